@@ -39,7 +39,7 @@ fn broken() -> Vec<(&'static str, Reply)> {
 
 /// The stored manifest is kept, and viewers never see the broken one.
 #[tokio::test]
-async fn the_old_one_is_kept() {
+async fn keeps_stored_manifest_when_refresh_is_broken() {
     for (name, broken) in broken() {
         let old = manifest(playlist(1))
             .cache_control("max-age=1, stale-if-error=60")
@@ -60,7 +60,7 @@ async fn the_old_one_is_kept() {
 
 /// Without a stored manifest viewers get an error, and nothing is stored.
 #[tokio::test]
-async fn without_an_old_one_it_is_an_error() {
+async fn answers_502_for_broken_manifest_without_stored_copy() {
     for (name, broken) in broken() {
         let good = manifest(playlist(1)).cache_control("max-age=60");
         let origin = Origin::start().await.on(PATH, broken.then(good));
@@ -76,7 +76,7 @@ async fn without_an_old_one_it_is_an_error() {
 
 /// The same for an MPD without its end tag.
 #[tokio::test]
-async fn an_mpd_without_its_end() {
+async fn answers_502_for_mpd_without_end_tag() {
     const MPD: &str = "/live/a.mpd";
     let mpd = |text: &'static str| reply().content_type("application/dash+xml").body(text);
     let whole = "<MPD type=\"dynamic\"><Period></Period></MPD>";
@@ -100,7 +100,7 @@ fn brotli(text: &[u8]) -> Vec<u8> {
 
 /// A playlist in a coding that was not requested is decoded and checked all the same.
 #[tokio::test]
-async fn whatever_its_content_coding_it_is_read() {
+async fn decodes_and_checks_playlist_in_any_known_coding() {
     type Code = fn(&[u8]) -> Vec<u8>;
     let codings: [(&str, Code); 4] = [
         ("br", brotli),
@@ -135,7 +135,7 @@ async fn whatever_its_content_coding_it_is_read() {
 
 /// A playlist in an unknown coding is passed on to each viewer, and not stored.
 #[tokio::test]
-async fn what_cannot_be_decoded_is_passed_on() {
+async fn passes_on_playlist_in_unsupported_coding_without_storing() {
     let coded = |coding: &str| {
         reply()
             .content_type("application/vnd.apple.mpegurl")
@@ -164,7 +164,7 @@ async fn what_cannot_be_decoded_is_passed_on() {
 
 /// Another endpoint may send the manifest in a coding that Seawall can read.
 #[tokio::test]
-async fn nor_is_it_passed_on_where_another_endpoint_has_it_plain() {
+async fn prefers_endpoint_that_sends_playlist_in_readable_coding() {
     let coded = reply()
         .content_type("application/vnd.apple.mpegurl")
         .header("Content-Encoding", "odd")

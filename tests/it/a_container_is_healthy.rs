@@ -7,7 +7,7 @@ use crate::support::program::Program;
 use crate::support::{Origin, segment};
 
 #[tokio::test]
-async fn the_program_is_healthy_where_nobody_configured_an_admin_address() {
+async fn health_check_passes_with_admin_address_from_environment() {
     let origin = Origin::start().await.on("/seg1.ts", segment("whole"));
     // The arguments that the image sets, except the port.
     let mut program = Program::serve_with(&origin, "", |command| {
@@ -25,7 +25,7 @@ async fn the_program_is_healthy_where_nobody_configured_an_admin_address() {
 }
 
 #[test]
-fn the_image_says_where_operators_come_in() {
+fn dockerfile_sets_admin_address_and_health_check() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Dockerfile");
     let dockerfile = std::fs::read_to_string(path).unwrap();
     assert!(dockerfile.contains("ENV SEAWALL_ADMIN=127.0.0.1:9090"));

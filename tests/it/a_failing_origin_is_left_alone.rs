@@ -39,7 +39,7 @@ async fn failing(paths: usize) -> Origin {
 
 /// After the breaker has opened, no request reaches the origin, and viewers get an error at once.
 #[tokio::test]
-async fn after_too_many_failures() {
+async fn answers_503_without_origin_request_while_breaker_is_open() {
     let origin = failing(10).await;
     let shield = touchy(&origin).start().await;
     for piece in 0..3 {
@@ -58,7 +58,7 @@ async fn after_too_many_failures() {
 
 /// A stored object is served without waiting for the origin.
 #[tokio::test]
-async fn and_what_is_held_is_served_at_once() {
+async fn serves_stale_at_once_while_breaker_is_open() {
     let silence = Gate::new();
     let overdue = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -83,7 +83,7 @@ async fn and_what_is_held_is_served_at_once() {
 
 /// One request probes whether the origin is back; then all requests pass again.
 #[tokio::test]
-async fn until_one_probe_succeeds() {
+async fn breaker_closes_after_one_successful_probe() {
     let origin = failing(3).await.on("/0/back.ts", segment("whole"));
     let shield = touchy(&origin)
         .origin(|group| {
@@ -104,7 +104,7 @@ async fn until_one_probe_succeeds() {
 /// While another endpoint answers, the probe is a HEAD request in the background: no viewer waits
 /// for it.
 #[tokio::test]
-async fn and_no_viewer_waits_for_the_probe() {
+async fn probes_in_background_while_another_endpoint_answers() {
     let silence = Gate::new();
     let mut first = failing(3).await;
     let mut second = Origin::start().await;
@@ -148,7 +148,7 @@ async fn and_no_viewer_waits_for_the_probe() {
 
 /// An endpoint that fails repeatedly is used after the others.
 #[tokio::test]
-async fn and_asked_last() {
+async fn endpoint_that_fails_repeatedly_is_ejected() {
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
     for piece in 0..10 {
         let path = format!("/{piece}.ts");
@@ -183,7 +183,7 @@ async fn and_asked_last() {
 /// With an open breaker requests are rejected before the queue: waiting for a permit would be
 /// useless.
 #[tokio::test]
-async fn at_once_though_every_permit_is_taken() {
+async fn open_breaker_rejects_before_the_concurrency_queue() {
     let silence = Gate::new();
     let origin = failing(4)
         .await
@@ -210,7 +210,7 @@ async fn at_once_though_every_permit_is_taken() {
 /// An upload that its viewer breaks off says nothing about the origin and does not open its
 /// breaker.
 #[tokio::test]
-async fn but_not_for_what_viewers_break() {
+async fn aborted_uploads_do_not_open_the_breaker() {
     let origin = Origin::start().await.on("/a.ts", segment("whole"));
     let shield = touchy(&origin)
         .route(|route| route.pass_methods = true)
@@ -231,7 +231,7 @@ async fn but_not_for_what_viewers_break() {
 /// A viewer who uploads slowly does not open it either: the origin gets the request only when the
 /// body is complete.
 #[tokio::test]
-async fn nor_for_uploads_that_stall() {
+async fn stalled_uploads_do_not_open_the_breaker() {
     let origin = Origin::start().await.on("/a.ts", segment("whole"));
     let shield = touchy(&origin)
         .route(|route| route.pass_methods = true)
@@ -256,7 +256,7 @@ async fn nor_for_uploads_that_stall() {
 /// Viewers who read a pass-through body more slowly than the origin's total deadline allows do not
 /// open the breaker, and get the whole body.
 #[tokio::test]
-async fn nor_for_slow_readers() {
+async fn slow_readers_do_not_open_the_breaker() {
     const TOTAL: Duration = Duration::from_millis(500);
     let large = noise(0, 16 << 20);
     let passed = segment(large.clone()).cache_control("no-store");

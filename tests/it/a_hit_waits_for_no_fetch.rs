@@ -1,5 +1,5 @@
-//! A hit is a response that caused no origin request and waited for none. Requests for objects that
-//! do not exist yet wait for the programme, and are counted apart from those that wait for a fetch.
+//! Requests that wait for an object that does not exist yet are counted as `held_back`, apart from
+//! hits and from requests that wait for a fetch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ async fn counted(shield: &Shield, all: u64) -> impl AsyncFn(&'static str) -> u64
 }
 
 #[tokio::test]
-async fn waiting_for_the_next_state_counts_as_held_back() {
+async fn wait_for_blocking_reload_counts_as_held_back() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
@@ -41,7 +41,7 @@ async fn waiting_for_the_next_state_counts_as_held_back() {
 }
 
 #[tokio::test]
-async fn waiting_for_an_announced_part_counts_as_held_back() {
+async fn wait_for_preload_hinted_part_counts_as_held_back() {
     let (gate, part) = (Gate::new(), "/live/21.2.mp4");
     let script = segment("part").hold_head(&gate);
     let origin = holding(&Gate::new()).await.on(part, script);
@@ -64,7 +64,7 @@ async fn waiting_for_an_announced_part_counts_as_held_back() {
 
 /// Directives for a playlist that is not known to block count as an ordinary fetch.
 #[tokio::test]
-async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
+async fn directives_on_nonblocking_playlist_are_not_held_back() {
     for held in [
         None,
         Some(version(20, 2).replace("CAN-BLOCK-RELOAD=YES,", "")),
@@ -91,7 +91,7 @@ async fn directives_to_what_holds_nothing_back_count_as_coalesced() {
 
 /// A late part is the origin's delay: its viewers waited for the origin.
 #[tokio::test]
-async fn what_is_late_counts_as_coalesced() {
+async fn wait_for_overdue_blocking_reload_counts_as_coalesced() {
     let gate = Gate::new();
     let quick = |text: String| {
         let text = text.replace("DURATION=1.0", "DURATION=0.1");
@@ -116,7 +116,7 @@ async fn what_is_late_counts_as_coalesced() {
 
 /// The MPD's clock says when a segment exists; until then the origin gets no request.
 #[tokio::test]
-async fn waiting_for_a_segments_time_counts_as_held_back() {
+async fn wait_for_dash_availability_time_counts_as_held_back() {
     const STEP_MILLIS: u128 = 20_000;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let due = (now + Duration::from_secs(1)).as_millis();

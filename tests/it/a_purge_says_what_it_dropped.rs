@@ -18,7 +18,7 @@ async fn all_are(shield: &Shield, paths: &[&str], is_hit: bool) {
 }
 
 #[tokio::test]
-async fn nothing_was_held_and_nothing_is_said_to_be_purged() {
+async fn purge_reports_zero_when_nothing_is_stored() {
     let origin = Origin::start().await.on("/a.ts", segment("a"));
     let shield = Shield::in_front_of(&origin).start().await;
     for query in ["all", "all=true"] {
@@ -35,7 +35,7 @@ async fn nothing_was_held_and_nothing_is_said_to_be_purged() {
 }
 
 #[tokio::test]
-async fn every_variant_and_every_key_of_a_url_counts() {
+async fn url_purge_counts_every_variant_and_cache_key() {
     let varied = || segment("x").header("Vary", "Accept-Encoding");
     let own = computed(|request| segment(request.header("x-token").unwrap_or("none").to_owned()));
     let origin = Origin::start()
@@ -60,7 +60,7 @@ async fn every_variant_and_every_key_of_a_url_counts() {
 }
 
 #[tokio::test]
-async fn every_slice_of_a_large_object_counts() {
+async fn purge_counts_every_slice_of_a_large_object() {
     let body = noise(1, 1 << 20);
     let large = || {
         segment(bytes::Bytes::new())
@@ -96,7 +96,7 @@ async fn every_slice_of_a_large_object_counts() {
 
 /// An on-demand playlist: it is not watched, and its segments were listed long ago.
 #[tokio::test]
-async fn a_stream_on_demand_is_dropped_with_all_its_segments() {
+async fn stream_purge_drops_all_segments_of_a_vod_playlist() {
     let line = |number| format!("#EXTINF:4,\nhd/{number}.ts\n");
     let many: String = (1..=200).map(line).collect();
     let film = format!(
@@ -133,7 +133,7 @@ async fn a_stream_on_demand_is_dropped_with_all_its_segments() {
 }
 
 #[tokio::test]
-async fn a_film_with_a_directory_for_each_segment_is_dropped_to_its_end() {
+async fn stream_purge_drops_vod_with_a_directory_per_segment() {
     let line = |number| format!("#EXTINF:2,\n{number}/s.ts\n");
     let lines: String = (1..=5000).map(line).collect();
     let film = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{lines}#EXT-X-ENDLIST\n");
@@ -150,7 +150,7 @@ async fn a_film_with_a_directory_for_each_segment_is_dropped_to_its_end() {
 }
 
 #[tokio::test]
-async fn an_mpd_on_demand_is_dropped_with_the_segments_of_all_its_periods() {
+async fn stream_purge_drops_segments_of_all_periods_of_a_vod_mpd() {
     let period = |name: &str| {
         format!(
             "<Period duration='PT4S'><BaseURL>{name}/</BaseURL><AdaptationSet mimeType='video/mp4'>\
@@ -175,7 +175,7 @@ async fn an_mpd_on_demand_is_dropped_with_the_segments_of_all_its_periods() {
 
 /// Segments that have left the timeline are still stored.
 #[tokio::test]
-async fn a_live_mpd_is_dropped_with_what_it_lists_no_longer() {
+async fn stream_purge_drops_delisted_segments_of_a_live_mpd() {
     let mpd = "<MPD type='dynamic' minimumUpdatePeriod='PT2S' availabilityStartTime='2020-01-01T00:00:00Z'>\
          <Period id='1' start='PT0S'><AdaptationSet mimeType='video/mp4'>\
          <SegmentTemplate timescale='1' startNumber='100' media='$RepresentationID$/$Number$.m4s' \
@@ -205,7 +205,7 @@ async fn a_live_mpd_is_dropped_with_what_it_lists_no_longer() {
 
 /// A failure is remembered for a second, or until a purge.
 #[tokio::test]
-async fn a_purge_drops_what_is_known_of_failures() {
+async fn purge_clears_remembered_failures() {
     let scopes = [
         ("url", "/film/seg1.ts"),
         ("stream", "/film/i.m3u8"),
@@ -234,7 +234,7 @@ async fn a_purge_drops_what_is_known_of_failures() {
 
 /// The playlist is not stored: the objects in its directory are dropped.
 #[tokio::test]
-async fn segments_of_a_playlist_that_nobody_may_store_are_dropped() {
+async fn stream_purge_drops_segments_of_a_no_store_playlist() {
     let unstored = manifest(ended_playlist(1)).cache_control("no-store");
     let origin = Origin::start()
         .await
@@ -248,7 +248,7 @@ async fn segments_of_a_playlist_that_nobody_may_store_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_prefix_drops_what_begins_so_and_nothing_else() {
+async fn prefix_purge_drops_only_matching_paths() {
     let paths = ["/live/a/1.ts", "/live/a/2.ts?x=1", "/live/ab/1.ts"];
     let others = ["/live/b/1.ts", "/vod/live/a/1.ts"];
     let mut origin = Origin::start().await;
@@ -268,7 +268,7 @@ async fn a_prefix_drops_what_begins_so_and_nothing_else() {
 
 /// Viewers who already read the body get all of it; later viewers get a new one.
 #[tokio::test]
-async fn what_is_on_its_way_is_not_kept_by_any_purge() {
+async fn fill_in_progress_is_not_stored_after_any_purge() {
     let scopes = [
         ("stream", "/live/i.m3u8"),
         ("prefix", "/live/"),
@@ -309,7 +309,7 @@ async fn what_is_on_its_way_is_not_kept_by_any_purge() {
 
 /// A low-latency version that arrives after a purge does not bring the old playlist back.
 #[tokio::test]
-async fn a_state_on_its_way_does_not_bring_the_playlist_back() {
+async fn blocking_reload_in_flight_does_not_restore_purged_playlist() {
     for what in ["url", "stream", "prefix", "all"] {
         let gate = Gate::new();
         let origin = holding(&gate).await;
@@ -344,7 +344,7 @@ fn nested(outer: usize, inner: usize) -> (String, impl Fn(usize) -> String) {
 
 /// With one playlist URL per viewer, a stream has thousands of playlists.
 #[tokio::test]
-async fn a_stream_of_a_thousand_playlists_is_dropped_with_all_of_them() {
+async fn stream_purge_follows_thousands_of_listed_playlists() {
     let (outer, inner) = (10, 250);
     let (all, one) = nested(outer, inner);
     let mut origin = Origin::start().await.on("/m.m3u8", manifest(all));
@@ -371,7 +371,7 @@ async fn a_stream_of_a_thousand_playlists_is_dropped_with_all_of_them() {
 }
 
 #[tokio::test]
-async fn a_purge_says_that_it_did_not_come_to_the_end_of_a_stream() {
+async fn stream_purge_reports_when_it_is_incomplete() {
     // More names in one playlist than a purge reads, and more playlists in a stream than it visits.
     for (outer, inner) in [(300, 0), (17, 250)] {
         let (all, one) = nested(outer, inner);

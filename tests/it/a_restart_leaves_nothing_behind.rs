@@ -1,5 +1,5 @@
-//! After a restart of the packager, players with the old playlist may still get old segments. When
-//! the new programme reuses a name, every viewer gets the new segment.
+//! When a restarted packager reuses a segment's name, every viewer gets the new segment, although
+//! players with the old playlist still requested the old one.
 
 use std::fmt::Write;
 
@@ -24,7 +24,7 @@ async fn shows(shield: &Shield, path: &str, text: String) {
 }
 
 #[tokio::test]
-async fn what_is_not_listed_yet_is_not_kept() {
+async fn segment_not_listed_yet_is_not_kept_after_restart() {
     let origin = Origin::start()
         .await
         .on(PATH, overdue(playlist(5000)))
@@ -50,7 +50,7 @@ async fn what_is_not_listed_yet_is_not_kept() {
 
 /// A viewer who requests a newly listed segment does not join a fetch of the old one.
 #[tokio::test]
-async fn what_is_on_its_way_is_for_those_who_asked_before() {
+async fn newly_listed_segment_does_not_join_fetch_of_old_one() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -75,7 +75,7 @@ async fn what_is_on_its_way_is_for_those_who_asked_before() {
 
 /// Nor does a player whose playlist request has a query of its own.
 #[tokio::test]
-async fn nor_behind_more_players_than_a_place_is_told_by() {
+async fn restart_is_detected_with_per_session_playlist_urls() {
     for cache_control in ["max-age=1", "no-store"] {
         let listing = |first| overdue(playlist(first)).cache_control(cache_control);
         let origin = Origin::start()
@@ -102,7 +102,7 @@ async fn nor_behind_more_players_than_a_place_is_told_by() {
 
 /// Renditions in one directory restart one after another.
 #[tokio::test]
-async fn nor_what_a_neighbour_listed_before() {
+async fn restart_is_detected_when_renditions_restart_in_turn() {
     let rendition = |name: &str, first| playlist(first).replace("seg", name);
     let (one, other, left) = ("/live/a.m3u8", "/live/b.m3u8", "/live/b104.ts");
     let origin = Origin::start()
@@ -133,7 +133,7 @@ async fn nor_what_a_neighbour_listed_before() {
 
 /// The same for segment numbers of an MPD, with and without a timeline.
 #[tokio::test]
-async fn nor_the_numbers_of_an_mpd() {
+async fn old_mpd_segment_numbers_are_not_reused_after_restart() {
     let path = "/live/a.mpd";
     let mpd = |began: &str, first: u64| {
         let text = format!(
@@ -176,7 +176,7 @@ async fn nor_the_numbers_of_an_mpd() {
 /// A playlist that may not be stored is passed on to each viewer, and its restart is noticed all
 /// the same.
 #[tokio::test]
-async fn nor_behind_a_playlist_that_may_not_be_stored() {
+async fn restart_is_detected_in_uncacheable_playlist() {
     let (seg, new) = ("/live/seg2.ts", "/live/seg3.ts");
     for (name, value) in [
         ("Cache-Control", "no-store"),
@@ -214,7 +214,7 @@ async fn nor_behind_a_playlist_that_may_not_be_stored() {
 
 /// An MPD that may not be stored and arrives in chunks.
 #[tokio::test]
-async fn nor_behind_an_mpd_that_may_not_be_stored() {
+async fn restart_is_detected_in_uncacheable_mpd() {
     let (path, seg) = ("/live/a.mpd", "/live/seg3.ts");
     let mpd = |began: &str| {
         let text = format!(
@@ -246,7 +246,7 @@ async fn nor_behind_an_mpd_that_may_not_be_stored() {
 /// Where each viewer gets other numbers under one URL, the numbers show no restart, and stored
 /// objects stay.
 #[tokio::test]
-async fn and_viewers_with_numbers_of_their_own_empty_no_cache() {
+async fn per_viewer_media_sequences_do_not_count_as_restart() {
     let seg = "/live/seg2.ts";
     let unstored = |first| manifest(playlist(first)).cache_control("private");
     let origin = Origin::start()
@@ -273,7 +273,7 @@ fn in_directories(first: u64, count: u64) -> String {
 
 /// Where each segment has its own directory, no version lists the directories to come …
 #[tokio::test]
-async fn nor_in_directories_that_are_not_listed_yet() {
+async fn segment_directory_not_listed_yet_is_not_kept_after_restart() {
     let left = "/live/104/seg.ts";
     for cache_control in ["max-age=1", "no-store"] {
         let listing = |first| {
@@ -306,7 +306,7 @@ async fn nor_in_directories_that_are_not_listed_yet() {
 
 /// … and the directories listed long ago exceed the history that is kept.
 #[tokio::test]
-async fn nor_in_directories_that_were_listed_long_ago() {
+async fn long_delisted_segment_directory_is_dropped_on_restart() {
     let left = "/live/104/seg.ts";
     let listing = |first| overdue(in_directories(first, 60));
     let origin = Origin::start()
@@ -332,7 +332,7 @@ async fn nor_in_directories_that_were_listed_long_ago() {
 
 /// The same where only the MPD's clock says which numbers exist.
 #[tokio::test]
-async fn nor_in_directories_that_only_the_clock_knows() {
+async fn clock_derived_segment_directory_is_dropped_on_restart() {
     let (path, left) = ("/live/a.mpd", "/live/1000/seg.ts");
     let mpd = |began: &str| {
         let text = format!(

@@ -1,5 +1,5 @@
-//! An endpoint whose health checks fail is used after all others until they pass again. It is still
-//! used when no other endpoint is left.
+//! An endpoint whose health checks fail is used only after all others, until two checks have
+//! passed.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn is_healthy(shield: &Shield, origin: &Origin, healthy: bool) {
 
 /// The endpoint would serve viewers, but its own health report decides.
 #[tokio::test]
-async fn it_steps_back_until_two_checks_go_well() {
+async fn unhealthy_endpoint_returns_after_two_passed_checks() {
     let (first, second) = (serving("first", 503).await, serving("second", 200).await);
     let shield = checked(asking(), &[&first, &second]).start().await;
     is_healthy(&shield, &first, false).await;
@@ -85,7 +85,7 @@ async fn it_steps_back_until_two_checks_go_well() {
 
 /// When no other endpoint can answer, it is used, and its response is passed on like any other.
 #[tokio::test]
-async fn the_last_one_left_is_asked() {
+async fn unhealthy_endpoint_is_used_when_no_other_is_left() {
     let only = serving("only", 500).await;
     let shield = checked(asking(), &[&only]).start().await;
     is_healthy(&shield, &only, false).await;
@@ -100,7 +100,7 @@ async fn the_last_one_left_is_asked() {
 
 /// A check without a response in time fails, and so does one whose response breaks off.
 #[tokio::test]
-async fn half_an_answer_is_none() {
+async fn health_check_fails_on_timeout_or_truncated_response() {
     let silent = Origin::start().await;
     silent.set_script(HEALTH, status(200).hold_head(&Gate::new()));
     let cut = Origin::start().await;
@@ -119,7 +119,7 @@ async fn half_an_answer_is_none() {
 
 /// When the checks only connect, the content of a response does not matter.
 #[tokio::test]
-async fn connecting_may_be_enough() {
+async fn tcp_check_needs_only_a_connection() {
     let (first, second) = (serving("first", 500).await, serving("second", 500).await);
     let check = often(CheckKind::Tcp);
     let shield = checked(check, &[&first, &second]).start().await;
@@ -135,7 +135,7 @@ async fn connecting_may_be_enough() {
 
 /// Checks send the group's host and headers, and are counted apart from viewers' requests.
 #[tokio::test]
-async fn checks_are_counted_apart() {
+async fn health_checks_are_not_counted_as_requests() {
     let origin = serving("x", 200).await;
     let shield = checked(asking(), &[&origin])
         .origin(|group| {
@@ -162,7 +162,7 @@ async fn checks_are_counted_apart() {
 /// Failed checks do not open the breaker, and a passed one closes it without a failing viewer
 /// request first.
 #[tokio::test]
-async fn a_good_check_closes_the_breaker() {
+async fn passed_health_check_closes_the_breaker() {
     let origin = serving("x", 500).await.on("/broken.ts", status(500));
     let shield = checked(asking(), &[&origin])
         .origin(|group| {
@@ -186,7 +186,7 @@ async fn a_good_check_closes_the_breaker() {
 
 /// The same over HTTP/2; `/status` shows the results.
 #[tokio::test]
-async fn the_status_page_says_so() {
+async fn status_page_shows_health_over_http2() {
     let origin = Origin::start_h2().await.on(HEALTH, status(503));
     let shield = checked(asking(), &[&origin]).start().await;
     eventually("an endpoint shown as not healthy", async || {

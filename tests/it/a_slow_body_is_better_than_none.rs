@@ -1,5 +1,5 @@
-//! A slow body that no other endpoint can send sooner goes on, and the other endpoints are not
-//! requested for it repeatedly.
+//! A slow body continues when no other endpoint can send it sooner, and each other endpoint gets
+//! one request for it.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn slow(body: &Bytes, etag: &'static str, is_sliced: bool, tenths: usize) -> Scr
 
 /// The two endpoints use different `ETag`s, and neither can continue the other's body.
 #[tokio::test]
-async fn it_is_not_cut_for_another_object_that_may_come_as_slowly() {
+async fn slow_body_is_not_cut_for_a_different_object() {
     for is_sliced in [true, false] {
         let body = noise(1, LENGTH);
         let first = serving(slow(&body, "\"one\"", is_sliced, 40)).await;
@@ -99,7 +99,7 @@ async fn it_is_not_cut_for_another_object_that_may_come_as_slowly() {
 
 /// The other endpoint has the same object and is no faster.
 #[tokio::test]
-async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
+async fn endpoint_that_is_no_faster_gets_one_request() {
     for is_sliced in [true, false] {
         let body = noise(2, LENGTH);
         let first = serving(slow(&body, "\"same\"", is_sliced, 60)).await;
@@ -117,7 +117,7 @@ async fn an_endpoint_that_is_no_faster_is_asked_for_it_once() {
 /// The body breaks off. All other endpoints promise the rest and send none of it; the last one
 /// stops long after the first.
 #[tokio::test]
-async fn for_the_rest_of_what_is_broken_each_is_asked_once() {
+async fn each_endpoint_gets_one_request_for_rest_of_truncated_body() {
     let body = noise(3, LENGTH);
     let begun = body.slice(..SHOWN);
     let first = computed(move |asked| match part(asked, "\"same\"") {

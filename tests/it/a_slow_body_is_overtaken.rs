@@ -1,6 +1,5 @@
-//! When an endpoint sends a body too slowly or stops in the middle, another endpoint is requested,
-//! and viewers get the body of the one that has sent more. A body that flows at the pace of its
-//! encoder is left alone.
+//! When a body is too slow or stalls, another endpoint gets the request, and viewers get the body
+//! that is further; a body at its encoder's pace is left alone.
 //!
 //! No origin deadline passes within these scenarios.
 
@@ -53,7 +52,7 @@ async fn serving(path: &str, answer: Reply) -> Origin {
 /// 8 and 4,000 bytes per second (1,000 without a length) where 100,000 are needed: viewers see no
 /// delay.
 #[tokio::test]
-async fn when_it_dribbles_from_the_first_byte() {
+async fn takes_over_body_that_is_slow_from_first_byte() {
     let (one, other) = (noise(1, LENGTH), noise(2, LENGTH));
     let framed: [fn(Reply) -> Reply; 2] =
         [|reply| reply.content_length(LENGTH as u64), Reply::chunked];
@@ -78,7 +77,7 @@ async fn when_it_dribbles_from_the_first_byte() {
 
 /// An initialisation segment is small, and nothing plays without it.
 #[tokio::test]
-async fn when_an_initialisation_segment_dribbles() {
+async fn takes_over_slow_initialization_segment() {
     let (path, init) = ("/live/init.mp4", noise(3, 900));
     let dribble = reply().content_type("video/mp4").content_length(900);
     let dribble = dribble.send_slowly(&init, 2, millis(250));
@@ -91,7 +90,7 @@ async fn when_an_initialisation_segment_dribbles() {
 
 /// Viewers have half of it. The other endpoint has the same object and gets a request for the rest.
 #[tokio::test]
-async fn when_it_slows_down_in_the_middle_of_the_same() {
+async fn resumes_slow_body_at_endpoint_with_same_etag() {
     let body = noise(4, LENGTH);
     let half = LENGTH / 2;
     for length in [true, false] {
@@ -118,7 +117,7 @@ async fn when_it_slows_down_in_the_middle_of_the_same() {
 /// No shared validator shows that both objects are the same: viewers are cut, and get the other
 /// endpoint's body when they request again.
 #[tokio::test]
-async fn when_it_slows_down_in_the_middle_of_something_else() {
+async fn cuts_slow_body_without_shared_validator() {
     let (one, other) = (noise(5, LENGTH), noise(6, LENGTH));
     let half = LENGTH / 2;
     let ends: [fn(Reply, &Bytes) -> Reply; 2] = [
@@ -152,7 +151,7 @@ async fn when_it_slows_down_in_the_middle_of_something_else() {
 /// The other endpoint lacks the object: it is excluded for a while, the slow endpoint is not
 /// requested for its own body, and the other one is used once it has the object.
 #[tokio::test]
-async fn a_race_in_vain_is_not_run_again_at_once() {
+async fn refused_takeover_is_not_repeated_at_once() {
     for refusal in [404, 503] {
         let (one, other) = (noise(17, LENGTH), noise(18, LENGTH));
         let begun = media().content_length(LENGTH as u64);
@@ -179,7 +178,7 @@ async fn a_race_in_vain_is_not_run_again_at_once() {
 /// A segment that arrives in chunks at the pace of its encoder, with nothing that says it is
 /// complete.
 #[tokio::test]
-async fn what_is_being_produced_is_left_alone() {
+async fn no_takeover_of_segment_sent_at_encoder_pace() {
     let body = noise(7, 3_000);
     let flowing = media().chunked().send_slowly(&body, 250, millis(200));
     let first = serving("/live/next.m4s", flowing).await;
@@ -192,7 +191,7 @@ async fn what_is_being_produced_is_left_alone() {
 
 /// An announced part that is sent while it is produced.
 #[tokio::test]
-async fn an_announced_part_is_left_alone() {
+async fn no_takeover_of_preload_hinted_part_sent_at_encoder_pace() {
     let (body, part) = (noise(14, 3_000), "/live/21.2.mp4");
     let version = low_latency_hls::version(20, 2);
     let list = || manifest(version.clone()).cache_control("max-age=60");
@@ -209,7 +208,7 @@ async fn an_announced_part_is_left_alone() {
 
 /// A slow body is better than none: a second request is served at the same pace.
 #[tokio::test]
-async fn a_body_is_not_cut_where_all_are_slow() {
+async fn second_slow_body_is_not_cut_when_all_endpoints_are_slow() {
     let body = noise(15, LENGTH);
     let slow = || {
         let slow = media().content_length(LENGTH as u64);
@@ -230,7 +229,7 @@ async fn a_body_is_not_cut_where_all_are_slow() {
 
 /// With one endpoint, viewers get the body as it arrives.
 #[tokio::test]
-async fn one_endpoint_alone_may_be_slow() {
+async fn no_takeover_of_slow_body_with_a_single_endpoint() {
     let body = noise(8, 20_000);
     let slow = media().content_length(20_000);
     let slow = slow.send_slowly(&body, 1_000, millis(100));
@@ -244,7 +243,7 @@ async fn one_endpoint_alone_may_be_slow() {
 
 /// The other endpoint is slower still: the first endpoint's body continues.
 #[tokio::test]
-async fn whoever_is_further_is_heard() {
+async fn slow_body_continues_when_other_endpoint_is_slower() {
     let (one, other) = (noise(9, LENGTH), noise(10, LENGTH));
     let slow = media().content_length(LENGTH as u64);
     let slow = slow.send_slowly(&one.slice(..30_000), 2_000, millis(100));
@@ -261,7 +260,7 @@ async fn whoever_is_further_is_heard() {
 
 /// All endpoints are slow because they share a full link: duplicate requests would make it worse.
 #[tokio::test]
-async fn slow_endpoints_are_asked_twice_within_the_budget() {
+async fn takeovers_of_slow_bodies_stay_within_retry_budget() {
     let body = noise(11, 60_000);
     let slow = || {
         let slow = media().content_length(LENGTH as u64);
@@ -295,7 +294,7 @@ async fn slow_endpoints_are_asked_twice_within_the_budget() {
 
 /// All endpoints stop in the middle, as under overload: they do not get every request again.
 #[tokio::test]
-async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
+async fn takeovers_of_stalled_bodies_stay_within_retry_budget() {
     const COUNT: usize = 60;
     let path = |number: usize| format!("/live/{number}.ts");
     let body = noise(13, 300_000);
@@ -341,7 +340,7 @@ async fn endpoints_that_all_stop_are_asked_twice_within_the_budget() {
 /// Two of three endpoints stop in the middle: the third gets the request for the rest, and all
 /// following requests.
 #[tokio::test]
-async fn when_two_of_three_stop_in_the_middle() {
+async fn third_endpoint_takes_over_when_two_stall_mid_body() {
     let body = noise(12, LENGTH);
     for etag in [true, false] {
         let stalling = |at: usize| {

@@ -37,7 +37,7 @@ fn asked(origin: &Origin) -> usize {
 /// Six concurrent requests need six connections: two to each of three addresses. Later requests
 /// reuse them.
 #[tokio::test]
-async fn new_connections_are_spread() {
+async fn new_connections_are_spread_over_all_addresses() {
     let gate = Gate::new();
     let [one, two, three] = [
         holding(&gate).await,
@@ -69,7 +69,7 @@ async fn new_connections_are_spread() {
 
 /// A dead address is tried last, whichever address is first in turn.
 #[tokio::test]
-async fn but_not_to_the_dead() {
+async fn requests_succeed_when_one_address_is_dead() {
     let gate = Gate::new();
     let (alive, dead) = (holding(&gate).await, holding(&gate).await);
     dead.stop().await;

@@ -20,7 +20,7 @@ async fn answering(reply: Reply) -> Origin {
 
 /// Responses that count as failures: the other endpoint is requested at once.
 #[tokio::test]
-async fn when_one_does_not_answer_as_it_should() {
+async fn other_endpoint_answers_after_502_503_504_or_disconnect() {
     for bad in [status(502), status(503), status(504), hang_up()] {
         let first = answering(bad).await;
         let second = answering(segment("whole")).await;
@@ -34,7 +34,7 @@ async fn when_one_does_not_answer_as_it_should() {
 
 /// A refusal is a valid response and is passed on.
 #[tokio::test]
-async fn but_not_when_one_refuses() {
+async fn passes_on_403_404_410_without_trying_another_endpoint() {
     for code in [403, 404, 410] {
         let first = answering(status(code)).await;
         let second = answering(segment("whole")).await;
@@ -46,7 +46,7 @@ async fn but_not_when_one_refuses() {
 
 /// A live manifest does not disappear: a 404 of one endpoint alone is not accepted.
 #[tokio::test]
-async fn when_one_lost_what_was_held_a_moment_ago() {
+async fn other_endpoint_answers_when_stored_manifest_is_refused() {
     for code in [403, 404, 410] {
         let overdue = manifest(playlist(1)).cache_control("max-age=1").age(10);
         let first = Origin::start().await.on(PATH, overdue.then(status(code)));
@@ -61,7 +61,7 @@ async fn when_one_lost_what_was_held_a_moment_ago() {
 
 /// When all endpoints fail, viewers get the last response.
 #[tokio::test]
-async fn unless_none_does() {
+async fn passes_on_failure_when_all_endpoints_fail() {
     let first = answering(status(503)).await;
     let second = answering(status(502)).await;
     let shield = in_front_of_two(&first, &second)
@@ -104,14 +104,14 @@ async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
 
 /// While another endpoint answers well, no viewer gets an error because the budget is spent.
 #[tokio::test]
-async fn beyond_the_budget_while_another_endpoint_is_well() {
+async fn failover_exceeds_retry_budget_while_an_endpoint_answers() {
     assert_eq!(beyond_the_budget(segment("whole")).await, (40, 80));
 }
 
 /// When all endpoints fail, retries are a share of the requests: an origin in trouble does not get
 /// twice the load.
 #[tokio::test]
-async fn as_far_as_the_budget_goes_where_all_fail() {
+async fn retries_stay_within_budget_when_all_endpoints_fail() {
     let (answered, asked) = beyond_the_budget(status(503)).await;
     assert_eq!(answered, 0);
     assert!((41..=45).contains(&asked), "{asked}");
@@ -119,7 +119,7 @@ async fn as_far_as_the_budget_goes_where_all_fail() {
 
 /// Requests are spread as `balance` says.
 #[tokio::test]
-async fn in_turn() {
+async fn round_robin_follows_endpoint_weights() {
     const REQUESTS: usize = 12;
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
     let paths: Vec<_> = (0..REQUESTS).map(|piece| format!("/{piece}.ts")).collect();
@@ -143,7 +143,7 @@ async fn in_turn() {
 
 /// A lower priority is used only when the first cannot answer.
 #[tokio::test]
-async fn by_priority() {
+async fn lower_priority_endpoint_gets_no_request() {
     let first = answering(segment("first")).await;
     let second = answering(segment("second")).await;
     let shield = in_front_of_two(&first, &second)
@@ -159,7 +159,7 @@ async fn by_priority() {
 
 /// A stored 404 is no object that existed a moment ago: one endpoint's 404 is enough to confirm it.
 #[tokio::test]
-async fn what_was_not_there_before_is_asked_for_once() {
+async fn stored_404_is_confirmed_by_one_endpoint() {
     let missing = status(404).cache_control("max-age=1").age(10);
     let first = answering(missing.clone()).await;
     let second = answering(missing).await;

@@ -61,7 +61,7 @@ async fn on_the_air() -> Origin {
 
 /// Viewers whose clocks are ahead wait for the segment; the origin gets one request when it has it.
 #[tokio::test]
-async fn who_comes_early_waits() {
+async fn early_segment_request_waits_for_availability_time() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| {
@@ -81,7 +81,7 @@ async fn who_comes_early_waits() {
 /// A late packager answers 404 for a segment that should exist: the 404 is remembered for a moment
 /// only, also for viewers who were held until then.
 #[tokio::test]
-async fn a_packager_that_is_late_is_asked_again_soon() {
+async fn due_segment_404_is_remembered_only_briefly() {
     let origin = on_the_air().await;
     let late = name("hd", newest() + 3);
     origin.set_script(&late, status(404).then(segment("there")));
@@ -102,7 +102,7 @@ async fn a_packager_that_is_late_is_asked_again_soon() {
 /// Buggy players count upwards through numbers that are hours ahead. One in a while is requested
 /// from the origin; the others get 404 by the MPD's clock and a margin.
 #[tokio::test]
-async fn what_is_hours_away_is_no_burden_to_the_origin() {
+async fn segments_hours_ahead_get_404_with_few_origin_requests() {
     for text in [
         by_number(),
         by_number().replace("$Number$", "$Number%010d$"),
@@ -153,7 +153,7 @@ async fn what_is_hours_away_is_no_burden_to_the_origin() {
 
 /// An MPD clock that is wrong by hours hides no existing segment.
 #[tokio::test]
-async fn but_what_is_there_is_never_denied() {
+async fn wrong_mpd_clock_hides_no_existing_segment() {
     let origin = on_the_air().await;
     // By this MPD everything exists an hour later.
     let late = by_number().replace("1970-01-01T00:00:00Z", "1970-01-01T01:00:00Z");
@@ -177,7 +177,7 @@ async fn but_what_is_there_is_never_denied() {
 
 /// Segment names without an extension are recognised by the MPD.
 #[tokio::test]
-async fn whatever_segments_are_called() {
+async fn early_request_waits_for_segment_without_extension() {
     let odd = |number| format!("/live/hd/Fragments(video={number},format=mpd)");
     let text = by_number().replace("/$Number$.m4s", "/Fragments(video=$Number$,format=mpd)");
     let mpd = reply().content_type("application/dash+xml").body(text);
@@ -204,7 +204,7 @@ async fn whatever_segments_are_called() {
 
 /// With `hold_early` off, viewers get a 404 that is remembered until the segment exists.
 #[tokio::test]
-async fn an_absence_ends_when_the_segment_is_there() {
+async fn early_404_expires_when_segment_becomes_available() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| {
@@ -224,7 +224,7 @@ async fn an_absence_ends_when_the_segment_is_there() {
 
 /// The next numbers of a watched representation are prefetched; those of the other one are not.
 #[tokio::test]
-async fn the_next_number_is_fetched_when_it_is_there() {
+async fn prefetches_next_numbers_of_watched_representation() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
@@ -245,7 +245,7 @@ async fn the_next_number_is_fetched_when_it_is_there() {
 
 /// A representation that its viewer has left is not prefetched, although the other one goes on.
 #[tokio::test]
-async fn and_not_of_what_was_left_for_another_bitrate() {
+async fn does_not_prefetch_representation_its_viewer_left() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
@@ -266,7 +266,7 @@ async fn and_not_of_what_was_left_for_another_bitrate() {
 /// A long timeline lists segments that were requested long ago: they are no sign of current
 /// viewers.
 #[tokio::test]
-async fn nor_of_what_was_watched_long_ago() {
+async fn does_not_prefetch_representation_watched_long_ago() {
     let text = |last| by_timeline(last).replace("d=\"6\"", "d=\"1\"");
     let version = |last| {
         let reply = reply().content_type("application/dash+xml");
@@ -293,7 +293,7 @@ async fn nor_of_what_was_watched_long_ago() {
 
 /// Prefetch ends when the stream is unwatched.
 #[tokio::test]
-async fn and_no_more_when_nobody_watches() {
+async fn prefetch_stops_when_stream_is_unwatched() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(MPD).await;
@@ -329,7 +329,7 @@ fn by_timeline(last: u64) -> String {
 /// A new version lists the next segment of all representations: only those of watched ones are
 /// prefetched.
 #[tokio::test]
-async fn of_what_is_listed_only_what_is_watched() {
+async fn new_mpd_version_prefetches_only_watched_representations() {
     let version = |last| {
         reply()
             .content_type("application/dash+xml")
@@ -358,7 +358,7 @@ async fn of_what_is_listed_only_what_is_watched() {
 
 /// A timeline ahead of the clock delays no request: listed segments are requested at once.
 #[tokio::test]
-async fn what_is_listed_is_there() {
+async fn timeline_ahead_of_clock_delays_no_listed_segment() {
     let ahead = by_timeline(10).replace("1970-", "2099-");
     let mpd = reply().content_type("application/dash+xml").body(ahead);
     let origin = Origin::start().await.on(MPD, mpd);
@@ -375,7 +375,7 @@ async fn what_is_listed_is_there() {
 /// Invented streams push the state of this one out. Its MPD never changes, but its availability
 /// times are known again after the next request for it.
 #[tokio::test]
-async fn an_mpd_that_was_forgotten_is_known_again_when_it_is_asked_for() {
+async fn evicted_mpd_state_is_rebuilt_on_next_request() {
     const OTHERS: usize = 300;
     let mpd = reply()
         .content_type("application/dash+xml")

@@ -42,7 +42,7 @@ fn doubting(doubtful: &Origin, sound: &Origin) -> Builder {
 /// A request holds its place until its body has ended; meanwhile others go to the second endpoint
 /// at once.
 #[tokio::test]
-async fn the_next_one_answers_meanwhile() {
+async fn other_endpoint_answers_while_first_is_at_its_limit() {
     let gate = Gate::new();
     let half = reply().content_length(8).send("held").hold(&gate);
     let first = Origin::start()
@@ -88,7 +88,7 @@ async fn the_next_one_answers_meanwhile() {
 /// Two places in all, six objects: no endpoint gets a second request at once, and the manifest that
 /// arrived last goes next.
 #[tokio::test]
-async fn when_all_are_full_requests_wait_in_order() {
+async fn requests_queue_by_priority_when_all_endpoints_are_full() {
     let [first_gate, rest] = [(); 2].map(|()| Gate::new());
     let (first, second) = (Origin::start().await, Origin::start().await);
     first.set_script("/0.ts", segment("0").hold_head(&first_gate));
@@ -131,7 +131,7 @@ async fn when_all_are_full_requests_wait_in_order() {
 
 /// Requests wait for a busy endpoint, by priority; an endpoint in doubt is not used instead.
 #[tokio::test]
-async fn busy_is_better_than_in_doubt() {
+async fn waits_for_busy_endpoint_instead_of_using_ejected_one() {
     let [busy, next] = [(); 2].map(|()| Gate::new());
     let doubtful = Origin::start().await.on("/bad.ts", status(500));
     let sound = Origin::start()
@@ -164,7 +164,7 @@ async fn busy_is_better_than_in_doubt() {
 
 /// This wait has the queue's deadline and counts as queued.
 #[tokio::test]
-async fn the_wait_for_one_has_an_end() {
+async fn queue_deadline_ends_wait_for_busy_endpoint() {
     let gate = Gate::new();
     let doubtful = Origin::start().await.on("/bad.ts", status(500));
     let sound = Origin::start()
@@ -190,7 +190,7 @@ async fn the_wait_for_one_has_an_end() {
 
 /// A retry that finds no free place is not made and does not wait: viewers get the first response.
 #[tokio::test]
-async fn a_retry_does_not_wait() {
+async fn retry_is_not_made_when_no_permit_is_free() {
     let gate = Gate::new();
     let first = Origin::start().await.on("/a.ts", status(503));
     let second = Origin::start()
@@ -213,7 +213,7 @@ async fn a_retry_does_not_wait() {
 /// Errors hold all places of one endpoint, and the other fails as well: with both breakers open no
 /// request waits for a place.
 #[tokio::test]
-async fn who_is_left_alone_is_not_waited_for() {
+async fn no_request_queues_while_all_breakers_are_open() {
     let gate = Gate::new();
     let slow_error = |number: usize| {
         let error = status(503).content_length(4).hold(&gate).send("late");

@@ -24,7 +24,7 @@ fn strict(origin: &Origin) -> Builder {
 
 /// A segment that takes longer than a manifest may is still waited for.
 #[tokio::test]
-async fn a_manifest_a_short_one() {
+async fn manifest_deadline_does_not_apply_to_segments() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -40,7 +40,7 @@ async fn a_manifest_a_short_one() {
 
 /// With another endpoint, that one is requested then.
 #[tokio::test]
-async fn and_then_another_endpoint_answers() {
+async fn other_endpoint_answers_after_manifest_deadline() {
     let never = Gate::new();
     let late = manifest(playlist(1)).hold_head(&never);
     let first = Origin::start().await.on(PATH, late);
@@ -55,7 +55,7 @@ async fn and_then_another_endpoint_answers() {
 /// A blocking request waits longer than the deadline for manifests, and longer than viewers wait
 /// otherwise.
 #[tokio::test]
-async fn what_is_held_back_by_intent_its_own() {
+async fn blocking_reload_has_its_own_deadline() {
     let (gate, never) = (Gate::new(), Gate::new());
     let origin = Origin::start()
         .await

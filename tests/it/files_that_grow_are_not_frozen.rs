@@ -1,5 +1,5 @@
-//! A packager may append all segments to one file and list byte ranges of it: viewers get new
-//! ranges as the file grows.
+//! When a packager appends all segments to one file, viewers get each new byte range as soon as a
+//! manifest lists it.
 
 use std::fmt::Write;
 
@@ -160,45 +160,45 @@ async fn plays_on(form: Form, in_slices: bool) {
 }
 
 #[tokio::test]
-async fn what_was_added_is_there_when_the_playlist_lists_it() {
+async fn serves_newly_listed_byte_ranges_of_growing_file() {
     plays_on(Form::Segments, false).await;
 }
 
 #[tokio::test]
-async fn also_where_it_lists_parts() {
+async fn serves_newly_listed_byte_ranges_of_parts() {
     plays_on(Form::Parts, false).await;
 }
 
 #[tokio::test]
-async fn also_where_it_is_so_long_that_it_comes_in_slices() {
+async fn serves_newly_listed_byte_ranges_of_sliced_file() {
     plays_on(Form::Segments, true).await;
 }
 
 #[tokio::test]
-async fn also_where_the_initialisation_segment_has_another_name_for_the_file() {
+async fn serves_new_byte_ranges_when_ext_x_map_uses_another_url() {
     plays_on(Form::Absolute, false).await;
 }
 
 #[tokio::test]
-async fn also_where_the_playlist_may_not_be_stored() {
+async fn serves_new_byte_ranges_of_uncacheable_playlist() {
     plays_on(Form::Unstored, false).await;
     plays_on(Form::Unstored, true).await;
 }
 
 #[tokio::test]
-async fn also_where_an_mpd_lists_ranges_of_its_base_url() {
+async fn serves_new_segment_list_ranges_of_base_url() {
     plays_on(Form::SegmentList, false).await;
     plays_on(Form::SegmentList, true).await;
 }
 
 #[tokio::test]
-async fn also_where_an_mpd_names_the_file_at_each_range() {
+async fn serves_new_segment_list_ranges_with_media_attribute() {
     plays_on(Form::NamedSegmentList, false).await;
 }
 
 /// A downstream cache may fetch the whole file, or several ranges at once.
 #[tokio::test]
-async fn who_wants_all_of_it_gets_what_was_added_too() {
+async fn whole_file_request_includes_newly_listed_bytes() {
     let bytes = noise(7, 20 * SEGMENT);
     let form = Form::Segments;
     let origin = Origin::start().await;
@@ -225,7 +225,7 @@ async fn who_wants_all_of_it_gets_what_was_added_too() {
 
 /// The origin gets no request for bytes that no playlist lists.
 #[tokio::test]
-async fn but_what_is_listed_nowhere_is_no_reason_to_ask() {
+async fn unlisted_byte_range_causes_no_origin_request() {
     let bytes = noise(7, 20 * SEGMENT);
     let origin = Origin::start().await;
     comes_to(&origin, &bytes, 8, Form::Segments);

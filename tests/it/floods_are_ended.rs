@@ -50,7 +50,7 @@ async fn is_ended(viewer: &mut FrameViewer, flood: &str) {
 
 /// A stream whose response is held at the origin is open during the flood.
 #[tokio::test]
-async fn a_flood_of_any_frame_is_ended_and_counted() {
+async fn flood_of_any_http2_frame_is_closed_and_counted() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -71,7 +71,7 @@ async fn a_flood_of_any_frame_is_ended_and_counted() {
 
 /// Open streams make each change of the initial window expensive.
 #[tokio::test]
-async fn toggled_windows_with_many_held_streams_are_ended() {
+async fn toggling_initial_window_with_open_streams_is_closed() {
     let origin = Origin::start()
         .await
         .on(PATH, segment(noise(1, 200_000)).cache_control("max-age=60"));
@@ -93,7 +93,7 @@ async fn toggled_windows_with_many_held_streams_are_ended() {
 
 /// A body in empty or tiny DATA frames. h2 itself ends such connections; Seawall counts them.
 #[tokio::test]
-async fn data_in_tiny_frames_is_ended() {
+async fn flood_of_empty_or_tiny_data_frames_is_closed() {
     let origin = Origin::start().await.on("/api", reply());
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.pass_methods = true)
@@ -111,7 +111,7 @@ async fn data_in_tiny_frames_is_ended() {
 
 /// Requests that are cancelled at once are useless work.
 #[tokio::test]
-async fn requests_taken_back_at_once_are_ended() {
+async fn rapid_reset_is_closed() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -131,7 +131,7 @@ async fn requests_taken_back_at_once_are_ended() {
 /// The same over TLS and a Unix socket; endless floods are cut, whether or not the client reads the
 /// GOAWAY.
 #[tokio::test]
-async fn floods_are_ended_on_every_kind_of_connection() {
+async fn floods_are_closed_over_tls_and_unix_socket() {
     let folder = tempdir().unwrap();
     let identity = Identity::new("media.test", folder.path());
     let socket = folder.path().join("viewers.sock");
@@ -170,7 +170,7 @@ async fn floods_are_ended_on_every_kind_of_connection() {
 /// A hundred downloads through windows that are too small, by a client that acknowledges each DATA
 /// frame on both windows. h2 then sends frames of a dozen bytes.
 #[tokio::test]
-async fn a_busy_connection_is_never_taken_for_a_flood() {
+async fn window_updates_of_busy_connection_are_no_flood() {
     const WINDOW: u32 = 4_000;
     const STREAMS: u32 = 100;
     let body = noise(3, 150_000);
@@ -206,7 +206,7 @@ async fn a_busy_connection_is_never_taken_for_a_flood() {
 
 /// Thousands of small responses on one connection, each with a priority and a late reset.
 #[tokio::test]
-async fn thousands_of_small_answers_are_no_flood() {
+async fn thousands_of_small_responses_are_no_flood() {
     let origin = Origin::start()
         .await
         .on(PATH, segment("x").cache_control("max-age=60"));
@@ -226,7 +226,7 @@ async fn thousands_of_small_answers_are_no_flood() {
 
 /// Blank lines are no request, however many arrive: the first byte starts the head's deadline.
 #[tokio::test]
-async fn endless_blank_lines_are_ended_like_a_head() {
+async fn endless_blank_lines_hit_head_timeout() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin)
         .with(|config| config.frontend.limits.head_timeout = Duration::from_millis(300))

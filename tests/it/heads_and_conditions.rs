@@ -7,9 +7,9 @@ use crate::support::{Gate, Origin, Shield, get, head, manifest, noise, playlist,
 
 const PATH: &str = "/vod/seg1.ts";
 
-/// Collapse 18: a HEAD miss, then GET: the GET gets a whole body.
+/// A HEAD miss, then GET: the GET gets a whole body.
 #[tokio::test]
-async fn head_first_then_get() {
+async fn get_after_head_miss_gets_whole_body() {
     let body = noise(1, 1000);
     let origin = Origin::start().await.on(PATH, segment(body.clone()));
     let shield = Shield::in_front_of(&origin).start().await;
@@ -23,7 +23,7 @@ async fn head_first_then_get() {
 
 /// HEAD is answered from what a GET stored, with the same fields.
 #[tokio::test]
-async fn head_from_the_object_of_a_get() {
+async fn head_is_answered_from_object_stored_by_get() {
     let object = segment(noise(1, 1000)).etag("\"1\"");
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -40,7 +40,7 @@ async fn head_from_the_object_of_a_get() {
 
 /// HEAD during a fill does not wait for the body and starts no request.
 #[tokio::test]
-async fn head_during_a_fill() {
+async fn head_during_fill_does_not_wait_for_body() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
     let half = segment(body.slice(..500))
         .hold(&gate)
@@ -56,9 +56,9 @@ async fn head_during_a_fill() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 19: If-None-Match on a miss: a plain GET upstream, 304 to the viewer.
+/// If-None-Match on a miss: a plain GET upstream, 304 to the viewer.
 #[tokio::test]
-async fn a_condition_on_a_miss() {
+async fn if_none_match_on_miss_is_not_forwarded_and_gets_304() {
     let object = segment("whole").header("ETag", "\"1\"");
     let origin = Origin::start().await.on(PATH, object);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -71,7 +71,7 @@ async fn a_condition_on_a_miss() {
 
 /// Conditions against a stored object: 304 on a match, the whole object otherwise.
 #[tokio::test]
-async fn conditions_on_a_hit() {
+async fn conditional_requests_are_evaluated_on_hits() {
     const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
     const BEFORE: &str = "Tue, 31 Dec 2024 00:00:00 GMT";
     let object = segment("whole")
@@ -101,7 +101,7 @@ async fn conditions_on_a_hit() {
 
 /// `If-None-Match` takes precedence over `If-Modified-Since`.
 #[tokio::test]
-async fn tags_go_before_dates() {
+async fn if_none_match_takes_precedence_over_if_modified_since() {
     const DATE: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
     let object = segment("whole")
         .header("ETag", "\"2\"")
@@ -116,7 +116,7 @@ async fn tags_go_before_dates() {
 
 /// The origin confirms with a 304: the body stays, its fields are updated, and it is fresh again.
 #[tokio::test]
-async fn confirmed_objects_live_on() {
+async fn revalidation_304_makes_stored_object_fresh_again() {
     const PLAYLIST: &str = "/live/index.m3u8";
     let stale = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -146,7 +146,7 @@ async fn confirmed_objects_live_on() {
 
 /// Fields of a 304 that describe a body do not replace those of the stored body.
 #[tokio::test]
-async fn a_confirmation_does_not_rename_the_body() {
+async fn revalidation_304_does_not_replace_content_fields() {
     const PLAYLIST: &str = "/live/index.m3u8";
     let stale = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -174,7 +174,7 @@ async fn a_confirmation_does_not_rename_the_body() {
 
 /// HEAD on an uncacheable object: `Content-Length` is the origin's or absent, and never 0.
 #[tokio::test]
-async fn head_of_what_is_passed() {
+async fn head_of_uncacheable_object_has_origin_length_or_none() {
     let body = noise(1, 1000);
     let object = segment(body.clone()).cache_control("private");
     let origin = Origin::start().await.on(PATH, object);
@@ -211,7 +211,7 @@ async fn patient(script: Script) -> (Origin, Shield) {
 
 /// A 304 to a request without a validator confirms nothing: the object is requested again.
 #[tokio::test]
-async fn a_confirmation_of_nothing() {
+async fn rejects_304_without_validator() {
     let new = manifest(playlist(2)).cache_control("max-age=60");
     let (origin, shield) = patient(overdue().then(status(304)).then(new)).await;
     shield.get(LIVE).await.assert_whole(playlist(1));
@@ -223,7 +223,7 @@ async fn a_confirmation_of_nothing() {
 /// A 304 with another validator than the stored object's: the object is requested again,
 /// unconditionally.
 #[tokio::test]
-async fn a_confirmation_of_something_else() {
+async fn refetches_after_304_with_another_validator() {
     let old = overdue().header("ETag", "\"1\"");
     let new = manifest(playlist(2)).cache_control("max-age=60");
     let new = new.header("ETag", "\"2\"");
@@ -243,7 +243,7 @@ async fn a_confirmation_of_something_else() {
 
 /// A 304 without `must-revalidate` leaves the stored directive in force.
 #[tokio::test]
-async fn a_confirmation_does_not_loosen_what_was_said() {
+async fn revalidation_304_keeps_stored_must_revalidate() {
     let strict = manifest(playlist(1))
         .cache_control("max-age=0, must-revalidate")
         .etag("\"1\"");

@@ -28,7 +28,7 @@ fn vod(version: usize, length: usize) -> Reply {
 /// The first viewer who accepts a coding of a long text gets plain text; later viewers get the
 /// coding.
 #[tokio::test]
-async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
+async fn long_manifest_is_sent_uncompressed_until_coding_is_ready() {
     for coding in ["br", "zstd", "gzip"] {
         let origin = Origin::start().await.on(PATH, vod(1, 1 << 20));
         let shield = Shield::in_front_of(&origin).start().await;
@@ -50,7 +50,7 @@ async fn a_long_text_goes_out_plain_until_its_coding_is_made() {
 
 /// While the best coding is being made, viewers get another one that is ready.
 #[tokio::test]
-async fn another_coding_that_is_there_is_better_than_none() {
+async fn sends_ready_coding_while_best_coding_is_made() {
     let origin = Origin::start().await.on(PATH, vod(1, 1 << 20));
     let shield = Shield::in_front_of(&origin).start().await;
     let gzip = get(PATH).header("Accept-Encoding", "gzip");
@@ -69,7 +69,7 @@ async fn another_coding_that_is_there_is_better_than_none() {
 
 /// A text above the size limit is not compressed at all.
 #[tokio::test]
-async fn a_text_beyond_the_bound_is_never_compressed() {
+async fn manifest_above_size_limit_is_never_compressed() {
     let origin = Origin::start().await.on(PATH, vod(1, 5 << 20));
     let shield = Shield::in_front_of(&origin).start().await;
     for _ in 0..3 {
@@ -85,7 +85,7 @@ async fn a_text_beyond_the_bound_is_never_compressed() {
 
 /// A coding that was requested for one version is made of the next one in advance.
 #[tokio::test]
-async fn the_next_version_is_compressed_before_anybody_asks() {
+async fn next_version_is_compressed_in_advance() {
     let version = Arc::new(AtomicUsize::new(1));
     let current = Arc::clone(&version);
     let live = computed(move |_| {
@@ -114,7 +114,7 @@ async fn the_next_version_is_compressed_before_anybody_asks() {
 /// The first request for a coding of a short text gets it at once: low-latency players request a
 /// new version each time.
 #[tokio::test]
-async fn a_short_text_is_waited_for() {
+async fn short_manifest_is_compressed_for_first_request() {
     let origin = Origin::start().await.on(PATH, vod(1, 20 << 10));
     let shield = Shield::in_front_of(&origin).start().await;
     for coding in ["gzip", "br", "zstd"] {

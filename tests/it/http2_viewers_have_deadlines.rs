@@ -46,7 +46,7 @@ async fn head_timeouts(shield: &Shield) -> u64 {
 
 /// The first byte of a head starts its deadline, and further bytes do not restart it.
 #[tokio::test]
-async fn a_head_that_does_not_end_is_cut() {
+async fn unfinished_head_hits_head_timeout() {
     let folder = tempdir().unwrap();
     let identity = Identity::new("media.test", folder.path());
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -82,7 +82,7 @@ async fn a_head_that_does_not_end_is_cut() {
 /// A viewer who sends whole frames is never in the middle of one for long, even if each read ends
 /// there; and a request body has the body's longer deadline.
 #[tokio::test]
-async fn frames_cut_by_reads_and_slow_bodies_are_no_unfinished_heads() {
+async fn split_frames_and_slow_bodies_do_not_hit_head_timeout() {
     let origin = Origin::start()
         .await
         .on("/api", segment("made"))
@@ -171,7 +171,7 @@ async fn ask_through_windows(shield: &Shield, streams: u32, window: u32) -> Fram
 /// Windows without room from the beginning, after a byte, at the end of a piece, or before the last
 /// byte: each stream is reset and logged with the bytes that left, and its connection goes on.
 #[tokio::test]
-async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
+async fn streams_with_closed_windows_are_reset_and_sent_bytes_counted() {
     for (size, window) in [
         (LARGE, 0),
         (LARGE, 1),
@@ -204,7 +204,7 @@ async fn streams_whose_windows_stay_shut_are_reset_and_told_with_what_left() {
 
 /// A response that h2 has whole can be ended only with its connection.
 #[tokio::test]
-async fn small_answers_that_nobody_takes_end_their_connection() {
+async fn unread_small_responses_close_their_connection() {
     for window in [1, SMALL - 1] {
         let shield = impatient(SMALL, 500).await;
         let before = shield.counter(SENT_BYTES, &[]).await;
@@ -222,7 +222,7 @@ async fn small_answers_that_nobody_takes_end_their_connection() {
 
 /// The same as over HTTP/1.1.
 #[tokio::test]
-async fn a_stream_that_crawls_is_ended() {
+async fn stream_below_minimum_send_rate_is_ended() {
     let shield = impatient(LARGE, 1 << 20).await;
     let mut viewer = ask_through_windows(&shield, 1, 1).await;
     eventually("the end of the crawl", async || {
@@ -235,7 +235,7 @@ async fn a_stream_that_crawls_is_ended() {
 
 /// A response is logged when its last byte has left, with its real end.
 #[tokio::test]
-async fn answers_are_told_at_their_true_end() {
+async fn response_is_counted_when_its_last_byte_is_sent() {
     let origin = Origin::start().await.on(
         PATH,
         segment(noise(1, SMALL as usize)).cache_control("max-age=60"),
@@ -264,7 +264,7 @@ async fn answers_are_told_at_their_true_end() {
 /// Bytes that wait for windows are counted, whether hyper or h2 has the stream, until the viewer
 /// leaves or reads them.
 #[tokio::test]
-async fn what_waits_for_viewers_is_told_and_no_more_once_they_take_it_or_leave() {
+async fn queued_bytes_gauge_drops_after_read_or_disconnect() {
     const STREAMS: u32 = 10;
     const QUEUED: &str = "seawall_edge_http2_queued_bytes";
     const QUEUED_BYTES_MAX: u32 = 96 << 10;

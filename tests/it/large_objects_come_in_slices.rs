@@ -52,7 +52,7 @@ fn slices(origin: &Origin, length: usize) -> Vec<(usize, usize)> {
 
 /// A range of a large object fetches the slices that it touches, once, and no others.
 #[tokio::test]
-async fn a_large_object_comes_in_slices() {
+async fn range_request_fetches_each_touched_slice_once() {
     let body = noise(1, LENGTH);
     let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
     let shield = slicing(&origin).await;
@@ -67,7 +67,7 @@ async fn a_large_object_comes_in_slices() {
 
 /// Concurrent requests for a slice cause one fetch.
 #[tokio::test]
-async fn a_crowd_fetches_each_slice_once() {
+async fn concurrent_range_requests_fetch_each_slice_once() {
     let body = noise(1, LENGTH);
     let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
     let shield = slicing(&origin).await;
@@ -82,7 +82,7 @@ async fn a_crowd_fetches_each_slice_once() {
 
 /// Slices of two versions of an object are never combined.
 #[tokio::test]
-async fn slices_of_different_objects_do_not_mix() {
+async fn slices_of_two_versions_are_never_combined() {
     let (old, new) = (noise(1, LENGTH), noise(2, LENGTH));
     let origin = Origin::start().await.on(PATH, version(&old, "\"1\""));
     let shield = slicing(&origin).await;
@@ -105,7 +105,7 @@ async fn slices_of_different_objects_do_not_mix() {
 /// An origin that offers ranges and then sends the whole object: the viewer gets it from the second
 /// request on at the latest.
 #[tokio::test]
-async fn promised_parts_that_do_not_come() {
+async fn serves_whole_object_when_origin_ignores_ranges() {
     let body = noise(1, LENGTH);
     let boaster = segment(body.clone())
         .header("Accept-Ranges", "bytes")
@@ -126,7 +126,7 @@ async fn promised_parts_that_do_not_come() {
 
 /// One slice that fails once does not make the object unavailable.
 #[tokio::test]
-async fn a_slice_that_fails_once() {
+async fn object_stays_available_after_one_failed_slice() {
     let (body, parts) = (noise(1, LENGTH), AtomicUsize::new(0));
     let object = version(&body, "\"1\"");
     let script = computed(move |request| match request.header("range") {
@@ -142,7 +142,7 @@ async fn a_slice_that_fails_once() {
 
 /// An object that must be revalidated each time is not revalidated for each slice.
 #[tokio::test]
-async fn what_is_never_fresh_costs_two_requests_at_most() {
+async fn no_cache_object_is_not_revalidated_per_slice() {
     for directive in ["no-cache", "max-age=0"] {
         let body = noise(1, LENGTH);
         let object = version(&body, "\"1\"").cache_control(directive);
@@ -158,7 +158,7 @@ async fn what_is_never_fresh_costs_two_requests_at_most() {
 
 /// An object whose transfer took longer than its lifetime is not fresh because it is sliced.
 #[tokio::test]
-async fn slices_are_as_old_as_they_say() {
+async fn slices_with_expired_age_are_not_fresh() {
     let body = noise(1, LENGTH);
     let aged = version(&body, "\"1\"").cache_control("max-age=60").age(100);
     let origin = Origin::start().await.on(PATH, aged);
@@ -173,7 +173,7 @@ async fn slices_are_as_old_as_they_say() {
 
 /// A purge drops the slices too, even if the origin keeps the `ETag` of a changed object.
 #[tokio::test]
-async fn purged_with_its_slices() {
+async fn purge_drops_slices_even_if_etag_is_unchanged() {
     let (old, new) = (noise(1, LENGTH), noise(2, LENGTH));
     let origin = Origin::start().await.on(PATH, version(&old, "\"1\""));
     let shield = slicing(&origin).await;
@@ -187,7 +187,7 @@ async fn purged_with_its_slices() {
 /// A slice is fetched once while the object's `ETag` is unchanged, however often its head is
 /// fetched again.
 #[tokio::test]
-async fn slices_outlive_what_is_known_of_the_whole() {
+async fn slices_are_not_refetched_while_etag_is_unchanged() {
     let body = noise(1, LENGTH);
     let object = version(&body, "\"1\"").cache_control("max-age=1");
     let origin = Origin::start().await.on(PATH, object);
@@ -210,7 +210,7 @@ async fn slices_outlive_what_is_known_of_the_whole() {
 
 /// A response from stored slices alone is a hit.
 #[tokio::test]
-async fn what_is_held_in_slices_is_a_hit() {
+async fn response_from_stored_slices_alone_is_a_hit() {
     let body = noise(1, LENGTH);
     let origin = Origin::start().await.on(PATH, version(&body, "\"1\""));
     let shield = slicing(&origin).await;
@@ -229,7 +229,7 @@ async fn what_is_held_in_slices_is_a_hit() {
 
 /// A slice is sent to viewers as it arrives.
 #[tokio::test]
-async fn the_first_byte_waits_for_no_whole_slice() {
+async fn slice_is_streamed_as_it_arrives() {
     let (body, gate) = (noise(1, LENGTH), Gate::new());
     let (object, part) = (version(&body, "\"1\""), body.slice(..SLICE));
     let held = gate.clone();
@@ -254,7 +254,7 @@ async fn the_first_byte_waits_for_no_whole_slice() {
 /// A part of a large file without a strong `ETag` is fetched as a part: the whole is never fetched
 /// for it.
 #[tokio::test]
-async fn a_part_of_what_cannot_be_sliced_is_fetched_as_a_part() {
+async fn range_without_strong_etag_is_fetched_as_a_range() {
     for etag in [None, Some("W/\"1\"")] {
         let body = noise(1, LENGTH);
         let object = segment(Bytes::new()).with_ranges(body.clone());

@@ -1,5 +1,5 @@
-//! Low-latency HLS players request versions and parts that do not exist yet. The origin gets each
-//! such request once, all viewers are answered as soon as it answers, and none before.
+//! The origin gets each low-latency HLS request for a version or part that does not exist yet once;
+//! all its viewers are answered when the origin answers, and none before.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub fn passive(origin: &Origin) -> Builder {
 }
 
 #[tokio::test]
-async fn a_crowd_that_waits_is_one_request() {
+async fn concurrent_blocking_reloads_are_one_origin_request() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
@@ -78,7 +78,7 @@ async fn a_crowd_that_waits_is_one_request() {
 
 /// The newest version is the playlist, whichever request brought it.
 #[tokio::test]
-async fn what_is_held_answers_whoever_asks_for_it() {
+async fn stored_version_answers_blocking_reloads_it_satisfies() {
     let gate = Gate::new();
     gate.open();
     let origin = holding(&gate).await;
@@ -100,7 +100,7 @@ async fn what_is_held_answers_whoever_asks_for_it() {
 
 /// An old version in place of a new one makes players request again without a pause.
 #[tokio::test]
-async fn nobody_is_answered_early_not_even_when_the_origin_fails() {
+async fn failed_blocking_reload_does_not_get_older_version() {
     let origin = Origin::start()
         .await
         .on(PATH, manifest(version(20, 2)).cache_control("max-age=1"))
@@ -112,7 +112,7 @@ async fn nobody_is_answered_early_not_even_when_the_origin_fails() {
 }
 
 #[tokio::test]
-async fn a_request_too_far_ahead_is_the_origins_to_refuse() {
+async fn passes_on_400_for_reload_too_far_ahead() {
     let far = "/live/index.m3u8?_HLS_msn=40";
     let origin = Origin::start()
         .await
@@ -127,7 +127,7 @@ async fn a_request_too_far_ahead_is_the_origins_to_refuse() {
 }
 
 #[tokio::test]
-async fn directives_mean_nothing_once_a_stream_has_ended() {
+async fn directives_are_ignored_after_endlist() {
     let ended = version(20, 0) + "#EXT-X-ENDLIST\n";
     let origin = Origin::start()
         .await
@@ -144,7 +144,7 @@ async fn directives_mean_nothing_once_a_stream_has_ended() {
 
 /// A request that the origin holds back takes no permit.
 #[tokio::test]
-async fn blocking_requests_starve_nobody() {
+async fn blocking_reload_takes_no_concurrency_permit() {
     let gate = Gate::new();
     let origin = holding(&gate).await.on("/live/20.mp4", segment("media"));
     let shield = passive(&origin)
@@ -165,7 +165,7 @@ async fn blocking_requests_starve_nobody() {
 
 /// When the origin does not answer blocking requests, the playlist is polled by its cadence.
 #[tokio::test]
-async fn what_cannot_be_waited_for_is_looked_at() {
+async fn playlist_is_polled_when_blocking_reload_fails() {
     let quick = version(20, 2).replace("PART-TARGET=1.0", "PART-TARGET=0.2");
     let overdue = manifest(quick).cache_control("max-age=1").age(1);
     let origin = Origin::start()
@@ -185,7 +185,7 @@ async fn what_cannot_be_waited_for_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_route_that_drops_queries_keeps_directives() {
+async fn route_that_drops_queries_keeps_hls_directives() {
     let gate = Gate::new();
     gate.open();
     let origin = holding(&gate).await;
@@ -200,7 +200,7 @@ async fn a_route_that_drops_queries_keeps_directives() {
 
 /// Players with and without delta updates cause the same origin requests.
 #[tokio::test]
-async fn delta_updates_are_made_here() {
+async fn delta_update_is_generated_from_stored_playlist() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
@@ -228,7 +228,7 @@ async fn delta_updates_are_made_here() {
 
 /// Lines that an origin skips in its own delta update are not missing from the playlist.
 #[tokio::test]
-async fn an_origins_delta_update_is_nobody_elses_playlist() {
+async fn origin_delta_update_does_not_replace_full_playlist() {
     let text = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n\
          #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24.0,PART-HOLD-BACK=3.0\n\
          #EXT-X-PART-INF:PART-TARGET=1.0\n#EXT-X-MEDIA-SEQUENCE:11\n\
@@ -250,7 +250,7 @@ async fn an_origins_delta_update_is_nobody_elses_playlist() {
 }
 
 #[tokio::test]
-async fn a_purge_drops_every_state() {
+async fn purge_drops_response_of_blocking_reload() {
     let gate = Gate::new();
     gate.open();
     let origin = holding(&gate).await;
@@ -263,7 +263,7 @@ async fn a_purge_drops_every_state() {
 
 /// Two responses in progress may arrive in the wrong order. No endpoint is blamed for that.
 #[tokio::test]
-async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
+async fn overtaken_response_does_not_replace_newer_version() {
     let (slow, gate) = (Gate::new(), Gate::new());
     gate.open();
     let origin = holding(&gate).await;
@@ -284,7 +284,7 @@ async fn an_answer_that_is_overtaken_gives_way_to_the_newer_one() {
 /// An origin that does not block for an announced part answers 404: viewers who come when it is
 /// listed do not get that.
 #[tokio::test]
-async fn a_part_that_was_asked_for_too_early_is_there_when_it_is_listed() {
+async fn early_part_404_ends_when_part_is_listed() {
     let gate = Gate::new();
     gate.open();
     let part = "/live/21.2.mp4";
@@ -331,7 +331,7 @@ async fn waits_at(demo: &seawall_simulator::SimulatedOrigin, target: &str) {
 /// One viewer is enough: from then on the shield requests each part and version itself, and viewers
 /// join these requests.
 #[tokio::test]
-async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
+async fn each_part_and_version_is_requested_once_before_viewers() {
     let (demo, hand, shield) = on_air().await;
     let (form, low) = (Packaging::LowLatency, DemoRendition::Low);
     let playlist = Resource::Playlist(form, low).path();
@@ -372,7 +372,7 @@ async fn each_part_is_asked_for_once_and_ahead_of_viewers() {
 /// Parts as byte ranges: the segment is fetched once, as it is written, and each range is sent when
 /// it exists.
 #[tokio::test]
-async fn ranges_go_out_of_a_segment_that_grows() {
+async fn part_byte_ranges_are_served_from_one_growing_fill() {
     let (demo, hand, shield) = on_air().await;
     let place = Resource::Segment(Packaging::LowLatencyRanges, DemoRendition::Low, 20).path();
     let mut first = 0;
@@ -393,7 +393,7 @@ async fn ranges_go_out_of_a_segment_that_grows() {
 
 /// A 304 for an old version arrives after a newer version: viewers keep getting the newer one.
 #[tokio::test]
-async fn a_confirmation_that_is_overtaken_gives_way_to_the_newer_version() {
+async fn overtaken_304_does_not_restore_older_version() {
     let (slow, gate) = (Gate::new(), Gate::new());
     gate.open();
     let tagged = || manifest(version(20, 2)).cache_control("max-age=0");
@@ -415,7 +415,7 @@ async fn a_confirmation_that_is_overtaken_gives_way_to_the_newer_version() {
 
 /// A version from a node that lags: the stored one is newer, whole or as a delta update.
 #[tokio::test]
-async fn a_state_by_a_node_that_lags_is_no_error() {
+async fn version_from_lagging_node_does_not_replace_newer_one() {
     for words in ["no-cache", "max-age=1, must-revalidate", "max-age=1"] {
         let says = |last, parts| manifest(version(last, parts)).cache_control(words);
         let after = "/live/index.m3u8?_HLS_msn=21&_HLS_part=3";

@@ -29,10 +29,10 @@ async fn all_exact(readers: Vec<Arriving>, body: &Bytes) {
     }
 }
 
-/// Store 31: an object is evicted while 100 viewers read it from memory. Every viewer gets every
+/// An object is evicted while 100 viewers read it from memory. Every viewer gets every
 /// byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn evicted_under_its_readers() {
+async fn object_evicted_while_read_is_served_whole() {
     let body = noise(0, 4 * MIB);
     let mut origin = Origin::start().await.on(&path(0), segment(body.clone()));
     for number in 1..=12 {
@@ -53,9 +53,9 @@ async fn evicted_under_its_readers() {
     all_exact(readers, &body).await;
 }
 
-/// Store 31: the same while 100 viewers read it from the fill.
+/// The same while 100 viewers read it from the fill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn purged_under_the_readers_of_its_fill() {
+async fn fill_purged_while_read_is_served_whole() {
     let (gate, body) = (Gate::new(), noise(0, 2 * MIB));
     let half = segment(body.slice(..MIB))
         .hold(&gate)
@@ -74,7 +74,7 @@ async fn purged_under_the_readers_of_its_fill() {
 
 /// The store stays within its bound, overhead included.
 #[tokio::test]
-async fn the_store_keeps_within_its_bytes() {
+async fn store_stays_within_cache_memory() {
     const MEMORY: u64 = 4 << 20;
     let mut origin = Origin::start().await;
     for number in 0..40 {
@@ -93,9 +93,9 @@ async fn the_store_keeps_within_its_bytes() {
         .await;
 }
 
-/// Store 32: an object larger than `object_max` is streamed each time.
+/// An object larger than `object_max` is streamed each time.
 #[tokio::test]
-async fn too_large_to_store() {
+async fn object_above_object_max_is_streamed_each_time() {
     let body = noise(0, 3 * MIB);
     let origin = Origin::start().await.on(&path(0), segment(body.clone()));
     let shield = Shield::in_front_of(&origin)
@@ -111,9 +111,9 @@ async fn too_large_to_store() {
     }
 }
 
-/// Store 32, where the origin does not send a length.
+/// An object larger than `object_max` is not stored either where the origin sends no length.
 #[tokio::test]
-async fn too_large_to_store_and_of_unknown_length() {
+async fn chunked_object_above_object_max_is_streamed_each_time() {
     let body = noise(0, 3 * MIB);
     let chunked = reply().content_type("video/mp2t").chunked();
     let chunked = body
@@ -132,7 +132,7 @@ async fn too_large_to_store_and_of_unknown_length() {
 
 /// A fill that found no room, and continued while another released memory, holds none at its end.
 #[tokio::test]
-async fn what_was_held_is_given_back() {
+async fn fill_that_outgrew_its_memory_releases_all_of_it() {
     const PIECE: usize = MIB / 8;
     let (room, rest) = (Gate::new(), Gate::new());
     let (known, unknown) = (noise(1, MIB - PIECE), noise(2, 2 * MIB));
@@ -169,7 +169,7 @@ async fn what_was_held_is_given_back() {
 /// A storable object that finds no room while it arrives is still fetched once for all who wait,
 /// and is not treated as private afterwards.
 #[tokio::test]
-async fn too_large_to_hold_but_one_request() {
+async fn object_without_fill_memory_is_still_fetched_once() {
     let (gate, body) = (Gate::new(), noise(0, 3 * MIB));
     let object = segment(body.clone()).hold_head(&gate);
     let origin = Origin::start().await.on(&path(0), object);
@@ -194,7 +194,7 @@ async fn too_large_to_hold_but_one_request() {
 
 /// A length that a slow origin announces reserves no memory: others are stored, and fetched once.
 #[tokio::test]
-async fn slow_large_fills_leave_room_for_others() {
+async fn announced_length_of_slow_fill_reserves_no_memory() {
     let (gate, body) = (Gate::new(), noise(0, MIB));
     let other = noise(1, MIB / 2);
     let mut origin = Origin::start()
@@ -244,9 +244,9 @@ fn kept_within_bounds(program: &Program, idle: u64) {
     assert!(grown <= BOUND + BOUND / 10, "grew by {} MiB", grown >> 20);
 }
 
-/// Store 32: an object ten times larger than the cache goes through the real program.
+/// An object ten times larger than the cache goes through the real program.
 #[tokio::test]
-async fn the_process_streams_what_it_cannot_hold() {
+async fn process_memory_is_bounded_for_object_larger_than_cache() {
     let piece = noise(0, 4 * MIB);
     let (mut huge, mut press) = (segment(Bytes::new()), Press::default());
     for _ in 0..160 {
@@ -261,9 +261,9 @@ async fn the_process_streams_what_it_cannot_hold() {
     kept_within_bounds(&program, idle);
 }
 
-/// Store 32, with many objects: the real program's cache is filled three times over at once.
+/// Many objects: the real program's cache is filled three times over at once.
 #[tokio::test]
-async fn the_process_forgets_in_time() {
+async fn process_memory_is_bounded_for_more_objects_than_fit() {
     let (mut origin, body) = (Origin::start().await, noise(0, 3 * MIB));
     for number in 0..64 {
         origin = origin.on(&path(number), segment(body.clone()));
@@ -291,7 +291,7 @@ async fn live_origin() -> Origin {
 
 /// The state of manifests takes an eighth of the store's memory at most, whatever viewers invent.
 #[tokio::test]
-async fn what_is_known_of_manifests_is_bounded_in_bytes() {
+async fn manifest_state_takes_at_most_an_eighth_of_memory() {
     let origin = live_origin().await;
     let shield = Shield::in_front_of(&origin)
         .with(|config| config.cache.memory_bytes = 16 * MIB as u64)
@@ -305,7 +305,7 @@ async fn what_is_known_of_manifests_is_bounded_in_bytes() {
 
 /// The real program grows by no more than its limits, that eighth, and a fixed overhead.
 #[tokio::test]
-async fn the_process_does_not_grow_by_invented_queries() {
+async fn process_memory_is_bounded_for_invented_queries() {
     const BOUNDS: &str =
         "[cache]\nmemory = \"8MiB\"\nobject_max = \"1MiB\"\n[fill]\nmemory = \"2MiB\"\n";
     let origin = live_origin().await;

@@ -117,12 +117,12 @@ async fn evicted(shield: &Shield, reason: &str) -> u64 {
 
 /// More than twice the memory passes through, and no viewer misses a watched object.
 #[tokio::test]
-async fn a_live_playlist_keeps_its_segments_when_memory_is_full() {
+async fn live_playlist_segments_are_not_evicted_when_memory_is_full() {
     HLS.is_watched_in(MIB, 24).await;
 }
 
 #[tokio::test]
-async fn an_mpd_keeps_its_segments_when_memory_is_full() {
+async fn live_mpd_segments_are_not_evicted_when_memory_is_full() {
     DASH.is_watched_in(MIB, 24).await;
 }
 
@@ -179,7 +179,7 @@ async fn displaces_nothing(origin: Origin, name: fn(usize) -> String) {
 }
 
 #[tokio::test]
-async fn thousands_of_invented_urls_displace_nothing_that_is_watched() {
+async fn invented_urls_evict_no_watched_object() {
     let name = |number| format!("/vod/invented-{number}.ts");
     displaces_nothing(watched_origin().await, name).await;
 }
@@ -187,7 +187,7 @@ async fn thousands_of_invented_urls_displace_nothing_that_is_watched() {
 /// Missing names, files with queries that are never repeated, watched segments under other queries,
 /// and playlists without viewers, all at once: five times the memory.
 #[tokio::test]
-async fn ten_thousand_invented_urls_of_all_sorts_displace_nothing_that_is_watched() {
+async fn mixed_invented_urls_evict_no_watched_object() {
     const MEMORY: u64 = 16 * MIB;
     let origin = watched_origin()
         .await
@@ -213,7 +213,7 @@ async fn ten_thousand_invented_urls_of_all_sorts_displace_nothing_that_is_watche
 }
 
 #[tokio::test]
-async fn a_scan_of_thousands_of_files_displaces_nothing_that_is_watched() {
+async fn scan_of_thousands_of_files_evicts_no_watched_object() {
     let (mut origin, body) = (watched_origin().await, noise(77, 8 << 10));
     for number in 0..2500 {
         origin = origin.on(&format!("/cold/{number}.ts"), segment(body.clone()));
@@ -223,7 +223,7 @@ async fn a_scan_of_thousands_of_files_displaces_nothing_that_is_watched() {
 
 /// Errors are small and many: they take no more than their share.
 #[tokio::test]
-async fn errors_are_bounded_by_a_part_of_their_own() {
+async fn stored_errors_stay_within_their_share_of_memory() {
     let gone = status(404).body("x".repeat(1000));
     let origin = Origin::start().await.on("/none.ts", gone);
     let shield = Shield::in_front_of(&origin)
@@ -237,7 +237,7 @@ async fn errors_are_bounded_by_a_part_of_their_own() {
 
 /// `kind_max` holds, and displaces only objects of that kind.
 #[tokio::test]
-async fn a_kind_with_a_bound_of_its_own_displaces_only_itself() {
+async fn kind_max_evicts_only_objects_of_that_kind() {
     let mut origin = watched_origin().await;
     for number in 0..100 {
         let body = Bytes::from(vec![b'x'; SEGMENT]);

@@ -60,7 +60,7 @@ async fn every_family_is_described_once_and_uses_no_reserved_label() {
 /// where it is.
 #[tokio::test]
 #[ignore = "needs promtool in the path; .ci/run installs it"]
-async fn promtool_has_nothing_to_say() {
+async fn promtool_check_metrics_reports_nothing() {
     let page = page_after_traffic().await;
     let mut linter = Command::new("promtool")
         .args(["check", "metrics"])

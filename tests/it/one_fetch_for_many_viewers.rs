@@ -20,9 +20,9 @@ async fn wait_for_waiters(shield: &Shield, crowd: u64) {
     shield.wait_gauge(WAITERS, there).await;
 }
 
-/// Collapse 11: 1000 simultaneous misses are one GET, and all get the same bytes.
+/// 1000 simultaneous misses are one GET, and all get the same bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_misses_are_one_request() {
+async fn concurrent_misses_cause_one_origin_request() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let (gate, body) = (Gate::new(), noise(1, 64 << 10));
     let held = segment(body.clone()).hold_head(&gate);
@@ -37,9 +37,9 @@ async fn a_thousand_misses_are_one_request() {
     assert_eq!(origin.hits(SEGMENT), 1);
 }
 
-/// Collapse 11, for a manifest, which is held whole before any viewer gets it.
+/// 1000 simultaneous misses of a manifest, which is held whole before any viewer gets it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_viewers_share_one_playlist() {
+async fn concurrent_playlist_misses_cause_one_origin_request() {
     let gate = Gate::new();
     let held = manifest(playlist(1))
         .cache_control("max-age=60")
@@ -57,7 +57,7 @@ async fn a_hundred_viewers_share_one_playlist() {
 
 /// Different keys do not wait for each other.
 #[tokio::test]
-async fn other_keys_go_on() {
+async fn fill_of_one_key_does_not_delay_another() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -71,9 +71,9 @@ async fn other_keys_go_on() {
     assert_eq!(held.read_all().await.len(), 10);
 }
 
-/// Collapse 15: the fill gets 503. At most two GETs, and nothing stored: 503 for all.
+/// The fill gets 503. At most two GETs, and nothing stored: 503 for all.
 #[tokio::test]
-async fn a_failure_is_shared() {
+async fn waiting_requests_share_503() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -92,9 +92,9 @@ async fn a_failure_is_shared() {
     );
 }
 
-/// Collapse 15: the fill gets 503 and a stale object is stored: all get that.
+/// The fill gets 503 and a stale object is stored: all get that.
 #[tokio::test]
-async fn a_failure_is_covered_by_the_stale_copy() {
+async fn waiting_requests_get_stale_object_on_503() {
     let gate = Gate::new();
     let stale = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -116,9 +116,9 @@ async fn a_failure_is_covered_by_the_stale_copy() {
     );
 }
 
-/// Collapse 15, of a 404: safe to share, so one GET.
+/// The fill gets 404, which is safe to share: one GET.
 #[tokio::test]
-async fn not_found_is_shared() {
+async fn waiting_requests_share_404() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -133,10 +133,10 @@ async fn not_found_is_shared() {
     assert_eq!(origin.hits(SEGMENT), 1);
 }
 
-/// Collapse 16: `no-store` with many waiting viewers. No body reaches two viewers, and the origin
+/// `no-store` with many waiting viewers. No body reaches two viewers, and the origin
 /// gets no more concurrent requests than its limit.
 #[tokio::test]
-async fn private_bodies_are_not_shared() {
+async fn no_store_and_private_bodies_are_not_shared() {
     for directive in ["no-store", "private"] {
         let (gate, count) = (Gate::new(), AtomicUsize::new(0));
         let held = gate.clone();
@@ -167,10 +167,10 @@ async fn private_bodies_are_not_shared() {
     }
 }
 
-/// Collapse 21: a 1 s playlist at 500 requests per second. At most one GET per second, and no
+/// A 1 s playlist at 500 requests per second. At most one GET per second, and no
 /// response older than its lifetime and stale window, or than a response before it.
 #[tokio::test]
-async fn a_busy_playlist_is_one_request_a_second() {
+async fn busy_playlist_causes_one_origin_request_a_second() {
     const STEP: Duration = Duration::from_millis(2);
     const ROUNDS: u32 = 1250;
     let version = AtomicUsize::new(0);
@@ -206,7 +206,7 @@ fn sequence(playlist: &str) -> u64 {
 
 /// Above the limit of viewers that may wait on one key: 503 with Retry-After, at once.
 #[tokio::test]
-async fn too_many_waiting_are_turned_away() {
+async fn answers_503_above_waiters_max() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -236,7 +236,7 @@ async fn too_many_waiting_are_turned_away() {
 
 /// Above that limit, with a stale object stored: that object.
 #[tokio::test]
-async fn too_many_waiting_get_the_stale_copy() {
+async fn serves_stale_above_waiters_max() {
     let gate = Gate::new();
     let stale = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -258,7 +258,7 @@ async fn too_many_waiting_get_the_stale_copy() {
 
 /// No viewer waits for ever: 504 after the deadline for a head.
 #[tokio::test]
-async fn waiting_has_an_end() {
+async fn answers_504_after_wait_max() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await

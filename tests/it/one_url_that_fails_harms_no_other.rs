@@ -47,7 +47,7 @@ async fn in_turns(shield: &Shield, bad: impl Fn(usize) -> String, why: &str) {
 }
 
 #[tokio::test]
-async fn one_url_that_fails() {
+async fn one_failing_url_does_not_open_the_breaker() {
     for (why, failure) in failures() {
         let origin = with_good(Origin::start().await, "/live");
         let origin = origin.on("/live/bad.ts", failure);
@@ -58,7 +58,7 @@ async fn one_url_that_fails() {
 
 /// The same beside healthy objects, and in its own directory each time.
 #[tokio::test]
-async fn another_url_that_fails_each_time() {
+async fn failing_urls_among_healthy_ones_do_not_open_the_breaker() {
     for (why, failure) in failures() {
         for directories in [false, true] {
             let mut origin = with_good(Origin::start().await, "/live");
@@ -81,7 +81,7 @@ async fn another_url_that_fails_each_time() {
 /// Only failing URLs are requested for a while; then a viewer requests a healthy channel, or a
 /// healthy object in the failing directory.
 #[tokio::test]
-async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
+async fn dead_channel_alone_does_not_open_the_breaker() {
     for (why, failure) in failures() {
         let mut origin = with_good(Origin::start().await, "/live");
         origin = with_good(origin, "/dead");
@@ -105,7 +105,7 @@ async fn a_dead_channel_that_is_all_there_is_to_ask_for() {
 /// All requests fail, in many directories: the breaker opens, and a channel not yet requested is
 /// still tried.
 #[tokio::test]
-async fn an_open_breaker_spares_what_has_not_failed() {
+async fn open_breaker_still_tries_channel_that_has_not_failed() {
     let mut origin = with_good(Origin::start().await, "/live");
     for number in 0..MANY {
         origin = origin.on(&format!("/{number}/bad.ts"), status(503));
@@ -129,7 +129,7 @@ async fn an_open_breaker_spares_what_has_not_failed() {
 
 /// Neither of two endpoints is used last for one URL that fails at both.
 #[tokio::test]
-async fn one_url_that_fails_at_both_endpoints() {
+async fn url_failing_at_both_endpoints_ejects_neither() {
     for (why, failure) in failures() {
         let mut origins = Vec::new();
         for _ in 0..2 {

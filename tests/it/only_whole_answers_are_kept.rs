@@ -6,9 +6,9 @@ use crate::support::{Origin, Shield, get, hang_up, noise, reply, segment, status
 
 const PATH: &str = "/live/seg1.ts";
 
-/// Integrity 6: more bytes than promised. The object is exact, and the connection is not reused.
+/// More bytes than promised. The object is exact, and the connection is not reused.
 #[tokio::test]
-async fn more_than_promised() {
+async fn bytes_beyond_content_length_end_connection_reuse() {
     let (body, rest) = (noise(1, 100), "HTTP/1.1 200 OK\r\n\r\n");
     let too_much = [&body[..], rest.as_bytes()].concat();
     let origin = Origin::start()
@@ -23,9 +23,9 @@ async fn more_than_promised() {
     assert_ne!(connections[0], connections[1]);
 }
 
-/// Integrity 7: a body that ends with the connection is passed on and not stored.
+/// A body that ends with the connection is passed on and not stored.
 #[tokio::test]
-async fn ended_by_close() {
+async fn close_delimited_body_is_passed_on_and_not_stored() {
     let body = noise(1, 100_000);
     let endless = reply()
         .content_type("video/mp2t")
@@ -39,9 +39,9 @@ async fn ended_by_close() {
     }
 }
 
-/// Integrity 8: 206 to a plain GET is not stored, and not served as the whole.
+/// 206 to a plain GET is not stored, and not served as the whole.
 #[tokio::test]
-async fn a_part_nobody_asked_for() {
+async fn unrequested_206_is_neither_stored_nor_served_as_200() {
     let body = noise(1, 1000);
     let part = status(206)
         .content_type("video/mp2t")
@@ -60,9 +60,9 @@ async fn a_part_nobody_asked_for() {
     assert!(shield.get(PATH).await.assert_whole(&body).is_hit());
 }
 
-/// Integrity 9: 304 to a request without validators is fetched again.
+/// 304 to a request without validators is fetched again.
 #[tokio::test]
-async fn not_modified_since_never() {
+async fn refetches_after_304_to_unconditional_request() {
     let confused = status(304).header("ETag", "\"1\"");
     let origin = Origin::start()
         .await
@@ -72,9 +72,9 @@ async fn not_modified_since_never() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Integrity 10: a reset on a reused connection is retried once, and the viewer gets 200.
+/// A reset on a reused connection is retried once, and the viewer gets 200.
 #[tokio::test]
-async fn reset_on_a_reused_connection() {
+async fn reset_on_reused_connection_is_retried_once() {
     let origin = Origin::start()
         .await
         .on("/first.ts", segment("first"))
@@ -95,9 +95,9 @@ async fn reset_on_a_reused_connection() {
     );
 }
 
-/// Integrity 10: one retry, not more.
+/// One retry, not more.
 #[tokio::test]
-async fn reset_again_on_a_fresh_connection() {
+async fn second_reset_gets_502_without_another_retry() {
     let origin = Origin::start()
         .await
         .on("/first.ts", segment("first"))
@@ -110,7 +110,7 @@ async fn reset_again_on_a_fresh_connection() {
 
 /// A response that a viewer's malformed request caused says nothing about the object.
 #[tokio::test]
-async fn failures_of_the_origin_are_not_kept() {
+async fn origin_failure_is_not_stored_despite_max_age() {
     for code in [500, 502, 503, 504, 408, 429] {
         let failure = status(code).cache_control("max-age=60").body("sorry");
         let origin = Origin::start()

@@ -1,4 +1,5 @@
-//! Each event is counted once, and operators have a listener of their own.
+//! Each request is counted once, by outcome and kind, and the admin pages answer only on the admin
+//! listener.
 
 use crate::support::metrics::{FILLS, REQUESTS, STORED, WAITERS};
 use crate::support::{
@@ -18,7 +19,7 @@ async fn are_counted(shield: &Shield, outcome: &str, expected: u64) {
 }
 
 #[tokio::test]
-async fn outcomes_are_counted() {
+async fn every_request_outcome_is_counted_once() {
     let gate = Gate::new();
     let stale = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -62,7 +63,7 @@ async fn outcomes_are_counted() {
 
 /// Counts by kind, and the size of the store.
 #[tokio::test]
-async fn kinds_are_told_apart() {
+async fn requests_are_counted_by_kind() {
     let origin = Origin::start()
         .await
         .on(PATH, segment("x"))
@@ -83,7 +84,7 @@ async fn kinds_are_told_apart() {
 
 /// A missing object counts as the kind that it would have, not as its error page.
 #[tokio::test]
-async fn a_missing_segment_counts_as_a_segment() {
+async fn missing_segment_is_counted_as_segment() {
     let page = status(404).content_type("text/html").body("<p>none</p>");
     let origin = Origin::start().await.on("/live/seg9.m4s", page);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -97,7 +98,7 @@ async fn a_missing_segment_counts_as_a_segment() {
 
 /// `/healthz` and `/readyz`.
 #[tokio::test]
-async fn health_is_told() {
+async fn healthz_and_readyz_answer_200() {
     let origin = Origin::start().await;
     let shield = Shield::in_front_of(&origin).start().await;
     for path in ["/healthz", "/readyz"] {
@@ -115,7 +116,7 @@ async fn health_is_told() {
 
 /// The operators' paths have no meaning on a viewers' listener.
 #[tokio::test]
-async fn viewers_cannot_operate() {
+async fn admin_paths_do_nothing_on_viewer_listener() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole("x");
@@ -133,7 +134,7 @@ async fn viewers_cannot_operate() {
 
 /// `/metrics` has Prometheus's content type.
 #[tokio::test]
-async fn metrics_are_readable() {
+async fn metrics_page_has_prometheus_content_type() {
     let origin = Origin::start().await;
     let shield = Shield::in_front_of(&origin).start().await;
     let page = shield.admin(get("/metrics")).await;
@@ -151,7 +152,7 @@ async fn metrics_are_readable() {
 
 /// `/status` shows waiting and rejected requests, and the state of each endpoint.
 #[tokio::test]
-async fn the_status_page_shows_queue_and_guards() {
+async fn status_page_shows_queue_and_endpoint_state() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole("x");
@@ -169,7 +170,7 @@ async fn the_status_page_shows_queue_and_guards() {
 
 /// A page of another site in an operator's browser can neither read nor purge.
 #[tokio::test]
-async fn a_web_page_cannot_operate() {
+async fn admin_rejects_cross_site_and_rebound_requests() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole("x");
@@ -199,7 +200,7 @@ async fn a_web_page_cannot_operate() {
 
 /// A viewer who waits for the origin is counted as such, whichever request caused the fetch.
 #[tokio::test]
-async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
+async fn origin_wait_is_counted_for_every_waiting_request() {
     const WAITED: &str = "seawall_origin_head_seconds_count";
     let gate = Gate::new();
     let script = segment("x").hold_head(&gate);
@@ -218,7 +219,7 @@ async fn time_at_the_origin_is_counted_for_every_request_that_waited() {
 /// The origin's response time is counted for pass-through requests, whether known in advance or
 /// not.
 #[tokio::test]
-async fn the_origins_time_is_counted_for_what_is_passed_on() {
+async fn origin_wait_is_counted_for_passed_requests() {
     let own = segment("own").cache_control("no-store");
     let origin = Origin::start().await.on("/own.ts", own);
     let shield = Shield::in_front_of(&origin).start().await;

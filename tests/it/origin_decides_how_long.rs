@@ -56,7 +56,7 @@ fn is_about(lifetime: i64, expected: i64) {
 
 /// A segment without caching directives is stored for a day.
 #[tokio::test]
-async fn segments_are_kept_for_a_day() {
+async fn segment_without_directives_is_fresh_for_a_day() {
     is_about(lifetime(SEGMENT, segment("x")).await, DAY);
     is_about(
         lifetime(
@@ -74,7 +74,7 @@ async fn segments_are_kept_for_a_day() {
 
 /// The origin's directives apply; the more targeted field wins.
 #[tokio::test]
-async fn the_origin_has_the_last_word() {
+async fn most_targeted_cache_directive_wins() {
     let said = |directives| segment("x").cache_control(directives);
     is_about(lifetime(SEGMENT, said("max-age=100")).await, 100);
     is_about(
@@ -107,7 +107,7 @@ async fn expires_counts_from_date() {
 
 /// The age on arrival is subtracted from the lifetime.
 #[tokio::test]
-async fn age_is_taken_off() {
+async fn age_is_subtracted_from_lifetime() {
     let answer = second(SEGMENT, segment("x").cache_control("max-age=100").age(40)).await;
     assert!((40..=48).contains(&answer.age()), "{answer:?}");
     let left = answer.cache_status().value("ttl").unwrap().parse().unwrap();
@@ -121,7 +121,7 @@ async fn age_is_taken_off() {
 
 /// A live playlist lives for seconds: half its target duration at most.
 #[tokio::test]
-async fn live_playlists_are_kept_for_seconds() {
+async fn live_playlist_is_fresh_for_half_a_target_duration() {
     assert!((1..=3).contains(&lifetime(PLAYLIST, manifest(playlist(1))).await));
     is_about(
         lifetime(PLAYLIST, manifest(playlist(1)).cache_control("max-age=2")).await,
@@ -131,14 +131,14 @@ async fn live_playlists_are_kept_for_seconds() {
 
 /// A live playlist never outlives its own cadence, whatever the origin says.
 #[tokio::test]
-async fn live_playlists_do_not_outlive_their_cadence() {
+async fn long_max_age_is_capped_for_live_playlist() {
     let careless = manifest(playlist(1)).cache_control("max-age=86400");
     assert!((1..=3).contains(&lifetime(PLAYLIST, careless).await));
 }
 
 /// A playlist that has ended does not change any more.
 #[tokio::test]
-async fn ended_playlists_are_kept() {
+async fn ended_playlist_is_fresh_for_an_hour_by_default() {
     is_about(lifetime(PLAYLIST, manifest(ended_playlist(1))).await, HOUR);
     let said = manifest(ended_playlist(1)).cache_control("max-age=600");
     is_about(lifetime(PLAYLIST, said).await, 600);
@@ -146,7 +146,7 @@ async fn ended_playlists_are_kept() {
 
 /// DASH: a static MPD lives like an ended playlist, a dynamic one for seconds.
 #[tokio::test]
-async fn dash_manifests_are_told_apart() {
+async fn static_mpd_is_fresh_for_an_hour_dynamic_for_seconds() {
     let mpd = |attributes| {
         let text = format!("<?xml version=\"1.0\"?>\n<MPD {attributes}><Period/></MPD>\n");
         reply().content_type("application/dash+xml").body(text)
@@ -158,7 +158,7 @@ async fn dash_manifests_are_told_apart() {
 
 /// Forbidden responses are not stored, whatever other directives say.
 #[tokio::test]
-async fn private_answers_are_not_stored() {
+async fn no_store_private_and_set_cookie_are_not_stored() {
     is_not_stored(SEGMENT, segment("x").cache_control("no-store")).await;
     is_not_stored(SEGMENT, segment("x").cache_control("max-age=60, no-store")).await;
     is_not_stored(SEGMENT, segment("x").cache_control("private, max-age=60")).await;
@@ -173,7 +173,7 @@ async fn private_answers_are_not_stored() {
 
 /// `no-cache` may be stored and is revalidated each time.
 #[tokio::test]
-async fn no_cache_is_confirmed_each_time() {
+async fn no_cache_segment_is_revalidated_each_time() {
     let object = segment("x").cache_control("no-cache").etag("\"1\"");
     let origin = Origin::start().await.on(SEGMENT, object);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -185,7 +185,7 @@ async fn no_cache_is_confirmed_each_time() {
 
 /// The same for objects that are neither playlist nor media: all viewers share one revalidation.
 #[tokio::test]
-async fn no_cache_with_a_validator_is_confirmed_whatever_it_is() {
+async fn no_cache_json_with_etag_is_revalidated_each_time() {
     const PATH: &str = "/api/schedule";
     let object = reply()
         .content_type("application/json")
@@ -204,7 +204,7 @@ async fn no_cache_with_a_validator_is_confirmed_whatever_it_is() {
 
 /// Servers send `text/plain` for unknown extensions. What a live playlist lists is a segment.
 #[tokio::test]
-async fn what_a_playlist_lists_is_a_segment_whatever_its_type() {
+async fn text_plain_file_listed_by_playlist_is_a_segment() {
     let plain = |body: &'static str| reply().content_type("text/plain").body(body);
     let origin = Origin::start()
         .await
@@ -226,7 +226,7 @@ async fn what_a_playlist_lists_is_a_segment_whatever_its_type() {
 
 /// Responses to requests with credentials are stored only if they are public.
 #[tokio::test]
-async fn credentials_make_an_answer_private() {
+async fn authorized_response_is_stored_only_if_public() {
     let object = |directives| segment("x").cache_control(directives);
     let origin = Origin::start()
         .await
@@ -250,7 +250,7 @@ async fn credentials_make_an_answer_private() {
 
 /// An extension alone never makes an object storable.
 #[tokio::test]
-async fn a_name_is_not_enough() {
+async fn extension_alone_does_not_make_object_storable() {
     let page = || {
         reply()
             .content_type("text/html")
@@ -264,7 +264,7 @@ async fn a_name_is_not_enough() {
 
 /// Keys and clocks are never stored unless a route says so.
 #[tokio::test]
-async fn keys_and_clocks_are_not_stored() {
+async fn keys_and_clocks_are_not_stored_by_default() {
     let key = || reply().cache_control("max-age=60").body("0123456789abcdef");
     is_not_stored(
         "/drm/one.key",
@@ -290,7 +290,7 @@ async fn keys_and_clocks_are_not_stored() {
 
 /// A 404 is remembered for a second at most, whatever lifetime the origin states.
 #[tokio::test]
-async fn not_found_is_remembered_briefly() {
+async fn not_found_is_remembered_for_a_second_at_most() {
     let missing = status(404).cache_control("max-age=600").body("not yet");
     let origin = Origin::start()
         .await
@@ -309,7 +309,7 @@ async fn not_found_is_remembered_briefly() {
 
 /// A 405 concerns a request, not the object: it is remembered as briefly as a 404.
 #[tokio::test]
-async fn method_not_allowed_is_remembered_briefly() {
+async fn method_not_allowed_is_remembered_for_a_second_at_most() {
     let refused = status(405).cache_control("max-age=3600");
     let origin = Origin::start()
         .await
@@ -328,7 +328,7 @@ async fn method_not_allowed_is_remembered_briefly() {
 
 /// An impossibly large age counts as very old, without an overflow.
 #[tokio::test]
-async fn absurd_ages_are_old() {
+async fn overflowing_age_counts_as_stale() {
     for age in ["18446744073709551615", "99999999999999999999"] {
         let object = segment("x").cache_control("max-age=60").header("Age", age);
         let origin = Origin::start().await.on(SEGMENT, object);
@@ -344,7 +344,7 @@ async fn absurd_ages_are_old() {
 /// With `store_errors` an error is stored for the lifetime that it states, and is never served in
 /// place of an object that may be served stale.
 #[tokio::test]
-async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
+async fn store_errors_stores_errors_that_state_a_lifetime() {
     let error = || status(500).cache_control("max-age=60").age(20).body("why");
     for (wanted, fetches) in [(false, 3), (true, 1)] {
         let origin = Origin::start().await.on(SEGMENT, error());
@@ -373,7 +373,7 @@ async fn errors_with_a_lifetime_are_stored_where_the_route_says_so() {
 
 /// Viewers' cache directives are ignored by default and honoured where a route says so.
 #[tokio::test]
-async fn viewers_do_not_decide_unless_they_may() {
+async fn request_no_cache_is_ignored_unless_route_honours_it() {
     for (honoured, fetches) in [(false, 1), (true, 2)] {
         let origin = Origin::start().await.on(SEGMENT, segment("x"));
         let shield = Shield::in_front_of(&origin)
@@ -391,7 +391,7 @@ async fn viewers_do_not_decide_unless_they_may() {
 
 /// `only-if-cached` on a route that honours directives: 504 instead of a fetch.
 #[tokio::test]
-async fn only_if_cached() {
+async fn only_if_cached_miss_answers_504() {
     let origin = Origin::start().await.on(SEGMENT, segment("x"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.honour_request_directives = true)

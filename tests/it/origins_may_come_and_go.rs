@@ -1,5 +1,5 @@
-//! Stale 27: endpoints that come and go leave no permanent effect, and stored objects are served
-//! throughout.
+//! Stored objects are served while endpoints go away and come back, and nothing permanent remains
+//! of an outage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -84,7 +84,7 @@ impl Crowd {
 /// All endpoints were down and one is back, as another request has shown: requests that failed
 /// meanwhile succeed at once.
 #[tokio::test]
-async fn what_failed_meanwhile_is_asked_for_at_once() {
+async fn failure_backoff_ends_when_an_endpoint_returns() {
     let init = "/live/init.mp4";
     let serving = async || {
         let whole = segment("init").content_type("video/mp4");
@@ -110,7 +110,7 @@ async fn what_failed_meanwhile_is_asked_for_at_once() {
 
 /// One down, both down, the other down, and so on.
 #[tokio::test]
-async fn and_viewers_do_not_notice() {
+async fn stored_objects_are_served_while_endpoints_flap() {
     let (first, second) = (stocked().await, stocked().await);
     let shield = Shield::in_front_of(&first)
         .origin(|group| {

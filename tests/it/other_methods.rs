@@ -1,4 +1,5 @@
-//! Other methods than GET and HEAD are refused, answered here, or passed on where a route says so.
+//! A method other than GET and HEAD gets 405, a CORS preflight gets its answer from Seawall, and a
+//! route with `pass_methods` forwards the rest.
 
 use seawall_policy::route::Cors;
 
@@ -9,7 +10,7 @@ const SITE: &str = "https://player.test";
 
 /// By default: 405 with `Allow`, and no origin request.
 #[tokio::test]
-async fn refused_by_default() {
+async fn other_methods_get_405_by_default() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     for method in ["POST", "PUT", "DELETE", "PATCH", "PURGE", "TRACE"] {
@@ -26,7 +27,7 @@ async fn refused_by_default() {
 
 /// A refused body does not disturb the next request on the connection.
 #[tokio::test]
-async fn a_refused_body_is_out_of_the_way() {
+async fn refused_request_body_is_not_read_as_next_request() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     let mut viewer = shield.viewer().await;
@@ -42,7 +43,7 @@ async fn a_refused_body_is_out_of_the_way() {
 
 /// Where the route passes them: to the origin and back, with bodies, never stored.
 #[tokio::test]
-async fn passed_where_the_route_says_so() {
+async fn pass_methods_forwards_post_and_stores_nothing() {
     let accepted = status(201).cache_control("max-age=60").body("made");
     let origin = Origin::start().await.on("/api", accepted);
     let shield = Shield::in_front_of(&origin)
@@ -63,7 +64,7 @@ async fn passed_where_the_route_says_so() {
 
 /// A successful write invalidates the object stored for its URI; a failed one does not.
 #[tokio::test]
-async fn writes_invalidate() {
+async fn successful_write_invalidates_stored_object() {
     for (code, fetches) in [(204, 2), (200, 2), (303, 2), (403, 1), (500, 1)] {
         for method in ["POST", "PUT", "DELETE"] {
             let origin = Origin::start().await.on(
@@ -91,7 +92,7 @@ async fn writes_invalidate() {
 
 /// A CORS preflight is answered here.
 #[tokio::test]
-async fn preflights_are_answered_here() {
+async fn cors_preflight_causes_no_origin_request() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     let preflight = ask("OPTIONS", PATH)
@@ -120,7 +121,7 @@ async fn preflights_are_answered_here() {
 
 /// Browsers may read the fields that players need, on misses and on hits.
 #[tokio::test]
-async fn browsers_may_read_age() {
+async fn age_is_exposed_to_cross_origin_pages() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     for _ in 0..2 {
@@ -150,7 +151,7 @@ fn only(credentials: bool) -> Cors {
 
 /// Pages whose players send cookies are allowed where the route says so, never by `*`.
 #[tokio::test]
-async fn credentials_are_the_routes_to_allow() {
+async fn allow_credentials_is_sent_only_if_route_allows_it() {
     let allowing = segment("x").header("Access-Control-Allow-Credentials", "true");
     let origin = Origin::start().await.on(PATH, allowing);
     for (cors, expected) in [
@@ -173,7 +174,7 @@ async fn credentials_are_the_routes_to_allow() {
 
 /// Only the sites that a route names, where it names any.
 #[tokio::test]
-async fn only_named_sites() {
+async fn cors_allows_only_named_origins() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.cors = only(false))
@@ -195,7 +196,7 @@ async fn only_named_sites() {
 
 /// Off: the origin's own fields pass through.
 #[tokio::test]
-async fn cors_left_to_the_origin() {
+async fn cors_off_passes_on_origin_fields() {
     let own = reply()
         .content_type("video/mp2t")
         .header("Access-Control-Allow-Origin", SITE)
@@ -208,7 +209,7 @@ async fn cors_left_to_the_origin() {
 
 /// Two routes share an object and apply their own CORS settings, whichever route fetched it.
 #[tokio::test]
-async fn one_routes_cors_is_not_anothers() {
+async fn routes_sharing_an_object_apply_their_own_cors() {
     use seawall_policy::route::Cors;
     const HOSTS: [(&str, &str); 2] = [("any.test", "*"), ("off.test", SITE)];
     let own = || {

@@ -108,7 +108,7 @@ async fn most_are_cut(readers: Vec<Arriving>, parts: &[Bytes]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_evicted_segments_that_were_fetched_for_them_are_cut() {
+async fn slow_readers_on_a_miss_are_cut_after_eviction() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let readers = all_stuck(&shield, |number| get(&path(number)), false).await;
@@ -119,7 +119,7 @@ async fn readers_of_evicted_segments_that_were_fetched_for_them_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_evicted_segments_that_were_held_are_cut() {
+async fn slow_readers_on_a_hit_are_cut_after_eviction() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let readers = all_stuck(&shield, |number| get(&path(number)), true).await;
@@ -129,7 +129,7 @@ async fn readers_of_evicted_segments_that_were_held_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_parts_are_cut_too() {
+async fn slow_range_readers_are_cut_at_pinned_limit() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let ask = |number| get(&path(number)).range(&format!("100-{}", BODY - 100));
@@ -143,7 +143,7 @@ async fn readers_of_parts_are_cut_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_several_parts_in_one_answer_are_cut_too() {
+async fn slow_multipart_readers_are_cut_at_pinned_limit() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let ask = |number| get(&path(number)).range(&format!("0-9,100-{}", BODY - 100));
@@ -160,7 +160,7 @@ async fn readers_of_several_parts_in_one_answer_are_cut_too() {
 
 /// Each viewer pins a slice, which is an object of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_slices_are_cut_too() {
+async fn slow_slice_readers_are_cut_at_pinned_limit() {
     let bodies = bodies();
     let (_origin, shield) = scene_with(&bodies, |waits| {
         waits.whole_fetch_max = BODY as u64 / 2;
@@ -173,7 +173,7 @@ async fn readers_of_slices_are_cut_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn purged_segments_count_as_well() {
+async fn slow_readers_of_purged_segments_are_cut_at_pinned_limit() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let mut readers = Vec::new();
@@ -186,7 +186,7 @@ async fn purged_segments_count_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http2_streams_are_reset_and_their_connection_lives_on() {
+async fn slow_http2_streams_are_reset_and_connection_stays_open() {
     for held in [false, true] {
         let bodies = bodies();
         let (_origin, shield) = scene(&bodies).await;
@@ -214,7 +214,7 @@ async fn http2_streams_are_reset_and_their_connection_lives_on() {
 
 /// Viewers who read at full speed are not cut and pin nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_keeps_up_is_never_cut() {
+async fn fast_readers_pin_nothing_and_are_not_cut() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let mut viewer = shield.viewer().await;
@@ -231,7 +231,7 @@ async fn who_keeps_up_is_never_cut() {
 
 /// A viewer who keeps reading a segment gets all of it, although others read it slowly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fast_reader_is_not_cut_for_a_slow_one_of_the_same_segment() {
+async fn fast_reader_is_not_cut_for_slow_reader_of_same_segment() {
     for over_h2 in [false, true] {
         let bodies = bodies();
         let (_origin, shield) = scene(&bodies).await;
@@ -255,7 +255,7 @@ async fn a_fast_reader_is_not_cut_for_a_slow_one_of_the_same_segment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replaced_versions_count_as_well() {
+async fn slow_readers_of_replaced_versions_are_cut_at_pinned_limit() {
     let bodies = bodies();
     let target = "/vod/latest.ts";
     let origin = Origin::start().await;
@@ -280,7 +280,7 @@ async fn replaced_versions_count_as_well() {
 
 /// Compressed manifests are bodies of their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_coded_playlists_are_cut_too() {
+async fn slow_readers_of_compressed_playlists_are_cut() {
     const TEXT: usize = 3 << 20;
     let text = |number: usize| {
         let noise = noise(number as u64, TEXT);
@@ -334,7 +334,7 @@ async fn readers_of_coded_playlists_are_cut_too() {
 /// HTTP/1.0 on a Unix socket: the end of the connection could be taken for the end of the body, and
 /// a Unix socket has no reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
+async fn http10_viewers_on_unix_socket_can_detect_the_cut() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("viewers");
     let bodies = bodies();
@@ -365,7 +365,7 @@ async fn http10_viewers_on_a_unix_socket_see_that_they_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_cut_so_has_a_cause_of_its_own_in_the_metrics() {
+async fn cut_at_pinned_limit_is_counted_with_cause_memory() {
     let bodies = bodies();
     let (_origin, shield) = scene(&bodies).await;
     let readers = all_stuck(&shield, |number| get(&path(number)), true).await;

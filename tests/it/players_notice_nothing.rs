@@ -1,6 +1,5 @@
-//! Whatever happens to its origins, the audience of a live stream goes on: no error, no step back,
-//! no byte that the packager did not make. Real players, two simulated origins, segments of a third
-//! of a second.
+//! Whatever one of two simulated origins does, players of a live stream see no error, no step back,
+//! and no byte that the packager did not make.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ const BEFORE: usize = 4;
 
 /// Without faults, each version and each segment is requested about once, whatever the audience.
 #[tokio::test]
-async fn while_all_is_well_the_origin_hardly_hears_of_them() {
+async fn healthy_origin_gets_one_request_per_segment() {
     let evening = Evening::start(Packaging::Cmaf).await;
     let audience = evening.start_players(12);
     audience.wait_media(6).await;
@@ -49,47 +48,47 @@ async fn the_first_one_fails(how: &str) -> (Evening, Audience) {
 }
 
 #[tokio::test]
-async fn when_an_origin_goes_back() {
+async fn players_see_no_error_when_an_origin_goes_backwards() {
     let (evening, _audience) = the_first_one_fails("back=2").await;
     assert!(evening.count_rejected("behind").await > 0);
 }
 
 #[tokio::test]
-async fn when_an_origin_stands_still() {
+async fn players_see_no_error_when_an_origin_stalls() {
     let (evening, _audience) = the_first_one_fails("stall=on").await;
     assert!(evening.count_rejected("stalled").await > 0);
 }
 
 #[tokio::test]
-async fn when_manifests_are_cut_off() {
+async fn players_see_no_error_when_manifests_are_truncated() {
     let (evening, _audience) = the_first_one_fails("cut=manifests").await;
     assert!(evening.count_rejected("broken").await > 0);
 }
 
 #[tokio::test]
-async fn when_an_origin_refuses_everything() {
+async fn players_see_no_error_when_an_origin_refuses_everything() {
     the_first_one_fails("refuse=100").await;
 }
 
 #[tokio::test]
-async fn when_an_origin_refuses_every_other_request() {
+async fn players_see_no_error_when_half_the_requests_are_refused() {
     the_first_one_fails("refuse=50").await;
 }
 
 #[tokio::test]
-async fn when_an_origin_is_late() {
+async fn players_see_no_error_when_an_origin_is_late() {
     the_first_one_fails("late=1").await;
 }
 
 /// Its manifests list segments that it does not have yet; the other origin has them.
 #[tokio::test]
-async fn when_segments_are_missing() {
+async fn players_see_no_error_when_listed_segments_are_missing() {
     the_first_one_fails("missing=0.5").await;
 }
 
 /// No player gets a cut segment as complete, and none gets it twice.
 #[tokio::test]
-async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
+async fn players_accept_no_truncated_segment() {
     let evening = Evening::start(Packaging::Cmaf).await;
     let audience = evening.start_players(6);
     audience.wait_media(BEFORE).await;
@@ -103,7 +102,7 @@ async fn when_segments_are_cut_off_nobody_takes_them_for_whole() {
 /// The packager restarts and reuses its names: one step back, and never a byte of the old programme
 /// with the new playlist.
 #[tokio::test]
-async fn when_the_packager_begins_anew() {
+async fn players_get_no_old_segment_after_packager_restart() {
     let evening = Evening::start(Packaging::Cmaf).await;
     let audience = evening.start_players(6);
     audience.wait_media(BEFORE).await;
@@ -119,7 +118,7 @@ async fn when_the_packager_begins_anew() {
 
 /// One rendition falls behind: operators see it as the stream's skew.
 #[tokio::test]
-async fn when_one_rendition_falls_behind_operators_see_it() {
+async fn lagging_rendition_is_reported_as_stream_skew() {
     let evening = Evening::start(Packaging::Cmaf).await;
     let audience = evening.start_players(6);
     audience.wait_media(BEFORE).await;
@@ -131,7 +130,7 @@ async fn when_one_rendition_falls_behind_operators_see_it() {
 
 /// A redundant pair whose second origin is always a segment behind, used in turn.
 #[tokio::test]
-async fn when_the_two_are_out_of_step() {
+async fn players_see_no_error_when_one_origin_lags_a_segment() {
     let evening = Evening::start_with_lag(Packaging::Cmaf).await;
     let audience = evening.start_players(9);
     audience.wait_media(9).await;
@@ -151,7 +150,7 @@ async fn when_the_two_are_out_of_step() {
 
 /// Low latency: each part is requested once, and each version of each playlist.
 #[tokio::test]
-async fn in_low_latency_each_part_is_asked_for_once() {
+async fn each_low_latency_part_is_requested_once() {
     let evening = Evening::start(Packaging::LowLatency).await;
     let audience = evening.start_players(9);
     audience.wait_media(9).await;
@@ -178,7 +177,7 @@ async fn in_low_latency_each_part_is_asked_for_once() {
 
 /// DASH: with a timeline, with numbers, and in chunks.
 #[tokio::test]
-async fn in_dash_as_well() {
+async fn dash_players_see_no_error_and_cause_no_duplicates() {
     for form in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
         let evening = Evening::start(form).await;
         let audience = evening.start_players(6);
@@ -198,7 +197,7 @@ async fn in_dash_as_well() {
 
 /// Viewers do not wait for a slow origin once the cadence of its versions is known.
 #[tokio::test]
-async fn when_an_origin_is_slow() {
+async fn players_do_not_wait_for_playlists_of_slow_origin() {
     let evening = Evening::start(Packaging::Cmaf).await;
     evening.switch_fault(&evening.first, "slow=0.1").await;
     let audience = evening.start_players(9);

@@ -7,7 +7,7 @@ const PATH: &str = "/live/index.m3u8";
 
 /// Viewers who accept gzip get it from the shield: one origin request, for plain text.
 #[tokio::test]
-async fn in_the_coding_that_viewers_take_best() {
+async fn playlist_is_sent_in_best_accepted_coding() {
     let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
     let reply = manifest(long.clone()).header("etag", "\"v1\"");
     let origin = Origin::start().await.on(PATH, reply);
@@ -39,7 +39,7 @@ async fn in_the_coding_that_viewers_take_best() {
 
 /// A response with `no-transform` is not compressed.
 #[tokio::test]
-async fn but_not_where_nobody_may_touch_them() {
+async fn no_transform_playlist_is_not_compressed() {
     let long: String = playlist(1) + &"#EXT-X-COMMENT:x\n".repeat(60);
     let reply = manifest(long.clone()).cache_control("max-age=9, no-transform");
     let origin = Origin::start().await.on(PATH, reply);

@@ -21,7 +21,7 @@ async fn purged_objects_are_fetched_again() {
 
 /// A purge drops every variant, and nothing else.
 #[tokio::test]
-async fn purged_with_all_variants_and_nothing_else() {
+async fn purge_drops_all_variants_and_no_other_object() {
     // Subtitles, because media are requested without a coding.
     const PATH: &str = "/vod/1.vtt";
     let varied = || segment("old").header("Vary", "Accept-Encoding");
@@ -41,10 +41,10 @@ async fn purged_with_all_variants_and_nothing_else() {
     assert!(shield.get("/vod/seg2.ts").await.is_hit());
 }
 
-/// Store 29: purge during a fill. Viewers of the fill get it whole; later requests get the new
+/// Purge during a fill. Viewers of the fill get it whole; later requests get the new
 /// object.
 #[tokio::test]
-async fn purged_during_a_fill() {
+async fn purge_during_fill_does_not_store_old_object() {
     let (gate, old) = (Gate::new(), noise(1, 1000));
     let half = segment(old.slice(..500)).hold(&gate).send(old.slice(500..));
     let origin = Origin::start().await.on(PATH, half.then(segment("new")));
@@ -62,9 +62,9 @@ async fn purged_during_a_fill() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Store 29, of a manifest before its response head.
+/// A purge of a manifest whose response head has not arrived.
 #[tokio::test]
-async fn purged_before_the_head() {
+async fn purge_before_response_head_does_not_store_old_manifest() {
     const PLAYLIST: &str = "/live/index.m3u8";
     let gate = Gate::new();
     let old = manifest(playlist(1))
@@ -82,9 +82,9 @@ async fn purged_before_the_head() {
     shield.get(PLAYLIST).await.assert_whole(playlist(2));
 }
 
-/// Store 30: purge during a revalidation. The 304 does not bring the object back.
+/// Purge during a revalidation. The 304 does not bring the object back.
 #[tokio::test]
-async fn purged_during_a_revalidation() {
+async fn purge_during_revalidation_is_not_undone_by_304() {
     const PLAYLIST: &str = "/live/index.m3u8";
     let gate = Gate::new();
     let stale = manifest(playlist(1))
@@ -111,7 +111,7 @@ async fn purged_during_a_revalidation() {
 
 /// A purge of a URL that is not stored, or that no route serves, gets a response too.
 #[tokio::test]
-async fn purging_nothing() {
+async fn purge_answers_for_unstored_and_unrouted_urls() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.hosts = vec!["media.test".to_owned()])
@@ -126,7 +126,7 @@ async fn purging_nothing() {
 
 /// A stream purge drops its manifests, their history, and the objects that they list; nothing else.
 #[tokio::test]
-async fn a_stream_is_purged_with_all_that_belongs_to_it() {
+async fn stream_purge_drops_manifests_history_and_segments() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n";
     let lasting = |text: String| manifest(text).cache_control("max-age=2");
     let origin = Origin::start()
@@ -161,7 +161,7 @@ async fn a_stream_is_purged_with_all_that_belongs_to_it() {
 /// A slice in progress belongs to the purged object, even if the origin gives the new one the same
 /// `ETag`.
 #[tokio::test]
-async fn purged_while_a_slice_of_it_comes() {
+async fn purge_during_slice_fetch_does_not_store_old_slice() {
     const LENGTH: usize = 1 << 20;
     let (old, new, gate) = (noise(1, LENGTH), noise(2, LENGTH), Gate::new());
     let named = |body| segment(bytes::Bytes::new()).etag("\"1\"").with_ranges(body);

@@ -54,7 +54,7 @@ fn allowed(since: Instant) -> usize {
 }
 
 #[tokio::test]
-async fn another_endpoint_answers_what_is_beyond_the_quota_of_a_kind() {
+async fn other_endpoint_answers_beyond_the_quota_of_a_kind() {
     let (first, second) = (full().await, full().await);
     let shield = limited(&first, SEGMENTS).origin(|group| group.endpoints.push(endpoint(&second)));
     let shield = shield.start().await;
@@ -87,7 +87,7 @@ async fn another_endpoint_answers_what_is_beyond_the_quota_of_a_kind() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_other_endpoint_one_kind_waits_and_others_do_not() {
+async fn only_the_kind_over_quota_waits_at_a_single_endpoint() {
     let origin = full().await;
     let quota = Quota::ByClass([None, Some(4), None]);
     let shield = limited(&origin, quota).start().await;
@@ -112,7 +112,7 @@ async fn where_there_is_no_other_endpoint_one_kind_waits_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn a_quota_of_all_is_shared_by_the_kinds() {
+async fn overall_quota_is_shared_by_all_kinds() {
     let (first, second) = (full().await, full().await);
     let shield = limited(&first, Quota::All(1))
         .origin(|group| group.endpoints.push(endpoint(&second)))
@@ -129,7 +129,7 @@ async fn a_quota_of_all_is_shared_by_the_kinds() {
 }
 
 #[tokio::test]
-async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
+async fn queue_deadline_ends_wait_for_quota() {
     let origin = full().await;
     let shield = limited(&origin, SEGMENTS)
         .origin(|group| group.deadlines.queue = Duration::from_millis(50))
@@ -153,7 +153,7 @@ async fn the_wait_for_a_turn_ends_with_the_deadline_of_the_queue() {
 /// Many concurrent segments, and a small quota at the preferred endpoint: requests go to the first
 /// endpoint whose quota allows one, and none is rejected while another endpoint's quota is unused.
 #[tokio::test]
-async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
+async fn requests_use_first_endpoint_whose_quota_allows_one() {
     const MANY: usize = 60;
     let path = |number: usize| format!("/many/{number}.ts");
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
@@ -186,7 +186,7 @@ async fn requests_wait_for_whichever_endpoint_has_a_turn_first() {
 /// Segments take all the places that they may, and wait for their quota there. Manifests have a
 /// place left, in the group and at an endpoint with its own limit.
 #[tokio::test]
-async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
+async fn segments_waiting_for_quota_do_not_delay_manifests() {
     for is_of_group in [true, false] {
         let gate = Gate::new();
         let mut origin = full().await;
@@ -222,7 +222,7 @@ async fn segments_that_wait_for_their_quota_keep_no_manifest_waiting() {
 
 /// A retry counts as one more request at the origin.
 #[tokio::test]
-async fn a_retry_is_not_made_beyond_the_quota() {
+async fn retry_is_not_made_beyond_the_quota() {
     let origin = Origin::start().await.on("/0/a.ts", status(503));
     let shield = limited(&origin, SEGMENTS).start().await;
     assert_eq!(shield.get("/0/a.ts").await.status, 503);

@@ -33,7 +33,7 @@ async fn shield(bucket: &Bucket, credentials: &Path) -> Shield {
 
 #[tokio::test]
 #[ignore = "needs moto, an S3 that checks signatures: see CONTRIBUTING.md"]
-async fn what_is_signed_is_answered_and_nothing_else() {
+async fn s3_accepts_signed_requests_and_rejects_wrong_credentials() {
     const PLAYLIST: &str = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n";
     let objects = [("/live/index.m3u8", PLAYLIST), ("/live/seg~1.m4s", "odd")];
     let bucket = Bucket::start(&objects).await;

@@ -19,7 +19,7 @@ async fn program(origin: &Origin, bounds: &str) -> Program {
 }
 
 #[tokio::test]
-async fn signals_that_mean_nothing_here_end_nothing() {
+async fn unhandled_signals_do_not_end_the_program() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let mut program = program(&origin, ADMIN).await;
     let mut log = program.log();
@@ -46,7 +46,7 @@ async fn signals_that_mean_nothing_here_end_nothing() {
 }
 
 #[tokio::test]
-async fn a_signal_to_stop_ends_it_after_what_is_under_way() {
+async fn term_int_and_quit_finish_requests_in_progress() {
     for name in ["TERM", "INT", "QUIT"] {
         let gate = Gate::new();
         let slow = segment("whole").hold_head(&gate);
@@ -65,7 +65,7 @@ async fn a_signal_to_stop_ends_it_after_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_is_not_ready_and_lets_viewers_in_for_a_while() {
+async fn lame_duck_is_not_ready_but_still_accepts_viewers() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let bounds = format!("{ADMIN}\n[server]\nlame_duck = \"30s\"");
     let mut program = program(&origin, &bounds).await;

@@ -21,9 +21,9 @@ fn overdue() -> Reply {
         .age(10)
 }
 
-/// Stale 22: the origin is down within the window: 200 with the right Age, and no error.
+/// The origin is down within the window: 200 with the right Age, and no error.
 #[tokio::test]
-async fn a_dead_origin_is_covered() {
+async fn serves_stale_while_origin_is_down() {
     let origin = Origin::start().await.on(PATH, overdue());
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole(playlist(1));
@@ -35,10 +35,10 @@ async fn a_dead_origin_is_covered() {
     }
 }
 
-/// Stale 22: at once, not after the origin's timeout: no head arrives and no origin deadline passes
+/// At once, not after the origin's timeout: no head arrives and no origin deadline passes
 /// here, yet the viewer gets a response.
 #[tokio::test]
-async fn a_silent_origin_is_covered_at_once() {
+async fn serves_stale_at_once_while_origin_is_silent() {
     let silence = Gate::new();
     let script = overdue().then(manifest(playlist(2)).hold_head(&silence));
     let origin = Origin::start().await.on(PATH, script);
@@ -57,9 +57,9 @@ async fn a_silent_origin_is_covered_at_once() {
     assert_eq!(origin.hits(PATH), 2);
 }
 
-/// Stale 22: past the window nothing may be served: 504.
+/// Past the window nothing may be served: 504.
 #[tokio::test]
-async fn past_the_window_it_is_an_error() {
+async fn answers_504_after_stale_if_error_window() {
     let past = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=1")
         .age(10);
@@ -73,9 +73,9 @@ async fn past_the_window_it_is_an_error() {
     assert_eq!(shield.get(PATH).await.status, 504);
 }
 
-/// Stale 23: must-revalidate: 504, whatever else is allowed.
+/// Must-revalidate: 504, whatever else is allowed.
 #[tokio::test]
-async fn must_revalidate_is_obeyed() {
+async fn must_revalidate_gets_504_while_origin_is_down() {
     for strict in ["must-revalidate", "proxy-revalidate"] {
         let directives = format!("max-age=1, stale-if-error=60, {strict}");
         let overdue = manifest(playlist(1)).cache_control(&directives).age(10);
@@ -87,10 +87,10 @@ async fn must_revalidate_is_obeyed() {
     }
 }
 
-/// Stale 24: 5xx on revalidation: the old object is kept, and the origin gets no request during the
+/// 5xx on revalidation: the old object is kept, and the origin gets no request during the
 /// back-off.
 #[tokio::test]
-async fn a_failed_revalidation_keeps_the_old() {
+async fn failed_revalidation_serves_stale_during_backoff() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(503)));
     let shield = Shield::in_front_of(&origin)
         .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
@@ -103,9 +103,9 @@ async fn a_failed_revalidation_keeps_the_old() {
     assert_eq!(origin.hits(PATH), 2, "one retry in the whole back-off");
 }
 
-/// Stale 24, with nothing stored: the failure itself is remembered for the back-off.
+/// Nothing is stored: the failure itself is remembered for the back-off.
 #[tokio::test]
-async fn a_failed_miss_is_not_hammered() {
+async fn failed_miss_is_not_requested_during_backoff() {
     let origin = Origin::start().await.on(PATH, status(503));
     let shield = Shield::in_front_of(&origin)
         .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
@@ -117,9 +117,9 @@ async fn a_failed_miss_is_not_hammered() {
     assert_eq!(origin.hits(PATH), 2, "once, and one retry");
 }
 
-/// Stale 25: the origin returns: fresh within one probe, without a herd of requests.
+/// The origin returns: fresh within one probe, without a herd of requests.
 #[tokio::test]
-async fn a_returning_origin_is_noticed() {
+async fn returning_origin_gets_one_request() {
     let fresh = manifest(playlist(2)).cache_control("max-age=60");
     let origin = Origin::start().await.on(PATH, overdue().then(fresh));
     let shield = Shield::in_front_of(&origin)
@@ -144,7 +144,7 @@ async fn a_returning_origin_is_noticed() {
 
 /// Stale while revalidating: no viewer waits, and one request refreshes it for all.
 #[tokio::test]
-async fn refreshed_behind_the_viewer() {
+async fn stale_while_revalidate_refreshes_in_background() {
     let gate = Gate::new();
     let stale = segment("old")
         .cache_control("max-age=1, stale-while-revalidate=60")
@@ -167,7 +167,7 @@ async fn refreshed_behind_the_viewer() {
 
 /// Another endpoint answers when the first refuses.
 #[tokio::test]
-async fn a_second_endpoint_steps_in() {
+async fn second_endpoint_answers_while_first_is_down() {
     let primary = Origin::start().await;
     let secondary = Origin::start().await.on(PATH, overdue());
     let shield = Shield::in_front_of(&primary)
@@ -178,9 +178,9 @@ async fn a_second_endpoint_steps_in() {
     shield.get(PATH).await.assert_whole(playlist(1));
 }
 
-/// Stale 28: names that stop resolving keep their last good addresses.
+/// Names that stop resolving keep their last good addresses.
 #[tokio::test]
-async fn a_lost_name_keeps_its_addresses() {
+async fn failed_dns_lookup_keeps_last_addresses() {
     let origin = Origin::start()
         .await
         .on("/a.ts", segment("a"))
@@ -208,7 +208,7 @@ async fn a_lost_name_keeps_its_addresses() {
 /// A private error, or one with a cookie, is an error all the same: the stored object is served,
 /// and the origin gets no request during the back-off.
 #[tokio::test]
-async fn a_private_error_is_covered_too() {
+async fn serves_stale_on_private_error() {
     let errors = [
         status(503).cache_control("private").body("dear viewer"),
         status(503).header("Set-Cookie", "id=1").body("dear viewer"),
@@ -233,7 +233,7 @@ async fn a_private_error_is_covered_too() {
 
 /// A 404 or 410 is no failure: it is accepted, and the stored object is dropped.
 #[tokio::test]
-async fn gone_is_gone() {
+async fn accepts_404_and_410_and_drops_stored_manifest() {
     for code in [404, 410] {
         let gone = status(code).cache_control("no-store").body("gone");
         let script = overdue().then(gone).then(status(503));
@@ -251,7 +251,7 @@ async fn gone_is_gone() {
 /// With `manifest_stale_if_missing`, a manifest that suddenly gets 404 is still served, and
 /// `Cache-Status` says why.
 #[tokio::test]
-async fn a_flap_is_not_believed_at_once() {
+async fn serves_stale_within_manifest_stale_if_missing() {
     for code in [403, 404, 410] {
         for directives in ["no-store", "max-age=60", "private"] {
             let flap = status(code).cache_control(directives).body("not there");
@@ -275,7 +275,7 @@ async fn a_flap_is_not_believed_at_once() {
 
 /// Meanwhile the origin gets no request during the back-off, as after any other failure.
 #[tokio::test]
-async fn a_flap_is_not_asked_about_again_and_again() {
+async fn missing_manifest_is_not_requested_during_backoff() {
     let origin = Origin::start().await.on(PATH, overdue().then(status(404)));
     let shield = doubting(&origin, 30)
         .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
@@ -289,7 +289,7 @@ async fn a_flap_is_not_asked_about_again_and_again() {
 
 /// Past that window, without one, and with directives against stale use, the 404 is accepted.
 #[tokio::test]
-async fn then_it_is_believed() {
+async fn missing_manifest_is_accepted_outside_stale_if_missing() {
     let strict = manifest(playlist(1))
         .cache_control("max-age=1, must-revalidate")
         .age(10);
@@ -307,7 +307,7 @@ async fn then_it_is_believed() {
 
 /// This concerns manifests only: a missing segment is accepted as missing.
 #[tokio::test]
-async fn a_segment_is_not_there_at_once() {
+async fn missing_segment_is_accepted_at_once() {
     let old = segment("old")
         .cache_control("max-age=1, stale-if-error=60")
         .age(10);
@@ -331,7 +331,7 @@ fn doubting(origin: &Origin, seconds: u64) -> Builder {
 /// A slow refresh completes even when the viewer who caused it got the stale object and left, and
 /// even where fills without viewers are cancelled.
 #[tokio::test]
-async fn a_refresh_outlives_its_viewer() {
+async fn refresh_completes_after_its_viewer_left() {
     let gate = Gate::new();
     let new = manifest(playlist(2))
         .cache_control("max-age=60")
@@ -356,7 +356,7 @@ async fn a_refresh_outlives_its_viewer() {
 /// A stored object that may not be served covers nothing: the request is retried as if nothing were
 /// stored.
 #[tokio::test]
-async fn what_may_not_be_served_costs_no_retry() {
+async fn must_revalidate_object_does_not_prevent_retry() {
     let strict = segment("old")
         .cache_control("max-age=1, must-revalidate")
         .age(10);
@@ -369,10 +369,10 @@ async fn what_may_not_be_served_costs_no_retry() {
     }
 }
 
-/// Stale 24, for bodies that break off: such a refresh is not repeated at once, though every viewer
+/// Bodies that break off: such a refresh is not repeated at once, though every viewer
 /// gets a stale object.
 #[tokio::test]
-async fn a_refresh_that_breaks_off_is_not_repeated_at_once() {
+async fn truncated_refresh_is_not_repeated_during_backoff() {
     let stale = segment("whole")
         .cache_control("max-age=1, stale-while-revalidate=60")
         .age(10);

@@ -46,7 +46,7 @@ async fn origin() -> Origin {
 
 /// A quarter of memory is for playlists: a larger one is fetched each time, and displaces no media.
 #[tokio::test]
-async fn a_playlist_larger_than_a_quarter_of_memory_is_not_stored() {
+async fn playlist_larger_than_a_quarter_of_memory_is_not_stored() {
     let origin = origin()
         .await
         .on("/vod/large.m3u8", manifest(playlist(300 * KIB)))
@@ -59,7 +59,7 @@ async fn a_playlist_larger_than_a_quarter_of_memory_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_playlist_larger_than_its_kinds_own_part_is_not_stored() {
+async fn playlist_larger_than_its_kind_max_is_not_stored() {
     let origin = origin()
         .await
         .on("/vod/large.m3u8", manifest(playlist(300 * KIB)))
@@ -73,7 +73,7 @@ async fn a_playlist_larger_than_its_kinds_own_part_is_not_stored() {
 
 /// Initialisation segments have their own share, although a fill stores them like media.
 #[tokio::test]
-async fn an_initialisation_segment_fits_in_a_part_of_its_own() {
+async fn initialization_segment_is_stored_only_within_its_kind_max() {
     let origin = origin()
         .await
         .on("/vod/init.mp4", segment(noise(2, 200 * KIB)))
@@ -87,7 +87,7 @@ async fn an_initialisation_segment_fits_in_a_part_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_error_larger_than_the_part_of_errors_is_not_stored() {
+async fn error_larger_than_the_share_of_errors_is_not_stored() {
     let gone = |bytes| status(404).body("x".repeat(bytes));
     let origin = origin()
         .await
@@ -100,7 +100,7 @@ async fn an_error_larger_than_the_part_of_errors_is_not_stored() {
 
 /// A segment larger than the share of media passes through, with `kind_max` and without.
 #[tokio::test]
-async fn a_segment_larger_than_its_part_is_not_stored() {
+async fn segment_larger_than_the_share_of_media_is_not_stored() {
     for kinds in [Vec::new(), vec![(Kind::Segment, MIB)]] {
         let memory = if kinds.is_empty() { MIB } else { 8 * MIB };
         let large = segment(noise(4, 900 * KIB));

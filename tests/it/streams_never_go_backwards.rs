@@ -27,7 +27,7 @@ fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
 
 /// A version that lags is not shown, and the other endpoint is requested at once.
 #[tokio::test]
-async fn an_origin_that_lags_is_not_believed() {
+async fn lagging_playlist_is_not_shown() {
     let first = Origin::start().await.on(PATH, overdue(playlist(10)));
     let second = Origin::start().await.on(PATH, overdue(playlist(10)));
     let shield = in_front_of_two(&first, &second).start().await;
@@ -54,7 +54,7 @@ async fn an_origin_that_lags_is_not_believed() {
 
 /// A broken manifest is not used while another endpoint has a whole one.
 #[tokio::test]
-async fn a_broken_manifest_of_one_is_made_good_by_the_other() {
+async fn other_endpoint_replaces_broken_manifest() {
     let whole = playlist(3);
     let cut = whole[..whole.len() - 5].to_owned();
     let first = Origin::start().await.on(PATH, manifest(cut));
@@ -70,7 +70,7 @@ async fn a_broken_manifest_of_one_is_made_good_by_the_other() {
 
 /// A restarted packager reuses its names. No viewer gets an old segment with the new playlist.
 #[tokio::test]
-async fn a_restart_drops_what_was_held() {
+async fn packager_restart_drops_stored_segments() {
     let origin = Origin::start()
         .await
         .on(PATH, overdue(playlist(5000)))
@@ -94,7 +94,7 @@ async fn a_restart_drops_what_was_held() {
 
 /// Wherever its segments are: under another name of this host, or as ranges of one file.
 #[tokio::test]
-async fn a_restart_drops_what_lies_elsewhere_too() {
+async fn packager_restart_drops_segments_in_other_directories() {
     let named = |first| {
         let text = playlist(first).replace("seg", "https://another.name/media/seg");
         let range = "#EXTINF:6,\n#EXT-X-BYTERANGE:9@0\n/all/whole.ts\n";
@@ -119,7 +119,7 @@ async fn a_restart_drops_what_lies_elsewhere_too() {
 
 /// An endpoint that still serves the former timeline is not used: there is no way back.
 #[tokio::test]
-async fn a_restart_is_accepted_once() {
+async fn old_timeline_is_rejected_after_packager_restart() {
     let origin = Origin::start().await.on(PATH, overdue(playlist(5000)));
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole(playlist(5000));
@@ -135,7 +135,7 @@ async fn a_restart_is_accepted_once() {
 
 /// A restarted packager begins all its renditions anew, each in its own directory.
 #[tokio::test]
-async fn a_restart_drops_what_was_held_of_every_rendition() {
+async fn packager_restart_drops_segments_of_every_rendition() {
     let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv0/i.m3u8\n\
          #EXT-X-STREAM-INF:BANDWIDTH=2\nv1/i.m3u8\n";
     let mut origin = Origin::start().await.on("/live/m.m3u8", manifest(master));
@@ -169,7 +169,7 @@ async fn a_restart_drops_what_was_held_of_every_rendition() {
 /// A twin that stopped yesterday does not take the audience over because the other endpoint failed
 /// once.
 #[tokio::test]
-async fn a_twin_of_another_generation_does_not_take_over() {
+async fn endpoint_with_old_timeline_does_not_take_over() {
     let first = Origin::start().await.on(PATH, overdue(playlist(5000)));
     let second = Origin::start().await.on(PATH, overdue(playlist(300)));
     let shield = Shield::in_front_of(&first)
@@ -190,7 +190,7 @@ async fn a_twin_of_another_generation_does_not_take_over() {
 /// The version of an origin that reports itself as stalled is compared with another endpoint's,
 /// from the first request.
 #[tokio::test]
-async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
+async fn playlist_marked_as_stalled_is_requested_from_other_endpoint() {
     let updated = "x-mediapackage-manifest-last-updated";
     let old = overdue(playlist(10)).header(updated, "1000");
     let first = Origin::start().await.on(PATH, old);
@@ -207,7 +207,7 @@ async fn an_origin_that_says_it_stands_still_is_not_believed_alone() {
 /// A stopping encoder marks the stream as ended. When it starts again, the end is not stored for an
 /// hour.
 #[tokio::test]
-async fn an_end_is_not_believed_for_long() {
+async fn new_endlist_is_fresh_for_ten_seconds_at_most() {
     let ended = playlist(11) + "#EXT-X-ENDLIST\n";
     let reply = manifest(ended.clone()).cache_control("max-age=3600");
     let origin = Origin::start()
@@ -237,7 +237,7 @@ const WORDS: [&str; 5] = [
 
 /// Several nodes behind one name, one of which lags: there is no other endpoint to request.
 #[tokio::test]
-async fn a_node_that_lags_is_no_error_whatever_may_be_stale() {
+async fn lagging_node_causes_no_error_under_any_cache_directive() {
     for words in WORDS {
         let says = |first| manifest(playlist(first)).cache_control(words).age(1);
         let turns = says(10)
@@ -265,7 +265,7 @@ async fn a_node_that_lags_is_no_error_whatever_may_be_stale() {
 
 /// A version that lags confirms the stored one: it is fresh again, as after a 304.
 #[tokio::test]
-async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
+async fn lagging_response_makes_stored_playlist_fresh_again() {
     let fresh = |first| manifest(playlist(first)).cache_control("max-age=60, must-revalidate");
     let origin = Origin::start()
         .await
@@ -286,7 +286,7 @@ async fn an_answer_that_lags_makes_what_is_held_fresh_again() {
 /// With nothing stored, an older version is better than an error. The same holds for uncacheable
 /// manifests.
 #[tokio::test]
-async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
+async fn lagging_playlist_is_served_when_none_newer_is_stored() {
     let never = |first| manifest(playlist(first)).cache_control("no-store");
     let turns = never(10).then(never(9)).then(never(11)).then(never(8));
     let origin = Origin::start().await.on(PATH, turns);
@@ -313,7 +313,7 @@ async fn what_lags_is_passed_on_where_nothing_newer_is_held() {
 
 /// The same for an MPD whose packager writes the time of the request into `publishTime`.
 #[tokio::test]
-async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
+async fn mpd_with_publish_time_of_request_never_goes_backwards() {
     let path = "/live/a.mpd";
     let mpd = |last: u64, published: u64| {
         let first = last - 5;
@@ -346,7 +346,7 @@ async fn an_mpd_that_is_stamped_when_asked_for_does_not_go_backwards() {
 /// Each country has its own timeline: its advertisements make it later than others, with other
 /// names.
 #[tokio::test]
-async fn variants_have_timelines_of_their_own() {
+async fn each_variant_has_its_own_timeline() {
     use crate::support::origin::{Request, computed};
     let text = |request: &Request| match request.header("x-country") {
         Some("de") => playlist(20).replace("seg", "de-"),
@@ -385,7 +385,7 @@ async fn variants_have_timelines_of_their_own() {
 
 /// A name that is signed anew with each version is the same segment, wherever the signature stands.
 #[tokio::test]
-async fn names_signed_in_their_paths_are_no_restart() {
+async fn segment_paths_signed_per_version_are_no_restart() {
     for form in ["/t{}/seg", "seg-{}-", "/t{}/a/{}/seg"] {
         let signed = move |first: u64, version: usize| {
             let prefix = form.replace("{}", &format!("s{version}x"));

@@ -60,7 +60,7 @@ async fn sick() -> Origin {
 
 /// One endpoint is ejected; the other, which fails as well, is not, and remains in use.
 #[tokio::test]
-async fn when_the_others_are_ejected() {
+async fn last_endpoint_is_not_ejected() {
     let (first, second) = (sick().await, sick().await);
     let shield = suspicious(&first, &second).start().await;
     assert_eq!(shield.get("/bad.ts").await.status, 503);
@@ -72,7 +72,7 @@ async fn when_the_others_are_ejected() {
 /// One endpoint is ejected, both are unhealthy, and neither accepted the last connection: when they
 /// are back, they are used at once.
 #[tokio::test]
-async fn when_nothing_speaks_for_any() {
+async fn unhealthy_endpoint_is_used_as_soon_as_it_is_reachable() {
     let (first, second) = (sick().await, sick().await);
     let shield = suspicious(&first, &second).origin(checked).start().await;
     assert_eq!(shield.get("/bad.ts").await.status, 503);
@@ -87,7 +87,7 @@ async fn when_nothing_speaks_for_any() {
 
 /// The first also has an open breaker: the second is used, although it is unhealthy.
 #[tokio::test]
-async fn when_the_others_breaker_is_open() {
+async fn unhealthy_endpoint_is_used_while_other_breaker_is_open() {
     let first = sick().await;
     let second = sick().await.on("/bad.ts", status(500));
     let shield = suspicious(&first, &second)
@@ -119,7 +119,7 @@ async fn when_the_others_breaker_is_open() {
 /// All breakers are open: no request is sent until a probe is due; then a viewer's own request is
 /// the probe, and its response is passed on.
 #[tokio::test]
-async fn when_all_breakers_are_open_one_request_tries() {
+async fn viewer_request_is_the_probe_when_all_breakers_are_open() {
     let (first, second) = (sick().await, sick().await);
     let shield = suspicious(&first, &second)
         .origin(checked)

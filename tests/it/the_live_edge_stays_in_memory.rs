@@ -1,5 +1,5 @@
-//! Memory holds a third of a live stream's segments: prefetched segments are still stored when
-//! viewers request them, and no segment at the live edge is fetched twice.
+//! With memory for a third of a live stream's segments, segments at the live edge stay stored until
+//! viewers request them, and hardly any is fetched twice.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -168,12 +168,12 @@ async fn is_watched_by_number(attributes: &str, there: u64) {
 }
 
 #[tokio::test]
-async fn of_an_mpd_whose_segments_stay_and_are_told_by_number() {
+async fn numbered_mpd_without_window_keeps_live_edge_stored() {
     is_watched_by_number("", u64::MAX).await;
 }
 
 #[tokio::test]
-async fn of_an_mpd_with_a_window_whose_segments_are_told_by_number() {
+async fn numbered_mpd_with_window_keeps_live_edge_stored() {
     let depth = STEP * 60;
     let depth = format!("timeShiftBufferDepth=\"PT{}S\"", depth.as_secs_f64());
     is_watched_by_number(&depth, 60).await;
@@ -208,11 +208,11 @@ async fn is_watched_by_time(attributes: &str, listed: u64) {
 }
 
 #[tokio::test]
-async fn of_an_mpd_whose_segments_stay_and_are_told_by_time() {
+async fn timeline_mpd_without_window_keeps_live_edge_stored() {
     is_watched_by_time("", u64::MAX).await;
 }
 
 #[tokio::test]
-async fn of_an_mpd_with_a_window_whose_segments_are_told_by_time() {
+async fn timeline_mpd_with_window_keeps_live_edge_stored() {
     is_watched_by_time("timeShiftBufferDepth=\"PT6S\"", 60).await;
 }

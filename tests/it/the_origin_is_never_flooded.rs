@@ -40,7 +40,7 @@ fn path(number: usize) -> String {
 /// A limit of ten, a hundred objects, three hundred viewers: never an eleventh request; the
 /// manifest that was requested last is fetched next, and all viewers get responses.
 #[tokio::test]
-async fn a_surge_waits_in_order() {
+async fn surge_queues_by_priority_within_concurrency_max() {
     const OBJECTS: usize = 100;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let [first, manifests, rest] = [(); 3].map(|()| Gate::new());
@@ -87,7 +87,7 @@ async fn a_surge_waits_in_order() {
 /// A full queue rejects new requests at once, with the right reason in the metrics; viewers with a
 /// stale object get that.
 #[tokio::test]
-async fn past_the_queue_it_is_an_error_or_stale() {
+async fn full_queue_answers_503_or_serves_stale() {
     let gate = Gate::new();
     let stale = manifest(playlist(1))
         .cache_control("max-age=1, stale-if-error=60")
@@ -125,7 +125,7 @@ async fn past_the_queue_it_is_an_error_or_stale() {
 
 /// A manifest finds a place in a queue full of segments: the newest segment request is rejected.
 #[tokio::test]
-async fn a_manifest_displaces_the_youngest_segment() {
+async fn manifest_displaces_newest_segment_in_full_queue() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -160,7 +160,7 @@ async fn a_manifest_displaces_the_youngest_segment() {
 
 /// A request that waits too long in the queue is rejected.
 #[tokio::test]
-async fn the_queue_has_a_deadline() {
+async fn answers_503_after_queue_deadline() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -181,7 +181,7 @@ async fn the_queue_has_a_deadline() {
 
 /// A background refresh comes after requests that viewers wait for, whichever was first.
 #[tokio::test]
-async fn refreshes_stand_back() {
+async fn background_refresh_queues_behind_viewer_requests() {
     let [first, next] = [Gate::new(), Gate::new()];
     let stale = segment("old")
         .cache_control("max-age=1, stale-while-revalidate=60")
@@ -216,7 +216,7 @@ async fn refreshes_stand_back() {
 /// With a rate limit: a burst of a tenth of a second, then the rate. At no moment has the origin
 /// got more; and all viewers get responses.
 #[tokio::test]
-async fn a_quota_spreads_requests() {
+async fn rate_limit_spreads_origin_requests() {
     const INTERVAL_MS: u128 = 25;
     const BURST: u128 = 4;
     const OBJECTS: usize = 24;
@@ -249,7 +249,7 @@ async fn a_quota_spreads_requests() {
 /// A blocking request waits at the origin outside the limit only if the stored playlist says that
 /// the origin blocks. Otherwise it is one more request within the limit.
 #[tokio::test]
-async fn a_delivery_directive_is_no_way_past_the_cap() {
+async fn unconfirmed_blocking_reload_takes_a_concurrency_permit() {
     const QUERIES: [&str; 5] = [
         "_HLS_msn=1",
         "_HLS_msn=1&_HLS_part=0",
@@ -299,7 +299,7 @@ async fn a_delivery_directive_is_no_way_past_the_cap() {
 
 /// A retry counts as a request at the origin: without room in the quota it is not made.
 #[tokio::test]
-async fn a_retry_counts_against_the_quota() {
+async fn retry_is_not_made_beyond_rate_limit() {
     let origin = Origin::start().await.on("/a.ts", status(503));
     let shield = Shield::in_front_of(&origin)
         .origin(|group| group.requests_per_second_max = Some(1))

@@ -80,7 +80,7 @@ async fn finished(followers: Vec<Arriving>) -> [Response; 4] {
 
 /// Without a length, and stalled: viewers see no clean end.
 #[tokio::test]
-async fn chunked_and_stalled() {
+async fn stalled_chunked_body_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).chunked().stall();
     let origin = Origin::start()
@@ -91,7 +91,7 @@ async fn chunked_and_stalled() {
 
 /// The same with a body that ends with the connection: each viewer has its own response.
 #[tokio::test]
-async fn until_close_and_stalled() {
+async fn stalled_close_delimited_body_is_cut() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -103,9 +103,9 @@ async fn until_close_and_stalled() {
     viewer.finish().await.assert_cut(whole());
 }
 
-/// Integrity 1: `Content-Length` 1000 and the origin closes at 500.
+/// `Content-Length` 1000 and the origin closes at 500.
 #[tokio::test]
-async fn closed_short_of_its_length() {
+async fn close_before_content_length_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).content_length(1000).close();
     let origin = Origin::start()
@@ -114,9 +114,9 @@ async fn closed_short_of_its_length() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// Integrity 1, with a reset instead of a close.
+/// `Content-Length` 1000, and the origin resets the connection at 500.
 #[tokio::test]
-async fn reset_short_of_its_length() {
+async fn reset_before_content_length_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).content_length(1000).reset();
     let origin = Origin::start()
@@ -125,9 +125,9 @@ async fn reset_short_of_its_length() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// Integrity 2: no last chunk.
+/// No last chunk.
 #[tokio::test]
-async fn closed_without_its_last_chunk() {
+async fn close_before_last_chunk_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).chunked().close();
     let origin = Origin::start()
@@ -136,9 +136,9 @@ async fn closed_without_its_last_chunk() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// Integrity 3: a broken chunk.
+/// A broken chunk.
 #[tokio::test]
-async fn a_chunk_that_is_none() {
+async fn invalid_chunk_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).chunked().raw("zz\r\nnot a chunk\r\n");
     let origin = Origin::start()
@@ -147,9 +147,9 @@ async fn a_chunk_that_is_none() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// Integrity 4: an HTTP/2 origin resets the stream.
+/// An HTTP/2 origin resets the stream.
 #[tokio::test]
-async fn an_http2_stream_reset() {
+async fn http2_stream_reset_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).chunked().reset();
     let origin = Origin::start_h2()
@@ -158,9 +158,9 @@ async fn an_http2_stream_reset() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// Integrity 4: an HTTP/2 origin ends the stream before the length it promised.
+/// An HTTP/2 origin ends the stream before the length it promised.
 #[tokio::test]
-async fn an_http2_stream_short_of_its_length() {
+async fn http2_body_below_content_length_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).content_length(1000);
     let origin = Origin::start_h2()
@@ -169,9 +169,9 @@ async fn an_http2_stream_short_of_its_length() {
     breaks_for_everyone(origin, gate).await;
 }
 
-/// Integrity 4: an HTTP/2 origin sends more than the length it promised.
+/// An HTTP/2 origin sends more than the length it promised.
 #[tokio::test]
-async fn an_http2_stream_beyond_its_length() {
+async fn http2_body_above_content_length_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).content_length(600).send(whole().slice(500..));
     let origin = Origin::start_h2()
@@ -186,9 +186,9 @@ async fn an_http2_stream_beyond_its_length() {
     shield.get(PATH).await.assert_whole(whole());
 }
 
-/// Integrity 5: the origin stalls past the read deadline.
+/// The origin stalls past the read deadline.
 #[tokio::test]
-async fn a_stall_past_the_deadline() {
+async fn stall_beyond_read_deadline_is_cut_and_not_stored() {
     let gate = Gate::new();
     let broken = half(&gate).content_length(1000).stall();
     let origin = Origin::start()
@@ -223,7 +223,7 @@ async fn heard_over_http10(mut wire: impl Duplex, gate: Gate) -> (Bytes, bool) {
 /// Towards HTTP/1.0, on every kind of listener: nginx speaks it to its upstreams by default, and
 /// would cache the half.
 #[tokio::test]
-async fn http10_sees_an_error_on_every_listener() {
+async fn http10_viewer_detects_truncation_on_every_listener() {
     let folder = tempfile::tempdir().unwrap();
     let identity = Identity::new("media.test", folder.path());
     for listener in ["tcp", "tls", "unix"] {
@@ -266,7 +266,7 @@ async fn http10_sees_an_error_on_every_listener() {
 /// A client that began with another version, and has left no byte in the socket, gets no body whose
 /// end it could not recognise.
 #[tokio::test]
-async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
+async fn http10_after_http11_on_unix_socket_gets_505() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("viewers.sock");
     let gate = Gate::new();
@@ -289,7 +289,7 @@ async fn http10_behind_another_version_on_a_unix_socket_gets_no_open_end() {
 /// The same of an origin with two endpoints, however the body breaks off: each gets two requests
 /// per second.
 #[tokio::test]
-async fn endpoints_that_always_break_off_are_left_alone() {
+async fn each_truncating_endpoint_gets_two_requests_a_second() {
     let broken = || segment("half").content_length(100);
     for half in [broken().close(), broken().reset()] {
         let first = Origin::start().await.on("/broken.ts", half.clone());
@@ -317,7 +317,7 @@ async fn endpoints_that_always_break_off_are_left_alone() {
 /// An origin whose bodies always break off gets two requests per second for an object, whatever the
 /// number of viewers; and the log says what happened.
 #[tokio::test]
-async fn an_origin_that_always_breaks_off_is_left_alone() {
+async fn truncating_origin_gets_two_requests_a_second() {
     let broken = segment("half").content_length(100).close();
     let origin = Origin::start().await.on("/broken.ts", broken);
     let shield = Shield::in_front_of(&origin).start().await;

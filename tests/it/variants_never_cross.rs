@@ -42,9 +42,9 @@ fn is_plain(answer: &Response) {
     );
 }
 
-/// Collapse 20: `Vary: Accept-Encoding` never crosses, whatever the viewers' spelling.
+/// `Vary: Accept-Encoding` never crosses, whatever the viewers' spelling.
 #[tokio::test]
-async fn each_gets_a_coding_he_can_read() {
+async fn accept_encoding_selects_the_variant() {
     let origin = Origin::start().await.on(PATH, coded());
     let shield = Shield::in_front_of(&origin).start().await;
     for codings in ["gzip", "GZIP", "gzip, br", "br;q=1.0, gzip;q=0.5", "*"] {
@@ -69,9 +69,9 @@ async fn each_gets_a_coding_he_can_read() {
     );
 }
 
-/// Collapse 20, for viewers who wait for one fill.
+/// Viewers with different `Accept-Encoding` who wait for one fill.
 #[tokio::test]
-async fn a_fill_is_shared_only_by_those_who_can_read_it() {
+async fn fill_is_not_shared_across_content_codings() {
     let gate = Gate::new();
     let held = gate.clone();
     let script = computed(move |request| coded_or_not(request).hold_head(&held));
@@ -88,9 +88,9 @@ async fn a_fill_is_shared_only_by_those_who_can_read_it() {
     assert!(origin.hits(PATH) <= 6, "{} requests", origin.hits(PATH));
 }
 
-/// Collapse 20, from an origin that codes without `Vary`.
+/// An origin that encodes without `Vary`.
 #[tokio::test]
-async fn a_coding_counts_as_vary() {
+async fn content_encoding_implies_vary_accept_encoding() {
     let forgetful = computed(|request| match request.header("accept-encoding") {
         Some(_) => segment("coded").header("Content-Encoding", "gzip"),
         None => segment("plain"),
@@ -107,9 +107,9 @@ async fn a_coding_counts_as_vary() {
     }
 }
 
-/// Collapse 20: `Vary: *` is not stored.
+/// `Vary: *` is not stored.
 #[tokio::test]
-async fn vary_on_everything_is_not_stored() {
+async fn vary_star_is_not_stored() {
     let object = segment("whole")
         .cache_control("max-age=60")
         .header("Vary", "*");
@@ -121,9 +121,9 @@ async fn vary_on_everything_is_not_stored() {
     }
 }
 
-/// Collapse 20: variants of one key are limited.
+/// Variants of one key are limited.
 #[tokio::test]
-async fn variants_are_capped() {
+async fn variants_per_key_are_limited_by_variants_max() {
     let flavoured = computed(|request| {
         let flavour = request.header("x-flavour").unwrap_or("none").to_owned();
         segment(flavour).header("Vary", "X-Flavour")

@@ -11,7 +11,7 @@ async fn direct(origin: &Origin) -> Viewer {
 }
 
 #[tokio::test]
-async fn whole_answers_on_one_connection() {
+async fn scripted_responses_arrive_whole_on_one_connection() {
     let origin = Origin::start()
         .await
         .on("/plain", reply().body("plain"))
@@ -30,7 +30,7 @@ async fn whole_answers_on_one_connection() {
 }
 
 #[tokio::test]
-async fn cuts_are_seen_as_cuts() {
+async fn truncated_bodies_are_seen_as_cut() {
     let origin = Origin::start()
         .await
         .on("/short", reply().content_length(10).send("half").close())
@@ -99,7 +99,7 @@ async fn a_stopped_origin_refuses_until_it_resumes() {
 }
 
 #[tokio::test]
-async fn leaving_is_noticed() {
+async fn origin_notices_viewer_disconnect() {
     let gate = Gate::new();
     let held = reply().content_length(4).send("ab").hold(&gate).send("cd");
     let origin = Origin::start().await.on("/held", held);
@@ -110,7 +110,7 @@ async fn leaving_is_noticed() {
 }
 
 #[tokio::test]
-async fn http2_is_scripted_too() {
+async fn http2_origin_follows_its_script() {
     let gate = Gate::new();
     let origin = Origin::start_h2()
         .await

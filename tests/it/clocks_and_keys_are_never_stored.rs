@@ -1,4 +1,5 @@
-//! Clocks named by an MPD and keys named by a playlist are never stored, whatever their names are.
+//! A clock that an MPD names (`UTCTiming`) and a key that a playlist names (`EXT-X-KEY`) are never
+//! stored, whatever their names are.
 
 use crate::support::{Origin, Shield, manifest, playlist, reply};
 
@@ -11,7 +12,7 @@ const MPD: &str = "<MPD type=\"dynamic\" minimumUpdatePeriod=\"PT2S\">\
                    </MPD>";
 
 #[tokio::test]
-async fn the_time() {
+async fn clock_named_by_utc_timing_is_not_stored() {
     let time = reply()
         .content_type("text/plain")
         .cache_control("max-age=60")
@@ -32,7 +33,7 @@ async fn the_time() {
 
 /// An MPD may name itself as the clock (any response has a date). It is stored all the same.
 #[tokio::test]
-async fn but_an_mpd_that_is_its_own_clock_is() {
+async fn mpd_that_names_itself_as_clock_is_stored() {
     let own = MPD.replace("\"now\"", "\"?utc\"");
     let mpd = reply().content_type("application/dash+xml").body(own);
     let origin = Origin::start().await.on("/live/a.mpd", mpd);
@@ -43,7 +44,7 @@ async fn but_an_mpd_that_is_its_own_clock_is() {
 
 /// A key URL with a host is the same key.
 #[tokio::test]
-async fn keys_with_a_host() {
+async fn key_named_with_another_host_is_not_stored() {
     let key = reply().cache_control("max-age=60").body("0123456789abcdef");
     let key = key.content_type("application/octet-stream");
     let named = "#EXT-X-KEY:METHOD=AES-128,URI=\"https://another.name/live/k1.bin\"\n";
@@ -61,7 +62,7 @@ async fn keys_with_a_host() {
 }
 
 #[tokio::test]
-async fn keys() {
+async fn key_named_by_ext_x_key_is_not_stored() {
     let key = reply()
         .content_type("application/octet-stream")
         .cache_control("max-age=60")

@@ -1,4 +1,4 @@
-//! The key contains exactly what is sent upstream, and little is sent.
+//! The cache key contains exactly what is sent upstream, and viewers' own fields are not sent.
 
 use seawall_policy::route::QueryPolicy;
 
@@ -9,7 +9,7 @@ const PATH: &str = "/live/seg1.ts";
 
 /// Viewers' own fields are not forwarded.
 #[tokio::test]
-async fn viewers_fields_stay_with_us() {
+async fn viewer_headers_are_not_forwarded() {
     const DROPPED: [(&str, &str); 14] = [
         ("Cookie", "session=1"),
         ("Authorization", "Bearer x"),
@@ -40,7 +40,7 @@ async fn viewers_fields_stay_with_us() {
 
 /// Fields named by the route are forwarded; the shield adds its name.
 #[tokio::test]
-async fn named_fields_are_forwarded() {
+async fn route_and_group_headers_reach_the_origin() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.forward_headers = vec!["x-tenant".parse().unwrap()])
@@ -72,7 +72,7 @@ async fn named_fields_are_forwarded() {
 
 /// A request that has passed here before is rejected as a loop.
 #[tokio::test]
-async fn loops_are_broken() {
+async fn rejects_request_loop_with_508() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin).start().await;
     for seen in [
@@ -113,7 +113,7 @@ async fn are_one(origin: &Origin, shield: &Shield, targets: &[&str], upstream: &
 
 /// Only the named parameters count, in the key and upstream alike.
 #[tokio::test]
-async fn only_named_parameters() {
+async fn query_only_keeps_named_parameters() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = keeping(
         &origin,
@@ -131,7 +131,7 @@ async fn only_named_parameters() {
 
 /// All but the named parameters count.
 #[tokio::test]
-async fn all_but_named_parameters() {
+async fn query_except_drops_named_parameters() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = keeping(&origin, QueryPolicy::Except(vec!["token".into()]))
         .start()
@@ -142,7 +142,7 @@ async fn all_but_named_parameters() {
 
 /// No parameter counts.
 #[tokio::test]
-async fn no_parameters() {
+async fn query_none_drops_all_parameters() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = keeping(&origin, QueryPolicy::None).start().await;
     let targets = [
@@ -156,7 +156,7 @@ async fn no_parameters() {
 
 /// CMCD never counts, in the query or in headers, and is not forwarded.
 #[tokio::test]
-async fn nothing_of_what_players_tell() {
+async fn cmcd_is_neither_keyed_nor_forwarded() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = keeping(&origin, QueryPolicy::All)
         .route(|route| route.forward_headers = vec!["cmcd-session".parse().unwrap()])
@@ -175,7 +175,7 @@ async fn nothing_of_what_players_tell() {
 
 /// Different paths, and different kept queries, are different objects, byte for byte.
 #[tokio::test]
-async fn keys_are_the_bytes_sent() {
+async fn cache_key_is_the_target_byte_for_byte() {
     let targets = [
         "/a%2fb.ts",
         "/a/b.ts",
@@ -198,7 +198,7 @@ async fn keys_are_the_bytes_sent() {
 
 /// All spellings of a host are one key and one name upstream; an unknown host is refused.
 #[tokio::test]
-async fn hosts_have_one_form() {
+async fn host_is_normalized_and_unknown_host_gets_421() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| {
@@ -226,7 +226,7 @@ async fn hosts_have_one_form() {
 
 /// The host is part of the key only if it is forwarded.
 #[tokio::test]
-async fn hosts_count_where_they_are_sent() {
+async fn host_is_keyed_only_if_forwarded() {
     for (forwarded, fetches) in [(true, 2), (false, 1)] {
         let origin = Origin::start().await.on(PATH, segment("whole"));
         let shield = Shield::in_front_of(&origin)
@@ -242,7 +242,7 @@ async fn hosts_count_where_they_are_sent() {
 
 /// The upstream `Host` is the endpoint's name, or the one that the group sets.
 #[tokio::test]
-async fn the_origins_name() {
+async fn upstream_host_is_endpoint_address_or_configured_host() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole("whole");

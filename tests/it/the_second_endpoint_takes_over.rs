@@ -55,7 +55,7 @@ fn answer(content_type: &str, body: &str) -> Reply {
 
 /// No latency is known yet: viewers wait only for the default hedge delay.
 #[tokio::test]
-async fn when_the_first_hangs() {
+async fn second_endpoint_answers_when_first_hangs() {
     for (path, content_type, body) in everything() {
         let never = Gate::new();
         let whole = answer(content_type, &body);
@@ -73,7 +73,7 @@ async fn when_the_first_hangs() {
 /// Two of three endpoints hang, or hang and fail: the third is requested as soon as the second is
 /// late too.
 #[tokio::test]
-async fn when_the_first_two_of_three_hang() {
+async fn third_endpoint_answers_when_first_two_hang() {
     for (path, content_type, body) in everything() {
         let never = Gate::new();
         let whole = answer(content_type, &body);
@@ -96,7 +96,7 @@ async fn when_the_first_two_of_three_hang() {
 
 /// An endpoint that has answered no request does not get a third one.
 #[tokio::test]
-async fn who_is_silent_is_left_at_once() {
+async fn silent_endpoint_is_ejected_after_two_requests() {
     let never = Gate::new();
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
     for number in 0..6 {
@@ -122,7 +122,7 @@ async fn who_is_silent_is_left_at_once() {
 
 /// A prefetch may hang for long, but not once a viewer waits for it.
 #[tokio::test]
-async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
+async fn hung_prefetch_is_hedged_once_a_viewer_waits() {
     let never = Gate::new();
     let newest = "/live/seg4.ts";
     let stale = manifest(playlist(1)).cache_control("max-age=1").age(10);
@@ -149,7 +149,7 @@ async fn when_what_is_fetched_ahead_hangs_and_a_viewer_comes() {
 
 /// With one endpoint, it gets one request, however late.
 #[tokio::test]
-async fn one_endpoint_alone_is_asked_once() {
+async fn single_endpoint_is_never_hedged() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -169,7 +169,7 @@ async fn one_endpoint_alone_is_asked_once() {
 
 /// A response head without any body bytes.
 #[tokio::test]
-async fn when_the_first_stops_before_the_first_byte() {
+async fn second_endpoint_answers_when_first_stops_after_head() {
     for (path, content_type, body) in everything() {
         for end in [Reply::stall, Reply::close, Reply::reset] {
             let begun = reply().content_type(content_type).content_length(9999);
@@ -185,7 +185,7 @@ async fn when_the_first_stops_before_the_first_byte() {
 /// Viewers have half of it, and a strong validator says that the other endpoint has the same
 /// object.
 #[tokio::test]
-async fn when_the_first_stops_in_the_middle_of_the_same() {
+async fn resumes_stopped_body_at_endpoint_with_same_etag() {
     let body = noise(7, 300_000);
     for end in [Reply::stall, Reply::close, Reply::reset] {
         let half = reply()
@@ -212,7 +212,7 @@ async fn when_the_first_stops_in_the_middle_of_the_same() {
 /// The body is still being produced: its end at the other endpoint need not be the end of the
 /// object.
 #[tokio::test]
-async fn but_not_with_what_it_may_have_less_of() {
+async fn growing_body_is_not_resumed_at_endpoint_with_less_of_it() {
     let (body, gate) = (noise(8, 300_000), Gate::new());
     let begun = reply()
         .content_type("video/mp4")
@@ -242,7 +242,7 @@ async fn but_not_with_what_it_may_have_less_of() {
 /// The endpoint that continues states the total length: a shorter body is not whole, however it
 /// ends.
 #[tokio::test]
-async fn and_what_it_says_of_the_length_is_held_against_it() {
+async fn cuts_resumed_body_shorter_than_its_content_range() {
     let (body, path) = (noise(9, 300_000), "/live/seg1.ts");
     for framing in [Reply::until_close as fn(Reply) -> Reply, Reply::chunked] {
         let begun = reply()
@@ -280,7 +280,7 @@ async fn and_what_it_says_of_the_length_is_held_against_it() {
 /// Without a shared validator, viewers with half of the body are cut, and get the other endpoint's
 /// body when they request again.
 #[tokio::test]
-async fn when_the_first_stops_in_the_middle_of_something_else() {
+async fn cuts_stopped_body_without_shared_validator() {
     let (one, other) = (noise(1, 300_000), noise(2, 300_000));
     for (etag, end) in [
         (None, Reply::stall as fn(Reply) -> Reply),
@@ -316,7 +316,7 @@ async fn when_the_first_stops_in_the_middle_of_something_else() {
 
 /// A manifest is useful only when it is whole.
 #[tokio::test]
-async fn when_a_manifest_stops_in_the_middle() {
+async fn second_endpoint_answers_when_manifest_stops_mid_body() {
     for end in [Reply::stall, Reply::close, Reply::reset] {
         let text = playlist(1);
         let half = reply()
@@ -332,7 +332,7 @@ async fn when_a_manifest_stops_in_the_middle() {
 
 /// The endpoint lists a part that it lacks: it gets no request for other parts for a while.
 #[tokio::test]
-async fn when_parts_are_missing_that_are_listed_or_announced() {
+async fn second_endpoint_serves_listed_parts_that_first_lacks() {
     let parts = ["/live/21.0.mp4", "/live/21.1.mp4", "/live/21.2.mp4"];
     let version = low_latency_hls::version(20, 2);
     let list = manifest(version.clone()).cache_control("max-age=1");
@@ -359,7 +359,7 @@ async fn when_parts_are_missing_that_are_listed_or_announced() {
 
 /// The newest segments and older ones, all listed by the manifest.
 #[tokio::test]
-async fn when_segments_are_missing_that_are_listed() {
+async fn second_endpoint_serves_listed_segments_that_first_lacks() {
     let mpd = "<MPD type=\"dynamic\" availabilityStartTime=\"2024-01-01T00:00:00Z\" \
         minimumUpdatePeriod=\"PT6S\"><Period id=\"p\" start=\"PT0S\">\
         <AdaptationSet mimeType=\"video/mp4\"><SegmentTemplate timescale=\"1\" startNumber=\"1\" \
@@ -400,7 +400,7 @@ async fn when_segments_are_missing_that_are_listed() {
 
 /// With `hedge` off the second endpoint gets no request.
 #[tokio::test]
-async fn hedges_can_be_switched_off_for_media_too() {
+async fn media_is_not_hedged_when_hedging_is_off() {
     let gate = Gate::new();
     let late = answer("video/mp2t", "late").hold_head(&gate);
     let first = Origin::start().await.on("/a.ts", late);

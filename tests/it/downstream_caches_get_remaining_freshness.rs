@@ -1,5 +1,5 @@
-//! Downstream caches can store what they get: no refreshed playlist arrives with its freshness used
-//! up, and the origin's directives for CDNs reach them.
+//! A refreshed playlist reaches downstream caches with freshness left, and the origin's
+//! `CDN-Cache-Control` reaches them unchanged.
 
 use std::time::{Duration, SystemTime};
 
@@ -56,7 +56,7 @@ fn has_some_left(answer: &Response, field: &str, directive: &str) {
 
 /// Whichever field states the lifetime, and also with a 304 to the viewer.
 #[tokio::test]
-async fn what_is_looked_after_has_freshness_left() {
+async fn refreshed_playlist_has_freshness_left() {
     let now = SystemTime::now();
     let date = |ahead| httpdate::fmt_http_date(now + Duration::from_secs(ahead));
     let (made, expires) = (date(0), date(3));
@@ -109,7 +109,7 @@ async fn what_is_looked_after_has_freshness_left() {
 
 /// Low-latency players wait for the next part: no cache in between may store it for longer.
 #[tokio::test]
-async fn but_nothing_of_low_latency_is_kept_longer() {
+async fn low_latency_playlist_gets_no_extra_freshness() {
     let text = playlist(1).replace(
         "#EXT-X-TARGETDURATION:6\n",
         "#EXT-X-TARGETDURATION:6\n#EXT-X-PART-INF:PART-TARGET=1\n\
@@ -131,7 +131,7 @@ async fn but_nothing_of_low_latency_is_kept_longer() {
 /// RFC 9213 §3.1: the field is for every CDN on the way. `Surrogate-Control` is for the next one
 /// alone.
 #[tokio::test]
-async fn what_the_origin_tells_cdns_goes_on() {
+async fn forwards_cdn_cache_control_but_not_surrogate_control() {
     let told = "max-age=600";
     let stored = segment("x")
         .cache_control("max-age=60")

@@ -41,7 +41,7 @@ async fn stalled(shield: &Shield, target: &str) -> Arriving {
 /// Twelve stalled readers of an uncacheable file, and one connection to the origin: a miss of
 /// another file succeeds meanwhile.
 #[tokio::test]
-async fn stalled_readers_leave_the_shared_connection_to_others() {
+async fn stalled_readers_do_not_block_shared_http2_connection() {
     let (film, other) = (film(), noise(8, 4 * MIB));
     let origin = Origin::start_h2()
         .await
@@ -62,7 +62,7 @@ async fn stalled_readers_leave_the_shared_connection_to_others() {
 /// A limit of two and more stalled readers than that, over both protocols, with the limit at the
 /// group or the endpoint: other viewers get responses.
 #[tokio::test]
-async fn stalled_readers_hold_no_place_at_the_origin() {
+async fn stalled_readers_hold_no_concurrency_permit() {
     for (h2, at_endpoint) in [(false, false), (true, false), (false, true)] {
         let origin = if h2 {
             Origin::start_h2().await
@@ -94,7 +94,7 @@ async fn stalled_readers_hold_no_place_at_the_origin() {
 
 /// A storable body that finds no room flows at the pace of its readers: it holds no permit either.
 #[tokio::test]
-async fn a_fill_that_keeps_pace_with_its_reader_holds_no_place() {
+async fn fill_paced_by_stalled_reader_holds_no_permit() {
     let origin = Origin::start()
         .await
         .on("/film.mp4", segment(film()))
@@ -113,7 +113,7 @@ async fn a_fill_that_keeps_pace_with_its_reader_holds_no_place() {
 
 /// A reader who pauses and continues gets every byte, however often it pauses.
 #[tokio::test]
-async fn a_slow_reader_gets_everything_in_the_end() {
+async fn reader_that_pauses_gets_whole_body() {
     let film = film();
     let origin = Origin::start().await.on("/film.mp4", uncacheable(&film));
     let shield = patient(&origin).start().await;
@@ -126,7 +126,7 @@ async fn a_slow_reader_gets_everything_in_the_end() {
 
 /// `slow_viewers_max`: the request that has waited longest for its viewer is cut, visibly.
 #[tokio::test]
-async fn past_their_bound_the_slowest_viewer_is_cut() {
+async fn slowest_viewer_is_cut_above_slow_viewers_max() {
     let film = film();
     let origin = Origin::start()
         .await
@@ -151,7 +151,7 @@ async fn past_their_bound_the_slowest_viewer_is_cut() {
 
 /// A slow reader at an endpoint with a limit of one: the endpoint still gets other requests.
 #[tokio::test]
-async fn a_capped_endpoint_is_not_passed_over_for_slow_readers() {
+async fn slow_reader_does_not_use_up_endpoint_concurrency_max() {
     let first = Origin::start().await.on("/film.mp4", uncacheable(&film()));
     first.set_script("/other.ts", segment("first"));
     let second = Origin::start().await.on("/other.ts", segment("second"));
@@ -179,7 +179,7 @@ async fn begun(shield: &Shield, promised: usize, sent: usize) -> Viewer {
 
 /// Incomplete upload bodies hold no permit, and the origin gets no request for them.
 #[tokio::test]
-async fn slow_senders_hold_no_place_at_the_origin() {
+async fn slow_uploads_hold_no_concurrency_permit() {
     const LARGE: usize = 256 << 10;
     let origin = Origin::start()
         .await
@@ -226,7 +226,7 @@ async fn slow_senders_hold_no_place_at_the_origin() {
 /// Errors in a request's body are reported to its sender with the right status, and count against
 /// no origin.
 #[tokio::test]
-async fn a_senders_fault_is_the_senders() {
+async fn request_body_errors_get_4xx_and_blame_no_origin() {
     const BODIES: [(&str, u16); 6] = [
         ("Transfer-Encoding: chunked\r\n\r\n40\r\n", 408),
         ("Content-Length: 50\r\n\r\nx", 408),

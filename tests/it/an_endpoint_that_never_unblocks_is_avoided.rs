@@ -1,5 +1,5 @@
-//! One of two origins holds blocking requests back for ever, or is behind: players get the version
-//! from the other one.
+//! When one of two endpoints never answers a blocking reload, or lags, players get the version from
+//! the other one.
 
 use crate::low_latency_hls::{NEXT, PATH, passive, version};
 use crate::support::shield::{Builder, endpoint};
@@ -19,7 +19,7 @@ fn and(builder: Builder, other: &Origin) -> Builder {
 
 /// Viewers wait for it once: then the endpoint that continues is preferred, for parts too.
 #[tokio::test]
-async fn players_go_on_after_one_gap() {
+async fn other_endpoint_is_preferred_after_one_hung_blocking_reload() {
     let (never, later) = (Gate::new(), Gate::new());
     let part = segment("part");
     let held = || manifest(quick(20, 9)).hold_head(&never);
@@ -60,7 +60,7 @@ async fn players_go_on_after_one_gap() {
 
 /// A viewer gets a version that another request brought, without waiting for the own request.
 #[tokio::test]
-async fn a_newer_version_ends_all_waits_for_what_it_has() {
+async fn newer_version_ends_blocking_reloads_it_satisfies() {
     let never = Gate::new();
     let newest = manifest(version(20, 4)).cache_control("max-age=1");
     let origin = Origin::start()
@@ -81,7 +81,7 @@ async fn a_newer_version_ends_all_waits_for_what_it_has() {
 
 /// An endpoint that is far behind takes a request for the next part for one from the future.
 #[tokio::test]
-async fn a_refusal_by_who_is_behind_is_nobodys_answer() {
+async fn does_not_serve_400_from_endpoint_that_lags_behind() {
     let good = manifest(version(20, 3)).cache_control("max-age=1");
     let behind = Origin::start()
         .await

@@ -47,7 +47,7 @@ async fn is_let_in(shield: &Shield) -> TcpStream {
 }
 
 #[tokio::test]
-async fn the_longest_idle_viewer_makes_room() {
+async fn longest_idle_connection_is_closed_at_connections_max() {
     let gate = Gate::new();
     let origin = origin(&gate).await;
     let shield = with_room_for(Shield::in_front_of(&origin), 3).start().await;
@@ -68,7 +68,7 @@ async fn the_longest_idle_viewer_makes_room() {
 
 /// An idle HTTP/2 connection gets a GOAWAY, also one that has sent no request.
 #[tokio::test]
-async fn an_idle_http2_viewer_is_told_to_go() {
+async fn idle_http2_connection_gets_goaway_at_connections_max() {
     let gate = Gate::new();
     let origin = origin(&gate).await;
     let shield = with_room_for(Shield::in_front_of(&origin), 1).start().await;
@@ -100,7 +100,7 @@ async fn an_idle_http2_viewer_is_told_to_go() {
 }
 
 #[tokio::test]
-async fn where_everybody_is_busy_a_newcomer_is_refused_and_told_so() {
+async fn new_connection_gets_503_when_none_is_idle() {
     let gate = Gate::new();
     let origin = origin(&gate).await;
     let shield = with_room_for(Shield::in_front_of(&origin), 1).start().await;

@@ -1,5 +1,5 @@
-//! When one of two endpoints sends an unusable response, viewers get the other endpoint's, and a
-//! live stream goes on. An unknown URL is still requested only once.
+//! When one of two endpoints sends an unusable response, viewers get the other endpoint's; an
+//! unknown URL is requested from one endpoint only.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn odd(code: u16) -> Reply {
 }
 
 #[tokio::test]
-async fn what_one_endpoint_fails_at_the_other_is_asked_for() {
+async fn other_endpoint_answers_after_failure_or_bodiless_status() {
     for code in FAILURES.into_iter().chain(VOID) {
         for (path, content_type, body) in everything() {
             let good = reply().content_type(content_type).body(body.clone());
@@ -64,7 +64,7 @@ async fn what_one_endpoint_fails_at_the_other_is_asked_for() {
 
 /// A stream goes on, version by version, though the first endpoint has no usable response any more.
 #[tokio::test]
-async fn a_live_playlist_goes_on_whatever_the_first_endpoint_says() {
+async fn live_playlist_advances_while_first_endpoint_is_unusable() {
     let all = FAILURES
         .into_iter()
         .chain(VOID)
@@ -95,7 +95,7 @@ async fn a_live_playlist_goes_on_whatever_the_first_endpoint_says() {
 }
 
 #[tokio::test]
-async fn what_a_playlist_lists_comes_from_the_other_endpoint() {
+async fn other_endpoint_serves_listed_segment_on_unusable_status() {
     for code in FAILURES.into_iter().chain(VOID).chain(REFUSALS) {
         let (path, list) = ("/live/seg3.ts", manifest(playlist(1)));
         let first = Origin::start().await.on(PATH, list).on(path, odd(code));
@@ -115,7 +115,7 @@ async fn what_a_playlist_lists_comes_from_the_other_endpoint() {
 
 /// Both endpoints agree: viewers get the first endpoint's response.
 #[tokio::test]
-async fn what_both_endpoints_say_is_the_answer() {
+async fn first_response_is_served_when_both_endpoints_agree() {
     for code in [302, 404, 451, 501] {
         let path = "/live/seg3.ts";
         let in_words = |words: &str| {
@@ -144,7 +144,7 @@ async fn what_both_endpoints_say_is_the_answer() {
 
 /// Invented URLs must not double the origin's requests.
 #[tokio::test]
-async fn what_nobody_knows_of_is_asked_for_once() {
+async fn refused_unknown_url_is_not_requested_elsewhere() {
     for code in REFUSALS.into_iter().chain([425]) {
         for path in [PATH, "/live/seg1.ts", "/else"] {
             let first = Origin::start().await.on(path, odd(code));
@@ -158,7 +158,7 @@ async fn what_nobody_knows_of_is_asked_for_once() {
 
 /// With one endpoint another request would be a retry, and these statuses are not retried.
 #[tokio::test]
-async fn a_sole_endpoint_that_fails_is_asked_once() {
+async fn single_failing_endpoint_is_not_retried() {
     for code in [408, 421, 429, 500, 501, 505, 507, 520, 599] {
         let origin = Origin::start().await.on("/a.ts", odd(code));
         let shield = Shield::in_front_of(&origin).start().await;
@@ -169,7 +169,7 @@ async fn a_sole_endpoint_that_fails_is_asked_once() {
 
 /// A group that fails as a whole does not get twice the requests.
 #[tokio::test]
-async fn where_both_endpoints_fail_the_budget_bounds_what_they_are_asked() {
+async fn retries_stay_within_budget_when_both_endpoints_fail() {
     const REQUESTS: usize = 40;
     let (mut first, mut second) = (Origin::start().await, Origin::start().await);
     for piece in 0..REQUESTS {
@@ -197,7 +197,7 @@ async fn where_both_endpoints_fail_the_budget_bounds_what_they_are_asked() {
 /// No other endpoint is available: a stored object is better than a response that says nothing
 /// about it.
 #[tokio::test]
-async fn a_held_playlist_outlives_an_answer_to_something_else() {
+async fn serves_stale_playlist_on_unusable_status() {
     for code in [204, 205, 206, 304, 400, 416, 421, 425, 500, 501, 508] {
         let old = manifest(playlist(1)).cache_control("max-age=1").age(10);
         let origin = Origin::start().await.on(PATH, old.then(odd(code)));

@@ -14,7 +14,7 @@ async fn origin() -> Origin {
 }
 
 #[tokio::test]
-async fn in_the_query_or_in_a_header() {
+async fn prefetches_cmcd_nor_from_query_or_header() {
     let asks = [
         get("/live/seg1.ts?CMCD=br%3D3200%2Cnor%3D%22seg2.ts%22"),
         get(PATH).header("CMCD-Request", "bl=2000,nor=\"..%2Flive%2Fseg2.ts\""),
@@ -37,7 +37,7 @@ async fn in_the_query_or_in_a_header() {
 
 /// An object that is stored is not fetched again for an announcement.
 #[tokio::test]
-async fn from_a_hit_too() {
+async fn prefetches_cmcd_nor_once_on_a_hit() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await.assert_whole("one");
@@ -49,7 +49,7 @@ async fn from_a_hit_too() {
 }
 
 #[tokio::test]
-async fn and_nothing_from_elsewhere() {
+async fn ignores_cmcd_next_object_of_another_host_directory_or_kind() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.path_prefix = "/live".to_owned())
@@ -74,7 +74,7 @@ async fn and_nothing_from_elsewhere() {
 
 /// An object that is known to be missing is not requested again for an announcement.
 #[tokio::test]
-async fn and_what_is_known_not_to_be_there_is_left_alone() {
+async fn ignores_cmcd_next_object_with_remembered_404() {
     let missing = "/live/seg2.ts";
     let origin = Origin::start()
         .await

@@ -1,6 +1,5 @@
-//! Media may be sent while they are produced, in chunks and without a length: pauses are no fault
-//! then. Once a manifest says that they are complete, an endpoint that stalls or is too slow is
-//! replaced by another one.
+//! When a manifest says that media are complete, an endpoint that stalls or is too slow is
+//! replaced; media still in production may pause.
 //!
 //! No origin deadline passes within these scenarios.
 
@@ -117,7 +116,7 @@ async fn each<F: Future<Output = ()> + Send + 'static>(cases: impl IntoIterator<
 
 /// Viewers have no byte yet: they get the object from the other endpoint.
 #[tokio::test]
-async fn when_it_dribbles_from_the_first_byte() {
+async fn takes_over_complete_media_slow_from_first_byte() {
     let (one, other) = (noise(1, 2_000), noise(2, 60_000));
     each(complete().into_iter().map(|(list, text, path)| {
         let (one, other) = (one.clone(), other.clone());
@@ -138,7 +137,7 @@ async fn when_it_dribbles_from_the_first_byte() {
 /// again. A shared `ETag` does not prove that the other endpoint has all of it, unless a playlist
 /// lists it as a segment.
 #[tokio::test]
-async fn when_it_stalls_or_dribbles_in_the_middle() {
+async fn cuts_complete_media_that_stalls_or_slows_mid_body() {
     let (one, other) = (noise(3, 60_000), noise(4, 60_000));
     let ends: [fn(Reply, &Bytes) -> Reply; 2] = [
         |begun, _| begun.stall(),
@@ -180,7 +179,7 @@ async fn when_it_stalls_or_dribbles_in_the_middle() {
 
 /// An announced part, and the segment of an MPD that has not ended, arrive as they are produced.
 #[tokio::test]
-async fn what_is_being_produced_may_pause() {
+async fn no_takeover_of_media_that_pauses_while_produced() {
     let body = noise(5, 3_000);
     let mut all = vec![(PLAYLIST, low_latency(), HINTED_PART.to_owned())];
     for (mpd, name) in mpds() {
@@ -212,7 +211,7 @@ async fn what_is_being_produced_may_pause() {
 
 /// A segment stalls while it is produced. From the moment the playlist lists it, that is a fault.
 #[tokio::test]
-async fn when_it_stalls_and_is_listed_meanwhile() {
+async fn cuts_stalled_part_once_playlist_lists_it() {
     let (one, other) = (noise(6, 60_000), noise(7, 60_000));
     let versions = || {
         let stale = |parts| {
@@ -241,7 +240,7 @@ async fn when_it_stalls_and_is_listed_meanwhile() {
 /// An object beside the segments that no manifest lists: their duration says nothing about its
 /// required speed.
 #[tokio::test]
-async fn what_no_manifest_lists_has_the_duration_of_none() {
+async fn no_takeover_of_slow_object_that_no_manifest_lists() {
     const LENGTH: usize = 12_000_000;
     let (body, path) = (noise(8, LENGTH), "/live/extra.m4s");
     let short = mpds().map(|(mpd, _)| (MPD, mpd));
@@ -274,7 +273,7 @@ async fn what_no_manifest_lists_has_the_duration_of_none() {
 /// A body was too slow while it was held back from viewers, and no other endpoint was faster. Once
 /// viewers have it, it gets the usual time before they are cut.
 #[tokio::test]
-async fn what_is_shown_has_its_time_from_then_on() {
+async fn slow_body_is_not_cut_as_soon_as_viewers_have_it() {
     const LENGTH: usize = 600_000;
     let (one, other) = (noise(9, LENGTH), noise(10, LENGTH));
     let path = "/live/seg1.ts";

@@ -1,10 +1,11 @@
-//! A request that the shield and an origin could read differently is rejected.
+//! A path that leaves its route's prefix and a malformed host are rejected with 400; any other path
+//! is forwarded byte for byte.
 
 use crate::support::{Origin, Shield, get, segment};
 
 /// Paths that leave a route's prefix, however the dots are encoded: 400, and no origin request.
 #[tokio::test]
-async fn a_path_does_not_leave_its_route() {
+async fn rejects_path_that_leaves_route_prefix() {
     let ways_out = [
         "/live/../admin/x",
         "/live/%2e%2e/admin/x",
@@ -28,7 +29,7 @@ async fn a_path_does_not_leave_its_route() {
 
 /// Paths inside the prefix are forwarded byte for byte.
 #[tokio::test]
-async fn a_path_that_stays_inside_is_left_alone() {
+async fn path_inside_route_is_forwarded_byte_for_byte() {
     let targets = ["/live/a/../b.ts", "/live/a/%2e%2e/b.ts", "/live/./b.ts"];
     let origin = Origin::start().await;
     for target in targets {
@@ -43,7 +44,7 @@ async fn a_path_that_stays_inside_is_left_alone() {
 
 /// After an address in brackets only a port may follow.
 #[tokio::test]
-async fn an_address_is_followed_by_a_port() {
+async fn rejects_host_with_junk_after_ipv6_address() {
     let origin = Origin::start().await.on("/live/seg1.ts", segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     let ask = |host| get("/live/seg1.ts").host(host);

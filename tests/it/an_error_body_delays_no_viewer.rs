@@ -1,4 +1,4 @@
-//! An error is its status: viewers do not wait for an error body that stalls.
+//! Viewers get an error's status without waiting for an error body that stalls.
 //!
 //! No origin deadline passes within these scenarios.
 
@@ -42,7 +42,7 @@ fn errors() -> Vec<(u16, Reply)> {
 }
 
 #[tokio::test]
-async fn the_status_comes_without_it() {
+async fn serves_error_status_when_its_body_stalls() {
     for (code, error) in errors() {
         let origin = Origin::start().await.on(SEGMENT, error);
         let shield = in_front_of(&origin).start().await;
@@ -53,7 +53,7 @@ async fn the_status_comes_without_it() {
 
 /// The endpoint does not get the request again when another endpoint has the object.
 #[tokio::test]
-async fn another_endpoint_is_not_waited_with() {
+async fn other_endpoint_answers_when_error_body_stalls() {
     for (code, error) in errors() {
         let list = manifest(playlist(1)).cache_control("max-age=60");
         let first = Origin::start().await.on(PATH, list).on(SEGMENT, error);
@@ -70,7 +70,7 @@ async fn another_endpoint_is_not_waited_with() {
 
 /// An incomplete error body is not stored.
 #[tokio::test]
-async fn it_is_not_stored() {
+async fn incomplete_error_body_is_not_stored() {
     let error = status(404).cache_control("max-age=60");
     let begun = error.content_length(100).send("not ").stall();
     let origin = Origin::start()
@@ -83,7 +83,7 @@ async fn it_is_not_stored() {
 
 /// An error body that arrives is sent and stored as before, however long.
 #[tokio::test]
-async fn a_page_that_comes_is_passed_on() {
+async fn complete_error_body_is_sent_and_stored() {
     for length in [0, 100, 200_000] {
         let page = "n".repeat(length);
         let error = status(404).cache_control("max-age=60").body(page.clone());

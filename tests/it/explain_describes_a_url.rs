@@ -15,7 +15,7 @@ async fn explained(shield: &Shield, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn of_a_live_playlist() {
+async fn explain_describes_live_playlist() {
     let live = manifest(playlist(7)).cache_control("max-age=60");
     let origin = Origin::start().await.on(PATH, live);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -44,7 +44,7 @@ async fn of_a_live_playlist() {
 }
 
 #[tokio::test]
-async fn of_a_segment_and_of_what_is_left_out_of_its_key() {
+async fn explain_shows_segment_target_without_cmcd() {
     let origin = Origin::start().await.on("/live/a.ts", segment("a"));
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.name = "sport".into())
@@ -61,7 +61,7 @@ async fn of_a_segment_and_of_what_is_left_out_of_its_key() {
 }
 
 #[tokio::test]
-async fn of_what_is_not_kept() {
+async fn explain_says_that_responses_are_not_stored() {
     let own = segment("mine").cache_control("private");
     let origin = Origin::start().await.on("/live/a.ts", own);
     let shield = Shield::in_front_of(&origin).start().await;
@@ -72,7 +72,7 @@ async fn of_what_is_not_kept() {
 }
 
 #[tokio::test]
-async fn that_no_route_serves_it() {
+async fn explain_answers_404_when_no_route_matches() {
     let origin = Origin::start().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.hosts = vec!["media.test".to_owned()])
@@ -88,7 +88,7 @@ async fn that_no_route_serves_it() {
 
 /// An unwatched manifest is not polled: an old version says nothing about the origin.
 #[tokio::test]
-async fn that_a_stream_without_viewers_has_not_stalled() {
+async fn explain_does_not_report_unwatched_stream_as_stalled() {
     let text = playlist(7).replace("TARGETDURATION:6", "TARGETDURATION:1");
     let origin = Origin::start().await.on(PATH, manifest(text));
     let shield = Shield::in_front_of(&origin).start().await;

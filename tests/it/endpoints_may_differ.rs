@@ -1,6 +1,5 @@
-//! Two endpoints with the same names may differ: one may lack an object that the other is about to
-//! send, or send it in a content coding; their bodies are combined only if they are the same
-//! object.
+//! Bodies of two endpoints are combined only if they are the same object, and one endpoint's
+//! refusal does not hide the other's object.
 
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ fn in_front_of(endpoints: &[&Origin]) -> Builder {
 /// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once;
 /// nothing stored or listed says that the object exists.
 #[tokio::test]
-async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
+async fn refusal_does_not_win_while_other_endpoint_is_late() {
     for refusal in [403, 404, 410, 302, 416] {
         for (path, body) in [(PATH, playlist(1)), (SEGMENT, "segment".to_owned())] {
             let gate = Gate::new();
@@ -60,7 +59,7 @@ async fn a_quick_no_is_not_believed_while_the_other_is_about_to_answer() {
 
 /// Viewers do not wait long for an object that exists nowhere.
 #[tokio::test]
-async fn but_it_is_where_the_other_says_nothing() {
+async fn refusal_is_served_when_other_endpoint_hangs() {
     let never = Gate::new();
     let hung = segment("never").hold_head(&never);
     let first = Origin::start().await.on(SEGMENT, hung);
@@ -72,7 +71,7 @@ async fn but_it_is_where_the_other_says_nothing() {
 /// A segment that no playlist lists yet may still be produced: it arrives in chunks, with pauses.
 /// The endpoint is not blamed: it gets the next request too, and the second endpoint gets none.
 #[tokio::test]
-async fn a_pause_in_what_is_still_being_made_is_no_fault() {
+async fn pause_in_unlisted_chunked_segment_causes_no_takeover() {
     let (gate, next) = (Gate::new(), "/live/seg2.ts");
     let growing = || reply().content_type("video/mp2t").chunked().send("one ");
     let paused = growing().hold(&gate).send("two");
@@ -100,7 +99,7 @@ async fn a_pause_in_what_is_still_being_made_is_no_fault() {
 /// The second endpoint is as far as the first: it has a head and no byte yet. The first body byte
 /// decides.
 #[tokio::test]
-async fn a_head_alone_takes_nothing_over() {
+async fn response_head_without_body_does_not_take_over() {
     for framing in [Reply::chunked as fn(Reply) -> Reply, |reply| {
         reply.content_length(7)
     }] {
@@ -125,7 +124,7 @@ async fn a_head_alone_takes_nothing_over() {
 
 /// Some servers use one `ETag` for the compressed and the plain file.
 #[tokio::test]
-async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
+async fn body_is_not_resumed_in_another_content_coding() {
     let (plain, coded) = (noise(1, 300_000), noise(2, 300_000));
     for (one, other) in [(None, Some("gzip")), (Some("gzip"), None)] {
         let in_coding = |reply: Reply, coding: Option<&str>| match coding {
@@ -157,7 +156,7 @@ async fn a_rest_in_another_coding_is_not_joined_to_a_plain_beginning() {
 /// The second endpoint's rest is longer than it should be: the viewer gets no byte beyond the end,
 /// and nothing of it is stored.
 #[tokio::test]
-async fn a_rest_that_goes_on_too_long_is_not_kept() {
+async fn resumed_body_beyond_content_range_is_not_stored() {
     let body = noise(1, 300_000);
     let half = reply()
         .content_type("video/mp4")
@@ -186,7 +185,7 @@ async fn a_rest_that_goes_on_too_long_is_not_kept() {
 /// Endpoints with different `ETag`s for one file, used in turn: the slices of each object come from
 /// the endpoint that has it.
 #[tokio::test]
-async fn slices_come_from_whoever_has_the_object() {
+async fn slices_come_from_endpoint_with_matching_etag() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
     let named = |etag| segment(Bytes::new()).etag(etag).with_ranges(body.clone());
@@ -209,7 +208,7 @@ async fn slices_come_from_whoever_has_the_object() {
 /// One endpoint stops in the middle of each slice, or becomes too slow. The other one has the same
 /// strong validator, continues the slice, and gets the requests for the next ones.
 #[tokio::test]
-async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
+async fn slice_is_resumed_at_endpoint_with_same_etag() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
     let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
@@ -257,7 +256,7 @@ async fn a_slice_that_stops_in_the_middle_goes_on_elsewhere() {
 /// The same with another `ETag` at the other endpoint, so that it cannot continue: viewers are cut
 /// soon, and a new request gets the other endpoint's object.
 #[tokio::test]
-async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhere() {
+async fn slice_is_cut_when_other_endpoint_has_different_etag() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
     let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
@@ -305,7 +304,7 @@ async fn a_slice_that_nobody_can_go_on_with_is_cut_and_the_object_is_had_elsewhe
 /// Both are slow, with different `ETag`s: viewers are cut once, and served at the slow pace when
 /// they request again.
 #[tokio::test]
-async fn slices_are_not_cut_where_all_are_slow() {
+async fn slow_slice_is_cut_only_once_when_all_endpoints_are_slow() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
     let slow = |etag: &'static str| {
@@ -337,7 +336,7 @@ async fn slices_are_not_cut_where_all_are_slow() {
 
 /// A slice in a content coding does not belong to an object that began in plain.
 #[tokio::test]
-async fn slices_in_another_coding_are_not_joined() {
+async fn slices_in_different_content_codings_are_not_joined() {
     const LENGTH: usize = 1 << 20;
     let (plain, coded) = (noise(1, LENGTH), noise(2, LENGTH));
     let named = |body: &Bytes| {
@@ -365,7 +364,7 @@ async fn slices_in_another_coding_are_not_joined() {
 
 /// Viewers do not wait for the body of an error.
 #[tokio::test]
-async fn who_stops_in_the_middle_of_an_error_holds_nobody_up() {
+async fn serves_error_status_when_all_error_bodies_stall() {
     for (refusal, cache_control) in [(500, "max-age=1"), (404, "no-store"), (403, "no-cache")] {
         let begun = || {
             status(refusal)
@@ -389,7 +388,7 @@ fn overdue(text: String) -> Reply {
 /// The packager of one endpoint ends its stream. The other one goes on, and so do the players, who
 /// would never leave an ended playlist: also when the other endpoint is a little behind.
 #[tokio::test]
-async fn an_end_at_one_endpoint_alone_is_no_end() {
+async fn endlist_of_one_endpoint_does_not_end_the_stream() {
     let ended = |first| overdue(playlist(first) + "#EXT-X-ENDLIST\n");
     for (last, behind) in [(10, 9), (11, 10), (11, 11), (11, 12)] {
         let first = Origin::start().await.on(PATH, overdue(playlist(10)));
@@ -413,7 +412,7 @@ async fn an_end_at_one_endpoint_alone_is_no_end() {
 
 /// When all endpoints say so the stream has ended, and no viewer waits for it.
 #[tokio::test]
-async fn an_end_at_all_endpoints_is_the_end() {
+async fn endlist_of_all_endpoints_ends_the_stream() {
     let first = Origin::start().await.on(PATH, overdue(playlist(10)));
     let second = Origin::start().await.on(PATH, overdue(playlist(10)));
     let shield = in_front_of(&[&first, &second]).start().await;

@@ -18,7 +18,7 @@ fn evil() -> Ask {
 /// A refusal is for the viewer who provoked it. Stored objects stay stored, and later viewers share
 /// one request as usual.
 #[tokio::test]
-async fn a_provoked_refusal_costs_the_others_nothing() {
+async fn provoked_4xx_or_508_drops_no_stored_object() {
     for code in [400, 401, 403, 508] {
         let (gate, old) = (Gate::new(), manifest(playlist(1)).header("ETag", "\"1\""));
         let old = old.cache_control("max-age=1, stale-if-error=60").age(10);
@@ -46,7 +46,7 @@ async fn a_provoked_refusal_costs_the_others_nothing() {
 
 /// Viewers who waited for a refused request are not refused with it.
 #[tokio::test]
-async fn a_provoked_refusal_is_not_shared() {
+async fn provoked_4xx_or_508_is_not_shared_with_waiting_requests() {
     for code in [400, 401, 403, 508] {
         let gate = Gate::new();
         let held = gate.clone();
@@ -70,7 +70,7 @@ async fn a_provoked_refusal_is_not_shared() {
 
 /// A private error is shared by all who wait, without the fields meant for one viewer.
 #[tokio::test]
-async fn a_private_error_is_told_in_our_own_words() {
+async fn private_error_is_shared_without_its_body_and_cookie() {
     let errors = [
         status(503).header("Set-Cookie", "id=1"),
         status(503).cache_control("private"),
@@ -95,7 +95,7 @@ async fn a_private_error_is_told_in_our_own_words() {
 
 /// `proxy-revalidate` does not allow a response to one viewer's credentials to be shared.
 #[tokio::test]
-async fn credentials_open_the_door_for_one() {
+async fn proxy_revalidate_does_not_share_authorized_response() {
     let personal = computed(|request| {
         let who = request.header("authorization").unwrap_or("nobody");
         segment(format!("for {who}")).cache_control("proxy-revalidate, max-age=60")
@@ -115,7 +115,7 @@ async fn credentials_open_the_door_for_one() {
 
 /// An error body in a coding that its first reader accepts is not sent to a viewer who does not.
 #[tokio::test]
-async fn a_coded_error_page_is_for_those_who_can_read_it() {
+async fn compressed_error_body_is_not_sent_to_plain_viewers() {
     let gate = Gate::new();
     let held = gate.clone();
     let failing = computed(move |request| match request.header("accept-encoding") {
@@ -203,7 +203,7 @@ async fn with_unkeyed_fields(origin: &Origin) -> Shield {
 
 /// An error that one viewer's unkeyed field provokes is not remembered for others.
 #[tokio::test]
-async fn an_error_provoked_by_an_unkeyed_field_is_not_remembered_for_others() {
+async fn error_provoked_by_unkeyed_field_is_not_remembered() {
     for (told, fault) in faults().into_iter().enumerate() {
         for field in FIELDS {
             let fault = fault.clone();
@@ -222,7 +222,7 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_remembered_for_others() {
 
 /// Nor is it shared with those who wait for the same object, nor does it drop a stored one.
 #[tokio::test]
-async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing() {
+async fn error_provoked_by_unkeyed_field_is_not_shared() {
     // All but the one without a head that could be stored.
     let faults = faults().into_iter().rev().skip(1);
     for (told, fault) in faults.enumerate() {
@@ -265,7 +265,7 @@ async fn an_error_provoked_by_an_unkeyed_field_is_not_shared_and_drops_nothing()
 /// A refused viewer does not get a response that another viewer's credentials brought, whichever
 /// field carries them.
 #[tokio::test]
-async fn a_forwarded_field_is_part_of_the_key() {
+async fn forwarded_header_is_part_of_the_cache_key() {
     const PATHS: [&str; 2] = ["/own.ts", "/own.vtt"];
     for field in ["x-token", "authorization", "cookie", "user-agent"] {
         let door = move |body: String| {

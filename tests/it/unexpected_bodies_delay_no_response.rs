@@ -46,7 +46,7 @@ async fn origin() -> Origin {
 
 /// The response does not wait for the body, whatever it is.
 #[tokio::test]
-async fn an_answer_does_not_wait_for_a_body() {
+async fn response_does_not_wait_for_unexpected_body() {
     let origin = origin().await;
     let shield = shield(&origin).await;
     for (promise, status) in promises() {
@@ -73,7 +73,7 @@ async fn an_answer_does_not_wait_for_a_body() {
 
 /// A body that arrives after the response is read and dropped, and is never the next request.
 #[tokio::test]
-async fn a_body_that_comes_late_is_no_request() {
+async fn late_body_is_not_read_as_next_request() {
     let origin = origin().await;
     let shield = shield(&origin).await;
     let body = format!("GET {OTHER} HTTP/1.1\r\nHost: media.test\r\n\r\n");
@@ -97,7 +97,7 @@ async fn a_body_that_comes_late_is_no_request() {
 
 /// A body that does not arrive in time ends the connection, after the viewer has its response.
 #[tokio::test]
-async fn a_body_that_does_not_come_ends_the_connection() {
+async fn missing_body_closes_connection_after_response() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin)
         .with(|config| {
@@ -121,7 +121,7 @@ async fn a_body_that_does_not_come_ends_the_connection() {
 
 /// A body above `unwanted_body_max` is not read: the response says `Connection: close`.
 #[tokio::test]
-async fn a_body_that_is_too_long_is_not_begun() {
+async fn body_above_unwanted_body_max_gets_connection_close() {
     let origin = origin().await;
     let shield = shield(&origin).await;
     let mut viewer = shield.viewer().await;

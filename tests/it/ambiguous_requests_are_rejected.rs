@@ -1,4 +1,5 @@
-//! A request that two programs could read differently is rejected, and no byte after it is parsed.
+//! A request that two programs could parse differently gets 400 or a reset, and no byte after it is
+//! parsed.
 
 use tempfile::tempdir;
 
@@ -85,7 +86,7 @@ async fn origin() -> Origin {
 /// Whether or not the object is stored, and whether or not it is the first request of its
 /// connection.
 #[tokio::test]
-async fn what_two_programs_read_differently_is_refused() {
+async fn ambiguous_http1_request_gets_400_and_connection_close() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.pass_methods = true)
@@ -118,7 +119,7 @@ async fn what_two_programs_read_differently_is_refused() {
 
 /// Over TLS and over a Unix socket as in cleartext, in single bytes and in one piece.
 #[tokio::test]
-async fn the_same_is_refused_on_every_kind_of_connection() {
+async fn ambiguous_request_is_rejected_over_tls_and_unix_socket() {
     let folder = tempdir().unwrap();
     let identity = Identity::new("media.test", folder.path());
     let socket = folder.path().join("viewers.sock");
@@ -143,7 +144,7 @@ async fn the_same_is_refused_on_every_kind_of_connection() {
 
 /// An invalid host makes the bytes after the head doubtful.
 #[tokio::test]
-async fn a_host_that_is_none_ends_the_connection() {
+async fn invalid_host_gets_400_and_connection_close() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(HELD).await.assert_whole("held");
@@ -166,7 +167,7 @@ async fn a_host_that_is_none_ends_the_connection() {
 
 /// An unusual but unambiguous request is answered, and so is the next one.
 #[tokio::test]
-async fn what_is_unusual_and_clear_is_answered() {
+async fn unusual_but_unambiguous_request_is_answered() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
     let chunked = "Transfer-Encoding: chunked\r\n\r\n";
@@ -225,7 +226,7 @@ async fn answers_over_http2(shield: &Shield, authority: Option<&str>, host: Opti
 
 /// The same spellings are valid hosts in every protocol and form.
 #[tokio::test]
-async fn a_host_is_a_host_in_every_protocol() {
+async fn host_validation_is_the_same_in_every_protocol() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(HELD).await.assert_whole("held");
@@ -265,7 +266,7 @@ async fn a_host_is_a_host_in_every_protocol() {
 /// RFC 9113, 8.3.1: `:authority` and `Host` name one host. So do an absolute HTTP/1 target and
 /// `Host`: a program in front may have decided by the other one.
 #[tokio::test]
-async fn a_target_that_names_another_host_than_host_is_refused() {
+async fn rejects_host_that_differs_from_target_or_authority() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.forward_host = true)
@@ -294,7 +295,7 @@ async fn a_target_that_names_another_host_than_host_is_refused() {
 /// Requests that h2 itself rejects: a malformed stream is reset, and an undecodable head ends the
 /// connection. Each is counted and logged.
 #[tokio::test]
-async fn what_is_malformed_over_http2_is_refused_and_counted() {
+async fn malformed_http2_request_is_rejected_and_counted() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin).start().await;
     let with = |extra: Vec<u8>| [fields("GET", OTHER, "media.test"), extra].concat();

@@ -1,6 +1,5 @@
-//! A viewer who requests and leaves cancels its request at the shield, but not the work at the
-//! origin. So fetches without viewers are limited, per client and in total, and a client that
-//! abandons nearly all its requests is slowed down.
+//! Fetches without viewers are limited per client and in total, and a client that abandons nearly
+//! all its requests is slowed down.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +35,7 @@ fn roomy(origin: &Origin) -> Builder {
 /// Forty requests on HTTP/1.1 connections, and all viewers leave: fetches up to the limit continue
 /// and are stored, the others are cancelled and closed at the origin.
 #[tokio::test]
-async fn fetches_of_viewers_who_closed_their_connections() {
+async fn abandoned_fills_are_capped_after_connections_close() {
     const COUNT: usize = 40;
     let gate = Gate::new();
     let origin = held(COUNT, &gate).await;
@@ -71,7 +70,7 @@ async fn fetches_of_viewers_who_closed_their_connections() {
 
 /// The same for HTTP/2 streams that are reset; a viewer who joins in time keeps the fetch going.
 #[tokio::test]
-async fn fetches_of_streams_that_were_reset() {
+async fn abandoned_fills_are_capped_after_http2_resets() {
     const COUNT: usize = 40;
     let gate = Gate::new();
     let origin = held(COUNT, &gate).await;
@@ -98,7 +97,7 @@ async fn fetches_of_streams_that_were_reset() {
 
 /// A fetch without viewers that a viewer joins makes room for another.
 #[tokio::test]
-async fn a_fetch_that_is_joined_again_counts_no_more() {
+async fn rejoined_fill_no_longer_counts_as_abandoned() {
     let gate = Gate::new();
     let origin = held(2, &gate).await;
     let shield = roomy(&origin).start().await;
@@ -116,7 +115,7 @@ async fn a_fetch_that_is_joined_again_counts_no_more() {
 /// A client that resets as fast as it requests, however the origin answers: a bounded number of
 /// requests and bytes reach the origin, and others are served as usual.
 #[tokio::test]
-async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
+async fn client_that_resets_all_requests_is_throttled() {
     const RESETS: usize = 1000;
     const BATCH: usize = 50;
     // What a client may abandon at once, with the requests that are on their way when it is first
@@ -167,7 +166,7 @@ async fn a_client_who_resets_all_it_asks_for_is_slowed_down() {
 /// Viewers and the client that resets share one address, as behind a CDN: requests for shared
 /// objects are not rejected and not slowed down, whatever they cost at the origin.
 #[tokio::test]
-async fn neighbours_of_a_client_who_resets_get_what_is_held_listed_or_on_its_way() {
+async fn throttled_address_still_gets_shared_objects() {
     const PATH: &str = "/live/index.m3u8";
     // More abandoned requests than a client may have, with a margin for a busy machine.
     const ABUSES: u64 = 100;
@@ -230,7 +229,7 @@ async fn answering_all(body: &Bytes, cache_control: &'static str) -> Origin {
 
 /// Slices of a large object are fetches like others.
 #[tokio::test]
-async fn slices_nobody_waits_for_are_capped() {
+async fn abandoned_slice_fetches_are_capped() {
     const COUNT: usize = 24;
     let (gate, body) = (Gate::new(), noise(5, 4 * MIB));
     let mut origin = Origin::start().await;
@@ -274,7 +273,7 @@ async fn slices_nobody_waits_for_are_capped() {
 
 /// A fetch that viewers join and leave one after another continues.
 #[tokio::test]
-async fn a_fetch_that_is_left_again_and_again_runs_on() {
+async fn fill_joined_and_left_repeatedly_completes() {
     let gate = Gate::new();
     let origin = held(1, &gate).await;
     let shield = roomy(&origin).start().await;

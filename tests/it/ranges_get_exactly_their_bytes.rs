@@ -24,7 +24,7 @@ fn is_part(answer: &Response, body: &Bytes, start: usize, end: usize) {
 
 /// Single, open and suffix ranges from memory.
 #[tokio::test]
-async fn one_range_of_each_form() {
+async fn single_open_and_suffix_ranges_get_206() {
     let body = noise(1, 1000);
     let (origin, shield) = holding(&body).await;
     let cases = [
@@ -44,7 +44,7 @@ async fn one_range_of_each_form() {
 
 /// A range behind the end: 416 and the length.
 #[tokio::test]
-async fn a_range_behind_the_end() {
+async fn range_beyond_the_end_gets_416() {
     let (_origin, shield) = holding(&noise(1, 1000)).await;
     for range in ["1000-", "2000-3000", "-0"] {
         let answer = shield.ask(get(PATH).range(range)).await;
@@ -59,7 +59,7 @@ async fn a_range_behind_the_end() {
 
 /// Invalid ranges and too many ranges get the whole object.
 #[tokio::test]
-async fn nonsense_gets_the_whole() {
+async fn invalid_or_too_many_ranges_get_whole_object() {
     let body = noise(1, 1000);
     let (_origin, shield) = holding(&body).await;
     let thousand = vec!["0-0"; 1000].join(",");
@@ -83,7 +83,7 @@ async fn nonsense_gets_the_whole() {
 
 /// Several ranges: `multipart/byteranges`, each part with its own `Content-Range`.
 #[tokio::test]
-async fn several_ranges_at_once() {
+async fn several_ranges_get_multipart_byteranges() {
     let body = Bytes::from("0123456789".repeat(100));
     let (_origin, shield) = holding(&body).await;
     let answer = shield.ask(get(PATH).range("0-4,100-104,-3")).await;
@@ -118,7 +118,7 @@ async fn several_ranges_at_once() {
 
 /// `If-Range`: the part while the object is unchanged, the whole otherwise.
 #[tokio::test]
-async fn a_part_only_of_the_same_object() {
+async fn if_range_mismatch_gets_whole_object() {
     let body = noise(1, 1000);
     let (_origin, shield) = holding(&body).await;
     let ask = |etag| get(PATH).range("0-99").header("If-Range", etag);
@@ -129,7 +129,7 @@ async fn a_part_only_of_the_same_object() {
 
 /// A range of an object that is not stored fetches the whole object, once, without `Range`.
 #[tokio::test]
-async fn a_range_miss_fetches_the_whole() {
+async fn range_miss_fetches_whole_object_once() {
     let body = noise(1, 100_000);
     let origin = Origin::start().await.on(
         PATH,
@@ -153,9 +153,9 @@ async fn a_range_miss_fetches_the_whole() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 17: a range during a fill gets its bytes as soon as they have arrived.
+/// A range during a fill gets its bytes as soon as they have arrived.
 #[tokio::test]
-async fn a_range_out_of_a_fill() {
+async fn range_is_served_from_fill_in_progress() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
     let half = segment(body.slice(..500)).content_length(1000).hold(&gate);
     let origin = Origin::start().await.on(PATH, half.send(body.slice(500..)));
@@ -178,9 +178,9 @@ async fn a_range_out_of_a_fill() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 17 and Integrity 1: a range from a fill that breaks is cut, never ended.
+/// A range from a fill that breaks is cut, never ended.
 #[tokio::test]
-async fn a_range_out_of_a_broken_fill() {
+async fn range_from_broken_fill_is_cut() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
     let half = segment(body.slice(..500)).content_length(1000).hold(&gate);
     let origin = Origin::start().await.on(PATH, half.close());
@@ -202,7 +202,7 @@ fn growing(body: &Bytes, gate: &Gate) -> Reply {
 /// While the length is unknown, an open or long range does not wait: the whole body follows the
 /// fill at once.
 #[tokio::test]
-async fn an_open_range_of_unknown_length_waits_for_nothing() {
+async fn open_range_of_unknown_length_streams_whole_body() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
     let origin = Origin::start().await.on(PATH, growing(&body, &gate));
     let shield = Shield::in_front_of(&origin).start().await;
@@ -222,7 +222,7 @@ async fn an_open_range_of_unknown_length_waits_for_nothing() {
 
 /// A short range with an end is answered as soon as its bytes have arrived.
 #[tokio::test]
-async fn a_short_range_of_unknown_length_is_answered_at_once() {
+async fn short_range_of_unknown_length_is_answered_at_once() {
     let (gate, body) = (Gate::new(), noise(1, 1000));
     let origin = Origin::start().await.on(PATH, growing(&body, &gate));
     let shield = Shield::in_front_of(&origin).start().await;
@@ -241,7 +241,7 @@ async fn a_short_range_of_unknown_length_is_answered_at_once() {
 
 /// A 416 says nothing about the object: it may not be stored, and has none of the object's fields.
 #[tokio::test]
-async fn an_unsatisfiable_range_is_not_to_be_kept() {
+async fn unsatisfiable_range_response_is_no_store() {
     let object = segment(noise(1, 1000))
         .cache_control("public, max-age=60")
         .header("ETag", "\"1\"")

@@ -1,5 +1,5 @@
-//! The simulated origin serves over a socket what its plan says: each form, at each moment, with a
-//! manual clock.
+//! On a manual clock, the simulated origin serves exactly what its plan says, in each packaging and
+//! under each fault.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn whole(
 /// Everything that an HLS player would request from the entry playlist exists, with the planned
 /// bytes.
 #[tokio::test]
-async fn every_uri_of_every_playlist_leads_somewhere() {
+async fn every_uri_in_hls_playlists_serves_planned_bytes() {
     let (origin, _hand) = on_air();
     for form in Packaging::ALL.into_iter().filter(|form| !form.is_dash()) {
         let entry = asked(&origin, &form.entry()).await;
@@ -104,7 +104,7 @@ async fn every_uri_of_every_playlist_leads_somewhere() {
 
 /// Timeline times and segment numbers name the same segments.
 #[tokio::test]
-async fn mpds_name_what_is_there_and_nothing_else() {
+async fn mpd_times_and_numbers_name_existing_segments_only() {
     let (origin, hand) = on_air();
     let told = asked(&origin, &Packaging::Timeline.entry()).await;
     assert!(
@@ -133,7 +133,7 @@ async fn mpds_name_what_is_there_and_nothing_else() {
 
 /// LL-DASH: a segment is sent chunk by chunk as it is made, and does not exist before that.
 #[tokio::test]
-async fn a_growing_segment_comes_chunk_by_chunk() {
+async fn ll_dash_segment_is_sent_chunk_by_chunk() {
     let (origin, hand) = on_air();
     let place =
         |segment| Resource::Segment(Packaging::Chunked, DemoRendition::High, segment).path();
@@ -156,7 +156,7 @@ async fn a_growing_segment_comes_chunk_by_chunk() {
 
 /// LL-HLS: a blocking request is answered when its part exists, and so is a hinted part.
 #[tokio::test]
-async fn what_is_hinted_is_waited_for() {
+async fn blocking_reload_and_hinted_part_wait_until_produced() {
     let (origin, hand) = on_air();
     let playlist = Resource::Playlist(Packaging::LowLatency, DemoRendition::Low).path();
     let now = asked(&origin, &playlist).await;
@@ -191,7 +191,7 @@ async fn what_is_hinted_is_waited_for() {
 
 /// LL-HLS with byte ranges: the parts are ranges of the segment, and together the whole of it.
 #[tokio::test]
-async fn parts_are_ranges_of_a_segment_that_grows() {
+async fn ll_hls_part_ranges_together_are_the_segment() {
     let (origin, hand) = on_air();
     let place = Resource::Segment(Packaging::LowLatencyRanges, DemoRendition::Audio, 20).path();
     let (address, mut joined) = (origin.address(), Vec::new());
@@ -215,7 +215,7 @@ async fn parts_are_ranges_of_a_segment_that_grows() {
 
 /// Time faults: each shows what was true at another moment.
 #[tokio::test]
-async fn faults_of_time_show_another_moment() {
+async fn time_faults_show_the_stream_at_another_time() {
     let (origin, hand) = on_air();
     let twin = origin.twin(2).unwrap();
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::Low).path();
@@ -260,7 +260,7 @@ async fn faults_of_time_show_another_moment() {
 
 /// Other faults: truncated, refused, slow.
 #[tokio::test]
-async fn crude_faults_are_as_ordered() {
+async fn cut_refuse_and_slow_faults_take_effect() {
     let (origin, hand) = on_air();
     let control = origin.control();
     let place = Resource::Segment(Packaging::Ts, DemoRendition::Low, 19).path();
@@ -316,7 +316,7 @@ async fn faults_can_be_switched_by_url() {
 
 /// Revalidation and HEAD, as for any object.
 #[tokio::test]
-async fn validators_hold() {
+async fn etag_gets_304_and_head_gets_content_length() {
     let (origin, _hand) = on_air();
     let place = Resource::Segment(Packaging::Cmaf, DemoRendition::High, 19).path();
     let first = asked(&origin, &place).await;

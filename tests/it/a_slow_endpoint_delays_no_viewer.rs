@@ -49,7 +49,7 @@ async fn get_used_to_it(shield: &Shield) {
 /// The second endpoint answers a manifest that the first never answers; the first request is
 /// cancelled without blame.
 #[tokio::test]
-async fn a_late_manifest_comes_from_the_other() {
+async fn hedged_request_wins_when_manifest_is_late() {
     let never = Gate::new();
     let first = quick()
         .await
@@ -72,7 +72,7 @@ async fn a_late_manifest_comes_from_the_other() {
 /// Being late once is no failure. After several hedges that the first endpoint lost, it is used
 /// last.
 #[tokio::test]
-async fn who_is_beaten_time_after_time_is_asked_last() {
+async fn endpoint_is_ejected_after_repeated_lost_hedges() {
     const LOSSES: u32 = 3;
     let never = Gate::new();
     let path = |number| format!("/live/{number}.m3u8");
@@ -112,7 +112,7 @@ async fn who_is_beaten_time_after_time_is_asked_last() {
 /// A hung endpoint is ejected for a moment, and then probed about once a second with HEAD requests
 /// in the background; no viewer's request is sent to it.
 #[tokio::test]
-async fn one_that_hangs_is_tried_behind_the_viewers() {
+async fn hung_endpoint_is_probed_in_background_once_a_second() {
     const MOMENT: Duration = Duration::from_millis(1);
     let never = Gate::new();
     let hung = Origin::start()
@@ -153,7 +153,7 @@ async fn one_that_hangs_is_tried_behind_the_viewers() {
 /// An error of the second endpoint does not win over the first endpoint's response, however late
 /// that is.
 #[tokio::test]
-async fn a_bad_answer_does_not_win() {
+async fn hedge_answered_with_503_does_not_win() {
     let gate = Gate::new();
     let late = manifest(playlist(1)).hold_head(&gate);
     let first = quick().await.on(PATH, late);
@@ -175,7 +175,7 @@ async fn a_bad_answer_does_not_win() {
 /// A blocking playlist request is late on purpose: the second endpoint does not get it while it
 /// answers later requests for a segment and a manifest.
 #[tokio::test]
-async fn blocking_playlists_are_asked_for_once() {
+async fn blocking_reload_is_not_hedged() {
     let gate = Gate::new();
     let first = quick()
         .await
@@ -201,7 +201,7 @@ async fn blocking_playlists_are_asked_for_once() {
 /// Without budget no hedge is sent: the other endpoint is requested only after the first one's
 /// deadline.
 #[tokio::test]
-async fn hedges_keep_to_the_budget() {
+async fn no_hedge_is_sent_without_retry_budget() {
     let no_budget = |group: &mut Settings| {
         group.retry.budget.share = 0.0;
         group.retry.budget.per_s_min = 0;
@@ -246,7 +246,7 @@ async fn before_a_silent_one(change: impl FnOnce(&mut Settings)) -> (Shield, Ori
 /// The second endpoint answers many requests while the first answers none, so it is much slower on
 /// any machine. From then on the first is used only when the second is gone.
 #[tokio::test]
-async fn the_slow_one_is_asked_last() {
+async fn endpoint_much_slower_than_its_peer_is_ejected() {
     const PAIRS: usize = 2 * ENOUGH;
     let gate = Gate::new();
     let slow = Origin::start()

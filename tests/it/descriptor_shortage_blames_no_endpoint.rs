@@ -8,7 +8,7 @@ use crate::support::{Origin, get, segment};
 const MANY: usize = 30;
 
 #[tokio::test]
-async fn when_there_are_no_descriptors_for_a_while() {
+async fn answers_503_while_file_descriptors_are_exhausted() {
     let path = |number: usize| format!("/{number}/a.ts");
     let mut origin = Origin::start().await;
     for number in 0..=MANY {

@@ -1,4 +1,5 @@
-//! The same responses over HTTP/1.1 and HTTP/2, in cleartext, over TLS and over a Unix socket.
+//! Viewers get the same responses over HTTP/1.1 and HTTP/2, in cleartext, over TLS and over a Unix
+//! socket.
 
 use tempfile::tempdir;
 
@@ -9,7 +10,7 @@ const PATH: &str = "/live/seg1.ts";
 
 /// Keep-alive: many requests on one connection.
 #[tokio::test]
-async fn one_connection_many_requests() {
+async fn keep_alive_serves_many_requests_on_one_connection() {
     let body = noise(1, 10_000);
     let origin = Origin::start().await.on(PATH, segment(body.clone()));
     let shield = Shield::in_front_of(&origin).start().await;
@@ -23,7 +24,7 @@ async fn one_connection_many_requests() {
 
 /// `Connection: close` is obeyed.
 #[tokio::test]
-async fn one_request_and_goodbye() {
+async fn connection_close_is_obeyed() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin).start().await;
     let mut viewer = shield.viewer().await;
@@ -36,7 +37,7 @@ async fn one_request_and_goodbye() {
 
 /// Pipelining: responses arrive in the order of the requests, misses and hits alike.
 #[tokio::test]
-async fn pipelined_requests() {
+async fn pipelined_responses_arrive_in_request_order() {
     let mut origin = Origin::start().await;
     let paths: Vec<_> = (0..20)
         .map(|number| format!("/live/seg{}.ts", number % 7))
@@ -56,7 +57,7 @@ async fn pipelined_requests() {
 
 /// HTTP/1.0 viewers get responses that HTTP/1.0 can express.
 #[tokio::test]
-async fn an_old_viewer() {
+async fn http10_viewer_gets_no_transfer_encoding() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let shield = Shield::in_front_of(&origin).start().await;
     let mut viewer = shield.viewer().await;
@@ -72,7 +73,7 @@ async fn an_old_viewer() {
 
 /// HTTP/2 by prior knowledge: many streams on one connection.
 #[tokio::test]
-async fn http2_by_prior_knowledge() {
+async fn http2_by_prior_knowledge_serves_concurrent_streams() {
     let body = noise(1, 100_000);
     let origin = Origin::start().await.on(PATH, segment(body.clone()));
     let shield = Shield::in_front_of(&origin).start().await;
@@ -95,7 +96,7 @@ async fn http2_by_prior_knowledge() {
 
 /// An HTTP/2 origin serves HTTP/1.1 viewers.
 #[tokio::test]
-async fn http2_to_the_origin() {
+async fn http2_origin_serves_http1_viewer() {
     let body = noise(1, 10_000);
     let origin = Origin::start_h2().await.on(PATH, segment(body.clone()));
     let shield = Shield::in_front_of(&origin).start().await;
@@ -106,7 +107,7 @@ async fn http2_to_the_origin() {
 
 /// TLS 1.2 and 1.3, and by ALPN HTTP/1.1 and HTTP/2.
 #[tokio::test]
-async fn tls_of_both_versions() {
+async fn tls12_and_tls13_serve_http1_and_http2() {
     let folder = tempdir().unwrap();
     let identity = Identity::new("media.test", folder.path());
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -124,7 +125,7 @@ async fn tls_of_both_versions() {
 
 /// Each server name gets its own certificate.
 #[tokio::test]
-async fn certificates_by_name() {
+async fn each_server_name_gets_its_own_certificate() {
     let folder = tempdir().unwrap();
     let identities = ["a.test", "b.test"].map(|name| Identity::new(name, folder.path()));
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -140,7 +141,7 @@ async fn certificates_by_name() {
 
 /// A Unix socket in addition to the TCP listener.
 #[tokio::test]
-async fn a_unix_socket() {
+async fn unix_socket_serves_beside_tcp_listener() {
     let folder = tempdir().unwrap();
     let socket = folder.path().join("viewers.sock");
     let origin = Origin::start().await.on(PATH, segment("whole"));

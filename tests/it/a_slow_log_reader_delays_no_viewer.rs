@@ -36,7 +36,7 @@ async fn value(admin: std::net::SocketAddr, metric: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn viewers_are_served_while_nobody_reads_standard_error() {
+async fn viewers_are_served_while_standard_error_is_not_read() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let mut program = Program::serve_with(&origin, ADMIN, |command| {
         command.stderr(Stdio::piped());
@@ -67,7 +67,7 @@ async fn viewers_are_served_while_nobody_reads_standard_error() {
 }
 
 #[tokio::test]
-async fn unsolicited_ping_answers_write_no_log() {
+async fn unsolicited_ping_acks_write_no_log_lines() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let mut program = Program::serve_with(&origin, ADMIN, |command| {
         command.stderr(Stdio::piped());
@@ -111,7 +111,7 @@ async fn unsolicited_ping_answers_write_no_log() {
 
 /// An access log may be a named pipe whose reader comes late, or leaves.
 #[tokio::test]
-async fn an_access_log_that_nobody_reads_holds_nobody_up() {
+async fn viewers_are_served_while_access_log_pipe_is_not_read() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("access.pipe");

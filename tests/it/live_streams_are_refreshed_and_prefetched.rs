@@ -29,7 +29,7 @@ async fn on_the_air() -> Origin {
 
 /// Two viewers are enough: from then on the playlist is refreshed without viewers.
 #[tokio::test]
-async fn a_watched_playlist_is_refreshed_without_viewers() {
+async fn watched_playlist_is_refreshed_in_background() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
@@ -42,7 +42,7 @@ async fn a_watched_playlist_is_refreshed_without_viewers() {
 
 /// Directives that forbid stale use do not forbid a refresh before expiry.
 #[tokio::test]
-async fn also_where_nothing_stale_may_be_served() {
+async fn refreshes_playlist_that_forbids_stale_responses() {
     for strict in [
         "s-maxage=1",
         "max-age=1, must-revalidate",
@@ -69,7 +69,7 @@ async fn also_where_nothing_stale_may_be_served() {
 
 /// An MPD with segment numbers changes rarely. It is revalidated while it is fresh.
 #[tokio::test]
-async fn also_what_never_changes() {
+async fn unchanged_mpd_is_revalidated_while_fresh() {
     let template = "<SegmentTemplate duration='2' media='$RepresentationID$/$Number$.m4s'/>";
     for period in ["minimumUpdatePeriod='PT0S'", ""] {
         let mpd = format!(
@@ -95,7 +95,7 @@ async fn also_what_never_changes() {
 
 /// When no viewer is left, the origin gets no more polls.
 #[tokio::test]
-async fn and_left_alone_when_nobody_watches() {
+async fn refresh_stops_when_no_viewer_is_left() {
     let origin = on_the_air().await;
     let idle = Duration::from_millis(100);
     let shield = Shield::in_front_of(&origin)
@@ -116,7 +116,7 @@ async fn and_left_alone_when_nobody_watches() {
 
 /// A failing origin is polled once a second, like any other object that fails.
 #[tokio::test]
-async fn and_an_origin_in_trouble_is_not_looked_at_all_the_time() {
+async fn failing_origin_is_polled_once_a_second() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin).start().await;
     shield
@@ -131,7 +131,7 @@ async fn and_an_origin_in_trouble_is_not_looked_at_all_the_time() {
 
 /// Segments that a new version lists are fetched once, before the first viewer's request.
 #[tokio::test]
-async fn a_new_segment_is_there_before_its_first_viewer() {
+async fn new_segment_is_prefetched_before_its_first_viewer() {
     let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
     let origin = Origin::start()
         .await
@@ -160,7 +160,7 @@ async fn a_new_segment_is_there_before_its_first_viewer() {
 /// A version is shown when its new segment has begun to arrive: the first viewer of a segment does
 /// not wait.
 #[tokio::test]
-async fn and_so_is_every_segment_of_the_version_that_lists_it() {
+async fn new_version_waits_briefly_for_its_newest_segment() {
     // Long segments, so that there is time for the checks.
     let long = |first| playlist(first).replace(":6", ":60");
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
@@ -196,7 +196,7 @@ async fn and_so_is_every_segment_of_the_version_that_lists_it() {
 /// Playlists may name segments with the viewers' own host and with variables. Nothing is fetched
 /// from any other host.
 #[tokio::test]
-async fn whatever_it_is_called() {
+async fn prefetches_from_own_host_only_and_resolves_variables() {
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
     let named = |first, name: &str| playlist(first).replace("seg", name);
     for (name, times) in [
@@ -230,7 +230,7 @@ async fn whatever_it_is_called() {
 
 /// Segment URLs that are signed anew with each version are not fetched anew.
 #[tokio::test]
-async fn but_not_what_was_listed_before_under_another_signature() {
+async fn resigned_segment_urls_are_not_prefetched_again() {
     let signed = |first: u64, by: &str| playlist(first).replace(".ts", &format!(".ts?sig={by}"));
     let overdue = |text| manifest(text).cache_control("max-age=1").age(1);
     let new = "/live/seg4.ts?sig=two";
@@ -255,7 +255,7 @@ async fn but_not_what_was_listed_before_under_another_signature() {
 /// A viewer who returns to a long playlist plays its end: only the last new segments are
 /// prefetched.
 #[tokio::test]
-async fn nor_all_that_was_added_while_nobody_watched() {
+async fn prefetches_only_last_new_segments_of_long_playlist() {
     let long = |first: u64, last: u64| {
         let line = |number: u64| format!("#EXTINF:6.0,\nseg{number}.ts\n");
         let segments: String = (first..=last).map(line).collect();
@@ -289,7 +289,7 @@ async fn nor_all_that_was_added_while_nobody_watched() {
 /// Browsers accept codings, and many origins send `Vary: Accept-Encoding`. Media have one variant
 /// for all.
 #[tokio::test]
-async fn whatever_codings_viewers_take() {
+async fn media_prefetch_serves_every_accept_encoding() {
     let overdue = |first| manifest(playlist(first)).cache_control("max-age=1").age(1);
     let new = "/live/seg4.ts";
     let varied = segment("new").header("Vary", "Accept-Encoding, Origin");
@@ -314,7 +314,7 @@ async fn whatever_codings_viewers_take() {
 
 /// Subtitles are text: prefetch for browsers requests the coding that they will request.
 #[tokio::test]
-async fn and_subtitles_come_as_browsers_take_them() {
+async fn subtitle_prefetch_uses_accept_encoding_of_browsers() {
     let text = |first| playlist(first).replace(".ts", ".vtt");
     let overdue = |first| manifest(text(first)).cache_control("max-age=1").age(1);
     let new = "/live/seg4.vtt";
@@ -344,7 +344,7 @@ async fn and_subtitles_come_as_browsers_take_them() {
 /// A playlist may be refreshed for longer than any viewer stays: its segments are not prefetched
 /// then.
 #[tokio::test]
-async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
+async fn does_not_prefetch_after_last_viewer_left() {
     let origin = on_the_air().await;
     for number in 0..200 {
         origin.set_script(&format!("/live/seg{number}.ts"), segment("there"));
@@ -368,7 +368,7 @@ async fn and_nothing_is_fetched_when_the_last_viewer_has_left() {
 
 /// Both can be turned off.
 #[tokio::test]
-async fn unless_the_route_says_otherwise() {
+async fn route_can_disable_refresh_and_prefetch() {
     let origin = on_the_air().await;
     let passive = Live {
         cadence: false,
@@ -394,7 +394,7 @@ async fn unless_the_route_says_otherwise() {
 
 /// Background requests carry the fields of viewers' requests that the route forwards.
 #[tokio::test]
-async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
+async fn background_requests_carry_forwarded_headers_except_cookie() {
     let start = Instant::now();
     let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
     let live = computed(move |request| match request.header("x-token") {
@@ -426,7 +426,7 @@ async fn what_a_route_forwards_is_said_behind_viewers_as_well() {
 
 /// A manifest with variants by viewers' fields is refreshed only by its viewers.
 #[tokio::test]
-async fn but_what_varies_is_not_looked_after() {
+async fn manifest_that_varies_by_viewer_field_is_not_refreshed() {
     let start = Instant::now();
     let version = move || u64::try_from(start.elapsed().as_millis() / 250).unwrap_or(0);
     let live = computed(move |_| {
@@ -454,7 +454,7 @@ fn overdue_for_all() -> crate::support::origin::Reply {
 
 /// A 404 of a segment is remembered only until the next version may list it.
 #[tokio::test]
-async fn an_absence_ends_with_the_next_version() {
+async fn segment_404_expires_with_next_playlist_version() {
     let origin = on_the_air().await;
     let shield = Shield::in_front_of(&origin)
         .route(|route| route.lifetimes.negative_max = Duration::from_hours(1))

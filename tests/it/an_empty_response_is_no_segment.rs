@@ -15,7 +15,7 @@ fn nothing() -> [Reply; 3] {
 }
 
 #[tokio::test]
-async fn the_other_endpoint_is_asked_for_it() {
+async fn empty_media_response_is_requested_from_other_endpoint() {
     for path in [
         "/live/1.ts",
         "/live/1.m4s",
@@ -38,7 +38,7 @@ async fn the_other_endpoint_is_asked_for_it() {
 
 /// An encoder creates the file first: the bytes are there a moment later.
 #[tokio::test]
-async fn it_is_asked_for_once_more_a_moment_later() {
+async fn empty_segment_is_requested_once_more() {
     for empty in nothing() {
         let script = empty.then(segment("written"));
         let origin = Origin::start().await.on("/1.ts", script);
@@ -51,7 +51,7 @@ async fn it_is_asked_for_once_more_a_moment_later() {
 
 /// An object that stays empty counts as a failure, and is forgotten like any other failure.
 #[tokio::test]
-async fn it_is_never_stored() {
+async fn empty_segment_gets_502_and_is_not_stored() {
     for empty in nothing() {
         let script = empty.clone().then(empty).then(segment("written"));
         let origin = Origin::start().await.on("/1.ts", script);
@@ -67,7 +67,7 @@ async fn it_is_never_stored() {
 
 /// A thousand viewers of it do not cause a thousand requests.
 #[tokio::test]
-async fn who_waits_for_it_shares_the_failure() {
+async fn empty_segment_is_not_requested_again_during_backoff() {
     let origin = Origin::start().await.on("/1.ts", segment(""));
     let shield = Shield::in_front_of(&origin)
         .proxy_settings(|waits| waits.failure_backoff = HOUR)
@@ -81,7 +81,7 @@ async fn who_waits_for_it_shares_the_failure() {
 
 /// Other kinds of objects may be empty.
 #[tokio::test]
-async fn what_is_no_media_may_be_empty() {
+async fn empty_non_media_response_is_stored() {
     let beacon = reply()
         .content_type("text/plain")
         .cache_control("max-age=60");

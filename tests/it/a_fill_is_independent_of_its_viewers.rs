@@ -10,9 +10,9 @@ use crate::support::{
 
 const PATH: &str = "/live/seg1.ts";
 
-/// Collapse 12: the first viewer leaves at 10 %. The others complete, and the object is stored.
+/// The first viewer leaves at 10 %. The others complete, and the object is stored.
 #[tokio::test]
-async fn the_first_viewer_leaves() {
+async fn fill_continues_when_first_viewer_leaves_mid_body() {
     let (gate, body) = (Gate::new(), noise(1, 10_000));
     let tenth = segment(body.slice(..1000))
         .hold(&gate)
@@ -33,9 +33,9 @@ async fn the_first_viewer_leaves() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 12, before the response head.
+/// The leader may disconnect before the response head arrives.
 #[tokio::test]
-async fn the_first_viewer_leaves_before_the_head() {
+async fn fill_continues_when_first_viewer_leaves_before_head() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -52,9 +52,9 @@ async fn the_first_viewer_leaves_before_the_head() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 13: all leave, and the policy is to finish. The fill ends by itself and is stored.
+/// All leave, and the policy is to finish. The fill ends by itself and is stored.
 #[tokio::test]
-async fn all_leave_and_the_fill_is_finished() {
+async fn abandoned_fill_is_finished_when_finish_abandoned_is_on() {
     let (gate, body) = (Gate::new(), noise(1, 10_000));
     let half = segment(body.slice(..5000))
         .hold(&gate)
@@ -72,9 +72,9 @@ async fn all_leave_and_the_fill_is_finished() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 13: all leave, and the policy is to cancel. The origin's connection is closed.
+/// All leave, and the policy is to cancel. The origin's connection is closed.
 #[tokio::test]
-async fn all_leave_and_the_fill_is_cancelled() {
+async fn abandoned_fill_is_cancelled_when_finish_abandoned_is_off() {
     let (gate, body) = (Gate::new(), noise(1, 10_000));
     let half = segment(body.slice(..5000))
         .hold(&gate)
@@ -101,10 +101,10 @@ async fn all_leave(shield: &Shield) {
     }
 }
 
-/// Collapse 14: one of a hundred reads almost nothing. The others get everything at full speed, and
+/// One of a hundred reads almost nothing. The others get everything at full speed, and
 /// memory stays within its bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_reader_slows_nobody() {
+async fn slow_reader_slows_no_other_viewer_of_a_fill() {
     const FILL_BYTES_MAX: u64 = 16 << 20;
     let (gate, body) = (Gate::new(), noise(1, 4 << 20));
     let rest = body.slice(1000..);
@@ -138,10 +138,10 @@ async fn a_slow_reader_slows_nobody() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// Collapse 14, for an object too large to be stored: a viewer who falls behind may be cut, but is
+/// An object too large to be stored: a viewer who falls behind may be cut, but is
 /// never waited for, and never gets other bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_reader_of_a_passing_object_slows_nobody() {
+async fn slow_reader_of_too_large_object_slows_no_other_viewer() {
     let (gate, body) = (Gate::new(), noise(1, 24 << 20));
     let large = reply().content_type("video/mp2t").send(body.slice(..1000));
     let origin = Origin::start()
@@ -173,7 +173,7 @@ async fn a_slow_reader_of_a_passing_object_slows_nobody() {
 
 /// A request whose viewer leaves before the head is counted, with who ended it.
 #[tokio::test]
-async fn who_leaves_before_the_head_is_counted() {
+async fn disconnect_before_head_is_counted_as_left() {
     let gate = Gate::new();
     let own = segment("own").cache_control("no-store").hold_head(&gate);
     let origin = Origin::start()
@@ -206,7 +206,7 @@ async fn who_leaves_before_the_head_is_counted() {
 
 /// The metric of a broken response says who caused it.
 #[tokio::test]
-async fn a_cut_is_counted_by_whose_fault_it_is() {
+async fn aborted_response_is_counted_by_cause() {
     const CUT: &str = "seawall_responses_aborted_total";
     let (gate, body) = (Gate::new(), noise(1, 10_000));
     let held = segment(body.slice(..5000))

@@ -1,5 +1,4 @@
-//! Versions of a live playlist are compared with each other also when origins send them in a
-//! content coding.
+//! A version of a live playlist that lags is rejected in any content coding.
 
 use std::io::Read;
 
@@ -22,7 +21,7 @@ fn overdue(text: String) -> Reply {
 
 /// Either or both versions are coded, requested or not, with and without `Vary`.
 #[tokio::test]
-async fn one_that_lags_is_not_believed() {
+async fn lagging_playlist_is_rejected_in_any_content_coding() {
     let coded = |first: u64, varies: bool| {
         let reply = reply().content_type("application/vnd.apple.mpegurl");
         let reply = reply.cache_control("max-age=1").age(1);

@@ -1,5 +1,5 @@
-//! Versions of a low-latency playlist come from the origin and live for as long as it allows;
-//! viewers cannot invent versions.
+//! Each version of a low-latency playlist comes from the origin and is stored only as long as the
+//! origin allows; viewers cannot invent versions.
 
 use crate::low_latency_hls::{NEXT, PATH, holding, passive, version};
 
@@ -8,7 +8,7 @@ use crate::support::{Gate, Origin, Shield, get, manifest, reply, segment, status
 /// An origin that stops blocking early answers with the current version. Later viewers do not get
 /// that response.
 #[tokio::test]
-async fn an_answer_before_its_time_is_for_those_who_waited() {
+async fn early_blocking_response_is_not_reused_for_later_viewers() {
     let now = || manifest(version(20, 2)).cache_control("max-age=1");
     let early = now().then(status(503));
     let origin = Origin::start().await.on(PATH, now()).on(NEXT, early);
@@ -22,7 +22,7 @@ async fn an_answer_before_its_time_is_for_those_who_waited() {
 
 /// Manifests are requested in plain text: `Vary: Accept-Encoding` makes no variants.
 #[tokio::test]
-async fn a_playlist_that_could_be_coded_is_one_all_the_same() {
+async fn vary_accept_encoding_makes_no_playlist_variants() {
     let vary = |text: String| {
         let reply = manifest(text).cache_control("max-age=2");
         reply.header("Vary", "Accept-Encoding")
@@ -47,7 +47,7 @@ async fn a_playlist_that_could_be_coded_is_one_all_the_same() {
 }
 
 #[tokio::test]
-async fn made_up_parts_are_one_request() {
+async fn invented_part_numbers_are_one_origin_request() {
     let gate = Gate::new();
     let first_of_next = "/live/index.m3u8?_HLS_msn=22&_HLS_part=0";
     let origin = holding(&gate).await;
@@ -70,7 +70,7 @@ async fn made_up_parts_are_one_request() {
 
 /// While a playlist is refreshed, no request is needed to learn which versions exist.
 #[tokio::test]
-async fn what_is_too_far_ahead_is_refused_here() {
+async fn reload_too_far_ahead_gets_400_without_origin_request() {
     let gate = Gate::new();
     let far = "/live/index.m3u8?_HLS_msn=23&_HLS_part=0";
     let slow = |parts| version(20, parts).replace("PART-TARGET=1.0", "PART-TARGET=4.0");
@@ -92,7 +92,7 @@ async fn what_is_too_far_ahead_is_refused_here() {
 
 /// A blocking request without viewers would keep others waiting.
 #[tokio::test]
-async fn who_leaves_is_not_waited_for() {
+async fn blocking_reload_is_cancelled_when_its_viewers_leave() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
@@ -108,7 +108,7 @@ async fn who_leaves_is_not_waited_for() {
 
 /// Blocking requests take no permit; but `blocking_max` bounds them.
 #[tokio::test]
-async fn and_are_bounded_themselves() {
+async fn blocking_max_limits_concurrent_blocking_reloads() {
     let gate = Gate::new();
     let (plain, other) = ("/live/b.m3u8", "/live/b.m3u8?_HLS_msn=21&_HLS_part=2");
     let origin = holding(&gate)
@@ -135,7 +135,7 @@ async fn and_are_bounded_themselves() {
 /// A directive with an escaped name may still be one for the origin. No stored playlist confirms
 /// that it blocks: it needs a permit like any other request.
 #[tokio::test]
-async fn a_directive_in_disguise_is_a_request_like_others() {
+async fn percent_encoded_directive_takes_a_concurrency_permit() {
     let gate = Gate::new();
     let disguised = "/live/index.m3u8?%5FHLS_msn=21&_HLS_part=2";
     let next = manifest(version(20, 3)).cache_control("max-age=1");
@@ -159,7 +159,7 @@ async fn a_directive_in_disguise_is_a_request_like_others() {
 
 /// Blocking requests count against the rate limit too, but never take a permit.
 #[tokio::test]
-async fn with_a_pace_nobodys_place_is_taken_either() {
+async fn blocking_reload_takes_no_permit_with_rate_limit() {
     let gate = Gate::new();
     let origin = holding(&gate)
         .await
@@ -183,7 +183,7 @@ async fn with_a_pace_nobodys_place_is_taken_either() {
 
 /// With `no-cache` each request for a version is revalidated too.
 #[tokio::test]
-async fn what_the_origin_wants_asked_is_asked() {
+async fn no_cache_playlist_is_revalidated_for_each_reload() {
     let asked = |text: String| manifest(text).cache_control("no-cache");
     let origin = Origin::start()
         .await
@@ -202,7 +202,7 @@ async fn what_the_origin_wants_asked_is_asked() {
 
 /// Parts of a large segment are ranges far into it.
 #[tokio::test]
-async fn a_range_far_into_what_grows_is_waited_for() {
+async fn range_far_into_growing_segment_is_served() {
     const PIECE: usize = 3 << 20;
     let gate = Gate::new();
     let piece = |letter: u8| vec![letter; PIECE];

@@ -1,4 +1,4 @@
-//! Every response says how it was produced: `Cache-Status`, `Age`, `Via`, a request id.
+//! Every response says how it was produced, in `Cache-Status`, `Age`, `Via` and `X-Request-Id`.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ fn is_miss(status: &CacheStatus) -> bool {
 
 /// A miss says that it was forwarded and stored; a hit states its remaining freshness.
 #[tokio::test]
-async fn a_miss_and_a_hit() {
+async fn cache_status_describes_miss_and_hit() {
     let origin = Origin::start()
         .await
         .on(PATH, segment("x").cache_control("max-age=100"));
@@ -41,7 +41,7 @@ async fn a_miss_and_a_hit() {
 
 /// A response from another request's fill says `collapsed`.
 #[tokio::test]
-async fn a_collapsed_request() {
+async fn cache_status_marks_collapsed_requests() {
     let gate = Gate::new();
     let origin = Origin::start()
         .await
@@ -60,7 +60,7 @@ async fn a_collapsed_request() {
 
 /// `X-Cache` is sent when the route is configured to.
 #[tokio::test]
-async fn x_cache_where_wanted() {
+async fn x_cache_is_sent_only_when_enabled() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).route(|route| route.x_cache = true);
     let shield = shield.start().await;
@@ -74,7 +74,7 @@ async fn x_cache_where_wanted() {
 /// With `cmsd` players learn of origin failures; an origin's CMSD of another response is never
 /// stored.
 #[tokio::test]
-async fn players_are_told_of_trouble_where_wanted() {
+async fn cmsd_reports_origin_failure_only_when_enabled() {
     let overdue = || {
         let reply = segment("x").header("cmsd-static", "ot=v").age(1);
         reply
@@ -100,7 +100,7 @@ async fn players_are_told_of_trouble_where_wanted() {
 
 /// The key is shown only when the route is configured to.
 #[tokio::test]
-async fn the_key_where_wanted() {
+async fn cache_status_shows_key_only_when_enabled() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     for wanted in [false, true] {
         let shield = Shield::in_front_of(&origin).route(|route| route.show_key = wanted);
@@ -111,7 +111,7 @@ async fn the_key_where_wanted() {
 
 /// Every response has its own request id.
 #[tokio::test]
-async fn request_ids_differ() {
+async fn every_response_has_its_own_request_id() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     let mut ids = HashSet::new();
@@ -129,7 +129,7 @@ async fn request_ids_differ() {
 
 /// Hop-by-hop fields of the origin connection are removed; the others arrive, with Seawall's `Via`.
 #[tokio::test]
-async fn hop_by_hop_fields_stay_behind() {
+async fn removes_hop_by_hop_fields_of_origin_response() {
     let object = segment("x")
         .header("Connection", "X-Between-Us")
         .header("X-Between-Us", "secret")
@@ -154,7 +154,7 @@ async fn hop_by_hop_fields_stay_behind() {
 
 /// `Connection` cannot remove fields whose loss would change the meaning of the response.
 #[tokio::test]
-async fn connection_cannot_strip_meaning() {
+async fn connection_field_cannot_remove_cache_control_or_etag() {
     let object = segment("x")
         .header("Connection", "Cache-Control, ETag, Content-Type")
         .header("ETag", "\"1\"")
@@ -173,7 +173,7 @@ async fn connection_cannot_strip_meaning() {
 
 /// `Via` and `Cache-Status` use the configured name.
 #[tokio::test]
-async fn the_name_it_was_given() {
+async fn cache_status_uses_configured_name() {
     let origin = Origin::start().await.on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin)
         .with(|config| config.rules.name = "shield-7".into())
@@ -188,7 +188,7 @@ async fn the_name_it_was_given() {
 /// `stored` is said only of objects that are stored: not of responses that forbid it, and not of
 /// too large ones.
 #[tokio::test]
-async fn stored_means_kept() {
+async fn cache_status_says_stored_only_for_stored_objects() {
     let once = segment("x")
         .cache_control("no-cache")
         .header("ETag", "\"1\"");
@@ -222,7 +222,7 @@ async fn stored_means_kept() {
 
 /// A pass-through response has the `Age` that the origin states.
 #[tokio::test]
-async fn passed_answers_keep_their_age() {
+async fn passed_responses_keep_origin_age() {
     let aged = segment("x").cache_control("private, max-age=60").age(55);
     let origin = Origin::start().await.on(PATH, aged);
     let shield = Shield::in_front_of(&origin).start().await;

@@ -1,5 +1,5 @@
-//! A stored response: its head with its lifetime, its body in one allocation, and for some manifests
-//! other forms of it (encoded, playlist delta update).
+//! A stored response: its head with its lifetime, its body in one allocation, and for some
+//! manifests other forms of it (encoded, playlist delta update).
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};

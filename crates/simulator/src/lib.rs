@@ -24,7 +24,7 @@
 //! use seawall_simulator::{BroadcastPlan, Clock, Packaging, SimulatedOrigin};
 //!
 //! # fn main() -> std::io::Result<()> {
-//! # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+//! # let runtime = tokio::runtime::Runtime::new()?;
 //! # let _entered = runtime.enter();
 //! let start = Duration::from_secs(1_700_000_000);
 //! let (clock, control) = Clock::manual(start);

@@ -27,25 +27,25 @@ pub(super) fn is_of_connection(error: &pingora_error::Error) -> bool {
 
 /// Activity of all streams of one connection, as seen by one of them.
 pub(super) struct ConnectionActivity {
-    beats: Arc<AtomicU64>,
-    /// Value of `beats` when the wait began.
-    heard: u64,
+    received: Arc<AtomicU64>,
+    /// Value of `received` when the wait began.
+    received_before: u64,
 }
 
 impl ConnectionActivity {
     /// Starts a wait.
-    pub(super) fn listen(&mut self) {
-        self.heard = self.beats.load(Ordering::Relaxed);
+    pub(super) fn begin_wait(&mut self) {
+        self.received_before = self.received.load(Ordering::Relaxed);
     }
 
     /// Records received data.
-    pub(super) fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn record_data(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
     }
 
     /// No stream received anything since the wait began.
     pub(super) fn is_still(&self) -> bool {
-        self.heard == self.beats.load(Ordering::Relaxed)
+        self.received_before == self.received.load(Ordering::Relaxed)
     }
 }
 
@@ -64,17 +64,20 @@ impl ActivityTable {
 
     fn at(&self, connection: usize) -> ConnectionActivity {
         let mut known = self.0.lock();
-        known.retain(|(_, beats)| beats.strong_count() > 0);
+        known.retain(|(_, received)| received.strong_count() > 0);
         let found = known.iter().find(|(at, _)| *at == connection);
-        let beats = found.and_then(|(_, beats)| beats.upgrade());
-        let beats = beats.unwrap_or_else(|| {
-            let beats = Arc::default();
-            known.push((connection, Arc::downgrade(&beats)));
-            beats
+        let received = found.and_then(|(_, received)| received.upgrade());
+        let received = received.unwrap_or_else(|| {
+            let received = Arc::default();
+            known.push((connection, Arc::downgrade(&received)));
+            received
         });
-        let mut pulse = ConnectionActivity { beats, heard: 0 };
-        pulse.listen();
-        pulse
+        let mut activity = ConnectionActivity {
+            received,
+            received_before: 0,
+        };
+        activity.begin_wait();
+        activity
     }
 }
 
@@ -84,18 +87,18 @@ mod tests {
 
     #[test]
     fn streams_of_one_connection_hear_each_other_and_nobody_else() {
-        let pulses = ActivityTable::default();
-        let (mut one, same, other) = (pulses.at(1), pulses.at(1), pulses.at(2));
-        other.beat();
+        let activities = ActivityTable::default();
+        let (mut one, same, other) = (activities.at(1), activities.at(1), activities.at(2));
+        other.record_data();
         assert!(one.is_still() && same.is_still());
-        same.beat();
+        same.record_data();
         assert!(!one.is_still());
-        one.listen();
+        one.begin_wait();
         assert!(one.is_still());
         drop((one, same, other));
-        drop(pulses.at(3));
+        drop(activities.at(3));
         assert_eq!(
-            pulses.0.lock().len(),
+            activities.0.lock().len(),
             1,
             "those without streams are forgotten"
         );

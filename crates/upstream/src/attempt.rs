@@ -1,25 +1,51 @@
 //! Makes one attempt at one endpoint: connect, send the request, read the head; once more on a new
 //! connection if a reused one was closed. Every step has a deadline.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt_guard::AttemptGuard;
+use super::attempt_request::{AttemptRequest, GroupHeaders, PayloadSize};
 use super::connection::UpstreamConnection;
-use super::endpoint::EndpointState;
-use super::group::{OriginGroup, now};
+use super::connector::EndpointConnector;
+use super::drain::drain_and_release;
+use super::endpoint::{EndpointState, now};
+use super::guard::sparing::LogThrottle;
 use super::head::ResponseHead;
-use super::next_step::AttemptVerdict;
-use super::request::{AttemptRequest, PayloadSize};
 use super::upload::UpstreamUpload;
-use super::{Failure, drain};
+use super::{Deadlines, Failure};
+
+/// Sends requests to single endpoints of a group. It does not choose the endpoint, and it does not
+/// retry.
+pub(super) struct EndpointClient {
+    connector: Arc<EndpointConnector>,
+    group: GroupHeaders,
+    deadlines: Deadlines,
+    /// Throttles the log message about missing sockets.
+    shortage_log: Mutex<LogThrottle>,
+}
+
+/// Deadlines of one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttemptDeadlines {
+    /// For its connection.
+    pub(super) connect: Instant,
+    /// For everything.
+    pub(super) total: Instant,
+}
+
+/// How an attempt ended.
+pub(super) type AttemptOutcome = Result<AttemptResponse, AttemptError>;
 
 /// A response whose head has arrived.
 pub(super) struct AttemptResponse {
-    pub(super) line: UpstreamConnection,
+    pub(super) connection: UpstreamConnection,
     pub(super) head: ResponseHead,
-    pub(super) entry: AttemptGuard,
+    pub(super) attempt: AttemptGuard,
     /// The index of an endpoint that lacks this object, or is late with it.
-    pub(super) outdone: Option<usize>,
+    pub(super) lacking_endpoint: Option<usize>,
 }
 
 /// Why an attempt brought no response head.
@@ -31,17 +57,10 @@ pub(super) struct AttemptError {
     pub(super) resent: bool,
 }
 
-impl AttemptError {
-    pub(super) fn tried(&self) -> AttemptVerdict {
-        if self.failure == Failure::Exhausted {
-            AttemptVerdict::Unable
-        } else if self.sent {
-            let quick = self.failure == Failure::Reset && !self.resent;
-            AttemptVerdict::Failed { quick }
-        } else {
-            AttemptVerdict::Unreached
-        }
-    }
+/// A connection on which the response head has arrived.
+pub(super) struct AnsweredConnection {
+    pub(super) connection: UpstreamConnection,
+    pub(super) head: ResponseHead,
 }
 
 /// Why a connection brought no head.
@@ -51,74 +70,111 @@ pub(super) struct BrokenConnection {
     lost: bool,
 }
 
-/// Progress of an attempt.
+/// How far an attempt got.
 #[derive(Default)]
-struct AttemptState {
+struct AttemptProgress {
     /// When the request was last sent.
     sent: Option<Instant>,
     resent: bool,
 }
 
-impl OriginGroup {
-    /// Sends the request to one endpoint. `body` is taken once a connection exists. The first
-    /// deadline is for the connection, the second for everything.
+impl AttemptResponse {
+    /// The endpoint's index in its group.
+    pub(super) fn endpoint(&self) -> usize {
+        self.attempt.endpoint().index
+    }
+
+    /// Drops a response that is not used. It counts as complete.
+    pub(super) fn dismiss(self) {
+        self.attempt.complete(self.head.status);
+        drain_and_release(self.connection, &self.head);
+    }
+}
+
+impl EndpointClient {
+    pub(super) fn new(
+        connector: Arc<EndpointConnector>,
+        group: GroupHeaders,
+        deadlines: Deadlines,
+    ) -> EndpointClient {
+        EndpointClient {
+            connector,
+            group,
+            deadlines,
+            shortage_log: Mutex::default(),
+        }
+    }
+
+    /// Sends the request to one endpoint. `upload` is taken once a connection exists.
     pub(super) async fn attempt(
         &self,
-        mut entry: AttemptGuard,
+        mut attempt: AttemptGuard,
         request: &AttemptRequest,
-        body: &mut Option<UpstreamUpload>,
-        (connect_until, until): (Instant, Instant),
-    ) -> Result<AttemptResponse, AttemptError> {
-        let mut course = AttemptState::default();
-        if let Some(body) = body {
-            body.hold.adopt(entry.endpoint_permit());
+        upload: &mut Option<UpstreamUpload>,
+        deadlines: AttemptDeadlines,
+    ) -> AttemptOutcome {
+        if let Some(upload) = upload {
+            upload.permits.adopt(attempt.endpoint_permit());
         }
-        let asking = self.ask_site(entry.site(), request, body, connect_until, &mut course);
-        let asked = timeout_at(until, asking).await;
-        let asked = asked.unwrap_or(Err(Failure::Timeout));
+        let mut progress = AttemptProgress::default();
+        let endpoint = attempt.endpoint();
+        let exchange = self.exchange(endpoint, request, upload, deadlines.connect, &mut progress);
+        let outcome = timeout_at(deadlines.total, exchange).await;
+        let outcome = outcome.unwrap_or(Err(Failure::Timeout));
         // With a body, the time depends on the sender as much as on the endpoint.
-        if let Some(sent) = course.sent.filter(|_| request.payload.is_empty()) {
-            let end = asked.as_ref().map(drop).map_err(|&failure| failure);
-            entry
-                .site()
-                .record_response_time(sent.elapsed(), end, !request.blocks());
+        if let Some(sent) = progress.sent
+            && request.payload.is_empty()
+        {
+            let end = outcome.as_ref().map(drop).map_err(|&failure| failure);
+            endpoint.record_response_time(sent.elapsed(), end, !request.may_block());
         }
-        match asked {
-            Ok((line, head)) => {
-                entry.answered(head.status);
+        match outcome {
+            Ok(AnsweredConnection { connection, head }) => {
+                attempt.record_head(head.status);
                 Ok(AttemptResponse {
-                    line,
+                    connection,
                     head,
-                    entry,
-                    outdone: None,
+                    attempt,
+                    lacking_endpoint: None,
                 })
             }
             Err(failure) => {
-                if failure == Failure::Exhausted {
-                    self.tell_of_shortage();
-                }
-                // Not the endpoint's fault: an upload that broke off, a blocking response that is
-                // late by design, or a total deadline that the queue used up.
-                let ours = request.payload.is_empty();
-                let patience = request.patience(&self.deadlines);
-                let cut_short = course.sent.is_some_and(|sent| sent.elapsed() < patience);
-                let excused = request.blocks() || cut_short;
-                if ours && !(failure == Failure::Timeout && excused) {
-                    entry.failed(failure);
-                } else {
-                    entry.abort(failure);
-                }
+                self.record_failure(attempt, request, &progress, failure);
+                let AttemptProgress { sent, resent } = progress;
                 Err(AttemptError {
                     failure,
-                    sent: course.sent.is_some(),
-                    resent: course.resent,
+                    sent: sent.is_some(),
+                    resent,
                 })
             }
         }
     }
 
-    fn tell_of_shortage(&self) {
-        if let Some(left_out) = self.shortage_lines.lock().allows(now()) {
+    fn record_failure(
+        &self,
+        attempt: AttemptGuard,
+        request: &AttemptRequest,
+        progress: &AttemptProgress,
+        failure: Failure,
+    ) {
+        if failure == Failure::Exhausted {
+            self.log_shortage();
+        }
+        // Not the endpoint's fault: an upload that broke off, a blocking response that is late by
+        // design, or a total deadline that the queue used up.
+        let is_upload = !request.payload.is_empty();
+        let patience = request.patience(&self.deadlines);
+        let is_cut_short = progress.sent.is_some_and(|sent| sent.elapsed() < patience);
+        let is_excused = request.may_block() || is_cut_short;
+        if is_upload || (failure == Failure::Timeout && is_excused) {
+            attempt.abort(failure);
+        } else {
+            attempt.fail(failure);
+        }
+    }
+
+    fn log_shortage(&self) {
+        if let Some(left_out) = self.shortage_log.lock().allows(now()) {
             tracing::warn!(
                 left_out,
                 "this host has no sockets left for origins: raise its limit of open files"
@@ -126,117 +182,156 @@ impl OriginGroup {
         }
     }
 
-    async fn ask_site(
+    /// Connects, sends the request and reads the head; again where the first failure or refusal
+    /// says nothing about the endpoint.
+    async fn exchange(
         &self,
-        to: &EndpointState,
+        endpoint: &EndpointState,
         request: &AttemptRequest,
-        body: &mut Option<UpstreamUpload>,
+        upload: &mut Option<UpstreamUpload>,
         connect_until: Instant,
-        course: &mut AttemptState,
-    ) -> Result<(UpstreamConnection, ResponseHead), Failure> {
+        progress: &mut AttemptProgress,
+    ) -> Result<AnsweredConnection, Failure> {
         // A request that cannot be repeated is not risked on an idle connection that may be
         // closing.
-        let line = self.line(to, !request.repeatable(), connect_until).await?;
-        let reused = line.reused();
-        course.sent = Some(Instant::now());
-        let first = match self.send_on_connection(line, request, body.take()).await {
+        let connection = self
+            .connect(endpoint, !request.is_repeatable(), connect_until)
+            .await?;
+        let is_reused = connection.reused();
+        progress.sent = Some(Instant::now());
+        let answered = match self.send(connection, request, upload.take()).await {
+            Ok(answered) => answered,
             // Origins close idle connections without warning: says nothing about the origin. A
             // partial head counts as none: nothing of it was used.
-            Err(broken) if broken.lost && reused => {
-                course.resent = true;
-                to.counters.resent();
-                let until = Instant::now() + self.deadlines.connect;
-                let line = self.line(to, true, until).await?;
-                course.sent = Some(Instant::now());
-                self.send_on_connection(line, request, None).await
+            Err(broken) if broken.lost && is_reused => {
+                self.resend(endpoint, request, progress).await?
             }
-            other => other,
+            Err(broken) => return Err(broken.failure),
         };
-        let first = first.map_err(|broken| broken.failure)?;
-        Ok(self.retry_with_other_secret(to, request, first).await)
+        Ok(self
+            .retry_with_other_secret(endpoint, request, answered)
+            .await)
+    }
+
+    /// Sends the request once more, on a new connection.
+    async fn resend(
+        &self,
+        endpoint: &EndpointState,
+        request: &AttemptRequest,
+        progress: &mut AttemptProgress,
+    ) -> Result<AnsweredConnection, Failure> {
+        progress.resent = true;
+        endpoint.counters.resent();
+        let until = Instant::now() + self.deadlines.connect;
+        let connection = self.connect(endpoint, true, until).await?;
+        progress.sent = Some(Instant::now());
+        let answered = self.send(connection, request, None).await;
+        answered.map_err(|broken| broken.failure)
     }
 
     /// If the origin refuses a secret that has just changed, it may not know the new value yet: the
     /// request is repeated with the other value, and that response used unless it is refused too.
     async fn retry_with_other_secret(
         &self,
-        to: &EndpointState,
+        endpoint: &EndpointState,
         request: &AttemptRequest,
-        first: (UpstreamConnection, ResponseHead),
-    ) -> (UpstreamConnection, ResponseHead) {
-        if !first.1.refuses() || !request.repeatable() || !request.method.is_safe() {
+        first: AnsweredConnection,
+    ) -> AnsweredConnection {
+        if !first.head.is_refusal() || !request.is_repeatable() || !request.method.is_safe() {
             return first;
         }
         let Some(other) = request.auth.other() else {
             return first;
         };
-        let request = request.sealed(other);
-        to.counters.resent();
-        let until = Instant::now() + self.deadlines.connect;
-        let again = async {
-            let line = self.line(to, false, until).await.ok()?;
-            self.send_on_connection(line, &request, None).await.ok()
+        let request = request.with_auth(other);
+        endpoint.counters.resent();
+        let Some(second) = self.send_again(endpoint, &request).await else {
+            return first;
         };
-        match again.await {
-            Some(second) if !second.1.refuses() => {
-                if !second.1.status.is_server_error() {
-                    request.auth.prefer();
-                }
-                drain::leave(first.0, &first.1);
-                second
-            }
-            Some((line, head)) => {
-                drain::leave(line, &head);
-                first
-            }
-            None => first,
+        if second.head.is_refusal() {
+            drain_and_release(second.connection, &second.head);
+            return first;
         }
+        if !second.head.status.is_server_error() {
+            request.auth.prefer();
+        }
+        drain_and_release(first.connection, &first.head);
+        second
     }
 
-    async fn line(
+    async fn send_again(
         &self,
-        to: &EndpointState,
+        endpoint: &EndpointState,
+        request: &AttemptRequest,
+    ) -> Option<AnsweredConnection> {
+        let until = Instant::now() + self.deadlines.connect;
+        let connection = self.connect(endpoint, false, until).await.ok()?;
+        self.send(connection, request, None).await.ok()
+    }
+
+    /// `fresh`: always a new connection.
+    async fn connect(
+        &self,
+        endpoint: &EndpointState,
         fresh: bool,
         until: Instant,
     ) -> Result<UpstreamConnection, Failure> {
-        let line = self.connector.acquire(to.place, fresh, until).await?;
-        to.counters.connected(line.reused());
-        Ok(line)
+        let connection = self.connector.acquire(endpoint.index, fresh, until).await?;
+        endpoint.counters.connected(connection.reused());
+        Ok(connection)
+    }
+
+    /// A new connection for a health check; it is not reused.
+    pub(super) async fn connect_for_check(
+        &self,
+        endpoint: &EndpointState,
+        until: Instant,
+    ) -> Result<UpstreamConnection, Failure> {
+        let until = until.min(Instant::now() + self.deadlines.connect);
+        let mut connection = self.connector.acquire(endpoint.index, true, until).await?;
+        connection.mark_unusable();
+        Ok(connection)
     }
 
     /// Sends a request on a connection and reads the response head.
-    pub(super) async fn send_on_connection(
+    pub(super) async fn send(
         &self,
-        mut line: UpstreamConnection,
+        mut connection: UpstreamConnection,
         request: &AttemptRequest,
-        body: Option<UpstreamUpload>,
-    ) -> Result<(UpstreamConnection, ResponseHead), BrokenConnection> {
-        match self.exchange(&mut line, request, body).await {
-            Ok(head) => Ok((line, head)),
-            Err(failure) => Err(BrokenConnection {
-                failure,
-                lost: line.was_lost(failure),
-            }),
+        upload: Option<UpstreamUpload>,
+    ) -> Result<AnsweredConnection, BrokenConnection> {
+        match self
+            .send_and_read_head(&mut connection, request, upload)
+            .await
+        {
+            Ok(head) => Ok(AnsweredConnection { connection, head }),
+            Err(failure) => {
+                let lost = connection.was_lost(failure);
+                Err(BrokenConnection { failure, lost })
+            }
         }
     }
 
-    async fn exchange(
+    async fn send_and_read_head(
         &self,
-        line: &mut UpstreamConnection,
+        connection: &mut UpstreamConnection,
         request: &AttemptRequest,
-        body: Option<UpstreamUpload>,
+        upload: Option<UpstreamUpload>,
     ) -> Result<ResponseHead, Failure> {
         let patience = request.patience(&self.deadlines);
-        let Ok(sent) = timeout(patience, line.send(request, &self.additions)).await else {
-            line.stalled();
+        let Ok(sent) = timeout(patience, connection.send(request, &self.group)).await else {
+            connection.record_stall();
             return Err(Failure::Timeout);
         };
         sent?;
-        if let Some(body) = body.filter(|_| !request.payload.is_empty()) {
-            self.send_body(line, request.payload, body).await?;
+        if let Some(upload) = upload
+            && !request.payload.is_empty()
+        {
+            self.send_upload(connection, request.payload, upload)
+                .await?;
         }
-        let Ok(head) = timeout(patience, line.read_head(&request.method)).await else {
-            line.stalled();
+        let Ok(head) = timeout(patience, connection.read_head(&request.method)).await else {
+            connection.record_stall();
             return Err(Failure::Timeout);
         };
         head
@@ -244,18 +339,18 @@ impl OriginGroup {
 
     /// Forwards the body. An origin that stops reading it may still have answered (413, for
     /// example): then the connection can only be used for that response.
-    async fn send_body(
+    async fn send_upload(
         &self,
-        line: &mut UpstreamConnection,
+        connection: &mut UpstreamConnection,
         payload: PayloadSize,
-        mut body: UpstreamUpload,
+        mut upload: UpstreamUpload,
     ) -> Result<(), Failure> {
         let patience = self.deadlines.between_bytes;
         let mut sent = 0;
-        while let Some(piece) = body.next().await? {
-            sent += piece.len() as u64;
-            let Ok(written) = timeout(patience, line.send_piece(piece)).await else {
-                line.stalled();
+        while let Some(chunk) = upload.next().await? {
+            sent += chunk.len() as u64;
+            let Ok(written) = timeout(patience, connection.send_chunk(chunk)).await else {
+                connection.record_stall();
                 return Err(Failure::Timeout);
             };
             if written.is_err() {
@@ -266,8 +361,8 @@ impl OriginGroup {
             return Err(Failure::UploadBroken);
         }
         // On an error the origin may still have answered, as above.
-        if timeout(patience, line.end_body()).await.is_err() {
-            line.stalled();
+        if timeout(patience, connection.end_body()).await.is_err() {
+            connection.record_stall();
             return Err(Failure::Timeout);
         }
         Ok(())

@@ -1,54 +1,22 @@
 //! Counts and judges one attempt at an endpoint, once, at its end.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
 
 use super::Failure;
-use super::endpoint::{EndpointSlot, EndpointState};
+use super::endpoint::{AttemptEnd, EndpointSlot, EndpointState};
 use super::guard::breaker::{BreakerDecision, BreakerPass};
 use super::guard::{EndpointFault, FailureSubject};
 use super::limit::Permit;
 
-/// Why an attempt failed, for the log.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum AttemptEnd {
-    /// No complete response arrived.
-    Failure(Failure),
-    /// The response was an error.
-    Status(StatusCode),
-    /// Another endpoint answered first.
-    Late,
-}
-
-impl AttemptEnd {
-    /// The log word.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            AttemptEnd::Failure(_) | AttemptEnd::Status(_) => "failures",
-            AttemptEnd::Late => "late",
-        }
-    }
-}
-
-impl fmt::Display for AttemptEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AttemptEnd::Failure(failure) => failure.fmt(f),
-            AttemptEnd::Status(status) => write!(f, "status {}", status.as_u16()),
-            AttemptEnd::Late => f.write_str("late"),
-        }
-    }
-}
-
 /// One attempt at an endpoint; counted as abandoned unless its end is recorded before the drop.
 pub(super) struct AttemptGuard {
-    site: Arc<EndpointState>,
+    endpoint: Arc<EndpointState>,
     slot: EndpointSlot,
     subject: FailureSubject,
-    asked: Instant,
+    started: Instant,
     pass: Option<BreakerPass>,
     end: Option<Result<StatusCode, Failure>>,
 }
@@ -56,28 +24,28 @@ pub(super) struct AttemptGuard {
 impl AttemptGuard {
     /// `None` if the endpoint's breaker refuses the request.
     pub(super) fn open(
-        site: &Arc<EndpointState>,
+        endpoint: &Arc<EndpointState>,
         slot: EndpointSlot,
         subject: FailureSubject,
         now: Instant,
     ) -> Option<AttemptGuard> {
-        let pass = match site.guards.lock().breaker.admit(subject, now) {
+        let pass = match endpoint.guards.lock().breaker.admit(subject, now) {
             BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => pass,
             BreakerDecision::Refuse { .. } => return None,
         };
-        site.counters.begun();
+        endpoint.counters.begun();
         Some(AttemptGuard {
-            site: Arc::clone(site),
+            endpoint: Arc::clone(endpoint),
             slot,
             subject,
-            asked: now,
+            started: now,
             pass: Some(pass),
             end: None,
         })
     }
 
-    pub(super) fn site(&self) -> &Arc<EndpointState> {
-        &self.site
+    pub(super) fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.endpoint
     }
 
     /// Hands over the endpoint's permit, if the endpoint has a concurrency limit.
@@ -87,19 +55,19 @@ impl AttemptGuard {
 
     /// Releases the extra group permit: this is now the request's only attempt.
     pub(super) fn release_group_permit(&mut self) {
-        self.slot.of_group = None;
+        self.slot.group_permit = None;
     }
 
     /// The response head arrived; an error status counts against the endpoint at once.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        self.site.record_response_head();
+    pub(super) fn record_head(&mut self, status: StatusCode) {
+        self.endpoint.record_response_head();
         if let Some(fault) = fault_of_status(status) {
             self.judge(Err((fault, AttemptEnd::Status(status))));
         }
     }
 
-    pub(super) fn received(&self, bytes: usize) {
-        self.site.counters.received(bytes);
+    pub(super) fn record_bytes(&self, bytes: usize) {
+        self.endpoint.counters.received(bytes);
     }
 
     /// The response arrived complete.
@@ -109,7 +77,7 @@ impl AttemptGuard {
     }
 
     /// The attempt failed, and the endpoint is to blame.
-    pub(super) fn failed(mut self, failure: Failure) {
+    pub(super) fn fail(mut self, failure: Failure) {
         if let Some(fault) = fault_of_failure(failure) {
             self.judge(Err((fault, AttemptEnd::Failure(failure))));
         }
@@ -127,10 +95,14 @@ impl AttemptGuard {
             return;
         };
         match result {
-            Ok(()) => self.site.record_success(pass, self.asked),
+            Ok(()) => self.endpoint.record_success(pass, self.started),
             Err((fault, reason)) => {
-                self.site
-                    .record_failure(Some(pass), self.asked, (self.subject, fault), reason);
+                self.endpoint.record_failure(
+                    Some(pass),
+                    self.started,
+                    (self.subject, fault),
+                    reason,
+                );
             }
         }
     }
@@ -139,13 +111,13 @@ impl AttemptGuard {
 impl Drop for AttemptGuard {
     fn drop(&mut self) {
         if let Some(pass) = self.pass.take() {
-            self.site
+            self.endpoint
                 .guards
                 .lock()
                 .breaker
                 .record_abandoned(pass, Instant::now());
         }
-        self.site.counters.ended(self.end);
+        self.endpoint.counters.ended(self.end);
     }
 }
 

@@ -21,7 +21,7 @@ const RATE_MIN: u32 = 512;
 
 /// A response body that is being received. Dropping it before its end closes the connection.
 pub struct UpstreamBody {
-    state: BodyPhase,
+    phase: BodyPhase,
     /// Chunks read ahead.
     ahead: VecDeque<Bytes>,
 }
@@ -37,8 +37,8 @@ enum BodyPhase {
 /// What a body in progress holds.
 pub(super) struct BodyState {
     pub(super) connection: UpstreamConnection,
-    pub(super) hold: Arc<LimitHolder>,
-    pub(super) entry: AttemptGuard,
+    pub(super) permits: Arc<LimitHolder>,
+    pub(super) attempt: AttemptGuard,
     pub(super) status: StatusCode,
     pub(super) framing: Framing,
     /// Idle timeout of the connection afterwards.
@@ -54,12 +54,13 @@ pub(super) struct BodyState {
 
 impl UpstreamBody {
     /// Starts a body; it may have ended with the head.
-    pub(super) fn new(course: BodyState) -> UpstreamBody {
-        let state = BodyPhase::UnderWay(Box::new(course));
-        let ahead = VecDeque::new();
-        let mut inflow = UpstreamBody { state, ahead };
-        inflow.settle(false);
-        inflow
+    pub(super) fn new(state: BodyState) -> UpstreamBody {
+        let mut body = UpstreamBody {
+            phase: BodyPhase::UnderWay(Box::new(state)),
+            ahead: VecDeque::new(),
+        };
+        body.settle(false);
+        body
     }
 
     /// The next chunk; `None` is a proven end. Not called again after `None` or an error.
@@ -73,21 +74,21 @@ impl UpstreamBody {
     async fn read(&mut self) -> Option<Result<Bytes, Failure>> {
         // One read may buffer thousands of chunks: yield to other tasks between them.
         tokio::task::consume_budget().await;
-        let piece = match &mut self.state {
-            BodyPhase::UnderWay(course) => course.read().await,
+        let chunk = match &mut self.phase {
+            BodyPhase::UnderWay(state) => state.read().await,
             BodyPhase::Whole => return None,
             BodyPhase::Failed(failure) => return Some(Err(*failure)),
         };
-        match piece {
-            Ok(piece) => {
-                self.settle(piece.is_none());
-                piece.map(Ok)
+        match chunk {
+            Ok(chunk) => {
+                self.settle(chunk.is_none());
+                chunk.map(Ok)
             }
             Err(failure) => {
-                if let BodyPhase::UnderWay(course) =
-                    mem::replace(&mut self.state, BodyPhase::Failed(failure))
+                if let BodyPhase::UnderWay(state) =
+                    mem::replace(&mut self.phase, BodyPhase::Failed(failure))
                 {
-                    course.fail(failure);
+                    state.fail(failure);
                 }
                 Some(Err(failure))
             }
@@ -96,13 +97,13 @@ impl UpstreamBody {
 
     /// Waits for the next chunk and keeps it for [`UpstreamBody::next`]. `None` is a proven end.
     pub async fn read_ahead(&mut self) -> Option<Result<(), Failure>> {
-        let piece = self.read().await?;
-        Some(piece.map(|piece| self.ahead.push_back(piece)))
+        let chunk = self.read().await?;
+        Some(chunk.map(|chunk| self.ahead.push_back(chunk)))
     }
 
     /// Number of bytes read ahead.
     pub fn ahead_bytes(&self) -> u64 {
-        self.ahead.iter().map(|piece| piece.len() as u64).sum()
+        self.ahead.iter().map(|chunk| chunk.len() as u64).sum()
     }
 
     /// Drops the first bytes of the data read ahead.
@@ -128,17 +129,17 @@ impl UpstreamBody {
     /// Another endpoint's body replaces it: it counts as truncated.
     pub fn outdone(mut self) {
         let failure = Failure::Truncated;
-        if let BodyPhase::UnderWay(course) =
-            mem::replace(&mut self.state, BodyPhase::Failed(failure))
+        if let BodyPhase::UnderWay(state) =
+            mem::replace(&mut self.phase, BodyPhase::Failed(failure))
         {
-            course.fail(failure);
+            state.fail(failure);
         }
     }
 
     /// The permits that it holds; `None` at its end.
-    pub(super) fn hold(&self) -> Option<&Arc<LimitHolder>> {
-        match &self.state {
-            BodyPhase::UnderWay(course) => Some(&course.hold),
+    pub(super) fn permits(&self) -> Option<&Arc<LimitHolder>> {
+        match &self.phase {
+            BodyPhase::UnderWay(state) => Some(&state.permits),
             BodyPhase::Whole | BodyPhase::Failed(_) => None,
         }
     }
@@ -146,20 +147,20 @@ impl UpstreamBody {
     /// Waits for the reader without holding permits for long. `None`: too many requests have slow
     /// viewers, and this body must be aborted.
     pub async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
-        match self.hold() {
-            Some(hold) => hold.wait_for_viewer(event).await,
+        match self.permits() {
+            Some(permits) => permits.wait_for_viewer(event).await,
             None => Some(event.await),
         }
     }
 
     /// Finishes the body once its end is proven: the connection is free for others while viewers
     /// still receive the last bytes.
-    fn settle(&mut self, told: bool) {
-        if let BodyPhase::UnderWay(course) = &mut self.state
-            && (told || course.proven())
-            && let BodyPhase::UnderWay(course) = mem::replace(&mut self.state, BodyPhase::Whole)
+    fn settle(&mut self, is_end: bool) {
+        if let BodyPhase::UnderWay(state) = &mut self.phase
+            && (is_end || state.is_complete())
+            && let BodyPhase::UnderWay(state) = mem::replace(&mut self.phase, BodyPhase::Whole)
         {
-            course.finish();
+            state.finish();
         }
     }
 }
@@ -167,15 +168,15 @@ impl UpstreamBody {
 impl BodyState {
     /// The next chunk, or `None` at an end that matches the framing.
     async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
-        let began = Instant::now();
+        let started = Instant::now();
         let at_rate = Duration::from_secs(self.received) / RATE_MIN;
         let left = (self.slack + at_rate).saturating_sub(self.waited);
-        let until = began + self.patience.min(left);
+        let until = started + self.patience.min(left);
         let read = self.read_until(until).await;
-        let waited = began.elapsed();
+        let waited = started.elapsed();
         self.waited += waited;
         if read.is_err() && waited >= self.patience {
-            self.connection.stalled();
+            self.connection.record_stall();
         }
         read
     }
@@ -183,20 +184,20 @@ impl BodyState {
     async fn read_until(&mut self, until: Instant) -> Result<Option<Bytes>, Failure> {
         // A chunk may be empty; many of them must not outlast the deadline.
         loop {
-            let Ok(piece) = timeout_at(until, self.connection.read()).await else {
+            let Ok(chunk) = timeout_at(until, self.connection.read()).await else {
                 return Err(Failure::Truncated);
             };
-            match piece {
-                Ok(Some(piece)) if piece.is_empty() && Instant::now() < until => {}
-                Ok(Some(piece)) if piece.is_empty() => return Err(Failure::Truncated),
-                Ok(Some(piece)) => {
-                    self.received += piece.len() as u64;
-                    self.entry.received(piece.len());
+            match chunk {
+                Ok(Some(chunk)) if chunk.is_empty() && Instant::now() < until => {}
+                Ok(Some(chunk)) if chunk.is_empty() => return Err(Failure::Truncated),
+                Ok(Some(chunk)) => {
+                    self.received += chunk.len() as u64;
+                    self.attempt.record_bytes(chunk.len());
                     return match self.framing {
                         Framing::Length(length) if self.received > length => {
                             Err(Failure::Truncated)
                         }
-                        _ => Ok(Some(piece)),
+                        _ => Ok(Some(chunk)),
                     };
                 }
                 Ok(None) => {
@@ -213,7 +214,7 @@ impl BodyState {
     }
 
     /// Both the byte count and the connection show that the body is complete.
-    fn proven(&mut self) -> bool {
+    fn is_complete(&mut self) -> bool {
         let promised = match self.framing {
             Framing::Length(length) => length,
             Framing::Delimited | Framing::UntilClose => self.received,
@@ -223,13 +224,13 @@ impl BodyState {
 
     fn finish(self) {
         self.connection.release(self.idle);
-        self.entry.complete(self.status);
-        drop(self.hold);
+        self.attempt.complete(self.status);
+        drop(self.permits);
     }
 
     fn fail(self, failure: Failure) {
         drop(self.connection);
-        self.entry.failed(failure);
-        drop(self.hold);
+        self.attempt.fail(failure);
+        drop(self.permits);
     }
 }

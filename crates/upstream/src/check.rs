@@ -5,7 +5,6 @@
 //! viewers. It takes no permit, since a busy group may be healthy, and is not counted as an
 //! attempt.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,12 +14,12 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::connection::UpstreamConnection;
-use super::endpoint::EndpointState;
-use super::group::{OriginGroup, now};
-use super::request::{AttemptRequest, PayloadSize};
-use super::sign::RequestAuth;
-use super::{Check, CheckKind, Failure, Priority, RequestClass, drain};
+use super::attempt::EndpointClient;
+use super::attempt_request::{AttemptRequest, PayloadSize};
+use super::drain;
+use super::endpoint::{CheckFailure, EndpointState, now};
+use super::sign::{RequestAuth, Signer};
+use super::{Check, CheckKind, Failure, Priority, RequestClass};
 
 /// Minimum interval between two checks, whatever the settings say.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -30,107 +29,94 @@ const NAME: HeaderValue = HeaderValue::from_static("seawall-health-check");
 /// The health checks of a group.
 pub(super) struct HealthChecks {
     check: Check,
+    client: Arc<EndpointClient>,
+    signer: Arc<Signer>,
+    endpoints: Vec<Arc<EndpointState>>,
     /// The tasks are running.
-    attended: AtomicBool,
-}
-
-/// Why a check failed.
-#[derive(Debug)]
-pub(super) enum CheckFailure {
-    /// No complete response.
-    Failure(Failure),
-    /// An unexpected status.
-    Status(StatusCode),
+    is_running: AtomicBool,
 }
 
 impl HealthChecks {
-    pub(super) fn new(check: Check) -> HealthChecks {
+    pub(super) fn new(
+        check: Check,
+        client: &Arc<EndpointClient>,
+        signer: &Arc<Signer>,
+        endpoints: &[Arc<EndpointState>],
+    ) -> HealthChecks {
         HealthChecks {
             check,
-            attended: AtomicBool::new(false),
-        }
-    }
-}
-
-impl OriginGroup {
-    /// Starts the check tasks, unless none are configured or they are running. They end with the
-    /// group.
-    pub(super) fn attend(self: &Arc<Self>) {
-        let Some(checkups) = &self.health_checks else {
-            return;
-        };
-        if checkups.attended.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let attendance = Arc::new(CheckGuard(Arc::downgrade(self)));
-        for site in &self.endpoints {
-            let first = checkups.check.pace.first_check(now(), fastrand::f64());
-            tokio::spawn(Arc::clone(&attendance).look_after(site.place, first.into()));
+            client: Arc::clone(client),
+            signer: Arc::clone(signer),
+            endpoints: endpoints.to_vec(),
+            is_running: AtomicBool::new(false),
         }
     }
 
-    async fn check(self: &Arc<Self>, check: &Check, site: &EndpointState) {
-        let until = Instant::now() + check.timeout;
-        let (leave, result) = match &check.kind {
+    /// Starts the check tasks, unless they are running. They end when the health checks are
+    /// dropped.
+    pub(super) fn start(self: &Arc<Self>) {
+        if self.is_running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let tasks = Arc::new(CheckTasks(Arc::downgrade(self)));
+        for endpoint in &self.endpoints {
+            let first = self.check.pace.first_check(now(), fastrand::f64());
+            tokio::spawn(Arc::clone(&tasks).run(endpoint.index, first.into()));
+        }
+    }
+
+    async fn check(&self, endpoint: &EndpointState) {
+        let until = Instant::now() + self.check.timeout;
+        let (pass, result) = match &self.check.kind {
             // An accepted connection does not tell the breaker about responses.
-            CheckKind::Tcp => (None, self.check_connecting(site, until).await.map(drop)),
+            CheckKind::Tcp => {
+                let connected = self.client.connect_for_check(endpoint, until).await;
+                (None, connected.map(drop).map_err(CheckFailure::Failure))
+            }
             CheckKind::Http { path, expect } => {
-                let leave = site.acquire_probe_pass(now());
-                let asked = self.check_asking(site, path, until).await;
-                (leave, asked.and_then(|status| judge(status, expect)))
+                let pass = endpoint.acquire_probe_pass(now());
+                let status = self.request(endpoint, path, until).await;
+                let status = status.map_err(CheckFailure::Failure);
+                (pass, status.and_then(|status| judge(status, expect)))
             }
         };
-        site.record_check(result, leave);
+        endpoint.record_check(result, pass);
     }
 
-    async fn check_connecting(
+    /// Requests `path` on a new connection.
+    pub(super) async fn request(
         &self,
-        site: &EndpointState,
-        until: Instant,
-    ) -> Result<UpstreamConnection, CheckFailure> {
-        let connect_until = until.min(Instant::now() + self.deadlines.connect);
-        let connecting = self.connector.acquire(site.place, true, connect_until);
-        let mut line = connecting.await.map_err(CheckFailure::Failure)?;
-        line.mark_unusable();
-        Ok(line)
-    }
-
-    pub(super) async fn check_asking(
-        &self,
-        site: &EndpointState,
+        endpoint: &EndpointState,
         path: &PathAndQuery,
         until: Instant,
-    ) -> Result<StatusCode, CheckFailure> {
-        let ready = self.signer.ready(until).await;
-        ready.map_err(CheckFailure::Failure)?;
-        let line = self.check_connecting(site, until).await?;
-        let seal = self.signer.seal().map_err(CheckFailure::Failure)?;
-        let request = request(path, seal).map_err(CheckFailure::Failure)?;
-        let asking = async {
-            let asked = self.send_on_connection(line, &request, None).await;
-            let (mut line, head) = asked.map_err(|broken| broken.failure)?;
+    ) -> Result<StatusCode, Failure> {
+        self.signer.ready(until).await?;
+        let connection = self.client.connect_for_check(endpoint, until).await?;
+        let request = check_request(path, self.signer.seal()?)?;
+        let exchange = async {
+            let answered = self.client.send(connection, &request, None).await;
+            let mut answered = answered.map_err(|broken| broken.failure)?;
             // For a long body, the status is enough.
-            drain::read(&mut line, head.framing).await?;
-            Ok(head.status)
+            drain::read(&mut answered.connection, answered.head.framing).await?;
+            Ok(answered.head.status)
         };
-        let asked = timeout_at(until, asking).await;
-        asked
+        timeout_at(until, exchange)
+            .await
             .unwrap_or(Err(Failure::Timeout))
-            .map_err(CheckFailure::Failure)
     }
 }
 
-fn request(path: &PathAndQuery, seal: RequestAuth) -> Result<AttemptRequest, Failure> {
+fn check_request(path: &PathAndQuery, auth: RequestAuth) -> Result<AttemptRequest, Failure> {
     Ok(AttemptRequest {
         method: Method::GET,
-        target: seal.target(path)?,
+        target: auth.target(path)?,
         host: None,
         headers: HeaderMap::from_iter([(USER_AGENT, NAME)]),
         payload: PayloadSize::Nothing,
-        held_back: false,
+        is_blocking: false,
         rank: Priority::Behind,
         class: RequestClass::Other,
-        auth: seal,
+        auth,
     })
 }
 
@@ -144,43 +130,29 @@ fn judge(status: StatusCode, expect: &[StatusCode]) -> Result<(), CheckFailure> 
 }
 
 /// Held by the check tasks; its drop allows them to start again.
-struct CheckGuard(Weak<OriginGroup>);
+struct CheckTasks(Weak<HealthChecks>);
 
-impl CheckGuard {
+impl CheckTasks {
     /// Checks one endpoint while its group lives.
-    async fn look_after(self: Arc<Self>, place: usize, first: Instant) {
+    async fn run(self: Arc<Self>, endpoint: usize, first: Instant) {
         let mut next = first;
         loop {
             sleep_until(next).await;
-            let Some(desk) = self.0.upgrade() else {
+            let Some(checks) = self.0.upgrade() else {
                 return;
             };
-            let Some(checkups) = &desk.health_checks else {
-                return;
-            };
-            let began = now();
-            desk.check(&checkups.check, &desk.endpoints[place]).await;
-            let due = checkups.check.pace.next_check(began, fastrand::f64());
+            let started = now();
+            checks.check(&checks.endpoints[endpoint]).await;
+            let due = checks.check.pace.next_check(started, fastrand::f64());
             next = Instant::from_std(due).max(Instant::now() + PAUSE_MIN);
         }
     }
 }
 
-impl Drop for CheckGuard {
+impl Drop for CheckTasks {
     fn drop(&mut self) {
-        if let Some(desk) = self.0.upgrade()
-            && let Some(checkups) = &desk.health_checks
-        {
-            checkups.attended.store(false, Ordering::Release);
-        }
-    }
-}
-
-impl fmt::Display for CheckFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CheckFailure::Failure(failure) => failure.fmt(f),
-            CheckFailure::Status(status) => write!(f, "status {}", status.as_u16()),
+        if let Some(checks) = self.0.upgrade() {
+            checks.is_running.store(false, Ordering::Release);
         }
     }
 }

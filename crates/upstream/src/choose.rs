@@ -29,50 +29,50 @@ pub(super) struct EndpointCondition {
     pub(super) good: bool,
 }
 
-/// Endpoint indices in the order to try them. `seed` is a hash of the request; `wheel` is the
+/// Endpoint indices in the order to try them. `seed` is a hash of the request; `rotation` is the
 /// rotation state.
 pub(super) fn order(
-    standings: &[EndpointCondition],
+    conditions: &[EndpointCondition],
     balance: Balance,
     seed: u64,
-    wheel: &mut WeightedRotation,
+    rotation: &mut WeightedRotation,
 ) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..standings.len()).collect();
+    let mut indices: Vec<usize> = (0..conditions.len()).collect();
     if balance == Balance::RoundRobin {
-        wheel.turn(standings);
+        rotation.turn(conditions);
     }
-    let rank = |place: usize| {
-        let standing = &standings[place];
-        let weight = f64::from(standing.weight.max(1));
+    let rank = |index: usize| {
+        let condition = &conditions[index];
+        let weight = f64::from(condition.weight.max(1));
         match balance {
             Balance::Failover => 0.0,
-            Balance::RoundRobin => -wheel.credit(place),
+            Balance::RoundRobin => -rotation.credit(index),
             #[expect(clippy::cast_precision_loss, reason = "counts of requests under way")]
-            Balance::LeastInFlight => (standing.in_flight + 1) as f64 / weight,
-            Balance::Hash => distance(seed, place, weight),
+            Balance::LeastInFlight => (condition.in_flight + 1) as f64 / weight,
+            Balance::Hash => distance(seed, index, weight),
         }
     };
-    let key = |place: &usize| (!standings[*place].good, standings[*place].priority);
-    places.sort_by(|one, other| {
+    let key = |index: &usize| (!conditions[*index].good, conditions[*index].priority);
+    indices.sort_by(|one, other| {
         key(one)
             .cmp(&key(other))
             .then_with(|| rank(*one).total_cmp(&rank(*other)))
     });
     if balance == Balance::RoundRobin
-        && let Some(&first) = places.first()
+        && let Some(&first) = indices.first()
     {
-        wheel.spend(first, standings);
+        rotation.spend(first, conditions);
     }
-    places
+    indices
 }
 
 /// Weighted rendezvous hashing: each endpoint draws a number per URL, and the lowest wins. An
 /// endpoint that leaves moves only its own URLs.
-fn distance(seed: u64, place: usize, weight: f64) -> f64 {
+fn distance(seed: u64, index: usize, weight: f64) -> f64 {
     let hasher = ahash::RandomState::with_seeds(seed, 1, 2, 3);
     // 53 bits make a fraction that is neither 0 nor 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-    let drawn = ((hasher.hash_one(place) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let drawn = ((hasher.hash_one(index) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -drawn.ln() / weight
 }
 
@@ -84,45 +84,47 @@ pub(super) struct WeightedRotation {
 }
 
 impl WeightedRotation {
-    fn turn(&mut self, standings: &[EndpointCondition]) {
-        self.credits.resize(standings.len(), 0);
-        let playing = playing(standings);
-        for (place, standing) in standings.iter().enumerate() {
-            if playing(standing) {
-                self.credits[place] += i64::from(standing.weight.max(1));
+    fn turn(&mut self, conditions: &[EndpointCondition]) {
+        self.credits.resize(conditions.len(), 0);
+        let is_competing = is_competing(conditions);
+        for (index, condition) in conditions.iter().enumerate() {
+            if is_competing(condition) {
+                self.credits[index] += i64::from(condition.weight.max(1));
             } else {
                 // An endpoint that returns gets no credit for the time it was away.
-                self.credits[place] = 0;
+                self.credits[index] = 0;
             }
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "sums of weights")]
-    fn credit(&self, place: usize) -> f64 {
-        self.credits[place] as f64
+    fn credit(&self, index: usize) -> f64 {
+        self.credits[index] as f64
     }
 
-    fn spend(&mut self, place: usize, standings: &[EndpointCondition]) {
-        let playing = playing(standings);
-        let stakes = standings.iter().filter(|standing| playing(standing));
-        self.credits[place] -= stakes
-            .map(|standing| i64::from(standing.weight.max(1)))
+    fn spend(&mut self, index: usize, conditions: &[EndpointCondition]) {
+        let is_competing = is_competing(conditions);
+        let weights = conditions
+            .iter()
+            .filter(|condition| is_competing(condition));
+        self.credits[index] -= weights
+            .map(|condition| i64::from(condition.weight.max(1)))
             .sum::<i64>();
     }
 }
 
 /// The endpoints that compete for the first attempt: best standing, then lowest priority value.
-fn playing(standings: &[EndpointCondition]) -> impl Fn(&EndpointCondition) -> bool {
-    let key = |standing: &EndpointCondition| (!standing.good, standing.priority);
-    let best = standings.iter().map(key).min();
-    move |standing| Some(key(standing)) == best
+fn is_competing(conditions: &[EndpointCondition]) -> impl Fn(&EndpointCondition) -> bool {
+    let key = |condition: &EndpointCondition| (!condition.good, condition.priority);
+    let best = conditions.iter().map(key).min();
+    move |condition| Some(key(condition)) == best
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn standing(priority: u8, weight: u32) -> EndpointCondition {
+    fn condition(priority: u8, weight: u32) -> EndpointCondition {
         EndpointCondition {
             priority,
             weight,
@@ -132,24 +134,24 @@ mod tests {
     }
 
     fn first(
-        standings: &[EndpointCondition],
+        conditions: &[EndpointCondition],
         balance: Balance,
         seed: u64,
-        wheel: &mut WeightedRotation,
+        rotation: &mut WeightedRotation,
     ) -> usize {
-        order(standings, balance, seed, wheel)[0]
+        order(conditions, balance, seed, rotation)[0]
     }
 
     #[test]
     fn failover_keeps_the_lists_order_within_a_priority() {
-        let all = [standing(1, 1), standing(0, 1), standing(0, 1)];
+        let all = [condition(1, 1), condition(0, 1), condition(0, 1)];
         let order = order(&all, Balance::Failover, 0, &mut WeightedRotation::default());
         assert_eq!(order, [1, 2, 0]);
     }
 
     #[test]
     fn who_is_in_doubt_comes_last_whatever_its_priority() {
-        let mut all = [standing(0, 1), standing(1, 1), standing(2, 1)];
+        let mut all = [condition(0, 1), condition(1, 1), condition(2, 1)];
         all[0].good = false;
         for balance in [
             Balance::Failover,
@@ -164,50 +166,50 @@ mod tests {
 
     #[test]
     fn turns_follow_the_weights_and_are_spread() {
-        let all = [standing(0, 3), standing(0, 1), standing(9, 5)];
-        let mut wheel = WeightedRotation::default();
-        let mut turn = || first(&all, Balance::RoundRobin, 0, &mut wheel);
+        let all = [condition(0, 3), condition(0, 1), condition(9, 5)];
+        let mut rotation = WeightedRotation::default();
+        let mut turn = || first(&all, Balance::RoundRobin, 0, &mut rotation);
         let turns: Vec<usize> = (0..8).map(|_| turn()).collect();
         assert_eq!(turns, [0, 0, 1, 0, 0, 0, 1, 0]);
     }
 
     #[test]
     fn who_returns_has_no_turns_saved_up() {
-        let mut all = [standing(0, 1), standing(0, 1)];
-        let mut wheel = WeightedRotation::default();
+        let mut all = [condition(0, 1), condition(0, 1)];
+        let mut rotation = WeightedRotation::default();
         all[1].good = false;
         for _ in 0..100 {
-            assert_eq!(first(&all, Balance::RoundRobin, 0, &mut wheel), 0);
+            assert_eq!(first(&all, Balance::RoundRobin, 0, &mut rotation), 0);
         }
         all[1].good = true;
-        let turns = (0..10).map(|_| first(&all, Balance::RoundRobin, 0, &mut wheel));
-        let second = turns.filter(|&place| place == 1).count();
+        let turns = (0..10).map(|_| first(&all, Balance::RoundRobin, 0, &mut rotation));
+        let second = turns.filter(|&index| index == 1).count();
         assert!((4..=6).contains(&second), "{second}");
     }
 
     #[test]
     fn the_least_busy_for_its_weight_is_asked() {
-        let mut all = [standing(0, 1), standing(0, 4)];
+        let mut all = [condition(0, 1), condition(0, 4)];
         all[0].in_flight = 2;
         all[1].in_flight = 7;
-        let mut wheel = WeightedRotation::default();
-        assert_eq!(first(&all, Balance::LeastInFlight, 0, &mut wheel), 1);
+        let mut rotation = WeightedRotation::default();
+        assert_eq!(first(&all, Balance::LeastInFlight, 0, &mut rotation), 1);
         all[1].in_flight = 20;
-        assert_eq!(first(&all, Balance::LeastInFlight, 0, &mut wheel), 0);
+        assert_eq!(first(&all, Balance::LeastInFlight, 0, &mut rotation), 0);
     }
 
     #[test]
     fn a_url_stays_where_it_is_when_another_endpoint_leaves() {
-        let all = [standing(0, 1), standing(0, 1), standing(0, 2)];
+        let all = [condition(0, 1), condition(0, 1), condition(0, 2)];
         let mut without = all;
         without[1].good = false;
-        let mut wheel = WeightedRotation::default();
+        let mut rotation = WeightedRotation::default();
         let mut shares = [0_u32; 3];
         for seed in 0..4000 {
-            let place = first(&all, Balance::Hash, seed, &mut wheel);
-            shares[place] += 1;
-            if place != 1 {
-                assert_eq!(first(&without, Balance::Hash, seed, &mut wheel), place);
+            let index = first(&all, Balance::Hash, seed, &mut rotation);
+            shares[index] += 1;
+            if index != 1 {
+                assert_eq!(first(&without, Balance::Hash, seed, &mut rotation), index);
             }
         }
         assert!(

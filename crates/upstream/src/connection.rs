@@ -11,13 +11,13 @@ use http::Method;
 use pingora_core::protocols::http::v1::client::HttpSession as H1Session;
 use pingora_core::protocols::http::v2::client::Http2Session as H2Session;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Failure;
 use super::activity::{ConnectionActivity, is_of_connection};
-use super::connector::EndpointConnector;
-use super::drain::BodyDrain;
+use super::attempt_request::{AttemptRequest, GroupHeaders};
 use super::head::{self, ResponseHead};
-use super::request::{AttemptRequest, GroupHeaders};
+use super::pool::ConnectionPool;
 
 /// Maximum number of 1xx responses before the final one. All must arrive within the deadline of one
 /// head.
@@ -44,8 +44,8 @@ pub(super) struct UpstreamConnection {
     peer: HttpPeer,
     endpoint: usize,
     reused: bool,
-    condemned: bool,
-    dial: Arc<EndpointConnector>,
+    unusable: bool,
+    pool: Arc<ConnectionPool>,
 }
 
 impl UpstreamConnection {
@@ -54,11 +54,11 @@ impl UpstreamConnection {
         peer: HttpPeer,
         endpoint: usize,
         reused: bool,
-        dial: &Arc<EndpointConnector>,
+        pool: &Arc<ConnectionPool>,
     ) -> UpstreamConnection {
         let activity = match &session {
             UpstreamSession::H1(_) => None,
-            UpstreamSession::H2(session) => Some(dial.pulses().of(session)),
+            UpstreamSession::H2(session) => Some(pool.activities().of(session)),
         };
         UpstreamConnection {
             session: Some(session),
@@ -66,13 +66,14 @@ impl UpstreamConnection {
             peer,
             endpoint,
             reused,
-            condemned: false,
-            dial: Arc::clone(dial),
+            unusable: false,
+            pool: Arc::clone(pool),
         }
     }
 
-    pub(super) fn rests(&self) -> &BodyDrain {
-        self.dial.rests()
+    /// The right to drain this connection's body, unless too many are being drained.
+    pub(super) fn drain_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.pool.drain_permit()
     }
 
     /// The connection carried other requests before.
@@ -82,12 +83,12 @@ impl UpstreamConnection {
 
     /// The connection must not be reused. Running streams may finish.
     pub(super) fn mark_unusable(&mut self) {
-        self.condemned = true;
+        self.unusable = true;
     }
 
     /// A wait timed out. An HTTP/1.1 connection is abandoned, a shared one only if no stream
     /// received anything.
-    pub(super) fn stalled(&mut self) {
+    pub(super) fn record_stall(&mut self) {
         if self
             .activity
             .as_ref()
@@ -101,23 +102,23 @@ impl UpstreamConnection {
     /// accepts no more requests, which says nothing about the origin.
     pub(super) fn was_lost(&self, failure: Failure) -> bool {
         // Every error of an unshared connection is the connection's.
-        failure == Failure::Reset && (self.activity.is_none() || self.condemned)
+        failure == Failure::Reset && (self.activity.is_none() || self.unusable)
     }
 
     /// Sends the head; a body follows unless the request has none.
     pub(super) async fn send(
         &mut self,
         request: &AttemptRequest,
-        add: &GroupHeaders,
+        group: &GroupHeaders,
     ) -> std::result::Result<(), Failure> {
         let (endpoint, tls) = (self.endpoint, self.peer.is_tls());
         let sent = match self.session() {
             UpstreamSession::H1(session) => {
-                let head = request.h1(endpoint, add)?;
+                let head = request.h1(endpoint, group)?;
                 session.write_request_header(head).await.map(drop)
             }
             UpstreamSession::H2(session) => {
-                let head = request.h2(endpoint, tls, add)?;
+                let head = request.h2(endpoint, tls, group)?;
                 session.write_request_header(head, request.payload.is_empty())
             }
         };
@@ -126,11 +127,11 @@ impl UpstreamConnection {
     }
 
     /// Sends a chunk of the body.
-    pub(super) async fn send_piece(&mut self, piece: Bytes) -> Result<()> {
-        self.listen();
+    pub(super) async fn send_chunk(&mut self, chunk: Bytes) -> Result<()> {
+        self.begin_wait();
         let sent = match self.session() {
-            UpstreamSession::H1(session) => session.write_body(&piece).await.map(drop),
-            UpstreamSession::H2(session) => session.write_request_body(piece, false).await,
+            UpstreamSession::H1(session) => session.write_body(&chunk).await.map(drop),
+            UpstreamSession::H2(session) => session.write_request_body(chunk, false).await,
         };
         self.note_error(sent)
     }
@@ -150,7 +151,7 @@ impl UpstreamConnection {
         method: &Method,
     ) -> std::result::Result<ResponseHead, Failure> {
         let asking = |error: Box<pingora_error::Error>| Failure::of_asking(&error);
-        self.listen();
+        self.begin_wait();
         match self.session() {
             UpstreamSession::H1(session) => {
                 for _ in 0..INTERIM_MAX {
@@ -169,7 +170,7 @@ impl UpstreamConnection {
                 let head = session.response_header();
                 let head = head.map(|head| (head.status, head.headers.clone()));
                 self.note_error(read).map_err(asking)?;
-                self.beat();
+                self.record_data();
                 let (status, headers) = head.ok_or(Failure::Protocol)?;
                 head::h2(method, status, headers)
             }
@@ -179,13 +180,13 @@ impl UpstreamConnection {
     /// The next bytes of the response body (may be empty before the end); `None` is the end as the
     /// connection reports it.
     pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
-        self.listen();
+        self.begin_wait();
         let read = match self.session() {
             UpstreamSession::H1(session) => session.read_body_bytes().await,
             UpstreamSession::H2(session) => session.read_response_body().await,
         };
         if read.is_ok() {
-            self.beat();
+            self.record_data();
         }
         match self.note_error(read) {
             Err(error) if has_long_trailers(&error) => Ok(None),
@@ -207,8 +208,8 @@ impl UpstreamConnection {
         match self.session.take() {
             Some(UpstreamSession::H1(mut session)) => {
                 session.respect_keepalive();
-                if session.will_keepalive() && !self.condemned {
-                    let transport = self.dial.connector().transport();
+                if session.will_keepalive() && !self.unusable {
+                    let transport = self.pool.connector().transport();
                     let hash = self.peer.reuse_hash();
                     transport.release_stream(session.into_inner(), hash, Some(idle));
                 }
@@ -221,12 +222,12 @@ impl UpstreamConnection {
     /// Ends a stream and keeps its connection for the others. pingora keeps a connection forever if
     /// its streams are only dropped, so every stream ends here.
     fn end_stream(&self, session: Box<H2Session>, idle: Duration) {
-        if self.condemned {
+        if self.unusable {
             session.conn.mark_shutdown();
         }
         // pingora spawns a task that watches the idle connection, which needs a runtime.
         if tokio::runtime::Handle::try_current().is_ok() {
-            let connector = self.dial.connector();
+            let connector = self.pool.connector();
             connector.release_http_session(*session, &self.peer, Some(idle));
         }
     }
@@ -236,20 +237,20 @@ impl UpstreamConnection {
     fn note_error<T>(&mut self, step: Result<T>) -> Result<T> {
         step.inspect_err(|error| {
             if self.activity.is_none() || is_of_connection(error) {
-                self.condemned = true;
+                self.unusable = true;
             }
         })
     }
 
-    fn listen(&mut self) {
-        if let Some(pulse) = &mut self.activity {
-            pulse.listen();
+    fn begin_wait(&mut self) {
+        if let Some(activity) = &mut self.activity {
+            activity.begin_wait();
         }
     }
 
-    fn beat(&self) {
-        if let Some(pulse) = &self.activity {
-            pulse.beat();
+    fn record_data(&self) {
+        if let Some(activity) = &self.activity {
+            activity.record_data();
         }
     }
 

@@ -3,32 +3,22 @@
 //! and TLS, not requests.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::v2::Connector;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v1::client::HttpSession as H1Session;
 use pingora_core::upstreams::peer::HttpPeer;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::activity::ActivityTable;
 use super::connection::{UpstreamConnection, UpstreamSession};
-use super::drain::BodyDrain;
+use super::pool::ConnectionPool;
 use super::resolve::{EndpointNames, share};
-use super::sign::ClientCertificate;
 use super::{Endpoint, Failure, Protocol, Settings, SetupError};
 
-/// Maximum number of idle connections.
-const IDLE_MAX: usize = 1024;
 /// Maximum number of streams per HTTP/2 connection (pingora's default is one).
 const STREAMS_MAX: u32 = 64;
 /// HTTP/2 stream window in bytes. Unread data stays in memory, up to this much per slow viewer.
@@ -41,23 +31,19 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// fails only if its runtime has stopped.
 const POOL_PATIENCE: Duration = Duration::from_millis(100);
 /// An unreachable address is tried again after this time, in the background.
-const SHUN: Duration = Duration::from_secs(1);
-const SHUNNED_MAX: usize = 64;
-/// CA file for groups without TLS: trusts no CA and avoids reading the system's certificates.
-const NO_AUTHORITIES: &str = "/dev/null";
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const UNREACHABLE_MAX: usize = 64;
 
 /// Connects to the endpoints of one group.
 pub(super) struct EndpointConnector {
-    connector: Connector,
-    pulses: ActivityTable,
-    rests: BodyDrain,
+    pool: Arc<ConnectionPool>,
     endpoints: Vec<Endpoint>,
     sni: Option<String>,
     verify: bool,
     protocol: Protocol,
     patience: Duration,
     names: Arc<EndpointNames>,
-    shunned: Mutex<Vec<AvoidedAddresses>>,
+    unreachable: Mutex<Vec<UnreachableAddress>>,
     /// When an unreachable address last became reachable again.
     returned: Mutex<Option<Instant>>,
     /// New connections started, by endpoint.
@@ -70,42 +56,40 @@ pub(super) struct EndpointConnector {
 }
 
 /// An unreachable address: tried last until a connection succeeds.
-struct AvoidedAddresses {
+struct UnreachableAddress {
     endpoint: usize,
     address: SocketAddr,
     retry_at: Instant,
 }
 
-/// Why no connection was made: the failure and its text.
-type ConnectRefusal = (Failure, String);
+/// Why no connection was made.
+struct ConnectRefusal {
+    failure: Failure,
+    /// For the log.
+    reason: String,
+}
+
+fn timed_out() -> ConnectRefusal {
+    ConnectRefusal {
+        failure: Failure::Connect,
+        reason: "timed out".to_owned(),
+    }
+}
 
 impl EndpointConnector {
     pub(super) fn new(
         settings: &Settings,
         names: Arc<EndpointNames>,
     ) -> Result<EndpointConnector, SetupError> {
-        let mut options = ConnectorOptions::new(settings.concurrency_max.clamp(1, IDLE_MAX));
-        options.ca_file = if settings.endpoints.iter().any(|endpoint| endpoint.tls) {
-            settings.ca_file.as_deref().map(authorities).transpose()?
-        } else {
-            Some(NO_AUTHORITIES.to_owned())
-        };
-        let shown = settings.client_certificate.as_ref();
-        options.cert_key_file = shown.map(ClientCertificate::files).transpose()?;
-        // pingora panics if certificates cannot be loaded.
-        let connector = catch_unwind(AssertUnwindSafe(|| Connector::new(Some(options))))
-            .map_err(|_| SetupError::Authorities)?;
         Ok(EndpointConnector {
-            connector,
-            pulses: ActivityTable::default(),
-            rests: BodyDrain::default(),
+            pool: Arc::new(ConnectionPool::new(settings)?),
             endpoints: settings.endpoints.clone(),
             sni: settings.sni.clone().filter(|name| !name.is_empty()),
             verify: settings.verify,
             protocol: settings.protocol,
             patience: settings.deadlines.connect,
             names,
-            shunned: Mutex::default(),
+            unreachable: Mutex::default(),
             returned: Mutex::default(),
             begun: settings
                 .endpoints
@@ -121,18 +105,6 @@ impl EndpointConnector {
         })
     }
 
-    pub(super) fn connector(&self) -> &Connector {
-        &self.connector
-    }
-
-    pub(super) fn pulses(&self) -> &ActivityTable {
-        &self.pulses
-    }
-
-    pub(super) fn rests(&self) -> &BodyDrain {
-        &self.rests
-    }
-
     /// Gets a connection to an endpoint: a pooled one to any reachable address, else a new one to
     /// the first address that accepts in time. `fresh`: always a new connection.
     pub(super) async fn acquire(
@@ -141,45 +113,41 @@ impl EndpointConnector {
         fresh: bool,
         until: Instant,
     ) -> Result<UpstreamConnection, Failure> {
-        self.names.tend();
+        self.names.refresh();
         let mut addresses = self.names.addresses(endpoint, until).await;
-        let good = self.put_shunned_last(&mut addresses);
-        let good = &mut addresses[..good];
-        if !fresh && good.len() > 1 {
-            // Start at a random address, so that the connections to all of them stay warm.
-            good.rotate_left(fastrand::usize(..good.len()));
-            for &mut address in &mut *good {
-                let peer = self.peer(endpoint, address);
-                if let Some(session) = self.pooled(&peer).await {
-                    return Ok(UpstreamConnection::new(session, peer, endpoint, true, self));
-                }
-            }
+        let reachable = self.put_unreachable_last(&mut addresses);
+        let reachable = &mut addresses[..reachable];
+        if !fresh
+            && reachable.len() > 1
+            && let Some(connection) = self.pooled_to_any(endpoint, reachable).await
+        {
+            return Ok(connection);
         }
-        self.take_turns(endpoint, good);
+        self.take_turns(endpoint, reachable);
         let mut failure = Failure::Resolve;
         let mut left = addresses.len();
         for address in addresses {
             let peer = self.peer(endpoint, address);
             if !fresh && let Some(session) = self.pooled(&peer).await {
-                return Ok(UpstreamConnection::new(session, peer, endpoint, true, self));
+                return Ok(self.connection(session, true, peer, endpoint));
             }
             let patience = share(until, left);
             let connecting = self.connect_or_join(&peer, endpoint, fresh, patience);
-            let late = |_| Err((Failure::Connect, "timed out".to_owned()));
-            match timeout_at(patience, connecting).await.unwrap_or_else(late) {
+            match timeout_at(patience, connecting)
+                .await
+                .unwrap_or_else(|_| Err(timed_out()))
+            {
                 Ok((session, reused)) => {
                     self.mark_reachable(address);
-                    return Ok(UpstreamConnection::new(
-                        session, peer, endpoint, reused, self,
-                    ));
+                    return Ok(self.connection(session, reused, peer, endpoint));
                 }
-                Err((refusal, reason)) => {
+                Err(refusal) => {
                     // A lack of sockets on this host says nothing about the address.
-                    if refusal != Failure::Exhausted {
-                        self.mark_unreachable(endpoint, address, &reason);
+                    if refusal.failure != Failure::Exhausted {
+                        self.mark_unreachable(endpoint, address, &refusal.reason);
                     }
                     if failure != Failure::Tls {
-                        failure = refusal;
+                        failure = refusal.failure;
                     }
                 }
             }
@@ -188,38 +156,66 @@ impl EndpointConnector {
         Err(failure)
     }
 
+    /// A pooled connection to one of these addresses. Starts at a random one, so that the
+    /// connections to all of them stay warm.
+    async fn pooled_to_any(
+        &self,
+        endpoint: usize,
+        addresses: &mut [SocketAddr],
+    ) -> Option<UpstreamConnection> {
+        addresses.rotate_left(fastrand::usize(..addresses.len()));
+        for &mut address in addresses {
+            let peer = self.peer(endpoint, address);
+            if let Some(session) = self.pooled(&peer).await {
+                return Some(self.connection(session, true, peer, endpoint));
+            }
+        }
+        None
+    }
+
+    fn connection(
+        &self,
+        session: UpstreamSession,
+        reused: bool,
+        peer: HttpPeer,
+        endpoint: usize,
+    ) -> UpstreamConnection {
+        UpstreamConnection::new(session, peer, endpoint, reused, &self.pool)
+    }
+
     /// At least one known address is not marked unreachable. True before the first lookup result.
     pub(super) fn reachable(&self, endpoint: usize) -> bool {
         let Some(known) = self.names.known(endpoint) else {
             return true;
         };
-        let shunned = self.shunned.lock();
-        let good = |address: &SocketAddr| shunned.iter().all(|shun| shun.address != *address);
+        let unreachable = self.unreachable.lock();
+        let good =
+            |address: &SocketAddr| unreachable.iter().all(|marked| marked.address != *address);
         known.iter().any(good)
     }
 
     /// Retries unreachable addresses in the background, so that no viewer waits for them.
     pub(super) fn retry_unreachable(self: &Arc<Self>) {
         let now = Instant::now();
-        for shun in self.shunned.lock().iter_mut() {
-            let known = || self.names.known(shun.endpoint);
-            if shun.retry_at <= now && known().is_some_and(|known| known.contains(&shun.address)) {
-                shun.retry_at = now + SHUN;
-                self.try_again(shun.endpoint, shun.address);
+        for marked in self.unreachable.lock().iter_mut() {
+            let known = || self.names.known(marked.endpoint);
+            if marked.retry_at <= now
+                && known().is_some_and(|known| known.contains(&marked.address))
+            {
+                marked.retry_at = now + RETRY_AFTER;
+                self.try_again(marked.endpoint, marked.address);
             }
         }
     }
 
     fn try_again(self: &Arc<Self>, endpoint: usize, address: SocketAddr) {
-        let dial = Arc::clone(self);
+        let connector = Arc::clone(self);
         tokio::spawn(async move {
-            let peer = dial.peer(endpoint, address);
-            let connecting = dial.connect(&peer);
-            if let Ok(Ok(session)) = timeout(dial.patience, connecting).await {
-                dial.mark_reachable(address);
-                drop(UpstreamConnection::new(
-                    session, peer, endpoint, false, &dial,
-                ));
+            let peer = connector.peer(endpoint, address);
+            let connecting = connector.connect(&peer);
+            if let Ok(Ok(session)) = timeout(connector.patience, connecting).await {
+                connector.mark_reachable(address);
+                drop(connector.connection(session, false, peer, endpoint));
             }
         });
     }
@@ -227,12 +223,17 @@ impl EndpointConnector {
     async fn pooled(&self, peer: &HttpPeer) -> Option<UpstreamSession> {
         let taking = async {
             if self.speaks_h2(peer)
-                && let Ok(Some(session)) = self.connector.reused_http_session(peer).await
+                && let Ok(Some(session)) = self.pool.connector().reused_http_session(peer).await
             {
                 return Some(UpstreamSession::H2(Box::new(session)));
             }
             if self.speaks_h1() {
-                let stream = self.connector.transport().reused_stream(peer).await?;
+                let stream = self
+                    .pool
+                    .connector()
+                    .transport()
+                    .reused_stream(peer)
+                    .await?;
                 let session = H1Session::new_with_options(stream, peer);
                 return Some(UpstreamSession::H1(Box::new(session)));
             }
@@ -242,7 +243,8 @@ impl EndpointConnector {
     }
 
     /// Connects. If an HTTP/2 connection is already being opened, waits for it for half of the
-    /// remaining time: many simultaneous requests need one connection, not one each.
+    /// remaining time: many simultaneous requests need one connection, not one each. The flag says
+    /// whether the connection carried other requests before.
     async fn connect_or_join(
         &self,
         peer: &HttpPeer,
@@ -250,38 +252,43 @@ impl EndpointConnector {
         fresh: bool,
         until: Instant,
     ) -> Result<(UpstreamSession, bool), ConnectRefusal> {
-        let shared = || self.speaks_h2(peer) && !self.declined.load(Ordering::Relaxed);
-        let mut _turn = None;
-        if !fresh && shared() {
-            let turn = self.opening[endpoint].lock();
-            _turn = timeout_at(share(until, 2), turn).await.ok();
+        let may_be_shared = || self.speaks_h2(peer) && !self.declined.load(Ordering::Relaxed);
+        // Held while the connection is being opened.
+        let mut _opening = None;
+        if !fresh && may_be_shared() {
+            let opening = timeout_at(share(until, 2), self.opening[endpoint].lock()).await;
             if let Some(session) = self.pooled(peer).await {
                 return Ok((session, true));
             }
-            _turn = _turn.filter(|_| shared());
+            _opening = opening.ok().filter(|_| may_be_shared());
         }
-        self.connect(peer).await.map(|session| (session, false))
+        let session = self.connect(peer).await?;
+        Ok((session, false))
     }
 
     async fn connect(&self, peer: &HttpPeer) -> Result<UpstreamSession, ConnectRefusal> {
+        let connector = self.pool.connector();
         let session = if self.speaks_h2(peer) {
-            self.connector.new_http_session::<HttpPeer, ()>(peer).await
+            connector.new_http_session::<HttpPeer, ()>(peer).await
         } else {
-            let stream = self.connector.transport().new_stream(peer).await;
+            let stream = connector.transport().new_stream(peer).await;
             stream.map(|stream| HttpSession::H1(H1Session::new_with_options(stream, peer)))
         };
-        let session =
-            session.map_err(|error| (Failure::of_connecting(&error), error.to_string()))?;
-        let h2 = matches!(session, HttpSession::H2(_));
-        self.declined.store(!h2, Ordering::Relaxed);
+        let session = session.map_err(|error| ConnectRefusal {
+            failure: Failure::of_connecting(&error),
+            reason: error.to_string(),
+        })?;
+        let is_h2 = matches!(session, HttpSession::H2(_));
+        self.declined.store(!is_h2, Ordering::Relaxed);
         match session {
             HttpSession::H2(session) => Ok(UpstreamSession::H2(Box::new(session))),
             HttpSession::H1(session) if self.speaks_h1() => {
                 Ok(UpstreamSession::H1(Box::new(session)))
             }
-            HttpSession::H1(_) | HttpSession::Custom(()) => {
-                Err((Failure::Protocol, "HTTP/2 declined".to_owned()))
-            }
+            HttpSession::H1(_) | HttpSession::Custom(()) => Err(ConnectRefusal {
+                failure: Failure::Protocol,
+                reason: "HTTP/2 declined".to_owned(),
+            }),
         }
     }
 
@@ -302,8 +309,8 @@ impl EndpointConnector {
     fn peer(&self, endpoint: usize, address: SocketAddr) -> HttpPeer {
         let endpoint = &self.endpoints[endpoint];
         // An empty name would disable certificate checks.
-        let own = endpoint.host.trim_end_matches('.');
-        let sni = self.sni.as_deref().unwrap_or(own).to_owned();
+        let host = endpoint.host.trim_end_matches('.');
+        let sni = self.sni.as_deref().unwrap_or(host).to_owned();
         #[expect(clippy::disallowed_methods, reason = "given an address, never a name")]
         let mut peer = HttpPeer::new(address, endpoint.tls, sni);
         let options = &mut peer.options;
@@ -322,11 +329,12 @@ impl EndpointConnector {
     }
 
     /// Returns the number of addresses that are not marked unreachable.
-    fn put_shunned_last(&self, addresses: &mut [SocketAddr]) -> usize {
-        let shunned = self.shunned.lock();
-        let is_shunned = |address: &SocketAddr| shunned.iter().any(|shun| shun.address == *address);
-        addresses.sort_by_key(is_shunned);
-        addresses.partition_point(|address| !is_shunned(address))
+    fn put_unreachable_last(&self, addresses: &mut [SocketAddr]) -> usize {
+        let unreachable = self.unreachable.lock();
+        let is_unreachable =
+            |address: &SocketAddr| unreachable.iter().any(|marked| marked.address == *address);
+        addresses.sort_by_key(is_unreachable);
+        addresses.partition_point(|address| !is_unreachable(address))
     }
 
     /// Each new connection starts at the next address. Sorting makes this independent of a resolver
@@ -341,28 +349,28 @@ impl EndpointConnector {
 
     /// Marks an address as unreachable; logs only when it was not marked before.
     fn mark_unreachable(&self, endpoint: usize, address: SocketAddr, reason: &str) {
-        let mut shunned = self.shunned.lock();
-        let known = shunned.iter().any(|shun| shun.address == address);
-        shunned.retain(|shun| shun.address != address);
-        if shunned.len() == SHUNNED_MAX {
-            shunned.remove(0);
+        let mut unreachable = self.unreachable.lock();
+        let was_known = unreachable.iter().any(|marked| marked.address == address);
+        unreachable.retain(|marked| marked.address != address);
+        if unreachable.len() == UNREACHABLE_MAX {
+            unreachable.remove(0);
         }
-        shunned.push(AvoidedAddresses {
+        unreachable.push(UnreachableAddress {
             endpoint,
             address,
-            retry_at: Instant::now() + SHUN,
+            retry_at: Instant::now() + RETRY_AFTER,
         });
-        drop(shunned);
-        if !known {
+        drop(unreachable);
+        if !was_known {
             tracing::warn!(%address, reason, "origin not reached");
         }
     }
 
     fn mark_reachable(&self, address: SocketAddr) {
-        let mut shunned = self.shunned.lock();
-        let before = shunned.len();
-        shunned.retain(|shun| shun.address != address);
-        if shunned.len() < before {
+        let mut unreachable = self.unreachable.lock();
+        let before = unreachable.len();
+        unreachable.retain(|marked| marked.address != address);
+        if unreachable.len() < before {
             *self.returned.lock() = Some(Instant::now());
         }
     }
@@ -371,24 +379,4 @@ impl EndpointConnector {
     pub(super) fn has_returned_since(&self, then: Instant) -> bool {
         self.returned.lock().is_some_and(|returned| returned > then)
     }
-}
-
-/// Checks that a file contains certificates, and returns its path as pingora expects it.
-fn authorities(path: &Path) -> Result<String, SetupError> {
-    let check = || {
-        let text = std::fs::read(path)?;
-        let invalid = |why: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
-        let mut certificates = CertificateDer::pem_slice_iter(&text);
-        match certificates.next() {
-            None => return Err(invalid("no certificate in it")),
-            Some(Err(_)) => return Err(invalid("not in PEM form")),
-            Some(Ok(_)) => {}
-        }
-        let path = path.to_str().ok_or_else(|| invalid("not a UTF-8 path"))?;
-        Ok(path.to_owned())
-    };
-    check().map_err(|source| SetupError::CaFile {
-        path: path.to_owned(),
-        source,
-    })
 }

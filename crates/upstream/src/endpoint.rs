@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::check::CheckFailure;
-use super::connector::EndpointConnector;
 use super::guard::FailureSubject;
 use super::guard::breaker::{Breaker, BreakerDecision, BreakerOutlook, BreakerPass};
 use super::guard::ejection::Ejection;
@@ -22,6 +20,7 @@ use super::limit::{
 use super::quota::Quotas;
 use super::stats::{Condition, EndpointCounters, EndpointStats, HealthCheckStats};
 use super::{Failure, Priority, RequestClass, Settings};
+pub(super) use outcome::{AttemptEnd, CheckFailure};
 
 /// Which endpoints were in good standing when a request was last ordered and were not ejected
 /// since.
@@ -30,9 +29,9 @@ pub(super) type EndpointRoster = Arc<[AtomicBool]>;
 /// One endpoint of a group.
 pub(super) struct EndpointState {
     /// The URL, for metrics and logs.
-    label: Arc<str>,
+    url: Arc<str>,
     /// Index in the group's list.
-    pub(super) place: usize,
+    pub(super) index: usize,
     pub(super) priority: u8,
     pub(super) weight: u32,
     pub(super) counters: EndpointCounters,
@@ -46,7 +45,16 @@ pub(super) struct EndpointState {
 /// A concurrency limit of this endpoint alone.
 struct EndpointCap {
     concurrency_max: usize,
-    gate: ConcurrencyLimiter,
+    limiter: ConcurrencyLimiter,
+}
+
+/// What an endpoint's responses usually take, as far as that is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct UsualLatency {
+    /// The 95th percentile of recent responses.
+    pub(super) p95: Option<Duration>,
+    /// The typical latency of all responses.
+    pub(super) typical: Option<Duration>,
 }
 
 /// Capacity for one request at an endpoint; released when dropped.
@@ -54,17 +62,31 @@ pub(super) struct EndpointSlot {
     /// `None`: the endpoint has no concurrency limit.
     pub(super) permit: Option<Permit>,
     /// A permit of the group, if the caller does not hold one for this attempt.
-    pub(super) of_group: Option<Permit>,
+    pub(super) group_permit: Option<Permit>,
 }
 
 impl EndpointSlot {
     /// The same, with a permit of the group for an extra attempt.
-    pub(super) fn with(self, permit: Permit) -> EndpointSlot {
+    pub(super) fn with_group_permit(self, permit: Permit) -> EndpointSlot {
         EndpointSlot {
-            of_group: Some(permit),
+            group_permit: Some(permit),
             ..self
         }
     }
+}
+
+/// A request for capacity at an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotRequest {
+    pub(super) rank: Priority,
+    pub(super) class: RequestClass,
+    /// A blocking request takes no capacity.
+    pub(super) is_blocking: bool,
+}
+
+/// Current time for the guards; follows tokio's paused clock in tests.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// The failure subject of health checks.
@@ -106,19 +128,19 @@ impl EndpointGuards {
 
 impl EndpointState {
     /// Creates the endpoint with this index in a group.
-    pub(super) fn new(place: usize, group: &Settings, roll: &EndpointRoster) -> EndpointState {
-        let (endpoint, guards) = (&group.endpoints[place], &group.guards);
+    pub(super) fn new(index: usize, group: &Settings, roster: &EndpointRoster) -> EndpointState {
+        let (endpoint, guards) = (&group.endpoints[index], &group.guards);
         let now = Instant::now();
         EndpointState {
-            label: endpoint.url().into(),
-            place,
+            url: endpoint.url().into(),
+            index,
             priority: endpoint.priority,
             weight: endpoint.weight,
             counters: EndpointCounters::default(),
-            roster: Arc::clone(roll),
+            roster: Arc::clone(roster),
             cap: endpoint.concurrency_max.map(|concurrency_max| EndpointCap {
                 concurrency_max,
-                gate: ConcurrencyLimiter::new(&LimiterSettings {
+                limiter: ConcurrencyLimiter::new(&LimiterSettings {
                     concurrency_max,
                     kept_for_manifests: match endpoint.requests_per_second_max {
                         Some(_) => kept_for_manifests(concurrency_max),
@@ -148,16 +170,16 @@ impl EndpointState {
 
     /// Breaker closed, not ejected or on trial, and health checks pass.
     pub(super) fn in_good_standing(&self, now: Instant) -> bool {
-        let watched = self.guards.lock();
-        watched.breaker.outlook(now) == BreakerOutlook::Clear
-            && watched.ejection.until(now).is_none()
-            && !watched.ejection.on_trial()
-            && watched.health.as_ref().is_none_or(HealthState::healthy)
+        let guards = self.guards.lock();
+        guards.breaker.outlook(now) == BreakerOutlook::Clear
+            && guards.ejection.until(now).is_none()
+            && !guards.ejection.on_trial()
+            && guards.health.as_ref().is_none_or(HealthState::healthy)
     }
 
     /// The URL, for metrics and logs.
     pub(super) fn url(&self) -> Arc<str> {
-        Arc::clone(&self.label)
+        Arc::clone(&self.url)
     }
 
     /// The breaker refuses requests for this subject.
@@ -166,78 +188,81 @@ impl EndpointState {
         matches!(outlook, BreakerOutlook::Refused { .. })
     }
 
-    /// Capacity and a rate token; `None` if either limit is reached.
-    pub(super) fn slot(&self, class: RequestClass) -> Option<EndpointSlot> {
-        self.slot_for(class, false)
-    }
-
-    /// The same; a blocking request takes a rate token but no capacity.
-    pub(super) fn slot_for(&self, class: RequestClass, held_back: bool) -> Option<EndpointSlot> {
-        let permit = match self.cap.as_ref().filter(|_| !held_back) {
-            Some(cap) => Some(cap.gate.try_enter()?),
-            None => None,
+    /// Capacity and a rate token; `None` if either limit is reached. A blocking request takes a rate
+    /// token but no capacity.
+    pub(super) fn try_slot(&self, class: RequestClass, is_blocking: bool) -> Option<EndpointSlot> {
+        let permit = match &self.cap {
+            Some(cap) if !is_blocking => Some(cap.limiter.try_enter()?),
+            _ => None,
         };
-        let of_group = None;
-        let turn = self.quotas.try_turn(class);
-        turn.then_some(EndpointSlot { permit, of_group })
+        let has_token = self.quotas.try_turn(class);
+        has_token.then_some(EndpointSlot {
+            permit,
+            group_permit: None,
+        })
     }
 
     /// Capacity and a rate token are available now.
     pub(super) fn has_slot(&self, class: RequestClass) -> bool {
-        let is_open = self.cap.as_ref().is_none_or(|cap| cap.gate.is_open());
+        let is_open = self.cap.as_ref().is_none_or(|cap| cap.limiter.is_open());
         is_open && self.quotas.has_turn(class)
     }
 
-    /// The same as [`EndpointState::slot_for`], but waits in order of priority. The rate token
-    /// comes last, so that it is used at once.
+    /// The same as [`EndpointState::try_slot`], but waits in order of priority. The rate token comes
+    /// last, so that it is used at once.
     pub(super) async fn wait_for_slot(
         &self,
-        (rank, class): (Priority, RequestClass),
-        held_back: bool,
+        wanted: SlotRequest,
         patience: Duration,
     ) -> Result<EndpointSlot, Failure> {
         let until = tokio::time::Instant::now() + patience;
-        let permit = match self.cap.as_ref().filter(|_| !held_back) {
-            Some(cap) => Some(cap.gate.enter(rank, patience).await?),
-            None => None,
+        let permit = match &self.cap {
+            Some(cap) if !wanted.is_blocking => {
+                Some(cap.limiter.enter(wanted.rank, patience).await?)
+            }
+            _ => None,
         };
         let left = until.saturating_duration_since(tokio::time::Instant::now());
-        self.quotas.turn(class, rank, left).await?;
-        let of_group = None;
-        Ok(EndpointSlot { permit, of_group })
+        self.quotas.turn(wanted.class, wanted.rank, left).await?;
+        Ok(EndpointSlot {
+            permit,
+            group_permit: None,
+        })
     }
 
     /// Requests that wait for the endpoint, and those rejected.
-    pub(super) fn census(&self) -> LimiterCounts {
-        let census = self.cap.as_ref().map(|cap| cap.gate.counts());
-        let mut census = census.unwrap_or_default();
-        self.quotas.add_waits(&mut census);
-        census
+    pub(super) fn waits(&self) -> LimiterCounts {
+        let mut counts = match &self.cap {
+            Some(cap) => cap.limiter.counts(),
+            None => LimiterCounts::default(),
+        };
+        self.quotas.add_waits(&mut counts);
+        counts
     }
 
     /// A probe is due: the breaker accepts one, or the endpoint is on trial after an ejection. For
     /// a trial only the first caller gets `true` for a while.
     pub(super) fn claim_probe(&self, now: Instant) -> bool {
-        let mut watched = self.guards.lock();
-        if watched.breaker.outlook(now) == BreakerOutlook::ProbeDue {
+        let mut guards = self.guards.lock();
+        if guards.breaker.outlook(now) == BreakerOutlook::ProbeDue {
             return true;
         }
-        let back = watched.ejection.on_trial() && watched.ejection.until(now).is_none();
-        let due = back && watched.trial_from.is_none_or(|from| now >= from);
+        let back = guards.ejection.on_trial() && guards.ejection.until(now).is_none();
+        let due = back && guards.trial_from.is_none_or(|from| now >= from);
         if due {
-            watched.trial_from = Some(now + TRIAL_EVERY);
+            guards.trial_from = Some(now + TRIAL_EVERY);
         }
         due
     }
 
     /// Records whether the endpoint is in good standing, for the ejection decisions of others.
     pub(super) fn set_in_good_standing(&self, stands: bool) {
-        self.roster[self.place].store(stands, Ordering::Relaxed);
+        self.roster[self.index].store(stands, Ordering::Relaxed);
     }
 
     fn others_standing(&self) -> usize {
         let others = self.roster.iter().enumerate();
-        let others = others.filter(|(place, _)| *place != self.place);
+        let others = others.filter(|(index, _)| *index != self.index);
         others
             .filter(|(_, stands)| stands.load(Ordering::Relaxed))
             .count()
@@ -245,12 +270,12 @@ impl EndpointState {
 
     /// A breaker pass for a health check, if the breaker is due for a probe.
     pub(super) fn acquire_probe_pass(&self, now: Instant) -> Option<BreakerPass> {
-        let mut watched = self.guards.lock();
-        if watched.breaker.outlook(now) != BreakerOutlook::ProbeDue {
+        let mut guards = self.guards.lock();
+        if guards.breaker.outlook(now) != BreakerOutlook::ProbeDue {
             return None;
         }
         // A health check has no subject that failed.
-        match watched.breaker.admit(CHECK, now) {
+        match guards.breaker.admit(CHECK, now) {
             BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => Some(pass),
             BreakerDecision::Refuse { .. } => None,
         }
@@ -258,25 +283,21 @@ impl EndpointState {
 
     /// Records a health check. A failed check does not count against the breaker: other URLs may
     /// work.
-    pub(super) fn record_check(
-        &self,
-        result: Result<(), CheckFailure>,
-        leave: Option<BreakerPass>,
-    ) {
+    pub(super) fn record_check(&self, result: Result<(), CheckFailure>, pass: Option<BreakerPass>) {
         let now = Instant::now();
         let mut change = None;
-        let mut watched = self.guards.lock();
-        match leave {
-            Some(pass) if result.is_ok() => change = watched.breaker.record_success(pass, now),
-            Some(pass) => watched.breaker.release(pass, now),
+        let mut guards = self.guards.lock();
+        match pass {
+            Some(pass) if result.is_ok() => change = guards.breaker.record_success(pass, now),
+            Some(pass) => guards.breaker.release(pass, now),
             None => {}
         }
-        let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
-        let health = watched.health.as_mut();
+        let line = change.and_then(|_| guards.breaker_lines[1].allows(now));
+        let health = guards.health.as_mut();
         let turned = health.is_some_and(|health| health.record(result.is_ok()));
-        drop(watched);
+        drop(guards);
         self.log_breaker_transition(change, line, None);
-        let endpoint = &*self.label;
+        let endpoint = &*self.url;
         match result {
             Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
             Err(reason) if turned => {
@@ -291,28 +312,30 @@ impl EndpointState {
         self.guards.lock().pace(now).read(now)
     }
 
-    /// Recent p95 latency, and the typical latency.
-    pub(super) fn speed(&self, now: Instant) -> (Option<Duration>, Option<Duration>) {
-        let mut watched = self.guards.lock();
-        let p95 = watched.pace(now).read(now).map(|reading| reading.p95);
-        (p95, watched.typical.read())
+    /// What the endpoint's responses usually take.
+    pub(super) fn usual_latency(&self, now: Instant) -> UsualLatency {
+        let mut guards = self.guards.lock();
+        UsualLatency {
+            p95: guards.pace(now).read(now).map(|reading| reading.p95),
+            typical: guards.typical.read(),
+        }
     }
 
-    /// Records the time to the response head, or to its failure. `telling`: the time says something
+    /// Records the time to the response head, or to its failure. `is_latency`: the time says something
     /// about the endpoint's latency (it does not for blocking requests).
     pub(super) fn record_response_time(
         &self,
         took: Duration,
         end: Result<(), Failure>,
-        telling: bool,
+        is_latency: bool,
     ) {
         if end.is_ok() {
-            self.counters.clocked.record(took);
+            self.counters.response_times.record(took);
         }
-        if telling && matches!(end, Ok(()) | Err(Failure::Timeout)) {
+        if is_latency && matches!(end, Ok(()) | Err(Failure::Timeout)) {
             self.record_latency(Instant::now(), took);
         }
-        if telling && end.is_ok() {
+        if is_latency && end.is_ok() {
             self.guards.lock().typical.record(took);
         }
     }
@@ -325,42 +348,42 @@ impl EndpointState {
     /// Compares its latency with that of `others` endpoints in good standing; ejects it if too
     /// slow.
     pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
-        let mut watched = self.guards.lock();
-        let Some(own) = watched.pace(now).read(now) else {
+        let mut guards = self.guards.lock();
+        let Some(latency) = guards.pace(now).read(now) else {
             return;
         };
-        if let Some(until) = watched
+        if let Some(until) = guards
             .ejection
-            .judge_latency(now, own.p50, typical, others)
+            .judge_latency(now, latency.p50, typical, others)
         {
-            watched.slow = true;
-            drop(watched);
+            guards.slow = true;
+            drop(guards);
             self.ejected(until.saturating_duration_since(now), "slow");
         }
     }
 
-    pub(super) fn read(&self, dial: &EndpointConnector) -> EndpointStats {
+    pub(super) fn read(&self, is_reachable: bool) -> EndpointStats {
         let now = Instant::now();
-        let mut watched = self.guards.lock();
+        let mut guards = self.guards.lock();
         EndpointStats {
-            endpoint: Arc::clone(&self.label),
+            endpoint: Arc::clone(&self.url),
             counts: self.counters.read(),
             concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
             quotas: self.quotas.read(),
             condition: Condition {
-                reachable: dial.reachable(self.place),
-                ejected: watched.ejection.until(now).is_some(),
-                ejections: watched.ejection.ejected_total(),
-                breaker: watched.breaker.state().as_str(),
-                breaker_opened: watched.breaker.opened_total(),
-                health: watched.health.as_ref().map(|health| HealthCheckStats {
+                reachable: is_reachable,
+                ejected: guards.ejection.until(now).is_some(),
+                ejections: guards.ejection.ejected_total(),
+                breaker: guards.breaker.state().as_str(),
+                breaker_opened: guards.breaker.opened_total(),
+                health: guards.health.as_ref().map(|health| HealthCheckStats {
                     healthy: health.healthy(),
                     passed: health.passed_total(),
                     failed: health.failed_total(),
                 }),
             },
-            pace: watched.pace(now).read(now),
-            latency: self.counters.clocked.read(),
+            pace: guards.pace(now).read(now),
+            latency: self.counters.response_times.read(),
         }
     }
 }
@@ -385,20 +408,23 @@ mod tests {
             ejection,
             ..Guards::default()
         };
-        let roll: EndpointRoster = [true, true].map(AtomicBool::new).into();
-        let site = EndpointState::new(0, &settings, &roll);
+        let roster: EndpointRoster = [true, true].map(AtomicBool::new).into();
+        let endpoint = EndpointState::new(0, &settings, &roster);
         let now = Instant::now();
-        (0..20).for_each(|_| site.record_latency(now, Duration::from_secs(2)));
+        (0..20).for_each(|_| endpoint.record_latency(now, Duration::from_secs(2)));
         let typical = Duration::from_millis(20);
-        site.compare(now, typical, 1);
-        assert!(site.in_good_standing(now));
-        site.compare(now, typical, 1);
-        assert!(!site.in_good_standing(now) && site.pace(now).is_some());
+        endpoint.compare(now, typical, 1);
+        assert!(endpoint.in_good_standing(now));
+        endpoint.compare(now, typical, 1);
+        assert!(!endpoint.in_good_standing(now) && endpoint.pace(now).is_some());
         let back = now + ejection.base;
-        assert!(site.pace(back).is_none());
-        assert!(!site.in_good_standing(back), "it has to prove itself first");
+        assert!(endpoint.pace(back).is_none());
         assert!(
-            site.claim_probe(back) && !site.claim_probe(back),
+            !endpoint.in_good_standing(back),
+            "it has to prove itself first"
+        );
+        assert!(
+            endpoint.claim_probe(back) && !endpoint.claim_probe(back),
             "to one asker"
         );
     }

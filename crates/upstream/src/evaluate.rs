@@ -1,101 +1,207 @@
-//! Judges responses by the request and by the endpoints that remain, and keeps the best one.
+//! Judges the responses to one request by what was asked for and by the endpoints that remain, and
+//! keeps the best one.
 
 use std::time::Duration;
 
 use http::StatusCode;
-
-use super::attempt::{AttemptError, AttemptResponse};
-use super::endpoint::EndpointState;
-use super::group::{OriginGroup, now};
-use super::next_step::AttemptVerdict;
-use super::response_value::ResponseValue;
-use super::selection::EndpointSelection;
 use seawall_policy::missing_manifest::is_absence;
 
-impl OriginGroup {
-    /// The verdict on an outcome, and the endpoint's `Retry-After`. Keeps the best response.
-    pub(super) fn weigh(
-        &self,
-        outcome: Result<AttemptResponse, AttemptError>,
-        (site, asked): (&EndpointState, std::time::Instant),
-        tour: &mut EndpointSelection,
-        kept: &mut Option<AttemptResponse>,
-    ) -> (AttemptVerdict, Option<Duration>) {
-        let mut answer = match outcome {
-            Ok(answer) => answer,
-            Err(trouble) => {
-                tour.failure = trouble.failure;
-                tour.failed_at(site, asked);
+use super::Failure;
+use super::attempt::{AttemptError, AttemptOutcome, AttemptResponse};
+use super::endpoint::EndpointState;
+use super::endpoint_selection::EndpointSelection;
+use super::next_step::AttemptVerdict;
+use super::response_value::ResponseValue;
+use super::selection::EndpointSelector;
+
+/// Judges the outcomes of the attempts for one request.
+pub(super) struct ResponseJudge<'a> {
+    selector: &'a EndpointSelector,
+    /// Statuses that are retried.
+    retried_statuses: &'a [StatusCode],
+    /// The best response so far; it is returned only if no better one arrives.
+    best: Option<AttemptResponse>,
+}
+
+/// The judgement on one attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judgement {
+    pub(super) verdict: AttemptVerdict,
+    /// The endpoint's `Retry-After`.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl<'a> ResponseJudge<'a> {
+    pub(super) fn new(
+        selector: &'a EndpointSelector,
+        retried_statuses: &'a [StatusCode],
+    ) -> ResponseJudge<'a> {
+        ResponseJudge {
+            selector,
+            retried_statuses,
+            best: None,
+        }
+    }
+
+    /// Judges the outcome of the attempts that began at `endpoint`, and keeps the best response.
+    pub(super) fn judge(
+        &mut self,
+        outcome: AttemptOutcome,
+        endpoint: &EndpointState,
+        sent: std::time::Instant,
+        selection: &mut EndpointSelection,
+    ) -> Judgement {
+        match outcome {
+            Ok(response) => self.judge_response(response, endpoint, sent, selection),
+            Err(error) => {
+                selection.failure = error.failure;
+                selection.record_failure(endpoint, sent);
                 let is_void =
-                    |answer: &mut AttemptResponse| tour.worth(answer) == ResponseValue::Nothing;
-                if let Some(void) = kept.take_if(is_void) {
+                    |best: &mut AttemptResponse| worth(best, selection) == ResponseValue::Nothing;
+                if let Some(void) = self.best.take_if(is_void) {
                     void.dismiss();
                 }
-                return (trouble.tried(), None);
+                Judgement {
+                    verdict: verdict_on_error(&error),
+                    retry_after: None,
+                }
             }
-        };
-        answer.entry.release_group_permit();
-        let status = answer.head.status;
-        let tried = if self.retry.statuses.contains(&status) {
+        }
+    }
+
+    fn judge_response(
+        &mut self,
+        mut response: AttemptResponse,
+        endpoint: &EndpointState,
+        sent: std::time::Instant,
+        selection: &mut EndpointSelection,
+    ) -> Judgement {
+        response.attempt.release_group_permit();
+        let verdict = self.verdict_on_response(&response, selection);
+        let is_good = matches!(verdict, AttemptVerdict::Good);
+        note_absence(&mut response, is_good, selection);
+        if is_good {
+            self.blame_those_that_failed(&response, selection);
+        } else {
+            selection.record_failure(endpoint, sent);
+        }
+        let retry_after = response.head.retry_after();
+        self.best = Some(match self.best.take() {
+            Some(earlier) => better(response, earlier, selection),
+            None => response,
+        });
+        Judgement {
+            verdict,
+            retry_after,
+        }
+    }
+
+    fn verdict_on_response(
+        &self,
+        response: &AttemptResponse,
+        selection: &EndpointSelection,
+    ) -> AttemptVerdict {
+        let status = response.head.status;
+        if self.retried_statuses.contains(&status) {
             AttemptVerdict::Poor
-        } else if tour.worth(&answer) < ResponseValue::Answer && self.another_may(tour, status) {
+        } else if worth(response, selection) < ResponseValue::Answer
+            && self.another_may_do_better(status, selection)
+        {
             AttemptVerdict::Doubtful
         } else {
             AttemptVerdict::Good
-        };
-        let is_poor = !matches!(tried, AttemptVerdict::Good);
-        tour.compare(&mut answer, is_poor);
-        if is_poor {
-            tour.failed_at(site, asked);
-        } else {
-            self.make_good(tour, &answer);
         }
-        let wait = answer.head.retry_after();
-        let answer = match kept.take() {
-            Some(former) => tour.better(answer, former),
-            None => answer,
-        };
-        *kept = Some(answer);
-        (tried, wait)
     }
 
     /// An untried endpoint may answer better.
-    fn another_may(&self, tour: &EndpointSelection, status: StatusCode) -> bool {
+    fn another_may_do_better(&self, status: StatusCode, selection: &EndpointSelection) -> bool {
         if is_absence(status) {
             // Even an endpoint not in good standing may have the object.
-            self.left(tour) > 0
+            self.selector.remaining(selection) > 0
         } else {
-            self.another_stands(tour)
+            self.selector.another_is_good(selection)
         }
-    }
-
-    pub(super) fn another_stands(&self, tour: &EndpointSelection) -> bool {
-        let now = now();
-        let mut unasked = tour.order[tour.tried..]
-            .iter()
-            .map(|&at| &self.endpoints[at]);
-        unasked.any(|site| self.is_in_good_standing(site, now) && !site.refuses(tour.subject, now))
     }
 
     /// Endpoints that failed this request, which another endpoint answered, failed by their own
     /// fault.
-    fn make_good(&self, tour: &EndpointSelection, answer: &AttemptResponse) {
-        let status = answer.head.status;
-        let place = answer.entry.site().place;
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
-            for &(failed, asked) in tour.failed.iter().filter(|(failed, _)| *failed != place) {
-                self.endpoints[failed].record_own_fault(asked, tour.subject);
+    fn blame_those_that_failed(&self, answer: &AttemptResponse, selection: &EndpointSelection) {
+        if !has_content(answer.head.status) {
+            return;
+        }
+        for failed in selection.failed() {
+            if failed.endpoint != answer.endpoint() {
+                let endpoint = &self.selector.endpoints[failed.endpoint];
+                endpoint.record_own_fault(failed.sent, selection.request.subject);
             }
         }
     }
 
-    /// A response that no other endpoint could improve on.
-    pub(super) fn is_good_answer(
-        &self,
-        answer: &AttemptResponse,
-        tour: &EndpointSelection,
-    ) -> bool {
-        let is_listed = self.retry.statuses.contains(&answer.head.status);
-        !is_listed && tour.worth(answer) == ResponseValue::Answer
+    /// The best response so far says that its endpoint failed.
+    pub(super) fn best_is_failure(&self, selection: &EndpointSelection) -> bool {
+        let best = self.best.as_ref();
+        best.is_some_and(|best| worth(best, selection) == ResponseValue::Failure)
+    }
+
+    /// The best response, or the latest failure. A response to a different question is returned
+    /// only if no other endpoint can be asked.
+    pub(super) fn into_result(
+        self,
+        selection: &EndpointSelection,
+    ) -> Result<AttemptResponse, Failure> {
+        let best = self.best.ok_or(selection.failure)?;
+        let is_void = worth(&best, selection) == ResponseValue::Nothing;
+        if is_void && self.selector.another_is_good(selection) {
+            return Err(Failure::Protocol);
+        }
+        Ok(best)
+    }
+}
+
+fn verdict_on_error(error: &AttemptError) -> AttemptVerdict {
+    if error.failure == Failure::Exhausted {
+        AttemptVerdict::Unable
+    } else if error.sent {
+        let quick = error.failure == Failure::Reset && !error.resent;
+        AttemptVerdict::Failed { quick }
+    } else {
+        AttemptVerdict::Unreached
+    }
+}
+
+/// Detects an endpoint that answers that an object is missing while another one has it.
+fn note_absence(response: &mut AttemptResponse, is_good: bool, selection: &mut EndpointSelection) {
+    let status = response.head.status;
+    if !is_good && is_absence(status) {
+        selection.absent = Some(response.endpoint());
+    } else if is_good && status.is_success() {
+        response.lacking_endpoint = response.lacking_endpoint.or(selection.absent);
+    }
+}
+
+/// The value of a response for the request of this selection.
+pub(super) fn worth(response: &AttemptResponse, selection: &EndpointSelection) -> ResponseValue {
+    selection.request.expectation.worth(response.head.status)
+}
+
+/// The status says that the endpoint has the object.
+pub(super) fn has_content(status: StatusCode) -> bool {
+    status.is_success() || status == StatusCode::NOT_MODIFIED
+}
+
+/// The more valuable of two responses; the earlier one if they are equal, unless both came from one
+/// endpoint.
+pub(super) fn better(
+    later: AttemptResponse,
+    earlier: AttemptResponse,
+    selection: &EndpointSelection,
+) -> AttemptResponse {
+    let is_same_endpoint = later.endpoint() == earlier.endpoint();
+    if is_same_endpoint || worth(&later, selection) > worth(&earlier, selection) {
+        earlier.dismiss();
+        later
+    } else {
+        later.dismiss();
+        earlier
     }
 }

@@ -1,10 +1,9 @@
 //! Why an origin gave no complete response, and the mapping of pingora errors to it.
 
+use std::error::Error as StdError;
 use std::io;
 
 use pingora_error::{Error, ErrorType};
-
-use super::UploadFault;
 
 /// Linux error codes for a lack of sockets on this host: ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL,
 /// ENOBUFS.
@@ -55,6 +54,27 @@ pub enum Failure {
     /// The request body was not valid HTTP, or broke off.
     #[error("request body broken")]
     UploadBroken,
+}
+
+/// Why a request body did not arrive complete: its sender's fault, not the origin's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UploadFault {
+    /// Larger than allowed.
+    #[error("request body larger than allowed")]
+    TooLarge,
+    /// Slower than allowed.
+    #[error("request body too slow")]
+    TooSlow,
+    /// Not valid HTTP, or broken off.
+    #[error("request body broken")]
+    Broken,
+}
+
+impl From<&(dyn StdError + Send + Sync + 'static)> for UploadFault {
+    fn from(error: &(dyn StdError + Send + Sync + 'static)) -> UploadFault {
+        let fault = error.downcast_ref::<UploadFault>().copied();
+        fault.unwrap_or(UploadFault::Broken)
+    }
 }
 
 impl Failure {
@@ -137,7 +157,7 @@ impl Failure {
 }
 
 /// This host could not create a socket.
-fn is_own_shortage(mut cause: &(dyn std::error::Error + 'static)) -> bool {
+fn is_own_shortage(mut cause: &(dyn StdError + 'static)) -> bool {
     loop {
         if let Some(error) = cause.downcast_ref::<io::Error>()
             && let Some(code) = error.raw_os_error()

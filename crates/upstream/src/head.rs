@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::{Failure, Framing};
+use super::Failure;
 
 /// A larger head is rejected.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -13,6 +13,17 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const IDLE_MAX: Duration = Duration::from_secs(55);
 /// Close this much earlier than the origin, so that no request meets the close.
 const IDLE_MARGIN: Duration = Duration::from_secs(1);
+
+/// How the end of a response body is known (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// After this number of bytes (`Content-Length`).
+    Length(u64),
+    /// Chunked, or HTTP/2 without a length: the end is explicit.
+    Delimited,
+    /// The body ends when the connection closes. That looks like a failure, so it is never stored.
+    UntilClose,
+}
 
 /// A response's head.
 pub(super) struct ResponseHead {
@@ -92,7 +103,7 @@ pub(super) fn h2(
 
 impl ResponseHead {
     /// The status is 401 or 403: the origin rejects the credentials.
-    pub(super) fn refuses(&self) -> bool {
+    pub(super) fn is_refusal(&self) -> bool {
         matches!(
             self.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN

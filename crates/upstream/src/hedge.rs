@@ -5,23 +5,27 @@
 //!
 //! All attempts run in the caller's task: dropping its future cancels them all.
 
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::attempt::{AttemptError, AttemptResponse};
+use super::attempt::{
+    AttemptDeadlines, AttemptError, AttemptOutcome, AttemptResponse, EndpointClient,
+};
 use super::attempt_guard::AttemptGuard;
-use super::endpoint::EndpointState;
-use super::group::{OriginGroup, now};
-use super::request::AttemptRequest;
-use super::selection::EndpointSelection;
+use super::attempt_request::AttemptRequest;
+use super::endpoint::{EndpointState, UsualLatency, now};
+use super::endpoint_selection::EndpointSelection;
+use super::evaluate::{self, has_content};
+use super::resolve::share;
+use super::response_value::ResponseValue;
+use super::selection::EndpointSelector;
 use super::upload::UpstreamUpload;
-use super::{Priority, Retry, Upgrade};
+use super::{Priority, Retry};
 
 /// Minimum wait before a manifest is hedged: below it a hedge costs more than it saves.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
@@ -34,165 +38,196 @@ const MEDIA_FACTOR: u32 = 2;
 /// other.
 const HAD_SHARE: u32 = 4;
 
-type RaceOutcome = Result<AttemptResponse, AttemptError>;
+/// A request that a viewer waits for may be hedged. Not a blocking request: its caller sets when it
+/// is late.
+pub(super) fn may_hedge(retry: &Retry, final_rank: Priority, request: &AttemptRequest) -> bool {
+    let is_wanted = final_rank <= Priority::Segment && request.method == http::Method::GET;
+    retry.hedge && is_wanted && request.is_repeatable() && !request.may_block()
+}
 
-impl Retry {
-    /// A request that a viewer waits for may be hedged. Not a blocking request: its caller sets
-    /// when it is late.
-    pub(super) fn hedges(
-        &self,
-        rank: Priority,
-        later: Option<&Upgrade>,
-        request: &AttemptRequest,
-    ) -> bool {
-        let rank = later.map_or(rank, |later| later.rank);
-        let wanted = rank <= Priority::Segment && request.method == http::Method::GET;
-        self.hedge && wanted && request.repeatable() && !request.blocks()
-    }
+/// Sends one request to endpoints, to a further one each time that it is late.
+pub(super) struct HedgedSender<'a> {
+    pub(super) selector: &'a EndpointSelector,
+    pub(super) client: &'a EndpointClient,
+    pub(super) retry: &'a Retry,
+    pub(super) connect_timeout: Duration,
+    pub(super) request: &'a AttemptRequest,
 }
 
 /// One running attempt.
 struct HedgedAttempt<'a> {
-    site: Arc<EndpointState>,
-    asked: Instant,
+    endpoint: Arc<EndpointState>,
+    started: Instant,
     /// Wait before the next hedge.
     patience: Duration,
     is_hedge: bool,
-    attempt: Pin<Box<dyn Future<Output = RaceOutcome> + Send + 'a>>,
+    outcome: Pin<Box<dyn Future<Output = AttemptOutcome> + Send + 'a>>,
 }
 
-impl OriginGroup {
-    /// Asks an endpoint, and the next one of the selection each time that all running attempts are
-    /// late.
-    pub(super) async fn race(
+/// What happens next while attempts run.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is matched at once, and kept nowhere"
+)]
+enum HedgeEvent<'a> {
+    /// An attempt ended.
+    Ended(HedgedAttempt<'a>, AttemptOutcome),
+    /// The running attempts are late. `None`: no endpoint can be asked too.
+    Late(Option<AttemptGuard>),
+}
+
+impl<'a> HedgedSender<'a> {
+    /// Sends the request with the first attempt, and to the next endpoint of the selection each
+    /// time that all running attempts are late. Returns the first good outcome, or the best.
+    pub(super) async fn send(
         &self,
-        entry: AttemptGuard,
-        request: &AttemptRequest,
-        body: &mut Option<UpstreamUpload>,
-        tour: &mut EndpointSelection,
-    ) -> RaceOutcome {
-        let site = Arc::clone(entry.site());
-        let attempt = Box::pin(self.attempt(entry, request, body, self.limits(tour)));
-        let Some(patience) = self.patience(&site, tour) else {
-            return attempt.await;
+        first: AttemptGuard,
+        upload: &mut Option<UpstreamUpload>,
+        selection: &mut EndpointSelection,
+    ) -> AttemptOutcome {
+        let endpoint = Arc::clone(first.endpoint());
+        let deadlines = self.deadlines(selection);
+        let outcome = Box::pin(self.client.attempt(first, self.request, upload, deadlines));
+        let Some(patience) = self.patience(&endpoint, selection) else {
+            return outcome.await;
         };
-        let mut racers = vec![HedgedAttempt {
-            site,
-            asked: Instant::now(),
+        let started = Instant::now();
+        let first = HedgedAttempt {
+            endpoint,
+            started,
             patience,
             is_hedge: false,
-            attempt,
-        }];
-        let mut next_at = racers.last().map(HedgedAttempt::late_at);
-        let mut poor = None;
+            outcome,
+        };
+        let mut hedge_at = Some(first.late_at());
+        let mut running = vec![first];
+        let mut best = None;
         loop {
-            let (racer, outcome) = tokio::select! {
-                biased;
-                came = first_of(&mut racers) => came,
-                entry = self.join(next_at, tour) => {
-                    let hedge = entry.map(|entry| self.hedge_with(entry, request, tour));
-                    next_at = hedge.as_ref().map(HedgedAttempt::late_at);
-                    racers.extend(hedge);
+            let (ended, outcome) = match self.next_event(&mut running, hedge_at, selection).await {
+                HedgeEvent::Ended(ended, outcome) => (ended, outcome),
+                HedgeEvent::Late(attempt) => {
+                    let hedge = attempt.map(|attempt| self.start_hedge(attempt, selection));
+                    hedge_at = hedge.as_ref().map(HedgedAttempt::late_at);
+                    running.extend(hedge);
                     continue;
                 }
             };
-            let is_good = self.is_good(&outcome, tour);
-            let outcome = match poor.take() {
-                Some(poor) => better(outcome, poor, tour),
-                None => outcome,
-            };
-            if is_good && racer.is_hedge {
-                return self.hedge_came(racer, outcome, racers, tour).await;
+            let is_good = self.is_good(&outcome, selection);
+            let outcome = better(outcome, best.take(), selection);
+            if is_good && ended.is_hedge {
+                return self
+                    .finish_with_hedge(ended, outcome, running, selection)
+                    .await;
             }
-            if is_good || racers.is_empty() {
+            if is_good || running.is_empty() {
                 return outcome;
             }
-            poor = Some(outcome);
+            best = Some(outcome);
+        }
+    }
+
+    /// Waits until an attempt ends or one more may be started.
+    async fn next_event<'r>(
+        &self,
+        running: &mut Vec<HedgedAttempt<'r>>,
+        hedge_at: Option<Instant>,
+        selection: &mut EndpointSelection,
+    ) -> HedgeEvent<'r> {
+        tokio::select! {
+            biased;
+            (ended, outcome) = first_ended(running) => HedgeEvent::Ended(ended, outcome),
+            attempt = self.next_hedge(hedge_at, selection) => HedgeEvent::Late(attempt),
         }
     }
 
     /// Starts an attempt at one more endpoint when the running ones are late. Never resolves if no
     /// more are allowed.
-    async fn join(
+    async fn next_hedge(
         &self,
-        next_at: Option<Instant>,
-        tour: &mut EndpointSelection,
+        hedge_at: Option<Instant>,
+        selection: &mut EndpointSelection,
     ) -> Option<AttemptGuard> {
-        let Some(next_at) = next_at else {
+        let Some(hedge_at) = hedge_at else {
             return pending().await;
         };
-        if !tour.held_back {
-            tour.until_urgent().await;
+        if !selection.request.is_blocking {
+            selection.until_urgent().await;
         }
-        sleep_until(next_at).await;
-        self.second(tour).await
+        sleep_until(hedge_at).await;
+        self.selector.next_hedge(selection).await
     }
 
-    fn hedge_with<'a>(
-        &'a self,
-        entry: AttemptGuard,
-        request: &'a AttemptRequest,
-        tour: &EndpointSelection,
+    fn start_hedge(
+        &self,
+        attempt: AttemptGuard,
+        selection: &EndpointSelection,
     ) -> HedgedAttempt<'a> {
-        let site = Arc::clone(entry.site());
-        site.counters.hedged();
-        let limits = self.limits(tour);
+        let endpoint = Arc::clone(attempt.endpoint());
+        endpoint.counters.hedged();
+        let (client, request) = (self.client, self.request);
+        let deadlines = self.deadlines(selection);
+        let patience = self.patience(&endpoint, selection);
         HedgedAttempt {
-            asked: Instant::now(),
-            patience: self
-                .patience(&site, tour)
-                .unwrap_or(self.retry.hedge_after_max),
-            site,
+            started: Instant::now(),
+            patience: patience.unwrap_or(self.retry.hedge_after_max),
+            endpoint,
             is_hedge: true,
-            attempt: Box::pin(async move {
-                let mut nothing = None;
-                self.attempt(entry, request, &mut nothing, limits).await
+            outcome: Box::pin(async move {
+                client.attempt(attempt, request, &mut None, deadlines).await
             }),
         }
     }
 
     /// A hedge got a good response while other attempts are running.
-    async fn hedge_came(
+    async fn finish_with_hedge(
         &self,
-        quick: HedgedAttempt<'_>,
-        outcome: RaceOutcome,
-        mut slow: Vec<HedgedAttempt<'_>>,
-        tour: &mut EndpointSelection,
-    ) -> RaceOutcome {
-        if !has_content(&outcome) {
+        hedge: HedgedAttempt<'_>,
+        outcome: AttemptOutcome,
+        mut slower: Vec<HedgedAttempt<'_>>,
+        selection: &mut EndpointSelection,
+    ) -> AttemptOutcome {
+        let response = outcome?;
+        if !has_content(response.head.status) {
             // The hedge lacks the object: give the slower endpoint, which may have it, more time.
-            let patience = slow.first().map_or(Duration::ZERO, |slow| slow.patience);
-            let another = timeout(self.grace(patience), self.another(&mut slow, tour));
-            return match another.await.ok().flatten() {
-                Some(another) => {
-                    if let Ok(answer) = outcome {
-                        answer.dismiss();
-                    }
-                    another
-                }
-                None => outcome,
+            let patience = slower
+                .first()
+                .map_or(Duration::ZERO, |slower| slower.patience);
+            let patience = patience.max(self.retry.hedge_after_max * 2);
+            let other = timeout(patience, self.first_good(&mut slower, selection)).await;
+            let Some(other) = other.ok().flatten() else {
+                return Ok(response);
             };
+            response.dismiss();
+            return Ok(other);
         }
-        quick.site.counters.hedge_won();
-        let mut outdone = None;
-        for slow in slow.iter().filter(|slow| slow.asked < quick.asked) {
-            if self.overtaken(slow, &quick, tour) {
-                outdone = outdone.or(Some(slow.site.place));
+        hedge.endpoint.counters.hedge_won();
+        let mut lacking_endpoint = None;
+        for slower in slower
+            .iter()
+            .filter(|slower| slower.started < hedge.started)
+        {
+            if self.record_overtaken(slower, &hedge, selection) {
+                lacking_endpoint = lacking_endpoint.or(Some(slower.endpoint.index));
             }
         }
-        outcome.map(|answer| AttemptResponse { outdone, ..answer })
+        Ok(AttemptResponse {
+            lacking_endpoint,
+            ..response
+        })
     }
 
     /// The first good response among the running attempts.
-    async fn another(
+    async fn first_good(
         &self,
-        racers: &mut Vec<HedgedAttempt<'_>>,
-        tour: &mut EndpointSelection,
-    ) -> Option<RaceOutcome> {
-        while !racers.is_empty() {
-            let (_, outcome) = first_of(racers).await;
-            if self.is_good(&outcome, tour) {
-                return Some(outcome);
+        running: &mut Vec<HedgedAttempt<'_>>,
+        selection: &mut EndpointSelection,
+    ) -> Option<AttemptResponse> {
+        while !running.is_empty() {
+            let (_, outcome) = first_ended(running).await;
+            if let Ok(response) = outcome
+                && self.is_good_response(&response, selection)
+            {
+                return Some(response);
             }
         }
         None
@@ -200,137 +235,112 @@ impl OriginGroup {
 
     /// Records that another endpoint was quicker; true if this endpoint is reported as lacking the
     /// object.
-    fn overtaken(
+    fn record_overtaken(
         &self,
         slow: &HedgedAttempt<'_>,
         quick: &HedgedAttempt<'_>,
-        tour: &EndpointSelection,
+        selection: &EndpointSelection,
     ) -> bool {
-        let (site, waited) = (&slow.site, slow.asked.elapsed());
-        let had = !tour.held_back || quick.asked.elapsed() < slow.patience / HAD_SHARE;
-        if had {
-            site.record_overtaken(slow.asked.into_std(), tour.subject);
+        let is_blocking = selection.request.is_blocking;
+        let waited = slow.started.elapsed();
+        let quick_had_it = !is_blocking || quick.started.elapsed() < slow.patience / HAD_SHARE;
+        if quick_had_it {
+            let started = slow.started.into_std();
+            slow.endpoint
+                .record_overtaken(started, selection.request.subject);
         }
-        if !tour.held_back {
+        if !is_blocking {
             // Its response would have taken even longer.
-            site.record_latency(now(), waited);
+            slow.endpoint.record_latency(now(), waited);
         }
         // A short delay is not reported.
-        let late = tour.held_back || waited >= self.retry.hedge_after_max;
-        had && late
-    }
-
-    /// Extra wait for the first endpoint when the hedge lacks the object.
-    fn grace(&self, patience: Duration) -> Duration {
-        patience.max(self.retry.hedge_after_max * 2)
+        let is_late = is_blocking || waited >= self.retry.hedge_after_max;
+        quick_had_it && is_late
     }
 
     /// Wait before a hedge; `None`: no hedge.
-    fn patience(&self, site: &EndpointState, tour: &EndpointSelection) -> Option<Duration> {
-        if tour.held_back {
-            return tour.overdue;
+    fn patience(
+        &self,
+        endpoint: &EndpointState,
+        selection: &EndpointSelection,
+    ) -> Option<Duration> {
+        if selection.request.is_blocking {
+            return selection.request.late_after;
         }
-        if !tour.hedged || self.endpoints.len() < 2 {
+        if !selection.request.is_hedged || self.selector.endpoints.len() < 2 {
             return None;
         }
-        let is_manifest = match &tour.upgrade {
-            Some(upgrade) => upgrade.rank == Priority::Manifest,
-            None => tour.rank == Priority::Manifest,
-        };
-        let (p95, typical) = site.speed(now());
-        Some(patience(
-            is_manifest,
-            (p95, typical),
-            self.retry.hedge_after_max,
-        ))
+        let is_manifest = selection.final_rank() == Priority::Manifest;
+        let usual = endpoint.usual_latency(now());
+        Some(patience(is_manifest, usual, self.retry.hedge_after_max))
     }
 
-    async fn second(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
-        if tour.held_back {
-            self.hedge_blocking(tour).await
-        } else {
-            self.hedge(tour)
+    /// Deadlines of the next attempt.
+    fn deadlines(&self, selection: &EndpointSelection) -> AttemptDeadlines {
+        let total = selection.request.until;
+        let connect_until = Instant::now() + self.connect_timeout;
+        let connect_until = share(connect_until, self.selector.remaining(selection) + 1);
+        AttemptDeadlines {
+            connect: connect_until.min(total),
+            total,
         }
     }
 
-    /// Starts an attempt at the next endpoint for a blocking request that is late, under the first
-    /// one's permit. It uses no retry budget: that is for failing origins, and nothing indicates a
-    /// failure here.
-    async fn hedge_blocking(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
-        let site = Arc::clone(&self.endpoints[*tour.order.get(tour.tried)?]);
-        let patience = tour.until.saturating_duration_since(Instant::now());
-        self.limiter.turn(tour.rank, patience).await.ok()?;
-        let slot = site.slot_for(tour.class, tour.held_back)?;
-        tour.tried += 1;
-        AttemptGuard::open(&site, slot, tour.subject, now())
+    fn is_good(&self, outcome: &AttemptOutcome, selection: &EndpointSelection) -> bool {
+        outcome
+            .as_ref()
+            .is_ok_and(|response| self.is_good_response(response, selection))
     }
 
-    /// Starts an attempt at the next endpoint, if it is in good standing, not tried yet and has
-    /// room, and the budget allows it.
-    fn hedge(&self, tour: &mut EndpointSelection) -> Option<AttemptGuard> {
-        let site = &self.endpoints[*tour.order.get(tour.tried)?];
-        let now = now();
-        if !self.is_in_good_standing(site, now) {
-            return None;
+    /// A response that no other endpoint could improve on.
+    fn is_good_response(&self, response: &AttemptResponse, selection: &EndpointSelection) -> bool {
+        let status = response.head.status;
+        // An endpoint that answers that the object is missing, instead of blocking, does not help.
+        if selection.request.is_blocking && !status.is_success() {
+            return false;
         }
-        let mut budget = self.budget.lock();
-        // Checked first: a rate token taken in vain is lost.
-        if !budget.affords(now) || !site.has_slot(tour.class) {
-            return None;
-        }
-        // It needs a permit of its own: a hedge never exceeds a limit.
-        let permit = self.limiter.try_enter()?;
-        let slot = site.slot(tour.class)?.with(permit);
-        budget.try_spend(now);
-        tour.tried += 1;
-        AttemptGuard::open(site, slot, tour.subject, now)
+        let is_retried = self.retry.statuses.contains(&status);
+        !is_retried && evaluate::worth(response, selection) == ResponseValue::Answer
     }
-
-    fn is_good(&self, outcome: &RaceOutcome, tour: &EndpointSelection) -> bool {
-        outcome.as_ref().is_ok_and(|answer| {
-            // An endpoint that answers that the object is missing, instead of blocking, does not
-            // help.
-            let has = !tour.held_back || answer.head.status.is_success();
-            has && self.is_good_answer(answer, tour)
-        })
-    }
-}
-
-/// Wait before a hedge, from the recent p95 and the typical latency. `longest`: maximum for
-/// endpoints that are not always slow.
-fn patience(
-    is_manifest: bool,
-    (p95, typical): (Option<Duration>, Option<Duration>),
-    longest: Duration,
-) -> Duration {
-    // Responses that were overtaken count with about the maximum, so allow a margin.
-    const LONGER: (u32, u32) = (5, 4);
-    if let Some(typical) = typical.filter(|&typical| typical > longest * LONGER.0 / LONGER.1) {
-        let usual = typical * MEDIA_FACTOR;
-        return p95.map_or(usual, |p95| p95.max(usual));
-    }
-    let usual = p95.map(|p95| {
-        if is_manifest {
-            p95.max(PATIENCE_MIN)
-        } else {
-            (p95 * MEDIA_FACTOR).max(MEDIA_PATIENCE_MIN)
-        }
-    });
-    usual.map_or(longest, |usual| usual.min(longest))
 }
 
 impl HedgedAttempt<'_> {
     fn late_at(&self) -> Instant {
-        self.asked + self.patience
+        self.started + self.patience
     }
 }
 
+/// Wait before a hedge, from the usual latency. `longest`: maximum for endpoints that are not
+/// always slow.
+fn patience(is_manifest: bool, usual: UsualLatency, longest: Duration) -> Duration {
+    // Responses that were overtaken count with about the maximum, so allow a margin.
+    const LONGER: (u32, u32) = (5, 4);
+    let UsualLatency { p95, typical } = usual;
+    if let Some(typical) = typical
+        && typical > longest * LONGER.0 / LONGER.1
+    {
+        let patience = typical * MEDIA_FACTOR;
+        return p95.map_or(patience, |p95| p95.max(patience));
+    }
+    let Some(p95) = p95 else {
+        return longest;
+    };
+    let patience = if is_manifest {
+        p95.max(PATIENCE_MIN)
+    } else {
+        (p95 * MEDIA_FACTOR).max(MEDIA_PATIENCE_MIN)
+    };
+    patience.min(longest)
+}
+
 /// Waits for the first attempt to end, and removes it. There must be one.
-async fn first_of<'a>(racers: &mut Vec<HedgedAttempt<'a>>) -> (HedgedAttempt<'a>, RaceOutcome) {
+async fn first_ended<'a>(
+    running: &mut Vec<HedgedAttempt<'a>>,
+) -> (HedgedAttempt<'a>, AttemptOutcome) {
     poll_fn(|context| {
-        for index in 0..racers.len() {
-            if let Poll::Ready(outcome) = racers[index].attempt.as_mut().poll(context) {
-                return Poll::Ready((racers.remove(index), outcome));
+        for index in 0..running.len() {
+            if let Poll::Ready(outcome) = running[index].outcome.as_mut().poll(context) {
+                return Poll::Ready((running.remove(index), outcome));
             }
         }
         Poll::Pending
@@ -338,18 +348,17 @@ async fn first_of<'a>(racers: &mut Vec<HedgedAttempt<'a>>) -> (HedgedAttempt<'a>
     .await
 }
 
-/// The response has the object, and is not a claim that it is missing.
-fn has_content(outcome: &RaceOutcome) -> bool {
-    let status = outcome.as_ref().map(|answer| answer.head.status);
-    status.is_ok_and(|status| status.is_success() || status == StatusCode::NOT_MODIFIED)
-}
-
 /// The better of two outcomes; a poor response is better than none.
-fn better(later: RaceOutcome, earlier: RaceOutcome, tour: &EndpointSelection) -> RaceOutcome {
+fn better(
+    later: AttemptOutcome,
+    earlier: Option<AttemptOutcome>,
+    selection: &EndpointSelection,
+) -> AttemptOutcome {
     match (later, earlier) {
-        (Ok(later), Ok(earlier)) => Ok(tour.better(later, earlier)),
-        (Ok(answer), Err(_)) | (Err(_), Ok(answer)) => Ok(answer),
-        (Err(later), Err(earlier)) => Err(AttemptError {
+        (later, None) => later,
+        (Ok(later), Some(Ok(earlier))) => Ok(evaluate::better(later, earlier, selection)),
+        (Ok(response), Some(Err(_))) | (Err(_), Some(Ok(response))) => Ok(response),
+        (Err(later), Some(Err(earlier))) => Err(AttemptError {
             sent: later.sent || earlier.sent,
             resent: later.resent || earlier.resent,
             ..later
@@ -369,9 +378,13 @@ mod tests {
 
     #[test]
     fn a_quick_endpoint_is_late_soon_and_none_is_given_longer_than_the_longest() {
-        let after = |manifest, p95: Option<u64>| {
-            let typical = p95.map(|_| millis(10));
-            patience(manifest, (p95.map(millis), typical), LONGEST).as_millis()
+        let after = |is_manifest, p95: Option<u64>| {
+            let p95 = p95.map(millis);
+            let usual = UsualLatency {
+                p95,
+                typical: p95.map(|_| millis(10)),
+            };
+            patience(is_manifest, usual, LONGEST).as_millis()
         };
         assert_eq!([after(true, Some(5)), after(false, Some(5))], [20, 100]);
         assert_eq!([after(true, Some(90)), after(false, Some(90))], [90, 180]);
@@ -381,10 +394,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_slow_by_nature_is_not_asked_for_twice_each_time() {
-        let slow = Some(millis(800));
-        assert_eq!(patience(false, (None, slow), LONGEST), millis(1600));
+        let usual = |p95| UsualLatency {
+            p95,
+            typical: Some(millis(800)),
+        };
+        assert_eq!(patience(false, usual(None), LONGEST), millis(1600));
         assert_eq!(
-            patience(true, (Some(millis(1900)), slow), LONGEST),
+            patience(true, usual(Some(millis(1900))), LONGEST),
             millis(1900)
         );
     }

@@ -1,6 +1,6 @@
 //! Decides what follows an attempt: return, retry, or try the next endpoint. Pure function.
 
-use super::selection::CandidateSet;
+use super::endpoint_selection::CandidateSet;
 
 /// Result of an attempt.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +27,11 @@ pub(super) enum AttemptVerdict {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RemainingOptions {
     /// Endpoints not tried yet that accept the request.
-    pub(super) left: usize,
+    pub(super) untried: usize,
     /// Another response is served on failure.
-    pub(super) covered: bool,
+    pub(super) has_fallback: bool,
     /// The request may be sent once more.
-    pub(super) again: bool,
+    pub(super) may_send_again: bool,
 }
 
 /// The next step.
@@ -45,23 +45,24 @@ pub(super) enum NextStep {
     Retry(CandidateSet),
 }
 
-pub(super) fn step(tried: AttemptVerdict, chances: RemainingOptions) -> NextStep {
+/// Decides what follows an attempt with this verdict.
+pub(super) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> NextStep {
     let RemainingOptions {
-        left,
-        covered,
-        again,
-    } = chances;
-    let quick = match tried {
+        untried,
+        has_fallback,
+        may_send_again,
+    } = options;
+    let same_may_succeed = match verdict {
         AttemptVerdict::Good | AttemptVerdict::Unable => return NextStep::End,
-        AttemptVerdict::Unreached if left > 0 => return NextStep::Next,
+        AttemptVerdict::Unreached if untried > 0 => return NextStep::Next,
         AttemptVerdict::Unreached | AttemptVerdict::Doubtful => false,
         AttemptVerdict::Poor => true,
         AttemptVerdict::Failed { quick } => quick,
     };
-    let soon = quick && !covered;
-    if !again || (left == 0 && !soon) {
+    let repeat_at_same = same_may_succeed && !has_fallback;
+    if !may_send_again || (untried == 0 && !repeat_at_same) {
         NextStep::End
-    } else if soon {
+    } else if repeat_at_same {
         NextStep::Retry(CandidateSet::All)
     } else {
         NextStep::Retry(CandidateSet::Others)
@@ -76,21 +77,18 @@ mod tests {
     const RESET: AttemptVerdict = AttemptVerdict::Failed { quick: true };
     const LATE: AttemptVerdict = AttemptVerdict::Failed { quick: false };
 
-    fn then(tried: AttemptVerdict, left: usize, covered: bool) -> NextStep {
-        let again = true;
-        step(
-            tried,
-            RemainingOptions {
-                left,
-                covered,
-                again,
-            },
-        )
+    fn then(verdict: AttemptVerdict, untried: usize, has_fallback: bool) -> NextStep {
+        let options = RemainingOptions {
+            untried,
+            has_fallback,
+            may_send_again: true,
+        };
+        next_step(verdict, options)
     }
 
     #[test]
     fn others_are_asked_first_and_the_same_one_only_where_nothing_covers() {
-        for (tried, left, covered, expected) in [
+        for (verdict, untried, has_fallback, expected) in [
             (AttemptVerdict::Good, 1, false, NextStep::End),
             (POOR, 1, false, NextStep::Retry(CandidateSet::All)),
             (POOR, 0, false, NextStep::Retry(CandidateSet::All)),
@@ -107,9 +105,9 @@ mod tests {
             (RESET, 0, true, NextStep::End),
         ] {
             assert_eq!(
-                then(tried, left, covered),
+                then(verdict, untried, has_fallback),
                 expected,
-                "{tried:?} {left} {covered}"
+                "{verdict:?} {untried} {has_fallback}"
             );
         }
     }
@@ -122,13 +120,19 @@ mod tests {
 
     #[test]
     fn who_was_not_reached_costs_no_retry() {
-        let chances = |left| RemainingOptions {
-            left,
-            covered: false,
-            again: false,
+        let options = |untried| RemainingOptions {
+            untried,
+            has_fallback: false,
+            may_send_again: false,
         };
-        assert_eq!(step(AttemptVerdict::Unreached, chances(1)), NextStep::Next);
-        assert_eq!(step(AttemptVerdict::Unreached, chances(0)), NextStep::End);
-        assert_eq!(step(POOR, chances(1)), NextStep::End);
+        assert_eq!(
+            next_step(AttemptVerdict::Unreached, options(1)),
+            NextStep::Next
+        );
+        assert_eq!(
+            next_step(AttemptVerdict::Unreached, options(0)),
+            NextStep::End
+        );
+        assert_eq!(next_step(POOR, options(1)), NextStep::End);
     }
 }

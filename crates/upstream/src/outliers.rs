@@ -23,14 +23,14 @@ impl OutlierDetection {
         }
     }
 
-    /// Compares the endpoints, if it is due. `stands`: the endpoint is in good standing.
-    pub(super) fn hold(
+    /// Compares the endpoints, if it is due. `is_good`: the endpoint is in good standing.
+    pub(super) fn judge(
         &self,
-        sites: &[Arc<EndpointState>],
+        endpoints: &[Arc<EndpointState>],
         now: Instant,
-        stands: impl Fn(&EndpointState) -> bool,
+        is_good: impl Fn(&EndpointState) -> bool,
     ) {
-        if sites.len() < 2 {
+        if endpoints.len() < 2 {
             return;
         }
         {
@@ -41,13 +41,13 @@ impl OutlierDetection {
             *due = now + self.every;
         }
         // One after another: an endpoint that is ejected no longer counts for the next.
-        for site in sites.iter().filter(|site| stands(site)) {
-            let peers = sites.iter().filter(|peer| peer.place != site.place);
-            let peers: Vec<_> = peers.filter(|peer| stands(peer)).collect();
+        for endpoint in endpoints.iter().filter(|endpoint| is_good(endpoint)) {
+            let peers = endpoints.iter().filter(|peer| peer.index != endpoint.index);
+            let peers: Vec<_> = peers.filter(|peer| is_good(peer)).collect();
             let times = peers.iter().filter_map(|peer| peer.pace(now));
             let mut times: Vec<_> = times.map(|reading| reading.p50).collect();
             if let Some(typical) = median(&mut times) {
-                site.compare(now, typical, peers.len());
+                endpoint.compare(now, typical, peers.len());
             }
         }
     }

@@ -1,372 +1,112 @@
-//! Builds the request head that is sent: the same for HTTP/1.1 and HTTP/2 except for the address.
-//!
-//! This module sets framing and connection headers itself: values from the caller or the settings
-//! are dropped.
+//! A request to an origin group, as callers describe it.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
-use http::header::{self, HeaderName};
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Uri};
-use pingora_http::RequestHeader;
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
 
-use super::guard::FailureSubject;
-use super::sign::{FIELDS, Message, RequestAuth};
-use super::{Deadlines, Failure, Priority, RequestBody, RequestClass, UpstreamRequest};
-use seawall_manifest::low_latency::is_blocking;
+use super::{Priority, RequestClass};
+use seawall_policy::EndpointSet;
 
-/// An [`UpstreamRequest`] without its body.
-pub(super) struct AttemptRequest {
-    pub(super) method: Method,
-    /// The target as it is sent.
-    pub(super) target: PathAndQuery,
-    pub(super) host: Option<HeaderValue>,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: PayloadSize,
-    pub(super) rank: Priority,
-    /// The rate limit it counts against.
-    pub(super) class: RequestClass,
-    /// The origin is expected to block until new content exists.
-    pub(super) held_back: bool,
-    /// Credentials for the origin.
-    pub(super) auth: RequestAuth,
+/// One request to an origin.
+pub struct UpstreamRequest {
+    /// GET for fills; other methods on routes that pass them.
+    pub method: Method,
+    /// The exact target that the cache key was built from.
+    pub path_and_query: PathAndQuery,
+    /// The viewer's canonical host, if the route forwards it.
+    pub host: Option<HeaderValue>,
+    /// Already filtered by `policy`; contains no hop-by-hop headers.
+    pub headers: HeaderMap,
+    /// The body, for methods that have one.
+    pub body: Option<RequestBody>,
+    /// The object existed a moment ago, or a manifest lists it: a refusal is not trusted while
+    /// another endpoint can be asked.
+    pub expected: bool,
+    /// The content that a valid response carries.
+    pub expected_content: ExpectedContent,
+    /// The rate limit it counts against, where an endpoint has one per class.
+    pub class: RequestClass,
+    /// Another response is served if this request fails: no endpoint is asked twice.
+    pub has_fallback: bool,
+    /// Order in the queue before the origin.
+    pub rank: Priority,
+    /// The origin is known to block until new content exists (LL-HLS): the request waits outside
+    /// the concurrency limits.
+    pub is_blocking: bool,
+    /// A blocking request is late after this time: another endpoint is asked too.
+    pub late_after: Option<Duration>,
+    /// Endpoints that returned unusable responses: the others are asked first.
+    pub avoided: EndpointSet,
+    /// Endpoints that must not be asked.
+    pub excluded: EndpointSet,
+    /// How it counts in the retry budget.
+    pub budget: BudgetUse,
+    /// Set when no viewer waits yet, and one may before the response arrives.
+    pub upgrade: Option<Upgrade>,
 }
 
-/// The size of the request body.
+/// The expected content: tells which responses carry nothing useful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PayloadSize {
-    /// No body, and the method defines none.
-    Nothing,
-    /// This number of bytes.
-    Bytes(u64),
-    /// Unknown.
-    Chunks,
+pub enum ExpectedContent {
+    /// A response without a body is acceptable.
+    Anything,
+    /// A segment, or an object needed to play one.
+    Media,
+    /// A manifest.
+    Manifest,
 }
 
-/// Headers that a group adds to every request.
-pub(super) struct GroupHeaders {
-    /// `Host` by endpoint, used if the request has none.
-    pub(super) hosts: Vec<HeaderValue>,
+/// How a request counts in the retry budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetUse {
+    /// A first request: it adds a share of a retry to the budget.
+    Earns,
+    /// A second request, already paid for with [`super::Origin::take_over`].
+    Paid,
 }
 
-impl PayloadSize {
-    pub(super) fn of(method: &Method, body: Option<&RequestBody>) -> PayloadSize {
-        use http_body::Body;
-        match body {
-            Some(body) if !body.is_end_stream() => body
-                .size_hint()
-                .exact()
-                .map_or(PayloadSize::Chunks, PayloadSize::Bytes),
-            _ if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
-                PayloadSize::Bytes(0)
-            }
-            _ => PayloadSize::Nothing,
-        }
-    }
-
-    /// No body bytes follow the head.
-    pub(super) fn is_empty(self) -> bool {
-        matches!(self, PayloadSize::Nothing | PayloadSize::Bytes(0))
-    }
+/// Raises the priority of a request that is in progress.
+pub struct Upgrade {
+    /// Resolves when the priority rises.
+    pub when: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The priority from then on.
+    pub rank: Priority,
 }
 
-/// See [`AttemptRequest::seed`].
-pub(super) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
-    let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-    hasher.hash_one((target.as_str(), host))
-}
-
-/// See [`AttemptRequest::subject`].
-pub(super) fn subject(target: &PathAndQuery, host: Option<&HeaderValue>) -> FailureSubject {
-    FailureSubject::of(target.path(), host.map(HeaderValue::as_bytes))
-}
-
-impl AttemptRequest {
-    /// Splits a request into head and body. A request that cannot be sent to any endpoint fails
-    /// here, so that no endpoint is blamed.
-    pub(super) fn of(
-        errand: UpstreamRequest,
-        seal: RequestAuth,
-    ) -> Result<(AttemptRequest, Option<RequestBody>), Failure> {
-        let payload = PayloadSize::of(&errand.method, errand.body.as_ref());
-        let request = AttemptRequest {
-            method: errand.method,
-            target: seal.target(&errand.path_and_query)?,
-            host: errand.host,
-            headers: errand.headers,
-            payload,
-            rank: errand.rank,
-            class: errand.class,
-            held_back: errand.is_blocking,
-            auth: seal,
-        };
-        Ok((request, errand.body))
-    }
-
-    /// The same request with the method HEAD.
-    pub(super) fn head_only(&self) -> AttemptRequest {
-        AttemptRequest {
-            method: Method::HEAD,
-            payload: PayloadSize::Nothing,
-            ..self.sealed(self.auth.clone())
-        }
-    }
-
-    /// The same request with other credentials.
-    pub(super) fn sealed(&self, seal: RequestAuth) -> AttemptRequest {
-        AttemptRequest {
-            method: self.method.clone(),
-            target: self.target.clone(),
-            host: self.host.clone(),
-            headers: self.headers.clone(),
-            payload: self.payload,
-            rank: self.rank,
-            class: self.class,
-            held_back: self.held_back,
-            auth: seal,
-        }
-    }
-
-    /// The URL and directory that failures are counted under.
-    pub(super) fn subject(&self) -> FailureSubject {
-        subject(&self.target, self.host.as_ref())
-    }
-
-    /// A hash of target and host, for load balancing.
-    pub(super) fn seed(&self) -> u64 {
-        seed(&self.target, self.host.as_ref())
-    }
-
-    /// Can be sent twice: the method is idempotent and there is no body.
-    pub(super) fn repeatable(&self) -> bool {
-        self.method.is_idempotent() && self.payload.is_empty()
-    }
-
-    /// The origin may block until new content exists: it is known to, or a playlist is requested
-    /// ahead of time. An LL-HLS query parameter extends the deadline but does not bypass the
-    /// concurrency limits.
-    pub(super) fn blocks(&self) -> bool {
-        self.held_back || (self.rank == Priority::Manifest && blocks(&self.target))
-    }
-
-    /// Deadline for the end of the response head.
-    pub(super) fn patience(&self, deadlines: &Deadlines) -> Duration {
-        match self.rank {
-            _ if self.blocks() => deadlines.blocking,
-            Priority::Manifest => deadlines.manifest,
-            Priority::Edge | Priority::Segment | Priority::Behind | Priority::Ahead => {
-                deadlines.first_byte
-            }
-        }
-    }
-
-    /// The head for HTTP/1.1.
-    pub(super) fn h1(&self, to: usize, add: &GroupHeaders) -> Result<Box<RequestHeader>, Failure> {
-        let mut head = self.head(Uri::from(self.target.clone()), to, add)?;
-        append(&mut head, header::HOST, self.host(to, add))?;
-        match self.payload {
-            PayloadSize::Nothing => {}
-            PayloadSize::Bytes(length) => {
-                append(&mut head, header::CONTENT_LENGTH, &length.into())?;
-            }
-            PayloadSize::Chunks => {
-                let chunked = HeaderValue::from_static("chunked");
-                append(&mut head, header::TRANSFER_ENCODING, &chunked)?;
-            }
-        }
-        Ok(head)
-    }
-
-    /// The head for HTTP/2: the host becomes `:authority`.
-    pub(super) fn h2(
-        &self,
-        to: usize,
-        tls: bool,
-        add: &GroupHeaders,
-    ) -> Result<Box<RequestHeader>, Failure> {
-        let uri = Uri::builder()
-            .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
-            .authority(self.host(to, add).as_bytes())
-            .path_and_query(self.target.clone())
-            .build()
-            .map_err(|_| Failure::Protocol)?;
-        let mut head = self.head(uri, to, add)?;
-        if let PayloadSize::Bytes(length) = self.payload {
-            append(&mut head, header::CONTENT_LENGTH, &length.into())?;
-        }
-        Ok(head)
-    }
-
-    /// The common head, without `Host` and body length; `Host` is only part of the signature here.
-    fn head(&self, uri: Uri, to: usize, add: &GroupHeaders) -> Result<Box<RequestHeader>, Failure> {
-        let size = self.headers.len() + self.auth.headers().len() + 2;
-        let mut head = RequestHeader::build_no_case(self.method.clone(), b"/", Some(size))
-            .map_err(|_| Failure::Protocol)?;
-        head.set_uri(uri);
-        for (name, value) in self.headers.iter().filter(|(name, _)| !is_ours(name)) {
-            append(&mut head, name.clone(), value)?;
-        }
-        set(&mut head, self.auth.headers())?;
-        let message = Message {
-            method: &self.method,
-            host: self.host(to, add),
-            target: &self.target,
-            headers: &head.headers,
-            bodiless: self.payload.is_empty(),
-        };
-        if let Some(signature) = self.auth.signature(to, &message)? {
-            for name in &FIELDS {
-                head.remove_header(name);
-            }
-            set(&mut head, &signature)?;
-        }
-        Ok(Box::new(head))
-    }
-
-    fn host<'a>(&'a self, to: usize, add: &'a GroupHeaders) -> &'a HeaderValue {
-        self.host.as_ref().unwrap_or(&add.hosts[to])
-    }
-}
-
-/// Sets fields, replacing any others of these names.
-fn set(head: &mut RequestHeader, fields: &[(HeaderName, HeaderValue)]) -> Result<(), Failure> {
-    let fields = || fields.iter().filter(|(name, _)| !is_ours(name));
-    for (name, _) in fields() {
-        head.remove_header(name);
-    }
-    for (name, value) in fields() {
-        append(head, name.clone(), value)?;
-    }
-    Ok(())
-}
-
-fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Result<(), Failure> {
-    head.append_header(name, value.clone())
-        .map(drop)
-        .map_err(|_| Failure::Protocol)
-}
-
-/// The query asks for a future playlist version (LL-HLS).
-fn blocks(target: &PathAndQuery) -> bool {
-    let query = target.query().unwrap_or_default();
-    let blocking = |pair: &str| {
-        let name = pair.split_once('=').map(|(name, _)| name);
-        name.is_some_and(is_blocking)
-    };
-    query.split('&').any(blocking)
-}
-
-/// The header belongs to the connection or to body framing, or is `Host`, which has its own
-/// settings. `Expect` is included because this client does not wait for a 100.
-fn is_ours(name: &HeaderName) -> bool {
-    const OURS: [HeaderName; 8] = [
-        header::HOST,
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-        header::EXPECT,
-    ];
-    OURS.contains(name) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(path: &str, set: &[(&'static str, &'static str)]) -> AttemptRequest {
-        let header = |(name, value): &(&'static str, &'static str)| {
-            let name = HeaderName::from_static(name);
-            (name, HeaderValue::from_static(value))
-        };
-        AttemptRequest {
-            auth: RequestAuth::of(set.iter().map(header).collect()),
+impl UpstreamRequest {
+    /// A GET, which has no body.
+    pub fn get(
+        target: PathAndQuery,
+        host: Option<HeaderValue>,
+        headers: HeaderMap,
+        rank: Priority,
+    ) -> UpstreamRequest {
+        UpstreamRequest {
             method: Method::GET,
-            target: path.parse().unwrap(),
-            host: None,
-            headers: HeaderMap::new(),
-            payload: PayloadSize::Nothing,
-            rank: Priority::Manifest,
+            path_and_query: target,
+            host,
+            headers,
+            body: None,
+            expected: false,
+            expected_content: ExpectedContent::Anything,
             class: RequestClass::Other,
-            held_back: false,
+            has_fallback: false,
+            rank,
+            is_blocking: false,
+            late_after: None,
+            avoided: EndpointSet::default(),
+            excluded: EndpointSet::default(),
+            budget: BudgetUse::Earns,
+            upgrade: None,
         }
-    }
-
-    fn additions() -> GroupHeaders {
-        GroupHeaders {
-            hosts: vec![HeaderValue::from_static("o.example")],
-        }
-    }
-
-    #[test]
-    fn path_and_query_keep_every_byte() {
-        let path = "//a/../%2e%2E/b;x|y\"?q=%20&q=&&a={é}";
-        let request = request(path, &[]);
-        let h1 = request.h1(0, &additions()).unwrap();
-        assert_eq!(h1.raw_path(), path.as_bytes());
-        let h2 = request.h2(0, true, &additions()).unwrap();
-        assert_eq!(h2.raw_path(), path.as_bytes());
-        assert_eq!(h2.uri.authority().unwrap(), "o.example");
-        assert!(h2.headers.get("host").is_none());
-    }
-
-    #[test]
-    fn added_headers_replace_and_framing_is_ours() {
-        let mut request = request(
-            "/x",
-            &[("x-auth", "1"), ("x-auth", "2"), ("connection", "close")],
-        );
-        request.host = Some(HeaderValue::from_static("viewer.example"));
-        request.headers.append("x-auth", "theirs".parse().unwrap());
-        request
-            .headers
-            .append("content-length", "9".parse().unwrap());
-        request.headers.append("host", "evil".parse().unwrap());
-        let head = request.h1(0, &additions()).unwrap();
-        let auth: Vec<_> = head.headers.get_all("x-auth").iter().collect();
-        assert_eq!(auth, ["1", "2"]);
-        assert_eq!(head.headers.get("host").unwrap(), "viewer.example");
-        assert_eq!(head.headers.len(), 3);
-    }
-
-    #[test]
-    fn a_request_for_what_is_to_come_is_known_by_its_query() {
-        assert!(request("/x.m3u8?a=1&_HLS_msn=7&_HLS_part=2", &[]).blocks());
-        assert!(request("/x.m3u8?%5FHLS%5fms%6E=7", &[]).blocks());
-        assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).blocks());
-        assert!(!request("/_HLS_msn=7", &[]).blocks());
-        let segment = AttemptRequest {
-            rank: Priority::Segment,
-            class: RequestClass::Other,
-            ..request("/x.ts?_HLS_msn=7", &[])
-        };
-        assert!(!segment.blocks());
-    }
-
-    #[test]
-    fn how_long_an_answer_may_take_depends_on_what_is_asked_for() {
-        let deadlines = Deadlines::default();
-        let patience = |path: &str, rank| {
-            AttemptRequest {
-                rank,
-                ..request(path, &[])
-            }
-            .patience(&deadlines)
-        };
-        assert_eq!(patience("/x.m3u8", Priority::Manifest), deadlines.manifest);
-        assert_eq!(patience("/x.ts", Priority::Segment), deadlines.first_byte);
-        assert_eq!(patience("/x.ts", Priority::Behind), deadlines.first_byte);
-        assert_eq!(
-            patience("/x.m3u8?_HLS_msn=7", Priority::Manifest),
-            deadlines.blocking
-        );
-    }
-
-    #[test]
-    fn a_post_without_a_body_says_so() {
-        assert_eq!(PayloadSize::of(&Method::POST, None), PayloadSize::Bytes(0));
-        assert_eq!(PayloadSize::of(&Method::GET, None), PayloadSize::Nothing);
     }
 }
+
+/// A request body; `frontend` enforces its limits. It fails with an [`super::UploadFault`].
+pub type RequestBody = Pin<
+    Box<dyn http_body::Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>> + Send>,
+>;

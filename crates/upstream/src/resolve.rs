@@ -22,7 +22,7 @@ pub(super) struct EndpointNames {
     hosts: Vec<ResolvedHost>,
     lookup: Resolver,
     every: Duration,
-    tended: AtomicBool,
+    refreshing: AtomicBool,
 }
 
 /// One endpoint's name and its known addresses.
@@ -32,9 +32,9 @@ struct ResolvedHost {
     literal: bool,
     known: RwLock<Arc<[SocketAddr]>>,
     /// A lookup is running.
-    looking: AtomicBool,
+    looking_up: AtomicBool,
     /// The last lookup failed, was empty, or did not finish in time.
-    doubted: AtomicBool,
+    failed: AtomicBool,
     /// Number of finished lookups.
     rounds: watch::Sender<u64>,
 }
@@ -49,25 +49,27 @@ impl EndpointNames {
             hosts: endpoints.iter().map(ResolvedHost::new).collect(),
             lookup,
             every: every.max(Duration::from_millis(1)),
-            tended: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
         })
     }
 
     /// Starts the periodic lookups, unless they run already. Must be called inside a tokio runtime;
     /// if that runtime ends, the next call starts them again.
-    pub(super) fn tend(self: &Arc<Self>) {
-        if self.hosts.iter().all(|host| host.literal) || self.tended.swap(true, Ordering::AcqRel) {
+    pub(super) fn refresh(self: &Arc<Self>) {
+        if self.hosts.iter().all(|host| host.literal)
+            || self.refreshing.swap(true, Ordering::AcqRel)
+        {
             return;
         }
-        let tending = ResolveTaskGuard(Arc::downgrade(self));
+        let guard = ResolveTaskGuard(Arc::downgrade(self));
         let every = self.every;
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let Some(names) = tending.0.upgrade() else {
+                let Some(names) = guard.0.upgrade() else {
                     return;
                 };
-                (0..names.hosts.len()).for_each(|at| names.look(at));
+                (0..names.hosts.len()).for_each(|at| names.look_up(at));
             }
         });
     }
@@ -77,9 +79,9 @@ impl EndpointNames {
         let host = &self.hosts[at];
         if host.known().is_empty() {
             let mut round = host.rounds.subscribe();
-            self.look(at);
+            self.look_up(at);
             if timeout_at(until, round.changed()).await.is_err() {
-                host.doubted.store(true, Ordering::Relaxed);
+                host.failed.store(true, Ordering::Relaxed);
             }
         }
         host.known().to_vec()
@@ -89,13 +91,13 @@ impl EndpointNames {
     pub(super) fn known(&self, at: usize) -> Option<Arc<[SocketAddr]>> {
         let host = &self.hosts[at];
         let known = host.known();
-        (!known.is_empty() || host.doubted()).then_some(known)
+        (!known.is_empty() || host.has_failed()).then_some(known)
     }
 
     /// Starts a lookup, unless one is running.
-    fn look(self: &Arc<Self>, at: usize) {
+    fn look_up(self: &Arc<Self>, at: usize) {
         let host = &self.hosts[at];
-        if host.literal || host.looking.swap(true, Ordering::AcqRel) {
+        if host.literal || host.looking_up.swap(true, Ordering::AcqRel) {
             return;
         }
         let round = ResolveRound {
@@ -124,8 +126,8 @@ impl ResolvedHost {
             port: endpoint.port,
             literal: literal.is_some(),
             known: RwLock::new(known.into_iter().collect()),
-            looking: AtomicBool::new(false),
-            doubted: AtomicBool::new(false),
+            looking_up: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             rounds: watch::Sender::new(0),
         }
     }
@@ -134,25 +136,25 @@ impl ResolvedHost {
         Arc::clone(&self.known.read())
     }
 
-    fn doubted(&self) -> bool {
-        self.doubted.load(Ordering::Relaxed)
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
-    /// Applies a lookup result. An error or an empty result keeps the addresses and sets `doubted`.
-    fn learn(&self, answer: std::io::Result<Vec<SocketAddr>>) {
-        let trouble = match answer {
+    /// Applies a lookup result. An error or an empty result keeps the addresses and sets `failed`.
+    fn apply(&self, result: std::io::Result<Vec<SocketAddr>>) {
+        let reason = match result {
             Ok(addresses) if !addresses.is_empty() => {
                 let addresses = addresses.into_iter().take(ADDRESSES_MAX).collect();
                 *self.known.write() = addresses;
-                self.doubted.store(false, Ordering::Relaxed);
+                self.failed.store(false, Ordering::Relaxed);
                 return;
             }
             Ok(_) => "no addresses".to_owned(),
             Err(error) => error.to_string(),
         };
-        if !self.doubted.swap(true, Ordering::Relaxed) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
             let kept = self.known().len();
-            tracing::warn!(host = self.name, trouble, kept, "origin name not resolved");
+            tracing::warn!(host = self.name, reason, kept, "origin name not resolved");
         }
     }
 }
@@ -166,14 +168,14 @@ struct ResolveRound {
 impl ResolveRound {
     fn run(self) {
         let host = &self.names.hosts[self.at];
-        host.learn((self.names.lookup)(&host.name, host.port));
+        host.apply((self.names.lookup)(&host.name, host.port));
     }
 }
 
 impl Drop for ResolveRound {
     fn drop(&mut self) {
         let host = &self.names.hosts[self.at];
-        host.looking.store(false, Ordering::Release);
+        host.looking_up.store(false, Ordering::Release);
         host.rounds.send_modify(|round| *round += 1);
     }
 }
@@ -184,7 +186,7 @@ struct ResolveTaskGuard(Weak<EndpointNames>);
 impl Drop for ResolveTaskGuard {
     fn drop(&mut self) {
         if let Some(names) = self.0.upgrade() {
-            names.tended.store(false, Ordering::Release);
+            names.refreshing.store(false, Ordering::Release);
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct ResponseExpectation {
 }
 
 impl ResponseExpectation {
-    pub(super) fn of(errand: &UpstreamRequest) -> ResponseExpectation {
+    pub(super) fn of(request: &UpstreamRequest) -> ResponseExpectation {
         let has = |headers: &HeaderMap, names: &[header::HeaderName]| {
             names.iter().any(|name| headers.contains_key(name))
         };
@@ -42,11 +42,11 @@ impl ResponseExpectation {
             header::IF_UNMODIFIED_SINCE,
         ];
         ResponseExpectation {
-            wants: matches!(errand.method, Method::GET | Method::HEAD)
-                .then_some(errand.expected_content),
-            expected: errand.expected,
-            is_partial: has(&errand.headers, &[header::RANGE]),
-            is_conditional: has(&errand.headers, &conditions),
+            wants: matches!(request.method, Method::GET | Method::HEAD)
+                .then_some(request.expected_content),
+            expected: request.expected,
+            is_partial: has(&request.headers, &[header::RANGE]),
+            is_conditional: has(&request.headers, &conditions),
         }
     }
 

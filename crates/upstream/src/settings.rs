@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::guard::{backoff, breaker, budget, ejection, health, pace};
 use super::sign::{ClientCertificate, Sigv4};
-use super::{Balance, Quota};
+use super::{Balance, Endpoint};
 
 /// Settings of one origin group.
 #[derive(Clone)]
@@ -62,29 +62,6 @@ pub struct Settings {
     pub requests_per_second_max: Option<u32>,
     /// Interval of DNS lookups.
     pub resolve_every: Duration,
-}
-
-/// One server of an origin group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Use TLS.
-    pub tls: bool,
-    /// Host name or address (IPv6 without brackets).
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Lower values are tried first; higher ones only if no lower one can answer.
-    pub priority: u8,
-    /// Share of the requests among endpoints of the same priority.
-    pub weight: u32,
-    /// Maximum requests in progress at this endpoint, besides the group's limit; beyond that it is
-    /// skipped.
-    pub concurrency_max: Option<usize>,
-    /// Maximum requests per second at this endpoint, besides the group's limit; beyond that it is
-    /// skipped.
-    pub requests_per_second_max: Option<Quota>,
-    /// AWS region for signing, if it differs from the group's.
-    pub region: Option<String>,
 }
 
 /// HTTP version for an origin.
@@ -202,50 +179,6 @@ impl Default for Retry {
     }
 }
 
-/// Why a group could not be created.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The CA file is unreadable.
-    #[error("cannot read {path}: {source}")]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The system's CA certificates, or some of the file's, cannot be used.
-    #[error("cannot load the certificate authorities to trust")]
-    Authorities,
-    /// A header file contains no valid value.
-    #[error("cannot use {path} for a header: {why}")]
-    HeaderFile {
-        /// The file.
-        path: PathBuf,
-        /// The reason, without quoting the file.
-        why: String,
-    },
-    /// The client certificate or its key cannot be used.
-    #[error("cannot use the client certificate {path}: {why}")]
-    ClientCertificate {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// No AWS region is known for an endpoint.
-    #[error("no AWS region is known to sign requests to {host}")]
-    Region {
-        /// The endpoint.
-        host: String,
-    },
-    /// Not a valid `Host` value.
-    #[error("{host:?} cannot be sent as Host")]
-    Host {
-        /// The rejected value.
-        host: String,
-    },
-}
-
 impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
@@ -286,50 +219,6 @@ impl Settings {
             queue_max: 4096,
             requests_per_second_max: None,
             resolve_every: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Endpoint {
-    /// An endpoint with default settings.
-    pub fn new(tls: bool, host: impl Into<String>, port: u16) -> Endpoint {
-        Endpoint {
-            tls,
-            host: host.into(),
-            port,
-            priority: 0,
-            weight: 1,
-            concurrency_max: None,
-            requests_per_second_max: None,
-            region: None,
-        }
-    }
-
-    /// The region in an AWS host name: `….mediapackagev2.eu-west-1.amazonaws.com`.
-    pub fn region_in_host(&self) -> Option<&str> {
-        let domain = self.host.strip_suffix(".amazonaws.com");
-        let domain = domain.or_else(|| self.host.strip_suffix(".amazonaws.com.cn"))?;
-        let (before, region) = domain.rsplit_once('.')?;
-        let service = before.rsplit('.').next().unwrap_or_default();
-        let is_regional = ["mediapackagev2", "s3"].contains(&service);
-        is_regional.then_some(region)
-    }
-
-    /// The URL, without a path.
-    pub(super) fn url(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.authority())
-    }
-
-    /// The `Host` value: with the port only if it is not the scheme's default.
-    pub(super) fn authority(&self) -> String {
-        let bracketed = self.host.contains(':');
-        let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
-        let usual_port = if self.tls { 443 } else { 80 };
-        if self.port == usual_port {
-            format!("{open}{}{close}", self.host)
-        } else {
-            format!("{open}{}{close}:{}", self.host, self.port)
         }
     }
 }
@@ -381,16 +270,5 @@ mod tests {
         let shown = format!("{settings:?}");
         assert!(shown.contains("authorization"));
         assert!(!shown.contains("hunter2"));
-    }
-
-    #[test]
-    fn an_authority_names_the_port_only_where_it_matters() {
-        assert_eq!(endpoint(true, "o.example", 443).authority(), "o.example");
-        assert_eq!(endpoint(false, "o.example", 80).authority(), "o.example");
-        assert_eq!(
-            endpoint(false, "o.example", 443).authority(),
-            "o.example:443"
-        );
-        assert_eq!(endpoint(true, "::1", 8443).authority(), "[::1]:8443");
     }
 }

@@ -19,8 +19,8 @@ const VIEWER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The slots of a group for requests with slow viewers.
 pub(super) struct SlowViewers {
-    places_max: usize,
-    places: Mutex<SlowViewerSlots>,
+    slots_max: usize,
+    slots: Mutex<SlowViewerSlots>,
 }
 
 #[derive(Default)]
@@ -43,7 +43,7 @@ struct HeldPermits {
     _group: Option<Permit>,
     endpoint: Option<Permit>,
     /// The request holds a slow-viewer slot instead of permits.
-    aside: bool,
+    has_slow_slot: bool,
 }
 
 /// A wait for a viewer; unregistered when dropped.
@@ -54,25 +54,25 @@ struct ViewerWait<'a> {
 }
 
 impl SlowViewers {
-    pub(super) fn new(places_max: usize) -> SlowViewers {
+    pub(super) fn new(slots_max: usize) -> SlowViewers {
         SlowViewers {
-            places_max: places_max.max(1),
-            places: Mutex::default(),
+            slots_max: slots_max.max(1),
+            slots: Mutex::default(),
         }
     }
 
     /// Number of requests with slow viewers now, and number of those cut so far.
-    pub(super) fn census(&self) -> (usize, u64) {
-        let places = self.places.lock();
-        (places.taken, places.cut)
+    pub(super) fn counts(&self) -> (usize, u64) {
+        let slots = self.slots.lock();
+        (slots.taken, slots.cut)
     }
 
     fn wait(&self) -> ViewerWait<'_> {
-        let mut places = self.places.lock();
-        let number = places.waits_begun;
-        places.waits_begun += 1;
+        let mut slots = self.slots.lock();
+        let number = slots.waits_begun;
+        slots.waits_begun += 1;
         let cut = Arc::new(Notify::new());
-        places.waits.insert(number, Arc::clone(&cut));
+        slots.waits.insert(number, Arc::clone(&cut));
         ViewerWait {
             viewers: self,
             number,
@@ -81,14 +81,14 @@ impl SlowViewers {
     }
 
     /// Takes a slot. If none is free, cuts the request that has waited longest for its viewer.
-    fn take_place(&self) {
-        let mut places = self.places.lock();
-        places.taken += 1;
-        if places.taken > self.places_max
-            && let Some((_, slowest)) = places.waits.pop_first()
+    fn take_slot(&self) {
+        let mut slots = self.slots.lock();
+        slots.taken += 1;
+        if slots.taken > self.slots_max
+            && let Some((_, slowest)) = slots.waits.pop_first()
         {
-            places.cut += 1;
-            drop(places);
+            slots.cut += 1;
+            drop(slots);
             slowest.notify_one();
         }
     }
@@ -96,7 +96,7 @@ impl SlowViewers {
 
 impl Drop for ViewerWait<'_> {
     fn drop(&mut self) {
-        self.viewers.places.lock().waits.remove(&self.number);
+        self.viewers.slots.lock().waits.remove(&self.number);
     }
 }
 
@@ -114,7 +114,7 @@ impl LimitHolder {
     /// Replaces the permit of one endpoint by that of another.
     pub(super) fn adopt(&self, endpoint: Option<Permit>) {
         let mut held = self.held.lock();
-        let former = if held.aside {
+        let former = if held.has_slow_slot {
             endpoint
         } else {
             std::mem::replace(&mut held.endpoint, endpoint)
@@ -126,13 +126,13 @@ impl LimitHolder {
     /// Waits for the viewer. `None`: the request was cut to make room.
     pub(super) async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
         let mut event = pin!(event);
-        if !self.held.lock().aside
+        if !self.held.lock().has_slow_slot
             && let Ok(outcome) = timeout(VIEWER_PATIENCE, &mut event).await
         {
             return Some(outcome);
         }
         let wait = self.viewers.wait();
-        self.step_aside();
+        self.release_permits();
         tokio::select! {
             biased;
             outcome = event => Some(outcome),
@@ -140,28 +140,28 @@ impl LimitHolder {
         }
     }
 
-    fn step_aside(&self) {
+    fn release_permits(&self) {
         let mut held = self.held.lock();
-        if held.aside {
+        if held.has_slow_slot {
             return;
         }
         let permits = std::mem::replace(
             &mut *held,
             HeldPermits {
-                aside: true,
+                has_slow_slot: true,
                 ..HeldPermits::default()
             },
         );
         drop(held);
         drop(permits);
-        self.viewers.take_place();
+        self.viewers.take_slot();
     }
 }
 
 impl Drop for LimitHolder {
     fn drop(&mut self) {
-        if self.held.get_mut().aside {
-            self.viewers.places.lock().taken -= 1;
+        if self.held.get_mut().has_slow_slot {
+            self.viewers.slots.lock().taken -= 1;
         }
     }
 }
@@ -176,7 +176,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(1);
 
-    fn gate(concurrency_max: usize) -> ConcurrencyLimiter {
+    fn limiter(concurrency_max: usize) -> ConcurrencyLimiter {
         ConcurrencyLimiter::new(&LimiterSettings {
             concurrency_max,
             kept_for_manifests: 0,
@@ -185,41 +185,41 @@ mod tests {
         })
     }
 
-    async fn enter(gate: &ConcurrencyLimiter) -> Permit {
-        gate.enter(Priority::Segment, SOON).await.unwrap()
+    async fn enter(limiter: &ConcurrencyLimiter) -> Permit {
+        limiter.enter(Priority::Segment, SOON).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_viewer_gives_both_permits_back_and_a_quick_one_keeps_them() {
-        let (group, endpoint) = (gate(1), gate(1));
+        let (group, endpoint) = (limiter(1), limiter(1));
         let viewers = Arc::new(SlowViewers::new(8));
-        let hold = LimitHolder::new(&viewers, enter(&group).await);
-        hold.adopt(Some(enter(&endpoint).await));
+        let permits = LimitHolder::new(&viewers, enter(&group).await);
+        permits.adopt(Some(enter(&endpoint).await));
         let quick = tokio::time::sleep(VIEWER_PATIENCE / 2);
-        assert_eq!(hold.wait_for_viewer(quick).await, Some(()));
+        assert_eq!(permits.wait_for_viewer(quick).await, Some(()));
         assert!(group.try_enter().is_none() && endpoint.try_enter().is_none());
         let slow = tokio::time::sleep(VIEWER_PATIENCE * 2);
-        assert_eq!(hold.wait_for_viewer(slow).await, Some(()));
+        assert_eq!(permits.wait_for_viewer(slow).await, Some(()));
         assert!(group.try_enter().is_some() && endpoint.try_enter().is_some());
-        assert_eq!(viewers.census(), (1, 0));
-        drop(hold);
-        assert_eq!(viewers.census(), (0, 0));
+        assert_eq!(viewers.counts(), (1, 0));
+        drop(permits);
+        assert_eq!(viewers.counts(), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn past_the_bound_the_one_that_waited_longest_is_cut() {
-        let group = gate(8);
+        let group = limiter(8);
         let viewers = Arc::new(SlowViewers::new(2));
         let mut stalled = Vec::new();
         for _ in 0..3 {
-            let hold = LimitHolder::new(&viewers, enter(&group).await);
-            let waiting = async move { hold.wait_for_viewer(pending::<()>()).await };
+            let permits = LimitHolder::new(&viewers, enter(&group).await);
+            let waiting = async move { permits.wait_for_viewer(pending::<()>()).await };
             stalled.push(tokio::spawn(waiting));
             tokio::time::sleep(VIEWER_PATIENCE * 2).await;
         }
         assert_eq!(stalled.remove(0).await.unwrap(), None);
         assert!(stalled.iter().all(|waiting| !waiting.is_finished()));
-        assert_eq!(viewers.census(), (2, 1));
+        assert_eq!(viewers.counts(), (2, 1));
         stalled.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -168,7 +168,7 @@ pub(super) struct EndpointCounters {
     hedges_won: AtomicU64,
     takeovers: AtomicU64,
     takeovers_refused: AtomicU64,
-    pub(super) clocked: LatencyTimer,
+    pub(super) response_times: LatencyTimer,
     in_flight: AtomicUsize,
 }
 

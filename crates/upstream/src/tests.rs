@@ -53,10 +53,10 @@ fn no_lookup() -> Resolver {
 }
 
 fn get(path: &str) -> UpstreamRequest {
-    errand(Method::GET, path)
+    request(Method::GET, path)
 }
 
-fn errand(method: Method, path: &str) -> UpstreamRequest {
+fn request(method: Method, path: &str) -> UpstreamRequest {
     UpstreamRequest {
         upgrade: None,
         expected: false,
@@ -78,21 +78,24 @@ fn errand(method: Method, path: &str) -> UpstreamRequest {
 }
 
 /// Fetches and reads to the end: the status and the body, or the failure and the data before it.
-async fn whole(origin: &Origin, errand: UpstreamRequest) -> Result<(u16, Bytes), (Failure, Bytes)> {
+async fn whole(
+    origin: &Origin,
+    request: UpstreamRequest,
+) -> Result<(u16, Bytes), (Failure, Bytes)> {
     let asking = async {
-        let reply = match origin.fetch(errand).await {
-            Ok(reply) => reply,
+        let response = match origin.fetch(request).await {
+            Ok(response) => response,
             Err(failure) => return Err((failure, Bytes::new())),
         };
-        let status = reply.status.as_u16();
-        body(reply).await.map(|body| (status, body))
+        let status = response.status.as_u16();
+        body(response).await.map(|body| (status, body))
     };
     tokio::time::timeout(LONG, asking).await.expect("an end")
 }
 
-async fn body(mut reply: UpstreamResponse) -> Result<Bytes, (Failure, Bytes)> {
+async fn body(mut response: UpstreamResponse) -> Result<Bytes, (Failure, Bytes)> {
     let mut body = Vec::new();
-    while let Some(piece) = reply.body.next().await {
+    while let Some(piece) = response.body.next().await {
         match piece {
             Ok(piece) => body.extend_from_slice(&piece),
             Err(failure) => return Err((failure, body.into())),

@@ -12,55 +12,36 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::slow_viewers::LimitHolder;
-use super::{Failure, RequestBody};
+use super::{Failure, RequestBody, UploadFault};
 
 /// Bytes of a body that are read before an endpoint is contacted.
 const AHEAD_BYTES_MAX: u64 = 16 << 10;
 
-/// Why a request body did not arrive complete: its sender's fault, not the origin's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UploadFault {
-    /// Larger than allowed.
-    #[error("request body larger than allowed")]
-    TooLarge,
-    /// Slower than allowed.
-    #[error("request body too slow")]
-    TooSlow,
-    /// Not valid HTTP, or broken off.
-    #[error("request body broken")]
-    Broken,
-}
-
-impl From<&(dyn Error + Send + Sync + 'static)> for UploadFault {
-    fn from(error: &(dyn Error + Send + Sync + 'static)) -> UploadFault {
-        let fault = error.downcast_ref::<UploadFault>().copied();
-        fault.unwrap_or(UploadFault::Broken)
-    }
-}
-
 /// A body to send, and the permits of its request.
 pub(super) struct UpstreamUpload {
     body: RequestBody,
-    pub(super) hold: Arc<LimitHolder>,
+    pub(super) permits: Arc<LimitHolder>,
 }
 
 impl UpstreamUpload {
-    pub(super) fn of(body: RequestBody, hold: &Arc<LimitHolder>) -> UpstreamUpload {
-        let hold = Arc::clone(hold);
-        UpstreamUpload { body, hold }
+    pub(super) fn of(body: RequestBody, permits: &Arc<LimitHolder>) -> UpstreamUpload {
+        UpstreamUpload {
+            body,
+            permits: Arc::clone(permits),
+        }
     }
 
     /// The next non-empty chunk; `None` at the end. Permits are released while the viewer is slow.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let frame = poll_fn(|cx| self.body.as_mut().poll_frame(cx));
-            let frame = self.hold.wait_for_viewer(frame).await;
+            let frame = self.permits.wait_for_viewer(frame).await;
             // Trailers are dropped; an empty chunk would be written as the last one.
             match frame.ok_or(Failure::Busy)? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(UploadFault::from(&*error).into()),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(piece) if !piece.is_empty() => return Ok(Some(piece)),
+                    Ok(chunk) if !chunk.is_empty() => return Ok(Some(chunk)),
                     _ => {}
                 },
             }
@@ -72,28 +53,28 @@ impl UpstreamUpload {
 pub(super) async fn read_ahead(mut body: RequestBody) -> Result<RequestBody, Failure> {
     let promised = body.size_hint().exact();
     let mut ahead = VecDeque::new();
-    let mut came = 0;
+    let mut received = 0;
     let mut ended = body.is_end_stream();
-    while came < AHEAD_BYTES_MAX && !ended {
+    while received < AHEAD_BYTES_MAX && !ended {
         match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             None => ended = true,
             Some(Err(error)) => return Err(UploadFault::from(&*error).into()),
             Some(Ok(frame)) => {
-                if let Ok(piece) = frame.into_data() {
-                    came += piece.len() as u64;
-                    ahead.push_back(piece);
+                if let Ok(chunk) = frame.into_data() {
+                    received += chunk.len() as u64;
+                    ahead.push_back(chunk);
                 }
                 ended = body.is_end_stream();
             }
         }
     }
-    if ended && promised.is_some_and(|promised| promised != came) {
+    if ended && promised.is_some_and(|promised| promised != received) {
         return Err(Failure::UploadBroken);
     }
     Ok(Box::pin(StartedBody {
         ahead,
         rest: (!ended).then_some(body),
-        left: if ended { Some(came) } else { promised },
+        left: if ended { Some(received) } else { promised },
     }))
 }
 
@@ -115,13 +96,13 @@ impl Body for StartedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = match (self.ahead.pop_front(), &mut self.rest) {
-            (Some(piece), _) => Some(Ok(Frame::data(piece))),
+            (Some(chunk), _) => Some(Ok(Frame::data(chunk))),
             (None, Some(rest)) => ready!(rest.as_mut().poll_frame(cx)),
             (None, None) => None,
         };
         if let (Some(Ok(frame)), Some(left)) = (&frame, &mut self.left) {
-            let came = frame.data_ref().map_or(0, |piece| piece.len() as u64);
-            *left = left.saturating_sub(came);
+            let received = frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
+            *left = left.saturating_sub(received);
         }
         Poll::Ready(frame)
     }

@@ -17,17 +17,17 @@ type RelayEvent = Option<Result<Bytes, Failure>>;
 
 /// A body for one viewer. Dropping it ends the request to the origin.
 pub struct ViewerRelay {
-    steps: mpsc::Receiver<RelayEvent>,
+    events: mpsc::Receiver<RelayEvent>,
     viewer_cut: bool,
 }
 
 impl UpstreamBody {
     /// Relays the body to one viewer. Must be called inside a tokio runtime.
     pub fn relay(self) -> ViewerRelay {
-        let (sender, steps) = mpsc::channel(AHEAD_MAX);
+        let (sender, events) = mpsc::channel(AHEAD_MAX);
         tokio::spawn(run(self, sender));
         ViewerRelay {
-            steps,
+            events,
             viewer_cut: false,
         }
     }
@@ -36,10 +36,10 @@ impl UpstreamBody {
 impl ViewerRelay {
     /// The next chunk; `None` is a proven end.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<RelayEvent> {
-        let step = ready!(self.steps.poll_recv(cx));
+        let event = ready!(self.events.poll_recv(cx));
         // The task ended without a final event: it was cut to make room, or has panicked.
-        self.viewer_cut |= step.is_none();
-        Poll::Ready(step.unwrap_or(Some(Err(Failure::Truncated))))
+        self.viewer_cut |= event.is_none();
+        Poll::Ready(event.unwrap_or(Some(Err(Failure::Truncated))))
     }
 
     /// The body ended early because the viewer was too slow, not because of the origin.
@@ -48,25 +48,25 @@ impl ViewerRelay {
     }
 }
 
-async fn run(mut inflow: UpstreamBody, viewer: mpsc::Sender<RelayEvent>) {
+async fn run(mut body: UpstreamBody, viewer: mpsc::Sender<RelayEvent>) {
     loop {
-        let step = tokio::select! {
+        let event = tokio::select! {
             biased;
-            step = inflow.next() => step,
+            event = body.next() => event,
             () = viewer.closed() => return,
         };
-        let is_last = !matches!(step, Some(Ok(_)));
-        let place = match inflow.hold().map(Arc::clone) {
-            Some(hold) => match hold.wait_for_viewer(viewer.reserve()).await {
-                Some(place) => place,
+        let is_last = !matches!(event, Some(Ok(_)));
+        let slot = match body.permits().map(Arc::clone) {
+            Some(permits) => match permits.wait_for_viewer(viewer.reserve()).await {
+                Some(slot) => slot,
                 None => return,
             },
             None => viewer.reserve().await,
         };
-        let Ok(place) = place else {
+        let Ok(slot) = slot else {
             return;
         };
-        place.send(step);
+        slot.send(event);
         if is_last {
             return;
         }

@@ -1,11 +1,63 @@
-//! Reports the outcome of attempts to an endpoint's guards, and logs what they decide.
+//! Reports the outcome of attempts and checks to an endpoint's guards, and logs what they decide.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use super::EndpointState;
-use crate::attempt_guard::AttemptEnd;
+use crate::Failure;
 use crate::guard::breaker::{BreakerPass, BreakerTransition};
 use crate::guard::{EndpointFault, FailureSubject};
+
+/// Why an attempt failed, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AttemptEnd {
+    /// No complete response arrived.
+    Failure(Failure),
+    /// The response was an error.
+    Status(StatusCode),
+    /// Another endpoint answered first.
+    Late,
+}
+
+impl AttemptEnd {
+    /// The log word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            AttemptEnd::Failure(_) | AttemptEnd::Status(_) => "failures",
+            AttemptEnd::Late => "late",
+        }
+    }
+}
+
+impl fmt::Display for AttemptEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttemptEnd::Failure(failure) => failure.fmt(f),
+            AttemptEnd::Status(status) => write!(f, "status {}", status.as_u16()),
+            AttemptEnd::Late => f.write_str("late"),
+        }
+    }
+}
+
+/// Why a check failed.
+#[derive(Debug)]
+pub(crate) enum CheckFailure {
+    /// No complete response.
+    Failure(Failure),
+    /// An unexpected status.
+    Status(StatusCode),
+}
+
+impl fmt::Display for CheckFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CheckFailure::Failure(failure) => failure.fmt(f),
+            CheckFailure::Status(status) => write!(f, "status {}", status.as_u16()),
+        }
+    }
+}
 
 impl EndpointState {
     /// Another endpoint was asked later and answered first. This counts as a failure; if this
@@ -13,9 +65,9 @@ impl EndpointState {
     pub(crate) fn record_overtaken(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();
-        let mut watched = self.guards.lock();
-        let until = watched.ejection.record_silence(now, asked, others, subject);
-        drop(watched);
+        let mut guards = self.guards.lock();
+        let until = guards.ejection.record_silence(now, asked, others, subject);
+        drop(guards);
         match until {
             Some(until) => self.ejected(until.saturating_duration_since(now), "silent"),
             None => self.record_failure(
@@ -31,11 +83,11 @@ impl EndpointState {
     pub(crate) fn record_own_fault(&self, asked: Instant, subject: FailureSubject) {
         let now = Instant::now();
         let others = self.others_standing();
-        let mut watched = self.guards.lock();
-        let until = watched
+        let mut guards = self.guards.lock();
+        let until = guards
             .ejection
             .record_success_elsewhere(now, asked, others, subject);
-        drop(watched);
+        drop(guards);
         if let Some(until) = until {
             self.ejected(until.saturating_duration_since(now), "others do better");
         }
@@ -49,11 +101,11 @@ impl EndpointState {
     /// A request sent at `asked` succeeded.
     pub(crate) fn record_success(&self, pass: BreakerPass, asked: Instant) {
         let now = Instant::now();
-        let mut watched = self.guards.lock();
-        watched.ejection.record_success(now, asked);
-        let change = watched.breaker.record_success(pass, now);
-        let line = change.and_then(|_| watched.breaker_lines[1].allows(now));
-        drop(watched);
+        let mut guards = self.guards.lock();
+        guards.ejection.record_success(now, asked);
+        let change = guards.breaker.record_success(pass, now);
+        let line = change.and_then(|_| guards.breaker_lines[1].allows(now));
+        drop(guards);
         self.log_breaker_transition(change, line, None);
     }
 
@@ -67,11 +119,11 @@ impl EndpointState {
     ) {
         let now = Instant::now();
         let others = self.others_standing();
-        let mut watched = self.guards.lock();
-        let change = pass.and_then(|pass| watched.breaker.record_failure(pass, now, what));
-        let line = change.and_then(|_| watched.breaker_lines[0].allows(now));
-        let until = watched.ejection.record_failure(now, asked, others, what);
-        drop(watched);
+        let mut guards = self.guards.lock();
+        let change = pass.and_then(|pass| guards.breaker.record_failure(pass, now, what));
+        let line = change.and_then(|_| guards.breaker_lines[0].allows(now));
+        let until = guards.ejection.record_failure(now, asked, others, what);
+        drop(guards);
         self.log_breaker_transition(change, line, Some(reason));
         if let Some(until) = until {
             self.ejected(until.saturating_duration_since(now), reason.as_str());
@@ -89,7 +141,7 @@ impl EndpointState {
         let Some((change, left_out)) = change.zip(left_out) else {
             return;
         };
-        let endpoint = &*self.label;
+        let endpoint = &*self.url;
         match change {
             BreakerTransition::Opened {
                 urls,
@@ -122,7 +174,7 @@ impl EndpointState {
         let now = Instant::now();
         let line = self.guards.lock().ejection_lines.allows(now);
         if let Some(left_out) = line {
-            let (endpoint, seconds) = (&*self.label, span.as_secs());
+            let (endpoint, seconds) = (&*self.url, span.as_secs());
             tracing::warn!(
                 endpoint,
                 seconds,

@@ -33,9 +33,11 @@ async fn they_end_with_the_group() {
     let origin = checked(&script);
     origin.start_health_checks();
     until("checks", || passed(&origin) > 1).await;
-    let desk = Arc::downgrade(&origin.group);
+    let group = Arc::downgrade(&origin.group);
+    let checks = Arc::downgrade(origin.group.health_checks.as_ref().expect("checks"));
     drop(origin);
-    until("nobody holds the group", || desk.strong_count() == 0).await;
+    until("nothing holds the group", || group.strong_count() == 0).await;
+    until("no check is running", || checks.strong_count() == 0).await;
 }
 
 #[test]

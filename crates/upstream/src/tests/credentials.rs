@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use super::scripted::Scripted;
 use super::{Failure, LONG, SHORT, get, origin, settings, until, whole};
-use crate::check::CheckFailure;
+use crate::check::HealthChecks;
 use crate::sign::{CredentialSource, Message, Scope, Service, Sigv4};
-use crate::{Origin, Protocol, Settings};
+use crate::{Check, Origin, Protocol, Settings};
 
 fn ok(body: &str) -> String {
     let length = body.len();
@@ -230,13 +230,11 @@ async fn nobody_waits_for_credentials_beyond_his_time() {
 
     let asked = Instant::now();
     let path = "/".parse().unwrap();
-    let desk = &origin.group;
-    let site = &desk.endpoints[0];
-    let failed = desk.check_asking(site, &path, asked + SHORT).await;
-    assert!(matches!(
-        failed,
-        Err(CheckFailure::Failure(Failure::Credentials))
-    ));
+    let group = &origin.group;
+    let endpoints = &group.selector.endpoints;
+    let checks = HealthChecks::new(Check::default(), &group.client, &group.signer, endpoints);
+    let failed = checks.request(&endpoints[0], &path, asked + SHORT).await;
+    assert_eq!(failed, Err(Failure::Credentials));
     assert_eq!(asked.elapsed(), SHORT);
 }
 
@@ -343,11 +341,11 @@ fn keys() -> Vec<(&'static str, String)> {
 async fn what_is_signed_is_what_is_sent() {
     let (media, heads) = media().await;
     let origin = signing(&media, &keys());
-    let mut errand = get("//a%2f../b;c?x=%20&y");
+    let mut request = get("//a%2f../b;c?x=%20&y");
     for name in ["authorization", "x-amz-date", "x-amz-security-token"] {
-        errand.headers.insert(name, "theirs".parse().unwrap());
+        request.headers.insert(name, "theirs".parse().unwrap());
     }
-    whole(&origin, errand).await.unwrap();
+    whole(&origin, request).await.unwrap();
     let mut forwarded = get("/x");
     forwarded.host = Some("viewer.example".parse().unwrap());
     whole(&origin, forwarded).await.unwrap();

@@ -67,10 +67,10 @@ async fn a_body_that_moves_outlives_the_total() {
     settings.deadlines.total = SHORT * 2;
     let origin = origin(settings);
     assert_eq!(whole(&origin, get("/x")).await.unwrap().1.len(), 40_000);
-    let mut reply = origin.fetch(get("/x")).await.ok().unwrap();
-    let first = reply.body.next().await.unwrap().unwrap();
+    let mut response = origin.fetch(get("/x")).await.ok().unwrap();
+    let first = response.body.next().await.unwrap().unwrap();
     tokio::time::sleep(SHORT * 4).await;
-    let rest = super::body(reply).await.unwrap();
+    let rest = super::body(response).await.unwrap();
     assert_eq!(first.len() + rest.len(), 40_000);
 }
 

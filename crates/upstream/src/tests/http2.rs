@@ -156,9 +156,9 @@ async fn the_end_is_told_without_a_length() {
     })
     .await;
     let origin = origin(&script);
-    let reply = origin.fetch(get("/x")).await.ok().unwrap();
-    assert_eq!(reply.framing, Framing::Delimited);
-    assert_eq!(super::body(reply).await.unwrap(), "hello");
+    let response = origin.fetch(get("/x")).await.ok().unwrap();
+    assert_eq!(response.framing, Framing::Delimited);
+    assert_eq!(super::body(response).await.unwrap(), "hello");
     assert_eq!(origin.stats().total.success, 1);
 }
 
@@ -188,10 +188,10 @@ async fn a_reset_cuts() {
             }
         })
         .await;
-        let mut reply = origin(&script).fetch(get("/x")).await.ok().unwrap();
-        assert_eq!(reply.body.next().await, Some(Ok("hello".into())));
+        let mut response = origin(&script).fetch(get("/x")).await.ok().unwrap();
+        assert_eq!(response.body.next().await, Some(Ok("hello".into())));
         read.notify_one();
-        assert_eq!(reply.body.next().await, Some(Err(Failure::Truncated)));
+        assert_eq!(response.body.next().await, Some(Err(Failure::Truncated)));
     }
 }
 
@@ -224,10 +224,10 @@ async fn a_lost_connection_cuts() {
     })
     .await;
     let origin = origin(&script);
-    let mut reply = origin.fetch(get("/x")).await.ok().unwrap();
-    assert_eq!(reply.body.next().await, Some(Ok("hello".into())));
+    let mut response = origin.fetch(get("/x")).await.ok().unwrap();
+    assert_eq!(response.body.next().await, Some(Ok("hello".into())));
     drop(script);
-    assert_eq!(reply.body.next().await, Some(Err(Failure::Truncated)));
+    assert_eq!(response.body.next().await, Some(Err(Failure::Truncated)));
 }
 
 #[tokio::test]
@@ -271,9 +271,9 @@ async fn a_body_given_up_resets_its_stream_only() {
     })
     .await;
     let origin = origin(&script);
-    let mut reply = origin.fetch(get("/long")).await.ok().unwrap();
-    assert_eq!(reply.body.next().await, Some(Ok("hello".into())));
-    drop(reply);
+    let mut response = origin.fetch(get("/long")).await.ok().unwrap();
+    assert_eq!(response.body.next().await, Some(Ok("hello".into())));
+    drop(response);
     until("the stream is reset", || resets.load(Ordering::SeqCst) == 1).await;
     assert_eq!(whole(&origin, get("/x")).await.unwrap().1, "hello");
     assert_eq!(script.accepted.load(Ordering::SeqCst), 1);
@@ -345,9 +345,9 @@ async fn answers_without_a_body_may_tell_its_length() {
     .await;
     let origin = origin(&script);
     for (method, status) in [(http::Method::HEAD, 200), (http::Method::GET, 304)] {
-        let errand = super::errand(method, "/x");
+        let request = super::request(method, "/x");
         assert_eq!(
-            whole(&origin, errand).await.unwrap(),
+            whole(&origin, request).await.unwrap(),
             (status, Bytes::new())
         );
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::Method;
 
 use super::scripted::Scripted;
-use super::{errand, get, origin, settings, until, whole};
+use super::{get, origin, request, settings, until, whole};
 use crate::{Failure, Framing};
 
 /// Sends a response, closes, and returns the result of a GET.
@@ -81,9 +81,9 @@ async fn more_than_promised_is_cut_off_and_the_connection_is_not_used_again() {
 async fn a_body_ended_by_the_close_says_so() {
     let script = Scripted::once("HTTP/1.1 200 OK\r\n\r\nhello").await;
     let origin = origin(settings(script.address));
-    let reply = origin.fetch(get("/x")).await.ok().unwrap();
-    assert_eq!(reply.framing, Framing::UntilClose);
-    assert_eq!(super::body(reply).await.unwrap(), "hello");
+    let response = origin.fetch(get("/x")).await.ok().unwrap();
+    assert_eq!(response.framing, Framing::UntilClose);
+    assert_eq!(super::body(response).await.unwrap(), "hello");
     assert_eq!(origin.stats().total.success, 1);
     let _ = whole(&origin, get("/x")).await.unwrap();
     assert_eq!(script.accepted(), 2);
@@ -108,9 +108,9 @@ async fn answers_without_a_body_leave_the_connection_usable() {
         (Method::GET, "/304"),
         (Method::GET, "/"),
     ] {
-        let reply = origin.fetch(errand(method, path)).await.ok().unwrap();
-        assert_eq!(reply.framing, Framing::Length(0));
-        assert_eq!(super::body(reply).await.unwrap(), "");
+        let response = origin.fetch(request(method, path)).await.ok().unwrap();
+        assert_eq!(response.framing, Framing::Length(0));
+        assert_eq!(super::body(response).await.unwrap(), "");
     }
     assert_eq!(script.accepted(), 1);
     assert_eq!(origin.stats().total.connections_reused, 2);
@@ -173,10 +173,10 @@ async fn a_body_given_up_closes_its_connection_and_frees_its_permit() {
     })
     .await;
     let origin = origin(settings(script.address));
-    let mut reply = origin.fetch(get("/x")).await.ok().unwrap();
-    assert_eq!(reply.body.next().await, Some(Ok("hello".into())));
+    let mut response = origin.fetch(get("/x")).await.ok().unwrap();
+    assert_eq!(response.body.next().await, Some(Ok("hello".into())));
     assert_eq!(origin.stats().in_flight, 1);
-    drop(reply);
+    drop(response);
     until("the connection closed", || seen.load(Ordering::SeqCst) == 1).await;
     let stats = origin.stats();
     assert_eq!((stats.in_flight, stats.total.abandoned), (0, 1));

@@ -71,7 +71,7 @@ async fn known(names: &Arc<EndpointNames>, at: usize, patience: Duration) -> Vec
 #[tokio::test]
 async fn an_address_needs_no_look_up() {
     let names = names(&["192.0.2.7", "::1"], no_lookup(), LONG);
-    names.tend();
+    names.refresh();
     let loopback = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80));
     assert_eq!(known(&names, 0, LONG).await, [address(7)]);
     assert_eq!(known(&names, 1, LONG).await, [loopback]);
@@ -94,7 +94,7 @@ async fn last_good_addresses_outlive_failing_dns() {
     let dns = Dns::new(|_| Ok(vec![address(1)]));
     let names = names(&["one"], dns.lookup(), Duration::from_millis(5));
     assert_eq!(known(&names, 0, LONG).await, [address(1)]);
-    names.tend();
+    names.refresh();
     dns.now(fails);
     let before = dns.asked();
     until("DNS failed", || dns.asked() > before + 1).await;
@@ -112,7 +112,7 @@ async fn last_good_addresses_outlive_failing_dns() {
 async fn looking_up_ends_with_the_group() {
     let dns = Dns::new(|_| Ok(vec![address(1)]));
     let names = names(&["one"], dns.lookup(), Duration::from_millis(5));
-    names.tend();
+    names.refresh();
     until("it goes on", || dns.asked() > 1).await;
     drop(names);
     until("nobody holds the resolver", || Arc::strong_count(&dns) == 1).await;

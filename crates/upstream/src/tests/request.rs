@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 
 use super::scripted::Scripted;
-use super::{errand, get, origin, settings, whole};
+use super::{get, origin, request, settings, whole};
 use crate::sign::{CredentialSource, Service, Sigv4};
 use crate::{Failure, Origin, RequestBody, SetupError, UpstreamRequest, UpstreamResponse};
 
@@ -56,12 +56,12 @@ fn post(length: Option<u64>, breaks: bool) -> UpstreamRequest {
     let body = Some(body);
     UpstreamRequest {
         body,
-        ..errand(Method::POST, "/form")
+        ..request(Method::POST, "/form")
     }
 }
 
 /// Reads a request until `ends` is true, answers, and returns what was read.
-async fn sent(errand: UpstreamRequest, ends: &'static str) -> Result<String, Failure> {
+async fn sent(request: UpstreamRequest, ends: &'static str) -> Result<String, Failure> {
     let seen = Arc::new(Mutex::new(String::new()));
     let script = Scripted::play({
         let seen = seen.clone();
@@ -87,18 +87,18 @@ async fn sent(errand: UpstreamRequest, ends: &'static str) -> Result<String, Fai
         http::header::AUTHORIZATION,
         HeaderValue::from_static("Bearer x"),
     )];
-    let answer = whole(&origin(settings), errand).await;
+    let answer = whole(&origin(settings), request).await;
     answer.map_err(|(failure, _)| failure)?;
     Ok(seen.lock().clone())
 }
 
 #[tokio::test]
 async fn a_get_is_sent_as_asked_for() {
-    let mut errand = get("//a%2f..\\b?x=%zz&y");
-    errand
+    let mut request = get("//a%2f..\\b?x=%zz&y");
+    request
         .headers
         .insert("accept", HeaderValue::from_static("*/*"));
-    let text = sent(errand, "\r\n\r\n").await.unwrap();
+    let text = sent(request, "\r\n\r\n").await.unwrap();
     let mut lines: Vec<_> = text.trim_end().split("\r\n").collect();
     assert_eq!(lines.remove(0), "GET //a%2f..\\b?x=%zz&y HTTP/1.1");
     lines.sort_unstable();
@@ -112,9 +112,9 @@ async fn a_get_is_sent_as_asked_for() {
 
 #[tokio::test]
 async fn a_viewers_host_is_sent_where_it_is_forwarded() {
-    let mut errand = get("/");
-    errand.host = Some(HeaderValue::from_static("viewer.example"));
-    let text = sent(errand, "\r\n\r\n").await.unwrap();
+    let mut request = get("/");
+    request.host = Some(HeaderValue::from_static("viewer.example"));
+    let text = sent(request, "\r\n\r\n").await.unwrap();
     assert!(text.contains("Host: viewer.example\r\n"), "{text}");
 }
 
@@ -127,13 +127,13 @@ async fn a_body_of_known_length_is_sent_with_it() {
 #[tokio::test]
 async fn a_body_of_unknown_length_is_sent_in_chunks() {
     const PIECE: &str = "0123456789abcdef";
-    let mut errand = post(None, false);
-    errand.body = Some(Box::pin(Pieces {
+    let mut request = post(None, false);
+    request.body = Some(Box::pin(Pieces {
         left: vec![PIECE; 2000],
         length: None,
         breaks: false,
     }));
-    let text = sent(errand, "\r\n0\r\n\r\n").await.unwrap();
+    let text = sent(request, "\r\n0\r\n\r\n").await.unwrap();
     assert!(text.contains("Transfer-Encoding: chunked\r\n"), "{text}");
     let chunk = format!("\r\n10\r\n{PIECE}");
     assert_eq!(text.matches(&chunk).count(), 2000);
@@ -143,8 +143,8 @@ async fn a_body_of_unknown_length_is_sent_in_chunks() {
 
 #[tokio::test]
 async fn a_body_that_breaks_off_is_never_ended() {
-    for errand in [post(None, true), post(Some(99), false)] {
-        let failed = sent(errand, "0\r\n\r\n").await;
+    for request in [post(None, true), post(Some(99), false)] {
+        let failed = sent(request, "0\r\n\r\n").await;
         assert_eq!(failed, Err(Failure::UploadBroken));
     }
 }

@@ -46,7 +46,14 @@ async fn a_retry_without_a_turn_costs_nothing() {
     }
     let spent = origin.stats().total.retries;
     let mut left = 0;
-    while origin.group.budget.lock().try_spend(Instant::now()) {
+    while origin
+        .group
+        .selector
+        .repeats
+        .budget
+        .lock()
+        .try_spend(Instant::now())
+    {
         left += 1;
     }
     assert_eq!(left + spent, 10);
@@ -61,14 +68,14 @@ async fn a_hedge_that_won_holds_one_permit() {
     settings.endpoints.push(endpoint(quick.address));
     settings.guards.pace.samples_min = 1;
     let origin = origin(settings);
-    let site = &origin.group.endpoints[0];
-    site.record_latency(Instant::now(), Duration::from_millis(1));
-    let mut errand = get("/x.m3u8");
-    errand.rank = Priority::Manifest;
-    let reply = origin.fetch(errand).await.ok().unwrap();
+    let endpoint = &origin.group.selector.endpoints[0];
+    endpoint.record_latency(Instant::now(), Duration::from_millis(1));
+    let mut request = get("/x.m3u8");
+    request.rank = Priority::Manifest;
+    let response = origin.fetch(request).await.ok().unwrap();
     let stats = origin.stats();
     assert_eq!(stats.total.hedges_won, 1);
     assert_eq!((stats.in_flight, stats.total.in_flight), (1, 1));
-    drop(reply);
+    drop(response);
     assert_eq!(origin.stats().in_flight, 0);
 }

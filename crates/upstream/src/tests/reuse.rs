@@ -7,7 +7,7 @@ use http::Method;
 use tokio::sync::{Barrier, Notify};
 
 use super::scripted::Scripted;
-use super::{LONG, endpoint, errand, get, origin, settings, whole};
+use super::{LONG, endpoint, get, origin, request, settings, whole};
 use crate::{Endpoint, Failure, Origin, Resolver};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -88,7 +88,7 @@ async fn a_request_that_cannot_be_repeated_takes_a_fresh_one_at_once() {
     let script = closes_when_asked_again(1).await;
     let origin = origin(settings(script.address));
     fill_pool(&origin, 1).await;
-    let answer = whole(&origin, errand(Method::POST, "/x")).await;
+    let answer = whole(&origin, request(Method::POST, "/x")).await;
     assert_eq!(answer.unwrap().1, "ok");
     assert_eq!(script.accepted(), 2);
     assert_eq!(origin.stats().total.resent, 0);

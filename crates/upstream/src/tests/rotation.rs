@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::scripted::Scripted;
-use super::{LONG, errand, get, no_lookup, origin, settings, whole};
+use super::{LONG, get, no_lookup, origin, request, settings, whole};
 use crate::{Origin, SetupError};
 
 /// An origin that accepts one code, and a shield with its code in a file.
@@ -123,7 +123,7 @@ async fn what_must_not_be_repeated_is_not() {
     let scene = scene("first").await;
     scene.write("second");
     for method in [Method::POST, Method::PUT, Method::DELETE] {
-        let answer = whole(&scene.origin, errand(method, "/x")).await.unwrap();
+        let answer = whole(&scene.origin, request(method, "/x")).await.unwrap();
         assert_eq!(answer.0, 403);
     }
     assert_eq!(scene.shown(), ["second"; 3]);

@@ -1,0 +1,120 @@
+//! Sends a request to endpoints, one after another, until one gives a usable response.
+//!
+//! A failed connection is not a retry: the next endpoint is tried at once. Any further attempt is a
+//! retry, for requests that may be sent twice and within the retry budget. The same endpoint is
+//! retried only after a quick failure and if no other response can be served: a timeout is not
+//! repeated there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Failure;
+use super::attempt::AttemptResponse;
+use super::endpoint::now;
+use super::endpoint_selection::{CandidateSet, EndpointSelection};
+use super::evaluate::{Judgement, ResponseJudge};
+use super::hedge::HedgedSender;
+use super::next_step::{AttemptVerdict, NextStep, RemainingOptions, next_step};
+use super::upload::UpstreamUpload;
+
+/// The attempts for one request.
+pub(super) struct AttemptSequence<'a> {
+    pub(super) sender: HedgedSender<'a>,
+    pub(super) upload: Option<UpstreamUpload>,
+    pub(super) selection: EndpointSelection,
+    /// Another response is served on failure.
+    pub(super) has_fallback: bool,
+}
+
+impl AttemptSequence<'_> {
+    /// Makes attempts until one gives a good response or no more are allowed. Returns the best
+    /// response, or the latest failure.
+    pub(super) async fn run(mut self) -> Result<AttemptResponse, Failure> {
+        let HedgedSender {
+            selector, retry, ..
+        } = self.sender;
+        let mut judge = ResponseJudge::new(selector, &retry.statuses);
+        let mut retries = 0;
+        while let Some(attempt) = selector.next(&mut self.selection).await {
+            let endpoint = Arc::clone(attempt.endpoint());
+            let sent = now();
+            let outcome = self
+                .sender
+                .send(attempt, &mut self.upload, &mut self.selection)
+                .await;
+            let remaining = selector.remaining(&self.selection);
+            let judgement = judge.judge(outcome, &endpoint, sent, &mut self.selection);
+            if retries > 0 {
+                let is_good = matches!(judgement.verdict, AttemptVerdict::Good);
+                let helped = is_good && !judge.best_is_failure(&self.selection);
+                selector.repeats.record_fail_over(helped);
+            }
+            match self.next_step(judgement, remaining, retries) {
+                NextStep::End => break,
+                NextStep::Next => continue,
+                NextStep::Retry(candidates) => self.selection.candidates = candidates,
+            }
+            let Some(backoff) = self.acquire_retry(retries, judgement.retry_after) else {
+                break;
+            };
+            if !backoff.is_zero() {
+                sleep(backoff).await;
+            }
+            endpoint.counters.retried();
+            retries += 1;
+        }
+        judge.into_result(&self.selection)
+    }
+
+    fn next_step(&self, judgement: Judgement, remaining: usize, retries: u32) -> NextStep {
+        let HedgedSender { request, retry, .. } = self.sender;
+        let may_send_again = request.is_repeatable() && retries < retry.attempts_max;
+        let options = RemainingOptions {
+            untried: remaining,
+            has_fallback: self.has_fallback,
+            may_send_again,
+        };
+        next_step(judgement.verdict, options)
+    }
+
+    /// Acquires a retry; returns the wait before it. `None`: no retry is allowed.
+    fn acquire_retry(&self, retries: u32, retry_after: Option<Duration>) -> Option<Duration> {
+        let backoff = self.backoff(retries, retry_after)?;
+        let is_granted = self
+            .sender
+            .selector
+            .repeats
+            .try_retry(self.is_urgent_fail_over());
+        is_granted.then_some(backoff)
+    }
+
+    /// Wait before a retry: zero if an endpoint not tried yet has room. `None`: no endpoint has
+    /// room, or the one to retry asked for a longer pause.
+    fn backoff(&self, retries: u32, retry_after: Option<Duration>) -> Option<Duration> {
+        let HedgedSender {
+            selector, retry, ..
+        } = self.sender;
+        let selection = &self.selection;
+        if selector.any_has_room(selection.next_candidates(), selection) {
+            return Some(Duration::ZERO);
+        }
+        let may_repeat = selection.candidates == CandidateSet::All;
+        if !may_repeat || !selector.any_has_room(selection.tried(), selection) {
+            return None;
+        }
+        retry.backoff.wait(retries, fastrand::f64(), retry_after)
+    }
+
+    /// A viewer waits and another endpoint is in good standing: a failing endpoint must not cause
+    /// viewer errors because the budget is spent. A group that fails as a whole is retried within
+    /// the budget only. A manifest that is not renewed freezes its viewers, whatever is served
+    /// meanwhile.
+    fn is_urgent_fail_over(&self) -> bool {
+        let is_urgent = !self.has_fallback || self.selection.request.expectation.is_of_manifest();
+        is_urgent
+            && self.selection.has_good_candidate()
+            && self.sender.selector.repeats.fail_over_helps()
+    }
+}

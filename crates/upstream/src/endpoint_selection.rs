@@ -1,0 +1,193 @@
+//! The endpoints for one request: their order, which were tried, and what became of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::attempt_guard::AttemptGuard;
+use super::endpoint::{EndpointSlot, EndpointState, SlotRequest, now};
+use super::guard::FailureSubject;
+use super::response_value::ResponseExpectation;
+use super::{Failure, Priority, RequestClass, Upgrade};
+
+/// Endpoint indices in the order to try them.
+pub(super) struct EndpointOrder {
+    pub(super) endpoints: Vec<usize>,
+    /// How many of them, from the start, are in good standing.
+    pub(super) good: usize,
+}
+
+/// What matters of a request when its endpoints are chosen.
+pub(super) struct RequestProfile {
+    pub(super) rank: Priority,
+    /// Set while no viewer waits: until then only blocking requests are hedged.
+    pub(super) upgrade: Option<Upgrade>,
+    pub(super) subject: FailureSubject,
+    /// The rate limit it counts against.
+    pub(super) class: RequestClass,
+    /// Which responses are good.
+    pub(super) expectation: ResponseExpectation,
+    /// A blocking request: it takes no capacity of the endpoint.
+    pub(super) is_blocking: bool,
+    /// A blocking request is late after this time.
+    pub(super) late_after: Option<Duration>,
+    /// Another endpoint is asked too when one is late.
+    pub(super) is_hedged: bool,
+    /// Deadline for capacity at an endpoint.
+    pub(super) queue_until: Instant,
+    /// Deadline for everything.
+    pub(super) until: Instant,
+}
+
+/// The endpoints for one request, and its progress.
+pub(super) struct EndpointSelection {
+    pub(super) request: RequestProfile,
+    pub(super) candidates: CandidateSet,
+    /// Index of an endpoint that answered that an expected object is missing.
+    pub(super) absent: Option<usize>,
+    /// Latest failure.
+    pub(super) failure: Failure,
+    order: EndpointOrder,
+    /// How many endpoints, from the start of the order, were tried.
+    tried: usize,
+    failed: Vec<FailedEndpoint>,
+}
+
+/// An endpoint that failed a request, and when it was sent there.
+#[derive(Clone, Copy)]
+pub(super) struct FailedEndpoint {
+    pub(super) endpoint: usize,
+    pub(super) sent: std::time::Instant,
+}
+
+/// Which endpoints may be tried next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CandidateSet {
+    /// No endpoint has seen the request: any untried one, after a wait if needed.
+    First,
+    /// An untried one.
+    Others,
+    /// An untried one, else one that was tried.
+    All,
+}
+
+impl EndpointSelection {
+    pub(super) fn new(order: EndpointOrder, request: RequestProfile) -> EndpointSelection {
+        EndpointSelection {
+            request,
+            candidates: CandidateSet::First,
+            absent: None,
+            failure: Failure::Open,
+            order,
+            tried: 0,
+            failed: Vec::new(),
+        }
+    }
+
+    /// Resolves when a viewer waits for the response.
+    pub(super) async fn until_urgent(&mut self) {
+        if let Some(upgrade) = &mut self.request.upgrade {
+            upgrade.when.as_mut().await;
+            self.request.rank = upgrade.rank;
+            self.request.upgrade = None;
+        }
+    }
+
+    /// The priority that the request has once a viewer waits.
+    pub(super) fn final_rank(&self) -> Priority {
+        let upgrade = self.request.upgrade.as_ref();
+        upgrade.map_or(self.request.rank, |upgrade| upgrade.rank)
+    }
+
+    /// The capacity that the request needs at an endpoint.
+    pub(super) fn slot_request(&self) -> SlotRequest {
+        SlotRequest {
+            rank: self.request.rank,
+            class: self.request.class,
+            is_blocking: self.request.is_blocking,
+        }
+    }
+
+    /// Room for the request at this endpoint, if it has any now.
+    pub(super) fn try_slot(&self, endpoint: &EndpointState) -> Option<EndpointSlot> {
+        endpoint.try_slot(self.request.class, self.request.is_blocking)
+    }
+
+    /// Starts an attempt; `None`: the endpoint's breaker refuses the request.
+    pub(super) fn open_attempt(
+        &self,
+        endpoint: &Arc<EndpointState>,
+        slot: EndpointSlot,
+    ) -> Option<AttemptGuard> {
+        AttemptGuard::open(endpoint, slot, self.request.subject, now())
+    }
+
+    /// Records that an endpoint failed, or answered with a status that is retried.
+    pub(super) fn record_failure(&mut self, endpoint: &EndpointState, sent: std::time::Instant) {
+        if self.absent != Some(endpoint.index) {
+            self.failed.push(FailedEndpoint {
+                endpoint: endpoint.index,
+                sent,
+            });
+        }
+    }
+
+    /// The endpoints that failed the request.
+    pub(super) fn failed(&self) -> &[FailedEndpoint] {
+        &self.failed
+    }
+
+    /// The tried endpoints.
+    pub(super) fn tried(&self) -> &[usize] {
+        &self.order.endpoints[..self.tried]
+    }
+
+    /// The untried endpoints.
+    pub(super) fn untried(&self) -> &[usize] {
+        &self.order.endpoints[self.tried..]
+    }
+
+    /// The untried endpoints that may be asked next: those not in good standing only after all
+    /// others.
+    pub(super) fn next_candidates(&self) -> &[usize] {
+        if self.has_good_candidate() {
+            &self.order.endpoints[self.tried..self.order.good]
+        } else {
+            self.untried()
+        }
+    }
+
+    /// An endpoint in good standing was not tried yet.
+    pub(super) fn has_good_candidate(&self) -> bool {
+        self.tried < self.order.good
+    }
+
+    /// The positions to look at for the next endpoint, from here on. Endpoints not in good standing
+    /// are left out while one in good standing was skipped for lack of room.
+    pub(super) fn candidate_at(&self, position: usize) -> Option<usize> {
+        let only_lack_room = position == self.order.good && position > self.tried;
+        if only_lack_room {
+            return None;
+        }
+        self.order.endpoints.get(position).copied()
+    }
+
+    /// The position of the first untried endpoint.
+    pub(super) fn next_position(&self) -> usize {
+        self.tried
+    }
+
+    /// Marks the endpoint at a position as tried; those skipped come after it. Returns its index.
+    pub(super) fn mark_tried(&mut self, position: usize) -> usize {
+        self.order.endpoints[self.tried..=position].rotate_right(1);
+        self.tried += 1;
+        self.order.endpoints[self.tried - 1]
+    }
+
+    /// Moves on to the endpoint that was tried least recently, and returns its index.
+    pub(super) fn rotate_tried(&mut self) -> usize {
+        self.order.endpoints[..self.tried].rotate_left(1);
+        self.order.endpoints[self.tried - 1]
+    }
+}

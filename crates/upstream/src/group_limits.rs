@@ -1,0 +1,155 @@
+//! Limits the requests of a group: permits by priority, and separate limits for blocking requests
+//! and for requests with slow viewers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::limit::{
+    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, kept_for_manifests,
+};
+use super::slow_viewers::{LimitHolder, SlowViewers};
+use super::{Failure, Priority, Settings, UpstreamRequest};
+
+/// The limits of one group.
+pub(super) struct GroupLimits {
+    requests: ConcurrencyLimiter,
+    /// Requests that the origin blocks (LL-HLS): they cost the origin nothing while they wait, and
+    /// must not delay others.
+    blocking: ConcurrencyLimiter,
+    /// Requests whose viewers are slow: they cost the origin nothing either.
+    slow_viewers: Arc<SlowViewers>,
+}
+
+impl GroupLimits {
+    pub(super) fn new(settings: &Settings) -> GroupLimits {
+        let concurrency_max = concurrency_max(settings);
+        let mut endpoints = settings.endpoints.iter();
+        let has_quota = endpoints.any(|endpoint| endpoint.requests_per_second_max.is_some());
+        GroupLimits {
+            requests: ConcurrencyLimiter::new(&LimiterSettings {
+                concurrency_max,
+                kept_for_manifests: if has_quota {
+                    kept_for_manifests(concurrency_max)
+                } else {
+                    0
+                },
+                queue_max: settings.queue_max,
+                requests_per_second_max: settings.requests_per_second_max,
+            }),
+            blocking: ConcurrencyLimiter::new(&LimiterSettings {
+                concurrency_max: settings.blocking_max,
+                kept_for_manifests: 0,
+                queue_max: settings.queue_max,
+                requests_per_second_max: None,
+            }),
+            slow_viewers: Arc::new(SlowViewers::new(settings.slow_viewers_max)),
+        }
+    }
+
+    /// Waits for a permit. A request whose priority rises moves forward in the queue.
+    pub(super) async fn acquire(
+        &self,
+        request: &mut UpstreamRequest,
+        patience: Duration,
+    ) -> Result<Arc<LimitHolder>, Failure> {
+        let until = Instant::now() + patience;
+        let is_blocking = request.is_blocking;
+        if let Some(upgrade) = &mut request.upgrade {
+            tokio::select! {
+                biased;
+                permit = self.permit(is_blocking, request.rank, until) => {
+                    return Ok(self.holder(permit?));
+                }
+                () = &mut upgrade.when => request.rank = upgrade.rank,
+            }
+            request.upgrade = None;
+        }
+        let permit = self.permit(is_blocking, request.rank, until).await?;
+        Ok(self.holder(permit))
+    }
+
+    fn holder(&self, permit: Permit) -> Arc<LimitHolder> {
+        LimitHolder::new(&self.slow_viewers, permit)
+    }
+
+    async fn permit(
+        &self,
+        is_blocking: bool,
+        rank: Priority,
+        until: Instant,
+    ) -> Result<Permit, Failure> {
+        if !is_blocking {
+            return self.requests.enter(rank, left(until)).await;
+        }
+        let permit = self.blocking.enter(rank, left(until)).await?;
+        // The rate limit holds for blocking requests too.
+        self.wait_for_token(rank, until).await?;
+        Ok(permit)
+    }
+
+    /// Waits for a token of the rate limit only.
+    pub(super) async fn wait_for_token(
+        &self,
+        rank: Priority,
+        until: Instant,
+    ) -> Result<(), Failure> {
+        self.requests.turn(rank, left(until)).await
+    }
+
+    /// A token of the rate limit, if one is available at once.
+    pub(super) fn try_token(&self) -> bool {
+        self.requests.try_turn()
+    }
+
+    /// A permit for an extra attempt, if one is free at once.
+    pub(super) fn try_permit(&self) -> Option<Permit> {
+        self.requests.try_enter()
+    }
+
+    /// The queue is empty and more than half of the permits are free.
+    pub(super) fn has_room(&self) -> bool {
+        self.requests.has_room()
+    }
+
+    /// The same for blocking requests.
+    pub(super) fn has_room_to_wait(&self) -> bool {
+        self.blocking.has_room()
+    }
+
+    pub(super) fn counts(&self) -> GroupCounts {
+        let (slow_viewers, slow_viewers_cut) = self.slow_viewers.counts();
+        GroupCounts {
+            requests: self.requests.counts(),
+            blocking: self.blocking.counts(),
+            slow_viewers,
+            slow_viewers_cut,
+        }
+    }
+}
+
+/// Counts of a group's limits.
+pub(super) struct GroupCounts {
+    pub(super) requests: LimiterCounts,
+    pub(super) blocking: LimiterCounts,
+    pub(super) slow_viewers: usize,
+    pub(super) slow_viewers_cut: u64,
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// At most the sum of the endpoints' limits: the excess waits in the group's queue, where all
+/// priorities compete.
+fn concurrency_max(settings: &Settings) -> usize {
+    let mut caps = settings
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.concurrency_max);
+    let together = caps.try_fold(0_usize, |sum, cap| Some(sum.saturating_add(cap?)));
+    together.map_or(settings.concurrency_max, |sum| {
+        sum.min(settings.concurrency_max)
+    })
+}

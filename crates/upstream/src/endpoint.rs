@@ -195,7 +195,7 @@ impl EndpointState {
             Some(cap) if !is_blocking => Some(cap.limiter.try_enter()?),
             _ => None,
         };
-        let has_token = self.quotas.try_turn(class);
+        let has_token = self.quotas.try_token(class);
         has_token.then_some(EndpointSlot {
             permit,
             group_permit: None,
@@ -205,7 +205,7 @@ impl EndpointState {
     /// Capacity and a rate token are available now.
     pub(super) fn has_slot(&self, class: RequestClass) -> bool {
         let is_open = self.cap.as_ref().is_none_or(|cap| cap.limiter.is_open());
-        is_open && self.quotas.has_turn(class)
+        is_open && self.quotas.has_token(class)
     }
 
     /// The same as [`EndpointState::try_slot`], but waits in order of priority. The rate token comes
@@ -223,7 +223,9 @@ impl EndpointState {
             _ => None,
         };
         let left = until.saturating_duration_since(tokio::time::Instant::now());
-        self.quotas.turn(wanted.class, wanted.rank, left).await?;
+        self.quotas
+            .wait_for_token(wanted.class, wanted.rank, left)
+            .await?;
         Ok(EndpointSlot {
             permit,
             group_permit: None,
@@ -256,15 +258,15 @@ impl EndpointState {
     }
 
     /// Records whether the endpoint is in good standing, for the ejection decisions of others.
-    pub(super) fn set_in_good_standing(&self, stands: bool) {
-        self.roster[self.index].store(stands, Ordering::Relaxed);
+    pub(super) fn set_in_good_standing(&self, is_good: bool) {
+        self.roster[self.index].store(is_good, Ordering::Relaxed);
     }
 
     fn others_standing(&self) -> usize {
         let others = self.roster.iter().enumerate();
         let others = others.filter(|(index, _)| *index != self.index);
         others
-            .filter(|(_, stands)| stands.load(Ordering::Relaxed))
+            .filter(|(_, is_good)| is_good.load(Ordering::Relaxed))
             .count()
     }
 

@@ -192,7 +192,7 @@ mod tests {
     const TIMED_OUT: i32 = 110;
 
     /// The failure if the system returns this code while a socket is created or connected.
-    fn told(code: i32) -> Failure {
+    fn failure_of(code: i32) -> Failure {
         let system: Result<(), _> = Err(io::Error::from_raw_os_error(code));
         let inner = system.or_err(ErrorType::SocketError, "failed to create socket");
         let wrapped = Error::because(ErrorType::InternalError, "on this host", inner.unwrap_err());
@@ -202,10 +202,10 @@ mod tests {
     #[test]
     fn a_shortage_of_our_own_is_not_the_origins_failure() {
         for code in SHORTAGES {
-            assert_eq!(told(code), Failure::Exhausted);
+            assert_eq!(failure_of(code), Failure::Exhausted);
         }
         for code in [REFUSED, NO_ROUTE, TIMED_OUT] {
-            assert_eq!(told(code), Failure::Connect);
+            assert_eq!(failure_of(code), Failure::Connect);
         }
     }
 

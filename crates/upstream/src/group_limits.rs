@@ -95,12 +95,12 @@ impl GroupLimits {
         rank: Priority,
         until: Instant,
     ) -> Result<(), Failure> {
-        self.requests.turn(rank, left(until)).await
+        self.requests.wait_for_token(rank, left(until)).await
     }
 
     /// A token of the rate limit, if one is available at once.
     pub(super) fn try_token(&self) -> bool {
-        self.requests.try_turn()
+        self.requests.try_token()
     }
 
     /// A permit for an extra attempt, if one is free at once.

@@ -112,13 +112,13 @@ impl ResponseHead {
 
     /// Idle timeout of the connection: a little less than the origin's.
     pub(super) fn idle(&self) -> Duration {
-        let told = self.headers.get("keep-alive").and_then(|value| {
+        let timeout = self.headers.get("keep-alive").and_then(|value| {
             let mut parts = value.to_str().ok()?.split(',').map(str::trim);
             let seconds = parts.find_map(|part| part.strip_prefix("timeout="))?;
             seconds.trim().parse().ok().map(Duration::from_secs)
         });
-        told.map_or(IDLE_MAX, |told: Duration| {
-            told.saturating_sub(IDLE_MARGIN).min(IDLE_MAX)
+        timeout.map_or(IDLE_MAX, |timeout: Duration| {
+            timeout.saturating_sub(IDLE_MARGIN).min(IDLE_MAX)
         })
     }
 }
@@ -227,9 +227,9 @@ mod tests {
     fn an_idle_connection_is_left_before_the_origin_leaves_it() {
         let mut headers = HeaderMap::new();
         headers.insert("keep-alive", "max=100, timeout=5".parse().unwrap());
-        let told = h2(&Method::GET, StatusCode::OK, headers).ok().unwrap();
-        assert_eq!(told.idle(), Duration::from_secs(4));
-        let untold = h2(&Method::GET, StatusCode::OK, HeaderMap::new());
-        assert_eq!(untold.ok().unwrap().idle(), IDLE_MAX);
+        let head = h2(&Method::GET, StatusCode::OK, headers).ok().unwrap();
+        assert_eq!(head.idle(), Duration::from_secs(4));
+        let without = h2(&Method::GET, StatusCode::OK, HeaderMap::new());
+        assert_eq!(without.ok().unwrap().idle(), IDLE_MAX);
     }
 }

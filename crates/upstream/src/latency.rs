@@ -45,8 +45,8 @@ pub(super) struct LatencyTimer {
 
 impl LatencyTimer {
     pub(super) fn record(&self, took: Duration) {
-        let place = LatencyHistogram::BOUNDS.partition_point(|&bound| bound < took);
-        self.buckets[place].fetch_add(1, Ordering::Relaxed);
+        let bucket = LatencyHistogram::BOUNDS.partition_point(|&bound| bound < took);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
@@ -56,9 +56,9 @@ impl LatencyTimer {
             sum: Duration::from_micros(self.micros.load(Ordering::Relaxed)),
             ..LatencyHistogram::default()
         };
-        for (place, bucket) in self.buckets.iter().enumerate() {
-            latency.count += bucket.load(Ordering::Relaxed);
-            if let Some(within) = latency.within.get_mut(place) {
+        for (index, count) in self.buckets.iter().enumerate() {
+            latency.count += count.load(Ordering::Relaxed);
+            if let Some(within) = latency.within.get_mut(index) {
                 *within = latency.count;
             }
         }

@@ -100,18 +100,18 @@ impl LimiterCounts {
 
 /// Limits requests to an origin.
 pub(super) struct ConcurrencyLimiter {
-    turnstile: Arc<Mutex<LimiterState>>,
+    state: Arc<Mutex<LimiterState>>,
 }
 
 /// Permits one request; passed to the next in the queue when dropped.
 pub(super) struct Permit {
-    turnstile: Arc<Mutex<LimiterState>>,
+    state: Arc<Mutex<LimiterState>>,
 }
 
 impl ConcurrencyLimiter {
     pub(super) fn new(limits: &LimiterSettings) -> ConcurrencyLimiter {
         ConcurrencyLimiter {
-            turnstile: Arc::new(Mutex::new(LimiterState::new(limits))),
+            state: Arc::new(Mutex::new(LimiterState::new(limits))),
         }
     }
 
@@ -127,18 +127,26 @@ impl ConcurrencyLimiter {
     }
 
     /// The same for a rate token only, for requests that need no permit here.
-    pub(super) async fn turn(&self, rank: Priority, patience: Duration) -> Result<(), Failure> {
-        self.wait((rank, WaitingFor::Turn), patience).await
+    pub(super) async fn wait_for_token(
+        &self,
+        rank: Priority,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        self.wait((rank, WaitingFor::Token), patience).await
     }
 
-    async fn wait(&self, wish: (Priority, WaitingFor), patience: Duration) -> Result<(), Failure> {
+    async fn wait(
+        &self,
+        waiting_for: (Priority, WaitingFor),
+        patience: Duration,
+    ) -> Result<(), Failure> {
         let until = Instant::now() + patience;
-        match self.step(|turnstile, now, calls| turnstile.enter(wish, now, calls)) {
+        match self.step(|state, now, wake_ups| state.enter(waiting_for, now, wake_ups)) {
             LimiterAdmission::Open => Ok(()),
             LimiterAdmission::Closed => Err(Failure::Busy),
             LimiterAdmission::Queued(ticket) => {
                 let mut place = QueuedRequest {
-                    gate: self,
+                    limiter: self,
                     ticket: Some(ticket),
                     until,
                 };
@@ -155,59 +163,59 @@ impl ConcurrencyLimiter {
     }
 
     /// A further rate token for a request that has a permit, if one is available at once.
-    pub(super) fn try_turn(&self) -> bool {
-        self.step(LimiterState::try_turn)
+    pub(super) fn try_token(&self) -> bool {
+        self.step(LimiterState::try_token)
     }
 
     /// A rate token is available now.
-    pub(super) fn has_turn(&self) -> bool {
-        self.turnstile.lock().has_turn(Instant::now())
+    pub(super) fn has_token(&self) -> bool {
+        self.state.lock().has_token(Instant::now())
     }
 
     /// A permit is available now.
     pub(super) fn is_open(&self) -> bool {
-        self.turnstile.lock().is_open(Instant::now())
+        self.state.lock().is_open(Instant::now())
     }
 
     /// The queue is empty and more than half of the permits are free.
     pub(super) fn has_room(&self) -> bool {
-        self.turnstile.lock().has_room()
+        self.state.lock().has_room()
     }
 
     pub(super) fn counts(&self) -> LimiterCounts {
-        self.turnstile.lock().census()
+        self.state.lock().counts()
     }
 
     fn permit(&self) -> Permit {
-        let turnstile = Arc::clone(&self.turnstile);
-        Permit { turnstile }
+        let state = Arc::clone(&self.state);
+        Permit { state }
     }
 
     fn step<T>(&self, step: impl FnOnce(&mut LimiterState, Instant, &mut WakeUps) -> T) -> T {
-        stepping(&self.turnstile, step)
+        stepping(&self.state, step)
     }
 }
 
 /// Runs one step under the lock, then wakes the affected waiters without it.
 fn stepping<T>(
-    turnstile: &Mutex<LimiterState>,
+    state: &Mutex<LimiterState>,
     step: impl FnOnce(&mut LimiterState, Instant, &mut WakeUps) -> T,
 ) -> T {
-    let mut calls = WakeUps::new();
-    let outcome = step(&mut turnstile.lock(), Instant::now(), &mut calls);
-    calls.into_iter().for_each(std::task::Waker::wake);
+    let mut wake_ups = WakeUps::new();
+    let outcome = step(&mut state.lock(), Instant::now(), &mut wake_ups);
+    wake_ups.into_iter().for_each(std::task::Waker::wake);
     outcome
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        stepping(&self.turnstile, LimiterState::leave);
+        stepping(&self.state, LimiterState::leave);
     }
 }
 
 /// An entry in the queue; removed when dropped.
 struct QueuedRequest<'a> {
-    gate: &'a ConcurrencyLimiter,
+    limiter: &'a ConcurrencyLimiter,
     /// `None`: the wait is over.
     ticket: Option<SeatId>,
     until: Instant,
@@ -221,8 +229,8 @@ impl QueuedRequest<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
         while let Some(ticket) = self.ticket {
-            let outlook = self.gate.step(|turnstile, now, calls| {
-                turnstile.look(ticket, self.until, cx.waker(), now, calls)
+            let outlook = self.limiter.step(|state, now, wake_ups| {
+                state.poll(ticket, self.until, cx.waker(), now, wake_ups)
             });
             match outlook {
                 QueueOutlook::Admitted => {
@@ -245,8 +253,8 @@ impl QueuedRequest<'_> {
 impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.gate
-                .step(|turnstile, now, calls| turnstile.give_up(ticket, now, calls));
+            self.limiter
+                .step(|state, now, wake_ups| state.give_up(ticket, now, wake_ups));
         }
     }
 }

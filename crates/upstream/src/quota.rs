@@ -77,7 +77,7 @@ struct RequestRate {
     /// `None`: all classes.
     class: Option<RequestClass>,
     per_second: u32,
-    gate: ConcurrencyLimiter,
+    limiter: ConcurrencyLimiter,
     limited: AtomicU64,
 }
 
@@ -86,7 +86,7 @@ impl RequestRate {
         RequestRate {
             class,
             per_second,
-            gate: ConcurrencyLimiter::new(&LimiterSettings {
+            limiter: ConcurrencyLimiter::new(&LimiterSettings {
                 concurrency_max: usize::MAX,
                 kept_for_manifests: 0,
                 queue_max,
@@ -119,16 +119,16 @@ impl Quotas {
     }
 
     /// A token is available now.
-    pub(super) fn has_turn(&self, class: RequestClass) -> bool {
-        self.rate(class).is_none_or(|rate| rate.gate.has_turn())
+    pub(super) fn has_token(&self, class: RequestClass) -> bool {
+        self.rate(class).is_none_or(|rate| rate.limiter.has_token())
     }
 
     /// Takes a token, if one is available now.
-    pub(super) fn try_turn(&self, class: RequestClass) -> bool {
+    pub(super) fn try_token(&self, class: RequestClass) -> bool {
         let Some(rate) = self.rate(class) else {
             return true;
         };
-        let taken = rate.gate.try_turn();
+        let taken = rate.limiter.try_token();
         if !taken {
             rate.limited.fetch_add(1, Ordering::Relaxed);
         }
@@ -136,22 +136,22 @@ impl Quotas {
     }
 
     /// Waits for a token, in order of priority.
-    pub(super) async fn turn(
+    pub(super) async fn wait_for_token(
         &self,
         class: RequestClass,
         rank: Priority,
         patience: Duration,
     ) -> Result<(), Failure> {
         match self.rate(class) {
-            Some(rate) => rate.gate.turn(rank, patience).await,
+            Some(rate) => rate.limiter.wait_for_token(rank, patience).await,
             None => Ok(()),
         }
     }
 
     /// Adds the requests that wait for a token, and those rejected.
-    pub(super) fn add_waits(&self, census: &mut LimiterCounts) {
+    pub(super) fn add_waits(&self, counts: &mut LimiterCounts) {
         for rate in &self.rates {
-            census.add_waits(&rate.gate.counts());
+            counts.add_waits(&rate.limiter.counts());
         }
     }
 
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn each_class_has_its_own_rate_and_an_unnamed_one_has_none() {
         let quotas = Quotas::new(Some(Quota::ByClass([Some(1), Some(20), None])), 8);
-        let taken = |class| (0..10).take_while(|_| quotas.try_turn(class)).count();
+        let taken = |class| (0..10).take_while(|_| quotas.try_token(class)).count();
         let each = RequestClass::ALL.map(taken);
         assert_eq!(each, [1, 2, 10]);
-        assert!(!quotas.has_turn(RequestClass::Manifest) && quotas.has_turn(RequestClass::Other));
+        assert!(!quotas.has_token(RequestClass::Manifest) && quotas.has_token(RequestClass::Other));
         let read: Vec<_> = quotas
             .read()
             .iter()
@@ -188,9 +188,9 @@ mod tests {
     #[test]
     fn a_rate_of_all_is_shared_by_the_classes() {
         let quotas = Quotas::new(Some(Quota::All(20)), 8);
-        assert!(quotas.try_turn(RequestClass::Manifest) && quotas.try_turn(RequestClass::Other));
-        assert!(!quotas.has_turn(RequestClass::Segment));
-        assert!(!quotas.try_turn(RequestClass::Segment));
-        assert!(Quotas::default().try_turn(RequestClass::Segment));
+        assert!(quotas.try_token(RequestClass::Manifest) && quotas.try_token(RequestClass::Other));
+        assert!(!quotas.has_token(RequestClass::Segment));
+        assert!(!quotas.try_token(RequestClass::Segment));
+        assert!(Quotas::default().try_token(RequestClass::Segment));
     }
 }

@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn every_attempt_is_counted_once() {
-        let ledger = EndpointCounters::default();
+        let counters = EndpointCounters::default();
         let ends = [
             Some(Ok(StatusCode::PARTIAL_CONTENT)),
             Some(Ok(StatusCode::NOT_MODIFIED)),
@@ -277,10 +277,10 @@ mod tests {
             None,
         ];
         for end in ends {
-            ledger.begun();
-            ledger.ended(end);
+            counters.begun();
+            counters.ended(end);
         }
-        let counts = ledger.read();
+        let counts = counters.read();
         let classes = (counts.success, counts.redirect, counts.client_error);
         assert_eq!(classes, (1, 1, 1));
         assert_eq!((counts.server_error, counts.abandoned), (1, 1));

@@ -95,9 +95,9 @@ async fn whole(
 
 async fn body(mut response: UpstreamResponse) -> Result<Bytes, (Failure, Bytes)> {
     let mut body = Vec::new();
-    while let Some(piece) = response.body.next().await {
-        match piece {
-            Ok(piece) => body.extend_from_slice(&piece),
+    while let Some(chunk) = response.body.next().await {
+        match chunk {
+            Ok(chunk) => body.extend_from_slice(&chunk),
             Err(failure) => return Err((failure, body.into())),
         }
     }

@@ -156,15 +156,15 @@ fn bucket(took: Duration) -> usize {
     let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
     let micros = micros.clamp(1 << FIRST_OCTAVE, (1 << OCTAVES_END) - 1);
     let octave = micros.ilog2();
-    let place = (micros >> (octave - OCTAVE_BITS)) % BUCKETS_IN_OCTAVE;
-    ((octave - FIRST_OCTAVE) * BUCKETS_IN_OCTAVE + place) as usize
+    let step = (micros >> (octave - OCTAVE_BITS)) % BUCKETS_IN_OCTAVE;
+    ((octave - FIRST_OCTAVE) * BUCKETS_IN_OCTAVE + step) as usize
 }
 
 /// The end of a bucket, which is the start of the next.
 fn upper_edge(bucket: usize) -> Duration {
     let bucket = u64::try_from(bucket).unwrap_or_default();
-    let (octave, place) = (bucket >> OCTAVE_BITS, bucket % u64::from(BUCKETS_IN_OCTAVE));
-    let eighths = u64::from(BUCKETS_IN_OCTAVE) + place + 1;
+    let (octave, step) = (bucket >> OCTAVE_BITS, bucket % u64::from(BUCKETS_IN_OCTAVE));
+    let eighths = u64::from(BUCKETS_IN_OCTAVE) + step + 1;
     Duration::from_micros((eighths << octave) << (FIRST_OCTAVE - OCTAVE_BITS))
 }
 

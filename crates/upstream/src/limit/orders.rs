@@ -58,7 +58,7 @@ struct Guest<'a> {
 
 /// A limiter, its requests, and the invariants.
 struct Scene<'a> {
-    gate: &'a ConcurrencyLimiter,
+    limiter: &'a ConcurrencyLimiter,
     concurrency_max: usize,
     /// Waiting or woken, in order of arrival.
     guests: Vec<Guest<'a>>,
@@ -80,7 +80,7 @@ impl Scene<'_> {
                     .filter(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
                     .collect();
                 if !woken.is_empty() {
-                    self.look(woken[pick % woken.len()]);
+                    self.poll(woken[pick % woken.len()]);
                 }
             }
             Event::GiveUp(pick) if !self.guests.is_empty() => {
@@ -102,13 +102,13 @@ impl Scene<'_> {
             number: self.came,
             until: Instant::now() + patience,
             bell: Arc::default(),
-            entering: Box::pin(self.gate.enter(rank, patience)),
+            entering: Box::pin(self.limiter.enter(rank, patience)),
         });
         self.came += 1;
-        self.look(self.guests.len() - 1);
+        self.poll(self.guests.len() - 1);
     }
 
-    fn look(&mut self, at: usize) {
+    fn poll(&mut self, at: usize) {
         let guest = &mut self.guests[at];
         guest.bell.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(Arc::clone(&guest.bell));
@@ -137,7 +137,7 @@ impl Scene<'_> {
         while let Some(at) =
             (0..self.guests.len()).find(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
         {
-            self.look(at);
+            self.poll(at);
         }
     }
 
@@ -152,7 +152,7 @@ impl Scene<'_> {
     fn check(&self) {
         let LimiterCounts {
             in_flight, queued, ..
-        } = self.gate.counts();
+        } = self.limiter.counts();
         let queued: usize = queued.iter().sum();
         assert!(in_flight <= self.concurrency_max, "too many permits");
         assert!(queued <= QUEUE_MAX, "too many in the queue");
@@ -164,14 +164,14 @@ impl Scene<'_> {
     /// After all polls: the counts match, and no request waits without reason or forever.
     fn check_calm(&self) {
         self.check();
-        let census = self.gate.counts();
+        let counts = self.limiter.counts();
         let counted = Priority::ALL.map(|rank| {
             let same = |guest: &&Guest| guest.rank == rank;
             self.guests.iter().filter(same).count()
         });
-        assert_eq!(census.queued, counted, "who waits");
-        assert_eq!(census.in_flight, self.permits.len(), "a lost permit");
-        assert!(census.rejected.iter().sum::<u64>() >= self.turned_away);
+        assert_eq!(counts.queued, counted, "who waits");
+        assert_eq!(counts.in_flight, self.permits.len(), "a lost permit");
+        assert!(counts.rejected.iter().sum::<u64>() >= self.turned_away);
         let now = Instant::now();
         assert!(self.guests.iter().all(|guest| guest.until > now), "late");
     }
@@ -193,10 +193,10 @@ fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mu
         .start_paused(true)
         .build()
         .unwrap();
-    let gate = ConcurrencyLimiter::new(limits);
+    let limiter = ConcurrencyLimiter::new(limits);
     runtime.block_on(async {
         let mut scene = Scene {
-            gate: &gate,
+            limiter: &limiter,
             concurrency_max: limits.concurrency_max,
             guests: Vec::new(),
             permits: Vec::new(),
@@ -217,7 +217,7 @@ fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mu
     });
     let LimiterCounts {
         in_flight, queued, ..
-    } = gate.counts();
+    } = limiter.counts();
     assert_eq!(
         (in_flight, queued),
         (0, [0; Priority::COUNT]),

@@ -25,13 +25,13 @@ pub(super) enum WaitingFor {
     /// A permit and a rate token.
     Permit,
     /// A rate token only.
-    Turn,
+    Token,
 }
 
 impl WaitingFor {
     fn row(self) -> usize {
         match self {
-            WaitingFor::Turn => 0,
+            WaitingFor::Token => 0,
             WaitingFor::Permit => 1,
         }
     }
@@ -50,8 +50,8 @@ pub(super) enum SeatState {
 
 struct QueueSeat {
     rank: Priority,
-    wish: WaitingFor,
-    standing: SeatState,
+    waiting_for: WaitingFor,
+    state: SeatState,
     /// `None`: already woken, or not polled yet.
     waker: Option<Waker>,
     ahead: Option<usize>,
@@ -76,12 +76,12 @@ impl PermitQueue {
     }
 
     /// Adds a request at the end of its row.
-    pub(super) fn join(&mut self, rank: Priority, wish: WaitingFor) -> SeatId {
-        let row = &mut self.rows[rank.index()][wish.row()];
+    pub(super) fn join(&mut self, rank: Priority, waiting_for: WaitingFor) -> SeatId {
+        let row = &mut self.rows[rank.index()][waiting_for.row()];
         let seat = QueueSeat {
             rank,
-            wish,
-            standing: SeatState::Waits,
+            waiting_for,
+            state: SeatState::Waits,
             waker: None,
             ahead: row.last,
             behind: None,
@@ -121,27 +121,27 @@ impl PermitQueue {
     pub(super) fn call(&mut self, ticket: SeatId, news: SeatState) -> Option<Waker> {
         self.unlink(ticket);
         let seat = &mut self.seats[ticket.0];
-        seat.standing = news;
+        seat.state = news;
         seat.waker.take()
     }
 
     /// Frees the seat and returns its state.
     pub(super) fn vacate(&mut self, ticket: SeatId) -> SeatState {
-        let standing = self.standing(ticket);
-        if standing == SeatState::Waits {
+        let state = self.state(ticket);
+        if state == SeatState::Waits {
             self.unlink(ticket);
         }
         self.seats[ticket.0].waker = None;
         self.vacant.push(ticket.0);
-        standing
+        state
     }
 
-    pub(super) fn standing(&self, ticket: SeatId) -> SeatState {
-        self.seats[ticket.0].standing
+    pub(super) fn state(&self, ticket: SeatId) -> SeatState {
+        self.seats[ticket.0].state
     }
 
-    pub(super) fn wish(&self, ticket: SeatId) -> WaitingFor {
-        self.seats[ticket.0].wish
+    pub(super) fn waiting_for(&self, ticket: SeatId) -> WaitingFor {
+        self.seats[ticket.0].waiting_for
     }
 
     /// The waker of a seat.
@@ -163,12 +163,12 @@ impl PermitQueue {
     fn unlink(&mut self, SeatId(at): SeatId) {
         let QueueSeat {
             rank,
-            wish,
+            waiting_for,
             ahead,
             behind,
             ..
         } = self.seats[at];
-        let row = &mut self.rows[rank.index()][wish.row()];
+        let row = &mut self.rows[rank.index()][waiting_for.row()];
         match ahead {
             Some(ahead) => self.seats[ahead].behind = behind,
             None => row.first = behind,
@@ -198,7 +198,7 @@ mod tests {
         for expected in [manifest, first, third, behind] {
             assert_eq!(queue.first(|_| true), Some(expected));
             queue.call(expected, SeatState::Admitted);
-            assert_eq!(queue.standing(expected), SeatState::Admitted);
+            assert_eq!(queue.state(expected), SeatState::Admitted);
         }
         assert!(queue.len() == 0 && queue.last().is_none());
     }
@@ -208,7 +208,7 @@ mod tests {
         let mut queue = PermitQueue::new();
         let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
         let [turn, behind] =
-            [Priority::Manifest, Priority::Behind].map(|rank| queue.join(rank, WaitingFor::Turn));
+            [Priority::Manifest, Priority::Behind].map(|rank| queue.join(rank, WaitingFor::Token));
         assert_eq!(queue.first(|_| true), Some(turn));
         queue.vacate(turn);
         assert_eq!(queue.first(|_| true), Some(manifest));

@@ -1,6 +1,6 @@
 //! State machine of the limiter: who is admitted, waits or is rejected. No async code.
 //!
-//! The clock is a parameter. Each step adds the wakers to call to `calls`; the caller wakes them
+//! The clock is a parameter. Each step adds the wakers to call to `wake_ups`; the caller wakes them
 //! after it releases the lock.
 
 use std::task::Waker;
@@ -67,13 +67,13 @@ impl LimiterState {
     /// priority, if that is lower than its own.
     pub(super) fn enter(
         &mut self,
-        (rank, wish): (Priority, WaitingFor),
+        (rank, waiting_for): (Priority, WaitingFor),
         now: Instant,
-        calls: &mut WakeUps,
+        wake_ups: &mut WakeUps,
     ) -> LimiterAdmission {
-        let open = match wish {
-            WaitingFor::Permit => self.admit(rank, now, calls),
-            WaitingFor::Turn => self.try_turn(now, calls),
+        let open = match waiting_for {
+            WaitingFor::Permit => self.admit(rank, now, wake_ups),
+            WaitingFor::Token => self.try_token(now, wake_ups),
         };
         if open {
             return LimiterAdmission::Open;
@@ -82,7 +82,7 @@ impl LimiterState {
             match self.queue.last() {
                 Some((last, ticket)) if rank < last => {
                     self.reject(Rejection::Displaced);
-                    self.call(ticket, SeatState::Displaced, calls);
+                    self.call(ticket, SeatState::Displaced, wake_ups);
                 }
                 _ => {
                     self.reject(Rejection::QueueFull);
@@ -90,17 +90,17 @@ impl LimiterState {
                 }
             }
         }
-        LimiterAdmission::Queued(self.queue.join(rank, wish))
+        LimiterAdmission::Queued(self.queue.join(rank, waiting_for))
     }
 
     /// A request that does not wait. It has no priority, so the permits reserved for manifests are
     /// not available to it.
-    pub(super) fn try_enter(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
-        self.admit(Priority::Ahead, now, calls)
+    pub(super) fn try_enter(&mut self, now: Instant, wake_ups: &mut WakeUps) -> bool {
+        self.admit(Priority::Ahead, now, wake_ups)
     }
 
-    fn admit(&mut self, rank: Priority, now: Instant, calls: &mut WakeUps) -> bool {
-        self.admit_waiting(now, calls);
+    fn admit(&mut self, rank: Priority, now: Instant, wake_ups: &mut WakeUps) -> bool {
+        self.admit_waiting(now, wake_ups);
         // After `settle`, no waiting request could use what is left.
         let open = self.has_permit(rank) && self.take_token(now);
         self.in_flight += usize::from(open);
@@ -108,22 +108,22 @@ impl LimiterState {
     }
 
     /// A request that needs no permit, or has one. Requests that wait for a token go first.
-    pub(super) fn try_turn(&mut self, now: Instant, calls: &mut WakeUps) -> bool {
-        self.admit_waiting(now, calls);
+    pub(super) fn try_token(&mut self, now: Instant, wake_ups: &mut WakeUps) -> bool {
+        self.admit_waiting(now, wake_ups);
         self.take_token(now)
     }
 
     /// A queued request polls its state, and registers its waker.
-    pub(super) fn look(
+    pub(super) fn poll(
         &mut self,
         ticket: SeatId,
         until: Instant,
         waker: &Waker,
         now: Instant,
-        calls: &mut WakeUps,
+        wake_ups: &mut WakeUps,
     ) -> QueueOutlook {
-        self.admit_waiting(now, calls);
-        match self.queue.standing(ticket) {
+        self.admit_waiting(now, wake_ups);
+        match self.queue.state(ticket) {
             SeatState::Admitted => {
                 self.queue.vacate(ticket);
                 QueueOutlook::Admitted
@@ -134,7 +134,7 @@ impl LimiterState {
             }
             SeatState::Waits if now >= until => {
                 self.reject(Rejection::Deadline);
-                self.give_up(ticket, now, calls);
+                self.give_up(ticket, now, wake_ups);
                 QueueOutlook::Rejected
             }
             SeatState::Waits => {
@@ -149,40 +149,40 @@ impl LimiterState {
     }
 
     /// A queued request gives up. A permit that it was granted goes to the next.
-    pub(super) fn give_up(&mut self, ticket: SeatId, now: Instant, calls: &mut WakeUps) {
+    pub(super) fn give_up(&mut self, ticket: SeatId, now: Instant, wake_ups: &mut WakeUps) {
         self.resign(ticket);
-        let wish = self.queue.wish(ticket);
+        let waiting_for = self.queue.waiting_for(ticket);
         if self.queue.vacate(ticket) == SeatState::Admitted {
-            self.in_flight -= usize::from(wish == WaitingFor::Permit);
+            self.in_flight -= usize::from(waiting_for == WaitingFor::Permit);
             if let Some(pace) = &mut self.pace {
                 pace.put_back();
             }
         }
-        self.admit_waiting(now, calls);
+        self.admit_waiting(now, wake_ups);
     }
 
     /// A permit is returned.
-    pub(super) fn leave(&mut self, now: Instant, calls: &mut WakeUps) {
+    pub(super) fn leave(&mut self, now: Instant, wake_ups: &mut WakeUps) {
         self.in_flight -= 1;
-        self.admit_waiting(now, calls);
+        self.admit_waiting(now, wake_ups);
     }
 
     /// A new request would get a token now.
-    pub(super) fn has_turn(&self, now: Instant) -> bool {
+    pub(super) fn has_token(&self, now: Instant) -> bool {
         let wait = self.pace.as_ref().map(|pace| pace.wait(now));
         wait.is_none_or(|wait| wait.is_zero() && self.queue.len() == 0)
     }
 
     /// A new request would get a permit now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        self.has_permit(Priority::Ahead) && self.queue.len() == 0 && self.has_turn(now)
+        self.has_permit(Priority::Ahead) && self.queue.len() == 0 && self.has_token(now)
     }
 
     pub(super) fn has_room(&self) -> bool {
         self.queue.len() == 0 && self.in_flight * 2 < self.concurrency_max
     }
 
-    pub(super) fn census(&self) -> LimiterCounts {
+    pub(super) fn counts(&self) -> LimiterCounts {
         LimiterCounts {
             in_flight: self.in_flight,
             queued: self.queue.lengths(),
@@ -192,31 +192,31 @@ impl LimiterState {
 
     /// Admits waiting requests in order. Afterwards, if any still wait, there is no permit for
     /// them, or there is no token and a timekeeper for the next one.
-    fn admit_waiting(&mut self, now: Instant, calls: &mut WakeUps) {
+    fn admit_waiting(&mut self, now: Instant, wake_ups: &mut WakeUps) {
         while let Some(first) = self.queue.first(|rank| self.has_permit(rank)) {
             if !self.take_token(now) {
-                return self.appoint(calls);
+                return self.appoint(wake_ups);
             }
-            self.in_flight += usize::from(self.queue.wish(first) == WaitingFor::Permit);
-            self.call(first, SeatState::Admitted, calls);
+            self.in_flight += usize::from(self.queue.waiting_for(first) == WaitingFor::Permit);
+            self.call(first, SeatState::Admitted, wake_ups);
         }
         self.timekeeper = None;
     }
 
     /// The last in the queue becomes timekeeper: it will wait longest, so it is replaced least
     /// often.
-    fn appoint(&mut self, calls: &mut WakeUps) {
+    fn appoint(&mut self, wake_ups: &mut WakeUps) {
         if self.timekeeper.is_none()
             && let Some((_, last)) = self.queue.last()
         {
             self.timekeeper = Some(last);
-            calls.extend(self.queue.waker(last).take());
+            wake_ups.extend(self.queue.waker(last).take());
         }
     }
 
-    fn call(&mut self, ticket: SeatId, news: SeatState, calls: &mut WakeUps) {
+    fn call(&mut self, ticket: SeatId, news: SeatState, wake_ups: &mut WakeUps) {
         self.resign(ticket);
-        calls.extend(self.queue.call(ticket, news));
+        wake_ups.extend(self.queue.call(ticket, news));
     }
 
     fn resign(&mut self, ticket: SeatId) {
@@ -251,7 +251,7 @@ mod tests {
 
     /// A limiter with its own clock. Wakers are not called.
     struct Scene {
-        turnstile: LimiterState,
+        state: LimiterState,
         now: Instant,
         until: Instant,
     }
@@ -261,7 +261,7 @@ mod tests {
         fn paced(concurrency_max: usize, queue_max: usize) -> Scene {
             let now = Instant::now();
             Scene {
-                turnstile: LimiterState::new(&LimiterSettings {
+                state: LimiterState::new(&LimiterSettings {
                     concurrency_max,
                     kept_for_manifests: 0,
                     queue_max,
@@ -274,14 +274,14 @@ mod tests {
 
         fn enters(&mut self, rank: Priority) -> bool {
             let entrance =
-                self.turnstile
+                self.state
                     .enter((rank, WaitingFor::Permit), self.now, &mut WakeUps::new());
             matches!(entrance, LimiterAdmission::Open)
         }
 
         fn queues(&mut self, rank: Priority) -> SeatId {
             let entrance =
-                self.turnstile
+                self.state
                     .enter((rank, WaitingFor::Permit), self.now, &mut WakeUps::new());
             let LimiterAdmission::Queued(ticket) = entrance else {
                 panic!("let in at once, or turned away");
@@ -290,10 +290,10 @@ mod tests {
         }
 
         /// When to poll again; `None`: the wait is over.
-        fn look(&mut self, ticket: SeatId) -> Option<Instant> {
-            let (waker, mut calls) = (Waker::noop(), WakeUps::new());
+        fn poll(&mut self, ticket: SeatId) -> Option<Instant> {
+            let (waker, mut wake_ups) = (Waker::noop(), WakeUps::new());
             let (until, now) = (self.until, self.now);
-            match self.turnstile.look(ticket, until, waker, now, &mut calls) {
+            match self.state.poll(ticket, until, waker, now, &mut wake_ups) {
                 QueueOutlook::Waits(again) => Some(again),
                 QueueOutlook::Admitted | QueueOutlook::Rejected => None,
             }
@@ -306,16 +306,16 @@ mod tests {
         assert!(scene.enters(Priority::Segment));
         let behind = scene.queues(Priority::Behind);
         let token_at = scene.now + 100 * MS;
-        assert_eq!(scene.look(behind), Some(token_at), "it is the only one");
+        assert_eq!(scene.poll(behind), Some(token_at), "it is the only one");
         let segment = scene.queues(Priority::Segment);
-        assert_eq!(scene.look(segment), Some(scene.until));
+        assert_eq!(scene.poll(segment), Some(scene.until));
         scene.now = token_at;
-        assert_eq!(scene.look(behind), Some(scene.until), "no permit is left");
-        assert_eq!(scene.look(segment), None);
-        let mut calls = WakeUps::new();
-        scene.turnstile.leave(scene.now, &mut calls);
-        assert_eq!(calls.len(), 1, "the timekeeper is told");
-        assert_eq!(scene.look(behind), Some(token_at + 100 * MS));
+        assert_eq!(scene.poll(behind), Some(scene.until), "no permit is left");
+        assert_eq!(scene.poll(segment), None);
+        let mut wake_ups = WakeUps::new();
+        scene.state.leave(scene.now, &mut wake_ups);
+        assert_eq!(wake_ups.len(), 1, "the timekeeper is told");
+        assert_eq!(scene.poll(behind), Some(token_at + 100 * MS));
     }
 
     #[test]
@@ -325,24 +325,24 @@ mod tests {
         let first = scene.queues(Priority::Segment);
         scene.now += 100 * MS;
         let second = scene.queues(Priority::Segment);
-        assert_eq!(scene.look(first), None);
-        assert_eq!(scene.look(second), Some(scene.until));
-        assert_eq!(scene.turnstile.census().rejected, [0; 3]);
+        assert_eq!(scene.poll(first), None);
+        assert_eq!(scene.poll(second), Some(scene.until));
+        assert_eq!(scene.state.counts().rejected, [0; 3]);
     }
 
     #[test]
     fn a_second_turn_takes_a_token_and_no_permit() {
         let mut scene = Scene::paced(2, 8);
         assert!(scene.enters(Priority::Manifest));
-        let mut calls = WakeUps::new();
-        assert!(!scene.turnstile.try_turn(scene.now, &mut calls));
+        let mut wake_ups = WakeUps::new();
+        assert!(!scene.state.try_token(scene.now, &mut wake_ups));
         scene.now += 100 * MS;
-        assert!(scene.turnstile.try_turn(scene.now, &mut calls));
+        assert!(scene.state.try_token(scene.now, &mut wake_ups));
         let next = scene.queues(Priority::Manifest);
-        assert_eq!(scene.turnstile.census().in_flight, 1);
+        assert_eq!(scene.state.counts().in_flight, 1);
         scene.now += 100 * MS;
-        assert!(!scene.turnstile.try_turn(scene.now, &mut calls), "{next:?}");
-        assert_eq!(scene.look(next), None);
+        assert!(!scene.state.try_token(scene.now, &mut wake_ups), "{next:?}");
+        assert_eq!(scene.poll(next), None);
     }
 
     #[test]
@@ -350,33 +350,35 @@ mod tests {
         let mut scene = Scene::paced(1, 8);
         assert!(scene.enters(Priority::Segment));
         let both = scene.queues(Priority::Manifest);
-        let wish = (Priority::Segment, WaitingFor::Turn);
-        let entrance = scene.turnstile.enter(wish, scene.now, &mut WakeUps::new());
+        let waiting_for = (Priority::Segment, WaitingFor::Token);
+        let entrance = scene
+            .state
+            .enter(waiting_for, scene.now, &mut WakeUps::new());
         let LimiterAdmission::Queued(turn) = entrance else {
             panic!("there is no token yet");
         };
-        scene.look(both);
-        assert!(scene.look(turn).is_some());
+        scene.poll(both);
+        assert!(scene.poll(turn).is_some());
         scene.now += 100 * MS;
-        assert_eq!(scene.look(turn), None);
-        assert!(scene.look(both).is_some(), "there is no permit");
-        assert_eq!(scene.turnstile.census().in_flight, 1);
+        assert_eq!(scene.poll(turn), None);
+        assert!(scene.poll(both).is_some(), "there is no permit");
+        assert_eq!(scene.state.counts().in_flight, 1);
     }
 
     #[test]
     fn what_is_kept_for_manifests_no_other_takes() {
         let mut scene = Scene::paced(2, 8);
-        scene.turnstile.kept_for_manifests = 1;
-        scene.turnstile.pace = None;
+        scene.state.kept_for_manifests = 1;
+        scene.state.pace = None;
         assert!(scene.enters(Priority::Segment));
         let segment = scene.queues(Priority::Segment);
-        assert!(!scene.turnstile.try_enter(scene.now, &mut WakeUps::new()));
-        assert_eq!(scene.look(segment), Some(scene.until));
+        assert!(!scene.state.try_enter(scene.now, &mut WakeUps::new()));
+        assert_eq!(scene.poll(segment), Some(scene.until));
         assert!(scene.enters(Priority::Manifest));
-        scene.turnstile.leave(scene.now, &mut WakeUps::new());
-        assert_eq!(scene.look(segment), Some(scene.until));
-        scene.turnstile.leave(scene.now, &mut WakeUps::new());
-        assert_eq!(scene.look(segment), None);
+        scene.state.leave(scene.now, &mut WakeUps::new());
+        assert_eq!(scene.poll(segment), Some(scene.until));
+        scene.state.leave(scene.now, &mut WakeUps::new());
+        assert_eq!(scene.poll(segment), None);
     }
 
     #[test]
@@ -386,6 +388,6 @@ mod tests {
         let first = scene.queues(Priority::Segment);
         scene.now += 100 * MS;
         assert!(!scene.enters(Priority::Segment));
-        assert_eq!(scene.look(first), None);
+        assert_eq!(scene.poll(first), None);
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 const LONG: Duration = Duration::from_secs(30);
 const MS: Duration = Duration::from_millis(1);
 
-fn gate(concurrency_max: usize, queue_max: usize) -> ConcurrencyLimiter {
+fn limiter(concurrency_max: usize, queue_max: usize) -> ConcurrencyLimiter {
     ConcurrencyLimiter::new(&LimiterSettings {
         concurrency_max,
         kept_for_manifests: 0,
@@ -35,16 +35,16 @@ struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// Enters and waits.
-    fn waiting(gate: &'a ConcurrencyLimiter, rank: Priority) -> Guest<'a> {
+    fn waiting(limiter: &'a ConcurrencyLimiter, rank: Priority) -> Guest<'a> {
         let mut guest = Guest {
-            entering: Box::pin(gate.enter(rank, LONG)),
+            entering: Box::pin(limiter.enter(rank, LONG)),
         };
-        assert!(guest.look().is_none(), "let in at once, or turned away");
+        assert!(guest.poll().is_none(), "let in at once, or turned away");
         guest
     }
 
     /// Polls the result.
-    fn look(&mut self) -> Option<Result<Permit, Failure>> {
+    fn poll(&mut self) -> Option<Result<Permit, Failure>> {
         let mut cx = Context::from_waker(Waker::noop());
         match self.entering.as_mut().poll(&mut cx) {
             Poll::Ready(outcome) => Some(outcome),
@@ -54,47 +54,47 @@ impl<'a> Guest<'a> {
 
     #[track_caller]
     fn enters(&mut self) -> Permit {
-        self.look().expect("still waiting").expect("let in")
+        self.poll().expect("still waiting").expect("let in")
     }
 
     #[track_caller]
     fn is_turned_away(&mut self) {
-        assert_eq!(self.look().map(Result::err), Some(Some(Failure::Busy)));
+        assert_eq!(self.poll().map(Result::err), Some(Some(Failure::Busy)));
     }
 }
 
-fn queued(gate: &ConcurrencyLimiter) -> usize {
-    gate.counts().queued.iter().sum()
+fn queued(limiter: &ConcurrencyLimiter) -> usize {
+    limiter.counts().queued.iter().sum()
 }
 
-fn rejected(gate: &ConcurrencyLimiter, reason: Rejection) -> u64 {
-    gate.counts().rejected(reason)
+fn rejected(limiter: &ConcurrencyLimiter, reason: Rejection) -> u64 {
+    limiter.counts().rejected(reason)
 }
 
-async fn enter(gate: &ConcurrencyLimiter, rank: Priority) -> Permit {
-    gate.enter(rank, LONG).await.expect("a free permit")
+async fn enter(limiter: &ConcurrencyLimiter, rank: Priority) -> Permit {
+    limiter.enter(rank, LONG).await.expect("a free permit")
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_is_waited_for_and_handed_on() {
-    let gate = gate(1, 1);
-    let first = enter(&gate, Priority::Segment).await;
-    assert_eq!(gate.counts().in_flight, 1);
-    let mut second = Guest::waiting(&gate, Priority::Segment);
-    assert_eq!(gate.counts().queued[Priority::Segment.index()], 1);
+    let limiter = limiter(1, 1);
+    let first = enter(&limiter, Priority::Segment).await;
+    assert_eq!(limiter.counts().in_flight, 1);
+    let mut second = Guest::waiting(&limiter, Priority::Segment);
+    assert_eq!(limiter.counts().queued[Priority::Segment.index()], 1);
     drop(first);
-    assert_eq!((gate.counts().in_flight, queued(&gate)), (1, 0));
+    assert_eq!((limiter.counts().in_flight, queued(&limiter)), (1, 0));
     drop(second.enters());
-    assert_eq!(gate.counts(), LimiterCounts::default());
+    assert_eq!(limiter.counts(), LimiterCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
 async fn manifests_overtake_and_equals_keep_their_turn() {
-    let gate = gate(1, 8);
-    let mut permit = enter(&gate, Priority::Behind).await;
-    let mut behind = Guest::waiting(&gate, Priority::Behind);
-    let mut segments = [(); 2].map(|()| Guest::waiting(&gate, Priority::Segment));
-    let mut manifest = Guest::waiting(&gate, Priority::Manifest);
+    let limiter = limiter(1, 8);
+    let mut permit = enter(&limiter, Priority::Behind).await;
+    let mut behind = Guest::waiting(&limiter, Priority::Behind);
+    let mut segments = [(); 2].map(|()| Guest::waiting(&limiter, Priority::Segment));
+    let mut manifest = Guest::waiting(&limiter, Priority::Manifest);
     let [first, second] = &mut segments;
     for next in [&mut manifest, first, second, &mut behind] {
         drop(permit);
@@ -104,50 +104,50 @@ async fn manifests_overtake_and_equals_keep_their_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_makes_room_for_a_higher_rank_only() {
-    let gate = gate(1, 3);
-    let _permit = enter(&gate, Priority::Segment).await;
-    let mut old = Guest::waiting(&gate, Priority::Behind);
-    let mut young = Guest::waiting(&gate, Priority::Behind);
-    let segment = Guest::waiting(&gate, Priority::Segment);
-    let same = gate.enter(Priority::Behind, LONG).await;
+    let limiter = limiter(1, 3);
+    let _permit = enter(&limiter, Priority::Segment).await;
+    let mut old = Guest::waiting(&limiter, Priority::Behind);
+    let mut young = Guest::waiting(&limiter, Priority::Behind);
+    let segment = Guest::waiting(&limiter, Priority::Segment);
+    let same = limiter.enter(Priority::Behind, LONG).await;
     assert_eq!(same.err(), Some(Failure::Busy), "no higher than the last");
-    let manifest = Guest::waiting(&gate, Priority::Manifest);
+    let manifest = Guest::waiting(&limiter, Priority::Manifest);
     young.is_turned_away();
-    assert!(old.look().is_none(), "only the youngest goes");
-    let second = Guest::waiting(&gate, Priority::Segment);
+    assert!(old.poll().is_none(), "only the youngest goes");
+    let second = Guest::waiting(&limiter, Priority::Segment);
     old.is_turned_away();
-    let third = gate.enter(Priority::Segment, LONG).await;
+    let third = limiter.enter(Priority::Segment, LONG).await;
     assert_eq!(third.err(), Some(Failure::Busy));
-    let census = gate.counts();
+    let counts = limiter.counts();
     assert_eq!(
-        (census.queued, census.rejected),
+        (counts.queued, counts.rejected),
         ([1, 0, 2, 0, 0], [2, 2, 0])
     );
     drop((segment, manifest, second));
-    assert_eq!(queued(&gate), 0);
+    assert_eq!(queued(&limiter), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiting_ends_in_time() {
-    let gate = gate(1, 8);
-    let permit = enter(&gate, Priority::Segment).await;
-    let late = gate.enter(Priority::Manifest, 20 * MS).await;
+    let limiter = limiter(1, 8);
+    let permit = enter(&limiter, Priority::Segment).await;
+    let late = limiter.enter(Priority::Manifest, 20 * MS).await;
     assert_eq!(late.err(), Some(Failure::Busy));
-    let unwilling = gate.enter(Priority::Manifest, Duration::ZERO).await;
+    let unwilling = limiter.enter(Priority::Manifest, Duration::ZERO).await;
     assert_eq!(unwilling.err(), Some(Failure::Busy));
     assert_eq!(
-        (queued(&gate), rejected(&gate, Rejection::Deadline)),
+        (queued(&limiter), rejected(&limiter, Rejection::Deadline)),
         (0, 2)
     );
     drop(permit);
-    enter(&gate, Priority::Segment).await;
+    enter(&limiter, Priority::Segment).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_that_came_in_time_is_taken_however_late_it_is_noticed() {
-    let gate = gate(1, 8);
-    let permit = enter(&gate, Priority::Segment).await;
-    let mut waiting = Guest::waiting(&gate, Priority::Segment);
+    let limiter = limiter(1, 8);
+    let permit = enter(&limiter, Priority::Segment).await;
+    let mut waiting = Guest::waiting(&limiter, Priority::Segment);
     drop(permit);
     advance(LONG * 2).await;
     drop(waiting.enters());
@@ -155,66 +155,70 @@ async fn a_permit_that_came_in_time_is_taken_however_late_it_is_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_leaves_the_queue() {
-    let gate = gate(1, 1);
-    let _permit = enter(&gate, Priority::Segment).await;
-    drop(Guest::waiting(&gate, Priority::Segment));
-    assert_eq!(queued(&gate), 0);
-    let census = gate.counts();
-    assert_eq!(census.rejected, [0; 3], "nobody was turned away");
+    let limiter = limiter(1, 1);
+    let _permit = enter(&limiter, Priority::Segment).await;
+    drop(Guest::waiting(&limiter, Priority::Segment));
+    assert_eq!(queued(&limiter), 0);
+    let counts = limiter.counts();
+    assert_eq!(counts.rejected, [0; 3], "nobody was turned away");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_given_to_one_who_has_left_goes_to_the_next() {
-    let gate = gate(1, 8);
-    let permit = enter(&gate, Priority::Segment).await;
-    let first = Guest::waiting(&gate, Priority::Segment);
-    let mut second = Guest::waiting(&gate, Priority::Segment);
+    let limiter = limiter(1, 8);
+    let permit = enter(&limiter, Priority::Segment).await;
+    let first = Guest::waiting(&limiter, Priority::Segment);
+    let mut second = Guest::waiting(&limiter, Priority::Segment);
     drop(permit);
-    assert!(second.look().is_none());
+    assert!(second.poll().is_none());
     drop(first);
     drop(second.enters());
-    assert_eq!(gate.counts(), LimiterCounts::default());
+    assert_eq!(limiter.counts(), LimiterCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pace_is_kept_in_order_of_rank() {
-    let gate = paced(20);
+    let limiter = paced(20);
     let _burst = [
-        enter(&gate, Priority::Segment).await,
-        enter(&gate, Priority::Segment).await,
+        enter(&limiter, Priority::Segment).await,
+        enter(&limiter, Priority::Segment).await,
     ];
-    let mut behind = Guest::waiting(&gate, Priority::Behind);
-    let mut segment = Guest::waiting(&gate, Priority::Segment);
-    let mut manifest = Guest::waiting(&gate, Priority::Manifest);
+    let mut behind = Guest::waiting(&limiter, Priority::Behind);
+    let mut segment = Guest::waiting(&limiter, Priority::Segment);
+    let mut manifest = Guest::waiting(&limiter, Priority::Manifest);
     let mut permits = Vec::new();
     for next in [&mut manifest, &mut segment, &mut behind] {
         advance(49 * MS).await;
-        assert!(next.look().is_none());
+        assert!(next.poll().is_none());
         advance(MS).await;
         permits.push(next.enters());
     }
-    assert_eq!(gate.counts().in_flight, 5);
+    assert_eq!(limiter.counts().in_flight, 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_the_pace_ends_in_time_too() {
-    let gate = paced(1);
-    let _permit = enter(&gate, Priority::Segment).await;
-    let late = gate.enter(Priority::Manifest, 999 * MS).await;
+    let limiter = paced(1);
+    let _permit = enter(&limiter, Priority::Segment).await;
+    let late = limiter.enter(Priority::Manifest, 999 * MS).await;
     assert_eq!(late.err(), Some(Failure::Busy));
-    assert_eq!(rejected(&gate, Rejection::Deadline), 1);
-    let _permit = gate.enter(Priority::Manifest, 2 * MS).await.ok().unwrap();
+    assert_eq!(rejected(&limiter, Rejection::Deadline), 1);
+    let _permit = limiter
+        .enter(Priority::Manifest, 2 * MS)
+        .await
+        .ok()
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
-    let gate = paced(1);
-    drop(enter(&gate, Priority::Segment).await);
-    let mut staying = Guest::waiting(&gate, Priority::Segment);
-    let leaving = Guest::waiting(&gate, Priority::Manifest);
+    let limiter = paced(1);
+    drop(enter(&limiter, Priority::Segment).await);
+    let mut staying = Guest::waiting(&limiter, Priority::Segment);
+    let leaving = Guest::waiting(&limiter, Priority::Manifest);
     advance(1000 * MS).await;
-    assert!(staying.look().is_none(), "the manifest is first");
-    assert_eq!((gate.counts().in_flight, queued(&gate)), (1, 1));
+    assert!(staying.poll().is_none(), "the manifest is first");
+    assert_eq!((limiter.counts().in_flight, queued(&limiter)), (1, 1));
     drop(leaving);
     drop(staying.enters());
 }
@@ -222,16 +226,16 @@ async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
 /// A timekeeper that leaves is replaced: the others are still woken at the next token.
 #[tokio::test(start_paused = true)]
 async fn someone_always_keeps_time() {
-    let (gate, start) = (Arc::new(paced(1)), Instant::now());
-    drop(enter(&gate, Priority::Segment).await);
+    let (limiter, start) = (Arc::new(paced(1)), Instant::now());
+    drop(enter(&limiter, Priority::Segment).await);
     let staying = tokio::spawn({
-        let gate = Arc::clone(&gate);
-        async move { gate.enter(Priority::Manifest, LONG).await.map(drop) }
+        let limiter = Arc::clone(&limiter);
+        async move { limiter.enter(Priority::Manifest, LONG).await.map(drop) }
     });
     tokio::task::yield_now().await;
-    let keeper = Guest::waiting(&gate, Priority::Behind);
+    let keeper = Guest::waiting(&limiter, Priority::Behind);
     drop(keeper);
-    let short = gate.enter(Priority::Behind, 10 * MS).await;
+    let short = limiter.enter(Priority::Behind, 10 * MS).await;
     assert!(short.is_err());
     assert_eq!(staying.await.unwrap(), Ok(()));
     assert_eq!(start.elapsed(), 1000 * MS);
@@ -239,13 +243,13 @@ async fn someone_always_keeps_time() {
 
 #[tokio::test(start_paused = true)]
 async fn who_would_not_wait_takes_nothing_from_those_who_do() {
-    let gate = gate(1, 8);
-    let permit = gate.try_enter().expect("room");
-    assert!(gate.try_enter().is_none());
-    let mut guest = Guest::waiting(&gate, Priority::Behind);
+    let limiter = limiter(1, 8);
+    let permit = limiter.try_enter().expect("room");
+    assert!(limiter.try_enter().is_none());
+    let mut guest = Guest::waiting(&limiter, Priority::Behind);
     drop(permit);
-    assert!(gate.try_enter().is_none(), "it is the guest's");
+    assert!(limiter.try_enter().is_none(), "it is the guest's");
     drop(guest.enters());
-    assert!(gate.try_enter().is_some());
-    assert_eq!(gate.counts().rejected, [0; 3], "nobody was turned away");
+    assert!(limiter.try_enter().is_some());
+    assert_eq!(limiter.counts().rejected, [0; 3], "nobody was turned away");
 }

@@ -203,7 +203,7 @@ async fn a_large_body_arrives_byte_for_byte() {
     assert!(
         numbers
             .into_iter()
-            .all(|(n, piece)| piece == format!("{n:07},").as_bytes())
+            .all(|(n, chunk)| chunk == format!("{n:07},").as_bytes())
     );
     assert_eq!(origin.stats().total.bytes_received, 1_600_000);
 }

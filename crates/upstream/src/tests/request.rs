@@ -36,8 +36,8 @@ impl http_body::Body for Pieces {
             let broken = || Some(Err("the viewer left".into()));
             return Poll::Ready(if self.breaks { broken() } else { None });
         }
-        let piece = Bytes::from_static(self.left.remove(0).as_bytes());
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        let chunk = Bytes::from_static(self.left.remove(0).as_bytes());
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn size_hint(&self) -> SizeHint {

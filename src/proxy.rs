@@ -9,18 +9,20 @@ mod cmcd_prefetch;
 mod coding;
 mod context;
 mod cors;
+mod dash_prefetch;
 mod explain;
 mod fill;
-mod live;
 mod messages;
 mod overheard;
 mod pass;
 mod pipeline;
+mod prefetch;
 mod provoked;
 mod purge;
 mod race;
 mod rank;
 mod read_whole;
+mod refresher;
 mod rejections;
 mod respond;
 mod slices;
@@ -34,15 +36,18 @@ use std::time::{Duration, Instant};
 pub use body::ResponseBody;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
-pub use explain::{Explanation, StoredObject, TrackedManifest};
-pub use live::{PrefetchSource, RejectReason, StreamStats, StreamsSnapshot};
+pub use explain::{Explanation, StoredObject};
 pub use messages::{ViewerRequest, ViewerResponse};
 pub use pass::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
 pub use slices::SlicedBody;
 
+use crate::live::LiveStreams;
+pub use crate::live::{
+    PrefetchSource, PrefetchStats, RejectReason, StreamStats, StreamsSnapshot, TrackedManifest,
+};
 use crate::telemetry::Telemetry;
-use seawall_cache::{self, Cache};
+use seawall_cache::Cache;
 pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
 use seawall_policy::Rules;
 use seawall_upstream::Origin;
@@ -94,7 +99,7 @@ pub struct Shield {
     settings: Settings,
     origins: Vec<Arc<Origin>>,
     telemetry: Arc<Telemetry>,
-    streams: live::LiveStreams,
+    live: LiveStreams,
     press: coding::Compressor,
     clients: Arc<clients::Clients>,
 }
@@ -119,8 +124,8 @@ impl Shield {
         let mut settings = parts.settings;
         settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
         Arc::new(Shield {
+            live: LiveStreams::new(parts.rules.clone(), parts.cache.memory_bytes),
             rules: parts.rules,
-            streams: live::LiveStreams::new(parts.cache.memory_bytes),
             cache: Cache::new(parts.cache),
             settings,
             origins: parts.origins,
@@ -141,8 +146,8 @@ impl Shield {
     }
 
     /// A snapshot of the tracked live streams, for metrics.
-    pub fn streams(&self) -> live::StreamsSnapshot {
-        self.streams.read(Instant::now())
+    pub fn streams(&self) -> StreamsSnapshot {
+        self.live.read(Instant::now())
     }
 
     /// Compression counters, for metrics.

@@ -25,9 +25,17 @@ use self::tokens::Token;
 /// the others. What a crate may import stands in its `Cargo.toml`.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["manifest", "policy"]),
+    ("live", &["manifest", "policy", "cache"]),
     (
         "proxy",
-        &["manifest", "policy", "cache", "upstream", "telemetry"],
+        &[
+            "manifest",
+            "policy",
+            "cache",
+            "upstream",
+            "telemetry",
+            "live",
+        ],
     ),
     (
         "frontend",

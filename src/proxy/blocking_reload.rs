@@ -93,6 +93,17 @@ impl Shield {
         (served && answers).then_some(newest)
     }
 
+    /// Is a held-back response certain? A stored playlist must say so or announce the object; a
+    /// viewer's directives alone are not enough.
+    pub(super) fn is_known_to_be_held_back(
+        &self,
+        entry: &CacheRequest,
+        upstream: &HeaderMap,
+    ) -> bool {
+        self.live.is_announced(&entry.key, Instant::now())
+            || self.is_near(entry, || upstream.clone())
+    }
+
     /// The requested state is near enough to the newest version for a server to block on it.
     pub(super) fn is_near(
         &self,

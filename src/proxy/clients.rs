@@ -232,11 +232,11 @@ impl Shield {
     /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
     /// it.
     pub(super) fn is_wanted_by_one_alone(&self, ask: &RequestContext, found: &Lookup) -> bool {
-        let (entry, streams) = (&ask.entry, &self.streams);
+        let entry = &ask.entry;
         !is_held(found)
             && !self.cache.is_being_filled(found)
-            && streams.watched(entry).is_none()
-            && !streams.is_new(&entry.key, ask.now)
+            && self.live.watched(entry).is_none()
+            && !self.live.is_new(&entry.key, ask.now)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 
-use super::live::{Availability, PrefetchSource};
 use super::{Shield, ViewerRequest};
+use crate::live::{Availability, PrefetchSource};
 use seawall_manifest::{Cmcd, Kind};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Now, headers};
@@ -54,10 +54,7 @@ impl Shield {
         let Some(CmcdPrefetch { next, with }) = hint else {
             return;
         };
-        match self
-            .streams
-            .availability_of(&self.rules, &next, Now::read())
-        {
+        match self.live.availability_of(&next, Now::read()) {
             Some(Availability::DueIn(..)) => {}
             _ => drop(self.prefetch(&[next], PrefetchSource::Nor, &with)),
         }

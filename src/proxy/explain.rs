@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method, Uri, Version};
 
 use super::Shield;
-use super::live::Availability;
+use crate::live::{Availability, TrackedManifest};
 use seawall_cache::{KeyMemo, Object};
 use seawall_manifest::Kind;
 use seawall_policy::Now;
@@ -49,21 +49,6 @@ pub struct StoredObject {
     pub tended_for: Duration,
 }
 
-/// A live manifest with a tracker.
-#[derive(Clone, Debug)]
-pub struct TrackedManifest {
-    /// The manifest by which the stream is named.
-    pub stream: Arc<str>,
-    /// The refresher keeps it current.
-    pub is_tended: bool,
-    /// The refresher keeps it current, and it should have changed long ago.
-    pub is_stalled: bool,
-    /// Time since the last viewer request; `None`: no viewer has requested it.
-    pub unasked_for: Option<Duration>,
-    /// Time to the next poll; `None`: at the next viewer request.
-    pub next_look_in: Option<Duration>,
-}
-
 impl Shield {
     /// Explains an absolute URL, as a viewer would request it.
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessDenial> {
@@ -83,13 +68,13 @@ impl Shield {
         let held = found.object.as_ref().map(|object| held(object, now.mono));
         let told = held.as_ref().map(|held| held.object.head.kind);
         let known = self.noted(&found, &headers, &entry, now.mono);
-        let watch = self.streams.watched(&entry);
-        let due = self.streams.availability_of(&self.rules, &entry, now);
+        let watch = self.live.watched(&entry);
+        let due = self.live.availability_of(&entry, now);
         let avoided = watch.as_ref().map(|watch| watch.avoided(now.mono));
         let avoided = avoided.unwrap_or_default();
         let origin = &self.origins[entry.route.origin_index];
         Ok(Explanation {
-            kind: told.unwrap_or_else(|| self.streams.kind_of(&entry)),
+            kind: told.unwrap_or_else(|| self.live.kind_of(&entry)),
             held,
             varies: found.has_variants(),
             known: known.as_ref().map(phrase),

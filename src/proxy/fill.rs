@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::Shield;
 use super::clients::ClientFetch;
-use super::live::{Location, PrefetchSource, UNLISTED_FOR};
 use super::pass::PassThroughResponse;
 use super::race::LeftOut;
-use seawall_cache::{AccessTracker, EpochToken, Fill, StoredHead, Verdict};
+use crate::live::{Location, Prefetch, UNLISTED_FOR};
+use seawall_cache::{EpochToken, Fill, StoredHead, Verdict};
 use seawall_manifest::{Kind, ManifestInfo, is_plain_text};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
@@ -38,11 +38,7 @@ pub(super) enum FillTrigger {
     /// A background refresh; viewers are served the stored object.
     Refresh,
     /// A prefetch for coming viewers; it holds its permit among the prefetches.
-    Prefetch {
-        source: PrefetchSource,
-        attention: Arc<AccessTracker>,
-        _place: OwnedSemaphorePermit,
-    },
+    Prefetch(Prefetch),
 }
 
 /// The work of one fill.
@@ -85,12 +81,11 @@ impl FillTask {
         } else if entry.kind.is_manifest() {
             Location::default()
         } else {
-            shield.streams.places_of(entry)
+            shield.live.places_of(entry)
         };
         let mut tie = shield.epoch_token(entry, &places);
-        let left_over = shield
-            .streams
-            .is_left_over(&shield.rules, entry, Now::read());
+        let now = Now::read();
+        let left_over = shield.live.is_left_over(entry, now);
         if left_over {
             tie = shield.epoch_token(entry, &places.unlisted());
         }
@@ -98,7 +93,7 @@ impl FillTask {
             fill.set_epoch(tie);
         }
         if !entry.kind.is_manifest()
-            && let Some(position) = shield.live_position(entry)
+            && let Some(position) = shield.live.live_position(entry, now)
         {
             fill.set_live_position(position);
         }
@@ -106,7 +101,7 @@ impl FillTask {
             tie,
             left_over,
             own: shield.own_slot(fill.found(), fill.upstream(), entry),
-            held_back: shield.is_held_back(entry),
+            held_back: shield.live.may_be_held_back(entry, Instant::now()),
             left: LeftOut::default(),
             empty_answers: 0,
             shield,
@@ -149,13 +144,13 @@ impl FillTask {
         let of_use = self.shield.settings.finish_abandoned || refreshes;
         match &self.viewer {
             FillTrigger::Viewer(_, visit) => visit.given_up(&self.fill, of_use && !held_back).await,
-            FillTrigger::Refresh | FillTrigger::Prefetch { .. } => std::future::pending().await,
+            FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
         }
     }
 
     /// The kind of a response with these headers.
     fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
-        let kind = self.shield.streams.kind_of(&self.entry);
+        let kind = self.shield.live.kind_of(&self.entry);
         let content_type = headers.get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
         // An error page has another type than the object, and a manifest's listing says more than
@@ -198,8 +193,7 @@ impl FillTask {
         facts: Option<&'a ManifestInfo>,
     ) -> ResponseFacts<'a> {
         let multivariant = facts.filter(|facts| facts.is_multivariant());
-        let children =
-            multivariant.and_then(|_| self.shield.streams.target_duration(&self.entry.key));
+        let children = multivariant.and_then(|_| self.shield.live.target_duration(&self.entry.key));
         ResponseFacts {
             status: StatusCode::OK,
             headers,
@@ -256,7 +250,9 @@ impl FillTask {
         if self.is_endpoint_behind(reply.status) {
             return self.retry_elsewhere(reply).await;
         }
-        self.shield.learn_reach(&self.entry, reply.status);
+        self.shield
+            .live
+            .learn_reach(&self.entry, reply.status, Now::read());
         let kind = self.kind(reply.status, &reply.headers);
         if let Some(endpoint) = reply.lacking_endpoint.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
@@ -349,7 +345,7 @@ impl FillTask {
                 }
             }),
             access_tracker: match &self.viewer {
-                FillTrigger::Prefetch { attention, .. } => Some(Arc::clone(attention)),
+                FillTrigger::Prefetch(prefetch) => Some(Arc::clone(&prefetch.access_tracker)),
                 _ => None,
             },
         }

@@ -12,8 +12,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Shield;
 use super::blocking_work::WorkSize;
 use super::coding;
-use super::live::Variant;
+use crate::live::Variant;
 use seawall_manifest::{Kind, ParsedText};
+use seawall_policy::Now;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::vary::Vary;
 use seawall_upstream::UpstreamResponse;
@@ -63,7 +64,7 @@ impl ManifestTap {
             entry: entry.clone(),
             kind,
             headers: reply.headers.clone(),
-            variant: shield.streams.variant(values.as_deref()),
+            variant: shield.live.variant(values.as_deref()),
             sent: now.checked_sub(reply.waited).unwrap_or(now),
             text: Vec::new(),
             _turn: turn,
@@ -98,7 +99,28 @@ impl ManifestTap {
     fn take(&self, manifest: Option<ParsedText>) {
         if let Some(manifest) = manifest {
             let what = (&self.entry, self.variant);
-            self.shield.learn_unstored(what, &manifest, self.sent);
+            self.shield.record_unstored(what, &manifest, self.sent);
+        }
+    }
+}
+
+impl Shield {
+    /// Applies what a manifest says that is forwarded and not stored: a restart, or that files have
+    /// grown, makes stored objects invalid.
+    pub(super) fn record_unstored(
+        &self,
+        (entry, variant): (&CacheRequest, Variant),
+        manifest: &ParsedText,
+        sent: Instant,
+    ) {
+        let what = (entry, variant);
+        let effects = self.live.record_unstored(what, manifest, sent, Now::read());
+        for epoch in &effects.ended_epochs {
+            self.cache.end_epoch(epoch);
+        }
+        if effects.is_restart {
+            let path = entry.target.path();
+            tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
     }
 }

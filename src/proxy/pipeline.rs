@@ -23,9 +23,9 @@ use seawall_cache::{
 use seawall_policy::access::{Admission, CacheRequest, access};
 use seawall_policy::encoding::is_asked_in_plain;
 use seawall_policy::freshness::Freshness;
-use seawall_policy::headers;
 use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::range::reaches;
+use seawall_policy::{Now, headers};
 
 /// Maximum lookups per request. A lookup is repeated when a fill ended, or the key turned out to
 /// have variants, in the meantime. After that the request goes to the origin by itself.
@@ -189,10 +189,11 @@ impl Shield {
 
     /// The viewer's range ends beyond the stored object, and a live manifest lists such ranges.
     fn is_outgrown(&self, ask: &RequestContext, head: &StoredHead, length: u64) -> bool {
-        let streams = &self.streams;
-        streams.any_ranged()
+        self.live.any_ranged()
             && reaches(&ask.headers, self.settings.ranges_max, length)
-            && streams.is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
+            && self
+                .live
+                .is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
     }
 
     fn hit(&self, ask: RequestContext, object: &Arc<Object>) -> LookupOutcome {
@@ -236,7 +237,7 @@ impl Shield {
         attention.is_some_and(|attention| {
             attention.has_refresher()
                 || self
-                    .streams
+                    .live
                     .watched(entry)
                     .is_some_and(|watch| self.start_refresher(&watch))
         })
@@ -272,7 +273,7 @@ impl Shield {
             )
             | None => {}
         }
-        if !is_held(found) && self.is_known_absent(&ask.entry) {
+        if !is_held(found) && self.live.is_known_absent(&ask.entry, Now::read()) {
             return PipelineStep::Answer(rejections::too_early(ask));
         }
         let upstream = self.upstream(&ask);
@@ -310,7 +311,7 @@ impl Shield {
             self.patience(&ask.entry)
         };
         let leads = passed.is_some();
-        let to_come = (!leads).then(|| self.wait_limit(&ask.entry));
+        let to_come = (!leads).then(|| self.live.wait_limit(&ask.entry, Now::read()));
         let since = Instant::now();
         let landing = timeout(patience, follower.wait_for_head()).await;
         ask.now = Instant::now();
@@ -356,7 +357,10 @@ impl Shield {
     /// holds back waits as long as the origin may hold it.
     fn patience(&self, entry: &CacheRequest) -> Duration {
         let origin = &self.origins[entry.route.origin_index];
-        let held_back = self.is_held_back(entry).then(|| origin.held_back_max());
+        let held_back = self
+            .live
+            .may_be_held_back(entry, Instant::now())
+            .then(|| origin.held_back_max());
         self.settings.wait_max.max(held_back.unwrap_or_default())
     }
 

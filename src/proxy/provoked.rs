@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::HeaderMap;
 
 use super::Shield;
-use super::live::Location;
+use crate::live::Location;
 use seawall_cache::{EpochToken, Follower, KeyMemo, Lookup};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, headers};

@@ -8,8 +8,8 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, Uri, Version};
 use tokio::task::spawn_blocking;
 
-use super::live::unlisted;
 use super::{Shield, coding};
+use crate::live::unlisted;
 use seawall_cache::{CachePurge, Object};
 use seawall_manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
 use seawall_policy::access::{Admission, CacheRequest, access, host_of};
@@ -116,7 +116,7 @@ impl Shield {
 
     fn purge_stream(&self, entry: &CacheRequest) -> StreamPurge {
         let mut purge = self.cache.purging();
-        let unit = self.streams.stream_manifests(entry);
+        let unit = self.live.stream_manifests(entry);
         let (mut is_known, mut is_complete) = (unit.is_some(), true);
         let mut places = HashSet::new();
         let mut to_read = VecDeque::from([entry.plain()]);
@@ -212,7 +212,7 @@ impl Shield {
         let shield = Arc::clone(self);
         let drop_all = move || {
             let mut purge = shield.cache.purging();
-            shield.streams.forget_where(|key| prefix.has(key));
+            shield.live.forget_where(|key| prefix.has(key));
             let of_keys = Arc::clone(&prefix);
             purge.all(move |key| of_keys.has(key), |place| prefix.has(place));
             purge
@@ -236,8 +236,8 @@ impl Shield {
     fn forget(&self, entry: &CacheRequest, purge: &mut CachePurge) {
         if let Some(url) = entry.url() {
             purge.epoch(&url);
-            self.streams.forget_url(entry);
-        } else if let Some(watch) = self.streams.watched(entry) {
+            self.live.forget_url(entry);
+        } else if let Some(watch) = self.live.watched(entry) {
             watch.forget();
         }
         purge.epoch(&entry.playlist_epoch_key());

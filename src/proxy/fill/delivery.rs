@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use super::FillTask;
 use crate::proxy::Shield;
 use crate::proxy::race::{Contested, ExpectedBody, LeftOut, Race, ResponseFit};
-use seawall_policy::EndpointSet;
 use seawall_policy::range::{ByteSpan, read_content_range};
+use seawall_policy::{EndpointSet, Now};
 use seawall_upstream::{Framing, UpstreamRequest, UpstreamResponse};
 
 /// A slow body is held back from viewers for at most this time and size, so that another endpoint
@@ -177,7 +177,10 @@ impl Contested for FillBody<'_> {
     }
 
     fn is_complete(&self) -> bool {
-        self.job.shield.is_complete(&self.job.entry)
+        self.job
+            .shield
+            .live
+            .is_complete(&self.job.entry, Now::read())
     }
 
     fn left_before(&self) -> EndpointSet {

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::manifest::ManifestText;
 use super::{FillTask, FillTrigger};
-use crate::proxy::live::RejectReason;
+use crate::live::RejectReason;
 use crate::proxy::pass::PassThroughResponse;
 use crate::proxy::read_whole::whole;
 use crate::proxy::rejections;
@@ -290,7 +290,7 @@ impl FillTask {
 
     /// A manifest that cannot be decoded is not stored: no tracker could refresh it.
     pub(super) fn hand_over_unread(self, text: ManifestText) {
-        self.shield.streams.unfit(RejectReason::Coded);
+        self.shield.live.unfit(RejectReason::Coded);
         let path = self.entry.target.path();
         let coding = text.reply.headers.get(header::CONTENT_ENCODING);
         let coding = coding.map(|coding| String::from_utf8_lossy(coding.as_bytes()));
@@ -307,7 +307,7 @@ impl FillTask {
     pub(super) fn hand_over_text(self, text: ManifestText, reason: UncacheableReason) {
         if let Some(manifest) = &text.manifest {
             let what = (&self.entry, text.variant);
-            self.shield.learn_unstored(what, manifest, text.seen);
+            self.shield.record_unstored(what, manifest, text.seen);
         }
         let name = &self.shield.rules.name;
         let passed = PassThroughResponse::whole(text.reply, text.body, reason, name);

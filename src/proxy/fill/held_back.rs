@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::sleep;
 
 use super::FillTask;
-use crate::proxy::live::{PlaylistTracker, RejectReason};
+use crate::live::{PlaylistTracker, RejectReason};
 use crate::proxy::rejections;
 use seawall_cache::{Object, Verdict};
 use seawall_upstream::UpstreamResponse;
@@ -21,7 +21,7 @@ impl FillTask {
             return self.watched();
         }
         let announced = self.held_back && !self.entry.kind.is_manifest();
-        let listing = announced.then(|| self.shield.streams.listing(&self.entry));
+        let listing = announced.then(|| self.shield.live.listing(&self.entry));
         listing?.pop()
     }
 

@@ -12,9 +12,11 @@ use http::header;
 use tokio::time::timeout;
 
 use super::{FillTask, FillTrigger};
+use crate::live::{
+    ManifestVersion, PlaylistTracker, PrefetchSource, RejectReason, Variant, WindowChange,
+};
 use crate::proxy::blocking_work::WorkSize;
 use crate::proxy::coding::{self, DecodeError};
-use crate::proxy::live::{PlaylistTracker, PrefetchSource, RejectReason, Variant};
 use crate::proxy::race::SILENCE;
 use crate::proxy::read_whole::{ReadWholeError, whole};
 use seawall_cache::{Follower, StoredHead};
@@ -22,7 +24,7 @@ use seawall_manifest::{Kind, ManifestInfo, ParsedText, low_latency};
 use seawall_policy::lifetime::Storage;
 use seawall_policy::progress::Progress;
 use seawall_policy::vary::Vary;
-use seawall_policy::{Lifetime, headers};
+use seawall_policy::{Lifetime, Now, headers};
 use seawall_upstream::{Failure, UpstreamResponse};
 
 /// A manifest that may be served.
@@ -158,7 +160,7 @@ impl FillTask {
     }
 
     pub(super) fn watched(&self) -> Option<Arc<PlaylistTracker>> {
-        self.shield.streams.watched(&self.entry)
+        self.shield.live.watched(&self.entry)
     }
 
     /// Reads a manifest. If it is not complete within [`SILENCE`], also reads another endpoint's.
@@ -217,7 +219,7 @@ impl FillTask {
         };
         let ParsedManifest { manifest, delta } = understood;
         let facts = manifest.as_ref().map(|manifest| &manifest.facts);
-        let streams = &self.shield.streams;
+        let streams = &self.shield.live;
         // A response for one viewer must not change the timeline that others share.
         let is_shared = !matches!(self.judge(&reply, kind, facts, false), Storage::Pass(_));
         let shared = facts.filter(|_| is_shared);
@@ -290,7 +292,7 @@ impl FillTask {
         why: &dyn Display,
     ) -> ManifestRejection {
         let path = self.entry.target.path();
-        self.shield.streams.unfit(reason);
+        self.shield.live.unfit(reason);
         // One endpoint may fail this check many times a second; log it once.
         if watch.is_none_or(|watch| watch.avoid(endpoint, Instant::now())) {
             tracing::warn!(path, endpoint, "manifest refused: {why}");
@@ -381,29 +383,34 @@ impl FillTask {
         let Some(manifest) = &text.manifest else {
             return Vec::new();
         };
-        if manifest.facts.is_multivariant() {
-            shield
-                .streams
-                .join_stream(&shield.rules, &self.entry, manifest, text.seen);
+        if let Some(watch) = &text.watch {
+            let alike = self.vary(&text.reply.headers) == Vary::Nothing;
+            watch.asked_with(self.fill.upstream(), alike);
         }
-        let apart = shield
-            .streams
-            .learn_uncacheable(&shield.rules, &self.entry, manifest);
-        for named in apart {
+        let version = ManifestVersion {
+            request: &self.entry,
+            manifest,
+            variant: text.variant,
+            progress,
+            seen: text.seen,
+            held_back: self.held_back,
+        };
+        let effects = shield
+            .live
+            .record_version(text.watch.as_ref(), &version, Now::read());
+        for named in &effects.uncacheable {
             shield.cache.purge(&named.key, named.kind);
+        }
+        let WindowChange { advances, departed } = &effects.window;
+        if !(advances.is_empty() && departed.is_empty()) {
+            shield.cache.update_live_windows(advances, departed);
+        }
+        for epoch in &effects.ended_epochs {
+            shield.cache.end_epoch(epoch);
         }
         let Some(watch) = &text.watch else {
             return Vec::new();
         };
-        let alike = self.vary(&text.reply.headers) == Vary::Nothing;
-        watch.asked_with(self.fill.upstream(), alike);
-        let (what, when) = ((text.variant, progress), (text.seen, self.held_back));
-        let mut news = watch.take_version(&shield.rules, manifest, what, when);
-        shield.streams.file(&news, watch);
-        shield.slide(&mut news, watch);
-        for place in news.ended_directories.iter().chain(&news.unlisted(watch)) {
-            shield.cache.end_epoch(place);
-        }
         if progress == Progress::Restarted {
             shield.cache.end_epoch(&self.entry.playlist_epoch_key());
             let path = self.entry.target.path();
@@ -417,12 +424,12 @@ impl FillTask {
         }
         let with = watch.background_headers();
         let said = with.as_deref().cloned().unwrap_or_default();
-        let coming = shield.wanted(news.to_prefetch, &said, watch.patience());
+        let coming = shield.segments_wanted(effects.to_prefetch, &said, watch.patience());
         watch.grew(coming.len());
         let Some(with) = with else {
             return Vec::new();
         };
-        shield.fetch_announced(news.announced, &with);
+        shield.prefetch_announced_parts(effects.announced, &with);
         shield.prefetch(&coming, PrefetchSource::Playlist, &with)
     }
 
@@ -453,7 +460,7 @@ impl FillTask {
         // Players buffer about three segments: another endpoint is requested before these run out.
         let late = origin.has_others() && watch.is_late(now);
         if is_old || late || watch.stalled(now) {
-            self.shield.streams.unfit(RejectReason::Stalled);
+            self.shield.live.unfit(RejectReason::Stalled);
             watch.avoid(endpoint, now);
         }
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, StatusCode, header};
 
 use super::{FillTask, FillTrigger, OriginOutcome};
-use crate::proxy::live::{Availability, PrefetchSource};
-use crate::proxy::{Shield, rank};
+use crate::live::{Availability, PrefetchSource};
+use crate::proxy::rank;
 use seawall_cache::Object;
 use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::freshness::{Freshness, freshness};
@@ -48,7 +48,7 @@ impl FillTask {
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
     /// players whose clocks are ahead would request it repeatedly.
     pub(super) async fn await_availability(&self) {
-        if matches!(self.viewer, FillTrigger::Prefetch { .. }) {
+        if matches!(self.viewer, FillTrigger::Prefetch(_)) {
             return;
         }
         match self.due() {
@@ -64,16 +64,15 @@ impl FillTask {
     }
 
     pub(super) fn due(&self) -> Option<Availability> {
-        let Shield { streams, rules, .. } = &*self.shield;
-        streams.availability_of(rules, &self.entry, Now::read())
+        self.shield.live.availability_of(&self.entry, Now::read())
     }
 
     /// Time until an object exists that the origin does not have. A failed prefetch of a listed
     /// object leaves no memo that would affect viewers.
     pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
-        match self.viewer {
+        match &self.viewer {
             _ if status == StatusCode::OK => None,
-            FillTrigger::Prefetch { source, .. } if source != PrefetchSource::Nor => {
+            FillTrigger::Prefetch(prefetch) if prefetch.source != PrefetchSource::Nor => {
                 Some(Duration::ZERO)
             }
             _ => self.due()?.absent_for(),
@@ -109,12 +108,12 @@ impl FillTask {
 
     /// Builds a request to the origin, and counts it for its stream.
     pub(super) fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
-        self.shield.streams.count_origin_request(&self.entry);
+        self.shield.live.count_origin_request(&self.entry);
         let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
         UpstreamRequest {
             expected: self.is_expected(),
             expected_content: self.wants(),
-            class: self.shield.streams.kind_of(&self.entry).into(),
+            class: self.shield.live.kind_of(&self.entry).into(),
             has_fallback: self.covered(),
             is_blocking: self.is_known_to_be_held_back(),
             late_after: self.overdue(),
@@ -125,7 +124,7 @@ impl FillTask {
     }
 
     fn wants(&self) -> ExpectedContent {
-        match self.shield.streams.kind_of(&self.entry) {
+        match self.shield.live.kind_of(&self.entry) {
             Kind::Hls | Kind::Dash => ExpectedContent::Manifest,
             Kind::Segment | Kind::Init => ExpectedContent::Media,
             Kind::Key | Kind::Clock | Kind::Other => ExpectedContent::Anything,
@@ -147,8 +146,7 @@ impl FillTask {
     }
 
     pub(super) fn is_new(&self) -> bool {
-        let streams = &self.shield.streams;
-        streams.is_new(&self.entry.key, Instant::now())
+        self.shield.live.is_new(&self.entry.key, Instant::now())
     }
 
     /// The stored object, unless it is an error.
@@ -168,7 +166,7 @@ impl FillTask {
         match self.viewer {
             FillTrigger::Viewer(..) => rank::waited_for(self.entry.kind, || self.is_new()),
             FillTrigger::Refresh => rank::behind(self.entry.kind),
-            FillTrigger::Prefetch { .. } => Priority::Ahead,
+            FillTrigger::Prefetch(_) => Priority::Ahead,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 
 use super::FillTask;
-use crate::proxy::live::{PlaylistTracker, Variant};
+use crate::live::{PlaylistTracker, Variant};
 use seawall_cache::{EncodedBodies, Object, StoredHead, Verdict};
 use seawall_policy::lifetime::{ManifestContext, Storage, storage};
 use seawall_policy::progress::Progress;

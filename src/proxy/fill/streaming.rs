@@ -10,13 +10,13 @@ use http::{HeaderValue, StatusCode, header};
 use super::FillTask;
 use super::delivery::{self, Delivery};
 use super::empty::has_bytes;
-use crate::proxy::live::Availability;
+use crate::live::Availability;
 use crate::proxy::race::{AVOIDED, BodyEvent, ExpectedBody};
 use seawall_cache::{ExpiringMemo, FillControl, KeyMemo, SliceSet, Verdict};
 use seawall_manifest::Kind;
-use seawall_policy::Lifetime;
 use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::vary::Vary;
+use seawall_policy::{Lifetime, Now};
 use seawall_upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
 
 /// A key whose object is too large for one fetch is remembered for at most this time.
@@ -157,7 +157,7 @@ impl FillTask {
     /// What is known of a body before it arrives, and whether every endpoint that has it has all of
     /// it.
     fn expected(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
-        let listing = self.shield.streams.listing(&self.entry);
+        let listing = self.shield.live.listing(&self.entry);
         let mut listed = listing.iter().filter_map(|watch| {
             let (duration, is_segment) = watch.listed_for(&self.entry)?;
             // An MPD may list a segment that is still being produced; a playlist lists only
@@ -178,7 +178,7 @@ impl FillTask {
             },
         };
         let end_is_known = is_small || listed.is_some_and(|(_, whole)| whole);
-        let is_complete = || self.shield.is_complete(&self.entry);
+        let is_complete = || self.shield.live.is_complete(&self.entry, Now::read());
         let expected = ExpectedBody {
             length,
             duration: duration.filter(|duration| is_small || !duration.is_zero()),

@@ -55,7 +55,7 @@ impl FillTask {
             let watch = self.watched();
             return watch.map(|watch| watch.avoided(now)).unwrap_or_default();
         }
-        let listing = self.shield.streams.listing(&self.entry);
+        let listing = self.shield.live.listing(&self.entry);
         let none = EndpointSet::default();
         listing
             .iter()
@@ -75,7 +75,7 @@ impl FillTask {
     pub(super) fn avoid_for_media(&self, endpoint: usize, why: &str) {
         let now = Instant::now();
         let path = self.entry.target.path();
-        for watch in self.shield.streams.listing(&self.entry) {
+        for watch in self.shield.live.listing(&self.entry) {
             if !watch.avoided(now).contains(endpoint) {
                 tracing::warn!(path, endpoint, "another endpoint is asked first: {why}");
                 watch.avoid(endpoint, now);

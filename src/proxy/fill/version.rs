@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::FillTask;
 use super::manifest::ManifestText;
-use crate::proxy::live::{Location, Variant};
+use crate::live::{Location, Variant};
 use seawall_cache::{Object, Verdict};
 use seawall_manifest::ManifestInfo;
 use seawall_policy::Lifetime;
@@ -53,7 +53,7 @@ impl FillTask {
         let (status, headers) = (text.reply.status, text.reply.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
         head.facts = facts.map(Box::new);
-        head.access_tracker = text.watch.map(|watch| Arc::clone(&watch.attention));
+        head.access_tracker = text.watch.map(|watch| Arc::clone(&watch.access));
         let delta = text
             .delta
             .map(|delta| Object::new(head.clone(), delta.into()));
@@ -133,7 +133,7 @@ impl FillTask {
         let names = names.filter(|name| *name != header::ACCEPT_ENCODING);
         let names: Vec<HeaderName> = names.cloned().collect();
         let values = (!names.is_empty()).then(|| Vary::values(&names, self.fill.upstream()));
-        self.shield.streams.variant(values.as_deref())
+        self.shield.live.variant(values.as_deref())
     }
 
     /// Stores a version and gives it to all followers.

@@ -68,15 +68,15 @@ impl NumberedDirectories {
 
 /// The directories of an object.
 #[derive(Default)]
-pub(in crate::proxy) struct Location {
+pub(crate) struct Location {
     /// Its directory.
-    pub(in crate::proxy) here: Option<Key>,
+    pub(crate) here: Option<Key>,
     /// The numbered directory that contains it.
-    pub(in crate::proxy) around: Option<Key>,
+    pub(crate) around: Option<Key>,
 }
 
 impl Location {
-    pub(in crate::proxy) fn only(here: Key) -> Location {
+    pub(crate) fn only(here: Key) -> Location {
         Location {
             here: Some(here),
             around: None,
@@ -85,7 +85,7 @@ impl Location {
 
     /// The epochs of the object while it is unlisted: they end with the next version that says what
     /// is listed.
-    pub(in crate::proxy) fn unlisted(&self) -> Location {
+    pub(crate) fn unlisted(&self) -> Location {
         Location {
             here: self.here.as_ref().map(unlisted),
             around: self.around.as_ref().map(unlisted),
@@ -94,7 +94,7 @@ impl Location {
 }
 
 /// The key for the epoch of unlisted objects in a directory.
-pub(in crate::proxy) fn unlisted(place: &Key) -> Key {
+pub(crate) fn unlisted(place: &Key) -> Key {
     Key::of(&[b"unlisted", place.bytes()])
 }
 

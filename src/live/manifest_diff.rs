@@ -29,12 +29,12 @@ const REMEMBERED_MAX: usize = 1024;
 const PLACES_MAX: usize = 256;
 
 /// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).
-pub(in crate::proxy) struct AnnouncedPart {
-    pub(in crate::proxy) entry: CacheRequest,
+pub(crate) struct AnnouncedPart {
+    pub(crate) entry: CacheRequest,
     /// The whole object, not a byte range of a growing one.
-    pub(in crate::proxy) whole: bool,
+    pub(crate) whole: bool,
     /// The previous version did not announce it.
-    pub(in crate::proxy) new: bool,
+    pub(crate) new: bool,
 }
 
 /// A listed object with a new name.
@@ -46,22 +46,22 @@ struct NewEntry {
 }
 
 /// What a version changed.
-pub(in crate::proxy) struct ManifestDiff {
+pub(super) struct ManifestDiff {
     /// Newly listed objects, without byte ranges.
-    pub(in crate::proxy) listed: Vec<Key>,
+    pub(super) listed: Vec<Key>,
     /// Until when `listed` counts as new.
-    pub(in crate::proxy) new_until: Instant,
+    pub(super) new_until: Instant,
     /// Newly listed objects to prefetch if viewers want them, the newest first; empty for the first
     /// version.
-    pub(in crate::proxy) to_prefetch: Vec<ExpectedSegment>,
+    pub(super) to_prefetch: Vec<ExpectedSegment>,
     /// When the version was found.
-    pub(in crate::proxy) found: Instant,
+    pub(super) found: Instant,
     /// Announced objects that do not exist yet.
-    pub(in crate::proxy) announced: Vec<AnnouncedPart>,
+    pub(super) announced: Vec<AnnouncedPart>,
     /// Objects that the previous version announced and this one does not.
-    pub(in crate::proxy) withdrawn: Vec<Key>,
+    pub(super) withdrawn: Vec<Key>,
     /// Newly known directories of the listed objects, and directories that are forgotten.
-    pub(in crate::proxy) places: Vec<Key>,
+    pub(super) places: Vec<Key>,
     pub(super) forgotten: Vec<Key>,
     /// The directories of the previous generation, if this is the first version after a restart.
     pub(super) restarted_directories: Vec<Key>,
@@ -73,20 +73,20 @@ pub(in crate::proxy) struct ManifestDiff {
     /// the restart.
     pub(super) recorded: bool,
     /// Directories whose epoch has ended: this is the first version after a restart.
-    pub(in crate::proxy) ended_directories: Vec<Key>,
+    pub(super) ended_directories: Vec<Key>,
     /// Segments added and dropped.
-    pub(in crate::proxy) slide: WindowChange,
+    pub(super) slide: WindowChange,
 }
 
 impl ManifestDiff {
-    /// The epochs of unlisted objects in its directories, if the new version says what is listed.
-    pub(in crate::proxy) fn unlisted(&self, watch: &PlaylistTracker) -> Vec<Key> {
-        let places = if self.recorded {
-            watch.places()
-        } else {
-            Vec::new()
-        };
-        places.iter().map(unlisted).collect()
+    /// The epochs that the new version ends: those of the directories from before a restart; and
+    /// if it says what is listed, those of the unlisted objects in its directories.
+    pub(super) fn epochs_to_end(&self, watch: &PlaylistTracker) -> Vec<Key> {
+        let mut ended = self.ended_directories.clone();
+        if self.recorded {
+            ended.extend(watch.places().iter().map(unlisted));
+        }
+        ended
     }
 }
 
@@ -99,11 +99,12 @@ impl TrackerState {
         rules: &Rules,
         manifest: &ParsedText,
         (first, left, sent): (bool, Vec<Key>, Instant),
+        now: SystemTime,
     ) -> ManifestDiff {
         let ParsedText { facts, listing } = manifest;
         let slide = self.window.slide((entry, rules), manifest, self.segment);
         self.measure(entry, rules, listing);
-        self.lanes = Arc::new(Representations::of(listing, SystemTime::now()));
+        self.lanes = Arc::new(Representations::of(listing, now));
         let is_delta = facts
             .playlist_edge()
             .is_some_and(|edge| edge.skipped_segments > 0);
@@ -320,40 +321,30 @@ fn at_the_edge(new: Vec<NewEntry>, last: u64) -> Vec<CacheRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::live::{LiveStreams, Variant};
-    use seawall_manifest::{Kind, read_manifest};
-    use seawall_policy::Route;
-    use seawall_policy::progress::Progress;
+    use crate::live::LiveStreams;
+    use crate::live::fixtures::{playlist, request, rules, show};
 
     /// One directory per version, as with re-signed names, and one for all versions.
     #[test]
     fn of_more_directories_than_are_remembered_those_found_last_are_known() {
-        let rules = Rules {
-            routes: vec![Arc::new(Route::everything("main"))],
-            name: "seawall".into(),
-        };
-        let entry = CacheRequest::asked(&rules, "a", "/live/a.m3u8");
+        let entry = request("/live/a.m3u8");
         let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
-        let (streams, now) = (LiveStreams::new(1 << 30), Instant::now());
+        let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let manifest = |version: usize| {
-            let text = format!(
-                "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{version}\n\
+            playlist(&format!(
+                "#EXT-X-MEDIA-SEQUENCE:{version}\n\
                  #EXT-X-MAP:URI=\"init/i.mp4\"\n#EXTINF:4,\n/{}/{version}.mp4\n",
                 signed(version)
-            );
-            read_manifest(Kind::Hls, text.as_bytes()).unwrap()
+            ))
         };
-        let watch = streams.watch(&entry, &manifest(0).facts, now).unwrap();
         let last = 2 * PLACES_MAX;
         for version in 0..=last {
-            let what = (Variant::default(), Progress::Onward);
-            let news = watch.take_version(&rules, &manifest(version), what, (now, false));
-            streams.file(&news, &watch);
+            let (watch, ..) = show(&live, "/live/a.m3u8", &manifest(version), now);
             assert!(watch.places().len() <= PLACES_MAX);
         }
         let listing = |name: &str| {
-            let listed = entry.resolve_same_host(&rules, name).unwrap();
-            streams.listing(&listed).len()
+            let listed = entry.resolve_same_host(&rules(), name).unwrap();
+            live.listing(&listed).len()
         };
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last - 100))), 1);

@@ -11,33 +11,33 @@ const LATELY: Duration = Duration::from_mins(2);
 impl PlaylistTracker {
     /// Has the manifest, by the update time that the origin states, been unchanged for longer than
     /// it may?
-    pub(in crate::proxy) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
+    pub(crate) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
         let course = self.state.lock();
         let since = now.duration_since(updated).unwrap_or_default();
         !course.ended && since > course.segment * STALLED_PERIODS
     }
 
     /// It should have changed by now; another endpoint may have a newer version.
-    pub(in crate::proxy) fn is_late(&self, now: Instant) -> bool {
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
         let course = self.state.lock();
         !course.ended && course.variants.late(now)
     }
 
     /// It was live in its last version, and changed recently.
-    pub(in crate::proxy) fn is_progressing(&self, now: Instant) -> bool {
+    pub(crate) fn is_progressing(&self, now: Instant) -> bool {
         let course = self.state.lock();
         course.live.is_some() && !course.ended && !course.variants.stalled(now)
     }
 
     /// It should have changed long ago.
-    pub(in crate::proxy) fn stalled(&self, now: Instant) -> bool {
+    pub(crate) fn stalled(&self, now: Instant) -> bool {
         let course = self.state.lock();
         !course.ended && course.variants.stalled(now)
     }
 
     /// It was live a short time ago: an encoder that stops and restarts says in between that the
     /// stream has ended.
-    pub(in crate::proxy) fn lately_live(&self, now: Instant) -> bool {
+    pub(crate) fn lately_live(&self, now: Instant) -> bool {
         let live = self.state.lock().live;
         live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
     }

@@ -59,7 +59,7 @@ fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
     let told = |watch: &Weak<PlaylistTracker>| {
         let known = watch.upgrade();
         known.map_or((false, false), |watch| {
-            let is_tended = watch.attention.has_refresher();
+            let is_tended = watch.access.has_refresher();
             (watch.has_unfinished_restart(now), is_tended)
         })
     };
@@ -86,47 +86,21 @@ fn lies_no_more(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::live::stream::LiveStream;
-    use crate::proxy::live::{LiveStreams, Variant};
-    use seawall_manifest::{Kind, ParsedText, read_manifest};
-    use seawall_policy::access::CacheRequest;
-    use seawall_policy::progress::Progress;
-    use seawall_policy::{Route, Rules};
-
-    fn rules() -> Rules {
-        Rules {
-            routes: vec![Arc::new(Route::everything("main"))],
-            name: "seawall".into(),
-        }
-    }
-
-    fn entry(uri: String) -> CacheRequest {
-        CacheRequest::asked(&rules(), "a", Box::leak(uri.into_boxed_str()))
-    }
-
-    fn playlist(first: usize) -> ParsedText {
-        let text = format!(
-            "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:{first}\n\
-             #EXTINF:4,\n{first}.ts\n"
-        );
-        read_manifest(Kind::Hls, text.as_bytes()).unwrap()
-    }
+    use crate::live::fixtures::{at, one_segment, request, rules, version};
+    use crate::live::stream::LiveStream;
+    use crate::live::{LiveStreams, Variant, fixtures};
 
     /// As many other manifests list the directory as are remembered. A displaced one returns with
     /// its next version.
     #[test]
     fn who_was_pushed_out_of_a_place_returns_with_its_next_version() {
-        let (streams, rules, now) = (LiveStreams::new(1 << 30), rules(), Instant::now());
+        let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let show = |uri: &str, first: usize| {
-            let (entry, manifest) = (entry(uri.to_owned()), playlist(first));
-            let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
-            let version = (Variant::default(), Progress::Onward);
-            let news = watch.take_version(&rules, &manifest, version, (now, false));
-            streams.file(&news, &watch);
+            let (watch, ..) = fixtures::show(&live, uri, &one_segment(first), now);
             watch
         };
         let is_listed = |watch: &Arc<PlaylistTracker>| {
-            let listing = streams.listing(&entry("/live/1.ts".to_owned()));
+            let listing = live.listing(&request("/live/1.ts"));
             listing.iter().any(|other| Arc::ptr_eq(other, watch))
         };
         let first = show("/live/a.m3u8", 1);
@@ -146,19 +120,19 @@ mod tests {
     #[test]
     fn those_that_began_anew_and_those_looked_after_stay_listed_in_a_place() {
         let now = Instant::now();
-        let (rules, facts) = (rules(), playlist(1).facts);
+        let facts = one_segment(1).facts;
         let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
         let watch = |uri: String| {
-            let (entry, stream) = (entry(uri), Arc::clone(&stream));
+            let (entry, stream) = (request(&uri), Arc::clone(&stream));
             Arc::new(PlaylistTracker::new(entry, stream, &facts, now))
         };
         let anew = |uri: String| {
             let watch = watch(uri);
             for first in [5000, 1] {
-                let manifest = playlist(first);
+                let manifest = one_segment(first);
                 let progress = watch.judge(Variant::default(), &manifest.facts, now);
-                let version = (Variant::default(), progress);
-                watch.take_version(&rules, &manifest, version, (now, false));
+                let version = version(&watch.entry, &manifest, progress, now);
+                watch.take_version(&rules(), &version, at(now));
             }
             assert!(watch.has_unfinished_restart(now));
             watch
@@ -170,11 +144,11 @@ mod tests {
                 .map(|n| anew(format!("/live/{n}.m3u8")))
                 .collect();
             for watch in &known {
-                watch.attention.set_has_refresher(!is_left);
+                watch.access.set_has_refresher(!is_left);
                 lies_in(&mut places, &place, watch, now);
             }
             let tended = watch("/live/tended.m3u8".to_owned());
-            tended.attention.set_has_refresher(true);
+            tended.access.set_has_refresher(true);
             lies_in(&mut places, &place, &tended, now);
             for number in 0..3 * LISTING_MAX {
                 let invented = watch(format!("/live/a.m3u8?{number}"));

@@ -56,12 +56,12 @@ impl TrackerState {
 
 impl LiveStreams {
     /// Does any manifest list byte ranges? If not, hits take no lock.
-    pub(in crate::proxy) fn any_ranged(&self) -> bool {
+    pub(crate) fn any_ranged(&self) -> bool {
         self.any_ranged.load(Ordering::Relaxed)
     }
 
     /// Does a live manifest list ranges beyond the `length` of this stored object?
-    pub(in crate::proxy) fn is_outgrown(
+    pub(crate) fn is_outgrown(
         &self,
         entry: &CacheRequest,
         length: u64,

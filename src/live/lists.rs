@@ -162,8 +162,8 @@ impl ListedKeys {
             *crowds.entry(watch.entry.target.path()).or_default() += 1;
         }
         let rank = |watch: &PlaylistTracker| {
-            let since = watch.attention.since();
-            let unasked = watch.attention.idle_time(now);
+            let since = watch.access.since();
+            let unasked = watch.access.idle_time(now);
             let asked = unasked.and_then(|unasked| now.checked_sub(unasked));
             let asked = asked.unwrap_or(since);
             let crowd = crowds.get(watch.entry.target.path());
@@ -204,8 +204,8 @@ impl ListedKeys {
             return;
         }
         let unasked = |watch: &PlaylistTracker| {
-            let since = now.saturating_duration_since(watch.attention.since());
-            watch.attention.idle_time(now).unwrap_or(since)
+            let since = now.saturating_duration_since(watch.access.since());
+            watch.access.idle_time(now).unwrap_or(since)
         };
         let bytes = &mut self.bytes;
         self.watches.retain(|_, watch| {
@@ -234,26 +234,8 @@ impl ListedKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::live::{LiveStreams, Variant};
-    use seawall_manifest::{Kind, ManifestInfo, read_manifest};
-    use seawall_policy::progress::Progress;
-    use seawall_policy::{Route, Rules};
-
-    fn rules() -> Rules {
-        Rules {
-            routes: vec![Arc::new(Route::everything("main"))],
-            name: "seawall".into(),
-        }
-    }
-
-    fn entry(uri: String) -> CacheRequest {
-        CacheRequest::asked(&rules(), "a", Box::leak(uri.into_boxed_str()))
-    }
-
-    fn facts() -> ManifestInfo {
-        let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
-        read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
-    }
+    use crate::live::LiveStreams;
+    use crate::live::fixtures::{one_segment, playlist, request, rules, show};
 
     /// 20,000 trackers may exist, in addition to `memory`.
     #[test]
@@ -261,13 +243,8 @@ mod tests {
         let line = |number| format!("#EXTINF:4,\nsegment-{number}.ts\n");
         for segments in [30, 900] {
             let lines: String = (0..segments).map(line).collect();
-            let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
-            let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
-            let (streams, now) = (LiveStreams::new(1 << 30), Instant::now());
-            let entry = entry("/live/a.m3u8".to_owned());
-            let watch = streams.watch(&entry, &manifest.facts, now).unwrap();
-            let version = (Variant::default(), Progress::Onward);
-            watch.take_version(&rules(), &manifest, version, (now, false));
+            let live = LiveStreams::new(rules(), 1 << 30);
+            let (watch, ..) = show(&live, "/live/a.m3u8", &playlist(&lines), Instant::now());
             let bytes = watch.weight_bytes();
             assert!(bytes < 8 << 10, "{segments}: {bytes}");
         }
@@ -281,9 +258,10 @@ mod tests {
     }
 
     fn keeps_what_is_watched(memory_bytes: u64) {
-        let (streams, facts, start) = (LiveStreams::new(memory_bytes), facts(), Instant::now());
+        let (live, start) = (LiveStreams::new(rules(), memory_bytes), Instant::now());
+        let facts = one_segment(1).facts;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
-        let watch = |uri: String, at| streams.watch(&entry(uri), &facts, at);
+        let watch = |uri: String, at| live.watch(&request(&uri), &facts, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
         let watches = watched.map(|uri| watch(uri.to_owned(), start).unwrap());
         let invented = WATCHES_MAX * 3 / 2;
@@ -291,7 +269,7 @@ mod tests {
             if number % 1000 == 0 {
                 let asked = at(1000 + number);
                 for watch in &watches {
-                    watch.attention.record_access(asked);
+                    watch.access.record_access(asked);
                 }
             }
             let uri = format!("/live/a.m3u8?{number}");
@@ -300,13 +278,13 @@ mod tests {
         let new = watch("/live/new.m3u8".to_owned(), at(1000 + invented));
         assert!(new.is_some());
         for (uri, watch) in watched.into_iter().zip(&watches) {
-            let known = streams.watched(&entry(uri.to_owned()));
+            let known = live.watched(&request(uri));
             assert!(
                 known.is_some_and(|known| Arc::ptr_eq(&known, watch)),
                 "{uri}"
             );
         }
-        let lists = streams.lists.lock();
+        let lists = live.lists.lock();
         assert!(lists.watches.len() <= lists.watches_max());
         assert!(lists.bytes <= lists.bytes_max);
         let all = lists.watches.values();

@@ -17,30 +17,30 @@ impl PlaylistTracker {
     /// Remembers the header fields of a viewer's request for repetition in the background, reduced
     /// to those that `for_others` permits. Only where the response is the same for all (`alike`),
     /// not one per header value.
-    pub(in crate::proxy) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
+    pub(crate) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
         let others = headers::shareable_headers(sent, &self.entry.route).filter(|_| alike);
         self.state.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
     }
 
     /// The header fields for background requests; `None`: there are no such requests.
-    pub(in crate::proxy) fn background_headers(&self) -> Option<Arc<HeaderMap>> {
+    pub(crate) fn background_headers(&self) -> Option<Arc<HeaderMap>> {
         self.state.lock().asked_with.clone()
     }
 
     /// A rendition counts as unwatched when no viewer has requested a segment of it for this long:
     /// two segment durations and an allowance.
-    pub(in crate::proxy) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.state.lock().step * 2 + DAWDLING
     }
 
     /// Has a viewer requested it recently? Players request a playlist once per segment, an MPD once
     /// per update period.
-    pub(in crate::proxy) fn is_wanted(&self, now: Instant) -> bool {
+    pub(crate) fn is_wanted(&self, now: Instant) -> bool {
         let patience = {
             let course = self.state.lock();
             course.segment + course.step + DAWDLING
         };
-        let unasked = self.attention.idle_time(now);
+        let unasked = self.access.idle_time(now);
         unasked.is_some_and(|unasked| unasked <= patience)
     }
 }

@@ -5,8 +5,10 @@
 mod availability;
 mod avoided;
 mod blocking;
-mod dash_prefetch;
+mod clock_prefetch;
 mod demand;
+#[cfg(test)]
+mod fixtures;
 mod growth;
 mod horizon;
 mod lists;
@@ -14,7 +16,6 @@ mod manifest_diff;
 mod numbered;
 mod places;
 mod prefetch;
-mod refresher;
 mod reject_reason;
 mod representations;
 mod restart_leftovers;
@@ -24,40 +25,49 @@ mod tracker;
 mod uncacheable_urls;
 mod unstored;
 mod variants;
+mod version_effects;
 mod watch_size;
 mod window;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use parking_lot::Mutex;
 
-pub(super) use availability::Availability;
+pub(crate) use availability::Availability;
+pub(crate) use blocking::PlannedPoll;
+pub(crate) use clock_prefetch::ClockPrefetch;
 use lists::ListedKeys;
-pub(super) use manifest_diff::ManifestDiff;
-pub(super) use numbered::{Location, unlisted};
-pub use prefetch::PrefetchSource;
+pub(crate) use manifest_diff::AnnouncedPart;
+use manifest_diff::ManifestDiff;
+pub(crate) use numbered::{Location, unlisted};
+pub(crate) use prefetch::{Prefetch, PrefetchedObject};
+pub use prefetch::{PrefetchSource, PrefetchStats};
 pub use reject_reason::RejectReason;
-pub(super) use restart_leftovers::UNLISTED_FOR;
+pub(crate) use representations::{ExpectedSegment, PrefetchInterest};
+pub(crate) use restart_leftovers::UNLISTED_FOR;
 use stream::LiveStream;
 pub use stream::StreamStats;
-pub(super) use tracker::PlaylistTracker;
-pub(super) use variants::Variant;
+pub(crate) use tracker::PlaylistTracker;
+pub use tracker::TrackedManifest;
+pub(crate) use variants::Variant;
+pub(crate) use version_effects::ManifestVersion;
+pub(crate) use window::WindowChange;
 
-use super::Shield;
 use seawall_cache::eviction::LivePosition;
 use seawall_manifest::{Kind, ManifestInfo, ParsedText};
 use seawall_policy::access::CacheRequest;
-use seawall_policy::{Key, Rules};
+use seawall_policy::{Key, Now, Rules};
 
 /// All trackers and streams of the process.
-pub(super) struct LiveStreams {
+pub(crate) struct LiveStreams {
+    /// Needed to resolve the URLs that manifests list.
+    rules: Rules,
     lists: Mutex<ListedKeys>,
     unstored: Mutex<unstored::UnstoredManifests>,
-    pub(super) ahead: prefetch::Prefetcher,
+    pub(crate) prefetch_limits: prefetch::PrefetchLimits,
     uncacheable: uncacheable_urls::UncacheableUrls,
     hasher: ahash::RandomState,
     /// Set once any stream has restarted.
@@ -70,10 +80,10 @@ pub(super) struct LiveStreams {
 }
 
 /// The manifests of one stream.
-pub(super) struct StreamId {
+pub(crate) struct StreamId {
     /// Keys of the manifests that other manifests list.
-    pub(super) manifests: Vec<Key>,
-    pub(super) watches: Vec<Arc<PlaylistTracker>>,
+    pub(crate) manifests: Vec<Key>,
+    pub(crate) watches: Vec<Arc<PlaylistTracker>>,
 }
 
 /// Counters of all streams, for metrics.
@@ -91,16 +101,17 @@ pub struct StreamsSnapshot {
     pub unfit: [(RejectReason, u64); RejectReason::ALL.len()],
     /// Prefetched objects, those that a viewer requested later, and those skipped for lack of
     /// capacity.
-    pub ahead: prefetch::PrefetchStats,
+    pub ahead: PrefetchStats,
 }
 
 impl LiveStreams {
     /// `memory_bytes`: the size of the store. The trackers may use a share of it.
-    pub(super) fn new(memory_bytes: u64) -> LiveStreams {
+    pub(crate) fn new(rules: Rules, memory_bytes: u64) -> LiveStreams {
         LiveStreams {
+            rules,
             lists: Mutex::new(ListedKeys::new(memory_bytes)),
             unstored: Mutex::default(),
-            ahead: prefetch::Prefetcher::default(),
+            prefetch_limits: prefetch::PrefetchLimits::default(),
             uncacheable: uncacheable_urls::UncacheableUrls::default(),
             hasher: ahash::RandomState::new(),
             any_anew: AtomicBool::new(false),
@@ -111,7 +122,7 @@ impl LiveStreams {
     }
 
     /// The tracker of a live manifest; created with its first version.
-    pub(super) fn watch(
+    pub(crate) fn watch(
         &self,
         entry: &CacheRequest,
         facts: &ManifestInfo,
@@ -134,28 +145,22 @@ impl LiveStreams {
     }
 
     /// The variant that these header values select.
-    pub(super) fn variant(&self, values: Option<&[u8]>) -> Variant {
+    pub(crate) fn variant(&self, values: Option<&[u8]>) -> Variant {
         Variant(values.map(|values| self.hasher.hash_one(values)))
     }
 
     /// The tracker of the manifest that this request is for, with or without delivery directives.
-    pub(super) fn watched(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
+    pub(crate) fn watched(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
         self.lists.lock().watches.get(entry.identity()).cloned()
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
-    pub(super) fn join_stream(
-        &self,
-        rules: &Rules,
-        entry: &CacheRequest,
-        manifest: &ParsedText,
-        now: Instant,
-    ) {
+    fn join_stream(&self, entry: &CacheRequest, manifest: &ParsedText, now: Instant) {
         let children: Vec<Key> = manifest
             .listing
             .renditions
             .iter()
-            .filter_map(|name| entry.resolve_same_host(rules, name))
+            .filter_map(|name| entry.resolve_same_host(&self.rules, name))
             .map(|child| child.key)
             .collect();
         let mut lists = self.lists.lock();
@@ -167,7 +172,7 @@ impl LiveStreams {
     }
 
     /// Has a manifest listed this key recently, so that it is at the live edge?
-    pub(super) fn is_new(&self, key: &Key, now: Instant) -> bool {
+    pub(crate) fn is_new(&self, key: &Key, now: Instant) -> bool {
         let hash = self.hasher.hash_one(key);
         let until = self.lists.lock().new.get(&hash).copied();
         until.is_some_and(|until| now < until)
@@ -175,65 +180,13 @@ impl LiveStreams {
 
     /// The target duration of the playlists that a multivariant playlist lists, if one has been
     /// read.
-    pub(super) fn target_duration(&self, key: &Key) -> Option<Duration> {
+    pub(crate) fn target_duration(&self, key: &Key) -> Option<Duration> {
         self.lists.lock().parents.get(key)?.0.target_duration()
     }
 
-    /// Remembers the uncacheable URLs that a manifest names; returns the new ones.
-    pub(super) fn learn_uncacheable(
-        &self,
-        rules: &Rules,
-        entry: &CacheRequest,
-        manifest: &ParsedText,
-    ) -> Vec<CacheRequest> {
-        self.uncacheable.learn(rules, entry, &manifest.listing)
-    }
-
     /// The kind of the requested object: from a manifest that names it, else from its path.
-    pub(super) fn kind_of(&self, entry: &CacheRequest) -> Kind {
+    pub(crate) fn kind_of(&self, entry: &CacheRequest) -> Kind {
         self.uncacheable.kind_of(entry).unwrap_or(entry.kind)
-    }
-
-    /// Registers what a new version of this manifest lists.
-    pub(super) fn file(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
-        let (bytes, places) = (watch.weight_bytes(), watch.places());
-        let mut lists = self.lists.lock();
-        lists.sweep(news.found);
-        if news.numbered {
-            self.any_numbered.store(true, Ordering::Relaxed);
-        }
-        lists.weigh(watch, bytes, news.found);
-        let listed = news.listed.iter().map(|key| self.hasher.hash_one(key));
-        lists.mark_new(listed, news.new_until);
-        places::register_version(&mut lists.places, news, &places, watch);
-        lists.announce(news);
-        drop(lists);
-        self.notify_others(news, watch);
-    }
-
-    /// Applies what a version says about other manifests: files may grow; and where a packager
-    /// restarted, every manifest that lists from the same directories begins to remember what it
-    /// lists.
-    fn notify_others(&self, news: &ManifestDiff, watch: &Arc<PlaylistTracker>) {
-        if news.ranged {
-            self.any_ranged.store(true, Ordering::Relaxed);
-        }
-        if !news.restarted_directories.is_empty() {
-            self.any_anew.store(true, Ordering::Relaxed);
-        } else if !self.any_anew.load(Ordering::Relaxed) {
-            return;
-        }
-        let (neighbours, newcomers_to) = (
-            self.trackers_in(&news.restarted_directories),
-            self.trackers_in(&news.places),
-        );
-        for neighbour in neighbours {
-            neighbour.record_neighbor_restart(news.found);
-        }
-        let mut others = newcomers_to.iter();
-        if others.any(|other| other.has_unfinished_restart(news.found)) {
-            watch.record_neighbor_restart(news.found);
-        }
     }
 
     /// The trackers of manifests, stored or not, that list something in one of these directories.
@@ -248,7 +201,7 @@ impl LiveStreams {
     }
 
     /// The directories of an object, according to the listed manifests.
-    pub(super) fn places_of(&self, entry: &CacheRequest) -> Location {
+    pub(crate) fn places_of(&self, entry: &CacheRequest) -> Location {
         let here = Location::only(entry.place());
         if !self.any_numbered.load(Ordering::Relaxed) {
             return here;
@@ -262,13 +215,13 @@ impl LiveStreams {
     }
 
     /// Has a preload hint announced this key, and has it not appeared yet?
-    fn is_announced(&self, key: &Key, now: Instant) -> bool {
+    pub(crate) fn is_announced(&self, key: &Key, now: Instant) -> bool {
         let until = self.lists.lock().announced.get(key).copied();
         until.is_some_and(|until| now < until)
     }
 
     /// All manifests of the stream that this manifest belongs to.
-    pub(super) fn stream_manifests(&self, entry: &CacheRequest) -> Option<StreamId> {
+    pub(crate) fn stream_manifests(&self, entry: &CacheRequest) -> Option<StreamId> {
         let lists = self.lists.lock();
         let identity = entry.identity();
         let watch = lists.watches.get(identity).map(|watch| &watch.stream);
@@ -290,13 +243,13 @@ impl LiveStreams {
     }
 
     /// Forgets the timelines of a URL under each of its keys: the next version counts as the first.
-    pub(super) fn forget_url(&self, entry: &CacheRequest) {
+    pub(crate) fn forget_url(&self, entry: &CacheRequest) {
         let lists = self.lists.lock();
         lists.of_url(entry).for_each(|watch| watch.forget());
     }
 
     /// The same for all manifests whose key matches.
-    pub(super) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
+    pub(crate) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
         let lists = self.lists.lock();
         let watches = lists.watches.iter();
         let meant: Vec<_> = watches
@@ -310,7 +263,7 @@ impl LiveStreams {
     }
 
     /// The manifests that list objects in the directory of this one; the most recent last.
-    pub(super) fn listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+    pub(crate) fn listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
         let places = self.places_of(entry);
         let mut listing: Vec<Arc<PlaylistTracker>> = Vec::new();
         let lists = self.lists.lock();
@@ -341,20 +294,20 @@ impl LiveStreams {
     }
 
     /// Counts an origin request for the stream that the object belongs to.
-    pub(super) fn count_origin_request(&self, entry: &CacheRequest) {
+    pub(crate) fn count_origin_request(&self, entry: &CacheRequest) {
         let watch = self.watched(entry);
         if let Some(watch) = watch.or_else(|| self.listing(entry).pop()) {
             watch.stream.ask();
         }
     }
 
-    pub(super) fn unfit(&self, why: RejectReason) {
+    pub(crate) fn unfit(&self, why: RejectReason) {
         self.unfit[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self, now: Instant) -> StreamsSnapshot {
+    pub(crate) fn read(&self, now: Instant) -> StreamsSnapshot {
         let watches: Vec<_> = self.lists.lock().watches.values().cloned().collect();
-        let tended = |watch: &&Arc<PlaylistTracker>| watch.attention.has_refresher();
+        let tended = |watch: &&Arc<PlaylistTracker>| watch.access.has_refresher();
         let watched = watches.iter().filter(tended).count();
         let stalled = watches
             .iter()
@@ -367,7 +320,7 @@ impl LiveStreams {
                 .entry(Arc::as_ptr(&watch.stream))
                 .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
             // A manifest without a refresher is not up to date, so it says nothing about skew.
-            if let Some(reach) = watch.reach().filter(|_| watch.attention.has_refresher()) {
+            if let Some(reach) = watch.reach().filter(|_| watch.access.has_refresher()) {
                 *low = reach.min(*low);
                 *high = reach.max(*high);
             }
@@ -396,51 +349,20 @@ impl LiveStreams {
             stalled: stalled as u64,
             unfit: RejectReason::ALL
                 .map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
-            ahead: self.ahead.read(),
-        }
-    }
-}
-
-impl Shield {
-    /// Tells the cache what a version changed: which renditions have new segments, and which
-    /// segments no watched manifest lists any more.
-    pub(super) fn slide(&self, news: &mut ManifestDiff, watch: &Arc<PlaylistTracker>) {
-        let slide = std::mem::take(&mut news.slide);
-        let mut departed = slide.departed;
-        if !departed.is_empty() {
-            for other in self.streams.beside(watch, news.found) {
-                other.keeps(&mut departed);
-            }
-        }
-        if !(slide.advances.is_empty() && departed.is_empty()) {
-            self.cache.update_live_windows(&slide.advances, &departed);
+            ahead: self.prefetch_limits.read(),
         }
     }
 
     /// The position of an object in a live stream that lists it.
-    pub(super) fn live_position(&self, entry: &CacheRequest) -> Option<LivePosition> {
-        let now = SystemTime::now();
-        let listing = self.streams.listing(entry).into_iter();
-        let mut positions = listing.filter_map(|watch| watch.position(&self.rules, entry, now));
+    pub(crate) fn live_position(&self, entry: &CacheRequest, now: Now) -> Option<LivePosition> {
+        let listing = self.listing(entry).into_iter();
+        let mut positions =
+            listing.filter_map(|watch| watch.position(&self.rules, entry, now.wall));
         positions.next()
     }
 
     /// May the origin hold the response back until the object exists?
-    pub(super) fn is_held_back(&self, entry: &CacheRequest) -> bool {
-        entry.directives().msn.is_some() || self.is_announced(entry)
-    }
-
-    /// Is a held-back response certain? A stored playlist must say so or announce the object; a
-    /// viewer's directives alone are not enough.
-    pub(super) fn is_known_to_be_held_back(
-        &self,
-        entry: &CacheRequest,
-        upstream: &HeaderMap,
-    ) -> bool {
-        self.is_announced(entry) || self.is_near(entry, || upstream.clone())
-    }
-
-    fn is_announced(&self, entry: &CacheRequest) -> bool {
-        self.streams.is_announced(&entry.key, Instant::now())
+    pub(crate) fn may_be_held_back(&self, entry: &CacheRequest, now: Instant) -> bool {
+        entry.directives().msn.is_some() || self.is_announced(&entry.key, now)
     }
 }

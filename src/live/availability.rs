@@ -8,14 +8,13 @@ use http::StatusCode;
 
 use super::horizon::HorizonDecision;
 use super::{LiveStreams, PlaylistTracker};
-use crate::proxy::Shield;
 use seawall_manifest::Kind;
+use seawall_policy::Now;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::missing_manifest::is_absence;
-use seawall_policy::{Now, Rules};
 
 /// What is known about a segment's availability.
-pub(in crate::proxy) enum Availability {
+pub(crate) enum Availability {
     /// A watched MPD says that it is due in this time.
     DueIn(Duration, Arc<PlaylistTracker>),
     /// A watched MPD says that it has been available for this time.
@@ -37,12 +36,12 @@ const EXPECTED_MAX: Duration = Duration::from_mins(1);
 
 impl Availability {
     /// It should be available now.
-    pub(in crate::proxy) fn is_expected(&self) -> bool {
+    pub(crate) fn is_expected(&self) -> bool {
         matches!(self, Availability::AvailableSince(since, _) if *since < EXPECTED_MAX)
     }
 
     /// How long its absence may be cached at most. `None`: the usual time.
-    pub(in crate::proxy) fn absent_for(&self) -> Option<Duration> {
+    pub(crate) fn absent_for(&self) -> Option<Duration> {
         match self {
             Availability::DueIn(due_in, _) => Some(*due_in),
             Availability::Listed(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
@@ -51,33 +50,29 @@ impl Availability {
     }
 }
 
-impl Shield {
+impl LiveStreams {
     /// Can the request be answered without the origin? True if an MPD says that the segment is due
     /// much later, and the origin has just confirmed how far it is.
-    pub(in crate::proxy) fn is_known_absent(&self, entry: &CacheRequest) -> bool {
-        let now = Now::read();
-        let Some(Availability::DueIn(due_in, watch)) =
-            self.streams.availability_of(&self.rules, entry, now)
-        else {
+    pub(crate) fn is_known_absent(&self, entry: &CacheRequest, now: Now) -> bool {
+        let Some(Availability::DueIn(due_in, watch)) = self.availability_of(entry, now) else {
             return false;
         };
         let step = watch.state.lock().step;
         let reach = watch.horizon.lock().reach(due_in, step, now.mono);
-        reach != HorizonDecision::Ask && !self.streams.is_new(&entry.key, now.mono)
+        reach != HorizonDecision::Ask && !self.is_new(&entry.key, now.mono)
     }
 
     /// Does the origin have the complete object? A playlist lists it, or it ended some time ago by
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
-    pub(in crate::proxy) fn is_complete(&self, entry: &CacheRequest) -> bool {
-        let now = Now::read().wall;
-        let listing = self.streams.listing(entry);
+    pub(crate) fn is_complete(&self, entry: &CacheRequest, now: Now) -> bool {
+        let listing = self.listing(entry);
         listing.iter().any(|watch| {
             if watch.entry.kind == Kind::Hls {
                 return watch.listed_for(entry).is_some();
             }
             let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
-            let ended = ends.and_then(|ends| now.duration_since(ends).ok());
+            let ended = ends.and_then(|ends| now.wall.duration_since(ends).ok());
             // Encoders are behind their MPD's clock.
             let margin = watch.segment_duration().max(LATE_MAX);
             ended.is_some_and(|ended| ended >= margin)
@@ -86,20 +81,19 @@ impl Shield {
 
     /// For an object that does not exist yet by the stored manifests and is answered once it does:
     /// the wait until it is late. `None`: it exists, or that is unknown.
-    pub(in crate::proxy) fn wait_limit(&self, entry: &CacheRequest) -> Option<Duration> {
-        let now = Now::read();
+    pub(crate) fn wait_limit(&self, entry: &CacheRequest, now: Now) -> Option<Duration> {
         let announcing = if entry.is_directed() {
-            let watch = self.streams.watched(entry);
+            let watch = self.watched(entry);
             watch.filter(|watch| watch.is_next(entry.directives()))
         } else {
-            let is_announced = self.streams.is_announced(&entry.key, now.mono);
-            let mut listing = is_announced.then(|| self.streams.listing(entry));
+            let is_announced = self.is_announced(&entry.key, now.mono);
+            let mut listing = is_announced.then(|| self.listing(entry));
             listing.as_mut().and_then(Vec::pop)
         };
         if let Some(watch) = announcing {
             return watch.overdue(entry.directives(), now.mono);
         }
-        match self.streams.availability_of(&self.rules, entry, now)? {
+        match self.availability_of(entry, now)? {
             Availability::DueIn(due_in, watch) if due_in <= entry.route.live.hold_early => {
                 let step = watch.state.lock().step;
                 Some(due_in + step / LATE_SHARE)
@@ -112,12 +106,10 @@ impl Shield {
 
     /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
     /// absent before their time show it.
-    pub(in crate::proxy) fn learn_reach(&self, entry: &CacheRequest, status: StatusCode) {
-        let now = Now::read();
+    pub(crate) fn learn_reach(&self, entry: &CacheRequest, status: StatusCode, now: Now) {
         let is_there = status == StatusCode::OK;
         if (is_there || is_absence(status))
-            && let Some(Availability::DueIn(due_in, watch)) =
-                self.streams.availability_of(&self.rules, entry, now)
+            && let Some(Availability::DueIn(due_in, watch)) = self.availability_of(entry, now)
         {
             let mut horizon = watch.horizon.lock();
             if is_there {
@@ -127,16 +119,10 @@ impl Shield {
             }
         }
     }
-}
 
-impl LiveStreams {
     /// Looks the object up in the manifests that list objects in its directory.
-    pub(in crate::proxy) fn availability_of(
-        &self,
-        rules: &Rules,
-        entry: &CacheRequest,
-        now: Now,
-    ) -> Option<Availability> {
+    pub(crate) fn availability_of(&self, entry: &CacheRequest, now: Now) -> Option<Availability> {
+        let rules = &self.rules;
         // Not all segments have a name that shows their kind.
         if entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock) {
             return None;

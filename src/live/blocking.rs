@@ -9,7 +9,7 @@ use seawall_manifest::low_latency::ReloadDirectives;
 
 /// The next poll of a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum PlannedPoll {
+pub(crate) enum PlannedPoll {
     /// A plain request for the newest version, at this moment.
     At(Instant),
     /// A blocking request for a certain version, from this moment on.
@@ -18,7 +18,7 @@ pub(in crate::proxy) enum PlannedPoll {
 
 impl PlannedPoll {
     /// When the poll is sent.
-    pub(super) fn at(&self) -> Instant {
+    pub(crate) fn at(&self) -> Instant {
         match self {
             PlannedPoll::At(at) | PlannedPoll::Blocking(at, _) => *at,
         }

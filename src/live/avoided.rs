@@ -60,13 +60,13 @@ impl AvoidedEndpoints {
 impl PlaylistTracker {
     /// Avoids an endpoint that sent a rejected version: others are tried first for a time. True if
     /// the endpoint was not avoided before.
-    pub(in crate::proxy) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+    pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
         let mut course = self.state.lock();
         let segment = course.segment;
         AvoidedEndpoints::record_rejection(&mut course.avoided, endpoint, (segment, now))
     }
 
-    pub(in crate::proxy) fn avoided(&self, now: Instant) -> EndpointSet {
+    pub(crate) fn avoided(&self, now: Instant) -> EndpointSet {
         AvoidedEndpoints::endpoints_at(&self.state.lock().avoided, now)
     }
 }

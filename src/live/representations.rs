@@ -16,9 +16,9 @@ const BEFORE_MAX: usize = 6;
 const BEHIND_MAX: u64 = 64;
 
 /// A new segment, and the condition under which viewers want it.
-pub(in crate::proxy) struct ExpectedSegment {
-    pub(in crate::proxy) entry: CacheRequest,
-    pub(in crate::proxy) wanted: PrefetchInterest,
+pub(crate) struct ExpectedSegment {
+    pub(crate) entry: CacheRequest,
+    pub(crate) wanted: PrefetchInterest,
 }
 
 impl ExpectedSegment {
@@ -68,7 +68,7 @@ impl ExpectedSegment {
 }
 
 /// When a new segment is worth a prefetch.
-pub(in crate::proxy) enum PrefetchInterest {
+pub(crate) enum PrefetchInterest {
     /// Always: its playlist is for one rendition, and is watched.
     Surely,
     /// If a viewer recently requested one of these preceding segments.

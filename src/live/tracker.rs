@@ -17,16 +17,16 @@ use super::representations::Representations;
 use super::restart_leftovers::RestartLeftovers;
 use super::stream::LiveStream;
 use super::variants::{Variant, VariantTimelines};
+use super::version_effects::ManifestVersion;
 use super::watch_size::owned;
 use super::window::ListedWindow;
-use crate::proxy::TrackedManifest;
 use seawall_cache::AccessTracker;
+use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
-use seawall_manifest::{ManifestInfo, ParsedText};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::cadence::Cadence;
 use seawall_policy::progress::Progress;
-use seawall_policy::{Key, Rules};
+use seawall_policy::{Key, Now, Rules};
 
 /// A manifest counts as unwatched after this many segment durations without a request.
 pub(super) const UNASKED_SEGMENTS: u32 = 3;
@@ -38,15 +38,15 @@ const UNTOLD_PACE: Duration = Duration::from_secs(1);
 const SEGMENT_MAX: Duration = Duration::from_secs(30);
 
 /// The tracker of one requested manifest.
-pub(in crate::proxy) struct PlaylistTracker {
+pub(crate) struct PlaylistTracker {
     /// The request for it, without delivery directives.
-    pub(in crate::proxy) entry: CacheRequest,
-    pub(in crate::proxy) attention: Arc<AccessTracker>,
+    pub(crate) entry: CacheRequest,
+    pub(crate) access: Arc<AccessTracker>,
     pub(super) stream: Arc<LiveStream>,
     /// A task prefetches the segments whose times its clock gives.
     pub(super) is_prefetching: AtomicBool,
     /// Notifies requests that wait for a version when any fill registers one.
-    pub(in crate::proxy) filed: Notify,
+    pub(crate) filed: Notify,
     pub(super) state: Mutex<TrackerState>,
     /// MPD only: how far the origin is ahead of the MPD's clock.
     pub(super) horizon: Mutex<MpdHorizon>,
@@ -54,6 +54,21 @@ pub(in crate::proxy) struct PlaylistTracker {
     turn: Mutex<()>,
     /// The bytes of this tracker in the total of all trackers.
     pub(super) counted_bytes: AtomicUsize,
+}
+
+/// A live manifest with a tracker.
+#[derive(Clone, Debug)]
+pub struct TrackedManifest {
+    /// The manifest by which the stream is named.
+    pub stream: Arc<str>,
+    /// The refresher keeps it current.
+    pub is_tended: bool,
+    /// The refresher keeps it current, and it should have changed long ago.
+    pub is_stalled: bool,
+    /// Time since the last viewer request; `None`: no viewer has requested it.
+    pub unasked_for: Option<Duration>,
+    /// Time to the next poll; `None`: at the next viewer request.
+    pub next_look_in: Option<Duration>,
 }
 
 pub(super) struct TrackerState {
@@ -73,7 +88,7 @@ pub(super) struct TrackerState {
     /// No poll before this moment: the last poll failed or was very recent.
     rests_until: Instant,
     /// Number of polls that the origin answered.
-    heard: u64,
+    responses: u64,
     /// When the last changed version was taken, of any variant.
     taken: Option<Instant>,
     blocking: BlockingReload,
@@ -129,7 +144,7 @@ impl PlaylistTracker {
         let segment = segment(facts).unwrap_or(period);
         PlaylistTracker {
             entry: owned(entry),
-            attention: Arc::new(AccessTracker::new(sent)),
+            access: Arc::new(AccessTracker::new(sent)),
             stream,
             is_prefetching: AtomicBool::new(false),
             state: Mutex::new(TrackerState {
@@ -142,7 +157,7 @@ impl PlaylistTracker {
                 avoided: Vec::new(),
                 good_until: None,
                 rests_until: sent,
-                heard: 0,
+                responses: 0,
                 taken: None,
                 blocking: BlockingReload::default(),
                 announced: Vec::new(),
@@ -167,12 +182,12 @@ impl PlaylistTracker {
     }
 
     /// Locks the tracker while a version is compared, registered and published.
-    pub(in crate::proxy) fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
     }
 
     /// Longest time a new version is held back until its new segments begin to arrive.
-    pub(in crate::proxy) fn hold_max(&self) -> Duration {
+    pub(crate) fn hold_max(&self) -> Duration {
         const SHARE: u32 = 20;
         self.state.lock().segment / SHARE
     }
@@ -180,24 +195,24 @@ impl PlaylistTracker {
     /// Lifetime of a response that the origin sent before the requested version existed: half an
     /// update period. It protects an origin that never blocks from players that repeat the request
     /// at once.
-    pub(in crate::proxy) fn early_for(&self) -> Duration {
+    pub(crate) fn early_for(&self) -> Duration {
         self.state.lock().period / 2
     }
 
     /// Forgets the timelines: the next version counts as the first.
-    pub(in crate::proxy) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut course = self.state.lock();
         course.variants.forget();
         course.live = None;
     }
 
     /// The directories of the listed objects.
-    pub(in crate::proxy) fn places(&self) -> Vec<Key> {
+    pub(crate) fn places(&self) -> Vec<Key> {
         self.state.lock().places.clone()
     }
 
     /// Has a version of this variant been taken after `then`?
-    pub(in crate::proxy) fn has_newer_version(&self, variant: Variant, then: Instant) -> bool {
+    pub(crate) fn has_newer_version(&self, variant: Variant, then: Instant) -> bool {
         let course = self.state.lock();
         course
             .variants
@@ -206,19 +221,14 @@ impl PlaylistTracker {
     }
 
     /// Compares a version with the latest one of its variant. The first version of all is current.
-    pub(in crate::proxy) fn judge(
-        &self,
-        variant: Variant,
-        facts: &ManifestInfo,
-        now: Instant,
-    ) -> Progress {
+    pub(crate) fn judge(&self, variant: Variant, facts: &ManifestInfo, now: Instant) -> Progress {
         let mut course = self.state.lock();
         let period = course.segment;
         course.variants.of(variant, facts, (period, now)).judge(now)
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
-    pub(in crate::proxy) fn listed_for(&self, entry: &CacheRequest) -> Option<(Duration, bool)> {
+    pub(crate) fn listed_for(&self, entry: &CacheRequest) -> Option<(Duration, bool)> {
         let course = self.state.lock();
         let is_segment = course.window.is_segment(entry.key.fingerprint())?;
         let duration = if is_segment {
@@ -230,17 +240,13 @@ impl PlaylistTracker {
     }
 
     /// The segment duration.
-    pub(in crate::proxy) fn segment_duration(&self) -> Duration {
+    pub(crate) fn segment_duration(&self) -> Duration {
         self.state.lock().step
     }
 
     /// The wait after which a blocking request for a version, or for an announced object, is
     /// overdue.
-    pub(in crate::proxy) fn overdue(
-        &self,
-        asked: ReloadDirectives,
-        now: Instant,
-    ) -> Option<Duration> {
+    pub(crate) fn overdue(&self, asked: ReloadDirectives, now: Instant) -> Option<Duration> {
         let course = self.state.lock();
         let newest = course.taken.unwrap_or(course.found);
         course
@@ -254,27 +260,33 @@ impl PlaylistTracker {
     }
 
     /// The media sequence number of its last segment, if segments are numbered.
-    pub(in crate::proxy) fn reach(&self) -> Option<u64> {
+    pub(crate) fn reach(&self) -> Option<u64> {
         self.state.lock().variants.reach()
     }
 
     /// Records a poll, sent at `sent`, that found the known version.
-    pub(in crate::proxy) fn record_unchanged(&self, variant: Variant, sent: Instant) {
+    pub(crate) fn record_unchanged(&self, variant: Variant, sent: Instant) {
         let mut course = self.state.lock();
         course.cadence.unchanged(sent);
         course.variants.record_confirmation(variant, sent);
         course.record_response(sent);
     }
 
-    /// Takes a version that is published from now on. `sent`: when the poll was sent; if the origin
-    /// held the response back (`held_back`), the moment when the version became the newest.
-    pub(in crate::proxy) fn take_version(
+    /// Takes a version that is published from now on.
+    pub(super) fn take_version(
         &self,
         rules: &Rules,
-        manifest: &ParsedText,
-        (variant, progress): (Variant, Progress),
-        (sent, held_back): (Instant, bool),
+        version: &ManifestVersion,
+        now: Now,
     ) -> ManifestDiff {
+        let ManifestVersion {
+            manifest,
+            variant,
+            progress,
+            seen: sent,
+            held_back,
+            ..
+        } = *version;
         let facts = &manifest.facts;
         let mut course = self.state.lock();
         let first = course.listed.is_empty() && course.taken.is_none();
@@ -320,12 +332,12 @@ impl PlaylistTracker {
         }
         self.update_cadence(course, progress, (first, sent));
         if progress != Progress::Same {
-            let taken = Instant::now();
-            course.taken = Some(taken);
-            course.variants.note_taken(variant, taken);
+            course.taken = Some(now.mono);
+            course.variants.note_taken(variant, now.mono);
             self.stream.raise_floor(1);
         }
-        let mut news = course.compare_version(&self.entry, rules, manifest, (first, left, sent));
+        let mut news =
+            course.compare_version(&self.entry, rules, manifest, (first, left, sent), now.wall);
         news.restarted_directories = anew;
         if let Some(aftermath) = &course.leftovers {
             let passed = aftermath.is_own() && !course.variants.has_unfinished_restart();
@@ -349,7 +361,7 @@ impl PlaylistTracker {
                 let change = course.cadence.changed(sent, course.period);
                 let shown = sent.saturating_duration_since(course.found);
                 // Without a refresher the last poll may be long ago.
-                if self.attention.has_refresher() {
+                if self.access.has_refresher() {
                     self.stream.replaced(shown, change.late);
                 }
                 course.found = sent;
@@ -365,7 +377,7 @@ impl PlaylistTracker {
     }
 
     /// Counts new segments that viewers want.
-    pub(in crate::proxy) fn grew(&self, by: usize) {
+    pub(crate) fn grew(&self, by: usize) {
         self.stream.raise_floor(by as u64);
     }
 
@@ -378,11 +390,11 @@ impl PlaylistTracker {
     }
 
     /// Time and mode of the next poll; `None` when no viewer watches or the stream has ended.
-    pub(in crate::proxy) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
+    pub(crate) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
         let course = self.state.lock();
         let idle = self.entry.route.live.idle;
         let patience = (course.segment * UNASKED_SEGMENTS).max(idle);
-        let unasked = self.attention.idle_time(now)?;
+        let unasked = self.access.idle_time(now)?;
         let until = course.good_until?;
         let may_be_asked = course.asked_with.is_some() && !course.ended;
         let watched = unasked < patience && may_be_asked;
@@ -397,18 +409,18 @@ impl PlaylistTracker {
     }
 
     /// Number of polls that the origin has answered.
-    pub(super) fn heard(&self) -> u64 {
-        self.state.lock().heard
+    pub(crate) fn responses(&self) -> u64 {
+        self.state.lock().responses
     }
 
     /// Records a failed poll: no further one for `pause`.
-    pub(super) fn rest(&self, now: Instant, pause: Duration) {
+    pub(crate) fn rest(&self, now: Instant, pause: Duration) {
         let mut course = self.state.lock();
         course.rests_until = now + pause.max(course.poll_interval_min());
     }
 
     /// Records the start of a blocking request. Returns when the latest version was taken.
-    pub(super) fn begin_blocking(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn begin_blocking(&self, now: Instant) -> Option<Instant> {
         let mut course = self.state.lock();
         course.blocking.asked(now);
         course.taken
@@ -416,7 +428,7 @@ impl PlaylistTracker {
 
     /// Records the end of a blocking request. If no version came since `taken`, plain polling
     /// replaces blocking requests for a time.
-    pub(super) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
+    pub(crate) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
         let mut course = self.state.lock();
         if course.taken == taken {
             let period = course.period;
@@ -425,21 +437,21 @@ impl PlaylistTracker {
     }
 
     /// The state of this tracker, for `/status`.
-    pub(in crate::proxy) fn followed(&self, now: Instant) -> TrackedManifest {
-        let is_tended = self.attention.has_refresher();
+    pub(crate) fn followed(&self, now: Instant) -> TrackedManifest {
+        let is_tended = self.access.has_refresher();
         let next_look = self.next_poll(now).filter(|_| is_tended);
         TrackedManifest {
             stream: self.stream.name(),
             is_tended,
             is_stalled: is_tended && self.stalled(now),
-            unasked_for: self.attention.idle_time(now),
+            unasked_for: self.access.idle_time(now),
             next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
         }
     }
 
     /// The stored version is fresh for `span` from now; the next poll is planned before it expires.
     /// With a span of zero there is no refresher: viewers' requests fetch it.
-    pub(in crate::proxy) fn set_fresh_for(&self, span: Duration, now: Instant) {
+    pub(crate) fn set_fresh_for(&self, span: Duration, now: Instant) {
         /// A poll takes time, and may need a second one.
         const SHARE: f64 = 0.9;
         let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
@@ -449,7 +461,7 @@ impl PlaylistTracker {
 
 impl TrackerState {
     fn record_response(&mut self, sent: Instant) {
-        self.heard += 1;
+        self.responses += 1;
         self.rests_until = sent + self.poll_interval_min();
     }
 

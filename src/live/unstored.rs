@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use super::places::{self, ListingWatches};
 use super::stream::LiveStream;
 use super::variants::Variant;
-use super::{LiveStreams, ManifestDiff, PlaylistTracker};
-use crate::proxy::Shield;
+use super::{LiveStreams, ManifestVersion, PlaylistTracker};
 use seawall_manifest::{ManifestInfo, ParsedText};
-use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
+use seawall_policy::{Key, Now};
 
 /// Most of these manifests tracked at once. Known ones stay while they are requested: they show
 /// restarts for a whole crowd of sessions, while each text of a new session would be its first.
@@ -183,93 +182,91 @@ impl LiveStreams {
         listing
     }
 
-    /// Compares a text with the previous one and takes it. `None`: it says nothing new.
-    fn take_unstored(
-        &self,
-        shield: &Shield,
-        (entry, variant): (&CacheRequest, Variant),
-        manifest: &ParsedText,
-        sent: Instant,
-    ) -> Option<(Arc<PlaylistTracker>, ManifestDiff, Progress)> {
-        let facts = &manifest.facts;
-        let (watch, is_first) = self.unstored.lock().watch(entry, facts, sent)?;
-        let turn = watch.turn();
-        let progress = match watch.judge(variant, facts, sent) {
-            Progress::Behind => return None,
-            Progress::Same if !is_first => {
-                watch.record_unchanged(variant, sent);
-                return None;
-            }
-            progress => progress,
-        };
-        if progress == Progress::Restarted && !self.unstored.lock().admit_restart(entry, sent) {
-            watch.forget_restart();
-            return None;
-        }
-        let news = watch.take_version(&shield.rules, manifest, (variant, progress), (sent, false));
-        drop(turn);
-        let places = watch.places();
-        places::register_version(&mut self.unstored.lock().places, &news, &places, &watch);
-        if news.numbered {
-            self.any_numbered.store(true, Ordering::Relaxed);
-        }
-        self.notify_others(&news, &watch);
-        Some((watch, news, progress))
-    }
-}
-
-impl Shield {
-    /// Applies what a manifest says that is forwarded and not stored.
-    pub(in crate::proxy) fn learn_unstored(
+    /// Records a version of a manifest that is forwarded and not stored. Returns what the caller
+    /// has to invalidate.
+    pub(crate) fn record_unstored(
         &self,
         (entry, variant): (&CacheRequest, Variant),
         manifest: &ParsedText,
-        sent: Instant,
-    ) {
+        seen: Instant,
+        now: Now,
+    ) -> UnstoredEffects {
         let facts = &manifest.facts;
         // An ended manifest never restarts.
         if facts.is_multivariant() || facts.is_patch() || !facts.is_live() {
-            return;
+            return UnstoredEffects::default();
         }
-        let what = (entry, variant);
-        let Some((watch, news, progress)) = self.streams.take_unstored(self, what, manifest, sent)
-        else {
-            return;
+        let known = self.unstored.lock().watch(entry, facts, seen);
+        let Some((watch, is_first)) = known else {
+            return UnstoredEffects::default();
         };
-        for place in news.ended_directories.iter().chain(&news.unlisted(&watch)) {
-            self.cache.end_epoch(place);
+        let turn = watch.turn();
+        let progress = watch.judge(variant, facts, seen);
+        match progress {
+            Progress::Behind => return UnstoredEffects::default(),
+            Progress::Same if !is_first => {
+                watch.record_unchanged(variant, seen);
+                return UnstoredEffects::default();
+            }
+            Progress::Restarted if !self.unstored.lock().admit_restart(entry, seen) => {
+                watch.forget_restart();
+                return UnstoredEffects::default();
+            }
+            Progress::Same | Progress::Onward | Progress::Restarted => {}
         }
-        if progress == Progress::Restarted {
-            let path = entry.target.path();
-            tracing::warn!(path, "stream restarted: its stored objects are dropped");
+        let version = ManifestVersion {
+            request: entry,
+            manifest,
+            variant,
+            progress,
+            seen,
+            held_back: false,
+        };
+        let diff = watch.take_version(&self.rules, &version, now);
+        drop(turn);
+        let directories = watch.places();
+        places::register_version(
+            &mut self.unstored.lock().places,
+            &diff,
+            &directories,
+            &watch,
+        );
+        if diff.numbered {
+            self.any_numbered.store(true, Ordering::Relaxed);
+        }
+        self.notify_others(&diff, &watch);
+        UnstoredEffects {
+            ended_epochs: diff.epochs_to_end(&watch),
+            is_restart: progress == Progress::Restarted,
         }
     }
+}
+
+/// What a version that is not stored changes: stored objects become invalid.
+#[derive(Default)]
+pub(crate) struct UnstoredEffects {
+    /// Epochs to end, as in `VersionEffects`.
+    pub(crate) ended_epochs: Vec<Key>,
+    pub(crate) is_restart: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use seawall_manifest::{Kind, read_manifest};
-    use seawall_policy::{Route, Rules};
+    use crate::live::fixtures::{one_segment, request, seconds};
 
     const CROWD: usize = UNSTORED_MAX * 3 / 2;
 
     struct Viewers {
         unstored: UnstoredManifests,
-        rules: Rules,
         facts: ManifestInfo,
     }
 
     impl Viewers {
         fn new() -> Viewers {
-            let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
             Viewers {
                 unstored: UnstoredManifests::default(),
-                rules: Rules {
-                    routes: vec![Arc::new(Route::everything("main"))],
-                    name: "seawall".into(),
-                },
-                facts: read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts,
+                facts: one_segment(1).facts,
             }
         }
 
@@ -282,8 +279,7 @@ mod tests {
         ) -> (usize, usize) {
             let (mut known, mut new) = (0, 0);
             for session in sessions {
-                let uri = format!("{path}?session={session}");
-                let entry = CacheRequest::asked(&self.rules, "a", Box::leak(uri.into_boxed_str()));
+                let entry = request(&format!("{path}?session={session}"));
                 match self.unstored.watch(&entry, &self.facts, now) {
                     Some((_, true)) => new += 1,
                     Some((_, false)) => known += 1,
@@ -293,10 +289,6 @@ mod tests {
             }
             (known, new)
         }
-    }
-
-    fn seconds(number: u64) -> Duration {
-        Duration::from_secs(number)
     }
 
     #[test]

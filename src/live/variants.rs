@@ -14,7 +14,7 @@ const VARIANTS_MAX: usize = 16;
 /// The variant of a version: a hash of the header values that selected it, or nothing where there
 /// is one response for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::proxy) struct Variant(pub(super) Option<u64>);
+pub(crate) struct Variant(pub(super) Option<u64>);
 
 impl Variant {
     /// A distinct name for each variant of a manifest.

@@ -114,12 +114,7 @@ impl PlaylistTracker {
 impl LiveStreams {
     /// May this object be left over from before a restart? The manifests of its directory have
     /// listed other names since the restart, and will reach this one.
-    pub(in crate::proxy) fn is_left_over(
-        &self,
-        rules: &Rules,
-        entry: &CacheRequest,
-        now: Now,
-    ) -> bool {
+    pub(crate) fn is_left_over(&self, entry: &CacheRequest, now: Now) -> bool {
         let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
         if apart || !self.any_anew.load(Ordering::Relaxed) {
             return false;
@@ -139,12 +134,12 @@ impl LiveStreams {
         let mut listing = here.iter().chain(&around);
         listing.any(is_short)
             && !(here.iter().chain(&around))
-                .any(|watch| watch.has_listed_since_restart(rules, entry, now))
+                .any(|watch| watch.has_listed_since_restart(&self.rules, entry, now))
     }
 }
 
 /// The lifetime of an object that no manifest lists.
-pub(in crate::proxy) const UNLISTED_FOR: Duration = Duration::from_secs(1);
+pub(crate) const UNLISTED_FOR: Duration = Duration::from_secs(1);
 
 /// A hash of the object's name.
 pub(super) fn spot(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {

@@ -55,10 +55,10 @@ pub(super) struct ListedWindow {
 
 /// What a version changed.
 #[derive(Default)]
-pub(in crate::proxy) struct WindowChange {
-    pub(in crate::proxy) advances: Vec<Advance>,
+pub(crate) struct WindowChange {
+    pub(crate) advances: Vec<Advance>,
     /// Fingerprints of the keys that this manifest no longer lists.
-    pub(in crate::proxy) departed: Vec<u64>,
+    pub(crate) departed: Vec<u64>,
 }
 
 impl ListedWindow {
@@ -255,8 +255,8 @@ impl PlaylistTracker {
     /// Do viewers watch it, or did they recently?
     pub(super) fn is_followed(&self, now: Instant) -> bool {
         let patience = self.state.lock().segment * UNASKED_SEGMENTS;
-        let unasked = self.attention.idle_time(now);
-        self.attention.has_refresher() || unasked.is_some_and(|unasked| unasked < patience)
+        let unasked = self.access.idle_time(now);
+        self.access.has_refresher() || unasked.is_some_and(|unasked| unasked < patience)
     }
 
     /// The position of an object that the live manifest lists or announces.

@@ -1,0 +1,110 @@
+//! Plans the prefetch of segments that only an MPD's clock announces: when to look for new ones,
+//! which are new, and when to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::representations::ExpectedSegment;
+use super::window::WindowChange;
+use super::{LiveStreams, PlaylistTracker};
+use seawall_policy::Key;
+use seawall_policy::access::CacheRequest;
+
+/// The prefetch ends if the next segment is farther away than this.
+const WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// The prefetch ends after this many checks without a wanted segment, which is two segment
+/// durations.
+const UNWANTED_MAX: u32 = 6;
+
+/// The prefetch of one MPD; at most one exists per MPD.
+pub(crate) struct ClockPrefetch {
+    tracker: Arc<PlaylistTracker>,
+    /// The newest segments that have been counted.
+    counted: Vec<Key>,
+    /// Checks since viewers last wanted a segment.
+    unwanted_checks: u32,
+}
+
+impl Drop for ClockPrefetch {
+    fn drop(&mut self) {
+        let is_prefetching = &self.tracker.is_prefetching;
+        is_prefetching.store(false, Ordering::Relaxed);
+    }
+}
+
+impl ClockPrefetch {
+    /// Begins, unless the route forbids it, another one exists, or the clock announces nothing.
+    pub(crate) fn begin(tracker: &Arc<PlaylistTracker>, now: SystemTime) -> Option<ClockPrefetch> {
+        let is_of_use = tracker.entry.route.live.prefetch && wait(tracker, now).is_some();
+        if !is_of_use || tracker.is_prefetching.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        Some(ClockPrefetch {
+            tracker: Arc::clone(tracker),
+            counted: Vec::new(),
+            unwanted_checks: 0,
+        })
+    }
+
+    /// The MPD.
+    pub(crate) fn tracker(&self) -> &Arc<PlaylistTracker> {
+        &self.tracker
+    }
+
+    /// Time to the next check. `None`: the prefetch ends.
+    pub(crate) fn next_wait(&self, now: SystemTime) -> Option<Duration> {
+        if self.unwanted_checks >= UNWANTED_MAX {
+            return None;
+        }
+        wait(&self.tracker, now)
+    }
+}
+
+fn wait(tracker: &PlaylistTracker, now: SystemTime) -> Option<Duration> {
+    let wait = tracker.lanes().next_look(now)?.duration_since(now).ok()?;
+    (wait <= WAIT_MAX).then_some(wait)
+}
+
+impl LiveStreams {
+    /// The newest available segment of each representation that is timed by the clock.
+    pub(crate) fn newest_by_clock(
+        &self,
+        mpd: &PlaylistTracker,
+        now: SystemTime,
+    ) -> Vec<ExpectedSegment> {
+        mpd.lanes().newest(&self.rules, &mpd.entry, now)
+    }
+
+    /// Records which of the newest segments viewers want. Returns the change of the window of each
+    /// representation that has a new one.
+    pub(crate) fn record_wanted(
+        &self,
+        prefetch: &mut ClockPrefetch,
+        wanted: &[CacheRequest],
+        now: SystemTime,
+    ) -> Vec<WindowChange> {
+        let mpd = &prefetch.tracker;
+        let lanes = mpd.lanes();
+        let is_new = |segment: &&CacheRequest| !prefetch.counted.contains(&segment.key);
+        let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
+        mpd.stream.raise_floor(new.len() as u64);
+        let of = (&self.rules, &mpd.entry);
+        let slides = new.iter().filter_map(|segment| {
+            let (rendition, departed) = lanes.slide(of, segment, now)?;
+            Some(WindowChange {
+                advances: vec![mpd.by_clock(rendition)],
+                departed: departed.iter().map(Key::fingerprint).collect(),
+            })
+        });
+        let changes = slides.collect();
+        prefetch.counted = wanted.iter().map(|segment| segment.key.clone()).collect();
+        prefetch.unwanted_checks = if wanted.is_empty() {
+            prefetch.unwanted_checks + 1
+        } else {
+            0
+        };
+        changes
+    }
+}

@@ -1,0 +1,79 @@
+//! What the unit tests of `live` share: one route for everything, requests, and manifests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::version_effects::VersionEffects;
+use super::{LiveStreams, ManifestVersion, PlaylistTracker, Variant};
+use seawall_manifest::{Kind, ParsedText, read_manifest};
+use seawall_policy::access::CacheRequest;
+use seawall_policy::progress::Progress;
+use seawall_policy::{Now, Route, Rules};
+
+pub(super) fn rules() -> Rules {
+    Rules {
+        routes: vec![Arc::new(Route::everything("main"))],
+        name: "seawall".into(),
+    }
+}
+
+pub(super) fn request(uri: &str) -> CacheRequest {
+    CacheRequest::asked(&rules(), "a", Box::leak(uri.to_owned().into_boxed_str()))
+}
+
+/// A playlist of these lines, with a target duration of 4 s.
+pub(super) fn playlist(lines: &str) -> ParsedText {
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
+    read_manifest(Kind::Hls, text.as_bytes()).unwrap()
+}
+
+/// A playlist of one segment with this number.
+pub(super) fn one_segment(number: usize) -> ParsedText {
+    playlist(&format!(
+        "#EXT-X-MEDIA-SEQUENCE:{number}\n#EXTINF:4,\n{number}.ts\n"
+    ))
+}
+
+/// Both clocks at this instant; the wall clock is at zero.
+pub(super) fn at(now: Instant) -> Now {
+    Now {
+        mono: now,
+        wall: SystemTime::UNIX_EPOCH,
+    }
+}
+
+pub(super) fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+/// A version that was requested at `seen`.
+pub(super) fn version<'a>(
+    request: &'a CacheRequest,
+    manifest: &'a ParsedText,
+    progress: Progress,
+    seen: Instant,
+) -> ManifestVersion<'a> {
+    ManifestVersion {
+        request,
+        manifest,
+        variant: Variant::default(),
+        progress,
+        seen,
+        held_back: false,
+    }
+}
+
+/// The origin's next version of a manifest.
+pub(super) fn show(
+    live: &LiveStreams,
+    uri: &str,
+    manifest: &ParsedText,
+    now: Instant,
+) -> (Arc<PlaylistTracker>, Progress, VersionEffects) {
+    let request = request(uri);
+    let tracker = live.watch(&request, &manifest.facts, now).unwrap();
+    let progress = tracker.judge(Variant::default(), &manifest.facts, now);
+    let version = version(&request, manifest, progress, now);
+    let effects = live.record_version(Some(&tracker), &version, at(now));
+    (tracker, progress, effects)
+}

@@ -1,0 +1,46 @@
+//! Prefetches segments that only the clock announces: no new version of the MPD lists them. One
+//! task per MPD fetches the next segment when it becomes available, and ends when no viewer
+//! watches.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::sleep;
+
+use super::Shield;
+use crate::live::{ClockPrefetch, PlaylistTracker, PrefetchSource};
+
+impl Shield {
+    /// Starts the prefetch task of an MPD when a viewer requests one of its segments.
+    pub(super) fn start_dash_prefetch(self: &Arc<Self>, mpd: &Arc<PlaylistTracker>) {
+        let Some(mut prefetch) = ClockPrefetch::begin(mpd, SystemTime::now()) else {
+            return;
+        };
+        let shield = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Some(wait) = prefetch.next_wait(SystemTime::now()) {
+                sleep(wait).await;
+                shield.prefetch_by_clock(&mut prefetch);
+            }
+        });
+    }
+
+    /// Fetches the newest segments that viewers want.
+    fn prefetch_by_clock(self: &Arc<Self>, prefetch: &mut ClockPrefetch) {
+        let mpd = prefetch.tracker();
+        let newest = self.live.newest_by_clock(mpd, SystemTime::now());
+        let client_headers = mpd.background_headers();
+        let fields = client_headers.as_deref().cloned().unwrap_or_default();
+        let wanted = self.segments_wanted(newest, &fields, mpd.patience());
+        for change in self
+            .live
+            .record_wanted(prefetch, &wanted, SystemTime::now())
+        {
+            self.cache
+                .update_live_windows(&change.advances, &change.departed);
+        }
+        if let Some(client_headers) = client_headers {
+            self.prefetch(&wanted, PrefetchSource::Template, &client_headers);
+        }
+    }
+}

@@ -4,11 +4,13 @@
 //! It depends on no state of other modules: the caller passes handlers as closures.
 
 pub mod cache_metrics;
+pub mod endpoint_metrics;
 pub mod explain;
 mod guard;
+pub mod origin_metrics;
 pub mod origins;
 mod server;
-pub mod streams;
+pub mod stream_metrics;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,6 +18,7 @@ use std::pin::Pin;
 pub use server::serve;
 
 use crate::proxy::{PurgeScope, Purged};
+use crate::telemetry::MetricRegistry;
 
 /// Settings of the admin server.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +29,6 @@ pub struct Settings {
     /// dot, need not be listed.
     pub hosts: Vec<String>,
 }
-
-/// Appends metrics to a page in the Prometheus text format.
-pub type MetricsPage = Box<dyn Fn(&mut String) + Send + Sync>;
 
 /// Explains an absolute URL.
 pub type ExplainHandler =
@@ -55,8 +55,8 @@ pub struct WorkerHealth {
 pub struct AdminHandlers {
     /// Accepted host names, see [`Settings::hosts`].
     pub hosts: Vec<String>,
-    /// The parts of `/metrics`, in this order.
-    pub pages: Vec<MetricsPage>,
+    /// The content of `/metrics`.
+    pub metrics: MetricRegistry,
     /// The content of `/status`.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The check behind `/healthz`.

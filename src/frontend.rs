@@ -64,7 +64,7 @@ use crate::proxy::{Shield, ViewerRequest, ViewerResponse};
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
 pub use listen::{BindError, BoundListener};
-pub use stats::{ConnectionEvent, Stats};
+pub use stats::{CONNECTION_METRICS, ConnectionEvent, Stats};
 
 /// Receives the record of each finished request.
 pub type RequestRecorder = Arc<dyn Fn(&crate::telemetry::RequestRecord) + Send + Sync>;

@@ -1,24 +1,29 @@
 //! Records one outcome per request, in the metrics and in the access log.
 //!
-//! The module knows labels and numbers, not sockets, stores or origins. Other modules keep their
-//! own counts; the admin interface writes these to `/metrics` with an [`Exposition`].
+//! The module knows labels and numbers, not sockets, stores or origins. All metrics are in one
+//! [`MetricRegistry`]. Other modules keep their own counts; the registry reads these at scrape
+//! time.
 
 mod access_log;
-mod exposition;
 mod log_queue;
+mod metric;
 mod metrics;
 mod outcome;
+mod registry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use access_log::{AccessLog, AccessLogSettings};
-pub use exposition::{Exposition, SampleValue};
-pub use log_queue::{LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
+pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
+pub use metric::{
+    CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
+};
 pub use metrics::Metrics;
 pub use outcome::{AccessLogFields, CutBy, Outcome, RequestRecord, ResponseSource};
+pub use registry::{MetricGroup, MetricRegistry};
 
-/// The content type of the text that [`Telemetry::render`] and [`Exposition`] write.
+/// The content type of the text that [`MetricRegistry::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Settings of telemetry.
@@ -47,6 +52,21 @@ pub enum TelemetryError {
     LogThread(std::io::Error),
 }
 
+const VERSION: MetricLabel = MetricLabel {
+    name: "version",
+    values: LabelValues::Open("the version of Seawall"),
+};
+
+static BUILD_METRICS: [CollectedMetric<()>; 1] = [Metric {
+    name: "seawall_build_info",
+    kind: MetricKind::Gauge,
+    unit: "always 1",
+    labels: &[VERSION],
+    help: "The running version. The value is always 1.",
+    remedy: "If servers differ, a rollout is incomplete.",
+}
+.read(|(), to| to.add(&[env!("CARGO_PKG_VERSION")], true))];
+
 /// The metrics and the access log.
 pub struct Telemetry {
     /// Prometheus metrics.
@@ -56,11 +76,19 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Creates the counters for these routes, in the order of their indexes, and opens the log.
-    pub fn new(settings: &Settings, route_names: &[Arc<str>]) -> Result<Telemetry, TelemetryError> {
+    /// Registers the counters for these routes, in the order of their indexes, and opens the log.
+    pub fn new(
+        settings: &Settings,
+        route_names: &[Arc<str>],
+        registry: &mut MetricRegistry,
+    ) -> Result<Telemetry, TelemetryError> {
+        registry.collect("Server", &BUILD_METRICS, || ())?;
+        let metrics = Metrics::new(route_names, registry)?;
+        let access_log = AccessLog::open(&settings.access_log)?;
+        access_log.register(registry)?;
         Ok(Telemetry {
-            metrics: Metrics::new(route_names)?,
-            access_log: AccessLog::open(&settings.access_log)?,
+            metrics,
+            access_log,
         })
     }
 
@@ -74,22 +102,6 @@ impl Telemetry {
     /// destructors; dropping does the same.
     pub fn close(&self) {
         self.access_log.close();
-    }
-
-    /// All counts as Prometheus text (format 0.0.4). Counts of other modules may be appended with
-    /// their own [`Exposition`]; a name must not occur in both.
-    pub fn render(&self) -> String {
-        let mut page = Exposition::default();
-        page.gauge(
-            "seawall_build_info",
-            "The running version. The value is always 1.",
-            &[("version", env!("CARGO_PKG_VERSION"))],
-            1_u64,
-        );
-        self.access_log.describe(&mut page);
-        let mut text = self.metrics.render();
-        text.push_str(&page.to_string());
-        text
     }
 }
 
@@ -127,26 +139,5 @@ mod tests {
     fn every_thread_may_tell() {
         fn is_shared<T: Send + Sync>() {}
         is_shared::<Telemetry>();
-    }
-
-    #[test]
-    fn a_page_names_each_metric_once() {
-        let telemetry = Telemetry::new(&Settings::default(), &["live".into()]).unwrap();
-        telemetry.record(&tale(Outcome::Hit, Kind::Hls, 200));
-        let page = telemetry.render();
-        let mut names: Vec<_> = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE "))
-            .filter_map(|line| line.split(' ').next())
-            .collect();
-        let told = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), told);
-        assert!(
-            names.iter().all(|name| name.starts_with("seawall_")),
-            "{names:?}"
-        );
-        assert!(page.ends_with('\n'));
     }
 }

@@ -1,149 +1,249 @@
-//! Writes the statistics of the cache as metrics.
+//! The metrics of the cache: stored objects, fills, clients that abandon requests, compression.
 
 use crate::proxy::{ClientStats, CodingStats};
-use crate::telemetry::Exposition;
-use seawall_cache;
+use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
+use seawall_cache::EvictionReason;
+use seawall_policy::encoding::ContentCoding;
 
-/// A metric's name, help text and value.
-type MetricLine = (&'static str, &'static str, u64);
+const EVICTION_REASON: MetricLabel = MetricLabel {
+    name: "reason",
+    values: LabelValues::Fixed(|| EvictionReason::ALL.map(EvictionReason::as_str).to_vec()),
+};
+const RESTRAINT: MetricLabel = MetricLabel {
+    name: "result",
+    values: LabelValues::Fixed(|| RESTRAINTS.to_vec()),
+};
+const CODING: MetricLabel = MetricLabel {
+    name: "coding",
+    values: LabelValues::Fixed(|| ContentCoding::ALL.map(ContentCoding::as_str).to_vec()),
+};
+
+/// What happens to a request of a client that abandoned most of its requests.
+const RESTRAINTS: [&str; 2] = ["delayed", "refused"];
 
 /// Stored objects and fills.
-pub fn memory(stats: &seawall_cache::Stats) -> String {
-    let mut page = Exposition::default();
-    for (name, help, value) in gauges(stats) {
-        page.gauge(name, help, &[], value);
+pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
+    Metric {
+        name: "seawall_store_objects",
+        kind: MetricKind::Gauge,
+        unit: "objects",
+        labels: &[],
+        help: "Objects stored now, with markers of variants.",
+        remedy: "If it stays near 0, responses are not cacheable: ask /explain?url=… why.",
     }
-    for (name, help, value) in counters(stats) {
-        page.counter(name, help, &[], value);
+    .read(|stats, to| to.add(&[], stats.objects)),
+    Metric {
+        name: "seawall_store_bytes",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Bytes stored now, overhead included.",
+        remedy: "At seawall_store_bytes_max objects are evicted: see \
+                 seawall_store_evictions_total.",
     }
-    for (reason, count) in stats.evictions {
-        let help = "Objects dropped to make room, by what they were. Many of reason `live`: \
-                    memory is too small for what is watched live.";
-        let labels = [("reason", reason.as_str())];
-        page.counter("seawall_store_evictions_total", help, &labels, count);
+    .read(|stats, to| to.add(&[], stats.bytes)),
+    Metric {
+        name: "seawall_store_bytes_max",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Limit of stored bytes: [cache] memory. Constant.",
+        remedy: "If evictions of reason live rise, raise [cache] memory.",
     }
-    page.to_string()
-}
+    .read(|stats, to| to.add(&[], stats.bytes_max)),
+    Metric {
+        name: "seawall_store_insertions_total",
+        kind: MetricKind::Counter,
+        unit: "objects",
+        labels: &[],
+        help: "Objects stored. Increments when a fill has stored its object.",
+        remedy: "If it rises as fast as requests, nothing is requested twice: check query \
+                 parameters and forward_headers, which are part of the key.",
+    }
+    .read(|stats, to| to.add(&[], stats.insertions)),
+    Metric {
+        name: "seawall_store_evictions_total",
+        kind: MetricKind::Counter,
+        unit: "objects",
+        labels: &[EVICTION_REASON],
+        help: "Objects dropped to make room, by what they were. Increments when an object is \
+               evicted; expired and purged objects do not count.",
+        remedy: "Many of reason live: [cache] memory is too small for what is watched live. Many \
+                 of on_demand: it is too small for the catalogue.",
+    }
+    .read(|stats, to| {
+        for (reason, evicted) in stats.evictions {
+            to.add(&[reason.as_str()], evicted);
+        }
+    }),
+    Metric {
+        name: "seawall_variants_refused_total",
+        kind: MetricKind::Counter,
+        unit: "variants",
+        labels: &[],
+        help: "Variants not stored because their URL has variants_max of them. Increments with \
+               each such response.",
+        remedy: "Have the origin send fewer Vary fields, list fewer forward_headers, or raise \
+                 variants_max.",
+    }
+    .read(|stats, to| to.add(&[], stats.too_varied)),
+    Metric {
+        name: "seawall_fills_in_flight",
+        kind: MetricKind::Gauge,
+        unit: "fills",
+        labels: &[],
+        help: "Fills in progress: fetches of an object for all viewers that request it.",
+        remedy: "If it rises and stays high, the origin is slow: see \
+                 seawall_origin_target_response_seconds.",
+    }
+    .read(|stats, to| to.add(&[], stats.fills)),
+    Metric {
+        name: "seawall_waiters",
+        kind: MetricKind::Gauge,
+        unit: "viewers",
+        labels: &[],
+        help: "Viewers attached to fills in progress.",
+        remedy: "If it stays high, the origin is slow, or many viewers request what does not exist \
+                 yet.",
+    }
+    .read(|stats, to| to.add(&[], stats.followers)),
+    Metric {
+        name: "seawall_waiters_refused_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[],
+        help: "Requests rejected because waiters_max viewers already waited for the same key. \
+               Increments with each rejection.",
+        remedy: "Check why the origin does not answer; raise waiters_max for larger audiences.",
+    }
+    .read(|stats, to| to.add(&[], stats.crowded)),
+    Metric {
+        name: "seawall_fill_bytes",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Bytes held by fills in progress.",
+        remedy: "Near seawall_fill_bytes_max, further large objects stream through a window and \
+                 are not stored: raise [fill] memory.",
+    }
+    .read(|stats, to| to.add(&[], stats.fill_bytes)),
+    Metric {
+        name: "seawall_fill_bytes_max",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Limit of fill bytes and pinned bytes together: [fill] memory. Constant.",
+        remedy: "If seawall_fills_windowed_total rises, raise [fill] memory.",
+    }
+    .read(|stats, to| to.add(&[], stats.fill_bytes_max)),
+    Metric {
+        name: "seawall_fills_windowed_total",
+        kind: MetricKind::Counter,
+        unit: "fills",
+        labels: &[],
+        help: "Fills too large to hold in memory, streamed through a window and not stored. \
+               Increments when a fill begins its window.",
+        remedy: "Raise [fill] memory, or [cache] object_max if the objects are larger.",
+    }
+    .read(|stats, to| to.add(&[], stats.windowed)),
+    Metric {
+        name: "seawall_pinned_bytes",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Bytes of bodies that have left memory (evicted, replaced, purged, expired) while \
+               slow viewers read them. They count towards [fill] memory.",
+        remedy: "At seawall_pinned_bytes_max the slowest viewers are cut: raise [cache] memory or \
+                 [fill] memory.",
+    }
+    .read(|stats, to| to.add(&[], stats.pinned_bytes)),
+    Metric {
+        name: "seawall_pinned_bytes_max",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Limit of pinned bytes now. It is lower while fills need the memory.",
+        remedy: "Above it the slowest viewers are cut, and \
+                 seawall_edge_events_total{event=\"memory_short\"} counts them: raise [fill] \
+                 memory.",
+    }
+    .read(|stats, to| to.add(&[], stats.pinned_bytes_max)),
+];
 
 /// Requests that clients abandoned.
-pub fn clients(stats: &ClientStats) -> String {
-    let mut page = Exposition::default();
-    page.gauge(
-        "seawall_fetches_deserted",
-        "Fetches in progress that no viewer waits for any more: at most 16 per client and 64 in total.",
-        &[],
-        stats.running,
-    );
-    page.counter(
-        "seawall_fetches_given_up_total",
-        "Fetches cancelled because their viewers had left and too many such fetches were in progress.",
-        &[],
-        stats.given_up,
-    );
-    for (result, count) in [("delayed", stats.delayed), ("refused", stats.refused)] {
-        page.counter(
-            "seawall_requests_restrained_total",
-            "Requests delayed or refused because their client (an address) abandoned most of its requests. \
-             If it grows, a client resets its requests in a loop.",
-            &[("result", result)],
-            count,
-        );
+pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
+    Metric {
+        name: "seawall_fetches_deserted",
+        kind: MetricKind::Gauge,
+        unit: "fetches",
+        labels: &[],
+        help: "Fetches in progress that no viewer waits for any more: at most 16 per client and 64 \
+               in total.",
+        remedy: "If it stays at 64, clients reset their requests in a loop: see \
+                 seawall_requests_restrained_total.",
     }
-    page.to_string()
-}
+    .read(|stats, to| to.add(&[], stats.running)),
+    Metric {
+        name: "seawall_fetches_given_up_total",
+        kind: MetricKind::Counter,
+        unit: "fetches",
+        labels: &[],
+        help: "Fetches cancelled because their viewers had left and too many such fetches were in \
+               progress. Increments when one is cancelled.",
+        remedy: "If it rises, find the clients that abandon their requests in the access log \
+                 (outcome left).",
+    }
+    .read(|stats, to| to.add(&[], stats.given_up)),
+    Metric {
+        name: "seawall_requests_restrained_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[RESTRAINT],
+        help: "Requests delayed or refused because their client (an address) abandoned most of its \
+               requests. Increments with each such request.",
+        remedy: "If it rises, a client resets its requests in a loop: find its address in the \
+                 access log.",
+    }
+    .read(|stats, to| {
+        for (result, count) in RESTRAINTS.into_iter().zip([stats.delayed, stats.refused]) {
+            to.add(&[result], count);
+        }
+    }),
+];
 
 /// Compression of manifests.
-pub fn codings(stats: &CodingStats) -> String {
-    let mut page = Exposition::default();
-    for (coding, made) in stats.made {
-        page.counter(
-            "seawall_codings_total",
-            "Manifests compressed: once per version and coding, outside the worker threads.",
-            &[("coding", coding.as_str())],
-            made,
-        );
+pub static CODING_METRICS: [CollectedMetric<CodingStats>; 3] = [
+    Metric {
+        name: "seawall_codings_total",
+        kind: MetricKind::Counter,
+        unit: "manifests",
+        labels: &[CODING],
+        help: "Manifests compressed. Increments once per version and coding; worker threads do not \
+               compress.",
+        remedy: "It follows the versions of the manifests in use, times three codings at most.",
     }
-    page.counter(
-        "seawall_codings_refused_total",
-        "Manifests sent uncompressed because too many waited to be compressed: the machine \
-         has too few cores.",
-        &[],
-        stats.refused,
-    );
-    page.gauge(
-        "seawall_codings_queued",
-        "Manifests waiting to be compressed, or being compressed.",
-        &[],
-        stats.queued,
-    );
-    page.to_string()
-}
-
-fn gauges(stats: &seawall_cache::Stats) -> [MetricLine; 9] {
-    [
-        ("seawall_store_objects", "Objects stored.", stats.objects),
-        (
-            "seawall_store_bytes",
-            "Bytes stored, overhead included.",
-            stats.bytes,
-        ),
-        (
-            "seawall_store_bytes_max",
-            "Limit of stored bytes.",
-            stats.bytes_max,
-        ),
-        ("seawall_fills_in_flight", "Fills in progress.", stats.fills),
-        (
-            "seawall_waiters",
-            "Viewers attached to fills in progress.",
-            stats.followers,
-        ),
-        (
-            "seawall_fill_bytes",
-            "Bytes held by fills in progress.",
-            stats.fill_bytes,
-        ),
-        (
-            "seawall_fill_bytes_max",
-            "Limit of fill bytes and pinned bytes together.",
-            stats.fill_bytes_max,
-        ),
-        (
-            "seawall_pinned_bytes",
-            "Bytes of bodies that have left memory (evicted, replaced, purged, expired) while slow \
-             viewers read them. They count towards fill.memory.",
-            stats.pinned_bytes,
-        ),
-        (
-            "seawall_pinned_bytes_max",
-            "Limit of pinned bytes; lower while fills need the memory. Above it the slowest viewers \
-             are cut: seawall_edge_events_total{event=\"memory_short\"} counts them.",
-            stats.pinned_bytes_max,
-        ),
-    ]
-}
-
-fn counters(stats: &seawall_cache::Stats) -> [MetricLine; 4] {
-    [
-        (
-            "seawall_store_insertions_total",
-            "Objects stored since start.",
-            stats.insertions,
-        ),
-        (
-            "seawall_variants_refused_total",
-            "Variants not stored because their URL reached variants_max.",
-            stats.too_varied,
-        ),
-        (
-            "seawall_waiters_refused_total",
-            "Viewers rejected because waiters_max already waited for the same key.",
-            stats.crowded,
-        ),
-        (
-            "seawall_fills_windowed_total",
-            "Fills too large to hold in memory, streamed through a window.",
-            stats.windowed,
-        ),
-    ]
-}
+    .read(|stats, to| {
+        for (coding, made) in stats.made {
+            to.add(&[coding.as_str()], made);
+        }
+    }),
+    Metric {
+        name: "seawall_codings_refused_total",
+        kind: MetricKind::Counter,
+        unit: "manifests",
+        labels: &[],
+        help: "Manifests sent uncompressed because too many waited to be compressed. Increments \
+               with each one that finds the queue full.",
+        remedy: "If it rises, the machine has too few cores for its streams.",
+    }
+    .read(|stats, to| to.add(&[], stats.refused)),
+    Metric {
+        name: "seawall_codings_queued",
+        kind: MetricKind::Gauge,
+        unit: "manifests",
+        labels: &[],
+        help: "Manifests waiting to be compressed, or being compressed.",
+        remedy: "If it stays above 0, the machine has too few cores for its streams.",
+    }
+    .read(|stats, to| to.add(&[], stats.queued)),
+];

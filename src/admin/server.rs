@@ -106,11 +106,11 @@ fn health(workers: WorkerHealth) -> Response<TextBody> {
 }
 
 fn metrics(desk: &AdminHandlers) -> Response<TextBody> {
-    let mut page = String::new();
-    for write in &desk.pages {
-        write(&mut page);
-    }
-    with_content_type(StatusCode::OK, page, telemetry::CONTENT_TYPE)
+    with_content_type(
+        StatusCode::OK,
+        desk.metrics.render(),
+        telemetry::CONTENT_TYPE,
+    )
 }
 
 /// What the shield would do with a URL, or why it would reject the request.
@@ -262,18 +262,29 @@ impl Body for TextBody {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache_metrics::CLIENT_METRICS;
     use super::*;
-    use crate::proxy::Purged;
+    use crate::proxy::{ClientStats, Purged};
+    use crate::telemetry::MetricRegistry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn registry() -> MetricRegistry {
+        let mut registry = MetricRegistry::default();
+        let stats = ClientStats {
+            running: 3,
+            ..ClientStats::default()
+        };
+        registry
+            .collect("Clients", &CLIENT_METRICS, move || stats)
+            .unwrap();
+        registry
+    }
 
     fn desk(ready: bool) -> AdminHandlers {
         AdminHandlers {
             hosts: Vec::new(),
             status: Box::new(|| serde_json::json!({})),
-            pages: vec![
-                Box::new(|page| page.push_str("one 1\n")),
-                Box::new(|page| page.push_str("two 2\n")),
-            ],
+            metrics: registry(),
             healthy: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
             ready: Box::new(move || ready),
             explain: Box::new(|url| match url.host() {
@@ -317,11 +328,10 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_every_page_in_order() {
-        assert_eq!(
-            asked("GET", "/metrics", true),
-            (200, "one 1\ntwo 2\n".to_owned())
-        );
+    fn metrics_are_what_the_registry_writes() {
+        let (status, text) = asked("GET", "/metrics", true);
+        assert_eq!(status, 200);
+        assert!(text.contains("\nseawall_fetches_deserted 3\n"), "{text}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Counts the events of viewer connections.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::frames::FrameKind;
+use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
 
 /// An event of a connection. Also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,51 +122,71 @@ impl Stats {
     pub fn of(&self, event: ConnectionEvent) -> u64 {
         self.counts[event as usize]
     }
-
-    /// Appends the counters in the Prometheus text format.
-    pub fn render(&self, page: &mut String) {
-        page.push_str(concat!(
-            "# HELP seawall_edge_connections_open Viewer connections open now.\n",
-            "# TYPE seawall_edge_connections_open gauge\n",
-        ));
-        // Writing to a String cannot fail.
-        let _ = writeln!(page, "seawall_edge_connections_open {}", self.open);
-        page.push_str(concat!(
-            "# HELP seawall_edge_http2_queued_bytes Bytes of responses that HTTP/2 streams have queued because ",
-            "their viewers do not take them: up to 96 KiB each, shared with the store where it has the object. ",
-            "If it stays high, lower streams_max or send_rate_window.\n",
-            "# TYPE seawall_edge_http2_queued_bytes gauge\n",
-        ));
-        let _ = writeln!(
-            page,
-            "seawall_edge_http2_queued_bytes {}",
-            self.queued_bytes
-        );
-        page.push_str(concat!(
-            "# HELP seawall_edge_events_total What happened to viewer connections.\n",
-            "# TYPE seawall_edge_events_total counter\n",
-        ));
-        for event in ConnectionEvent::ALL {
-            let (word, count) = (event.as_str(), self.of(event));
-            let _ = writeln!(
-                page,
-                "seawall_edge_events_total{{event=\"{word}\"}} {count}"
-            );
-        }
-        page.push_str(concat!(
-            "# HELP seawall_edge_http2_floods_total HTTP/2 connections closed because they sent too many ",
-            "control frames for what they asked for, by the type that cost most.\n",
-            "# TYPE seawall_edge_http2_floods_total counter\n",
-        ));
-        for (kind, count) in FrameKind::ALL.into_iter().zip(self.floods) {
-            let word = kind.as_str();
-            let _ = writeln!(
-                page,
-                "seawall_edge_http2_floods_total{{frame=\"{word}\"}} {count}"
-            );
-        }
-    }
 }
+
+const EVENT: MetricLabel = MetricLabel {
+    name: "event",
+    values: LabelValues::Fixed(|| ConnectionEvent::ALL.map(ConnectionEvent::as_str).to_vec()),
+};
+const FRAME: MetricLabel = MetricLabel {
+    name: "frame",
+    values: LabelValues::Fixed(|| FrameKind::ALL.map(FrameKind::as_str).to_vec()),
+};
+
+/// The metrics of viewer connections.
+pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
+    Metric {
+        name: "seawall_edge_connections_open",
+        kind: MetricKind::Gauge,
+        unit: "connections",
+        labels: &[],
+        help: "Viewer connections open now.",
+        remedy: "At connections_max, idle connections are closed to make room for new ones: raise \
+                 it, or add a server.",
+    }
+    .read(|stats, to| to.add(&[], stats.open)),
+    Metric {
+        name: "seawall_edge_http2_queued_bytes",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Bytes of responses that HTTP/2 streams have queued because their viewers do not \
+               take them: up to 96 KiB each, shared with the store where it has the object.",
+        remedy: "If it stays high, lower streams_max or send_rate_window.",
+    }
+    .read(|stats, to| to.add(&[], stats.queued_bytes)),
+    Metric {
+        name: "seawall_edge_events_total",
+        kind: MetricKind::Counter,
+        unit: "events",
+        labels: &[EVENT],
+        help: "Events of viewer connections. Increments with each event; docs/configuration.md \
+               explains the limits in [limits].",
+        remedy: "refused_full: raise connections_max. refused_client: raise \
+                 connections_per_client_max, or block the client. accept_failed: raise the limit \
+                 of file descriptors. memory_short: raise [cache] memory or [fill] memory. Many \
+                 timeouts: the network of the viewers is slow, or a client holds connections open.",
+    }
+    .read(|stats, to| {
+        for event in ConnectionEvent::ALL {
+            to.add(&[event.as_str()], stats.of(event));
+        }
+    }),
+    Metric {
+        name: "seawall_edge_http2_floods_total",
+        kind: MetricKind::Counter,
+        unit: "connections",
+        labels: &[FRAME],
+        help: "HTTP/2 connections closed because they sent too many control frames for what they \
+               requested, by the type that cost most. Increments with each closed connection.",
+        remedy: "If it rises, a client is broken or attacks: find its address in the log.",
+    }
+    .read(|stats, to| {
+        for (kind, count) in FrameKind::ALL.into_iter().zip(stats.floods) {
+            to.add(&[kind.as_str()], count);
+        }
+    }),
+];
 
 #[cfg(test)]
 mod tests {
@@ -185,18 +205,5 @@ mod tests {
                 .into_iter()
                 .all(|event| stats.of(event) == 1)
         );
-    }
-
-    #[test]
-    fn the_page_names_every_event() {
-        let mut page = String::new();
-        ConnectionCounters::default()
-            .snapshot(7, 5)
-            .render(&mut page);
-        assert!(page.contains("seawall_edge_connections_open 7\n"));
-        assert!(page.contains("seawall_edge_http2_queued_bytes 5\n"));
-        for event in ConnectionEvent::ALL {
-            assert!(page.contains(&format!("{{event=\"{}\"}} 0\n", event.as_str())));
-        }
     }
 }

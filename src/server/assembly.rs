@@ -9,11 +9,15 @@ use anyhow::Context;
 
 use super::probe::{self, Probe, Prober};
 use super::workers::{AdminService, FrontendService};
-use crate::admin::{AdminHandlers, cache_metrics, explain, origins, streams};
+use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS};
+use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
+use crate::admin::origin_metrics::GROUP_METRICS;
+use crate::admin::stream_metrics::STREAM_METRICS;
+use crate::admin::{AdminHandlers, explain, origins};
 use crate::config::Config;
-use crate::frontend::{BoundListener, Frontend};
+use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend};
 use crate::proxy::{Shield, ShieldParts};
-use crate::telemetry::{Exposition, LogCounts, Telemetry};
+use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
 use seawall_upstream::{Origin, Resolver};
 
 /// A server whose sockets are bound and whose modules do not exist yet.
@@ -82,7 +86,9 @@ impl BoundServer {
             .iter()
             .map(|route| route.name.clone())
             .collect();
-        let telemetry = Arc::new(Telemetry::new(&config.telemetry, &routes)?);
+        let mut metrics = MetricRegistry::default();
+        let telemetry = Telemetry::new(&config.telemetry, &routes, &mut metrics)?;
+        let telemetry = Arc::new(telemetry);
         let shield = Shield::new(ShieldParts {
             rules: config.rules,
             cache: config.cache,
@@ -94,10 +100,12 @@ impl BoundServer {
         let (prober, probes) = probe::probes_for_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
+        collect_metrics(&mut metrics, &shield, &edge, log)?;
         let office = admin.map(|socket| {
             let desk = AdminHandlers {
                 hosts: config.admin.hosts,
-                ..admin_handlers(&shield, &telemetry, &edge, prober, log.clone())
+                metrics,
+                ..admin_handlers(&shield, &edge, prober)
             };
             AdminService::new(socket, desk)
         });
@@ -116,42 +124,49 @@ impl BoundServer {
     }
 }
 
-/// The handlers of the admin server.
-fn admin_handlers(
+/// Registers the metrics of all modules that keep their own counts.
+fn collect_metrics(
+    metrics: &mut MetricRegistry,
     shield: &Arc<Shield>,
-    telemetry: &Arc<Telemetry>,
-    edge: &Arc<Frontend>,
-    prober: Prober,
-    log: Arc<LogCounts>,
-) -> AdminHandlers {
-    let prober = Arc::new(prober);
-    let (purging, watching, counted) = (shield.clone(), shield.clone(), edge.clone());
-    let explaining = shield.clone();
-    let counting = shield.clone();
-    let (telemetry, open) = (telemetry.clone(), edge.clone());
+    frontend: &Arc<Frontend>,
+    log: &Arc<LogCounts>,
+) -> Result<(), prometheus::Error> {
+    let log = log.clone();
+    metrics.collect("Logs", &LOG_METRICS, move || log.clone())?;
+    let connections = frontend.clone();
+    metrics.collect("Viewer connections", &CONNECTION_METRICS, move || {
+        connections.stats()
+    })?;
     let cache = shield.cache().clone();
-    let (asked, standing) = (shield.origins().to_vec(), shield.origins().to_vec());
-    let read =
-        |groups: &[Arc<Origin>]| -> Vec<_> { groups.iter().map(|group| group.stats()).collect() };
+    metrics.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
+    let clients = shield.clone();
+    metrics.collect("Abandoned requests", &CLIENT_METRICS, move || {
+        clients.clients()
+    })?;
+    let codings = shield.clone();
+    metrics.collect("Compression", &CODING_METRICS, move || codings.codings())?;
+    let groups = shield.origins().to_vec();
+    metrics.collect("Origin groups", &GROUP_METRICS, move || stats(&groups))?;
+    let groups = shield.origins().to_vec();
+    metrics.collect("Endpoints", &ENDPOINT_METRICS, move || stats(&groups))?;
+    let streams = shield.clone();
+    metrics.collect("Live streams", &STREAM_METRICS, move || streams.streams())
+}
+
+fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {
+    groups.iter().map(|group| group.stats()).collect()
+}
+
+/// The handlers of the admin server. The registry of metrics is empty.
+fn admin_handlers(shield: &Arc<Shield>, edge: &Arc<Frontend>, prober: Prober) -> AdminHandlers {
+    let prober = Arc::new(prober);
+    let (purging, explaining) = (shield.clone(), shield.clone());
+    let open = edge.clone();
+    let groups = shield.origins().to_vec();
     AdminHandlers {
         hosts: Vec::new(),
-        pages: vec![
-            Box::new(move |page| page.push_str(&telemetry.render())),
-            Box::new(move |page| {
-                let mut logged = Exposition::default();
-                log.describe(&mut logged);
-                page.push_str(&logged.to_string());
-            }),
-            Box::new(move |page| counted.stats().render(page)),
-            Box::new(move |page| page.push_str(&cache_metrics::memory(&cache.stats()))),
-            Box::new(move |page| {
-                page.push_str(&cache_metrics::codings(&counting.codings()));
-                page.push_str(&cache_metrics::clients(&counting.clients()));
-            }),
-            Box::new(move |page| page.push_str(&origins::metrics(&read(&asked)))),
-            Box::new(move |page| page.push_str(&streams::metrics(&watching.streams()))),
-        ],
-        status: Box::new(move || origins::status(&read(&standing))),
+        metrics: MetricRegistry::default(),
+        status: Box::new(move || origins::status(&stats(&groups))),
         healthy: Box::new(move || {
             let prober = prober.clone();
             Box::pin(async move { prober.probe_all().await })

@@ -21,7 +21,10 @@ use parking_lot::Mutex;
 use self::file::LogFile;
 use self::line::AccessLogEntry;
 use self::writer::{AccessLogWriter, WriterCounts};
-use super::{Exposition, RequestRecord, TelemetryError};
+use super::{
+    CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, MetricRegistry, RequestRecord,
+    TelemetryError,
+};
 
 /// Lines that may wait for the writer. With the limits on an entry's texts this is 32 MiB in the
 /// worst case, and about 2 MiB with typical paths.
@@ -99,30 +102,59 @@ impl AccessLog {
         }
     }
 
-    /// Writes the log's own metrics.
-    pub(super) fn describe(&self, page: &mut Exposition) {
-        let (written, dropped, errors) = self
-            .queue
-            .as_ref()
-            .map_or((0, 0, 0), |queue| queue.counts.read());
-        for (fate, lines) in [("written", written), ("dropped", dropped)] {
-            page.counter(
-                "seawall_access_log_lines_total",
-                "Access log lines, written or dropped. If dropped rises, the reader of the log is \
-                 too slow or absent, or the disk is full.",
-                &[("fate", fate)],
-                lines,
-            );
-        }
-        page.counter(
-            "seawall_access_log_write_errors_total",
-            "Failed writes to the access log's file or pipe. If it rises, check the disk, the \
-             permissions and the pipe's reader.",
-            &[],
-            errors,
-        );
+    /// Registers the log's own metrics.
+    pub(super) fn register(&self, registry: &mut MetricRegistry) -> Result<(), prometheus::Error> {
+        let counts = self.queue.as_ref().map(|queue| Arc::clone(&queue.counts));
+        registry.collect("Logs", &ACCESS_LOG_METRICS, move || {
+            let counts = counts.as_ref().map(|counts| counts.read());
+            let (written, dropped, write_errors) = counts.unwrap_or_default();
+            AccessLogStats {
+                lines: FATES.into_iter().zip([written, dropped]).collect(),
+                write_errors,
+            }
+        })
     }
 }
+
+/// What happens to a line.
+const FATES: [&str; 2] = ["written", "dropped"];
+
+/// The counts of the log.
+struct AccessLogStats {
+    lines: Vec<(&'static str, u64)>,
+    write_errors: u64,
+}
+
+const FATE: MetricLabel = MetricLabel {
+    name: "fate",
+    values: LabelValues::Fixed(|| FATES.to_vec()),
+};
+
+static ACCESS_LOG_METRICS: [CollectedMetric<AccessLogStats>; 2] = [
+    Metric {
+        name: "seawall_access_log_lines_total",
+        kind: MetricKind::Counter,
+        unit: "lines",
+        labels: &[FATE],
+        help: "Access log lines, written or dropped. Increments when a line is written, or finds \
+               the queue full or the log closed.",
+        remedy: "If dropped rises, the reader of the log is too slow or absent, or the disk is full.",
+    }
+    .read(|stats, to| {
+        for (fate, lines) in &stats.lines {
+            to.add(&[fate], *lines);
+        }
+    }),
+    Metric {
+        name: "seawall_access_log_write_errors_total",
+        kind: MetricKind::Counter,
+        unit: "errors",
+        labels: &[],
+        help: "Failed writes to the access log's file or pipe. Increments with each failure.",
+        remedy: "If it rises, check the disk, the permissions and the pipe's reader.",
+    }
+    .read(|stats, to| to.add(&[], stats.write_errors)),
+];
 
 /// The queue to the writer thread.
 struct AccessLogQueue {
@@ -291,13 +323,11 @@ mod tests {
         for _ in 0..1000 {
             log.write(&tale(Outcome::Hit, Kind::Segment, 200));
         }
-        let mut page = Exposition::default();
-        log.describe(&mut page);
         let counts = Arc::clone(&log.queue.as_ref().unwrap().counts);
         drop(release);
         drop(log);
         let (written, dropped, errors) = counts.read();
-        assert!(dropped > 0, "{page}");
+        assert!(dropped > 0, "{written}");
         assert_eq!((written + dropped, errors), (1000, 0));
     }
 

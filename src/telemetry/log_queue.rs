@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Exposition;
+use super::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
 
 /// Maximum lines and bytes that wait for the writer thread.
 const QUEUE_LINES_MAX: usize = 8192;
@@ -59,21 +59,35 @@ impl LogCounts {
             ("write_failed", read(&self.failed)),
         ]
     }
-
-    /// Writes the counters to a page of metrics.
-    pub fn describe(&self, page: &mut Exposition) {
-        for (reason, lines) in self.read() {
-            page.counter(
-                "seawall_log_lines_dropped_total",
-                "Lines of the program's own log that were dropped: the reader of standard error is \
-                 too slow (queue_full), a message repeats too often (repeated), or a write to \
-                 standard error failed (write_failed).",
-                &[("reason", reason)],
-                lines,
-            );
-        }
-    }
 }
+
+const REASON: MetricLabel = MetricLabel {
+    name: "reason",
+    values: LabelValues::Fixed(|| {
+        LogCounts::default()
+            .read()
+            .map(|(reason, _)| reason)
+            .to_vec()
+    }),
+};
+
+/// The metrics of the program's own log.
+pub static LOG_METRICS: [CollectedMetric<Arc<LogCounts>>; 1] = [Metric {
+    name: "seawall_log_lines_dropped_total",
+    kind: MetricKind::Counter,
+    unit: "lines",
+    labels: &[REASON],
+    help: "Lines of the program's own log that were dropped. Increments when a line finds the queue \
+           full (queue_full), when a message repeats too often (repeated), or when a write to \
+           standard error fails (write_failed).",
+    remedy: "queue_full: the reader of standard error is too slow. repeated: read the log for the \
+             message. write_failed: check the pipe or disk behind standard error.",
+}
+.read(|counts, to| {
+    for (reason, lines) in counts.read() {
+        to.add(&[reason], lines);
+    }
+})];
 
 /// The queue to the writer thread. All clones lead to the same thread.
 #[derive(Clone)]

@@ -1,15 +1,13 @@
-//! Prometheus metrics of requests. Every series is resolved once at start, so that counting a
-//! request costs a few relaxed atomic additions and no lookup.
+//! The metrics of requests. Every series is resolved once at start, so that counting a request
+//! costs a few relaxed atomic additions and no lookup.
 
 use std::sync::Arc;
 
 use http::StatusCode;
-use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Histogram, IntCounter};
 
-use super::{CutBy, Outcome, RequestRecord, ResponseSource};
+use super::metric::{LabelValues, Metric, MetricKind, MetricLabel};
+use super::{CutBy, MetricRegistry, Outcome, RequestRecord, ResponseSource};
 use seawall_manifest::Kind;
 
 /// The route label of requests without a matching route.
@@ -34,10 +32,92 @@ fn class_index(status: StatusCode) -> usize {
     hundreds.saturating_sub(1).min(CLASSES.len() - 1)
 }
 
+const ROUTE: MetricLabel = MetricLabel {
+    name: "route",
+    values: LabelValues::Open("the name of a `[[route]]`, or `none`"),
+};
+const KIND: MetricLabel = MetricLabel {
+    name: "kind",
+    values: LabelValues::Fixed(|| Kind::ALL.map(Kind::as_str).to_vec()),
+};
+const OUTCOME: MetricLabel = MetricLabel {
+    name: "outcome",
+    values: LabelValues::Fixed(|| Outcome::ALL.map(Outcome::as_str).to_vec()),
+};
+const CLASS: MetricLabel = MetricLabel {
+    name: "class",
+    values: LabelValues::Fixed(|| CLASSES.to_vec()),
+};
+const CAUSE: MetricLabel = MetricLabel {
+    name: "cause",
+    values: LabelValues::Fixed(|| CutBy::ALL.map(CutBy::as_str).to_vec()),
+};
+const SOURCE: MetricLabel = MetricLabel {
+    name: "source",
+    values: LabelValues::Fixed(|| ResponseSource::ALL.map(ResponseSource::as_str).to_vec()),
+};
+
+static REQUESTS: Metric = Metric {
+    name: "seawall_requests_total",
+    kind: MetricKind::Counter,
+    unit: "requests",
+    labels: &[ROUTE, KIND, OUTCOME],
+    help: "Requests from viewers, by outcome. Increments when a request ends.",
+    remedy: "If failed, stale_error or overload rise, check the origin; docs/outcomes.md explains \
+             each outcome and the hit ratio.",
+};
+static RESPONSES: Metric = Metric {
+    name: "seawall_responses_total",
+    kind: MetricKind::Counter,
+    unit: "responses",
+    labels: &[ROUTE, CLASS],
+    help: "Responses to viewers, by status class. Increments when a response ends.",
+    remedy: "If 5xx rises, see the outcomes in seawall_requests_total.",
+};
+static SENT_BYTES: Metric = Metric {
+    name: "seawall_sent_bytes_total",
+    kind: MetricKind::Counter,
+    unit: "bytes",
+    labels: &[KIND],
+    help: "Body bytes sent to viewers. Increments when a response ends, by the whole body.",
+    remedy: "If it is near the capacity of the network, add a server.",
+};
+static ABORTED: Metric = Metric {
+    name: "seawall_responses_aborted_total",
+    kind: MetricKind::Counter,
+    unit: "responses",
+    labels: &[KIND, CAUSE],
+    help: "Responses whose body was truncated, by cause. Increments when such a response ends.",
+    remedy: "origin: the origin's body ended early; check the origin. viewer: the viewer left or \
+             was too slow. memory: the viewer was too slow for the memory limit; raise [cache] \
+             memory or [fill] memory.",
+};
+static HEAD_TIME: Metric = Metric {
+    name: "seawall_response_head_seconds",
+    kind: MetricKind::Histogram,
+    unit: "seconds",
+    labels: &[KIND, SOURCE],
+    help: "Time from a request's arrival to its response head, by what it depended on: memory (no \
+           wait), held_back (the object did not exist yet), origin, shield (rejections). Observed \
+           when a response ends.",
+    remedy: "If source=origin rises, check the origin. If source=memory rises, the server's \
+             processors are busy.",
+};
+static ORIGIN_TIME: Metric = Metric {
+    name: "seawall_origin_head_seconds",
+    kind: MetricKind::Histogram,
+    unit: "seconds",
+    labels: &[ROUTE],
+    help: "Time that requests waited for the head of an origin response, from their own fetch or \
+           a joined one. Observed when a response ends. Requests answered from memory, and \
+           requests for objects that did not exist yet, are not observed.",
+    remedy: "If it rises, check the origin: seawall_origin_target_response_seconds says which \
+             endpoint is slow, seawall_origin_queued whether requests wait for a permit.",
+};
+
 /// The metrics. Tables are dense: the position of a series is computed from the indexes of its
 /// labels.
 pub struct Metrics {
-    registry: Registry,
     /// Number of routes. It is also the index of the route "none".
     routes: usize,
     /// Indexed by route, kind and outcome.
@@ -55,74 +135,23 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Resolves every series for these routes. A request record holds its route's index in this
-    /// list.
-    pub fn new(route_names: &[Arc<str>]) -> Result<Metrics, prometheus::Error> {
-        let registry = Registry::new();
-        let routes: Vec<&str> = route_names
-            .iter()
-            .map(|name| &**name)
-            .chain([NO_ROUTE])
-            .collect();
-        let kinds = Kind::ALL.map(Kind::as_str);
-        let outcomes = Outcome::ALL.map(Outcome::as_str);
-        let cutters = CutBy::ALL.map(CutBy::as_str);
-        let sources = ResponseSource::ALL.map(ResponseSource::as_str);
-        let counters = |name, help, labels: &[(&str, &[&str])]| {
-            let family = IntCounterVec::new(Opts::new(name, help), &names_of(labels))?;
-            register(&registry, &family)?;
-            resolve(labels, |values| family.get_metric_with_label_values(values))
-        };
-        let histograms = |name, help, bounds: &[f64], labels: &[(&str, &[&str])]| {
-            let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
-            let family = HistogramVec::new(options, &names_of(labels))?;
-            register(&registry, &family)?;
-            resolve(labels, |values| family.get_metric_with_label_values(values))
-        };
+    /// Registers the metrics and resolves every series for these routes. A request record holds its
+    /// route's index in this list.
+    pub fn new(
+        route_names: &[Arc<str>],
+        registry: &mut MetricRegistry,
+    ) -> Result<Metrics, prometheus::Error> {
+        const TITLE: &str = "Requests and responses";
+        let named = route_names.iter().map(|name| &**name);
+        let routes: Vec<&str> = named.chain([NO_ROUTE]).collect();
         Ok(Metrics {
-            requests: counters(
-                "seawall_requests_total",
-                "Requests from viewers, by outcome. Increments when a request ends. If failed, \
-                 stale_error or overload rise, check the origin; docs/outcomes.md explains each \
-                 outcome and the hit ratio.",
-                &[("route", &routes), ("kind", &kinds), ("outcome", &outcomes)],
-            )?,
-            responses: counters(
-                "seawall_responses_total",
-                "Responses to viewers, by status class. Increments when a response ends. If 5xx \
-                 rises, see the outcomes in seawall_requests_total.",
-                &[("route", &routes), ("class", &CLASSES)],
-            )?,
-            sent_bytes: counters(
-                "seawall_sent_bytes_total",
-                "Body bytes sent to viewers. Increments when a response ends.",
-                &[("kind", &kinds)],
-            )?,
-            aborted: counters(
-                "seawall_responses_aborted_total",
-                "Responses whose body was truncated, by cause. origin: the origin's body ended \
-                 early; check the origin. viewer: the viewer left or was too slow. memory: the \
-                 viewer was too slow for the memory limit; raise [cache] memory or [fill] memory.",
-                &[("kind", &kinds), ("cause", &cutters)],
-            )?,
-            head_seconds: histograms(
-                "seawall_response_head_seconds",
-                "Time from a request's arrival to its response head, by what it depended on: \
-                 memory (no wait), held_back (the object did not exist yet), origin, shield \
-                 (rejections). If source=origin rises, check the origin.",
-                &HEAD_SECONDS,
-                &[("kind", &kinds), ("source", &sources)],
-            )?,
-            origin_seconds: histograms(
-                "seawall_origin_head_seconds",
-                "Time that requests waited for the head of an origin response, from their own \
-                 fetch or a joined one. Requests answered from memory, and requests for objects \
-                 that did not exist yet, are not observed. If it rises, check the origin.",
-                &ORIGIN_SECONDS,
-                &[("route", &routes)],
-            )?,
             routes: route_names.len(),
-            registry,
+            requests: registry.counters(TITLE, &REQUESTS, &routes)?,
+            responses: registry.counters(TITLE, &RESPONSES, &routes)?,
+            sent_bytes: registry.counters(TITLE, &SENT_BYTES, &routes)?,
+            aborted: registry.counters(TITLE, &ABORTED, &routes)?,
+            head_seconds: registry.histograms(TITLE, &HEAD_TIME, &HEAD_SECONDS, &routes)?,
+            origin_seconds: registry.histograms(TITLE, &ORIGIN_TIME, &ORIGIN_SECONDS, &routes)?,
         })
     }
 
@@ -153,44 +182,6 @@ impl Metrics {
             self.origin_seconds[route].observe(waited.as_secs_f64());
         }
     }
-
-    /// All counts as Prometheus text.
-    pub fn render(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_else(|error| {
-                tracing::error!(%error, "metrics could not be written");
-                String::new()
-            })
-    }
-}
-
-fn register<F>(registry: &Registry, family: &F) -> Result<(), prometheus::Error>
-where
-    F: Collector + Clone + 'static,
-{
-    registry.register(Box::new(family.clone()))
-}
-
-fn names_of<'a>(labels: &[(&'a str, &[&str])]) -> Vec<&'a str> {
-    labels.iter().map(|(name, _)| *name).collect()
-}
-
-/// Resolves the series of every combination of label values. The last label changes fastest.
-fn resolve<S, E>(
-    labels: &[(&str, &[&str])],
-    series: impl Fn(&[&str]) -> Result<S, E>,
-) -> Result<Vec<S>, E> {
-    let combinations =
-        labels
-            .iter()
-            .fold(vec![Vec::new()], |begun: Vec<Vec<&str>>, (_, values)| {
-                begun
-                    .iter()
-                    .flat_map(|head| values.iter().map(|value| [&head[..], &[*value]].concat()))
-                    .collect()
-            });
-    combinations.iter().map(|values| series(values)).collect()
 }
 
 #[cfg(test)]
@@ -200,12 +191,14 @@ mod tests {
     use super::super::tests::tale;
     use super::*;
 
-    fn metrics() -> Metrics {
-        Metrics::new(&["live".into(), "vod \"x\"".into()]).unwrap()
+    fn metrics() -> (Metrics, MetricRegistry) {
+        let mut registry = MetricRegistry::default();
+        let metrics = Metrics::new(&["live".into(), "vod \"x\"".into()], &mut registry);
+        (metrics.unwrap(), registry)
     }
 
-    fn has(metrics: &Metrics, sample: &str) {
-        let page = metrics.render();
+    fn has(registry: &MetricRegistry, sample: &str) {
+        let page = registry.render();
         let name = sample.split('{').next().unwrap();
         let near: Vec<_> = page
             .lines()
@@ -219,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_combination_has_a_series_from_the_start() {
-        let page = metrics().render();
+        let page = metrics().1.render();
         let series = page
             .lines()
             .filter(|line| line.starts_with("seawall_requests_total{"));
@@ -228,7 +221,7 @@ mod tests {
 
     #[test]
     fn each_index_reaches_the_series_of_its_name() {
-        let metrics = metrics();
+        let (metrics, registry) = metrics();
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
                 metrics.count(&RequestRecord {
@@ -238,19 +231,19 @@ mod tests {
                 });
                 let (kind, outcome) = (kind.as_str(), outcome.as_str());
                 let labels = format!(r#"kind="{kind}",outcome="{outcome}",route="vod \"x\"""#);
-                has(&metrics, &format!("seawall_requests_total{{{labels}}} 1"));
+                has(&registry, &format!("seawall_requests_total{{{labels}}} 1"));
             }
         }
         has(
-            &metrics,
+            &registry,
             r#"seawall_responses_total{class="2xx",route="vod \"x\""} 98"#,
         );
-        has(&metrics, r#"seawall_sent_bytes_total{kind="init"} 140"#);
+        has(&registry, r#"seawall_sent_bytes_total{kind="init"} 140"#);
     }
 
     #[test]
     fn requests_without_a_route_or_with_one_too_new_count_as_none() {
-        let metrics = metrics();
+        let (metrics, registry) = metrics();
         metrics.count(&tale(Outcome::Refused, Kind::Other, 421));
         let newer = Some(("newer".into(), 9));
         metrics.count(&RequestRecord {
@@ -258,16 +251,16 @@ mod tests {
             ..tale(Outcome::Refused, Kind::Other, 403)
         });
         let labels = r#"kind="other",outcome="refused",route="none""#;
-        has(&metrics, &format!("seawall_requests_total{{{labels}}} 2"));
+        has(&registry, &format!("seawall_requests_total{{{labels}}} 2"));
         has(
-            &metrics,
+            &registry,
             r#"seawall_responses_total{class="4xx",route="none"} 2"#,
         );
     }
 
     #[test]
     fn cut_bodies_and_times_are_counted_where_they_belong() {
-        let metrics = metrics();
+        let (metrics, registry) = metrics();
         metrics.count(&RequestRecord {
             route: Some(("live".into(), 0)),
             cut_by: Some(CutBy::Origin),
@@ -277,21 +270,21 @@ mod tests {
         });
         metrics.count(&tale(Outcome::Hit, Kind::Segment, 200));
         has(
-            &metrics,
+            &registry,
             r#"seawall_responses_aborted_total{cause="origin",kind="segment"} 1"#,
         );
         has(
-            &metrics,
+            &registry,
             r#"seawall_origin_head_seconds_sum{route="live"} 0.02"#,
         );
         let missed = r#"kind="segment",source="origin""#;
         has(
-            &metrics,
+            &registry,
             &format!("seawall_response_head_seconds_count{{{missed}}} 1"),
         );
         let hit = r#"kind="segment",source="memory",le="0.0001""#;
         has(
-            &metrics,
+            &registry,
             &format!("seawall_response_head_seconds_bucket{{{hit}}} 1"),
         );
     }

@@ -100,6 +100,7 @@ use http::HeaderMap;
 pub use access_tracker::AccessTracker;
 pub use encoded_bodies::EncodedBodySet;
 pub use epoch::EpochToken;
+pub use eviction::EvictionReason;
 pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
 pub use fill::{Fill, FillControl, JoinOutcome};
 pub use flight::{BodyTruncated, Verdict};
@@ -111,7 +112,7 @@ pub use purge::CachePurge;
 pub use shares::MemoryShares;
 pub use store::{Lookup, StoreOutcome};
 
-use self::eviction::{Advance, EvictionReason};
+use self::eviction::Advance;
 use seawall_manifest::Kind;
 use seawall_policy::Key;
 

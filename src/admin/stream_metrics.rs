@@ -1,0 +1,187 @@
+//! The metrics of live streams: manifests, prefetches, origin requests and freshness.
+
+use crate::proxy::{PrefetchSource, RejectReason, StreamStats, StreamsSnapshot};
+use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
+
+/// Only the streams with the most origin requests have their own series.
+const STREAMS_MAX: usize = 500;
+
+const STREAM: MetricLabel = MetricLabel {
+    name: "stream",
+    values: LabelValues::Open(
+        "the path of the manifest that players start with; the 500 streams with the most origin \
+         requests",
+    ),
+};
+const REJECT_REASON: MetricLabel = MetricLabel {
+    name: "reason",
+    values: LabelValues::Fixed(|| RejectReason::ALL.map(RejectReason::as_str).to_vec()),
+};
+const PREFETCH_SOURCE: MetricLabel = MetricLabel {
+    name: "source",
+    values: LabelValues::Fixed(|| PrefetchSource::ALL.map(PrefetchSource::as_str).to_vec()),
+};
+
+fn busiest(snapshot: &StreamsSnapshot) -> impl Iterator<Item = &StreamStats> {
+    let mut streams: Vec<&StreamStats> = snapshot.streams.iter().collect();
+    streams.sort_by_key(|stream| std::cmp::Reverse(stream.asked));
+    streams.into_iter().take(STREAMS_MAX)
+}
+
+/// All live streams in use.
+pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
+    Metric {
+        name: "seawall_manifests_watched",
+        kind: MetricKind::Gauge,
+        unit: "manifests",
+        labels: &[],
+        help: "Live manifests that are refreshed ahead of viewers.",
+        remedy: "If it is much higher than the number of manifests in use, viewers invent queries: \
+                 see keep_query.",
+    }
+    .read(|stats, to| to.add(&[], stats.watched)),
+    Metric {
+        name: "seawall_manifests_stalled",
+        kind: MetricKind::Gauge,
+        unit: "manifests",
+        labels: &[],
+        help: "Of these, manifests without a change for three times their expected interval.",
+        remedy: "If above 0, the packager of the stream has stopped, or the origin serves an old \
+                 version.",
+    }
+    .read(|stats, to| to.add(&[], stats.stalled)),
+    Metric {
+        name: "seawall_manifests_watched_bytes",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Approximate memory of the manifest trackers, apart from the cache. It grows with \
+               the manifests that viewers request and with what they list, up to an eighth of the \
+               cache's `memory`.",
+        remedy: "If it stays there, more manifests are watched than fit, or viewers invent \
+                 queries.",
+    }
+    .read(|stats, to| to.add(&[], stats.bytes)),
+    Metric {
+        name: "seawall_manifests_unfit_total",
+        kind: MetricKind::Counter,
+        unit: "manifests",
+        labels: &[REJECT_REASON],
+        help: "Manifests from origins that were rejected as unfit for viewers, by reason. \
+               Increments with each such response.",
+        remedy: "broken, behind, stalled: check the packager and the endpoint that the log names. \
+                 coded: have the origin send plain text, gzip, br or zstd.",
+    }
+    .read(|snapshot, to| {
+        for (reason, count) in snapshot.unfit {
+            to.add(&[reason.as_str()], count);
+        }
+    }),
+    Metric {
+        name: "seawall_ahead_total",
+        kind: MetricKind::Counter,
+        unit: "objects",
+        labels: &[PREFETCH_SOURCE],
+        help: "Objects prefetched, by the source of the prediction: a playlist lists it, a player \
+               announces it (CMCD nor), or an MPD's template and the clock. Increments when a \
+               prefetch starts.",
+        remedy: "Compare with seawall_ahead_used_total: if few are used, set prefetch = false for \
+                 the route.",
+    }
+    .read(|snapshot, to| {
+        for (source, count) in snapshot.ahead.fetched {
+            to.add(&[source.as_str()], count);
+        }
+    }),
+    Metric {
+        name: "seawall_ahead_used_total",
+        kind: MetricKind::Counter,
+        unit: "objects",
+        labels: &[],
+        help: "Prefetched objects that a viewer then requested. Increments with the first request \
+               for each.",
+        remedy: "If it is far below seawall_ahead_total, prefetches load the origin for nothing.",
+    }
+    .read(|snapshot, to| to.add(&[], snapshot.ahead.used)),
+    Metric {
+        name: "seawall_ahead_left_out_total",
+        kind: MetricKind::Counter,
+        unit: "objects",
+        labels: &[],
+        help: "Objects not prefetched because memory or prefetch permits were short. Increments \
+               with each one.",
+        remedy: "If it rises, the origin is slow, or [fill] memory is too small.",
+    }
+    .read(|snapshot, to| to.add(&[], snapshot.ahead.left_out)),
+    Metric {
+        name: "seawall_stream_origin_requests_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[STREAM],
+        help: "Requests to the origin, by stream. Increments with each request for a manifest or \
+               segment of the stream.",
+        remedy: "Divide by seawall_stream_floor_total: 1.0 is perfect. If it rises above 1.2, look \
+                 for objects that are not cacheable.",
+    }
+    .read(|snapshot, to| {
+        for stream in busiest(snapshot) {
+            to.add(&[&stream.name], stream.asked);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_floor_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[STREAM],
+        help: "Origin requests that an ideal cache would make. Increments with each manifest \
+               version and each new segment.",
+        remedy: "It is the divisor of seawall_stream_origin_requests_total. If it stops, the \
+                 packager has stopped.",
+    }
+    .read(|snapshot, to| {
+        for stream in busiest(snapshot) {
+            to.add(&[&stream.name], stream.floor);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_restarts_total",
+        kind: MetricKind::Counter,
+        unit: "restarts",
+        labels: &[STREAM],
+        help: "Times the packager began a new timeline, which dropped the stored objects of the \
+               stream. Increments with each restart.",
+        remedy: "If it rises without a planned restart, check the packager.",
+    }
+    .read(|snapshot, to| {
+        for stream in busiest(snapshot) {
+            to.add(&[&stream.name], stream.restarts);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_staleness_seconds",
+        kind: MetricKind::Gauge,
+        unit: "seconds",
+        labels: &[STREAM],
+        help: "Average age of served manifests beyond the newest version that the origin had.",
+        remedy: "If it is above half a segment, the origin answers refreshes too slowly.",
+    }
+    .read(|snapshot, to| {
+        for stream in busiest(snapshot) {
+            to.add(&[&stream.name], stream.staleness);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_skew_segments",
+        kind: MetricKind::Gauge,
+        unit: "segments",
+        labels: &[STREAM],
+        help: "Difference in segments between the live edges of one stream's manifests.",
+        remedy: "Above 2, players stop when they switch renditions: check the packager of the \
+                 rendition that is behind.",
+    }
+    .read(|snapshot, to| {
+        for stream in busiest(snapshot) {
+            to.add(&[&stream.name], stream.skew);
+        }
+    }),
+];

@@ -8,6 +8,8 @@
 mod assembly;
 mod background;
 mod descriptors;
+#[cfg(test)]
+mod metrics_reference;
 mod probe;
 mod signals;
 mod workers;

@@ -92,7 +92,7 @@ impl Service for WorkerThread {
 /// The admin server's thread.
 pub(super) struct AdminService {
     socket: Option<TcpListener>,
-    handlers: Arc<AdminHandlers>,
+    pub(super) handlers: Arc<AdminHandlers>,
 }
 
 impl AdminService {

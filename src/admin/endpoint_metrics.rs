@@ -287,7 +287,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         unit: "seconds",
         labels: &[ORIGIN, ENDPOINT],
         help: "95th percentile of the time to the response head, over the last seconds; absent \
-               with too few responses. Hedged requests start at it.",
+               with too few responses. The wait before a hedged request follows from it.",
         remedy: "If it is far above the median, the endpoint is overloaded for a part of its \
                  requests.",
     }

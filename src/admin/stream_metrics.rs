@@ -37,7 +37,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         labels: &[],
         help: "Live manifests that are refreshed ahead of viewers.",
         remedy: "If it is much higher than the number of manifests in use, viewers invent queries: \
-                 see keep_query.",
+                 see `query` in [[route]].",
     }
     .read(|stats, to| to.add(&[], stats.watched)),
     Metric {
@@ -85,8 +85,8 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         help: "Objects prefetched, by the source of the prediction: a playlist lists it, a player \
                announces it (CMCD nor), or an MPD's template and the clock. Increments when a \
                prefetch starts.",
-        remedy: "Compare with seawall_ahead_used_total: if few are used, set prefetch = false for \
-                 the route.",
+        remedy: "Compare with seawall_ahead_used_total: if few are used, set prefetch to false in \
+                 [route.live].",
     }
     .read(|snapshot, to| {
         for (source, count) in snapshot.ahead.fetched {

@@ -78,20 +78,18 @@ fn title(kind: MetricKind) -> &'static str {
     }
 }
 
-/// Names of metrics and keys as code; tables of the configuration would else be links.
+/// Writes names of metrics and of keys as code, and links the pages.
 fn plain(text: &str) -> String {
     let words = text.split(' ').map(|word| {
+        let start = word.len() - word.trim_start_matches('(').len();
         let end = word.trim_end_matches([',', '.', ':', ';', ')']).len();
-        let (word, mark) = word.split_at(end);
-        match word {
-            _ if word.starts_with("docs/") && word.ends_with(".md") => {
-                let page = &word["docs/".len()..];
-                format!("[{page}]({page}){mark}")
-            }
-            _ if word.contains(['_', '[', '{', '=']) && !word.starts_with(['(', '`']) => {
-                format!("`{word}`{mark}")
-            }
-            _ => format!("{word}{mark}"),
+        let (open, name, close) = (&word[..start], &word[start..end], &word[end..]);
+        if let Some(page) = name.strip_prefix("docs/") {
+            format!("{open}[{page}]({page}){close}")
+        } else if name.contains(['_', '[', '{', '=']) && !name.starts_with('`') {
+            format!("{open}`{name}`{close}")
+        } else {
+            word.to_owned()
         }
     });
     words.collect::<Vec<_>>().join(" ")

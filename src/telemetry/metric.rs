@@ -57,7 +57,7 @@ pub enum LabelValues {
 }
 
 /// The unit of a gauge that says yes or no.
-pub const YES_OR_NO: &str = "1: yes, 0: no";
+pub const YES_OR_NO: &str = "1 (yes) or 0 (no)";
 
 impl MetricKind {
     /// The word of the text format.

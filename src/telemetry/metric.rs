@@ -131,7 +131,7 @@ pub struct Samples {
 impl Samples {
     /// Adds a sample of a counter or gauge, with the values of the declared labels in order.
     pub fn add(&mut self, labels: &[&str], value: impl SampleValue) {
-        let value = value.as_sample();
+        let value = value.into_sample();
         let mut sample = self.labelled(labels);
         match self.metric.kind {
             MetricKind::Counter => {
@@ -193,7 +193,7 @@ impl Samples {
 /// The value of a sample. Prometheus stores every value as a 64-bit float, and times in seconds.
 pub trait SampleValue {
     /// The value as Prometheus stores it.
-    fn as_sample(self) -> f64;
+    fn into_sample(self) -> f64;
 }
 
 #[expect(
@@ -201,31 +201,31 @@ pub trait SampleValue {
     reason = "Prometheus stores counts as floats too; they are exact up to 2^53"
 )]
 impl SampleValue for u64 {
-    fn as_sample(self) -> f64 {
+    fn into_sample(self) -> f64 {
         self as f64
     }
 }
 
 impl SampleValue for usize {
-    fn as_sample(self) -> f64 {
-        (self as u64).as_sample()
+    fn into_sample(self) -> f64 {
+        (self as u64).into_sample()
     }
 }
 
 impl SampleValue for u32 {
-    fn as_sample(self) -> f64 {
+    fn into_sample(self) -> f64 {
         self.into()
     }
 }
 
 impl SampleValue for bool {
-    fn as_sample(self) -> f64 {
+    fn into_sample(self) -> f64 {
         self.into()
     }
 }
 
 impl SampleValue for Duration {
-    fn as_sample(self) -> f64 {
+    fn into_sample(self) -> f64 {
         self.as_secs_f64()
     }
 }

@@ -1,19 +1,37 @@
-//! `/metrics` passes Prometheus's own linter after traffic.
+//! `/metrics` passes Prometheus's own linter after traffic, and lists what `docs/metrics.md` lists.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::{Origin, Shield, ask, get, manifest, playlist, segment, status};
+use seawall_upstream::guard::health;
+use seawall_upstream::{Check, CheckKind, Quota};
 
-/// A page after hits, misses, failures, 404s, live playlists and a purge.
-async fn page_after_traffic() -> String {
+use crate::support::metrics::REFERENCE;
+use crate::support::{Origin, Shield, ask, manifest, playlist, segment, status};
+
+/// Metrics after hits, misses, failures, 404s, live playlists and a purge, of an endpoint with
+/// every limit and with health checks.
+async fn metrics_after_traffic() -> String {
     let origin = Origin::start()
         .await
         .on("/live/index.m3u8", manifest(playlist(7)))
         .on("/live/seg7.ts", segment("x"))
         .on("/live/broken.ts", status(500))
         .on("/live/gone.ts", status(404));
-    let shield = Shield::in_front_of(&origin).start().await;
+    let shield = Shield::in_front_of(&origin)
+        .origin(|group| {
+            group.endpoints[0].concurrency_max = Some(100);
+            group.endpoints[0].requests_per_second_max = Some(Quota::All(1000));
+            group.guards.pace.samples_min = 1;
+            group.health = Some(Check {
+                kind: CheckKind::Tcp,
+                timeout: std::time::Duration::from_hours(1),
+                pace: health::Settings::default(),
+            });
+        })
+        .start()
+        .await;
     for path in [
         "/live/index.m3u8",
         "/live/seg7.ts",
@@ -26,18 +44,30 @@ async fn page_after_traffic() -> String {
     }
     shield.ask(ask("DELETE", "/live/seg7.ts")).await;
     shield.purge("/live/seg7.ts").await;
-    shield
-        .admin(get("/metrics"))
-        .await
-        .assert_200_text()
-        .to_owned()
+    shield.metrics().await
+}
+
+#[tokio::test]
+async fn the_reference_lists_every_exported_metric_and_no_other() {
+    let text = metrics_after_traffic().await;
+    let exported = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix("# TYPE ")?;
+        rest.split(' ').next()
+    });
+    let listed = REFERENCE.lines().filter_map(|line| {
+        let rest = line.strip_prefix("### `")?;
+        rest.strip_suffix('`')
+    });
+    let (exported, listed) = (exported.collect::<BTreeSet<_>>(), listed.collect());
+    let differing: Vec<_> = exported.symmetric_difference(&listed).collect();
+    assert!(differing.is_empty(), "{differing:?}");
 }
 
 /// The main rules, without the linter: every family has help and type before its samples and
 /// appears once; labels of summaries and histograms appear on nothing else.
 #[tokio::test]
 async fn every_family_is_described_once_and_uses_no_reserved_label() {
-    let page = page_after_traffic().await;
+    let page = metrics_after_traffic().await;
     let mut described = Vec::new();
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -61,7 +91,7 @@ async fn every_family_is_described_once_and_uses_no_reserved_label() {
 #[tokio::test]
 #[ignore = "needs promtool in the path; .ci/run installs it"]
 async fn promtool_check_metrics_reports_nothing() {
-    let page = page_after_traffic().await;
+    let page = metrics_after_traffic().await;
     let mut linter = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -1,4 +1,14 @@
-//! The names of all metrics that scenarios read.
+//! The names of metrics that scenarios read.
+
+/// The page that lists every metric.
+pub const REFERENCE: &str = include_str!("../../../docs/metrics.md");
+
+/// Whether the reference lists the metric of a series. A misspelt name would count 0 for ever.
+pub fn is_listed(series: &str) -> bool {
+    let parts = ["", "_count", "_sum", "_bucket"];
+    let mut metrics = parts.iter().filter_map(|part| series.strip_suffix(part));
+    metrics.any(|metric| REFERENCE.contains(&format!("### `{metric}`")))
+}
 
 /// Requests by `route`, `kind` and `outcome`.
 pub const REQUESTS: &str = "seawall_requests_total";

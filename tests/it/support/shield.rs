@@ -13,7 +13,7 @@ use seawall_upstream::{Endpoint, Resolver};
 use tokio::net::TcpStream;
 
 use super::crowd::Crowd;
-use super::metrics::SURGE_QUEUE;
+use super::metrics::{SURGE_QUEUE, is_listed};
 use super::origin::Origin;
 use super::patience::{eventually, within};
 use super::viewer::{Arriving, Ask, H2Viewer, Identity, Response, Viewer, ask, get};
@@ -173,6 +173,7 @@ impl Shield {
 
     /// The sum of a counter over all series with these labels; 0 before its first increase.
     pub async fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        assert!(is_listed(name), "docs/metrics.md does not list {name}");
         series(&self.metrics().await, name, labels).sum()
     }
 

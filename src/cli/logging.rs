@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use parking_lot::Mutex;
 use tracing::{Event, Level, Subscriber, callsite};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::telemetry::{LogCounts, LogGuard, LogQueue, RateLimit};
 
@@ -116,7 +116,7 @@ impl<S: Subscriber> Layer<S> for RepeatFilter {
 
 /// The default levels, overridden by the configured ones. A level without a target applies to
 /// Seawall only.
-fn levels(asked: &str) -> anyhow::Result<EnvFilter> {
+fn levels(asked: &str) -> anyhow::Result<Targets> {
     let ours = |directive: &str| match directive.trim().parse::<LevelFilter>() {
         Ok(level) => format!("seawall={level}"),
         Err(_) => directive.to_owned(),
@@ -127,7 +127,7 @@ fn levels(asked: &str) -> anyhow::Result<EnvFilter> {
         .filter(|directive| !directive.trim().is_empty());
     let asked: Vec<String> = asked.map(ours).collect();
     let levels = format!("{LEVELS},{}", asked.join(","));
-    Ok(EnvFilter::builder().parse(levels)?)
+    Ok(levels.parse()?)
 }
 
 #[cfg(test)]
@@ -162,5 +162,6 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert!(levels("seawall=loud").is_err());
+        assert!(levels("[connection{peer=x}]=debug").is_err());
     }
 }

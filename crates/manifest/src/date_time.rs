@@ -1,13 +1,20 @@
-//! Parses dates (ISO 8601, as profiled by RFC 3339 and XML Schema), in all the forms that HLS and
-//! DASH packagers write.
+//! Dates (ISO 8601, as profiled by RFC 3339 and XML Schema): reads all the forms that HLS and DASH
+//! packagers write, and counts days in the calendar.
 
 use std::time::{Duration, SystemTime};
 
 const DAY: i64 = 86_400;
 
-/// Years 1 to 9999. Without a time zone it is UTC (ISO/IEC 23009-1); a zone may omit its colon or
-/// its minutes.
-pub(super) fn date_time(text: &str) -> Option<SystemTime> {
+/// Reads an ISO 8601 date with a time, of the years 1 to 9999. Without a time zone it is UTC
+/// (ISO/IEC 23009-1); a zone may omit its colon or its minutes.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// let time = UNIX_EPOCH + Duration::from_millis(1_767_323_045_250);
+/// assert_eq!(seawall_manifest::date_time("2026-01-02T05:04:05.25+02"), Some(time));
+/// ```
+pub fn date_time(text: &str) -> Option<SystemTime> {
     let (date, time) = text.trim_ascii().split_at_checked("YYYY-MM-DD".len())?;
     let time = time.strip_prefix(['T', 't', ' '])?;
     let zone_at = time.find(['Z', 'z', '+', '-']).unwrap_or(time.len());
@@ -71,6 +78,29 @@ fn digits(text: &str, count: usize) -> Option<i64> {
     fits.then(|| text.parse().ok())?
 }
 
+/// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar.
+///
+/// Years are counted from 1 March, so that the leap day is a year's last day and needs no rule of
+/// its own, and in eras of 400 years, after which the calendar repeats.
+pub fn calendar_date(days: u64) -> (u64, u64, u64) {
+    const ERA: u64 = 146_097;
+    const TO_MARCH_OF_YEAR_0: u64 = 719_468;
+    let days = days + TO_MARCH_OF_YEAR_0;
+    let (era, of_era) = (days / ERA, days % ERA);
+    // Take out the leap days passed so far: one every 4 years, none every 100, one every 400.
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / (ERA - 1)) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // From March on, five months have 153 days, however the months are cut.
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
 /// Days from 1970-01-01 in the Gregorian calendar.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     const BEFORE: [i64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
@@ -113,6 +143,15 @@ mod tests {
             Ok(after) => i128::try_from(after.as_millis()).unwrap(),
             Err(before) => -i128::try_from(before.duration().as_millis()).unwrap(),
         })
+    }
+
+    #[test]
+    fn calendar_dates_are_read_as_the_days_they_were() {
+        for day in (0..200_000).step_by(7) {
+            let (year, month, of_month) = calendar_date(day);
+            let text = format!("{year:04}-{month:02}-{of_month:02}T00:00:00Z");
+            assert_eq!(millis(&text), Some(i128::from(day) * 86_400_000), "{text}");
+        }
     }
 
     // Expected values are those of `date -u +%s`.

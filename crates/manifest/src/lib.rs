@@ -15,6 +15,7 @@ mod typical_duration;
 pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
 pub use cmsd::cmsd_dynamic;
 pub use dash::SegmentNaming;
+pub use date_time::{calendar_date, date_time};
 pub use directories::directory_examples;
 pub use info::{
     EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, Liveness, ManifestError, ManifestInfo,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use seawall_manifest::calendar_date;
+
 /// Time since the UNIX epoch, in UTC.
 pub type Utc = Duration;
 
@@ -9,28 +11,10 @@ pub type Utc = Duration;
 pub fn iso(time: Utc) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = time.as_secs();
-    let (year, month, day) = date(seconds / DAY);
+    let (year, month, day) = calendar_date(seconds / DAY);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let millis = time.subsec_millis();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-/// The Gregorian date of a day since 1970-01-01. Counts in eras of 400 years that begin in March,
-/// so that the leap day is a year's last day.
-fn date(day: u64) -> (u64, u64, u64) {
-    const ERA_DAYS: u64 = 146_097;
-    let day = day + 719_468;
-    let of_era = day % ERA_DAYS;
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = year + day / ERA_DAYS * 400 + u64::from(month <= 2);
-    (year, month, of_year - (153 * from_march + 2) / 5 + 1)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod background_task;
 mod certificate;
 mod credential_cache;
 mod credential_provider;
+mod credentials;
 mod file;
 mod header_file;
 mod profile;
@@ -18,13 +19,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aws_credential_types::Credentials;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, sleep};
 
 pub use certificate::ClientCertificate;
 pub use credential_provider::look_for_profile;
+pub use credentials::Credentials;
 pub use header_file::header_value;
 pub use source::{
     AwsEnvironment, BadVariable, ContainerToken, CredentialSource, CredentialUrl, Service, Sigv4,

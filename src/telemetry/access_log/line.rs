@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use seawall_manifest::calendar_date;
 use serde::{Serialize, Serializer};
 
 use super::super::{AccessLogFields, CutBy, RequestRecord};
@@ -174,7 +175,7 @@ impl Display for Timestamp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = since.as_secs();
-        let (year, month, day) = date(seconds / 86_400);
+        let (year, month, day) = calendar_date(seconds / 86_400);
         let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
         let millis = since.subsec_millis();
         write!(
@@ -182,29 +183,6 @@ impl Display for Timestamp {
             "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
         )
     }
-}
-
-/// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar.
-///
-/// Years are counted from 1 March, so that the leap day is a year's last day and needs no rule of
-/// its own, and in eras of 400 years, after which the calendar repeats.
-fn date(days: u64) -> (u64, u64, u64) {
-    const ERA: u64 = 146_097;
-    const TO_MARCH_OF_YEAR_0: u64 = 719_468;
-    let days = days + TO_MARCH_OF_YEAR_0;
-    let (era, of_era) = (days / ERA, days % ERA);
-    // Take out the leap days passed so far: one every 4 years, none every 100, one every 400.
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / (ERA - 1)) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // From March on, five months have 153 days, however the months are cut.
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_credential_types::Credentials;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
+use super::Credentials;
 use super::background_task::SingleTask;
 use super::credential_provider::CredentialProvider;
 use super::source::CredentialSource;

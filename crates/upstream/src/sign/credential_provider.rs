@@ -4,16 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws_credential_types::Credentials;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use seawall_manifest::date_time;
 use serde::Deserialize;
 
 use super::source::{ContainerToken, CredentialSource, CredentialUrl};
-use super::{file, header_file, profile};
+use super::{Credentials, file, header_file, profile};
 use crate::{
     Deadlines, Origin, Priority, Protocol, Resolver, Settings, SetupError, UpstreamRequest,
 };
@@ -263,19 +261,12 @@ fn document(answer: &[u8]) -> Result<Credentials, CredentialError> {
     if id.is_empty() || secret.is_empty() {
         return Err(CredentialError::broken("answered with an empty key"));
     }
-    Ok(Credentials::new(
-        id,
-        secret,
-        document.token,
-        expiry,
-        "endpoint",
-    ))
+    Ok(Credentials::new(id, secret, document.token, expiry))
 }
 
 fn moment(text: &str) -> Result<SystemTime, CredentialError> {
     let unreadable = || CredentialError::broken("answered with a time that cannot be read");
-    let moment = DateTime::from_str(text, Format::DateTimeWithOffset);
-    SystemTime::try_from(moment.map_err(|_| unreadable())?).map_err(|_| unreadable())
+    date_time(text).ok_or_else(unreadable)
 }
 
 #[cfg(test)]

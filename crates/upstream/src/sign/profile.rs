@@ -1,7 +1,6 @@
 //! Parses a profile of a shared credentials file.
 
-use aws_credential_types::Credentials;
-
+use super::Credentials;
 use super::credential_provider::CredentialError;
 
 /// The credentials of one profile.
@@ -29,7 +28,7 @@ pub(super) fn read(text: &str, profile: &str) -> Result<Credentials, CredentialE
     match (id, secret) {
         (Some(id), Some(secret)) => {
             let token = token.map(str::to_owned);
-            Ok(Credentials::new(id, secret, token, None, "file"))
+            Ok(Credentials::new(id, secret, token, None))
         }
         _ if !there => Err(CredentialError::absent("no such profile in it")),
         _ => Err(CredentialError::broken("the profile has no complete key")),

@@ -2,32 +2,31 @@
 //!
 //! Pure: the time and the credentials are parameters.
 
-use std::fmt::Write;
+mod canonical_request;
+
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
-    UriPathNormalizationMode, sign,
-};
-use aws_sigv4::sign::v4;
 use http::header::{self, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{Service, Sigv4};
+use super::{Credentials, Service, Sigv4};
 use crate::{Endpoint, Failure};
+use canonical_request::{
+    CanonicalRequest, EMPTY_PAYLOAD, SigningScope, SigningTime, UNSIGNED_PAYLOAD, canonical_query,
+    normalized_path, percent_decoded, percent_encoded,
+};
 
 /// The header fields of a signature; other values for these fields are dropped.
-pub(crate) const FIELDS: [HeaderName; 4] = [
-    header::AUTHORIZATION,
-    HeaderName::from_static("x-amz-content-sha256"),
-    HeaderName::from_static("x-amz-date"),
-    HeaderName::from_static("x-amz-security-token"),
-];
+pub(crate) const FIELDS: [HeaderName; 4] =
+    [header::AUTHORIZATION, CONTENT_SHA256, DATE, SECURITY_TOKEN];
+const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
-/// Longer targets are not signed. Encoding triples the length at most, and the signing crate panics
-/// if a URI that it builds exceeds 65,534 bytes.
+/// Longer targets are not signed: encoding triples the length at most, and `http` takes no URI of
+/// 64 KiB.
 const TARGET_BYTES_MAX: usize = 20_000;
 
 /// The parts of a request that a signature covers.
@@ -95,7 +94,7 @@ impl Scope {
     }
 }
 
-/// The scope in terms of the signing crate.
+/// The scope of one endpoint.
 struct CredentialScope<'a> {
     region: &'a str,
     name: &'a str,
@@ -109,54 +108,59 @@ impl CredentialScope<'_> {
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
-        let unsignable = |_| Failure::Protocol;
-        let host = message.host.to_str().map_err(|_| Failure::Protocol)?;
-        let fields = message.headers.iter().filter_map(|(name, value)| {
-            let own = name.as_str().starts_with("x-amz-") && !FIELDS.contains(name);
-            Some((name.as_str(), value.to_str().ok()?)).filter(|_| own)
-        });
-        let headers = std::iter::once(("host", host)).chain(fields);
+        let time = SigningTime::new(now);
         // Bodies are streamed: their hash is not known before their end.
-        let body = if message.bodiless && !self.is_s3 {
-            SignableBody::Bytes(&[])
-        } else {
-            SignableBody::UnsignedPayload
+        let is_payload_signed = message.bodiless && !self.is_s3;
+        let mut added = vec![(DATE, time.as_str())];
+        if !is_payload_signed {
+            added.push((CONTENT_SHA256, UNSIGNED_PAYLOAD));
+        }
+        if let Some(token) = credentials.session_token() {
+            added.push((SECURITY_TOKEN, token));
+        }
+        // S3 signs the path as it is, encoded once; other services normalise and encode it again.
+        let path = message.target.path();
+        let mut request = CanonicalRequest {
+            method: message.method.as_str(),
+            path: if self.is_s3 {
+                path.to_owned()
+            } else {
+                normalized_path(path)
+            },
+            query: canonical_query(message.target.query().unwrap_or_default()),
+            fields: BTreeMap::new(),
+            payload: if is_payload_signed {
+                EMPTY_PAYLOAD
+            } else {
+                UNSIGNED_PAYLOAD
+            },
         };
-        let settings = self.settings(&body);
-        let target = message.target.as_str();
-        let request = SignableRequest::new(message.method.as_str(), target, headers, body);
-        let identity = credentials.clone().into();
-        let params = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(self.region)
-            .name(self.name)
-            .time(now)
-            .settings(settings)
-            .build()
-            .map_err(|_| Failure::Protocol)?
-            .into();
-        let signed = sign(request.map_err(unsignable)?, &params).map_err(unsignable)?;
-        let (fields, _) = signed.into_parts().0.into_parts();
-        let fields = fields.iter().map(|field| {
-            let name = HeaderName::from_bytes(field.name().as_bytes());
-            let mut value = HeaderValue::from_str(field.value()).map_err(|_| Failure::Protocol)?;
+        let host = message.host.to_str().map_err(|_| Failure::Protocol)?;
+        request.add_field("host", host);
+        for (name, value) in message.headers {
+            if name.as_str().starts_with("x-amz-")
+                && !FIELDS.contains(name)
+                && let Ok(value) = value.to_str()
+            {
+                request.add_field(name.as_str(), value);
+            }
+        }
+        for (name, value) in &added {
+            request.add_field(name.as_str(), value);
+        }
+        let scope = SigningScope {
+            time: &time,
+            region: self.region,
+            service: self.name,
+        };
+        let authorization = request.authorization(&scope, credentials);
+        added.push((header::AUTHORIZATION, &authorization));
+        let fields = added.into_iter().map(|(name, value)| {
+            let mut value = HeaderValue::from_str(value).map_err(|_| Failure::Protocol)?;
             value.set_sensitive(true);
-            Ok((name.map_err(|_| Failure::Protocol)?, value))
+            Ok((name, value))
         });
         fields.collect()
-    }
-
-    /// S3 uses the path as it is, encoded once; other services normalise it and encode it twice.
-    fn settings(&self, body: &SignableBody<'_>) -> SigningSettings {
-        let mut settings = SigningSettings::default();
-        if self.is_s3 {
-            settings.percent_encoding_mode = PercentEncodingMode::Single;
-            settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
-        }
-        if *body == SignableBody::UnsignedPayload {
-            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        }
-        settings
     }
 }
 
@@ -164,38 +168,12 @@ impl CredentialScope<'_> {
 /// encoding means the same to S3, and to compatible services that sign the path as received. A `+`
 /// is encoded, because S3 itself reads it as a space.
 fn spelling(target: &PathAndQuery) -> Result<PathAndQuery, Failure> {
-    let mut spelling = String::with_capacity(target.as_str().len() + 16);
-    for byte in decoded(target.path().as_bytes()) {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                spelling.push(char::from(byte));
-            }
-            // Writing to a string cannot fail.
-            _ => drop(write!(spelling, "%{byte:02X}")),
-        }
-    }
+    let mut spelling = percent_encoded(percent_decoded(target.path().as_bytes()), b"/");
     if let Some(query) = target.query() {
         spelling.push('?');
         spelling.push_str(query);
     }
     spelling.parse().map_err(|_| Failure::Protocol)
-}
-
-/// Percent-decodes a path; a `%` that begins no escape is kept.
-fn decoded(path: &[u8]) -> impl Iterator<Item = u8> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let byte = *path.get(at)?;
-        at += 1;
-        let digit = |offset: usize| char::from(*path.get(at + offset)?).to_digit(16);
-        if byte == b'%'
-            && let (Some(high), Some(low)) = (digit(0), digit(1))
-        {
-            at += 2;
-            return u8::try_from(high * 16 + low).ok();
-        }
-        Some(byte)
-    })
 }
 
 #[cfg(test)]

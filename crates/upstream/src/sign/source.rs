@@ -4,10 +4,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use aws_credential_types::Credentials;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
+use super::Credentials;
 use crate::Endpoint;
 
 /// Reads an environment variable; a closure, so that tests need no process-wide state.
@@ -130,7 +130,7 @@ impl CredentialSource {
         match (set(environment, ID), set(environment, SECRET)) {
             (Some(id), Some(secret)) => {
                 let token = set(environment, "AWS_SESSION_TOKEN");
-                let credentials = Credentials::new(id, secret, token, None, "environment");
+                let credentials = Credentials::new(id, secret, token, None);
                 Ok(Some(CredentialSource::Given(credentials)))
             }
             (None, None) => Ok(None),
@@ -288,7 +288,7 @@ mod tests {
         ])
         .unwrap();
         let expected = [
-            "Given(Credentials { provider_name: \"environment\"",
+            "Given(Credentials { access_key_id: \"AKID\"",
             "File { path: \"/home/me/.aws/credentials\", profile: \"live\" }",
             "Container { address: CredentialUrl { endpoint: Endpoint { tls: false, \
              host: \"169.254.170.2\"",

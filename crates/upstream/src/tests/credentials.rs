@@ -5,20 +5,18 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_credential_types::Credentials;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use http::{HeaderMap, HeaderValue, Method, Response};
 use parking_lot::Mutex;
+use seawall_manifest::{calendar_date, date_time};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::scripted::Scripted;
 use super::{Failure, LONG, SHORT, get, origin, settings, until, whole};
 use crate::check::HealthChecks;
-use crate::sign::{CredentialSource, Message, Scope, Service, Sigv4};
+use crate::sign::{CredentialSource, Credentials, Message, Scope, Service, Sigv4};
 use crate::{Check, Origin, Protocol, Settings};
 
 fn ok(body: &str) -> String {
@@ -30,8 +28,14 @@ const NOTHING: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
 /// Credentials that expire after this many seconds.
 fn document(id: &str, seconds: u64) -> String {
-    let expiry = DateTime::from(SystemTime::now() + Duration::from_secs(seconds));
-    let expiry = expiry.fmt(Format::DateTime).unwrap();
+    let expiry = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        + seconds;
+    let (year, month, day) = calendar_date(expiry / 86_400);
+    let (hour, minute, second) = (expiry / 3600 % 24, expiry / 60 % 60, expiry % 60);
+    let expiry = format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
     ok(&format!(
         "{{\"Code\":\"Success\",\"AccessKeyId\":\"{id}\",\"SecretAccessKey\":\"hunter2\",\
          \"Token\":\"session-of-{id}\",\"Expiration\":\"{expiry}\"}}"
@@ -311,7 +315,7 @@ fn resigned(host: &str, target: &str, date: &str) -> HeaderValue {
         [first, middle, last].join(between)
     };
     let moment = format!("{}T{}Z", spaced(day, "-"), spaced(time, ":"));
-    let moment = DateTime::from_str(&moment, Format::DateTime).unwrap();
+    let moment = date_time(&moment).unwrap();
     let message = Message {
         method: &Method::GET,
         host: &HeaderValue::from_str(host).unwrap(),
@@ -323,8 +327,8 @@ fn resigned(host: &str, target: &str, date: &str) -> HeaderValue {
         regions: vec!["eu-west-1".to_owned()],
         service: Service::MediaPackageV2,
     };
-    let credentials = Credentials::new("AKID", "hunter2", None, None, "test");
-    let signed = scope.sign(0, &message, &credentials, moment.try_into().unwrap());
+    let credentials = Credentials::new("AKID", "hunter2", None, None);
+    let signed = scope.sign(0, &message, &credentials, moment);
     let mut signed = signed.unwrap().into_iter();
     signed.find(|(name, _)| name == "authorization").unwrap().1
 }

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use aws_credential_types::Credentials;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use http_body::{Frame, SizeHint};
@@ -14,7 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use super::scripted::Scripted;
 use super::{get, origin, request, settings, whole};
-use crate::sign::{CredentialSource, Service, Sigv4};
+use crate::sign::{CredentialSource, Credentials, Service, Sigv4};
 use crate::{Failure, Origin, RequestBody, SetupError, UpstreamRequest, UpstreamResponse};
 
 /// A body in chunks, with or without a declared length.
@@ -178,7 +177,7 @@ async fn what_cannot_be_signed_is_held_against_nobody() {
         region: Some("eu-west-1".to_owned()),
         service: Service::S3,
         sources: vec![CredentialSource::Given(Credentials::new(
-            "A", "s", None, None, "test",
+            "A", "s", None, None,
         ))],
     });
     settings.guards.breaker.requests_min = 1;

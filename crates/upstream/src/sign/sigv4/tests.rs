@@ -1,5 +1,5 @@
-//! Compares signatures with AWS's published test suite, as far as it applies to what is sent here,
-//! and with S3 signatures computed outside this code.
+//! Requests as they are sent: compares them with AWS's published test suite, and with S3 signatures
+//! computed outside this code.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,13 +10,7 @@ const NOW: Duration = Duration::from_mins(24_015_636);
 
 fn credentials(token: Option<&str>) -> Credentials {
     let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-    Credentials::new(
-        "AKIDEXAMPLE",
-        secret,
-        token.map(str::to_owned),
-        None,
-        "suite",
-    )
+    Credentials::new("AKIDEXAMPLE", secret, token.map(str::to_owned), None)
 }
 
 /// The target to send for a requested target.

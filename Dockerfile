@@ -24,16 +24,18 @@ RUN mkdir -p src crates/{manifest,policy,cache,upstream,simulator}/src \
          /^name *=/ && table == "[[bench]]" { gsub(/"/, ""); print "benches/" $3 ".rs" } \
          /^path *=/ && table == "[[bench]]" { gsub(/"/, ""); print $3 }' Cargo.toml \
     | while read -r file; do mkdir -p "${file%/*}" && touch "$file"; done \
- && cargo build --release --locked --bin seawall
+ && cargo build --profile dist --locked --bin seawall
 
 COPY crates crates
 COPY src src
 # Makes the sources newer than the build of the empty files, whatever their dates in the checkout are.
-RUN touch {.,crates/*}/src/lib.rs src/main.rs && cargo build --release --locked --bin seawall
+RUN touch {.,crates/*}/src/lib.rs src/main.rs \
+ && cargo build --profile dist --locked --bin seawall \
+ && strip target/dist/seawall
 
 # libc, libgcc and certificate authorities; no shell, no package manager; user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /seawall/target/release/seawall /usr/local/bin/seawall
+COPY --from=build /seawall/target/dist/seawall /usr/local/bin/seawall
 COPY LICENSE /usr/share/doc/seawall/LICENSE
 # Viewers; admin server (/metrics, /healthz).
 EXPOSE 8080 9090

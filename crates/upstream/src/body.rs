@@ -1,5 +1,5 @@
-//! Receives a response body and checks its length. It ends complete or with a [`Failure`]: the end
-//! reported by the connection alone is not trusted.
+//! A response: its head, and its body, which is received and checked. The body ends complete or with
+//! a [`Failure`]: the end reported by the connection alone is not trusted.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,16 +8,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt_guard::AttemptGuard;
+use super::attempt::AttemptGuard;
 use super::connection::UpstreamConnection;
 use super::slow_viewers::LimitHolder;
 use super::{Failure, Framing};
 
 /// Minimum average rate of a body in bytes per second, over the time that the origin is waited for.
 const RATE_MIN: u32 = 512;
+
+/// A response whose head has arrived; the body follows.
+pub struct UpstreamResponse {
+    /// Status.
+    pub status: StatusCode,
+    /// As received, with hop-by-hop headers; `policy` strips them.
+    pub headers: HeaderMap,
+    /// How the body ends. Responses to HEAD, 204 and 304 have no body: a length of 0.
+    pub framing: Framing,
+    /// The body.
+    pub body: UpstreamBody,
+    /// From the permit request to the last byte of the head.
+    pub waited: Duration,
+    /// The endpoint's index in its group.
+    pub endpoint: usize,
+    /// The index of an endpoint that lacked this object: it answered so, or was so late that this
+    /// endpoint was asked too.
+    pub lacking_endpoint: Option<usize>,
+}
 
 /// A response body that is being received. Dropping it before its end closes the connection.
 pub struct UpstreamBody {

@@ -15,8 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempt::EndpointClient;
-use super::attempt_request::{AttemptRequest, PayloadSize};
-use super::drain;
+use super::connection::{AttemptRequest, PayloadSize, drain};
 use super::endpoint::{CheckFailure, EndpointState, now};
 use super::sign::{RequestAuth, Signer};
 use super::{Check, CheckKind, Failure, Priority, RequestClass};
@@ -97,7 +96,7 @@ impl HealthChecks {
             let answered = self.client.send(connection, &request, None).await;
             let mut answered = answered.map_err(|broken| broken.failure)?;
             // For a long body, the status is enough.
-            drain::read(&mut answered.connection, answered.head.framing).await?;
+            drain(&mut answered.connection, answered.head.framing).await?;
             Ok(answered.head.status)
         };
         timeout_at(until, exchange)

@@ -1,32 +1,38 @@
 //! Sends a request to a group: acquires a permit, makes attempts at its endpoints, and builds the
 //! response.
 
+mod attempt_sequence;
+mod evaluate;
+mod hedge;
+mod next_step;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::attempt::{AttemptDeadlines, AttemptResponse, EndpointClient};
-use super::attempt_request::{self, AttemptRequest, GroupHeaders};
-use super::attempt_sequence::AttemptSequence;
+use super::attempt::{UpstreamUpload, read_ahead};
 use super::body::{BodyState, UpstreamBody};
 use super::check::HealthChecks;
-use super::connector::EndpointConnector;
+use super::connection::EndpointConnector;
+use super::connection::EndpointNames;
+use super::connection::ResponseHead;
+use super::connection::{self, AttemptRequest, GroupHeaders};
 use super::endpoint::EndpointState;
-use super::endpoint_selection::{EndpointSelection, RequestProfile};
 use super::group_limits::GroupLimits;
-use super::head::ResponseHead;
-use super::hedge::{HedgedSender, may_hedge};
-use super::resolve::EndpointNames;
 use super::response_value::ResponseExpectation;
 use super::selection::EndpointSelector;
+use super::selection::{EndpointSelection, RequestProfile};
 use super::sign::Signer;
 use super::slow_viewers::LimitHolder;
-use super::upload::{UpstreamUpload, read_ahead};
 use super::{
     AttemptCounts, BudgetUse, Deadlines, Failure, Priority, Rejection, Resolver, Retry, Settings,
     SetupError, Stats, UpstreamRequest, UpstreamResponse,
 };
+
+use attempt_sequence::AttemptSequence;
+use hedge::{HedgedSender, may_hedge};
 
 /// Total deadline of a request with a body: each step has its own deadline, and `frontend` limits
 /// the sender, so a slow upload that progresses may continue.
@@ -96,7 +102,7 @@ impl OriginGroup {
         let started = Instant::now();
         let deadlines = self.request_deadlines(&request, started);
         // A request that every breaker would refuse must not wait or use up the rate limit.
-        let subject = attempt_request::subject(&request.path_and_query, request.host.as_ref());
+        let subject = connection::subject(&request.path_and_query, request.host.as_ref());
         if self.selector.is_refused(subject) {
             return Err(Failure::Open);
         }

@@ -54,59 +54,41 @@
 //!    holds the budget for retries and hedges.
 //! 3. `attempt` sends the request to one endpoint, each step with a deadline, and records how it
 //!    ended.
-//! 4. `connector` provides a connection for it: from the pool, or a new one to the first address
-//!    that accepts. `connection` speaks HTTP/1.1 or HTTP/2 on it.
-//! 5. `evaluate` judges the outcome, `next_step` decides whether to return it or to go back to 2.
-//!    `hedge` runs 2 to 4 for a further endpoint while an attempt is late.
-//! 6. `body` delivers the response, holds the permits until it is complete, and then returns the
-//!    connection to the pool.
+//! 4. `connection` provides a connection for it, pooled or new, and speaks HTTP/1.1 or HTTP/2 on
+//!    it.
 //!
-//! Files import only what stands below them in this list, and `settings`, `guard` and `limit` below
-//! all of it.
+//! `group` judges the outcome, and returns it or goes back to 2. While an attempt is late, it runs 2
+//! to 4 for a further endpoint too. `body` then delivers the response: it holds the permits until
+//! its end is proven, and returns the connection to the pool.
+//!
+//! `endpoint` is the state of one endpoint that selection reads and attempts write; the state
+//! machines in `guard` judge it. Imports go downwards only: from `group` to `selection`, `attempt`,
+//! `connection`, and to `endpoint`, `limit` and `guard` below them.
 
-mod activity;
 mod attempt;
-mod attempt_guard;
-mod attempt_request;
-mod attempt_sequence;
 mod body;
 mod check;
-mod choose;
 mod connection;
-mod connector;
-mod drain;
 mod endpoint;
 mod endpoint_address;
-mod endpoint_selection;
-mod evaluate;
 mod failure;
 mod group;
 mod group_limits;
 pub mod guard;
-mod head;
-mod hedge;
 mod latency;
 mod limit;
-mod next_step;
-mod outliers;
-mod pool;
 mod priority;
 mod quota;
 mod request;
-mod resolve;
-mod response;
 mod response_value;
-mod retries;
 mod selection;
 mod settings;
 mod setup_error;
 pub mod sign;
 mod slow_viewers;
 mod stats;
-mod takeover;
 #[cfg(test)]
 mod tests;
-mod upload;
 mod viewer_relay;
 
 use std::fmt;
@@ -118,21 +100,19 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 use seawall_policy::EndpointSet;
 
-pub use body::UpstreamBody;
-pub use choose::Balance;
+pub use body::{UpstreamBody, UpstreamResponse};
+pub use connection::Framing;
 pub use endpoint_address::Endpoint;
 pub use failure::{Failure, UploadFault};
-pub use head::Framing;
 pub use latency::LatencyHistogram;
 pub use limit::Rejection;
 pub use priority::Priority;
 pub use quota::{Quota, QuotaStats, RequestClass};
 pub use request::{BudgetUse, ExpectedContent, RequestBody, Upgrade, UpstreamRequest};
-pub use response::UpstreamResponse;
+pub use selection::{Balance, Takeover};
 pub use settings::{Check, CheckKind, Deadlines, Guards, Protocol, Retry, Settings};
 pub use setup_error::SetupError;
 pub use stats::{AttemptCounts, Condition, EndpointStats, HealthCheckStats, Stats};
-pub use takeover::Takeover;
 pub use viewer_relay::ViewerRelay;
 
 use group::OriginGroup;
@@ -217,8 +197,8 @@ impl Origin {
         host: Option<&HeaderValue>,
         avoided: EndpointSet,
     ) -> Option<Arc<str>> {
-        let seed = attempt_request::seed(target, host);
-        let subject = attempt_request::subject(target, host);
+        let seed = connection::seed(target, host);
+        let subject = connection::subject(target, host);
         let endpoint = self.group.selector.first_choice(seed, subject, avoided)?;
         Some(endpoint.url())
     }

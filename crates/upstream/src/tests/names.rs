@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{LONG, SHORT, get, no_lookup, settings, until, whole};
-use crate::resolve::EndpointNames;
+use crate::connection::EndpointNames;
 use crate::{Endpoint, Failure, Origin, Resolver};
 
 type Answer = io::Result<Vec<SocketAddr>>;

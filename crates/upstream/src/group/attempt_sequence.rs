@@ -10,28 +10,28 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Failure;
-use super::attempt::AttemptResponse;
-use super::endpoint::now;
-use super::endpoint_selection::{CandidateSet, EndpointSelection};
 use super::evaluate::{Judgement, ResponseJudge};
 use super::hedge::HedgedSender;
 use super::next_step::{AttemptVerdict, NextStep, RemainingOptions, next_step};
-use super::upload::UpstreamUpload;
+use crate::Failure;
+use crate::attempt::AttemptResponse;
+use crate::attempt::UpstreamUpload;
+use crate::endpoint::now;
+use crate::selection::{CandidateSet, EndpointSelection};
 
 /// The attempts for one request.
-pub(super) struct AttemptSequence<'a> {
-    pub(super) sender: HedgedSender<'a>,
-    pub(super) upload: Option<UpstreamUpload>,
-    pub(super) selection: EndpointSelection,
+pub(crate) struct AttemptSequence<'a> {
+    pub(crate) sender: HedgedSender<'a>,
+    pub(crate) upload: Option<UpstreamUpload>,
+    pub(crate) selection: EndpointSelection,
     /// Another response is served on failure.
-    pub(super) has_fallback: bool,
+    pub(crate) has_fallback: bool,
 }
 
 impl AttemptSequence<'_> {
     /// Makes attempts until one gives a good response or no more are allowed. Returns the best
     /// response, or the latest failure.
-    pub(super) async fn run(mut self) -> Result<AttemptResponse, Failure> {
+    pub(crate) async fn run(mut self) -> Result<AttemptResponse, Failure> {
         let HedgedSender {
             selector, retry, ..
         } = self.sender;

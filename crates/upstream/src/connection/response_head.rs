@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, RETRY_AFTER, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use super::Failure;
+use crate::Failure;
 
 /// A larger head is rejected.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -26,15 +26,15 @@ pub enum Framing {
 }
 
 /// A response's head.
-pub(super) struct ResponseHead {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) framing: Framing,
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) framing: Framing,
 }
 
 impl ResponseHead {
     /// `Retry-After` of the response.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         let said = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
         let seconds = said.trim().parse().ok().map(Duration::from_secs);
         seconds.or_else(|| {
@@ -46,7 +46,7 @@ impl ResponseHead {
 
 /// Reads an HTTP/1 head. `raw` is the head as received: pingora drops a `Content-Length` that came
 /// with `Transfer-Encoding`, and such a response must be rejected.
-pub(super) fn h1(
+pub(crate) fn read_h1(
     method: &Method,
     version: Version,
     head: (StatusCode, HeaderMap),
@@ -74,7 +74,7 @@ pub(super) fn h1(
 }
 
 /// Reads an HTTP/2 head.
-pub(super) fn h2(
+pub(crate) fn read_h2(
     method: &Method,
     status: StatusCode,
     headers: HeaderMap,
@@ -103,7 +103,7 @@ pub(super) fn h2(
 
 impl ResponseHead {
     /// The status is 401 or 403: the origin rejects the credentials.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -111,7 +111,7 @@ impl ResponseHead {
     }
 
     /// Idle timeout of the connection: a little less than the origin's.
-    pub(super) fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         let timeout = self.headers.get("keep-alive").and_then(|value| {
             let mut parts = value.to_str().ok()?.split(',').map(str::trim);
             let seconds = parts.find_map(|part| part.strip_prefix("timeout="))?;
@@ -182,7 +182,7 @@ mod tests {
             headers.remove(CONTENT_LENGTH);
         }
         let status = StatusCode::from_u16(status).unwrap();
-        let head = h1(method, Version::HTTP_11, (status, headers), raw.as_bytes());
+        let head = read_h1(method, Version::HTTP_11, (status, headers), raw.as_bytes());
         head.map(|head| head.framing)
     }
 
@@ -227,9 +227,9 @@ mod tests {
     fn an_idle_connection_is_left_before_the_origin_leaves_it() {
         let mut headers = HeaderMap::new();
         headers.insert("keep-alive", "max=100, timeout=5".parse().unwrap());
-        let head = h2(&Method::GET, StatusCode::OK, headers).ok().unwrap();
+        let head = read_h2(&Method::GET, StatusCode::OK, headers).ok().unwrap();
         assert_eq!(head.idle(), Duration::from_secs(4));
-        let without = h2(&Method::GET, StatusCode::OK, HeaderMap::new());
+        let without = read_h2(&Method::GET, StatusCode::OK, HeaderMap::new());
         assert_eq!(without.ok().unwrap().idle(), IDLE_MAX);
     }
 }

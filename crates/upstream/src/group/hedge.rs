@@ -13,19 +13,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::attempt::{
+use super::evaluate::{self, has_content};
+use crate::attempt::AttemptGuard;
+use crate::attempt::UpstreamUpload;
+use crate::attempt::{
     AttemptDeadlines, AttemptError, AttemptOutcome, AttemptResponse, EndpointClient,
 };
-use super::attempt_guard::AttemptGuard;
-use super::attempt_request::AttemptRequest;
-use super::endpoint::{EndpointState, UsualLatency, now};
-use super::endpoint_selection::EndpointSelection;
-use super::evaluate::{self, has_content};
-use super::resolve::share;
-use super::response_value::ResponseValue;
-use super::selection::EndpointSelector;
-use super::upload::UpstreamUpload;
-use super::{Priority, Retry};
+use crate::connection::AttemptRequest;
+use crate::connection::share;
+use crate::endpoint::{EndpointState, UsualLatency, now};
+use crate::response_value::ResponseValue;
+use crate::selection::EndpointSelection;
+use crate::selection::EndpointSelector;
+use crate::{Priority, Retry};
 
 /// Minimum wait before a manifest is hedged: below it a hedge costs more than it saves.
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
@@ -40,18 +40,18 @@ const HAD_SHARE: u32 = 4;
 
 /// A request that a viewer waits for may be hedged. Not a blocking request: its caller sets when it
 /// is late.
-pub(super) fn may_hedge(retry: &Retry, final_rank: Priority, request: &AttemptRequest) -> bool {
+pub(crate) fn may_hedge(retry: &Retry, final_rank: Priority, request: &AttemptRequest) -> bool {
     let is_wanted = final_rank <= Priority::Segment && request.method == http::Method::GET;
     retry.hedge && is_wanted && request.is_repeatable() && !request.may_block()
 }
 
 /// Sends one request to endpoints, to a further one each time that it is late.
-pub(super) struct HedgedSender<'a> {
-    pub(super) selector: &'a EndpointSelector,
-    pub(super) client: &'a EndpointClient,
-    pub(super) retry: &'a Retry,
-    pub(super) connect_timeout: Duration,
-    pub(super) request: &'a AttemptRequest,
+pub(crate) struct HedgedSender<'a> {
+    pub(crate) selector: &'a EndpointSelector,
+    pub(crate) client: &'a EndpointClient,
+    pub(crate) retry: &'a Retry,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request: &'a AttemptRequest,
 }
 
 /// One running attempt.
@@ -79,7 +79,7 @@ enum HedgeEvent<'a> {
 impl<'a> HedgedSender<'a> {
     /// Sends the request with the first attempt, and to the next endpoint of the selection each
     /// time that all running attempts are late. Returns the first good outcome, or the best.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         first: AttemptGuard,
         upload: &mut Option<UpstreamUpload>,

@@ -14,10 +14,10 @@ use pingora_core::protocols::http::v1::client::HttpSession as H1Session;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::{UpstreamConnection, UpstreamSession};
 use super::pool::ConnectionPool;
 use super::resolve::{EndpointNames, share};
-use super::{Endpoint, Failure, Protocol, Settings, SetupError};
+use super::session::{UpstreamConnection, UpstreamSession};
+use crate::{Endpoint, Failure, Protocol, Settings, SetupError};
 
 /// Maximum number of streams per HTTP/2 connection (pingora's default is one).
 const STREAMS_MAX: u32 = 64;
@@ -35,7 +35,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UNREACHABLE_MAX: usize = 64;
 
 /// Connects to the endpoints of one group.
-pub(super) struct EndpointConnector {
+pub(crate) struct EndpointConnector {
     pool: Arc<ConnectionPool>,
     endpoints: Vec<Endpoint>,
     sni: Option<String>,
@@ -77,7 +77,7 @@ fn timed_out() -> ConnectRefusal {
 }
 
 impl EndpointConnector {
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &Settings,
         names: Arc<EndpointNames>,
     ) -> Result<EndpointConnector, SetupError> {
@@ -107,7 +107,7 @@ impl EndpointConnector {
 
     /// Gets a connection to an endpoint: a pooled one to any reachable address, else a new one to
     /// the first address that accepts in time. `fresh`: always a new connection.
-    pub(super) async fn acquire(
+    pub(crate) async fn acquire(
         self: &Arc<Self>,
         endpoint: usize,
         fresh: bool,
@@ -184,7 +184,7 @@ impl EndpointConnector {
     }
 
     /// At least one known address is not marked unreachable. True before the first lookup result.
-    pub(super) fn reachable(&self, endpoint: usize) -> bool {
+    pub(crate) fn reachable(&self, endpoint: usize) -> bool {
         let Some(known) = self.names.known(endpoint) else {
             return true;
         };
@@ -195,7 +195,7 @@ impl EndpointConnector {
     }
 
     /// Retries unreachable addresses in the background, so that no viewer waits for them.
-    pub(super) fn retry_unreachable(self: &Arc<Self>) {
+    pub(crate) fn retry_unreachable(self: &Arc<Self>) {
         let now = Instant::now();
         for marked in self.unreachable.lock().iter_mut() {
             let known = || self.names.known(marked.endpoint);
@@ -376,7 +376,7 @@ impl EndpointConnector {
     }
 
     /// An unreachable address became reachable again after this time.
-    pub(super) fn has_returned_since(&self, then: Instant) -> bool {
+    pub(crate) fn has_returned_since(&self, then: Instant) -> bool {
         self.returned.lock().is_some_and(|returned| returned > then)
     }
 }

@@ -1,10 +1,10 @@
 //! Decides what follows an attempt: return, retry, or try the next endpoint. Pure function.
 
-use super::endpoint_selection::CandidateSet;
+use crate::selection::CandidateSet;
 
 /// Result of an attempt.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum AttemptVerdict {
+pub(crate) enum AttemptVerdict {
     /// A response to return.
     Good,
     /// A response with a status that is retried.
@@ -25,18 +25,18 @@ pub(super) enum AttemptVerdict {
 
 /// What is still possible.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RemainingOptions {
+pub(crate) struct RemainingOptions {
     /// Endpoints not tried yet that accept the request.
-    pub(super) untried: usize,
+    pub(crate) untried: usize,
     /// Another response is served on failure.
-    pub(super) has_fallback: bool,
+    pub(crate) has_fallback: bool,
     /// The request may be sent once more.
-    pub(super) may_send_again: bool,
+    pub(crate) may_send_again: bool,
 }
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NextStep {
+pub(crate) enum NextStep {
     /// Stop, with the best response so far.
     End,
     /// Try the next endpoint. An endpoint that was not reached costs no retry.
@@ -46,7 +46,7 @@ pub(super) enum NextStep {
 }
 
 /// Decides what follows an attempt with this verdict.
-pub(super) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> NextStep {
+pub(crate) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> NextStep {
     let RemainingOptions {
         untried,
         has_fallback,

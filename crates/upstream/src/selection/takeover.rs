@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 const UNPROVEN_MAX: usize = 8;
 
 /// The takeovers of a group.
-pub(super) struct Takeovers {
+pub(crate) struct Takeovers {
     /// The last takeover delivered more of the body than the first endpoint.
     help: AtomicBool,
     unproven: Arc<AtomicUsize>,
@@ -33,7 +33,7 @@ impl Takeovers {
     /// Permits a takeover. `spend` takes it from the retry budget, which alone decides if the
     /// endpoint is only slow. A silent or failed endpoint must not cause viewer errors because the
     /// budget is spent, while takeovers help.
-    pub(super) fn begin(&self, failed: bool, spend: impl FnOnce() -> bool) -> Option<Takeover> {
+    pub(crate) fn begin(&self, failed: bool, spend: impl FnOnce() -> bool) -> Option<Takeover> {
         if spend() {
             return Some(Takeover { unproven: None });
         }
@@ -47,7 +47,7 @@ impl Takeovers {
         (before < UNPROVEN_MAX).then_some(takeover)
     }
 
-    pub(super) fn end(&self, helped: bool) {
+    pub(crate) fn end(&self, helped: bool) {
         self.help.store(helped, Ordering::Relaxed);
     }
 }

@@ -12,8 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::activity::ActivityTable;
-use super::sign::ClientCertificate;
-use super::{Settings, SetupError};
+use crate::sign::ClientCertificate;
+use crate::{Settings, SetupError};
 
 /// Maximum number of idle connections.
 const IDLE_MAX: usize = 1024;
@@ -23,14 +23,14 @@ const DRAINS_MAX: usize = 64;
 const NO_AUTHORITIES: &str = "/dev/null";
 
 /// The connections of one group.
-pub(super) struct ConnectionPool {
+pub(crate) struct ConnectionPool {
     connector: Connector,
     activities: ActivityTable,
     drains: Arc<Semaphore>,
 }
 
 impl ConnectionPool {
-    pub(super) fn new(settings: &Settings) -> Result<ConnectionPool, SetupError> {
+    pub(crate) fn new(settings: &Settings) -> Result<ConnectionPool, SetupError> {
         let mut options = ConnectorOptions::new(settings.concurrency_max.clamp(1, IDLE_MAX));
         options.ca_file = if settings.endpoints.iter().any(|endpoint| endpoint.tls) {
             settings.ca_file.as_deref().map(authorities).transpose()?
@@ -49,18 +49,18 @@ impl ConnectionPool {
         })
     }
 
-    pub(super) fn connector(&self) -> &Connector {
+    pub(crate) fn connector(&self) -> &Connector {
         &self.connector
     }
 
     /// What the streams of each shared connection receive.
-    pub(super) fn activities(&self) -> &ActivityTable {
+    pub(crate) fn activities(&self) -> &ActivityTable {
         &self.activities
     }
 
     /// The right to drain a body, until it is dropped; `None`: as many as allowed are being
     /// drained.
-    pub(super) fn drain_permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn drain_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.drains).try_acquire_owned().ok()
     }
 }

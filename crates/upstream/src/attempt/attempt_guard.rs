@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use super::Failure;
-use super::endpoint::{AttemptEnd, EndpointSlot, EndpointState};
-use super::guard::breaker::{BreakerDecision, BreakerPass};
-use super::guard::{EndpointFault, FailureSubject};
-use super::limit::Permit;
+use crate::Failure;
+use crate::endpoint::{AttemptEnd, EndpointSlot, EndpointState};
+use crate::guard::breaker::{BreakerDecision, BreakerPass};
+use crate::guard::{EndpointFault, FailureSubject};
+use crate::limit::Permit;
 
 /// One attempt at an endpoint; counted as abandoned unless its end is recorded before the drop.
-pub(super) struct AttemptGuard {
+pub(crate) struct AttemptGuard {
     endpoint: Arc<EndpointState>,
     slot: EndpointSlot,
     subject: FailureSubject,
@@ -23,7 +23,7 @@ pub(super) struct AttemptGuard {
 
 impl AttemptGuard {
     /// `None` if the endpoint's breaker refuses the request.
-    pub(super) fn open(
+    pub(crate) fn open(
         endpoint: &Arc<EndpointState>,
         slot: EndpointSlot,
         subject: FailureSubject,
@@ -44,40 +44,40 @@ impl AttemptGuard {
         })
     }
 
-    pub(super) fn endpoint(&self) -> &Arc<EndpointState> {
+    pub(crate) fn endpoint(&self) -> &Arc<EndpointState> {
         &self.endpoint
     }
 
     /// Hands over the endpoint's permit, if the endpoint has a concurrency limit.
-    pub(super) fn endpoint_permit(&mut self) -> Option<Permit> {
+    pub(crate) fn endpoint_permit(&mut self) -> Option<Permit> {
         self.slot.permit.take()
     }
 
     /// Releases the extra group permit: this is now the request's only attempt.
-    pub(super) fn release_group_permit(&mut self) {
+    pub(crate) fn release_group_permit(&mut self) {
         self.slot.group_permit = None;
     }
 
     /// The response head arrived; an error status counts against the endpoint at once.
-    pub(super) fn record_head(&mut self, status: StatusCode) {
+    pub(crate) fn record_head(&mut self, status: StatusCode) {
         self.endpoint.record_response_head();
         if let Some(fault) = fault_of_status(status) {
             self.judge(Err((fault, AttemptEnd::Status(status))));
         }
     }
 
-    pub(super) fn record_bytes(&self, bytes: usize) {
+    pub(crate) fn record_bytes(&self, bytes: usize) {
         self.endpoint.counters.received(bytes);
     }
 
     /// The response arrived complete.
-    pub(super) fn complete(mut self, status: StatusCode) {
+    pub(crate) fn complete(mut self, status: StatusCode) {
         self.judge(Ok(()));
         self.end = Some(Ok(status));
     }
 
     /// The attempt failed, and the endpoint is to blame.
-    pub(super) fn fail(mut self, failure: Failure) {
+    pub(crate) fn fail(mut self, failure: Failure) {
         if let Some(fault) = fault_of_failure(failure) {
             self.judge(Err((fault, AttemptEnd::Failure(failure))));
         }
@@ -86,7 +86,7 @@ impl AttemptGuard {
 
     /// The attempt failed, perhaps through another's fault: counted, but not held against the
     /// endpoint.
-    pub(super) fn abort(mut self, failure: Failure) {
+    pub(crate) fn abort(mut self, failure: Failure) {
         self.end = Some(Err(failure));
     }
 

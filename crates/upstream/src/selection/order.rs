@@ -20,18 +20,18 @@ pub enum Balance {
 
 /// Input of the ordering for one endpoint.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct EndpointCondition {
+pub(crate) struct EndpointCondition {
     /// Lower values are tried first.
-    pub(super) priority: u8,
-    pub(super) weight: u32,
-    pub(super) in_flight: usize,
+    pub(crate) priority: u8,
+    pub(crate) weight: u32,
+    pub(crate) in_flight: usize,
     /// In good standing.
-    pub(super) good: bool,
+    pub(crate) good: bool,
 }
 
 /// Endpoint indices in the order to try them. `seed` is a hash of the request; `rotation` is the
 /// rotation state.
-pub(super) fn order(
+pub(crate) fn order(
     conditions: &[EndpointCondition],
     balance: Balance,
     seed: u64,
@@ -79,7 +79,7 @@ fn distance(seed: u64, index: usize, weight: f64) -> f64 {
 /// Smooth weighted round robin: each endpoint gains its weight with every request, and the chosen
 /// one pays the sum. Heavy endpoints are interleaved with light ones.
 #[derive(Clone, Debug, Default)]
-pub(super) struct WeightedRotation {
+pub(crate) struct WeightedRotation {
     credits: Vec<i64>,
 }
 

@@ -5,49 +5,49 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt_guard::AttemptGuard;
-use super::endpoint::{EndpointSlot, EndpointState, SlotRequest, now};
-use super::guard::FailureSubject;
-use super::response_value::ResponseExpectation;
-use super::{Failure, Priority, RequestClass, Upgrade};
+use crate::attempt::AttemptGuard;
+use crate::endpoint::{EndpointSlot, EndpointState, SlotRequest, now};
+use crate::guard::FailureSubject;
+use crate::response_value::ResponseExpectation;
+use crate::{Failure, Priority, RequestClass, Upgrade};
 
 /// Endpoint indices in the order to try them.
-pub(super) struct EndpointOrder {
-    pub(super) endpoints: Vec<usize>,
+pub(crate) struct EndpointOrder {
+    pub(crate) endpoints: Vec<usize>,
     /// How many of them, from the start, are in good standing.
-    pub(super) good: usize,
+    pub(crate) good: usize,
 }
 
 /// What matters of a request when its endpoints are chosen.
-pub(super) struct RequestProfile {
-    pub(super) rank: Priority,
+pub(crate) struct RequestProfile {
+    pub(crate) rank: Priority,
     /// Set while no viewer waits: until then only blocking requests are hedged.
-    pub(super) upgrade: Option<Upgrade>,
-    pub(super) subject: FailureSubject,
+    pub(crate) upgrade: Option<Upgrade>,
+    pub(crate) subject: FailureSubject,
     /// The rate limit it counts against.
-    pub(super) class: RequestClass,
+    pub(crate) class: RequestClass,
     /// Which responses are good.
-    pub(super) expectation: ResponseExpectation,
+    pub(crate) expectation: ResponseExpectation,
     /// A blocking request: it takes no capacity of the endpoint.
-    pub(super) is_blocking: bool,
+    pub(crate) is_blocking: bool,
     /// A blocking request is late after this time.
-    pub(super) late_after: Option<Duration>,
+    pub(crate) late_after: Option<Duration>,
     /// Another endpoint is asked too when one is late.
-    pub(super) is_hedged: bool,
+    pub(crate) is_hedged: bool,
     /// Deadline for capacity at an endpoint.
-    pub(super) queue_until: Instant,
+    pub(crate) queue_until: Instant,
     /// Deadline for everything.
-    pub(super) until: Instant,
+    pub(crate) until: Instant,
 }
 
 /// The endpoints for one request, and its progress.
-pub(super) struct EndpointSelection {
-    pub(super) request: RequestProfile,
-    pub(super) candidates: CandidateSet,
+pub(crate) struct EndpointSelection {
+    pub(crate) request: RequestProfile,
+    pub(crate) candidates: CandidateSet,
     /// Index of an endpoint that answered that an expected object is missing.
-    pub(super) absent: Option<usize>,
+    pub(crate) absent: Option<usize>,
     /// Latest failure.
-    pub(super) failure: Failure,
+    pub(crate) failure: Failure,
     order: EndpointOrder,
     /// How many endpoints, from the start of the order, were tried.
     tried: usize,
@@ -56,14 +56,14 @@ pub(super) struct EndpointSelection {
 
 /// An endpoint that failed a request, and when it was sent there.
 #[derive(Clone, Copy)]
-pub(super) struct FailedEndpoint {
-    pub(super) endpoint: usize,
-    pub(super) sent: std::time::Instant,
+pub(crate) struct FailedEndpoint {
+    pub(crate) endpoint: usize,
+    pub(crate) sent: std::time::Instant,
 }
 
 /// Which endpoints may be tried next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CandidateSet {
+pub(crate) enum CandidateSet {
     /// No endpoint has seen the request: any untried one, after a wait if needed.
     First,
     /// An untried one.
@@ -73,7 +73,7 @@ pub(super) enum CandidateSet {
 }
 
 impl EndpointSelection {
-    pub(super) fn new(order: EndpointOrder, request: RequestProfile) -> EndpointSelection {
+    pub(crate) fn new(order: EndpointOrder, request: RequestProfile) -> EndpointSelection {
         EndpointSelection {
             request,
             candidates: CandidateSet::First,
@@ -86,7 +86,7 @@ impl EndpointSelection {
     }
 
     /// Resolves when a viewer waits for the response.
-    pub(super) async fn until_urgent(&mut self) {
+    pub(crate) async fn until_urgent(&mut self) {
         if let Some(upgrade) = &mut self.request.upgrade {
             upgrade.when.as_mut().await;
             self.request.rank = upgrade.rank;
@@ -95,13 +95,13 @@ impl EndpointSelection {
     }
 
     /// The priority that the request has once a viewer waits.
-    pub(super) fn final_rank(&self) -> Priority {
+    pub(crate) fn final_rank(&self) -> Priority {
         let upgrade = self.request.upgrade.as_ref();
         upgrade.map_or(self.request.rank, |upgrade| upgrade.rank)
     }
 
     /// The capacity that the request needs at an endpoint.
-    pub(super) fn slot_request(&self) -> SlotRequest {
+    pub(crate) fn slot_request(&self) -> SlotRequest {
         SlotRequest {
             rank: self.request.rank,
             class: self.request.class,
@@ -110,12 +110,12 @@ impl EndpointSelection {
     }
 
     /// Room for the request at this endpoint, if it has any now.
-    pub(super) fn try_slot(&self, endpoint: &EndpointState) -> Option<EndpointSlot> {
+    pub(crate) fn try_slot(&self, endpoint: &EndpointState) -> Option<EndpointSlot> {
         endpoint.try_slot(self.request.class, self.request.is_blocking)
     }
 
     /// Starts an attempt; `None`: the endpoint's breaker refuses the request.
-    pub(super) fn open_attempt(
+    pub(crate) fn open_attempt(
         &self,
         endpoint: &Arc<EndpointState>,
         slot: EndpointSlot,
@@ -124,7 +124,7 @@ impl EndpointSelection {
     }
 
     /// Records that an endpoint failed, or answered with a status that is retried.
-    pub(super) fn record_failure(&mut self, endpoint: &EndpointState, sent: std::time::Instant) {
+    pub(crate) fn record_failure(&mut self, endpoint: &EndpointState, sent: std::time::Instant) {
         if self.absent != Some(endpoint.index) {
             self.failed.push(FailedEndpoint {
                 endpoint: endpoint.index,
@@ -134,23 +134,23 @@ impl EndpointSelection {
     }
 
     /// The endpoints that failed the request.
-    pub(super) fn failed(&self) -> &[FailedEndpoint] {
+    pub(crate) fn failed(&self) -> &[FailedEndpoint] {
         &self.failed
     }
 
     /// The tried endpoints.
-    pub(super) fn tried(&self) -> &[usize] {
+    pub(crate) fn tried(&self) -> &[usize] {
         &self.order.endpoints[..self.tried]
     }
 
     /// The untried endpoints.
-    pub(super) fn untried(&self) -> &[usize] {
+    pub(crate) fn untried(&self) -> &[usize] {
         &self.order.endpoints[self.tried..]
     }
 
     /// The untried endpoints that may be asked next: those not in good standing only after all
     /// others.
-    pub(super) fn next_candidates(&self) -> &[usize] {
+    pub(crate) fn next_candidates(&self) -> &[usize] {
         if self.has_good_candidate() {
             &self.order.endpoints[self.tried..self.order.good]
         } else {
@@ -159,13 +159,13 @@ impl EndpointSelection {
     }
 
     /// An endpoint in good standing was not tried yet.
-    pub(super) fn has_good_candidate(&self) -> bool {
+    pub(crate) fn has_good_candidate(&self) -> bool {
         self.tried < self.order.good
     }
 
     /// The positions to look at for the next endpoint, from here on. Endpoints not in good standing
     /// are left out while one in good standing was skipped for lack of room.
-    pub(super) fn candidate_at(&self, position: usize) -> Option<usize> {
+    pub(crate) fn candidate_at(&self, position: usize) -> Option<usize> {
         let only_lack_room = position == self.order.good && position > self.tried;
         if only_lack_room {
             return None;
@@ -174,19 +174,19 @@ impl EndpointSelection {
     }
 
     /// The position of the first untried endpoint.
-    pub(super) fn next_position(&self) -> usize {
+    pub(crate) fn next_position(&self) -> usize {
         self.tried
     }
 
     /// Marks the endpoint at a position as tried; those skipped come after it. Returns its index.
-    pub(super) fn mark_tried(&mut self, position: usize) -> usize {
+    pub(crate) fn mark_tried(&mut self, position: usize) -> usize {
         self.order.endpoints[self.tried..=position].rotate_right(1);
         self.tried += 1;
         self.order.endpoints[self.tried - 1]
     }
 
     /// Moves on to the endpoint that was tried least recently, and returns its index.
-    pub(super) fn rotate_tried(&mut self) -> usize {
+    pub(crate) fn rotate_tried(&mut self) -> usize {
         self.order.endpoints[..self.tried].rotate_left(1);
         self.order.endpoints[self.tried - 1]
     }

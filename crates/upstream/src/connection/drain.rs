@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::connection::UpstreamConnection;
-use super::head::ResponseHead;
-use super::{Failure, Framing};
+use super::response_head::ResponseHead;
+use super::session::UpstreamConnection;
+use crate::{Failure, Framing};
 
 /// Maximum bytes to drain.
 const BYTES_MAX: u64 = 64 << 10;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Releases a connection after the response head, once a short rest is drained; otherwise closes
 /// it.
-pub(super) fn drain_and_release(mut connection: UpstreamConnection, head: &ResponseHead) {
+pub(crate) fn drain_and_release(mut connection: UpstreamConnection, head: &ResponseHead) {
     let (framing, idle) = (head.framing, head.idle());
     match framing {
         Framing::Length(0) if connection.ended() => return connection.release(idle),
@@ -30,7 +30,7 @@ pub(super) fn drain_and_release(mut connection: UpstreamConnection, head: &Respo
     };
     let mut reading = Box::pin(async move {
         let _permit = permit;
-        if let Ok(Ok(DrainEnd::Whole)) = timeout(PATIENCE, read(&mut connection, framing)).await {
+        if let Ok(Ok(DrainEnd::Whole)) = timeout(PATIENCE, drain(&mut connection, framing)).await {
             connection.release(idle);
         }
     });
@@ -42,7 +42,7 @@ pub(super) fn drain_and_release(mut connection: UpstreamConnection, head: &Respo
 }
 
 /// How far a body was drained.
-pub(super) enum DrainEnd {
+pub(crate) enum DrainEnd {
     /// To its end.
     Whole,
     /// To the byte limit.
@@ -50,7 +50,7 @@ pub(super) enum DrainEnd {
 }
 
 /// Drains a body.
-pub(super) async fn read(
+pub(crate) async fn drain(
     connection: &mut UpstreamConnection,
     framing: Framing,
 ) -> Result<DrainEnd, Failure> {

@@ -10,34 +10,34 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 
-use super::guard::FailureSubject;
-use super::sign::{FIELDS, Message, RequestAuth};
-use super::{
+use crate::guard::FailureSubject;
+use crate::sign::{FIELDS, Message, RequestAuth};
+use crate::{
     Deadlines, Endpoint, Failure, Priority, RequestBody, RequestClass, Settings, SetupError,
     UpstreamRequest,
 };
 use seawall_manifest::low_latency::is_blocking;
 
 /// An [`UpstreamRequest`] without its body.
-pub(super) struct AttemptRequest {
-    pub(super) method: Method,
+pub(crate) struct AttemptRequest {
+    pub(crate) method: Method,
     /// The target as it is sent.
-    pub(super) target: PathAndQuery,
-    pub(super) host: Option<HeaderValue>,
-    pub(super) headers: HeaderMap,
-    pub(super) payload: PayloadSize,
-    pub(super) rank: Priority,
+    pub(crate) target: PathAndQuery,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: PayloadSize,
+    pub(crate) rank: Priority,
     /// The rate limit it counts against.
-    pub(super) class: RequestClass,
+    pub(crate) class: RequestClass,
     /// The origin is expected to block until new content exists.
-    pub(super) is_blocking: bool,
+    pub(crate) is_blocking: bool,
     /// Credentials for the origin.
-    pub(super) auth: RequestAuth,
+    pub(crate) auth: RequestAuth,
 }
 
 /// The size of the request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PayloadSize {
+pub(crate) enum PayloadSize {
     /// No body, and the method defines none.
     Nothing,
     /// This number of bytes.
@@ -47,13 +47,13 @@ pub(super) enum PayloadSize {
 }
 
 /// Headers that a group adds to every request.
-pub(super) struct GroupHeaders {
+pub(crate) struct GroupHeaders {
     /// `Host` by endpoint, used if the request has none.
-    pub(super) hosts: Vec<HeaderValue>,
+    pub(crate) hosts: Vec<HeaderValue>,
 }
 
 impl GroupHeaders {
-    pub(super) fn new(settings: &Settings) -> Result<GroupHeaders, SetupError> {
+    pub(crate) fn new(settings: &Settings) -> Result<GroupHeaders, SetupError> {
         let host_header = |endpoint: &Endpoint| {
             let host = settings
                 .host
@@ -73,7 +73,7 @@ impl GroupHeaders {
 }
 
 impl PayloadSize {
-    pub(super) fn of(method: &Method, body: Option<&RequestBody>) -> PayloadSize {
+    pub(crate) fn of(method: &Method, body: Option<&RequestBody>) -> PayloadSize {
         use http_body::Body;
         match body {
             Some(body) if !body.is_end_stream() => body
@@ -88,26 +88,26 @@ impl PayloadSize {
     }
 
     /// No body bytes follow the head.
-    pub(super) fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         matches!(self, PayloadSize::Nothing | PayloadSize::Bytes(0))
     }
 }
 
 /// See [`AttemptRequest::seed`].
-pub(super) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
+pub(crate) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
     let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
     hasher.hash_one((target.as_str(), host))
 }
 
 /// See [`AttemptRequest::subject`].
-pub(super) fn subject(target: &PathAndQuery, host: Option<&HeaderValue>) -> FailureSubject {
+pub(crate) fn subject(target: &PathAndQuery, host: Option<&HeaderValue>) -> FailureSubject {
     FailureSubject::of(target.path(), host.map(HeaderValue::as_bytes))
 }
 
 impl AttemptRequest {
     /// Splits a request into head and body. A request that cannot be sent to any endpoint fails
     /// here, so that no endpoint is blamed.
-    pub(super) fn of(
+    pub(crate) fn of(
         request: UpstreamRequest,
         auth: RequestAuth,
     ) -> Result<(AttemptRequest, Option<RequestBody>), Failure> {
@@ -127,7 +127,7 @@ impl AttemptRequest {
     }
 
     /// The same request with the method HEAD.
-    pub(super) fn head_only(&self) -> AttemptRequest {
+    pub(crate) fn head_only(&self) -> AttemptRequest {
         AttemptRequest {
             method: Method::HEAD,
             payload: PayloadSize::Nothing,
@@ -136,7 +136,7 @@ impl AttemptRequest {
     }
 
     /// The same request with other credentials.
-    pub(super) fn with_auth(&self, auth: RequestAuth) -> AttemptRequest {
+    pub(crate) fn with_auth(&self, auth: RequestAuth) -> AttemptRequest {
         AttemptRequest {
             method: self.method.clone(),
             target: self.target.clone(),
@@ -151,30 +151,30 @@ impl AttemptRequest {
     }
 
     /// The URL and directory that failures are counted under.
-    pub(super) fn subject(&self) -> FailureSubject {
+    pub(crate) fn subject(&self) -> FailureSubject {
         subject(&self.target, self.host.as_ref())
     }
 
     /// A hash of target and host, for load balancing.
-    pub(super) fn seed(&self) -> u64 {
+    pub(crate) fn seed(&self) -> u64 {
         seed(&self.target, self.host.as_ref())
     }
 
     /// Can be sent twice: the method is idempotent and there is no body.
-    pub(super) fn is_repeatable(&self) -> bool {
+    pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_idempotent() && self.payload.is_empty()
     }
 
     /// The origin may block until new content exists: it is known to, or a playlist is requested
     /// ahead of time. An LL-HLS query parameter extends the deadline but does not bypass the
     /// concurrency limits.
-    pub(super) fn may_block(&self) -> bool {
+    pub(crate) fn may_block(&self) -> bool {
         self.is_blocking
             || (self.rank == Priority::Manifest && asks_for_future_version(&self.target))
     }
 
     /// Deadline for the end of the response head.
-    pub(super) fn patience(&self, deadlines: &Deadlines) -> Duration {
+    pub(crate) fn patience(&self, deadlines: &Deadlines) -> Duration {
         match self.rank {
             _ if self.may_block() => deadlines.blocking,
             Priority::Manifest => deadlines.manifest,
@@ -185,7 +185,7 @@ impl AttemptRequest {
     }
 
     /// The head for HTTP/1.1.
-    pub(super) fn h1(
+    pub(crate) fn h1(
         &self,
         endpoint: usize,
         group: &GroupHeaders,
@@ -206,7 +206,7 @@ impl AttemptRequest {
     }
 
     /// The head for HTTP/2: the host becomes `:authority`.
-    pub(super) fn h2(
+    pub(crate) fn h2(
         &self,
         endpoint: usize,
         tls: bool,

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::endpoint::EndpointState;
-use super::guard::ejection::median;
+use crate::endpoint::EndpointState;
+use crate::guard::ejection::median;
 
 /// Compares endpoints at a fixed interval.
-pub(super) struct OutlierDetection {
+pub(crate) struct OutlierDetection {
     every: Duration,
     due: Mutex<Instant>,
 }
 
 impl OutlierDetection {
-    pub(super) fn new(every: Duration, now: Instant) -> OutlierDetection {
+    pub(crate) fn new(every: Duration, now: Instant) -> OutlierDetection {
         OutlierDetection {
             every,
             due: Mutex::new(now + every),
@@ -24,7 +24,7 @@ impl OutlierDetection {
     }
 
     /// Compares the endpoints, if it is due. `is_good`: the endpoint is in good standing.
-    pub(super) fn judge(
+    pub(crate) fn judge(
         &self,
         endpoints: &[Arc<EndpointState>],
         now: Instant,

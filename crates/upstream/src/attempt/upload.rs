@@ -11,20 +11,20 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::slow_viewers::LimitHolder;
-use super::{Failure, RequestBody, UploadFault};
+use crate::slow_viewers::LimitHolder;
+use crate::{Failure, RequestBody, UploadFault};
 
 /// Bytes of a body that are read before an endpoint is contacted.
 const AHEAD_BYTES_MAX: u64 = 16 << 10;
 
 /// A body to send, and the permits of its request.
-pub(super) struct UpstreamUpload {
+pub(crate) struct UpstreamUpload {
     body: RequestBody,
-    pub(super) permits: Arc<LimitHolder>,
+    pub(crate) permits: Arc<LimitHolder>,
 }
 
 impl UpstreamUpload {
-    pub(super) fn of(body: RequestBody, permits: &Arc<LimitHolder>) -> UpstreamUpload {
+    pub(crate) fn of(body: RequestBody, permits: &Arc<LimitHolder>) -> UpstreamUpload {
         UpstreamUpload {
             body,
             permits: Arc::clone(permits),
@@ -32,7 +32,7 @@ impl UpstreamUpload {
     }
 
     /// The next non-empty chunk; `None` at the end. Permits are released while the viewer is slow.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         loop {
             let frame = poll_fn(|cx| self.body.as_mut().poll_frame(cx));
             let frame = self.permits.wait_for_viewer(frame).await;
@@ -50,7 +50,7 @@ impl UpstreamUpload {
 }
 
 /// Reads the beginning of a body.
-pub(super) async fn read_ahead(mut body: RequestBody) -> Result<RequestBody, Failure> {
+pub(crate) async fn read_ahead(mut body: RequestBody) -> Result<RequestBody, Failure> {
     let promised = body.size_hint().exact();
     let mut ahead = VecDeque::new();
     let mut received = 0;

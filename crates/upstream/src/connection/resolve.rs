@@ -12,13 +12,13 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Endpoint, Resolver};
+use crate::{Endpoint, Resolver};
 
 /// Maximum addresses per name; more are ignored.
 const ADDRESSES_MAX: usize = 32;
 
 /// The names of a group's endpoints.
-pub(super) struct EndpointNames {
+pub(crate) struct EndpointNames {
     hosts: Vec<ResolvedHost>,
     lookup: Resolver,
     every: Duration,
@@ -40,7 +40,7 @@ struct ResolvedHost {
 }
 
 impl EndpointNames {
-    pub(super) fn new(
+    pub(crate) fn new(
         endpoints: &[Endpoint],
         lookup: Resolver,
         every: Duration,
@@ -55,7 +55,7 @@ impl EndpointNames {
 
     /// Starts the periodic lookups, unless they run already. Must be called inside a tokio runtime;
     /// if that runtime ends, the next call starts them again.
-    pub(super) fn refresh(self: &Arc<Self>) {
+    pub(crate) fn refresh(self: &Arc<Self>) {
         if self.hosts.iter().all(|host| host.literal)
             || self.refreshing.swap(true, Ordering::AcqRel)
         {
@@ -75,7 +75,7 @@ impl EndpointNames {
     }
 
     /// The addresses of one endpoint. Waits only if none is known yet.
-    pub(super) async fn addresses(self: &Arc<Self>, at: usize, until: Instant) -> Vec<SocketAddr> {
+    pub(crate) async fn addresses(self: &Arc<Self>, at: usize, until: Instant) -> Vec<SocketAddr> {
         let host = &self.hosts[at];
         if host.known().is_empty() {
             let mut round = host.rounds.subscribe();
@@ -88,7 +88,7 @@ impl EndpointNames {
     }
 
     /// The known addresses of one endpoint; `None` if none is known but no lookup has failed.
-    pub(super) fn known(&self, at: usize) -> Option<Arc<[SocketAddr]>> {
+    pub(crate) fn known(&self, at: usize) -> Option<Arc<[SocketAddr]>> {
         let host = &self.hosts[at];
         let known = host.known();
         (!known.is_empty() || host.has_failed()).then_some(known)
@@ -109,7 +109,7 @@ impl EndpointNames {
 }
 
 /// Deadline of the next of `left` attempts: half of the remaining time, or all of it for the last.
-pub(super) fn share(until: Instant, left: usize) -> Instant {
+pub(crate) fn share(until: Instant, left: usize) -> Instant {
     if left <= 1 {
         return until;
     }

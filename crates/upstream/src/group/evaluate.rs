@@ -6,16 +6,16 @@ use std::time::Duration;
 use http::StatusCode;
 use seawall_policy::missing_manifest::is_absence;
 
-use super::Failure;
-use super::attempt::{AttemptError, AttemptOutcome, AttemptResponse};
-use super::endpoint::EndpointState;
-use super::endpoint_selection::EndpointSelection;
 use super::next_step::AttemptVerdict;
-use super::response_value::ResponseValue;
-use super::selection::EndpointSelector;
+use crate::Failure;
+use crate::attempt::{AttemptError, AttemptOutcome, AttemptResponse};
+use crate::endpoint::EndpointState;
+use crate::response_value::ResponseValue;
+use crate::selection::EndpointSelection;
+use crate::selection::EndpointSelector;
 
 /// Judges the outcomes of the attempts for one request.
-pub(super) struct ResponseJudge<'a> {
+pub(crate) struct ResponseJudge<'a> {
     selector: &'a EndpointSelector,
     /// Statuses that are retried.
     retried_statuses: &'a [StatusCode],
@@ -25,14 +25,14 @@ pub(super) struct ResponseJudge<'a> {
 
 /// The judgement on one attempt.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judgement {
-    pub(super) verdict: AttemptVerdict,
+pub(crate) struct Judgement {
+    pub(crate) verdict: AttemptVerdict,
     /// The endpoint's `Retry-After`.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl<'a> ResponseJudge<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         selector: &'a EndpointSelector,
         retried_statuses: &'a [StatusCode],
     ) -> ResponseJudge<'a> {
@@ -44,7 +44,7 @@ impl<'a> ResponseJudge<'a> {
     }
 
     /// Judges the outcome of the attempts that began at `endpoint`, and keeps the best response.
-    pub(super) fn judge(
+    pub(crate) fn judge(
         &mut self,
         outcome: AttemptOutcome,
         endpoint: &EndpointState,
@@ -138,14 +138,14 @@ impl<'a> ResponseJudge<'a> {
     }
 
     /// The best response so far says that its endpoint failed.
-    pub(super) fn best_is_failure(&self, selection: &EndpointSelection) -> bool {
+    pub(crate) fn best_is_failure(&self, selection: &EndpointSelection) -> bool {
         let best = self.best.as_ref();
         best.is_some_and(|best| worth(best, selection) == ResponseValue::Failure)
     }
 
     /// The best response, or the latest failure. A response to a different question is returned
     /// only if no other endpoint can be asked.
-    pub(super) fn into_result(
+    pub(crate) fn into_result(
         self,
         selection: &EndpointSelection,
     ) -> Result<AttemptResponse, Failure> {
@@ -180,18 +180,18 @@ fn note_absence(response: &mut AttemptResponse, is_good: bool, selection: &mut E
 }
 
 /// The value of a response for the request of this selection.
-pub(super) fn worth(response: &AttemptResponse, selection: &EndpointSelection) -> ResponseValue {
+pub(crate) fn worth(response: &AttemptResponse, selection: &EndpointSelection) -> ResponseValue {
     selection.request.expectation.worth(response.head.status)
 }
 
 /// The status says that the endpoint has the object.
-pub(super) fn has_content(status: StatusCode) -> bool {
+pub(crate) fn has_content(status: StatusCode) -> bool {
     status.is_success() || status == StatusCode::NOT_MODIFIED
 }
 
 /// The more valuable of two responses; the earlier one if they are equal, unless both came from one
 /// endpoint.
-pub(super) fn better(
+pub(crate) fn better(
     later: AttemptResponse,
     earlier: AttemptResponse,
     selection: &EndpointSelection,

@@ -7,23 +7,23 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::RequestClass;
-use super::endpoint::{EndpointSlot, EndpointState, now};
-use super::group_limits::GroupLimits;
-use super::guard::budget::{self, RetryBudget};
 use super::takeover::{Takeover, Takeovers};
+use crate::RequestClass;
+use crate::endpoint::{EndpointSlot, EndpointState, now};
+use crate::group_limits::GroupLimits;
+use crate::guard::budget::{self, RetryBudget};
 
 /// Grants the repeats of one group.
-pub(super) struct RepeatGrants {
+pub(crate) struct RepeatGrants {
     limits: Arc<GroupLimits>,
-    pub(super) budget: Mutex<RetryBudget>,
+    pub(crate) budget: Mutex<RetryBudget>,
     /// The last request that failed over to another endpoint succeeded there.
     fail_over_helps: AtomicBool,
     takeovers: Takeovers,
 }
 
 impl RepeatGrants {
-    pub(super) fn new(budget: budget::Settings, limits: Arc<GroupLimits>) -> RepeatGrants {
+    pub(crate) fn new(budget: budget::Settings, limits: Arc<GroupLimits>) -> RepeatGrants {
         RepeatGrants {
             limits,
             budget: Mutex::new(RetryBudget::new(budget, Instant::now())),
@@ -33,19 +33,19 @@ impl RepeatGrants {
     }
 
     /// Counts a first request: it earns a share of a repeat.
-    pub(super) fn record_request(&self) {
+    pub(crate) fn record_request(&self) {
         self.budget.lock().request(now());
     }
 
     /// A retry. A failover that is likely to help is granted beyond the budget.
-    pub(super) fn try_retry(&self, is_fail_over: bool) -> bool {
+    pub(crate) fn try_retry(&self, is_fail_over: bool) -> bool {
         let mut budget = self.budget.lock();
         let is_affordable = is_fail_over || budget.affords(now());
         is_affordable && self.limits.try_token() && (budget.try_spend(now()) || is_fail_over)
     }
 
     /// Capacity for a hedge, with a permit of its own: a hedge never exceeds a limit.
-    pub(super) fn try_hedge(
+    pub(crate) fn try_hedge(
         &self,
         endpoint: &EndpointState,
         class: RequestClass,
@@ -62,23 +62,23 @@ impl RepeatGrants {
     }
 
     /// Failing over to another endpoint is likely to help.
-    pub(super) fn fail_over_helps(&self) -> bool {
+    pub(crate) fn fail_over_helps(&self) -> bool {
         self.fail_over_helps.load(Ordering::Relaxed)
     }
 
-    pub(super) fn record_fail_over(&self, helped: bool) {
+    pub(crate) fn record_fail_over(&self, helped: bool) {
         self.fail_over_helps.store(helped, Ordering::Relaxed);
     }
 
-    /// Permits and counts a takeover; see [`super::Origin::take_over`].
-    pub(super) fn take_over(&self, from: &EndpointState, failed: bool) -> Option<Takeover> {
+    /// Permits and counts a takeover; see [`crate::Origin::take_over`].
+    pub(crate) fn take_over(&self, from: &EndpointState, failed: bool) -> Option<Takeover> {
         let spend = || self.budget.lock().try_spend(now());
         let takeover = self.takeovers.begin(failed, spend);
         from.counters.left(takeover.is_some());
         takeover
     }
 
-    pub(super) fn record_takeover(&self, helped: bool) {
+    pub(crate) fn record_takeover(&self, helped: bool) {
         self.takeovers.end(helped);
     }
 }

@@ -15,7 +15,7 @@ use pingora_core::protocols::http::v2::client::Http2Session;
 /// The HTTP/2 error is the connection's: it is closed, closing, or accepts no more streams. A
 /// request without a response was then not processed, or its state is unknown as on an unshared
 /// connection.
-pub(super) fn is_of_connection(error: &pingora_error::Error) -> bool {
+pub(crate) fn is_of_connection(error: &pingora_error::Error) -> bool {
     error
         .root_cause()
         .downcast_ref::<h2::Error>()
@@ -26,7 +26,7 @@ pub(super) fn is_of_connection(error: &pingora_error::Error) -> bool {
 }
 
 /// Activity of all streams of one connection, as seen by one of them.
-pub(super) struct ConnectionActivity {
+pub(crate) struct ConnectionActivity {
     received: Arc<AtomicU64>,
     /// Value of `received` when the wait began.
     received_before: u64,
@@ -34,28 +34,28 @@ pub(super) struct ConnectionActivity {
 
 impl ConnectionActivity {
     /// Starts a wait.
-    pub(super) fn begin_wait(&mut self) {
+    pub(crate) fn begin_wait(&mut self) {
         self.received_before = self.received.load(Ordering::Relaxed);
     }
 
     /// Records received data.
-    pub(super) fn record_data(&self) {
+    pub(crate) fn record_data(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
     }
 
     /// No stream received anything since the wait began.
-    pub(super) fn is_still(&self) -> bool {
+    pub(crate) fn is_still(&self) -> bool {
         self.received_before == self.received.load(Ordering::Relaxed)
     }
 }
 
 /// Connections with open streams.
 #[derive(Default)]
-pub(super) struct ActivityTable(Mutex<Vec<(usize, Weak<AtomicU64>)>>);
+pub(crate) struct ActivityTable(Mutex<Vec<(usize, Weak<AtomicU64>)>>);
 
 impl ActivityTable {
     /// The activity of a stream's connection.
-    pub(super) fn of(&self, session: &Http2Session) -> ConnectionActivity {
+    pub(crate) fn of(&self, session: &Http2Session) -> ConnectionActivity {
         // All streams of a connection hold its digest, so the address is unique while one of them
         // lives.
         let digest = std::ptr::from_ref(session.conn.digest()).addr();

@@ -1,0 +1,350 @@
+//! Selects the endpoints that one request goes to, one after another: by the balance of the group,
+//! the standing of its endpoints, and the room that they have.
+//!
+//! An endpoint at its concurrency or rate limit is skipped but stays in the order: it may have room
+//! at a retry. Only a request that no endpoint has seen yet waits for room.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::Poll;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::endpoint_selection::{CandidateSet, EndpointOrder, EndpointSelection, RequestProfile};
+use super::order::{EndpointCondition, WeightedRotation, order};
+use super::outliers::OutlierDetection;
+use super::repeats::RepeatGrants;
+use crate::attempt::AttemptGuard;
+use crate::connection::AttemptRequest;
+use crate::connection::EndpointConnector;
+use crate::endpoint::{EndpointRoster, EndpointSlot, EndpointState, now};
+use crate::group_limits::GroupLimits;
+use crate::guard::FailureSubject;
+use crate::{Balance, Failure, Settings};
+use seawall_policy::EndpointSet;
+
+/// Selects endpoints for the requests of one group.
+pub(crate) struct EndpointSelector {
+    pub(crate) endpoints: Vec<Arc<EndpointState>>,
+    connector: Arc<EndpointConnector>,
+    limits: Arc<GroupLimits>,
+    balance: Balance,
+    rotation: Mutex<WeightedRotation>,
+    outlier_detection: OutlierDetection,
+    /// Grants retries, hedges and takeovers.
+    pub(crate) repeats: RepeatGrants,
+}
+
+/// Room at the endpoint at this position of a selection.
+struct FreeSlot {
+    position: usize,
+    slot: EndpointSlot,
+}
+
+/// A wait for room at one endpoint of a selection.
+struct SlotWait<F> {
+    position: usize,
+    slot: Pin<Box<F>>,
+}
+
+impl EndpointSelector {
+    pub(crate) fn new(
+        settings: &Settings,
+        connector: Arc<EndpointConnector>,
+        limits: Arc<GroupLimits>,
+    ) -> EndpointSelector {
+        let indices = 0..settings.endpoints.len();
+        let roster: EndpointRoster = indices.clone().map(|_| AtomicBool::new(true)).collect();
+        let endpoint = |index| Arc::new(EndpointState::new(index, settings, &roster));
+        let judged_every = settings.guards.ejection.judged_every;
+        EndpointSelector {
+            endpoints: indices.map(endpoint).collect(),
+            connector,
+            balance: settings.balance,
+            rotation: Mutex::new(WeightedRotation::default()),
+            outlier_detection: OutlierDetection::new(judged_every, Instant::now()),
+            repeats: RepeatGrants::new(settings.retry.budget, Arc::clone(&limits)),
+            limits,
+        }
+    }
+
+    /// The breaker of every endpoint refuses requests for this subject.
+    pub(crate) fn is_refused(&self, subject: FailureSubject) -> bool {
+        self.endpoints
+            .iter()
+            .all(|endpoint| endpoint.refuses(subject, now()))
+    }
+
+    /// The endpoint is in good standing and reachable.
+    pub(crate) fn is_in_good_standing(&self, endpoint: &EndpointState, now: Instant) -> bool {
+        endpoint.in_good_standing(now) && self.connector.reachable(endpoint.index)
+    }
+
+    /// An endpoint outside `than` is in good standing.
+    pub(crate) fn has_another_in_good_standing(&self, than: EndpointSet) -> bool {
+        let now = Instant::now();
+        let mut others = self
+            .endpoints
+            .iter()
+            .filter(|other| !than.contains(other.index));
+        others.any(|other| self.is_in_good_standing(other, now))
+    }
+
+    /// The order of endpoints without the excluded ones, and how many are in good standing.
+    pub(crate) fn order(
+        &self,
+        request: &AttemptRequest,
+        avoided: EndpointSet,
+        excluded: EndpointSet,
+    ) -> EndpointOrder {
+        let now = now();
+        self.connector.retry_unreachable();
+        let is_good = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
+        self.outlier_detection.judge(&self.endpoints, now, is_good);
+        let conditions = self.conditions(avoided.and(excluded), now);
+        for endpoint in &self.endpoints {
+            endpoint.set_in_good_standing(is_good(endpoint));
+        }
+        let is_asked = |index: &usize| !excluded.contains(*index);
+        let good = (0..conditions.len()).filter(|&index| conditions[index].good);
+        let good = good.filter(is_asked).count();
+        let seed = request.seed();
+        let mut endpoints = order(&conditions, self.balance, seed, &mut self.rotation.lock());
+        endpoints.retain(is_asked);
+        EndpointOrder { endpoints, good }
+    }
+
+    /// The endpoints that are due for a probe, each claimed for the caller.
+    pub(crate) fn claim_probes(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        let now = now();
+        self.endpoints
+            .iter()
+            .filter(move |endpoint| endpoint.claim_probe(now))
+    }
+
+    /// Starts a probe, if the endpoint and the group have room for one more request.
+    pub(crate) fn start_probe(
+        &self,
+        endpoint: &Arc<EndpointState>,
+        request: &AttemptRequest,
+    ) -> Option<AttemptGuard> {
+        if !endpoint.has_slot(request.class) {
+            return None;
+        }
+        let permit = self.limits.try_permit()?;
+        let slot = endpoint
+            .try_slot(request.class, false)?
+            .with_group_permit(permit);
+        AttemptGuard::open(endpoint, slot, request.subject(), now())
+    }
+
+    fn conditions(&self, avoided: EndpointSet, now: Instant) -> Vec<EndpointCondition> {
+        let is_preferred = |endpoint: &Arc<EndpointState>| {
+            self.is_in_good_standing(endpoint, now) && !avoided.contains(endpoint.index)
+        };
+        // If all endpoints are avoided, the list has no effect.
+        let any_preferred = self.endpoints.iter().any(is_preferred);
+        let condition = |endpoint: &Arc<EndpointState>| EndpointCondition {
+            priority: endpoint.priority,
+            weight: endpoint.weight,
+            in_flight: endpoint.counters.in_flight(),
+            good: self.is_in_good_standing(endpoint, now)
+                && (!any_preferred || !avoided.contains(endpoint.index)),
+        };
+        self.endpoints.iter().map(condition).collect()
+    }
+
+    /// The endpoint that would be tried first for this seed; `None`: no endpoint accepts it.
+    pub(crate) fn first_choice(
+        &self,
+        seed: u64,
+        subject: FailureSubject,
+        avoided: EndpointSet,
+    ) -> Option<&Arc<EndpointState>> {
+        let now = now();
+        let conditions = self.conditions(avoided, now);
+        // Work on a copy, so that the rotation does not advance.
+        let mut rotation = self.rotation.lock().clone();
+        let order = order(&conditions, self.balance, seed, &mut rotation);
+        let mut endpoints = order.into_iter().map(|index| &self.endpoints[index]);
+        endpoints.find(|endpoint| !endpoint.refuses(subject, now))
+    }
+
+    /// Starts an attempt at the next endpoint that accepts the request.
+    pub(crate) async fn next(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
+        match selection.candidates {
+            CandidateSet::First => self.wait_for_first(selection).await,
+            CandidateSet::Others => self.try_untried(selection),
+            CandidateSet::All => self
+                .try_untried(selection)
+                .or_else(|| self.try_tried_again(selection)),
+        }
+    }
+
+    /// The first endpoint. While all candidates are at a limit, waits for the first that has room.
+    async fn wait_for_first(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
+        loop {
+            if let Some(attempt) = self.try_untried(selection) {
+                return Some(attempt);
+            }
+            let free = self.wait_for_slot(selection).await?;
+            let endpoint = &self.endpoints[selection.mark_tried(free.position)];
+            let attempt = selection.open_attempt(endpoint, free.slot);
+            if attempt.is_some() {
+                return attempt;
+            }
+        }
+    }
+
+    /// Waits at all candidates, and leaves the other queues when one has room.
+    async fn wait_for_slot(&self, selection: &mut EndpointSelection) -> Option<FreeSlot> {
+        let queue_until = selection.request.queue_until;
+        let patience = queue_until.saturating_duration_since(tokio::time::Instant::now());
+        let wanted = selection.slot_request();
+        let positions = selection.next_position()..;
+        let candidates = selection.next_candidates().iter();
+        let mut waits: Vec<_> = positions
+            .zip(candidates)
+            .map(|(position, &index)| SlotWait {
+                position,
+                slot: Box::pin(self.endpoints[index].wait_for_slot(wanted, patience)),
+            })
+            .collect();
+        while !waits.is_empty() {
+            match first_ended(&mut waits).await {
+                (position, Ok(slot)) => return Some(FreeSlot { position, slot }),
+                (_, Err(failure)) => selection.failure = failure,
+            }
+            // A request that timed out in several queues counts once.
+            if tokio::time::Instant::now() >= queue_until {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Starts an attempt at an untried endpoint that has room. Those not in good standing are
+    /// skipped while the others only lack room.
+    fn try_untried(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
+        let now = now();
+        let mut position = selection.next_position();
+        while let Some(index) = selection.candidate_at(position) {
+            let endpoint = &self.endpoints[index];
+            let slot = selection.try_slot(endpoint);
+            let lacks_room = slot.is_none() && !endpoint.refuses(selection.request.subject, now);
+            if !lacks_room {
+                selection.mark_tried(position);
+            }
+            if let Some(slot) = slot
+                && let Some(attempt) = selection.open_attempt(endpoint, slot)
+            {
+                return Some(attempt);
+            }
+            position += 1;
+        }
+        None
+    }
+
+    /// Starts an attempt at a tried endpoint that has room, the least recently tried first.
+    fn try_tried_again(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
+        for _ in 0..selection.tried().len() {
+            let endpoint = &self.endpoints[selection.rotate_tried()];
+            if let Some(slot) = selection.try_slot(endpoint)
+                && let Some(attempt) = selection.open_attempt(endpoint, slot)
+            {
+                return Some(attempt);
+            }
+        }
+        None
+    }
+
+    /// Starts an attempt at the next endpoint for a request that is late at another. `None`: it has
+    /// no room, is not in good standing, or the budget is spent.
+    pub(crate) async fn next_hedge(
+        &self,
+        selection: &mut EndpointSelection,
+    ) -> Option<AttemptGuard> {
+        let position = selection.next_position();
+        let endpoint = Arc::clone(&self.endpoints[*selection.untried().first()?]);
+        let RequestProfile {
+            rank,
+            until,
+            is_blocking,
+            ..
+        } = selection.request;
+        let slot = if is_blocking {
+            // Sent under the first attempt's permit, and without the retry budget: that is for
+            // failing origins, and nothing indicates a failure here.
+            self.limits.wait_for_token(rank, until).await.ok()?;
+            selection.try_slot(&endpoint)?
+        } else {
+            self.slot_for_hedge(&endpoint, selection)?
+        };
+        selection.mark_tried(position);
+        selection.open_attempt(&endpoint, slot)
+    }
+
+    fn slot_for_hedge(
+        &self,
+        endpoint: &EndpointState,
+        selection: &EndpointSelection,
+    ) -> Option<EndpointSlot> {
+        if !self.is_in_good_standing(endpoint, now()) {
+            return None;
+        }
+        self.repeats.try_hedge(endpoint, selection.request.class)
+    }
+
+    /// Number of endpoints not tried yet whose breaker accepts the request.
+    pub(crate) fn remaining(&self, selection: &EndpointSelection) -> usize {
+        let subject = selection.request.subject;
+        let untried = selection.untried().iter();
+        untried
+            .filter(|&&index| !self.endpoints[index].refuses(subject, now()))
+            .count()
+    }
+
+    /// An endpoint not tried yet is in good standing and accepts the request.
+    pub(crate) fn another_is_good(&self, selection: &EndpointSelection) -> bool {
+        let now = now();
+        let mut untried = selection
+            .untried()
+            .iter()
+            .map(|&index| &self.endpoints[index]);
+        untried.any(|endpoint| {
+            self.is_in_good_standing(endpoint, now)
+                && !endpoint.refuses(selection.request.subject, now)
+        })
+    }
+
+    /// One of these endpoints accepts the request now.
+    pub(crate) fn any_has_room(&self, indices: &[usize], selection: &EndpointSelection) -> bool {
+        let now = now();
+        indices
+            .iter()
+            .map(|&index| &self.endpoints[index])
+            .any(|endpoint| {
+                !endpoint.refuses(selection.request.subject, now)
+                    && endpoint.has_slot(selection.request.class)
+            })
+    }
+}
+
+/// Waits for the first wait to end, and removes it. There must be one.
+async fn first_ended<F>(waits: &mut Vec<SlotWait<F>>) -> (usize, Result<EndpointSlot, Failure>)
+where
+    F: Future<Output = Result<EndpointSlot, Failure>>,
+{
+    poll_fn(|context| {
+        for number in 0..waits.len() {
+            if let Poll::Ready(end) = waits[number].slot.as_mut().poll(context) {
+                return Poll::Ready((waits.swap_remove(number).position, end));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,10 +1,10 @@
-//! What is read from any playlist keeps to its bounds and its order.
+//! Parses any playlist: its lists are bounded and in order.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use seawall_manifest::{
-    Kind, LISTED_MAX, ListedResource, Liveness, NAMES_MAX, RENDITIONS_MAX, read_manifest,
+    Kind, LISTED_MAX, ListedResource, NAMES_MAX, RENDITIONS_MAX, read_manifest,
 };
 
 fuzz_target!(|body: &[u8]| {
@@ -20,19 +20,19 @@ fuzz_target!(|body: &[u8]| {
         &listing.coming,
     ] {
         assert!(list.len() <= LISTED_MAX);
-        assert!(list.is_sorted_by_key(|listed: &ListedResource| listed.sequence));
+        assert!(list.is_sorted_by_key(|listed: &ListedResource| listed.position));
         assert!(list.iter().all(|listed| !listed.uri.is_empty()));
     }
-    if let Some(edge) = &read.facts.edge {
-        assert!(edge.names.len() <= NAMES_MAX);
-        assert!(edge.first <= edge.last.saturating_add(1));
+    if let Some(edge) = read.facts.playlist_edge() {
+        assert!(edge.name_fingerprints.len() <= NAMES_MAX);
+        assert!(edge.media_sequence <= edge.last_sequence.saturating_add(1));
         let last = listing.segments.last();
-        assert!(last.is_none_or(|last| last.sequence <= edge.last));
+        assert!(last.is_none_or(|last| last.position <= edge.last_sequence));
     }
-    // The first half of it, cut anywhere, has not ended unless it says so itself.
+    // The first half, truncated anywhere, has not ended unless it says so itself.
     let half = &body[..body.len() / 2];
     if let Ok(cut) = read_manifest(Kind::Hls, half) {
         let says = |word: &[u8]| half.windows(word.len()).any(|window| window == word);
-        assert!(cut.facts.liveness == Liveness::Live || says(b"ENDLIST") || says(b"VOD"));
+        assert!(cut.facts.is_live() || says(b"ENDLIST") || says(b"VOD"));
     }
 });

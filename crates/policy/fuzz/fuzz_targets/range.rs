@@ -1,4 +1,4 @@
-//! Ranges lie within the object, hold bytes, and do not repeat them.
+//! Ranges lie within the object, are not empty, and do not overlap.
 
 #![no_main]
 
@@ -33,7 +33,7 @@ fuzz_target!(|input: (u64, &[u8])| {
     assert!(sum <= u128::from(length));
     for span in spans {
         assert!(span.start < span.end && span.end <= length);
-        let told = range::read_content_range(&range::content_range(span, length));
-        assert_eq!(told, Some((span, length)));
+        let read = range::read_content_range(&range::content_range(span, length));
+        assert_eq!(read, Some((span, length)));
     }
 });

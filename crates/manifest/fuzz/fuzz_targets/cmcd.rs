@@ -1,4 +1,4 @@
-//! Do any data that claim to be a player's do harm? Reads them from a query and from a header.
+//! Parses any CMCD, from a query and from a header.
 
 #![no_main]
 

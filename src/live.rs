@@ -57,7 +57,7 @@ pub(crate) use version_effects::ManifestVersion;
 pub(crate) use window::WindowChange;
 
 use seawall_cache::eviction::LivePosition;
-use seawall_manifest::{Kind, ManifestInfo, ParsedText};
+use seawall_manifest::{Kind, Manifest, ManifestInfo};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Now, Rules};
 
@@ -155,7 +155,7 @@ impl LiveStreams {
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
-    fn join_stream(&self, entry: &CacheRequest, manifest: &ParsedText, now: Instant) {
+    fn join_stream(&self, entry: &CacheRequest, manifest: &Manifest, now: Instant) {
         let children: Vec<Key> = manifest
             .listing
             .renditions

@@ -56,7 +56,7 @@ pub struct Note {
 
 impl Note {
     fn of(sight: &PlayerFetch) -> Note {
-        let facts = sight.manifest.as_ref().map(|manifest| &manifest.facts);
+        let facts = sight.manifest.as_ref().map(|manifest| &manifest.info);
         let edge = facts.and_then(|facts| facts.playlist_edge());
         Note {
             place: sight.place,

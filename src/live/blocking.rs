@@ -143,7 +143,7 @@ mod tests {
     }
 
     fn read(text: &str) -> ManifestInfo {
-        read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts
+        read_manifest(Kind::Hls, text.as_bytes()).unwrap().info
     }
 
     fn after(facts: &ManifestInfo) -> BlockingReload {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::version_effects::VersionEffects;
 use super::{LiveStreams, ManifestVersion, PlaylistTracker, Variant};
-use seawall_manifest::{Kind, ParsedText, read_manifest};
+use seawall_manifest::{Kind, Manifest, read_manifest};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{Now, Route, Rules};
@@ -22,13 +22,13 @@ pub(super) fn request(uri: &str) -> CacheRequest {
 }
 
 /// A playlist of these lines, with a target duration of 4 s.
-pub(super) fn playlist(lines: &str) -> ParsedText {
+pub(super) fn playlist(lines: &str) -> Manifest {
     let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n{lines}");
     read_manifest(Kind::Hls, text.as_bytes()).unwrap()
 }
 
 /// A playlist of one segment with this number.
-pub(super) fn one_segment(number: usize) -> ParsedText {
+pub(super) fn one_segment(number: usize) -> Manifest {
     playlist(&format!(
         "#EXT-X-MEDIA-SEQUENCE:{number}\n#EXTINF:4,\n{number}.ts\n"
     ))
@@ -49,7 +49,7 @@ pub(super) fn seconds(number: u64) -> Duration {
 /// A version that was requested at `seen`.
 pub(super) fn version<'a>(
     request: &'a CacheRequest,
-    manifest: &'a ParsedText,
+    manifest: &'a Manifest,
     progress: Progress,
     seen: Instant,
 ) -> ManifestVersion<'a> {
@@ -67,12 +67,12 @@ pub(super) fn version<'a>(
 pub(super) fn show(
     live: &LiveStreams,
     uri: &str,
-    manifest: &ParsedText,
+    manifest: &Manifest,
     now: Instant,
 ) -> (Arc<PlaylistTracker>, Progress, VersionEffects) {
     let request = request(uri);
-    let tracker = live.watch(&request, &manifest.facts, now).unwrap();
-    let progress = tracker.judge(Variant::default(), &manifest.facts, now);
+    let tracker = live.watch(&request, &manifest.info, now).unwrap();
+    let progress = tracker.judge(Variant::default(), &manifest.info, now);
     let version = version(&request, manifest, progress, now);
     let effects = live.record_version(Some(&tracker), &version, at(now));
     (tracker, progress, effects)

@@ -259,7 +259,7 @@ mod tests {
 
     fn keeps_what_is_watched(memory_bytes: u64) {
         let (live, start) = (LiveStreams::new(rules(), memory_bytes), Instant::now());
-        let facts = one_segment(1).facts;
+        let facts = one_segment(1).info;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
         let watch = |uri: String, at| live.watch(&request(&uri), &facts, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];

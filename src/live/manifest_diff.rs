@@ -11,7 +11,7 @@ use super::representations::{ExpectedSegment, Representations};
 use super::restart_leftovers::spot;
 use super::tracker::{PlaylistTracker, TrackerState};
 use super::window::WindowChange;
-use seawall_manifest::{ListedResource, Listing, ParsedText};
+use seawall_manifest::{ListedResource, Listing, Manifest};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
 
@@ -97,11 +97,14 @@ impl TrackerState {
         &mut self,
         entry: &CacheRequest,
         rules: &Rules,
-        manifest: &ParsedText,
+        manifest: &Manifest,
         (first, left, sent): (bool, Vec<Key>, Instant),
         now: SystemTime,
     ) -> ManifestDiff {
-        let ParsedText { facts, listing } = manifest;
+        let Manifest {
+            info: facts,
+            listing,
+        } = manifest;
         let slide = self.window.slide((entry, rules), manifest, self.segment);
         self.measure(entry, rules, listing);
         self.lanes = Arc::new(Representations::of(listing, now));
@@ -211,7 +214,10 @@ impl TrackerState {
             Some(_) if low_latency => &listing.segments[..],
             _ => last.map_or(&[][..], std::slice::from_ref),
         };
-        let announced = listing.coming.iter().filter(|_| self.leftovers.is_some());
+        let announced = listing
+            .preload_hints
+            .iter()
+            .filter(|_| self.leftovers.is_some());
         let besides = unfetched.iter().chain(&listing.files).chain(announced);
         let besides: Vec<&ListedResource> = besides.collect();
         for one in besides {
@@ -285,7 +291,7 @@ impl TrackerState {
     ) -> (Vec<AnnouncedPart>, Vec<(CacheRequest, bool)>) {
         let mut past = std::mem::take(&mut self.announced);
         let mut announced = Vec::new();
-        for ListedResource { uri, range, .. } in &listing.coming {
+        for ListedResource { uri, range, .. } in &listing.preload_hints {
             let Some(entry) = entry.resolve_same_host(rules, uri) else {
                 continue;
             };

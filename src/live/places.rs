@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn those_that_began_anew_and_those_looked_after_stay_listed_in_a_place() {
         let now = Instant::now();
-        let facts = one_segment(1).facts;
+        let facts = one_segment(1).info;
         let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
         let watch = |uri: String| {
             let (entry, stream) = (request(&uri), Arc::clone(&stream));
@@ -130,7 +130,7 @@ mod tests {
             let watch = watch(uri);
             for first in [5000, 1] {
                 let manifest = one_segment(first);
-                let progress = watch.judge(Variant::default(), &manifest.facts, now);
+                let progress = watch.judge(Variant::default(), &manifest.info, now);
                 let version = version(&watch.entry, &manifest, progress, now);
                 watch.take_version(&rules(), &version, at(now));
             }

@@ -81,7 +81,7 @@ pub(super) struct Representations {
     templates: Vec<SegmentNaming>,
     /// When this version of the MPD was found.
     found: Option<SystemTime>,
-    shift_depth: Option<Duration>,
+    time_shift_depth: Option<Duration>,
 }
 
 impl Representations {
@@ -89,7 +89,7 @@ impl Representations {
         Representations {
             templates: listing.templates.clone(),
             found: Some(found),
-            shift_depth: listing.shift_depth,
+            time_shift_depth: listing.time_shift_depth,
         }
     }
 
@@ -238,7 +238,10 @@ impl Representations {
     /// Number of segments of a representation that are available at once (ISO/IEC 23009-1
     /// §5.3.9.5.3: each for the depth of the buffer and twice its own length); `None`: they stay.
     fn listed(&self, template: &SegmentNaming) -> Option<u64> {
-        let (depth, step) = (self.shift_depth?.as_millis(), template.step().as_millis());
+        let (depth, step) = (
+            self.time_shift_depth?.as_millis(),
+            template.step().as_millis(),
+        );
         u64::try_from(depth.checked_div(step)?).ok()?.checked_add(2)
     }
 

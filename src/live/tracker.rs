@@ -287,7 +287,7 @@ impl PlaylistTracker {
             held_back,
             ..
         } = *version;
-        let facts = &manifest.facts;
+        let facts = &manifest.info;
         let mut course = self.state.lock();
         let first = course.listed.is_empty() && course.taken.is_none();
         let course = &mut *course;

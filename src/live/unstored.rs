@@ -11,7 +11,7 @@ use super::places::{self, ListingWatches};
 use super::stream::LiveStream;
 use super::variants::Variant;
 use super::{LiveStreams, ManifestVersion, PlaylistTracker};
-use seawall_manifest::{ManifestInfo, ParsedText};
+use seawall_manifest::{Manifest, ManifestInfo};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Now};
@@ -187,11 +187,11 @@ impl LiveStreams {
     pub(crate) fn record_unstored(
         &self,
         (entry, variant): (&CacheRequest, Variant),
-        manifest: &ParsedText,
+        manifest: &Manifest,
         seen: Instant,
         now: Now,
     ) -> UnstoredEffects {
-        let facts = &manifest.facts;
+        let facts = &manifest.info;
         // An ended manifest never restarts.
         if facts.is_multivariant() || facts.is_patch() || !facts.is_live() {
             return UnstoredEffects::default();
@@ -266,7 +266,7 @@ mod tests {
         fn new() -> Viewers {
             Viewers {
                 unstored: UnstoredManifests::default(),
-                facts: one_segment(1).facts,
+                facts: one_segment(1).info,
             }
         }
 

@@ -9,7 +9,7 @@ use super::manifest_diff::{AnnouncedPart, ManifestDiff};
 use super::representations::ExpectedSegment;
 use super::window::WindowChange;
 use super::{LiveStreams, PlaylistTracker, Variant, places};
-use seawall_manifest::ParsedText;
+use seawall_manifest::Manifest;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Now};
@@ -17,7 +17,7 @@ use seawall_policy::{Key, Now};
 /// A version that is published from now on.
 pub(crate) struct ManifestVersion<'a> {
     pub(crate) request: &'a CacheRequest,
-    pub(crate) manifest: &'a ParsedText,
+    pub(crate) manifest: &'a Manifest,
     pub(crate) variant: Variant,
     pub(crate) progress: Progress,
     /// When the poll was sent; if the origin held the response back, the moment when the version
@@ -55,7 +55,7 @@ impl LiveStreams {
         let ManifestVersion {
             request, manifest, ..
         } = version;
-        if manifest.facts.is_multivariant() {
+        if manifest.info.is_multivariant() {
             self.join_stream(request, manifest, version.seen);
         }
         let uncacheable = self

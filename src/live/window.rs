@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::tracker::{PlaylistTracker, UNASKED_SEGMENTS};
 use seawall_cache::eviction::{Advance, LivePosition};
-use seawall_manifest::{ListedResource, Listing, ManifestInfo, ParsedText};
+use seawall_manifest::{ListedResource, Listing, Manifest, ManifestInfo};
 use seawall_policy::Rules;
 use seawall_policy::access::CacheRequest;
 
@@ -66,7 +66,10 @@ impl ListedWindow {
     pub(super) fn slide(
         &mut self,
         (entry, rules): (&CacheRequest, &Rules),
-        ParsedText { facts, listing }: &ParsedText,
+        Manifest {
+            info: facts,
+            listing,
+        }: &Manifest,
         segment: Duration,
     ) -> WindowChange {
         let is_first = self.segments.is_empty();

@@ -20,7 +20,7 @@ use compressor::SHORT_BYTES_MAX;
 use super::Shield;
 use super::read_whole::ReadWholeError;
 use seawall_cache::{EncodedBodies, EncodedBodySet, Object};
-use seawall_manifest::{Kind, ManifestError, ParsedText, read_manifest};
+use seawall_manifest::{Kind, Manifest, ManifestError, read_manifest};
 use seawall_policy::encoding::{self, ContentCoding};
 use seawall_policy::fields;
 
@@ -56,7 +56,7 @@ pub(super) fn read(
     headers: &HeaderMap,
     body: &Bytes,
     bytes_max: u64,
-) -> Result<Option<ParsedText>, DecodeError> {
+) -> Result<Option<Manifest>, DecodeError> {
     match plain(headers, body, bytes_max)? {
         Some(text) => Ok(Some(read_manifest(kind, &text)?)),
         None => Ok(None),

@@ -13,7 +13,7 @@ use super::Shield;
 use super::blocking_work::WorkSize;
 use super::coding;
 use crate::live::Variant;
-use seawall_manifest::{Kind, ParsedText};
+use seawall_manifest::{Kind, Manifest};
 use seawall_policy::Now;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::vary::Vary;
@@ -96,7 +96,7 @@ impl ManifestTap {
         });
     }
 
-    fn take(&self, manifest: Option<ParsedText>) {
+    fn take(&self, manifest: Option<Manifest>) {
         if let Some(manifest) = manifest {
             let what = (&self.entry, self.variant);
             self.shield.record_unstored(what, &manifest, self.sent);
@@ -110,7 +110,7 @@ impl Shield {
     pub(super) fn record_unstored(
         &self,
         (entry, variant): (&CacheRequest, Variant),
-        manifest: &ParsedText,
+        manifest: &Manifest,
         sent: Instant,
     ) {
         let what = (entry, variant);

@@ -185,7 +185,7 @@ impl Shield {
             return Named::default();
         };
         let renditions = match read_manifest(kind, &text) {
-            Ok(manifest) if manifest.facts.is_multivariant() => manifest.listing.renditions,
+            Ok(manifest) if manifest.info.is_multivariant() => manifest.listing.renditions,
             _ => Vec::new(),
         };
         if !renditions.is_empty() {

@@ -43,7 +43,7 @@ pub async fn start(stage: &Stage, folder: &Path, programme: Programme) -> anyhow
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::High).path();
     let answer = request_text(origin, "GET", &playlist).await?;
     let (_, text) = answer.split_once("\r\n\r\n").context("no answer")?;
-    let playlist = read_manifest(Kind::Hls, text.as_bytes())?.facts;
+    let playlist = read_manifest(Kind::Hls, text.as_bytes())?.info;
     let edge = playlist.playlist_edge();
     let edge = edge.context("the origin lists nothing")?;
     let ended = edge.end_time.context("the origin tells no time")?;

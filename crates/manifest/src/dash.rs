@@ -24,9 +24,9 @@ use self::edge::RepresentationsByPeriod;
 use self::xml::{Xml, XmlTag};
 use super::date_time::date_time;
 use super::directories::Directories;
-use super::info::{Listing, Liveness, ManifestError, ManifestInfo, MpdInfo, ParsedText};
+use super::info::{Listing, Liveness, Manifest, ManifestError, ManifestInfo, MpdInfo};
 
-pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
+pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
     let read = match root.name {
         "MPD" => mpd(&mut xml, &root)?,
@@ -37,12 +37,12 @@ pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
     Ok(read)
 }
 
-fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<ParsedText, ManifestError> {
+fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Manifest, ManifestError> {
     let mut mpd = Mpd::read(xml, root)?;
     let liveness = liveness(&mpd);
     let clocks = std::mem::take(&mut mpd.clocks);
     let lanes = RepresentationsByPeriod::of(&mpd);
-    let facts = ManifestInfo::Dash(MpdInfo {
+    let info = ManifestInfo::Dash(MpdInfo {
         liveness,
         is_patch: false,
         update_period: mpd.update_period,
@@ -54,10 +54,10 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<ParsedText, ManifestE
     let listing = lanes.listing(mpd.began, liveness == Liveness::Live);
     let listing = Listing {
         clocks,
-        shift_depth: mpd.shift_depth,
+        time_shift_depth: mpd.time_shift_depth,
         ..listing
     };
-    Ok(ParsedText { facts, listing })
+    Ok(Manifest { info, listing })
 }
 
 /// Reports one name in each directory of each period.
@@ -71,9 +71,9 @@ pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), 
 }
 
 /// A patch is a version of its own; its existence shows that the presentation is live.
-fn patch(root: &XmlTag<'_>) -> ParsedText {
+fn patch(root: &XmlTag<'_>) -> Manifest {
     let published = root.attribute("publishTime");
-    let facts = ManifestInfo::Dash(MpdInfo {
+    let info = ManifestInfo::Dash(MpdInfo {
         liveness: Liveness::Live,
         is_patch: true,
         update_period: None,
@@ -82,8 +82,8 @@ fn patch(root: &XmlTag<'_>) -> ParsedText {
         availability_start: None,
         edge: None,
     });
-    ParsedText {
-        facts,
+    Manifest {
+        info,
         listing: Listing::default(),
     }
 }

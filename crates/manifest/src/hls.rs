@@ -21,11 +21,10 @@ use self::timeline::PlaylistTimeline;
 use self::variables::Variables;
 use super::info::RENDITIONS_MAX;
 use super::info::{
-    KEYS_MAX, Listing, Liveness, ManifestError, ManifestInfo, ParsedText, PlaylistInfo,
-    ServerControl,
+    KEYS_MAX, Listing, Liveness, Manifest, ManifestError, ManifestInfo, PlaylistInfo, ServerControl,
 };
 
-pub(super) fn read(text: &str) -> Result<ParsedText, ManifestError> {
+pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
     let mut lines = text.lines();
     // RFC 8216 §4.3.1.1: `#EXTM3U` MUST be the first line.
     if lines
@@ -133,7 +132,7 @@ impl<'a> PlaylistParser<'a> {
         self.uri_before = self.uri.replace(uri);
     }
 
-    fn manifest(mut self) -> Result<ParsedText, ManifestError> {
+    fn manifest(mut self) -> Result<Manifest, ManifestError> {
         match self.awaits {
             Some(ExpectedUri::Segment) => {
                 return Err(ManifestError::Broken("#EXTINF without its URI"));
@@ -148,7 +147,7 @@ impl<'a> PlaylistParser<'a> {
         if self.target_duration.is_none() && self.uri.is_none() && !self.lists_renditions {
             return Err(ManifestError::Broken("nothing after #EXTM3U"));
         }
-        let facts = ManifestInfo::Hls(PlaylistInfo {
+        let info = ManifestInfo::Hls(PlaylistInfo {
             liveness: if self.ended {
                 Liveness::Ended
             } else {
@@ -166,7 +165,7 @@ impl<'a> PlaylistParser<'a> {
             keys: each_once(self.keys.make_contiguous(), &self.variables),
             ..self.timeline.listing(&self.variables)
         };
-        Ok(ParsedText { facts, listing })
+        Ok(Manifest { info, listing })
     }
 
     /// Is the last line, which has no line break, visibly truncated? In general this cannot be

@@ -1,4 +1,4 @@
-//! What a manifest says: bytes in, a [`ParsedText`] out. Never panics.
+//! What a manifest says: bytes in, a [`Manifest`] out. Never panics.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,9 +16,9 @@ pub enum Liveness {
 
 /// A parsed manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParsedText {
+pub struct Manifest {
     /// Kept as long as the manifest is stored.
-    pub facts: ManifestInfo,
+    pub info: ManifestInfo,
     /// What it lists: used once, when a version arrives.
     pub listing: Listing,
 }
@@ -285,14 +285,14 @@ pub struct Listing {
     pub parts: Vec<ListedResource>,
     /// Objects that may be requested before they exist (`EXT-X-PRELOAD-HINT`), at most
     /// [`LISTED_MAX`].
-    pub coming: Vec<ListedResource>,
+    pub preload_hints: Vec<ListedResource>,
     /// DASH: files of which a `SegmentList` lists ranges, each with one range from its start to the
     /// end of the last listed range; at most 128.
     pub files: Vec<ListedResource>,
     /// DASH: names of segments that no list contains (`SegmentTemplate`), by representation.
     pub templates: Vec<SegmentNaming>,
     /// DASH: how long segments stay available (`timeShiftBufferDepth`); forever if absent.
-    pub shift_depth: Option<Duration>,
+    pub time_shift_depth: Option<Duration>,
     /// DASH: clock URLs (`UTCTiming`), as written. Never storable.
     pub clocks: Vec<String>,
     /// HLS: key URLs (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last [`KEYS_MAX`]. Never
@@ -344,7 +344,7 @@ pub enum ManifestError {
 }
 
 /// Parses a whole, uncompressed manifest. Every kind but [`Kind::Dash`] is parsed as HLS.
-pub fn read_manifest(kind: Kind, body: &[u8]) -> Result<ParsedText, ManifestError> {
+pub fn read_manifest(kind: Kind, body: &[u8]) -> Result<Manifest, ManifestError> {
     // A file that is allocated and not yet written contains zero bytes, which UTF-8 permits.
     if body.contains(&0) {
         return Err(ManifestError::NotText);

@@ -18,8 +18,8 @@ pub use dash::SegmentNaming;
 pub use date_time::{calendar_date, date_time};
 pub use directories::directory_examples;
 pub use info::{
-    EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, Liveness, ManifestError, ManifestInfo,
-    MpdEdge, MpdInfo, NAMES_MAX, ParsedText, PlaylistEdge, PlaylistInfo, RENDITIONS_MAX,
+    EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, Liveness, Manifest, ManifestError,
+    ManifestInfo, MpdEdge, MpdInfo, NAMES_MAX, PlaylistEdge, PlaylistInfo, RENDITIONS_MAX,
     ServerControl, read_manifest,
 };
 pub use kind::{Kind, is_plain_text};

@@ -20,7 +20,7 @@ use super::clock::Clock;
 use super::media_assets::DemoRendition;
 use super::place::{Packaging, Resource};
 use super::utc::Utc;
-use seawall_manifest::ParsedText;
+use seawall_manifest::Manifest;
 
 /// One request of a player.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct PlayerFetch {
     /// Status and body; `None` if the response was not complete.
     pub response: Option<(StatusCode, Bytes)>,
     /// The parsed manifest, if it is one.
-    pub manifest: Option<ParsedText>,
+    pub manifest: Option<Manifest>,
 }
 
 impl PlayerFetch {
@@ -96,7 +96,7 @@ impl Player {
     }
 }
 
-fn parse_manifest(place: Resource, body: &[u8]) -> Option<ParsedText> {
+fn parse_manifest(place: Resource, body: &[u8]) -> Option<Manifest> {
     let kind = match place {
         Resource::Mpd(_) => seawall_manifest::Kind::Dash,
         Resource::Multivariant(_) | Resource::Playlist(..) => seawall_manifest::Kind::Hls,

@@ -20,7 +20,7 @@ use crate::proxy::coding::{self, DecodeError};
 use crate::proxy::race::SILENCE;
 use crate::proxy::read_whole::{ReadWholeError, whole};
 use seawall_cache::{Follower, StoredHead};
-use seawall_manifest::{Kind, ManifestInfo, ParsedText, low_latency};
+use seawall_manifest::{Kind, Manifest, ManifestInfo, low_latency};
 use seawall_policy::lifetime::Storage;
 use seawall_policy::progress::Progress;
 use seawall_policy::vary::Vary;
@@ -33,7 +33,7 @@ pub(super) struct ManifestText {
     pub(super) kind: Kind,
     pub(super) body: Bytes,
     /// `None`: it has an unsupported content coding.
-    pub(super) manifest: Option<ParsedText>,
+    pub(super) manifest: Option<Manifest>,
     /// The delta update, if the shield makes it.
     pub(super) delta: Option<String>,
     pub(super) watch: Option<Arc<PlaylistTracker>>,
@@ -47,7 +47,7 @@ pub(super) struct ManifestText {
 
 /// The result of parsing, as in [`ManifestText`].
 struct ParsedManifest {
-    manifest: Option<ParsedText>,
+    manifest: Option<Manifest>,
     delta: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(super) enum ManifestRejection {
 
 impl ManifestText {
     pub(super) fn facts(&self) -> Option<&ManifestInfo> {
-        self.manifest.as_ref().map(|manifest| &manifest.facts)
+        self.manifest.as_ref().map(|manifest| &manifest.info)
     }
 
     /// A second endpoint should confirm it, if there is one.
@@ -218,7 +218,7 @@ impl FillTask {
             }
         };
         let ParsedManifest { manifest, delta } = understood;
-        let facts = manifest.as_ref().map(|manifest| &manifest.facts);
+        let facts = manifest.as_ref().map(|manifest| &manifest.info);
         let streams = &self.shield.live;
         // A response for one viewer must not change the timeline that others share.
         let is_shared = !matches!(self.judge(&reply, kind, facts, false), Storage::Pass(_));
@@ -264,7 +264,7 @@ impl FillTask {
         let is_coded = headers.contains_key(header::CONTENT_ENCODING);
         let work = move || {
             let manifest = coding::read(kind, &headers, &text, bytes_max)?;
-            let facts = manifest.as_ref().map(|manifest| &manifest.facts);
+            let facts = manifest.as_ref().map(|manifest| &manifest.info);
             let offered = facts.is_some_and(ManifestInfo::can_skip);
             let text = std::str::from_utf8(&text).ok();
             let text = text.filter(|_| makes_delta && offered);

@@ -39,7 +39,7 @@ impl FillTask {
             let states = Location::only(self.entry.playlist_epoch_key());
             self.tie = self.shield.epoch_token(&self.entry, &states);
         }
-        let facts = text.manifest.map(|manifest| manifest.facts);
+        let facts = text.manifest.map(|manifest| manifest.info);
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
         let judged = is_state.then(|| self.judge(&text.reply, text.kind, facts.as_ref(), true));
         let as_state = match judged {

@@ -238,7 +238,7 @@ fn count_media(book: &[PlayerFetch]) -> usize {
 fn count_steps_back(book: &[PlayerFetch]) -> usize {
     let reaches: Vec<(u64, u64)> = book
         .iter()
-        .filter_map(|sight| sight.manifest.as_ref()?.facts.playlist_edge())
+        .filter_map(|sight| sight.manifest.as_ref()?.info.playlist_edge())
         .map(|edge| (edge.last_sequence, edge.next_segment_parts))
         .collect();
     reaches.windows(2).filter(|two| two[1] < two[0]).count()

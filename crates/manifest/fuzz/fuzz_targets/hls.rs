@@ -17,13 +17,13 @@ fuzz_target!(|body: &[u8]| {
         &listing.inits,
         &listing.segments,
         &listing.parts,
-        &listing.coming,
+        &listing.preload_hints,
     ] {
         assert!(list.len() <= LISTED_MAX);
         assert!(list.is_sorted_by_key(|listed: &ListedResource| listed.position));
         assert!(list.iter().all(|listed| !listed.uri.is_empty()));
     }
-    if let Some(edge) = read.facts.playlist_edge() {
+    if let Some(edge) = read.info.playlist_edge() {
         assert!(edge.name_fingerprints.len() <= NAMES_MAX);
         assert!(edge.media_sequence <= edge.last_sequence.saturating_add(1));
         let last = listing.segments.last();
@@ -33,6 +33,6 @@ fuzz_target!(|body: &[u8]| {
     let half = &body[..body.len() / 2];
     if let Ok(cut) = read_manifest(Kind::Hls, half) {
         let says = |word: &[u8]| half.windows(word.len()).any(|window| window == word);
-        assert!(cut.facts.is_live() || says(b"ENDLIST") || says(b"VOD"));
+        assert!(cut.info.is_live() || says(b"ENDLIST") || says(b"VOD"));
     }
 });

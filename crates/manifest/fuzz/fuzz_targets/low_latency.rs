@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
         let _ = delta(playlist);
         return;
     };
-    if let (Ok(directives), Some(edge)) = (directives, whole.facts.playlist_edge()) {
+    if let (Ok(directives), Some(edge)) = (directives, whole.info.playlist_edge()) {
         let msn = directives.msn.unwrap_or(edge.last_sequence);
         // A playlist that has a segment has the one before it.
         let has = edge.has(msn, directives.part);
@@ -28,8 +28,8 @@ fuzz_target!(|text: &str| {
     };
     let read = read_manifest(Kind::Hls, update.as_bytes()).expect("an update is a playlist");
     assert_eq!(
-        read.facts.playlist_edge().map(extent),
-        whole.facts.playlist_edge().map(extent)
+        read.info.playlist_edge().map(extent),
+        whole.info.playlist_edge().map(extent)
     );
     assert_eq!(delta(&update), None);
 });

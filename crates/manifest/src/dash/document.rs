@@ -23,7 +23,7 @@ const CLOCKS_MAX: usize = 8;
 pub(super) struct Mpd<'a> {
     pub(super) is_dynamic: bool,
     pub(super) update_period: Option<Duration>,
-    pub(super) shift_depth: Option<Duration>,
+    pub(super) time_shift_depth: Option<Duration>,
     pub(super) published: Option<SystemTime>,
     pub(super) began: Option<SystemTime>,
     pub(super) duration: Option<Duration>,
@@ -73,7 +73,7 @@ impl<'a> Mpd<'a> {
                 "minimumUpdatePeriod" => {
                     mpd.update_period = duration(&value).map(|period| period.min(LONG));
                 }
-                "timeShiftBufferDepth" => mpd.shift_depth = duration(&value),
+                "timeShiftBufferDepth" => mpd.time_shift_depth = duration(&value),
                 "publishTime" => mpd.published = date_time(&value),
                 "availabilityStartTime" => mpd.began = date_time(&value),
                 "mediaPresentationDuration" => mpd.duration = duration(&value),

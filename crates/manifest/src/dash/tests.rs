@@ -19,18 +19,18 @@ const LIVE: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 
 fn mpd_info(text: &str) -> MpdInfo {
     let manifest = read(text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    info(manifest.facts)
+    mpd_of(manifest.info)
 }
 
-fn info(facts: ManifestInfo) -> MpdInfo {
-    match facts {
+fn mpd_of(info: ManifestInfo) -> MpdInfo {
+    match info {
         ManifestInfo::Dash(mpd) => mpd,
         ManifestInfo::Hls(_) => panic!("an MPD is DASH"),
     }
 }
 
 fn liveness(text: &str) -> Option<Liveness> {
-    read(text).ok().map(|manifest| manifest.facts.liveness())
+    read(text).ok().map(|manifest| manifest.info.liveness())
 }
 
 #[test]
@@ -177,10 +177,10 @@ fn a_segment_that_an_advertisement_cut_short_is_not_how_long_segments_are() {
 fn no_time_is_so_long_that_it_cannot_be_reckoned_with() {
     let text = timelines(&["<S t='0' d='9223372036854775807'/>"])
         .replace("<MPD", "<MPD minimumUpdatePeriod='PT9223372036854775807S'");
-    let facts = mpd_info(&text);
+    let mpd = mpd_info(&text);
     let year = Duration::from_hours(365 * 24);
     assert_eq!(
-        (facts.update_period, facts.segment_duration),
+        (mpd.update_period, mpd.segment_duration),
         (Some(year), Some(year))
     );
 }
@@ -217,7 +217,7 @@ fn an_announced_period_does_not_hide_where_it_ends() {
     periods.push("<Period><AdaptationSet/></Period>".to_owned());
     let text = format!("<MPD type='dynamic'>{}</MPD>", periods.concat());
     let manifest = read(&text).unwrap();
-    let edge = info(manifest.facts).edge.unwrap();
+    let edge = mpd_of(manifest.info).edge.unwrap();
     assert_eq!((edge.start_ms, edge.end_ms), (0, 60_000));
     assert_eq!(manifest.listing.segments.last().unwrap().uri, "50/5");
     // The period is full: no segment follows the fifth.
@@ -249,9 +249,9 @@ fn an_open_timeline_is_told_by_the_clock() {
         <SegmentTimeline><S t='0' d='3' r='-1'/></SegmentTimeline></SegmentTemplate>\
         </AdaptationSet></Period></MPD>";
     let manifest = read(text).unwrap();
-    assert!(!manifest.facts.has_edge());
+    assert!(!manifest.info.has_edge());
     assert_eq!(
-        manifest.facts.segment_duration(),
+        manifest.info.segment_duration(),
         Some(Duration::from_secs(3))
     );
     let template = &manifest.listing.templates[0];
@@ -288,9 +288,9 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 /// What a manifest says, one line each; absent values have no line.
-fn told(manifest: &ParsedText) -> String {
-    let ParsedText { facts, listing } = manifest;
-    let mpd = info(facts.clone());
+fn told(manifest: &Manifest) -> String {
+    let Manifest { info, listing } = manifest;
+    let mpd = mpd_of(info.clone());
     let mut lines = vec![format!("{:?}", mpd.liveness)];
     for (name, time) in [
         ("update", mpd.update_period),
@@ -301,7 +301,7 @@ fn told(manifest: &ParsedText) -> String {
     for (name, moment) in [
         ("published", mpd.publish_time),
         ("began", mpd.availability_start),
-        ("ends", facts.end_time()),
+        ("ends", info.end_time()),
     ] {
         lines.extend(moment.map(|moment| format!("{name} {}", since_new_year(moment))));
     }
@@ -404,7 +404,7 @@ const TEXT: &str = "(<MPD |<Period>|<AdaptationSet>|<SegmentTemplate |<S |<!-|--
 
 /// Parses the text and calls every function of the result.
 fn harmless(text: &str) {
-    let Ok(ParsedText { listing, .. }) = read(text) else {
+    let Ok(Manifest { listing, .. }) = read(text) else {
         return;
     };
     assert!(listing.segments.len() <= LISTED_MAX * EACH_MIN);

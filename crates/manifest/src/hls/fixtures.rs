@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::read;
 use crate::low_latency::delta;
 use crate::{
-    Kind, ListedResource, ManifestInfo, ParsedText, PlaylistEdge, ServerControl, read_manifest,
+    Kind, ListedResource, Manifest, ManifestInfo, PlaylistEdge, ServerControl, read_manifest,
 };
 
 fn playlists() -> Vec<PathBuf> {
@@ -27,8 +27,8 @@ fn playlists() -> Vec<PathBuf> {
 }
 
 /// The format of the `.facts` files: absent values have no line.
-fn told(ParsedText { facts, listing }: &ParsedText) -> String {
-    let ManifestInfo::Hls(playlist) = facts else {
+fn told(Manifest { info, listing }: &Manifest) -> String {
+    let ManifestInfo::Hls(playlist) = info else {
         panic!("a playlist is HLS");
     };
     let mut text = format!("{:?}\n", playlist.liveness);
@@ -56,7 +56,7 @@ fn told(ParsedText { facts, listing }: &ParsedText) -> String {
         ("init", &listing.inits),
         ("segment", &listing.segments),
         ("part", &listing.parts),
-        ("coming", &listing.coming),
+        ("coming", &listing.preload_hints),
     ];
     for (name, list) in lists {
         for listed in list {
@@ -136,7 +136,7 @@ fn ends_are_those_of_the_clock() {
         .find(|path| path.ends_with("ffmpeg_fmp4.m3u8"));
     let manifest = read(&fs::read_to_string(path.unwrap()).unwrap()).unwrap();
     let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_255_260_460);
-    assert_eq!(manifest.facts.end_time(), Some(expected));
+    assert_eq!(manifest.info.end_time(), Some(expected));
 }
 
 proptest! {
@@ -160,14 +160,14 @@ proptest! {
         which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
     ) {
         let text = fs::read_to_string(which.get(&playlists())).unwrap();
-        let whole = read(&text).unwrap().facts;
+        let whole = read(&text).unwrap().info;
         let at = at.index(text.len());
         prop_assume!(text.is_char_boundary(at));
         if let Ok(cut) = read(&text[..at]) {
             let last = |info: &ManifestInfo| info.playlist_edge().map(|edge| edge.last_sequence);
-            prop_assert!(cut.facts.liveness() == whole.liveness() || text[at..].contains("ENDLIST")
+            prop_assert!(cut.info.liveness() == whole.liveness() || text[at..].contains("ENDLIST")
                 || text[at..].contains("VOD"));
-            prop_assert!(last(&cut.facts) <= last(&whole));
+            prop_assert!(last(&cut.info) <= last(&whole));
         }
     }
 }

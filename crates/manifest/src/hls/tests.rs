@@ -25,16 +25,16 @@ const MULTIVARIANT: &str = "#EXTM3U\n#EXT-X-INDEPENDENT-SEGMENTS\n\
     #EXT-X-STREAM-INF:BANDWIDTH=1280000,CODECS=\"avc1.4d401f,mp4a.40.2\",AUDIO=\"a\"\nlow.m3u8\n\
     #EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=86000,URI=\"i.m3u8\"\n";
 
-fn manifest(text: &str) -> ParsedText {
+fn manifest(text: &str) -> Manifest {
     read(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 fn playlist(text: &str) -> PlaylistInfo {
-    info(manifest(text).facts)
+    playlist_of(manifest(text).info)
 }
 
-fn info(facts: ManifestInfo) -> PlaylistInfo {
-    match facts {
+fn playlist_of(info: ManifestInfo) -> PlaylistInfo {
+    match info {
         ManifestInfo::Hls(playlist) => playlist,
         ManifestInfo::Dash(_) => panic!("a playlist is HLS"),
     }
@@ -90,27 +90,30 @@ fn a_live_playlist() {
 
 #[test]
 fn a_low_latency_playlist() {
-    let ParsedText { facts, listing } = manifest(LOW_LATENCY);
-    let facts = info(facts);
-    assert_eq!(facts.part_target, Some(Duration::from_secs_f64(0.33334)));
+    let Manifest { info, listing } = manifest(LOW_LATENCY);
+    let playlist = playlist_of(info);
+    assert_eq!(playlist.part_target, Some(Duration::from_secs_f64(0.33334)));
     // rfc8216bis §4.4.5.2: skipped segments keep their numbers.
-    let edge = facts.edge.unwrap();
+    let edge = playlist.edge.unwrap();
     assert_eq!((edge.media_sequence, edge.last_sequence), (266, 269));
     assert_eq!((edge.last_segment_parts, edge.next_segment_parts), (0, 1));
-    assert_eq!(facts.liveness, Liveness::Live);
-    assert!(facts.server_control.can_block_reload);
-    assert_eq!(facts.server_control.can_skip_until, None);
+    assert_eq!(playlist.liveness, Liveness::Live);
+    assert!(playlist.server_control.can_block_reload);
+    assert_eq!(playlist.server_control.can_skip_until, None);
     assert_eq!(names(&listing.parts), [(270, "file270.1.mp4", None)]);
-    assert_eq!(names(&listing.coming), [(270, "file270.2.mp4", None)]);
+    assert_eq!(
+        names(&listing.preload_hints),
+        [(270, "file270.2.mp4", None)]
+    );
 }
 
 #[test]
 fn a_multivariant_playlist() {
-    let ParsedText { facts, listing } = manifest(MULTIVARIANT);
-    let facts = info(facts);
-    assert!(facts.is_multivariant);
-    assert_eq!((facts.edge, facts.target_duration), (None, None));
-    assert_eq!(facts.liveness, Liveness::Live);
+    let Manifest { info, listing } = manifest(MULTIVARIANT);
+    let playlist = playlist_of(info);
+    assert!(playlist.is_multivariant);
+    assert_eq!((playlist.edge, playlist.target_duration), (None, None));
+    assert_eq!(playlist.liveness, Liveness::Live);
     assert_eq!(listing.renditions, ["a.m3u8", "low.m3u8", "i.m3u8"]);
     assert_eq!(listing.segments, []);
     let twice = manifest(&format!("{MULTIVARIANT}#EXT-X-STREAM-INF:A=1\nlow.m3u8\n"));
@@ -142,7 +145,7 @@ fn what_is_listed_is_bounded() {
     for (list, last) in [
         (&listing.inits, 72),
         (&listing.parts, 72),
-        (&listing.coming, 63),
+        (&listing.preload_hints, 63),
     ] {
         assert_eq!(list.len(), LISTED_MAX);
         assert_eq!(list.last().unwrap().uri, last.to_string());
@@ -207,7 +210,7 @@ fn ranges_say_where_the_bytes_lie() {
         [(14, "x.mp4", range(0, 10)), (14, "x.mp4", range(10, 20))]
     );
     assert_eq!(
-        names(&listing.coming),
+        names(&listing.preload_hints),
         [(14, "x.mp4", Some((30, None))), (14, "z.mp4", range(0, 7))]
     );
 }
@@ -415,10 +418,10 @@ proptest! {
     #[test]
     fn a_cut_is_seen_or_harmless(at in 0..LIVE.len()) {
         // A truncated playlist that is accepted says nothing false: fewer segments, no end.
-        if let Ok(ParsedText { facts, .. }) = read(&LIVE[..at]) {
-            let facts = info(facts);
-            prop_assert_eq!(facts.liveness, Liveness::Live);
-            prop_assert!(facts.edge.is_none_or(|edge| edge.last_sequence <= 102));
+        if let Ok(Manifest { info, .. }) = read(&LIVE[..at]) {
+            let playlist = playlist_of(info);
+            prop_assert_eq!(playlist.liveness, Liveness::Live);
+            prop_assert!(playlist.edge.is_none_or(|edge| edge.last_sequence <= 102));
         }
     }
 
@@ -436,8 +439,8 @@ proptest! {
     ) {
         let segments: String = (0..count).map(|_| "#EXTINF:6,\na.ts\n").collect();
         let text = format!("#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}");
-        let ParsedText { facts, listing } = manifest(&text);
-        let edge = info(facts).edge.unwrap();
+        let Manifest { info, listing } = manifest(&text);
+        let edge = playlist_of(info).edge.unwrap();
         prop_assert_eq!((edge.media_sequence, edge.last_sequence), (first, first + count - 1));
         prop_assert_eq!(edge.name_fingerprints.len() as u64, count.min(16));
         prop_assert_eq!(listing.segments.len() as u64, count.min(64));

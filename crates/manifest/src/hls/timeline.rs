@@ -263,7 +263,7 @@ impl<'a> PlaylistTimeline<'a> {
             inits: self.inits.iter().filter_map(listed).collect(),
             segments: self.recent.iter().filter_map(listed).collect(),
             parts: self.parts.recent.iter().filter_map(listed).collect(),
-            coming: self.hints.iter().filter_map(listed).collect(),
+            preload_hints: self.hints.iter().filter_map(listed).collect(),
             ..Listing::default()
         }
     }

@@ -125,7 +125,7 @@ fn a_part_that_no_segment_has_is_the_first_of_the_next() {
         #EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:7\n\
         #EXT-X-PART:DURATION=1,URI=\"7.0\"\n#EXT-X-PART:DURATION=1,URI=\"7.1\"\n\
         #EXTINF:2,\n7.mp4\n#EXT-X-PART:DURATION=1,URI=\"8.0\"\n";
-    let facts = read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts;
+    let facts = read_manifest(Kind::Hls, text.as_bytes()).unwrap().info;
     for (asked, read) in [
         ((7, Some(1)), (7, Some(1))),
         ((7, Some(2)), (8, Some(0))),
@@ -385,7 +385,7 @@ proptest! {
         let full = head + &lines.concat() + &tail;
         let Some(update) = delta(&full) else { return Ok(()) };
         prop_assert_eq!(play(&update, &before), play(&full, &Playlist::new()));
-        let facts = |text: &str| read_manifest(Kind::Hls, text.as_bytes()).unwrap().facts;
+        let facts = |text: &str| read_manifest(Kind::Hls, text.as_bytes()).unwrap().info;
         let (update, full) = (facts(&update), facts(&full));
         let (update, full) = (update.playlist_edge().unwrap(), full.playlist_edge().unwrap());
         prop_assert_eq!(extent(update), extent(full));

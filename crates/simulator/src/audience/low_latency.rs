@@ -32,7 +32,7 @@ async fn playlists(player: &Player, news: Sender<Listing>) {
         let query = edge.as_ref().map(next_query).unwrap_or_default();
         let seen = player.fetch(&mut line, playlist, &query).await;
         if let Some(read) = seen.and_then(|seen| seen.manifest) {
-            edge = read.facts.playlist_edge().cloned();
+            edge = read.info.playlist_edge().cloned();
             news.send_replace(read.listing);
         } else {
             // The known position may be from before a restart.
@@ -63,7 +63,7 @@ async fn parts(player: &Player, mut newest: Receiver<Listing>) {
     let mut had = VecDeque::new();
     while newest.changed().await.is_ok() {
         let listing = newest.borrow_and_update().clone();
-        let wanted = listing.parts.iter().chain(&listing.coming);
+        let wanted = listing.parts.iter().chain(&listing.preload_hints);
         // Parts with byte ranges arrive as part of their growing segment.
         let whole = wanted.filter(|listed| listed.range.is_none());
         for place in whole.filter_map(|listed| resolve(playlist, &listed.uri)) {

@@ -8,7 +8,7 @@ use super::line::PlayerConnection;
 use super::{Player, resolve};
 use crate::place::{Packaging, Resource};
 use crate::utc::Utc;
-use seawall_manifest::{ManifestInfo, ParsedText, SegmentNaming};
+use seawall_manifest::{Manifest, ManifestInfo, SegmentNaming};
 
 /// Playback starts this many segments before the end.
 const START_BEHIND: usize = 3;
@@ -60,8 +60,8 @@ pub(super) async fn watch(player: &Player) {
 
 impl PlayerProgress {
     /// The time until the next reload.
-    fn reload_interval(&mut self, manifest: &ParsedText) -> Duration {
-        let facts = &manifest.facts;
+    fn reload_interval(&mut self, manifest: &Manifest) -> Duration {
+        let facts = &manifest.info;
         let end = match facts {
             ManifestInfo::Hls(playlist) => playlist.edge.as_ref().map(|edge| edge.last_sequence),
             ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| edge.end_ms),
@@ -88,7 +88,7 @@ impl PlayerProgress {
         player: &Player,
         line: &mut PlayerConnection,
         place: Resource,
-        read: &ParsedText,
+        read: &Manifest,
     ) {
         let there = available_segments(player, place, read);
         let from = match self.last {
@@ -105,7 +105,7 @@ impl PlayerProgress {
 }
 
 /// When the next segment becomes available without a new manifest, if that is before `before`.
-fn next_by_clock(player: &Player, read: &ParsedText, before: Utc) -> Option<Utc> {
+fn next_by_clock(player: &Player, read: &Manifest, before: Utc) -> Option<Utc> {
     let now = player.clock.now();
     let template = clock_template(player, read)?;
     let next = template.available_at(template.next(system_time(now))?)?;
@@ -117,7 +117,7 @@ fn next_by_clock(player: &Player, read: &ParsedText, before: Utc) -> Option<Utc>
 fn available_segments(
     player: &Player,
     manifest: Resource,
-    read: &ParsedText,
+    read: &Manifest,
 ) -> Vec<(u64, Resource)> {
     if let Some(template) = clock_template(player, read) {
         let newest = template.newest(system_time(player.clock.now()));
@@ -140,7 +140,7 @@ fn available_segments(
     .collect()
 }
 
-fn clock_template<'a>(player: &Player, read: &'a ParsedText) -> Option<&'a SegmentNaming> {
+fn clock_template<'a>(player: &Player, read: &'a Manifest) -> Option<&'a SegmentNaming> {
     let templates = read.listing.templates.iter();
     let mut by_clock = templates.filter(|template| template.is_by_clock());
     by_clock.find(|template| template.name(0).starts_with(player.rendition.name()))

@@ -34,7 +34,7 @@ fn long_names_are_not_multiplied() {
     ] {
         let manifest = mpd(base, media, id);
         assert_eq!(bytes(&manifest.listing), 0);
-        assert!(manifest.facts.has_edge(), "it says how far it reaches");
+        assert!(manifest.info.has_edge(), "it says how far it reaches");
     }
     let most = mpd(&long[..4000], "$RepresentationID$/$Number$", &long);
     assert!(bytes(&most.listing) < 4 << 20);

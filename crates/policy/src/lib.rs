@@ -1,5 +1,72 @@
-//! HTTP caching and route rules as pure functions. The time is an argument; nothing here waits,
-//! sends or stores.
+//! What an HTTP cache for live and on-demand video decides, as pure functions: who may be served,
+//! under which key, for how long, and whether a version of a manifest may replace another one.
+//!
+//! Nothing here waits, sends or stores, and the time is an argument ([`Now`]). A decision can thus be
+//! tested by a table of inputs and outputs.
+//!
+//! | question | answered by |
+//! |---|---|
+//! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
+//! | which requests share a response? | [`Key`], [`vary`] |
+//! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`Storage`] |
+//! | may a stored response be used now? | [`freshness()`] → [`Freshness`] |
+//! | is a 304 or a 206 possible? | [`conditional`], [`range`] |
+//! | does a manifest continue the stream, lag or restart? | [`progress`] |
+//! | when will a manifest change next? | [`cadence`] |
+//! | how long may an old manifest stand in for a missing one? | [`missing_manifest`] |
+//!
+//! # Example
+//!
+//! A request is admitted and gets a key; the response to it is stored, and is stale later.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+//! use seawall_policy::access::access;
+//! use seawall_policy::lifetime::{ManifestContext, ResponseFacts, storage};
+//! use seawall_policy::{Admission, Freshness, Now, Route, Rules, Storage, freshness};
+//!
+//! let rules = Rules {
+//!     routes: vec![Arc::new(Route::everything("origin"))],
+//!     name: "shield".into(),
+//! };
+//! let uri = Uri::from_static("/live/seg100.ts?cdn=1");
+//! let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("media.example"))]);
+//! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers);
+//! let Admission::Cache(request) = admission else {
+//!     panic!("a GET is served from the cache");
+//! };
+//! assert_eq!(&*request.route.origin, "origin");
+//!
+//! let headers = HeaderMap::from_iter([(
+//!     header::CACHE_CONTROL,
+//!     HeaderValue::from_static("max-age=60"),
+//! )]);
+//! let response = ResponseFacts {
+//!     status: StatusCode::OK,
+//!     headers: &headers,
+//!     kind: request.kind,
+//!     facts: None,
+//!     end_is_proven: true,
+//!     authorized: false,
+//!     delay: Duration::ZERO,
+//!     context: ManifestContext::Plain,
+//!     child_target_duration: None,
+//!     due_in: None,
+//! };
+//! let now = Now::read();
+//! let Storage::Store(lifetime) = storage(&response, &request.route, now) else {
+//!     panic!("it has a lifetime");
+//! };
+//! assert_eq!(lifetime.fresh_for, Duration::from_secs(60));
+//! let later = now.mono + Duration::from_secs(61);
+//! assert!(freshness(&lifetime, now.mono) == Freshness::Fresh);
+//! assert!(freshness(&lifetime, later) != Freshness::Fresh);
+//! ```
+
+#![deny(missing_docs)]
 
 pub mod access;
 pub mod cadence;

@@ -4,7 +4,7 @@
 //! # Decision table
 //!
 //! `held` is the latest version that viewers have seen, `arrived` the one to be judged. The first
-//! row that matches decides; each row is a variant of [`Situation`].
+//! row that matches decides; each row is a variant of `Situation`.
 //!
 //! A playlist reaches as far as its last complete segment and the parts after it, an MPD as far as
 //! the end of its last segment on the media timeline. "Not dated later": both versions have a

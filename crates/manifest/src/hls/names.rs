@@ -1,8 +1,6 @@
 //! Derives from segment names how two versions of a playlist compare. Names may be re-signed in
 //! each version: in the query, in a directory or in the file name.
 
-use crate::fingerprint::fingerprint;
-
 /// Bytes at the end of a path that are searched for the number that names count.
 const COUNTED_BYTES_MAX: usize = 256;
 /// Number of last names that are searched for the number.
@@ -42,6 +40,16 @@ pub(super) fn number_offset(uris: &[&str], last: u64) -> Option<u64> {
     };
     let number = numbers(newest).find(|number| counts(*number))?;
     Some(number.wrapping_sub(last))
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo): the same in every process and every version of the program.
+/// Distinguishes names; not cryptographic.
+fn fingerprint(name: &str) -> u64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    name.bytes().fold(BASIS, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+    })
 }
 
 fn path(uri: &str) -> &str {
@@ -99,5 +107,13 @@ mod tests {
         }
         assert_eq!(number_offset(&["1-5.ts", "9-6.ts", "2-9.ts"], 7), None);
         assert_eq!(number_offset(&[], 7), None);
+    }
+
+    // The test vectors of draft-eastlake-fnv, appendix C.
+    #[test]
+    fn known_fingerprints() {
+        assert_eq!(fingerprint(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fingerprint("a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fingerprint("foobar"), 0x8594_4171_f739_67e8);
     }
 }

@@ -1,8 +1,8 @@
 //! What an HTTP cache for live and on-demand video decides, as pure functions: who may be served,
 //! under which key, for how long, and whether a version of a manifest may replace another one.
 //!
-//! Nothing here waits, sends or stores, and the time is an argument ([`Now`]). A decision can thus be
-//! tested by a table of inputs and outputs.
+//! Nothing here waits, sends or stores, and the time is an argument ([`Now`]). A decision can thus
+//! be tested by a table of inputs and outputs.
 //!
 //! | question | answered by |
 //! |---|---|

@@ -15,7 +15,7 @@ use super::connection::{PeerInfo, ServerContext, serve_plain, serve_tls};
 use super::connection_table::{ConnectionGuard, ConnectionTable};
 use super::listen::{BoundListener, ListeningSocket};
 use super::stats::{ConnectionEvent, Stats};
-use super::unix::UnixWire;
+use super::unix::UnixTransport;
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
 
 /// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
@@ -29,76 +29,81 @@ cache-control: no-store\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 /// The viewer side of a server, shared by all workers.
 pub struct Frontend {
     limits: Arc<Limits>,
-    roll: Arc<ConnectionTable>,
+    connections: Arc<ConnectionTable>,
     tickets: Arc<dyn rustls::server::ProducesTickets>,
-    leaving: AtomicBool,
+    is_stopping: AtomicBool,
 }
 
 impl Frontend {
     /// Creates a frontend without connections.
     pub fn new(limits: Limits) -> Result<Frontend, CertificateError> {
-        let roll = ConnectionTable::new(&limits);
+        let connections = ConnectionTable::new(&limits);
         Ok(Frontend {
             limits: Arc::new(limits),
-            roll,
+            connections,
             tickets: tls::tickets()?,
-            leaving: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
         })
     }
 
     /// The counters since the start.
     pub fn stats(&self) -> Stats {
-        self.roll.stats()
+        self.connections.stats()
     }
 
     /// Announces that the server will stop; connections are still accepted.
-    pub fn leave(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
+    pub fn announce_stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
     }
 
     /// Whether the server is about to stop or is draining.
-    pub fn leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed) || self.draining()
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed) || self.is_draining()
     }
 
     /// Whether the frontend is draining.
-    pub fn draining(&self) -> bool {
-        self.roll.closing()
+    pub fn is_draining(&self) -> bool {
+        self.connections.closing()
     }
 
     /// Stops accepting, lets all connections finish, and returns when all are closed.
     pub async fn drain(&self) {
-        self.roll.close();
-        self.roll.wait_until_empty().await;
+        self.connections.close();
+        self.connections.wait_until_empty().await;
     }
 
     /// Stops accepting and aborts all connections.
     pub fn abort(&self) {
-        self.roll.close();
-        self.roll.abort();
+        self.connections.close();
+        self.connections.abort();
     }
 
     /// Serves one listener on the runtime of the current thread until the frontend is drained.
-    /// `teller` receives the record of each finished request.
+    /// `recorder` receives the record of each finished request.
     pub async fn serve<A: Handler>(
         &self,
-        door: BoundListener,
-        answers: A,
-        teller: RequestRecorder,
+        listener: BoundListener,
+        handler: A,
+        recorder: RequestRecorder,
     ) -> io::Result<()> {
-        let acceptor = match &door.certificates {
+        let acceptor = match &listener.certificates {
             None => None,
             Some(certificates) => {
-                let made = tls::acceptor(certificates, &self.tickets);
-                Some(made.map_err(io::Error::other)?)
+                let acceptor = tls::acceptor(certificates, &self.tickets);
+                Some(acceptor.map_err(io::Error::other)?)
             }
         };
-        let entrance = RegisteredListener {
-            socket: RegisteredSocket::new(door.socket)?,
+        let registered = RegisteredListener {
+            socket: RegisteredSocket::new(listener.socket)?,
             acceptor,
-            context: ServerContext::new(answers, teller, self.limits.clone(), self.roll.clone()),
+            context: ServerContext::new(
+                handler,
+                recorder,
+                self.limits.clone(),
+                self.connections.clone(),
+            ),
         };
-        entrance.run().await;
+        registered.run().await;
         Ok(())
     }
 }
@@ -132,8 +137,12 @@ impl Accepted {
     fn refuse(self) {
         // The connection is closed next, also if the write failed.
         let _ = match self {
-            Accepted::Tcp(wire, _) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
-            Accepted::Unix(wire) => wire.into_std().and_then(|mut wire| wire.write(REFUSAL)),
+            Accepted::Tcp(transport, _) => transport
+                .into_std()
+                .and_then(|mut transport| transport.write(REFUSAL)),
+            Accepted::Unix(transport) => transport
+                .into_std()
+                .and_then(|mut transport| transport.write(REFUSAL)),
         };
     }
 }
@@ -153,8 +162,8 @@ impl RegisteredSocket {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             RegisteredSocket::Tcp(socket) => {
-                let (wire, peer) = socket.accept().await?;
-                Ok(Accepted::Tcp(wire, peer.ip().to_canonical()))
+                let (transport, peer) = socket.accept().await?;
+                Ok(Accepted::Tcp(transport, peer.ip().to_canonical()))
             }
             RegisteredSocket::Unix(socket) => Ok(Accepted::Unix(socket.accept().await?.0)),
         }
@@ -168,8 +177,8 @@ impl<A: Handler> RegisteredListener<A> {
             let mut backoff = BACKOFF_MIN;
             loop {
                 match self.socket.accept().await {
-                    Ok(newcomer) => {
-                        self.admit(newcomer);
+                    Ok(accepted) => {
+                        self.admit(accepted);
                         backoff = BACKOFF_MIN;
                     }
                     Err(error) if is_shortage(&error) => {
@@ -199,7 +208,7 @@ impl<A: Handler> RegisteredListener<A> {
             tokio::select! {
                 biased;
                 accepted = self.socket.accept() => match accepted {
-                    Ok(newcomer) => self.admit(newcomer),
+                    Ok(accepted) => self.admit(accepted),
                     Err(_) => return,
                 },
                 () = std::future::ready(()) => return,
@@ -207,65 +216,65 @@ impl<A: Handler> RegisteredListener<A> {
         }
     }
 
-    fn admit(&self, newcomer: Accepted) {
-        let seat = match self
+    fn admit(&self, accepted: Accepted) {
+        let guard = match self
             .context
             .connections
-            .admit(newcomer.peer(), Instant::now())
+            .admit(accepted.peer(), Instant::now())
         {
-            Ok(seat) => seat,
+            Ok(guard) => guard,
             Err(refused) => {
                 self.context.connections.counters.count(refused);
                 if refused == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
-                    newcomer.refuse();
+                    accepted.refuse();
                 }
                 return;
             }
         };
-        match newcomer {
-            Accepted::Tcp(wire, peer) => {
-                let origin = PeerInfo {
+        match accepted {
+            Accepted::Tcp(transport, peer) => {
+                let peer = PeerInfo {
                     peer: Some(peer),
-                    socket: Some(wire.as_raw_fd()),
+                    socket: Some(transport.as_raw_fd()),
                 };
-                self.spawn_connection(wire, origin, seat);
+                self.spawn_connection(transport, peer, guard);
             }
-            Accepted::Unix(wire) => {
-                let origin = PeerInfo {
+            Accepted::Unix(transport) => {
+                let peer = PeerInfo {
                     peer: None,
                     socket: None,
                 };
-                let wire = match self.acceptor {
-                    Some(_) => UnixWire::for_tls(wire),
-                    None => UnixWire::plain(wire),
+                let transport = match self.acceptor {
+                    Some(_) => UnixTransport::for_tls(transport),
+                    None => UnixTransport::plain(transport),
                 };
-                self.spawn_connection(wire, origin, seat);
+                self.spawn_connection(transport, peer, guard);
             }
         }
     }
 
     fn spawn_connection<W: super::sniffing_stream::Transport>(
         &self,
-        wire: W,
-        origin: PeerInfo,
-        seat: ConnectionGuard,
+        transport: W,
+        peer: PeerInfo,
+        guard: ConnectionGuard,
     ) {
-        let gauge = origin.gauge(&self.context.recorder, self.acceptor.is_some());
-        seat.register(&gauge);
-        let (house, noted) = (self.context.clone(), gauge.clone());
+        let connection = peer.connection(&self.context.recorder, self.acceptor.is_some());
+        guard.register(&connection);
+        let (context, registered_state) = (self.context.clone(), connection.clone());
         let task = if let Some(acceptor) = &self.acceptor {
-            let serving = serve_tls(house, wire, gauge, acceptor.clone());
+            let serving = serve_tls(context, transport, connection, acceptor.clone());
             tokio::spawn(async move {
-                let _seat = seat;
+                let _guard = guard;
                 serving.await;
             })
         } else {
             tokio::spawn(async move {
-                let _seat = seat;
-                serve_plain(house, wire, gauge).await;
+                let _guard = guard;
+                serve_plain(context, transport, connection).await;
             })
         };
-        noted.set_task(task.abort_handle());
+        registered_state.set_task(task.abort_handle());
     }
 }
 

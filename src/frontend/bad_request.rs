@@ -6,11 +6,11 @@ use tokio::time::Instant;
 use super::connection_state::ConnectionState;
 use crate::telemetry::{AccessLogFields, RequestRecord};
 
-/// The record of a head that hyper refused. `unread` is its beginning, as far as known.
+/// The record of a head that hyper refused. `head` is its beginning, as far as known.
 pub(super) fn http1_record(
     error: &hyper::Error,
-    unread: &[u8],
-    gauge: &ConnectionState,
+    head: &[u8],
+    connection: &ConnectionState,
 ) -> RequestRecord {
     // hyper has one predicate for both statuses.
     let status = if error.is_parse_too_large() && error.to_string().contains("URI") {
@@ -20,42 +20,42 @@ pub(super) fn http1_record(
     } else {
         StatusCode::BAD_REQUEST
     };
-    let began = gauge.since().into_std();
-    let total_time = began.elapsed();
+    let started = connection.since().into_std();
+    let total_time = started.elapsed();
     RequestRecord {
         status,
         head_time: total_time,
         total_time,
-        line: Some(Box::new(line(unread, gauge))),
-        ..RequestRecord::begun(began)
+        log_fields: Some(Box::new(log_fields(head, connection))),
+        ..RequestRecord::begun(started)
     }
 }
 
 /// The record of a malformed HTTP/2 stream or connection. h2 does not report what was requested.
-pub(super) fn http2_record(gauge: &ConnectionState) -> RequestRecord {
-    let line = AccessLogFields {
+pub(super) fn http2_record(connection: &ConnectionState) -> RequestRecord {
+    let log_fields = AccessLogFields {
         method: None,
         path: String::new(),
         host: String::new(),
-        peer: gauge.peer,
+        peer: connection.peer,
         protocol: "HTTP/2.0",
         request_id: String::new(),
     };
     RequestRecord {
         status: StatusCode::BAD_REQUEST,
-        line: Some(Box::new(line)),
+        log_fields: Some(Box::new(log_fields)),
         ..RequestRecord::begun(Instant::now().into_std())
     }
 }
 
-fn line(unread: &[u8], gauge: &ConnectionState) -> AccessLogFields {
-    let end = unread.iter().position(|&byte| byte == b'\n');
-    let first = &unread[..end.unwrap_or(unread.len())];
-    let mut words = first.trim_ascii_end().split(|&byte| byte == b' ');
-    let method = words
+fn log_fields(head: &[u8], connection: &ConnectionState) -> AccessLogFields {
+    let end = head.iter().position(|&byte| byte == b'\n');
+    let request_line = &head[..end.unwrap_or(head.len())];
+    let mut parts = request_line.trim_ascii_end().split(|&byte| byte == b' ');
+    let method = parts
         .next()
-        .filter(|word| word.iter().all(u8::is_ascii_alphanumeric));
-    let target = String::from_utf8_lossy(words.next().unwrap_or_default());
+        .filter(|part| part.iter().all(u8::is_ascii_alphanumeric));
+    let target = String::from_utf8_lossy(parts.next().unwrap_or_default());
     let path = target.split(['?', '#']).next().unwrap_or_default();
     // Absolute form: the authority is the host and may contain a password.
     let (host, path) = match path.split_once("://") {
@@ -63,11 +63,11 @@ fn line(unread: &[u8], gauge: &ConnectionState) -> AccessLogFields {
         None => ("", path),
     };
     AccessLogFields {
-        method: method.and_then(|word| Method::from_bytes(word).ok()),
+        method: method.and_then(|part| Method::from_bytes(part).ok()),
         path: path.to_owned(),
         host: host.to_owned(),
-        peer: gauge.peer,
-        protocol: match words.next() {
+        peer: connection.peer,
+        protocol: match parts.next() {
             Some(b"HTTP/1.0") => "HTTP/1.0",
             _ => "HTTP/1.1",
         },

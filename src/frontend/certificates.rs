@@ -51,7 +51,7 @@ pub enum CertificateError {
 pub struct Certificates {
     files: Vec<CertificateFiles>,
     tls12: bool,
-    shelf: ArcSwap<CertificateStore>,
+    store: ArcSwap<CertificateStore>,
     stamps: Mutex<Vec<FileStamp>>,
 }
 
@@ -68,11 +68,11 @@ impl Certificates {
     pub fn load(tls: &Tls) -> Result<Arc<Certificates>, CertificateError> {
         // Before reading: a file that changes meanwhile is then read again.
         let stamps = stamps(&tls.certificates);
-        let shelf = CertificateStore::read(&tls.certificates)?;
+        let store = CertificateStore::read(&tls.certificates)?;
         Ok(Arc::new(Certificates {
             files: tls.certificates.clone(),
             tls12: tls.tls12,
-            shelf: ArcSwap::from_pointee(shelf),
+            store: ArcSwap::from_pointee(store),
             stamps: Mutex::new(stamps),
         }))
     }
@@ -85,7 +85,7 @@ impl Certificates {
             return Ok(false);
         }
         *self.stamps.lock() = now;
-        self.shelf
+        self.store
             .store(Arc::new(CertificateStore::read(&self.files)?));
         Ok(true)
     }
@@ -98,7 +98,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.shelf.load().choose(hello.server_name()))
+        Some(self.store.load().choose(hello.server_name()))
     }
 }
 
@@ -117,7 +117,7 @@ impl CertificateStore {
             keys.push(Arc::new(read_pair(pair)?));
         }
         let default = keys.first().ok_or(CertificateError::None)?.clone();
-        let mut shelf = CertificateStore {
+        let mut store = CertificateStore {
             default,
             exact: HashMap::new(),
             wildcard: HashMap::new(),
@@ -125,18 +125,18 @@ impl CertificateStore {
         for key in keys {
             for name in names(&key) {
                 let (names, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut shelf.wildcard, parent.to_owned()),
-                    None => (&mut shelf.exact, name),
+                    Some(parent) => (&mut store.wildcard, parent.to_owned()),
+                    None => (&mut store.exact, name),
                 };
                 // The first certificate with a name wins.
                 names.entry(name).or_insert_with(|| key.clone());
             }
         }
-        Ok(shelf)
+        Ok(store)
     }
 
     fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
-        let found = name.and_then(|name| {
+        let metadata = name.and_then(|name| {
             let name = name.to_ascii_lowercase();
             let parent = name.split_once('.').map_or("", |(_, parent)| parent);
             self.exact
@@ -144,7 +144,7 @@ impl CertificateStore {
                 .or_else(|| self.wildcard.get(parent))
                 .cloned()
         });
-        found.unwrap_or_else(|| self.default.clone())
+        metadata.unwrap_or_else(|| self.default.clone())
     }
 }
 
@@ -202,35 +202,40 @@ fn stamps(files: &[CertificateFiles]) -> Vec<FileStamp> {
     paths.map(|path| stamp(std::fs::metadata(path))).collect()
 }
 
-fn stamp(found: io::Result<Metadata>) -> FileStamp {
-    let found = found.ok()?;
-    Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+fn stamp(metadata: io::Result<Metadata>) -> FileStamp {
+    let metadata = metadata.ok()?;
+    Some((
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::test_support::Purse;
+    use crate::frontend::test_support::CertificateDirectory;
 
     fn chosen(certificates: &Certificates, name: Option<&str>) -> CertificateDer<'static> {
-        certificates.shelf.load().choose(name).cert[0].clone()
+        certificates.store.load().choose(name).cert[0].clone()
     }
 
     #[test]
     fn exact_names_go_before_wildcards_and_the_first_is_the_default() {
-        let purse = Purse::new();
-        let default = purse.make("default", &["default.example"]);
-        let wild = purse.make("wild", &["*.live.example"]);
-        let exact = purse.make("exact", &["one.live.example"]);
+        let directory = CertificateDirectory::new();
+        let default = directory.make("default", &["default.example"]);
+        let wildcard = directory.make("wild", &["*.live.example"]);
+        let exact = directory.make("exact", &["one.live.example"]);
         let tls = Tls {
-            certificates: vec![default, wild, exact],
+            certificates: vec![default, wildcard, exact],
             tls12: true,
         };
         let certificates = Certificates::load(&tls).unwrap();
-        let [default, wild, exact] =
-            ["default", "wild", "exact"].map(|name| purse.certificate(name));
+        let [default, wildcard, exact] =
+            ["default", "wild", "exact"].map(|name| directory.certificate(name));
         assert_eq!(chosen(&certificates, Some("ONE.live.example")), exact);
-        assert_eq!(chosen(&certificates, Some("two.live.example")), wild);
+        assert_eq!(chosen(&certificates, Some("two.live.example")), wildcard);
         assert_eq!(chosen(&certificates, Some("a.two.live.example")), default);
         assert_eq!(chosen(&certificates, Some("live.example")), default);
         assert_eq!(chosen(&certificates, None), default);
@@ -238,8 +243,8 @@ mod tests {
 
     #[test]
     fn a_changed_file_is_used_and_a_broken_one_is_not() {
-        let purse = Purse::new();
-        let files = purse.make("a", &["a.example"]);
+        let directory = CertificateDirectory::new();
+        let files = directory.make("a", &["a.example"]);
         let tls = Tls {
             certificates: vec![files.clone()],
             tls12: false,
@@ -247,9 +252,9 @@ mod tests {
         let certificates = Certificates::load(&tls).unwrap();
         assert!(!certificates.refresh().unwrap(), "nothing has changed");
 
-        purse.make("a", &["renewed.example"]);
+        directory.make("a", &["renewed.example"]);
         assert!(certificates.refresh().unwrap());
-        let renewed = purse.certificate("a");
+        let renewed = directory.certificate("a");
         assert_eq!(chosen(&certificates, None), renewed);
 
         std::fs::write(&files.certificate, "half a certifi").unwrap();
@@ -264,9 +269,9 @@ mod tests {
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
-        let purse = Purse::new();
-        let mut files = purse.make("a", &["a.example"]);
-        files.key = purse.make("b", &["b.example"]).key;
+        let directory = CertificateDirectory::new();
+        let mut files = directory.make("a", &["a.example"]);
+        files.key = directory.make("b", &["b.example"]).key;
         let error = Certificates::load(&Tls {
             certificates: vec![files],
             tls12: false,

@@ -57,18 +57,21 @@ pub(super) struct ServerContext<A> {
 
 impl<A> ServerContext<A> {
     pub(super) fn new(
-        answers: A,
-        teller: RequestRecorder,
+        handler: A,
+        recorder: RequestRecorder,
         limits: Arc<Limits>,
-        roll: Arc<ConnectionTable>,
+        connections: Arc<ConnectionTable>,
     ) -> Arc<ServerContext<A>> {
         let http1 = http1_builder(&limits);
-        let http2 = http2_builder(&limits, StreamExecutor::new(limits.clone(), roll.clone()));
+        let http2 = http2_builder(
+            &limits,
+            StreamExecutor::new(limits.clone(), connections.clone()),
+        );
         Arc::new(ServerContext {
-            handler: answers,
-            recorder: teller,
+            handler: handler,
+            recorder: recorder,
             limits,
-            connections: roll,
+            connections: connections,
             http1,
             http2,
         })
@@ -118,9 +121,9 @@ pub(super) struct PeerInfo {
 }
 
 impl PeerInfo {
-    pub(super) fn gauge(self, teller: &RequestRecorder, tls: bool) -> Arc<ConnectionState> {
+    pub(super) fn connection(self, recorder: &RequestRecorder, tls: bool) -> Arc<ConnectionState> {
         Arc::new(ConnectionState::new(
-            teller.clone(),
+            recorder.clone(),
             self.peer,
             tls,
             self.socket,
@@ -130,75 +133,78 @@ impl PeerInfo {
 
 /// Serves a connection and detects its protocol from the first bytes.
 pub(super) async fn serve_plain<A, W>(
-    house: Arc<ServerContext<A>>,
-    wire: W,
-    gauge: Arc<ConnectionState>,
+    context: Arc<ServerContext<A>>,
+    transport: W,
+    connection: Arc<ConnectionState>,
 ) where
     A: Handler,
     W: Transport,
 {
-    let line = SniffingStream::open(wire, gauge.clone());
-    if let Some(line) = serve_http1(&house, line, &gauge).await {
+    let stream = SniffingStream::open(transport, connection.clone());
+    if let Some(stream) = serve_http1(&context, stream, &connection).await {
         // Boxed: an HTTP/1 connection must not have the size of an HTTP/2 one.
-        Box::pin(serve_http2(&house, line, &gauge)).await;
+        Box::pin(serve_http2(&context, stream, &connection)).await;
     }
 }
 
 /// Does the TLS handshake and serves the connection.
 pub(super) async fn serve_tls<A, W>(
-    house: Arc<ServerContext<A>>,
-    wire: W,
-    gauge: Arc<ConnectionState>,
+    context: Arc<ServerContext<A>>,
+    transport: W,
+    connection: Arc<ConnectionState>,
     acceptor: TlsAcceptor,
 ) where
     A: Handler,
     W: Transport,
 {
-    let handshake = Box::pin(acceptor.accept(wire));
-    let wire = match timeout(house.limits.handshake_timeout, handshake).await {
-        Ok(Ok(wire)) => wire,
+    let handshake = Box::pin(acceptor.accept(transport));
+    let transport = match timeout(context.limits.handshake_timeout, handshake).await {
+        Ok(Ok(transport)) => transport,
         Ok(Err(_)) => {
-            return house
+            return context
                 .connections
                 .counters
                 .count(ConnectionEvent::HandshakeFailed);
         }
         Err(_) => {
-            return house
+            return context
                 .connections
                 .counters
                 .count(ConnectionEvent::HandshakeTimeout);
         }
     };
-    if wire.get_ref().1.alpn_protocol() == Some(b"h2") {
-        let line = SniffingStream::http2(wire, gauge.clone());
-        Box::pin(serve_http2(&house, line, &gauge)).await;
+    if transport.get_ref().1.alpn_protocol() == Some(b"h2") {
+        let stream = SniffingStream::http2(transport, connection.clone());
+        Box::pin(serve_http2(&context, stream, &connection)).await;
     } else {
-        let line = SniffingStream::http1(wire, gauge.clone());
-        serve_http1(&house, line, &gauge).await;
+        let stream = SniffingStream::http1(transport, connection.clone());
+        serve_http1(&context, stream, &connection).await;
     }
 }
 
 /// Speaks HTTP/1 until the connection ends. Returns the stream if the viewer speaks HTTP/2.
 async fn serve_http1<A, W>(
-    house: &Arc<ServerContext<A>>,
-    line: SniffingStream<W>,
-    gauge: &Arc<ConnectionState>,
+    context: &Arc<ServerContext<A>>,
+    stream: SniffingStream<W>,
+    connection: &Arc<ConnectionState>,
 ) -> Option<SniffingStream<W>>
 where
     A: Handler,
     W: Transport,
 {
-    let service = service_fn(|request| exchange(house.clone(), http1_carrier(gauge), request));
-    let express = FastPath::new(line, house.clone(), gauge.clone());
-    let mut hyper = house.http1.serve_connection(TokioIo::new(express), service);
-    let mut watch = house.watch(ViewerProtocol::Http1, gauge);
+    let service =
+        service_fn(|request| exchange(context.clone(), http1_carrier(connection), request));
+    let fast_path = FastPath::new(stream, context.clone(), connection.clone());
+    let mut hyper = context
+        .http1
+        .serve_connection(TokioIo::new(fast_path), service);
+    let mut timer = context.timer(ViewerProtocol::Http1, connection);
     let ended = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = std::pin::Pin::new(&mut hyper).poll(cx) {
                 return Poll::Ready(Ok(ended));
             }
-            match watch.check(cx) {
+            match timer.check(cx) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::Finish => std::pin::Pin::new(&mut hyper).graceful_shutdown(),
                 TimerAction::Cut(event) => return Poll::Ready(Err(event)),
@@ -207,28 +213,30 @@ where
     })
     .await;
     let parts = hyper.into_parts();
-    let express = parts.io.into_inner();
+    let fast_path = parts.io.into_inner();
     if let Ok(Err(error)) = &ended
         && error.is_parse()
-        && !express.is_recognised()
+        && !fast_path.is_recognised()
     {
-        let unread = express.unread_head(&parts.read_buf);
-        house
+        let unread = fast_path.unread_head(&parts.read_buf);
+        context
             .connections
             .counters
             .count(ConnectionEvent::HeadRefused);
-        (house.recorder)(&bad_request::http1_record(error, unread, gauge));
+        (context.recorder)(&bad_request::http1_record(error, unread, connection));
     }
-    let line = match express.into_line().into_http2() {
-        Ok(line) => return Some(line),
-        Err(line) => line,
+    let stream = match fast_path.into_stream().into_http2() {
+        Ok(stream) => return Some(stream),
+        Err(stream) => stream,
     };
     match ended {
-        Err(event) => house.cut(event, gauge),
+        Err(event) => context.cut(event, connection),
         Ok(Err(error)) if error.is_parse() => {
-            linger(line, &house.limits).await;
+            linger(stream, &context.limits).await;
         }
-        Ok(_) if gauge.has_unread_body() && !gauge.severed() => linger(line, &house.limits).await,
+        Ok(_) if connection.has_unread_body() && !connection.severed() => {
+            linger(stream, &context.limits).await
+        }
         Ok(_) => {}
     }
     None
@@ -236,30 +244,30 @@ where
 
 /// Speaks HTTP/2 until the connection ends.
 async fn serve_http2<A, W>(
-    house: &Arc<ServerContext<A>>,
-    line: SniffingStream<W>,
-    gauge: &Arc<ConnectionState>,
+    context: &Arc<ServerContext<A>>,
+    stream: SniffingStream<W>,
+    connection: &Arc<ConnectionState>,
 ) where
     A: Handler,
     W: Transport,
 {
     let service = {
-        let (house, gauge) = (house.clone(), gauge.clone());
-        service_fn(move |request| exchange(house.clone(), http2_carrier(&gauge), request))
+        let (context, connection) = (context.clone(), connection.clone());
+        service_fn(move |request| exchange(context.clone(), http2_carrier(&connection), request))
     };
-    gauge.finish_response(Instant::now());
-    let line = WriteCoalescer::new(line);
-    let io = TokioIo::new(line.clone());
-    let mut hyper = pin!(house.http2.serve_connection(io, service));
-    let mut watch = house.watch(ViewerProtocol::Http2, gauge);
-    let ending = poll_fn(|cx| {
+    connection.finish_response(Instant::now());
+    let stream = WriteCoalescer::new(stream);
+    let io = TokioIo::new(stream.clone());
+    let mut hyper = pin!(context.http2.serve_connection(io, service));
+    let mut timer = context.timer(ViewerProtocol::Http2, connection);
+    let end = poll_fn(|cx| {
         loop {
             let ended = hyper.as_mut().poll(cx);
             // A full socket wakes this task when it has room; until then the timer measures the
             // delay.
-            let lost = matches!(line.poll_send(cx), Poll::Ready(Err(_)));
-            for _ in 0..line.take_malformed() {
-                house.record_malformed(gauge);
+            let lost = matches!(stream.poll_send(cx), Poll::Ready(Err(_)));
+            for _ in 0..stream.take_malformed() {
+                context.record_malformed(connection);
             }
             if let Poll::Ready(ended) = ended {
                 return Poll::Ready(
@@ -269,11 +277,11 @@ async fn serve_http2<A, W>(
             if lost {
                 return Poll::Ready(ConnectionEnd::Lost);
             }
-            match watch.check(cx) {
+            match timer.check(cx) {
                 TimerAction::Wait => return Poll::Pending,
                 TimerAction::Finish => hyper.as_mut().graceful_shutdown(),
                 TimerAction::Cut(event) => {
-                    house.cut(event, gauge);
+                    context.cut(event, connection);
                     return Poll::Ready(match event {
                         // No request is in progress, and the viewer has not sent GOAWAY.
                         ConnectionEvent::IdleTimeout => ConnectionEnd::Proper,
@@ -284,22 +292,22 @@ async fn serve_http2<A, W>(
         }
     })
     .await;
-    if let Some(flood) = line.ask(SniffingStream::flood) {
-        house.note_flood(flood.kind, gauge);
-        line.append(&frames::goaway(
+    if let Some(flood) = stream.with_stream(SniffingStream::flood) {
+        context.note_flood(flood.kind, connection);
+        stream.append(&frames::goaway(
             flood.last_stream,
             frames::ENHANCE_YOUR_CALM,
         ));
-        return linger(line, &house.limits).await;
+        return linger(stream, &context.limits).await;
     }
-    match ending {
-        ConnectionEnd::Proper => close_gracefully(line, gauge, &house.limits).await,
+    match end {
+        ConnectionEnd::Proper => close_gracefully(stream, connection, &context.limits).await,
         ConnectionEnd::Failed(error) if is_calmed(&error) => {
-            if let Some(kind) = line.ask(SniffingStream::last_frame) {
-                house.note_flood(kind, gauge);
+            if let Some(kind) = stream.with_stream(SniffingStream::last_frame) {
+                context.note_flood(kind, connection);
             }
         }
-        ConnectionEnd::Failed(error) if is_refused(&error) => house.record_malformed(gauge),
+        ConnectionEnd::Failed(error) if is_refused(&error) => context.record_malformed(connection),
         ConnectionEnd::Failed(_) | ConnectionEnd::Lost => {}
     }
 }
@@ -331,41 +339,45 @@ fn library_reason(error: &hyper::Error) -> Option<h2::Reason> {
 }
 
 impl<A> ServerContext<A> {
-    fn watch(&self, protocol: ViewerProtocol, gauge: &Arc<ConnectionState>) -> ConnectionTimer {
+    fn timer(
+        &self,
+        protocol: ViewerProtocol,
+        connection: &Arc<ConnectionState>,
+    ) -> ConnectionTimer {
         ConnectionTimer::new(
             protocol,
             self.limits.clone(),
             self.connections.clone(),
-            gauge.clone(),
+            connection.clone(),
         )
     }
 
     /// Counts and logs a connection that is closed because of too many control frames.
-    fn note_flood(&self, kind: FrameKind, gauge: &ConnectionState) {
+    fn note_flood(&self, kind: FrameKind, connection: &ConnectionState) {
         self.connections.counters.count_flood(kind);
         tracing::warn!(
-            peer = gauge.peer.map(tracing::field::display),
+            peer = connection.peer.map(tracing::field::display),
             frame = kind.as_str(),
             "closed an HTTP/2 connection: too many control frames for its requests"
         );
     }
 
     /// Counts and records a request that h2 refused without passing it to hyper.
-    fn record_malformed(&self, gauge: &ConnectionState) {
+    fn record_malformed(&self, connection: &ConnectionState) {
         self.connections
             .counters
             .count(ConnectionEvent::HeadRefused);
-        (self.recorder)(&bad_request::http2_record(gauge));
+        (self.recorder)(&bad_request::http2_record(connection));
     }
 
-    fn cut(&self, event: ConnectionEvent, gauge: &ConnectionState) {
+    fn cut(&self, event: ConnectionEvent, connection: &ConnectionState) {
         self.connections.counters.count(event);
         if matches!(
             event,
             ConnectionEvent::SlowViewer | ConnectionEvent::MemoryShort
         ) {
             // Frees the bytes that the kernel still holds for the connection.
-            gauge.sever();
+            connection.sever();
         }
     }
 }

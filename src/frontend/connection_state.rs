@@ -48,17 +48,17 @@ pub(super) struct ConnectionState {
     phase: AtomicU8,
     since_ns: AtomicU64,
     /// Bytes of the next request arrived before this one was answered.
-    early: AtomicBool,
+    has_next_request: AtomicBool,
     /// HTTP/2: requests in progress. Stays 0 for HTTP/1.
     streams: AtomicU32,
     /// HTTP/2: start time of an incomplete head or control frame; 0 means none.
     unfinished_ns: AtomicU64,
     written: AtomicU64,
     /// HTTP/2: credit for useful work in addition to the bytes written, in bytes.
-    worth: AtomicU64,
-    /// HTTP/2: body bytes that h2 has received, has put into frames (`body`) and has dropped.
-    body_handed: AtomicU64,
-    body: AtomicU64,
+    earned_bytes: AtomicU64,
+    /// HTTP/2: body bytes that h2 has received, has put into frames (`body_sent`) and has dropped.
+    body_queued: AtomicU64,
+    body_sent: AtomicU64,
     body_dropped: AtomicU64,
     blocked: AtomicBool,
     /// How often the socket accepted all bytes after it had been full.
@@ -70,7 +70,7 @@ pub(super) struct ConnectionState {
     choked: AtomicBool,
     asked_to_close: AtomicBool,
     severable: AtomicBool,
-    leftover: AtomicBool,
+    has_unread: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
     pub(super) reading: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
@@ -97,13 +97,13 @@ impl ConnectionState {
             born: Instant::now(),
             phase: AtomicU8::new(Phase::Quiet as u8),
             since_ns: AtomicU64::new(0),
-            early: AtomicBool::new(false),
+            has_next_request: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             unfinished_ns: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            worth: AtomicU64::new(0),
-            body_handed: AtomicU64::new(0),
-            body: AtomicU64::new(0),
+            earned_bytes: AtomicU64::new(0),
+            body_queued: AtomicU64::new(0),
+            body_sent: AtomicU64::new(0),
             body_dropped: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             releases: AtomicU32::new(0),
@@ -113,7 +113,7 @@ impl ConnectionState {
             choked: AtomicBool::new(false),
             asked_to_close: AtomicBool::new(false),
             severable: AtomicBool::new(true),
-            leftover: AtomicBool::new(false),
+            has_unread: AtomicBool::new(false),
             reading: StoredBodiesRead::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
@@ -134,8 +134,8 @@ impl ConnectionState {
         self.born + Duration::from_nanos(self.since_ns.load(Ordering::Relaxed))
     }
 
-    fn nanos(&self, moment: Instant) -> u64 {
-        let since = moment.saturating_duration_since(self.born).as_nanos();
+    fn nanos(&self, time: Instant) -> u64 {
+        let since = time.saturating_duration_since(self.born).as_nanos();
         // A `u64` holds more than 500 years of nanoseconds.
         u64::try_from(since).unwrap_or(u64::MAX)
     }
@@ -151,7 +151,7 @@ impl ConnectionState {
         (since > 0).then(|| self.born + Duration::from_nanos(since))
     }
 
-    fn turn(&self, phase: Phase, now: Instant) {
+    fn set_phase(&self, phase: Phase, now: Instant) {
         let since_ns = self.nanos(now);
         self.since_ns.store(since_ns, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
@@ -160,15 +160,15 @@ impl ConnectionState {
     /// Records that bytes of a request arrived (HTTP/1).
     pub(super) fn record_request_bytes(&self) {
         match self.phase() {
-            Phase::Quiet => self.turn(Phase::Head, Instant::now()),
+            Phase::Quiet => self.set_phase(Phase::Head, Instant::now()),
             Phase::Head => {}
-            Phase::Serving | Phase::Sending => self.early.store(true, Ordering::Relaxed),
+            Phase::Serving | Phase::Sending => self.has_next_request.store(true, Ordering::Relaxed),
         }
     }
 
     /// Records that a head is complete (HTTP/1).
     pub(super) fn begin_request(&self) {
-        self.early.store(false, Ordering::Relaxed);
+        self.has_next_request.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
@@ -180,17 +180,25 @@ impl ConnectionState {
     /// Records that the bytes since the head belonged to the body of this request, also if they
     /// arrived after the response.
     pub(super) fn finish_request_body(&self) {
-        self.early.store(false, Ordering::Relaxed);
+        self.has_next_request.store(false, Ordering::Relaxed);
         if self.phase() == Phase::Head {
-            self.turn(Phase::Quiet, Instant::now());
+            self.set_phase(Phase::Quiet, Instant::now());
         }
     }
 
     /// Records the end of a response (HTTP/1).
     pub(super) fn finish_response(&self, now: Instant) {
         // A request body that is still read has its own deadline.
-        let early = self.early.swap(false, Ordering::Relaxed) && !self.has_unread_body();
-        self.turn(if early { Phase::Head } else { Phase::Quiet }, now);
+        let has_next_request =
+            self.has_next_request.swap(false, Ordering::Relaxed) && !self.has_unread_body();
+        self.set_phase(
+            if has_next_request {
+                Phase::Head
+            } else {
+                Phase::Quiet
+            },
+            now,
+        );
     }
 
     /// Records a new request (HTTP/2).
@@ -202,47 +210,47 @@ impl ConnectionState {
     /// Records the end of a response (HTTP/2).
     pub(super) fn stream_closed(&self, now: Instant) {
         if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.turn(Phase::Quiet, now);
+            self.set_phase(Phase::Quiet, now);
         }
     }
 
     /// Records bytes written to the socket.
-    pub(super) fn wrote(&self, bytes: usize) {
+    pub(super) fn record_written(&self, bytes: usize) {
         add(&self.written, bytes as u64);
     }
 
     /// Records useful work on an HTTP/2 connection, in equivalent bytes sent: see [`super::flood`].
     pub(super) fn earn(&self, bytes: u64) {
-        add(&self.worth, bytes);
+        add(&self.earned_bytes, bytes);
     }
 
     /// Records body bytes handed to h2.
     pub(super) fn queue_body(&self, bytes: usize) {
-        add(&self.body_handed, bytes as u64);
+        add(&self.body_queued, bytes as u64);
     }
 
     /// Records body bytes that h2 has put into frames.
-    pub(super) fn sent_body(&self, bytes: usize) {
-        add(&self.body, bytes as u64);
+    pub(super) fn record_sent_body(&self, bytes: usize) {
+        add(&self.body_sent, bytes as u64);
     }
 
     /// Records body bytes that h2 has dropped.
-    pub(super) fn lost_body(&self, bytes: usize) {
+    pub(super) fn record_dropped_body(&self, bytes: usize) {
         add(&self.body_dropped, bytes as u64);
     }
 
     /// Body bytes that h2 holds: neither put into frames nor dropped.
     pub(super) fn queued_bytes(&self) -> u64 {
         let dropped = self.body_dropped.load(Ordering::Relaxed);
-        let gone = self.body_bytes() + dropped;
-        let handed = self.body_handed.load(Ordering::Relaxed);
+        let finished = self.body_bytes() + dropped;
+        let queued = self.body_queued.load(Ordering::Relaxed);
         // Another thread may count between the loads.
-        handed.saturating_sub(gone)
+        queued.saturating_sub(finished)
     }
 
     /// Body bytes that h2 has put into frames.
     pub(super) fn body_bytes(&self) -> u64 {
-        self.body.load(Ordering::Relaxed)
+        self.body_sent.load(Ordering::Relaxed)
     }
 
     /// The work of an HTTP/2 connection up to now.
@@ -250,7 +258,7 @@ impl ConnectionState {
         let written = self.written.load(Ordering::Relaxed);
         WorkDone {
             now,
-            earned: written + self.worth.load(Ordering::Relaxed),
+            earned: written + self.earned_bytes.load(Ordering::Relaxed),
             body: self.body_bytes(),
         }
     }
@@ -347,11 +355,11 @@ impl ConnectionState {
 
     /// Sets whether part of a request body is unread.
     pub(super) fn set_unread(&self, unread: bool) {
-        self.leftover.store(unread, Ordering::Relaxed);
+        self.has_unread.store(unread, Ordering::Relaxed);
     }
 
     pub(super) fn has_unread_body(&self) -> bool {
-        self.leftover.load(Ordering::Relaxed)
+        self.has_unread.load(Ordering::Relaxed)
     }
 
     /// Start of the idle period, if the connection is idle and has not been asked to close.
@@ -410,40 +418,40 @@ impl BodyConsumer for ConnectionState {
 mod tests {
     use super::*;
 
-    fn gauge() -> ConnectionState {
+    fn connection() -> ConnectionState {
         ConnectionState::new(Arc::new(|_| {}), None, false, None)
     }
 
     #[test]
     fn a_request_goes_through_its_phases() {
-        let gauge = gauge();
-        assert_eq!(gauge.phase(), Phase::Quiet);
-        gauge.record_request_bytes();
-        assert_eq!(gauge.phase(), Phase::Head);
-        gauge.begin_request();
-        assert_eq!(gauge.phase(), Phase::Serving);
-        gauge.finish_response(Instant::now());
-        assert_eq!(gauge.phase(), Phase::Quiet);
+        let connection = connection();
+        assert_eq!(connection.phase(), Phase::Quiet);
+        connection.record_request_bytes();
+        assert_eq!(connection.phase(), Phase::Head);
+        connection.begin_request();
+        assert_eq!(connection.phase(), Phase::Serving);
+        connection.finish_response(Instant::now());
+        assert_eq!(connection.phase(), Phase::Quiet);
     }
 
     #[test]
     fn a_pipelined_head_does_not_count_as_quiet() {
-        let gauge = gauge();
-        gauge.record_request_bytes();
-        gauge.begin_request();
-        gauge.record_request_bytes();
-        gauge.finish_response(Instant::now());
-        assert_eq!(gauge.phase(), Phase::Head);
+        let connection = connection();
+        connection.record_request_bytes();
+        connection.begin_request();
+        connection.record_request_bytes();
+        connection.finish_response(Instant::now());
+        assert_eq!(connection.phase(), Phase::Head);
     }
 
     #[test]
     fn only_the_last_stream_makes_it_quiet() {
-        let gauge = gauge();
-        gauge.stream_opened();
-        gauge.stream_opened();
-        gauge.stream_closed(Instant::now());
-        assert_eq!(gauge.phase(), Phase::Serving);
-        gauge.stream_closed(Instant::now());
-        assert_eq!(gauge.phase(), Phase::Quiet);
+        let connection = connection();
+        connection.stream_opened();
+        connection.stream_opened();
+        connection.stream_closed(Instant::now());
+        assert_eq!(connection.phase(), Phase::Serving);
+        connection.stream_closed(Instant::now());
+        assert_eq!(connection.phase(), Phase::Quiet);
     }
 }

@@ -27,14 +27,14 @@ pub(super) struct ConnectionTable {
     connections_per_client_max: usize,
     open: AtomicUsize,
     clients: [Mutex<HashMap<IpAddr, usize, ahash::RandomState>>; SHARDS],
-    members: Mutex<HashMap<u64, Arc<ConnectionState>, ahash::RandomState>>,
-    next_member: AtomicU64,
+    open_connections: Mutex<HashMap<u64, Arc<ConnectionState>, ahash::RandomState>>,
+    next_id: AtomicU64,
     shedding: Mutex<ConnectionShedding>,
     hasher: ahash::RandomState,
     /// A cheap copy of `stage` for connections.
     closing: AtomicBool,
     stage: watch::Sender<Option<Instant>>,
-    vacated: Notify,
+    emptied: Notify,
 }
 
 impl ConnectionTable {
@@ -45,13 +45,13 @@ impl ConnectionTable {
             connections_per_client_max: limits.connections_per_client_max,
             open: AtomicUsize::new(0),
             clients: Default::default(),
-            members: Mutex::default(),
-            next_member: AtomicU64::new(0),
+            open_connections: Mutex::default(),
+            next_id: AtomicU64::new(0),
             shedding: Mutex::default(),
             hasher: ahash::RandomState::new(),
             closing: AtomicBool::new(false),
             stage: watch::Sender::new(None),
-            vacated: Notify::new(),
+            emptied: Notify::new(),
         })
     }
 
@@ -77,52 +77,52 @@ impl ConnectionTable {
             return Err(ConnectionEvent::RefusedFull);
         }
         self.counters.count(ConnectionEvent::Accepted);
-        let member = self.next_member.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         Ok(ConnectionGuard {
-            roll: self.clone(),
+            table: self.clone(),
             client,
-            member,
+            id,
         })
     }
 
     fn enter(&self, client: IpAddr) -> bool {
-        let mut counts = self.shard(client).lock();
-        let count = counts.entry(client).or_insert(0);
-        let room = *count < self.connections_per_client_max;
-        *count += usize::from(room);
+        let mut connections_by_client = self.shard(client).lock();
+        let count = connections_by_client.entry(client).or_insert(0);
+        let is_below_max = *count < self.connections_per_client_max;
+        *count += usize::from(is_below_max);
         if *count == 0 {
-            counts.remove(&client);
+            connections_by_client.remove(&client);
         }
-        room
+        is_below_max
     }
 
     fn exit(&self, client: Option<IpAddr>) {
         let Some(client) = client else {
             return;
         };
-        let mut counts = self.shard(client).lock();
-        if let Some(count) = counts.get_mut(&client) {
+        let mut connections_by_client = self.shard(client).lock();
+        if let Some(count) = connections_by_client.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&client);
+                connections_by_client.remove(&client);
             }
         }
     }
 
     /// Asks the longest idle connection to close; `false` if none is idle.
     fn shed_idle(&self, now: Instant) -> bool {
-        let members = self.members.lock();
+        let open_connections = self.open_connections.lock();
         let mut shedding = self.shedding.lock();
         let idle = || {
-            members.iter().filter_map(|(&member, gauge)| {
-                let since = gauge.idle_since()?;
-                Some(IdleConnection { since, member })
+            open_connections.iter().filter_map(|(&id, connection)| {
+                let since = connection.idle_since()?;
+                Some(IdleConnection { since, id })
             })
         };
-        while let Some(IdleConnection { since, member }) = shedding.next(now, idle) {
-            if let Some(gauge) = members.get(&member)
-                && gauge.idle_since() == Some(since)
-                && gauge.ask_to_close()
+        while let Some(IdleConnection { since, id }) = shedding.next(now, idle) {
+            if let Some(connection) = open_connections.get(&id)
+                && connection.idle_since() == Some(since)
+                && connection.ask_to_close()
             {
                 self.counters.count(ConnectionEvent::Shed);
                 return true;
@@ -133,15 +133,15 @@ impl ConnectionTable {
 
     fn leave(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.vacated.notify_one();
+            self.emptied.notify_one();
         }
     }
 
     fn shard(&self, client: IpAddr) -> &Mutex<HashMap<IpAddr, usize, ahash::RandomState>> {
         // Less than `SHARDS`, so it fits.
         #[expect(clippy::cast_possible_truncation)]
-        let place = self.hasher.hash_one(client) as usize % SHARDS;
-        &self.clients[place]
+        let shard = self.hasher.hash_one(client) as usize % SHARDS;
+        &self.clients[shard]
     }
 
     /// Whether the graceful shutdown has begun.
@@ -166,29 +166,32 @@ impl ConnectionTable {
         }
         self.stage.send_replace(Some(Instant::now()));
         self.closing.store(true, Ordering::Release);
-        for gauge in self.members.lock().values() {
-            gauge.wake();
+        for connection in self.open_connections.lock().values() {
+            connection.wake();
         }
     }
 
     /// Waits until no connection is open.
     pub(super) async fn wait_until_empty(&self) {
         while self.open.load(Ordering::Acquire) > 0 {
-            self.vacated.notified().await;
+            self.emptied.notified().await;
         }
     }
 
     /// Aborts the tasks of all connections.
     pub(super) fn abort(&self) {
-        for gauge in self.members.lock().values() {
-            gauge.abort();
+        for connection in self.open_connections.lock().values() {
+            connection.abort();
         }
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let members = self.members.lock();
-        let queued = members.values().map(|gauge| gauge.queued_bytes()).sum();
-        drop(members);
+        let open_connections = self.open_connections.lock();
+        let queued = open_connections
+            .values()
+            .map(|connection| connection.queued_bytes())
+            .sum();
+        drop(open_connections);
         self.counters
             .snapshot(self.open.load(Ordering::Relaxed), queued)
     }
@@ -196,23 +199,26 @@ impl ConnectionTable {
 
 /// A registered connection; dropping it removes the registration.
 pub(super) struct ConnectionGuard {
-    roll: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     client: Option<IpAddr>,
-    member: u64,
+    id: u64,
 }
 
 impl ConnectionGuard {
     /// Registers the state of the connection, so that shutdown can wake or abort its task.
-    pub(super) fn register(&self, gauge: &Arc<ConnectionState>) {
-        self.roll.members.lock().insert(self.member, gauge.clone());
+    pub(super) fn register(&self, connection: &Arc<ConnectionState>) {
+        self.table
+            .open_connections
+            .lock()
+            .insert(self.id, connection.clone());
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.roll.members.lock().remove(&self.member);
-        self.roll.exit(self.client);
-        self.roll.leave();
+        self.table.open_connections.lock().remove(&self.id);
+        self.table.exit(self.client);
+        self.table.leave();
     }
 }
 
@@ -232,7 +238,7 @@ fn client_of(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn roll(connections_max: usize, connections_per_client_max: usize) -> Arc<ConnectionTable> {
+    fn table(connections_max: usize, connections_per_client_max: usize) -> Arc<ConnectionTable> {
         ConnectionTable::new(&Limits {
             connections_max,
             connections_per_client_max,
@@ -246,35 +252,38 @@ mod tests {
 
     #[test]
     fn a_full_roll_refuses_until_someone_leaves() {
-        let roll = roll(2, 9);
-        let first = roll.admit(Some(peer("192.0.2.1")), Instant::now()).unwrap();
-        let _second = roll.admit(None, Instant::now()).unwrap();
+        let table = table(2, 9);
+        let first = table
+            .admit(Some(peer("192.0.2.1")), Instant::now())
+            .unwrap();
+        let _second = table.admit(None, Instant::now()).unwrap();
         assert_eq!(
-            roll.admit(Some(peer("192.0.2.3")), Instant::now()).err(),
+            table.admit(Some(peer("192.0.2.3")), Instant::now()).err(),
             Some(ConnectionEvent::RefusedFull)
         );
         drop(first);
-        assert!(roll.admit(Some(peer("192.0.2.3")), Instant::now()).is_ok());
-        assert_eq!(roll.stats().of(ConnectionEvent::Accepted), 3);
+        assert!(table.admit(Some(peer("192.0.2.3")), Instant::now()).is_ok());
+        assert_eq!(table.stats().of(ConnectionEvent::Accepted), 3);
     }
 
     #[test]
     fn one_client_cannot_take_every_seat() {
-        let roll = roll(9, 1);
-        let _first = roll
+        let table = table(9, 1);
+        let _first = table
             .admit(Some(peer("2001:db8::1")), Instant::now())
             .unwrap();
         assert_eq!(
-            roll.admit(Some(peer("2001:db8::2")), Instant::now()).err(),
+            table.admit(Some(peer("2001:db8::2")), Instant::now()).err(),
             Some(ConnectionEvent::RefusedClient)
         );
         assert!(
-            roll.admit(Some(peer("2001:db8:0:1::2")), Instant::now())
+            table
+                .admit(Some(peer("2001:db8:0:1::2")), Instant::now())
                 .is_ok(),
             "another network"
         );
         assert_eq!(
-            roll.stats().open,
+            table.stats().open,
             1,
             "refused and gone connections hold no seat"
         );
@@ -290,16 +299,16 @@ mod tests {
 
     #[tokio::test]
     async fn vacant_waits_for_the_last() {
-        let roll = roll(9, 9);
-        let seat = roll.admit(None, Instant::now()).unwrap();
-        roll.close();
+        let table = table(9, 9);
+        let guard = table.admit(None, Instant::now()).unwrap();
+        table.close();
         let waiting = tokio::spawn({
-            let roll = roll.clone();
-            async move { roll.wait_until_empty().await }
+            let table = table.clone();
+            async move { table.wait_until_empty().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        drop(seat);
+        drop(guard);
         waiting.await.unwrap();
     }
 }

@@ -58,8 +58,8 @@ struct ViewerStall {
 pub(super) struct ConnectionTimer {
     protocol: ViewerProtocol,
     limits: Arc<Limits>,
-    roll: Arc<ConnectionTable>,
-    gauge: Arc<ConnectionState>,
+    connections: Arc<ConnectionTable>,
+    connection: Arc<ConnectionState>,
     alarm: Pin<Box<Sleep>>,
     stall: Option<ViewerStall>,
     /// Since when the socket has been full after a stream was reset to free memory.
@@ -68,7 +68,7 @@ pub(super) struct ConnectionTimer {
     turn: Option<UnsentTurn>,
     /// When the graceful shutdown of the connection began.
     finishing: Option<Instant>,
-    attended: bool,
+    has_waker: bool,
 }
 
 /// A turn of the streams whose body h2 has completely.
@@ -84,37 +84,37 @@ impl ConnectionTimer {
     pub(super) fn new(
         protocol: ViewerProtocol,
         limits: Arc<Limits>,
-        roll: Arc<ConnectionTable>,
-        gauge: Arc<ConnectionState>,
+        connections: Arc<ConnectionTable>,
+        connection: Arc<ConnectionState>,
     ) -> ConnectionTimer {
         let alarm = Box::pin(sleep_until(Instant::now() + limits.idle_timeout));
         ConnectionTimer {
             protocol,
             limits,
-            roll,
-            gauge,
+            connections,
+            connection,
             alarm,
             stall: None,
             choked_since: None,
             turn: None,
             finishing: None,
-            attended: false,
+            has_waker: false,
         }
     }
 
     /// Checks the connection. Called after each poll of it that returned `Pending`.
     pub(super) fn check(&mut self, cx: &mut Context<'_>) -> TimerAction {
-        if !self.attended {
-            self.attended = true;
-            self.gauge.set_waker(cx.waker());
+        if !self.has_waker {
+            self.has_waker = true;
+            self.connection.set_waker(cx.waker());
         }
-        let must_finish = (self.roll.closing() && self.may_finish())
-            || (self.gauge.is_asked_to_close() && self.may_leave());
+        let must_finish = (self.connections.closing() && self.may_finish())
+            || (self.connection.is_asked_to_close() && self.may_leave());
         if self.finishing.is_none() && must_finish {
             self.finishing = Some(Instant::now());
             return TimerAction::Finish;
         }
-        if self.gauge.must_end(cx.waker()) {
+        if self.connection.must_end(cx.waker()) {
             return TimerAction::Cut(ConnectionEvent::MemoryShort);
         }
         self.follow_stall();
@@ -132,8 +132,8 @@ impl ConnectionTimer {
             let now = Instant::now();
             match self.due() {
                 Some((due, overdue)) if due <= now => {
-                    if let Some(look) = self.handle_expired(overdue, now) {
-                        return look;
+                    if let Some(action) = self.handle_expired(overdue, now) {
+                        return action;
                     }
                 }
                 Some((due, _)) => self.alarm.as_mut().reset(due),
@@ -145,36 +145,33 @@ impl ConnectionTimer {
     /// A response in progress can be marked as the last one, unless its head is already sent. A
     /// quiet connection first waits for a request that may be in flight.
     fn may_finish(&self) -> bool {
-        let called = || {
-            self.last_call()
-                .is_some_and(|moment| moment <= Instant::now())
-        };
-        match self.gauge.phase() {
+        let is_past_last_call = || self.last_call().is_some_and(|time| time <= Instant::now());
+        match self.connection.phase() {
             _ if self.protocol == ViewerProtocol::Http2 => true,
             Phase::Serving => true,
             Phase::Sending => false,
-            Phase::Quiet | Phase::Head => called(),
+            Phase::Quiet | Phase::Head => is_past_last_call(),
         }
     }
 
     /// HTTP/2 can finish its streams in progress. HTTP/1 must be quiet, because a response in
     /// progress was not marked as the last one.
     fn may_leave(&self) -> bool {
-        self.protocol == ViewerProtocol::Http2 || self.gauge.phase() == Phase::Quiet
+        self.protocol == ViewerProtocol::Http2 || self.connection.phase() == Phase::Quiet
     }
 
     fn last_call(&self) -> Option<Instant> {
-        self.roll
+        self.connections
             .closing_since()
             .map(|since| since + SHUTDOWN_GRACE)
     }
 
     fn follow_stall(&mut self) {
-        match (self.gauge.blocked(), &self.stall) {
+        match (self.connection.blocked(), &self.stall) {
             (true, None) => {
                 self.stall = Some(ViewerStall {
                     since: Instant::now(),
-                    taken: self.gauge.received_bytes(),
+                    taken: self.connection.received_bytes(),
                 });
             }
             (false, Some(_)) => self.stall = None,
@@ -183,7 +180,7 @@ impl ConnectionTimer {
     }
 
     fn follow_choke(&mut self) {
-        if !self.gauge.choked() {
+        if !self.connection.choked() {
             self.choked_since = None;
         } else if self.choked_since.is_none() {
             self.choked_since = Some(Instant::now());
@@ -191,7 +188,7 @@ impl ConnectionTimer {
     }
 
     fn follow_unsent(&mut self) {
-        match (self.gauge.unsent.any(), &self.turn) {
+        match (self.connection.unsent.any(), &self.turn) {
             (true, None) => self.turn = Some(self.unsent_turn(Instant::now())),
             (false, Some(_)) => self.turn = None,
             _ => {}
@@ -201,21 +198,21 @@ impl ConnectionTimer {
     fn unsent_turn(&self, since: Instant) -> UnsentTurn {
         UnsentTurn {
             since,
-            releases: self.gauge.releases(),
-            body_bytes: self.gauge.body_bytes(),
+            releases: self.connection.releases(),
+            body_bytes: self.connection.body_bytes(),
         }
     }
 
     /// The earliest deadline and its kind.
     fn due(&self) -> Option<(Instant, ExceededDeadline)> {
-        let since = self.gauge.since();
-        let phase = match (self.gauge.phase(), self.finishing) {
+        let since = self.connection.since();
+        let phase = match (self.connection.phase(), self.finishing) {
             (Phase::Serving | Phase::Sending, _) => None,
             // The end of a response still waits for the socket: the send rate below applies.
-            (Phase::Quiet, _) if self.gauge.blocked() => None,
+            (Phase::Quiet, _) if self.connection.blocked() => None,
             (Phase::Quiet | Phase::Head, Some(finishing)) => {
                 let since = finishing.max(since);
-                let is_waited_for = self.gauge.is_asked_to_close();
+                let is_waited_for = self.connection.is_asked_to_close();
                 let time = if is_waited_for {
                     LEAVING_TIME
                 } else {
@@ -234,14 +231,14 @@ impl ConnectionTimer {
                 ExceededDeadline::Bytes,
             )
         });
-        let unfinished = self.gauge.unfinished();
+        let unfinished = self.connection.unfinished();
         let unfinished =
             unfinished.map(|since| (since + self.limits.head_timeout, ExceededDeadline::Head));
-        let sending = self.gauge.phase() == Phase::Sending;
-        let call = (self.finishing.is_none() && !sending && self.roll.closing())
+        let sending = self.connection.phase() == Phase::Sending;
+        let last_call = (self.finishing.is_none() && !sending && self.connections.closing())
             .then(|| {
                 self.last_call()
-                    .map(|moment| (moment, ExceededDeadline::LastCall))
+                    .map(|time| (time, ExceededDeadline::LastCall))
             })
             .flatten();
         let choked = self.choked_since;
@@ -253,10 +250,10 @@ impl ConnectionTimer {
                 ExceededDeadline::Turn,
             )
         });
-        [phase, stall, unfinished, call, choked, turn]
+        [phase, stall, unfinished, last_call, choked, turn]
             .into_iter()
             .flatten()
-            .min_by_key(|(moment, _)| *moment)
+            .min_by_key(|(time, _)| *time)
     }
 
     /// Handles an expired deadline. `None`: the connection may continue.
@@ -265,7 +262,7 @@ impl ConnectionTimer {
             ExceededDeadline::Head => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
             ExceededDeadline::Farewell => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
             ExceededDeadline::Room => {
-                self.gauge.reading.note_cut();
+                self.connection.reading.note_cut();
                 Some(TimerAction::Cut(ConnectionEvent::MemoryShort))
             }
             ExceededDeadline::Request if self.protocol == ViewerProtocol::Http1 => {
@@ -278,12 +275,13 @@ impl ConnectionTimer {
             ExceededDeadline::Turn => {
                 let turn = self.turn.replace(self.unsent_turn(now))?;
                 // If the socket accepts nothing, the deadline of the socket applies.
-                let stuck = self.gauge.blocked() && self.gauge.releases() == turn.releases;
+                let stuck =
+                    self.connection.blocked() && self.connection.releases() == turn.releases;
                 if stuck {
                     return None;
                 }
-                let moved = self.gauge.body_bytes() - turn.body_bytes;
-                let is_cut = match self.gauge.unsent.next_turn() {
+                let moved = self.connection.body_bytes() - turn.body_bytes;
+                let is_cut = match self.connection.unsent.next_turn() {
                     StreamLag::None => false,
                     // Other streams used the connection: at least two streams at the minimum rate.
                     StreamLag::Late => moved < self.limits.send_min_bytes(),
@@ -292,7 +290,7 @@ impl ConnectionTimer {
                 is_cut.then_some(TimerAction::Cut(ConnectionEvent::SlowViewer))
             }
             ExceededDeadline::Bytes => {
-                let taken = self.gauge.received_bytes();
+                let taken = self.connection.received_bytes();
                 let stall = self.stall.as_mut()?;
                 if taken.saturating_sub(stall.taken) < self.limits.send_min_bytes() {
                     return Some(TimerAction::Cut(ConnectionEvent::SlowViewer));
@@ -332,8 +330,8 @@ impl Limits {
     /// The time that these bytes take at the minimum rate.
     pub(super) fn paid_by(&self, bytes: u64) -> Duration {
         let seconds = bytes.checked_div(self.send_rate_min_bytes_per_second);
-        let most = self.taken_ahead_max();
-        seconds.map_or(most, |seconds| most.min(Duration::from_secs(seconds)))
+        let max = self.taken_ahead_max();
+        seconds.map_or(max, |seconds| max.min(Duration::from_secs(seconds)))
     }
 
     /// The longest time for which bytes received early count. HTTP/2 viewers open their window

@@ -34,83 +34,88 @@ impl RequestFacts {
     /// Whether the viewer could take an incomplete response for a complete one: the close of the
     /// connection ends the body, and an aborted body looks the same. That is the case for HTTP/1.0
     /// on a Unix socket whose first request had another version.
-    fn has_ambiguous_end(&self, answer: &ViewerResponse, gauge: &ConnectionState) -> bool {
+    fn has_ambiguous_end(&self, response: &ViewerResponse, connection: &ConnectionState) -> bool {
         self.version <= Version::HTTP_10
-            && !gauge.severable()
+            && !connection.severable()
             && !self.bodiless
-            && answer.body.size_hint().exact().is_none()
-            && !answer.headers.contains_key(CONTENT_LENGTH)
+            && response.body.size_hint().exact().is_none()
+            && !response.headers.contains_key(CONTENT_LENGTH)
     }
 }
 
 /// Answers one request.
 pub(super) async fn exchange<A: Handler>(
-    house: Arc<ServerContext<A>>,
+    context: Arc<ServerContext<A>>,
     carrier: ResponseCarrier,
     request: Request<Incoming>,
 ) -> Result<Response<RecordingBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let asked = RequestFacts {
+    let facts = RequestFacts {
         arrived: Instant::now(),
         version: head.version,
         bodiless: head.method == Method::HEAD,
     };
-    let taken = match check_head(&head, &house.limits) {
+    let read_body = match check_head(&head, &context.limits) {
         Some(status) => Err(status),
-        None => take_body(&head, body, carrier.gauge(), &house).await,
+        None => take_body(&head, body, carrier.connection(), &context).await,
     };
-    let (body, all_read) = match taken {
-        Ok(taken) => taken,
+    let (body, all_read) = match read_body {
+        Ok(read_body) => read_body,
         Err(status) => {
-            house
+            context
                 .connections
                 .counters
                 .count(ConnectionEvent::HeadRefused);
-            carrier.gauge().leave_unread();
-            let answer = refused(status, asked.arrived, Some(carrier.line_of(&head)));
-            let mut response = into_hyper_response(answer, &asked, carrier, &house.connections);
-            mark_last(&mut response, &asked);
+            carrier.connection().leave_unread();
+            let response = refused(status, facts.arrived, Some(carrier.log_fields(&head)));
+            let mut response = into_hyper_response(response, &facts, carrier, &context.connections);
+            mark_last(&mut response, &facts);
             return Ok(response);
         }
     };
     let is_upload = body.is_some();
-    let arrival = ViewerRequest {
+    let request = ViewerRequest {
         method: head.method,
         uri: head.uri,
         version: head.version,
         headers: head.headers,
-        peer: carrier.gauge().peer,
-        tls: carrier.gauge().tls,
-        arrived: asked.arrived.into_std(),
+        peer: carrier.connection().peer,
+        tls: carrier.connection().tls,
+        arrived: facts.arrived.into_std(),
         body,
     };
-    let waiting = LeaveGuard {
-        tally: &house.connections.counters,
+    let leave_guard = LeaveGuard {
+        counters: &context.connections.counters,
     };
-    let mut answer = house.handler.answer(arrival).await;
-    std::mem::forget(waiting);
-    if asked.has_ambiguous_end(&answer, carrier.gauge()) {
-        let line = answer.record.line.take();
-        answer = refused(StatusCode::HTTP_VERSION_NOT_SUPPORTED, asked.arrived, line);
+    let mut response = context.handler.answer(request).await;
+    std::mem::forget(leave_guard);
+    if facts.has_ambiguous_end(&response, carrier.connection()) {
+        let log_fields = response.record.log_fields.take();
+        response = refused(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            facts.arrived,
+            log_fields,
+        );
     }
-    let is_last =
-        !all_read || is_malformed(&answer) || (is_upload && carrier.gauge().has_unread_body());
-    let mut response = into_hyper_response(answer, &asked, carrier, &house.connections);
+    let is_last = !all_read
+        || is_malformed(&response)
+        || (is_upload && carrier.connection().has_unread_body());
+    let mut response = into_hyper_response(response, &facts, carrier, &context.connections);
     if is_last {
-        mark_last(&mut response, &asked);
+        mark_last(&mut response, &facts);
     }
     Ok(response)
 }
 
 /// Counts a viewer that closes before there is a response; the handler records the request.
 struct LeaveGuard<'a> {
-    tally: &'a ConnectionCounters,
+    counters: &'a ConnectionCounters,
 }
 
 impl Drop for LeaveGuard<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.tally.count(ConnectionEvent::Abandoned);
+            self.counters.count(ConnectionEvent::Abandoned);
         }
     }
 }
@@ -137,8 +142,8 @@ fn list_refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCo
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
-    let list = target + head.headers.iter().map(field).sum::<usize>();
-    (list > limits.head_bytes_max).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    let list_bytes = target + head.headers.iter().map(field).sum::<usize>();
+    (list_bytes > limits.head_bytes_max).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
 /// The status for a head that exceeds a limit.
@@ -188,80 +193,84 @@ fn framing_refusal(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
 async fn take_body<A>(
     head: &http::request::Parts,
     body: Incoming,
-    gauge: &Arc<ConnectionState>,
-    house: &ServerContext<A>,
+    connection: &Arc<ConnectionState>,
+    context: &ServerContext<A>,
 ) -> Result<(Option<RequestBody>, bool), StatusCode> {
     if body.is_end_stream() {
         return Ok((None, true));
     }
     if !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        let (limits, roll) = (house.limits.clone(), house.connections.clone());
-        let upload = ViewerUpload::new(body, limits, roll, gauge.clone());
+        let (limits, connections) = (context.limits.clone(), context.connections.clone());
+        let upload = ViewerUpload::new(body, limits, connections, connection.clone());
         return Ok((Some(Box::pin(upload)), true));
     }
     // A client that waits for `100 Continue` gets the response instead.
     if head.headers.contains_key(EXPECT) {
-        gauge.leave_unread();
+        connection.leave_unread();
         return Ok((None, false));
     }
-    let mut unwanted = DrainedBody::new(body, &house.limits);
+    let mut unwanted = DrainedBody::new(body, &context.limits);
     match unwanted.read_available().await {
-        Some(Ok(())) => gauge.finish_request_body(),
+        Some(Ok(())) => connection.finish_request_body(),
         Some(Err(DrainError::Broken)) => return Err(StatusCode::BAD_REQUEST),
         Some(Err(DrainError::TooLong)) => {
-            gauge.leave_unread();
+            connection.leave_unread();
             return Ok((None, false));
         }
-        None => unwanted.spawn_drain(&house.limits, house.connections.clone(), gauge.clone()),
+        None => unwanted.spawn_drain(
+            &context.limits,
+            context.connections.clone(),
+            connection.clone(),
+        ),
     }
     Ok((None, true))
 }
 
 /// Converts a response into hyper's form.
 fn into_hyper_response(
-    mut answer: ViewerResponse,
-    asked: &RequestFacts,
+    mut response: ViewerResponse,
+    facts: &RequestFacts,
     carrier: ResponseCarrier,
-    roll: &ConnectionTable,
+    connections: &ConnectionTable,
 ) -> Response<RecordingBody> {
     let now = Instant::now();
-    let shared = answer.shared_body().cloned();
-    let mut headers = answer.take_headers();
+    let shared = response.shared_body().cloned();
+    let mut headers = response.take_headers();
     if !headers.contains_key(DATE) {
         headers.insert(DATE, date_field(now.into_std()));
     }
     let ViewerResponse {
         status,
         body,
-        record: mut tale,
+        mut record,
         ..
-    } = answer;
-    tale.head_time = now.saturating_duration_since(asked.arrived);
-    let bodiless = asked.bodiless || is_bodiless(status);
+    } = response;
+    record.head_time = now.saturating_duration_since(facts.arrived);
+    let bodiless = facts.bodiless || is_bodiless(status);
     let body = if bodiless { ResponseBody::Empty } else { body };
-    let told = RecordingBody::new(body, tale, carrier);
+    let recording = RecordingBody::new(body, record, carrier);
     if let Some(shared) = shared.filter(|_| !bodiless) {
-        told.reads(shared);
+        recording.reads(shared);
     }
-    let mut response = Response::new(told);
+    let mut response = Response::new(recording);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     if status.canonical_reason().is_none() {
         // hyper would write `<none>`.
-        let nothing = ReasonPhrase::from_static(b"");
-        response.extensions_mut().insert(nothing);
+        let empty_reason = ReasonPhrase::from_static(b"");
+        response.extensions_mut().insert(empty_reason);
     }
-    if roll.closing() {
-        mark_last(&mut response, asked);
+    if connections.closing() {
+        mark_last(&mut response, facts);
     }
     response
 }
 
 /// The head was refused before a route was found: the sender may also frame the rest differently.
-fn is_malformed(answer: &ViewerResponse) -> bool {
-    answer.status == StatusCode::BAD_REQUEST
-        && answer.record.outcome == Outcome::Refused
-        && answer.record.route.is_none()
+fn is_malformed(response: &ViewerResponse) -> bool {
+    response.status == StatusCode::BAD_REQUEST
+        && response.record.outcome == Outcome::Refused
+        && response.record.route.is_none()
 }
 
 /// Whether a response with this status has no body.
@@ -270,8 +279,8 @@ pub(super) fn is_bodiless(status: StatusCode) -> bool {
 }
 
 /// Marks the last response of a connection. HTTP/2 does this itself.
-fn mark_last(response: &mut Response<RecordingBody>, asked: &RequestFacts) {
-    if asked.version < Version::HTTP_2 {
+fn mark_last(response: &mut Response<RecordingBody>, facts: &RequestFacts) {
+    if facts.version < Version::HTTP_2 {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -280,21 +289,22 @@ fn mark_last(response: &mut Response<RecordingBody>, asked: &RequestFacts) {
 
 impl ResponseCarrier {
     /// The access log fields of a request that is refused here.
-    fn line_of(&self, head: &http::request::Parts) -> Box<AccessLogFields> {
-        let peer = self.gauge().peer;
-        let line = AccessLogFields::of(&head.method, &head.uri, head.version, &head.headers, peer);
-        Box::new(line)
+    fn log_fields(&self, head: &http::request::Parts) -> Box<AccessLogFields> {
+        let peer = self.connection().peer;
+        let log_fields =
+            AccessLogFields::of(&head.method, &head.uri, head.version, &head.headers, peer);
+        Box::new(log_fields)
     }
 }
 
 fn refused(
     status: StatusCode,
     arrived: Instant,
-    line: Option<Box<AccessLogFields>>,
+    log_fields: Option<Box<AccessLogFields>>,
 ) -> ViewerResponse {
-    let tale = RequestRecord {
+    let record = RequestRecord {
         status,
-        line,
+        log_fields,
         ..RequestRecord::begun(arrived.into_std())
     };
     ViewerResponse {
@@ -303,19 +313,19 @@ fn refused(
         held: None,
         body: ResponseBody::Empty,
         part_of: None,
-        record: tale,
+        record: record,
     }
 }
 
 /// The carrier of an HTTP/1 request.
-pub(super) fn http1_carrier(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
-    gauge.begin_request();
-    ResponseCarrier::Connection(gauge.clone())
+pub(super) fn http1_carrier(connection: &Arc<ConnectionState>) -> ResponseCarrier {
+    connection.begin_request();
+    ResponseCarrier::Connection(connection.clone())
 }
 
 /// The carrier of an HTTP/2 request.
-pub(super) fn http2_carrier(gauge: &Arc<ConnectionState>) -> ResponseCarrier {
-    ResponseCarrier::Stream(gauge.clone(), begin_stream(gauge))
+pub(super) fn http2_carrier(connection: &Arc<ConnectionState>) -> ResponseCarrier {
+    ResponseCarrier::Stream(connection.clone(), begin_stream(connection))
 }
 
 #[cfg(test)]

@@ -51,15 +51,15 @@ enum ReadTurn {
 
 /// A stream whose simple requests are answered before hyper reads them.
 pub(super) struct FastPath<A, W: Transport> {
-    line: SniffingStream<W>,
+    stream: SniffingStream<W>,
     context: Arc<ServerContext<A>>,
-    gauge: Arc<ConnectionState>,
-    turn: ReadTurn,
+    connection: Arc<ConnectionState>,
+    next_read: ReadTurn,
     /// Boxed: it is unused most of the time.
-    leaving: Option<Box<PendingResponse>>,
+    pending: Option<Box<PendingResponse>>,
     /// The first bytes of the request that hyper is reading.
-    opening: Vec<u8>,
-    strict: StrictFeed,
+    head_start: Vec<u8>,
+    strict_feed: StrictFeed,
 }
 
 /// Bytes kept from the beginning of a request: the method and part of the target.
@@ -77,38 +77,38 @@ struct PendingResponse {
     head_sent: usize,
     /// The next piece of a larger body.
     piece: Bytes,
-    told: RecordingBody,
+    body: RecordingBody,
     /// The object of the body, until the socket is full.
     part_of: Option<Arc<Object>>,
 }
 
 impl<A: Handler, W: Transport> FastPath<A, W> {
     pub(super) fn new(
-        line: SniffingStream<W>,
+        stream: SniffingStream<W>,
         context: Arc<ServerContext<A>>,
-        gauge: Arc<ConnectionState>,
+        connection: Arc<ConnectionState>,
     ) -> FastPath<A, W> {
         FastPath {
-            line,
+            stream,
             context,
-            gauge,
-            turn: ReadTurn::Ours,
-            leaving: None,
-            opening: Vec::new(),
-            strict: StrictFeed::new(),
+            connection,
+            next_read: ReadTurn::Ours,
+            pending: None,
+            head_start: Vec::new(),
+            strict_feed: StrictFeed::new(),
         }
     }
 
     pub(super) fn is_recognised(&self) -> bool {
-        self.line.is_recognised()
+        self.stream.is_recognised()
     }
 
     /// The beginning of the request that hyper could not parse: the recorded bytes if only this
     /// request can have arrived, otherwise the bytes that hyper still holds, unless they belong to
     /// a body.
     pub(super) fn unread_head<'a>(&'a self, held: &'a [u8]) -> &'a [u8] {
-        if self.gauge.phase() == Phase::Head && !self.opening.is_empty() {
-            return &self.opening;
+        if self.connection.phase() == Phase::Head && !self.head_start.is_empty() {
+            return &self.head_start;
         }
         let first = held.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let is_head = first.trim_ascii_end().ends_with(b" HTTP/1.1");
@@ -116,79 +116,79 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     }
 
     /// Records the beginning of a request that hyper reads, to log it if it is refused.
-    fn note_opening(&mut self, before: Phase, came: &[u8]) {
-        match before {
-            Phase::Quiet => self.opening.clear(),
+    fn keep_head_start(&mut self, phase_before: Phase, received: &[u8]) {
+        match phase_before {
+            Phase::Quiet => self.head_start.clear(),
             // Pipelined bytes: it is unknown to which request they belong.
-            Phase::Serving | Phase::Sending => return self.opening.clear(),
+            Phase::Serving | Phase::Sending => return self.head_start.clear(),
             Phase::Head => {}
         }
-        let room = OPENING_BYTES_MAX - self.opening.len();
-        self.opening
-            .extend_from_slice(&came[..came.len().min(room)]);
+        let room = OPENING_BYTES_MAX - self.head_start.len();
+        self.head_start
+            .extend_from_slice(&received[..received.len().min(room)]);
     }
 
-    pub(super) fn into_line(self) -> SniffingStream<W> {
-        self.line
+    pub(super) fn into_stream(self) -> SniffingStream<W> {
+        self.stream
     }
 
     /// Handles the bytes that were read. `true`: hyper must not see them.
-    fn take(&mut self, came: &[u8]) -> bool {
-        if came.is_empty() {
+    fn answer_from_memory(&mut self, received: &[u8]) -> bool {
+        if received.is_empty() {
             return false;
         }
-        let said = match self.turn {
-            ReadTurn::Ours if came.len() <= self.context.limits.head_bytes_max => {
-                head_parser::read(came)
+        let parsed = match self.next_read {
+            ReadTurn::Ours if received.len() <= self.context.limits.head_bytes_max => {
+                head_parser::read(received)
             }
             _ => ParsedRequest::Other,
         };
-        self.turn = match said {
+        self.next_read = match parsed {
             ParsedRequest::Other => ReadTurn::Hyper,
             ParsedRequest::Bodiless => ReadTurn::HyperOnce,
             ParsedRequest::Get { uri, headers } => {
-                self.leaving = self.answer(uri, headers);
-                if self.leaving.is_some() {
+                self.pending = self.start_response(uri, headers);
+                if self.pending.is_some() {
                     ReadTurn::Ours
                 } else {
                     ReadTurn::HyperOnce
                 }
             }
         };
-        self.leaving.is_some()
+        self.pending.is_some()
     }
 
     /// The response to a GET if it is in memory. hyper marks the last response of a connection, and
     /// refuses requests over a limit.
-    fn answer(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
+    fn start_response(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
         if self.context.connections.closing()
             || over_limit(&uri, &headers, &self.context.limits).is_some()
         {
             return None;
         }
-        let arrival = ViewerRequest {
+        let request = ViewerRequest {
             method: Method::GET,
             uri,
             version: Version::HTTP_11,
             headers,
-            peer: self.gauge.peer,
-            tls: self.gauge.tls,
+            peer: self.connection.peer,
+            tls: self.connection.tls,
             // The first of these bytes began the current phase.
-            arrived: self.gauge.since().into_std(),
+            arrived: self.connection.since().into_std(),
             body: None,
         };
-        PendingResponse::of(self.context.handler.try_answer(arrival)?, &self.gauge)
+        PendingResponse::of(self.context.handler.try_answer(request)?, &self.connection)
     }
 
     /// Sends the current response.
-    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(leaving) = &mut self.leaving else {
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(pending) = &mut self.pending else {
             return Poll::Ready(Ok(()));
         };
-        let sent = leaving.poll_send(&mut self.line, cx);
+        let sent = pending.poll_send(&mut self.stream, cx);
         match sent {
-            Poll::Pending => leaving.wait(),
-            Poll::Ready(_) => self.leaving = None,
+            Poll::Pending => pending.wait(),
+            Poll::Ready(_) => self.pending = None,
         }
         sent
     }
@@ -196,69 +196,72 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
 
 impl PendingResponse {
     /// Prepares a response for sending. A response of unknown length needs hyper's framing.
-    fn of(answer: ViewerResponse, gauge: &Arc<ConnectionState>) -> Option<Box<PendingResponse>> {
-        let bodiless = is_bodiless(answer.status);
-        let length = answer.body.size_hint().exact()?;
-        let head = response::head(&answer, (!bodiless).then_some(length));
+    fn of(
+        response: ViewerResponse,
+        connection: &Arc<ConnectionState>,
+    ) -> Option<Box<PendingResponse>> {
+        let bodiless = is_bodiless(response.status);
+        let length = response.body.size_hint().exact()?;
+        let head = response::head(&response, (!bodiless).then_some(length));
         let body = if bodiless {
             ResponseBody::Empty
         } else {
-            answer.body
+            response.body
         };
-        let part_of = answer.held.or(answer.part_of).filter(|_| !bodiless);
-        let mut told = RecordingBody::new(body, answer.record, http1_carrier(gauge));
-        gauge.begin_fast_response();
+        let part_of = response.held.or(response.part_of).filter(|_| !bodiless);
+        let mut body = RecordingBody::new(body, response.record, http1_carrier(connection));
+        connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {
-            told.head_ready();
+            body.head_ready();
         }
         Some(Box::new(PendingResponse {
             head,
             head_sent: 0,
             piece: Bytes::new(),
-            told,
+            body,
             part_of,
         }))
     }
 
     /// Called when the response cannot be sent with one write.
     fn wait(&mut self) {
-        self.told.head_ready();
+        self.body.head_ready();
         if let Some(object) = self.part_of.take()
             && let Some(shared) = object.shared_body()
         {
-            self.told.reads(Arc::clone(shared));
+            self.body.reads(Arc::clone(shared));
         }
     }
 
     fn poll_send<W: Transport>(
         &mut self,
-        line: &mut SniffingStream<W>,
+        stream: &mut SniffingStream<W>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !ready!(self.poll_load(cx))? {
             let head = &self.head[self.head_sent..];
             let count = if self.piece.is_empty() {
-                ready!(Pin::new(&mut *line).poll_write(cx, head))?
+                ready!(Pin::new(&mut *stream).poll_write(cx, head))?
             } else {
                 let slices = [IoSlice::new(head), IoSlice::new(&self.piece)];
-                ready!(Pin::new(&mut *line).poll_write_vectored(cx, &slices))?
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            let of_head = count.min(head.len());
-            self.head_sent += of_head;
-            self.piece.advance(count - of_head);
+            let head_count = count.min(head.len());
+            self.head_sent += head_count;
+            self.piece.advance(count - head_count);
         }
-        Pin::new(line).poll_flush(cx)
+        Pin::new(stream).poll_flush(cx)
     }
 
     /// Loads the next bytes to send and gathers small pieces. `true`: the whole response was sent.
     fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.piece.is_empty() {
             let unsent = self.head.len() - self.head_sent;
-            let frame = match Pin::new(&mut self.told).poll_frame(cx) {
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(frame)) => frame.map(Frame::into_data),
                 Poll::Ready(None) => return Poll::Ready(Ok(unsent == 0)),
                 Poll::Pending if unsent > 0 => break,
@@ -280,9 +283,9 @@ impl PendingResponse {
 
 impl Drop for PendingResponse {
     fn drop(&mut self) {
-        self.told
+        self.body
             .record_unsent(self.head.len() - self.head_sent + self.piece.len());
-        self.told.finish_reading();
+        self.body.finish_reading();
     }
 }
 
@@ -296,22 +299,22 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
         loop {
             // hyper regards this as waiting for bytes, although it may wait for room in the socket.
             // Both wake the task, which calls this again.
-            ready!(this.poll_leave(cx))?;
-            if this.strict.is_at_fault() {
-                return this.strict.poll_substitute(buf);
+            ready!(this.poll_pending(cx))?;
+            if this.strict_feed.is_at_fault() {
+                return this.strict_feed.poll_substitute(buf);
             }
             let start = buf.filled().len();
-            let before = this.gauge.phase();
-            ready!(Pin::new(&mut this.line).poll_read(cx, buf))?;
-            let came = &buf.filled()[start..];
-            if this.take(came) {
+            let phase_before = this.connection.phase();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let received = &buf.filled()[start..];
+            if this.answer_from_memory(received) {
                 buf.set_filled(start);
                 continue;
             }
-            this.note_opening(before, came);
-            this.strict.keep_back(buf, start);
+            this.keep_head_start(phase_before, received);
+            this.strict_feed.keep_back(buf, start);
             // hyper would regard an empty read as the end of the connection.
-            if buf.filled().len() > start || !this.strict.is_at_fault() {
+            if buf.filled().len() > start || !this.strict_feed.is_at_fault() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -326,10 +329,10 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         debug_assert!(
-            this.leaving.is_none(),
+            this.pending.is_none(),
             "hyper must not write while the fast path sends a response"
         );
-        Pin::new(&mut this.line).poll_write(cx, bytes)
+        Pin::new(&mut this.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -339,33 +342,33 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         debug_assert!(
-            this.leaving.is_none(),
+            this.pending.is_none(),
             "hyper must not write while the fast path sends a response"
         );
-        Pin::new(&mut this.line).poll_write_vectored(cx, slices)
+        Pin::new(&mut this.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.line.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_leave(cx))?;
-        ready!(Pin::new(&mut this.line).poll_flush(cx))?;
-        if this.gauge.phase() == Phase::Quiet {
-            this.opening = Vec::new();
+        ready!(this.poll_pending(cx))?;
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        if this.connection.phase() == Phase::Quiet {
+            this.head_start = Vec::new();
         }
         // hyper has sent the whole response to the request that was left to it.
-        if this.turn == ReadTurn::HyperOnce && this.gauge.phase() == Phase::Quiet {
-            this.turn = ReadTurn::Ours;
+        if this.next_read == ReadTurn::HyperOnce && this.connection.phase() == Phase::Quiet {
+            this.next_read = ReadTurn::Ours;
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_leave(cx))?;
-        Pin::new(&mut this.line).poll_shutdown(cx)
+        ready!(this.poll_pending(cx))?;
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }

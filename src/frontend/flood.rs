@@ -59,8 +59,8 @@ impl FrameBudget {
     /// A budget with full allowances.
     pub(super) fn new(now: Instant) -> FrameBudget {
         FrameBudget {
-            frames: FrameAllowance::whole(now, 0),
-            acks: FrameAllowance::whole(now, 0),
+            frames: FrameAllowance::full(now, 0),
+            acks: FrameAllowance::full(now, 0),
             spent: [0; FrameKind::ALL.len()],
         }
     }
@@ -94,16 +94,16 @@ impl FrameBudget {
         *spent = spent.saturating_add(cost);
         match allowance.credit.checked_sub(cost) {
             Some(left) => allowance.credit = left,
-            None => return Err(self.dearest()),
+            None => return Err(self.costliest()),
         }
         Ok(())
     }
 
     /// The frame type with the highest cost.
-    fn dearest(&self) -> FrameKind {
+    fn costliest(&self) -> FrameKind {
         let spent = FrameKind::ALL.into_iter().zip(self.spent);
-        let most = spent.max_by_key(|(_, spent)| *spent);
-        most.map_or(FrameKind::Unknown, |(kind, _)| kind)
+        let largest = spent.max_by_key(|(_, spent)| *spent);
+        largest.map_or(FrameKind::Unknown, |(kind, _)| kind)
     }
 }
 
@@ -115,7 +115,7 @@ struct FrameAllowance {
 }
 
 impl FrameAllowance {
-    fn whole(now: Instant, earned: u64) -> FrameAllowance {
+    fn full(now: Instant, earned: u64) -> FrameAllowance {
         FrameAllowance {
             credit: CREDIT_MAX,
             refilled: now,
@@ -132,7 +132,7 @@ impl FrameAllowance {
         let by_time = u64::try_from(by_time).unwrap_or(u64::MAX);
         let by_work = earned.saturating_sub(self.earned);
         if by_time.saturating_add(by_work) >= room {
-            *self = FrameAllowance::whole(now, earned);
+            *self = FrameAllowance::full(now, earned);
             return;
         }
         // The sum is less than `room`, which is at most `CREDIT_MAX`.
@@ -177,17 +177,17 @@ mod tests {
             }
         }
 
-        fn sends(&mut self, kind: FrameKind, length: u32) -> Result<(), FrameKind> {
+        fn send(&mut self, kind: FrameKind, length: u32) -> Result<(), FrameKind> {
             let work = self.work;
             self.budget.spend(FrameHead::new(kind, length), || work)
         }
 
-        fn waits(&mut self, time: Duration) {
+        fn wait(&mut self, time: Duration) {
             self.work.now += time;
         }
 
         /// Sends a DATA frame with `bytes` body bytes.
-        fn gives(&mut self, bytes: u64) {
+        fn send_body(&mut self, bytes: u64) {
             self.work.earned += bytes + 9;
             self.work.body += bytes;
         }
@@ -197,8 +197,8 @@ mod tests {
     fn flood(kind: FrameKind, length: u32) -> (usize, FrameKind) {
         let mut connection = Connection::new();
         for count in 0.. {
-            if let Err(cause) = connection.sends(kind, length) {
-                return (count, cause);
+            if let Err(kind) = connection.send(kind, length) {
+                return (count, kind);
             }
         }
         unreachable!()
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn every_flood_ends_and_is_named() {
         for kind in FrameKind::ALL {
-            let (count, cause) = flood(kind, 0);
-            assert_eq!(cause, kind);
+            let (count, kind) = flood(kind, 0);
+            assert_eq!(kind, kind);
             assert!((10..=2_000).contains(&count), "{kind:?}: {count}");
         }
     }
@@ -223,23 +223,23 @@ mod tests {
     #[test]
     fn a_mixed_flood_is_named_by_what_costs_most() {
         let mut connection = Connection::new();
-        let cause = loop {
+        let kind = loop {
             for kind in [FrameKind::Ping, FrameKind::Ping, FrameKind::WindowUpdate] {
-                let _ = connection.sends(kind, 8);
+                let _ = connection.send(kind, 8);
             }
-            if let Err(cause) = connection.sends(FrameKind::Priority, 5) {
-                break cause;
+            if let Err(kind) = connection.send(FrameKind::Priority, 5) {
+                break kind;
             }
         };
-        assert_eq!(cause, FrameKind::Ping);
+        assert_eq!(kind, FrameKind::Ping);
     }
 
     #[test]
     fn fifty_pings_a_second_are_taken_for_ever() {
         let mut connection = Connection::new();
         for _ in 0..100_000 {
-            connection.sends(FrameKind::Ping, 8).unwrap();
-            connection.waits(Duration::from_millis(20));
+            connection.send(FrameKind::Ping, 8).unwrap();
+            connection.wait(Duration::from_millis(20));
         }
     }
 
@@ -247,13 +247,13 @@ mod tests {
     #[test]
     fn time_in_small_bits_adds_up() {
         let mut connection = Connection::new();
-        while connection.sends(FrameKind::Ping, 8).is_ok() {}
-        let mut taken = 0;
+        while connection.send(FrameKind::Ping, 8).is_ok() {}
+        let mut accepted = 0;
         for _ in 0..1_000 {
-            connection.waits(Duration::from_millis(3));
-            taken += u32::from(connection.sends(FrameKind::Ping, 8).is_ok());
+            connection.wait(Duration::from_millis(3));
+            accepted += u32::from(connection.send(FrameKind::Ping, 8).is_ok());
         }
-        assert_eq!(taken, 300);
+        assert_eq!(accepted, 300);
     }
 
     /// A client that acknowledges every 4 KB on both windows and measures the delay with a PING.
@@ -261,10 +261,10 @@ mod tests {
     fn a_download_earns_what_its_window_updates_cost() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
-            connection.gives(4 << 10);
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::Ping, 8).unwrap();
+            connection.send_body(4 << 10);
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::Ping, 8).unwrap();
         }
     }
 
@@ -273,11 +273,11 @@ mod tests {
     fn small_pieces_earn_what_their_window_updates_cost() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
-            connection.gives(20);
+            connection.send_body(20);
             connection.work.earned += PIECE_CREDIT;
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::Ping, 8).unwrap();
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::Ping, 8).unwrap();
         }
     }
 
@@ -286,21 +286,21 @@ mod tests {
     fn tiny_frames_earn_what_their_window_updates_cost() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
-            connection.gives(10);
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send_body(10);
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
         }
     }
 
     #[test]
     fn a_window_opened_by_single_bytes_ends() {
         let mut connection = Connection::new();
-        let mut taken = 0;
-        while connection.sends(FrameKind::WindowUpdate, 4).is_ok() {
-            connection.gives(1);
-            taken += 1;
+        let mut accepted = 0;
+        while connection.send(FrameKind::WindowUpdate, 4).is_ok() {
+            connection.send_body(1);
+            accepted += 1;
         }
-        assert!(taken < 10_000, "{taken}");
+        assert!(accepted < 10_000, "{accepted}");
     }
 
     /// Downloaded bytes do not pay for frames that do not acknowledge them.
@@ -308,12 +308,12 @@ mod tests {
     fn a_download_pays_for_no_flood() {
         for kind in [FrameKind::Ping, FrameKind::Settings, FrameKind::Unknown] {
             let mut connection = Connection::new();
-            let mut taken = 0;
-            while connection.sends(kind, 8).is_ok() {
-                connection.gives(100);
-                taken += 1;
+            let mut accepted = 0;
+            while connection.send(kind, 8).is_ok() {
+                connection.send_body(100);
+                accepted += 1;
             }
-            assert!(taken < 5_000, "{taken}");
+            assert!(accepted < 5_000, "{accepted}");
         }
     }
 
@@ -322,13 +322,13 @@ mod tests {
     fn answers_earn_what_their_requests_cost() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
-            connection.sends(FrameKind::Headers, 500).unwrap();
-            connection.sends(FrameKind::Priority, 5).unwrap();
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::WindowUpdate, 4).unwrap();
-            connection.sends(FrameKind::RstStream, 4).unwrap();
-            connection.sends(FrameKind::Unknown, 40).unwrap();
-            connection.gives(1);
+            connection.send(FrameKind::Headers, 500).unwrap();
+            connection.send(FrameKind::Priority, 5).unwrap();
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::WindowUpdate, 4).unwrap();
+            connection.send(FrameKind::RstStream, 4).unwrap();
+            connection.send(FrameKind::Unknown, 40).unwrap();
+            connection.send_body(1);
             connection.work.earned += PIECE_CREDIT + RESPONSE_CREDIT;
         }
     }
@@ -337,9 +337,9 @@ mod tests {
     #[test]
     fn an_allowance_is_never_more_than_whole() {
         let mut connection = Connection::new();
-        connection.gives(1 << 40);
-        connection.waits(Duration::from_hours(24));
-        let count = (0..).take_while(|_| connection.sends(FrameKind::Ping, 8).is_ok());
+        connection.send_body(1 << 40);
+        connection.wait(Duration::from_hours(24));
+        let count = (0..).take_while(|_| connection.send(FrameKind::Ping, 8).is_ok());
         assert!(count.count() <= 4_000);
     }
 }

@@ -131,9 +131,9 @@ pub(super) struct FrameParser {
     payload_left: u32,
     payload_kind: FrameKind,
     /// A field block (HEADERS and its CONTINUATION frames) is incomplete.
-    in_block: bool,
+    in_header_block: bool,
     /// Number of frames begun; a field block counts as one.
-    begun: u32,
+    frames_begun: u32,
     /// Error code of a `RST_STREAM` frame, as far as it has been read.
     code: u32,
     /// Number of streams reset as malformed.
@@ -149,8 +149,8 @@ impl FrameParser {
             head_read: 0,
             payload_left: 0,
             payload_kind: FrameKind::Unknown,
-            in_block: false,
-            begun: 0,
+            in_header_block: false,
+            frames_begun: 0,
             code: 0,
             malformed: 0,
         }
@@ -182,8 +182,8 @@ impl FrameParser {
     pub(super) fn unfinished(&self) -> Option<u32> {
         let in_preface = (1..PREFACE_BYTES).contains(&self.preface_left);
         let in_payload = self.payload_left > 0 && self.payload_kind != FrameKind::Data;
-        let unfinished = in_preface || self.head_read > 0 || in_payload || self.in_block;
-        unfinished.then_some(self.begun)
+        let unfinished = in_preface || self.head_read > 0 || in_payload || self.in_header_block;
+        unfinished.then_some(self.frames_begun)
     }
 
     /// Parses the next bytes and calls `each` with every complete frame header, until it returns
@@ -200,15 +200,15 @@ impl FrameParser {
                 let payload = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 let payload = payload.min(self.payload_left);
                 self.payload_left -= payload;
-                let (part, rest) = bytes.split_at(payload as usize);
+                let (part, remaining) = bytes.split_at(payload as usize);
                 if self.payload_kind == FrameKind::RstStream {
                     self.read_code(part);
                 }
-                bytes = rest;
+                bytes = remaining;
                 continue;
             }
-            if self.head_read == 0 && !self.in_block {
-                self.begun = self.begun.wrapping_add(1);
+            if self.head_read == 0 && !self.in_header_block {
+                self.frames_begun = self.frames_begun.wrapping_add(1);
             }
             let read = bytes.len().min(HEAD_BYTES - self.head_read);
             self.head[self.head_read..self.head_read + read].copy_from_slice(&bytes[..read]);
@@ -222,7 +222,7 @@ impl FrameParser {
             self.payload_left = head.length;
             self.payload_kind = head.kind;
             if matches!(head.kind, FrameKind::Headers | FrameKind::Continuation) {
-                self.in_block = !head.ends_headers;
+                self.in_header_block = !head.ends_headers;
             }
             if !each(head) {
                 return;
@@ -260,12 +260,12 @@ mod tests {
     #[test]
     fn reads_type_length_stream_and_flags() {
         let heads = read(&[&frame(6, 1, 0, 8), &frame(1, 4, 0x8000_0007, 300)]);
-        let said: Vec<_> = heads
+        let parsed: Vec<_> = heads
             .iter()
             .map(|head| (head.kind, head.length, head.is_ack, head.stream))
             .collect();
         assert_eq!(
-            said,
+            parsed,
             [
                 (FrameKind::Ping, 8, true, 0),
                 (FrameKind::Headers, 300, false, 7)
@@ -358,9 +358,9 @@ mod tests {
                 if rest.is_empty() {
                     break;
                 }
-                let (piece, left) = rest.split_at((*cut).min(rest.len()));
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
                 pieces.push(piece);
-                rest = left;
+                rest = after;
             }
             prop_assert_eq!(read(&pieces), whole);
         }

@@ -77,10 +77,12 @@ impl StrictReader {
                 in_body,
             };
             at += match &mut self.state {
-                ReaderState::Body(left) => {
-                    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
-                    *left -= count as u64;
-                    if *left == 0 {
+                ReaderState::Body(remaining) => {
+                    let count = usize::try_from(*remaining)
+                        .unwrap_or(usize::MAX)
+                        .min(rest.len());
+                    *remaining -= count as u64;
+                    if *remaining == 0 {
                         self.state = ReaderState::Idle;
                     }
                     count
@@ -159,16 +161,16 @@ impl StrictReader {
     }
 
     fn end_line(&mut self, text: &[u8]) -> Result<(), ()> {
-        let kept = std::mem::take(&mut self.line);
-        let is_blank = kept.is_empty() && text.is_empty();
+        let kept_part = std::mem::take(&mut self.line);
+        let is_blank = kept_part.is_empty() && text.is_empty();
         match self.state {
             ReaderState::RequestLine { .. } => {
                 self.framing = BodyFraming::default();
                 self.state = ReaderState::Field;
             }
             ReaderState::Field if is_blank => self.state = self.framing.body(),
-            ReaderState::Field if kept.is_empty() => self.framing.read(text)?,
-            ReaderState::Field => self.framing.read(&[&kept, text].concat())?,
+            ReaderState::Field if kept_part.is_empty() => self.framing.read(text)?,
+            ReaderState::Field => self.framing.read(&[&kept_part, text].concat())?,
             ReaderState::Idle | ReaderState::Body(_) | ReaderState::Chunks(_) => {}
         }
         Ok(())
@@ -393,9 +395,9 @@ mod tests {
                 if rest.is_empty() {
                     break;
                 }
-                let (piece, left) = rest.split_at((*cut).min(rest.len()));
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
                 pieces.push(piece);
-                rest = left;
+                rest = after;
             }
             let (whole, cut) = (whole(&text), followed(pieces));
             match (whole, cut) {

@@ -46,7 +46,7 @@ impl Http2Reads {
     }
 
     /// Checks the frames in these bytes. `false`: they are a flood.
-    pub(super) fn admit(&mut self, came: &[u8], gauge: &ConnectionState) -> bool {
+    pub(super) fn admit(&mut self, received: &[u8], connection: &ConnectionState) -> bool {
         let Http2Reads {
             parser,
             budget,
@@ -55,19 +55,19 @@ impl Http2Reads {
             flood,
             ..
         } = self;
-        parser.feed(came, |frame| {
+        parser.feed(received, |frame| {
             *last = frame.kind;
             if frame.kind == FrameKind::Headers {
                 *last_stream = frame.stream.max(*last_stream);
             }
-            let spent = budget.spend(frame, || gauge.work(Instant::now()));
+            let spent = budget.spend(frame, || connection.work(Instant::now()));
             *flood = spent.err();
             flood.is_none()
         });
         let unfinished = self.parser.unfinished();
         if unfinished != self.unfinished {
             self.unfinished = unfinished;
-            gauge.set_unfinished(unfinished.map(|_| Instant::now()));
+            connection.set_unfinished(unfinished.map(|_| Instant::now()));
         }
         self.flood.is_none()
     }

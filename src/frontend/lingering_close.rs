@@ -18,17 +18,17 @@ use super::connection_timer::LEAVING_TIME;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Interval for checking whether the kernel still holds bytes for the viewer.
-const UNTAKEN_STEP: Duration = Duration::from_millis(100);
+const UNTAKEN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shuts down writing, and reads what the viewer still sends, within limits.
-pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limits: &Limits) {
+pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, limits: &Limits) {
     let reading = async {
-        end(&mut line).await;
-        let mut left = limits.drain_bytes_max;
+        end(&mut stream).await;
+        let mut bytes_left = limits.drain_bytes_max;
         let mut bytes = [0; 1024];
-        while let Ok(count @ 1..) = line.read(&mut bytes).await {
-            match left.checked_sub(count as u64) {
-                Some(rest) => left = rest,
+        while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+            match bytes_left.checked_sub(count as u64) {
+                Some(remaining) => bytes_left = remaining,
                 None => break,
             }
         }
@@ -40,39 +40,39 @@ pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut line: L, limit
 /// Shuts down writing, and waits until the viewer closes too, as long as it receives the bytes in
 /// the kernel at the minimum rate. HTTP/2 viewers send frames while they read.
 pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
-    mut line: L,
-    gauge: &ConnectionState,
+    mut stream: L,
+    connection: &ConnectionState,
     limits: &Limits,
 ) {
     let reading = async {
-        let mut waiting = UnreadWait::new(gauge, Instant::now());
-        let (mut is_ended, mut left) = (false, limits.drain_bytes_max);
+        let mut wait = UnreadWait::new(connection, Instant::now());
+        let (mut is_ended, mut bytes_left) = (false, limits.drain_bytes_max);
         let mut bytes = [0; 1024];
         loop {
             let step = async {
                 if !is_ended {
-                    end(&mut line).await;
+                    end(&mut stream).await;
                     is_ended = true;
                 }
-                line.read(&mut bytes).await
+                stream.read(&mut bytes).await
             };
-            let read = timeout(UNTAKEN_STEP, step).await;
+            let read = timeout(UNTAKEN_CHECK_INTERVAL, step).await;
             let now = Instant::now();
             match read {
-                Ok(Ok(count @ 1..)) => match left.checked_sub(count as u64) {
-                    Some(rest) => (left, waiting.heard_at) = (rest, now),
+                Ok(Ok(count @ 1..)) => match bytes_left.checked_sub(count as u64) {
+                    Some(remaining) => (bytes_left, wait.last_read_at) = (remaining, now),
                     None => break,
                 },
                 Ok(_) => break,
                 Err(_) => {}
             }
-            let is_untaken = !is_ended || gauge.has_untaken();
-            if waiting.is_over(is_untaken, || gauge.received_bytes(), limits, now) {
+            let is_untaken = !is_ended || connection.has_untaken();
+            if wait.is_over(is_untaken, || connection.received_bytes(), limits, now) {
                 break;
             }
         }
     };
-    if gauge.is_asked_to_close() {
+    if connection.is_asked_to_close() {
         // A new connection waits for this one to close.
         let _ = timeout(LEAVING_TIME, reading).await;
     } else {
@@ -80,16 +80,16 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn end<L: AsyncWrite + Unpin>(line: &mut L) {
+async fn end<L: AsyncWrite + Unpin>(stream: &mut L) {
     // An error no longer matters.
-    let _ = poll_fn(|cx| Pin::new(&mut *line).poll_shutdown(cx)).await;
+    let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx)).await;
 }
 
 /// The state of waiting for a viewer to close.
 struct UnreadWait {
     /// The kernel had no bytes of the last response by then.
     quiet_since: Instant,
-    heard_at: Instant,
+    last_read_at: Instant,
     /// Start of the window in which bytes are counted.
     since: Instant,
     taken: u64,
@@ -97,12 +97,12 @@ struct UnreadWait {
 }
 
 impl UnreadWait {
-    fn new(gauge: &ConnectionState, now: Instant) -> UnreadWait {
+    fn new(connection: &ConnectionState, now: Instant) -> UnreadWait {
         UnreadWait {
-            quiet_since: gauge.since(),
-            heard_at: now,
+            quiet_since: connection.since(),
+            last_read_at: now,
             since: now,
-            taken: gauge.received_bytes(),
+            taken: connection.received_bytes(),
             all_taken_at: None,
         }
     }
@@ -127,7 +127,7 @@ impl UnreadWait {
         // The kernel of the viewer may still hold all bytes.
         let all_taken_at = *self.all_taken_at.get_or_insert(now);
         now >= self.quiet_since + window
-            || now >= self.heard_at + LINGER
+            || now >= self.last_read_at + LINGER
             || now >= all_taken_at + window
     }
 }
@@ -146,10 +146,10 @@ mod tests {
         }
     }
 
-    fn waiting(now: Instant) -> UnreadWait {
+    fn unread_wait(now: Instant) -> UnreadWait {
         UnreadWait {
             quiet_since: now,
-            heard_at: now,
+            last_read_at: now,
             since: now,
             taken: 0,
             all_taken_at: None,
@@ -159,12 +159,12 @@ mod tests {
     #[test]
     fn a_viewer_who_takes_bytes_at_the_least_rate_is_waited_for() {
         let now = Instant::now();
-        let mut waiting = waiting(now);
+        let mut wait = unread_wait(now);
         for (window, taken, is_over) in [(1, 10_000, false), (2, 20_000, false), (3, 29_999, true)]
         {
             let early = now + WINDOW * window - Duration::from_secs(1);
-            assert!(!waiting.is_over(true, || 0, &limits(), early));
-            let over = waiting.is_over(true, || taken, &limits(), now + WINDOW * window);
+            assert!(!wait.is_over(true, || 0, &limits(), early));
+            let over = wait.is_over(true, || taken, &limits(), now + WINDOW * window);
             assert_eq!(over, is_over, "{taken}");
         }
     }
@@ -172,32 +172,32 @@ mod tests {
     #[test]
     fn who_has_it_all_is_waited_for_while_frames_come_and_for_one_window_at_most() {
         let now = Instant::now();
-        let mut waiting = waiting(now);
-        assert!(!waiting.is_over(true, || 0, &limits(), now));
+        let mut wait = unread_wait(now);
+        assert!(!wait.is_over(true, || 0, &limits(), now));
         for second in 0..20 {
-            waiting.heard_at = now + Duration::from_secs(second);
-            assert!(!waiting.is_over(false, || 0, &limits(), waiting.heard_at));
+            wait.last_read_at = now + Duration::from_secs(second);
+            assert!(!wait.is_over(false, || 0, &limits(), wait.last_read_at));
         }
-        assert!(waiting.is_over(false, || 0, &limits(), now + WINDOW));
+        assert!(wait.is_over(false, || 0, &limits(), now + WINDOW));
     }
 
     #[test]
     fn who_took_the_last_bytes_just_now_is_not_idle() {
         let now = Instant::now();
-        let mut waiting = waiting(now);
+        let mut wait = unread_wait(now);
         let later = now + WINDOW - Duration::from_secs(1);
-        assert!(!waiting.is_over(true, || 0, &limits(), later));
-        waiting.heard_at = later;
-        assert!(!waiting.is_over(false, || 0, &limits(), now + WINDOW));
+        assert!(!wait.is_over(true, || 0, &limits(), later));
+        wait.last_read_at = later;
+        assert!(!wait.is_over(false, || 0, &limits(), now + WINDOW));
     }
 
     #[test]
     fn who_has_it_all_and_says_nothing_is_waited_for_shortly_and_not_when_idle() {
         let now = Instant::now();
-        let mut silent = waiting(now);
+        let mut silent = unread_wait(now);
         assert!(!silent.is_over(false, || 0, &limits(), now));
         assert!(silent.is_over(false, || 0, &limits(), now + LINGER));
-        let mut idle = waiting(now);
+        let mut idle = unread_wait(now);
         idle.quiet_since = now - WINDOW;
         assert!(idle.is_over(false, || 0, &limits(), now));
     }

@@ -18,11 +18,11 @@ use crate::telemetry::{CutBy, RequestRecord};
 pub(super) struct SendRate {
     /// Bytes passed to h2.
     handed: AtomicU64,
-    /// Bytes that h2 has put into frames (`sent`) or has dropped (`lost`).
+    /// Bytes that h2 has put into frames (`sent`) or has dropped (`dropped`).
     sent: AtomicU64,
-    lost: AtomicU64,
+    dropped: AtomicU64,
     /// How often bytes were passed to h2 when it had sent all bytes before.
-    spells: AtomicU32,
+    send_spells: AtomicU32,
     /// The viewer delays the next bytes: they have been passed to h2, or the windows leave no room
     /// for them. `false`: the body has no bytes yet.
     is_viewers_turn: AtomicBool,
@@ -31,7 +31,7 @@ pub(super) struct SendRate {
     /// Stored bodies that the response is reading.
     pub(super) reading: StoredBodiesRead,
     record: OnceLock<RequestRecord>,
-    gauge: Arc<ConnectionState>,
+    connection: Arc<ConnectionState>,
 }
 
 #[derive(Default)]
@@ -45,23 +45,23 @@ struct UnsentStream {
 
 impl SendRate {
     /// The send rate of a new request.
-    pub(super) fn new(gauge: Arc<ConnectionState>) -> Arc<SendRate> {
-        gauge.stream_opened();
+    pub(super) fn new(connection: Arc<ConnectionState>) -> Arc<SendRate> {
+        connection.stream_opened();
         Arc::new(SendRate {
             handed: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            spells: AtomicU32::new(0),
+            dropped: AtomicU64::new(0),
+            send_spells: AtomicU32::new(0),
             is_viewers_turn: AtomicBool::new(false),
             unsent: UnsentStream::default(),
             reading: StoredBodiesRead::default(),
             record: OnceLock::new(),
-            gauge,
+            connection,
         })
     }
 
-    pub(super) fn gauge(&self) -> &Arc<ConnectionState> {
-        &self.gauge
+    pub(super) fn connection(&self) -> &Arc<ConnectionState> {
+        &self.connection
     }
 
     /// Records that the response has body bytes.
@@ -73,25 +73,26 @@ impl SendRate {
     pub(super) fn record_handed(&self, bytes: usize) {
         self.is_viewers_turn.store(true, Ordering::Relaxed);
         if self.outstanding() == 0 {
-            let spells = self.spells.load(Ordering::Relaxed);
-            self.spells.store(spells.wrapping_add(1), Ordering::Relaxed);
+            let send_spells = self.send_spells.load(Ordering::Relaxed);
+            self.send_spells
+                .store(send_spells.wrapping_add(1), Ordering::Relaxed);
         }
         add(&self.handed, bytes as u64);
-        self.gauge.queue_body(bytes);
-        self.gauge.earn(PIECE_CREDIT);
+        self.connection.queue_body(bytes);
+        self.connection.earn(PIECE_CREDIT);
     }
 
     /// Records bytes that h2 put into frames.
     pub(super) fn send(&self, bytes: usize) {
         add(&self.sent, bytes as u64);
-        self.gauge.sent_body(bytes);
+        self.connection.record_sent_body(bytes);
         self.note_progress();
     }
 
     /// Records bytes that h2 dropped.
     pub(super) fn record_dropped(&self, bytes: usize) {
-        add(&self.lost, bytes as u64);
-        self.gauge.lost_body(bytes);
+        add(&self.dropped, bytes as u64);
+        self.connection.record_dropped_body(bytes);
     }
 
     /// Records that the body has no bytes now.
@@ -110,8 +111,8 @@ impl SendRate {
 
     /// Bytes passed to h2 that it has neither sent nor dropped.
     pub(super) fn outstanding(&self) -> u64 {
-        let left = self.sent() + self.lost.load(Ordering::Relaxed);
-        self.handed().saturating_sub(left)
+        let finished = self.sent() + self.dropped.load(Ordering::Relaxed);
+        self.handed().saturating_sub(finished)
     }
 
     pub(super) fn handed(&self) -> u64 {
@@ -123,7 +124,7 @@ impl SendRate {
     }
 
     pub(super) fn spells(&self) -> u32 {
-        self.spells.load(Ordering::Relaxed)
+        self.send_spells.load(Ordering::Relaxed)
     }
 
     /// Whether the stream must end because its slow viewer holds memory that must be freed.
@@ -142,7 +143,7 @@ impl SendRate {
     }
 
     fn enter_turn(&self) {
-        let SendTurn(turn) = self.gauge.unsent.enter();
+        let SendTurn(turn) = self.connection.unsent.enter();
         self.unsent
             .turn
             .store(turn.wrapping_add(1), Ordering::Relaxed);
@@ -154,7 +155,7 @@ impl SendRate {
             && self.sent() - self.unsent.sent.load(Ordering::Relaxed)
                 >= self.unsent.progress.load(Ordering::Relaxed)
         {
-            self.gauge.unsent.leave(turn);
+            self.connection.unsent.leave(turn);
             self.enter_turn();
         }
     }
@@ -165,9 +166,9 @@ impl SendRate {
     }
 
     /// Sets the record to complete at the end with the bytes sent and the time.
-    pub(super) fn record_at_end(&self, tale: RequestRecord) {
+    pub(super) fn record_at_end(&self, record: RequestRecord) {
         // Set once.
-        let _ = self.record.set(tale);
+        let _ = self.record.set(record);
     }
 }
 
@@ -179,27 +180,27 @@ impl BodyConsumer for SendRate {
 
 impl Drop for SendRate {
     fn drop(&mut self) {
-        let gauge = &self.gauge;
+        let connection = &self.connection;
         if let Some(turn) = self.unsent_turn() {
-            gauge.unsent.leave(turn);
+            connection.unsent.leave(turn);
         }
         let now = Instant::now();
-        if let Some(mut tale) = self.record.take() {
-            tale.bytes = self.sent();
-            tale.total_time = now.into_std().saturating_duration_since(tale.arrived);
-            if tale.cut_by.is_none() && self.sent() < self.handed() {
-                let for_memory = self.reading.was_cut() || gauge.reading.was_cut();
-                tale.cut_by = Some(if for_memory {
+        if let Some(mut record) = self.record.take() {
+            record.bytes = self.sent();
+            record.total_time = now.into_std().saturating_duration_since(record.arrived);
+            if record.cut_by.is_none() && self.sent() < self.handed() {
+                let for_memory = self.reading.was_cut() || connection.reading.was_cut();
+                record.cut_by = Some(if for_memory {
                     CutBy::Memory
                 } else {
                     CutBy::Viewer
                 });
             }
-            if tale.cut_by.is_none() {
-                gauge.earn(RESPONSE_CREDIT);
+            if record.cut_by.is_none() {
+                connection.earn(RESPONSE_CREDIT);
             }
-            (gauge.recorder)(&tale);
+            (connection.recorder)(&record);
         }
-        gauge.stream_closed(now);
+        connection.stream_closed(now);
     }
 }

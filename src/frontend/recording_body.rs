@@ -41,20 +41,22 @@ pub(super) enum ResponseCarrier {
 }
 
 impl ResponseCarrier {
-    pub(super) fn gauge(&self) -> &Arc<ConnectionState> {
+    pub(super) fn connection(&self) -> &Arc<ConnectionState> {
         match self {
-            ResponseCarrier::Connection(gauge) | ResponseCarrier::Stream(gauge, _) => gauge,
+            ResponseCarrier::Connection(connection) | ResponseCarrier::Stream(connection, _) => {
+                connection
+            }
         }
     }
 
     /// Whether this response, or its whole connection, was cut to free memory.
     fn was_cut_for_memory(&self) -> bool {
-        self.reading().was_cut() || self.gauge().reading.was_cut()
+        self.reading().was_cut() || self.connection().reading.was_cut()
     }
 
     fn reading(&self) -> &StoredBodiesRead {
         match self {
-            ResponseCarrier::Connection(gauge) => &gauge.reading,
+            ResponseCarrier::Connection(connection) => &connection.reading,
             ResponseCarrier::Stream(_, pace) => &pace.reading,
         }
     }
@@ -77,7 +79,7 @@ impl ReadsStoredBodies for ResponseBody {
 /// A body that records its request when it ends or is dropped.
 pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
     body: B,
-    rest: Bytes,
+    pending: Bytes,
     ended: bool,
     failed: bool,
     record: RequestRecord,
@@ -100,7 +102,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         }
         RecordingBody {
             body,
-            rest: Bytes::new(),
+            pending: Bytes::new(),
             ended: false,
             failed: false,
             record,
@@ -109,13 +111,13 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     }
 
     fn slice(&mut self) -> CountedBytes {
-        let max = match &self.carrier {
+        let slice_max = match &self.carrier {
             ResponseCarrier::Connection(_) => SLICE_HTTP1,
             ResponseCarrier::Stream(..) => SLICE_HTTP2,
         };
-        let length = self.rest.len().min(max);
+        let length = self.pending.len().min(slice_max);
         let slice = self
-            .rest
+            .pending
             .split_to(length - usize::from(self.keeps_last(length)));
         let slice = self.detach_slice(slice);
         self.record.bytes += slice.len() as u64;
@@ -130,7 +132,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     /// alone. A body of one slice is not split: a viewer without a window for it loses the
     /// connection.
     fn keeps_last(&self, length: usize) -> bool {
-        let is_last = || length == self.rest.len() && self.body.is_end_stream();
+        let is_last = || length == self.pending.len() && self.body.is_end_stream();
         match &self.carrier {
             ResponseCarrier::Stream(_, pace) => length > 1 && pace.handed() > 0 && is_last(),
             ResponseCarrier::Connection(_) => false,
@@ -139,7 +141,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
 
     /// The minimum number of bytes still to be passed to hyper.
     fn left_bytes_min(&self) -> u64 {
-        self.rest.len() as u64 + self.body.size_hint().lower()
+        self.pending.len() as u64 + self.body.size_hint().lower()
     }
 
     /// Copies a slice if needed. h2 may keep the last slices after the stream's task has ended, and
@@ -183,7 +185,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     }
 
     fn is_finished(&self) -> bool {
-        self.ended || (self.rest.is_empty() && self.body.is_end_stream())
+        self.ended || (self.pending.is_empty() && self.body.is_end_stream())
     }
 
     fn cut(&mut self, cut: BodyTruncated) -> BodyTruncated {
@@ -192,10 +194,10 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             BodyTruncated::Viewer => CutBy::Viewer,
             BodyTruncated::Memory => CutBy::Memory,
         });
-        if let ResponseCarrier::Connection(gauge) = &self.carrier {
+        if let ResponseCarrier::Connection(connection) = &self.carrier {
             // hyper closes the connection. If the body is delimited by the close, a clean close
             // would look complete.
-            gauge.sever();
+            connection.sever();
         }
         cut
     }
@@ -213,14 +215,16 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<CountedBytes>, BodyTruncated>>> {
         let this = self.get_mut();
-        while this.rest.is_empty() {
+        while this.pending.is_empty() {
             let polled = Pin::new(&mut this.body).poll_frame(cx);
             if let Some(shared) = this.body.new_body() {
                 this.reads(shared);
             }
             match polled {
                 // Trailers are not forwarded.
-                Poll::Ready(Some(Ok(frame))) => this.rest = frame.into_data().unwrap_or_default(),
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.pending = frame.into_data().unwrap_or_default()
+                }
                 Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
                 Poll::Ready(None) => {
                     this.ended = true;
@@ -242,12 +246,12 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
+        let pending = self.pending.len() as u64;
         let inner = self.body.size_hint();
         let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower() + rest);
+        hint.set_lower(inner.lower() + pending);
         if let Some(upper) = inner.upper() {
-            hint.set_upper(upper + rest);
+            hint.set_upper(upper + pending);
         }
         hint
     }
@@ -262,12 +266,12 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
                 CutBy::Viewer
             });
         }
-        let gauge = match &self.carrier {
-            ResponseCarrier::Connection(gauge) => gauge,
+        let connection = match &self.carrier {
+            ResponseCarrier::Connection(connection) => connection,
             ResponseCarrier::Stream(_, pace) => {
                 pace.reading.end();
-                let nothing = RequestRecord::begun(self.record.arrived);
-                return pace.record_at_end(std::mem::replace(&mut self.record, nothing));
+                let empty_record = RequestRecord::begun(self.record.arrived);
+                return pace.record_at_end(std::mem::replace(&mut self.record, empty_record));
             }
         };
         let now = Instant::now();
@@ -280,30 +284,30 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
             self.record.head_time = total_time;
         }
         // The last slice may still wait for the socket.
-        gauge.reading.answered();
-        gauge.finish_response(now);
-        (gauge.recorder)(&self.record);
+        connection.reading.answered();
+        connection.finish_response(now);
+        (connection.recorder)(&self.record);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::test_support::{self, Tales};
+    use crate::frontend::test_support::{self, RequestRecords};
     use http_body::Body as _;
 
-    fn told(body: ResponseBody) -> (RecordingBody, Tales) {
-        let tales = Tales::default();
-        let gauge = Arc::new(ConnectionState::new(tales.teller(), None, false, None));
-        let tale = test_support::tale(std::time::Instant::now());
+    fn recording(body: ResponseBody) -> (RecordingBody, RequestRecords) {
+        let records = RequestRecords::default();
+        let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
+        let record = test_support::record(std::time::Instant::now());
         (
-            RecordingBody::new(body, tale, ResponseCarrier::Connection(gauge)),
-            tales,
+            RecordingBody::new(body, record, ResponseCarrier::Connection(connection)),
+            records,
         )
     }
 
-    async fn next(told: &mut RecordingBody) -> Option<usize> {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut *told).poll_frame(cx)).await;
+    async fn next(recording: &mut RecordingBody) -> Option<usize> {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *recording).poll_frame(cx)).await;
         let slice = frame.map(|frame| frame.unwrap().into_data().ok().unwrap());
         slice.map(|slice| slice.into_bytes().len())
     }
@@ -311,18 +315,22 @@ mod tests {
     #[tokio::test]
     async fn a_large_object_leaves_in_slices_and_is_told_whole() {
         let size = SLICE_HTTP1 * 2 + 5;
-        let (mut told, tales) = told(ResponseBody::Whole(Some(Bytes::from(vec![0; size]))));
-        assert_eq!(told.size_hint().exact(), Some(size as u64));
-        assert_eq!(next(&mut told).await, Some(SLICE_HTTP1));
-        assert!(!told.is_end_stream());
-        assert_eq!(next(&mut told).await, Some(SLICE_HTTP1));
-        assert_eq!(next(&mut told).await, Some(5));
-        assert!(told.is_end_stream());
-        assert!(tales.take().is_empty(), "not told before its end");
-        drop(told);
-        let told = tales.take();
-        assert_eq!(told.len(), 1);
-        assert_eq!((told[0].bytes, told[0].cut_by), (size as u64, None));
+        let (mut recording, records) =
+            recording(ResponseBody::Whole(Some(Bytes::from(vec![0; size]))));
+        assert_eq!(recording.size_hint().exact(), Some(size as u64));
+        assert_eq!(next(&mut recording).await, Some(SLICE_HTTP1));
+        assert!(!recording.is_end_stream());
+        assert_eq!(next(&mut recording).await, Some(SLICE_HTTP1));
+        assert_eq!(next(&mut recording).await, Some(5));
+        assert!(recording.is_end_stream());
+        assert!(records.take().is_empty(), "not told before its end");
+        drop(recording);
+        let recording = records.take();
+        assert_eq!(recording.len(), 1);
+        assert_eq!(
+            (recording[0].bytes, recording[0].cut_by),
+            (size as u64, None)
+        );
     }
 
     /// The slices that h2 may still hold after the stream's task has ended.
@@ -332,23 +340,24 @@ mod tests {
         for (status, length, is_apart) in
             [(206, 300_000, true), (206, 2, true), (200, 300_000, false)]
         {
-            let gauge = Arc::new(ConnectionState::new(
-                Tales::default().teller(),
+            let connection = Arc::new(ConnectionState::new(
+                RequestRecords::default().recorder(),
                 None,
                 false,
                 None,
             ));
-            let carrier = ResponseCarrier::Stream(gauge.clone(), SendRate::new(gauge));
-            let tale = RequestRecord {
+            let carrier = ResponseCarrier::Stream(connection.clone(), SendRate::new(connection));
+            let record = RequestRecord {
                 status: StatusCode::from_u16(status).unwrap(),
-                ..test_support::tale(std::time::Instant::now())
+                ..test_support::record(std::time::Instant::now())
             };
             let body = ResponseBody::Whole(Some(object.slice(1000..1000 + length)));
-            let mut told = RecordingBody::new(body, tale, carrier);
-            told.reads(Arc::new(SharedBody::default()));
+            let mut recording = RecordingBody::new(body, record, carrier);
+            recording.reads(Arc::new(SharedBody::default()));
             let mut left = length;
             while left > 0 {
-                let frame = std::future::poll_fn(|cx| Pin::new(&mut told).poll_frame(cx)).await;
+                let frame =
+                    std::future::poll_fn(|cx| Pin::new(&mut recording).poll_frame(cx)).await;
                 let slice = frame.unwrap().unwrap().into_data().ok().unwrap();
                 let slice = slice.into_bytes();
                 left -= slice.len();
@@ -360,21 +369,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_dropped_early_is_told_as_aborted() {
-        let (mut told, tales) = told(ResponseBody::Whole(Some(Bytes::from(vec![
+        let (mut recording, records) = recording(ResponseBody::Whole(Some(Bytes::from(vec![
             0;
             SLICE_HTTP1 + 1
         ]))));
-        next(&mut told).await;
-        drop(told);
-        assert_eq!(tales.take()[0].cut_by, Some(CutBy::Viewer));
+        next(&mut recording).await;
+        drop(recording);
+        assert_eq!(records.take()[0].cut_by, Some(CutBy::Viewer));
     }
 
     #[tokio::test]
     async fn nothing_is_told_as_nothing() {
-        let (told, tales) = told(ResponseBody::Empty);
-        assert!(told.is_end_stream());
-        drop(told);
-        let tale = tales.take().remove(0);
-        assert_eq!((tale.bytes, tale.cut_by), (0, None));
+        let (recording, records) = recording(ResponseBody::Empty);
+        assert!(recording.is_end_stream());
+        drop(recording);
+        let record = records.take().remove(0);
+        assert_eq!((record.bytes, record.cut_by), (0, None));
     }
 }

@@ -21,34 +21,34 @@ use seawall_upstream::UploadFault;
 /// its time at the minimum rate.
 pub(super) struct ViewerUpload<B> {
     body: B,
-    came: u64,
+    received: u64,
     start: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
     limits: Arc<Limits>,
-    roll: Arc<ConnectionTable>,
-    gauge: Arc<ConnectionState>,
+    connections: Arc<ConnectionTable>,
+    connection: Arc<ConnectionState>,
 }
 
 impl<B> ViewerUpload<B> {
     pub(super) fn new(
         body: B,
         limits: Arc<Limits>,
-        roll: Arc<ConnectionTable>,
-        gauge: Arc<ConnectionState>,
+        connections: Arc<ConnectionTable>,
+        connection: Arc<ConnectionState>,
     ) -> ViewerUpload<B> {
         ViewerUpload {
             body,
-            came: 0,
+            received: 0,
             start: Instant::now(),
             alarm: None,
             limits,
-            roll,
-            gauge,
+            connections,
+            connection,
         }
     }
 
     fn due(&self) -> Instant {
-        self.start + self.limits.send_rate_window + self.limits.slice_time(self.came)
+        self.start + self.limits.send_rate_window + self.limits.slice_time(self.received)
     }
 }
 
@@ -68,31 +68,33 @@ where
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(_))) => {
-                this.gauge.leave_unread();
+                this.connection.leave_unread();
                 return Poll::Ready(Some(Err(UploadFault::Broken.into())));
             }
             Poll::Ready(None) => {
-                this.gauge.finish_request_body();
+                this.connection.finish_request_body();
                 return Poll::Ready(None);
             }
             Poll::Pending => {
                 let due = this.due();
                 return poll_alarm(&mut this.alarm, due, cx).map(|()| {
-                    this.roll.counters.count(ConnectionEvent::BodyTimeout);
-                    this.gauge.leave_unread();
+                    this.connections
+                        .counters
+                        .count(ConnectionEvent::BodyTimeout);
+                    this.connection.leave_unread();
                     Some(Err(UploadFault::TooSlow.into()))
                 });
             }
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-        this.came += bytes;
-        this.gauge.earn(bytes);
-        if this.came > this.limits.request_body_bytes_max {
-            this.gauge.leave_unread();
+        this.received += bytes;
+        this.connection.earn(bytes);
+        if this.received > this.limits.request_body_bytes_max {
+            this.connection.leave_unread();
             return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));
         }
         if this.body.is_end_stream() {
-            this.gauge.finish_request_body();
+            this.connection.finish_request_body();
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -119,7 +121,7 @@ impl Limits {
 /// An unwanted body that is read and discarded, up to a limit.
 pub(super) struct DrainedBody<B> {
     body: B,
-    left: u64,
+    bytes_left: u64,
     frames: u64,
 }
 
@@ -142,14 +144,14 @@ where
     pub(super) fn new(body: B, limits: &Limits) -> DrainedBody<B> {
         DrainedBody {
             body,
-            left: limits.drain_bytes_max,
+            bytes_left: limits.drain_bytes_max,
             frames: 0,
         }
     }
 
     /// Reads the bytes that have arrived. `None`: the body is incomplete.
     pub(super) async fn read_available(&mut self) -> Option<Result<(), DrainError>> {
-        if self.body.size_hint().lower() > self.left {
+        if self.body.size_hint().lower() > self.bytes_left {
             return Some(Err(DrainError::TooLong));
         }
         let mut turns = 0;
@@ -169,20 +171,20 @@ where
     pub(super) fn spawn_drain(
         mut self,
         limits: &Limits,
-        roll: Arc<ConnectionTable>,
-        gauge: Arc<ConnectionState>,
+        connections: Arc<ConnectionTable>,
+        connection: Arc<ConnectionState>,
     ) {
         let deadline = limits.head_timeout;
-        gauge.set_unread(true);
+        connection.set_unread(true);
         tokio::spawn(async move {
             let reading = poll_fn(|cx| self.poll_read(cx));
             match timeout(deadline, reading).await {
                 Ok(Ok(())) => {
-                    gauge.finish_request_body();
-                    gauge.set_unread(false);
+                    connection.finish_request_body();
+                    connection.set_unread(false);
                 }
                 Ok(Err(_)) => {}
-                Err(_) => roll.counters.count(ConnectionEvent::BodyTimeout),
+                Err(_) => connections.counters.count(ConnectionEvent::BodyTimeout),
             }
         });
     }
@@ -196,11 +198,11 @@ where
                 return Poll::Ready(Err(DrainError::Broken));
             };
             self.frames += 1;
-            let came = frame.data_ref().map_or(0, |data| data.len() as u64);
-            let Some(left) = self.left.checked_sub(came) else {
+            let received = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(bytes_left) = self.bytes_left.checked_sub(received) else {
                 return Poll::Ready(Err(DrainError::TooLong));
             };
-            self.left = left;
+            self.bytes_left = bytes_left;
         }
     }
 }
@@ -241,18 +243,18 @@ mod tests {
             request_body_bytes_max: 1000,
             ..Limits::default()
         });
-        let roll = ConnectionTable::new(&limits);
-        let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
-        let mut upload = ViewerUpload::new(Pieces(pieces, None), limits, roll, gauge);
-        let mut came = 0;
+        let connections = ConnectionTable::new(&limits);
+        let connection = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
+        let mut upload = ViewerUpload::new(Pieces(pieces, None), limits, connections, connection);
+        let mut received = 0;
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await {
-            came += frame
+            received += frame
                 .map_err(|error| error.to_string())?
                 .data_ref()
                 .unwrap()
                 .len() as u64;
         }
-        Ok(came)
+        Ok(received)
     }
 
     #[tokio::test(start_paused = true)]
@@ -305,13 +307,16 @@ mod tests {
             (vec![(9, 1), (9, 1)], true, 1),
             (vec![(1, 101)], true, 0),
         ] {
-            let roll = ConnectionTable::new(&limits);
-            let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
-            unwanted(pieces).spawn_drain(&limits, roll.clone(), gauge.clone());
-            assert!(gauge.has_unread_body());
+            let connections = ConnectionTable::new(&limits);
+            let connection = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
+            unwanted(pieces).spawn_drain(&limits, connections.clone(), connection.clone());
+            assert!(connection.has_unread_body());
             tokio::time::sleep(Duration::from_secs(30)).await;
-            assert_eq!(gauge.has_unread_body(), unread);
-            assert_eq!(roll.stats().of(ConnectionEvent::BodyTimeout), timeouts);
+            assert_eq!(connection.has_unread_body(), unread);
+            assert_eq!(
+                connections.stats().of(ConnectionEvent::BodyTimeout),
+                timeouts
+            );
         }
     }
 }

@@ -12,24 +12,24 @@ const IDLE_MIN: Duration = Duration::from_secs(1);
 pub(super) const LEAVING_MAX: usize = 32;
 
 /// Minimum time between two searches, however many connections arrive.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Maximum number of candidates per search.
-const FOUND_MAX: usize = 1024;
+const CANDIDATES_MAX: usize = 1024;
 
 /// The next connections to close.
 #[derive(Default)]
 pub(super) struct ConnectionShedding {
     /// The longest idle connection is the last.
-    found: Vec<IdleConnection>,
-    looked: Option<Instant>,
+    candidates: Vec<IdleConnection>,
+    searched_at: Option<Instant>,
 }
 
 /// A connection without a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IdleConnection {
     pub(super) since: Instant,
-    pub(super) member: u64,
+    pub(super) id: u64,
 }
 
 impl ConnectionShedding {
@@ -42,17 +42,20 @@ impl ConnectionShedding {
     where
         I: Iterator<Item = IdleConnection>,
     {
-        let is_time = self.looked.is_none_or(|looked| now >= looked + LOOK_EVERY);
-        if self.found.is_empty() && is_time {
-            self.looked = Some(now);
-            self.found = idle().filter(|idle| idle.since + IDLE_MIN <= now).collect();
-            if self.found.len() > FOUND_MAX {
-                self.found.select_nth_unstable(FOUND_MAX);
-                self.found.truncate(FOUND_MAX);
+        let is_time = self
+            .searched_at
+            .is_none_or(|searched_at| now >= searched_at + SEARCH_INTERVAL);
+        if self.candidates.is_empty() && is_time {
+            self.searched_at = Some(now);
+            self.candidates = idle().filter(|idle| idle.since + IDLE_MIN <= now).collect();
+            if self.candidates.len() > CANDIDATES_MAX {
+                self.candidates.select_nth_unstable(CANDIDATES_MAX);
+                self.candidates.truncate(CANDIDATES_MAX);
             }
-            self.found.sort_unstable_by(|one, other| other.cmp(one));
+            self.candidates
+                .sort_unstable_by(|one, other| other.cmp(one));
         }
-        self.found.pop()
+        self.candidates.pop()
     }
 }
 
@@ -62,10 +65,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn idle(since: Instant, seconds: u64, member: u64) -> IdleConnection {
+    fn idle(since: Instant, seconds: u64, id: u64) -> IdleConnection {
         IdleConnection {
             since: since + SECOND * u32::try_from(seconds).unwrap(),
-            member,
+            id,
         }
     }
 
@@ -80,7 +83,7 @@ mod tests {
             idle(start, 9, 3),
             idle(start, 10, 4),
         ];
-        let mut next = || Some(shedding.next(now, || all.into_iter())?.member);
+        let mut next = || Some(shedding.next(now, || all.into_iter())?.id);
         assert_eq!([(); 4].map(|()| next()), [Some(2), Some(1), Some(3), None]);
     }
 
@@ -88,18 +91,18 @@ mod tests {
     fn looks_are_rare_and_find_many() {
         let start = Instant::now();
         let now = start + SECOND * 5_000;
-        let (mut shedding, mut looks) = (ConnectionShedding::default(), 0);
+        let (mut shedding, mut searches) = (ConnectionShedding::default(), 0);
         let mut next = |now, shedding: &mut ConnectionShedding| {
             shedding.next(now, || {
-                looks += 1;
-                (0..3_000).map(|member| idle(start, member, member))
+                searches += 1;
+                (0..3_000).map(|id| idle(start, id, id))
             })
         };
-        for member in 0..FOUND_MAX as u64 {
-            assert_eq!(next(now, &mut shedding).unwrap().member, member);
+        for id in 0..CANDIDATES_MAX as u64 {
+            assert_eq!(next(now, &mut shedding).unwrap().id, id);
         }
         assert_eq!(next(now, &mut shedding), None, "not so soon");
-        assert!(next(now + LOOK_EVERY, &mut shedding).is_some());
-        assert_eq!(looks, 2);
+        assert!(next(now + SEARCH_INTERVAL, &mut shedding).is_some());
+        assert_eq!(searches, 2);
     }
 }

@@ -49,9 +49,9 @@ impl Transport for tokio::io::DuplexStream {}
 
 /// The stream of one connection.
 pub(super) struct SniffingStream<W: Transport> {
-    wire: W,
-    gauge: Arc<ConnectionState>,
-    opening: ProtocolGuess,
+    transport: W,
+    connection: Arc<ConnectionState>,
+    protocol: ProtocolGuess,
 }
 
 /// The protocol as far as it is known.
@@ -68,41 +68,41 @@ enum ProtocolGuess {
 
 impl<W: Transport> SniffingStream<W> {
     /// A stream on which ALPN has selected HTTP/1.
-    pub(super) fn http1(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
+    pub(super) fn http1(transport: W, connection: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
-            wire,
-            gauge,
-            opening: ProtocolGuess::Http1,
+            transport,
+            connection,
+            protocol: ProtocolGuess::Http1,
         }
     }
 
     /// A stream on which ALPN has selected HTTP/2.
-    pub(super) fn http2(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
+    pub(super) fn http2(transport: W, connection: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
-            wire,
-            gauge,
-            opening: ProtocolGuess::Http2(Http2Reads::new(Vec::new())),
+            transport,
+            connection,
+            protocol: ProtocolGuess::Http2(Http2Reads::new(Vec::new())),
         }
     }
 
     /// A stream that detects the protocol. Reading fails once the HTTP/2 preface has arrived.
-    pub(super) fn open(wire: W, gauge: Arc<ConnectionState>) -> SniffingStream<W> {
+    pub(super) fn open(transport: W, connection: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
-            wire,
-            gauge,
-            opening: ProtocolGuess::Unknown(Vec::new()),
+            transport,
+            connection,
+            protocol: ProtocolGuess::Unknown(Vec::new()),
         }
     }
 
     /// Whether the viewer sent the HTTP/2 preface.
     pub(super) fn is_recognised(&self) -> bool {
-        matches!(self.opening, ProtocolGuess::Recognised(_))
+        matches!(self.protocol, ProtocolGuess::Recognised(_))
     }
 
     /// The stream for HTTP/2 if the viewer sent the preface, otherwise the unchanged stream.
     pub(super) fn into_http2(mut self) -> Result<SniffingStream<W>, SniffingStream<W>> {
-        if let ProtocolGuess::Recognised(held) = &mut self.opening {
-            self.opening = ProtocolGuess::Http2(Http2Reads::new(std::mem::take(held)));
+        if let ProtocolGuess::Recognised(buffered) = &mut self.protocol {
+            self.protocol = ProtocolGuess::Http2(Http2Reads::new(std::mem::take(buffered)));
             return Ok(self);
         }
         Err(self)
@@ -110,7 +110,7 @@ impl<W: Transport> SniffingStream<W> {
 
     /// The reason of a failed read, if an HTTP/2 connection sent too many control frames.
     pub(super) fn flood(&self) -> Option<Flood> {
-        match &self.opening {
+        match &self.protocol {
             ProtocolGuess::Http2(reads) => reads.flood(),
             _ => None,
         }
@@ -118,21 +118,21 @@ impl<W: Transport> SniffingStream<W> {
 
     /// The type of the last frame on an HTTP/2 connection.
     pub(super) fn last_frame(&self) -> Option<FrameKind> {
-        match &self.opening {
+        match &self.protocol {
             ProtocolGuess::Http2(reads) => Some(reads.last()),
             _ => None,
         }
     }
 
     fn poll_http2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let ProtocolGuess::Http2(reads) = &mut self.opening else {
+        let ProtocolGuess::Http2(reads) = &mut self.protocol else {
             return Poll::Ready(Ok(()));
         };
         let start = buf.filled().len();
         if !reads.give_held(buf) {
-            ready!(Pin::new(&mut self.wire).poll_read(cx, buf))?;
+            ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         }
-        if reads.admit(&buf.filled()[start..], &self.gauge) {
+        if reads.admit(&buf.filled()[start..], &self.connection) {
             return Poll::Ready(Ok(()));
         }
         buf.set_filled(start);
@@ -141,37 +141,37 @@ impl<W: Transport> SniffingStream<W> {
 
     /// Reads into hyper's buffer and checks the bytes. HTTP/1 is detected by the first byte, at the
     /// cost of one comparison.
-    fn poll_opening(
+    fn poll_unknown(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ProtocolGuess::Unknown(held) = &mut self.opening else {
+        let ProtocolGuess::Unknown(buffered) = &mut self.protocol else {
             return Poll::Ready(Ok(()));
         };
         let start = buf.filled().len();
         loop {
-            buf.put_slice(held);
-            let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
-            let came = &buf.filled()[start..];
-            if came.len() > held.len() {
-                self.gauge.record_request_bytes();
-                self.gauge.set_severable(self.wire.can_sever());
+            buf.put_slice(buffered);
+            let polled = Pin::new(&mut self.transport).poll_read(cx, buf);
+            let received = &buf.filled()[start..];
+            if received.len() > buffered.len() {
+                self.connection.record_request_bytes();
+                self.connection.set_severable(self.transport.can_sever());
             }
-            let ended = matches!(polled, Poll::Ready(_)) && came.len() == held.len();
-            if came.len() >= PREFACE.len() && came.starts_with(PREFACE) {
-                self.opening = ProtocolGuess::Recognised(came.to_vec());
+            let ended = matches!(polled, Poll::Ready(_)) && received.len() == buffered.len();
+            if received.len() >= PREFACE.len() && received.starts_with(PREFACE) {
+                self.protocol = ProtocolGuess::Recognised(received.to_vec());
                 buf.set_filled(start);
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
-            if ended || !PREFACE.starts_with(came) {
-                self.opening = ProtocolGuess::Http1;
+            if ended || !PREFACE.starts_with(received) {
+                self.protocol = ProtocolGuess::Http1;
                 return match polled {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                     _ => Poll::Ready(Ok(())),
                 };
             }
-            *held = came.to_vec();
+            *buffered = received.to_vec();
             buf.set_filled(start);
             if polled.is_pending() {
                 return Poll::Pending;
@@ -182,9 +182,9 @@ impl<W: Transport> SniffingStream<W> {
 
 impl<W: Transport> Drop for SniffingStream<W> {
     fn drop(&mut self) {
-        self.gauge.mark_closed();
-        if self.gauge.severed() {
-            self.wire.reset_on_close();
+        self.connection.mark_closed();
+        if self.connection.severed() {
+            self.transport.reset_on_close();
         }
     }
 }
@@ -196,18 +196,18 @@ impl<W: Transport> AsyncRead for SniffingStream<W> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match &mut this.opening {
+        match &mut this.protocol {
             ProtocolGuess::Http1 => {
                 let before = buf.filled().len();
-                let polled = Pin::new(&mut this.wire).poll_read(cx, buf);
+                let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
                 if buf.filled().len() > before {
-                    this.gauge.record_request_bytes();
-                    this.gauge.set_severable(this.wire.can_sever());
+                    this.connection.record_request_bytes();
+                    this.connection.set_severable(this.transport.can_sever());
                 }
                 polled
             }
             ProtocolGuess::Http2(_) => this.poll_http2(cx, buf),
-            ProtocolGuess::Unknown(_) => this.poll_opening(cx, buf),
+            ProtocolGuess::Unknown(_) => this.poll_unknown(cx, buf),
             ProtocolGuess::Recognised(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         }
     }
@@ -216,9 +216,9 @@ impl<W: Transport> AsyncRead for SniffingStream<W> {
 impl<W: Transport> SniffingStream<W> {
     fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
-            Poll::Ready(Ok(count)) => self.gauge.wrote(*count),
+            Poll::Ready(Ok(count)) => self.connection.record_written(*count),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.gauge.set_blocked(true),
+            Poll::Pending => self.connection.set_blocked(true),
         }
         polled
     }
@@ -231,7 +231,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.wire).poll_write(cx, bytes);
+        let polled = Pin::new(&mut this.transport).poll_write(cx, bytes);
         this.note(polled)
     }
 
@@ -241,20 +241,20 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.wire).poll_write_vectored(cx, bytes);
+        let polled = Pin::new(&mut this.transport).poll_write_vectored(cx, bytes);
         this.note(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.wire).poll_flush(cx);
-        this.gauge.set_blocked(polled.is_pending());
+        let polled = Pin::new(&mut this.transport).poll_flush(cx);
+        this.connection.set_blocked(polled.is_pending());
         if polled.is_ready() {
-            this.gauge.reading.flushed();
+            this.connection.reading.flushed();
         }
         polled
     }
@@ -262,11 +262,11 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // An aborted response must not end with a clean close.
-        if matches!(this.opening, ProtocolGuess::Recognised(_)) || this.gauge.severed() {
+        if matches!(this.protocol, ProtocolGuess::Recognised(_)) || this.connection.severed() {
             return Poll::Ready(Ok(()));
         }
-        let polled = Pin::new(&mut this.wire).poll_shutdown(cx);
-        this.gauge.set_blocked(polled.is_pending());
+        let polled = Pin::new(&mut this.transport).poll_shutdown(cx);
+        this.connection.set_blocked(polled.is_pending());
         polled
     }
 }
@@ -277,44 +277,44 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn pair() -> (DuplexStream, SniffingStream<DuplexStream>) {
-        let (viewer, wire) = duplex(1024);
-        let gauge = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
-        (viewer, SniffingStream::open(wire, gauge))
+        let (viewer, transport) = duplex(1024);
+        let connection = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
+        (viewer, SniffingStream::open(transport, connection))
     }
 
-    async fn read(line: &mut SniffingStream<DuplexStream>) -> io::Result<Vec<u8>> {
+    async fn read(stream: &mut SniffingStream<DuplexStream>) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; 1024];
-        let count = line.read(&mut bytes).await?;
+        let count = stream.read(&mut bytes).await?;
         bytes.truncate(count);
         Ok(bytes)
     }
 
     #[tokio::test]
     async fn http1_is_handed_on_at_once() {
-        let (mut viewer, mut line) = pair();
+        let (mut viewer, mut stream) = pair();
         viewer.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        assert_eq!(read(&mut line).await.unwrap(), b"GET / HTTP/1.1\r\n");
-        assert!(line.into_http2().is_err());
+        assert_eq!(read(&mut stream).await.unwrap(), b"GET / HTTP/1.1\r\n");
+        assert!(stream.into_http2().is_err());
     }
 
     #[tokio::test]
     async fn a_preface_is_replayed_with_what_followed() {
-        let (mut viewer, mut line) = pair();
+        let (mut viewer, mut stream) = pair();
         viewer.write_all(PREFACE).await.unwrap();
         viewer.write_all(b"settings").await.unwrap();
-        assert!(read(&mut line).await.is_err());
-        let mut line = line.into_http2().ok().unwrap();
+        assert!(read(&mut stream).await.is_err());
+        let mut stream = stream.into_http2().ok().unwrap();
         let mut replayed = vec![0; PREFACE.len() + 8];
-        line.read_exact(&mut replayed).await.unwrap();
+        stream.read_exact(&mut replayed).await.unwrap();
         assert_eq!(replayed, [PREFACE, b"settings"].concat());
     }
 
     #[tokio::test]
     async fn a_preface_may_come_in_pieces() {
-        let (mut viewer, mut line) = pair();
+        let (mut viewer, mut stream) = pair();
         let reading = tokio::spawn(async move {
-            let failed = read(&mut line).await.is_err();
-            (failed, line.into_http2().is_ok())
+            let failed = read(&mut stream).await.is_err();
+            (failed, stream.into_http2().is_ok())
         });
         for byte in PREFACE {
             viewer.write_all(&[*byte]).await.unwrap();
@@ -325,10 +325,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_post_in_pieces_is_not_mistaken_for_a_preface() {
-        let (mut viewer, mut line) = pair();
+        let (mut viewer, mut stream) = pair();
         let reading = tokio::spawn(async move {
-            let bytes = read(&mut line).await.unwrap();
-            (bytes, line.into_http2().is_ok())
+            let bytes = read(&mut stream).await.unwrap();
+            (bytes, stream.into_http2().is_ok())
         });
         viewer.write_all(b"P").await.unwrap();
         tokio::task::yield_now().await;
@@ -338,29 +338,29 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_within_the_preface_is_handed_on() {
-        let (mut viewer, mut line) = pair();
+        let (mut viewer, mut stream) = pair();
         viewer.write_all(b"PRI").await.unwrap();
         drop(viewer);
-        assert_eq!(read(&mut line).await.unwrap(), b"PRI");
-        assert_eq!(read(&mut line).await.unwrap(), b"");
+        assert_eq!(read(&mut stream).await.unwrap(), b"PRI");
+        assert_eq!(read(&mut stream).await.unwrap(), b"");
     }
 
     #[tokio::test]
     async fn a_full_socket_is_noted_until_it_is_flushed() {
-        let (mut viewer, mut line) = pair();
-        let gauge = line.gauge.clone();
+        let (mut viewer, mut stream) = pair();
+        let connection = stream.connection.clone();
         let bytes = [7; 2000];
         let mut writing = Box::pin(async {
-            line.write_all(&bytes).await.unwrap();
-            line.flush().await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            stream.flush().await.unwrap();
         });
         let once = futures_poll(&mut writing).await;
-        assert!(once.is_pending() && gauge.blocked());
+        assert!(once.is_pending() && connection.blocked());
         let mut sink = vec![0; 2000];
         let ((), count) = tokio::join!(writing, viewer.read_exact(&mut sink));
         assert_eq!(count.unwrap(), 2000);
-        assert!(!gauge.blocked());
-        assert_eq!(gauge.received_bytes(), 2000);
+        assert!(!connection.blocked());
+        assert_eq!(connection.received_bytes(), 2000);
     }
 
     async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {

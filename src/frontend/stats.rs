@@ -100,8 +100,8 @@ impl ConnectionCounters {
         Stats {
             open,
             queued_bytes,
-            counts: std::array::from_fn(|place| self.counts[place].load(Ordering::Relaxed)),
-            floods: std::array::from_fn(|place| self.floods[place].load(Ordering::Relaxed)),
+            counts: std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed)),
+            floods: std::array::from_fn(|index| self.floods[index].load(Ordering::Relaxed)),
         }
     }
 }
@@ -194,12 +194,12 @@ mod tests {
 
     #[test]
     fn every_event_has_its_own_counter() {
-        let tally = ConnectionCounters::default();
-        for (place, event) in ConnectionEvent::ALL.into_iter().enumerate() {
-            assert_eq!(place, event as usize);
-            tally.count(event);
+        let counters = ConnectionCounters::default();
+        for (index, event) in ConnectionEvent::ALL.into_iter().enumerate() {
+            assert_eq!(index, event as usize);
+            counters.count(event);
         }
-        let stats = tally.snapshot(3, 5);
+        let stats = counters.snapshot(3, 5);
         assert!(
             ConnectionEvent::ALL
                 .into_iter()

@@ -25,12 +25,12 @@ use seawall_manifest::Kind;
 
 /// The records of finished requests.
 #[derive(Clone, Default)]
-pub(super) struct Tales(Arc<Mutex<Vec<RequestRecord>>>);
+pub(super) struct RequestRecords(Arc<Mutex<Vec<RequestRecord>>>);
 
-impl Tales {
-    pub(super) fn teller(&self) -> RequestRecorder {
-        let tales = self.0.clone();
-        Arc::new(move |tale| tales.lock().push(tale.clone()))
+impl RequestRecords {
+    pub(super) fn recorder(&self) -> RequestRecorder {
+        let records = self.0.clone();
+        Arc::new(move |record| records.lock().push(record.clone()))
     }
 
     pub(super) fn count(&self) -> usize {
@@ -42,7 +42,7 @@ impl Tales {
     }
 }
 
-pub(super) fn tale(arrived: Instant) -> RequestRecord {
+pub(super) fn record(arrived: Instant) -> RequestRecord {
     RequestRecord {
         outcome: Outcome::Hit,
         kind: Kind::Segment,
@@ -50,32 +50,32 @@ pub(super) fn tale(arrived: Instant) -> RequestRecord {
     }
 }
 
-pub(super) fn answer(arrival: &ViewerRequest, body: ResponseBody) -> ViewerResponse {
-    let tale = tale(arrival.arrived);
+pub(super) fn answer(request: &ViewerRequest, body: ResponseBody) -> ViewerResponse {
+    let record = record(request.arrived);
     ViewerResponse {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         held: None,
         body,
         part_of: None,
-        record: tale,
+        record,
     }
 }
 
 /// Certificates in a temporary directory.
-pub(super) struct Purse(tempfile::TempDir);
+pub(super) struct CertificateDirectory(tempfile::TempDir);
 
-impl Purse {
-    pub(super) fn new() -> Purse {
-        Purse(tempfile::tempdir().unwrap())
+impl CertificateDirectory {
+    pub(super) fn new() -> CertificateDirectory {
+        CertificateDirectory(tempfile::tempdir().unwrap())
     }
 
     pub(super) fn make(&self, file: &str, names: &[&str]) -> CertificateFiles {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let certificate = rcgen::generate_simple_self_signed(names).unwrap();
         let files = self.files(file);
-        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&files.certificate, certificate.cert.pem()).unwrap();
+        std::fs::write(&files.key, certificate.signing_key.serialize_pem()).unwrap();
         files
     }
 
@@ -103,99 +103,108 @@ where
         None
     }
 
-    fn answer(&self, arrival: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send {
-        (self.0)(arrival)
+    fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send {
+        (self.0)(request)
     }
 }
 
 /// A handler whose responses are in memory if the script has a body for them. hyper sends the
 /// others, which are empty.
-pub(super) struct AtHand<A>(pub(super) A);
+pub(super) struct FromMemory<A>(pub(super) A);
 
-impl<A> Handler for AtHand<A>
+impl<A> Handler for FromMemory<A>
 where
     A: Fn(&ViewerRequest) -> Option<ResponseBody> + Send + Sync + 'static,
 {
-    fn try_answer(&self, arrival: ViewerRequest) -> Option<ViewerResponse> {
-        let mut answer = answer(&arrival, (self.0)(&arrival)?);
-        let name = HeaderName::from_static("at-hand");
-        answer.headers.insert(name, HeaderValue::from(1));
-        Some(answer)
+    fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse> {
+        let mut response = answer(&request, (self.0)(&request)?);
+        let name = HeaderName::from_static("from-memory");
+        response.headers.insert(name, HeaderValue::from(1));
+        Some(response)
     }
 
-    async fn answer(&self, arrival: ViewerRequest) -> ViewerResponse {
-        let body = (self.0)(&arrival).unwrap_or(ResponseBody::Empty);
-        answer(&arrival, body)
+    async fn answer(&self, request: ViewerRequest) -> ViewerResponse {
+        let body = (self.0)(&request).unwrap_or(ResponseBody::Empty);
+        answer(&request, body)
     }
 }
 
 /// Serves one connection without a socket, so that a test can pause the clock.
 pub(super) fn serve_wire(
     limits: Limits,
-    wire: DuplexStream,
+    transport: DuplexStream,
     body: fn() -> ResponseBody,
-) -> (Arc<ConnectionTable>, Tales) {
-    let (limits, tales) = (Arc::new(limits), Tales::default());
-    let roll = ConnectionTable::new(&limits);
-    let answers = AtHand(move |_: &ViewerRequest| Some(body()));
-    let house = ServerContext::new(answers, tales.teller(), limits, roll.clone());
-    let gauge = Arc::new(ConnectionState::new(tales.teller(), None, false, None));
-    tokio::spawn(serve_plain(house, wire, gauge));
-    (roll, tales)
+) -> (Arc<ConnectionTable>, RequestRecords) {
+    let (limits, records) = (Arc::new(limits), RequestRecords::default());
+    let connections = ConnectionTable::new(&limits);
+    let handler = FromMemory(move |_: &ViewerRequest| Some(body()));
+    let context = ServerContext::new(handler, records.recorder(), limits, connections.clone());
+    let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
+    tokio::spawn(serve_plain(context, transport, connection));
+    (connections, records)
 }
 
 /// A running frontend.
-pub(super) struct Scene {
-    pub(super) edge: Arc<Frontend>,
-    pub(super) tales: Tales,
+pub(super) struct TestServer {
+    pub(super) frontend: Arc<Frontend>,
+    pub(super) records: RequestRecords,
     pub(super) address: std::net::SocketAddr,
 }
 
-impl Scene {
-    pub(super) fn start<A, F>(limits: Limits, tls: Option<Tls>, answer: A) -> Scene
+impl TestServer {
+    pub(super) fn start<A, F>(limits: Limits, tls: Option<Tls>, respond: A) -> TestServer
     where
         A: Fn(ViewerRequest) -> F + Send + Sync + 'static,
         F: Future<Output = ViewerResponse> + Send + 'static,
     {
-        Scene::serve(limits, tls, Script(answer))
+        TestServer::serve(limits, tls, Script(respond))
     }
 
-    pub(super) fn serve<A: Handler>(limits: Limits, tls: Option<Tls>, answers: A) -> Scene {
+    pub(super) fn serve<A: Handler>(limits: Limits, tls: Option<Tls>, handler: A) -> TestServer {
         let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let door = BoundListener::bind(&Listener { address, tls }).unwrap();
-        let ListenAddress::Tcp(address) = *door.address() else {
+        let listener = BoundListener::bind(&Listener { address, tls }).unwrap();
+        let ListenAddress::Tcp(address) = *listener.address() else {
             unreachable!()
         };
-        let edge = Arc::new(Frontend::new(limits).unwrap());
-        let tales = Tales::default();
-        let (serving, teller) = (edge.clone(), tales.teller());
-        tokio::spawn(async move { serving.serve(door, answers, teller).await.unwrap() });
-        Scene {
-            edge,
-            tales,
+        let frontend = Arc::new(Frontend::new(limits).unwrap());
+        let records = RequestRecords::default();
+        let (server_frontend, recorder) = (frontend.clone(), records.recorder());
+        tokio::spawn(async move {
+            server_frontend
+                .serve(listener, handler, recorder)
+                .await
+                .unwrap()
+        });
+        TestServer {
+            frontend,
+            records,
             address,
         }
     }
 
     /// One scene where hyper answers, and one where the fast path does.
-    pub(super) fn in_both_lanes(limits: Limits, body: fn() -> ResponseBody) -> [Scene; 2] {
+    pub(super) fn on_both_paths(limits: Limits, body: fn() -> ResponseBody) -> [TestServer; 2] {
         [
-            Scene::with_body(limits.clone(), body),
-            Scene::serve(limits, None, AtHand(move |_: &ViewerRequest| Some(body()))),
+            TestServer::with_body(limits.clone(), body),
+            TestServer::serve(
+                limits,
+                None,
+                FromMemory(move |_: &ViewerRequest| Some(body())),
+            ),
         ]
     }
 
     /// A scene whose responses have this body.
-    pub(super) fn with_body(limits: Limits, body: fn() -> ResponseBody) -> Scene {
-        Scene::start(limits, None, move |arrival| async move {
-            answer(&arrival, body())
+    pub(super) fn with_body(limits: Limits, body: fn() -> ResponseBody) -> TestServer {
+        TestServer::start(limits, None, move |request| async move {
+            answer(&request, body())
         })
     }
 }
 
-impl Drop for Scene {
+impl Drop for TestServer {
     fn drop(&mut self) {
-        self.edge.abort();
+        self.frontend.abort();
     }
 }
 
@@ -203,50 +212,50 @@ impl Drop for Scene {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until a condition holds; the test fails if it never does.
-pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(condition: &str, is_true: impl Fn() -> bool) {
     let waiting = async {
-        while !holds() {
+        while !is_true() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    timeout(PATIENCE, waiting).await.expect(what);
+    timeout(PATIENCE, waiting).await.expect(condition);
 }
 
 /// A viewer that sends raw bytes.
 pub(super) struct Viewer(pub(super) TcpStream);
 
 impl Viewer {
-    pub(super) async fn meet(scene: &Scene) -> Viewer {
-        Viewer(TcpStream::connect(scene.address).await.unwrap())
+    pub(super) async fn connect(server: &TestServer) -> Viewer {
+        Viewer(TcpStream::connect(server.address).await.unwrap())
     }
 
-    pub(super) async fn say(&mut self, words: &str) {
-        self.0.write_all(words.as_bytes()).await.unwrap();
+    pub(super) async fn send(&mut self, text: &str) {
+        self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Reads up to and including these bytes.
-    pub(super) async fn hear_until(&mut self, words: &str) -> String {
-        let mut heard = Vec::new();
-        let hearing = async {
-            while !heard.ends_with(words.as_bytes()) {
+    pub(super) async fn read_until(&mut self, text: &str) -> String {
+        let mut received = Vec::new();
+        let reading = async {
+            while !received.ends_with(text.as_bytes()) {
                 match self.0.read_u8().await {
-                    Ok(byte) => heard.push(byte),
+                    Ok(byte) => received.push(byte),
                     Err(_) => break,
                 }
             }
         };
-        timeout(PATIENCE, hearing)
+        timeout(PATIENCE, reading)
             .await
             .expect("the answer never came");
-        String::from_utf8_lossy(&heard).into_owned()
+        String::from_utf8_lossy(&received).into_owned()
     }
 
     /// Reads to the end; the second value is whether the connection was closed cleanly.
-    pub(super) async fn hear_out(&mut self) -> (String, bool) {
-        let mut heard = Vec::new();
-        let end = timeout(PATIENCE, self.0.read_to_end(&mut heard))
+    pub(super) async fn read_to_end(&mut self) -> (String, bool) {
+        let mut received = Vec::new();
+        let end = timeout(PATIENCE, self.0.read_to_end(&mut received))
             .await
             .expect("no end");
-        (String::from_utf8_lossy(&heard).into_owned(), end.is_ok())
+        (String::from_utf8_lossy(&received).into_owned(), end.is_ok())
     }
 }

@@ -25,9 +25,9 @@ const PEEK_BYTES: usize = 4 << 10;
 const HTTP10: &[u8] = b"HTTP/1.0";
 
 /// A connection on a Unix socket.
-pub(super) struct UnixWire {
+pub(super) struct UnixTransport {
     stream: UnixStream,
-    speaks: FirstLineVersion,
+    version: FirstLineVersion,
     /// The last byte passed on is still in the socket.
     held: bool,
 }
@@ -45,47 +45,47 @@ enum FirstLineVersion {
 impl FirstLineVersion {
     /// Reads further bytes of the line.
     fn follow(&mut self, bytes: &[u8]) {
-        let FirstLineVersion::Unknown(line) = self else {
+        let FirstLineVersion::Unknown(first_line) = self else {
             return;
         };
         for byte in bytes {
             if *byte != b'\n' {
-                if line.len() > HTTP10.len() {
-                    line.remove(0);
+                if first_line.len() > HTTP10.len() {
+                    first_line.remove(0);
                 }
-                line.push(*byte);
+                first_line.push(*byte);
                 continue;
             }
-            let ended = line.strip_suffix(b"\r").unwrap_or(line);
+            let is_closed = first_line.strip_suffix(b"\r").unwrap_or(first_line);
             // Blank lines before a request are ignored.
-            if !ended.is_empty() {
-                *self = if ended.ends_with(HTTP10) {
+            if !is_closed.is_empty() {
+                *self = if is_closed.ends_with(HTTP10) {
                     FirstLineVersion::Http10
                 } else {
                     FirstLineVersion::Other
                 };
                 return;
             }
-            line.clear();
+            first_line.clear();
         }
     }
 }
 
-impl UnixWire {
+impl UnixTransport {
     /// A connection whose first request line gives the version.
-    pub(super) fn plain(stream: UnixStream) -> UnixWire {
-        UnixWire {
+    pub(super) fn plain(stream: UnixStream) -> UnixTransport {
+        UnixTransport {
             stream,
-            speaks: FirstLineVersion::Unknown(Vec::new()),
+            version: FirstLineVersion::Unknown(Vec::new()),
             held: false,
         }
     }
 
     /// A TLS connection: TLS itself marks the end.
-    pub(super) fn for_tls(stream: UnixStream) -> UnixWire {
-        UnixWire {
+    pub(super) fn for_tls(stream: UnixStream) -> UnixTransport {
+        UnixTransport {
             stream,
-            speaks: FirstLineVersion::Other,
+            version: FirstLineVersion::Other,
             held: false,
         }
     }
@@ -94,15 +94,15 @@ impl UnixWire {
     /// does not matter.
     fn take(&self, count: usize) -> io::Result<()> {
         let mut bytes = [0; PEEK_BYTES];
-        let mut left = count.min(PEEK_BYTES);
-        while left > 0 {
+        let mut bytes_left = count.min(PEEK_BYTES);
+        while bytes_left > 0 {
             match recv(
                 self.stream.as_raw_fd(),
-                &mut bytes[..left],
+                &mut bytes[..bytes_left],
                 MsgFlags::empty(),
             )? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                taken => left -= taken,
+                count => bytes_left -= count,
             }
         }
         Ok(())
@@ -114,11 +114,11 @@ impl UnixWire {
         let room = (buf.remaining() + held).min(PEEK_BYTES);
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let ended = self.is_read_closed();
+            let is_closed = self.is_read_closed();
             let socket = self.stream.as_raw_fd();
             let peeked = self.stream.try_io(Interest::READABLE, || {
                 match recv(socket, &mut bytes[..room], MsgFlags::MSG_PEEK)? {
-                    count if count > held || count == 0 || ended => Ok(count),
+                    count if count > held || count == 0 || is_closed => Ok(count),
                     // Only bytes that were already passed on.
                     _ => Err(io::ErrorKind::WouldBlock.into()),
                 }
@@ -129,11 +129,11 @@ impl UnixWire {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            let came = &bytes[held..count];
-            self.speaks.follow(came);
-            self.held = !matches!(self.speaks, FirstLineVersion::Other);
+            let received = &bytes[held..count];
+            self.version.follow(received);
+            self.held = !matches!(self.version, FirstLineVersion::Other);
             self.take(count - usize::from(self.held))?;
-            buf.put_slice(came);
+            buf.put_slice(received);
             return Poll::Ready(Ok(()));
         }
     }
@@ -148,27 +148,27 @@ impl UnixWire {
     }
 }
 
-impl Transport for UnixWire {
+impl Transport for UnixTransport {
     fn can_sever(&self) -> bool {
         self.held
     }
 }
 
-impl AsyncRead for UnixWire {
+impl AsyncRead for UnixTransport {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match this.speaks {
+        match this.version {
             FirstLineVersion::Other => Pin::new(&mut this.stream).poll_read(cx, buf),
             FirstLineVersion::Unknown(_) | FirstLineVersion::Http10 => this.poll_peek(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for UnixWire {
+impl AsyncWrite for UnixTransport {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -199,7 +199,7 @@ impl AsyncWrite for UnixWire {
         if std::mem::take(&mut this.held) {
             this.take(1)?;
         }
-        this.speaks = FirstLineVersion::Other;
+        this.version = FirstLineVersion::Other;
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
@@ -209,63 +209,63 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    fn pair() -> (UnixStream, UnixWire) {
+    fn pair() -> (UnixStream, UnixTransport) {
         let (client, server) = UnixStream::pair().unwrap();
-        (client, UnixWire::plain(server))
+        (client, UnixTransport::plain(server))
     }
 
-    async fn heard(client: &mut UnixStream) -> (Vec<u8>, bool) {
-        let mut heard = Vec::new();
-        let proper = client.read_to_end(&mut heard).await.is_ok();
-        (heard, proper)
+    async fn read_all(client: &mut UnixStream) -> (Vec<u8>, bool) {
+        let mut received = Vec::new();
+        let is_clean_end = client.read_to_end(&mut received).await.is_ok();
+        (received, is_clean_end)
     }
 
     #[tokio::test]
     async fn an_http10_client_sees_an_error_unless_its_answer_ended_well() {
         const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
         for ends_well in [true, false] {
-            let (mut client, mut wire) = pair();
+            let (mut client, mut transport) = pair();
             for piece in [&REQUEST[..9], &REQUEST[9..15], &REQUEST[15..]] {
                 client.write_all(piece).await.unwrap();
-                let mut came = [0; 64];
-                let count = wire.read(&mut came).await.unwrap();
-                assert_eq!(&came[..count], piece);
+                let mut received = [0; 64];
+                let count = transport.read(&mut received).await.unwrap();
+                assert_eq!(&received[..count], piece);
             }
-            assert!(wire.can_sever());
-            wire.write_all(b"hello").await.unwrap();
+            assert!(transport.can_sever());
+            transport.write_all(b"hello").await.unwrap();
             if ends_well {
-                wire.shutdown().await.unwrap();
+                transport.shutdown().await.unwrap();
             }
-            drop(wire);
-            assert_eq!(heard(&mut client).await, (b"hello".to_vec(), ends_well));
+            drop(transport);
+            assert_eq!(read_all(&mut client).await, (b"hello".to_vec(), ends_well));
         }
     }
 
     #[tokio::test]
     async fn other_versions_leave_nothing_in_the_socket() {
-        for line in [
+        for first_line in [
             "GET / HTTP/1.1\r\n",
             "\r\nGET / HTTP/1.1\r\n",
             "PRI * HTTP/2.0\r\n",
         ] {
-            let (mut client, mut wire) = pair();
-            client.write_all(line.as_bytes()).await.unwrap();
-            let mut came = vec![0; line.len()];
-            wire.read_exact(&mut came).await.unwrap();
-            assert_eq!(came, line.as_bytes());
-            assert!(!wire.can_sever());
-            drop(wire);
-            assert_eq!(heard(&mut client).await, (Vec::new(), true));
+            let (mut client, mut transport) = pair();
+            client.write_all(first_line.as_bytes()).await.unwrap();
+            let mut received = vec![0; first_line.len()];
+            transport.read_exact(&mut received).await.unwrap();
+            assert_eq!(received, first_line.as_bytes());
+            assert!(!transport.can_sever());
+            drop(transport);
+            assert_eq!(read_all(&mut client).await, (Vec::new(), true));
         }
     }
 
     #[tokio::test]
     async fn a_client_that_leaves_is_noticed_though_a_byte_of_it_is_held() {
-        let (mut client, mut wire) = pair();
+        let (mut client, mut transport) = pair();
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut came = [0; 64];
-        assert_eq!(wire.read(&mut came).await.unwrap(), 18);
+        let mut received = [0; 64];
+        assert_eq!(transport.read(&mut received).await.unwrap(), 18);
         drop(client);
-        assert_eq!(wire.read(&mut came).await.unwrap(), 0);
+        assert_eq!(transport.read(&mut received).await.unwrap(), 0);
     }
 }

@@ -31,12 +31,12 @@ thread_local! {
 pub(super) struct WriteCoalescer<L>(Arc<Mutex<HeldWrites<L>>>);
 
 struct HeldWrites<L> {
-    line: L,
+    stream: L,
     bytes: Vec<u8>,
     /// The last write was partial, so a frame may be incomplete.
-    torn: bool,
+    is_torn: bool,
     /// Parses the frames that h2 has written.
-    written: FrameParser,
+    frames: FrameParser,
 }
 
 impl<L> Clone for WriteCoalescer<L> {
@@ -46,30 +46,30 @@ impl<L> Clone for WriteCoalescer<L> {
 }
 
 impl<L: AsyncWrite + Unpin> WriteCoalescer<L> {
-    pub(super) fn new(line: L) -> WriteCoalescer<L> {
+    pub(super) fn new(stream: L) -> WriteCoalescer<L> {
         WriteCoalescer(Arc::new(Mutex::new(HeldWrites {
-            line,
+            stream,
             bytes: Vec::new(),
-            torn: false,
-            written: FrameParser::of_server(),
+            is_torn: false,
+            frames: FrameParser::of_server(),
         })))
     }
 
-    /// Calls `question` with the wrapped stream.
-    pub(super) fn ask<T>(&self, question: impl FnOnce(&L) -> T) -> T {
-        question(&self.0.lock().line)
+    /// Calls `read` with the wrapped stream.
+    pub(super) fn with_stream<T>(&self, read: impl FnOnce(&L) -> T) -> T {
+        read(&self.0.lock().stream)
     }
 
     /// Number of streams reset as malformed since the last call.
     pub(super) fn take_malformed(&self) -> u32 {
-        self.0.lock().written.take_malformed()
+        self.0.lock().frames.take_malformed()
     }
 
     /// Appends a frame if the held bytes end with a complete frame. Call it only after h2 has
     /// written its last frame.
     pub(super) fn append(&self, frame: &[u8]) {
         let mut held = self.0.lock();
-        if !held.torn {
+        if !held.is_torn {
             held.bytes.extend_from_slice(frame);
         }
     }
@@ -78,17 +78,17 @@ impl<L: AsyncWrite + Unpin> WriteCoalescer<L> {
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut held = self.0.lock();
         ready!(held.poll_empty(cx))?;
-        Pin::new(&mut held.line).poll_flush(cx)
+        Pin::new(&mut held.stream).poll_flush(cx)
     }
 }
 
 impl<L: AsyncWrite + Unpin> HeldWrites<L> {
-    /// Parses the first `written` bytes of these slices.
-    fn follow(&mut self, slices: &[IoSlice<'_>], mut written: usize) {
+    /// Parses the first `frames` bytes of these slices.
+    fn follow(&mut self, slices: &[IoSlice<'_>], mut frames: usize) {
         for slice in slices {
-            let count = slice.len().min(written);
-            written -= count;
-            self.written.feed(&slice[..count], |_| true);
+            let count = slice.len().min(frames);
+            frames -= count;
+            self.frames.feed(&slice[..count], |_| true);
         }
     }
 
@@ -98,7 +98,7 @@ impl<L: AsyncWrite + Unpin> HeldWrites<L> {
             if sent == self.bytes.len() {
                 break Poll::Ready(Ok(()));
             }
-            match Pin::new(&mut self.line).poll_write(cx, &self.bytes[sent..]) {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.bytes[sent..]) {
                 Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => sent += count,
                 Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
@@ -119,7 +119,7 @@ impl<L: AsyncRead + Unpin> AsyncRead for WriteCoalescer<L> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().line).poll_read(cx, buf)
+        Pin::new(&mut self.0.lock().stream).poll_read(cx, buf)
     }
 }
 
@@ -142,8 +142,8 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<L> {
         if held.bytes.len() + count > HELD_BYTES_MAX {
             ready!(held.poll_empty(cx))?;
             if count > HELD_BYTES_MAX {
-                let sent = ready!(Pin::new(&mut held.line).poll_write_vectored(cx, slices))?;
-                held.torn = sent < count;
+                let sent = ready!(Pin::new(&mut held.stream).poll_write_vectored(cx, slices))?;
+                held.is_torn = sent < count;
                 held.follow(slices, sent);
                 return Poll::Ready(Ok(sent));
             }
@@ -154,7 +154,7 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<L> {
         for slice in slices {
             held.bytes.extend_from_slice(slice);
         }
-        held.torn = false;
+        held.is_torn = false;
         held.follow(slices, count);
         Poll::Ready(Ok(count))
     }
@@ -170,7 +170,7 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<L> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut held = self.0.lock();
         ready!(held.poll_empty(cx))?;
-        Pin::new(&mut held.line).poll_shutdown(cx)
+        Pin::new(&mut held.stream).poll_shutdown(cx)
     }
 }
 
@@ -181,27 +181,27 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     fn pair() -> (DuplexStream, WriteCoalescer<DuplexStream>) {
-        let (viewer, wire) = duplex(1024);
-        (viewer, WriteCoalescer::new(wire))
+        let (viewer, transport) = duplex(1024);
+        (viewer, WriteCoalescer::new(transport))
     }
 
-    async fn send_once(hold: &WriteCoalescer<DuplexStream>) -> Poll<io::Result<()>> {
-        poll_fn(|cx| Poll::Ready(hold.poll_send(cx))).await
+    async fn send_once(coalescer: &WriteCoalescer<DuplexStream>) -> Poll<io::Result<()>> {
+        poll_fn(|cx| Poll::Ready(coalescer.poll_send(cx))).await
     }
 
     #[tokio::test]
     async fn what_is_written_in_a_turn_leaves_at_its_end() {
-        let (mut viewer, mut hold) = pair();
-        hold.write_all(b"one ").await.unwrap();
-        hold.flush().await.unwrap();
-        hold.write_all(b"two").await.unwrap();
-        assert_eq!(hold.0.lock().bytes, b"one two");
-        assert!(send_once(&hold).await.is_ready());
-        let mut came = [0; 7];
-        viewer.read_exact(&mut came).await.unwrap();
-        assert_eq!(&came, b"one two");
+        let (mut viewer, mut coalescer) = pair();
+        coalescer.write_all(b"one ").await.unwrap();
+        coalescer.flush().await.unwrap();
+        coalescer.write_all(b"two").await.unwrap();
+        assert_eq!(coalescer.0.lock().bytes, b"one two");
+        assert!(send_once(&coalescer).await.is_ready());
+        let mut received = [0; 7];
+        viewer.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"one two");
         assert_eq!(
-            hold.0.lock().bytes.capacity(),
+            coalescer.0.lock().bytes.capacity(),
             0,
             "an idle connection holds no buffer"
         );
@@ -209,18 +209,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_socket_keeps_the_rest_and_more_waits_beyond_the_bound() {
-        let (mut viewer, mut hold) = pair();
-        let (all, mut came) = (vec![7; HELD_BYTES_MAX * 3], Vec::new());
-        hold.write_all(&all[..2000]).await.unwrap();
-        assert!(send_once(&hold).await.is_pending());
-        assert_eq!(hold.0.lock().bytes.len(), 2000 - 1024);
+        let (mut viewer, mut coalescer) = pair();
+        let (all, mut received) = (vec![7; HELD_BYTES_MAX * 3], Vec::new());
+        coalescer.write_all(&all[..2000]).await.unwrap();
+        assert!(send_once(&coalescer).await.is_pending());
+        assert_eq!(coalescer.0.lock().bytes.len(), 2000 - 1024);
         let writing = async {
-            hold.write_all(&all[2000..]).await.unwrap();
-            assert!(hold.0.lock().bytes.len() <= HELD_BYTES_MAX);
-            hold.shutdown().await.unwrap();
+            coalescer.write_all(&all[2000..]).await.unwrap();
+            assert!(coalescer.0.lock().bytes.len() <= HELD_BYTES_MAX);
+            coalescer.shutdown().await.unwrap();
         };
-        let ((), read) = tokio::join!(writing, viewer.read_to_end(&mut came));
+        let ((), read) = tokio::join!(writing, viewer.read_to_end(&mut received));
         read.unwrap();
-        assert_eq!(came, all);
+        assert_eq!(received, all);
     }
 }

@@ -129,7 +129,7 @@ impl RequestContext {
     /// The record to write if the viewer leaves before there is a response.
     pub(super) fn tale_if_left(&self) -> RequestRecord {
         let mut tale = self.tale.clone();
-        if let (Some(line), Some(id)) = (&mut tale.line, given_id(&self.headers)) {
+        if let (Some(line), Some(id)) = (&mut tale.log_fields, given_id(&self.headers)) {
             id.to_str()
                 .unwrap_or_default()
                 .clone_into(&mut line.request_id);
@@ -179,7 +179,7 @@ fn finish(
 /// printable ASCII.
 fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, tale: &mut RequestRecord) {
     let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
-    if let Some(line) = &mut tale.line {
+    if let Some(line) = &mut tale.log_fields {
         id.to_str()
             .unwrap_or_default()
             .clone_into(&mut line.request_id);
@@ -203,7 +203,7 @@ fn fresh_request_id() -> HeaderValue {
 
 fn blank_tale(arrival: &ViewerRequest, line: bool) -> RequestRecord {
     RequestRecord {
-        line: line.then(|| {
+        log_fields: line.then(|| {
             let ViewerRequest {
                 method,
                 uri,

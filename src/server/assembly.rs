@@ -171,7 +171,7 @@ fn admin_handlers(shield: &Arc<Shield>, edge: &Arc<Frontend>, prober: Prober) ->
             let prober = prober.clone();
             Box::pin(async move { prober.probe_all().await })
         }),
-        ready: Box::new(move || !open.leaving()),
+        ready: Box::new(move || !open.is_stopping()),
         explain: Box::new(move |url| match explaining.explain(url) {
             Ok(told) => Ok(explain::explanation(&told)),
             Err(refusal) => Err(refusal.why),

@@ -157,7 +157,7 @@ impl ShutdownSignalWatch for Signals {
 impl Signals {
     async fn drain(&self, mut heard: ReceivedSignal) {
         let signal = heard.wait_for_stop().await;
-        self.frontend.leave();
+        self.frontend.announce_stop();
         let open = self.frontend.stats().open;
         // If no viewer is connected, no load balancer needs time to notice.
         if open > 0 && !self.lame_duck.is_zero() {

@@ -223,7 +223,7 @@ pub struct RequestRecord {
     /// Why the body was truncated, if it was. Set by the frontend.
     pub cut_by: Option<CutBy>,
     /// Only set when this request may be logged (see [`super::AccessLog`]).
-    pub line: Option<Box<AccessLogFields>>,
+    pub log_fields: Option<Box<AccessLogFields>>,
 }
 
 impl RequestRecord {
@@ -241,7 +241,7 @@ impl RequestRecord {
             total_time: Duration::ZERO,
             bytes: 0,
             cut_by: None,
-            line: None,
+            log_fields: None,
         }
     }
 

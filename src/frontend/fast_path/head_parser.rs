@@ -30,13 +30,13 @@ pub(super) enum ParsedRequest {
 
 /// Parses the bytes read. Uses the same parser with the same settings as hyper, so it never takes
 /// bytes for a request that hyper reads differently.
-pub(super) fn read(came: &[u8]) -> ParsedRequest {
+pub(super) fn read(received: &[u8]) -> ParsedRequest {
     // One copy, shared by the target and all values.
-    let bytes = Bytes::copy_from_slice(came);
+    let bytes = Bytes::copy_from_slice(received);
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
     let mut request = Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(&bytes, &mut fields);
-    if parsed != Ok(Status::Complete(came.len()))
+    if parsed != Ok(Status::Complete(received.len()))
         || request.version != Some(1)
         || has_bare_lf(&bytes)
     {
@@ -93,8 +93,8 @@ fn is_keep_alive(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn said(came: &str) -> &'static str {
-        match read(came.as_bytes()) {
+    fn parse_result(received: &str) -> &'static str {
+        match read(received.as_bytes()) {
             ParsedRequest::Get { .. } => "get",
             ParsedRequest::Bodiless => "bodiless",
             ParsedRequest::Other => "other",
@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn a_plain_get_is_read_with_its_fields() {
-        let came = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
-        let ParsedRequest::Get { uri, headers } = read(came.as_bytes()) else {
+        let received = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
+        let ParsedRequest::Get { uri, headers } = read(received.as_bytes()) else {
             panic!("not taken");
         };
         assert_eq!(uri, "/a?b");
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn whole_requests_that_want_more_care_are_told_apart() {
-        for came in [
+        for received in [
             "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -122,14 +122,14 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-b\r\n\r\n",
         ] {
-            assert_eq!(said(came), "bodiless", "{came}");
+            assert_eq!(parse_result(received), "bodiless", "{received}");
         }
     }
 
     #[test]
     fn nothing_but_one_whole_request_is_taken() {
         let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        for came in [
+        for received in [
             &get[..get.len() - 1],
             &format!("{get}{get}"),
             &format!("{get}G"),
@@ -148,12 +148,12 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\n",
         ] {
-            assert_eq!(said(came), "other", "{came}");
+            assert_eq!(parse_result(received), "other", "{received}");
         }
-        let crowded = format!(
+        let too_many_fields = format!(
             "GET / HTTP/1.1\r\n{}\r\n",
             "a: b\r\n".repeat(FIELDS_MAX + 1)
         );
-        assert_eq!(said(&crowded), "other");
+        assert_eq!(parse_result(&too_many_fields), "other");
     }
 }

@@ -12,14 +12,14 @@ use seawall_cache::write_field;
 const HEAD_BYTES: usize = 4 << 10;
 
 /// Writes the head of a response. `length` is the length of the body if it may have one.
-pub(super) fn head(answer: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
+pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
     let ViewerResponse {
         status,
         headers,
         held,
-        record: tale,
+        record,
         ..
-    } = answer;
+    } = response;
     let held = held.as_deref();
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(b"HTTP/1.1 ");
@@ -43,7 +43,7 @@ pub(super) fn head(answer: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
     if !held_dated && !headers.contains_key(header::DATE) {
         // A response from memory is generated when its request arrives.
         head.extend_from_slice(b"date: ");
-        head.extend_from_slice(&date(tale.arrived));
+        head.extend_from_slice(&date(record.arrived));
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
@@ -60,15 +60,15 @@ mod tests {
     use crate::proxy::ResponseBody;
 
     fn text(status: u16, headers: &HeaderMap, length: Option<u64>) -> String {
-        let answer = ViewerResponse {
+        let response = ViewerResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers: headers.clone(),
             held: None,
             body: ResponseBody::Empty,
             part_of: None,
-            record: test_support::tale(Instant::now()),
+            record: test_support::record(Instant::now()),
         };
-        String::from_utf8(head(&answer, length)).unwrap()
+        String::from_utf8(head(&response, length)).unwrap()
     }
 
     #[test]

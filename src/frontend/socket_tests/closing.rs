@@ -11,40 +11,40 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::frontend::Limits;
-use crate::frontend::test_support::{Scene, Viewer, answer, until};
+use crate::frontend::test_support::{TestServer, Viewer, answer, until};
 use crate::proxy::ResponseBody;
 
 fn hello() -> ResponseBody {
     ResponseBody::Whole(Some(Bytes::from_static(b"hello")))
 }
 
-async fn drained(scene: &Scene) {
-    timeout(Duration::from_secs(10), scene.edge.drain())
+async fn drained(server: &TestServer) {
+    timeout(Duration::from_secs(10), server.frontend.drain())
         .await
         .expect("somebody was kept");
 }
 
 #[tokio::test]
 async fn an_empty_edge_is_gone_at_once() {
-    let scene = Scene::with_body(Limits::default(), hello);
-    drained(&scene).await;
+    let server = TestServer::with_body(Limits::default(), hello);
+    drained(&server).await;
     until("the door is shut", || {
-        std::net::TcpStream::connect(scene.address).is_err()
+        std::net::TcpStream::connect(server.address).is_err()
     })
     .await;
 }
 
 #[tokio::test]
 async fn quiet_viewers_are_not_waited_for() {
-    for scene in Scene::in_both_lanes(Limits::default(), hello) {
-        let mut used = Viewer::meet(&scene).await;
-        used.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        used.hear_until("hello").await;
-        let mut fresh = Viewer::meet(&scene).await;
-        until("both are in", || scene.edge.stats().open == 2).await;
-        drained(&scene).await;
+    for server in TestServer::on_both_paths(Limits::default(), hello) {
+        let mut used = Viewer::connect(&server).await;
+        used.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        used.read_until("hello").await;
+        let mut fresh = Viewer::connect(&server).await;
+        until("both are in", || server.frontend.stats().open == 2).await;
+        drained(&server).await;
         assert!(
-            used.hear_out().await.1 && fresh.hear_out().await.1,
+            used.read_to_end().await.1 && fresh.read_to_end().await.1,
             "proper ends"
         );
     }
@@ -54,26 +54,26 @@ async fn quiet_viewers_are_not_waited_for() {
 async fn answers_under_way_are_finished_and_are_the_last() {
     let gate = Arc::new(Semaphore::new(0));
     let waiting = gate.clone();
-    let scene = Scene::start(Limits::default(), None, move |arrival| {
+    let server = TestServer::start(Limits::default(), None, move |request| {
         let gate = waiting.clone();
         async move {
             gate.acquire().await.unwrap().forget();
-            answer(&arrival, hello())
+            answer(&request, hello())
         }
     });
-    let mut viewer = Viewer::meet(&scene).await;
-    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    until("the viewer is in", || scene.edge.stats().open == 1).await;
-    let edge = scene.edge.clone();
-    let draining = tokio::spawn(async move { edge.drain().await });
-    until("draining", || scene.edge.draining()).await;
+    let mut viewer = Viewer::connect(&server).await;
+    viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the viewer is in", || server.frontend.stats().open == 1).await;
+    let frontend = server.frontend.clone();
+    let draining = tokio::spawn(async move { frontend.drain().await });
+    until("draining", || server.frontend.is_draining()).await;
     gate.add_permits(1);
-    let (heard, proper) = viewer.hear_out().await;
+    let (received, is_clean_end) = viewer.read_to_end().await;
     assert!(
-        heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
-        "{heard}"
+        received.contains("\r\nconnection: close\r\n") && received.ends_with("hello"),
+        "{received}"
     );
-    assert!(proper);
+    assert!(is_clean_end);
     timeout(Duration::from_secs(10), draining)
         .await
         .unwrap()
@@ -82,18 +82,18 @@ async fn answers_under_way_are_finished_and_are_the_last() {
 
 #[tokio::test]
 async fn a_request_that_was_on_its_way_is_still_answered() {
-    for scene in Scene::in_both_lanes(Limits::default(), hello) {
-        let mut viewer = Viewer::meet(&scene).await;
-        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        viewer.hear_until("hello").await;
-        let edge = scene.edge.clone();
-        let draining = tokio::spawn(async move { edge.drain().await });
-        until("draining", || scene.edge.draining()).await;
-        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        let (heard, _) = viewer.hear_out().await;
+    for server in TestServer::on_both_paths(Limits::default(), hello) {
+        let mut viewer = Viewer::connect(&server).await;
+        viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.read_until("hello").await;
+        let frontend = server.frontend.clone();
+        let draining = tokio::spawn(async move { frontend.drain().await });
+        until("draining", || server.frontend.is_draining()).await;
+        viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let (received, _) = viewer.read_to_end().await;
         assert!(
-            heard.contains("\r\nconnection: close\r\n") && heard.ends_with("hello"),
-            "{heard}"
+            received.contains("\r\nconnection: close\r\n") && received.ends_with("hello"),
+            "{received}"
         );
         timeout(Duration::from_secs(10), draining)
             .await
@@ -104,36 +104,36 @@ async fn a_request_that_was_on_its_way_is_still_answered() {
 
 #[tokio::test]
 async fn aborting_throws_everyone_out() {
-    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+    let server = TestServer::start(Limits::default(), None, |request| async move {
         std::future::pending::<()>().await;
-        answer(&arrival, ResponseBody::Empty)
+        answer(&request, ResponseBody::Empty)
     });
-    let mut viewer = Viewer::meet(&scene).await;
-    viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    until("the viewer is in", || scene.edge.stats().open == 1).await;
-    scene.edge.abort();
-    assert_eq!(viewer.hear_out().await.0, "");
-    until("nobody is left", || scene.edge.stats().open == 0).await;
+    let mut viewer = Viewer::connect(&server).await;
+    viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the viewer is in", || server.frontend.stats().open == 1).await;
+    server.frontend.abort();
+    assert_eq!(viewer.read_to_end().await.0, "");
+    until("nobody is left", || server.frontend.stats().open == 0).await;
 }
 
 /// A second request during a large response must not truncate that response.
 #[tokio::test]
 async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
     const LENGTH: usize = 12 << 20;
-    for scene in Scene::in_both_lanes(Limits::default(), || {
+    for server in TestServer::on_both_paths(Limits::default(), || {
         ResponseBody::Whole(Some(Bytes::from(vec![b'x'; LENGTH])))
     }) {
-        let mut viewer = Viewer::meet(&scene).await;
-        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        viewer.hear_until("\r\n\r\n").await;
-        viewer.say("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        let edge = scene.edge.clone();
-        let draining = tokio::spawn(async move { edge.drain().await });
-        until("draining", || scene.edge.draining()).await;
-        let (heard, proper) = viewer.hear_out().await;
-        let first = heard.bytes().take_while(|&byte| byte == b'x').count();
-        assert_eq!((first, proper), (LENGTH, true));
-        assert!(scene.tales.take()[0].cut_by.is_none());
+        let mut viewer = Viewer::connect(&server).await;
+        viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        viewer.read_until("\r\n\r\n").await;
+        viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let frontend = server.frontend.clone();
+        let draining = tokio::spawn(async move { frontend.drain().await });
+        until("draining", || server.frontend.is_draining()).await;
+        let (received, is_clean_end) = viewer.read_to_end().await;
+        let first = received.bytes().take_while(|&byte| byte == b'x').count();
+        assert_eq!((first, is_clean_end), (LENGTH, true));
+        assert!(server.records.take()[0].cut_by.is_none());
         timeout(Duration::from_secs(10), draining)
             .await
             .unwrap()
@@ -166,19 +166,19 @@ async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
     const PING: u8 = 6;
     let gate = Arc::new(Semaphore::new(0));
     let waiting = gate.clone();
-    let scene = Scene::start(Limits::default(), None, move |arrival| {
+    let server = TestServer::start(Limits::default(), None, move |request| {
         let gate = waiting.clone();
         async move {
             gate.acquire().await.unwrap().forget();
             answer(
-                &arrival,
+                &request,
                 ResponseBody::Whole(Some(Bytes::from(vec![b'x'; LENGTH]))),
             )
         }
     });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(32 << 10).unwrap();
-    let mut viewer = socket.connect(scene.address).await.unwrap();
+    let mut viewer = socket.connect(server.address).await.unwrap();
     let windows = [&[0, 4][..], &(1_u32 << 30).to_be_bytes()].concat();
     let get = [0x82, 0x86, 0x84, 1, 1, b'a'];
     let opening = [
@@ -188,10 +188,10 @@ async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
         [frame_head(6, 1, 5, 1), get.to_vec()].concat(),
     ];
     viewer.write_all(&opening.concat()).await.unwrap();
-    until("the viewer is in", || scene.edge.stats().open == 1).await;
-    let edge = scene.edge.clone();
-    let draining = tokio::spawn(async move { edge.drain().await });
-    let mut came = 0;
+    until("the viewer is in", || server.frontend.stats().open == 1).await;
+    let frontend = server.frontend.clone();
+    let draining = tokio::spawn(async move { frontend.drain().await });
+    let mut received = 0;
     let mut is_whole = false;
     while let Ok(length) = read_u24(&mut viewer).await {
         let (kind, flags) = (
@@ -207,16 +207,16 @@ async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
             let pong = [frame_head(8, PING, 1, 0), payload].concat();
             viewer.write_all(&pong).await.unwrap();
             gate.add_permits(1);
-            until("all is written", || scene.tales.count() == 1).await;
+            until("all is written", || server.records.count() == 1).await;
         } else if kind == 0 {
-            came += length as usize;
+            received += length as usize;
             is_whole |= flags & 1 == 1;
             // Many viewers discard unread bytes when a write fails.
             let written = viewer.write_all(&opened(length)).await;
             written.expect("the connection is open");
         }
     }
-    assert_eq!((came, is_whole), (LENGTH, true));
+    assert_eq!((received, is_whole), (LENGTH, true));
     drop(viewer);
     timeout(Duration::from_secs(10), draining)
         .await

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::frontend::test_support::{Purse, Scene, answer, until};
+use crate::frontend::test_support::{CertificateDirectory, TestServer, answer, until};
 use crate::frontend::{ConnectionEvent, Limits, Tls};
 use crate::proxy::ResponseBody;
 
@@ -24,17 +24,17 @@ fn large() -> ResponseBody {
     ResponseBody::Whole(Some(Bytes::from(vec![7; LARGE])))
 }
 
-async fn speak<W>(wire: W) -> SendRequest<Bytes>
+async fn speak<W>(transport: W) -> SendRequest<Bytes>
 where
     W: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (client, connection) = h2::client::handshake(wire).await.unwrap();
+    let (client, connection) = h2::client::handshake(transport).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-async fn meet(scene: &Scene) -> SendRequest<Bytes> {
-    speak(TcpStream::connect(scene.address).await.unwrap()).await
+async fn connect(server: &TestServer) -> SendRequest<Bytes> {
+    speak(TcpStream::connect(server.address).await.unwrap()).await
 }
 
 async fn ask(client: &SendRequest<Bytes>) -> http::Response<h2::RecvStream> {
@@ -51,32 +51,32 @@ async fn ask(client: &SendRequest<Bytes>) -> http::Response<h2::RecvStream> {
 }
 
 async fn read_out(mut body: h2::RecvStream) -> Result<usize, h2::Error> {
-    let mut came = 0;
+    let mut received = 0;
     while let Some(data) = body.data().await {
         let data = data?;
-        came += data.len();
+        received += data.len();
         let _ = body.flow_control().release_capacity(data.len());
     }
-    Ok(came)
+    Ok(received)
 }
 
 #[tokio::test]
 async fn prior_knowledge_is_understood_and_large_bodies_arrive_whole() {
-    let scene = Scene::with_body(Limits::default(), large);
-    let client = meet(&scene).await;
+    let server = TestServer::with_body(Limits::default(), large);
+    let client = connect(&server).await;
     let first = tokio::spawn(read_out(ask(&client).await.into_body()));
     let response = ask(&client).await;
     assert_eq!(response.headers()["content-length"], LARGE.to_string());
     assert!(response.headers().contains_key("date"));
     assert_eq!(read_out(response.into_body()).await.unwrap(), LARGE);
     assert_eq!(first.await.unwrap().unwrap(), LARGE);
-    until("both told", || scene.tales.count() == 2).await;
+    until("both told", || server.records.count() == 2).await;
     assert!(
-        scene
-            .tales
+        server
+            .records
             .take()
             .iter()
-            .all(|tale| tale.cut_by.is_none() && tale.bytes == LARGE as u64)
+            .all(|record| record.cut_by.is_none() && record.bytes == LARGE as u64)
     );
 }
 
@@ -87,23 +87,23 @@ async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
         send_rate_min_bytes_per_second: 1 << 30,
         ..Limits::default()
     };
-    let scene = Scene::with_body(limits, large);
-    let client = meet(&scene).await;
+    let server = TestServer::with_body(limits, large);
+    let client = connect(&server).await;
     let held = ask(&client).await;
     until("reset", || {
-        scene.edge.stats().of(ConnectionEvent::SlowViewer) == 1
+        server.frontend.stats().of(ConnectionEvent::SlowViewer) == 1
     })
     .await;
-    until("told", || scene.tales.count() == 1).await;
-    assert!(scene.tales.take()[0].cut_by.is_some());
+    until("told", || server.records.count() == 1).await;
+    assert!(server.records.take()[0].cut_by.is_some());
     assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
 }
 
 /// The same as over HTTP/1.1.
 #[tokio::test]
 async fn a_refused_head_is_told_with_what_is_known_of_it() {
-    let scene = Scene::with_body(Limits::default(), large);
-    let client = meet(&scene).await;
+    let server = TestServer::with_body(Limits::default(), large);
+    let client = connect(&server).await;
     let cases = [
         (1, 9_000, "/one", 431),
         (5, 7_000, "/together", 431),
@@ -122,26 +122,26 @@ async fn a_refused_head_is_told_with_what_is_known_of_it() {
             .send_request(request.body(()).unwrap(), true)
             .unwrap();
         assert_eq!(response.await.unwrap().status(), status, "{path}");
-        until("told", || scene.tales.count() == 1).await;
-        let tale = scene.tales.take().remove(0);
-        assert_eq!(tale.status, status, "{path}");
-        let line = tale.line.unwrap();
+        until("told", || server.records.count() == 1).await;
+        let record = server.records.take().remove(0);
+        assert_eq!(record.status, status, "{path}");
+        let log_fields = record.log_fields.unwrap();
         assert_eq!(
-            (line.method, line.protocol),
+            (log_fields.method, log_fields.protocol),
             (Some(http::Method::GET), "HTTP/2.0")
         );
-        assert_eq!(line.path, path.trim_end_matches('?'));
+        assert_eq!(log_fields.path, path.trim_end_matches('?'));
     }
-    assert_eq!(scene.edge.stats().of(ConnectionEvent::HeadRefused), 4);
+    assert_eq!(server.frontend.stats().of(ConnectionEvent::HeadRefused), 4);
 }
 
 #[tokio::test]
 async fn draining_says_goodbye_and_finishes_streams() {
-    let scene = Scene::with_body(Limits::default(), large);
-    let client = meet(&scene).await;
+    let server = TestServer::with_body(Limits::default(), large);
+    let client = connect(&server).await;
     let response = ask(&client).await;
-    let edge = scene.edge.clone();
-    let draining = tokio::spawn(async move { edge.drain().await });
+    let frontend = server.frontend.clone();
+    let draining = tokio::spawn(async move { frontend.drain().await });
     assert_eq!(read_out(response.into_body()).await.unwrap(), LARGE);
     timeout(Duration::from_secs(10), draining)
         .await
@@ -152,15 +152,15 @@ async fn draining_says_goodbye_and_finishes_streams() {
 
 #[tokio::test]
 async fn a_panic_costs_one_stream() {
-    let scene = Scene::start(Limits::default(), None, |arrival| async move {
+    let server = TestServer::start(Limits::default(), None, |request| async move {
         assert_ne!(
-            arrival.method,
+            request.method,
             http::Method::DELETE,
             "this panic is part of the test"
         );
-        answer(&arrival, large())
+        answer(&request, large())
     });
-    let mut client = meet(&scene).await.ready().await.unwrap();
+    let mut client = connect(&server).await.ready().await.unwrap();
     let request = Request::delete("http://a.example/").body(()).unwrap();
     let (trapped, _) = client.send_request(request, true).unwrap();
     assert!(trapped.await.is_err());
@@ -171,24 +171,24 @@ async fn a_panic_costs_one_stream() {
 }
 
 struct Secure {
-    scene: Scene,
-    purse: Purse,
+    server: TestServer,
+    directory: CertificateDirectory,
 }
 
 fn secure(limits: Limits, tls12: bool) -> Secure {
-    let purse = Purse::new();
+    let directory = CertificateDirectory::new();
     let certificates = vec![
-        purse.make("a", &["a.example"]),
-        purse.make("b", &["b.example"]),
+        directory.make("a", &["a.example"]),
+        directory.make("b", &["b.example"]),
     ];
-    let answering = |arrival: crate::proxy::ViewerRequest| async move {
-        assert!(arrival.tls && arrival.peer.is_some());
+    let answering = |request: crate::proxy::ViewerRequest| async move {
+        assert!(request.tls && request.peer.is_some());
         answer(
-            &arrival,
+            &request,
             ResponseBody::Whole(Some(Bytes::from_static(b"hello"))),
         )
     };
-    let scene = Scene::start(
+    let server = TestServer::start(
         limits,
         Some(Tls {
             certificates,
@@ -196,14 +196,14 @@ fn secure(limits: Limits, tls12: bool) -> Secure {
         }),
         answering,
     );
-    Secure { scene, purse }
+    Secure { server, directory }
 }
 
 impl Secure {
-    async fn meet(&self, name: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+    async fn connect(&self, name: &str, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         for file in ["a", "b"] {
-            roots.add(self.purse.certificate(file)).unwrap();
+            roots.add(self.directory.certificate(file)).unwrap();
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -212,10 +212,10 @@ impl Secure {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        let wire = TcpStream::connect(self.scene.address).await.unwrap();
+        let transport = TcpStream::connect(self.server.address).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(config))
-            .connect(name, wire)
+            .connect(name, transport)
             .await
     }
 }
@@ -223,17 +223,17 @@ impl Secure {
 #[tokio::test]
 async fn tls_speaks_what_was_agreed_with_the_certificate_asked_for() {
     let secure = secure(Limits::default(), true);
-    let client = speak(secure.meet("b.example", b"h2").await.unwrap()).await;
+    let client = speak(secure.connect("b.example", b"h2").await.unwrap()).await;
     assert_eq!(read_out(ask(&client).await.into_body()).await.unwrap(), 5);
 
-    let mut wire = secure.meet("a.example", b"http/1.1").await.unwrap();
+    let mut transport = secure.connect("a.example", b"http/1.1").await.unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
-    wire.write_all(request).await.unwrap();
-    let mut heard = String::new();
-    wire.read_to_string(&mut heard).await.unwrap();
+    transport.write_all(request).await.unwrap();
+    let mut received = String::new();
+    transport.read_to_string(&mut received).await.unwrap();
     assert!(
-        heard.starts_with("HTTP/1.1 200 OK\r\n") && heard.ends_with("hello"),
-        "{heard}"
+        received.starts_with("HTTP/1.1 200 OK\r\n") && received.ends_with("hello"),
+        "{received}"
     );
 }
 
@@ -244,14 +244,17 @@ async fn handshakes_that_fail_or_dawdle_are_counted() {
         ..Limits::default()
     };
     let secure = secure(limits, false);
-    let stats = || secure.scene.edge.stats();
-    let mut wire = TcpStream::connect(secure.scene.address).await.unwrap();
-    wire.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let stats = || secure.server.frontend.stats();
+    let mut transport = TcpStream::connect(secure.server.address).await.unwrap();
+    transport
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
     until("failed", || {
         stats().of(ConnectionEvent::HandshakeFailed) == 1
     })
     .await;
-    let _silent = TcpStream::connect(secure.scene.address).await.unwrap();
+    let _silent = TcpStream::connect(secure.server.address).await.unwrap();
     until("dawdled", || {
         stats().of(ConnectionEvent::HandshakeTimeout) == 1
     })

@@ -49,14 +49,14 @@ impl Reader {
         let request = Request::get("http://a.example/").body(()).unwrap();
         let (response, _) = client.send_request(request, true).ok()?;
         let mut body = response.await.ok()?.into_body();
-        let mut came = 0;
+        let mut received = 0;
         while let Some(data) = body.data().await {
             let bytes = data.ok()?.len();
-            came += bytes;
+            received += bytes;
             self.read(bytes).await;
             body.flow_control().release_capacity(bytes).ok()?;
         }
-        Some(came == SMALL)
+        Some(received == SMALL)
     }
 }
 
@@ -65,8 +65,8 @@ impl Reader {
 /// its window lacks one byte.
 async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: bool) -> Got {
     let began = Instant::now();
-    let (viewer, wire) = duplex(64 << 10);
-    let (roll, _tales) = serve_wire(Limits::default(), wire, || {
+    let (viewer, transport) = duplex(64 << 10);
+    let (connections, _tales) = serve_wire(Limits::default(), transport, || {
         ResponseBody::Whole(Some(Bytes::from(vec![7; SMALL])))
     });
     let mut builder = h2::client::Builder::new();
@@ -104,7 +104,7 @@ async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: b
     drop(shut);
     Got {
         whole,
-        slow_viewers: roll.stats().of(ConnectionEvent::SlowViewer),
+        slow_viewers: connections.stats().of(ConnectionEvent::SlowViewer),
         seconds: began.elapsed().as_secs(),
     }
 }

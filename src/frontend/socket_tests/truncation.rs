@@ -18,16 +18,16 @@ use crate::frontend::connection_state::ConnectionState;
 use crate::frontend::exchange::{http1_carrier, http2_carrier};
 use crate::frontend::recording_body::{RecordingBody, ResponseCarrier};
 use crate::frontend::sniffing_stream::SniffingStream;
-use crate::frontend::test_support::{Tales, tale};
+use crate::frontend::test_support::{RequestRecords, record};
 use crate::proxy::BodyTruncated;
 
 /// A body of five bytes, a pause, and an error.
-struct Torn {
+struct TruncatedBody {
     length: Option<u64>,
     polls: u8,
 }
 
-impl Body for Torn {
+impl Body for TruncatedBody {
     type Data = Bytes;
     type Error = BodyTruncated;
 
@@ -52,7 +52,7 @@ impl Body for Torn {
     }
 }
 
-async fn wires() -> (TcpStream, TcpStream) {
+async fn connected_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let viewer = TcpStream::connect(listener.local_addr().unwrap())
         .await
@@ -60,25 +60,28 @@ async fn wires() -> (TcpStream, TcpStream) {
     (viewer, listener.accept().await.unwrap().0)
 }
 
-impl crate::frontend::recording_body::ReadsStoredBodies for Torn {}
+impl crate::frontend::recording_body::ReadsStoredBodies for TruncatedBody {}
 
-fn torn(length: Option<u64>, carrier: ResponseCarrier) -> Response<RecordingBody<Torn>> {
-    let body = Torn { length, polls: 0 };
+fn truncated(
+    length: Option<u64>,
+    carrier: ResponseCarrier,
+) -> Response<RecordingBody<TruncatedBody>> {
+    let body = TruncatedBody { length, polls: 0 };
     Response::new(RecordingBody::new(
         body,
-        tale(std::time::Instant::now()),
+        record(std::time::Instant::now()),
         carrier,
     ))
 }
 
-async fn heard_over_http1(version: &str, length: Option<u64>) -> (String, bool) {
-    let (mut viewer, wire) = wires().await;
-    let tales = Tales::default();
-    let gauge = Arc::new(ConnectionState::new(tales.teller(), None, false, None));
-    let line = SniffingStream::open(wire, gauge.clone());
+async fn receive_over_http1(version: &str, length: Option<u64>) -> (String, bool) {
+    let (mut viewer, transport) = connected_pair().await;
+    let records = RequestRecords::default();
+    let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
+    let line = SniffingStream::open(transport, connection.clone());
     let serving = tokio::spawn(async move {
         let service = service_fn(|_| {
-            let response = torn(length, http1_carrier(&gauge));
+            let response = truncated(length, http1_carrier(&connection));
             async move { Ok::<_, Infallible>(response) }
         });
         let _ = http1::Builder::new()
@@ -87,43 +90,43 @@ async fn heard_over_http1(version: &str, length: Option<u64>) -> (String, bool) 
     });
     let request = format!("GET / HTTP/{version}\r\nhost: a\r\n\r\n");
     viewer.write_all(request.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    let proper = viewer.read_to_end(&mut heard).await.is_ok();
+    let mut received = Vec::new();
+    let is_clean_end = viewer.read_to_end(&mut received).await.is_ok();
     serving.await.unwrap();
-    assert!(tales.take()[0].cut_by.is_some());
-    (String::from_utf8(heard).unwrap(), proper)
+    assert!(records.take()[0].cut_by.is_some());
+    (String::from_utf8(received).unwrap(), is_clean_end)
 }
 
 #[tokio::test]
 async fn http1_is_cut_without_the_last_chunk() {
-    let (heard, _) = heard_over_http1("1.1", None).await;
-    assert!(!heard.contains("\r\n0\r\n"), "{heard}");
+    let (received, _) = receive_over_http1("1.1", None).await;
+    assert!(!received.contains("\r\n0\r\n"), "{received}");
 }
 
 #[tokio::test]
 async fn http1_is_cut_short_of_its_length() {
-    let (heard, _) = heard_over_http1("1.1", Some(10)).await;
+    let (received, _) = receive_over_http1("1.1", Some(10)).await;
     assert!(
-        !heard.contains("hello") || heard.ends_with("\r\n\r\nhello"),
-        "{heard}"
+        !received.contains("hello") || received.ends_with("\r\n\r\nhello"),
+        "{received}"
     );
 }
 
 #[tokio::test]
 async fn a_body_that_its_connection_delimits_is_reset() {
-    let (_, proper) = heard_over_http1("1.0", None).await;
-    assert!(!proper, "a plain close would have been a proper end");
+    let (_, is_clean_end) = receive_over_http1("1.0", None).await;
+    assert!(!is_clean_end, "a plain close would have been a proper end");
 }
 
 #[tokio::test]
 async fn http2_resets_the_stream_and_keeps_the_connection() {
-    let (viewer, wire) = wires().await;
-    let tales = Tales::default();
-    let gauge = Arc::new(ConnectionState::new(tales.teller(), None, false, None));
-    let line = SniffingStream::http2(wire, gauge.clone());
+    let (viewer, transport) = connected_pair().await;
+    let records = RequestRecords::default();
+    let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
+    let line = SniffingStream::http2(transport, connection.clone());
     tokio::spawn(async move {
         let service = service_fn(move |_| {
-            let response = torn(None, http2_carrier(&gauge));
+            let response = truncated(None, http2_carrier(&connection));
             async move { Ok::<_, Infallible>(response) }
         });
         let builder = http2::Builder::new(TokioExecutor::new());
@@ -148,5 +151,5 @@ async fn http2_resets_the_stream_and_keeps_the_connection() {
         }
         assert!(failed.expect("not a proper end").is_reset());
     }
-    assert!(tales.take().iter().all(|tale| tale.cut_by.is_some()));
+    assert!(records.take().iter().all(|record| record.cut_by.is_some()));
 }

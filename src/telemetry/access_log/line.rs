@@ -29,11 +29,14 @@ impl AccessLogEntry {
     /// Copies the fields that the line needs, and truncates long ones.
     pub(super) fn of(tale: &RequestRecord, weight: u32, ended: SystemTime) -> AccessLogEntry {
         let route = tale.route.clone();
-        let line = tale.line.as_deref().map(|line| Box::new(bounded(line)));
+        let line = tale
+            .log_fields
+            .as_deref()
+            .map(|line| Box::new(bounded(line)));
         AccessLogEntry {
             tale: RequestRecord {
                 route,
-                line,
+                log_fields: line,
                 ..*tale
             },
             weight,
@@ -92,7 +95,7 @@ struct FieldWriter<'a> {
 impl<'a> FieldWriter<'a> {
     fn of(entry: &'a AccessLogEntry) -> FieldWriter<'a> {
         let tale = &entry.tale;
-        let line = tale.line.as_deref();
+        let line = tale.log_fields.as_deref();
         // The clock may have been set to a time before the epoch.
         let arrived = entry
             .ended
@@ -220,7 +223,7 @@ mod tests {
             status: StatusCode::PARTIAL_CONTENT,
             origin_time: Some(Duration::from_micros(12_345)),
             bytes: 4096,
-            line: Some(Box::new(line())),
+            log_fields: Some(Box::new(line())),
             ..tale(Outcome::Miss, Kind::Hls, 200)
         };
         let expected = concat!(
@@ -263,7 +266,7 @@ mod tests {
             ..line()
         };
         let told = RequestRecord {
-            line: Some(Box::new(line)),
+            log_fields: Some(Box::new(line)),
             ..tale(Outcome::Hit, Kind::Segment, 200)
         };
         let text = written(&told);
@@ -279,7 +282,7 @@ mod tests {
         let path = format!("/{}", "ü".repeat(PATH_BYTES_MAX));
         let line = AccessLogFields { path, ..line() };
         let told = RequestRecord {
-            line: Some(Box::new(line)),
+            log_fields: Some(Box::new(line)),
             ..tale(Outcome::Hit, Kind::Segment, 200)
         };
         let fields: serde_json::Value = serde_json::from_str(&written(&told)).unwrap();

@@ -102,13 +102,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn has_a_valid_command_line() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn rejects_unknown_input() {
         let refused = |line: &str| Cli::try_parse_from(line.split(' ')).is_err();
         assert!(refused("seawall serve"));
         assert!(refused("seawall serve --origin origin.example"));

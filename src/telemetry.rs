@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_and_kinds_index_their_own_place() {
+    fn maps_outcomes_and_kinds_to_their_own_index() {
         for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome.index(), place, "{outcome:?}");
         }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_thread_may_tell() {
+    fn counts_requests_of_all_threads() {
         fn is_shared<T: Send + Sync>() {}
         is_shared::<Telemetry>();
     }

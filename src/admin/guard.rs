@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_domain_of_a_page_that_resolves_to_this_machine() {
+    fn rejects_a_foreign_domain_that_resolves_to_this_machine() {
         let strange = Some(StatusCode::MISDIRECTED_REQUEST);
         for host in [
             "evil.example",
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_a_page_of_another_site_sends() {
+    fn rejects_cross_site_requests() {
         let post = |name, value| {
             asked(
                 "POST",

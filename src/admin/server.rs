@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_server_is_healthy_but_not_ready() {
+    fn is_healthy_but_not_ready_while_draining() {
         assert_eq!(asked("GET", "/healthz", false).0, 200);
         assert_eq!(asked("GET", "/readyz", true).0, 200);
         assert_eq!(asked("GET", "/readyz", false).0, 503);
     }
 
     #[test]
-    fn a_server_with_a_worker_that_does_not_answer_is_not_healthy() {
+    fn is_unhealthy_while_a_worker_does_not_answer() {
         let desk = AdminHandlers {
             healthy: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
             ..desk(true)
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_decodes_its_url() {
+    fn decodes_the_url_of_a_purge() {
         let (status, body) = asked(
             "POST",
             "/purge?a=b&url=https%3A%2F%2Fknown.example%2Fa%3Fb%3Dc",
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_says_how_many_objects_it_dropped() {
+    fn reports_how_many_objects_a_purge_dropped() {
         let url = |name, path| format!("/purge?{name}=http%3A%2F%2Fknown.example%2F{path}");
         let told = |target: &str, status, told: &str| {
             let (answered, body) = asked("POST", target, true);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn explanations_are_json_and_so_are_refusals() {
+    fn explains_and_rejects_in_json() {
         let told = asked("GET", "/explain?url=http%3A%2F%2Fknown.example%2Fa", true);
         assert_eq!(told, (200, "{\"route\":\"/a\"}\n".to_owned()));
         let told = asked("GET", "/explain?url=http://other.example/", true);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_of_nothing_sensible_is_refused() {
+    fn rejects_purges_of_invalid_urls() {
         for target in [
             "/purge",
             "/purge?url=",
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_and_paths_are_refused() {
+    fn rejects_other_methods_and_paths() {
         assert_eq!(asked("POST", "/metrics", true).0, 405);
         assert_eq!(
             asked("GET", "/purge?url=http://known.example/", true).0,
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_speaks_http_and_closes() {
+    async fn answers_over_http_and_closes() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();

@@ -198,7 +198,7 @@ mod tests {
                             endpoints = [\"https://origin.example\"]\nverify = false\n";
 
     #[test]
-    fn warnings_pass_unless_checked_strictly() {
+    fn accepts_warnings_unless_strict() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("seawall.toml");
         std::fs::write(&file, DOUBTFUL).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn good_files_pass_and_bad_ones_do_not() {
+    fn accepts_valid_files_and_rejects_invalid_ones() {
         assert!(check("[[origin]]\nendpoints = [\"https://origin.example\"]\n").is_ok());
         let two = check("[[origin]]\nendpoints = []\nnme = \"x\"\n").unwrap_err();
         assert_eq!(two.to_string(), "2 problems");
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_names_what_matters_and_no_secret() {
+    fn prints_a_summary_without_secrets() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("seawall.toml");
         let source = "[admin]\nlisten = \"127.0.0.1:9090\"\n[[origin]]\nname = \"main\"\n\

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_shield_is_configured_and_every_form_is_told() {
+    async fn configures_the_shield_and_prints_each_format() {
         let Line { demo } = Line::parse_from(["demo", "--listen", "127.0.0.1:8123"]);
         let clock = Clock::real();
         let first = SimulatedOrigin::start(BroadcastPlan::from(clock.now()), clock).unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_form_has_its_players() {
+    async fn runs_players_for_each_format() {
         let Line { demo } = Line::parse_from(["demo", "--viewers", "40"]);
         let players: Vec<_> = demo.players(demo.listen, &Clock::real()).collect();
         assert_eq!(players.len(), 40);

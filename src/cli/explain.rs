@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_arrives() {
+    fn writes_every_byte() {
         assert_eq!(
             percent_encode("http://a/b?c=1&d=%2f"),
             "http://a/b%3Fc%3D1%26d%3D%252f"
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_what_matters() {
+    fn prints_the_important_facts() {
         let told = json!({
             "route": "live", "kind": "hls", "key": "00ff", "target": "/a.m3u8",
             "origin": "main", "endpoint": "https://o.example",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_held_is_said() {
+    fn says_that_nothing_is_stored() {
         let told = json!({ "route": "r", "origin": "o", "target": "/x" });
         let told = render_text("http://a/x", &told);
         assert!(told.contains("held      nothing"), "{told}");

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_heard() {
+    fn reads_the_status() {
         let patience = Duration::from_secs(10);
         assert_eq!(asked(b"HTTP/1.1 200 OK\r\n\r\n", patience).unwrap(), 200);
         assert_eq!(asked(b"HTTP/1.1 503 No\r\n\r\n", patience).unwrap(), 503);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_not_health() {
+    fn is_unhealthy_without_an_answer() {
         assert!(asked(b"", Duration::from_millis(50)).is_err());
         let unused = TcpListener::bind("127.0.0.1:0")
             .unwrap()

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_log_errors_alone_unless_asked() {
+    fn logs_only_errors_of_libraries_by_default() {
         assert!(
             has("", "error") && has("", "seawall=info"),
             "{:?}",
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn rejects_invalid_input() {
         assert!(levels("seawall=loud").is_err());
         assert!(levels("[connection{peer=x}]=debug").is_err());
     }

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environments_address_gives_way_to_a_configured_one_and_to_viewers() {
+    fn ignores_the_address_of_the_environment_when_one_is_configured() {
         let implied: SocketAddr = "127.0.0.1:9090".parse().unwrap();
         let mut config = listening("0.0.0.0:8080");
         set_default_admin(&mut config, Some(implied));

@@ -118,14 +118,14 @@ fn documented_defaults() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_example_is_good_as_it_stands() {
+fn accepts_every_example() {
     for path in examples() {
         Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
     }
 }
 
 #[test]
-fn every_example_is_good_with_its_comments_taken_off() {
+fn accepts_every_example_with_all_options_uncommented() {
     let (_folder, place) = furnished();
     for path in examples() {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -134,7 +134,7 @@ fn every_example_is_good_with_its_comments_taken_off() {
 }
 
 #[test]
-fn the_defaults_shown_are_the_defaults() {
+fn shows_the_real_defaults() {
     let text = text("config/seawall.toml");
     let place = Path::new("seawall.toml");
     let (untouched, shown) = (read(&text, place), read(&uncommented(&text, false), place));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_make_one_route_to_one_origin() {
+    fn creates_one_route_to_one_origin_from_flags() {
         let config = Config::from_flags(Flags {
             memory: Some(1 << 20),
             threads: Some(2),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_means_the_defaults() {
+    fn uses_defaults_for_missing_keys() {
         let origins = vec![endpoint("http://10.0.0.5").unwrap()];
         let config = Config::from_flags(Flags {
             origins,
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_makes_a_configuration_for_tests() {
+    fn builds_a_test_configuration_from_one_line() {
         let config = Config::single("http://127.0.0.1:1234", Vec::new()).unwrap();
         assert_eq!(config.origins[0].endpoints[0].port, 1234);
         assert!(Config::single("127.0.0.1:1234", Vec::new()).is_err());

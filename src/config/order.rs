@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_route_comes_first() {
+    fn sorts_the_most_specific_route_first() {
         let order = names(vec![
             route("any", &[], "/"),
             route("any-live", &[], "/live"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_with_hosts_of_different_rank_takes_several_places() {
+    fn sorts_a_route_with_several_hosts_into_several_positions() {
         let routes = sort_routes(vec![
             route("mixed", &["*.example", "b.example"], "/"),
             route("exact", &["a.example"], "/live"),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_host_and_path_is_a_duplicate() {
+    fn rejects_only_the_same_host_and_path() {
         let place = |route, at| PlacedRoute {
             route,
             span: at..at + 1,

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_certificates_that_are_not_good_for_long() {
+    fn warns_of_certificates_that_expire_soon() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("one.pem");
         let key = rcgen::KeyPair::generate().unwrap();

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_do_not_resolve_are_underlined() {
+    fn underlines_names_that_do_not_resolve() {
         let text = check_text(
             "[[origin]]\nendpoints = [\n  \"https://good.example\",\n  \"https://bad.example\",\n  \
              \"https://empty.example\",\n]\n",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_other_machines_are_underlined() {
+    fn underlines_addresses_of_other_machines() {
         let text = check_text(
             "[[listener]]\nlisten = \"192.0.2.77:8080\"\n[[listener]]\nlisten = \
              \"unix:/nowhere/at/all/s.sock\"\n[[listener]]\nlisten = \"127.0.0.1:8080\"\n\

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_names_the_place_and_underlines_the_text() {
+    fn shows_location_and_underlines_the_text() {
         let mut found = problems("a = 1\nbb = \"5\"\n", &[]);
         let five = Problem::new("`bb` must be a duration").at(11..14, "the unit is missing");
         found.push(five.help("write \"5s\""));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_no_error_and_says_so() {
+    fn labels_a_warning() {
         let mut found = problems("a = 1\nbb = \"5\"\n", &[]);
         found.push(Problem::warning("`bb` is small").at(11..14, "here"));
         assert_eq!((found.errors(), found.warnings()), (0, 1));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_come_in_the_order_of_the_text() {
+    fn reports_problems_in_file_order() {
         let mut found = problems("a = 1\nb = 2\n", &[]);
         found.push(Problem::new("second").at(6..7, ""));
         found.push(Problem::new("first").at(0..1, ""));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_text_is_blotted_out_but_names_of_variables_are_not() {
+    fn masks_secrets_but_not_variable_names() {
         let source = "k = \"pässword ${NAME}x\" # ok";
         let value = 4..source.len() - 5;
         let found = problems(source, std::slice::from_ref(&value));

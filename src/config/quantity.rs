@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read() {
+    fn reads_durations() {
         let cases = [
             ("2s", 2_000),
             ("500ms", 500),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_durations_are_refused() {
+    fn rejects_wrong_durations() {
         let huge = "99999999999999999999s";
         for text in [
             "", "s", "2", "2 s", "-2s", "1.5s", "2x", "30s1m", "1s1s", "367d", huge, "1s2",
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_in_units_get_the_duration_that_was_meant() {
+    fn suggests_the_intended_unit() {
         let cases = [
             ("1sec", Some("1s")),
             ("10min", Some("10m")),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read() {
+    fn reads_sizes() {
         let cases = [
             ("64MiB", 64 << 20),
             ("1GB", 1_000_000_000),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_sizes_are_refused() {
+    fn rejects_wrong_sizes() {
         for text in [
             "",
             "MiB",

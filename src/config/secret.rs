@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_filled_in() {
+    fn substitutes_variables() {
         let expand = |text| expand(text, &environment);
         assert_eq!(expand("Bearer ${TOKEN}!"), Ok("Bearer s3cret!".to_owned()));
         assert_eq!(expand("${TOKEN}${TOKEN}"), Ok("s3crets3cret".to_owned()));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_name_the_variable_and_its_place() {
+    fn names_the_missing_variable_and_its_location() {
         let gap = |text| expand(text, &environment).expect_err("a gap");
         let missing = gap("a ${NOPE} b");
         assert_eq!(

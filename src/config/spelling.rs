@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_recognised_and_strangers_are_not() {
+    fn recognises_typing_errors_only() {
         let known = ["connections_max", "idle_timeout", "listen", "tls"];
         assert_eq!(nearest("conections_max", known), Some("connections_max"));
         assert_eq!(nearest("idle-timeout", known), Some("idle_timeout"));
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn distance_counts_single_slips() {
+    fn counts_single_edits() {
         let steps = |a: &str, b: &str| distance(&fold(a), &fold(b));
         assert_eq!(steps("abc", "abc"), 0);
         assert_eq!(steps("abc", "acb"), 1);

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_names_go_before_wildcards_and_the_first_is_the_default() {
+    fn prefers_exact_names_then_wildcards_then_the_first_certificate() {
         let directory = CertificateDirectory::new();
         let default = directory.make("default", &["default.example"]);
         let wildcard = directory.make("wild", &["*.live.example"]);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_used_and_a_broken_one_is_not() {
+    fn loads_a_changed_file_and_ignores_a_broken_one() {
         let directory = CertificateDirectory::new();
         let files = directory.make("a", &["a.example"]);
         let tls = Tls {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_certificate_is_refused() {
+    fn rejects_the_key_of_another_certificate() {
         let directory = CertificateDirectory::new();
         let mut files = directory.make("a", &["a.example"]);
         files.key = directory.make("b", &["b.example"]).key;

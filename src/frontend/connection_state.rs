@@ -48,7 +48,7 @@ pub(super) struct ConnectionState {
     phase: AtomicU8,
     since_ns: AtomicU64,
     /// Bytes of the next request arrived before this one was answered.
-    has_next_request: AtomicBool,
+    has_early_bytes: AtomicBool,
     /// HTTP/2: requests in progress. Stays 0 for HTTP/1.
     streams: AtomicU32,
     /// HTTP/2: start time of an incomplete head or control frame; 0 means none.
@@ -97,7 +97,7 @@ impl ConnectionState {
             born: Instant::now(),
             phase: AtomicU8::new(Phase::Quiet as u8),
             since_ns: AtomicU64::new(0),
-            has_next_request: AtomicBool::new(false),
+            has_early_bytes: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             unfinished_ns: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -162,13 +162,13 @@ impl ConnectionState {
         match self.phase() {
             Phase::Quiet => self.set_phase(Phase::Head, Instant::now()),
             Phase::Head => {}
-            Phase::Serving | Phase::Sending => self.has_next_request.store(true, Ordering::Relaxed),
+            Phase::Serving | Phase::Sending => self.has_early_bytes.store(true, Ordering::Relaxed),
         }
     }
 
     /// Records that a head is complete (HTTP/1).
     pub(super) fn begin_request(&self) {
-        self.has_next_request.store(false, Ordering::Relaxed);
+        self.has_early_bytes.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
@@ -180,7 +180,7 @@ impl ConnectionState {
     /// Records that the bytes since the head belonged to the body of this request, also if they
     /// arrived after the response.
     pub(super) fn finish_request_body(&self) {
-        self.has_next_request.store(false, Ordering::Relaxed);
+        self.has_early_bytes.store(false, Ordering::Relaxed);
         if self.phase() == Phase::Head {
             self.set_phase(Phase::Quiet, Instant::now());
         }
@@ -189,10 +189,10 @@ impl ConnectionState {
     /// Records the end of a response (HTTP/1).
     pub(super) fn finish_response(&self, now: Instant) {
         // A request body that is still read has its own deadline.
-        let has_next_request =
-            self.has_next_request.swap(false, Ordering::Relaxed) && !self.has_unread_body();
+        let has_early_bytes =
+            self.has_early_bytes.swap(false, Ordering::Relaxed) && !self.has_unread_body();
         self.set_phase(
-            if has_next_request {
+            if has_early_bytes {
                 Phase::Head
             } else {
                 Phase::Quiet
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_through_its_phases() {
+    fn follows_the_phases_of_a_request() {
         let connection = connection();
         assert_eq!(connection.phase(), Phase::Quiet);
         connection.record_request_bytes();
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipelined_head_does_not_count_as_quiet() {
+    fn is_not_quiet_with_a_pipelined_head() {
         let connection = connection();
         connection.record_request_bytes();
         connection.begin_request();
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_stream_makes_it_quiet() {
+    fn becomes_quiet_after_the_last_stream() {
         let connection = connection();
         connection.stream_opened();
         connection.stream_opened();

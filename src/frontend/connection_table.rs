@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_roll_refuses_until_someone_leaves() {
+    fn refuses_connections_while_full() {
         let table = table(2, 9);
         let first = table
             .admit(Some(peer("192.0.2.1")), Instant::now())
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_cannot_take_every_seat() {
+    fn limits_the_connections_of_one_client() {
         let table = table(9, 1);
         let _first = table
             .admit(Some(peer("2001:db8::1")), Instant::now())
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_the_same_client() {
+    fn treats_mapped_addresses_as_the_same_client() {
         assert_eq!(
             client_of("::ffff:192.0.2.1".parse().unwrap()),
             peer("192.0.2.1")
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn vacant_waits_for_the_last() {
+    async fn waits_until_the_last_connection_closes() {
         let table = table(9, 9);
         let guard = table.admit(None, Instant::now()).unwrap();
         table.close();

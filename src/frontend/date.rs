@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_is_right_to_the_end_of_its_second() {
+    fn keeps_a_date_until_the_end_of_its_second() {
         let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_250);
         let (text, lasts) = written(wall);
         assert_eq!(&text, b"Sun, 06 Nov 1994 08:49:37 GMT");

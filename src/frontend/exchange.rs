@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_at_their_limits_pass() {
+    fn accepts_heads_at_the_limits() {
         let request = Request::get("/345678901".trim_end_matches('1'));
         assert_eq!(verdict(request), None);
         let request = Request::get("/")
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_over_their_limits_are_refused() {
+    fn rejects_heads_over_the_limits() {
         assert_eq!(verdict(Request::get("/2345678901")), Some(414));
         let fields = Request::get("/")
             .header("a", "1")
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_plain_chunked_is_taken() {
+    fn accepts_only_a_single_chunked_transfer_coding() {
         let coded = |value: &str| verdict(Request::post("/").header("transfer-encoding", value));
         assert_eq!(coded("Chunked"), None);
         for odd in [",chunked", "gzip", "x,chunked"] {

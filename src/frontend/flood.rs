@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flood_ends_and_is_named() {
+    fn detects_a_flood_of_each_frame_type() {
         for kind in FrameKind::ALL {
             let (count, kind) = flood(kind, 0);
             assert_eq!(kind, kind);
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn large_frames_that_nobody_asked_for_end_sooner() {
+    fn detects_large_frames_sooner() {
         let (small, _) = flood(FrameKind::Unknown, 0);
         let (large, _) = flood(FrameKind::Unknown, 16 << 10);
         assert!(large < small / 4, "{large} of {small}");
     }
 
     #[test]
-    fn a_mixed_flood_is_named_by_what_costs_most() {
+    fn names_the_costliest_frame_of_a_mixed_flood() {
         let mut connection = Connection::new();
         let kind = loop {
             for kind in [FrameKind::Ping, FrameKind::Ping, FrameKind::WindowUpdate] {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn fifty_pings_a_second_are_taken_for_ever() {
+    fn allows_fifty_pings_per_second_without_end() {
         let mut connection = Connection::new();
         for _ in 0..100_000 {
             connection.send(FrameKind::Ping, 8).unwrap();
@@ -245,7 +245,7 @@ mod tests {
 
     /// Time shorter than one frame is credited too.
     #[test]
-    fn time_in_small_bits_adds_up() {
+    fn credits_short_intervals_completely() {
         let mut connection = Connection::new();
         while connection.send(FrameKind::Ping, 8).is_ok() {}
         let mut accepted = 0;
@@ -258,7 +258,7 @@ mod tests {
 
     /// A client that acknowledges every 4 KB on both windows and measures the delay with a PING.
     #[test]
-    fn a_download_earns_what_its_window_updates_cost() {
+    fn allows_the_window_updates_of_a_download() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
             connection.send_body(4 << 10);
@@ -270,7 +270,7 @@ mod tests {
 
     /// A live stream with pieces of a few bytes, acknowledged in the same way.
     #[test]
-    fn small_pieces_earn_what_their_window_updates_cost() {
+    fn allows_the_window_updates_of_small_chunks() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
             connection.send_body(20);
@@ -283,7 +283,7 @@ mod tests {
 
     /// A small window used in tiny frames, each acknowledged on both windows.
     #[test]
-    fn tiny_frames_earn_what_their_window_updates_cost() {
+    fn allows_the_window_updates_of_tiny_frames() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
             connection.send_body(10);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_opened_by_single_bytes_ends() {
+    fn detects_a_window_opened_byte_by_byte() {
         let mut connection = Connection::new();
         let mut accepted = 0;
         while connection.send(FrameKind::WindowUpdate, 4).is_ok() {
@@ -305,7 +305,7 @@ mod tests {
 
     /// Downloaded bytes do not pay for frames that do not acknowledge them.
     #[test]
-    fn a_download_pays_for_no_flood() {
+    fn detects_a_flood_beside_a_download() {
         for kind in [FrameKind::Ping, FrameKind::Settings, FrameKind::Unknown] {
             let mut connection = Connection::new();
             let mut accepted = 0;
@@ -319,7 +319,7 @@ mod tests {
 
     /// Requests for tiny files with a priority, and a reset of the finished stream.
     #[test]
-    fn answers_earn_what_their_requests_cost() {
+    fn allows_the_frames_of_short_requests() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
             connection.send(FrameKind::Headers, 500).unwrap();
@@ -335,7 +335,7 @@ mod tests {
 
     /// Credit earned long ago does not pay for a flood.
     #[test]
-    fn an_allowance_is_never_more_than_whole() {
+    fn never_exceeds_the_maximum_credit() {
         let mut connection = Connection::new();
         connection.send_body(1 << 40);
         connection.wait(Duration::from_hours(24));

@@ -274,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn a_goaway_names_the_last_stream_and_the_error() {
+    fn writes_last_stream_and_error_into_goaway() {
         let frame = goaway(0x0102, ENHANCE_YOUR_CALM);
         assert_eq!(frame, [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 11]);
     }
 
     #[test]
-    fn every_type_has_its_number_and_its_word() {
+    fn maps_each_type_to_its_number_and_label() {
         for (number, kind) in FrameKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, number);
             assert_eq!(FrameKind::of(u8::try_from(number).unwrap()), kind);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_unfinished_until_its_last_byte_and_a_head_until_its_last_frame() {
+    fn reports_unfinished_until_the_end_of_frame_and_header_block() {
         let mut parser = FrameParser::new();
         let mut feed = |bytes: &[u8]| {
             parser.feed(bytes, |_| true);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn resets_of_malformed_streams_are_counted_however_they_are_cut() {
+    fn counts_resets_of_malformed_streams_at_any_split() {
         let reset = |stream: u32, code: u32| {
             let mut reset = frame(3, 0, stream, 4);
             reset[HEAD_BYTES..].copy_from_slice(&code.to_be_bytes());
@@ -343,7 +343,7 @@ mod tests {
     proptest! {
         /// The result does not depend on how the bytes are split into reads.
         #[test]
-        fn pieces_change_nothing(
+        fn parses_the_same_at_any_split(
             frames in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>(), 0..40_u16), 0..20),
             cuts in prop::collection::vec(1..30_usize, 1..60),
         ) {

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_mean_one_thing_pass() {
+    fn accepts_unambiguous_requests() {
         for text in [
             GET,
             "\r\n\r\nGET / HTTP/1.0\r\n\r\n",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_in_the_middle_is_no_end() {
+    fn reports_an_incomplete_message() {
         for text in [
             "G",
             &GET[..GET.len() - 1],
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_with_both_characters() {
+    fn rejects_bare_lf() {
         fault("GET / HTTP/1.1|\nHost: a\r\n\r\n", false);
         fault("GET / HTTP/1.1\r\nHost: a|\n\r\n", false);
         fault("GET / HTTP/1.1\r\nHost: a\r\n|\n", false);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cr_ends_a_line_and_does_nothing_else() {
+    fn rejects_bare_cr() {
         // The CR may be passed on before the next byte is known.
         for text in [
             "GET / HTTP/1.1\rHost: a",
@@ -322,13 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn a_target_has_no_fragment() {
+    fn rejects_a_fragment_in_the_target() {
         fault("GET /a|#b HTTP/1.1\r\n\r\n", false);
         fault("GET |# HTTP/1.1\r\n\r\n", false);
     }
 
     #[test]
-    fn a_body_is_framed_in_one_way() {
+    fn rejects_ambiguous_body_framing() {
         for (first, second) in [
             ("Content-Length: 5", "Transfer-Encoding: chunked"),
             ("Transfer-Encoding: chunked", "Content-Length: 5"),
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_written_in_one_way() {
+    fn rejects_malformed_chunks() {
         for body in [
             "|;a\r\n",
             "|\r\n",
@@ -381,7 +381,7 @@ mod tests {
     proptest! {
         /// The result does not depend on how the bytes are split into reads.
         #[test]
-        fn pieces_change_nothing(
+        fn gives_the_same_result_at_any_split(
             parts in prop::collection::vec(prop::sample::select(vec![
                 "GET", " ", "/", "#", "\r\n", "\r\n", "\n", "\r", "A: b", "Content-Length: 7",
                 "Transfer-Encoding: chunked", "7", "f", ";a=", "\"", "\\", "0\r\n\r\n", "1234567",

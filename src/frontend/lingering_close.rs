@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_viewer_who_takes_bytes_at_the_least_rate_is_waited_for() {
+    fn waits_for_a_viewer_at_the_minimum_rate() {
         let now = Instant::now();
         let mut wait = unread_wait(now);
         for (window, taken, is_over) in [(1, 10_000, false), (2, 20_000, false), (3, 29_999, true)]
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_it_all_is_waited_for_while_frames_come_and_for_one_window_at_most() {
+    fn waits_one_window_at_most_for_frames_after_the_last_byte() {
         let now = Instant::now();
         let mut wait = unread_wait(now);
         assert!(!wait.is_over(true, || 0, &limits(), now));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn who_took_the_last_bytes_just_now_is_not_idle() {
+    fn is_not_idle_just_after_the_last_bytes() {
         let now = Instant::now();
         let mut wait = unread_wait(now);
         let later = now + WINDOW - Duration::from_secs(1);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_it_all_and_says_nothing_is_waited_for_shortly_and_not_when_idle() {
+    fn waits_shortly_for_a_silent_viewer_and_not_for_an_idle_one() {
         let now = Instant::now();
         let mut silent = unread_wait(now);
         assert!(!silent.is_over(false, || 0, &limits(), now));

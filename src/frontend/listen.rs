@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_in_use_is_named() {
+    fn names_the_address_in_use() {
         let first = BoundListener::bind(&local()).unwrap();
         let error = BoundListener::bind(&plain(first.address().clone()))
             .err()
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_can_have_the_same_port() {
+    fn binds_ipv4_and_ipv6_to_the_same_port() {
         let v4 =
             BoundListener::bind(&plain(ListenAddress::Tcp("0.0.0.0:0".parse().unwrap()))).unwrap();
         let ListenAddress::Tcp(bound) = v4.address() else {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+    fn replaces_a_stale_socket_file_but_not_one_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("edge.sock");
         let listener = plain(ListenAddress::Unix(path.clone()));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
+    fn keeps_a_file_that_is_not_a_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notes.txt");
         std::fs::write(&path, "keep").unwrap();

@@ -57,7 +57,7 @@ impl ResponseCarrier {
     fn reading(&self) -> &StoredBodiesRead {
         match self {
             ResponseCarrier::Connection(connection) => &connection.reading,
-            ResponseCarrier::Stream(_, pace) => &pace.reading,
+            ResponseCarrier::Stream(_, rate) => &rate.reading,
         }
     }
 }
@@ -95,10 +95,10 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         if let Some(shared) = body.new_body() {
             carrier.reading().begin(shared);
         }
-        if let ResponseCarrier::Stream(_, pace) = &carrier
+        if let ResponseCarrier::Stream(_, rate) = &carrier
             && !body.is_end_stream()
         {
-            pace.begin_body();
+            rate.begin_body();
         }
         RecordingBody {
             body,
@@ -123,7 +123,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         self.record.bytes += slice.len() as u64;
         match &self.carrier {
             ResponseCarrier::Connection(_) => CountedBytes::on_http1(slice),
-            ResponseCarrier::Stream(_, pace) => CountedBytes::on_http2(slice, pace.clone()),
+            ResponseCarrier::Stream(_, rate) => CountedBytes::on_http2(slice, rate.clone()),
         }
     }
 
@@ -134,7 +134,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     fn keeps_last(&self, length: usize) -> bool {
         let is_last = || length == self.pending.len() && self.body.is_end_stream();
         match &self.carrier {
-            ResponseCarrier::Stream(_, pace) => length > 1 && pace.handed() > 0 && is_last(),
+            ResponseCarrier::Stream(_, rate) => length > 1 && rate.handed() > 0 && is_last(),
             ResponseCarrier::Connection(_) => false,
         }
     }
@@ -150,10 +150,10 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     fn detach_slice(&self, slice: Bytes) -> Bytes {
         let is_part = self.record.status == StatusCode::PARTIAL_CONTENT;
         match &self.carrier {
-            ResponseCarrier::Stream(_, pace)
-                if pace.reading.reads()
+            ResponseCarrier::Stream(_, rate)
+                if rate.reading.reads()
                     && self.left_bytes_min() < QUEUED_BYTES_MAX
-                    && (is_part || pace.reading.is_slow()) =>
+                    && (is_part || rate.reading.is_slow()) =>
             {
                 Bytes::copy_from_slice(&slice)
             }
@@ -231,8 +231,8 @@ where
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    if let ResponseCarrier::Stream(_, pace) = &this.carrier {
-                        pace.wait_for_body();
+                    if let ResponseCarrier::Stream(_, rate) = &this.carrier {
+                        rate.wait_for_body();
                     }
                     return Poll::Pending;
                 }
@@ -268,10 +268,10 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
         }
         let connection = match &self.carrier {
             ResponseCarrier::Connection(connection) => connection,
-            ResponseCarrier::Stream(_, pace) => {
-                pace.reading.end();
+            ResponseCarrier::Stream(_, rate) => {
+                rate.reading.end();
                 let empty_record = RequestRecord::begun(self.record.arrived);
-                return pace.record_at_end(std::mem::replace(&mut self.record, empty_record));
+                return rate.record_at_end(std::mem::replace(&mut self.record, empty_record));
             }
         };
         let now = Instant::now();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_object_leaves_in_slices_and_is_told_whole() {
+    async fn sends_a_large_object_in_slices_and_records_all_bytes() {
         let size = SLICE_HTTP1 * 2 + 5;
         let (mut recording, records) =
             recording(ResponseBody::Whole(Some(Bytes::from(vec![0; size]))));
@@ -335,7 +335,7 @@ mod tests {
 
     /// The slices that h2 may still hold after the stream's task has ended.
     #[tokio::test]
-    async fn the_end_of_a_range_over_http2_keeps_nothing_of_its_object() {
+    async fn copies_the_end_of_a_range_over_http2() {
         let object = Bytes::from(vec![0; 1 << 20]);
         for (status, length, is_apart) in
             [(206, 300_000, true), (206, 2, true), (200, 300_000, false)]
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_dropped_early_is_told_as_aborted() {
+    async fn records_a_body_dropped_early_as_cut_by_the_viewer() {
         let (mut recording, records) = recording(ResponseBody::Whole(Some(Bytes::from(vec![
             0;
             SLICE_HTTP1 + 1
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_told_as_nothing() {
+    async fn records_an_empty_body_as_zero_bytes() {
         let (recording, records) = recording(ResponseBody::Empty);
         assert!(recording.is_end_stream());
         drop(recording);

@@ -258,12 +258,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_within_bounds_passes() {
+    async fn accepts_a_body_within_the_limit() {
         assert_eq!(upload(vec![(1, 400), (10, 600)]).await, Ok(1000));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_over_the_limit_fails() {
+    async fn rejects_a_body_over_the_limit() {
         assert_eq!(
             upload(vec![(0, 1001)]).await,
             Err(UploadFault::TooLarge.to_string())
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trickle_fails_however_often_it_drips() {
+    async fn rejects_a_body_below_the_rate() {
         let drips = vec![(10, 1); 100];
         assert_eq!(upload(drips).await, Err(UploadFault::TooSlow.to_string()));
     }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_at_hand_is_read_up_to_a_bound() {
+    async fn drains_available_bytes_up_to_the_limit() {
         let read = unwanted(vec![(0, 50), (0, 50)]).read_available().await;
         assert_eq!(read, Some(Ok(())));
         let read = unwanted(vec![(0, 50), (0, 51)]).read_available().await;
@@ -293,14 +293,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_still_to_come_is_not_waited_for() {
+    async fn does_not_wait_for_bytes_that_have_not_arrived() {
         let start = Instant::now();
         assert_eq!(unwanted(vec![(9, 1)]).read_available().await, None);
         assert!(start.elapsed() < Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_rest_is_read_behind_the_answer_until_the_deadline() {
+    async fn drains_the_rest_after_the_response_until_the_deadline() {
         let limits = Limits::default();
         for (pieces, unread, timeouts) in [
             (vec![(4, 1), (4, 1)], false, 0),

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_go_first_and_those_just_idle_never() {
+    fn picks_the_longest_idle_first_and_skips_recently_idle() {
         let start = Instant::now();
         let now = start + SECOND * 10;
         let mut shedding = ConnectionShedding::default();
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_are_rare_and_find_many() {
+    fn searches_rarely_and_keeps_many_candidates() {
         let start = Instant::now();
         let now = start + SECOND * 5_000;
         let (mut shedding, mut searches) = (ConnectionShedding::default(), 0);

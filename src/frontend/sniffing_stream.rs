@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn http1_is_handed_on_at_once() {
+    async fn passes_http1_on_at_once() {
         let (mut viewer, mut stream) = pair();
         viewer.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         assert_eq!(read(&mut stream).await.unwrap(), b"GET / HTTP/1.1\r\n");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_preface_is_replayed_with_what_followed() {
+    async fn replays_the_preface_and_the_following_bytes() {
         let (mut viewer, mut stream) = pair();
         viewer.write_all(PREFACE).await.unwrap();
         viewer.write_all(b"settings").await.unwrap();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_preface_may_come_in_pieces() {
+    async fn recognises_a_preface_in_pieces() {
         let (mut viewer, mut stream) = pair();
         let reading = tokio::spawn(async move {
             let failed = read(&mut stream).await.is_err();
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_post_in_pieces_is_not_mistaken_for_a_preface() {
+    async fn does_not_take_a_post_in_pieces_for_a_preface() {
         let (mut viewer, mut stream) = pair();
         let reading = tokio::spawn(async move {
             let bytes = read(&mut stream).await.unwrap();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_within_the_preface_is_handed_on() {
+    async fn passes_an_end_within_the_preface_on() {
         let (mut viewer, mut stream) = pair();
         viewer.write_all(b"PRI").await.unwrap();
         drop(viewer);
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_socket_is_noted_until_it_is_flushed() {
+    async fn reports_blocked_until_the_socket_is_flushed() {
         let (mut viewer, mut stream) = pair();
         let connection = stream.connection.clone();
         let bytes = [7; 2000];

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_event_has_its_own_counter() {
+    fn counts_each_event_separately() {
         let counters = ConnectionCounters::default();
         for (index, event) in ConnectionEvent::ALL.into_iter().enumerate() {
             assert_eq!(index, event as usize);

@@ -17,7 +17,7 @@ use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::poll_alarm;
-use super::pace::SendRate;
+use super::rate::SendRate;
 use super::stats::ConnectionEvent;
 
 thread_local! {
@@ -28,9 +28,9 @@ thread_local! {
 
 /// Creates the send rate of a request that hyper has just accepted.
 pub(super) fn begin_stream(connection: &Arc<ConnectionState>) -> Arc<SendRate> {
-    let pace = SendRate::new(connection.clone());
-    NEWEST.set(Some(pace.clone()));
-    pace
+    let rate = SendRate::new(connection.clone());
+    NEWEST.set(Some(rate.clone()));
+    rate
 }
 
 /// Runs the streams of a worker's connections, each in its own task.
@@ -56,7 +56,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let Some(pace) = NEWEST.take() else {
+        let Some(rate) = NEWEST.take() else {
             // Not the stream of a request.
             tokio::spawn(stream);
             return;
@@ -66,14 +66,14 @@ where
         let stream = Box::pin(stream);
         let StreamExecutor(spawner) = self.clone();
         tokio::spawn(async move {
-            let result = paced(&spawner.limits, &pace, stream).await;
+            let result = paced(&spawner.limits, &rate, stream).await;
             match result {
-                Ok(()) => pace.leave_to_h2(spawner.limits.send_min_bytes()),
+                Ok(()) => rate.leave_to_h2(spawner.limits.send_min_bytes()),
                 // Dropping the stream has reset it.
                 Err(event) => spawner.connections.counters.count(event),
             }
             if result == Err(ConnectionEvent::MemoryShort) {
-                pace.connection().stream_cut();
+                rate.connection().stream_cut();
             }
         });
     }
@@ -81,7 +81,7 @@ where
 
 async fn paced<F>(
     limits: &Limits,
-    pace: &Arc<SendRate>,
+    rate: &Arc<SendRate>,
     mut stream: Pin<Box<F>>,
 ) -> Result<(), ConnectionEvent>
 where
@@ -90,8 +90,8 @@ where
     let mut deadline = SendDeadline::default();
     poll_fn(|cx| match stream.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(Ok(())),
-        Poll::Pending if pace.must_end(cx) => Poll::Ready(Err(ConnectionEvent::MemoryShort)),
-        Poll::Pending => deadline.poll_end(limits, pace, cx).map(Err),
+        Poll::Pending if rate.must_end(cx) => Poll::Ready(Err(ConnectionEvent::MemoryShort)),
+        Poll::Pending => deadline.poll_end(limits, rate, cx).map(Err),
     })
     .await
 }
@@ -138,19 +138,19 @@ struct StreamStall {
 }
 
 impl StreamStall {
-    fn now(pace: &SendRate) -> StreamStall {
+    fn now(rate: &SendRate) -> StreamStall {
         StreamStall {
             since: Instant::now(),
-            spell: pace.spells(),
-            sent: pace.sent(),
-            releases: pace.connection().releases(),
+            spell: rate.spells(),
+            sent: rate.sent(),
+            releases: rate.connection().releases(),
         }
     }
 
     /// Whether the socket accepts nothing of any stream. The connection's timer then decides from
     /// the kernel's TCP state whether the viewer is too slow.
-    fn is_socket_full(&self, pace: &SendRate) -> bool {
-        pace.connection().blocked() && pace.connection().releases() == self.releases
+    fn is_socket_full(&self, rate: &SendRate) -> bool {
+        rate.connection().blocked() && rate.connection().releases() == self.releases
     }
 }
 
@@ -158,27 +158,27 @@ impl SendDeadline {
     fn poll_end(
         &mut self,
         limits: &Limits,
-        pace: &SendRate,
+        rate: &SendRate,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionEvent> {
         loop {
-            if !pace.is_held_up() {
+            if !rate.is_held_up() {
                 self.stall = None;
                 return Poll::Pending;
             }
             let stall = match self.stall.take() {
-                Some(stall) if stall.spell == pace.spells() => stall,
+                Some(stall) if stall.spell == rate.spells() => stall,
                 _ => {
-                    let stall = StreamStall::now(pace);
+                    let stall = StreamStall::now(rate);
                     self.credit.count(limits, stall.sent, stall.since);
                     stall
                 }
             };
             let due = stall.since + limits.send_rate_window;
-            let (sent, is_socket_full) = (pace.sent() - stall.sent, stall.is_socket_full(pace));
+            let (sent, is_socket_full) = (rate.sent() - stall.sent, stall.is_socket_full(rate));
             self.stall = Some(stall);
             std::task::ready!(poll_alarm(&mut self.alarm, due, cx));
-            self.credit.count(limits, pace.sent(), due);
+            self.credit.count(limits, rate.sent(), due);
             if sent < limits.send_min_bytes() && !is_socket_full && !self.credit.is_enough_at(due) {
                 return Poll::Ready(ConnectionEvent::SlowViewer);
             }
@@ -203,14 +203,14 @@ mod tests {
         }
     }
 
-    async fn run<F: Future<Output = ()>>(pace: &Arc<SendRate>, stream: F) -> (bool, u64) {
+    async fn run<F: Future<Output = ()>>(rate: &Arc<SendRate>, stream: F) -> (bool, u64) {
         let start = Instant::now();
-        let is_kept = paced(&limits(), pace, Box::pin(stream)).await.is_ok();
+        let is_kept = paced(&limits(), rate, Box::pin(stream)).await.is_ok();
         (is_kept, start.elapsed().as_secs())
     }
 
     /// The send rate of a stream with its own connection.
-    fn pace() -> Arc<SendRate> {
+    fn rate() -> Arc<SendRate> {
         SendRate::new(connection())
     }
 
@@ -224,14 +224,14 @@ mod tests {
 
     /// The viewer opens its window again after it has read half of it.
     #[tokio::test(start_paused = true)]
-    async fn a_steady_viewer_with_a_large_window_goes_on() {
+    async fn keeps_a_steady_viewer_with_a_large_window() {
         for (window_bytes, every_seconds, is_ended) in [
             (1 << 20, 26, false),
             (16 << 20, 67, false),
             (16 << 20, 200, true),
         ] {
-            let pace = pace();
-            let sender = Arc::clone(&pace);
+            let rate = rate();
+            let sender = Arc::clone(&rate);
             let stream = async move {
                 sender.record_handed(window_bytes * 3);
                 for _ in 0..5 {
@@ -240,7 +240,7 @@ mod tests {
                 }
             };
             assert_eq!(
-                run(&pace, stream).await.0,
+                run(&rate, stream).await.0,
                 !is_ended,
                 "{window_bytes} bytes"
             );
@@ -248,100 +248,100 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_move_may_lie_for_the_window() {
+    async fn cuts_a_stream_without_progress_after_one_window() {
         for bytes in [100, 32_000] {
-            let pace = pace();
+            let rate = rate();
             let stream = async {
-                pace.record_handed(bytes);
+                rate.record_handed(bytes);
                 pending::<()>().await;
             };
-            assert_eq!(run(&pace, stream).await, (false, 20));
+            assert_eq!(run(&rate, stream).await, (false, 20));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
-        let pace = pace();
+    async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
+        let rate = rate();
         let stream = async {
-            pace.record_handed(100_000);
+            rate.record_handed(100_000);
             for _ in 0..3 {
                 sleep_seconds(19).await;
-                pace.send(10_000);
+                rate.send(10_000);
                 sleep_seconds(1).await;
             }
-            pace.send(9_999);
+            rate.send(9_999);
             pending::<()>().await;
         };
-        assert_eq!(run(&pace, stream).await, (false, 80));
+        assert_eq!(run(&rate, stream).await, (false, 80));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_taken_whole_may_be_less_than_the_rate() {
-        let pace = pace();
+    async fn keeps_a_viewer_that_takes_every_small_body() {
+        let rate = rate();
         let stream = async {
             for _ in 0..5 {
-                pace.record_handed(100);
+                rate.record_handed(100);
                 sleep_seconds(19).await;
-                pace.send(100);
+                rate.send(100);
             }
         };
-        assert_eq!(run(&pace, stream).await, (true, 95));
+        assert_eq!(run(&rate, stream).await, (true, 95));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_for_the_origin_costs_the_viewer_nothing() {
-        let pace = pace();
+    async fn does_not_count_time_spent_waiting_for_the_origin() {
+        let rate = rate();
         let stream = async {
             sleep_seconds(600).await;
-            pace.record_handed(100);
-            pace.send(100);
-            pace.wait_for_body();
+            rate.record_handed(100);
+            rate.send(100);
+            rate.wait_for_body();
             sleep_seconds(600).await;
         };
-        assert_eq!(run(&pace, stream).await, (true, 1200));
+        assert_eq!(run(&rate, stream).await, (true, 1200));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_window_that_is_shut_before_the_first_byte_is_the_viewers_doing() {
-        let pace = pace();
+    async fn cuts_a_stream_whose_window_is_closed_before_the_first_byte() {
+        let rate = rate();
         let stream = async {
             sleep_seconds(60).await;
-            pace.begin_body();
+            rate.begin_body();
             pending::<()>().await;
         };
-        assert_eq!(run(&pace, stream).await, (false, 80));
+        assert_eq!(run(&rate, stream).await, (false, 80));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_socket_that_is_full_is_judged_by_its_connection() {
-        let pace = pace();
+    async fn leaves_a_full_socket_to_the_connection_timer() {
+        let rate = rate();
         let stream = async {
-            pace.record_handed(100);
-            pace.connection().set_blocked(true);
+            rate.record_handed(100);
+            rate.connection().set_blocked(true);
             sleep_seconds(70).await;
             // From here on, the stream's window is the cause.
-            pace.connection().set_blocked(false);
+            rate.connection().set_blocked(false);
             pending::<()>().await;
         };
-        assert_eq!(run(&pace, stream).await, (false, 80));
+        assert_eq!(run(&rate, stream).await, (false, 80));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_stream_is_timed_by_its_own_pace() {
+    async fn times_each_stream_by_its_own_rate() {
         let limits = Arc::new(limits());
         let connections = ConnectionTable::new(&limits);
         let connection = connection();
         let streams = StreamExecutor::new(limits, connections.clone());
         let finished = Arc::new(AtomicU32::new(0));
         for bytes in [0, 100, 0] {
-            let (pace, finished) = (begin_stream(&connection), finished.clone());
+            let (rate, finished) = (begin_stream(&connection), finished.clone());
             if bytes > 0 {
-                pace.record_handed(bytes);
+                rate.record_handed(bytes);
             }
             hyper::rt::Executor::execute(&streams, async move {
                 sleep_seconds(60).await;
                 finished.fetch_add(1, Ordering::Relaxed);
-                drop(pace);
+                drop(rate);
             });
         }
         sleep_seconds(120).await;

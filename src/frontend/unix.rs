@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_http10_client_sees_an_error_unless_its_answer_ended_well() {
+    async fn resets_http10_clients_unless_the_response_is_complete() {
         const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
         for ends_well in [true, false] {
             let (mut client, mut transport) = pair();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_versions_leave_nothing_in_the_socket() {
+    async fn leaves_no_byte_in_the_socket_for_other_versions() {
         for first_line in [
             "GET / HTTP/1.1\r\n",
             "\r\nGET / HTTP/1.1\r\n",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_leaves_is_noticed_though_a_byte_of_it_is_held() {
+    async fn notices_a_disconnect_while_a_byte_is_peeked() {
         let (mut client, mut transport) = pair();
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         let mut received = [0; 64];

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_progress_is_late_after_two_whole_turns_and_too_late_after_eight() {
+    fn reports_late_after_two_turns_and_too_late_after_eight() {
         let unsent = UnsentStreams::default();
         assert!(!unsent.any());
         unsent.enter();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_that_come_and_go_are_never_late() {
+    fn never_reports_late_while_streams_finish() {
         let unsent = UnsentStreams::default();
         let mut before = unsent.enter();
         for _ in 0..3 * TURNS {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stays_is_late_among_those_that_go() {
+    fn reports_the_one_stream_that_stays() {
         let unsent = UnsentStreams::default();
         lags(&unsent, 1);
         unsent.enter();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_counted_past_the_largest_number() {
+    fn counts_turns_across_the_wrap_around() {
         let unsent = UnsentStreams::default();
         unsent.turn.store(u32::MAX - 1, Ordering::Relaxed);
         unsent.enter();

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_in_a_turn_leaves_at_its_end() {
+    async fn sends_all_writes_of_a_poll_together() {
         let (mut viewer, mut coalescer) = pair();
         coalescer.write_all(b"one ").await.unwrap();
         coalescer.flush().await.unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_socket_keeps_the_rest_and_more_waits_beyond_the_bound() {
+    async fn keeps_unsent_bytes_and_waits_above_the_limit() {
         let (mut viewer, mut coalescer) = pair();
         let (all, mut received) = (vec![7; HELD_BYTES_MAX * 3], Vec::new());
         coalescer.write_all(&all[..2000]).await.unwrap();

@@ -38,7 +38,7 @@ mod tests {
     use super::connections_for;
 
     #[test]
-    fn a_share_is_kept_for_everything_but_viewers() {
+    fn reserves_descriptors_for_uses_other_than_viewers() {
         assert_eq!(connections_for(256), 192);
         assert_eq!(connections_for(65_536), 64_512);
     }

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_there_once_the_log_is_dropped() {
+    fn writes_every_line_before_drop_returns() {
         let paper = Paper::default();
         let log = log(paper.clone(), 1, 1000);
         for _ in 0..1000 {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_log_has_written_everything_and_takes_no_more() {
+    fn writes_everything_before_close_and_nothing_after() {
         let paper = Paper::default();
         let log = log(paper.clone(), 1, 100);
         log.write(&tale(Outcome::Hit, Kind::Segment, 200));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_logged_whatever_the_sample() {
+    fn logs_errors_outside_the_sample() {
         let paper = Paper::default();
         let log = log(paper.clone(), u32::MAX, 100);
         log.write(&tale(Outcome::Failed, Kind::Hls, 502));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn sampled_lines_say_for_how_many_they_stand() {
+    fn writes_the_sampling_factor() {
         let paper = Paper::default();
         let log = log(paper.clone(), 4, 10_000);
         for _ in 0..10_000 {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_reader_costs_lines_and_holds_nobody_up() {
+    fn drops_lines_without_blocking_when_the_reader_is_stuck() {
         let (release, stuck) = sync_channel(0);
         let log = log(Stuck(stuck), 1, 4);
         // Enough lines to fill the writer's buffer and block the writer.
@@ -332,14 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_off_wants_nothing() {
+    fn samples_nothing_when_off() {
         let log = AccessLog::open(&AccessLogSettings::default()).unwrap();
         assert!(!log.is_enabled());
         log.write(&tale(Outcome::Failed, Kind::Hls, 502));
     }
 
     #[test]
-    fn a_file_is_appended_to_and_one_that_cannot_be_opened_is_named() {
+    fn appends_to_a_file_and_names_one_that_cannot_be_opened() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
         std::fs::write(&path, "before\n").unwrap();

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_and_counts_lines_while_the_reader_stands_still() {
+    fn drops_and_counts_lines_while_the_reader_is_stuck() {
         let (release, stuck) = sync_channel(0);
         let counts = Arc::new(LogCounts::default());
         let (queue, guard) = LogQueue::to(Stuck(stuck), counts.clone(), |_| {}).unwrap();
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_each_place_for_itself_and_recovers() {
+    fn limits_each_call_site_separately_and_recovers() {
         let (mut limit, now) = (RateLimit::new(), Instant::now());
         let admitted = (0..1000).filter(|_| limit.admit("a", now)).count();
         assert_eq!(admitted, 50);

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_fall_into_their_class() {
+    fn groups_statuses_by_class() {
         let classes = [
             (100, "1xx"),
             (200, "2xx"),

@@ -7,7 +7,7 @@ fn instead<T: std::fmt::Debug>(result: Result<T, ValueError>) -> Option<String> 
 }
 
 #[test]
-fn listeners_are_read() {
+fn reads_listeners() {
     assert_eq!(
         listen("0.0.0.0:8080"),
         Ok(ListenAddress::Tcp(([0, 0, 0, 0], 8080).into()))
@@ -23,7 +23,7 @@ fn listeners_are_read() {
 }
 
 #[test]
-fn wrong_listeners_are_refused_with_what_was_meant() {
+fn suggests_corrections_of_wrong_listeners() {
     assert_eq!(instead(listen(":8080")).as_deref(), Some("0.0.0.0:8080"));
     assert_eq!(instead(listen("8080")).as_deref(), Some("0.0.0.0:8080"));
     assert_eq!(
@@ -44,7 +44,7 @@ fn wrong_listeners_are_refused_with_what_was_meant() {
 }
 
 #[test]
-fn endpoints_are_read() {
+fn reads_endpoints() {
     let read = |text| endpoint(text).map(|at| (at.tls, at.host, at.port));
     let host = |name: &str| name.to_owned();
     assert_eq!(
@@ -66,7 +66,7 @@ fn endpoints_are_read() {
 }
 
 #[test]
-fn wrong_endpoints_are_refused_with_what_was_meant() {
+fn suggests_corrections_of_wrong_endpoints() {
     let plain = Some("https://origin.example");
     assert_eq!(instead(endpoint("origin.example")).as_deref(), plain);
     assert_eq!(

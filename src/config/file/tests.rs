@@ -95,7 +95,7 @@ fn in_route(line: &str, column: usize, text: &str, words: &[&str]) {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once() {
+fn reports_all_problems_at_once() {
     let said = complaint(
         6,
         "[limits]\nidle_timeout = 5\nconections_max = 1\n[cache]\nmemory = \"64M\"\n\
@@ -110,7 +110,7 @@ fn everything_wrong_is_said_at_once() {
 }
 
 #[test]
-fn broken_toml_is_shown_where_it_breaks() {
+fn shows_where_toml_is_broken() {
     let said = complaint(2, "[limits\nidle_timeout = \"5s\"\n[cache]\nmemory = = 5\n");
     assert!(
         said.contains("this is not TOML") && said.contains("seawall.toml:4:10"),
@@ -143,7 +143,7 @@ fn typed() -> Config {
 }
 
 #[test]
-fn everything_typed_arrives() {
+fn passes_every_flag_on() {
     let config = typed();
     assert_eq!(
         (config.threads, config.drain_max),
@@ -202,7 +202,7 @@ fn everything_typed_arrives() {
 }
 
 #[test]
-fn queries_are_read_by_kind_and_by_name() {
+fn reads_query_rules_by_kind_and_name() {
     let queries = |typed: &str| {
         let config = config(&format!("{ORIGIN}[[route]]\nquery = {typed}\n"));
         config.rules.routes[0].query.clone()
@@ -221,7 +221,7 @@ fn queries_are_read_by_kind_and_by_name() {
 }
 
 #[test]
-fn no_text_is_too_broken_to_be_told() {
+fn reports_problems_in_any_text() {
     let whole = format!(
         "[limits]\nidle_timeout = 5 # ü\n[[listener]]\nlisten = \"[::]:1\"\n{ORIGIN}\
          headers = {{ X-Token = \"a${{TOKEN}}ü\", Y = '''\nb\n''' }}\n[[route]]\r\nquery = {{ }}\n"

@@ -36,7 +36,7 @@ async fn next_action(timer: &mut ConnectionTimer) -> (TimerAction, u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_viewer_has_the_idle_time() {
+async fn cuts_a_quiet_viewer_after_the_idle_timeout() {
     let mut timer = timer(ViewerProtocol::Http1);
     assert_eq!(
         next_action(&mut timer).await,
@@ -47,7 +47,7 @@ async fn a_quiet_viewer_has_the_idle_time() {
 /// hyper has written the whole response, and the socket is still full: neither the idle timeout nor
 /// the shutdown of the server discards it.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_an_answer_leaves_before_a_quiet_connection_is_closed() {
+async fn sends_the_end_of_a_response_before_the_idle_timeout_counts() {
     for is_finishing in [false, true] {
         let mut timer = timer(ViewerProtocol::Http1);
         timer.finishing = is_finishing.then(Instant::now);
@@ -68,7 +68,7 @@ async fn the_end_of_an_answer_leaves_before_a_quiet_connection_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_has_its_own_shorter_time_from_its_first_byte() {
+async fn applies_the_head_timeout_from_the_first_byte() {
     let mut timer = timer(ViewerProtocol::Http1);
     tokio::time::advance(Duration::from_secs(30)).await;
     timer.connection.record_request_bytes();
@@ -91,7 +91,7 @@ async fn more_bytes_do_not_extend_the_head_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_the_origin_is_not_the_viewers_fault() {
+async fn has_no_deadline_while_waiting_for_the_origin() {
     let mut timer = timer(ViewerProtocol::Http1);
     timer.connection.record_request_bytes();
     timer.connection.begin_request();
@@ -104,7 +104,7 @@ async fn waiting_for_the_origin_is_not_the_viewers_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_viewer_that_takes_nothing_is_cut_after_the_window() {
+async fn cuts_a_viewer_that_takes_nothing_after_the_window() {
     let mut timer = timer(ViewerProtocol::Http1);
     timer.connection.begin_request();
     timer.connection.set_blocked(true);
@@ -115,7 +115,7 @@ async fn a_viewer_that_takes_nothing_is_cut_after_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
+async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
     let mut timer = timer(ViewerProtocol::Http1);
     timer.connection.begin_request();
     timer.connection.set_blocked(true);
@@ -138,7 +138,7 @@ async fn a_viewer_at_the_rate_is_kept_and_cut_once_below_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_among_streams_has_the_same_time() {
+async fn applies_the_head_timeout_among_streams() {
     let mut timer = timer(ViewerProtocol::Http2);
     timer.connection.stream_opened();
     timer.connection.set_unfinished(Some(Instant::now()));
@@ -149,7 +149,7 @@ async fn a_head_among_streams_has_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_connection_goes_a_second_after_a_stream_was_cut_for_memory() {
+async fn cuts_a_blocked_connection_one_second_after_a_memory_cut() {
     let mut timer = timer(ViewerProtocol::Http2);
     timer.connection.stream_opened();
     timer.connection.stream_cut();
@@ -166,7 +166,7 @@ async fn a_stuck_connection_goes_a_second_after_a_stream_was_cut_for_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_http2_connection_is_asked_to_finish_before_it_is_cut() {
+async fn sends_goaway_before_cutting_an_idle_http2_connection() {
     let mut timer = timer(ViewerProtocol::Http2);
     assert_eq!(next_action(&mut timer).await, (TimerAction::Finish, 75));
     assert_eq!(
@@ -176,7 +176,7 @@ async fn an_idle_http2_connection_is_asked_to_finish_before_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_that_must_make_room_has_a_second() {
+async fn gives_a_shed_connection_one_second() {
     for protocol in [ViewerProtocol::Http1, ViewerProtocol::Http2] {
         let mut timer = timer(protocol);
         assert!(!timer.connection.ask_to_close(), "nobody looks yet");
@@ -193,7 +193,7 @@ async fn an_idle_connection_that_must_make_room_has_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_came_meanwhile_is_answered_first() {
+async fn answers_a_request_that_arrives_before_shedding() {
     let mut timer = timer(ViewerProtocol::Http1);
     let waits = tokio::time::timeout(Duration::from_secs(1), next_action(&mut timer));
     assert!(waits.await.is_err());
@@ -206,7 +206,7 @@ async fn a_request_that_came_meanwhile_is_answered_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_finishes_answers_at_once_and_quiet_viewers_after_the_last_call() {
+async fn closes_quiet_viewers_after_the_grace_time() {
     let mut serving = timer(ViewerProtocol::Http1);
     serving.connection.begin_request();
     serving.connections.close();

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_get_is_read_with_its_fields() {
+    fn parses_a_plain_get_with_its_fields() {
         let received = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
         let ParsedRequest::Get { uri, headers } = read(received.as_bytes()) else {
             panic!("not taken");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_requests_that_want_more_care_are_told_apart() {
+    fn recognises_complete_requests_that_hyper_must_answer() {
         for received in [
             "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_one_whole_request_is_taken() {
+    fn rejects_everything_except_one_complete_request() {
         let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         for received in [
             &get[..get.len() - 1],

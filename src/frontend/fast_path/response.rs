@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_its_fields_a_length_and_a_date() {
+    fn writes_fields_length_and_date() {
         let mut headers = HeaderMap::new();
         headers.append("a", HeaderValue::from_static("1"));
         headers.append("a", HeaderValue::from_static("2"));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn given_lengths_and_dates_stay_and_304_has_none() {
+    fn keeps_given_length_and_date_and_omits_the_length_of_304() {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("9"));
         headers.insert(header::DATE, HeaderValue::from_static("then"));

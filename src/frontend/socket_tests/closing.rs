@@ -25,7 +25,7 @@ async fn drained(server: &TestServer) {
 }
 
 #[tokio::test]
-async fn an_empty_edge_is_gone_at_once() {
+async fn drains_at_once_without_connections() {
     let server = TestServer::with_body(Limits::default(), hello);
     drained(&server).await;
     until("the door is shut", || {
@@ -35,7 +35,7 @@ async fn an_empty_edge_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn quiet_viewers_are_not_waited_for() {
+async fn does_not_wait_for_quiet_viewers_while_draining() {
     for server in TestServer::on_both_paths(Limits::default(), hello) {
         let mut used = Viewer::connect(&server).await;
         used.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -51,7 +51,7 @@ async fn quiet_viewers_are_not_waited_for() {
 }
 
 #[tokio::test]
-async fn answers_under_way_are_finished_and_are_the_last() {
+async fn finishes_responses_in_progress_while_draining() {
     let gate = Arc::new(Semaphore::new(0));
     let waiting = gate.clone();
     let server = TestServer::start(Limits::default(), None, move |request| {
@@ -81,7 +81,7 @@ async fn answers_under_way_are_finished_and_are_the_last() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_on_its_way_is_still_answered() {
+async fn answers_a_request_that_arrives_while_draining() {
     for server in TestServer::on_both_paths(Limits::default(), hello) {
         let mut viewer = Viewer::connect(&server).await;
         viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -103,7 +103,7 @@ async fn a_request_that_was_on_its_way_is_still_answered() {
 }
 
 #[tokio::test]
-async fn aborting_throws_everyone_out() {
+async fn abort_closes_all_connections() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         std::future::pending::<()>().await;
         answer(&request, ResponseBody::Empty)
@@ -118,7 +118,7 @@ async fn aborting_throws_everyone_out() {
 
 /// A second request during a large response must not truncate that response.
 #[tokio::test]
-async fn an_answer_whose_head_is_out_is_sent_to_its_end() {
+async fn sends_a_started_response_completely_while_draining() {
     const LENGTH: usize = 12 << 20;
     for server in TestServer::on_both_paths(Limits::default(), || {
         ResponseBody::Whole(Some(Bytes::from(vec![b'x'; LENGTH])))
@@ -161,7 +161,7 @@ fn opened(bytes: u32) -> Vec<u8> {
 /// All bytes are written, and most of them wait in the kernel for a slow viewer that sends
 /// `WINDOW_UPDATE` frames. These frames must not reset the connection.
 #[tokio::test]
-async fn a_viewer_over_http2_takes_its_answer_after_the_server_is_through() {
+async fn lets_an_http2_viewer_read_after_the_last_write() {
     const LENGTH: usize = 1 << 20;
     const PING: u8 = 6;
     let gate = Arc::new(Semaphore::new(0));

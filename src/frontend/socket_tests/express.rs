@@ -36,7 +36,7 @@ fn is_from_memory(received: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_is_told_like_any_answer() {
+async fn records_fast_path_responses() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     for _ in 0..3 {
@@ -54,7 +54,7 @@ async fn what_is_at_hand_is_told_like_any_answer() {
 }
 
 #[tokio::test]
-async fn after_an_answer_of_hypers_the_next_may_be_at_hand_again() {
+async fn uses_the_fast_path_again_after_a_response_of_hyper() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     for _ in 0..3 {
@@ -64,7 +64,7 @@ async fn after_an_answer_of_hypers_the_next_may_be_at_hand_again() {
 }
 
 #[tokio::test]
-async fn half_a_head_makes_the_connection_hypers_for_good() {
+async fn leaves_the_connection_to_hyper_after_a_partial_head() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     let first = "GET /here/1 HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -78,7 +78,7 @@ async fn half_a_head_makes_the_connection_hypers_for_good() {
 /// If a request were parsed in the middle of another head, a viewer could inject responses that a
 /// proxy in front would assign to other clients.
 #[tokio::test]
-async fn a_request_inside_another_ones_head_is_none() {
+async fn does_not_answer_a_request_inside_another_head() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     let first = "GET /here/1 HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -92,7 +92,7 @@ async fn a_request_inside_another_ones_head_is_none() {
 }
 
 #[tokio::test]
-async fn a_request_behind_a_body_is_answered_after_it() {
+async fn answers_a_request_behind_a_body() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     let body = "GET /here/no HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -110,7 +110,7 @@ async fn a_request_behind_a_body_is_answered_after_it() {
 }
 
 #[tokio::test]
-async fn requests_sent_ahead_are_answered_in_order() {
+async fn answers_requests_of_both_paths_in_order() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     let paths = ["/here/1", "/away", "/here/2", "/away", "/here/3"];
@@ -126,7 +126,7 @@ async fn requests_sent_ahead_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_large_answer_leaves_whole_before_the_next() {
+async fn sends_a_large_response_completely_before_the_next() {
     const LENGTH: usize = 9 << 20;
     let large = |request: &ViewerRequest| match request.uri.path() {
         "/large" => Some(ResponseBody::Whole(Some(Bytes::from(vec![b'x'; LENGTH])))),
@@ -151,7 +151,7 @@ async fn a_large_answer_leaves_whole_before_the_next() {
 }
 
 #[tokio::test]
-async fn a_head_over_a_limit_is_refused_though_its_answer_is_at_hand() {
+async fn rejects_a_head_over_a_limit_on_the_fast_path() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     let field = "x".repeat(9000);
@@ -162,7 +162,7 @@ async fn a_head_over_a_limit_is_refused_though_its_answer_is_at_hand() {
 }
 
 #[tokio::test]
-async fn small_pieces_leave_together_and_in_order() {
+async fn sends_small_pieces_together_and_in_order() {
     let pieces = |_: &ViewerRequest| {
         let pieces = ["one, ", "two, ", "three."];
         Some(ResponseBody::Pieces(pieces.map(Bytes::from).into()))
@@ -183,7 +183,7 @@ async fn small_pieces_leave_together_and_in_order() {
 
 /// The time to the head is Seawall's; the time to the end is the viewer's.
 #[tokio::test]
-async fn a_slow_viewer_does_not_make_the_head_late() {
+async fn records_the_head_time_without_the_sending_time() {
     let large = |_: &ViewerRequest| Some(ResponseBody::Whole(Some(Bytes::from(vec![0; 64 << 20]))));
     let limits = Limits {
         send_rate_window: Duration::from_millis(100),

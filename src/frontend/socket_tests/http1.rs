@@ -13,7 +13,7 @@ fn hello() -> ResponseBody {
 }
 
 #[tokio::test]
-async fn requests_follow_one_another_on_a_connection() {
+async fn answers_several_requests_on_a_connection() {
     for server in TestServer::on_both_paths(Limits::default(), hello) {
         let mut viewer = Viewer::connect(&server).await;
         for _ in 0..3 {
@@ -34,7 +34,7 @@ async fn requests_follow_one_another_on_a_connection() {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
+async fn answers_pipelined_requests_in_order() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         let path = Bytes::from(request.uri.path().to_owned());
         answer(&request, ResponseBody::Whole(Some(path)))
@@ -48,7 +48,7 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_head_answer_keeps_the_length_it_was_given() {
+async fn keeps_the_content_length_of_a_head_response() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         let mut answer = answer(&request, hello());
         answer
@@ -66,7 +66,7 @@ async fn a_head_answer_keeps_the_length_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_status_without_a_name_has_no_reason() {
+async fn sends_no_reason_phrase_for_an_unknown_status() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         let mut answer = answer(&request, hello());
         answer.status = StatusCode::from_u16(599).unwrap();
@@ -79,7 +79,7 @@ async fn a_status_without_a_name_has_no_reason() {
 }
 
 #[tokio::test]
-async fn a_304_has_no_body() {
+async fn sends_no_body_with_304() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         let mut answer = answer(&request, hello());
         answer.status = StatusCode::NOT_MODIFIED;
@@ -94,7 +94,7 @@ async fn a_304_has_no_body() {
 }
 
 #[tokio::test]
-async fn an_unwanted_body_is_read_and_the_next_request_parses_right() {
+async fn drains_an_unread_body_before_the_next_request() {
     let server = TestServer::with_body(Limits::default(), hello);
     let mut viewer = Viewer::connect(&server).await;
     viewer
@@ -109,7 +109,7 @@ async fn an_unwanted_body_is_read_and_the_next_request_parses_right() {
 }
 
 #[tokio::test]
-async fn an_unwanted_body_beyond_the_bound_ends_the_connection_after_its_answer() {
+async fn closes_after_the_response_when_the_unread_body_is_too_large() {
     let limits = Limits {
         drain_bytes_max: 10,
         ..Limits::default()
@@ -125,7 +125,7 @@ async fn an_unwanted_body_beyond_the_bound_ends_the_connection_after_its_answer(
 }
 
 #[tokio::test]
-async fn whoever_expects_a_continue_gets_the_answer_instead() {
+async fn answers_expect_continue_without_100() {
     let server = TestServer::with_body(Limits::default(), hello);
     let mut viewer = Viewer::connect(&server).await;
     viewer
@@ -139,7 +139,7 @@ async fn whoever_expects_a_continue_gets_the_answer_instead() {
 }
 
 #[tokio::test]
-async fn a_panic_costs_one_answer() {
+async fn survives_a_panic_in_a_handler() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         assert_ne!(
             request.uri.path(),

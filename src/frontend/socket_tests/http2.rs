@@ -61,7 +61,7 @@ async fn read_out(mut body: h2::RecvStream) -> Result<usize, h2::Error> {
 }
 
 #[tokio::test]
-async fn prior_knowledge_is_understood_and_large_bodies_arrive_whole() {
+async fn serves_large_bodies_over_http2_with_prior_knowledge() {
     let server = TestServer::with_body(Limits::default(), large);
     let client = connect(&server).await;
     let first = tokio::spawn(read_out(ask(&client).await.into_body()));
@@ -81,7 +81,7 @@ async fn prior_knowledge_is_understood_and_large_bodies_arrive_whole() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
+async fn resets_a_stream_whose_window_stays_closed() {
     let limits = Limits {
         send_rate_window: Duration::from_millis(100),
         send_rate_min_bytes_per_second: 1 << 30,
@@ -101,7 +101,7 @@ async fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
 
 /// The same as over HTTP/1.1.
 #[tokio::test]
-async fn a_refused_head_is_told_with_what_is_known_of_it() {
+async fn records_what_is_known_of_a_rejected_head() {
     let server = TestServer::with_body(Limits::default(), large);
     let client = connect(&server).await;
     let cases = [
@@ -136,7 +136,7 @@ async fn a_refused_head_is_told_with_what_is_known_of_it() {
 }
 
 #[tokio::test]
-async fn draining_says_goodbye_and_finishes_streams() {
+async fn sends_goaway_and_finishes_streams_while_draining() {
     let server = TestServer::with_body(Limits::default(), large);
     let client = connect(&server).await;
     let response = ask(&client).await;
@@ -151,7 +151,7 @@ async fn draining_says_goodbye_and_finishes_streams() {
 }
 
 #[tokio::test]
-async fn a_panic_costs_one_stream() {
+async fn resets_one_stream_after_a_panic() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         assert_ne!(
             request.method,
@@ -221,7 +221,7 @@ impl Secure {
 }
 
 #[tokio::test]
-async fn tls_speaks_what_was_agreed_with_the_certificate_asked_for() {
+async fn serves_the_negotiated_protocol_with_the_requested_certificate() {
     let secure = secure(Limits::default(), true);
     let client = speak(secure.connect("b.example", b"h2").await.unwrap()).await;
     assert_eq!(read_out(ask(&client).await.into_body()).await.unwrap(), 5);
@@ -238,7 +238,7 @@ async fn tls_speaks_what_was_agreed_with_the_certificate_asked_for() {
 }
 
 #[tokio::test]
-async fn handshakes_that_fail_or_dawdle_are_counted() {
+async fn counts_failed_and_slow_handshakes() {
     let limits = Limits {
         handshake_timeout: Duration::from_millis(400),
         ..Limits::default()

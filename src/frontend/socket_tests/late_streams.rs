@@ -111,7 +111,7 @@ async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: b
 
 /// All streams together are read at the minimum rate, so the last one ends after a minute.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_waits_for_others_of_a_connection_that_moves_is_served() {
+async fn keeps_a_stream_that_waits_for_other_streams() {
     for (streams, bytes_per_second) in [(100, 50_000), (30, 20_000), (12, 10_000)] {
         let got = take(streams, 1, bytes_per_second, false).await;
         let expected = (streams, 0);
@@ -121,7 +121,7 @@ async fn a_stream_that_waits_for_others_of_a_connection_that_moves_is_served() {
 
 /// Other streams do not keep the connection open forever.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_never_read_ends_a_connection_that_moves_after_four_windows() {
+async fn cuts_a_connection_with_a_never_read_stream_after_four_windows() {
     let got = take(20, 10_000, 20_000, true).await;
     assert_eq!(got.slow_viewers, 1, "{} s", got.seconds);
     assert!((80..=100).contains(&got.seconds), "{} s", got.seconds);

@@ -16,7 +16,7 @@ fn hello() -> ResponseBody {
 const SOON: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_closed_at_once() {
+async fn closes_connections_over_the_limit_at_once() {
     let server = TestServer::with_body(
         Limits {
             connections_max: 1,
@@ -42,7 +42,7 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
 }
 
 #[tokio::test]
-async fn one_address_has_its_own_limit() {
+async fn limits_the_connections_of_one_address() {
     let limits = Limits {
         connections_per_client_max: 1,
         ..Limits::default()
@@ -59,7 +59,7 @@ async fn one_address_has_its_own_limit() {
 }
 
 #[tokio::test]
-async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
+async fn answers_heads_over_the_limits_before_closing() {
     let server = TestServer::with_body(Limits::default(), hello);
     let field = "x".repeat(9000);
     let cases = [
@@ -101,7 +101,7 @@ async fn heads_beyond_the_limits_are_answered_and_the_viewer_hears_it() {
 
 /// The log of a refused request contains the peer and the target, as far as they are known.
 #[tokio::test]
-async fn a_refused_head_is_told_with_what_is_known_of_it() {
+async fn records_what_is_known_of_a_rejected_head() {
     let server = TestServer::with_body(Limits::default(), hello);
     let long = "x".repeat(9000);
     let endless = "x".repeat(80 << 10);
@@ -167,7 +167,7 @@ async fn a_refused_head_is_told_with_what_is_known_of_it() {
 }
 
 #[tokio::test]
-async fn a_refused_head_behind_another_request_is_told_as_itself() {
+async fn records_a_rejected_head_separately_from_the_request_before() {
     let server = TestServer::with_body(Limits::default(), hello);
     for bad in ["content-length: +5", "no colon"] {
         let mut viewer = Viewer::connect(&server).await;
@@ -190,7 +190,7 @@ async fn a_refused_head_behind_another_request_is_told_as_itself() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_end_is_cut() {
+async fn cuts_a_head_that_does_not_end() {
     for server in TestServer::on_both_paths(
         Limits {
             head_timeout: SOON,
@@ -206,7 +206,7 @@ async fn a_head_that_does_not_end_is_cut() {
 }
 
 #[tokio::test]
-async fn a_kept_alive_connection_has_the_idle_time_and_not_the_heads() {
+async fn applies_the_idle_timeout_between_requests() {
     let limits = Limits {
         head_timeout: SOON,
         idle_timeout: SOON * 5,
@@ -223,7 +223,7 @@ async fn a_kept_alive_connection_has_the_idle_time_and_not_the_heads() {
 }
 
 #[tokio::test]
-async fn a_viewer_who_takes_nothing_is_cut() {
+async fn cuts_a_viewer_that_takes_nothing() {
     let limits = Limits {
         send_rate_window: SOON,
         ..Limits::default()
@@ -245,7 +245,7 @@ async fn a_viewer_who_takes_nothing_is_cut() {
 }
 
 #[tokio::test]
-async fn an_upload_reaches_the_answer() {
+async fn passes_an_upload_to_the_handler() {
     let server = TestServer::start(Limits::default(), None, |mut request| async move {
         assert_eq!(request.method, Method::PUT);
         let mut body = request.body.take().unwrap();
@@ -263,7 +263,7 @@ async fn an_upload_reaches_the_answer() {
 }
 
 #[tokio::test]
-async fn a_viewer_who_leaves_before_the_answer_is_counted() {
+async fn counts_a_viewer_that_disconnects_before_the_response() {
     let server = TestServer::start(Limits::default(), None, |request| async move {
         std::future::pending::<()>().await;
         answer(&request, ResponseBody::Empty)

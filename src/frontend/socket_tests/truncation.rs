@@ -98,13 +98,13 @@ async fn receive_over_http1(version: &str, length: Option<u64>) -> (String, bool
 }
 
 #[tokio::test]
-async fn http1_is_cut_without_the_last_chunk() {
+async fn omits_the_last_http1_chunk_when_truncated() {
     let (received, _) = receive_over_http1("1.1", None).await;
     assert!(!received.contains("\r\n0\r\n"), "{received}");
 }
 
 #[tokio::test]
-async fn http1_is_cut_short_of_its_length() {
+async fn sends_http1_short_of_its_length_when_truncated() {
     let (received, _) = receive_over_http1("1.1", Some(10)).await;
     assert!(
         !received.contains("hello") || received.ends_with("\r\n\r\nhello"),
@@ -113,13 +113,13 @@ async fn http1_is_cut_short_of_its_length() {
 }
 
 #[tokio::test]
-async fn a_body_that_its_connection_delimits_is_reset() {
+async fn resets_the_connection_when_it_delimits_a_truncated_body() {
     let (_, is_clean_end) = receive_over_http1("1.0", None).await;
     assert!(!is_clean_end, "a plain close would have been a proper end");
 }
 
 #[tokio::test]
-async fn http2_resets_the_stream_and_keeps_the_connection() {
+async fn resets_the_http2_stream_and_keeps_the_connection() {
     let (viewer, transport) = connected_pair().await;
     let records = RequestRecords::default();
     let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));

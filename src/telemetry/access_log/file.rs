@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_that_was_moved_away_is_begun_anew() {
+    fn reopens_a_log_file_that_was_moved() {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
         let mut log = LogFile {
@@ -174,7 +174,7 @@ mod tests {
 
     /// The line was partly written when the first reader left.
     #[test]
-    fn a_pipes_next_reader_begins_with_a_whole_line() {
+    fn starts_the_next_pipe_reader_at_a_whole_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_stayed_is_kept() {
+    fn keeps_a_log_file_that_was_not_moved() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut log = LogFile {

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_everything_in_a_fixed_order() {
+    fn writes_all_fields_in_a_fixed_order() {
         let told = RequestRecord {
             route: Some(("live".into(), 0)),
             key_hash: 0xbeef,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_null() {
+    fn writes_unknown_values_as_null() {
         let text = written(&tale(Outcome::Refused, Kind::Other, 400));
         let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
         for name in [
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_control_characters_stay_out() {
+    fn omits_secrets_and_control_characters() {
         let line = AccessLogFields {
             path: "/a\u{1b}[2J\u{9b}\"\n/b.ts?token=secret".into(),
             host: "user:secret@tv.example".into(),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_to_their_bounds_between_characters() {
+    fn truncates_texts_between_characters() {
         let path = format!("/{}", "ü".repeat(PATH_BYTES_MAX));
         let line = AccessLogFields { path, ..line() };
         let told = RequestRecord {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_follow_the_calendar() {
+    fn formats_dates_by_the_calendar() {
         let dates = [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_399, "2000-02-28T23:59:59.000Z"),

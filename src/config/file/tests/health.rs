@@ -9,14 +9,14 @@ fn check(lines: &str) -> Option<Check> {
 }
 
 #[test]
-fn nothing_is_checked_unless_the_table_is_there() {
+fn has_no_health_check_without_its_table() {
     assert!(check("").is_none());
     let usual = check("[origin.health]\n").unwrap();
     assert_eq!(format!("{usual:?}"), format!("{:?}", Check::default()));
 }
 
 #[test]
-fn a_check_is_read() {
+fn reads_a_health_check() {
     let check = check(
         "[origin.health]\npath = \"/alive?by=shield\"\nexpect = [200, 204]\nevery = \"1s\"\n\
          timeout = \"200ms\"\nsuccesses = 1\nfailures = 5\n",
@@ -33,7 +33,7 @@ fn a_check_is_read() {
 }
 
 #[test]
-fn connecting_may_be_enough() {
+fn reads_a_tcp_health_check() {
     let check = check("health = { kind = \"tcp\", every = \"5s\" }\n").unwrap();
     assert_eq!(check.kind, CheckKind::Tcp);
     let said = complaint(
@@ -47,7 +47,7 @@ fn connecting_may_be_enough() {
 }
 
 #[test]
-fn a_check_is_over_when_the_next_is_due() {
+fn rejects_a_check_timeout_over_its_interval() {
     let check = check("health = { every = \"2s\" }\n").unwrap();
     assert_eq!(check.timeout, Duration::from_secs(2));
     let typed = "health = { every = \"2s\", timeout = \"3s\" }\n";
@@ -56,7 +56,7 @@ fn a_check_is_over_when_the_next_is_due() {
 }
 
 #[test]
-fn what_cannot_be_checked_is_said() {
+fn says_what_cannot_be_checked() {
     in_origin(
         "health = { path = \"live\" }",
         19,

@@ -48,7 +48,7 @@ const FILE: (&str, &str) = (
 );
 
 #[test]
-fn a_signature_is_described() {
+fn describes_a_signature() {
     let config = read_with(&format!("sigv4 = {{ {SIGNED} }}"), &KEYS, &[]).unwrap();
     let sigv4 = config.origins[0].sigv4.as_ref().unwrap();
     assert_eq!(sigv4.region.as_deref(), Some("eu-west-1"));
@@ -62,7 +62,7 @@ fn a_signature_is_described() {
 }
 
 #[test]
-fn credentials_come_from_where_it_is_said() {
+fn reads_each_credential_source() {
     let all = ["environment", "credentials default", "instance"];
     assert_eq!(places("", &KEYS, &[]).unwrap(), all);
     assert_eq!(places(", credentials = \"auto\"", &KEYS, &[]).unwrap(), all);
@@ -78,7 +78,7 @@ fn credentials_come_from_where_it_is_said() {
 }
 
 #[test]
-fn credentials_that_cannot_come_are_missed_at_once() {
+fn reports_missing_credentials_at_once() {
     let said = |line, set: &[_]| places(line, set, &[FILE]).unwrap_err();
     let environment = ", credentials = \"environment\"";
     let missing = said(environment, &[]);
@@ -167,7 +167,7 @@ fn settings_of_signatures_are_checked() {
 }
 
 #[test]
-fn a_certificate_is_shown_with_its_key_and_over_tls() {
+fn rejects_a_certificate_without_key_or_over_plain_http() {
     let pair = |host: &str| rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
     let (one, two) = (pair("one.example"), pair("two.example"));
     let (pem, key) = (one.cert.pem(), one.signing_key.serialize_pem());

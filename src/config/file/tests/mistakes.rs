@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn unknown_keys_get_the_nearest_name() {
+fn suggests_the_nearest_name_for_unknown_keys() {
     first_line(
         "limits.conections_max = 5",
         8,
@@ -37,7 +37,7 @@ fn unknown_keys_get_the_nearest_name() {
 }
 
 #[test]
-fn wrong_types_are_named() {
+fn names_wrong_types() {
     first_line(
         "server.threads = \"two\"",
         18,
@@ -80,7 +80,7 @@ fn wrong_types_are_named() {
 }
 
 #[test]
-fn durations_and_sizes_come_with_units() {
+fn requires_units_for_durations_and_sizes() {
     first_line(
         "limits.idle_timeout = 75",
         23,
@@ -114,7 +114,7 @@ fn durations_and_sizes_come_with_units() {
 }
 
 #[test]
-fn wrong_addresses_are_underlined() {
+fn underlines_wrong_addresses() {
     first_line(
         "admin.listen = \":9090\"",
         16,
@@ -142,7 +142,7 @@ fn wrong_addresses_are_underlined() {
 }
 
 #[test]
-fn an_address_is_used_once() {
+fn rejects_an_address_that_is_used_twice() {
     let two = "listener = [{ listen = \"0.0.0.0:80\" }, { listen = \"127.0.0.1:80\" }]";
     first_line(
         two,
@@ -192,7 +192,7 @@ fn names_are_unique_and_known() {
 }
 
 #[test]
-fn routes_that_are_never_taken_are_named() {
+fn warns_of_unreachable_routes() {
     let routes = "[[route]]\nhosts = [\"A.example\"]\npath = \"/live/\"\n\
                   [[route]]\nhosts = [\"b.example\", \"a.example.\"]\npath = \"/live\"\n";
     let words = [
@@ -240,7 +240,7 @@ fn origins_need_endpoints_and_routes_need_origins() {
 }
 
 #[test]
-fn what_counts_of_a_request_is_checked() {
+fn checks_keyed_headers_and_queries() {
     in_route(
         "live = { hold_early = \"6s\" }",
         23,
@@ -270,7 +270,7 @@ fn what_counts_of_a_request_is_checked() {
 }
 
 #[test]
-fn credentials_are_never_left_out_of_the_key() {
+fn rejects_unkeyed_credential_headers() {
     in_route(
         "unkeyed_headers = [\"Cookie\"]",
         20,
@@ -384,7 +384,7 @@ fn settings_of_origins_are_checked() {
 }
 
 #[test]
-fn kinds_leave_some_memory_to_the_others() {
+fn rejects_kind_limits_that_use_all_memory() {
     first_line(
         "cache = { memory = \"1MiB\", object_max = \"1MiB\", kind_max = { segment = \"2MiB\" } }",
         60,

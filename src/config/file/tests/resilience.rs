@@ -12,7 +12,7 @@ fn said(lines: &str) -> String {
 }
 
 #[test]
-fn the_tables_are_read() {
+fn reads_all_tables() {
     let settings = settings(
         "retry = { attempts = 3, statuses = [503], budget = 0.5 }\n\
          breaker = { error_share = 0.5, window = \"5s\", requests_min = 7 }\n\
@@ -31,7 +31,7 @@ fn the_tables_are_read() {
 }
 
 #[test]
-fn the_guards_can_be_tuned() {
+fn reads_resilience_settings() {
     let settings = settings(
         "retry = { budget_per_s_min = 0, wait = \"10ms\", wait_max = \"3s\", retry_after_max = \"4s\" }\n\
          breaker = { probe_after = \"1s\", probe_after_max = \"2s\" }\n\
@@ -50,7 +50,7 @@ fn the_guards_can_be_tuned() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_told() {
+fn rejects_contradictory_settings() {
     for (lines, told) in [
         ("retry = { attempts = 4 }\n", "from 0 to 3"),
         ("retry = { budget = 1.5 }\n", "from 0 to 1"),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn variables_are_filled_in_and_missing_ones_named() {
+fn substitutes_variables_and_names_missing_ones() {
     let good = config(&format!(
         "{ORIGIN}headers = {{ X-Token = \"Bearer ${{TOKEN}}\" }}\n"
     ));
@@ -21,7 +21,7 @@ fn variables_are_filled_in_and_missing_ones_named() {
 }
 
 #[test]
-fn secrets_are_never_shown() {
+fn never_shows_secrets() {
     let filled = config(&format!(
         "{ORIGIN}headers = {{ X-Token = \"${{TOKEN}}\" }}\n"
     ));
@@ -57,7 +57,7 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
-fn secrets_come_from_files_beside_the_configuration() {
+fn reads_secrets_from_files_beside_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("token"), "s3cret\n").unwrap();
     std::fs::write(folder.path().join("empty"), "\n").unwrap();
@@ -86,7 +86,7 @@ fn secrets_come_from_files_beside_the_configuration() {
 }
 
 #[test]
-fn certificates_are_checked_with_their_keys() {
+fn checks_certificates_with_their_keys() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let pair = |host: &str| rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();

@@ -24,7 +24,7 @@ fn warns_of_an_admin_port_beyond_loopback() {
 }
 
 #[test]
-fn warns_of_certificates_that_are_not_checked() {
+fn warns_of_unverified_certificates() {
     let text = warnings(&format!("{ORIGIN}verify = false\n"));
     assert!(
         text.contains("the certificates of this origin are not checked"),
@@ -54,7 +54,7 @@ fn warns_of_every_query_before_mediapackage() {
 }
 
 #[test]
-fn warns_of_headers_that_are_sent_and_not_in_the_key() {
+fn warns_of_unkeyed_headers() {
     let of = |line: &str| warnings(&format!("{ORIGIN}[[route]]\n{line}\n"));
     let text = of("unkeyed_headers = [\"X-Edge\", \"traceparent\"]");
     let said = "`x-edge`, `traceparent` reach the origin and are NOT in the key";
@@ -65,7 +65,7 @@ fn warns_of_headers_that_are_sent_and_not_in_the_key() {
 }
 
 #[test]
-fn a_route_with_a_broken_place_hides_no_other() {
+fn reports_other_routes_beside_a_broken_one() {
     let broken = [
         "path = \"live/*\"",
         "path = 7",
@@ -80,7 +80,7 @@ fn a_route_with_a_broken_place_hides_no_other() {
 }
 
 #[test]
-fn suggestions_are_safe_and_make_sense() {
+fn suggests_only_valid_values() {
     let admin = complaint(1, &format!("[admin]\nlisten = \":9090\"\n{ORIGIN}"));
     assert!(
         admin.contains("127.0.0.1:9090") && !admin.contains("0.0.0.0"),
@@ -108,7 +108,7 @@ fn suggestions_are_safe_and_make_sense() {
 }
 
 #[test]
-fn only_what_may_be_a_secret_is_masked_on_a_broken_line() {
+fn masks_only_possible_secrets_on_a_broken_line() {
     let plain = complaint(1, "[cache]\nmemory = \"1GiB\" \"2GiB\"\n");
     assert!(plain.contains("1GiB"), "{plain}");
     let secrets = [

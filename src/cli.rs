@@ -26,11 +26,11 @@ const ADMIN_VARIABLE: &str = "SEAWALL_ADMIN";
 
 /// The admin address from the environment, if set.
 fn admin_from_environment() -> anyhow::Result<Option<SocketAddr>> {
-    let Some(said) = std::env::var_os(ADMIN_VARIABLE).filter(|said| !said.is_empty()) else {
+    let Some(text) = std::env::var_os(ADMIN_VARIABLE).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let said = said.to_string_lossy();
-    let address = crate::config::socket(&said);
+    let text = text.to_string_lossy();
+    let address = crate::config::socket(&text);
     Ok(Some(address.with_context(|| {
         format!("{ADMIN_VARIABLE} is not an address such as {ADMIN}")
     })?))
@@ -59,42 +59,42 @@ enum Command {
 }
 
 /// Runs the program with these arguments.
-pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(words) {
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(refusal) => {
-            let _ = refusal.print();
-            return ExitCode::from(if refusal.use_stderr() { 2 } else { 0 });
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let done = match cli.command {
+    let result = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run(),
         Command::Health(health) => health.run(),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            print_error(&why);
+        Err(error) => {
+            print_error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
 /// Prints the error to stderr.
-fn print_error(why: &anyhow::Error) {
-    match why.downcast_ref::<crate::config::Problems>() {
+fn print_error(error: &anyhow::Error) {
+    match error.downcast_ref::<crate::config::Problems>() {
         Some(problems) => eprintln!("{}", problems.render(is_colour_wanted())),
-        None => eprintln!("error: {why:#}"),
+        None => eprintln!("error: {error:#}"),
     }
 }
 
 /// Whether to use colour: stderr is a terminal and `NO_COLOR` is not set.
 fn is_colour_wanted() -> bool {
-    let declined = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !declined
+    let is_disabled = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !is_disabled
 }
 
 #[cfg(test)]
@@ -109,29 +109,29 @@ mod tests {
 
     #[test]
     fn rejects_unknown_input() {
-        let refused = |line: &str| Cli::try_parse_from(line.split(' ')).is_err();
-        assert!(refused("seawall serve"));
-        assert!(refused("seawall serve --origin origin.example"));
-        assert!(refused(
+        let is_rejected = |line: &str| Cli::try_parse_from(line.split(' ')).is_err();
+        assert!(is_rejected("seawall serve"));
+        assert!(is_rejected("seawall serve --origin origin.example"));
+        assert!(is_rejected(
             "seawall serve --config a.toml --origin https://origin.example"
         ));
-        assert!(refused(
+        assert!(is_rejected(
             "seawall serve --origin https://origin.example --listen 8080"
         ));
-        assert!(refused("seawall check"));
-        assert!(!refused(
+        assert!(is_rejected("seawall check"));
+        assert!(!is_rejected(
             "seawall check --offline --strict --json a.toml b.toml"
         ));
-        assert!(!refused("seawall serve --config a.toml --log json"));
-        assert!(!refused("seawall health"));
-        assert!(refused("seawall explain"));
-        assert!(!refused("seawall explain --json http://a.example/b"));
-        assert!(!refused("seawall demo"));
-        assert!(!refused(
+        assert!(!is_rejected("seawall serve --config a.toml --log json"));
+        assert!(!is_rejected("seawall health"));
+        assert!(is_rejected("seawall explain"));
+        assert!(!is_rejected("seawall explain --json http://a.example/b"));
+        assert!(!is_rejected("seawall demo"));
+        assert!(!is_rejected(
             "seawall demo --listen 127.0.0.1:0 --segment 4 --speed 8"
         ));
-        assert!(refused("seawall demo --segment 1"));
-        assert!(refused("seawall demo --segment 3"));
-        assert!(refused("seawall demo --speed 0"));
+        assert!(is_rejected("seawall demo --segment 1"));
+        assert!(is_rejected("seawall demo --segment 3"));
+        assert!(is_rejected("seawall demo --speed 0"));
     }
 }

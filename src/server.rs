@@ -58,32 +58,32 @@ impl Drop for RunningServer {
     clippy::needless_pass_by_value,
     reason = "its only owner may give it up"
 )]
-pub fn start(config: Config, lookup: Resolver) -> anyhow::Result<RunningServer> {
+pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer> {
     let ServerParts {
-        frontend: front,
-        doors,
-        admin_service: office,
+        frontend: service,
+        listeners,
+        admin_service,
         mut probes,
         ..
-    } = ServerParts::bind(config)?.build(&lookup, 1, &Arc::default())?;
-    let viewers = doors.iter().filter_map(tcp_address).collect();
-    let admin = office.as_ref().and_then(AdminService::address);
-    let (edge, shield) = (front.frontend.clone(), front.shield.clone());
+    } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default())?;
+    let viewers = listeners.iter().filter_map(tcp_address).collect();
+    let admin = admin_service.as_ref().and_then(AdminService::address);
+    let (frontend, shield) = (service.frontend.clone(), service.shield.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(background::watch_certificates(&doors));
-    front.accept_connections(doors, &mut tasks);
+    tasks.spawn(background::watch_certificates(&listeners));
+    service.accept_connections(listeners, &mut tasks);
     if let Some(probe) = probes.pop() {
         tasks.spawn(probe.run());
     }
-    if let Some(office) = office {
-        tasks.spawn(office.run());
+    if let Some(admin_service) = admin_service {
+        tasks.spawn(admin_service.run());
     }
     Ok(RunningServer {
         viewers,
         admin,
         shield,
-        frontend: edge,
+        frontend: frontend,
         _tasks: tasks,
     })
 }
@@ -103,63 +103,63 @@ pub fn run_announced(
     let (workers, drain_max) = (workers(config.threads), config.drain_max);
 
     // The workers' runtimes do not exist yet: background tasks of all modules run on this one.
-    let keeper = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .thread_name("seawall keeper")
+        .thread_name("seawall background")
         .enable_all()
         .build()
         .context("cannot start the background thread")?;
-    let guard = keeper.enter();
+    let guard = runtime.enter();
     // First of all: a client that can connect may also send a signal, which must not end a starting
     // server.
-    let heard = ReceivedSignal::listen().context("cannot listen for signals")?;
+    let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
     let bound = ServerParts::bind(config)?;
     let assembly = bound.build(&assembly::system_lookup(), workers, log)?;
-    keeper.spawn(background::watch_certificates(&assembly.doors));
+    runtime.spawn(background::watch_certificates(&assembly.listeners));
     drop(guard);
 
     let ServerParts {
-        frontend: front,
-        doors,
-        admin_service: office,
+        frontend: service,
+        listeners,
+        admin_service,
         telemetry,
         lame_duck,
         probes,
     } = assembly;
     let signals = Signals {
-        frontend: front.frontend.clone(),
-        received: Mutex::new(Some(heard)),
+        frontend: service.frontend.clone(),
+        received: Mutex::new(Some(signals_received)),
         lame_duck,
         drain_max,
     };
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     for (number, probe) in probes.into_iter().enumerate() {
-        let doors = doors
+        let listeners = listeners
             .iter()
             .map(BoundListener::try_clone)
             .collect::<Result<_, _>>();
-        let doors = doors.context("cannot share a listener among workers")?;
-        server.add_service(WorkerThread::new(number, front.clone(), doors, probe));
+        let listeners = listeners.context("cannot share a listener among workers")?;
+        server.add_service(WorkerThread::new(number, service.clone(), listeners, probe));
     }
-    for door in &doors {
-        let tls = door.certificates().is_some();
-        tracing::info!(address = %door.address(), tls, "listening on {}", door.address());
+    for listener in &listeners {
+        let tls = listener.certificates().is_some();
+        tracing::info!(address = %listener.address(), tls, "listening on {}", listener.address());
     }
-    announce(&doors.iter().filter_map(tcp_address).collect::<Vec<_>>());
+    announce(&listeners.iter().filter_map(tcp_address).collect::<Vec<_>>());
     // The workers have duplicates: the socket closes with the last of them.
-    drop(doors);
-    if let Some(office) = office {
-        if let Some(address) = office.address() {
+    drop(listeners);
+    if let Some(admin_service) = admin_service {
+        if let Some(address) = admin_service.address() {
             tracing::info!(admin = %address, "operators come in at {address}");
         }
-        server.add_service(office);
+        server.add_service(admin_service);
     }
-    drop(front);
+    drop(service);
     server.bootstrap();
     server.run(RunArgs {
         shutdown_signal: Box::new(signals),
     });
-    keeper.shutdown_background();
+    runtime.shutdown_background();
     telemetry.close();
     tracing::info!("stopped");
     Ok(())
@@ -180,8 +180,8 @@ fn server_conf() -> ServerConf {
     }
 }
 
-fn tcp_address(door: &BoundListener) -> Option<SocketAddr> {
-    match door.address() {
+fn tcp_address(listener: &BoundListener) -> Option<SocketAddr> {
+    match listener.address() {
         ListenAddress::Tcp(address) => Some(*address),
         ListenAddress::Unix(_) => None,
     }

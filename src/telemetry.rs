@@ -93,9 +93,9 @@ impl Telemetry {
     }
 
     /// Records one finished request.
-    pub fn record(&self, tale: &RequestRecord) {
-        self.metrics.count(tale);
-        self.access_log.write(tale);
+    pub fn record(&self, record: &RequestRecord) {
+        self.metrics.count(record);
+        self.access_log.write(record);
     }
 
     /// Writes the queued lines of the access log. Call it before a program ends without running
@@ -114,24 +114,24 @@ mod tests {
     use super::*;
     use seawall_manifest::Kind;
 
-    pub(super) fn tale(outcome: Outcome, kind: Kind, status: u16) -> RequestRecord {
+    pub(super) fn record_of(outcome: Outcome, kind: Kind, status: u16) -> RequestRecord {
         RequestRecord {
             outcome,
             kind,
             status: StatusCode::from_u16(status).unwrap(),
             head_time: Duration::from_micros(80),
             total_time: Duration::from_millis(3),
-            ..RequestRecord::begun(Instant::now())
+            ..RequestRecord::begin(Instant::now())
         }
     }
 
     #[test]
     fn maps_outcomes_and_kinds_to_their_own_index() {
-        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome.index(), place, "{outcome:?}");
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), index, "{outcome:?}");
         }
-        for (place, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(kind.index(), place, "{kind:?}");
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), index, "{kind:?}");
         }
     }
 

@@ -9,27 +9,27 @@ use seawall_manifest::{ManifestInfo, MpdEdge, PlaylistEdge};
 use seawall_policy::freshness::Freshness;
 
 /// The body of `/explain`. Fields that do not apply are left out.
-pub fn explanation(told: &Explanation) -> Value {
-    let entry = &told.entry;
-    let host = entry.sent_host().and_then(|host| host.to_str().ok());
-    let facts = told
+pub fn explanation(explanation: &Explanation) -> Value {
+    let request = &explanation.entry;
+    let host = request.sent_host().and_then(|host| host.to_str().ok());
+    let info = explanation
         .held
         .as_ref()
         .and_then(|held| held.object.head.facts.as_deref());
     without_nulls(json!({
-        "route": &*entry.route.name,
-        "kind": told.kind.as_str(),
-        "key": format!("{:016x}", entry.key.fingerprint()),
-        "target": entry.target.as_str(),
+        "route": &*request.route.name,
+        "kind": explanation.kind.as_str(),
+        "key": format!("{:016x}", request.key.fingerprint()),
+        "target": request.target.as_str(),
         "host": host,
-        "origin": &*entry.route.origin,
-        "endpoint": told.endpoint.as_deref(),
-        "varies": told.varies.then_some(true),
-        "held": told.held.as_ref().map(stored_object),
-        "manifest": facts.map(manifest),
-        "followed": told.followed.as_ref().map(tracked_manifest),
-        "known": told.known,
-        "due_in_seconds": seconds(told.due_in),
+        "origin": &*request.route.origin,
+        "endpoint": explanation.endpoint.as_deref(),
+        "varies": explanation.varies.then_some(true),
+        "held": explanation.held.as_ref().map(stored_object),
+        "manifest": info.map(manifest),
+        "followed": explanation.followed.as_ref().map(tracked_manifest),
+        "known": explanation.known,
+        "due_in_seconds": seconds(explanation.due_in),
     }))
 }
 
@@ -60,21 +60,21 @@ fn stored_object(held: &StoredObject) -> Value {
     }))
 }
 
-fn manifest(facts: &ManifestInfo) -> Value {
-    let time = |at: Option<std::time::SystemTime>| at.map(httpdate::fmt_http_date);
-    let (edge, publish_time) = match facts {
+fn manifest(info: &ManifestInfo) -> Value {
+    let time = |time: Option<std::time::SystemTime>| time.map(httpdate::fmt_http_date);
+    let (edge, publish_time) = match info {
         ManifestInfo::Hls(playlist) => (playlist.edge.as_ref().map(playlist_edge), None),
         ManifestInfo::Dash(mpd) => (mpd.edge.as_ref().map(mpd_edge), mpd.publish_time),
     };
     without_nulls(json!({
-        "is_live": facts.is_live(),
-        "is_multivariant": facts.is_multivariant().then_some(true),
-        "period_seconds": seconds(facts.reload_interval()),
-        "part_seconds": seconds(facts.part_target()),
-        "segment_seconds": seconds(facts.segment_duration()),
+        "is_live": info.is_live(),
+        "is_multivariant": info.is_multivariant().then_some(true),
+        "period_seconds": seconds(info.reload_interval()),
+        "part_seconds": seconds(info.part_target()),
+        "segment_seconds": seconds(info.segment_duration()),
         "published": time(publish_time),
         "edge": edge,
-        "ends": time(facts.end_time()),
+        "ends": time(info.end_time()),
     }))
 }
 
@@ -101,8 +101,8 @@ fn tracked_manifest(followed: &TrackedManifest) -> Value {
 }
 
 /// Rounded to milliseconds.
-fn seconds(span: Option<Duration>) -> Option<f64> {
-    span.map(|span| (span.as_secs_f64() * 1000.0).round() / 1000.0)
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| (duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 fn without_nulls(mut value: Value) -> Value {

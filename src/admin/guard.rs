@@ -32,9 +32,9 @@ const CROSS_SITE: AdminDenial = AdminDenial {
 /// lower case.
 pub(super) fn denial<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminDenial> {
     let headers = request.headers();
-    let in_target = request.uri().authority().map(http::uri::Authority::as_str);
-    let in_header = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));
-    let host = in_target.or(in_header);
+    let target_host = request.uri().authority().map(http::uri::Authority::as_str);
+    let header_host = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));
+    let host = target_host.or(header_host);
     if host.is_some_and(|host| !is_operator_host(host, hosts)) {
         return Some(UNKNOWN_HOST);
     }
@@ -63,28 +63,28 @@ fn host_name(host: &str) -> &str {
 /// Whether the browser marks this request as sent by another site's page.
 fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let fetched = text("sec-fetch-site");
-    let elsewhere = fetched.is_some_and(|site| !matches!(site, "same-origin" | "none"));
+    let fetch_site = text("sec-fetch-site");
+    let is_other_site = fetch_site.is_some_and(|site| !matches!(site, "same-origin" | "none"));
     let origin = text(ORIGIN.as_str());
-    let other_origin = origin.is_some_and(|origin| {
+    let is_other_origin = origin.is_some_and(|origin| {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         authority.is_none() || authority != host
     });
-    elsewhere || other_origin
+    is_other_site || is_other_origin
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked(method: &str, target: &str, fields: &[(&str, &str)]) -> Option<StatusCode> {
+    fn denied_status(method: &str, target: &str, fields: &[(&str, &str)]) -> Option<StatusCode> {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let hosts = ["seawall.internal.example".to_owned()];
-        let refusal = denial(&request.body(()).unwrap(), &hosts);
-        refusal.map(|refusal| refusal.status)
+        let denial = denial(&request.body(()).unwrap(), &hosts);
+        denial.map(|denial| denial.status)
     }
 
     #[test]
@@ -97,14 +97,18 @@ mod tests {
             "seawall:9090",
             "Seawall.Internal.Example.:9090",
         ] {
-            assert_eq!(asked("GET", "/metrics", &[("host", host)]), None, "{host}");
+            assert_eq!(
+                denied_status("GET", "/metrics", &[("host", host)]),
+                None,
+                "{host}"
+            );
         }
-        assert_eq!(asked("GET", "/metrics", &[]), None, "HTTP/1.0");
+        assert_eq!(denied_status("GET", "/metrics", &[]), None, "HTTP/1.0");
     }
 
     #[test]
     fn rejects_a_foreign_domain_that_resolves_to_this_machine() {
-        let strange = Some(StatusCode::MISDIRECTED_REQUEST);
+        let misdirected = Some(StatusCode::MISDIRECTED_REQUEST);
         for host in [
             "evil.example",
             "127.0.0.1.evil.example:9090",
@@ -113,31 +117,34 @@ mod tests {
         ] {
             for method in ["GET", "POST"] {
                 assert_eq!(
-                    asked(method, "/purge", &[("host", host)]),
-                    strange,
+                    denied_status(method, "/purge", &[("host", host)]),
+                    misdirected,
                     "{host}"
                 );
             }
         }
         let absolute = "http://evil.example/metrics";
-        assert_eq!(asked("GET", absolute, &[("host", "127.0.0.1")]), strange);
+        assert_eq!(
+            denied_status("GET", absolute, &[("host", "127.0.0.1")]),
+            misdirected
+        );
     }
 
     #[test]
     fn rejects_cross_site_requests() {
         let post = |name, value| {
-            asked(
+            denied_status(
                 "POST",
                 "/purge",
                 &[("host", "127.0.0.1:9090"), (name, value)],
             )
         };
-        let refused = Some(StatusCode::FORBIDDEN);
-        assert_eq!(post("origin", "https://evil.example"), refused);
-        assert_eq!(post("origin", "null"), refused);
-        assert_eq!(post("origin", "http://127.0.0.1:8080"), refused);
-        assert_eq!(post("sec-fetch-site", "cross-site"), refused);
-        assert_eq!(post("sec-fetch-site", "same-site"), refused);
+        let forbidden = Some(StatusCode::FORBIDDEN);
+        assert_eq!(post("origin", "https://evil.example"), forbidden);
+        assert_eq!(post("origin", "null"), forbidden);
+        assert_eq!(post("origin", "http://127.0.0.1:8080"), forbidden);
+        assert_eq!(post("sec-fetch-site", "cross-site"), forbidden);
+        assert_eq!(post("sec-fetch-site", "same-site"), forbidden);
         assert_eq!(post("origin", "http://127.0.0.1:9090"), None);
         assert_eq!(post("sec-fetch-site", "same-origin"), None);
         assert_eq!(post("user-agent", "curl"), None);

@@ -15,7 +15,7 @@ pub fn status(groups: &[Stats]) -> Value {
             "held_back": stats.held_back,
             "slow_viewers": stats.slow_viewers,
             "queued": stats.queued,
-            "surge_queue": counts_by_name(stats.surge_queue.map(|(rank, n)| (rank.as_str(), n as u64))),
+            "surge_queue": counts_by_name(stats.surge_queue.map(|(priority, n)| (priority.as_str(), n as u64))),
             "spillover": stats.spillover,
             "rejected": counts_by_name(stats.rejected.map(|(reason, n)| (reason.as_str(), n))),
             "endpoints": stats.endpoints.iter().map(endpoint_status).collect::<Vec<_>>(),
@@ -27,7 +27,7 @@ pub fn status(groups: &[Stats]) -> Value {
 fn counts_by_name<const N: usize>(counts: [(&str, u64); N]) -> Value {
     counts
         .into_iter()
-        .map(|(word, count)| (word.to_owned(), json!(count)))
+        .map(|(name, count)| (name.to_owned(), json!(count)))
         .collect()
 }
 
@@ -36,7 +36,7 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
     json!({
         "url": &*endpoint.endpoint,
         "reachable": condition.reachable,
-        "healthy": condition.health.as_ref().map(|checked| checked.healthy),
+        "healthy": condition.health.as_ref().map(|health| health.healthy),
         "ejected": condition.ejected,
         "ejections": condition.ejections,
         "breaker": condition.breaker,
@@ -50,9 +50,9 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         "hedges_won": endpoint.counts.hedges_won,
         "takeovers": endpoint.counts.takeovers,
         "takeovers_refused": endpoint.counts.takeovers_refused,
-        "response_ms": endpoint.pace.map(|pace| json!({
-            "p50": millis(pace.p50),
-            "p95": millis(pace.p95),
+        "response_ms": endpoint.pace.map(|response_times| json!({
+            "p50": millis(response_times.p50),
+            "p95": millis(response_times.p95),
         })),
         "bytes_received": endpoint.counts.bytes_received,
     })

@@ -39,52 +39,52 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const BACKOFF: Duration = Duration::from_millis(250);
 
 /// Serves operators until it is dropped; that also drops their connections.
-pub async fn serve(socket: TcpListener, desk: Arc<AdminHandlers>) -> io::Result<()> {
+pub async fn serve(socket: TcpListener, handlers: Arc<AdminHandlers>) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut visits = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
     loop {
-        while visits.try_join_next().is_some() {}
-        let Ok(seat) = seats.clone().acquire_owned().await else {
+        while connections.try_join_next().is_some() {}
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return Ok(());
         };
-        let Ok((wire, _)) = socket.accept().await else {
+        let Ok((stream, _)) = socket.accept().await else {
             sleep(BACKOFF).await;
             continue;
         };
-        let desk = desk.clone();
-        visits.spawn(async move {
-            let _seat = seat;
+        let handlers = handlers.clone();
+        connections.spawn(async move {
+            let _permit = permit;
             let service = service_fn(move |request| {
-                let desk = desk.clone();
-                async move { Ok::<_, Infallible>(handle(&desk, &request).await) }
+                let handlers = handlers.clone();
+                async move { Ok::<_, Infallible>(handle(&handlers, &request).await) }
             });
-            let visit = http1::Builder::new()
+            let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_header_size(HEAD_BYTES_MAX)
                 .keep_alive(false)
-                .serve_connection(TokioIo::new(wire), service);
-            let _ = timeout(CONNECTION_TIMEOUT, visit).await;
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
         });
     }
 }
 
-async fn handle<B>(desk: &AdminHandlers, request: &Request<B>) -> Response<TextBody> {
-    if let Some(refusal) = guard::denial(request, &desk.hosts) {
+async fn handle<B>(handlers: &AdminHandlers, request: &Request<B>) -> Response<TextBody> {
+    if let Some(refusal) = guard::denial(request, &handlers.hosts) {
         return text(refusal.status, refusal.text);
     }
-    let read = matches!(*request.method(), Method::GET | Method::HEAD);
-    if read && request.uri().path() == "/healthz" {
-        return health((desk.healthy)().await);
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_read && request.uri().path() == "/healthz" {
+        return health((handlers.healthy)().await);
     }
     match request.uri().path() {
-        "/metrics" if read => metrics(desk),
-        "/status" if read => json(StatusCode::OK, &(desk.status)()),
-        "/explain" if read => explain(desk, request.uri()),
-        "/readyz" if read && (desk.ready)() => text(StatusCode::OK, "ready\n"),
-        "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/purge" if request.method() == Method::POST => purge(desk, request.uri()).await,
+        "/metrics" if is_read => metrics(handlers),
+        "/status" if is_read => json(StatusCode::OK, &(handlers.status)()),
+        "/explain" if is_read => explain(handlers, request.uri()),
+        "/readyz" if is_read && (handlers.ready)() => text(StatusCode::OK, "ready\n"),
+        "/readyz" if is_read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/purge" if request.method() == Method::POST => purge(handlers, request.uri()).await,
         "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => {
             method_not_allowed("GET, HEAD")
         }
@@ -114,57 +114,60 @@ fn metrics(desk: &AdminHandlers) -> Response<TextBody> {
 }
 
 /// What the shield would do with a URL, or why it would reject the request.
-fn explain(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
+fn explain(handlers: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
     let Some(url) = url_parameter(uri, "url=") else {
-        return not_a_url();
+        return invalid_url();
     };
-    match (desk.explain)(&url) {
-        Ok(told) => json(StatusCode::OK, &told),
-        Err(why) => json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": why })),
+    match (handlers.explain)(&url) {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(reason) => json(
+            StatusCode::NOT_FOUND,
+            &serde_json::json!({ "error": reason }),
+        ),
     }
 }
 
-fn not_a_url() -> Response<TextBody> {
-    let told = serde_json::json!({
+fn invalid_url() -> Response<TextBody> {
+    let answer = serde_json::json!({
         "error": "url must be an absolute http or https URL"
     });
-    json(StatusCode::BAD_REQUEST, &told)
+    json(StatusCode::BAD_REQUEST, &answer)
 }
 
-async fn purge(desk: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
+async fn purge(handlers: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
     let Some(scope) = purge_scope(uri) else {
-        return not_a_scope();
+        return invalid_scope();
     };
-    let what = match &scope {
+    let target = match &scope {
         PurgeScope::Url(url) => serde_json::json!({ "url": url.to_string() }),
         PurgeScope::Stream(url) => serde_json::json!({ "stream": url.to_string() }),
         PurgeScope::Prefix(url) => serde_json::json!({ "prefix": url.to_string() }),
         PurgeScope::Everything => serde_json::json!({ "all": true }),
     };
-    let purged = (desk.purge)(scope).await;
+    let purged = (handlers.purge)(scope).await;
     let status = match purged {
         Some(_) => StatusCode::OK,
         None => StatusCode::NOT_FOUND,
     };
     let objects = purged.map_or(0, |purged| purged.objects);
-    let mut told = serde_json::json!({
+    let mut answer = serde_json::json!({
         "purged": objects > 0,
         "objects": objects,
         "complete": purged.is_none_or(|purged| purged.is_complete),
     });
-    if let (Some(told), Some(what)) = (told.as_object_mut(), what.as_object()) {
-        told.extend(what.clone());
+    if let (Some(answer), Some(target)) = (answer.as_object_mut(), target.as_object()) {
+        answer.extend(target.clone());
     }
-    json(status, &told)
+    json(status, &answer)
 }
 
 /// What to purge: exactly one thing, named by exactly one parameter.
 fn purge_scope(uri: &Uri) -> Option<PurgeScope> {
-    let is_all = |one: &str| matches!(one, "all" | "all=" | "all=true" | "all=1");
+    let is_all = |parameter: &str| matches!(parameter, "all" | "all=" | "all=true" | "all=1");
     let all = uri.query()?.split('&').any(is_all);
     let named = |name| url_parameter(uri, name);
-    let asked = (named("url="), named("stream="), named("prefix="), all);
-    Some(match asked {
+    let targets = (named("url="), named("stream="), named("prefix="), all);
+    Some(match targets {
         (Some(url), None, None, false) => PurgeScope::Url(url),
         (None, Some(url), None, false) => PurgeScope::Stream(url),
         (None, None, Some(url), false) => PurgeScope::Prefix(url),
@@ -173,20 +176,20 @@ fn purge_scope(uri: &Uri) -> Option<PurgeScope> {
     })
 }
 
-fn not_a_scope() -> Response<TextBody> {
-    let told = serde_json::json!({
+fn invalid_scope() -> Response<TextBody> {
+    let answer = serde_json::json!({
         "error": "a purge needs url, stream or prefix, an absolute http or https URL; or all=true"
     });
-    json(StatusCode::BAD_REQUEST, &told)
+    json(StatusCode::BAD_REQUEST, &answer)
 }
 
 /// A parameter that is an absolute URL, decoded.
 fn url_parameter(uri: &Uri, name: &str) -> Option<Uri> {
     let mut parameters = uri.query()?.split('&');
-    let encoded = parameters.find_map(|one| one.strip_prefix(name))?;
+    let encoded = parameters.find_map(|parameter| parameter.strip_prefix(name))?;
     let url = Uri::try_from(percent_decoded(encoded)?).ok()?;
-    let http = matches!(url.scheme_str(), Some("http" | "https"));
-    (http && url.authority().is_some()).then_some(url)
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    (is_http && url.authority().is_some()).then_some(url)
 }
 
 fn percent_decoded(encoded: &str) -> Option<Vec<u8>> {
@@ -227,12 +230,12 @@ fn text(status: StatusCode, body: &'static str) -> Response<TextBody> {
 fn with_content_type(
     status: StatusCode,
     body: impl Into<Bytes>,
-    kind: &'static str,
+    content_type: &'static str,
 ) -> Response<TextBody> {
     let mut response = Response::new(TextBody(Some(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -307,19 +310,19 @@ mod tests {
         }
     }
 
-    fn asked(method: &str, target: &str, ready: bool) -> (u16, String) {
-        asked_of(&desk(ready), method, target)
+    fn request(method: &str, target: &str, ready: bool) -> (u16, String) {
+        request_to(&handlers(ready), method, target)
     }
 
-    fn asked_of(desk: &AdminHandlers, method: &str, target: &str) -> (u16, String) {
+    fn request_to(handlers: &AdminHandlers, method: &str, target: &str) -> (u16, String) {
         let request = Request::builder()
             .method(method)
             .uri(target)
             .body(())
             .unwrap();
-        let reply = std::pin::pin!(handle(desk, &request));
+        let answer = std::pin::pin!(handle(handlers, &request));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let std::task::Poll::Ready(response) = reply.poll(&mut cx) else {
+        let std::task::Poll::Ready(response) = answer.poll(&mut cx) else {
             panic!("the desk of a test answers at once");
         };
         let status = response.status().as_u16();
@@ -336,24 +339,24 @@ mod tests {
 
     #[test]
     fn is_healthy_but_not_ready_while_draining() {
-        assert_eq!(asked("GET", "/healthz", false).0, 200);
-        assert_eq!(asked("GET", "/readyz", true).0, 200);
-        assert_eq!(asked("GET", "/readyz", false).0, 503);
+        assert_eq!(request("GET", "/healthz", false).0, 200);
+        assert_eq!(request("GET", "/readyz", true).0, 200);
+        assert_eq!(request("GET", "/readyz", false).0, 503);
     }
 
     #[test]
     fn is_unhealthy_while_a_worker_does_not_answer() {
-        let desk = AdminHandlers {
+        let handlers = AdminHandlers {
             healthy: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
-            ..desk(true)
+            ..handlers(true)
         };
-        let told = asked_of(&desk, "GET", "/healthz");
-        assert_eq!(told, (503, "1 of 4 workers do not answer\n".to_owned()));
+        let answer = request_to(&handlers, "GET", "/healthz");
+        assert_eq!(answer, (503, "1 of 4 workers do not answer\n".to_owned()));
     }
 
     #[test]
     fn decodes_the_url_of_a_purge() {
-        let (status, body) = asked(
+        let (status, body) = request(
             "POST",
             "/purge?a=b&url=https%3A%2F%2Fknown.example%2Fa%3Fb%3Dc",
             true,
@@ -361,7 +364,7 @@ mod tests {
         assert_eq!(status, 200);
         assert!(body.contains("https://known.example/a?b=c"), "{body}");
         assert_eq!(
-            asked("POST", "/purge?url=http://other.example/", true).0,
+            request("POST", "/purge?url=http://other.example/", true).0,
             404
         );
     }
@@ -369,43 +372,43 @@ mod tests {
     #[test]
     fn reports_how_many_objects_a_purge_dropped() {
         let url = |name, path| format!("/purge?{name}=http%3A%2F%2Fknown.example%2F{path}");
-        let told = |target: &str, status, told: &str| {
-            let (answered, body) = asked("POST", target, true);
+        let answer = |target: &str, status, answer: &str| {
+            let (answered, body) = request("POST", target, true);
             assert_eq!(answered, status, "{target}");
-            assert!(body.contains(told), "{target}: {body}");
+            assert!(body.contains(answer), "{target}: {body}");
         };
-        told(&url("url", "a"), 200, r#""objects":1,"purged":true"#);
-        told(
+        answer(&url("url", "a"), 200, r#""objects":1,"purged":true"#);
+        answer(
             &url("stream", "live.m3u8"),
             200,
             r#""complete":true,"objects":0,"purged":false"#,
         );
-        told(
+        answer(
             &url("stream", "x.m3u8"),
             404,
             r#""complete":true,"objects":0,"purged":false"#,
         );
-        told(&url("prefix", "live/"), 200, r#""objects":7"#);
-        told(
+        answer(&url("prefix", "live/"), 200, r#""objects":7"#);
+        answer(
             "/purge?all=true",
             200,
             r#""all":true,"complete":false,"objects":9,"purged":true"#,
         );
-        told("/purge?all", 200, r#""objects":9"#);
-        for both in ["url=http://known.example/", "prefix=http://a/live/", "all"] {
-            let both = format!("{}&{both}", url("stream", "live.m3u8"));
-            assert_eq!(asked("POST", &both, true).0, 400, "{both}");
+        answer("/purge?all", 200, r#""objects":9"#);
+        for two_scopes in ["url=http://known.example/", "prefix=http://a/live/", "all"] {
+            let two_scopes = format!("{}&{two_scopes}", url("stream", "live.m3u8"));
+            assert_eq!(request("POST", &two_scopes, true).0, 400, "{two_scopes}");
         }
     }
 
     #[test]
     fn explains_and_rejects_in_json() {
-        let told = asked("GET", "/explain?url=http%3A%2F%2Fknown.example%2Fa", true);
-        assert_eq!(told, (200, "{\"route\":\"/a\"}\n".to_owned()));
-        let told = asked("GET", "/explain?url=http://other.example/", true);
-        assert_eq!(told, (404, "{\"error\":\"no route\"}\n".to_owned()));
-        assert_eq!(asked("GET", "/explain?url=/a", true).0, 400);
-        assert_eq!(asked("POST", "/explain?url=http://a/", true).0, 405);
+        let answer = request("GET", "/explain?url=http%3A%2F%2Fknown.example%2Fa", true);
+        assert_eq!(answer, (200, "{\"route\":\"/a\"}\n".to_owned()));
+        let answer = request("GET", "/explain?url=http://other.example/", true);
+        assert_eq!(answer, (404, "{\"error\":\"no route\"}\n".to_owned()));
+        assert_eq!(request("GET", "/explain?url=/a", true).0, 400);
+        assert_eq!(request("POST", "/explain?url=http://a/", true).0, 405);
     }
 
     #[test]
@@ -419,18 +422,18 @@ mod tests {
             "/purge?prefix=/live/",
             "/purge?url=%4",
         ] {
-            assert_eq!(asked("POST", target, true).0, 400, "{target}");
+            assert_eq!(request("POST", target, true).0, 400, "{target}");
         }
     }
 
     #[test]
     fn rejects_other_methods_and_paths() {
-        assert_eq!(asked("POST", "/metrics", true).0, 405);
+        assert_eq!(request("POST", "/metrics", true).0, 405);
         assert_eq!(
-            asked("GET", "/purge?url=http://known.example/", true).0,
+            request("GET", "/purge?url=http://known.example/", true).0,
             405
         );
-        assert_eq!(asked("GET", "/", true).0, 404);
+        assert_eq!(request("GET", "/", true).0, 404);
     }
 
     #[tokio::test]
@@ -438,14 +441,15 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
-        tokio::spawn(serve(socket, Arc::new(desk(true))));
-        let mut wire = tokio::net::TcpStream::connect(address).await.unwrap();
-        wire.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
+        tokio::spawn(serve(socket, Arc::new(handlers(true))));
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
             .await
             .unwrap();
-        let mut told = String::new();
-        wire.read_to_string(&mut told).await.unwrap();
-        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
-        assert!(told.ends_with("\r\n\r\nok\n"), "{told}");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
     }
 }

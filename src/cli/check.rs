@@ -38,7 +38,7 @@ impl CheckArguments {
     }
 
     fn write_report(&self, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-        let reach = if self.offline {
+        let preflight = if self.offline {
             Preflight::Offline
         } else {
             Preflight::Network
@@ -46,7 +46,7 @@ impl CheckArguments {
         let mut findings = Vec::new();
         let (mut errors, mut warnings) = (0, 0);
         for file in &self.files {
-            let (config, problems) = match Config::check(file, reach) {
+            let (config, problems) = match Config::check(file, preflight) {
                 Ok((config, problems)) => (Some(config), problems),
                 Err(problems) => (None, problems),
             };
@@ -77,20 +77,23 @@ impl CheckArguments {
 
 /// The number of findings, in words.
 fn describe_counts(errors: usize, warnings: usize) -> String {
-    let some = |count: usize, word: &str| match count {
+    let count_text = |count: usize, word: &str| match count {
         0 => None,
         1 => Some(format!("1 {word}")),
-        many => Some(format!("{many} {word}s")),
+        count => Some(format!("{count} {word}s")),
     };
-    let both = [some(errors, "problem"), some(warnings, "warning")];
-    both.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let counts = [
+        count_text(errors, "problem"),
+        count_text(warnings, "warning"),
+    ];
+    counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// A short summary of a configuration.
 fn summary(file: &Path, config: &Config, warnings: usize) -> String {
     let mut text = match describe_counts(0, warnings).as_str() {
         "" => format!("{}: good\n", file.display()),
-        some => format!("{}: good, with {some}\n", file.display()),
+        count_text => format!("{}: good, with {count_text}\n", file.display()),
     };
     let mut line = |word: &str, rest: String| {
         let _ = writeln!(text, "  {word:<9} {rest}");
@@ -106,8 +109,8 @@ fn summary(file: &Path, config: &Config, warnings: usize) -> String {
     }
     for origin in &config.origins {
         let routes = &config.rules.routes;
-        let used = routes.iter().any(|route| route.origin == origin.name);
-        line("origin", origin_line(origin, used));
+        let is_used = routes.iter().any(|route| route.origin == origin.name);
+        line("origin", origin_line(origin, is_used));
     }
     line("memory", format!("{} MiB", config.cache.memory_bytes >> 20));
     text
@@ -136,7 +139,7 @@ fn route_line(route: &Route) -> String {
     )
 }
 
-fn origin_line(origin: &seawall_upstream::Settings, used: bool) -> String {
+fn origin_line(origin: &seawall_upstream::Settings, is_used: bool) -> String {
     let endpoints: Vec<_> = origin.endpoints.iter().map(endpoint_text).collect();
     let mut text = format!("{}: {}", origin.name, endpoints.join(", "));
     if !origin.verify {
@@ -150,7 +153,7 @@ fn origin_line(origin: &seawall_upstream::Settings, used: bool) -> String {
             regions(origin, sigv4)
         );
     }
-    if !used {
+    if !is_used {
         text.push_str(" (no route uses it)");
     }
     text
@@ -160,8 +163,10 @@ fn origin_line(origin: &seawall_upstream::Settings, used: bool) -> String {
 fn regions(origin: &seawall_upstream::Settings, sigv4: &seawall_upstream::sign::Sigv4) -> String {
     let mut regions: Vec<&str> = Vec::new();
     for endpoint in &origin.endpoints {
-        let own = endpoint.region.as_deref().or(endpoint.region_in_host());
-        let region = own.or(sigv4.region.as_deref()).unwrap_or("no region");
+        let endpoint_region = endpoint.region.as_deref().or(endpoint.region_in_host());
+        let region = endpoint_region
+            .or(sigv4.region.as_deref())
+            .unwrap_or("no region");
         if !regions.contains(&region) {
             regions.push(region);
         }
@@ -181,7 +186,7 @@ fn endpoint_text(endpoint: &seawall_upstream::Endpoint) -> String {
 mod tests {
     use super::*;
 
-    fn told(files: Vec<PathBuf>) -> anyhow::Result<String> {
+    fn report(files: Vec<PathBuf>) -> anyhow::Result<String> {
         let mut out = Vec::new();
         let check = CheckArguments {
             files,
@@ -210,18 +215,18 @@ mod tests {
                 strict,
                 json,
             };
-            let told = check.write_report(&mut out).map_err(|why| why.to_string());
-            (told, String::from_utf8(out).unwrap())
+            let result = check.write_report(&mut out).map_err(|why| why.to_string());
+            (result, String::from_utf8(out).unwrap())
         };
-        let (told, text) = check(false, false);
-        assert_eq!(told, Ok(()));
+        let (result, text) = check(false, false);
+        assert_eq!(result, Ok(()));
         assert!(
             text.contains("seawall.toml: good, with 2 warnings"),
             "{text}"
         );
         assert_eq!(check(true, false).0, Err("2 warnings".to_owned()));
-        let (told, text) = check(false, true);
-        assert_eq!(told, Ok(()));
+        let (result, text) = check(false, true);
+        assert_eq!(result, Ok(()));
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         let findings = read[0]["findings"].as_array().unwrap();
         assert_eq!(findings.len(), 2, "{read}");
@@ -234,7 +239,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("seawall.toml");
         std::fs::write(&file, source)?;
-        told(vec![file])
+        report(vec![file])
     }
 
     #[test]
@@ -242,7 +247,7 @@ mod tests {
         assert!(check("[[origin]]\nendpoints = [\"https://origin.example\"]\n").is_ok());
         let two = check("[[origin]]\nendpoints = []\nnme = \"x\"\n").unwrap_err();
         assert_eq!(two.to_string(), "2 problems");
-        assert!(told(vec!["/nowhere/at/all.toml".into()]).is_err());
+        assert!(report(vec!["/nowhere/at/all.toml".into()]).is_err());
     }
 
     #[test]

@@ -96,9 +96,9 @@ fn segment_seconds(text: &str) -> Result<u64, &'static str> {
 }
 
 fn speed(text: &str) -> Result<f64, &'static str> {
-    let times = text.parse().ok();
-    times
-        .filter(|times| (0.1..=100.0).contains(times))
+    let factor = text.parse().ok();
+    factor
+        .filter(|factor| (0.1..=100.0).contains(factor))
         .ok_or("a number from 0.1 to 100")
 }
 
@@ -126,9 +126,9 @@ impl Demo {
         drop(guard);
         let config = self.config(&first, &second)?;
         crate::server::run_announced(config, &log.counts, |viewers| {
-            let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let viewers = viewers.first().copied().unwrap_or(anywhere);
-            print!("{}", self.told(viewers, &first, &second));
+            let fallback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let viewers = viewers.first().copied().unwrap_or(fallback);
+            print!("{}", self.instructions(viewers, &first, &second));
             for player in self.players(viewers, first.clock()) {
                 runtime.spawn(player.play());
             }
@@ -157,19 +157,21 @@ impl Demo {
     }
 
     /// Players of every packaging and rendition in turn.
-    fn players(&self, door: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
-        let renditions = |form: Packaging| {
+    fn players(&self, server: SocketAddr, clock: &Clock) -> impl Iterator<Item = Player> {
+        let renditions = |packaging: Packaging| {
             DemoRendition::ALL
                 .into_iter()
-                .filter(move |one| form.has_rendition(*one))
+                .filter(move |rendition| packaging.has_rendition(*rendition))
         };
-        let forms = Packaging::ALL.into_iter();
-        let seats = forms.flat_map(move |form| renditions(form).map(move |one| (form, one)));
+        let packagings = Packaging::ALL.into_iter();
+        let combinations = packagings.flat_map(move |packaging| {
+            renditions(packaging).map(move |rendition| (packaging, rendition))
+        });
         let clock = clock.clone();
-        let taken = seats.cycle().take(self.viewers.into());
-        taken.map(move |(form, rendition)| Player {
-            server: door,
-            packaging: form,
+        let assigned = combinations.cycle().take(self.viewers.into());
+        assigned.map(move |(packaging, rendition)| Player {
+            server: server,
+            packaging: packaging,
             rendition,
             clock: clock.clone(),
             on_fetch: Arc::new(|_| {}),
@@ -177,7 +179,7 @@ impl Demo {
     }
 
     /// URLs to play, and commands to try.
-    fn told(
+    fn instructions(
         &self,
         viewers: SocketAddr,
         first: &SimulatedOrigin,
@@ -189,7 +191,7 @@ impl Demo {
              front of it.\n\
              Play one of these (VLC, mpv, ffplay, hls.js, dash.js):\n\n",
         );
-        for (form, what) in [
+        for (packaging, description) in [
             (Packaging::Cmaf, "HLS, CMAF"),
             (Packaging::Ts, "HLS, transport streams"),
             (Packaging::LowLatency, "LL-HLS"),
@@ -198,10 +200,10 @@ impl Demo {
             (Packaging::Number, "DASH, numbers"),
             (Packaging::Chunked, "DASH, low latency"),
         ] {
-            let _ = writeln!(text, "  {what:24}{shield}{}", form.entry());
+            let _ = writeln!(text, "  {description:24}{shield}{}", packaging.entry());
         }
         let playlist = "/live/cmaf/360p/index.m3u8";
-        let (one, other) = (first.url(), second.url());
+        let (rendition, other) = (first.url(), second.url());
         let admin = self.admin;
         let _ = write!(
             text,
@@ -212,11 +214,11 @@ impl Demo {
              curl -s http://{admin}/metrics | grep seawall_stream_\n  \
              curl -s http://{admin}/status\n\n\
              The requests to the first origin:\n\n  \
-             curl -s {one}/control\n\n\
+             curl -s {rendition}/control\n\n\
              Break the first origin, and see what viewers notice; then break the second, too:\n\n  \
-             curl -X POST '{one}/control?refuse=100'\n  \
+             curl -X POST '{rendition}/control?refuse=100'\n  \
              curl -X POST '{other}/control?refuse=100'\n  \
-             curl -X POST '{one}/control?heal'\n  \
+             curl -X POST '{rendition}/control?heal'\n  \
              curl -X POST '{other}/control?heal'\n\n\
              All faults: {USAGE}\n\n\
              Ctrl-C ends it.\n\n"
@@ -231,38 +233,38 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Line {
+    struct TestCommand {
         #[command(flatten)]
         demo: Demo,
     }
 
     #[tokio::test]
     async fn configures_the_shield_and_prints_each_format() {
-        let Line { demo } = Line::parse_from(["demo", "--listen", "127.0.0.1:8123"]);
+        let TestCommand { demo } = TestCommand::parse_from(["demo", "--listen", "127.0.0.1:8123"]);
         let clock = Clock::real();
         let first = SimulatedOrigin::start(BroadcastPlan::from(clock.now()), clock).unwrap();
         let second = first.twin(0).unwrap();
         let config = demo.config(&first, &second).unwrap();
         assert_eq!(config.origins[0].endpoints.len(), 2);
         assert_eq!(config.drain_max, DRAIN_MAX);
-        let told = demo.told(demo.listen, &first, &second);
-        for form in Packaging::ALL {
-            let url = format!("http://127.0.0.1:8123{}\n", form.entry());
-            assert!(told.contains(&url), "{told}");
+        let text = demo.instructions(demo.listen, &first, &second);
+        for packaging in Packaging::ALL {
+            let url = format!("http://127.0.0.1:8123{}\n", packaging.entry());
+            assert!(text.contains(&url), "{text}");
         }
-        assert!(told.contains(&format!("{}/control?heal", second.url())));
+        assert!(text.contains(&format!("{}/control?heal", second.url())));
         assert_eq!(demo.players(demo.listen, first.clock()).count(), 0);
     }
 
     #[tokio::test]
     async fn runs_players_for_each_format() {
-        let Line { demo } = Line::parse_from(["demo", "--viewers", "40"]);
+        let TestCommand { demo } = TestCommand::parse_from(["demo", "--viewers", "40"]);
         let players: Vec<_> = demo.players(demo.listen, &Clock::real()).collect();
         assert_eq!(players.len(), 40);
-        for form in Packaging::ALL {
+        for packaging in Packaging::ALL {
             assert!(
-                players.iter().any(|player| player.packaging == form),
-                "{form:?}"
+                players.iter().any(|player| player.packaging == packaging),
+                "{packaging:?}"
             );
         }
     }

@@ -38,24 +38,26 @@ pub(super) struct Explain {
 impl Explain {
     /// Prints the explanation. Fails if no route serves the URL.
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let answer = fetch_explanation(self.admin, &self.url, Instant::now() + ANSWER_MAX);
-        let (status, body) = answer.with_context(|| {
+        let response = fetch_explanation(self.admin, &self.url, Instant::now() + ANSWER_MAX);
+        let (status, body) = response.with_context(|| {
             let admin = self.admin;
             format!("no answer from {admin} (is it the server's admin address?)")
         })?;
-        let told: Value = serde_json::from_slice(&body)
+        let explanation: Value = serde_json::from_slice(&body)
             .with_context(|| format!("{} does not explain (status {status})", self.admin))?;
         if status != 200 {
-            let why = told["error"].as_str().unwrap_or("it cannot be explained");
-            anyhow::bail!("{}: {why}", self.url);
+            let reason = explanation["error"]
+                .as_str()
+                .unwrap_or("it cannot be explained");
+            anyhow::bail!("{}: {reason}", self.url);
         }
-        let page = if self.json {
-            format!("{told}\n")
+        let text = if self.json {
+            format!("{explanation}\n")
         } else {
-            render_text(&self.url, &told)
+            render_text(&self.url, &explanation)
         };
         // The reader of stdout may be gone.
-        let _ = io::stdout().write_all(page.as_bytes());
+        let _ = io::stdout().write_all(text.as_bytes());
         Ok(())
     }
 }
@@ -73,12 +75,12 @@ fn fetch_explanation(
     let lines = format!("GET /explain?url={url} HTTP/1.1\r\nHost: {admin}\r\nConnection: close");
     stream.write_all(lines.as_bytes())?;
     stream.write_all(b"\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    let mut response = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut response)?;
     let not_http = || io::Error::other("this is not an HTTP server");
-    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    let body = answer.split_off(end.ok_or_else(not_http)? + 4);
-    let head = String::from_utf8_lossy(&answer);
+    let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let body = response.split_off(end.ok_or_else(not_http)? + 4);
+    let head = String::from_utf8_lossy(&response);
     let status = head
         .split(' ')
         .nth(1)
@@ -100,33 +102,35 @@ fn percent_encode(url: &str) -> String {
 }
 
 /// The explanation as text.
-fn render_text(url: &str, told: &Value) -> String {
+fn render_text(url: &str, explanation: &Value) -> String {
     let mut text = format!("{url}\n");
-    let mut line = |word: &str, rest: String| {
-        let _ = writeln!(text, "  {word:<9} {rest}");
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(text, "  {label:<9} {value}");
     };
-    let of = |key: &str| told[key].as_str().unwrap_or_default();
+    let of = |key: &str| explanation[key].as_str().unwrap_or_default();
     line("route", of("route").to_owned());
     line("kind", of("kind").to_owned());
-    let host = told["host"].as_str();
+    let host = explanation["host"].as_str();
     let host = host.map_or(String::new(), |host| format!(" (Host: {host})"));
     line("sent as", format!("{}{host}", of("target")));
     line("key", of("key").to_owned());
-    let endpoint = told["endpoint"].as_str().unwrap_or("nobody, at present");
+    let endpoint = explanation["endpoint"]
+        .as_str()
+        .unwrap_or("nobody, at present");
     line("origin", format!("{}: {endpoint}", of("origin")));
-    for rest in stored_lines(told) {
-        line("held", rest);
+    for value in stored_lines(explanation) {
+        line("held", value);
     }
-    if let Some(rest) = manifest_line(&told["manifest"]) {
-        line("manifest", rest);
+    if let Some(value) = manifest_line(&explanation["manifest"]) {
+        line("manifest", value);
     }
-    if let Some(rest) = tracker_line(&told["followed"]) {
-        line("followed", rest);
+    if let Some(value) = tracker_line(&explanation["followed"]) {
+        line("followed", value);
     }
-    if let Some(known) = told["known"].as_str() {
+    if let Some(known) = explanation["known"].as_str() {
         line("known", known.to_owned());
     }
-    match told["due_in_seconds"].as_f64() {
+    match explanation["due_in_seconds"].as_f64() {
         Some(0.0) => line("due", "it should exist by now".to_owned()),
         Some(seconds) => line("due", format!("in {seconds} s")),
         None => {}
@@ -134,9 +138,9 @@ fn render_text(url: &str, told: &Value) -> String {
     text
 }
 
-fn stored_lines(told: &Value) -> Vec<String> {
-    let held = &told["held"];
-    if held.is_null() && told["varies"] == true {
+fn stored_lines(explanation: &Value) -> Vec<String> {
+    let held = &explanation["held"];
+    if held.is_null() && explanation["varies"] == true {
         return vec!["in variants by request headers; none for a request without these".to_owned()];
     }
     if held.is_null() {
@@ -165,52 +169,52 @@ fn stored_lines(told: &Value) -> Vec<String> {
 
 fn manifest_line(facts: &Value) -> Option<String> {
     let is_live = facts["is_live"].as_bool()?;
-    let mut told = vec![if is_live { "live" } else { "ended" }.to_owned()];
+    let mut explanation = vec![if is_live { "live" } else { "ended" }.to_owned()];
     if facts["is_multivariant"] == true {
-        told.push("lists playlists".to_owned());
+        explanation.push("lists playlists".to_owned());
     }
-    for (key, word) in [
+    for (key, label) in [
         ("period_seconds", "changes every"),
         ("segment_seconds", "segments of"),
         ("part_seconds", "parts of"),
     ] {
-        told.extend(
+        explanation.extend(
             facts[key]
                 .as_f64()
-                .map(|seconds| format!("{word} {seconds} s")),
+                .map(|seconds| format!("{label} {seconds} s")),
         );
     }
     let edge = &facts["edge"];
     if let Some(last) = edge["last"].as_u64() {
-        told.push(format!("segments {} to {last}", edge["first"]));
+        explanation.push(format!("segments {} to {last}", edge["first"]));
         let parts = edge["parts"].as_u64().filter(|&parts| parts > 0);
-        told.extend(parts.map(|parts| format!("and {parts} parts")));
+        explanation.extend(parts.map(|parts| format!("and {parts} parts")));
     }
     if let Some(to) = edge["to_seconds"].as_f64() {
-        told.push(format!("from {} s to {to} s", edge["from_seconds"]));
+        explanation.push(format!("from {} s to {to} s", edge["from_seconds"]));
     }
-    for (key, word) in [("published", "published"), ("ends", "ends at")] {
-        told.extend(facts[key].as_str().map(|at| format!("{word} {at}")));
+    for (key, label) in [("published", "published"), ("ends", "ends at")] {
+        explanation.extend(facts[key].as_str().map(|at| format!("{label} {at}")));
     }
-    Some(told.join(", "))
+    Some(explanation.join(", "))
 }
 
 fn tracker_line(followed: &Value) -> Option<String> {
     let stream = followed["stream"].as_str()?;
-    let mut told = vec![format!("in the stream {stream}")];
+    let mut explanation = vec![format!("in the stream {stream}")];
     if followed["is_stalled"] == true {
-        told.push("it has STALLED".to_owned());
+        explanation.push("it has STALLED".to_owned());
     }
-    told.push(match followed["unasked_for_seconds"].as_f64() {
+    explanation.push(match followed["unasked_for_seconds"].as_f64() {
         Some(seconds) => format!("a viewer asked {seconds} s ago"),
         None => "no viewer requested it since it was first seen".to_owned(),
     });
-    told.push(match followed["next_look_in_seconds"].as_f64() {
+    explanation.push(match followed["next_look_in_seconds"].as_f64() {
         Some(seconds) => format!("looked at again in {seconds} s"),
         None if followed["is_tended"] == true => "about to stop being refreshed".to_owned(),
         None => "refreshed when a viewer requests it".to_owned(),
     });
-    Some(told.join(", "))
+    Some(explanation.join(", "))
 }
 
 #[cfg(test)]
@@ -229,7 +233,7 @@ mod tests {
 
     #[test]
     fn prints_the_important_facts() {
-        let told = json!({
+        let explanation = json!({
             "route": "live", "kind": "hls", "key": "00ff", "target": "/a.m3u8",
             "origin": "main", "endpoint": "https://o.example",
             "held": {
@@ -248,8 +252,8 @@ mod tests {
             },
             "due_in_seconds": 3.0
         });
-        let text = render_text("http://a/a.m3u8", &told);
-        for words in [
+        let text = render_text("http://a/a.m3u8", &explanation);
+        for expected in [
             "main: https://o.example",
             "status 200, 321 bytes, 0.5 s old: fresh",
             "fresh for 2.0 s: half a target duration",
@@ -257,15 +261,18 @@ mod tests {
             "in the stream /main.m3u8, a viewer asked 0.1 s ago, looked at again in 1.25 s",
             "due       in 3 s",
         ] {
-            assert!(text.contains(words), "{words} in:\n{text}");
+            assert!(text.contains(expected), "{expected} in:\n{text}");
         }
     }
 
     #[test]
     fn says_that_nothing_is_stored() {
-        let told = json!({ "route": "r", "origin": "o", "target": "/x" });
-        let told = render_text("http://a/x", &told);
-        assert!(told.contains("held      nothing"), "{told}");
-        assert!(told.contains("o: nobody, at present"), "{told}");
+        let explanation = json!({ "route": "r", "origin": "o", "target": "/x" });
+        let explanation = render_text("http://a/x", &explanation);
+        assert!(explanation.contains("held      nothing"), "{explanation}");
+        assert!(
+            explanation.contains("o: nobody, at present"),
+            "{explanation}"
+        );
     }
 }

@@ -46,8 +46,8 @@ impl Health {
 fn fetch_status(admin: SocketAddr, deadline: Instant) -> io::Result<u16> {
     let mut stream = TcpStream::connect_timeout(&admin, time_left(deadline)?)?;
     stream.set_write_timeout(Some(time_left(deadline)?))?;
-    let question = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    stream.write_all(question.as_bytes())?;
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut head = Vec::with_capacity(STATUS_BYTES);
     while head.len() < STATUS_BYTES {
         stream.set_read_timeout(Some(time_left(deadline)?))?;
@@ -72,7 +72,7 @@ fn parse_status(head: &[u8]) -> Option<u16> {
 pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
+        remaining => Ok(remaining),
     }
 }
 
@@ -83,37 +83,43 @@ mod tests {
 
     use super::*;
 
-    fn asked(answer: &'static [u8], patience: Duration) -> io::Result<u16> {
+    fn status_of_answer(answer: &'static [u8], timeout: Duration) -> io::Result<u16> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let admin = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut question = [0; 1024];
-            let count = stream.read(&mut question).unwrap();
-            assert!(question[..count].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).unwrap();
+            assert!(request[..count].starts_with(b"GET /healthz HTTP/1.1\r\n"));
             stream.write_all(answer).unwrap();
             if answer.is_empty() {
                 // Sends nothing until the other side gives up.
-                let _ = stream.read(&mut question);
+                let _ = stream.read(&mut request);
             }
         });
-        let heard = fetch_status(admin, Instant::now() + patience);
+        let status = fetch_status(admin, Instant::now() + timeout);
         server.join().unwrap();
-        heard
+        status
     }
 
     #[test]
     fn reads_the_status() {
-        let patience = Duration::from_secs(10);
-        assert_eq!(asked(b"HTTP/1.1 200 OK\r\n\r\n", patience).unwrap(), 200);
-        assert_eq!(asked(b"HTTP/1.1 503 No\r\n\r\n", patience).unwrap(), 503);
-        assert!(asked(b"SSH-2.0-OpenSSH_9\r\n", patience).is_err());
-        assert!(asked(b"HTTP", patience).is_err());
+        let timeout = Duration::from_secs(10);
+        assert_eq!(
+            status_of_answer(b"HTTP/1.1 200 OK\r\n\r\n", timeout).unwrap(),
+            200
+        );
+        assert_eq!(
+            status_of_answer(b"HTTP/1.1 503 No\r\n\r\n", timeout).unwrap(),
+            503
+        );
+        assert!(status_of_answer(b"SSH-2.0-OpenSSH_9\r\n", timeout).is_err());
+        assert!(status_of_answer(b"HTTP", timeout).is_err());
     }
 
     #[test]
     fn is_unhealthy_without_an_answer() {
-        assert!(asked(b"", Duration::from_millis(50)).is_err());
+        assert!(status_of_answer(b"", Duration::from_millis(50)).is_err());
         let unused = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

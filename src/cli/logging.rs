@@ -43,10 +43,10 @@ pub(super) struct LogOptions {
 
 /// Starts logging, including panics and the `log` records of libraries.
 pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
-    let asked = VARIABLES
+    let requested = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
-    let filter = match asked {
+    let filter = match requested {
         Some((name, value)) => levels(&value).with_context(|| {
             format!("{name} is not a log level such as debug, or seawall=debug,pingora=info")
         })?,
@@ -67,13 +67,13 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
     };
     let layer = fmt::layer()
         .with_ansi(terminal)
-        .with_writer(move || queue.line());
+        .with_writer(move || queue.line_writer());
     let subscriber = tracing_subscriber::registry().with(filter).with(limit);
-    let started = match format.unwrap_or(text) {
+    let result = match format.unwrap_or(text) {
         LogFormat::Json => subscriber.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => subscriber.with(layer).try_init(),
     };
-    started.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
+    result.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
     // The default hook writes to stderr itself, and would wait for a reader that does not read.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     Ok(LogOptions {
@@ -122,7 +122,7 @@ fn levels(asked: &str) -> anyhow::Result<Targets> {
         Err(_) => directive.to_owned(),
     };
     // An empty list of directives would mean errors only.
-    let asked = asked
+    let requested = requested
         .split(',')
         .filter(|directive| !directive.trim().is_empty());
     let asked: Vec<String> = asked.map(ours).collect();
@@ -134,13 +134,13 @@ fn levels(asked: &str) -> anyhow::Result<Targets> {
 mod tests {
     use super::*;
 
-    fn shown(asked: &str) -> Vec<String> {
-        let shown = levels(asked).unwrap().to_string();
-        shown.split(',').map(str::to_owned).collect()
+    fn directives(requested: &str) -> Vec<String> {
+        let directives = levels(requested).unwrap().to_string();
+        directives.split(',').map(str::to_owned).collect()
     }
 
-    fn has(asked: &str, directive: &str) -> bool {
-        shown(asked).contains(&directive.to_owned())
+    fn has(requested: &str, directive: &str) -> bool {
+        directives(requested).contains(&directive.to_owned())
     }
 
     #[test]
@@ -148,9 +148,9 @@ mod tests {
         assert!(
             has("", "error") && has("", "seawall=info"),
             "{:?}",
-            shown("")
+            directives("")
         );
-        let debug = shown("debug");
+        let debug = directives("debug");
         assert!(
             has("debug", "seawall=debug") && has("debug", "error"),
             "{debug:?}"

@@ -61,7 +61,7 @@ pub(super) struct Serve {
 impl Serve {
     /// Runs until a signal stops the server.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let implied = super::admin_from_environment()?;
+        let default_admin = super::admin_from_environment()?;
         let mut config = match &self.config {
             Some(path) => {
                 let (config, warnings) = Config::check(path, Preflight::Offline)?;
@@ -79,7 +79,7 @@ impl Serve {
                 access_log: self.access_log,
             })?,
         };
-        set_default_admin(&mut config, implied);
+        set_default_admin(&mut config, default_admin);
         let log = logging::start(self.log)?;
         // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -89,8 +89,8 @@ impl Serve {
 
 /// Sets the admin address from the environment, unless one is configured or a listener has that
 /// port.
-fn set_default_admin(config: &mut Config, implied: Option<SocketAddr>) {
-    let taken = |port: u16| {
+fn set_default_admin(config: &mut Config, default_admin: Option<SocketAddr>) {
+    let is_used_by_listener = |port: u16| {
         let listeners = config.frontend.listeners.iter();
         let ports = listeners.filter_map(|listener| match listener.address {
             ListenAddress::Tcp(address) => Some(address.port()),
@@ -98,15 +98,15 @@ fn set_default_admin(config: &mut Config, implied: Option<SocketAddr>) {
         });
         port != 0 && ports.into_iter().any(|other| other == port)
     };
-    let implied = implied.filter(|address| !taken(address.port()));
-    config.admin.listen = config.admin.listen.or(implied);
+    let default_admin = default_admin.filter(|address| !is_used_by_listener(address.port()));
+    config.admin.listen = config.admin.listen.or(default_admin);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn listening(at: &str) -> Config {
+    fn config_listening_on(at: &str) -> Config {
         let listener = crate::frontend::Listener {
             address: config::listen(at).unwrap(),
             tls: None,
@@ -116,14 +116,14 @@ mod tests {
 
     #[test]
     fn ignores_the_address_of_the_environment_when_one_is_configured() {
-        let implied: SocketAddr = "127.0.0.1:9090".parse().unwrap();
-        let mut config = listening("0.0.0.0:8080");
-        set_default_admin(&mut config, Some(implied));
-        assert_eq!(config.admin.listen, Some(implied));
+        let default_admin: SocketAddr = "127.0.0.1:9090".parse().unwrap();
+        let mut config = config_listening_on("0.0.0.0:8080");
+        set_default_admin(&mut config, Some(default_admin));
+        assert_eq!(config.admin.listen, Some(default_admin));
         set_default_admin(&mut config, Some("127.0.0.1:9191".parse().unwrap()));
-        assert_eq!(config.admin.listen, Some(implied));
-        let mut config = listening("0.0.0.0:9090");
-        set_default_admin(&mut config, Some(implied));
+        assert_eq!(config.admin.listen, Some(default_admin));
+        let mut config = config_listening_on("0.0.0.0:9090");
+        set_default_admin(&mut config, Some(default_admin));
         assert_eq!(config.admin.listen, None);
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn http1_record(
         head_time: total_time,
         total_time,
         log_fields: Some(Box::new(log_fields(head, connection))),
-        ..RequestRecord::begun(started)
+        ..RequestRecord::begin(started)
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn http2_record(connection: &ConnectionState) -> RequestRecord {
     RequestRecord {
         status: StatusCode::BAD_REQUEST,
         log_fields: Some(Box::new(log_fields)),
-        ..RequestRecord::begun(Instant::now().into_std())
+        ..RequestRecord::begin(Instant::now().into_std())
     }
 }
 

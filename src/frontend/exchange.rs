@@ -305,7 +305,7 @@ fn refused(
     let record = RequestRecord {
         status,
         log_fields,
-        ..RequestRecord::begun(arrived.into_std())
+        ..RequestRecord::begin(arrived.into_std())
     };
     ViewerResponse {
         status,

@@ -270,7 +270,7 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
             ResponseCarrier::Connection(connection) => connection,
             ResponseCarrier::Stream(_, rate) => {
                 rate.reading.end();
-                let empty_record = RequestRecord::begun(self.record.arrived);
+                let empty_record = RequestRecord::begin(self.record.arrived);
                 return rate.record_at_end(std::mem::replace(&mut self.record, empty_record));
             }
         };

@@ -17,7 +17,7 @@ use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::poll_alarm;
-use super::rate::SendRate;
+use super::pace::SendRate;
 use super::stats::ConnectionEvent;
 
 thread_local! {

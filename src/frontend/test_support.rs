@@ -46,7 +46,7 @@ pub(super) fn record(arrived: Instant) -> RequestRecord {
     RequestRecord {
         outcome: Outcome::Hit,
         kind: Kind::Segment,
-        ..RequestRecord::begun(arrived)
+        ..RequestRecord::begin(arrived)
     }
 }
 

@@ -214,6 +214,6 @@ fn blank_tale(arrival: &ViewerRequest, line: bool) -> RequestRecord {
             } = arrival;
             Box::new(AccessLogFields::of(method, uri, *version, headers, *peer))
         }),
-        ..RequestRecord::begun(arrival.arrived)
+        ..RequestRecord::begin(arrival.arrived)
     }
 }

@@ -23,14 +23,14 @@ use seawall_upstream::{Origin, Resolver};
 /// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {
     config: Config,
-    doors: Vec<BoundListener>,
+    listeners: Vec<BoundListener>,
     admin: Option<TcpListener>,
 }
 
 /// All parts of a server, ready to accept connections.
 pub(super) struct ServerParts {
     pub(super) frontend: FrontendService,
-    pub(super) doors: Vec<BoundListener>,
+    pub(super) listeners: Vec<BoundListener>,
     pub(super) admin_service: Option<AdminService>,
     pub(super) telemetry: Arc<Telemetry>,
     /// After SIGTERM: how long connections are still accepted.
@@ -42,8 +42,8 @@ pub(super) struct ServerParts {
 impl ServerParts {
     /// Binds every socket.
     pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
-        let doors = config.frontend.listeners.iter().map(BoundListener::bind);
-        let doors = doors.collect::<Result<Vec<_>, _>>()?;
+        let listeners = config.frontend.listeners.iter().map(BoundListener::bind);
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let admin = match config.admin.listen {
             None => None,
             Some(address) => Some(
@@ -53,7 +53,7 @@ impl ServerParts {
         };
         Ok(BoundServer {
             config,
-            doors,
+            listeners,
             admin,
         })
     }
@@ -63,18 +63,18 @@ impl BoundServer {
     /// Creates the modules. Call it inside a tokio runtime: some start background tasks.
     pub(super) fn build(
         self,
-        lookup: &Resolver,
+        resolver: &Resolver,
         workers: usize,
         log: &Arc<LogCounts>,
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
             config,
-            doors,
+            listeners,
             admin,
         } = self;
         let origins = config.origins.into_iter().map(|settings| {
             let name = settings.name.clone();
-            let origin = Origin::new(settings, lookup.clone());
+            let origin = Origin::new(settings, resolver.clone());
             let origin = origin.with_context(|| format!("cannot prepare origin {name}"))?;
             origin.start_health_checks();
             Ok(Arc::new(origin))
@@ -96,7 +96,7 @@ impl BoundServer {
             origins,
             telemetry: telemetry.clone(),
         });
-        let edge = Arc::new(Frontend::new(config.frontend.limits)?);
+        let frontend = Arc::new(Frontend::new(config.frontend.limits)?);
         let (prober, probes) = probe::probes_for_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
@@ -107,16 +107,16 @@ impl BoundServer {
                 metrics,
                 ..admin_handlers(&shield, &edge, prober)
             };
-            AdminService::new(socket, desk)
+            AdminService::new(socket, handlers)
         });
-        let front = FrontendService {
-            frontend: edge,
+        let service = FrontendService {
+            frontend: frontend,
             shield,
         };
         Ok(ServerParts {
-            frontend: front,
-            doors,
-            admin_service: office,
+            frontend: service,
+            listeners,
+            admin_service: admin_service,
             telemetry,
             lame_duck,
             probes,

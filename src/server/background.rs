@@ -12,22 +12,22 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Checks the certificates' files periodically. Ends at once if there are none.
 pub(super) fn watch_certificates(
-    doors: &[BoundListener],
+    listeners: &[BoundListener],
 ) -> impl Future<Output = ()> + Send + use<> {
-    let watched: Vec<_> = doors
+    let all_certificates: Vec<_> = listeners
         .iter()
         .filter_map(BoundListener::certificates)
         .cloned()
         .collect();
     async move {
-        if watched.is_empty() {
+        if all_certificates.is_empty() {
             return;
         }
-        let mut looks = interval(CHECK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(CHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
-            for certificates in &watched {
+            ticks.tick().await;
+            for certificates in &all_certificates {
                 reload_certificates(certificates.clone()).await;
             }
         }
@@ -36,8 +36,8 @@ pub(super) fn watch_certificates(
 
 /// On a blocking thread: the files may be on a file system that hangs.
 async fn reload_certificates(certificates: Arc<Certificates>) {
-    let looked = tokio::task::spawn_blocking(move || certificates.refresh()).await;
-    match looked {
+    let result = tokio::task::spawn_blocking(move || certificates.refresh()).await;
+    match result {
         Ok(Ok(false)) => {}
         Ok(Ok(true)) => tracing::info!("certificates reloaded"),
         Ok(Err(error)) => tracing::error!(%error, "the previous certificates stay in use: {error}"),

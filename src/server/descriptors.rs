@@ -16,21 +16,21 @@ pub(super) fn raise_limit(limits: &mut Limits) {
         }
     };
     tracing::info!(descriptors = available, "descriptor limit is {available}");
-    let room = connections_for(available);
-    if room < limits.connections_max {
+    let connections = connections_for(available);
+    if connections < limits.connections_max {
         tracing::warn!(
             configured = limits.connections_max,
-            connections_max = room,
+            connections_max = connections,
             "fewer descriptors than connections allowed: raise the hard limit (ulimit -Hn)"
         );
-        limits.connections_max = room;
+        limits.connections_max = connections;
     }
 }
 
 /// Connections that fit into this number of descriptors.
 fn connections_for(descriptors: u64) -> usize {
-    let room = descriptors - RESERVE.min(descriptors / 4);
-    usize::try_from(room).unwrap_or(usize::MAX)
+    let connections = descriptors - RESERVE.min(descriptors / 4);
+    usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

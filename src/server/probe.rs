@@ -34,14 +34,7 @@ pub(super) struct Probe {
 pub(super) fn probes_for_workers(count: usize) -> (Prober, Vec<Probe>) {
     let pairs = (0..count).map(|_| mpsc::channel(PENDING_PROBES_MAX));
     let (workers, probes) = pairs
-        .map(|(sender, questions)| {
-            (
-                sender,
-                Probe {
-                    requests: questions,
-                },
-            )
-        })
+        .map(|(sender, requests)| (sender, Probe { requests: requests }))
         .unzip();
     (Prober { workers }, probes)
 }
@@ -49,15 +42,21 @@ pub(super) fn probes_for_workers(count: usize) -> (Prober, Vec<Probe>) {
 impl Prober {
     /// Probes all workers at the same time.
     pub(super) async fn probe_all(&self) -> WorkerHealth {
-        let mut asked = JoinSet::new();
+        let mut replies = JoinSet::new();
         for worker in &self.workers {
-            let (question, answer) = oneshot::channel();
+            let (reply, answer) = oneshot::channel();
             // With a full queue the worker counts as silent: the probe is dropped, which also drops
             // its reply channel.
-            let _ = worker.try_send(question);
-            asked.spawn(async move { matches!(timeout(REPLY_TIMEOUT, answer).await, Ok(Ok(()))) });
+            let _ = worker.try_send(reply);
+            replies
+                .spawn(async move { matches!(timeout(REPLY_TIMEOUT, answer).await, Ok(Ok(()))) });
         }
-        let answered = asked.join_all().await.into_iter().filter(|it| *it).count();
+        let answered = replies
+            .join_all()
+            .await
+            .into_iter()
+            .filter(|it| *it)
+            .count();
         WorkerHealth {
             all: self.workers.len(),
             silent: self.workers.len() - answered,
@@ -68,9 +67,9 @@ impl Prober {
 impl Probe {
     /// Answers on the current thread's runtime until the prober is dropped.
     pub(super) async fn run(mut self) {
-        while let Some(question) = self.requests.recv().await {
+        while let Some(reply) = self.requests.recv().await {
             // The prober may have given up.
-            let _ = question.send(());
+            let _ = reply.send(());
         }
     }
 }

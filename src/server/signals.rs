@@ -142,9 +142,9 @@ pub(super) struct Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let heard = self.received.lock().take();
-        match heard {
-            Some(heard) => self.drain(heard).await,
+        let signals = self.received.lock().take();
+        match signals {
+            Some(signals) => self.drain(signals).await,
             // The first wait is still in progress, and will end the process.
             None => std::future::pending().await,
         }
@@ -155,8 +155,8 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
-    async fn drain(&self, mut heard: ReceivedSignal) {
-        let signal = heard.wait_for_stop().await;
+    async fn drain(&self, mut signals: ReceivedSignal) {
+        let signal = signals.wait_for_stop().await;
         self.frontend.announce_stop();
         let open = self.frontend.stats().open;
         // If no viewer is connected, no load balancer needs time to notice.
@@ -169,7 +169,7 @@ impl Signals {
             );
             tokio::select! {
                 () = sleep(self.lame_duck) => {}
-                _ = heard.wait_for_immediate_stop() => {}
+                _ = signals.wait_for_immediate_stop() => {}
             }
         }
         let open = self.frontend.stats().open;
@@ -184,7 +184,7 @@ impl Signals {
                 let open = self.frontend.stats().open;
                 tracing::warn!(open, "{open} connections did not finish in time");
             }
-            signal = heard.wait_for_immediate_stop() => tracing::warn!(signal, "{signal} again: stopping at once"),
+            signal = signals.wait_for_immediate_stop() => tracing::warn!(signal, "{signal} again: stopping at once"),
         }
     }
 }

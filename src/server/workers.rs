@@ -22,15 +22,19 @@ pub(super) struct FrontendService {
 
 impl FrontendService {
     /// Accepts connections on the current runtime; the tasks end when the frontend is drained.
-    pub(super) fn accept_connections(&self, doors: Vec<BoundListener>, tasks: &mut JoinSet<()>) {
+    pub(super) fn accept_connections(
+        &self,
+        listeners: Vec<BoundListener>,
+        tasks: &mut JoinSet<()>,
+    ) {
         let telemetry = self.shield.telemetry().clone();
-        let teller: RequestRecorder = Arc::new(move |tale| telemetry.record(tale));
-        for door in doors {
-            let (shield, teller, edge) =
-                (self.shield.clone(), teller.clone(), self.frontend.clone());
+        let recorder: RequestRecorder = Arc::new(move |record| telemetry.record(record));
+        for listener in listeners {
+            let (shield, recorder, frontend) =
+                (self.shield.clone(), recorder.clone(), self.frontend.clone());
             tasks.spawn(async move {
-                let address = door.address().clone();
-                if let Err(error) = edge.serve(door, shield, teller).await {
+                let address = listener.address().clone();
+                if let Err(error) = frontend.serve(listener, shield, recorder).await {
                     tracing::error!(%address, %error, "cannot serve {address}: {error}");
                 }
             });
@@ -41,22 +45,22 @@ impl FrontendService {
 /// One thread that serves viewers on every listener.
 pub(super) struct WorkerThread {
     name: String,
-    front: FrontendService,
-    doors: Vec<BoundListener>,
+    service: FrontendService,
+    listeners: Vec<BoundListener>,
     probe: Option<Probe>,
 }
 
 impl WorkerThread {
     pub(super) fn new(
         number: usize,
-        front: FrontendService,
-        doors: Vec<BoundListener>,
+        service: FrontendService,
+        listeners: Vec<BoundListener>,
         probe: Probe,
     ) -> WorkerThread {
         WorkerThread {
             name: format!("seawall worker {number}"),
-            front,
-            doors,
+            service,
+            listeners,
             probe: Some(probe),
         }
     }
@@ -75,8 +79,8 @@ impl Service for WorkerThread {
             tokio::spawn(probe.run());
         }
         let mut tasks = JoinSet::new();
-        self.front
-            .accept_connections(std::mem::take(&mut self.doors), &mut tasks);
+        self.service
+            .accept_connections(std::mem::take(&mut self.listeners), &mut tasks);
         tasks.join_all().await;
     }
 
@@ -96,10 +100,10 @@ pub(super) struct AdminService {
 }
 
 impl AdminService {
-    pub(super) fn new(socket: TcpListener, desk: AdminHandlers) -> AdminService {
+    pub(super) fn new(socket: TcpListener, handlers: AdminHandlers) -> AdminService {
         AdminService {
             socket: Some(socket),
-            handlers: Arc::new(desk),
+            handlers: Arc::new(handlers),
         }
     }
 

@@ -78,16 +78,16 @@ impl AccessLog {
     }
 
     /// Writes one line if this record is to be logged. Never blocks.
-    pub fn write(&self, tale: &RequestRecord) {
+    pub fn write(&self, record: &RequestRecord) {
         let Some(queue) = &self.queue else { return };
-        let weight = if tale.cut_by.is_some() || tale.status.is_server_error() {
+        let weight = if record.cut_by.is_some() || record.status.is_server_error() {
             1
         } else {
             self.sample
         };
         if weight == 1 || fastrand::u32(..weight) == 0 {
             queue.push(Box::new(AccessLogEntry::of(
-                tale,
+                record,
                 weight,
                 SystemTime::now(),
             )));
@@ -214,14 +214,14 @@ impl Drop for AccessLogQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CutBy, Outcome, tests::tale};
+    use super::super::{CutBy, Outcome, tests::record_of};
     use super::*;
     use seawall_manifest::Kind;
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct LogLines(Arc<Mutex<Vec<u8>>>);
 
-    impl Paper {
+    impl LogLines {
         fn lines(&self) -> Vec<serde_json::Value> {
             let text = String::from_utf8(self.0.lock().clone()).unwrap();
             text.lines()
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    impl Write for Paper {
+    impl Write for LogLines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().write(bytes)
         }
@@ -240,9 +240,9 @@ mod tests {
     }
 
     /// Blocks until the other end is dropped.
-    struct Stuck(Receiver<()>);
+    struct BlockedWriter(Receiver<()>);
 
-    impl Write for Stuck {
+    impl Write for BlockedWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(bytes.len())
@@ -261,39 +261,39 @@ mod tests {
 
     #[test]
     fn writes_every_line_before_drop_returns() {
-        let paper = Paper::default();
-        let log = log(paper.clone(), 1, 1000);
+        let output = LogLines::default();
+        let log = log(output.clone(), 1, 1000);
         for _ in 0..1000 {
-            log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+            log.write(&record_of(Outcome::Hit, Kind::Segment, 200));
         }
         drop(log);
-        assert_eq!(paper.lines().len(), 1000);
+        assert_eq!(output.lines().len(), 1000);
     }
 
     #[test]
     fn writes_everything_before_close_and_nothing_after() {
-        let paper = Paper::default();
-        let log = log(paper.clone(), 1, 100);
-        log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+        let output = LogLines::default();
+        let log = log(output.clone(), 1, 100);
+        log.write(&record_of(Outcome::Hit, Kind::Segment, 200));
         log.close();
-        assert_eq!(paper.lines().len(), 1);
-        log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+        assert_eq!(output.lines().len(), 1);
+        log.write(&record_of(Outcome::Hit, Kind::Segment, 200));
         log.close();
         assert_eq!(log.queue.as_ref().unwrap().counts.read(), (1, 1, 0));
     }
 
     #[test]
     fn logs_errors_outside_the_sample() {
-        let paper = Paper::default();
-        let log = log(paper.clone(), u32::MAX, 100);
-        log.write(&tale(Outcome::Failed, Kind::Hls, 502));
+        let output = LogLines::default();
+        let log = log(output.clone(), u32::MAX, 100);
+        log.write(&record_of(Outcome::Failed, Kind::Hls, 502));
         log.write(&RequestRecord {
             cut_by: Some(CutBy::Viewer),
-            ..tale(Outcome::Hit, Kind::Hls, 200)
+            ..record_of(Outcome::Hit, Kind::Hls, 200)
         });
-        log.write(&tale(Outcome::Hit, Kind::Hls, 200));
+        log.write(&record_of(Outcome::Hit, Kind::Hls, 200));
         drop(log);
-        let statuses: Vec<_> = paper
+        let statuses: Vec<_> = output
             .lines()
             .iter()
             .map(|line| line["status"].clone())
@@ -303,13 +303,13 @@ mod tests {
 
     #[test]
     fn writes_the_sampling_factor() {
-        let paper = Paper::default();
-        let log = log(paper.clone(), 4, 10_000);
+        let output = LogLines::default();
+        let log = log(output.clone(), 4, 10_000);
         for _ in 0..10_000 {
-            log.write(&tale(Outcome::Hit, Kind::Hls, 200));
+            log.write(&record_of(Outcome::Hit, Kind::Hls, 200));
         }
         drop(log);
-        let lines = paper.lines();
+        let lines = output.lines();
         // 2,500 expected, with nine standard deviations on either side.
         assert!((2100..2900).contains(&lines.len()), "{}", lines.len());
         assert!(lines.iter().all(|line| line["weight"] == 4));
@@ -318,10 +318,10 @@ mod tests {
     #[test]
     fn drops_lines_without_blocking_when_the_reader_is_stuck() {
         let (release, stuck) = sync_channel(0);
-        let log = log(Stuck(stuck), 1, 4);
+        let log = log(BlockedWriter(stuck), 1, 4);
         // Enough lines to fill the writer's buffer and block the writer.
         for _ in 0..1000 {
-            log.write(&tale(Outcome::Hit, Kind::Segment, 200));
+            log.write(&record_of(Outcome::Hit, Kind::Segment, 200));
         }
         let counts = Arc::clone(&log.queue.as_ref().unwrap().counts);
         drop(release);
@@ -335,7 +335,7 @@ mod tests {
     fn samples_nothing_when_off() {
         let log = AccessLog::open(&AccessLogSettings::default()).unwrap();
         assert!(!log.is_enabled());
-        log.write(&tale(Outcome::Failed, Kind::Hls, 502));
+        log.write(&record_of(Outcome::Failed, Kind::Hls, 502));
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         };
         let log = AccessLog::open(&settings).unwrap();
         assert!(log.is_enabled());
-        log.write(&tale(Outcome::Hit, Kind::Hls, 200));
+        log.write(&record_of(Outcome::Hit, Kind::Hls, 200));
         drop(log);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(

@@ -164,7 +164,7 @@ impl LogQueue {
     }
 
     /// A writer for one line.
-    pub fn line(&self) -> LogLineWriter {
+    pub fn line_writer(&self) -> LogLineWriter {
         LogLineWriter {
             queue: self.clone(),
             line: Vec::new(),
@@ -259,8 +259,10 @@ impl<W: Write> LogWriter<W> {
                     thread::park_timeout(RETRY_AFTER);
                 }
                 Ok(0) | Err(_) => {
-                    let lost = bytes.split(|byte| *byte == b'\n').count() - 1;
-                    self.counts.failed.fetch_add(lost as u64, Ordering::Relaxed);
+                    let dropped_lines = bytes.split(|byte| *byte == b'\n').count() - 1;
+                    self.counts
+                        .failed
+                        .fetch_add(dropped_lines as u64, Ordering::Relaxed);
                     return;
                 }
             }
@@ -271,7 +273,7 @@ impl<W: Write> LogWriter<W> {
 /// Limits how often one message is logged: a burst, then a low rate. A message is identified by the
 /// place in the code that logs it, so the size of the table is limited by the size of the program.
 pub struct RateLimit<P> {
-    places: HashMap<P, MessageBudget>,
+    budgets: HashMap<P, MessageBudget>,
 }
 
 struct MessageBudget {
@@ -287,22 +289,22 @@ impl<P: Eq + Hash> RateLimit<P> {
     /// A limit with full budgets.
     pub fn new() -> RateLimit<P> {
         RateLimit {
-            places: HashMap::new(),
+            budgets: HashMap::new(),
         }
     }
 
     /// Whether this place in the code may log a line now.
-    pub fn admit(&mut self, place: P, now: Instant) -> bool {
-        let bucket = self.places.entry(place).or_insert(MessageBudget {
+    pub fn admit(&mut self, call_site: P, now: Instant) -> bool {
+        let budget = self.budgets.entry(call_site).or_insert(MessageBudget {
             tokens: BURST,
             filled: now,
         });
-        let waited = now.saturating_duration_since(bucket.filled).as_secs_f64();
-        bucket.tokens = (bucket.tokens + waited * LINES_PER_SECOND).min(BURST);
-        bucket.filled = now;
-        let admitted = bucket.tokens >= 1.0;
+        let waited = now.saturating_duration_since(budget.filled).as_secs_f64();
+        budget.tokens = (budget.tokens + waited * LINES_PER_SECOND).min(BURST);
+        budget.filled = now;
+        let admitted = budget.tokens >= 1.0;
         if admitted {
-            bucket.tokens -= 1.0;
+            budget.tokens -= 1.0;
         }
         admitted
     }
@@ -321,9 +323,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Paper {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().write(bytes)
         }
@@ -333,9 +335,9 @@ mod tests {
     }
 
     /// Blocks until the other end is dropped.
-    struct Stuck(Receiver<()>);
+    struct StuckWriter(Receiver<()>);
 
-    impl Write for Stuck {
+    impl Write for StuckWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(bytes.len())
@@ -351,13 +353,13 @@ mod tests {
 
     #[test]
     fn writes_every_line_before_the_guard_is_gone() {
-        let (paper, counts) = (Paper::default(), Arc::new(LogCounts::default()));
-        let (queue, guard) = LogQueue::to(paper.clone(), counts.clone(), |_| {}).unwrap();
+        let (output, counts) = (SharedBuffer::default(), Arc::new(LogCounts::default()));
+        let (queue, guard) = LogQueue::to(output.clone(), counts.clone(), |_| {}).unwrap();
         for number in 0..1000 {
-            writeln!(queue.line(), "line {number}").unwrap();
+            writeln!(queue.line_writer(), "line {number}").unwrap();
         }
         drop(guard);
-        let text = String::from_utf8(paper.0.lock().clone()).unwrap();
+        let text = String::from_utf8(output.0.lock().clone()).unwrap();
         assert_eq!(text.lines().count(), 1000);
         assert_eq!(text.lines().last(), Some("line 999"));
         assert_eq!(dropped(&counts), 0);
@@ -367,7 +369,7 @@ mod tests {
     fn drops_and_counts_lines_while_the_reader_is_stuck() {
         let (release, stuck) = sync_channel(0);
         let counts = Arc::new(LogCounts::default());
-        let (queue, guard) = LogQueue::to(Stuck(stuck), counts.clone(), |_| {}).unwrap();
+        let (queue, guard) = LogQueue::to(StuckWriter(stuck), counts.clone(), |_| {}).unwrap();
         for _ in 0..2 * QUEUE_LINES_MAX {
             queue.push(b"x\n".to_vec());
         }

@@ -188,7 +188,7 @@ impl Metrics {
 mod tests {
     use std::time::Duration;
 
-    use super::super::tests::tale;
+    use super::super::tests::record_of;
     use super::*;
 
     fn metrics() -> (Metrics, MetricRegistry) {
@@ -227,7 +227,7 @@ mod tests {
                 metrics.count(&RequestRecord {
                     route: Some(("vod \"x\"".into(), 1)),
                     bytes: 10,
-                    ..tale(outcome, kind, 206)
+                    ..record_of(outcome, kind, 206)
                 });
                 let (kind, outcome) = (kind.as_str(), outcome.as_str());
                 let labels = format!(r#"kind="{kind}",outcome="{outcome}",route="vod \"x\"""#);
@@ -248,7 +248,7 @@ mod tests {
         let newer = Some(("newer".into(), 9));
         metrics.count(&RequestRecord {
             route: newer,
-            ..tale(Outcome::Refused, Kind::Other, 403)
+            ..record_of(Outcome::Refused, Kind::Other, 403)
         });
         let labels = r#"kind="other",outcome="refused",route="none""#;
         has(&registry, &format!("seawall_requests_total{{{labels}}} 2"));
@@ -266,9 +266,9 @@ mod tests {
             cut_by: Some(CutBy::Origin),
             origin_time: Some(Duration::from_millis(20)),
             head_time: Duration::from_millis(30),
-            ..tale(Outcome::Miss, Kind::Segment, 200)
+            ..record_of(Outcome::Miss, Kind::Segment, 200)
         });
-        metrics.count(&tale(Outcome::Hit, Kind::Segment, 200));
+        metrics.count(&record_of(Outcome::Hit, Kind::Segment, 200));
         has(
             &registry,
             r#"seawall_responses_aborted_total{cause="origin",kind="segment"} 1"#,

@@ -228,7 +228,7 @@ pub struct RequestRecord {
 
 impl RequestRecord {
     /// A record for a request that has just arrived.
-    pub fn begun(arrived: Instant) -> RequestRecord {
+    pub fn begin(arrived: Instant) -> RequestRecord {
         RequestRecord {
             arrived,
             outcome: Outcome::Refused,
@@ -283,11 +283,11 @@ impl AccessLogFields {
         peer: Option<IpAddr>,
     ) -> AccessLogFields {
         let field = headers.get(header::HOST);
-        let named = field.and_then(|host| host.to_str().ok());
+        let host_field = field.and_then(|host| host.to_str().ok());
         AccessLogFields {
             method: Some(method.clone()),
             path: uri.path().to_owned(),
-            host: uri.host().or(named).unwrap_or_default().to_owned(),
+            host: uri.host().or(host_field).unwrap_or_default().to_owned(),
             peer,
             protocol: match version {
                 Version::HTTP_10 => "HTTP/1.0",

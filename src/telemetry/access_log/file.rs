@@ -14,7 +14,7 @@ use nix::libc;
 const MODE: u32 = 0o640;
 
 /// Interval between checks of the path.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum wait for a full pipe, …
 const FULL_MAX: Duration = Duration::from_secs(1);
@@ -30,22 +30,22 @@ pub(super) struct LogFile {
     is_torn: bool,
     /// Skips the rest of a line whose beginning went to the previous reader of the pipe.
     skips_rest: bool,
-    looked: Instant,
-    look_every: Duration,
+    checked_at: Instant,
+    check_interval: Duration,
 }
 
 impl LogFile {
     /// Opens or creates it.
     pub(super) fn open(path: &Path) -> io::Result<LogFile> {
         let file = open(path)?;
-        let looked = Instant::now();
+        let checked_at = Instant::now();
         let log = LogFile {
             path: path.to_owned(),
             file,
             is_torn: false,
             skips_rest: false,
-            looked,
-            look_every: LOOK_EVERY,
+            checked_at,
+            check_interval: CHECK_INTERVAL,
         };
         if log.file.is_none() {
             log.warn_of_no_reader();
@@ -59,19 +59,19 @@ impl LogFile {
     }
 
     /// Whether the next check of the path is due.
-    fn looks(&mut self) -> bool {
-        let is_time = self.looked.elapsed() >= self.look_every;
+    fn is_check_due(&mut self) -> bool {
+        let is_time = self.checked_at.elapsed() >= self.check_interval;
         if is_time {
-            self.looked = Instant::now();
+            self.checked_at = Instant::now();
         }
         is_time
     }
 
     fn was_moved(&self) -> bool {
-        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
-        let there = std::fs::metadata(&self.path).map(identity).ok();
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let current = std::fs::metadata(&self.path).map(identity).ok();
         let file = self.file.as_ref();
-        file.is_some_and(|file| there != file.metadata().map(identity).ok())
+        file.is_some_and(|file| current != file.metadata().map(identity).ok())
     }
 }
 
@@ -90,17 +90,17 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 }
 
 fn is_pipe(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// Waits for a slow reader of a full pipe, on the log's own thread.
 #[expect(clippy::disallowed_methods, reason = "the log has a thread of its own")]
 fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
-    let began = Instant::now();
+    let start = Instant::now();
     loop {
         match file.write(bytes) {
             Err(error)
-                if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < FULL_MAX =>
+                if error.kind() == io::ErrorKind::WouldBlock && start.elapsed() < FULL_MAX =>
             {
                 thread::sleep(FULL_RETRY);
             }
@@ -111,7 +111,7 @@ fn write(mut file: &File, bytes: &[u8]) -> io::Result<usize> {
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.file.is_none() && self.looks() {
+        if self.file.is_none() && self.is_check_due() {
             self.file = open(&self.path)?;
             if self.file.is_some() {
                 tracing::info!(path = %self.path.display(), "the access log's pipe has a reader");
@@ -130,8 +130,8 @@ impl Write for LogFile {
         if let Ok(count @ 1..) = written {
             self.is_torn = bytes[count - 1] != b'\n';
         }
-        let is_left = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-        if written.as_ref().is_err_and(is_left) && is_pipe(&self.path) {
+        let has_no_reader = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        if written.as_ref().is_err_and(has_no_reader) && is_pipe(&self.path) {
             self.file = None;
             self.warn_of_no_reader();
         }
@@ -140,7 +140,7 @@ impl Write for LogFile {
 
     /// Called only between lines and after everything was written: the file may be changed now.
     fn flush(&mut self) -> io::Result<()> {
-        if self.looks() && self.was_moved() {
+        if self.is_check_due() && self.was_moved() {
             self.file = open(&self.path)?;
         }
         Ok(())
@@ -159,7 +159,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
         let mut log = LogFile {
-            look_every: Duration::ZERO,
+            check_interval: Duration::ZERO,
             ..LogFile::open(&path).unwrap()
         };
         log.write_all(b"one\n").unwrap();
@@ -177,8 +177,8 @@ mod tests {
     fn starts_the_next_pipe_reader_at_a_whole_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").arg(&path).status();
-        assert!(made.unwrap().success());
+        let mkfifo = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(mkfifo.unwrap().success());
         let reader = || {
             let mut options = OpenOptions::new();
             options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -186,7 +186,7 @@ mod tests {
         };
         let first = reader();
         let mut log = LogFile {
-            look_every: Duration::ZERO,
+            check_interval: Duration::ZERO,
             ..LogFile::open(&path).unwrap()
         };
         let line = [vec![b'a'; 200_000], b"\n".to_vec()].concat();
@@ -209,7 +209,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut log = LogFile {
-            look_every: Duration::ZERO,
+            check_interval: Duration::ZERO,
             ..LogFile::open(&path).unwrap()
         };
         log.write_all(b"one\n").unwrap();

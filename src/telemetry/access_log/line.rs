@@ -18,7 +18,7 @@ const WORD_BYTES_MAX: usize = 128;
 
 /// A request record in the writer's queue.
 pub(super) struct AccessLogEntry {
-    tale: RequestRecord,
+    record: RequestRecord,
     /// Number of requests that this line represents.
     weight: u32,
     /// When the request ended.
@@ -27,17 +27,17 @@ pub(super) struct AccessLogEntry {
 
 impl AccessLogEntry {
     /// Copies the fields that the line needs, and truncates long ones.
-    pub(super) fn of(tale: &RequestRecord, weight: u32, ended: SystemTime) -> AccessLogEntry {
-        let route = tale.route.clone();
-        let line = tale
+    pub(super) fn of(record: &RequestRecord, weight: u32, ended: SystemTime) -> AccessLogEntry {
+        let route = record.route.clone();
+        let fields = record
             .log_fields
             .as_deref()
-            .map(|line| Box::new(bounded(line)));
+            .map(|fields| Box::new(bounded(fields)));
         AccessLogEntry {
-            tale: RequestRecord {
+            record: RequestRecord {
                 route,
-                log_fields: line,
-                ..*tale
+                log_fields: fields,
+                ..*record
             },
             weight,
             ended,
@@ -45,26 +45,26 @@ impl AccessLogEntry {
     }
 
     /// Appends the line and its newline.
-    pub(super) fn write_line(&self, into: &mut Vec<u8>) {
+    pub(super) fn write_line(&self, out: &mut Vec<u8>) {
         // Writing to a `Vec` cannot fail, and these fields can always be serialized.
-        let _ = serde_json::to_writer(&mut *into, &FieldWriter::of(self));
-        into.push(b'\n');
+        let _ = serde_json::to_writer(&mut *out, &FieldWriter::of(self));
+        out.push(b'\n');
     }
 }
 
-fn bounded(line: &AccessLogFields) -> AccessLogFields {
-    let word = |text: &str, bytes_max| text[..text.floor_char_boundary(bytes_max)].to_owned();
+fn bounded(fields: &AccessLogFields) -> AccessLogFields {
+    let shorten = |text: &str, bytes_max| text[..text.floor_char_boundary(bytes_max)].to_owned();
     AccessLogFields {
         // A prefix of a method is a valid method.
-        method: line
+        method: fields
             .method
             .as_ref()
-            .and_then(|method| word(method.as_str(), WORD_BYTES_MAX).parse().ok()),
-        path: word(&line.path, PATH_BYTES_MAX),
-        host: word(&line.host, HOST_BYTES_MAX),
-        peer: line.peer,
-        protocol: line.protocol,
-        request_id: word(&line.request_id, WORD_BYTES_MAX),
+            .and_then(|method| shorten(method.as_str(), WORD_BYTES_MAX).parse().ok()),
+        path: shorten(&fields.path, PATH_BYTES_MAX),
+        host: shorten(&fields.host, HOST_BYTES_MAX),
+        peer: fields.peer,
+        protocol: fields.protocol,
+        request_id: shorten(&fields.request_id, WORD_BYTES_MAX),
     }
 }
 
@@ -94,32 +94,32 @@ struct FieldWriter<'a> {
 
 impl<'a> FieldWriter<'a> {
     fn of(entry: &'a AccessLogEntry) -> FieldWriter<'a> {
-        let tale = &entry.tale;
-        let line = tale.log_fields.as_deref();
+        let record = &entry.record;
+        let fields = record.log_fields.as_deref();
         // The clock may have been set to a time before the epoch.
         let arrived = entry
             .ended
-            .checked_sub(tale.total_time)
+            .checked_sub(record.total_time)
             .unwrap_or(UNIX_EPOCH);
         FieldWriter {
             ts: DisplayJson(Timestamp(arrived)),
-            method: line.and_then(|line| line.method.as_ref().map(http::Method::as_str)),
-            host: line.and_then(|line| known(without_credentials(&line.host))),
-            path: line.and_then(|line| known(without_query(&line.path))),
-            status: tale.status.as_u16(),
-            outcome: tale.outcome.as_str(),
-            kind: tale.kind.as_str(),
-            route: tale.route.as_ref().map(|(name, _)| &**name),
-            key: (tale.key_hash != 0).then_some(DisplayJson(KeyHash(tale.key_hash))),
-            bytes: tale.bytes,
-            response_time_ms: milliseconds(tale.total_time),
-            head_time_ms: milliseconds(tale.head_time),
-            origin_time_ms: tale.origin_time.map(milliseconds),
-            aborted: tale.cut_by.is_some(),
-            aborted_by: tale.cut_by.map(CutBy::as_str),
-            peer: line.and_then(|line| line.peer),
-            protocol: line.map(|line| line.protocol),
-            request_id: line.and_then(|line| known(&line.request_id)),
+            method: fields.and_then(|fields| fields.method.as_ref().map(http::Method::as_str)),
+            host: fields.and_then(|fields| known(without_credentials(&fields.host))),
+            path: fields.and_then(|fields| known(without_query(&fields.path))),
+            status: record.status.as_u16(),
+            outcome: record.outcome.as_str(),
+            kind: record.kind.as_str(),
+            route: record.route.as_ref().map(|(name, _)| &**name),
+            key: (record.key_hash != 0).then_some(DisplayJson(KeyHash(record.key_hash))),
+            bytes: record.bytes,
+            response_time_ms: milliseconds(record.total_time),
+            head_time_ms: milliseconds(record.head_time),
+            origin_time_ms: record.origin_time.map(milliseconds),
+            aborted: record.cut_by.is_some(),
+            aborted_by: record.cut_by.map(CutBy::as_str),
+            peer: fields.and_then(|fields| fields.peer),
+            protocol: fields.map(|fields| fields.protocol),
+            request_id: fields.and_then(|fields| known(&fields.request_id)),
             weight: entry.weight,
         }
     }
@@ -192,13 +192,13 @@ impl Display for Timestamp {
 mod tests {
     use http::{Method, StatusCode};
 
-    use super::super::super::{Outcome, tests::tale};
+    use super::super::super::{Outcome, tests::record_of};
     use super::*;
     use seawall_manifest::Kind;
 
     const ENDED: Duration = Duration::from_millis(1_709_210_096_789);
 
-    fn line() -> AccessLogFields {
+    fn fields() -> AccessLogFields {
         AccessLogFields {
             method: Some(Method::GET),
             path: "/live/a.m3u8".into(),
@@ -209,22 +209,22 @@ mod tests {
         }
     }
 
-    fn written(tale: &RequestRecord) -> String {
+    fn line_of(record: &RequestRecord) -> String {
         let mut bytes = Vec::new();
-        AccessLogEntry::of(tale, 1, UNIX_EPOCH + ENDED).write_line(&mut bytes);
+        AccessLogEntry::of(record, 1, UNIX_EPOCH + ENDED).write_line(&mut bytes);
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
     fn writes_all_fields_in_a_fixed_order() {
-        let told = RequestRecord {
+        let record = RequestRecord {
             route: Some(("live".into(), 0)),
             key_hash: 0xbeef,
             status: StatusCode::PARTIAL_CONTENT,
             origin_time: Some(Duration::from_micros(12_345)),
             bytes: 4096,
-            log_fields: Some(Box::new(line())),
-            ..tale(Outcome::Miss, Kind::Hls, 200)
+            log_fields: Some(Box::new(fields())),
+            ..record_of(Outcome::Miss, Kind::Hls, 200)
         };
         let expected = concat!(
             r#"{"ts":"2024-02-29T12:34:56.786Z","method":"GET","host":"tv.example","#,
@@ -234,12 +234,12 @@ mod tests {
             r#""peer":"2001:db8::1","protocol":"HTTP/1.1","request_id":"r-1","weight":1}"#,
             "\n",
         );
-        assert_eq!(written(&told), expected);
+        assert_eq!(line_of(&record), expected);
     }
 
     #[test]
     fn writes_unknown_values_as_null() {
-        let text = written(&tale(Outcome::Refused, Kind::Other, 400));
+        let text = line_of(&record_of(Outcome::Refused, Kind::Other, 400));
         let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
         for name in [
             "method",
@@ -259,17 +259,17 @@ mod tests {
 
     #[test]
     fn omits_secrets_and_control_characters() {
-        let line = AccessLogFields {
+        let fields = AccessLogFields {
             path: "/a\u{1b}[2J\u{9b}\"\n/b.ts?token=secret".into(),
             host: "user:secret@tv.example".into(),
             request_id: "\u{7f}".into(),
-            ..line()
+            ..fields()
         };
-        let told = RequestRecord {
-            log_fields: Some(Box::new(line)),
-            ..tale(Outcome::Hit, Kind::Segment, 200)
+        let record = RequestRecord {
+            log_fields: Some(Box::new(fields)),
+            ..record_of(Outcome::Hit, Kind::Segment, 200)
         };
-        let text = written(&told);
+        let text = line_of(&record);
         assert!(!text.contains("secret"), "{text}");
         assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
         let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -280,12 +280,12 @@ mod tests {
     #[test]
     fn truncates_texts_between_characters() {
         let path = format!("/{}", "ü".repeat(PATH_BYTES_MAX));
-        let line = AccessLogFields { path, ..line() };
-        let told = RequestRecord {
-            log_fields: Some(Box::new(line)),
-            ..tale(Outcome::Hit, Kind::Segment, 200)
+        let fields = AccessLogFields { path, ..fields() };
+        let record = RequestRecord {
+            log_fields: Some(Box::new(fields)),
+            ..record_of(Outcome::Hit, Kind::Segment, 200)
         };
-        let fields: serde_json::Value = serde_json::from_str(&written(&told)).unwrap();
+        let fields: serde_json::Value = serde_json::from_str(&line_of(&record)).unwrap();
         assert_eq!(fields["path"].as_str().unwrap().len(), PATH_BYTES_MAX - 1);
     }
 

@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_millis(10);
 /// Counts of written and dropped lines, and of failed writes.
 #[derive(Default)]
 pub(super) struct WriterCounts {
-    written: AtomicU64,
+    line: AtomicU64,
     dropped: AtomicU64,
     errors: AtomicU64,
 }
@@ -32,7 +32,7 @@ impl WriterCounts {
     /// Lines written, lines dropped, failed writes.
     pub(super) fn read(&self) -> (u64, u64, u64) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.written), read(&self.dropped), read(&self.errors))
+        (read(&self.line), read(&self.dropped), read(&self.errors))
     }
 
     /// Counts a line that was dropped because the queue was full.
@@ -65,30 +65,30 @@ impl<W: Write> AccessLogWriter<W> {
     /// Writes until the queue is closed and empty.
     pub(super) fn run(mut self, entries: &Receiver<Box<AccessLogEntry>>) {
         while let Ok(first) = entries.recv() {
-            self.put(&first);
+            self.write_entry(&first);
             for entry in entries.try_iter().take(BATCH_LINES_MAX) {
-                self.put(&entry);
+                self.write_entry(&entry);
             }
             let flushed = self.out.flush();
-            self.note(flushed);
+            self.record_result(flushed);
             thread::park_timeout(REST);
         }
     }
 
-    fn put(&mut self, entry: &AccessLogEntry) {
+    fn write_entry(&mut self, entry: &AccessLogEntry) {
         self.text.clear();
         entry.write_line(&mut self.text);
-        let written = self.out.write_all(&self.text);
-        let fate = if written.is_ok() {
-            &self.counts.written
+        let line = self.out.write_all(&self.text);
+        let counter = if line.is_ok() {
+            &self.counts.line
         } else {
             &self.counts.dropped
         };
-        fate.fetch_add(1, Ordering::Relaxed);
-        self.note(written);
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.record_result(line);
     }
 
-    fn note(&mut self, result: io::Result<()>) {
+    fn record_result(&mut self, result: io::Result<()>) {
         match result {
             Ok(()) => self.failing = false,
             Err(error) => {
@@ -107,7 +107,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
     use std::time::SystemTime;
 
-    use super::super::super::{Outcome, tests::tale};
+    use super::super::super::{Outcome, tests::record_of};
     use super::*;
     use seawall_manifest::Kind;
 
@@ -131,9 +131,9 @@ mod tests {
     fn failed_writes_are_counted_and_do_not_end_the_log() {
         let (queue, entries) = sync_channel(1000);
         for _ in 0..1000 {
-            let tale = tale(Outcome::Hit, Kind::Hls, 200);
+            let record = record_of(Outcome::Hit, Kind::Hls, 200);
             queue
-                .send(Box::new(AccessLogEntry::of(&tale, 1, SystemTime::now())))
+                .send(Box::new(AccessLogEntry::of(&record, 1, SystemTime::now())))
                 .unwrap();
         }
         drop(queue);

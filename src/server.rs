@@ -83,7 +83,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         viewers,
         admin,
         shield,
-        frontend: frontend,
+        frontend,
         _tasks: tasks,
     })
 }

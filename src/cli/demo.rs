@@ -170,8 +170,8 @@ impl Demo {
         let clock = clock.clone();
         let assigned = combinations.cycle().take(self.viewers.into());
         assigned.map(move |(packaging, rendition)| Player {
-            server: server,
-            packaging: packaging,
+            server,
+            packaging,
             rendition,
             clock: clock.clone(),
             on_fetch: Arc::new(|_| {}),

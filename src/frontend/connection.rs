@@ -68,10 +68,10 @@ impl<A> ServerContext<A> {
             StreamExecutor::new(limits.clone(), connections.clone()),
         );
         Arc::new(ServerContext {
-            handler: handler,
-            recorder: recorder,
+            handler,
+            recorder,
             limits,
-            connections: connections,
+            connections,
             http1,
             http2,
         })
@@ -235,7 +235,7 @@ where
             linger(stream, &context.limits).await;
         }
         Ok(_) if connection.has_unread_body() && !connection.severed() => {
-            linger(stream, &context.limits).await
+            linger(stream, &context.limits).await;
         }
         Ok(_) => {}
     }

@@ -313,7 +313,7 @@ fn refused(
         held: None,
         body: ResponseBody::Empty,
         part_of: None,
-        record: record,
+        record,
     }
 }
 

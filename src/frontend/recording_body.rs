@@ -223,7 +223,7 @@ where
             match polled {
                 // Trailers are not forwarded.
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.pending = frame.into_data().unwrap_or_default()
+                    this.pending = frame.into_data().unwrap_or_default();
                 }
                 Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
                 Poll::Ready(None) => {

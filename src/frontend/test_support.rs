@@ -173,7 +173,7 @@ impl TestServer {
             server_frontend
                 .serve(listener, handler, recorder)
                 .await
-                .unwrap()
+                .unwrap();
         });
         TestServer {
             frontend,

@@ -109,14 +109,11 @@ impl BoundServer {
             };
             AdminService::new(socket, handlers)
         });
-        let service = FrontendService {
-            frontend: frontend,
-            shield,
-        };
+        let service = FrontendService { frontend, shield };
         Ok(ServerParts {
             frontend: service,
             listeners,
-            admin_service: admin_service,
+            admin_service,
             telemetry,
             lame_duck,
             probes,

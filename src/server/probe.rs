@@ -34,7 +34,7 @@ pub(super) struct Probe {
 pub(super) fn probes_for_workers(count: usize) -> (Prober, Vec<Probe>) {
     let pairs = (0..count).map(|_| mpsc::channel(PENDING_PROBES_MAX));
     let (workers, probes) = pairs
-        .map(|(sender, requests)| (sender, Probe { requests: requests }))
+        .map(|(sender, requests)| (sender, Probe { requests }))
         .unzip();
     (Prober { workers }, probes)
 }

@@ -110,7 +110,7 @@ impl Config {
 
     /// Like [`Config::load`], but also returns the warnings. See [`Preflight`] for the additional
     /// checks.
-    pub fn check(path: &Path, reach: Preflight) -> Result<(Config, Problems), Problems> {
+    pub fn check(path: &Path, preflight: Preflight) -> Result<(Config, Problems), Problems> {
         let source = std::fs::read_to_string(path).map_err(|why| {
             let mut problems = Problems::new(path, String::new(), &[]);
             problems.push(problem::Problem::new(format!(
@@ -119,7 +119,7 @@ impl Config {
             problems
         })?;
         let mut draft = file::read(&source, path, &secret::process_environment);
-        if reach == Preflight::Network {
+        if preflight == Preflight::Network {
             let memory = preflight::machine_memory();
             preflight::check(&mut draft, &preflight::system_lookup(), memory);
         }

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_requests_of_all_threads() {
+    fn telemetry_is_send_and_sync() {
         fn is_shared<T: Send + Sync>() {}
         is_shared::<Telemetry>();
     }

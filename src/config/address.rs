@@ -27,8 +27,8 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, ValueError> {
     socket_or(text, Ipv4Addr::LOCALHOST)
 }
 
-/// Reads a socket address. If only the address is missing, `usual` is suggested.
-fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, ValueError> {
+/// Reads a socket address. If only the address is missing, `default_ip` is suggested.
+fn socket_or(text: &str, default_ip: Ipv4Addr) -> Result<SocketAddr, ValueError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -40,7 +40,7 @@ fn socket_or(text: &str, usual: Ipv4Addr) -> Result<SocketAddr, ValueError> {
     match (host, port.parse::<u16>()) {
         ("", Err(_)) if text.is_empty() => Err(fault("this is empty")),
         ("" | "*", Ok(port)) => {
-            Err(fault("the address is missing").instead(format!("{usual}:{port}")))
+            Err(fault("the address is missing").instead(format!("{default_ip}:{port}")))
         }
         ("localhost", Ok(port)) => {
             Err(fault("a name is not an address").instead(format!("127.0.0.1:{port}")))
@@ -106,16 +106,16 @@ fn without_scheme(text: &str) -> ValueError {
         let bare = rest.trim_start_matches([':', '/', '\\']);
         (bare.len() < rest.len()).then_some((scheme.len(), bare))
     };
-    let slip = rest_of("https").or_else(|| rest_of("http"));
-    let (why, scheme, rest) = match slip {
+    let misspelled = rest_of("https").or_else(|| rest_of("http"));
+    let (why, scheme, rest) = match misspelled {
         Some((5, rest)) => ("`://` belongs after the scheme", "https", rest),
         Some((_, rest)) => ("`://` belongs after the scheme", "http", rest),
         None => ("the scheme is missing", "https", text),
     };
     let fault = ValueError::new(ENDPOINT, why);
-    let meant = format!("{scheme}://{rest}");
-    if endpoint(&meant).is_ok() {
-        fault.instead(meant)
+    let suggestion = format!("{scheme}://{rest}");
+    if endpoint(&suggestion).is_ok() {
+        fault.instead(suggestion)
     } else {
         fault
     }
@@ -243,19 +243,21 @@ pub(crate) fn web_origin(text: &str) -> Result<String, ValueError> {
 /// Reads a name for metric labels and log fields.
 pub(crate) fn name(text: &str) -> Result<String, ValueError> {
     let fault = |why| ValueError::new(NAME, why);
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:/*[]%".contains(c);
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:/*[]%".contains(c);
     match text {
         "" => Err(fault("this is empty")),
         _ if text.len() > NAME_CHARS_MAX => Err(fault("at most 128 characters")),
-        _ if !text.chars().all(fits) => Err(fault("a character that does not belong in a name")),
+        _ if !text.chars().all(is_allowed) => {
+            Err(fault("a character that does not belong in a name"))
+        }
         _ => Ok(text.to_owned()),
     }
 }
 
 /// Reads the name of an AWS region as signatures spell it.
 pub(crate) fn region(text: &str) -> Result<String, ValueError> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
         return Ok(text.to_owned());
     }
     Err(ValueError::new(
@@ -266,8 +268,8 @@ pub(crate) fn region(text: &str) -> Result<String, ValueError> {
 
 /// Reads this shield's name in `Via` and `CDN-Loop`: one token.
 pub(crate) fn pseudonym(text: &str) -> Result<String, ValueError> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
         return Ok(text.to_owned());
     }
     Err(ValueError::new(

@@ -61,7 +61,7 @@ fn read(text: &str, path: &Path) -> Config {
 }
 
 /// A folder with every file that the examples name.
-fn furnished() -> (tempfile::TempDir, PathBuf) {
+fn folder_with_files() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let pair = rcgen::generate_simple_self_signed(["live.example".to_owned()]).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
@@ -126,35 +126,38 @@ fn accepts_every_example() {
 
 #[test]
 fn accepts_every_example_with_all_options_uncommented() {
-    let (_folder, place) = furnished();
+    let (_folder, config_path) = folder_with_files();
     for path in examples() {
         let text = std::fs::read_to_string(&path).unwrap();
-        read(&uncommented(&text, true), &place);
+        read(&uncommented(&text, true), &config_path);
     }
 }
 
 #[test]
 fn shows_the_real_defaults() {
     let text = text("config/seawall.toml");
-    let place = Path::new("seawall.toml");
-    let (untouched, shown) = (read(&text, place), read(&uncommented(&text, false), place));
+    let config_path = Path::new("seawall.toml");
+    let (untouched, shown) = (
+        read(&text, config_path),
+        read(&uncommented(&text, false), config_path),
+    );
     assert_eq!(format!("{untouched:#?}"), format!("{shown:#?}"));
 }
 
 #[test]
-fn every_key_is_shown_and_documented() {
-    let (_folder, place) = furnished();
+fn shows_and_documents_every_key() {
+    let (_folder, config_path) = folder_with_files();
     let annotated = uncommented(&text("config/seawall.toml"), true);
     let reference = text("docs/configuration.md");
-    read(&annotated, &place);
+    read(&annotated, &config_path);
     let known = KEYS.take();
     assert!(known.len() > 70, "{known:?}");
     let mut missing = Vec::new();
-    for named in &known {
-        let (_, key) = named.rsplit_once(' ').unwrap();
+    for known_key in &known {
+        let (_, key) = known_key.rsplit_once(' ').unwrap();
         let shown = [format!("{key} ="), format!("[{key}]"), format!(".{key}]")];
         if !shown.iter().any(|form| annotated.contains(form)) {
-            missing.push(format!("seawall.toml: {named}"));
+            missing.push(format!("seawall.toml: {known_key}"));
         }
         let written = [
             format!("`{key}`"),
@@ -163,24 +166,24 @@ fn every_key_is_shown_and_documented() {
             format!("{key} ="),
         ];
         if !written.iter().any(|form| reference.contains(form)) {
-            missing.push(format!("configuration.md: {named}"));
+            missing.push(format!("configuration.md: {known_key}"));
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
 #[test]
-fn the_reference_has_the_same_defaults() {
+fn documents_the_same_defaults() {
     let (shown, documented) = (shown_defaults(), documented_defaults());
     assert!(shown.len() > 55, "{shown:?}");
     for (key, value) in shown {
-        let said = documented
+        let default = documented
             .get(&key)
             .unwrap_or_else(|| panic!("{key} is not documented"));
-        let derived = ["route.name", "route.origin"].contains(&key.as_str());
+        let is_derived = ["route.name", "route.origin"].contains(&key.as_str());
         assert!(
-            derived || *said == format!("`{value}`"),
-            "{key}: {said}, shown {value}"
+            is_derived || *default == format!("`{value}`"),
+            "{key}: {default}, shown {value}"
         );
     }
 }

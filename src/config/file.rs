@@ -27,13 +27,13 @@ use crate::telemetry;
 use seawall_policy::{Route, Rules};
 use seawall_upstream::Endpoint;
 
-pub(super) use listeners::{AddressUse, ListenPlace, conflicts};
+pub(super) use listeners::{AddressUse, ConfiguredAddress, conflicts};
 
 /// A configuration together with its problems.
 pub(super) struct ConfigDraft {
     config: Config,
     /// The addresses of its listeners and of the admin server.
-    pub(super) places: Vec<ListenPlace>,
+    pub(super) addresses: Vec<ConfiguredAddress>,
     /// The endpoints of its origins, with their position in the text.
     pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
     /// The position of `memory`.
@@ -62,9 +62,9 @@ impl ConfigDraft {
 /// Reads a file's text. Relative paths start at the folder of `path`.
 pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_>) -> ConfigDraft {
     let (toml, errors) = DeTable::parse_recoverable(source);
-    let page = TomlReader::new(source, path, environment);
-    let reading = TomlTable::root(&page, toml.get_ref(), sections);
-    let (mut found, mut hidden) = page.into_findings();
+    let reader = TomlReader::new(source, path, environment);
+    let reading = TomlTable::root(&reader, toml.get_ref(), sections);
+    let (mut found, mut hidden) = reader.into_problems();
     if !errors.is_empty() {
         // Values read from broken TOML would only cause false problems.
         found = syntax_problems(source, &errors);
@@ -80,7 +80,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_
     }
     ConfigDraft {
         config: reading.config,
-        places: reading.places,
+        addresses: reading.addresses,
         endpoints: reading.endpoints,
         memory: reading.memory,
         problems,
@@ -122,12 +122,12 @@ fn possible_secret(source: &str, error: SourceSpan) -> Option<SourceSpan> {
 /// Whether the last line of this text may be part of a `headers` table: no other table began, and
 /// no brace closed, since the last `headers`.
 fn may_set_headers(text: &str) -> bool {
-    let Some(at) = text.rfind("headers") else {
+    let Some(start) = text.rfind("headers") else {
         return false;
     };
-    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
     let is_title = text[line..].trim_start().starts_with('[');
-    let since = &text[at..];
+    let since = &text[start..];
     let mut later_lines = since.lines().skip(1);
     let ended = if is_title {
         later_lines.any(|line| line.trim_start().starts_with('['))
@@ -141,7 +141,7 @@ fn may_set_headers(text: &str) -> bool {
 /// The result of reading all sections.
 struct SectionsRead {
     config: Config,
-    places: Vec<ListenPlace>,
+    addresses: Vec<ConfiguredAddress>,
     endpoints: Vec<(Endpoint, SourceSpan)>,
     memory: Option<SourceSpan>,
 }
@@ -151,13 +151,13 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     section(root, "server", "[server]", |table| {
         server(table, &mut config);
     });
-    let mut places = listeners::listeners(root, &mut config.frontend.listeners);
+    let mut addresses = listeners::listeners(root, &mut config.frontend.listeners);
     section(root, "limits", "[limits]", |table| {
         listeners::limits(table, &mut config.frontend.limits);
         table.put("ranges_max", &mut config.proxy.ranges_max, read::count);
     });
     section(root, "admin", "[admin]", |table| {
-        places.extend(listeners::admin(table, &mut config.admin));
+        addresses.extend(listeners::admin(table, &mut config.admin));
     });
     let mut memory = None;
     section(root, "cache", "[cache]", |table| {
@@ -187,8 +187,8 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
             value.path()
         });
     });
-    for problem in conflicts(&places) {
-        root.page().note(problem);
+    for problem in conflicts(&addresses) {
+        root.reader().note(problem);
     }
     let groups = origins::groups(root, config.proxy.wait_max);
     config.rules.routes = order::sort_routes(routes(root, &groups));
@@ -199,7 +199,7 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     config.origins = groups.into_iter().map(|group| group.settings).collect();
     SectionsRead {
         config,
-        places,
+        addresses,
         endpoints,
         memory,
     }
@@ -227,7 +227,7 @@ fn server(table: &mut TomlTable<'_>, config: &mut Config) {
 fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
     let typed = routes::routes(root, groups);
     for problem in order::duplicates(&typed) {
-        root.page().note(problem);
+        root.reader().note(problem);
     }
     match (typed.is_empty(), groups) {
         (false, _) => typed
@@ -236,13 +236,13 @@ fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Rout
             .collect(),
         (true, []) => {
             if root.value("origin").is_none() {
-                root.page().note(no_origin());
+                root.reader().note(no_origin());
             }
             Vec::new()
         }
         (true, [group]) => {
             if group.is_mediapackage() {
-                root.page()
+                root.reader()
                     .note(routes::all_queries_warning(group.span.clone()));
             }
             vec![Route::everything(group.settings.name.clone())]
@@ -250,7 +250,7 @@ fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Rout
         (true, [_, second, ..]) => {
             let problem = Problem::new("no route says which origin answers what")
                 .at(second.span.clone(), "there are several origins");
-            root.page()
+            root.reader()
                 .note(problem.help("add a [[route]] with `origin` for each of them"));
             Vec::new()
         }
@@ -295,8 +295,9 @@ fn tables<'a, T>(
             "write {title} with double brackets: there may be several"
         ))
     });
-    let items = value.page().value_or_note(items).into_iter().flatten();
-    let read_one = |item: TomlValue<'a>| item.page().value_or_note(item.table(title, &mut read));
+    let items = value.reader().value_or_report(items).into_iter().flatten();
+    let read_one =
+        |item: TomlValue<'a>| item.reader().value_or_report(item.table(title, &mut read));
     items.filter_map(read_one).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::file::{self, ListenPlace};
+use super::file::{self, ConfiguredAddress};
 use super::problem::Problems;
 use super::{Config, LISTEN};
 use crate::frontend::{ListenAddress, Listener};
@@ -34,9 +34,13 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
     } else {
         flags.listen
     };
-    let mut places: Vec<ListenPlace> = listen.iter().cloned().map(ListenPlace::listener).collect();
-    places.extend(flags.admin.map(ListenPlace::admin));
-    for problem in file::conflicts(&places) {
+    let mut addresses: Vec<ConfiguredAddress> = listen
+        .iter()
+        .cloned()
+        .map(ConfiguredAddress::listener)
+        .collect();
+    addresses.extend(flags.admin.map(ConfiguredAddress::admin));
+    for problem in file::conflicts(&addresses) {
         problems.push(problem);
     }
     let mut endpoints = flags.origins.into_iter();
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_used_twice_is_a_problem() {
+    fn rejects_an_address_used_twice() {
         let twice = Config::from_flags(flags(&["127.0.0.1:8080", "127.0.0.1:8080"], "127.0.0.1:1"));
         assert!(twice.unwrap_err().to_string().contains("127.0.0.1:8080"));
         let admin = Config::from_flags(flags(&["0.0.0.0:8080"], "127.0.0.1:8080"));

@@ -25,9 +25,9 @@ fn rank(host: &str) -> HostSpecificity {
 /// Sorts and numbers routes. A route whose hosts differ in rank (`example.com` and `*.example.com`)
 /// occurs several times, under one name.
 pub(super) fn sort_routes(routes: Vec<Route>) -> Vec<Arc<Route>> {
-    let mut placed: Vec<(HostSpecificity, Route)> = routes.into_iter().flat_map(by_rank).collect();
-    placed.sort_by_key(|(rank, route)| (*rank, Reverse(route.path_prefix.len())));
-    let numbered = placed.into_iter().enumerate();
+    let mut ranked: Vec<(HostSpecificity, Route)> = routes.into_iter().flat_map(by_rank).collect();
+    ranked.sort_by_key(|(rank, route)| (*rank, Reverse(route.path_prefix.len())));
+    let numbered = ranked.into_iter().enumerate();
     numbered
         .map(|(index, (_, route))| Arc::new(Route { index, ..route }))
         .collect()
@@ -60,15 +60,15 @@ pub(super) struct PlacedRoute {
     /// Its table's header.
     pub(super) span: SourceSpan,
     /// Whether its hosts and its path were valid. If not, duplicates of it cannot be found.
-    pub(super) place_is_known: bool,
+    pub(super) is_location_known: bool,
 }
 
 /// Reports routes that are never taken, because an earlier one matches the same requests.
 pub(super) fn duplicates(routes: &[PlacedRoute]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (at, later) in routes.iter().enumerate() {
-        for earlier in &routes[..at] {
-            if !(earlier.place_is_known && later.place_is_known) {
+    for (index, later) in routes.iter().enumerate() {
+        for earlier in &routes[..index] {
+            if !(earlier.is_location_known && later.is_location_known) {
                 continue;
             }
             if let Some(host) = shared_host(&earlier.route, &later.route) {
@@ -154,20 +154,20 @@ mod tests {
 
     #[test]
     fn rejects_only_the_same_host_and_path() {
-        let place = |route, at| PlacedRoute {
+        let placed_route = |route, index| PlacedRoute {
             route,
-            span: at..at + 1,
-            place_is_known: true,
+            span: index..index + 1,
+            is_location_known: true,
         };
-        let found = duplicates(&[
-            place(route("one", &["a.example", "b.example"], "/live"), 0),
-            place(route("two", &["b.example"], "/live"), 1),
-            place(route("three", &["b.example"], "/"), 2),
-            place(route("four", &["*.example"], "/live"), 3),
-            place(route("five", &[], "/live"), 4),
-            place(route("six", &[], "/live"), 5),
+        let problems = duplicates(&[
+            placed_route(route("one", &["a.example", "b.example"], "/live"), 0),
+            placed_route(route("two", &["b.example"], "/live"), 1),
+            placed_route(route("three", &["b.example"], "/"), 2),
+            placed_route(route("four", &["*.example"], "/live"), 3),
+            placed_route(route("five", &[], "/live"), 4),
+            placed_route(route("six", &[], "/live"), 5),
         ]);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert!(format!("{found:?}").contains("b.example"));
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(format!("{problems:?}").contains("b.example"));
     }
 }

@@ -118,20 +118,20 @@ mod tests {
         parameters.not_after = rcgen::date_time_ymd(2030, 12, 31);
         let certificate = parameters.self_signed(&key).unwrap();
         std::fs::write(&file, certificate.pem()).unwrap();
-        let begins: SystemTime = rcgen::date_time_ymd(2030, 1, 1).into();
+        let start: SystemTime = rcgen::date_time_ymd(2030, 1, 1).into();
         let days = |days: i64| {
             let shift = Duration::from_hours(24) * u32::try_from(days.abs()).unwrap();
             if days < 0 {
-                begins - shift
+                start - shift
             } else {
-                begins + shift
+                start + shift
             }
         };
-        let found = |at: i64| expiry(&file, days(at));
-        assert_eq!(found(-2), Some(CertificateExpiry::NotYet(2)));
-        assert_eq!(found(100), None);
-        assert_eq!(found(350), Some(CertificateExpiry::Soon(14)));
-        assert_eq!(found(370), Some(CertificateExpiry::Expired(6)));
-        assert_eq!(expiry(Path::new("/nowhere"), begins), None);
+        let expiry_after_days = |at: i64| expiry(&file, days(at));
+        assert_eq!(expiry_after_days(-2), Some(CertificateExpiry::NotYet(2)));
+        assert_eq!(expiry_after_days(100), None);
+        assert_eq!(expiry_after_days(350), Some(CertificateExpiry::Soon(14)));
+        assert_eq!(expiry_after_days(370), Some(CertificateExpiry::Expired(6)));
+        assert_eq!(expiry(Path::new("/nowhere"), start), None);
     }
 }

@@ -28,15 +28,15 @@ pub(super) fn system_lookup() -> Resolver {
 
 /// Adds problems: addresses that this machine does not have, names that it cannot resolve.
 pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: Option<u64>) {
-    let mut found = Vec::new();
-    found.extend(machine_bytes.and_then(|bytes| memory_warning(draft, bytes)));
-    for place in &draft.places {
-        if let Err(why) = check_address(&place.address) {
-            let what = match place.used_as {
+    let mut problems = Vec::new();
+    problems.extend(machine_bytes.and_then(|bytes| memory_warning(draft, bytes)));
+    for configured in &draft.addresses {
+        if let Err(why) = check_address(&configured.address) {
+            let what = match configured.used_as {
                 AddressUse::Listener => "viewers cannot connect here",
                 AddressUse::Admin => "operators cannot connect here",
             };
-            found.push(at_or_help(Problem::new(what), place.span.clone(), why));
+            problems.push(at_or_help(Problem::new(what), configured.span.clone(), why));
         }
     }
     for batch in draft.endpoints.chunks(LOOKUPS_MAX) {
@@ -46,10 +46,10 @@ pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: O
             // The host is not quoted: part of it may come from the environment.
             let problem = Problem::new("this origin's name cannot be resolved");
             let problem = problem.at(span.clone(), why);
-            found.push(problem.help("check the name, or use --offline to leave this out"));
+            problems.push(problem.help("check the name, or use --offline to leave this out"));
         }
     }
-    for problem in found {
+    for problem in problems {
         draft.problems.push(problem);
     }
 }
@@ -68,15 +68,15 @@ pub(super) fn machine_memory() -> Option<u64> {
 
 /// Warns if bodies may take more memory than the machine has.
 fn memory_warning(draft: &ConfigDraft, machine_bytes: u64) -> Option<Problem> {
-    let wanted = draft.bodies_bytes_max();
-    if wanted <= machine_bytes {
+    let needed_bytes = draft.bodies_bytes_max();
+    if needed_bytes <= machine_bytes {
         return None;
     }
     let mib = |bytes: u64| bytes >> 20;
     let problem = Problem::warning("the system may end the program before its memory is full");
     let label = format!(
         "with `memory` of [fill] {} MiB, and there are {} MiB here",
-        mib(wanted),
+        mib(needed_bytes),
         mib(machine_bytes)
     );
     let problem = at_or_help(problem, draft.memory.clone(), label);
@@ -113,27 +113,27 @@ fn check_address(address: &ListenAddress) -> Result<(), String> {
 /// Why each of these cannot be resolved; `None` for those that can. Bounded by the deadline: a
 /// resolver that hangs leaves its thread behind, which ends with the program.
 fn resolve(endpoints: &[Endpoint], lookup: &Resolver) -> Vec<Option<String>> {
-    let (told, heard) = mpsc::sync_channel(endpoints.len());
+    let (sender, receiver) = mpsc::sync_channel(endpoints.len());
     let mut reasons = Vec::new();
-    for (place, endpoint) in endpoints.iter().cloned().enumerate() {
-        let (told, lookup) = (told.clone(), Arc::clone(lookup));
-        let asked = thread::Builder::new().spawn(move || {
+    for (configured, endpoint) in endpoints.iter().cloned().enumerate() {
+        let (sender, lookup) = (sender.clone(), Arc::clone(lookup));
+        let thread = thread::Builder::new().spawn(move || {
             let reason = match lookup(&endpoint.host, endpoint.port) {
                 Ok(addresses) if addresses.is_empty() => Some("no address known".to_owned()),
                 Ok(_) => None,
                 Err(why) => Some(why.to_string()),
             };
-            let _ = told.send((place, reason));
+            let _ = sender.send((configured, reason));
         });
-        let unanswered = asked.map_or_else(|why| why.to_string(), |_| timeout_message());
+        let unanswered = thread.map_or_else(|why| why.to_string(), |_| timeout_message());
         reasons.push(Some(unanswered));
     }
-    drop(told);
+    drop(sender);
     let deadline = Instant::now() + RESOLVE_MAX;
-    while let Ok((place, reason)) =
-        heard.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+    while let Ok((configured, reason)) =
+        receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
     {
-        reasons[place] = reason;
+        reasons[configured] = reason;
     }
     reasons
 }

@@ -136,10 +136,10 @@ impl Problems {
     /// Adds a problem, in the order of the text.
     pub(crate) fn push(&mut self, problem: Problem) {
         let start = |problem: &Problem| problem.span.as_ref().map(|span| span.start);
-        let place = self
+        let position = self
             .list
             .partition_point(|earlier| start(earlier) <= start(&problem));
-        self.list.insert(place, problem);
+        self.list.insert(position, problem);
     }
 
     /// The number of errors.
@@ -165,14 +165,14 @@ impl Problems {
     /// All findings as JSON, with line and column (both from 1) if they have a position.
     pub fn to_json(&self) -> serde_json::Value {
         let one = |problem: &Problem| {
-            let place = problem.span.as_ref().map(|span| self.line_and_column(span));
+            let position = problem.span.as_ref().map(|span| self.line_and_column(span));
             serde_json::json!({
                 "severity": problem.severity.as_str(),
                 "message": problem.what,
                 "label": problem.label,
                 "help": problem.help,
-                "line": place.map(|(line, _)| line),
-                "column": place.map(|(_, column)| column),
+                "line": position.map(|(line, _)| line),
+                "column": position.map(|(_, column)| column),
             })
         };
         self.list.iter().map(one).collect()
@@ -244,10 +244,10 @@ mod tests {
 
     #[test]
     fn shows_location_and_underlines_the_text() {
-        let mut found = problems("a = 1\nbb = \"5\"\n", &[]);
+        let mut problems = problems("a = 1\nbb = \"5\"\n", &[]);
         let five = Problem::new("`bb` must be a duration").at(11..14, "the unit is missing");
-        found.push(five.help("write \"5s\""));
-        let text = found.to_string();
+        problems.push(five.help("write \"5s\""));
+        let text = problems.to_string();
         assert!(text.contains("error: `bb` must be a duration"), "{text}");
         assert!(text.contains("seawall.toml:2:6"), "{text}");
         assert!(text.contains("^^^ the unit is missing"), "{text}");
@@ -256,11 +256,11 @@ mod tests {
 
     #[test]
     fn labels_a_warning() {
-        let mut found = problems("a = 1\nbb = \"5\"\n", &[]);
-        found.push(Problem::warning("`bb` is small").at(11..14, "here"));
-        assert_eq!((found.errors(), found.warnings()), (0, 1));
-        assert!(found.to_string().starts_with("warning: `bb` is small"));
-        let json = found.to_json();
+        let mut problems = problems("a = 1\nbb = \"5\"\n", &[]);
+        problems.push(Problem::warning("`bb` is small").at(11..14, "here"));
+        assert_eq!((problems.errors(), problems.warnings()), (0, 1));
+        assert!(problems.to_string().starts_with("warning: `bb` is small"));
+        let json = problems.to_json();
         assert_eq!(json[0]["severity"], "warning");
         assert_eq!(
             (&json[0]["line"], &json[0]["column"]),
@@ -270,14 +270,14 @@ mod tests {
 
     #[test]
     fn reports_problems_in_file_order() {
-        let mut found = problems("a = 1\nb = 2\n", &[]);
-        found.push(Problem::new("second").at(6..7, ""));
-        found.push(Problem::new("first").at(0..1, ""));
-        found.push(Problem::new("nowhere"));
-        let text = found.to_string();
-        let place = |word| text.find(word).expect("said");
+        let mut problems = problems("a = 1\nb = 2\n", &[]);
+        problems.push(Problem::new("second").at(6..7, ""));
+        problems.push(Problem::new("first").at(0..1, ""));
+        problems.push(Problem::new("nowhere"));
+        let text = problems.to_string();
+        let position = |word| text.find(word).expect("said");
         assert!(
-            place("nowhere") < place("first") && place("first") < place("second"),
+            position("nowhere") < position("first") && position("first") < position("second"),
             "{text}"
         );
     }
@@ -286,9 +286,9 @@ mod tests {
     fn masks_secrets_but_not_variable_names() {
         let source = "k = \"pässword ${NAME}x\" # ok";
         let value = 4..source.len() - 5;
-        let found = problems(source, std::slice::from_ref(&value));
-        assert_eq!(found.source, "k = \"**********${NAME}*\" # ok");
-        assert_eq!(found.source.len(), source.len());
-        assert!(!format!("{found:?}{found}").contains("word"));
+        let problems = problems(source, std::slice::from_ref(&value));
+        assert_eq!(problems.source, "k = \"**********${NAME}*\" # ok");
+        assert_eq!(problems.source.len(), source.len());
+        assert!(!format!("{problems:?}{problems}").contains("word"));
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
 /// Suggests the text without spaces, or with short units, if that is a duration.
 fn not_a_duration(text: &str) -> ValueError {
     let fault = ValueError::new(DURATION, "not a duration");
-    let instead = with_short_units(text).filter(|meant| meant != text);
+    let instead = with_short_units(text).filter(|suggestion| suggestion != text);
     ValueError { instead, ..fault }
 }
 
@@ -184,9 +184,9 @@ mod tests {
             ("3 weeks", None),
             ("1x", None),
         ];
-        for (text, meant) in cases {
+        for (text, suggestion) in cases {
             let fault = duration(text).expect_err(text);
-            assert_eq!(fault.instead.as_deref(), meant, "{text}");
+            assert_eq!(fault.instead.as_deref(), suggestion, "{text}");
         }
         assert_eq!(size("64 mb ").unwrap_or(0), 64_000_000);
     }

@@ -129,7 +129,7 @@ pub(super) fn list<'a, T>(
     move |value| {
         let items = value.items(wanted)?;
         Ok(items
-            .filter_map(|item| value.page().value_or_note(read(item)))
+            .filter_map(|item| value.reader().value_or_report(read(item)))
             .collect())
     }
 }

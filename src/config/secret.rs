@@ -16,7 +16,7 @@ pub(super) fn process_environment(name: &str) -> Option<String> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MissingReference {
     /// The reference, as a range of bytes of the string.
-    pub(super) place: Range<usize>,
+    pub(super) span: Range<usize>,
     /// Why.
     pub(super) why: MissingReason,
 }
@@ -42,42 +42,42 @@ pub(super) fn expand(
     text: &str,
     environment: &EnvironmentReader<'_>,
 ) -> Result<String, MissingReference> {
-    let mut filled = String::with_capacity(text.len());
-    let mut done = 0;
-    while let Some(found) = text[done..].find("${") {
-        let start = done + found;
-        if text[..start].ends_with('$') && start > done {
-            filled.push_str(&text[done..start]);
-            filled.push('{');
-            done = start + 2;
+    let mut expanded = String::with_capacity(text.len());
+    let mut expanded_to = 0;
+    while let Some(offset) = text[expanded_to..].find("${") {
+        let start = expanded_to + offset;
+        if text[..start].ends_with('$') && start > expanded_to {
+            expanded.push_str(&text[expanded_to..start]);
+            expanded.push('{');
+            expanded_to = start + 2;
             continue;
         }
-        filled.push_str(&text[done..start]);
+        expanded.push_str(&text[expanded_to..start]);
         let end = text[start..]
             .find('}')
             .map_or(text.len(), |length| start + length + 1);
-        let gap = |why| MissingReference {
-            place: start..end,
+        let missing = |why| MissingReference {
+            span: start..end,
             why,
         };
         let name = text[start + 2..end]
             .strip_suffix('}')
             .filter(|name| is_variable(name));
-        let name = name.ok_or_else(|| gap(MissingReason::Malformed))?;
+        let name = name.ok_or_else(|| missing(MissingReason::Malformed))?;
         match environment(name) {
-            Some(value) if !value.is_empty() => filled.push_str(&value),
-            Some(_) => return Err(gap(MissingReason::Empty(name.to_owned()))),
-            None => return Err(gap(MissingReason::Missing(name.to_owned()))),
+            Some(value) if !value.is_empty() => expanded.push_str(&value),
+            Some(_) => return Err(missing(MissingReason::Empty(name.to_owned()))),
+            None => return Err(missing(MissingReason::Missing(name.to_owned()))),
         }
-        done = end;
+        expanded_to = end;
     }
-    filled.push_str(&text[done..]);
-    Ok(filled)
+    expanded.push_str(&text[expanded_to..]);
+    Ok(expanded)
 }
 
 fn is_variable(name: &str) -> bool {
-    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    let has_valid_start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    has_valid_start && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 #[cfg(test)]
@@ -103,21 +103,21 @@ mod tests {
 
     #[test]
     fn names_the_missing_variable_and_its_location() {
-        let gap = |text| expand(text, &environment).expect_err("a gap");
-        let missing = gap("a ${NOPE} b");
+        let missing_in = |text| expand(text, &environment).expect_err("a gap");
+        let missing = missing_in("a ${NOPE} b");
         assert_eq!(
             missing,
             MissingReference {
-                place: 2..9,
+                span: 2..9,
                 why: MissingReason::Missing("NOPE".to_owned())
             }
         );
         assert_eq!(
-            gap("${EMPTY}").why,
+            missing_in("${EMPTY}").why,
             MissingReason::Empty("EMPTY".to_owned())
         );
-        assert_eq!(gap("${TOKEN").why, MissingReason::Malformed);
-        assert_eq!(gap("${}").why, MissingReason::Malformed);
-        assert_eq!(gap("${A B}").why, MissingReason::Malformed);
+        assert_eq!(missing_in("${TOKEN").why, MissingReason::Malformed);
+        assert_eq!(missing_in("${}").why, MissingReason::Malformed);
+        assert_eq!(missing_in("${A B}").why, MissingReason::Malformed);
     }
 }

@@ -54,7 +54,7 @@ impl<'a> TomlReader<'a> {
     }
 
     /// The value, if it could be read; else notes the problem.
-    pub(super) fn value_or_note<T>(&self, read: ReadResult<T>) -> Option<T> {
+    pub(super) fn value_or_report<T>(&self, read: ReadResult<T>) -> Option<T> {
         read.map_err(|problem| self.note(problem)).ok()
     }
 
@@ -64,7 +64,7 @@ impl<'a> TomlReader<'a> {
     }
 
     /// All problems, and the spans that must not be shown.
-    pub(super) fn into_findings(self) -> (Vec<Problem>, Vec<SourceSpan>) {
+    pub(super) fn into_problems(self) -> (Vec<Problem>, Vec<SourceSpan>) {
         (self.problems.into_inner(), self.hidden.into_inner())
     }
 }
@@ -72,7 +72,7 @@ impl<'a> TomlReader<'a> {
 /// One value of the file.
 #[derive(Clone, Copy)]
 pub(super) struct TomlValue<'a> {
-    page: &'a TomlReader<'a>,
+    reader: &'a TomlReader<'a>,
     /// Its name in messages: its key, or the key of the list that it is in.
     name: &'a str,
     toml: &'a Spanned<DeValue<'a>>,
@@ -80,8 +80,8 @@ pub(super) struct TomlValue<'a> {
 
 impl<'a> TomlValue<'a> {
     /// The file that it is in.
-    pub(super) fn page(&self) -> &'a TomlReader<'a> {
-        self.page
+    pub(super) fn reader(&self) -> &'a TomlReader<'a> {
+        self.reader
     }
 
     /// Its name in messages.
@@ -134,9 +134,9 @@ impl<'a> TomlValue<'a> {
     /// Its text with variables expanded; `wanted` describes the expected value if it is no string.
     pub(super) fn text(&self, wanted: &'static str) -> ReadResult<String> {
         let text = self.toml().as_str().ok_or_else(|| self.mismatch(wanted))?;
-        secret::expand(text, self.page.environment).map_err(|gap| {
-            let span = self.span_of(&text[gap.place]);
-            match gap.why {
+        secret::expand(text, self.reader.environment).map_err(|missing| {
+            let span = self.span_of(&text[missing.span]);
+            match missing.why {
                 MissingReason::Missing(name) => {
                     Problem::new(format!("the environment has no variable `{name}`"))
                         .at(span, "wanted here")
@@ -160,7 +160,7 @@ impl<'a> TomlValue<'a> {
         const WANTED: &str = "a path such as \"certs/live.pem\"";
         match self.text(WANTED)?.as_str() {
             "" => Err(self.problem(ValueError::new(WANTED, "this is empty"))),
-            text => Ok(self.page.folder.join(text)),
+            text => Ok(self.reader.folder.join(text)),
         }
     }
 
@@ -173,8 +173,10 @@ impl<'a> TomlValue<'a> {
             .toml()
             .as_array()
             .ok_or_else(|| self.mismatch(wanted))?;
-        let (page, name) = (self.page, self.name);
-        Ok(array.iter().map(move |toml| TomlValue { page, name, toml }))
+        let (reader, name) = (self.reader, self.name);
+        Ok(array
+            .iter()
+            .map(move |toml| TomlValue { reader, name, toml }))
     }
 
     /// The entries of a table with arbitrary keys.
@@ -186,12 +188,12 @@ impl<'a> TomlValue<'a> {
             .toml()
             .as_table()
             .ok_or_else(|| self.mismatch(wanted))?;
-        let page = self.page;
+        let reader = self.reader;
         Ok(table.iter().map(move |(key, toml)| TomlEntry {
             key: key.get_ref(),
             span: key.span(),
             value: TomlValue {
-                page,
+                reader,
                 name: key.get_ref(),
                 toml,
             },
@@ -210,7 +212,7 @@ impl<'a> TomlValue<'a> {
             .ok_or_else(|| self.mismatch("a table"))?;
         let span = self.span();
         Ok(TomlTable {
-            page: self.page,
+            reader: self.reader,
             title,
             entries,
             span,
@@ -223,7 +225,7 @@ impl<'a> TomlValue<'a> {
     fn span_of(&self, part: &str) -> SourceSpan {
         let whole = self.span();
         match self
-            .page
+            .reader
             .source
             .get(whole.clone())
             .and_then(|typed| typed.find(part))
@@ -246,7 +248,7 @@ pub(super) struct TomlEntry<'a> {
 
 /// A table with known keys.
 pub(super) struct TomlTable<'a> {
-    page: &'a TomlReader<'a>,
+    reader: &'a TomlReader<'a>,
     title: &'a str,
     entries: &'a DeTable<'a>,
     span: SourceSpan,
@@ -256,12 +258,12 @@ pub(super) struct TomlTable<'a> {
 impl<'a> TomlTable<'a> {
     /// Reads the whole file as a table.
     pub(super) fn root<T>(
-        page: &'a TomlReader<'a>,
+        reader: &'a TomlReader<'a>,
         entries: &'a DeTable<'a>,
         read: impl FnOnce(&mut TomlTable<'a>) -> T,
     ) -> T {
         TomlTable {
-            page,
+            reader,
             title: "the file",
             entries,
             span: 0..0,
@@ -271,14 +273,14 @@ impl<'a> TomlTable<'a> {
     }
 
     fn read<T>(mut self, read: impl FnOnce(&mut TomlTable<'a>) -> T) -> T {
-        let made = read(&mut self);
+        let value = read(&mut self);
         self.note_unknown_keys();
-        made
+        value
     }
 
     /// The file that it is in.
-    pub(super) fn page(&self) -> &'a TomlReader<'a> {
-        self.page
+    pub(super) fn reader(&self) -> &'a TomlReader<'a> {
+        self.reader
     }
 
     /// Its position.
@@ -293,7 +295,7 @@ impl<'a> TomlTable<'a> {
         }
         let toml = self.entries.get(key)?;
         Some(TomlValue {
-            page: self.page,
+            reader: self.reader,
             name: key,
             toml,
         })
@@ -307,18 +309,18 @@ impl<'a> TomlTable<'a> {
         read: impl FnOnce(TomlValue<'a>) -> ReadResult<T>,
     ) -> Option<T> {
         let value = self.value(key)?;
-        self.page.value_or_note(read(value))
+        self.reader.value_or_report(read(value))
     }
 
-    /// Reads a key's value into `place`, which keeps its default if that fails.
+    /// Reads a key's value into `target`, which keeps its default if that fails.
     pub(super) fn put<T>(
         &mut self,
         key: &'static str,
-        place: &mut T,
+        target: &mut T,
         read: impl FnOnce(TomlValue<'a>) -> ReadResult<T>,
     ) {
-        if let Some(made) = self.get(key, read) {
-            *place = made;
+        if let Some(value) = self.get(key, read) {
+            *target = value;
         }
     }
 
@@ -326,17 +328,17 @@ impl<'a> TomlTable<'a> {
     pub(super) fn put_some<T>(
         &mut self,
         key: &'static str,
-        place: &mut Option<T>,
+        target: &mut Option<T>,
         read: impl FnOnce(TomlValue<'a>) -> ReadResult<T>,
     ) {
-        self.put(key, place, |value| read(value).map(Some));
+        self.put(key, target, |value| read(value).map(Some));
     }
 
     /// Notes that a required key is missing.
     pub(super) fn note_missing(&self, key: &str, example: &str) {
         let what = format!("{} has no `{key}`", self.title);
         let problem = Problem::new(what).at(self.span(), "wanted in here");
-        self.page.note(problem.help(format!("add {example}")));
+        self.reader.note(problem.help(format!("add {example}")));
     }
 
     fn note_unknown_keys(&self) {
@@ -347,7 +349,7 @@ impl<'a> TomlTable<'a> {
             }
             let problem = Problem::new(format!("unknown key `{typed}` in {}", self.title));
             let known = self.known.iter().copied();
-            self.page.note(match nearest(typed, known) {
+            self.reader.note(match nearest(typed, known) {
                 Some(name) => problem.at(key.span(), format!("did you mean `{name}`?")),
                 None => problem
                     .at(key.span(), "not a key here")

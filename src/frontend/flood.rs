@@ -197,8 +197,8 @@ mod tests {
     fn flood(kind: FrameKind, length: u32) -> (usize, FrameKind) {
         let mut connection = Connection::new();
         for count in 0.. {
-            if let Err(kind) = connection.send(kind, length) {
-                return (count, kind);
+            if let Err(cause) = connection.send(kind, length) {
+                return (count, cause);
             }
         }
         unreachable!()
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn detects_a_flood_of_each_frame_type() {
         for kind in FrameKind::ALL {
-            let (count, kind) = flood(kind, 0);
-            assert_eq!(kind, kind);
+            let (count, cause) = flood(kind, 0);
+            assert_eq!(cause, kind);
             assert!((10..=2_000).contains(&count), "{kind:?}: {count}");
         }
     }
@@ -223,15 +223,15 @@ mod tests {
     #[test]
     fn names_the_costliest_frame_of_a_mixed_flood() {
         let mut connection = Connection::new();
-        let kind = loop {
+        let cause = loop {
             for kind in [FrameKind::Ping, FrameKind::Ping, FrameKind::WindowUpdate] {
                 let _ = connection.send(kind, 8);
             }
-            if let Err(kind) = connection.send(FrameKind::Priority, 5) {
-                break kind;
+            if let Err(cause) = connection.send(FrameKind::Priority, 5) {
+                break cause;
             }
         };
-        assert_eq!(kind, FrameKind::Ping);
+        assert_eq!(cause, FrameKind::Ping);
     }
 
     #[test]

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_nothing_when_off() {
+    fn writes_nothing_when_disabled() {
         let log = AccessLog::open(&AccessLogSettings::default()).unwrap();
         assert!(!log.is_enabled());
         log.write(&record_of(Outcome::Failed, Kind::Hls, 502));

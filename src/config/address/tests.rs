@@ -89,7 +89,7 @@ fn suggests_corrections_of_wrong_endpoints() {
 }
 
 #[test]
-fn hosts_become_canonical() {
+fn canonicalizes_hosts() {
     assert_eq!(host("Live.Example.COM."), Ok("live.example.com".to_owned()));
     assert_eq!(host("*.Example.com"), Ok("*.example.com".to_owned()));
     assert_eq!(host("[2001:DB8:0::1]"), Ok("[2001:db8::1]".to_owned()));
@@ -107,7 +107,7 @@ fn hosts_become_canonical() {
 }
 
 #[test]
-fn paths_become_canonical() {
+fn canonicalizes_paths() {
     assert_eq!(path_prefix("/"), Ok("/".to_owned()));
     assert_eq!(path_prefix("/live/"), Ok("/live".to_owned()));
     assert_eq!(instead(path_prefix("live")).as_deref(), Some("/live"));
@@ -118,7 +118,7 @@ fn paths_become_canonical() {
 }
 
 #[test]
-fn web_origins_have_no_path() {
+fn rejects_web_origins_with_a_path() {
     assert_eq!(
         web_origin("https://Player.example"),
         Ok("https://player.example".to_owned())
@@ -132,7 +132,7 @@ fn web_origins_have_no_path() {
 }
 
 #[test]
-fn names_fit_labels() {
+fn accepts_only_names_that_fit_labels() {
     assert!(name("live-1").is_ok() && name("*.example.com/live").is_ok());
     assert!(name("").is_err() && name("a b").is_err() && name(&"x".repeat(129)).is_err());
     assert!(pseudonym("seawall").is_ok() && pseudonym("sea wall").is_err());

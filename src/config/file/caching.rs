@@ -22,14 +22,14 @@ pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::Settin
         let fault = ValueError::new(wanted, "too much of `memory`");
         let problem = kind_max.problem(fault);
         let help = "lower these bounds, or raise `memory`";
-        table.page().note(problem.help(help));
+        table.reader().note(problem.help(help));
         cache.kind_bytes_max.clear();
     }
     if cache.object_bytes_max > cache.memory_bytes {
         if let Some(object) = object {
             let wanted = "at most `memory`, which holds all objects";
             table
-                .page()
+                .reader()
                 .note(object.problem(ValueError::new(wanted, "larger than `memory`")));
         }
         cache.object_bytes_max = cache.memory_bytes;
@@ -39,14 +39,14 @@ pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::Settin
 fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
     let mut limits = Vec::new();
     for entry in value.entries("a table such as { hls = \"64MiB\" }")? {
-        let size = value.page().value_or_note(read::size(entry.value));
+        let size = value.reader().value_or_report(read::size(entry.value));
         let words = Kind::ALL.map(Kind::as_str);
         let Some(kind) = Kind::ALL
             .into_iter()
             .find(|kind| kind.as_str() == entry.key)
         else {
             let problem = Problem::new(format!("there is no kind of content `{}`", entry.key));
-            value.page().note(match nearest(entry.key, words) {
+            value.reader().note(match nearest(entry.key, words) {
                 Some(word) => problem.at(entry.span, format!("did you mean `{word}`?")),
                 None => problem
                     .at(entry.span, "not a kind")

@@ -24,7 +24,7 @@ pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)
         if !seen.insert((endpoint.host.as_str(), endpoint.port)) {
             let what = "this endpoint is in the list already";
             table
-                .page()
+                .reader()
                 .note(Problem::new(what).at(span.clone(), "the same host and port again"));
         }
     }
@@ -40,8 +40,8 @@ fn endpoint(value: TomlValue<'_>) -> ReadResult<(Endpoint, SourceSpan)> {
             table.note_missing("url", "url = \"https://origin.example\"");
         }
         // An invalid URL is reported already; the table still has other keys to read.
-        let nowhere = || Endpoint::new(false, String::new(), 0);
-        let mut endpoint = table.get("url", url).unwrap_or_else(nowhere);
+        let placeholder = || Endpoint::new(false, String::new(), 0);
+        let mut endpoint = table.get("url", url).unwrap_or_else(placeholder);
         table.put("priority", &mut endpoint.priority, read::count_or_zero);
         table.put("weight", &mut endpoint.weight, read::count);
         table.put_some(
@@ -87,7 +87,7 @@ fn quota(value: TomlValue<'_>) -> ReadResult<Quota> {
 fn url(value: TomlValue<'_>) -> ReadResult<Endpoint> {
     // A password typed into a URL is rejected, and must not be shown in the message.
     if value.toml().as_str().is_some_and(|text| text.contains('@')) {
-        value.page().mask(value.span());
+        value.reader().mask(value.span());
     }
     read::parsed(address::endpoint, URL)(value)
 }

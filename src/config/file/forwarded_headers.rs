@@ -33,7 +33,7 @@ pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
         let what = format!("`{name}` differs with each viewer, and is part of the key");
         let problem = Problem::warning(what).at(typed.span(), "each value has its own copies");
         let help = "write it in unkeyed_headers if it changes no response";
-        table.page().note(problem.help(help));
+        table.reader().note(problem.help(help));
     }
     let typed = table.value("unkeyed_headers");
     let unkeyed = &mut route.unkeyed_headers;
@@ -44,7 +44,7 @@ pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
     if unkeyed.iter().any(|name| keyed.contains(name)) {
         let wanted = "headers that are not in `forward_headers`, which are part of the key";
         let fault = ValueError::new(wanted, "one that is in both");
-        return table.page().note(typed.problem(fault));
+        return table.reader().note(typed.problem(fault));
     }
     let names: Vec<_> = unkeyed.iter().map(|name| format!("`{name}`")).collect();
     let what = format!(
@@ -53,7 +53,7 @@ pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
     );
     let problem = Problem::warning(what).at(typed.span(), "forwarded for all");
     let help = "one viewer's values fetch the response for all viewers";
-    table.page().note(problem.help(help));
+    table.reader().note(problem.help(help));
 }
 
 fn forwarded_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {

@@ -15,24 +15,28 @@ const STATUSES: &str = "a list of statuses such as [200]";
 pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
     let mut check = Check::default();
     let http = read::word(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
-    let asks = table.get("kind", http).unwrap_or(true);
-    let asked: Vec<_> = ["path", "expect"]
+    let is_http = table.get("kind", http).unwrap_or(true);
+    let http_only_keys: Vec<_> = ["path", "expect"]
         .iter()
         .filter_map(|key| table.value(key))
         .collect();
     let path = table.get("path", read::parsed(path, PATH));
     let expected = table.get("expect", read::nonempty_list(status, STATUSES));
-    if let CheckKind::Http { path: to, expect } = &mut check.kind {
-        *to = path.unwrap_or_else(|| to.clone());
+    if let CheckKind::Http {
+        path: current_path,
+        expect,
+    } = &mut check.kind
+    {
+        *current_path = path.unwrap_or_else(|| current_path.clone());
         *expect = expected.unwrap_or_default();
     }
-    if !asks {
+    if !is_http {
         check.kind = CheckKind::Tcp;
-        for value in asked {
+        for value in http_only_keys {
             let what = format!("`{}` means nothing to a check by \"tcp\"", value.name());
             let problem = Problem::new(what).at(value.span(), "this check sends no request");
             table
-                .page()
+                .reader()
                 .note(problem.help("leave it out, or write kind = \"http\""));
         }
     }
@@ -44,7 +48,7 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
             let problem = Problem::new("`timeout` is longer than `every`");
             let problem = problem.at(typed.span(), "the next check would be due before");
             table
-                .page()
+                .reader()
                 .note(problem.help("lower `timeout`, or raise `every`"));
         }
         check.timeout = check.pace.every;

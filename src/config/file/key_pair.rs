@@ -18,21 +18,21 @@ pub(super) fn certificate(
     [certificate, key]: [KeyAndExample; 2],
 ) -> Option<(PathBuf, PathBuf)> {
     let (certificate, key) = (file(table, certificate), file(table, key));
-    let ((at_certificate, certificate), (at_key, key)) = (certificate?, key?);
-    if let Some(doubt) = pem::expiry(&certificate, SystemTime::now()) {
-        let problem = Problem::warning(doubt.to_string());
-        let problem = problem.at(at_certificate.span(), "this certificate");
+    let ((certificate_value, certificate), (key_value, key)) = (certificate?, key?);
+    if let Some(expiry) = pem::expiry(&certificate, SystemTime::now()) {
+        let problem = Problem::warning(expiry.to_string());
+        let problem = problem.at(certificate_value.span(), "this certificate");
         table
-            .page()
+            .reader()
             .note(problem.help("renew it; the file is read again when it changes"));
     }
     for fault in pem::check_pair(&certificate, &key) {
-        table.page().note(match fault {
-            PemError::Certificate(why) => read::file_problem(at_certificate, &certificate, why),
-            PemError::Key(why) => read::file_problem(at_key, &key, why),
+        table.reader().note(match fault {
+            PemError::Certificate(why) => read::file_problem(certificate_value, &certificate, why),
+            PemError::Key(why) => read::file_problem(key_value, &key, why),
             PemError::Mismatch => Problem::new("this key does not belong to its certificate")
-                .at(at_key.span(), "the key of another certificate")
-                .other(at_certificate.span(), "its certificate"),
+                .at(key_value.span(), "the key of another certificate")
+                .other(certificate_value.span(), "its certificate"),
         });
     }
     Some((certificate, key))
@@ -46,6 +46,6 @@ fn file<'a>(
         table.note_missing(key, example);
         return None;
     };
-    let path = table.page().value_or_note(value.path())?;
+    let path = table.reader().value_or_report(value.path())?;
     Some((value, path))
 }

@@ -20,7 +20,7 @@ pub(in crate::config) enum AddressUse {
 
 /// An address to listen on, and its position in the file.
 #[derive(Clone, Debug)]
-pub(in crate::config) struct ListenPlace {
+pub(in crate::config) struct ConfiguredAddress {
     /// The address.
     pub(in crate::config) address: ListenAddress,
     /// Its use.
@@ -29,10 +29,10 @@ pub(in crate::config) struct ListenPlace {
     pub(in crate::config) span: Option<SourceSpan>,
 }
 
-impl ListenPlace {
+impl ConfiguredAddress {
     /// An address for viewers.
-    pub(in crate::config) fn listener(address: ListenAddress) -> ListenPlace {
-        ListenPlace {
+    pub(in crate::config) fn listener(address: ListenAddress) -> ConfiguredAddress {
+        ConfiguredAddress {
             address,
             used_as: AddressUse::Listener,
             span: None,
@@ -40,8 +40,8 @@ impl ListenPlace {
     }
 
     /// An address for operators.
-    pub(in crate::config) fn admin(address: SocketAddr) -> ListenPlace {
-        ListenPlace {
+    pub(in crate::config) fn admin(address: SocketAddr) -> ConfiguredAddress {
+        ConfiguredAddress {
             address: ListenAddress::Tcp(address),
             used_as: AddressUse::Admin,
             span: None,
@@ -53,36 +53,36 @@ impl ListenPlace {
 pub(super) fn listeners(
     root: &mut TomlTable<'_>,
     listeners: &mut Vec<Listener>,
-) -> Vec<ListenPlace> {
+) -> Vec<ConfiguredAddress> {
     let read = tables(root, "listener", "[[listener]]", listener);
-    let (made, places): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
-    listeners.extend(made);
+    let (listeners_read, addresses): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    listeners.extend(listeners_read);
     if root.value("listener").is_none() {
         listeners.push(Listener {
             address: LISTEN,
             tls: None,
         });
-        return vec![ListenPlace::listener(LISTEN)];
+        return vec![ConfiguredAddress::listener(LISTEN)];
     }
-    places
+    addresses
 }
 
-fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ListenPlace)> {
+fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddress)> {
     let mut tls = None;
-    let at = table.value("listen");
-    if at.is_none() {
+    let start = table.value("listen");
+    if start.is_none() {
         table.note_missing("listen", "listen = \"0.0.0.0:8080\"");
     }
     table.put_some("tls", &mut tls, tls_settings);
-    let at = at?;
-    let address = at
-        .page()
-        .value_or_note(read::parsed(address::listen, "an address")(at))?;
-    let place = ListenPlace {
-        span: Some(at.span()),
-        ..ListenPlace::listener(address.clone())
+    let start = start?;
+    let address = start
+        .reader()
+        .value_or_report(read::parsed(address::listen, "an address")(start))?;
+    let configured_address = ConfiguredAddress {
+        span: Some(start.span()),
+        ..ConfiguredAddress::listener(address.clone())
     };
-    Some((Listener { address, tls }, place))
+    Some((Listener { address, tls }, configured_address))
 }
 
 fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
@@ -154,13 +154,16 @@ pub(super) fn limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
     if let Some(header) = header.filter(|_| limits.field_bytes_max > limits.head_bytes_max) {
         let wanted = "at most `head_max`, which all headers share";
         table
-            .page()
+            .reader()
             .note(header.problem(ValueError::new(wanted, "larger than `head_max`")));
     }
 }
 
 /// Reads `[admin]`.
-pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> Option<ListenPlace> {
+pub(super) fn admin(
+    table: &mut TomlTable<'_>,
+    admin: &mut admin::Settings,
+) -> Option<ConfiguredAddress> {
     let name = |text: &str| address::server_name(text).map(|name| name.to_ascii_lowercase());
     let name = read::parsed(name, "a host name");
     table.put(
@@ -170,8 +173,8 @@ pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> O
     );
     let value = table.value("listen")?;
     let address = value
-        .page()
-        .value_or_note(read::parsed(address::socket, "an address")(value))?;
+        .reader()
+        .value_or_report(read::parsed(address::socket, "an address")(value))?;
     admin.listen = Some(address);
     if !address.ip().to_canonical().is_loopback() {
         let problem = Problem::warning("the admin port can be reached from other machines");
@@ -180,19 +183,19 @@ pub(super) fn admin(table: &mut TomlTable<'_>, admin: &mut admin::Settings) -> O
             "it can purge and shows everything, without a password",
         );
         let help = "listen on 127.0.0.1, or let a firewall keep others out";
-        value.page().note(problem.help(help));
+        value.reader().note(problem.help(help));
     }
-    Some(ListenPlace {
+    Some(ConfiguredAddress {
         span: Some(value.span()),
-        ..ListenPlace::admin(address)
+        ..ConfiguredAddress::admin(address)
     })
 }
 
 /// Problems with addresses that are used twice.
-pub(in crate::config) fn conflicts(places: &[ListenPlace]) -> Vec<Problem> {
+pub(in crate::config) fn conflicts(addresses: &[ConfiguredAddress]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (at, later) in places.iter().enumerate() {
-        if let Some(earlier) = places[..at]
+    for (start, later) in addresses.iter().enumerate() {
+        if let Some(earlier) = addresses[..start]
             .iter()
             .find(|earlier| is_conflict(earlier, later))
         {
@@ -202,7 +205,7 @@ pub(in crate::config) fn conflicts(places: &[ListenPlace]) -> Vec<Problem> {
     problems
 }
 
-fn is_conflict(one: &ListenPlace, other: &ListenPlace) -> bool {
+fn is_conflict(one: &ConfiguredAddress, other: &ConfiguredAddress) -> bool {
     match (&one.address, &other.address) {
         (ListenAddress::Unix(one), ListenAddress::Unix(other)) => one == other,
         (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
@@ -217,7 +220,7 @@ fn covers(one: IpAddr, other: IpAddr) -> bool {
     one == other || (one.is_unspecified() && one.is_ipv4() == other.is_ipv4())
 }
 
-fn conflict(earlier: &ListenPlace, later: &ListenPlace) -> Problem {
+fn conflict(earlier: &ConfiguredAddress, later: &ConfiguredAddress) -> Problem {
     let address = match &later.address {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),

@@ -46,14 +46,14 @@ const BALANCES: [(&str, Balance); 4] = [
 /// Reads every `[[origin]]`. `wait_max`: how long viewers wait.
 pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<OriginTable> {
     let groups = tables(root, "origin", "[[origin]]", |table| group(table, wait_max));
-    for (at, later) in groups.iter().enumerate() {
+    for (index, later) in groups.iter().enumerate() {
         let name = &later.settings.name;
         let same = |earlier: &&OriginTable| earlier.settings.name == *name && !name.is_empty();
-        if let Some(earlier) = groups[..at].iter().find(same) {
+        if let Some(earlier) = groups[..index].iter().find(same) {
             let problem = Problem::new(format!("two origins are called `{name}`"))
                 .at(later.span.clone(), "the name again")
                 .other(earlier.span.clone(), "the name first");
-            root.page()
+            root.reader()
                 .note(problem.help("give each origin its own `name`"));
         }
     }
@@ -63,14 +63,14 @@ pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<Origin
 fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
     let name = table.value("name");
     let span = name.map_or(table.span(), |name| name.span());
-    let typed = table.get("name", read::parsed(address::name, "a name"));
+    let name_given = table.get("name", read::parsed(address::name, "a name"));
     let endpoints = endpoints(table);
     let first = endpoints.first().map(|(endpoint, _)| endpoint.clone());
     let host = first.as_ref().map(|first| first.host.clone());
     // Missing endpoints are reported already; the table still has other keys to read.
-    let nowhere = Endpoint::new(false, String::new(), 0);
-    let name = typed.or(host).unwrap_or_default();
-    let mut settings = Settings::single(&name, first.unwrap_or(nowhere));
+    let placeholder = Endpoint::new(false, String::new(), 0);
+    let name = name_given.or(host).unwrap_or_default();
+    let mut settings = Settings::single(&name, first.unwrap_or(placeholder));
     settings.endpoints = endpoints
         .iter()
         .map(|(endpoint, _)| endpoint.clone())
@@ -121,7 +121,7 @@ fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
         let problem = Problem::warning("the certificates of this origin are not checked");
         let problem = problem.at(value.span(), "anybody on the way can pose as the origin");
         table
-            .page()
+            .reader()
             .note(problem.help("name the authority that signed them with `ca_file`"));
     }
     let words = [
@@ -182,12 +182,12 @@ fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
     ] {
         // Only a configured value is reported; `total` shortens a default silently.
         if part > deadlines.total
-            && let Some(typed) = table.value(key)
+            && let Some(name_given) = table.value(key)
         {
             let problem = Problem::new(format!("`{key}` is longer than `total`"));
-            let problem = problem.at(typed.span(), "longer than everything together");
+            let problem = problem.at(name_given.span(), "longer than everything together");
             table
-                .page()
+                .reader()
                 .note(problem.help(format!("lower `{key}`, or raise `total`")));
         }
     }
@@ -200,14 +200,14 @@ fn warn_of_long_deadlines(table: &mut TomlTable<'_>, deadlines: &Deadlines, wait
         ("first_byte", deadlines.first_byte),
     ] {
         if part > wait_max
-            && let Some(typed) = table.value(key)
+            && let Some(name_given) = table.value(key)
         {
             let problem = Problem::new(format!("`{key}` outlasts `wait_max` of [fill]"));
             let label = format!("viewers wait for an answer for {wait_max:?} at most");
             let help = format!("lower `{key}`, or raise `wait_max` in [fill]");
             table
-                .page()
-                .note(problem.at(typed.span(), label).help(help));
+                .reader()
+                .note(problem.at(name_given.span(), label).help(help));
         }
     }
 }

@@ -23,8 +23,8 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
             let statuses = read::list(status, "a list of statuses such as [502, 503, 504]");
             table.put("statuses", &mut retry.statuses, statuses);
             table.put("budget", &mut retry.budget.share, fraction);
-            let least = &mut retry.budget.per_s_min;
-            table.put("budget_per_s_min", least, read::count_or_zero);
+            let smaller_key = &mut retry.budget.per_s_min;
+            table.put("budget_per_s_min", smaller_key, read::count_or_zero);
             let backoff = &mut retry.backoff;
             table.put("wait", &mut backoff.base, read::duration);
             table.put("wait_max", &mut backoff.max, read::duration);
@@ -69,14 +69,14 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
 /// Reports a pair of a first and a maximum duration in which the maximum is shorter.
 fn check_order(
     table: &TomlTable<'_>,
-    (least, from): (&str, Duration),
-    (most, to): (&str, Duration),
+    (smaller_key, smaller): (&str, Duration),
+    (larger_key, larger): (&str, Duration),
 ) {
-    if to < from {
-        let problem = Problem::new(format!("`{most}` is shorter than `{least}`"));
+    if larger < smaller {
+        let problem = Problem::new(format!("`{larger_key}` is shorter than `{smaller_key}`"));
         let problem = problem.at(table.span(), "in here");
-        let help = format!("raise `{most}`, or lower `{least}`");
-        table.page().note(problem.help(help));
+        let help = format!("raise `{larger_key}`, or lower `{smaller_key}`");
+        table.reader().note(problem.help(help));
     }
 }
 

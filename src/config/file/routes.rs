@@ -23,18 +23,21 @@ const NAMES: &str = "a list of names";
 /// Reads every `[[route]]`, in the order of the file.
 pub(super) fn routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<PlacedRoute> {
     let routes = tables(root, "route", "[[route]]", |table| route(table, groups));
-    for (at, (later, named)) in routes.iter().enumerate() {
+    for (index, (later, has_name)) in routes.iter().enumerate() {
         let name = &later.route.name;
         let same = |(earlier, _): &&(PlacedRoute, bool)| earlier.route.name == *name;
-        if let Some((earlier, _)) = routes[..at].iter().find(same).filter(|_| *named) {
+        if let Some((earlier, _)) = routes[..index].iter().find(same).filter(|_| *has_name) {
             let problem = Problem::new(format!("two routes are called `{name}`"))
                 .at(later.span.clone(), "the name again")
                 .other(earlier.span.clone(), "the name first");
-            root.page()
+            root.reader()
                 .note(problem.help("metrics and logs tell routes apart by `name`"));
         }
     }
-    routes.into_iter().map(|(placed, _)| placed).collect()
+    routes
+        .into_iter()
+        .map(|(placed_route, _)| placed_route)
+        .collect()
 }
 
 /// Reads one route, and whether it has a name of its own.
@@ -46,20 +49,20 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
         ..Route::everything(origin)
     };
     let host = read::parsed(address::host, "a host");
-    let hosts_typed = table.value("hosts").map_or(0, |value| {
+    let host_count = table.value("hosts").map_or(0, |value| {
         let items = value.toml().as_array();
         items.map_or(usize::MAX, |items| items.len())
     });
     table.put("hosts", &mut route.hosts, read::nonempty_list(host, HOSTS));
-    let hosts_are_known = route.hosts.len() == hosts_typed;
+    let are_hosts_known = route.hosts.len() == host_count;
     route.hosts.dedup();
     let path = read::parsed(address::path_prefix, "a path such as \"/live\"");
-    let path_is_typed = table.value("path").is_some();
+    let has_path = table.value("path").is_some();
     let path = table.get("path", path);
-    let place_is_known = hosts_are_known && path.is_some() == path_is_typed;
+    let is_location_known = are_hosts_known && path.is_some() == has_path;
     route.path_prefix = path.unwrap_or(route.path_prefix);
     let name = table.get("name", read::parsed(address::name, "a name"));
-    let named = name.is_some();
+    let has_name = name.is_some();
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
     table.put("forward_host", &mut route.forward_host, read::flag);
     table.put("query", &mut route.query, queries);
@@ -87,12 +90,12 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
         value.table("lifetimes", |table| read_lifetimes(table, lifetimes))
     });
     warn_of_all_queries(table, &route, groups);
-    let placed = PlacedRoute {
+    let placed_route = PlacedRoute {
         route,
         span,
-        place_is_known,
+        is_location_known,
     };
-    (placed, named)
+    (placed_route, has_name)
 }
 
 /// Reads the settings for live streams.
@@ -119,7 +122,7 @@ fn warn_of_all_queries(table: &mut TomlTable<'_>, route: &Route, groups: &[Origi
         let span = table
             .value("query")
             .map_or(table.span(), |value| value.span());
-        table.page().note(all_queries_warning(span));
+        table.reader().note(all_queries_warning(span));
     }
 }
 
@@ -152,8 +155,8 @@ fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize
         return ("".into(), 0);
     };
     let typed = table
-        .page()
-        .value_or_note(value.text("the name of an origin"))
+        .reader()
+        .value_or_report(value.text("the name of an origin"))
         .unwrap_or_default();
     if let Some(index) = names.clone().position(|name| name == typed) {
         return (Arc::clone(&groups[index].settings.name), index);
@@ -161,7 +164,7 @@ fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize
     if !typed.is_empty() {
         let problem = Problem::new("this route names an origin that is not there");
         table
-            .page()
+            .reader()
             .note(match (nearest(&typed, names.clone()), groups) {
                 (Some(name), _) => problem.at(value.span(), format!("did you mean \"{name}\"?")),
                 (None, []) => problem.at(value.span(), "there is no [[origin]]"),
@@ -220,11 +223,11 @@ fn query(value: TomlValue<'_>) -> ReadResult<QueryPolicy> {
 /// The request of a viewer waits this long, and viewers give up after a while.
 fn hold_early(value: TomlValue<'_>) -> ReadResult<Duration> {
     const MOST: Duration = Duration::from_secs(5);
-    let held = read::duration(value)?;
-    if held > MOST {
+    let duration = read::duration(value)?;
+    if duration > MOST {
         return Err(value.problem(ValueError::new("at most 5s", "longer than that")));
     }
-    Ok(held)
+    Ok(duration)
 }
 
 fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
@@ -288,7 +291,7 @@ fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
     if let Some(typed) = if_missing.filter(|_| too_long) {
         let wanted = "at most `manifest_stale_if_error`, beyond which nothing stale is served";
         let fault = ValueError::new(wanted, "longer than that");
-        table.page().note(typed.problem(fault));
+        table.reader().note(typed.problem(fault));
     }
     let segment_error: &mut Duration = &mut lifetimes.segment_stale_if_error;
     table.put("segment_stale_if_error", segment_error, read::duration);
@@ -301,6 +304,6 @@ fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
             "in step: `segment_min` at most `segment_max`",
             "out of step",
         );
-        table.page().note(typed.problem(fault));
+        table.reader().note(typed.problem(fault));
     }
 }

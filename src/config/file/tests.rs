@@ -38,35 +38,35 @@ fn config(source: &str) -> Config {
 }
 
 /// The rendered problems of a text, after a check that there are `count`.
-fn complaint(count: usize, source: &str) -> String {
+fn problems_text(count: usize, source: &str) -> String {
     let problems = draft(source).finish().expect_err("something wrong");
     assert_eq!(problems.errors(), count, "{problems}");
     problems.to_string()
 }
 
 /// One problem at `line:column`, underlining `text`, with each of `words`.
-fn one(source: &str, place: &str, text: &str, words: &[&str]) {
-    let said = complaint(1, source);
+fn assert_problem(source: &str, position: &str, text: &str, words: &[&str]) {
+    let report = problems_text(1, source);
     assert!(
-        said.contains(&format!("seawall.toml:{place}\n")),
-        "{place} in:\n{said}"
+        report.contains(&format!("seawall.toml:{position}\n")),
+        "{position} in:\n{report}"
     );
-    let underlined = said.lines().any(|line| {
+    let underlined = report.lines().any(|line| {
         let marks = line.chars().filter(|c| *c == '^').count();
         marks == text.chars().count()
     });
     assert!(
-        underlined && said.contains(text),
-        "{text} underlined in:\n{said}"
+        underlined && report.contains(text),
+        "{text} underlined in:\n{report}"
     );
     for word in words {
-        assert!(said.contains(word), "{word} in:\n{said}");
+        assert!(report.contains(word), "{word} in:\n{report}");
     }
 }
 
 /// A text whose first line is wrong, followed by an origin.
-fn first_line(line: &str, column: usize, text: &str, words: &[&str]) {
-    one(
+fn assert_first_line_problem(line: &str, column: usize, text: &str, words: &[&str]) {
+    assert_problem(
         &format!("{line}\n{ORIGIN}"),
         &format!("1:{column}"),
         text,
@@ -75,8 +75,8 @@ fn first_line(line: &str, column: usize, text: &str, words: &[&str]) {
 }
 
 /// An origin with one more line, the fourth, which is wrong.
-fn in_origin(line: &str, column: usize, text: &str, words: &[&str]) {
-    one(
+fn assert_origin_problem(line: &str, column: usize, text: &str, words: &[&str]) {
+    assert_problem(
         &format!("{ORIGIN}{line}\n"),
         &format!("4:{column}"),
         text,
@@ -85,8 +85,8 @@ fn in_origin(line: &str, column: usize, text: &str, words: &[&str]) {
 }
 
 /// A route with one line, the fifth, which is wrong.
-fn in_route(line: &str, column: usize, text: &str, words: &[&str]) {
-    one(
+fn assert_route_problem(line: &str, column: usize, text: &str, words: &[&str]) {
+    assert_problem(
         &format!("{ORIGIN}[[route]]\n{line}\n"),
         &format!("5:{column}"),
         text,
@@ -96,34 +96,34 @@ fn in_route(line: &str, column: usize, text: &str, words: &[&str]) {
 
 #[test]
 fn reports_all_problems_at_once() {
-    let said = complaint(
+    let text = problems_text(
         6,
         "[limits]\nidle_timeout = 5\nconections_max = 1\n[cache]\nmemory = \"64M\"\n\
          [[origin]]\nendpoints = [\"a.example\", 7]\n[[route]]\nquery = 1\n",
     );
-    for place in ["2:16", "3:1", "5:10", "7:14", "7:27", "9:9"] {
+    for position in ["2:16", "3:1", "5:10", "7:14", "7:27", "9:9"] {
         assert!(
-            said.contains(&format!("seawall.toml:{place}\n")),
-            "{place} in:\n{said}"
+            text.contains(&format!("seawall.toml:{position}\n")),
+            "{position} in:\n{text}"
         );
     }
 }
 
 #[test]
 fn shows_where_toml_is_broken() {
-    let said = complaint(2, "[limits\nidle_timeout = \"5s\"\n[cache]\nmemory = = 5\n");
+    let text = problems_text(2, "[limits\nidle_timeout = \"5s\"\n[cache]\nmemory = = 5\n");
     assert!(
-        said.contains("this is not TOML") && said.contains("seawall.toml:4:10"),
-        "{said}"
+        text.contains("this is not TOML") && text.contains("seawall.toml:4:10"),
+        "{text}"
     );
-    let twice = complaint(1, "[cache]\nmemory = 5\nmemory = 6\n");
+    let twice = problems_text(1, "[cache]\nmemory = 5\nmemory = 6\n");
     assert!(
         twice.contains("duplicate key") && twice.contains("seawall.toml:3:1"),
         "{twice}"
     );
 }
 
-fn typed() -> Config {
+fn full_config() -> Config {
     config(
         "[server]\nthreads = 3\ndrain_max = \"1m\"\nname = \"shield-1\"\n\
          [[listener]]\nlisten = \"unix:/run/seawall.sock\"\n\
@@ -143,8 +143,8 @@ fn typed() -> Config {
 }
 
 #[test]
-fn passes_every_flag_on() {
-    let config = typed();
+fn reads_every_section() {
+    let config = full_config();
     assert_eq!(
         (config.threads, config.drain_max),
         (3, Duration::from_mins(1))
@@ -226,12 +226,12 @@ fn reports_problems_in_any_text() {
         "[limits]\nidle_timeout = 5 # ü\n[[listener]]\nlisten = \"[::]:1\"\n{ORIGIN}\
          headers = {{ X-Token = \"a${{TOKEN}}ü\", Y = '''\nb\n''' }}\n[[route]]\r\nquery = {{ }}\n"
     );
-    for (place, character) in whole.char_indices() {
-        let after = &whole[place + character.len_utf8()..];
+    for (position, character) in whole.char_indices() {
+        let after = &whole[position + character.len_utf8()..];
         for text in [
-            &whole[..place],
+            &whole[..position],
             after,
-            &format!("{}{after}", &whole[..place]),
+            &format!("{}{after}", &whole[..position]),
         ] {
             let problems = draft(text).problems;
             assert_eq!(problems.to_string().is_empty(), problems.is_empty());
@@ -240,7 +240,7 @@ fn reports_problems_in_any_text() {
 }
 
 #[test]
-fn an_endpoint_may_have_a_cap_of_its_own() {
+fn reads_the_concurrency_limit_of_an_endpoint() {
     let config = config(
         "[[origin]]\nname = \"main\"\nendpoints = [\"https://a.example\", \
          { url = \"https://b.example\", priority = 1, weight = 2, concurrency_max = 64 }]\n",
@@ -253,11 +253,11 @@ fn an_endpoint_may_have_a_cap_of_its_own() {
     let caps = (first.concurrency_max, second.concurrency_max);
     assert_eq!(caps, (None, Some(64)));
     let none = "[[origin]]\nendpoints = [{ url = \"https://a.example\", concurrency_max = 0 }]\n";
-    one(none, "2:61", "0", &["at least 1"]);
+    assert_problem(none, "2:61", "0", &["at least 1"]);
 }
 
 #[test]
-fn an_endpoint_may_have_a_quota_in_all_or_by_kind() {
+fn reads_endpoint_quotas_in_total_and_by_kind() {
     let config = config(
         "[[origin]]\nname = \"main\"\nendpoints = [\
          { url = \"https://a.example\", requests_per_second_max = 600 }, \
@@ -272,7 +272,7 @@ fn an_endpoint_may_have_a_quota_in_all_or_by_kind() {
         by_class.requests_per_second_max,
         Some(Quota::ByClass(rates))
     );
-    for (wrong, place, source, told) in [
+    for (wrong, position, source, expected) in [
         ("\"600\"", "2:69", "\"600\"", "by kind"),
         ("0", "2:69", "0", "at least 1"),
         ("{}", "2:69", "{}", "names no kind"),
@@ -282,6 +282,6 @@ fn an_endpoint_may_have_a_quota_in_all_or_by_kind() {
         let text = format!(
             "[[origin]]\nendpoints = [{{ url = \"https://a.example\", requests_per_second_max = {wrong} }}]\n"
         );
-        one(&text, place, source, &[told]);
+        assert_problem(&text, position, source, &[expected]);
     }
 }

@@ -63,26 +63,26 @@ enum HeaderContent {
 }
 
 fn read_headers(value: TomlValue<'_>) -> ReadResult<AddedHeaders> {
-    let page = value.page();
+    let reader = value.reader();
     let mut headers = AddedHeaders::default();
     let mut seen: Vec<HeaderName> = Vec::new();
     for entry in value.entries("a table such as { X-Name = \"value\" }")? {
         let value = entry.value;
         let (name, content) = (header_name(&entry), header_content(value));
         let (name, content) = (
-            page.value_or_note(name),
-            page.value_or_note(content).flatten(),
+            reader.value_or_report(name),
+            reader.value_or_report(content).flatten(),
         );
         let (Some(name), Some(content)) = (name, content) else {
             continue;
         };
         if seen.contains(&name) {
             let what = format!("the header `{name}` is set twice");
-            page.note(Problem::new(what).at(entry.span, "names differ in case only"));
+            reader.note(Problem::new(what).at(entry.span, "names differ in case only"));
             continue;
         }
         seen.push(name.clone());
-        page.value_or_note(check_cdn_code(value, &name, &content));
+        reader.value_or_report(check_cdn_code(value, &name, &content));
         match content {
             HeaderContent::Value(value) => headers.values.push((name, value)),
             HeaderContent::File(path, _) => headers.files.push((name, path)),
@@ -143,7 +143,7 @@ fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
     if value.toml().is_table() {
         return value.table("the header's value", header_file);
     }
-    value.page().mask(value.span());
+    value.reader().mask(value.span());
     let text = value.text(WANTED)?;
     let fault = |why| value.problem(ValueError::new(WANTED, why));
     if text.is_empty() {
@@ -161,9 +161,12 @@ fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
         table.note_missing("file", "file = \"/run/secrets/token\"");
         return None;
     };
-    let path = table.page().value_or_note(value.path())?;
+    let path = table.reader().value_or_report(value.path())?;
     let good = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why));
-    Some(HeaderContent::File(path, table.page().value_or_note(good)?))
+    Some(HeaderContent::File(
+        path,
+        table.reader().value_or_report(good)?,
+    ))
 }
 
 /// Reports headers that the signature sets itself.
@@ -173,7 +176,7 @@ fn note_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
         let what = format!("`{}` is set by the signature", entry.key);
         let problem = Problem::new(what).at(entry.span, "set here too");
         let problem = problem.other(signature.span(), "the signature");
-        headers.page().note(problem);
+        headers.reader().note(problem);
     }
 }
 
@@ -210,7 +213,7 @@ fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoin
     let problem = Problem::new("it is not known which region an endpoint is signed for");
     let problem = problem.at(value.span(), "wanted in here");
     let help = "add region = \"eu-west-1\" here, or to the endpoint where they differ";
-    value.page().note(problem.help(help));
+    value.reader().note(problem.help(help));
 }
 
 /// Warns of an endpoint's region that no signature uses.
@@ -225,7 +228,7 @@ fn warn_of_idle_regions(table: &mut TomlTable<'_>, settings: &Settings) {
     {
         let problem = Problem::warning("an endpoint has a `region`, and nothing is signed");
         let problem = problem.at(value.span(), "no `sigv4` in this origin");
-        value.page().note(problem);
+        value.reader().note(problem);
     }
 }
 
@@ -251,33 +254,35 @@ const SUPPLIES: [(&str, CredentialSupply); 5] = [
 fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     const WORDS: &str = "\"auto\", \"environment\", \"file\", \"container\" or \"instance\"";
     let typed = table.value("credentials");
-    let of_file = table.value("credentials_file");
-    let of_file = of_file.or(table.value("profile"));
+    let file_key = table.value("credentials_file");
+    let file_key = file_key.or(table.value("profile"));
     let path = table.get("credentials_file", |value| value.path());
     let profile = table.get("profile", |value| value.text("the name of a profile"));
-    let supply = match (typed, of_file) {
+    let supply = match (typed, file_key) {
         (Some(_), _) => table.get("credentials", read::word(&SUPPLIES, WORDS))?,
         (None, Some(_)) => CredentialSupply::File,
         (None, None) => CredentialSupply::Auto,
     };
-    let page = table.page();
-    if let Some(value) = of_file.filter(|_| supply != CredentialSupply::File) {
+    let reader = table.reader();
+    if let Some(value) = file_key.filter(|_| supply != CredentialSupply::File) {
         let what = format!("`{}` is about a file that is not read", value.name());
         let problem = Problem::new(what).at(value.span(), "never used");
-        page.note(problem.help("leave `credentials` out, or write credentials = \"file\""));
+        reader.note(problem.help("leave `credentials` out, or write credentials = \"file\""));
     }
-    let span = of_file.or(typed).map_or(table.span(), |value| value.span());
+    let span = file_key
+        .or(typed)
+        .map_or(table.span(), |value| value.span());
     let problem = |what: String, why: String| Problem::new(what).at(span.clone(), why);
-    let sources = find_sources(page.environment(), supply, path, profile);
+    let sources = find_sources(reader.environment(), supply, path, profile);
     let sources = sources.map_err(|why| problem("no credentials can be found".to_owned(), why));
-    let sources = page.value_or_note(sources)?;
+    let sources = reader.value_or_report(sources)?;
     if let (CredentialSupply::File, [CredentialSource::File { path, profile }]) =
         (supply, &sources[..])
         && let Err(why) = sign::look_for_profile(path, profile)
     {
         let problem = problem("this file has no such credentials".to_owned(), why);
-        let filled_in = of_file.is_some_and(|value| value.has_variables());
-        page.note(if filled_in {
+        let has_variables = file_key.is_some_and(|value| value.has_variables());
+        reader.note(if has_variables {
             problem
         } else {
             problem.help(format!("the file looked for is {}", path.display()))
@@ -325,14 +330,14 @@ fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
         ("client_key", "client_key = \"shield.key\""),
     ];
     let [certificate, key] = wanted.map(|(name, _)| table.value(name));
-    let Some(either) = certificate.or(key) else {
+    let Some(first_given) = certificate.or(key) else {
         return;
     };
     if !settings.endpoints.iter().any(|endpoint| endpoint.tls) {
-        let what = format!("`{}` is shown to nobody", either.name());
-        let problem = Problem::new(what).at(either.span(), "no endpoint speaks TLS");
+        let what = format!("`{}` is shown to nobody", first_given.name());
+        let problem = Problem::new(what).at(first_given.span(), "no endpoint speaks TLS");
         table
-            .page()
+            .reader()
             .note(problem.help("write https:// in `endpoints`"));
     }
     let pair = key_pair::certificate(table, wanted);

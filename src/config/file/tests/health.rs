@@ -36,13 +36,13 @@ fn reads_a_health_check() {
 fn reads_a_tcp_health_check() {
     let check = check("health = { kind = \"tcp\", every = \"5s\" }\n").unwrap();
     assert_eq!(check.kind, CheckKind::Tcp);
-    let said = complaint(
+    let text = problems_text(
         2,
         &format!("{ORIGIN}health = {{ kind = \"tcp\", path = \"/\", expect = [200] }}\n"),
     );
     assert!(
-        said.contains("means nothing to a check by \"tcp\""),
-        "{said}"
+        text.contains("means nothing to a check by \"tcp\""),
+        "{text}"
     );
 }
 
@@ -51,32 +51,32 @@ fn rejects_a_check_timeout_over_its_interval() {
     let check = check("health = { every = \"2s\" }\n").unwrap();
     assert_eq!(check.timeout, Duration::from_secs(2));
     let typed = "health = { every = \"2s\", timeout = \"3s\" }\n";
-    let said = complaint(1, &format!("{ORIGIN}{typed}"));
-    assert!(said.contains("`timeout` is longer than `every`"), "{said}");
+    let text = problems_text(1, &format!("{ORIGIN}{typed}"));
+    assert!(text.contains("`timeout` is longer than `every`"), "{text}");
 }
 
 #[test]
-fn says_what_cannot_be_checked() {
-    in_origin(
+fn rejects_invalid_health_checks() {
+    assert_origin_problem(
         "health = { path = \"live\" }",
         19,
         "\"live\"",
         &["\"/live\""],
     );
-    in_origin(
+    assert_origin_problem(
         "health = { path = \"/a#b\" }",
         19,
         "\"/a#b\"",
         &["characters"],
     );
-    in_origin("health = { expect = [99] }", 22, "99", &["out of range"]);
-    in_origin("health = { expect = [] }", 21, "[]", &["empty"]);
-    in_origin(
+    assert_origin_problem("health = { expect = [99] }", 22, "99", &["out of range"]);
+    assert_origin_problem("health = { expect = [] }", 21, "[]", &["empty"]);
+    assert_origin_problem(
         "health = { kind = \"http2\" }",
         19,
         "\"http2\"",
         &["\"http\""],
     );
-    in_origin("health = { every = \"0s\" }", 20, "\"0s\"", &["some time"]);
-    in_origin("health = { failures = 0 }", 23, "0", &["at least 1"]);
+    assert_origin_problem("health = { every = \"0s\" }", 20, "\"0s\"", &["some time"]);
+    assert_origin_problem("health = { failures = 0 }", 23, "0", &["at least 1"]);
 }

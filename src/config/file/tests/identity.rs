@@ -9,11 +9,11 @@ const SIGNED: &str = "region = \"eu-west-1\", service = \"s3\"";
 /// configuration.
 fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
+    for (name, problem_of) in files {
+        std::fs::write(folder.path().join(name), problem_of).unwrap();
     }
-    let environment = |wanted: &str| {
-        let found = set.iter().find(|(name, _)| *name == wanted);
+    let environment = |variable: &str| {
+        let found = set.iter().find(|(name, _)| *name == variable);
         found.map(|(_, value)| (*value).to_owned())
     };
     let path = folder.path().join("seawall.toml");
@@ -23,7 +23,11 @@ fn read_with(lines: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Resul
 }
 
 /// The sources of credentials, each as one word.
-fn places(line: &str, set: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+fn source_names(
+    line: &str,
+    set: &[(&str, &str)],
+    files: &[(&str, &str)],
+) -> Result<Vec<String>, String> {
     let config = read_with(&format!("sigv4 = {{ {SIGNED}{line} }}"), set, files)?;
     let sources = config.origins[0].sigv4.clone().unwrap().sources;
     let word = |source: CredentialSource| match source {
@@ -48,7 +52,7 @@ const FILE: (&str, &str) = (
 );
 
 #[test]
-fn describes_a_signature() {
+fn reads_a_signature() {
     let config = read_with(&format!("sigv4 = {{ {SIGNED} }}"), &KEYS, &[]).unwrap();
     let sigv4 = config.origins[0].sigv4.as_ref().unwrap();
     assert_eq!(sigv4.region.as_deref(), Some("eu-west-1"));
@@ -64,60 +68,66 @@ fn describes_a_signature() {
 #[test]
 fn reads_each_credential_source() {
     let all = ["environment", "credentials default", "instance"];
-    assert_eq!(places("", &KEYS, &[]).unwrap(), all);
-    assert_eq!(places(", credentials = \"auto\"", &KEYS, &[]).unwrap(), all);
+    assert_eq!(source_names("", &KEYS, &[]).unwrap(), all);
+    assert_eq!(
+        source_names(", credentials = \"auto\"", &KEYS, &[]).unwrap(),
+        all
+    );
     let environment = ", credentials = \"environment\"";
-    assert_eq!(places(environment, &KEYS, &[]).unwrap(), ["environment"]);
+    assert_eq!(
+        source_names(environment, &KEYS, &[]).unwrap(),
+        ["environment"]
+    );
     let instance = ", credentials = \"instance\"";
-    assert_eq!(places(instance, &KEYS, &[]).unwrap(), ["instance"]);
+    assert_eq!(source_names(instance, &KEYS, &[]).unwrap(), ["instance"]);
     let file = ", credentials_file = \"aws\", profile = \"live\"";
-    assert_eq!(places(file, &KEYS, &[FILE]).unwrap(), ["aws live"]);
+    assert_eq!(source_names(file, &KEYS, &[FILE]).unwrap(), ["aws live"]);
     let container = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x")];
-    let said = places(", credentials = \"container\"", &container, &[]);
-    assert_eq!(said.unwrap(), ["container"]);
+    let problem_of = source_names(", credentials = \"container\"", &container, &[]);
+    assert_eq!(problem_of.unwrap(), ["container"]);
 }
 
 #[test]
 fn reports_missing_credentials_at_once() {
-    let said = |line, set: &[_]| places(line, set, &[FILE]).unwrap_err();
+    let problem_of = |line, set: &[_]| source_names(line, set, &[FILE]).unwrap_err();
     let environment = ", credentials = \"environment\"";
-    let missing = said(environment, &[]);
+    let missing = problem_of(environment, &[]);
     assert!(
         missing.contains("AWS_ACCESS_KEY_ID is not set"),
         "{missing}"
     );
-    let half = said(environment, &KEYS[1..]);
+    let half = problem_of(environment, &KEYS[1..]);
     assert!(
         half.contains("AWS_SECRET_ACCESS_KEY: the other half"),
         "{half}"
     );
-    let container = said(", credentials = \"container\"", &KEYS);
+    let container = problem_of(", credentials = \"container\"", &KEYS);
     assert!(
         container.contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
         "{container}"
     );
-    let off = said(
+    let off = problem_of(
         ", credentials = \"instance\"",
         &[("AWS_EC2_METADATA_DISABLED", "true")],
     );
     assert!(off.contains("AWS_EC2_METADATA_DISABLED"), "{off}");
-    let homeless = said(", profile = \"live\"", &[]);
+    let homeless = problem_of(", profile = \"live\"", &[]);
     assert!(homeless.contains("HOME is not set"), "{homeless}");
-    let other = said(", credentials_file = \"aws\", profile = \"other\"", &[]);
+    let other = problem_of(", credentials_file = \"aws\", profile = \"other\"", &[]);
     assert!(other.contains("no such profile"), "{other}");
     assert!(other.contains("seawall.toml:4:68"), "{other}");
-    let gone = said(", credentials_file = \"gone\"", &[]);
+    let gone = problem_of(", credentials_file = \"gone\"", &[]);
     assert!(
         gone.contains("No such file") && gone.contains("looked for is /"),
         "{gone}"
     );
-    let unused = said(", credentials = \"auto\", profile = \"live\"", &KEYS);
+    let unused = problem_of(", credentials = \"auto\", profile = \"live\"", &KEYS);
     assert!(unused.contains("`profile` is about a file"), "{unused}");
     let url = [(
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
         "http://s3cret.example/",
     )];
-    let plain = said("", &url);
+    let plain = problem_of("", &url);
     assert!(
         plain.contains("without TLS") && !plain.contains("s3cret"),
         "{plain}"
@@ -125,40 +135,40 @@ fn reports_missing_credentials_at_once() {
 }
 
 #[test]
-fn settings_of_signatures_are_checked() {
+fn rejects_invalid_signature_settings() {
     let words = ["has no `service`", "add service ="];
-    in_origin(
+    assert_origin_problem(
         "sigv4 = { region = \"a\" }",
         9,
         "{ region = \"a\" }",
         &words,
     );
     let words = ["which region an endpoint is signed for", "add region ="];
-    in_origin(
+    assert_origin_problem(
         "sigv4 = { service = \"s3\" }",
         9,
         "{ service = \"s3\" }",
         &words,
     );
-    in_origin(
+    assert_origin_problem(
         "sigv4 = { region = \"EU West\", service = \"s3\" }",
         20,
         "\"EU West\"",
         &["a region such as \"eu-west-1\""],
     );
-    in_origin(
+    assert_origin_problem(
         "sigv4 = { region = \"eu-west-1\", service = \"mediapackage\" }",
         43,
         "\"mediapackage\"",
         &["did you mean \"mediapackagev2\"?"],
     );
-    in_origin(
+    assert_origin_problem(
         &format!("sigv4 = {{ {SIGNED}, credentials = \"files\" }}"),
         63,
         "\"files\"",
         &["did you mean \"file\"?"],
     );
-    in_origin(
+    assert_origin_problem(
         &format!("headers = {{ X-Amz-Date = \"a\" }}\nsigv4 = {{ {SIGNED} }}"),
         13,
         "X-Amz-Date",
@@ -173,22 +183,24 @@ fn rejects_a_certificate_without_key_or_over_plain_http() {
     let (pem, key) = (one.cert.pem(), one.signing_key.serialize_pem());
     let other = two.signing_key.serialize_pem();
     let files = [("one.pem", &*pem), ("one.key", &*key), ("two.key", &*other)];
-    let shown = |lines: &str| read_with(lines, &[], &files);
-    let good = shown("client_certificate = \"one.pem\"\nclient_key = \"one.key\"").unwrap();
+    let read_lines = |lines: &str| read_with(lines, &[], &files);
+    let good = read_lines("client_certificate = \"one.pem\"\nclient_key = \"one.key\"").unwrap();
     let certificate = good.origins[0].client_certificate.as_ref().unwrap();
     assert!(certificate.key.ends_with("one.key"));
-    let half = shown("client_certificate = \"one.pem\"").unwrap_err();
+    let half = read_lines("client_certificate = \"one.pem\"").unwrap_err();
     assert!(half.contains("has no `client_key`"), "{half}");
-    let half = shown("client_key = \"one.key\"").unwrap_err();
+    let half = read_lines("client_key = \"one.key\"").unwrap_err();
     assert!(half.contains("has no `client_certificate`"), "{half}");
-    let mixed = shown("client_certificate = \"one.pem\"\nclient_key = \"two.key\"").unwrap_err();
+    let mixed =
+        read_lines("client_certificate = \"one.pem\"\nclient_key = \"two.key\"").unwrap_err();
     assert!(
         mixed.contains("does not belong to its certificate"),
         "{mixed}"
     );
-    let gone = shown("client_certificate = \"gone.pem\"\nclient_key = \"one.key\"").unwrap_err();
+    let gone =
+        read_lines("client_certificate = \"gone.pem\"\nclient_key = \"one.key\"").unwrap_err();
     assert!(gone.contains("No such file"), "{gone}");
-    let plain = shown(
+    let plain = read_lines(
         "client_certificate = \"one.pem\"\nclient_key = \"one.key\"\n\
          [[origin]]\nendpoints = [\"http://b.example\"]\n\
          client_certificate = \"one.pem\"\nclient_key = \"one.key\"\n\
@@ -200,7 +212,7 @@ fn rejects_a_certificate_without_key_or_over_plain_http() {
 }
 
 #[test]
-fn a_region_comes_from_the_endpoint_its_name_or_the_group() {
+fn reads_the_region_of_endpoint_host_name_or_origin() {
     let keys = [("AWS_ACCESS_KEY_ID", "A"), ("AWS_SECRET_ACCESS_KEY", "B")];
     let unknown = read_with("sigv4 = { service = \"s3\" }", &keys, &[]).unwrap_err();
     assert!(
@@ -218,8 +230,8 @@ fn a_region_comes_from_the_endpoint_its_name_or_the_group() {
     let two = "[[origin]]\nsigv4 = { service = \"mediapackagev2\" }\nendpoints = [\n\
                \"https://a.egress.b.mediapackagev2.eu-west-1.amazonaws.com\",\n\
                { url = \"https://c.example\", region = \"eu-central-1\", priority = 1 }]\n";
-    let environment = |wanted: &str| {
-        let found = keys.iter().find(|(name, _)| *name == wanted);
+    let environment = |variable: &str| {
+        let found = keys.iter().find(|(name, _)| *name == variable);
         found.map(|(_, value)| (*value).to_owned())
     };
     let draft = read(two, Path::new("seawall.toml"), &environment);
@@ -244,7 +256,7 @@ fn a_region_comes_from_the_endpoint_its_name_or_the_group() {
 }
 
 #[test]
-fn a_cdn_code_has_the_length_that_mediapackage_takes() {
+fn checks_the_length_of_cdn_codes() {
     let header = |name: &str, code: &str| {
         read_with(&format!("headers = {{ {name} = \"{code}\" }}"), &[], &[]).map(drop)
     };

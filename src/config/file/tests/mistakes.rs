@@ -4,31 +4,31 @@ use super::*;
 
 #[test]
 fn suggests_the_nearest_name_for_unknown_keys() {
-    first_line(
+    assert_first_line_problem(
         "limits.conections_max = 5",
         8,
         "conections_max",
         &["did you mean `connections_max`?"],
     );
-    first_line(
+    assert_first_line_problem(
         "lissteners = 5",
         1,
         "lissteners",
         &["did you mean `listener`?", "in the file"],
     );
-    first_line(
+    assert_first_line_problem(
         "admin.colour = 5",
         7,
         "colour",
         &["in [admin]", "the keys here are hosts, listen"],
     );
-    in_origin(
+    assert_origin_problem(
         "concurrency-max = 5",
         1,
         "concurrency-max",
         &["`concurrency_max`", "[[origin]]"],
     );
-    in_route(
+    assert_route_problem(
         "lifetimes = { manifest_mx = \"1s\" }",
         15,
         "manifest_mx",
@@ -38,40 +38,40 @@ fn suggests_the_nearest_name_for_unknown_keys() {
 
 #[test]
 fn names_wrong_types() {
-    first_line(
+    assert_first_line_problem(
         "server.threads = \"two\"",
         18,
         "\"two\"",
         &["whole number", "this is a string"],
     );
-    first_line(
+    assert_first_line_problem(
         "cache.memory = true",
         16,
         "true",
         &["a size such as", "this is a boolean"],
     );
-    first_line(
+    assert_first_line_problem(
         "fill.finish_abandoned = 1",
         25,
         "1",
         &["true or false", "this is an integer"],
     );
-    first_line("limits = 5", 10, "5", &["must be a table"]);
-    first_line(
+    assert_first_line_problem("limits = 5", 10, "5", &["must be a table"]);
+    assert_first_line_problem(
         "limits.streams_max = 5_000_000_000",
         22,
         "5_000_000_000",
         &["too large"],
     );
-    first_line(
+    assert_first_line_problem(
         "limits.streams_max = -1",
         22,
         "-1",
         &["must not be negative"],
     );
-    first_line("limits.streams_max = 0", 22, "0", &["at least 1"]);
-    in_origin("requests_per_second_max = 0", 27, "0", &["at least 1"]);
-    one(
+    assert_first_line_problem("limits.streams_max = 0", 22, "0", &["at least 1"]);
+    assert_origin_problem("requests_per_second_max = 0", 27, "0", &["at least 1"]);
+    assert_problem(
         "[origin]\nendpoints = [\"https://origin.example\"]\n",
         "1:1",
         "[origin]",
@@ -81,31 +81,31 @@ fn names_wrong_types() {
 
 #[test]
 fn requires_units_for_durations_and_sizes() {
-    first_line(
+    assert_first_line_problem(
         "limits.idle_timeout = 75",
         23,
         "75",
         &["did you mean \"75s\"?"],
     );
-    first_line(
+    assert_first_line_problem(
         "limits.idle_timeout = \"75\"",
         23,
         "\"75\"",
         &["did you mean \"75s\"?"],
     );
-    first_line(
+    assert_first_line_problem(
         "limits.idle_timeout = \"75 parsecs\"",
         23,
         "\"75 parsecs\"",
         &["the units are"],
     );
-    first_line(
+    assert_first_line_problem(
         "limits.idle_timeout = \"0s\"",
         23,
         "\"0s\"",
         &["longer than nothing"],
     );
-    first_line(
+    assert_first_line_problem(
         "cache.memory = \"64M\"",
         16,
         "\"64M\"",
@@ -115,25 +115,25 @@ fn requires_units_for_durations_and_sizes() {
 
 #[test]
 fn underlines_wrong_addresses() {
-    first_line(
+    assert_first_line_problem(
         "admin.listen = \":9090\"",
         16,
         "\":9090\"",
         &["did you mean \"127.0.0.1:9090\"?"],
     );
-    first_line(
+    assert_first_line_problem(
         "listener = [{ listen = \"8080\" }]",
         24,
         "\"8080\"",
         &["\"0.0.0.0:8080\"?"],
     );
-    first_line(
+    assert_first_line_problem(
         "listener = [{}]",
         13,
         "{}",
         &["has no `listen`", "add listen ="],
     );
-    one(
+    assert_problem(
         "[[origin]]\nendpoints = [\"a.example\"]\n",
         "2:14",
         "\"a.example\"",
@@ -144,13 +144,13 @@ fn underlines_wrong_addresses() {
 #[test]
 fn rejects_an_address_that_is_used_twice() {
     let two = "listener = [{ listen = \"0.0.0.0:80\" }, { listen = \"127.0.0.1:80\" }]";
-    first_line(
+    assert_first_line_problem(
         two,
         51,
         "\"127.0.0.1:80\"",
         &["two listeners share", "taken by this one"],
     );
-    first_line(
+    assert_first_line_problem(
         "admin.listen = \"127.0.0.1:8080\"",
         16,
         "\"127.0.0.1:8080\"",
@@ -164,26 +164,26 @@ fn rejects_an_address_that_is_used_twice() {
 }
 
 #[test]
-fn names_are_unique_and_known() {
+fn rejects_duplicate_and_unknown_names() {
     let twice =
         format!("{ORIGIN}[[origin]]\nname = \"main\"\nendpoints = [\"http://b.example\"]\n");
     let route = "[[route]]\norigin = \"main\"\n";
     let words = ["two origins are called `main`", "the name first"];
-    one(&format!("{twice}{route}"), "5:8", "\"main\"", &words);
-    in_route(
+    assert_problem(&format!("{twice}{route}"), "5:8", "\"main\"", &words);
+    assert_route_problem(
         "origin = \"mian\"",
         10,
         "\"mian\"",
         &["did you mean \"main\"?"],
     );
-    in_route(
+    assert_route_problem(
         "origin = \"zebra\"",
         10,
         "\"zebra\"",
         &["the origins are main"],
     );
     let routes = "[[route]]\nname = \"a\"\npath = \"/a\"\n[[route]]\nname = \"a\"\n";
-    one(
+    assert_problem(
         &format!("{ORIGIN}{routes}"),
         "7:1",
         "[[route]]",
@@ -192,76 +192,76 @@ fn names_are_unique_and_known() {
 }
 
 #[test]
-fn warns_of_unreachable_routes() {
+fn rejects_unreachable_routes() {
     let routes = "[[route]]\nhosts = [\"A.example\"]\npath = \"/live/\"\n\
                   [[route]]\nhosts = [\"b.example\", \"a.example.\"]\npath = \"/live\"\n";
     let words = [
         "never taken for host `a.example` and path `/live`",
         "taken by this route",
     ];
-    one(&format!("{ORIGIN}{routes}"), "7:1", "[[route]]", &words);
+    assert_problem(&format!("{ORIGIN}{routes}"), "7:1", "[[route]]", &words);
 }
 
 #[test]
-fn origins_need_endpoints_and_routes_need_origins() {
-    one(
+fn requires_endpoints_and_an_origin_per_route() {
+    assert_problem(
         "[[origin]]\nname = \"main\"\n",
         "1:1",
         "[[origin]]",
         &["has no `endpoints`"],
     );
-    one(
+    assert_problem(
         "[[origin]]\nendpoints = []\n",
         "2:13",
         "[]",
         &["this is empty"],
     );
     let twice = "[[origin]]\nendpoints = [\"http://a.example\", \"http://A.example:80\"]\n";
-    one(
+    assert_problem(
         twice,
         "2:34",
         "\"http://A.example:80\"",
         &["in the list already"],
     );
     let two = format!("{ORIGIN}[[origin]]\nendpoints = [\"http://b.example\"]\n");
-    one(
+    assert_problem(
         &two,
         "4:1",
         "[[origin]]",
         &["no route says which origin", "add a [[route]]"],
     );
-    one(
+    assert_problem(
         &format!("{two}[[route]]\n"),
         "6:1",
         "[[route]]",
         &["has no `origin`"],
     );
-    assert!(complaint(1, "").contains("no origin is named"));
+    assert!(problems_text(1, "").contains("no origin is named"));
 }
 
 #[test]
-fn checks_keyed_headers_and_queries() {
-    in_route(
+fn rejects_invalid_queries_and_headers() {
+    assert_route_problem(
         "live = { hold_early = \"6s\" }",
         23,
         "\"6s\"",
         &["at most 5s"],
     );
-    in_route("query = \"non\"", 9, "\"non\"", &["did you mean \"none\"?"]);
-    in_route("query = { }", 9, "{ }", &["one of `only` and `except`"]);
-    in_route(
+    assert_route_problem("query = \"non\"", 9, "\"non\"", &["did you mean \"none\"?"]);
+    assert_route_problem("query = { }", 9, "{ }", &["one of `only` and `except`"]);
+    assert_route_problem(
         "query = { segmnt = \"none\" }",
         11,
         "segmnt",
         &["did you mean `segment`?"],
     );
-    in_route(
+    assert_route_problem(
         "query = { segment = \"mediapackage\" }",
         21,
         "\"mediapackage\"",
         &["`segment` must be \"all\""],
     );
-    in_route(
+    assert_route_problem(
         "forward_headers = [\"CMCD-Session\"]",
         20,
         "\"CMCD-Session\"",
@@ -271,13 +271,13 @@ fn checks_keyed_headers_and_queries() {
 
 #[test]
 fn rejects_unkeyed_credential_headers() {
-    in_route(
+    assert_route_problem(
         "unkeyed_headers = [\"Cookie\"]",
         20,
         "\"Cookie\"",
         &["credentials", "write forward_headers"],
     );
-    in_route(
+    assert_route_problem(
         "unkeyed_headers = [\"X-A\"]\nforward_headers = [\"x-a\"]",
         19,
         "[\"X-A\"]",
@@ -286,53 +286,53 @@ fn rejects_unkeyed_credential_headers() {
 }
 
 #[test]
-fn settings_of_routes_are_checked() {
-    in_route(
+fn rejects_invalid_route_settings() {
+    assert_route_problem(
         "hosts = [\"a.example:80\"]",
         10,
         "\"a.example:80\"",
         &["did you mean \"a.example\"?"],
     );
-    in_route("hosts = []", 9, "[]", &["this is empty"]);
-    in_route(
+    assert_route_problem("hosts = []", 9, "[]", &["this is empty"]);
+    assert_route_problem(
         "path = \"live\"",
         8,
         "\"live\"",
         &["did you mean \"/live\"?"],
     );
-    in_route(
+    assert_route_problem(
         "cors = { only = [\"a.example\"] }",
         18,
         "\"a.example\"",
         &["https://a.example"],
     );
-    in_route(
+    assert_route_problem(
         "forward_headers = [\"Host\"]",
         20,
         "\"Host\"",
         &["forward_host = true"],
     );
-    in_route(
+    assert_route_problem(
         "forward_headers = [\"TE\"]",
         20,
         "\"TE\"",
         &["the shield sets this one itself"],
     );
-    in_route(
+    assert_route_problem(
         "forward_headers = [\"a b\"]",
         20,
         "\"a b\"",
         &["not a header's name"],
     );
     let lifetimes = "lifetimes = { segment_min = \"2h\", segment_max = \"1h\" }";
-    in_route(lifetimes, 29, "\"2h\"", &["out of step"]);
-    in_route(
+    assert_route_problem(lifetimes, 29, "\"2h\"", &["out of step"]);
+    assert_route_problem(
         "lifetimes = { manifest_stale_if_missing = \"61s\" }",
         43,
         "\"61s\"",
         &["at most `manifest_stale_if_error`", "longer than that"],
     );
-    in_route(
+    assert_route_problem(
         "lifetimes = { manifest_stale_share = -0.5 }",
         38,
         "-0.5",
@@ -341,41 +341,41 @@ fn settings_of_routes_are_checked() {
 }
 
 #[test]
-fn settings_of_origins_are_checked() {
-    in_origin(
+fn rejects_invalid_origin_settings() {
+    assert_origin_problem(
         "protocol = \"h3\"",
         12,
         "\"h3\"",
         &["\"auto\", \"h1\" or \"h2\""],
     );
-    in_origin("sni = \"a b\"", 7, "\"a b\"", &["not a host name"]);
-    in_origin("host = \"a/b\"", 8, "\"a/b\"", &["not a host"]);
-    in_origin(
+    assert_origin_problem("sni = \"a b\"", 7, "\"a b\"", &["not a host name"]);
+    assert_origin_problem("host = \"a/b\"", 8, "\"a/b\"", &["not a host"]);
+    assert_origin_problem(
         "ca_file = \"no.pem\"",
         11,
         "\"no.pem\"",
         &["No such file", "looked for is no.pem"],
     );
-    in_origin("headers = { Host = \"a\" }", 13, "Host", &["write host ="]);
-    in_origin(
+    assert_origin_problem("headers = { Host = \"a\" }", 13, "Host", &["write host ="]);
+    assert_origin_problem(
         "headers = { Connection = \"a\" }",
         13,
         "Connection",
         &["sets `connection` itself"],
     );
-    in_origin(
+    assert_origin_problem(
         "headers = { Expect = \"a\" }",
         13,
         "Expect",
         &["sets `expect` itself"],
     );
-    in_origin(
+    assert_origin_problem(
         "deadlines = { total = 5 }",
         23,
         "5",
         &["did you mean \"5s\"?"],
     );
-    first_line(
+    assert_first_line_problem(
         "cache = { memory = \"1MiB\", object_max = \"2MiB\" }",
         41,
         "\"2MiB\"",
@@ -385,25 +385,25 @@ fn settings_of_origins_are_checked() {
 
 #[test]
 fn rejects_kind_limits_that_use_all_memory() {
-    first_line(
+    assert_first_line_problem(
         "cache = { memory = \"1MiB\", object_max = \"1MiB\", kind_max = { segment = \"2MiB\" } }",
         60,
         "{ segment = \"2MiB\" }",
         &["`kind_max`", "`memory`"],
     );
-    first_line(
+    assert_first_line_problem(
         "cache = { memory = \"1MiB\", object_max = \"1MiB\", kind_max = { hls = \"1MiB\" } }",
         60,
         "{ hls = \"1MiB\" }",
         &["`kind_max`", "`memory`"],
     );
-    first_line(
+    assert_first_line_problem(
         "cache.kind_max = { segment = \"600MiB\", other = \"400MiB\" }",
         18,
         "{ segment = \"600MiB\", other = \"400MiB\" }",
         &["too much of `memory`", "raise `memory`"],
     );
-    first_line(
+    assert_first_line_problem(
         "cache.kind_max = { hlss = 5 }",
         20,
         "hlss",

@@ -7,12 +7,12 @@ fn settings(lines: &str) -> seawall_upstream::Settings {
     config(&format!("{ORIGIN}{lines}")).origins.remove(0)
 }
 
-fn said(lines: &str) -> String {
-    complaint(1, &format!("{ORIGIN}{lines}"))
+fn problem_text(lines: &str) -> String {
+    problems_text(1, &format!("{ORIGIN}{lines}"))
 }
 
 #[test]
-fn reads_all_tables() {
+fn reads_retry_breaker_and_ejection() {
     let settings = settings(
         "retry = { attempts = 3, statuses = [503], budget = 0.5 }\n\
          breaker = { error_share = 0.5, window = \"5s\", requests_min = 7 }\n\
@@ -31,7 +31,7 @@ fn reads_all_tables() {
 }
 
 #[test]
-fn reads_resilience_settings() {
+fn reads_optional_resilience_settings() {
     let settings = settings(
         "retry = { budget_per_s_min = 0, wait = \"10ms\", wait_max = \"3s\", retry_after_max = \"4s\" }\n\
          breaker = { probe_after = \"1s\", probe_after_max = \"2s\" }\n\
@@ -50,8 +50,8 @@ fn reads_resilience_settings() {
 }
 
 #[test]
-fn rejects_contradictory_settings() {
-    for (lines, told) in [
+fn rejects_invalid_resilience_settings() {
+    for (lines, expected) in [
         ("retry = { attempts = 4 }\n", "from 0 to 3"),
         ("retry = { budget = 1.5 }\n", "from 0 to 1"),
         ("retry = { statuses = [200] }\n", "400 to 599"),
@@ -81,19 +81,19 @@ fn rejects_contradictory_settings() {
             "viewers wait for an answer for 15s at most",
         ),
     ] {
-        let said = said(lines);
-        assert!(said.contains(told), "{told} in:\n{said}");
+        let text = problem_text(lines);
+        assert!(text.contains(expected), "{expected} in:\n{text}");
     }
 }
 
 #[test]
-fn a_short_total_cuts_the_other_deadlines_short() {
+fn accepts_a_total_below_the_default_deadlines() {
     let settings = settings("deadlines = { total = \"3s\" }\n");
     assert_eq!(settings.deadlines.total, Duration::from_secs(3));
 }
 
 #[test]
-fn a_deadline_may_last_as_long_as_viewers_wait() {
+fn accepts_a_deadline_as_long_as_viewers_wait() {
     let text = format!(
         "[fill]\nwait_max = \"30s\"\n{ORIGIN}\
          deadlines = {{ first_byte = \"30s\", blocking = \"50s\" }}\n"

@@ -11,8 +11,8 @@ fn substitutes_variables_and_names_missing_ones() {
     assert_eq!(name, "x-token");
     assert_eq!(value, "Bearer s3cret-token");
     let line = "headers = { X-Token = \"Bearer ${NOPE}\" }";
-    in_origin(line, 31, "${NOPE}", &["no variable `NOPE`", "set NOPE"]);
-    in_origin(
+    assert_origin_problem(line, 31, "${NOPE}", &["no variable `NOPE`", "set NOPE"]);
+    assert_origin_problem(
         "headers = { X-Token = \"${NOPE\" }",
         24,
         "******",
@@ -45,14 +45,14 @@ fn never_shows_secrets() {
     for line in lines {
         let source = format!("colour = 1\n{ORIGIN}{line}\n");
         let problems = draft(&source).finish().expect_err("something wrong");
-        let said = format!("{problems}{problems:?}{}", problems.render(true));
-        assert!(!said.contains("s3cret"), "{said}");
+        let text = format!("{problems}{problems:?}{}", problems.render(true));
+        assert!(!text.contains("s3cret"), "{text}");
     }
     let user = draft("[[origin]]\nendpoints = [\"https://me:s3cret@a.example\"]\n");
-    let said = user.finish().expect_err("userinfo").to_string();
+    let text = user.finish().expect_err("userinfo").to_string();
     assert!(
-        said.contains("no user or password") && !said.contains("s3cret"),
-        "{said}"
+        text.contains("no user or password") && !text.contains("s3cret"),
+        "{text}"
     );
 }
 

@@ -57,8 +57,8 @@ fn warns_of_every_query_before_mediapackage() {
 fn warns_of_unkeyed_headers() {
     let of = |line: &str| warnings(&format!("{ORIGIN}[[route]]\n{line}\n"));
     let text = of("unkeyed_headers = [\"X-Edge\", \"traceparent\"]");
-    let said = "`x-edge`, `traceparent` reach the origin and are NOT in the key";
-    assert!(text.contains(said), "{text}");
+    let expected = "`x-edge`, `traceparent` reach the origin and are NOT in the key";
+    assert!(text.contains(expected), "{text}");
     let text = of("forward_headers = [\"X-Tenant\", \"Cookie\"]");
     assert!(text.contains("`cookie` differs with each viewer"), "{text}");
     assert_eq!(of("forward_headers = [\"X-Tenant\"]"), "");
@@ -74,19 +74,19 @@ fn reports_other_routes_beside_a_broken_one() {
     ];
     for place in broken {
         let source = format!("{ORIGIN}[[route]]\nname = \"a\"\n[[route]]\nname = \"b\"\n{place}\n");
-        let text = complaint(1, &source);
+        let text = problems_text(1, &source);
         assert!(!text.contains("never taken"), "{text}");
     }
 }
 
 #[test]
 fn suggests_only_valid_values() {
-    let admin = complaint(1, &format!("[admin]\nlisten = \":9090\"\n{ORIGIN}"));
+    let admin = problems_text(1, &format!("[admin]\nlisten = \":9090\"\n{ORIGIN}"));
     assert!(
         admin.contains("127.0.0.1:9090") && !admin.contains("0.0.0.0"),
         "{admin}"
     );
-    let origin = |url: &str| complaint(1, &format!("[[origin]]\nendpoints = [\"{url}\"]\n"));
+    let origin = |url: &str| problems_text(1, &format!("[[origin]]\nendpoints = [\"{url}\"]\n"));
     let empty = origin("");
     assert!(
         empty.contains("this is empty") && !empty.contains("did you mean"),
@@ -109,7 +109,7 @@ fn suggests_only_valid_values() {
 
 #[test]
 fn masks_only_possible_secrets_on_a_broken_line() {
-    let plain = complaint(1, "[cache]\nmemory = \"1GiB\" \"2GiB\"\n");
+    let plain = problems_text(1, "[cache]\nmemory = \"1GiB\" \"2GiB\"\n");
     assert!(plain.contains("1GiB"), "{plain}");
     let secrets = [
         "[[origin]]\nheaders = { X-Token = \"s3cret\" \"x\" }\n",

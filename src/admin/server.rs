@@ -105,10 +105,10 @@ fn health(workers: WorkerHealth) -> Response<TextBody> {
     )
 }
 
-fn metrics(desk: &AdminHandlers) -> Response<TextBody> {
+fn metrics(handlers: &AdminHandlers) -> Response<TextBody> {
     with_content_type(
         StatusCode::OK,
-        desk.metrics.render(),
+        handlers.metrics.render(),
         telemetry::CONTENT_TYPE,
     )
 }
@@ -283,7 +283,7 @@ mod tests {
         registry
     }
 
-    fn desk(ready: bool) -> AdminHandlers {
+    fn handlers(ready: bool) -> AdminHandlers {
         AdminHandlers {
             hosts: Vec::new(),
             status: Box::new(|| serde_json::json!({})),
@@ -331,8 +331,8 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_what_the_registry_writes() {
-        let (status, text) = asked("GET", "/metrics", true);
+    fn serves_what_the_metric_registry_writes() {
+        let (status, text) = request("GET", "/metrics", true);
         assert_eq!(status, 200);
         assert!(text.contains("\nseawall_fetches_deserted 3\n"), "{text}");
     }

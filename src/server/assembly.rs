@@ -100,12 +100,12 @@ impl BoundServer {
         let (prober, probes) = probe::probes_for_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
-        collect_metrics(&mut metrics, &shield, &edge, log)?;
-        let office = admin.map(|socket| {
-            let desk = AdminHandlers {
+        collect_metrics(&mut metrics, &shield, &frontend, log)?;
+        let admin_service = admin.map(|socket| {
+            let handlers = AdminHandlers {
                 hosts: config.admin.hosts,
                 metrics,
-                ..admin_handlers(&shield, &edge, prober)
+                ..admin_handlers(&shield, &frontend, prober)
             };
             AdminService::new(socket, handlers)
         });
@@ -155,10 +155,10 @@ fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {
 }
 
 /// The handlers of the admin server. The registry of metrics is empty.
-fn admin_handlers(shield: &Arc<Shield>, edge: &Arc<Frontend>, prober: Prober) -> AdminHandlers {
+fn admin_handlers(shield: &Arc<Shield>, frontend: &Arc<Frontend>, prober: Prober) -> AdminHandlers {
     let prober = Arc::new(prober);
     let (purging, explaining) = (shield.clone(), shield.clone());
-    let open = edge.clone();
+    let readiness = frontend.clone();
     let groups = shield.origins().to_vec();
     AdminHandlers {
         hosts: Vec::new(),
@@ -168,10 +168,10 @@ fn admin_handlers(shield: &Arc<Shield>, edge: &Arc<Frontend>, prober: Prober) ->
             let prober = prober.clone();
             Box::pin(async move { prober.probe_all().await })
         }),
-        ready: Box::new(move || !open.is_stopping()),
+        ready: Box::new(move || !readiness.is_stopping()),
         explain: Box::new(move |url| match explaining.explain(url) {
-            Ok(told) => Ok(explain::explanation(&told)),
-            Err(refusal) => Err(refusal.why),
+            Ok(explanation) => Ok(explain::explanation(&explanation)),
+            Err(error) => Err(error.why),
         }),
         purge: Box::new(move |scope| {
             let shield = Arc::clone(&purging);

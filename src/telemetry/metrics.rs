@@ -156,26 +156,29 @@ impl Metrics {
     }
 
     /// Counts one finished request.
-    pub fn count(&self, tale: &RequestRecord) {
+    pub fn count(&self, record: &RequestRecord) {
         // An index beyond the table can only come from newer rules: count it as "none".
-        let route = tale.route.as_ref().map_or(self.routes, |(_, index)| *index);
+        let route = record
+            .route
+            .as_ref()
+            .map_or(self.routes, |(_, index)| *index);
         let route = route.min(self.routes);
-        let kind = tale.kind.index();
-        let outcome = tale.outcome.index();
+        let kind = record.kind.index();
+        let outcome = record.outcome.index();
         self.requests[(route * Kind::ALL.len() + kind) * Outcome::ALL.len() + outcome].inc();
-        if tale.outcome == Outcome::Left {
+        if record.outcome == Outcome::Left {
             // There was no response.
             return;
         }
-        self.responses[route * CLASSES.len() + class_index(tale.status)].inc();
-        self.sent_bytes[kind].inc_by(tale.bytes);
-        if let Some(cutter) = tale.cut_by {
+        self.responses[route * CLASSES.len() + class_index(record.status)].inc();
+        self.sent_bytes[kind].inc_by(record.bytes);
+        if let Some(cutter) = record.cut_by {
             self.aborted[kind * CutBy::ALL.len() + cutter.index()].inc();
         }
-        let source = tale.outcome.source();
+        let source = record.outcome.source();
         self.head_seconds[kind * ResponseSource::ALL.len() + source.index()]
-            .observe(tale.head_time.as_secs_f64());
-        if let Some(waited) = tale
+            .observe(record.head_time.as_secs_f64());
+        if let Some(waited) = record
             .origin_time
             .filter(|_| source != ResponseSource::HeldBack)
         {
@@ -242,9 +245,9 @@ mod tests {
     }
 
     #[test]
-    fn requests_without_a_route_or_with_one_too_new_count_as_none() {
+    fn counts_unknown_routes_as_none() {
         let (metrics, registry) = metrics();
-        metrics.count(&tale(Outcome::Refused, Kind::Other, 421));
+        metrics.count(&record_of(Outcome::Refused, Kind::Other, 421));
         let newer = Some(("newer".into(), 9));
         metrics.count(&RequestRecord {
             route: newer,
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_bodies_and_times_are_counted_where_they_belong() {
+    fn counts_cut_bodies_and_times_by_label() {
         let (metrics, registry) = metrics();
         metrics.count(&RequestRecord {
             route: Some(("live".into(), 0)),

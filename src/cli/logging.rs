@@ -116,8 +116,8 @@ impl<S: Subscriber> Layer<S> for RepeatFilter {
 
 /// The default levels, overridden by the configured ones. A level without a target applies to
 /// Seawall only.
-fn levels(asked: &str) -> anyhow::Result<Targets> {
-    let ours = |directive: &str| match directive.trim().parse::<LevelFilter>() {
+fn levels(requested: &str) -> anyhow::Result<Targets> {
+    let directive_of = |directive: &str| match directive.trim().parse::<LevelFilter>() {
         Ok(level) => format!("seawall={level}"),
         Err(_) => directive.to_owned(),
     };
@@ -125,8 +125,8 @@ fn levels(asked: &str) -> anyhow::Result<Targets> {
     let requested = requested
         .split(',')
         .filter(|directive| !directive.trim().is_empty());
-    let asked: Vec<String> = asked.map(ours).collect();
-    let levels = format!("{LEVELS},{}", asked.join(","));
+    let requested: Vec<String> = requested.map(directive_of).collect();
+    let levels = format!("{LEVELS},{}", requested.join(","));
     Ok(levels.parse()?)
 }
 

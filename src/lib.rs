@@ -8,8 +8,8 @@
 //! 3. Fresh: the response is sent at once. Stale: it is sent and refreshed in the background. Not
 //!    stored: the request joins the one fill of its key, or starts it.
 //! 4. A fill sends a request through [`seawall_upstream`]. [`seawall_manifest`] parses a manifest,
-//!    [`seawall_policy`] decides the lifetime, `live` compares the version with what it knows of the
-//!    stream, and every waiting viewer gets each chunk as it arrives.
+//!    [`seawall_policy`] decides the lifetime, `live` compares the version with what it knows of
+//!    the stream, and every waiting viewer gets each chunk as it arrives.
 //! 5. [`telemetry`] records one outcome per request.
 //!
 //! [`config`] turns TOML and flags into the settings of each module. [`server`] assembles the

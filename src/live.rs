@@ -1,20 +1,46 @@
-//! Tracks the live manifests that viewers request and the streams that they belong to. A tracker
-//! keeps what is known of a manifest beyond the stored version, whichever URL or origin it came
-//! from.
+//! What is known of live streams, and the decisions that follow from it.
+//!
+//! [`LiveStreams`] is the one face. It takes facts: a manifest that was parsed, a request that
+//! arrived, a response from the origin, the time. It returns decisions: which stored objects became
+//! invalid, what to prefetch, when to poll next, whether a version is behind, whether an absent
+//! object is due. `proxy` carries them out. This module starts no fetch and no task, reads no clock
+//! and does not know the cache's content.
+//!
+//! **State.** A [`PlaylistTracker`] per requested live manifest, found by key and by the
+//! directories of what it lists (`index`, `directories`); trackers of manifests that are not stored
+//! (`unstored`); one `LiveStream` for the manifests that belong together (`stream`); the URLs that
+//! manifests name as uncacheable; the limits and counters of prefetches.
+//!
+//! **The path of a version**, file by file:
+//!
+//! 1. [`LiveStreams::track`] finds or creates the tracker.
+//! 2. [`PlaylistTracker::judge`] compares the version with the timeline of its variant
+//!    (`variants`): the same, onward, behind, or a restart.
+//! 3. [`LiveStreams::record_version`] (`version_effects`) takes it: `tracker` updates the cadence
+//!    and the durations, `manifest_diff` and `listed_window` find what is new and what departed,
+//!    `restart_leftovers` what may be left from before a restart. It returns [`VersionEffects`].
+//! 4. [`PlaylistTracker::next_poll`] (`poll_schedule`) plans the next poll, plain or
+//!    blocking (`blocking_reload`).
+//!
+//! **The questions about a requested object**: is it new, complete, due (`availability`, with
+//! `representations` and `mpd_horizon` for MPDs), longer than what is stored (`growing_files`),
+//! left over from before a restart (`restart_leftovers`)?
 
 mod availability;
 mod avoided;
-mod blocking;
+mod blocking_reload;
 mod clock_prefetch;
 mod demand;
+mod directories;
 #[cfg(test)]
 mod fixtures;
-mod growth;
-mod horizon;
-mod lists;
+mod growing_files;
+mod index;
+mod listed_window;
 mod manifest_diff;
-mod numbered;
-mod places;
+mod mpd_horizon;
+mod numbered_directories;
+mod poll_schedule;
 mod prefetch;
 mod reject_reason;
 mod representations;
@@ -22,12 +48,11 @@ mod restart_leftovers;
 mod standstill;
 mod stream;
 mod tracker;
+mod tracker_size;
 mod uncacheable_urls;
 mod unstored;
 mod variants;
 mod version_effects;
-mod watch_size;
-mod window;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,12 +62,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub(crate) use availability::Availability;
-pub(crate) use blocking::PlannedPoll;
+pub(crate) use blocking_reload::{PlannedPoll, ReloadStatus, is_too_far};
 pub(crate) use clock_prefetch::ClockPrefetch;
-use lists::ListedKeys;
+use index::TrackerIndex;
+pub(crate) use listed_window::WindowChange;
 pub(crate) use manifest_diff::AnnouncedPart;
 use manifest_diff::ManifestDiff;
-pub(crate) use numbered::{Location, unlisted};
+pub(crate) use numbered_directories::{Location, unlisted};
 pub(crate) use prefetch::{Prefetch, PrefetchedObject};
 pub use prefetch::{PrefetchSource, PrefetchStats};
 pub use reject_reason::RejectReason;
@@ -53,8 +79,7 @@ pub use stream::StreamStats;
 pub(crate) use tracker::PlaylistTracker;
 pub use tracker::TrackedManifest;
 pub(crate) use variants::Variant;
-pub(crate) use version_effects::ManifestVersion;
-pub(crate) use window::WindowChange;
+pub(crate) use version_effects::{ManifestVersion, VersionEffects};
 
 use seawall_cache::eviction::LivePosition;
 use seawall_manifest::{Kind, Manifest, ManifestInfo};
@@ -65,17 +90,17 @@ use seawall_policy::{Key, Now, Rules};
 pub(crate) struct LiveStreams {
     /// Needed to resolve the URLs that manifests list.
     rules: Rules,
-    lists: Mutex<ListedKeys>,
+    index: Mutex<TrackerIndex>,
     unstored: Mutex<unstored::UnstoredManifests>,
     pub(crate) prefetch_limits: prefetch::PrefetchLimits,
     uncacheable: uncacheable_urls::UncacheableUrls,
     hasher: ahash::RandomState,
     /// Set once any stream has restarted.
-    any_anew: AtomicBool,
+    has_restarts: AtomicBool,
     /// Set once any manifest has listed byte ranges of files.
-    any_ranged: AtomicBool,
+    has_byte_ranges: AtomicBool,
     /// Set once any manifest has listed segments in numbered directories.
-    any_numbered: AtomicBool,
+    has_numbered_directories: AtomicBool,
     unfit: [AtomicU64; RejectReason::ALL.len()],
 }
 
@@ -83,7 +108,7 @@ pub(crate) struct LiveStreams {
 pub(crate) struct StreamId {
     /// Keys of the manifests that other manifests list.
     pub(crate) manifests: Vec<Key>,
-    pub(crate) watches: Vec<Arc<PlaylistTracker>>,
+    pub(crate) trackers: Vec<Arc<PlaylistTracker>>,
 }
 
 /// Counters of all streams, for metrics.
@@ -109,20 +134,20 @@ impl LiveStreams {
     pub(crate) fn new(rules: Rules, memory_bytes: u64) -> LiveStreams {
         LiveStreams {
             rules,
-            lists: Mutex::new(ListedKeys::new(memory_bytes)),
+            index: Mutex::new(TrackerIndex::new(memory_bytes)),
             unstored: Mutex::default(),
             prefetch_limits: prefetch::PrefetchLimits::default(),
             uncacheable: uncacheable_urls::UncacheableUrls::default(),
             hasher: ahash::RandomState::new(),
-            any_anew: AtomicBool::new(false),
-            any_ranged: AtomicBool::new(false),
-            any_numbered: AtomicBool::new(false),
+            has_restarts: AtomicBool::new(false),
+            has_byte_ranges: AtomicBool::new(false),
+            has_numbered_directories: AtomicBool::new(false),
             unfit: Default::default(),
         }
     }
 
     /// The tracker of a live manifest; created with its first version.
-    pub(crate) fn watch(
+    pub(crate) fn track(
         &self,
         entry: &CacheRequest,
         facts: &ManifestInfo,
@@ -131,17 +156,17 @@ impl LiveStreams {
         if facts.is_multivariant() || facts.is_patch() {
             return None;
         }
-        let mut lists = self.lists.lock();
-        if let Some(watch) = lists.watches.get(entry.identity()) {
-            return Some(Arc::clone(watch));
+        let mut index = self.index.lock();
+        if let Some(tracker) = index.trackers.get(entry.identity()) {
+            return Some(Arc::clone(tracker));
         }
         if !facts.is_live() {
             return None;
         }
-        let stream = lists.stream_of(entry);
-        let watch = Arc::new(PlaylistTracker::new(entry.plain(), stream, facts, sent));
-        lists.begin(&watch, sent);
-        Some(watch)
+        let stream = index.stream_of(entry);
+        let tracker = Arc::new(PlaylistTracker::new(entry.plain(), stream, facts, sent));
+        index.begin(&tracker, sent);
+        Some(tracker)
     }
 
     /// The variant that these header values select.
@@ -150,8 +175,8 @@ impl LiveStreams {
     }
 
     /// The tracker of the manifest that this request is for, with or without delivery directives.
-    pub(crate) fn watched(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
-        self.lists.lock().watches.get(entry.identity()).cloned()
+    pub(crate) fn tracker(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
+        self.index.lock().trackers.get(entry.identity()).cloned()
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
@@ -163,25 +188,25 @@ impl LiveStreams {
             .filter_map(|name| entry.resolve_same_host(&self.rules, name))
             .map(|child| child.key)
             .collect();
-        let mut lists = self.lists.lock();
-        lists.sweep(now);
+        let mut index = self.index.lock();
+        index.sweep(now);
         let identity = entry.identity();
-        let stream = lists.stream_of(entry);
+        let stream = index.stream_of(entry);
         let all = children.into_iter().chain([identity.clone()]);
-        lists.assign_stream(&stream, all, now);
+        index.assign_stream(&stream, all, now);
     }
 
     /// Has a manifest listed this key recently, so that it is at the live edge?
     pub(crate) fn is_new(&self, key: &Key, now: Instant) -> bool {
         let hash = self.hasher.hash_one(key);
-        let until = self.lists.lock().new.get(&hash).copied();
+        let until = self.index.lock().new.get(&hash).copied();
         until.is_some_and(|until| now < until)
     }
 
     /// The target duration of the playlists that a multivariant playlist lists, if one has been
     /// read.
     pub(crate) fn target_duration(&self, key: &Key) -> Option<Duration> {
-        self.lists.lock().parents.get(key)?.0.target_duration()
+        self.index.lock().parents.get(key)?.0.target_duration()
     }
 
     /// The kind of the requested object: from a manifest that names it, else from its path.
@@ -190,24 +215,31 @@ impl LiveStreams {
     }
 
     /// The trackers of manifests, stored or not, that list something in one of these directories.
-    fn trackers_in(&self, places: &[Key]) -> Vec<Arc<PlaylistTracker>> {
-        let lists = self.lists.lock();
-        let stored = places.iter().filter_map(|place| lists.places.get(place));
-        let mut watches: Vec<_> = stored.flatten().filter_map(Weak::upgrade).collect();
-        drop(lists);
+    fn trackers_in(&self, directories: &[Key]) -> Vec<Arc<PlaylistTracker>> {
+        let index = self.index.lock();
+        let stored = directories
+            .iter()
+            .filter_map(|place| index.directories.get(place));
+        let mut trackers: Vec<_> = stored.flatten().filter_map(Weak::upgrade).collect();
+        drop(index);
         let unstored = self.unstored.lock();
-        watches.extend(places.iter().flat_map(|place| unstored.listing(place)));
-        watches
+        trackers.extend(
+            directories
+                .iter()
+                .flat_map(|place| unstored.trackers_listing(place)),
+        );
+        trackers
     }
 
     /// The directories of an object, according to the listed manifests.
-    pub(crate) fn places_of(&self, entry: &CacheRequest) -> Location {
+    pub(crate) fn location_of(&self, entry: &CacheRequest) -> Location {
         let here = Location::only(entry.place());
-        if !self.any_numbered.load(Ordering::Relaxed) {
+        if !self.has_numbered_directories.load(Ordering::Relaxed) {
             return here;
         }
-        let (lists, unstored) = (self.lists.lock(), self.unstored.lock());
-        let is_listed = |place: &Key| lists.places.contains_key(place) || unstored.lists(place);
+        let (index, unstored) = (self.index.lock(), self.unstored.lock());
+        let is_listed =
+            |place: &Key| index.directories.contains_key(place) || unstored.lists(place);
         Location {
             around: entry.numbered_places().find(is_listed),
             ..here
@@ -216,111 +248,120 @@ impl LiveStreams {
 
     /// Has a preload hint announced this key, and has it not appeared yet?
     pub(crate) fn is_announced(&self, key: &Key, now: Instant) -> bool {
-        let until = self.lists.lock().announced.get(key).copied();
+        let until = self.index.lock().announced.get(key).copied();
         until.is_some_and(|until| now < until)
     }
 
     /// All manifests of the stream that this manifest belongs to.
     pub(crate) fn stream_manifests(&self, entry: &CacheRequest) -> Option<StreamId> {
-        let lists = self.lists.lock();
+        let index = self.index.lock();
         let identity = entry.identity();
-        let watch = lists.watches.get(identity).map(|watch| &watch.stream);
-        let parent = lists.parents.get(identity).map(|(stream, _)| stream);
-        let keyed = lists.of_url(entry).map(|watch| &watch.stream);
-        let streams: Vec<_> = watch.or(parent).into_iter().chain(keyed).collect();
+        let tracker = index.trackers.get(identity).map(|tracker| &tracker.stream);
+        let parent = index.parents.get(identity).map(|(stream, _)| stream);
+        let keyed = index.of_url(entry).map(|tracker| &tracker.stream);
+        let streams: Vec<_> = tracker.or(parent).into_iter().chain(keyed).collect();
         if streams.is_empty() {
             return None;
         }
         let is_one = |of: &Arc<LiveStream>| streams.iter().any(|stream| Arc::ptr_eq(of, stream));
-        let listed = lists.parents.iter();
+        let listed = index.parents.iter();
         let listed = listed.filter(|(_, (of, _))| is_one(of));
-        let watches = lists.watches.values();
-        let watches = watches.filter(|watch| is_one(&watch.stream));
+        let trackers = index.trackers.values();
+        let trackers = trackers.filter(|tracker| is_one(&tracker.stream));
         Some(StreamId {
             manifests: listed.map(|(key, _)| key.clone()).collect(),
-            watches: watches.cloned().collect(),
+            trackers: trackers.cloned().collect(),
         })
     }
 
     /// Forgets the timelines of a URL under each of its keys: the next version counts as the first.
     pub(crate) fn forget_url(&self, entry: &CacheRequest) {
-        let lists = self.lists.lock();
-        lists.of_url(entry).for_each(|watch| watch.forget());
+        let index = self.index.lock();
+        index.of_url(entry).for_each(|tracker| tracker.forget());
     }
 
     /// The same for all manifests whose key matches.
     pub(crate) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
-        let lists = self.lists.lock();
-        let watches = lists.watches.iter();
-        let meant: Vec<_> = watches
+        let index = self.index.lock();
+        let trackers = index.trackers.iter();
+        let meant: Vec<_> = trackers
             .filter(|(key, _)| is_meant(key))
-            .map(|(_, watch)| Arc::clone(watch))
+            .map(|(_, tracker)| Arc::clone(tracker))
             .collect();
-        drop(lists);
-        for watch in meant {
-            watch.forget();
+        drop(index);
+        for tracker in meant {
+            tracker.forget();
         }
     }
 
     /// The manifests that list objects in the directory of this one; the most recent last.
-    pub(crate) fn listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
-        let places = self.places_of(entry);
+    pub(crate) fn trackers_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+        let directories = self.location_of(entry);
         let mut listing: Vec<Arc<PlaylistTracker>> = Vec::new();
-        let lists = self.lists.lock();
-        let places = places.around.iter().chain(&places.here);
-        let known = places.filter_map(|place| lists.places.get(place));
-        for watch in known.flatten().filter_map(Weak::upgrade) {
-            listing.retain(|other| !Arc::ptr_eq(other, &watch));
-            listing.push(watch);
+        let index = self.index.lock();
+        let directories = directories.around.iter().chain(&directories.here);
+        let known = directories.filter_map(|place| index.directories.get(place));
+        for tracker in known.flatten().filter_map(Weak::upgrade) {
+            listing.retain(|other| !Arc::ptr_eq(other, &tracker));
+            listing.push(tracker);
         }
         listing
     }
 
     /// Other watched manifests that list objects in the same directories.
-    fn beside(&self, watch: &Arc<PlaylistTracker>, now: Instant) -> Vec<Arc<PlaylistTracker>> {
+    fn others_in_same_directories(
+        &self,
+        tracker: &Arc<PlaylistTracker>,
+        now: Instant,
+    ) -> Vec<Arc<PlaylistTracker>> {
         let mut others: Vec<Arc<PlaylistTracker>> = Vec::new();
-        let places = watch.places();
-        let lists = self.lists.lock();
-        let listing = places.iter().filter_map(|place| lists.places.get(place));
+        let directories = tracker.directories();
+        let index = self.index.lock();
+        let listing = directories
+            .iter()
+            .filter_map(|place| index.directories.get(place));
         for other in listing.flatten().filter_map(Weak::upgrade) {
             let is_known = |known: &Arc<PlaylistTracker>| Arc::ptr_eq(known, &other);
-            if !is_known(watch) && !others.iter().any(is_known) {
+            if !is_known(tracker) && !others.iter().any(is_known) {
                 others.push(other);
             }
         }
-        drop(lists);
+        drop(index);
         others.retain(|other| other.is_followed(now));
         others
     }
 
     /// Counts an origin request for the stream that the object belongs to.
     pub(crate) fn count_origin_request(&self, entry: &CacheRequest) {
-        let watch = self.watched(entry);
-        if let Some(watch) = watch.or_else(|| self.listing(entry).pop()) {
-            watch.stream.ask();
+        let tracker = self.tracker(entry);
+        if let Some(tracker) = tracker.or_else(|| self.trackers_listing(entry).pop()) {
+            tracker.stream.count_request();
         }
     }
 
-    pub(crate) fn unfit(&self, why: RejectReason) {
+    pub(crate) fn count_rejection(&self, why: RejectReason) {
         self.unfit[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn read(&self, now: Instant) -> StreamsSnapshot {
-        let watches: Vec<_> = self.lists.lock().watches.values().cloned().collect();
-        let tended = |watch: &&Arc<PlaylistTracker>| watch.access.has_refresher();
-        let watched = watches.iter().filter(tended).count();
-        let stalled = watches
+    pub(crate) fn snapshot(&self, now: Instant) -> StreamsSnapshot {
+        let trackers: Vec<_> = self.index.lock().trackers.values().cloned().collect();
+        let tended = |tracker: &&Arc<PlaylistTracker>| tracker.access.has_refresher();
+        let watched = trackers.iter().filter(tended).count();
+        let stalled = trackers
             .iter()
             .filter(tended)
-            .filter(|watch| watch.stalled(now));
+            .filter(|tracker| tracker.is_stalled(now));
         let stalled = stalled.count();
         let mut ends: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> = HashMap::new();
-        for watch in &watches {
+        for tracker in &trackers {
             let (_, low, high) = ends
-                .entry(Arc::as_ptr(&watch.stream))
-                .or_insert_with(|| (Arc::clone(&watch.stream), u64::MAX, 0));
+                .entry(Arc::as_ptr(&tracker.stream))
+                .or_insert_with(|| (Arc::clone(&tracker.stream), u64::MAX, 0));
             // A manifest without a refresher is not up to date, so it says nothing about skew.
-            if let Some(reach) = watch.reach().filter(|_| watch.access.has_refresher()) {
+            if let Some(reach) = tracker
+                .last_sequence()
+                .filter(|_| tracker.access.has_refresher())
+            {
                 *low = reach.min(*low);
                 *high = reach.max(*high);
             }
@@ -338,9 +379,9 @@ impl LiveStreams {
             }
             same
         });
-        let bytes = watches
+        let bytes = trackers
             .iter()
-            .map(|watch| watch.weight_bytes() as u64)
+            .map(|tracker| tracker.weight_bytes() as u64)
             .sum();
         StreamsSnapshot {
             streams,
@@ -355,9 +396,9 @@ impl LiveStreams {
 
     /// The position of an object in a live stream that lists it.
     pub(crate) fn live_position(&self, entry: &CacheRequest, now: Now) -> Option<LivePosition> {
-        let listing = self.listing(entry).into_iter();
+        let listing = self.trackers_listing(entry).into_iter();
         let mut positions =
-            listing.filter_map(|watch| watch.position(&self.rules, entry, now.wall));
+            listing.filter_map(|tracker| tracker.position(&self.rules, entry, now.wall));
         positions.next()
     }
 

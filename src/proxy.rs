@@ -1,5 +1,23 @@
 //! Handles viewer requests: admits a request, looks its key up, and answers from memory or from the
 //! key's one fill.
+//!
+//! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
+//! (`live`), compressions in progress, and the fetches that each client has caused.
+//!
+//! **A hit**: `pipeline` (admit, look up) → `blocking_reload` (only LL-HLS: is the stored version
+//! the requested state?) → `coding` (the body in the viewer's content coding) → `responses`.
+//!
+//! **A miss**: `pipeline` → `unkeyed_memos` (did the key fail a moment ago?) → `fill` (one task per
+//! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
+//! `race` when an endpoint is slow) or `fill/failure` → `responses`. What may not be shared goes
+//! through `pass`; what is too large for one fetch through `slices`. `stale_on_error` serves a
+//! stored object where the origin failed.
+//!
+//! **A manifest**: as a miss up to `fill/request`, then `fill/manifest` (read whole, parse, try
+//! another endpoint if it is broken or behind) → `fill/manifest_update` (decide) → `fill/publish`
+//! (apply: trackers, purges, prefetches) → `fill/version` (the object to store). From then on
+//! `refresher` polls it ahead of viewers; `prefetch` and `dash_prefetch` fetch its new segments.
+//! A manifest that may not be stored is read by `manifest_tap` on its way to the viewer.
 
 mod blocking_reload;
 mod blocking_work;
@@ -12,23 +30,23 @@ mod cors;
 mod dash_prefetch;
 mod explain;
 mod fill;
+mod manifest_tap;
 mod messages;
-mod overheard;
 mod pass;
+mod pending_viewer;
 mod pipeline;
 mod prefetch;
-mod provoked;
+mod priority;
 mod purge;
 mod race;
-mod rank;
 mod read_whole;
 mod refresher;
 mod rejections;
-mod respond;
+mod responses;
 mod slices;
 mod stale_on_error;
 mod status;
-mod waiting;
+mod unkeyed_memos;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,7 +118,7 @@ pub struct Shield {
     origins: Vec<Arc<Origin>>,
     telemetry: Arc<Telemetry>,
     live: LiveStreams,
-    press: coding::Compressor,
+    compressor: coding::Compressor,
     clients: Arc<clients::Clients>,
 }
 
@@ -130,7 +148,7 @@ impl Shield {
             settings,
             origins: parts.origins,
             telemetry: parts.telemetry,
-            press: coding::Compressor::default(),
+            compressor: coding::Compressor::default(),
             clients: Arc::default(),
         })
     }
@@ -147,12 +165,12 @@ impl Shield {
 
     /// A snapshot of the tracked live streams, for metrics.
     pub fn streams(&self) -> StreamsSnapshot {
-        self.live.read(Instant::now())
+        self.live.snapshot(Instant::now())
     }
 
     /// Compression counters, for metrics.
     pub fn codings(&self) -> CodingStats {
-        self.press.read()
+        self.compressor.read()
     }
 
     /// Counters of fetches that clients abandoned, for metrics.

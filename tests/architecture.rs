@@ -86,8 +86,10 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Rooms without a clock and without async; and the one file that reads the clocks for them.
+/// Rooms without a clock and without async; a room that decides by the time it is given; and the
+/// one file that reads the clocks for them.
 const PURE: &[&str] = &["manifest", "policy"];
+const DECIDES: &str = "live";
 const CLOCKS: &str = "crates/policy/src/now.rs";
 
 /// Names that say nothing about what is inside.
@@ -245,21 +247,22 @@ fn confined(source: &Source) -> Vec<Fault> {
 }
 
 fn pure(source: &Source) -> Vec<Fault> {
+    let room = source.room().unwrap_or_default();
+    let is_pure = PURE.contains(&room);
     // An example is a program: it reads the clock for the crate.
-    if source.path.contains("/examples/") || !source.room().is_some_and(|room| PURE.contains(&room))
-    {
+    if source.path.contains("/examples/") || !is_pure && room != DECIDES {
         return Vec::new();
     }
     let reads_clock = |tokens: &[Token]| match tokens {
-        [clock, colons, now, ..] => {
-            ["Instant", "SystemTime"].contains(&clock.word.as_str())
-                && (colons.word.as_str(), now.word.as_str()) == ("::", "now")
-        }
+        [clock, colons, call, ..] => matches!(
+            (&*clock.word, &*colons.word, &*call.word),
+            ("Instant" | "SystemTime", "::", "now") | ("Now", "::", "read")
+        ),
         _ => false,
     };
     let mut faults = Vec::new();
     for (place, token) in source.tokens.iter().enumerate() {
-        if token.word.starts_with("tokio") {
+        if is_pure && token.word.starts_with("tokio") {
             let remedy = "waiting and tasks belong to proxy, cache and upstream";
             faults.push(Fault::at(
                 source,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::horizon::HorizonDecision;
+use super::mpd_horizon::HorizonDecision;
 use super::{LiveStreams, PlaylistTracker};
 use seawall_manifest::Kind;
 use seawall_policy::Now;
@@ -54,11 +54,11 @@ impl LiveStreams {
     /// Can the request be answered without the origin? True if an MPD says that the segment is due
     /// much later, and the origin has just confirmed how far it is.
     pub(crate) fn is_known_absent(&self, entry: &CacheRequest, now: Now) -> bool {
-        let Some(Availability::DueIn(due_in, watch)) = self.availability_of(entry, now) else {
+        let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(entry, now) else {
             return false;
         };
-        let step = watch.state.lock().step;
-        let reach = watch.horizon.lock().reach(due_in, step, now.mono);
+        let step = tracker.state.lock().step;
+        let reach = tracker.horizon.lock().decide(due_in, step, now.mono);
         reach != HorizonDecision::Ask && !self.is_new(&entry.key, now.mono)
     }
 
@@ -66,15 +66,17 @@ impl LiveStreams {
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
     pub(crate) fn is_complete(&self, entry: &CacheRequest, now: Now) -> bool {
-        let listing = self.listing(entry);
-        listing.iter().any(|watch| {
-            if watch.entry.kind == Kind::Hls {
-                return watch.listed_for(entry).is_some();
+        let listing = self.trackers_listing(entry);
+        listing.iter().any(|tracker| {
+            if tracker.entry.kind == Kind::Hls {
+                return tracker.listed_for(entry).is_some();
             }
-            let ends = watch.lanes().ends_at(&self.rules, &watch.entry, entry);
+            let ends = tracker
+                .representations()
+                .ends_at(&self.rules, &tracker.entry, entry);
             let ended = ends.and_then(|ends| now.wall.duration_since(ends).ok());
             // Encoders are behind their MPD's clock.
-            let margin = watch.segment_duration().max(LATE_MAX);
+            let margin = tracker.segment_duration().max(LATE_MAX);
             ended.is_some_and(|ended| ended >= margin)
         })
     }
@@ -83,19 +85,19 @@ impl LiveStreams {
     /// the wait until it is late. `None`: it exists, or that is unknown.
     pub(crate) fn wait_limit(&self, entry: &CacheRequest, now: Now) -> Option<Duration> {
         let announcing = if entry.is_directed() {
-            let watch = self.watched(entry);
-            watch.filter(|watch| watch.is_next(entry.directives()))
+            let tracker = self.tracker(entry);
+            tracker.filter(|tracker| tracker.is_next(entry.directives()))
         } else {
             let is_announced = self.is_announced(&entry.key, now.mono);
-            let mut listing = is_announced.then(|| self.listing(entry));
+            let mut listing = is_announced.then(|| self.trackers_listing(entry));
             listing.as_mut().and_then(Vec::pop)
         };
-        if let Some(watch) = announcing {
-            return watch.overdue(entry.directives(), now.mono);
+        if let Some(tracker) = announcing {
+            return tracker.overdue(entry.directives(), now.mono);
         }
         match self.availability_of(entry, now)? {
-            Availability::DueIn(due_in, watch) if due_in <= entry.route.live.hold_early => {
-                let step = watch.state.lock().step;
+            Availability::DueIn(due_in, tracker) if due_in <= entry.route.live.hold_early => {
+                let step = tracker.state.lock().step;
                 Some(due_in + step / LATE_SHARE)
             }
             Availability::DueIn(..)
@@ -106,12 +108,12 @@ impl LiveStreams {
 
     /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
     /// absent before their time show it.
-    pub(crate) fn learn_reach(&self, entry: &CacheRequest, status: StatusCode, now: Now) {
+    pub(crate) fn record_presence(&self, entry: &CacheRequest, status: StatusCode, now: Now) {
         let is_there = status == StatusCode::OK;
         if (is_there || is_absence(status))
-            && let Some(Availability::DueIn(due_in, watch)) = self.availability_of(entry, now)
+            && let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(entry, now)
         {
-            let mut horizon = watch.horizon.lock();
+            let mut horizon = tracker.horizon.lock();
             if is_there {
                 horizon.was_there(due_in, now.mono);
             } else {
@@ -127,28 +129,30 @@ impl LiveStreams {
         if entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock) {
             return None;
         }
-        let listing = self.listing(entry);
+        let listing = self.trackers_listing(entry);
         let uncountable = with_last_number(entry.target.path());
         let uncountable: Vec<CacheRequest> = uncountable
             .filter_map(|path| entry.resolve_any_host(rules, &path))
             .collect();
         // If several MPDs name it, the earliest time applies.
-        let reckoned = listing.iter().filter_map(|watch| {
-            let lanes = watch.lanes();
+        let reckoned = listing.iter().filter_map(|tracker| {
+            let representations = tracker.representations();
             let mut names = std::iter::once(entry).chain(&uncountable);
-            let at = |named| lanes.available_at(rules, &watch.entry, named, now.wall);
-            Some((names.find_map(at)?, watch))
+            let at = |named| representations.available_at(rules, &tracker.entry, named, now.wall);
+            Some((names.find_map(at)?, tracker))
         });
-        let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, watch)| {
-            let watch = Arc::clone(watch);
+        let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, tracker)| {
+            let tracker = Arc::clone(tracker);
             match at.duration_since(now.wall) {
-                Ok(due_in) => Availability::DueIn(due_in, watch),
-                Err(past) => Availability::AvailableSince(past.duration(), watch),
+                Ok(due_in) => Availability::DueIn(due_in, tracker),
+                Err(past) => Availability::AvailableSince(past.duration(), tracker),
             }
         });
         // For an MPD the times are known, independent of its versions.
-        let playlists = listing.iter().filter(|watch| watch.entry.kind == Kind::Hls);
-        let versions = playlists.filter_map(|watch| watch.next_version(now.mono));
+        let playlists = listing
+            .iter()
+            .filter(|tracker| tracker.entry.kind == Kind::Hls);
+        let versions = playlists.filter_map(|tracker| tracker.next_version(now.mono));
         reckoned.or_else(|| versions.min().map(Availability::Listed))
     }
 }

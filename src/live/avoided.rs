@@ -29,14 +29,14 @@ impl AvoidedEndpoints {
         let is_it = |before: &AvoidedEndpoints| before.endpoint == endpoint;
         let before = avoided.iter().position(is_it);
         let before = before.map(|at| avoided.swap_remove(at));
-        let is_news = before.as_ref().is_none_or(|before| now >= before.until);
+        let is_new = before.as_ref().is_none_or(|before| now >= before.until);
         let span = before.map_or(least, |before| before.span_again(least, now));
         avoided.push(AvoidedEndpoints {
             endpoint,
             until: now + span,
             span,
         });
-        is_news
+        is_new
     }
 
     pub(super) fn endpoints_at(avoided: &[AvoidedEndpoints], now: Instant) -> EndpointSet {
@@ -61,9 +61,9 @@ impl PlaylistTracker {
     /// Avoids an endpoint that sent a rejected version: others are tried first for a time. True if
     /// the endpoint was not avoided before.
     pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
-        let mut course = self.state.lock();
-        let segment = course.segment;
-        AvoidedEndpoints::record_rejection(&mut course.avoided, endpoint, (segment, now))
+        let mut state = self.state.lock();
+        let segment = state.segment;
+        AvoidedEndpoints::record_rejection(&mut state.avoided, endpoint, (segment, now))
     }
 
     pub(crate) fn avoided(&self, now: Instant) -> EndpointSet {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::listed_window::WindowChange;
 use super::representations::ExpectedSegment;
-use super::window::WindowChange;
 use super::{LiveStreams, PlaylistTracker};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
@@ -63,7 +63,11 @@ impl ClockPrefetch {
 }
 
 fn wait(tracker: &PlaylistTracker, now: SystemTime) -> Option<Duration> {
-    let wait = tracker.lanes().next_look(now)?.duration_since(now).ok()?;
+    let wait = tracker
+        .representations()
+        .next_check(now)?
+        .duration_since(now)
+        .ok()?;
     (wait <= WAIT_MAX).then_some(wait)
 }
 
@@ -74,7 +78,7 @@ impl LiveStreams {
         mpd: &PlaylistTracker,
         now: SystemTime,
     ) -> Vec<ExpectedSegment> {
-        mpd.lanes().newest(&self.rules, &mpd.entry, now)
+        mpd.representations().newest(&self.rules, &mpd.entry, now)
     }
 
     /// Records which of the newest segments viewers want. Returns the change of the window of each
@@ -86,13 +90,13 @@ impl LiveStreams {
         now: SystemTime,
     ) -> Vec<WindowChange> {
         let mpd = &prefetch.tracker;
-        let lanes = mpd.lanes();
+        let representations = mpd.representations();
         let is_new = |segment: &&CacheRequest| !prefetch.counted.contains(&segment.key);
         let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
         mpd.stream.raise_floor(new.len() as u64);
         let of = (&self.rules, &mpd.entry);
         let slides = new.iter().filter_map(|segment| {
-            let (rendition, departed) = lanes.slide(of, segment, now)?;
+            let (rendition, departed) = representations.slide(of, segment, now)?;
             Some(WindowChange {
                 advances: vec![mpd.by_clock(rendition)],
                 departed: departed.iter().map(Key::fingerprint).collect(),

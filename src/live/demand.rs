@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 
 use super::PlaylistTracker;
-use super::watch_size::own_values;
+use super::tracker_size::own_values;
 use seawall_policy::headers;
 
 /// Allowance for players that request later than once per segment, and for slow networks.
@@ -17,14 +17,14 @@ impl PlaylistTracker {
     /// Remembers the header fields of a viewer's request for repetition in the background, reduced
     /// to those that `for_others` permits. Only where the response is the same for all (`alike`),
     /// not one per header value.
-    pub(crate) fn asked_with(&self, sent: &HeaderMap, alike: bool) {
+    pub(crate) fn remember_headers(&self, sent: &HeaderMap, alike: bool) {
         let others = headers::shareable_headers(sent, &self.entry.route).filter(|_| alike);
-        self.state.lock().asked_with = others.map(|others| Arc::new(own_values(&others)));
+        self.state.lock().background_fields = others.map(|others| Arc::new(own_values(&others)));
     }
 
     /// The header fields for background requests; `None`: there are no such requests.
     pub(crate) fn background_headers(&self) -> Option<Arc<HeaderMap>> {
-        self.state.lock().asked_with.clone()
+        self.state.lock().background_fields.clone()
     }
 
     /// A rendition counts as unwatched when no viewer has requested a segment of it for this long:
@@ -37,10 +37,10 @@ impl PlaylistTracker {
     /// per update period.
     pub(crate) fn is_wanted(&self, now: Instant) -> bool {
         let patience = {
-            let course = self.state.lock();
-            course.segment + course.step + DAWDLING
+            let state = self.state.lock();
+            state.segment + state.step + DAWDLING
         };
-        let unasked = self.access.idle_time(now);
-        unasked.is_some_and(|unasked| unasked <= patience)
+        let idle_time = self.access.idle_time(now);
+        idle_time.is_some_and(|idle_time| idle_time <= patience)
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn show(
     now: Instant,
 ) -> (Arc<PlaylistTracker>, Progress, VersionEffects) {
     let request = request(uri);
-    let tracker = live.watch(&request, &manifest.info, now).unwrap();
+    let tracker = live.track(&request, &manifest.info, now).unwrap();
     let progress = tracker.judge(Variant::default(), &manifest.info, now);
     let version = version(&request, manifest, progress, now);
     let effects = live.record_version(Some(&tracker), &version, at(now));

@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::numbered::unlisted;
+use super::listed_window::WindowChange;
+use super::numbered_directories::unlisted;
 use super::representations::{ExpectedSegment, Representations};
-use super::restart_leftovers::spot;
+use super::restart_leftovers::name_hash;
 use super::tracker::{PlaylistTracker, TrackerState};
-use super::window::WindowChange;
 use seawall_manifest::{ListedResource, Listing, Manifest};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
@@ -61,7 +61,7 @@ pub(super) struct ManifestDiff {
     /// Objects that the previous version announced and this one does not.
     pub(super) withdrawn: Vec<Key>,
     /// Newly known directories of the listed objects, and directories that are forgotten.
-    pub(super) places: Vec<Key>,
+    pub(super) directories: Vec<Key>,
     pub(super) forgotten: Vec<Key>,
     /// The directories of the previous generation, if this is the first version after a restart.
     pub(super) restarted_directories: Vec<Key>,
@@ -81,42 +81,56 @@ pub(super) struct ManifestDiff {
 impl ManifestDiff {
     /// The epochs that the new version ends: those of the directories from before a restart; and
     /// if it says what is listed, those of the unlisted objects in its directories.
-    pub(super) fn epochs_to_end(&self, watch: &PlaylistTracker) -> Vec<Key> {
+    pub(super) fn epochs_to_end(&self, tracker: &PlaylistTracker) -> Vec<Key> {
         let mut ended = self.ended_directories.clone();
         if self.recorded {
-            ended.extend(watch.places().iter().map(unlisted));
+            ended.extend(tracker.directories().iter().map(unlisted));
         }
         ended
     }
 }
 
+/// A version that is compared with the previous one.
+pub(super) struct VersionComparison<'a> {
+    /// The request for the manifest.
+    pub(super) entry: &'a CacheRequest,
+    pub(super) rules: &'a Rules,
+    pub(super) manifest: &'a Manifest,
+    /// There is no previous version.
+    pub(super) is_first: bool,
+    pub(super) seen: Instant,
+    pub(super) wall: SystemTime,
+}
+
 impl TrackerState {
-    /// Compares a version with the previous one. `left`: the directories of a generation that has
-    /// ended.
-    pub(super) fn compare_version(
-        &mut self,
-        entry: &CacheRequest,
-        rules: &Rules,
-        manifest: &Manifest,
-        (first, left, sent): (bool, Vec<Key>, Instant),
-        now: SystemTime,
-    ) -> ManifestDiff {
+    /// Compares a version with the previous one.
+    pub(super) fn compare_version(&mut self, comparison: &VersionComparison) -> ManifestDiff {
+        let VersionComparison {
+            entry,
+            rules,
+            manifest,
+            is_first,
+            seen,
+            wall,
+        } = *comparison;
         let Manifest {
             info: facts,
             listing,
         } = manifest;
         let slide = self.window.slide((entry, rules), manifest, self.segment);
         self.measure(entry, rules, listing);
-        self.lanes = Arc::new(Representations::of(listing, now));
+        self.representations = Arc::new(Representations::of(listing, wall));
         let is_delta = facts
             .playlist_edge()
             .is_some_and(|edge| edge.skipped_segments > 0);
         let low_latency = facts.part_target().is_some();
-        let known = self.places.clone();
+        let known = self.directories.clone();
         let mut new = self.list(entry, rules, listing, (low_latency, is_delta));
         let is_new = |place: &&Key| !known.contains(place);
-        let places = self.places.iter().filter(is_new).cloned().collect();
-        let forgotten = known.iter().filter(|place| !self.places.contains(place));
+        let directories = self.directories.iter().filter(is_new).cloned().collect();
+        let forgotten = known
+            .iter()
+            .filter(|place| !self.directories.contains(place));
         let forgotten = forgotten.cloned().collect();
         let (announced, past) = self.announce(entry, rules, listing);
         // An object that is no longer announced exists: listed, or a part of a segment that is now
@@ -137,7 +151,7 @@ impl TrackerState {
         // A segment whose name is re-signed in each version is not new.
         let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
         let listed: Vec<Key> = new.iter().map(|new| new.entry.key.clone()).collect();
-        let coming = match (first, playlist) {
+        let coming = match (is_first, playlist) {
             (true, _) => Vec::new(),
             (_, Some(edge)) => {
                 new.retain(|new| goes_on(new.sequence));
@@ -152,18 +166,18 @@ impl TrackerState {
         };
         ManifestDiff {
             listed,
-            new_until: sent + self.segment * NEW_SEGMENTS,
+            new_until: seen + self.segment * NEW_SEGMENTS,
             to_prefetch: coming,
-            found: sent,
+            found: seen,
             announced,
             withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
-            places,
+            directories,
             forgotten,
             restarted_directories: Vec::new(),
             numbered: !self.numbered.known().is_empty(),
             ranged: !self.files.is_empty(),
             recorded: false,
-            ended_directories: left,
+            ended_directories: Vec::new(),
             slide,
         }
     }
@@ -223,13 +237,13 @@ impl TrackerState {
         for one in besides {
             self.register_object(entry.resolve_any_host(rules, &one.uri));
         }
-        let lanes = Arc::clone(&self.lanes);
-        for example in lanes.examples() {
+        let representations = Arc::clone(&self.representations);
+        for example in representations.examples() {
             if let Some(example) = entry.resolve_any_host(rules, &example) {
                 self.register_directory(&example);
             }
         }
-        if self.places.len() > PLACES_MAX {
+        if self.directories.len() > PLACES_MAX {
             self.forget_places(entry, rules, listing);
         }
         new
@@ -238,8 +252,8 @@ impl TrackerState {
     /// Remembers a listed object and its directory.
     fn register_object(&mut self, listed: Option<CacheRequest>) {
         let Some(listed) = listed else { return };
-        if let Some(aftermath) = &mut self.leftovers {
-            aftermath.lists(spot(&self.hasher, &listed));
+        if let Some(leftovers) = &mut self.leftovers {
+            leftovers.lists(name_hash(&self.hasher, &listed));
         }
         self.register_directory(&listed);
     }
@@ -249,11 +263,11 @@ impl TrackerState {
         // The numbered directory stands for all further ones.
         let is_known = around
             .as_ref()
-            .is_some_and(|place| self.places.contains(place));
+            .is_some_and(|place| self.directories.contains(place));
         let here = (!is_known).then(|| listed.place());
         for place in here.into_iter().chain(around) {
-            if !self.places.contains(&place) {
-                self.places.push(place);
+            if !self.directories.contains(&place) {
+                self.directories.push(place);
             }
         }
     }
@@ -273,13 +287,13 @@ impl TrackerState {
         let in_use = listed.map(|one| one.place());
         let in_use = self.numbered.known().iter().cloned().chain(in_use);
         let in_use: HashSet<Key> = in_use.take(PLACES_MAX).collect();
-        let mut spare = self.places.len() - PLACES_MAX / 2;
-        self.places.retain(|place| {
+        let mut spare = self.directories.len() - PLACES_MAX / 2;
+        self.directories.retain(|place| {
             let goes = spare > 0 && !in_use.contains(place);
             spare -= usize::from(goes);
             !goes
         });
-        self.places.truncate(PLACES_MAX);
+        self.directories.truncate(PLACES_MAX);
     }
 
     /// The objects announced now, and those no longer announced.
@@ -345,12 +359,12 @@ mod tests {
         };
         let last = 2 * PLACES_MAX;
         for version in 0..=last {
-            let (watch, ..) = show(&live, "/live/a.m3u8", &manifest(version), now);
-            assert!(watch.places().len() <= PLACES_MAX);
+            let (tracker, ..) = show(&live, "/live/a.m3u8", &manifest(version), now);
+            assert!(tracker.directories().len() <= PLACES_MAX);
         }
         let listing = |name: &str| {
             let listed = entry.resolve_same_host(&rules(), name).unwrap();
-            live.listing(&listed).len()
+            live.trackers_listing(&listed).len()
         };
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last - 100))), 1);

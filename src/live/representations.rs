@@ -271,10 +271,10 @@ impl Representations {
 
     /// When to check for the newest segment: when the next one is due, and twice after that, since
     /// packagers are late.
-    pub(super) fn next_look(&self, now: SystemTime) -> Option<SystemTime> {
+    pub(super) fn next_check(&self, now: SystemTime) -> Option<SystemTime> {
         /// Least time between two checks.
         const WAIT_MIN: Duration = Duration::from_millis(20);
-        let looks = self.by_clock(now).flat_map(|(template, newest)| {
+        let checks = self.by_clock(now).flat_map(|(template, newest)| {
             let step = template.step();
             let there = template.available_at(newest);
             let late = [step / 20, step / 5].map(|late| there?.checked_add(late));
@@ -283,10 +283,10 @@ impl Representations {
                 .and_then(|next| template.available_at(next));
             late.into_iter().chain([next]).flatten()
         });
-        looks
-            .filter(|look| *look > now)
+        checks
+            .filter(|check| *check > now)
             .min()
-            .map(|look| look.max(now + WAIT_MIN))
+            .map(|check| check.max(now + WAIT_MIN))
     }
 
     fn by_clock(&self, now: SystemTime) -> impl Iterator<Item = (&SegmentNaming, u64)> {
@@ -409,21 +409,25 @@ mod tests {
                 .unwrap()
         };
         // The newest is 99; all segments stay.
-        let lanes = Representations::of(&listing, at(200));
-        assert!(lanes.place(&rules, &entry, &segment(1), at(200)).is_some());
-        let (_, gone) = lanes
+        let representations = Representations::of(&listing, at(200));
+        assert!(
+            representations
+                .place(&rules, &entry, &segment(1), at(200))
+                .is_some()
+        );
+        let (_, gone) = representations
             .slide((&rules, &entry), &segment(99), at(200))
             .unwrap();
         assert!(gone.is_empty());
-        assert_eq!(lanes.listed_of(0), u64::MAX);
+        assert_eq!(representations.listed_of(0), u64::MAX);
         // The buffer holds 20 s, and one segment more on both sides.
         let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
-        let lanes = Representations::of(&listing, at(200));
-        let place = |number| lanes.place(&rules, &entry, &segment(number), at(200));
+        let representations = Representations::of(&listing, at(200));
+        let place = |number| representations.place(&rules, &entry, &segment(number), at(200));
         assert_eq!(place(88), Some((0, 11)));
-        assert_eq!(lanes.listed_of(0), 12);
+        assert_eq!(representations.listed_of(0), 12);
         assert_eq!(place(87), None);
-        let (_, gone) = lanes
+        let (_, gone) = representations
             .slide((&rules, &entry), &segment(99), at(200))
             .unwrap();
         let named: Vec<Key> = (84..=87).rev().map(|number| segment(number).key).collect();

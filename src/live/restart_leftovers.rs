@@ -45,15 +45,15 @@ impl RestartLeftovers {
     }
 
     /// Records a name that is listed after the restart.
-    pub(super) fn lists(&mut self, spot: u64) {
-        self.later.insert(spot);
+    pub(super) fn lists(&mut self, name_hash: u64) {
+        self.later.insert(name_hash);
         if self.later.len() >= LISTED_MIN {
             self.earlier = std::mem::take(&mut self.later);
         }
     }
 
-    pub(super) fn has_listed(&self, spot: u64) -> bool {
-        self.later.contains(&spot) || self.earlier.contains(&spot)
+    pub(super) fn has_listed(&self, name_hash: u64) -> bool {
+        self.later.contains(&name_hash) || self.earlier.contains(&name_hash)
     }
 
     /// No known name has been listed: nothing can be said about what is listed.
@@ -71,11 +71,11 @@ impl PlaylistTracker {
     /// It has restarted and not yet reached its former position: names that it does not list may be
     /// from before the restart.
     pub(super) fn has_unfinished_restart(&self, now: Instant) -> bool {
-        let course = self.state.lock();
-        let aftermath = course.leftovers.as_ref();
-        aftermath.is_some_and(|aftermath| {
-            let tells = !aftermath.is_silent() || !course.lanes.has_no_templates();
-            aftermath.is_own() && !aftermath.is_over(now) && tells
+        let state = self.state.lock();
+        let leftovers = state.leftovers.as_ref();
+        leftovers.is_some_and(|leftovers| {
+            let tells = !leftovers.is_silent() || !state.representations.has_no_templates();
+            leftovers.is_own() && !leftovers.is_over(now) && tells
         })
     }
 
@@ -87,9 +87,9 @@ impl PlaylistTracker {
     /// Records the restart of another manifest in the same directory: from now on this one
     /// remembers what it lists.
     pub(super) fn record_neighbor_restart(&self, now: Instant) {
-        let mut course = self.state.lock();
+        let mut state = self.state.lock();
         let begin = || Box::new(RestartLeftovers::new(false, now));
-        course.leftovers.get_or_insert_with(begin);
+        state.leftovers.get_or_insert_with(begin);
     }
 
     /// Has it listed this object since the restart?
@@ -99,15 +99,15 @@ impl PlaylistTracker {
         entry: &CacheRequest,
         now: Now,
     ) -> bool {
-        let (listed, lanes) = {
-            let course = self.state.lock();
-            let Some(aftermath) = &course.leftovers else {
+        let (listed, representations) = {
+            let state = self.state.lock();
+            let Some(leftovers) = &state.leftovers else {
                 return false;
             };
-            let listed = aftermath.has_listed(spot(&course.hasher, entry));
-            (listed, Arc::clone(&course.lanes))
+            let listed = leftovers.has_listed(name_hash(&state.hasher, entry));
+            (listed, Arc::clone(&state.representations))
         };
-        listed || lanes.have(rules, &self.entry, entry, now.wall)
+        listed || representations.have(rules, &self.entry, entry, now.wall)
     }
 }
 
@@ -116,25 +116,25 @@ impl LiveStreams {
     /// listed other names since the restart, and will reach this one.
     pub(crate) fn is_left_over(&self, entry: &CacheRequest, now: Now) -> bool {
         let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
-        if apart || !self.any_anew.load(Ordering::Relaxed) {
+        if apart || !self.has_restarts.load(Ordering::Relaxed) {
             return false;
         }
-        let places = self.places_of(entry);
+        let directories = self.location_of(entry);
         let in_place = |place: &Option<Key>| self.trackers_in(place.as_slice());
-        let (here, around) = (in_place(&places.here), in_place(&places.around));
-        let is_short = |watch: &Arc<PlaylistTracker>| watch.has_unfinished_restart(now.mono);
+        let (here, around) = (in_place(&directories.here), in_place(&directories.around));
+        let is_short = |tracker: &Arc<PlaylistTracker>| tracker.has_unfinished_restart(now.mono);
         let is_around =
-            |watch: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(watch, other));
+            |tracker: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(tracker, other));
         // A real directory may also be listed by manifests that do not take part in its numbered
         // directory.
-        let is_others = |watch: &Arc<PlaylistTracker>| !is_short(watch) && !is_around(watch);
+        let is_others = |tracker: &Arc<PlaylistTracker>| !is_short(tracker) && !is_around(tracker);
         if !here.is_empty() && here.iter().all(is_others) {
             return false;
         }
         let mut listing = here.iter().chain(&around);
         listing.any(is_short)
             && !(here.iter().chain(&around))
-                .any(|watch| watch.has_listed_since_restart(&self.rules, entry, now))
+                .any(|tracker| tracker.has_listed_since_restart(&self.rules, entry, now))
     }
 }
 
@@ -142,7 +142,7 @@ impl LiveStreams {
 pub(crate) const UNLISTED_FOR: Duration = Duration::from_secs(1);
 
 /// A hash of the object's name.
-pub(super) fn spot(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
+pub(super) fn name_hash(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
     hasher.hash_one(entry.path_key())
 }
 
@@ -152,14 +152,14 @@ mod tests {
 
     #[test]
     fn the_names_listed_last_are_remembered() {
-        let mut aftermath = RestartLeftovers::new(true, Instant::now());
-        assert!(aftermath.is_silent());
-        for spot in 0..3 * LISTED_MIN as u64 {
-            aftermath.lists(spot);
-            assert!(aftermath.has_listed(spot));
+        let mut leftovers = RestartLeftovers::new(true, Instant::now());
+        assert!(leftovers.is_silent());
+        for name_hash in 0..3 * LISTED_MIN as u64 {
+            leftovers.lists(name_hash);
+            assert!(leftovers.has_listed(name_hash));
         }
         let last = 3 * LISTED_MIN as u64 - 1;
-        assert!(aftermath.has_listed(last - LISTED_MIN as u64 + 1));
-        assert!(!aftermath.has_listed(0) && !aftermath.is_silent());
+        assert!(leftovers.has_listed(last - LISTED_MIN as u64 + 1));
+        assert!(!leftovers.has_listed(0) && !leftovers.is_silent());
     }
 }

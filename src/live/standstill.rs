@@ -12,27 +12,27 @@ impl PlaylistTracker {
     /// Has the manifest, by the update time that the origin states, been unchanged for longer than
     /// it may?
     pub(crate) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
-        let course = self.state.lock();
+        let state = self.state.lock();
         let since = now.duration_since(updated).unwrap_or_default();
-        !course.ended && since > course.segment * STALLED_PERIODS
+        !state.ended && since > state.segment * STALLED_PERIODS
     }
 
     /// It should have changed by now; another endpoint may have a newer version.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
-        let course = self.state.lock();
-        !course.ended && course.variants.late(now)
+        let state = self.state.lock();
+        !state.ended && state.variants.is_late(now)
     }
 
     /// It was live in its last version, and changed recently.
     pub(crate) fn is_progressing(&self, now: Instant) -> bool {
-        let course = self.state.lock();
-        course.live.is_some() && !course.ended && !course.variants.stalled(now)
+        let state = self.state.lock();
+        state.live.is_some() && !state.ended && !state.variants.is_stalled(now)
     }
 
     /// It should have changed long ago.
-    pub(crate) fn stalled(&self, now: Instant) -> bool {
-        let course = self.state.lock();
-        !course.ended && course.variants.stalled(now)
+    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        !state.ended && state.variants.is_stalled(now)
     }
 
     /// It was live a short time ago: an encoder that stops and restarts says in between that the

@@ -37,7 +37,7 @@ struct Restart {
     /// The manifests that have shown it.
     told: Vec<Key>,
     /// The directories whose epoch it has ended.
-    places: Vec<Key>,
+    directories: Vec<Key>,
 }
 
 /// A stream's counters, for metrics.
@@ -97,7 +97,7 @@ impl LiveStream {
     }
 
     /// Counts an origin request for this stream.
-    pub(super) fn ask(&self) {
+    pub(super) fn count_request(&self) {
         self.asked.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -109,9 +109,9 @@ impl LiveStream {
     /// Records a replaced version: it was served for `shown`, and was out of date for the last
     /// `late` of that. A viewer in that last part saw on average half of this age.
     pub(super) fn replaced(&self, shown: Duration, late: Duration) {
-        let mut course = self.state.lock();
-        course.watched += shown.as_secs_f64();
-        course.late += late.as_secs_f64().powi(2) / 2.0;
+        let mut state = self.state.lock();
+        state.watched += shown.as_secs_f64();
+        state.late += late.as_secs_f64().powi(2) / 2.0;
     }
 
     /// Records a restart shown by a manifest. The manifests of a stream show it one after the
@@ -120,11 +120,11 @@ impl LiveStream {
     pub(super) fn restarted(
         &self,
         manifest: &Key,
-        mut places: Vec<Key>,
+        mut directories: Vec<Key>,
         (now, memory): (Instant, Duration),
     ) -> Vec<Key> {
-        let mut course = self.state.lock();
-        let same = course.restart.take().filter(|restart| {
+        let mut state = self.state.lock();
+        let same = state.restart.take().filter(|restart| {
             let recent = now.saturating_duration_since(restart.since) <= memory;
             recent && !restart.told.contains(manifest)
         });
@@ -133,18 +133,18 @@ impl LiveStream {
         let mut restart = same.unwrap_or(Restart {
             since: now,
             told: Vec::new(),
-            places: Vec::new(),
+            directories: Vec::new(),
         });
         restart.told.push(manifest.clone());
-        places.retain(|place| !restart.places.contains(place));
-        restart.places.extend_from_slice(&places);
-        course.restart = Some(restart);
-        places
+        directories.retain(|place| !restart.directories.contains(place));
+        restart.directories.extend_from_slice(&directories);
+        state.restart = Some(restart);
+        directories
     }
 
     pub(super) fn read(&self, skew: u64) -> StreamStats {
-        let course = self.state.lock();
-        let staleness = course.late / course.watched.max(f64::MIN_POSITIVE);
+        let state = self.state.lock();
+        let staleness = state.late / state.watched.max(f64::MIN_POSITIVE);
         StreamStats {
             name: Arc::clone(&self.name),
             asked: self.asked.load(Ordering::Relaxed),
@@ -177,9 +177,9 @@ mod tests {
         let memory = Duration::from_secs(16);
         let [one, other] = [b"1", b"2"].map(|name| Key::of(&[name]));
         let [shared, own] = [b"/a", b"/b"].map(|name| Key::of(&[name]));
-        let restarted = |manifest: &Key, places: &[&Key], at| {
-            let places = places.iter().map(|&place| place.clone()).collect();
-            stream.restarted(manifest, places, (at, memory))
+        let restarted = |manifest: &Key, directories: &[&Key], at| {
+            let directories = directories.iter().map(|&place| place.clone()).collect();
+            stream.restarted(manifest, directories, (at, memory))
         };
         assert_eq!(
             restarted(&one, &[&shared], now),

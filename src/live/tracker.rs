@@ -9,17 +9,17 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::avoided::AvoidedEndpoints;
-use super::blocking::{BlockingReload, PlannedPoll};
-use super::horizon::MpdHorizon;
-use super::manifest_diff::ManifestDiff;
-use super::numbered::NumberedDirectories;
+use super::blocking_reload::BlockingReload;
+use super::listed_window::ListedWindow;
+use super::manifest_diff::{ManifestDiff, VersionComparison};
+use super::mpd_horizon::MpdHorizon;
+use super::numbered_directories::NumberedDirectories;
 use super::representations::Representations;
 use super::restart_leftovers::RestartLeftovers;
 use super::stream::LiveStream;
+use super::tracker_size::owned;
 use super::variants::{Variant, VariantTimelines};
 use super::version_effects::ManifestVersion;
-use super::watch_size::owned;
-use super::window::ListedWindow;
 use seawall_cache::AccessTracker;
 use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
@@ -29,11 +29,9 @@ use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Now, Rules};
 
 /// A manifest counts as unwatched after this many segment durations without a request.
-pub(super) const UNASKED_SEGMENTS: u32 = 3;
+pub(super) const IDLE_SEGMENTS: u32 = 3;
 /// All manifests of a stream show a restart within this many segment durations.
 const RESTARTED_SEGMENTS: u32 = 4;
-/// Least interval assumed between versions of a manifest that states no update interval.
-const UNTOLD_PACE: Duration = Duration::from_secs(1);
 /// Upper limit of a segment duration, as used for poll intervals.
 const SEGMENT_MAX: Duration = Duration::from_secs(30);
 
@@ -46,7 +44,7 @@ pub(crate) struct PlaylistTracker {
     /// A task prefetches the segments whose times its clock gives.
     pub(super) is_prefetching: AtomicBool,
     /// Notifies requests that wait for a version when any fill registers one.
-    pub(crate) filed: Notify,
+    pub(crate) version_stored: Notify,
     pub(super) state: Mutex<TrackerState>,
     /// MPD only: how far the origin is ahead of the MPD's clock.
     pub(super) horizon: Mutex<MpdHorizon>,
@@ -74,30 +72,30 @@ pub struct TrackedManifest {
 pub(super) struct TrackerState {
     /// The timeline of each variant.
     pub(super) variants: VariantTimelines,
-    cadence: Cadence,
+    pub(super) cadence: Cadence,
     /// Interval between versions; low latency: the part duration.
-    period: Duration,
+    pub(super) period: Duration,
     /// Segment duration, or the target duration where that is longer.
     pub(super) segment: Duration,
     /// Segment duration: players request one segment per such interval.
     pub(super) step: Duration,
     /// When the current version was found.
-    found: Instant,
+    pub(super) found: Instant,
     pub(super) avoided: Vec<AvoidedEndpoints>,
-    good_until: Option<Instant>,
+    pub(super) good_until: Option<Instant>,
     /// No poll before this moment: the last poll failed or was very recent.
-    rests_until: Instant,
+    pub(super) rests_until: Instant,
     /// Number of polls that the origin answered.
-    responses: u64,
+    pub(super) responses: u64,
     /// When the last changed version was taken, of any variant.
-    taken: Option<Instant>,
-    blocking: BlockingReload,
+    pub(super) taken: Option<Instant>,
+    pub(super) blocking: BlockingReload,
     /// Objects announced by preload hints; true: the whole object, not a byte range of it.
     pub(super) announced: Vec<(CacheRequest, bool)>,
     /// Fingerprints of what the last version listed, sorted, and the directories of these objects;
     /// the directory found last is at the end.
     pub(super) listed: Box<[u64]>,
-    pub(super) places: Vec<Key>,
+    pub(super) directories: Vec<Key>,
     pub(super) numbered: NumberedDirectories,
     /// The end offsets in bytes of the files of which the last version lists ranges, by hashes of
     /// their keys.
@@ -107,7 +105,7 @@ pub(super) struct TrackerState {
     pub(super) leftovers: Option<Box<RestartLeftovers>>,
     /// Media sequence number of the last complete listed segment.
     pub(super) reached: Option<u64>,
-    pub(super) lanes: Arc<Representations>,
+    pub(super) representations: Arc<Representations>,
     pub(super) hasher: ahash::RandomState,
     pub(super) window: ListedWindow,
     pub(super) ended: bool,
@@ -115,7 +113,7 @@ pub(super) struct TrackerState {
     pub(super) live: Option<Instant>,
     /// Header fields of the last viewer's request, so that the request can be repeated. `None`: it
     /// was made with that viewer's credentials and must not be repeated without the viewer.
-    pub(super) asked_with: Option<Arc<HeaderMap>>,
+    pub(super) background_fields: Option<Arc<HeaderMap>>,
 }
 
 /// The longest expected time between two versions.
@@ -162,22 +160,22 @@ impl PlaylistTracker {
                 blocking: BlockingReload::default(),
                 announced: Vec::new(),
                 listed: Box::default(),
-                places: Vec::new(),
+                directories: Vec::new(),
                 numbered: NumberedDirectories::default(),
                 files: Box::default(),
                 leftovers: None,
                 reached: None,
-                lanes: Arc::default(),
+                representations: Arc::default(),
                 hasher: ahash::RandomState::new(),
                 window: ListedWindow::default(),
                 ended: false,
                 live: None,
-                asked_with: None,
+                background_fields: None,
             }),
             horizon: Mutex::default(),
             turn: Mutex::default(),
             counted_bytes: AtomicUsize::new(0),
-            filed: Notify::new(),
+            version_stored: Notify::new(),
         }
     }
 
@@ -201,20 +199,20 @@ impl PlaylistTracker {
 
     /// Forgets the timelines: the next version counts as the first.
     pub(crate) fn forget(&self) {
-        let mut course = self.state.lock();
-        course.variants.forget();
-        course.live = None;
+        let mut state = self.state.lock();
+        state.variants.forget();
+        state.live = None;
     }
 
     /// The directories of the listed objects.
-    pub(crate) fn places(&self) -> Vec<Key> {
-        self.state.lock().places.clone()
+    pub(crate) fn directories(&self) -> Vec<Key> {
+        self.state.lock().directories.clone()
     }
 
     /// Has a version of this variant been taken after `then`?
     pub(crate) fn has_newer_version(&self, variant: Variant, then: Instant) -> bool {
-        let course = self.state.lock();
-        course
+        let state = self.state.lock();
+        state
             .variants
             .taken(variant)
             .is_some_and(|taken| taken > then)
@@ -222,20 +220,16 @@ impl PlaylistTracker {
 
     /// Compares a version with the latest one of its variant. The first version of all is current.
     pub(crate) fn judge(&self, variant: Variant, facts: &ManifestInfo, now: Instant) -> Progress {
-        let mut course = self.state.lock();
-        let period = course.segment;
-        course.variants.of(variant, facts, (period, now)).judge(now)
+        let mut state = self.state.lock();
+        let period = state.segment;
+        state.variants.of(variant, facts, (period, now)).judge(now)
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
     pub(crate) fn listed_for(&self, entry: &CacheRequest) -> Option<(Duration, bool)> {
-        let course = self.state.lock();
-        let is_segment = course.window.is_segment(entry.key.fingerprint())?;
-        let duration = if is_segment {
-            course.step
-        } else {
-            course.period
-        };
+        let state = self.state.lock();
+        let is_segment = state.window.is_segment(entry.key.fingerprint())?;
+        let duration = if is_segment { state.step } else { state.period };
         Some((duration, is_segment))
     }
 
@@ -247,9 +241,9 @@ impl PlaylistTracker {
     /// The wait after which a blocking request for a version, or for an announced object, is
     /// overdue.
     pub(crate) fn overdue(&self, asked: ReloadDirectives, now: Instant) -> Option<Duration> {
-        let course = self.state.lock();
-        let newest = course.taken.unwrap_or(course.found);
-        course
+        let state = self.state.lock();
+        let newest = state.taken.unwrap_or(state.found);
+        state
             .blocking
             .overdue(asked, now.saturating_duration_since(newest))
     }
@@ -260,16 +254,16 @@ impl PlaylistTracker {
     }
 
     /// The media sequence number of its last segment, if segments are numbered.
-    pub(crate) fn reach(&self) -> Option<u64> {
-        self.state.lock().variants.reach()
+    pub(crate) fn last_sequence(&self) -> Option<u64> {
+        self.state.lock().variants.last_sequence()
     }
 
     /// Records a poll, sent at `sent`, that found the known version.
     pub(crate) fn record_unchanged(&self, variant: Variant, sent: Instant) {
-        let mut course = self.state.lock();
-        course.cadence.unchanged(sent);
-        course.variants.record_confirmation(variant, sent);
-        course.record_response(sent);
+        let mut state = self.state.lock();
+        state.cadence.unchanged(sent);
+        state.variants.record_confirmation(variant, sent);
+        state.record_response(sent);
     }
 
     /// Takes a version that is published from now on.
@@ -283,200 +277,159 @@ impl PlaylistTracker {
             manifest,
             variant,
             progress,
-            seen: sent,
+            seen,
             held_back,
             ..
         } = *version;
         let facts = &manifest.info;
-        let mut course = self.state.lock();
-        let first = course.listed.is_empty() && course.taken.is_none();
-        let course = &mut *course;
-        course.record_response(sent);
-        let mut anew = Vec::new();
-        let left = match progress {
-            Progress::Restarted => {
-                *self.horizon.lock() = MpdHorizon::default();
-                course.listed = Box::default();
-                course.window.clear();
-                course.reached = None;
-                course.leftovers = Some(Box::new(RestartLeftovers::new(true, sent)));
-                let places = std::mem::take(&mut course.places);
-                anew.clone_from(&places);
-                let memory = course.segment * RESTARTED_SEGMENTS;
-                let who = variant.name(self.entry.identity());
-                self.stream.restarted(&who, places, (sent, memory))
-            }
-            _ => Vec::new(),
+        let state = &mut *self.state.lock();
+        let is_first = state.listed.is_empty() && state.taken.is_none();
+        state.record_response(seen);
+        let restart = if progress == Progress::Restarted {
+            self.begin_restart(state, variant, seen)
+        } else {
+            RestartedDirectories::default()
         };
-        course
-            .variants
-            .of(variant, facts, (course.segment, sent))
-            .take(progress, sent);
+        let timelines = &mut state.variants;
+        timelines
+            .of(variant, facts, (state.segment, seen))
+            .take(progress, seen);
         if let Some(target) = facts.reload_interval() {
             self.stream.set_target_duration(target);
         }
-        course.ended = !facts.is_live();
-        if !course.ended {
-            course.live = Some(sent);
-        }
-        if let Some(period) = facts.version_interval() {
-            course.period = period;
-            course.segment = segment(facts).unwrap_or(period);
-            course.step = step(facts, period);
-            course.variants.pace(course.segment);
-        }
-        course.blocking.update(facts);
+        state.record_facts(facts, seen);
         if held_back {
             // A held-back response is never late: the version did not exist earlier.
-            course.cadence.unchanged(sent);
+            state.cadence.unchanged(seen);
         }
-        self.update_cadence(course, progress, (first, sent));
+        self.update_cadence(state, progress, is_first, seen);
         if progress != Progress::Same {
-            course.taken = Some(now.mono);
-            course.variants.note_taken(variant, now.mono);
+            state.taken = Some(now.mono);
+            state.variants.note_taken(variant, now.mono);
             self.stream.raise_floor(1);
         }
-        let mut news =
-            course.compare_version(&self.entry, rules, manifest, (first, left, sent), now.wall);
-        news.restarted_directories = anew;
-        if let Some(aftermath) = &course.leftovers {
-            let passed = aftermath.is_own() && !course.variants.has_unfinished_restart();
-            if passed || aftermath.is_over(sent) {
-                course.leftovers = None;
-            }
-            news.recorded = progress != Progress::Same;
-        }
-        news
+        let comparison = VersionComparison {
+            entry: &self.entry,
+            rules,
+            manifest,
+            is_first,
+            seen,
+            wall: now.wall,
+        };
+        let mut diff = state.compare_version(&comparison);
+        diff.restarted_directories = restart.all;
+        diff.ended_directories = restart.newly_ended;
+        diff.recorded = progress != Progress::Same && state.leftovers.is_some();
+        state.end_finished_restart(seen);
+        diff
+    }
+
+    /// Forgets what was listed before a restart.
+    fn begin_restart(
+        &self,
+        state: &mut TrackerState,
+        variant: Variant,
+        seen: Instant,
+    ) -> RestartedDirectories {
+        *self.horizon.lock() = MpdHorizon::default();
+        state.listed = Box::default();
+        state.window.clear();
+        state.reached = None;
+        state.leftovers = Some(Box::new(RestartLeftovers::new(true, seen)));
+        let all = std::mem::take(&mut state.directories);
+        let shown_within = state.segment * RESTARTED_SEGMENTS;
+        let manifest = variant.name(self.entry.identity());
+        let newly_ended = self
+            .stream
+            .restarted(&manifest, all.clone(), (seen, shown_within));
+        RestartedDirectories { all, newly_ended }
     }
 
     /// Updates the cadence with the result of a poll.
     fn update_cadence(
         &self,
-        course: &mut TrackerState,
+        state: &mut TrackerState,
         progress: Progress,
-        (first, sent): (bool, Instant),
+        is_first: bool,
+        seen: Instant,
     ) {
         match progress {
-            Progress::Onward | Progress::Restarted if !first => {
-                let change = course.cadence.changed(sent, course.period);
-                let shown = sent.saturating_duration_since(course.found);
+            Progress::Onward | Progress::Restarted if !is_first => {
+                let change = state.cadence.changed(seen, state.period);
+                let shown = seen.saturating_duration_since(state.found);
                 // Without a refresher the last poll may be long ago.
                 if self.access.has_refresher() {
                     self.stream.replaced(shown, change.late);
                 }
-                course.found = sent;
+                state.found = seen;
             }
-            Progress::Onward | Progress::Restarted => course.found = sent,
-            Progress::Same | Progress::Behind => course.cadence.unchanged(sent),
+            Progress::Onward | Progress::Restarted => state.found = seen,
+            Progress::Same | Progress::Behind => state.cadence.unchanged(seen),
         }
     }
 
     /// The representations, if it is an MPD.
-    pub(super) fn lanes(&self) -> Arc<Representations> {
-        Arc::clone(&self.state.lock().lanes)
+    pub(super) fn representations(&self) -> Arc<Representations> {
+        Arc::clone(&self.state.lock().representations)
     }
 
     /// Counts new segments that viewers want.
-    pub(crate) fn grew(&self, by: usize) {
+    pub(crate) fn count_new_segments(&self, by: usize) {
         self.stream.raise_floor(by as u64);
-    }
-
-    /// Time until the next version is due.
-    pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
-        let course = self.state.lock();
-        let changes = !course.ended && !course.period.is_zero();
-        let due = course.cadence.next().checked_duration_since(now)?;
-        (changes && !due.is_zero()).then_some(due)
-    }
-
-    /// Time and mode of the next poll; `None` when no viewer watches or the stream has ended.
-    pub(crate) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
-        let course = self.state.lock();
-        let idle = self.entry.route.live.idle;
-        let patience = (course.segment * UNASKED_SEGMENTS).max(idle);
-        let unasked = self.access.idle_time(now)?;
-        let until = course.good_until?;
-        let may_be_asked = course.asked_with.is_some() && !course.ended;
-        let watched = unasked < patience && may_be_asked;
-        // A lower bound for the lifetime that the origin gives.
-        let until = until.max(course.rests_until + course.pace() / 8);
-        let plainly = || {
-            // An MPD that lists no segments may never change: it is revalidated before it is stale.
-            let changes = (!course.period.is_zero()).then(|| course.cadence.next().min(until));
-            PlannedPoll::At(changes.unwrap_or(until).max(course.rests_until))
-        };
-        watched.then(|| course.blocking.next(now).unwrap_or_else(plainly))
-    }
-
-    /// Number of polls that the origin has answered.
-    pub(crate) fn responses(&self) -> u64 {
-        self.state.lock().responses
-    }
-
-    /// Records a failed poll: no further one for `pause`.
-    pub(crate) fn rest(&self, now: Instant, pause: Duration) {
-        let mut course = self.state.lock();
-        course.rests_until = now + pause.max(course.poll_interval_min());
-    }
-
-    /// Records the start of a blocking request. Returns when the latest version was taken.
-    pub(crate) fn begin_blocking(&self, now: Instant) -> Option<Instant> {
-        let mut course = self.state.lock();
-        course.blocking.asked(now);
-        course.taken
-    }
-
-    /// Records the end of a blocking request. If no version came since `taken`, plain polling
-    /// replaces blocking requests for a time.
-    pub(crate) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
-        let mut course = self.state.lock();
-        if course.taken == taken {
-            let period = course.period;
-            course.blocking.record_failure(now, period);
-        }
     }
 
     /// The state of this tracker, for `/status`.
     pub(crate) fn followed(&self, now: Instant) -> TrackedManifest {
         let is_tended = self.access.has_refresher();
-        let next_look = self.next_poll(now).filter(|_| is_tended);
+        let next_check = self.next_poll(now).filter(|_| is_tended);
         TrackedManifest {
             stream: self.stream.name(),
             is_tended,
-            is_stalled: is_tended && self.stalled(now),
+            is_stalled: is_tended && self.is_stalled(now),
             unasked_for: self.access.idle_time(now),
-            next_look_in: next_look.map(|look| look.at().saturating_duration_since(now)),
+            next_look_in: next_check.map(|check| check.at().saturating_duration_since(now)),
         }
-    }
-
-    /// The stored version is fresh for `span` from now; the next poll is planned before it expires.
-    /// With a span of zero there is no refresher: viewers' requests fetch it.
-    pub(crate) fn set_fresh_for(&self, span: Duration, now: Instant) {
-        /// A poll takes time, and may need a second one.
-        const SHARE: f64 = 0.9;
-        let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
-        self.state.lock().good_until = until;
     }
 }
 
+/// The directories that a manifest listed before a restart.
+#[derive(Default)]
+struct RestartedDirectories {
+    all: Vec<Key>,
+    /// Those whose epoch no other manifest of the stream has ended yet.
+    newly_ended: Vec<Key>,
+}
+
 impl TrackerState {
-    fn record_response(&mut self, sent: Instant) {
-        self.responses += 1;
-        self.rests_until = sent + self.poll_interval_min();
+    /// Takes the durations and the liveness that a version states.
+    fn record_facts(&mut self, facts: &ManifestInfo, seen: Instant) {
+        self.ended = !facts.is_live();
+        if !self.ended {
+            self.live = Some(seen);
+        }
+        if let Some(period) = facts.version_interval() {
+            self.period = period;
+            self.segment = segment(facts).unwrap_or(period);
+            self.step = step(facts, period);
+            self.variants.pace(self.segment);
+        }
+        self.blocking.update(facts);
     }
 
-    /// The interval between versions, or a segment duration where that is unknown.
-    fn pace(&self) -> Duration {
-        if self.period.is_zero() {
-            self.segment.max(UNTOLD_PACE)
-        } else {
-            self.period
+    /// Stops remembering what is listed once the restarted manifest has reached its former
+    /// position, or nothing from before the restart can be stored any more.
+    fn end_finished_restart(&mut self, seen: Instant) {
+        let Some(leftovers) = &self.leftovers else {
+            return;
+        };
+        let is_passed = leftovers.is_own() && !self.variants.has_unfinished_restart();
+        if is_passed || leftovers.is_over(seen) {
+            self.leftovers = None;
         }
     }
 
-    /// Least interval between two polls.
-    fn poll_interval_min(&self) -> Duration {
-        const SHARE: u32 = 64;
-        self.pace() / SHARE
+    fn record_response(&mut self, sent: Instant) {
+        self.responses += 1;
+        self.rests_until = sent + self.poll_interval_min();
     }
 }

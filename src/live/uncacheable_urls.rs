@@ -43,13 +43,13 @@ impl UncacheableUrls {
         let clocks =
             clocks.filter_map(|name| Some((entry.resolve_same_host(rules, name)?, Kind::Clock)));
         let clocks = clocks.filter(|(clock, _)| may_be_clock(entry, clock));
-        let mut news = Vec::new();
+        let mut new = Vec::new();
         for (sibling, kind) in keys.chain(clocks) {
             if self.named.lock().name(sibling.path_key(), kind) {
-                news.push(sibling);
+                new.push(sibling);
             }
         }
-        news
+        new
     }
 
     /// The kind of the requested object, if a manifest has named it.
@@ -71,17 +71,20 @@ fn may_be_clock(manifest: &CacheRequest, clock: &CacheRequest) -> bool {
 
 impl UncacheableSet {
     /// Adds a name. Returns true if it is new.
-    fn name(&mut self, spot: Key, kind: Kind) -> bool {
-        let is_known = self.kind_of(&spot).is_some();
-        self.later.insert(spot, kind);
+    fn name(&mut self, path_key: Key, kind: Kind) -> bool {
+        let is_known = self.kind_of(&path_key).is_some();
+        self.later.insert(path_key, kind);
         if self.later.len() >= NAMED_MIN {
             self.earlier = std::mem::take(&mut self.later);
         }
         !is_known
     }
 
-    fn kind_of(&self, spot: &Key) -> Option<Kind> {
-        let known = self.later.get(spot).or_else(|| self.earlier.get(spot));
+    fn kind_of(&self, path_key: &Key) -> Option<Kind> {
+        let known = self
+            .later
+            .get(path_key)
+            .or_else(|| self.earlier.get(path_key));
         known.copied()
     }
 }
@@ -100,17 +103,17 @@ mod tests {
     #[test]
     fn what_was_named_longest_ago_makes_room() {
         let mut named = UncacheableSet::default();
-        let mut is_news = |number| named.name(spot(number), Kind::Key);
+        let mut is_new = |number| named.name(spot(number), Kind::Key);
         for number in 0..NAMED_MIN {
-            assert!(is_news(number));
-            assert!(!is_news(0), "named again and again");
+            assert!(is_new(number));
+            assert!(!is_new(0), "named again and again");
         }
         for number in NAMED_MIN..3 * NAMED_MIN {
-            assert!(is_news(number));
-            assert!(!is_news(0), "named again and again");
+            assert!(is_new(number));
+            assert!(!is_new(0), "named again and again");
         }
-        assert!(!is_news(2 * NAMED_MIN + 1), "the last ones are known");
-        assert!(is_news(1), "long ago");
+        assert!(!is_new(2 * NAMED_MIN + 1), "the last ones are known");
+        assert!(is_new(1), "long ago");
         assert!(named.later.len() + named.earlier.len() <= 2 * NAMED_MIN);
     }
 

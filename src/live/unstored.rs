@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::places::{self, ListingWatches};
+use super::directories::{self, DirectoryIndex};
 use super::stream::LiveStream;
 use super::variants::Variant;
 use super::{LiveStreams, ManifestVersion, PlaylistTracker};
@@ -34,9 +34,9 @@ const RESTARTS_WITHIN: Duration = Duration::from_mins(10);
 /// All manifests that are tracked and not stored.
 #[derive(Default)]
 pub(super) struct UnstoredManifests {
-    watches: HashMap<Key, UnstoredManifest, ahash::RandomState>,
+    trackers: HashMap<Key, UnstoredManifest, ahash::RandomState>,
     /// The manifests that list objects in a directory, the most recent last.
-    places: ListingWatches,
+    directories: DirectoryIndex,
     swept: Option<Instant>,
     /// The names (`spot`) found since then to hold their share of the table: counting the crowds
     /// each time takes too long.
@@ -44,9 +44,9 @@ pub(super) struct UnstoredManifests {
 }
 
 struct UnstoredManifest {
-    watch: Arc<PlaylistTracker>,
+    tracker: Arc<PlaylistTracker>,
     /// The same for all sessions that differ only in the query.
-    spot: Key,
+    path_key: Key,
     asked: Instant,
     /// Number of restarts, and since when they are counted.
     restarts: (u32, Instant),
@@ -54,36 +54,36 @@ struct UnstoredManifest {
 
 impl UnstoredManifests {
     /// The tracker of a manifest, and whether it is new. `None`: the table is full.
-    fn watch(
+    fn track(
         &mut self,
         entry: &CacheRequest,
         facts: &ManifestInfo,
         now: Instant,
     ) -> Option<(Arc<PlaylistTracker>, bool)> {
-        if let Some(known) = self.watches.get_mut(entry.identity()) {
+        if let Some(known) = self.trackers.get_mut(entry.identity()) {
             known.asked = now;
-            return Some((Arc::clone(&known.watch), false));
+            return Some((Arc::clone(&known.tracker), false));
         }
         let plain = entry.plain();
-        let spot = plain.path_key();
-        if self.watches.len() >= UNSTORED_MAX && !self.make_room(&spot, now) {
+        let path_key = plain.path_key();
+        if self.trackers.len() >= UNSTORED_MAX && !self.make_room(&path_key, now) {
             return None;
         }
         let key = plain.key.clone();
         // The same playlist for another session shows the same restart.
-        let mut others = self.watches.values();
-        let same = others.find(|known| known.spot == spot);
-        let stream = same.map(|known| Arc::clone(&known.watch.stream));
+        let mut others = self.trackers.values();
+        let same = others.find(|known| known.path_key == path_key);
+        let stream = same.map(|known| Arc::clone(&known.tracker.stream));
         let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(plain.target.path())));
-        let watch = Arc::new(PlaylistTracker::new(plain, stream, facts, now));
+        let tracker = Arc::new(PlaylistTracker::new(plain, stream, facts, now));
         let known = UnstoredManifest {
-            watch: Arc::clone(&watch),
-            spot,
+            tracker: Arc::clone(&tracker),
+            path_key,
             asked: now,
             restarts: (0, now),
         };
-        self.watches.insert(key, known);
-        Some((watch, true))
+        self.trackers.insert(key, known);
+        Some((tracker, true))
     }
 
     /// Drops unwatched manifests. If there are none, the largest crowd loses its older half, if the
@@ -93,15 +93,15 @@ impl UnstoredManifests {
         if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
             self.swept = Some(now);
             self.sated.clear();
-            self.watches.retain(|_, known| !known.is_gone(now));
+            self.trackers.retain(|_, known| !known.is_gone(now));
         }
-        if self.watches.len() >= UNSTORED_MAX && !self.sated.contains(new) {
+        if self.trackers.len() >= UNSTORED_MAX && !self.sated.contains(new) {
             self.halve_a_crowd(new);
         }
-        let has_room = self.watches.len() < UNSTORED_MAX;
+        let has_room = self.trackers.len() < UNSTORED_MAX;
         if has_room {
-            let is_known = |watch: &Weak<PlaylistTracker>| watch.strong_count() > 0;
-            self.places
+            let is_known = |tracker: &Weak<PlaylistTracker>| tracker.strong_count() > 0;
+            self.directories
                 .retain(|_, listing| listing.iter().any(is_known));
         }
         has_room
@@ -109,12 +109,12 @@ impl UnstoredManifests {
 
     fn halve_a_crowd(&mut self, new: &Key) {
         let mut crowds: HashMap<&Key, usize, ahash::RandomState> = HashMap::default();
-        for known in self.watches.values() {
-            *crowds.entry(&known.spot).or_default() += 1;
+        for known in self.trackers.values() {
+            *crowds.entry(&known.path_key).or_default() += 1;
         }
         let own = crowds.get(new).copied().unwrap_or_default();
         let largest = crowds.into_iter().max_by_key(|(_, count)| *count);
-        let Some((spot, half)) = largest.map(|(spot, count)| (spot, count / 2)) else {
+        let Some((path_key, half)) = largest.map(|(path_key, count)| (path_key, count / 2)) else {
             return;
         };
         if own >= half {
@@ -123,7 +123,10 @@ impl UnstoredManifests {
             }
             return;
         }
-        let crowd = self.watches.iter().filter(|(_, known)| known.spot == *spot);
+        let crowd = self
+            .trackers
+            .iter()
+            .filter(|(_, known)| known.path_key == *path_key);
         let mut crowd: Vec<_> = crowd.map(|(key, known)| (known.asked, key)).collect();
         // Drop those requested longest ago.
         crowd.select_nth_unstable_by_key(half, |(asked, _)| *asked);
@@ -132,13 +135,13 @@ impl UnstoredManifests {
             .map(|(_, key)| (*key).clone())
             .collect();
         for key in &dropped {
-            self.watches.remove(key);
+            self.trackers.remove(key);
         }
     }
 
     /// Is a restart of this manifest believed?
     fn admit_restart(&mut self, entry: &CacheRequest, now: Instant) -> bool {
-        let Some(known) = self.watches.get_mut(entry.identity()) else {
+        let Some(known) = self.trackers.get_mut(entry.identity()) else {
             return false;
         };
         let (times, since) = &mut known.restarts;
@@ -150,19 +153,22 @@ impl UnstoredManifests {
     }
 
     pub(super) fn lists(&self, place: &Key) -> bool {
-        self.places.contains_key(place)
+        self.directories.contains_key(place)
     }
 
     /// The manifests that list objects in this directory.
-    pub(super) fn listing(&self, place: &Key) -> impl Iterator<Item = Arc<PlaylistTracker>> {
-        let listing = self.places.get(place).into_iter().flatten();
+    pub(super) fn trackers_listing(
+        &self,
+        place: &Key,
+    ) -> impl Iterator<Item = Arc<PlaylistTracker>> {
+        let listing = self.directories.get(place).into_iter().flatten();
         listing.filter_map(Weak::upgrade)
     }
 }
 
 impl UnstoredManifest {
     fn is_gone(&self, now: Instant) -> bool {
-        let segment = self.watch.segment_duration();
+        let segment = self.tracker.segment_duration();
         let gone_after = segment.saturating_mul(GONE_SEGMENTS).min(GONE_AFTER_MAX);
         now.saturating_duration_since(self.asked) > gone_after
     }
@@ -171,13 +177,13 @@ impl UnstoredManifest {
 impl LiveStreams {
     /// The manifests that list objects in the directory of this one, including those that must not
     /// be stored.
-    pub(super) fn all_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
-        let mut listing = self.listing(entry);
-        let places = self.places_of(entry);
+    pub(super) fn all_trackers_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+        let mut listing = self.trackers_listing(entry);
+        let directories = self.location_of(entry);
         let unstored = self.unstored.lock();
-        if !unstored.watches.is_empty() {
-            let places = places.around.iter().chain(&places.here);
-            listing.extend(places.flat_map(|place| unstored.listing(place)));
+        if !unstored.trackers.is_empty() {
+            let directories = directories.around.iter().chain(&directories.here);
+            listing.extend(directories.flat_map(|place| unstored.trackers_listing(place)));
         }
         listing
     }
@@ -196,20 +202,20 @@ impl LiveStreams {
         if facts.is_multivariant() || facts.is_patch() || !facts.is_live() {
             return UnstoredEffects::default();
         }
-        let known = self.unstored.lock().watch(entry, facts, seen);
-        let Some((watch, is_first)) = known else {
+        let known = self.unstored.lock().track(entry, facts, seen);
+        let Some((tracker, is_first)) = known else {
             return UnstoredEffects::default();
         };
-        let turn = watch.turn();
-        let progress = watch.judge(variant, facts, seen);
+        let turn = tracker.turn();
+        let progress = tracker.judge(variant, facts, seen);
         match progress {
             Progress::Behind => return UnstoredEffects::default(),
             Progress::Same if !is_first => {
-                watch.record_unchanged(variant, seen);
+                tracker.record_unchanged(variant, seen);
                 return UnstoredEffects::default();
             }
             Progress::Restarted if !self.unstored.lock().admit_restart(entry, seen) => {
-                watch.forget_restart();
+                tracker.forget_restart();
                 return UnstoredEffects::default();
             }
             Progress::Same | Progress::Onward | Progress::Restarted => {}
@@ -222,21 +228,21 @@ impl LiveStreams {
             seen,
             held_back: false,
         };
-        let diff = watch.take_version(&self.rules, &version, now);
+        let diff = tracker.take_version(&self.rules, &version, now);
         drop(turn);
-        let directories = watch.places();
-        places::register_version(
-            &mut self.unstored.lock().places,
+        let directories = tracker.directories();
+        directories::register_version(
+            &mut self.unstored.lock().directories,
             &diff,
             &directories,
-            &watch,
+            &tracker,
         );
         if diff.numbered {
-            self.any_numbered.store(true, Ordering::Relaxed);
+            self.has_numbered_directories.store(true, Ordering::Relaxed);
         }
-        self.notify_others(&diff, &watch);
+        self.notify_others(&diff, &tracker);
         UnstoredEffects {
-            ended_epochs: diff.epochs_to_end(&watch),
+            ended_epochs: diff.epochs_to_end(&tracker),
             is_restart: progress == Progress::Restarted,
         }
     }
@@ -280,12 +286,12 @@ mod tests {
             let (mut known, mut new) = (0, 0);
             for session in sessions {
                 let entry = request(&format!("{path}?session={session}"));
-                match self.unstored.watch(&entry, &self.facts, now) {
+                match self.unstored.track(&entry, &self.facts, now) {
                     Some((_, true)) => new += 1,
                     Some((_, false)) => known += 1,
                     None => {}
                 }
-                assert!(self.unstored.watches.len() <= UNSTORED_MAX);
+                assert!(self.unstored.trackers.len() <= UNSTORED_MAX);
             }
             (known, new)
         }

@@ -119,19 +119,19 @@ impl VariantTimelines {
     }
 
     /// The most recently seen variant should have changed by now.
-    pub(super) fn late(&self, now: Instant) -> bool {
+    pub(super) fn is_late(&self, now: Instant) -> bool {
         let latest = self.known.last();
         latest.is_some_and(|known| known.track.late(now))
     }
 
     /// The most recently seen variant should have changed long ago.
-    pub(super) fn stalled(&self, now: Instant) -> bool {
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let latest = self.known.last();
         latest.is_some_and(|known| known.track.stalled(now))
     }
 
     /// The media sequence number of the last segment, if segments are numbered.
-    pub(super) fn reach(&self) -> Option<u64> {
+    pub(super) fn last_sequence(&self) -> Option<u64> {
         self.known.last()?.track.last_sequence()
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::listed_window::WindowChange;
 use super::manifest_diff::{AnnouncedPart, ManifestDiff};
 use super::representations::ExpectedSegment;
-use super::window::WindowChange;
-use super::{LiveStreams, PlaylistTracker, Variant, places};
+use super::{LiveStreams, PlaylistTracker, Variant, directories};
 use seawall_manifest::Manifest;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
@@ -71,8 +71,8 @@ impl LiveStreams {
         self.register(&diff, tracker);
         let mut window = std::mem::take(&mut diff.slide);
         if !window.departed.is_empty() {
-            for other in self.beside(tracker, diff.found) {
-                other.keeps(&mut window.departed);
+            for other in self.others_in_same_directories(tracker, diff.found) {
+                other.remove_listed(&mut window.departed);
             }
         }
         VersionEffects {
@@ -86,18 +86,18 @@ impl LiveStreams {
 
     /// Registers what a new version of this manifest lists.
     pub(super) fn register(&self, diff: &ManifestDiff, tracker: &Arc<PlaylistTracker>) {
-        let (bytes, directories) = (tracker.weight_bytes(), tracker.places());
-        let mut lists = self.lists.lock();
-        lists.sweep(diff.found);
+        let (bytes, directories) = (tracker.weight_bytes(), tracker.directories());
+        let mut index = self.index.lock();
+        index.sweep(diff.found);
         if diff.numbered {
-            self.any_numbered.store(true, Ordering::Relaxed);
+            self.has_numbered_directories.store(true, Ordering::Relaxed);
         }
-        lists.weigh(tracker, bytes, diff.found);
+        index.weigh(tracker, bytes, diff.found);
         let listed = diff.listed.iter().map(|key| self.hasher.hash_one(key));
-        lists.mark_new(listed, diff.new_until);
-        places::register_version(&mut lists.places, diff, &directories, tracker);
-        lists.announce(diff);
-        drop(lists);
+        index.mark_new(listed, diff.new_until);
+        directories::register_version(&mut index.directories, diff, &directories, tracker);
+        index.announce(diff);
+        drop(index);
         self.notify_others(diff, tracker);
     }
 
@@ -106,21 +106,107 @@ impl LiveStreams {
     /// lists.
     pub(super) fn notify_others(&self, diff: &ManifestDiff, tracker: &Arc<PlaylistTracker>) {
         if diff.ranged {
-            self.any_ranged.store(true, Ordering::Relaxed);
+            self.has_byte_ranges.store(true, Ordering::Relaxed);
         }
         if !diff.restarted_directories.is_empty() {
-            self.any_anew.store(true, Ordering::Relaxed);
-        } else if !self.any_anew.load(Ordering::Relaxed) {
+            self.has_restarts.store(true, Ordering::Relaxed);
+        } else if !self.has_restarts.load(Ordering::Relaxed) {
             return;
         }
         let neighbors = self.trackers_in(&diff.restarted_directories);
-        let newcomer_to = self.trackers_in(&diff.places);
+        let newcomer_to = self.trackers_in(&diff.directories);
         for neighbor in neighbors {
             neighbor.record_neighbor_restart(diff.found);
         }
         let mut others = newcomer_to.iter();
         if others.any(|other| other.has_unfinished_restart(diff.found)) {
             tracker.record_neighbor_restart(diff.found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::fixtures::{one_segment, playlist, request, rules, seconds, show};
+
+    /// The paths of the objects to prefetch.
+    fn prefetched(effects: &VersionEffects) -> Vec<&str> {
+        let segments = effects.to_prefetch.iter();
+        segments
+            .map(|segment| segment.entry.target.path())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_version_changes_nothing_else() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        assert_eq!(prefetched(&effects), [""; 0]);
+        assert!(effects.ended_epochs.is_empty() && effects.window.departed.is_empty());
+    }
+
+    #[test]
+    fn a_new_segment_is_prefetched_and_the_old_one_departs() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let next = start + seconds(4);
+        let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
+        assert_eq!(progress, Progress::Onward);
+        assert_eq!(prefetched(&effects), ["/live/2.ts"]);
+        let departed = request("/live/1.ts").key.fingerprint();
+        assert_eq!(effects.window.departed, [departed]);
+        assert!(effects.ended_epochs.is_empty());
+        let now = next + seconds(1);
+        assert!(live.is_new(&request("/live/2.ts").key, now));
+    }
+
+    #[test]
+    fn a_segment_that_another_playlist_still_lists_does_not_depart() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        for uri in ["/live/a.m3u8", "/live/b.m3u8"] {
+            let (tracker, ..) = show(&live, uri, &one_segment(1), start);
+            tracker.access.set_has_refresher(true);
+        }
+        let next = start + seconds(4);
+        let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
+        assert_eq!(effects.window.departed, [0; 0]);
+    }
+
+    #[test]
+    fn a_restart_ends_the_epoch_of_its_directory_once() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let directory = request("/live/1.ts").place();
+        show(&live, "/live/a.m3u8", &one_segment(5000), start);
+        let next = start + seconds(4);
+        let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
+        assert_eq!(progress, Progress::Restarted);
+        assert!(effects.ended_epochs.contains(&directory));
+        let next = next + seconds(4);
+        let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
+        assert!(!effects.ended_epochs.contains(&directory));
+        assert_eq!(effects.ended_epochs, [super::super::unlisted(&directory)]);
+    }
+
+    #[test]
+    fn an_unchanged_version_changes_nothing() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let next = start + seconds(4);
+        let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
+        assert_eq!(progress, Progress::Same);
+        assert_eq!(prefetched(&effects), [""; 0]);
+        assert!(effects.ended_epochs.is_empty() && effects.window.departed.is_empty());
+    }
+
+    #[test]
+    fn a_key_is_purged_when_a_manifest_first_names_it() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let manifest = playlist("#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\n#EXTINF:4,\n1.ts\n");
+        for is_first in [true, false] {
+            let (_, _, effects) = show(&live, "/live/a.m3u8", &manifest, start);
+            let named: Vec<_> = effects.uncacheable.iter().collect();
+            assert_eq!(named.len(), usize::from(is_first));
         }
     }
 }

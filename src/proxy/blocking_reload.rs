@@ -8,65 +8,57 @@ use http::{HeaderMap, StatusCode};
 
 use super::Shield;
 use super::context::RequestContext;
+use crate::live::{ReloadStatus, is_too_far};
 use seawall_cache::{Object, StoredHead};
 use seawall_manifest::ManifestInfo;
-use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::freshness::{Freshness, freshness};
-
-/// How the newest stored version relates to a request's directives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReloadStatus {
-    /// It answers them.
-    Answers,
-    /// They have no effect: the current playlist is the answer.
-    Nothing,
-    /// It does not have the state yet, or this is unknown.
-    Waits,
-}
 
 /// What to do with a request for a state.
 pub(super) enum ReloadAction {
     /// Answer with this version.
-    There(Arc<Object>),
+    Answer(Arc<Object>),
     /// Refuse the request.
     TooFar,
     /// Look the request's key up.
-    Open,
+    LookUp,
 }
 
 impl Shield {
     /// Compares a request for a state with the newest stored version. Normalises the directives
     /// first; if they have no effect, the request becomes one for the current playlist.
-    pub(super) fn look_up_state(&self, ask: &mut RequestContext) -> ReloadAction {
-        if !ask.entry.is_directed() {
-            return ReloadAction::Open;
+    pub(super) fn look_up_state(&self, context: &mut RequestContext) -> ReloadAction {
+        if !context.entry.is_directed() {
+            return ReloadAction::LookUp;
         }
-        let Some(newest) = self.newest(&ask.entry, ask.now, || self.upstream(ask)) else {
-            return ReloadAction::Open;
+        let upstream = || self.upstream(context);
+        let Some(newest) = self.newest(&context.entry, context.now, upstream) else {
+            return ReloadAction::LookUp;
         };
-        let served = ask.freshness(&newest) == Freshness::Fresh
-            || ask.directives.is_none() && is_newest(&newest, ask.now);
-        let asked = ask.entry.directives();
-        if let Some(facts) = segments(&newest) {
-            if is_newest(&newest, ask.now) && is_far(asked, facts) {
+        let is_current = is_newest(&newest, context.now);
+        if let Some(playlist) = blocking_playlist(&newest) {
+            let requested = context.entry.directives();
+            if is_current && is_too_far(playlist, requested) {
                 return ReloadAction::TooFar;
             }
-            let read = asked.at(facts);
-            if let Some(entry) = (read != asked)
-                .then(|| ask.entry.with_directives(read))
-                .flatten()
+            let effective = requested.at(playlist);
+            if effective != requested
+                && let Some(entry) = context.entry.with_directives(effective)
             {
-                ask.entry = entry;
+                context.entry = entry;
             }
         }
-        match reload_status(&newest, ask.entry.directives()) {
-            ReloadStatus::Answers if served => return ReloadAction::There(newest),
-            ReloadStatus::Waits => {}
+        let may_be_served = context.freshness(&newest) == Freshness::Fresh
+            || context.directives.is_none() && is_current;
+        match ReloadStatus::of(media_playlist(&newest), context.entry.directives()) {
+            ReloadStatus::HasState if may_be_served => ReloadAction::Answer(newest),
+            ReloadStatus::LacksState => ReloadAction::LookUp,
             // A version that must not be served as it is: request the current one.
-            ReloadStatus::Answers | ReloadStatus::Nothing => ask.entry = ask.entry.plain(),
+            ReloadStatus::HasState | ReloadStatus::NoEffect => {
+                context.entry = context.entry.plain();
+                ReloadAction::LookUp
+            }
         }
-        ReloadAction::Open
     }
 
     pub(super) fn newest(
@@ -87,10 +79,14 @@ impl Shield {
     ) -> Option<Arc<Object>> {
         let now = Instant::now();
         let newest = self.newest(entry, now, upstream)?;
-        let fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
-        let served = fresh || is_newest(&newest, now);
-        let answers = reload_status(&newest, entry.directives()) != ReloadStatus::Waits;
-        (served && answers).then_some(newest)
+        let is_fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
+        if !is_fresh && !is_newest(&newest, now) {
+            return None;
+        }
+        match ReloadStatus::of(media_playlist(&newest), entry.directives()) {
+            ReloadStatus::HasState | ReloadStatus::NoEffect => Some(newest),
+            ReloadStatus::LacksState => None,
+        }
     }
 
     /// Is a held-back response certain? A stored playlist must say so or announce the object; a
@@ -110,53 +106,26 @@ impl Shield {
         entry: &CacheRequest,
         upstream: impl FnOnce() -> HeaderMap,
     ) -> bool {
-        let asked = entry.directives();
-        if asked.msn.is_none() {
+        let requested = entry.directives();
+        if requested.msn.is_none() {
             return false;
         }
         let newest = self.newest(entry, Instant::now(), upstream);
-        let newest = newest.as_deref().and_then(segments);
-        newest.is_some_and(|facts| !is_far(asked, facts))
+        let playlist = newest.as_deref().and_then(blocking_playlist);
+        playlist.is_some_and(|playlist| !is_too_far(playlist, requested))
     }
 }
 
 /// The facts of a live playlist that supports blocking requests.
-fn segments(object: &Object) -> Option<&ManifestInfo> {
-    let facts = facts(object)?;
-    let waits = facts.is_live() && facts.can_block_reload();
-    Some(facts).filter(|_| waits)
+fn blocking_playlist(object: &Object) -> Option<&ManifestInfo> {
+    let playlist = media_playlist(object)?;
+    (playlist.is_live() && playlist.can_block_reload()).then_some(playlist)
 }
 
-fn facts(object: &Object) -> Option<&ManifestInfo> {
+fn media_playlist(object: &Object) -> Option<&ManifestInfo> {
     let head = &object.head;
     let facts = head.facts.as_deref();
     facts.filter(|facts| head.status == StatusCode::OK && !facts.is_multivariant())
-}
-
-fn is_far(asked: ReloadDirectives, facts: &ManifestInfo) -> bool {
-    let edge = facts.playlist_edge();
-    let is_far = |msn| edge.is_some_and(|edge| edge.is_too_far(msn));
-    asked.msn.is_some_and(is_far)
-}
-
-fn reload_status(object: &Object, asked: ReloadDirectives) -> ReloadStatus {
-    let Some(facts) = facts(object) else {
-        return ReloadStatus::Waits;
-    };
-    if !facts.is_live() {
-        return ReloadStatus::Nothing;
-    }
-    let (Some(msn), Some(edge)) = (asked.msn, facts.playlist_edge()) else {
-        return ReloadStatus::Waits;
-    };
-    if !facts.can_block_reload() {
-        return ReloadStatus::Nothing;
-    }
-    // A delta update that the shield does not make must come from the origin.
-    if asked.skip.is_some() || !edge.has(msn, asked.part) {
-        return ReloadStatus::Waits;
-    }
-    ReloadStatus::Answers
 }
 
 /// Whether this is the current version of a refreshed low-latency playlist: the refresher has

@@ -231,12 +231,12 @@ impl Shield {
     /// Only this request causes an origin request. An object that is stored, tracked, newly listed
     /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
     /// it.
-    pub(super) fn is_wanted_by_one_alone(&self, ask: &RequestContext, found: &Lookup) -> bool {
-        let entry = &ask.entry;
-        !is_held(found)
-            && !self.cache.is_being_filled(found)
-            && self.live.watched(entry).is_none()
-            && !self.live.is_new(&entry.key, ask.now)
+    pub(super) fn is_wanted_by_one_alone(&self, context: &RequestContext, lookup: &Lookup) -> bool {
+        let entry = &context.entry;
+        !is_held(lookup)
+            && !self.cache.is_being_filled(lookup)
+            && self.live.tracker(entry).is_none()
+            && !self.live.is_new(&entry.key, context.now)
     }
 }
 
@@ -318,8 +318,8 @@ impl Drop for DetachedFetchGuard {
 pub(super) struct PrivateFetch(Option<ClientFetch>);
 
 impl PrivateFetch {
-    pub(super) fn new(visit: ClientFetch) -> PrivateFetch {
-        PrivateFetch(Some(visit))
+    pub(super) fn new(client_fetch: ClientFetch) -> PrivateFetch {
+        PrivateFetch(Some(client_fetch))
     }
 
     /// The body was read to its end.
@@ -330,8 +330,8 @@ impl PrivateFetch {
 
 impl Drop for PrivateFetch {
     fn drop(&mut self) {
-        if let Some(visit) = self.0.take() {
-            visit.abandon();
+        if let Some(client_fetch) = self.0.take() {
+            client_fetch.abandon();
         }
     }
 }
@@ -372,9 +372,10 @@ mod tests {
             accounts.admission(client(1), now),
             FetchAdmission::At(now + PACE)
         );
-        let waiting = (0..1000).map(|_| accounts.admission(client(1), now));
-        let waiting = waiting.take_while(|admission| *admission != FetchAdmission::Refused);
-        assert!(waiting.count() < 70);
+        let pending_viewer = (0..1000).map(|_| accounts.admission(client(1), now));
+        let pending_viewer =
+            pending_viewer.take_while(|admission| *admission != FetchAdmission::Refused);
+        assert!(pending_viewer.count() < 70);
         assert_eq!(accounts.admission(client(2), now), FetchAdmission::Now);
         let later = now + Duration::from_millis(100);
         assert_eq!(accounts.admission(client(1), later), FetchAdmission::Now);

@@ -25,27 +25,27 @@ impl Shield {
     /// The request that a viewer announces with this one: for media, on the same host and route.
     pub(super) fn announced_request(
         &self,
-        arrival: &ViewerRequest,
+        request: &ViewerRequest,
         entry: &CacheRequest,
     ) -> Option<CmcdPrefetch> {
-        if !entry.route.live.prefetch || arrival.method != Method::GET {
+        if !entry.route.live.prefetch || request.method != Method::GET {
             return None;
         }
-        let in_query = arrival
+        let in_query = request
             .uri
             .query()
             .is_some_and(|query| query.contains("CMCD="));
-        if !in_query && !arrival.headers.contains_key(&CMCD_REQUEST) {
+        if !in_query && !request.headers.contains_key(&CMCD_REQUEST) {
             return None;
         }
-        let told = Cmcd::of(arrival.uri.query(), &arrival.headers)?;
+        let cmcd = Cmcd::of(request.uri.query(), &request.headers)?;
         // With a range, the player wants only a part of an object that may be large.
-        let name = told.next_object.filter(|_| told.next_range.is_none())?;
+        let name = cmcd.next_object.filter(|_| cmcd.next_range.is_none())?;
         let next = entry.resolve_same_host(&self.rules, &name)?;
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
         let same_route = next.route.index == entry.route.index;
         let wanted = is_media && same_route && next.key != entry.key;
-        let with = headers::shareable_headers(&arrival.headers, &next.route).filter(|_| wanted)?;
+        let with = headers::shareable_headers(&request.headers, &next.route).filter(|_| wanted)?;
         Some(CmcdPrefetch { next, with })
     }
 

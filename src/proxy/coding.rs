@@ -131,7 +131,8 @@ impl Shield {
         let before = before.and_then(Object::coded);
         let (codings, ordered) = EncodedBodies::after(before);
         for coding in ordered {
-            self.press.order(&codable.body, coding, codings.bodies());
+            self.compressor
+                .order(&codable.body, coding, codings.bodies());
         }
         codable.set_coded(Some(codings));
         codable
@@ -149,7 +150,7 @@ impl Shield {
         };
         let bodies = codings.bodies();
         if bodies.ask(best) {
-            self.press.order(&object.body, best, bodies);
+            self.compressor.order(&object.body, best, bodies);
         }
         if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
             return EncodedForm::Coming(bodies, best);
@@ -250,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_coding_can_be_read_again() {
-        let (object, press) = (Arc::new(object()), Compressor::default());
+        let (object, compressor) = (Arc::new(object()), Compressor::default());
         for coding in ContentCoding::ALL {
             let viewer = takes(coding.as_str());
             assert!(
@@ -259,7 +260,7 @@ mod tests {
             );
             let bodies = object.coded().unwrap().bodies();
             assert!(bodies.ask(coding));
-            press.order(&object.body, coding, bodies);
+            compressor.order(&object.body, coding, bodies);
             bodies.delivered(coding).await;
             let coded = suited(&object, &viewer);
             let told = coded.head.headers.get(&header::CONTENT_ENCODING);
@@ -278,7 +279,7 @@ mod tests {
             assert_eq!(read, object.body);
         }
         assert!(Arc::ptr_eq(suited(&object, &HeaderMap::new()), &object));
-        assert_eq!(press.read().made.map(|(_, made)| made), [1; 3]);
+        assert_eq!(compressor.read().made.map(|(_, made)| made), [1; 3]);
     }
 
     #[test]

@@ -38,13 +38,13 @@ pub(super) struct RequestContext {
     pub(super) collapsed: bool,
     /// Time waited for the origin.
     pub(super) origin_time: Option<Duration>,
-    tale: RequestRecord,
+    record: RequestRecord,
 }
 
 impl RequestContext {
     /// Takes the headers out of `arrival`.
     pub(super) fn new(
-        arrival: &mut ViewerRequest,
+        request: &mut ViewerRequest,
         entry: CacheRequest,
         shield: &Arc<str>,
         line: bool,
@@ -52,25 +52,25 @@ impl RequestContext {
         let route = &entry.route;
         let directives = route
             .honour_request_directives
-            .then(|| RequestDirectives::of(&arrival.headers));
-        let mut tale = blank_tale(arrival, line);
-        tale.kind = entry.kind;
-        tale.route = Some((Arc::clone(&route.name), route.index));
+            .then(|| RequestDirectives::of(&request.headers));
+        let mut record = blank_record(request, line);
+        record.kind = entry.kind;
+        record.route = Some((Arc::clone(&route.name), route.index));
         if line {
-            tale.key_hash = entry.key.fingerprint();
+            record.key_hash = entry.key.fingerprint();
         }
         RequestContext {
-            head_only: arrival.method == Method::HEAD,
-            client: Client::of(arrival.peer),
+            head_only: request.method == Method::HEAD,
+            client: Client::of(request.peer),
             entry,
             shield: Arc::clone(shield),
-            headers: std::mem::take(&mut arrival.headers),
+            headers: std::mem::take(&mut request.headers),
             directives,
-            now: arrival.arrived,
+            now: request.arrived,
             forward: ForwardReason::Nothing,
             collapsed: false,
             origin_time: None,
-            tale,
+            record,
         }
     }
 
@@ -101,16 +101,16 @@ impl RequestContext {
         body: ResponseBody,
         outcome: Outcome,
     ) -> ViewerResponse {
-        let mut tale = self.tale;
-        tale.outcome = outcome;
-        tale.origin_time = self.origin_time;
-        stamp(&mut headers, &self.headers, &mut tale);
+        let mut record = self.record;
+        record.outcome = outcome;
+        record.origin_time = self.origin_time;
+        stamp(&mut headers, &self.headers, &mut record);
         let body = if self.head_only {
             ResponseBody::Empty
         } else {
             body
         };
-        finish(status, headers, body, tale)
+        finish(status, headers, body, record)
     }
 
     /// The same, with a stored object's headers and body, shared.
@@ -127,59 +127,59 @@ impl RequestContext {
     }
 
     /// The record to write if the viewer leaves before there is a response.
-    pub(super) fn tale_if_left(&self) -> RequestRecord {
-        let mut tale = self.tale.clone();
-        if let (Some(line), Some(id)) = (&mut tale.log_fields, given_id(&self.headers)) {
+    pub(super) fn record_if_left(&self) -> RequestRecord {
+        let mut record = self.record.clone();
+        if let (Some(line), Some(id)) = (&mut record.log_fields, given_id(&self.headers)) {
             id.to_str()
                 .unwrap_or_default()
                 .clone_into(&mut line.request_id);
         }
-        tale
+        record
     }
 
     /// Sets the kind that the response really has.
     pub(super) fn kind(&mut self, kind: Kind) {
-        self.tale.kind = kind;
+        self.record.kind = kind;
     }
 }
 
 /// Responds to a request that was not admitted.
 pub(super) fn answer_outside(
-    arrival: &ViewerRequest,
+    request: &ViewerRequest,
     line: bool,
     status: StatusCode,
     mut headers: HeaderMap,
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
-    let mut tale = blank_tale(arrival, line);
-    tale.outcome = outcome;
-    stamp(&mut headers, &arrival.headers, &mut tale);
-    finish(status, headers, body, tale)
+    let mut record = blank_record(request, line);
+    record.outcome = outcome;
+    stamp(&mut headers, &request.headers, &mut record);
+    finish(status, headers, body, record)
 }
 
 fn finish(
     status: StatusCode,
     headers: HeaderMap,
     body: ResponseBody,
-    mut tale: RequestRecord,
+    mut record: RequestRecord,
 ) -> ViewerResponse {
-    tale.status = status;
+    record.status = status;
     ViewerResponse {
         status,
         headers,
         held: None,
         body,
         part_of: None,
-        record: tale,
+        record,
     }
 }
 
 /// Puts the request id into the response and the access log: the viewer's own id if it is short
 /// printable ASCII.
-fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, tale: &mut RequestRecord) {
+fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecord) {
     let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
-    if let Some(line) = &mut tale.log_fields {
+    if let Some(line) = &mut record.log_fields {
         id.to_str()
             .unwrap_or_default()
             .clone_into(&mut line.request_id);
@@ -201,7 +201,7 @@ fn fresh_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-fn blank_tale(arrival: &ViewerRequest, line: bool) -> RequestRecord {
+fn blank_record(request: &ViewerRequest, line: bool) -> RequestRecord {
     RequestRecord {
         log_fields: line.then(|| {
             let ViewerRequest {
@@ -211,9 +211,9 @@ fn blank_tale(arrival: &ViewerRequest, line: bool) -> RequestRecord {
                 headers,
                 peer,
                 ..
-            } = arrival;
+            } = request;
             Box::new(AccessLogFields::of(method, uri, *version, headers, *peer))
         }),
-        ..RequestRecord::begin(arrival.arrived)
+        ..RequestRecord::begin(request.arrived)
     }
 }

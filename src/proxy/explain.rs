@@ -62,25 +62,25 @@ impl Shield {
         };
         let now = Now::read();
         let upstream = || self.sent(&headers, &entry);
-        let found = self
+        let lookup = self
             .cache
             .lookup(&entry.key, entry.kind, now.mono, upstream);
-        let held = found.object.as_ref().map(|object| held(object, now.mono));
-        let told = held.as_ref().map(|held| held.object.head.kind);
-        let known = self.noted(&found, &headers, &entry, now.mono);
-        let watch = self.live.watched(&entry);
+        let held = lookup.object.as_ref().map(|object| held(object, now.mono));
+        let stored_kind = held.as_ref().map(|held| held.object.head.kind);
+        let known = self.memo_for(&lookup, &headers, &entry, now.mono);
+        let tracker = self.live.tracker(&entry);
         let due = self.live.availability_of(&entry, now);
-        let avoided = watch.as_ref().map(|watch| watch.avoided(now.mono));
+        let avoided = tracker.as_ref().map(|tracker| tracker.avoided(now.mono));
         let avoided = avoided.unwrap_or_default();
         let origin = &self.origins[entry.route.origin_index];
         Ok(Explanation {
-            kind: told.unwrap_or_else(|| self.live.kind_of(&entry)),
+            kind: stored_kind.unwrap_or_else(|| self.live.kind_of(&entry)),
             held,
-            varies: found.has_variants(),
+            varies: lookup.has_variants(),
             known: known.as_ref().map(phrase),
-            followed: watch.map(|watch| watch.followed(now.mono)),
+            followed: tracker.map(|tracker| tracker.followed(now.mono)),
             due_in: match due {
-                Some(Availability::DueIn(due_in, _)) if found.object.is_none() => Some(due_in),
+                Some(Availability::DueIn(due_in, _)) if lookup.object.is_none() => Some(due_in),
                 _ => None,
             },
             endpoint: origin.first_choice(&entry.target, entry.sent_host(), avoided),

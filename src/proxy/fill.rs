@@ -6,7 +6,8 @@ mod empty;
 mod failure;
 mod held_back;
 mod manifest;
-mod outdated;
+mod manifest_update;
+mod publish;
 mod request;
 mod revalidation;
 mod streaming;
@@ -45,13 +46,13 @@ pub(super) enum FillTrigger {
 pub(super) struct FillTask {
     shield: Arc<Shield>,
     fill: Fill,
-    viewer: FillTrigger,
+    trigger: FillTrigger,
     entry: CacheRequest,
     /// The epoch at the time of the request. A manifest belongs only to the epoch of its URL, a
     /// state of a playlist that was requested by number to its own.
     tie: Option<EpochToken>,
     /// Key for memos that the request's unkeyed headers may have caused.
-    own: Option<Key>,
+    unkeyed_memo_key: Option<Key>,
     /// The object may be left over from before a restart of the stream.
     left_over: bool,
     /// The origin may hold its response back until the version exists.
@@ -74,20 +75,20 @@ impl FillTask {
         shield: Arc<Shield>,
         entry: &CacheRequest,
         fill: Fill,
-        viewer: FillTrigger,
+        trigger: FillTrigger,
     ) -> FillTask {
-        let places = if entry.is_directed() {
+        let location = if entry.is_directed() {
             Location::only(entry.playlist_epoch_key())
         } else if entry.kind.is_manifest() {
             Location::default()
         } else {
-            shield.live.places_of(entry)
+            shield.live.location_of(entry)
         };
-        let mut tie = shield.epoch_token(entry, &places);
+        let mut tie = shield.epoch_token(entry, &location);
         let now = Now::read();
         let left_over = shield.live.is_left_over(entry, now);
         if left_over {
-            tie = shield.epoch_token(entry, &places.unlisted());
+            tie = shield.epoch_token(entry, &location.unlisted());
         }
         if let Some(tie) = &tie {
             fill.set_epoch(tie);
@@ -100,13 +101,13 @@ impl FillTask {
         FillTask {
             tie,
             left_over,
-            own: shield.own_slot(fill.found(), fill.upstream(), entry),
+            unkeyed_memo_key: shield.unkeyed_memo_key(fill.found(), fill.upstream(), entry),
             held_back: shield.live.may_be_held_back(entry, Instant::now()),
             left: LeftOut::default(),
             empty_answers: 0,
             shield,
             fill,
-            viewer,
+            trigger,
             entry: entry.clone(),
         }
     }
@@ -114,11 +115,11 @@ impl FillTask {
     pub(super) async fn run(self) {
         self.await_availability().await;
         let seen = self.fill.found().object.clone();
-        let told = tokio::select! {
-            told = self.request_object() => told,
+        let outcome = tokio::select! {
+            outcome = self.request_object() => outcome,
             newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
-        match (told, seen) {
+        match (outcome, seen) {
             // All viewers have left. Dropping the fill releases its key.
             (None, _) => {}
             (Some(Err(failure)), _) => self.failed(failure),
@@ -142,8 +143,12 @@ impl FillTask {
     async fn wait_until_cancelled(&self, held_back: bool) {
         let refreshes = self.fill.found().object.is_some();
         let of_use = self.shield.settings.finish_abandoned || refreshes;
-        match &self.viewer {
-            FillTrigger::Viewer(_, visit) => visit.given_up(&self.fill, of_use && !held_back).await,
+        match &self.trigger {
+            FillTrigger::Viewer(_, client_fetch) => {
+                client_fetch
+                    .given_up(&self.fill, of_use && !held_back)
+                    .await;
+            }
             FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
         }
     }
@@ -169,23 +174,23 @@ impl FillTask {
         facts: Option<&ManifestInfo>,
         as_state: bool,
     ) -> Storage {
-        let answered = self.answered(reply, &reply.headers, kind, facts);
-        let standing = match answered.context {
+        let response_facts = self.response_facts(reply, &reply.headers, kind, facts);
+        let manifest_context = match response_facts.context {
             ManifestContext::State if !as_state => ManifestContext::Plain,
-            standing => standing,
+            manifest_context => manifest_context,
         };
-        let answered = ResponseFacts {
+        let response_facts = ResponseFacts {
             status: reply.status,
             end_is_proven: reply.framing != Framing::UntilClose,
-            context: standing,
+            context: manifest_context,
             due_in: self.due_in(reply.status),
-            ..answered
+            ..response_facts
         };
-        storage(&answered, &self.entry.route, Now::read())
+        storage(&response_facts, &self.entry.route, Now::read())
     }
 
     /// The facts of a complete 200 response with these headers.
-    fn answered<'a>(
+    fn response_facts<'a>(
         &self,
         reply: &UpstreamResponse,
         headers: &'a HeaderMap,
@@ -202,16 +207,16 @@ impl FillTask {
             end_is_proven: true,
             authorized: self.authorized(),
             delay: self.delay(reply),
-            context: facts.map_or(ManifestContext::Plain, |facts| self.standing(facts)),
+            context: facts.map_or(ManifestContext::Plain, |facts| self.manifest_context(facts)),
             child_target_duration: children,
             due_in: None,
         }
     }
 
-    fn standing(&self, facts: &ManifestInfo) -> ManifestContext {
+    fn manifest_context(&self, facts: &ManifestInfo) -> ManifestContext {
         let lately = || {
-            let watch = self.watched();
-            watch.is_some_and(|watch| watch.lately_live(Instant::now()))
+            let tracker = self.tracker();
+            tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
         };
         if self.is_state(facts) {
             ManifestContext::State
@@ -252,18 +257,20 @@ impl FillTask {
         }
         self.shield
             .live
-            .learn_reach(&self.entry, reply.status, Now::read());
+            .record_presence(&self.entry, reply.status, Now::read());
         let kind = self.kind(reply.status, &reply.headers);
         if let Some(endpoint) = reply.lacking_endpoint.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
         match self.judge(&reply, kind, None, false) {
             Storage::Failure { wait, open } => self.fail_with_response(reply, wait, open).await,
-            Storage::LastingFailure(lifetime) => self.failing_for(reply, lifetime).await,
-            Storage::Store(lifetime) if self.own.is_some() && is_error(reply.status) => {
+            Storage::LastingFailure(lifetime) => self.fail_while_fresh(reply, lifetime).await,
+            Storage::Store(lifetime)
+                if self.unkeyed_memo_key.is_some() && is_error(reply.status) =>
+            {
                 self.settle_unkeyed_error(reply, lifetime.fresh_for).await;
             }
-            Storage::Gone if self.own.is_some() => {
+            Storage::Gone if self.unkeyed_memo_key.is_some() => {
                 self.settle_unkeyed_error(reply, Duration::ZERO).await;
             }
             Storage::Gone => self.gone(reply).await,
@@ -289,14 +296,14 @@ impl FillTask {
         reply: UpstreamResponse,
     ) -> Option<Result<UpstreamResponse, Failure>> {
         let gone = matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        let doubted = gone && self.own.is_some() && self.held().is_some();
+        let doubted = gone && self.unkeyed_memo_key.is_some() && self.held().is_some();
         if !doubted {
             return Some(Ok(reply));
         }
         let (route, name) = (&self.entry.route, &self.shield.rules.name);
         let plain = headers::without_unkeyed_values(self.fill.upstream(), route, name);
         let reply = self.fetch(plain, self.avoided()).await?;
-        self.own = None;
+        self.unkeyed_memo_key = None;
         Some(reply)
     }
 
@@ -344,7 +351,7 @@ impl FillTask {
                     tie.to_url()
                 }
             }),
-            access_tracker: match &self.viewer {
+            access_tracker: match &self.trigger {
                 FillTrigger::Prefetch(prefetch) => Some(Arc::clone(&prefetch.access_tracker)),
                 _ => None,
             },

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use super::body::checked;
 use super::clients::PrivateFetch;
 use super::context::RequestContext;
-use super::overheard::ManifestTap;
+use super::manifest_tap::ManifestTap;
 use super::status::ForwardReason;
-use super::{ResponseBody, Shield, ViewerResponse, rank, rejections, respond};
+use super::{ResponseBody, Shield, ViewerResponse, priority, rejections, responses};
 use seawall_cache::BodyTruncated;
 use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::{EndpointSet, headers};
@@ -38,9 +38,9 @@ pub(super) struct PassThroughResponse {
     body: PassThroughBody,
     pub(super) reason: Option<UncacheableReason>,
     /// Parses the body on the way, if it is a manifest.
-    overheard: Option<Box<ManifestTap>>,
+    manifest_tap: Option<Box<ManifestTap>>,
     /// Counts as abandoned if it is dropped before the end of the body.
-    pub(super) own: Option<PrivateFetch>,
+    pub(super) private_fetch: Option<PrivateFetch>,
 }
 
 /// The body; a manifest was read completely before it turned out to be uncacheable.
@@ -59,7 +59,7 @@ impl PassThroughResponse {
         Option<UncacheableReason>,
         ResponseBody,
     ) {
-        let body = self.body.into_body(self.own, self.overheard);
+        let body = self.body.into_body(self.private_fetch, self.manifest_tap);
         (self.status, self.headers, self.reason, body)
     }
 
@@ -82,15 +82,18 @@ impl PassThroughResponse {
             headers,
             body: PassThroughBody::Flowing(reply.body, reply.framing),
             reason,
-            overheard: None,
-            own: None,
+            manifest_tap: None,
+            private_fetch: None,
         }
     }
 
     /// Charges the client if it leaves before the end of the body.
-    fn left_by(self, own: PrivateFetch) -> PassThroughResponse {
-        let own = Some(own);
-        PassThroughResponse { own, ..self }
+    fn left_by(self, private_fetch: PrivateFetch) -> PassThroughResponse {
+        let private_fetch = Some(private_fetch);
+        PassThroughResponse {
+            private_fetch,
+            ..self
+        }
     }
 
     pub(super) fn whole(
@@ -104,8 +107,8 @@ impl PassThroughResponse {
             headers: passed_headers(reply.headers, name),
             body: PassThroughBody::Whole(body),
             reason: Some(reason),
-            overheard: None,
-            own: None,
+            manifest_tap: None,
+            private_fetch: None,
         }
     }
 }
@@ -121,21 +124,23 @@ fn passed_headers(origin: HeaderMap, name: &str) -> HeaderMap {
 impl PassThroughBody {
     fn into_body(
         self,
-        own: Option<PrivateFetch>,
-        overheard: Option<Box<ManifestTap>>,
+        private_fetch: Option<PrivateFetch>,
+        manifest_tap: Option<Box<ManifestTap>>,
     ) -> ResponseBody {
-        let ended = |own: Option<PrivateFetch>| own.map(|mut own| own.ended());
+        let ended = |private_fetch: Option<PrivateFetch>| {
+            private_fetch.map(|mut private_fetch| private_fetch.ended())
+        };
         match self {
             PassThroughBody::Whole(bytes) => {
-                ended(own);
+                ended(private_fetch);
                 ResponseBody::whole(bytes)
             }
             PassThroughBody::Flowing(_, Framing::Length(0)) => {
-                ended(own);
+                ended(private_fetch);
                 ResponseBody::Empty
             }
-            PassThroughBody::Flowing(inflow, framing) => ResponseBody::Passing(Box::new(
-                PassThroughStream::new(inflow, framing, own, overheard),
+            PassThroughBody::Flowing(upstream_body, framing) => ResponseBody::Passing(Box::new(
+                PassThroughStream::new(upstream_body, framing, private_fetch, manifest_tap),
             )),
         }
     }
@@ -143,27 +148,27 @@ impl PassThroughBody {
 
 impl Shield {
     /// Requests the object with GET or HEAD for this viewer alone.
-    pub(super) async fn pass(self: &Arc<Self>, mut ask: RequestContext) -> ViewerResponse {
-        ask.forward = ForwardReason::Bypass;
-        let mut headers = self.upstream(&ask);
+    pub(super) async fn pass(self: &Arc<Self>, mut context: RequestContext) -> ViewerResponse {
+        context.forward = ForwardReason::Bypass;
+        let mut headers = self.upstream(&context);
         for name in OF_A_PASSED_READ {
-            if let Some(value) = ask.headers.get(&name) {
+            if let Some(value) = context.headers.get(&name) {
                 headers.insert(name, value.clone());
             }
         }
-        let head_only = ask.head_only;
+        let head_only = context.head_only;
         let method = if head_only { Method::HEAD } else { Method::GET };
         let sent = headers.clone();
-        match self.ask_origin(&mut ask, method, headers, None).await {
-            Ok((reply, own)) => {
-                let overheard = (!head_only)
-                    .then(|| ManifestTap::of(self, &ask.entry, &sent, &reply))
+        match self.ask_origin(&mut context, method, headers, None).await {
+            Ok((reply, private_fetch)) => {
+                let manifest_tap = (!head_only)
+                    .then(|| ManifestTap::of(self, &context.entry, &sent, &reply))
                     .flatten();
                 let mut passed = PassThroughResponse::of(reply, None, head_only, &self.rules.name);
-                passed.overheard = overheard;
-                respond::passing(ask, passed.left_by(own))
+                passed.manifest_tap = manifest_tap;
+                responses::passing(context, passed.left_by(private_fetch))
             }
-            Err(failure) => rejections::failed(ask, failure),
+            Err(failure) => rejections::failed(context, failure),
         }
     }
 
@@ -171,44 +176,44 @@ impl Shield {
     /// the URI. `host`: as the viewer named it.
     pub(super) async fn pass_method(
         self: &Arc<Self>,
-        mut ask: RequestContext,
+        mut context: RequestContext,
         host: &str,
         method: Method,
         body: Option<RequestBody>,
     ) -> ViewerResponse {
-        ask.forward = ForwardReason::Method;
-        if headers::loops(&ask.headers, &self.rules.name) {
-            return rejections::looped(ask);
+        context.forward = ForwardReason::Method;
+        if headers::loops(&context.headers, &self.rules.name) {
+            return rejections::looped(context);
         }
-        let (route, forwarded) = (&ask.entry.route, ask.entry.forwarded.as_deref());
-        let headers = headers::passed(&ask.headers, forwarded, route, &self.rules.name);
-        if !self.clients.admit(ask.client).await {
-            return rejections::client_limited(ask);
+        let (route, forwarded) = (&context.entry.route, context.entry.forwarded.as_deref());
+        let headers = headers::passed(&context.headers, forwarded, route, &self.rules.name);
+        if !self.clients.admit(context.client).await {
+            return rejections::client_limited(context);
         }
-        let (reply, own) = match self
-            .ask_origin(&mut ask, method.clone(), headers, body)
+        let (reply, private_fetch) = match self
+            .ask_origin(&mut context, method.clone(), headers, body)
             .await
         {
             Ok(reply) => reply,
-            Err(failure) => return rejections::failed(ask, failure),
+            Err(failure) => return rejections::failed(context, failure),
         };
         if !method.is_safe() && (reply.status.is_success() || reply.status.is_redirection()) {
-            self.invalidate(&ask.entry, host, &reply.headers);
+            self.invalidate(&context.entry, host, &reply.headers);
         }
         let passed = PassThroughResponse::of(reply, None, false, &self.rules.name);
-        respond::passing(ask, passed.left_by(own))
+        responses::passing(context, passed.left_by(private_fetch))
     }
 
     async fn ask_origin(
         &self,
-        ask: &mut RequestContext,
+        context: &mut RequestContext,
         method: Method,
         headers: HeaderMap,
         body: Option<RequestBody>,
     ) -> Result<(UpstreamResponse, PrivateFetch), Failure> {
-        let mut own = PrivateFetch::new(self.clients.begin_fetch(ask.client));
-        let entry = &ask.entry;
-        let errand = UpstreamRequest {
+        let mut private_fetch = PrivateFetch::new(self.clients.begin_fetch(context.client));
+        let entry = &context.entry;
+        let upstream_request = UpstreamRequest {
             upgrade: None,
             expected: false,
             expected_content: ExpectedContent::Anything,
@@ -219,7 +224,7 @@ impl Shield {
             host: entry.sent_host().cloned(),
             headers,
             body,
-            rank: rank::waited_for(entry.kind, || self.live.is_new(&entry.key, ask.now)),
+            rank: priority::waited_for(entry.kind, || self.live.is_new(&entry.key, context.now)),
             is_blocking: false,
             late_after: None,
             avoided: EndpointSet::default(),
@@ -228,13 +233,13 @@ impl Shield {
         };
         let origin = &self.origins[entry.route.origin_index];
         let asked = Instant::now();
-        let reply = origin.fetch(errand).await;
+        let reply = origin.fetch(upstream_request).await;
         let waited = reply.as_ref().map(|reply| reply.waited);
-        ask.waited_for_origin(waited.unwrap_or_else(|_| asked.elapsed()));
+        context.waited_for_origin(waited.unwrap_or_else(|_| asked.elapsed()));
         match reply {
-            Ok(reply) => Ok((reply, own)),
+            Ok(reply) => Ok((reply, private_fetch)),
             Err(failure) => {
-                own.ended();
+                private_fetch.ended();
                 Err(failure)
             }
         }
@@ -246,26 +251,26 @@ pub struct PassThroughStream {
     relay: ViewerRelay,
     left: Option<u64>,
     over: bool,
-    own: Option<PrivateFetch>,
-    overheard: Option<Box<ManifestTap>>,
+    private_fetch: Option<PrivateFetch>,
+    manifest_tap: Option<Box<ManifestTap>>,
 }
 
 impl PassThroughStream {
     fn new(
-        inflow: UpstreamBody,
+        upstream_body: UpstreamBody,
         framing: Framing,
-        own: Option<PrivateFetch>,
-        overheard: Option<Box<ManifestTap>>,
+        private_fetch: Option<PrivateFetch>,
+        manifest_tap: Option<Box<ManifestTap>>,
     ) -> PassThroughStream {
         PassThroughStream {
-            relay: inflow.relay(),
+            relay: upstream_body.relay(),
             left: match framing {
                 Framing::Length(length) => Some(length),
                 Framing::Delimited | Framing::UntilClose => None,
             },
             over: false,
-            own,
-            overheard,
+            private_fetch,
+            manifest_tap,
         }
     }
 
@@ -290,17 +295,17 @@ impl PassThroughStream {
         let next = next.map(|bytes| bytes.map_err(|_| cut));
         let next = checked(next, &mut self.left);
         if let Some(Ok(bytes)) = &next
-            && let Some(overheard) = &mut self.overheard
-            && !overheard.hear(bytes)
+            && let Some(manifest_tap) = &mut self.manifest_tap
+            && !manifest_tap.push(bytes)
         {
-            self.overheard = None;
+            self.manifest_tap = None;
         }
         // The viewer may not poll again after the last byte.
         if self.over || self.left == Some(0) {
-            self.own.iter_mut().for_each(PrivateFetch::ended);
+            self.private_fetch.iter_mut().for_each(PrivateFetch::ended);
             let is_whole = !matches!(next, Some(Err(_)));
-            let overheard = self.overheard.take().filter(|_| is_whole);
-            overheard.into_iter().for_each(ManifestTap::learn);
+            let manifest_tap = self.manifest_tap.take().filter(|_| is_whole);
+            manifest_tap.into_iter().for_each(ManifestTap::learn);
         }
         Poll::Ready(next)
     }

@@ -15,7 +15,7 @@ use super::fill::{FillTask, FillTrigger};
 use super::pass::PassThroughResponse;
 use super::stale_on_error::servable_on_error;
 use super::status::ForwardReason;
-use super::{Shield, ViewerRequest, ViewerResponse, rejections, respond};
+use super::{Shield, ViewerRequest, ViewerResponse, rejections, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{
     Fill, FillHead, Follower, JoinOutcome, KeyMemo, Lookup, Object, StoredHead, Verdict,
@@ -54,13 +54,13 @@ impl Shield {
     /// changed then, and the request may go to [`Shield::answer`].
     pub fn answer_from_memory(
         self: &Arc<Self>,
-        mut arrival: ViewerRequest,
+        mut request: ViewerRequest,
     ) -> Option<ViewerResponse> {
-        let Admission::Cache(entry) = self.judge(&arrival) else {
+        let Admission::Cache(entry) = self.judge(&request) else {
             return None;
         };
-        let hint = self.announced_request(&arrival, &entry);
-        match self.enter(&mut arrival, entry) {
+        let hint = self.announced_request(&request, &entry);
+        match self.enter(&mut request, entry) {
             LookupOutcome::Served(answer) => {
                 self.prefetch_announced(hint);
                 Some(answer)
@@ -69,165 +69,185 @@ impl Shield {
         }
     }
 
-    fn judge(&self, arrival: &ViewerRequest) -> Admission {
+    fn judge(&self, request: &ViewerRequest) -> Admission {
         access(
             &self.rules,
-            &arrival.method,
-            &arrival.uri,
-            arrival.version,
-            &arrival.headers,
+            &request.method,
+            &request.uri,
+            request.version,
+            &request.headers,
         )
     }
 
-    fn ask(&self, arrival: &mut ViewerRequest, entry: CacheRequest) -> RequestContext {
+    fn context_of(&self, request: &mut ViewerRequest, entry: CacheRequest) -> RequestContext {
         let line = self.telemetry.access_log.is_enabled();
-        RequestContext::new(arrival, entry, &self.rules.name, line)
+        RequestContext::new(request, entry, &self.rules.name, line)
     }
 
     /// Answers one request. Never fails: every error has a status. Hits do not wait.
-    pub async fn answer(self: &Arc<Self>, mut arrival: ViewerRequest) -> ViewerResponse {
+    pub async fn answer(self: &Arc<Self>, mut request: ViewerRequest) -> ViewerResponse {
         let line = self.telemetry.access_log.is_enabled();
-        match self.judge(&arrival) {
-            Admission::Refuse(refusal) => rejections::refused(&arrival, refusal, line),
-            Admission::Preflight(route) => rejections::preflight(&arrival, &route, line),
+        match self.judge(&request) {
+            Admission::Refuse(refusal) => rejections::refused(&request, refusal, line),
+            Admission::Preflight(route) => rejections::preflight(&request, &route, line),
             Admission::Pass(entry) => {
-                let host = arrival.host().to_owned();
-                let ask = self.ask(&mut arrival, entry);
+                let host = request.host().to_owned();
+                let context = self.context_of(&mut request, entry);
                 // Boxed like all futures that wait: a connection reserves room for its largest
                 // future.
-                let tale = ask.tale_if_left();
-                let answering = self.pass_method(ask, &host, arrival.method, arrival.body);
-                Box::pin(self.record_if_abandoned(tale, answering)).await
+                let record = context.record_if_left();
+                let answering = self.pass_method(context, &host, request.method, request.body);
+                Box::pin(self.record_if_abandoned(record, answering)).await
             }
             Admission::Cache(entry) => {
-                self.prefetch_announced(self.announced_request(&arrival, &entry));
-                match self.enter(&mut arrival, entry) {
+                self.prefetch_announced(self.announced_request(&request, &entry));
+                match self.enter(&mut request, entry) {
                     LookupOutcome::Served(answer) => answer,
-                    LookupOutcome::AwaitsCoding(ask, object) => {
-                        let tale = ask.tale_if_left();
-                        Box::pin(self.record_if_abandoned(tale, self.hit_with_coding(ask, &object)))
-                            .await
+                    LookupOutcome::AwaitsCoding(context, object) => {
+                        let record = context.record_if_left();
+                        Box::pin(
+                            self.record_if_abandoned(
+                                record,
+                                self.hit_with_coding(context, &object),
+                            ),
+                        )
+                        .await
                     }
-                    LookupOutcome::NeedsFetch(ask, found) => {
-                        let tale = ask.tale_if_left();
-                        Box::pin(self.record_if_abandoned(tale, self.fetch_and_respond(ask, found)))
-                            .await
+                    LookupOutcome::NeedsFetch(context, lookup) => {
+                        let record = context.record_if_left();
+                        Box::pin(
+                            self.record_if_abandoned(
+                                record,
+                                self.fetch_and_respond(context, lookup),
+                            ),
+                        )
+                        .await
                     }
                 }
             }
         }
     }
 
-    fn enter(self: &Arc<Self>, arrival: &mut ViewerRequest, entry: CacheRequest) -> LookupOutcome {
-        let ask = self.ask(arrival, entry);
-        if headers::loops(&ask.headers, &self.rules.name) {
-            return LookupOutcome::Served(rejections::looped(ask));
+    fn enter(self: &Arc<Self>, request: &mut ViewerRequest, entry: CacheRequest) -> LookupOutcome {
+        let context = self.context_of(request, entry);
+        if headers::loops(&context.headers, &self.rules.name) {
+            return LookupOutcome::Served(rejections::looped(context));
         }
-        self.look_up(ask)
+        self.look_up(context)
     }
 
     /// Looks the key up and serves what may be served without a wait.
-    fn look_up(self: &Arc<Self>, mut ask: RequestContext) -> LookupOutcome {
-        match self.look_up_state(&mut ask) {
-            ReloadAction::There(state) => return self.hit(ask, &state),
-            ReloadAction::TooFar => return LookupOutcome::Served(rejections::too_far(ask)),
-            ReloadAction::Open => {}
+    fn look_up(self: &Arc<Self>, mut context: RequestContext) -> LookupOutcome {
+        match self.look_up_state(&mut context) {
+            ReloadAction::Answer(state) => return self.hit(context, &state),
+            ReloadAction::TooFar => return LookupOutcome::Served(rejections::too_far(context)),
+            ReloadAction::LookUp => {}
         }
-        let (entry, now) = (&ask.entry, ask.now);
-        let upstream = || self.upstream(&ask);
-        let found = self.cache.lookup(&entry.key, entry.kind, now, upstream);
-        if let Some(object) = &found.object
-            && !self.is_outgrown(&ask, &object.head, object.body.len() as u64)
+        let (entry, now) = (&context.entry, context.now);
+        let upstream = || self.upstream(&context);
+        let lookup = self.cache.lookup(&entry.key, entry.kind, now, upstream);
+        if let Some(object) = &lookup.object
+            && !self.is_outgrown(&context, &object.head, object.body.len() as u64)
         {
             // The refresher keeps the playlist current, not the stored answers to blocking
             // requests.
-            let looks = ask.directives.is_none() && !ask.entry.is_directed();
-            match ask.freshness(object) {
-                Freshness::Fresh => return self.hit(ask, object),
-                _ if looks && is_newest(object, ask.now) => {
-                    return self.hit(ask, object);
+            let may_be_refreshed = context.directives.is_none() && !context.entry.is_directed();
+            match context.freshness(object) {
+                Freshness::Fresh => return self.hit(context, object),
+                _ if may_be_refreshed && is_newest(object, context.now) => {
+                    return self.hit(context, object);
                 }
-                Freshness::Stale => return LookupOutcome::Served(self.stale(ask, &found, object)),
-                Freshness::IfError if looks && is_tended(object, ask.now) => {
-                    return LookupOutcome::Served(self.stale(ask, &found, object));
+                Freshness::Stale => {
+                    return LookupOutcome::Served(self.stale(context, &lookup, object));
+                }
+                Freshness::IfError if may_be_refreshed && is_tended(object, context.now) => {
+                    return LookupOutcome::Served(self.stale(context, &lookup, object));
                 }
                 Freshness::IfError | Freshness::Unusable => {}
             }
         }
-        ask.forward = ForwardReason::because(&found);
-        if ask.only_if_cached() {
-            return LookupOutcome::Served(rejections::not_held(ask));
+        context.forward = ForwardReason::because(&lookup);
+        if context.only_if_cached() {
+            return LookupOutcome::Served(rejections::not_held(context));
         }
-        LookupOutcome::NeedsFetch(ask, found)
+        LookupOutcome::NeedsFetch(context, lookup)
     }
 
     /// Fetches, and looks the key up again when the fetch asks for it.
     async fn fetch_and_respond(
         self: &Arc<Self>,
-        mut ask: RequestContext,
-        mut found: Lookup,
+        mut context: RequestContext,
+        mut lookup: Lookup,
     ) -> ViewerResponse {
-        if self.is_wanted_by_one_alone(&ask, &found) && !self.clients.admit(ask.client).await {
-            return rejections::client_limited(ask);
+        if self.is_wanted_by_one_alone(&context, &lookup)
+            && !self.clients.admit(context.client).await
+        {
+            return rejections::client_limited(context);
         }
         for _ in 0..LOOKUPS_MAX {
-            ask = match self.fetch(ask, &found).await {
+            context = match self.fetch(context, &lookup).await {
                 PipelineStep::Answer(answer) => return answer,
-                PipelineStep::Again(ask) => ask,
+                PipelineStep::Again(context) => context,
             };
-            ask.now = Instant::now();
-            (ask, found) = match self.look_up(ask) {
+            context.now = Instant::now();
+            (context, lookup) = match self.look_up(context) {
                 LookupOutcome::Served(answer) => return answer,
-                LookupOutcome::AwaitsCoding(ask, object) => {
-                    return self.hit_with_coding(ask, &object).await;
+                LookupOutcome::AwaitsCoding(context, object) => {
+                    return self.hit_with_coding(context, &object).await;
                 }
-                LookupOutcome::NeedsFetch(ask, found) => (ask, found),
+                LookupOutcome::NeedsFetch(context, lookup) => (context, lookup),
             };
         }
-        Box::pin(self.pass(ask)).await
+        Box::pin(self.pass(context)).await
     }
 
     /// The viewer's range ends beyond the stored object, and a live manifest lists such ranges.
-    fn is_outgrown(&self, ask: &RequestContext, head: &StoredHead, length: u64) -> bool {
-        self.live.any_ranged()
-            && reaches(&ask.headers, self.settings.ranges_max, length)
+    fn is_outgrown(&self, context: &RequestContext, head: &StoredHead, length: u64) -> bool {
+        self.live.has_byte_ranges()
+            && reaches(&context.headers, self.settings.ranges_max, length)
             && self
                 .live
-                .is_outgrown(&ask.entry, length, &head.lifetime, ask.now)
+                .is_outgrown(&context.entry, length, &head.lifetime, context.now)
     }
 
-    fn hit(&self, ask: RequestContext, object: &Arc<Object>) -> LookupOutcome {
+    fn hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
         let outcome = if object.head.status.is_client_error() {
             Outcome::Negative
         } else {
             Outcome::Hit
         };
-        match self.form(respond::asked_form(&ask, object), &ask.headers) {
+        match self.form(
+            responses::requested_form(&context, object),
+            &context.headers,
+        ) {
             EncodedForm::Ready(form) => {
                 object.hits.add();
-                LookupOutcome::Served(respond::form(ask, form, outcome, &self.settings))
+                LookupOutcome::Served(responses::form(context, form, outcome, &self.settings))
             }
-            EncodedForm::Coming(..) => LookupOutcome::AwaitsCoding(ask, Arc::clone(object)),
+            EncodedForm::Coming(..) => LookupOutcome::AwaitsCoding(context, Arc::clone(object)),
         }
     }
 
     /// Serves a stale object and refreshes it in the background.
     fn stale(
         self: &Arc<Self>,
-        ask: RequestContext,
-        found: &Lookup,
+        context: RequestContext,
+        lookup: &Lookup,
         object: &Arc<Object>,
     ) -> ViewerResponse {
         object.hits.add();
-        if (ask.entry.is_directed() || !self.ensure_refreshed(&ask.entry, object))
-            && !self.failed_lately(found, &ask.headers, &ask.entry, ask.now)
-            && let Some(fill) = self.cache.lead(found, || self.upstream(&ask))
+        if (context.entry.is_directed() || !self.ensure_refreshed(&context.entry, object))
+            && !self.is_backing_off(lookup, &context.headers, &context.entry, context.now)
+            && let Some(fill) = self.cache.lead(lookup, || self.upstream(&context))
         {
-            self.spawn_fill(&ask.entry, fill, FillTrigger::Refresh);
+            self.spawn_fill(&context.entry, fill, FillTrigger::Refresh);
         }
         // The response does not wait for the coding; this starts it for later requests.
-        self.form(respond::asked_form(&ask, object), &ask.headers);
-        respond::object(ask, object, Outcome::Stale, &self.settings)
+        self.form(
+            responses::requested_form(&context, object),
+            &context.headers,
+        );
+        responses::object(context, object, Outcome::Stale, &self.settings)
     }
 
     /// Whether the manifest is refreshed in the background. Starts that, if possible: this is its
@@ -238,33 +258,35 @@ impl Shield {
             attention.has_refresher()
                 || self
                     .live
-                    .watched(entry)
-                    .is_some_and(|watch| self.start_refresher(&watch))
+                    .tracker(entry)
+                    .is_some_and(|tracker| self.start_refresher(&tracker))
         })
     }
 
     /// An endpoint broke off inside the object a moment ago; the next request goes to another
     /// endpoint.
-    fn broke_off_elsewhere(&self, found: &Lookup, now: Instant) -> bool {
-        let noted = self.cache.memo(&found.slot, now);
-        matches!(noted, Some(KeyMemo::Avoid(_)))
+    fn broke_off_elsewhere(&self, lookup: &Lookup, now: Instant) -> bool {
+        let memo = self.cache.memo(&lookup.slot, now);
+        matches!(memo, Some(KeyMemo::Avoid(_)))
     }
 
     /// Nothing fresh is stored: the key's memo decides, else the request joins the fill.
-    async fn fetch(self: &Arc<Self>, mut ask: RequestContext, found: &Lookup) -> PipelineStep {
-        match self.noted(found, &ask.headers, &ask.entry, ask.now) {
+    async fn fetch(self: &Arc<Self>, mut context: RequestContext, lookup: &Lookup) -> PipelineStep {
+        match self.memo_for(lookup, &context.headers, &context.entry, context.now) {
             Some(KeyMemo::Failed(answer)) => {
-                return self.covered_or(ask, found, &answer, |ask| {
-                    rejections::failure_answer(ask, &answer, Outcome::Negative)
+                return self.serve_stale_or_failure(context, lookup, &answer, |context| {
+                    rejections::failure_answer(context, &answer, Outcome::Negative)
                 });
             }
-            Some(KeyMemo::Pass) => return PipelineStep::Answer(Box::pin(self.pass(ask)).await),
-            Some(KeyMemo::Sliced(series))
-                if self.is_outgrown(&ask, &series.head, series.length) =>
+            Some(KeyMemo::Pass) => return PipelineStep::Answer(Box::pin(self.pass(context)).await),
+            Some(KeyMemo::Sliced(slice_set))
+                if self.is_outgrown(&context, &slice_set.head, slice_set.length) =>
             {
-                self.cache.forget_note(found);
+                self.cache.forget_note(lookup);
             }
-            Some(KeyMemo::Sliced(series)) => return self.sliced(ask, found, series).await,
+            Some(KeyMemo::Sliced(slice_set)) => {
+                return self.sliced(context, lookup, slice_set).await;
+            }
             Some(
                 KeyMemo::Unsliceable
                 | KeyMemo::Truncated
@@ -273,23 +295,28 @@ impl Shield {
             )
             | None => {}
         }
-        if !is_held(found) && self.live.is_known_absent(&ask.entry, Now::read()) {
-            return PipelineStep::Answer(rejections::too_early(ask));
+        if !is_held(lookup) && self.live.is_known_absent(&context.entry, Now::read()) {
+            return PipelineStep::Answer(rejections::too_early(context));
         }
-        let upstream = self.upstream(&ask);
-        match self.cache.join(found, &upstream) {
-            JoinOutcome::Held(_) | JoinOutcome::Retry => PipelineStep::Again(ask),
-            JoinOutcome::Crowded => self.stale_or(ask, found, rejections::crowded),
+        let upstream = self.upstream(&context);
+        match self.cache.join(lookup, &upstream) {
+            JoinOutcome::Held(_) | JoinOutcome::Retry => PipelineStep::Again(context),
+            JoinOutcome::Crowded => self.serve_stale_or(context, lookup, rejections::crowded),
             JoinOutcome::Lead(fill, follower) => {
                 let (passing, passed) = oneshot::channel();
-                let visit = self.clients.begin_fetch(ask.client);
-                self.spawn_fill(&ask.entry, fill, FillTrigger::Viewer(passing, visit));
-                self.follow(ask, found, &upstream, follower, Some(passed))
+                let client_fetch = self.clients.begin_fetch(context.client);
+                self.spawn_fill(
+                    &context.entry,
+                    fill,
+                    FillTrigger::Viewer(passing, client_fetch),
+                );
+                self.follow(context, lookup, &upstream, follower, Some(passed))
                     .await
             }
             JoinOutcome::Follow(follower) => {
-                ask.collapsed = true;
-                self.follow(ask, found, &upstream, follower, None).await
+                context.collapsed = true;
+                self.follow(context, lookup, &upstream, follower, None)
+                    .await
             }
         }
     }
@@ -297,57 +324,58 @@ impl Shield {
     /// Waits for a fill, within the viewer's deadline.
     async fn follow(
         self: &Arc<Self>,
-        mut ask: RequestContext,
-        found: &Lookup,
+        mut context: RequestContext,
+        lookup: &Lookup,
         upstream: &HeaderMap,
         mut follower: Follower,
         passed: Option<oneshot::Receiver<PassThroughResponse>>,
     ) -> PipelineStep {
         // A viewer who may insist on a fresh response waits for it.
-        let settles_for_less = ask.directives.is_none() && servable_on_error(&ask, found).is_some();
-        let patience = if settles_for_less {
+        let accepts_stale =
+            context.directives.is_none() && servable_on_error(&context, lookup).is_some();
+        let patience = if accepts_stale {
             self.settings.stale_wait_max
         } else {
-            self.patience(&ask.entry)
+            self.patience(&context.entry)
         };
         let leads = passed.is_some();
-        let to_come = (!leads).then(|| self.live.wait_limit(&ask.entry, Now::read()));
+        let held_back_limit = (!leads).then(|| self.live.wait_limit(&context.entry, Now::read()));
         let since = Instant::now();
-        let landing = timeout(patience, follower.wait_for_head()).await;
-        ask.now = Instant::now();
-        let waited = ask.now.saturating_duration_since(since);
-        ask.waited_for_origin(waited);
-        let outcome = match to_come {
+        let fill_head = timeout(patience, follower.wait_for_head()).await;
+        context.now = Instant::now();
+        let waited = context.now.saturating_duration_since(since);
+        context.waited_for_origin(waited);
+        let outcome = match held_back_limit {
             None => Outcome::Miss,
             // A response later than expected is late because of the origin, not because it is not
             // due yet.
             Some(Some(within)) if waited <= within => Outcome::HeldBack,
             Some(_) => Outcome::Coalesced,
         };
-        let Ok(landing) = landing else {
-            return self.stale_or(ask, found, rejections::timed_out);
+        let Ok(fill_head) = fill_head else {
+            return self.serve_stale_or(context, lookup, rejections::timed_out);
         };
         if !leads && !follower.can_share(upstream) {
-            ask.collapsed = false;
-            return PipelineStep::Again(ask);
+            context.collapsed = false;
+            return PipelineStep::Again(context);
         }
-        match landing {
+        match fill_head {
             FillHead::Growing(head) => PipelineStep::Answer(
-                respond::growing(ask, &head, follower, outcome, &self.settings).await,
+                responses::growing(context, &head, follower, outcome, &self.settings).await,
             ),
             FillHead::Settled(Verdict::Refused(_)) if !follower.same_request(upstream) => {
-                ask.collapsed = false;
-                PipelineStep::Again(ask)
+                context.collapsed = false;
+                PipelineStep::Again(context)
             }
             FillHead::Settled(Verdict::Failed(_) | Verdict::Lost | Verdict::Pass)
-                if !self.concerns(&follower, upstream, &ask.entry) =>
+                if !self.failure_applies_to(&follower, upstream, &context.entry) =>
             {
-                ask.collapsed = false;
-                PipelineStep::Again(ask)
+                context.collapsed = false;
+                PipelineStep::Again(context)
             }
             FillHead::Settled(verdict) => {
                 drop(follower);
-                self.respond_to_verdict(ask, found, verdict, outcome, passed)
+                self.respond_to_verdict(context, lookup, verdict, outcome, passed)
                     .await
             }
         }
@@ -366,54 +394,59 @@ impl Shield {
 
     async fn respond_to_verdict(
         self: &Arc<Self>,
-        ask: RequestContext,
-        found: &Lookup,
+        context: RequestContext,
+        lookup: &Lookup,
         verdict: Verdict,
         outcome: Outcome,
         passed: Option<oneshot::Receiver<PassThroughResponse>>,
     ) -> PipelineStep {
         let settings = &self.settings;
         if let Verdict::Object(object) | Verdict::Revalidated(object) = &verdict {
-            self.wait_for_form(respond::asked_form(&ask, object), &ask.headers)
-                .await;
+            self.wait_for_form(
+                responses::requested_form(&context, object),
+                &context.headers,
+            )
+            .await;
         }
         match verdict {
             Verdict::Object(object) | Verdict::Refused(object) => {
-                PipelineStep::Answer(respond::object(ask, &object, outcome, settings))
+                PipelineStep::Answer(responses::object(context, &object, outcome, settings))
             }
             Verdict::Revalidated(object) => {
                 let outcome = match outcome {
                     Outcome::Miss => Outcome::Revalidated,
                     coalesced => coalesced,
                 };
-                PipelineStep::Answer(respond::object(ask, &object, outcome, settings))
+                PipelineStep::Answer(responses::object(context, &object, outcome, settings))
             }
-            Verdict::Failed(answer) => self.covered_or(ask, found, &answer, |ask| {
-                rejections::failure_answer(ask, &answer, Outcome::Failed)
-            }),
-            Verdict::Exhausted(answer) => self.stale_or(ask, found, |ask| {
-                rejections::failure_answer(ask, &answer, Outcome::Overload)
+            Verdict::Failed(answer) => {
+                self.serve_stale_or_failure(context, lookup, &answer, |context| {
+                    rejections::failure_answer(context, &answer, Outcome::Failed)
+                })
+            }
+            Verdict::Exhausted(answer) => self.serve_stale_or(context, lookup, |context| {
+                rejections::failure_answer(context, &answer, Outcome::Overload)
             }),
             // No viewer got a byte, and another endpoint may have the whole body.
             Verdict::Lost
-                if servable_on_error(&ask, found).is_none()
-                    && self.broke_off_elsewhere(found, ask.now) =>
+                if servable_on_error(&context, lookup).is_none()
+                    && self.broke_off_elsewhere(lookup, context.now) =>
             {
-                PipelineStep::Again(ask)
+                PipelineStep::Again(context)
             }
-            Verdict::Lost => self.stale_or(ask, found, rejections::lost),
-            Verdict::Sliced => PipelineStep::Again(ask),
+            Verdict::Lost => self.serve_stale_or(context, lookup, rejections::lost),
+            Verdict::Sliced => PipelineStep::Again(context),
             Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {
                 // A range of a large object that is not stored is fetched as a range.
                 Some(passed)
                     if passed.reason == Some(UncacheableReason::TooLarge)
-                        && ask.headers.contains_key(RANGE) =>
+                        && context.headers.contains_key(RANGE) =>
                 {
                     drop(passed);
-                    PipelineStep::Answer(Box::pin(self.pass(ask)).await)
+                    PipelineStep::Answer(Box::pin(self.pass(context)).await)
                 }
-                Some(passed) => PipelineStep::Answer(respond::passing(ask, passed)),
-                None => PipelineStep::Answer(Box::pin(self.pass(ask)).await),
+                Some(passed) => PipelineStep::Answer(responses::passing(context, passed)),
+                None => PipelineStep::Answer(Box::pin(self.pass(context)).await),
             },
         }
     }
@@ -429,8 +462,8 @@ impl Shield {
     }
 
     /// The request's headers as they go to the origin.
-    pub(super) fn upstream(&self, ask: &RequestContext) -> HeaderMap {
-        self.sent(&ask.headers, &ask.entry)
+    pub(super) fn upstream(&self, context: &RequestContext) -> HeaderMap {
+        self.sent(&context.headers, &context.entry)
     }
 
     /// The viewer's headers that are sent upstream. Manifests and media are requested without a
@@ -446,7 +479,7 @@ impl Shield {
 }
 
 /// A successful response is stored.
-pub(super) fn is_held(found: &Lookup) -> bool {
-    let held = found.object.as_ref();
+pub(super) fn is_held(lookup: &Lookup) -> bool {
+    let held = lookup.object.as_ref();
     held.is_some_and(|held| held.head.status == StatusCode::OK)
 }

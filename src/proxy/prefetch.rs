@@ -117,7 +117,7 @@ impl Shield {
         let is_known = lookup.object.is_some() || lookup.has_variants();
         if !entry.route.live.prefetch
             || is_known
-            || self.failed_lately(&lookup, &client_headers, entry, now)
+            || self.is_backing_off(&lookup, &client_headers, entry, now)
         {
             return None;
         }

@@ -40,7 +40,7 @@ struct StreamPurge {
 struct Named {
     manifests: Vec<CacheRequest>,
     /// Directories of everything else that it lists.
-    places: Vec<Key>,
+    directories: Vec<Key>,
     /// It may list more manifests than were read from it.
     has_more: bool,
 }
@@ -84,9 +84,9 @@ impl Shield {
                 let entry = self.entry(url)?;
                 let shield = Arc::clone(self);
                 let read = spawn_blocking(move || shield.purge_stream(&entry));
-                let found = read.await.ok()?;
-                (is_known, is_complete) = (found.is_known, found.is_complete);
-                found.purge
+                let read = read.await.ok()?;
+                (is_known, is_complete) = (read.is_known, read.is_complete);
+                read.purge
             }
             PurgeScope::Prefix(url) => {
                 let prefix = Prefix::of(&self.rules, url)?;
@@ -118,14 +118,14 @@ impl Shield {
         let mut purge = self.cache.purging();
         let unit = self.live.stream_manifests(entry);
         let (mut is_known, mut is_complete) = (unit.is_some(), true);
-        let mut places = HashSet::new();
+        let mut directories = HashSet::new();
         let mut to_read = VecDeque::from([entry.plain()]);
         for key in unit.iter().flat_map(|unit| &unit.manifests) {
             to_read.extend(self.entry_of(entry, key));
         }
-        for watch in unit.iter().flat_map(|unit| &unit.watches) {
-            to_read.push_back(watch.entry.clone());
-            places.extend(watch.places());
+        for tracker in unit.iter().flat_map(|unit| &unit.trackers) {
+            to_read.push_back(tracker.entry.clone());
+            directories.extend(tracker.directories());
         }
         let mut seen = HashSet::new();
         while let Some(manifest) = to_read.pop_front() {
@@ -144,12 +144,12 @@ impl Shield {
             is_known |= !held.is_empty();
             if held.is_empty() && manifest.kind.is_manifest() {
                 // An unknown manifest's objects are most likely in its own directory.
-                places.insert(manifest.place());
+                directories.insert(manifest.place());
             }
             for object in held {
                 let named = self.named(&manifest, &object);
                 to_read.extend(named.manifests);
-                places.extend(named.places);
+                directories.extend(named.directories);
                 is_complete &= !named.has_more;
             }
             self.forget(&manifest, &mut purge);
@@ -157,11 +157,14 @@ impl Shield {
         for key in unit.iter().flat_map(|unit| &unit.manifests) {
             purge.key(key, entry.kind);
         }
-        for place in &places {
+        for place in &directories {
             purge.epoch(place);
             purge.epoch(&unlisted(place));
         }
-        purge.notes(|key| key.place().is_some_and(|place| places.contains(&place)));
+        purge.notes(|key| {
+            key.place()
+                .is_some_and(|place| directories.contains(&place))
+        });
         StreamPurge {
             purge,
             is_known,
@@ -197,13 +200,13 @@ impl Shield {
                 ..Named::default()
             };
         }
-        let mut places = Vec::new();
+        let mut directories = Vec::new();
         directory_examples(kind, &text, |name| {
             let named = entry.resolve_any_host(&self.rules, name);
-            places.extend(named.map(|named| named.place()));
+            directories.extend(named.map(|named| named.place()));
         });
         Named {
-            places,
+            directories,
             ..Named::default()
         }
     }
@@ -237,8 +240,8 @@ impl Shield {
         if let Some(url) = entry.url() {
             purge.epoch(&url);
             self.live.forget_url(entry);
-        } else if let Some(watch) = self.live.watched(entry) {
-            watch.forget();
+        } else if let Some(tracker) = self.live.tracker(entry) {
+            tracker.forget();
         }
         purge.epoch(&entry.playlist_epoch_key());
         purge.key(entry.identity(), entry.kind);

@@ -73,7 +73,7 @@ pub(super) trait Contested {
     /// the body.
     fn rest(&self, received: u64) -> Option<HeaderMap>;
     /// The request for that part.
-    fn errand(&self, headers: HeaderMap) -> UpstreamRequest;
+    fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest;
     /// Returns the function that judges the response to that request.
     fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>;
     /// Readers have the received bytes: the body cannot restart.
@@ -194,7 +194,7 @@ impl Race {
     /// another endpoint to take over.
     pub(super) async fn next(
         &mut self,
-        inflow: &mut UpstreamBody,
+        upstream_body: &mut UpstreamBody,
         body: &impl Contested,
         given_up: impl Future<Output = ()>,
     ) -> BodyEvent {
@@ -203,7 +203,7 @@ impl Race {
             return BodyEvent::Received(Some(Err(Failure::Truncated)));
         }
         let mut given_up = pin!(given_up);
-        let mut next = pin!(inflow.next());
+        let mut next = pin!(upstream_body.next());
         let patience = if self.pace.is_complete() {
             SILENCE
         } else {
@@ -380,15 +380,15 @@ impl Race {
         let Some(leave) = body.origin().take_over(self.endpoint, has_stopped) else {
             return false;
         };
-        let errand = UpstreamRequest {
+        let upstream_request = UpstreamRequest {
             budget: BudgetUse::Paid,
             excluded,
-            ..body.errand(headers)
+            ..body.upstream_request(headers)
         };
         let request = ChallengerRequest {
             shield: Arc::clone(body.shield()),
             origin_index: body.origin_index(),
-            errand,
+            upstream_request,
             judge: body.judge(received),
         };
         let shown = body.is_shown().then_some(received);

@@ -17,12 +17,12 @@ pub(super) enum ReadWholeError {
 
 /// Reads a body of at most `bytes_max`, while `reserve` grants its memory.
 pub(super) async fn whole(
-    inflow: &mut UpstreamBody,
+    upstream_body: &mut UpstreamBody,
     bytes_max: u64,
     reserve: impl Fn(u64) -> bool,
 ) -> Result<Bytes, ReadWholeError> {
     let mut whole = Vec::new();
-    while let Some(bytes) = inflow.next().await {
+    while let Some(bytes) = upstream_body.next().await {
         let bytes = bytes?;
         if (whole.len() + bytes.len()) as u64 > bytes_max {
             return Err(ReadWholeError::TooLarge);

@@ -80,7 +80,7 @@ impl Refresher {
         let upstream = || shield.sent(&client_headers, entry);
         let now = Instant::now();
         let lookup = shield.cache.lookup(&entry.key, entry.kind, now, upstream);
-        if shield.failed_lately(&lookup, &client_headers, entry, now) {
+        if shield.is_backing_off(&lookup, &client_headers, entry, now) {
             return;
         }
         match shield.cache.lead(&lookup, upstream) {

@@ -21,7 +21,7 @@ const SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// The request itself is invalid or not allowed.
 pub(super) fn refused(
-    arrival: &ViewerRequest,
+    request: &ViewerRequest,
     refusal: AccessDenial,
     line: bool,
 ) -> ViewerResponse {
@@ -33,7 +33,7 @@ pub(super) fn refused(
         );
     }
     answer_outside(
-        arrival,
+        request,
         line,
         refusal.status,
         headers,
@@ -43,11 +43,11 @@ pub(super) fn refused(
 }
 
 /// A CORS preflight, or any other OPTIONS request.
-pub(super) fn preflight(arrival: &ViewerRequest, route: &Route, line: bool) -> ViewerResponse {
-    let headers = cors::preflight(&arrival.headers, route);
+pub(super) fn preflight(request: &ViewerRequest, route: &Route, line: bool) -> ViewerResponse {
+    let headers = cors::preflight(&request.headers, route);
     let status = StatusCode::NO_CONTENT;
     answer_outside(
-        arrival,
+        request,
         line,
         status,
         headers,
@@ -57,15 +57,15 @@ pub(super) fn preflight(arrival: &ViewerRequest, route: &Route, line: bool) -> V
 }
 
 /// The request has passed through this shield before.
-pub(super) fn looped(ask: RequestContext) -> ViewerResponse {
+pub(super) fn looped(context: RequestContext) -> ViewerResponse {
     let why = "loop detected: this request has passed through this shield already";
-    say(ask, StatusCode::LOOP_DETECTED, why, Outcome::Refused)
+    say(context, StatusCode::LOOP_DETECTED, why, Outcome::Refused)
 }
 
 /// `only-if-cached`, and the object is not stored.
-pub(super) fn not_held(ask: RequestContext) -> ViewerResponse {
+pub(super) fn not_held(context: RequestContext) -> ViewerResponse {
     say(
-        ask,
+        context,
         StatusCode::GATEWAY_TIMEOUT,
         "not in the cache",
         Outcome::Failed,
@@ -73,45 +73,60 @@ pub(super) fn not_held(ask: RequestContext) -> ViewerResponse {
 }
 
 /// More than two segments ahead of a tracked playlist (rfc8216bis §6.2.5.2).
-pub(super) fn too_far(ask: RequestContext) -> ViewerResponse {
+pub(super) fn too_far(context: RequestContext) -> ViewerResponse {
     let why = "the request is more than two segments ahead of the playlist";
-    say(ask, StatusCode::BAD_REQUEST, why, Outcome::Refused)
+    say(context, StatusCode::BAD_REQUEST, why, Outcome::Refused)
 }
 
 /// A segment that is not due for a while, according to its MPD.
-pub(super) fn too_early(ask: RequestContext) -> ViewerResponse {
+pub(super) fn too_early(context: RequestContext) -> ViewerResponse {
     let why = "not available yet, according to its manifest";
-    say(ask, StatusCode::NOT_FOUND, why, Outcome::Refused)
+    say(context, StatusCode::NOT_FOUND, why, Outcome::Refused)
 }
 
 /// Too many viewers already wait for this key.
-pub(super) fn crowded(ask: RequestContext) -> ViewerResponse {
+pub(super) fn crowded(context: RequestContext) -> ViewerResponse {
     let why = "too many requests already wait for this object";
-    say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
+    say(
+        context,
+        StatusCode::SERVICE_UNAVAILABLE,
+        why,
+        Outcome::Overload,
+    )
 }
 
 /// The client has abandoned too many requests.
-pub(super) fn client_limited(ask: RequestContext) -> ViewerResponse {
+pub(super) fn client_limited(context: RequestContext) -> ViewerResponse {
     let why = "too many requests from this address were abandoned";
-    say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
+    say(
+        context,
+        StatusCode::SERVICE_UNAVAILABLE,
+        why,
+        Outcome::Overload,
+    )
 }
 
 /// A range of an arriving body is requested, and there is no memory to buffer the body up to it.
-pub(super) fn passing(ask: RequestContext) -> ViewerResponse {
+pub(super) fn passing(context: RequestContext) -> ViewerResponse {
     let why = "no memory to buffer this object up to the requested range";
-    say(ask, StatusCode::SERVICE_UNAVAILABLE, why, Outcome::Overload)
+    say(
+        context,
+        StatusCode::SERVICE_UNAVAILABLE,
+        why,
+        Outcome::Overload,
+    )
 }
 
 /// The viewer's deadline has passed.
-pub(super) fn timed_out(ask: RequestContext) -> ViewerResponse {
+pub(super) fn timed_out(context: RequestContext) -> ViewerResponse {
     let why = "the origin did not answer in time";
-    say(ask, StatusCode::GATEWAY_TIMEOUT, why, Outcome::Overload)
+    say(context, StatusCode::GATEWAY_TIMEOUT, why, Outcome::Overload)
 }
 
 /// The fill broke before there was a response.
-pub(super) fn lost(ask: RequestContext) -> ViewerResponse {
+pub(super) fn lost(context: RequestContext) -> ViewerResponse {
     say(
-        ask,
+        context,
         StatusCode::BAD_GATEWAY,
         "the origin's response broke off",
         Outcome::Failed,
@@ -119,7 +134,7 @@ pub(super) fn lost(ask: RequestContext) -> ViewerResponse {
 }
 
 /// The origin failed on a request that no other viewer shares.
-pub(super) fn failed(ask: RequestContext, failure: Failure) -> ViewerResponse {
+pub(super) fn failed(context: RequestContext, failure: Failure) -> ViewerResponse {
     let object = failure_object(failure, false);
     let outcome = if failure.is_of_upload() {
         Outcome::Refused
@@ -128,17 +143,17 @@ pub(super) fn failed(ask: RequestContext, failure: Failure) -> ViewerResponse {
     } else {
         Outcome::Failed
     };
-    failure_answer(ask, &object, outcome)
+    failure_answer(context, &object, outcome)
 }
 
 /// The origin failed, for all followers.
 pub(super) fn failure_answer(
-    ask: RequestContext,
+    context: RequestContext,
     object: &Object,
     outcome: Outcome,
 ) -> ViewerResponse {
     let mut headers = object.head.headers.to_map();
-    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    cors::allow(&mut headers, &context.headers, &context.entry.route);
     let status = object.head.status;
     let retry = status == StatusCode::SERVICE_UNAVAILABLE;
     if retry && !headers.contains_key(header::RETRY_AFTER) {
@@ -152,14 +167,14 @@ pub(super) fn failure_answer(
         },
         ..CacheStatusDetail::default()
     };
-    write_cache_status(&mut headers, &ask, outcome, story);
+    write_cache_status(&mut headers, &context, outcome, story);
     let lifetime = &object.head.lifetime;
     if !lifetime.fresh_for.is_zero() {
         // Downstream caches must not count the lifetime from now.
-        headers.insert(header::AGE, lifetime.age(ask.now).as_secs().into());
+        headers.insert(header::AGE, lifetime.age(context.now).as_secs().into());
     }
     let body = ResponseBody::whole(object.body.clone());
-    ask.answer(status, headers, body, outcome)
+    context.answer(status, headers, body, outcome)
 }
 
 /// The response to a failure. 504 if an object is stored that must not be served (RFC 9111
@@ -200,14 +215,19 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
     Object::new(head, Bytes::from(format!("{why}\n")))
 }
 
-fn say(ask: RequestContext, status: StatusCode, why: &str, outcome: Outcome) -> ViewerResponse {
+fn say(context: RequestContext, status: StatusCode, why: &str, outcome: Outcome) -> ViewerResponse {
     let (mut headers, body) = words(why);
-    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    cors::allow(&mut headers, &context.headers, &context.entry.route);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, SOON);
     }
-    write_cache_status(&mut headers, &ask, outcome, CacheStatusDetail::default());
-    ask.answer(status, headers, body, outcome)
+    write_cache_status(
+        &mut headers,
+        &context,
+        outcome,
+        CacheStatusDetail::default(),
+    );
+    context.answer(status, headers, body, outcome)
 }
 
 fn words(why: &str) -> (HeaderMap, ResponseBody) {

@@ -3,7 +3,7 @@
 //! while these are unchanged, even if the object is revalidated or fetched again. A purge of the
 //! object removes all its slices.
 
-mod asking;
+mod fetch;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,11 +21,11 @@ use super::clients::Client;
 use super::context::RequestContext;
 use super::pipeline::PipelineStep;
 use super::race::{BodyEvent, LeftOut};
-use super::respond::to_usize;
+use super::responses::to_usize;
 use super::status::ForwardReason;
-use super::{ResponseBody, Shield, respond};
+use super::{ResponseBody, Shield, responses};
 use crate::telemetry::Outcome;
-use asking::SliceBody;
+use fetch::SliceBody;
 use seawall_cache::{
     BodyTruncated, EpochToken, ExpiringMemo, FieldLines, Fill, FillControl, FillHead, Follower,
     JoinOutcome, KeyMemo, Lookup, Object, SharedBody, SliceSet, StoredHead, Verdict,
@@ -47,11 +47,11 @@ struct SliceContext {
     shield: Arc<Shield>,
     route: Arc<Route>,
     /// The lookup of the object, whose slot holds the memo of its slices.
-    found: Lookup,
+    lookup: Lookup,
     target: PathAndQuery,
     host: Option<HeaderValue>,
     upstream: HeaderMap,
-    series: Arc<SliceSet>,
+    slice_set: Arc<SliceSet>,
     client: Client,
     /// Endpoints that stopped inside a slice; the next slices ask them last.
     left: Mutex<LeftOut>,
@@ -75,45 +75,52 @@ impl Shield {
     /// key is looked up again.
     pub(super) async fn sliced(
         self: &Arc<Self>,
-        mut ask: RequestContext,
-        found: &Lookup,
-        series: Arc<SliceSet>,
+        mut context: RequestContext,
+        lookup: &Lookup,
+        slice_set: Arc<SliceSet>,
     ) -> PipelineStep {
-        ask.forward = ForwardReason::Partial;
-        let entry = &ask.entry;
+        context.forward = ForwardReason::Partial;
+        let entry = &context.entry;
         let source = Arc::new(SliceContext {
             shield: Arc::clone(self),
             route: Arc::clone(&entry.route),
-            found: found.clone(),
+            lookup: lookup.clone(),
             target: entry.target.clone(),
             host: entry.sent_host().cloned(),
-            upstream: self.upstream(&ask),
-            series: Arc::clone(&series),
-            client: ask.client,
+            upstream: self.upstream(&context),
+            slice_set: Arc::clone(&slice_set),
+            client: context.client,
             left: Mutex::default(),
-            left_before: series.left_at(Instant::now()),
+            left_before: slice_set.left_at(Instant::now()),
         });
         // A request for several ranges of a very large object gets the whole object (allowed).
-        let (head, length) = (&series.head, series.length);
-        let span = respond::first_span(&ask, head, length);
+        let (head, length) = (&slice_set.head, slice_set.length);
+        let span = responses::first_span(&context, head, length);
         let is_held = source.holds(span);
         let outcome = if is_held { Outcome::Hit } else { Outcome::Miss };
-        let first = if is_held || ask.head_only {
+        let first = if is_held || context.head_only {
             None
         } else {
             match source.slice(span.start).await {
                 Ok(first) => Some(first),
-                Err(_) => return PipelineStep::Again(ask),
+                Err(_) => return PipelineStep::Again(context),
             }
         };
-        PipelineStep::Answer(respond::sized(ask, head, length, outcome, 1, |spans| {
-            let whole = ByteSpan {
-                start: 0,
-                end: length,
-            };
-            let span = spans.first().copied().unwrap_or(whole);
-            ResponseBody::Sliced(Box::new(SlicedBody::new(source, span, first)))
-        }))
+        PipelineStep::Answer(responses::sized(
+            context,
+            head,
+            length,
+            outcome,
+            1,
+            |spans| {
+                let whole = ByteSpan {
+                    start: 0,
+                    end: length,
+                };
+                let span = spans.first().copied().unwrap_or(whole);
+                ResponseBody::Sliced(Box::new(SlicedBody::new(source, span, first)))
+            },
+        ))
     }
 }
 
@@ -233,7 +240,7 @@ fn fetch(source: &Arc<SliceContext>, offset: u64) -> SliceFetch {
 impl SliceContext {
     /// At most half the object limit: a slice is stored like any object, with others beside it.
     fn size(&self) -> u64 {
-        let room = self.shield.cache.object_bytes_max(self.found.kind);
+        let room = self.shield.cache.object_bytes_max(self.lookup.kind);
         self.shield.settings.slice_bytes.min(room / 2).max(1)
     }
 
@@ -243,16 +250,16 @@ impl SliceContext {
         let start = offset / size * size;
         ByteSpan {
             start,
-            end: (start + size).min(self.series.length),
+            end: (start + size).min(self.slice_set.length),
         }
     }
 
     fn key(&self, span: ByteSpan) -> Key {
         Key::of(&[
             b"slice",
-            self.found.slot.bytes(),
-            self.series.etag.as_bytes(),
-            &self.series.length.to_be_bytes(),
+            self.lookup.slot.bytes(),
+            self.slice_set.etag.as_bytes(),
+            &self.slice_set.length.to_be_bytes(),
             &span.start.to_be_bytes(),
             &span.end.to_be_bytes(),
         ])
@@ -266,9 +273,9 @@ impl SliceContext {
         let now = Instant::now();
         let is_held = |start| {
             let key = self.key(self.span(start));
-            let kind = self.found.kind;
-            let found = self.shield.cache.lookup(&key, kind, now, HeaderMap::new);
-            found.object.is_some()
+            let kind = self.lookup.kind;
+            let lookup = self.shield.cache.lookup(&key, kind, now, HeaderMap::new);
+            lookup.object.is_some()
         };
         slices <= HELD_LOOKED_AT_MAX && starts.into_iter().all(is_held)
     }
@@ -278,12 +285,12 @@ impl SliceContext {
         let key = self.key(span);
         let cache = &self.shield.cache;
         for _ in 0..LOOKUPS_MAX {
-            let kind = self.found.kind;
-            let found = cache.lookup(&key, kind, Instant::now(), HeaderMap::new);
-            if let Some(object) = found.object {
+            let kind = self.lookup.kind;
+            let lookup = cache.lookup(&key, kind, Instant::now(), HeaderMap::new);
+            if let Some(object) = lookup.object {
                 return Ok(Slice::Held(object));
             }
-            let mut follower = match cache.join(&found, &self.upstream) {
+            let mut follower = match cache.join(&lookup, &self.upstream) {
                 JoinOutcome::Held(object) => return Ok(Slice::Held(object)),
                 JoinOutcome::Retry => continue,
                 JoinOutcome::Crowded => return Err(BodyTruncated::Origin),
@@ -306,10 +313,10 @@ impl SliceContext {
     /// The fill of one slice. Followers get each chunk as it arrives.
     async fn fill(self: Arc<Self>, fill: Fill, span: ByteSpan) {
         fill.set_epoch(&self.tie());
-        let visit = self.shield.clients.begin_fetch(self.client);
+        let client_fetch = self.shield.clients.begin_fetch(self.client);
         let fetched = tokio::select! {
             fetched = self.fetch(&fill, span) => fetched,
-            () = visit.given_up(&fill, true) => return fill.cut(),
+            () = client_fetch.given_up(&fill, true) => return fill.cut(),
         };
         let reply = match fetched {
             Ok(reply) => reply,
@@ -318,7 +325,7 @@ impl SliceContext {
                 return fill.settle(Verdict::Lost);
             }
         };
-        let (mut inflow, mut race) = (reply.body, asking::race(span, reply.endpoint));
+        let (mut upstream_body, mut race) = (reply.body, fetch::race(span, reply.endpoint));
         fill.begin(Arc::new(self.head(span)));
         let body = SliceBody {
             source: &self,
@@ -326,8 +333,8 @@ impl SliceContext {
             span,
         };
         loop {
-            let given_up = visit.given_up(&fill, true);
-            let bytes = match race.next(&mut inflow, &body, given_up).await {
+            let given_up = client_fetch.given_up(&fill, true);
+            let bytes = match race.next(&mut upstream_body, &body, given_up).await {
                 BodyEvent::Deserted => return fill.cut(),
                 BodyEvent::Received(None) => break,
                 BodyEvent::Received(Some(Err(_))) => {
@@ -338,7 +345,7 @@ impl SliceContext {
                 BodyEvent::TakenOver(other) => {
                     self.left.lock().add(race.endpoint(), Instant::now());
                     race.move_to(other.endpoint);
-                    std::mem::replace(&mut inflow, other.body).outdone();
+                    std::mem::replace(&mut upstream_body, other.body).outdone();
                     continue;
                 }
             };
@@ -346,7 +353,8 @@ impl SliceContext {
                 return fill.cut();
             }
             let began = Instant::now();
-            if inflow.wait_for_viewer(fill.push(bytes)).await != Some(FillControl::Continue) {
+            if upstream_body.wait_for_viewer(fill.push(bytes)).await != Some(FillControl::Continue)
+            {
                 return fill.cut();
             }
             race.pause(began.elapsed());
@@ -364,9 +372,9 @@ impl SliceContext {
         match fault {
             SliceError::Failed => {}
             // Stored slices stay: another endpoint may still have this object.
-            SliceError::Changed => cache.forget_note(&self.found),
+            SliceError::Changed => cache.forget_note(&self.lookup),
             SliceError::NoParts => cache.note(
-                &self.found,
+                &self.lookup,
                 ExpiringMemo {
                     until: Instant::now() + UNSLICEABLE_MEMORY,
                     what: KeyMemo::Unsliceable,
@@ -376,8 +384,8 @@ impl SliceContext {
     }
 
     fn tie(&self) -> EpochToken {
-        let tie = self.series.head.tie.clone().unwrap_or_default();
-        tie.of_slice(&self.series.tie)
+        let tie = self.slice_set.head.tie.clone().unwrap_or_default();
+        tie.of_slice(&self.slice_set.tie)
     }
 
     fn head(&self, span: ByteSpan) -> StoredHead {
@@ -390,7 +398,7 @@ impl SliceContext {
                 fresh_for: SLICE_KEPT,
                 ..Lifetime::none(Instant::now())
             },
-            ..self.series.head.clone()
+            ..self.slice_set.head.clone()
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::context::RequestContext;
 use super::pipeline::PipelineStep;
-use super::{Shield, ViewerResponse, respond};
+use super::{Shield, ViewerResponse, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{Lookup, Object};
 use seawall_policy::freshness::{Freshness, freshness};
@@ -13,21 +13,21 @@ use seawall_policy::missing_manifest::is_absence;
 impl Shield {
     /// Serves the stored object because of a failure; if that is not allowed, responds with
     /// `otherwise`.
-    pub(super) fn stale_or(
+    pub(super) fn serve_stale_or(
         &self,
-        ask: RequestContext,
-        found: &Lookup,
+        context: RequestContext,
+        lookup: &Lookup,
         otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
     ) -> PipelineStep {
-        self.cover(ask, found, Outcome::StaleError, otherwise)
+        self.serve_stale(context, lookup, Outcome::StaleError, otherwise)
     }
 
     /// The same for a failure that has a response. Absence counts as a failure only while it is
     /// doubted.
-    pub(super) fn covered_or(
+    pub(super) fn serve_stale_or_failure(
         &self,
-        ask: RequestContext,
-        found: &Lookup,
+        context: RequestContext,
+        lookup: &Lookup,
         failure: &Object,
         otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
     ) -> PipelineStep {
@@ -36,30 +36,30 @@ impl Shield {
         } else {
             Outcome::StaleError
         };
-        self.cover(ask, found, outcome, otherwise)
+        self.serve_stale(context, lookup, outcome, otherwise)
     }
 
-    fn cover(
+    fn serve_stale(
         &self,
-        ask: RequestContext,
-        found: &Lookup,
+        context: RequestContext,
+        lookup: &Lookup,
         outcome: Outcome,
         otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
     ) -> PipelineStep {
-        PipelineStep::Answer(match servable_on_error(&ask, found) {
-            Some(object) => respond::object(ask, object, outcome, &self.settings),
-            None => otherwise(ask),
+        PipelineStep::Answer(match servable_on_error(&context, lookup) {
+            Some(object) => responses::object(context, object, outcome, &self.settings),
+            None => otherwise(context),
         })
     }
 }
 
 /// The stored object, if it may be served because the origin failed.
 pub(super) fn servable_on_error<'f>(
-    ask: &RequestContext,
-    found: &'f Lookup,
+    context: &RequestContext,
+    lookup: &'f Lookup,
 ) -> Option<&'f Arc<Object>> {
-    found
+    lookup
         .object
         .as_ref()
-        .filter(|object| freshness(&object.head.lifetime, ask.now) != Freshness::Unusable)
+        .filter(|object| freshness(&object.head.lifetime, context.now) != Freshness::Unusable)
 }

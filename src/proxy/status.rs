@@ -35,10 +35,10 @@ pub(super) enum ForwardReason {
 }
 
 impl ForwardReason {
-    pub(super) fn because(found: &Lookup) -> ForwardReason {
-        if found.object.is_some() {
+    pub(super) fn because(lookup: &Lookup) -> ForwardReason {
+        if lookup.object.is_some() {
             ForwardReason::Stale
-        } else if found.has_variants() {
+        } else if lookup.has_variants() {
             ForwardReason::VaryMiss
         } else {
             ForwardReason::UriMiss
@@ -74,12 +74,12 @@ pub(super) struct CacheStatusDetail<'a> {
 /// Writes the fields.
 pub(super) fn write_cache_status(
     headers: &mut HeaderMap,
-    ask: &RequestContext,
+    context: &RequestContext,
     outcome: Outcome,
     story: CacheStatusDetail<'_>,
 ) {
     let mut text = String::with_capacity(64);
-    text.push_str(&ask.shield);
+    text.push_str(&context.shield);
     let from_memory = matches!(
         outcome,
         Outcome::Hit
@@ -90,7 +90,7 @@ pub(super) fn write_cache_status(
     );
     if from_memory {
         text.push_str("; hit");
-    } else if let Some(reason) = ask.forward.as_str() {
+    } else if let Some(reason) = context.forward.as_str() {
         text.push_str("; fwd=");
         text.push_str(reason);
     }
@@ -101,14 +101,14 @@ pub(super) fn write_cache_status(
     if story.stored {
         text.push_str("; stored");
     }
-    if ask.collapsed && !from_memory {
+    if context.collapsed && !from_memory {
         text.push_str("; collapsed");
     }
     if let Some(lifetime) = story.lifetime {
-        let _ = write!(text, "; ttl={}", ttl_seconds(lifetime, ask.now));
+        let _ = write!(text, "; ttl={}", ttl_seconds(lifetime, context.now));
     }
-    if ask.entry.route.show_key {
-        let _ = write!(text, "; key=\"{:016x}\"", ask.entry.key.fingerprint());
+    if context.entry.route.show_key {
+        let _ = write!(text, "; key=\"{:016x}\"", context.entry.key.fingerprint());
     }
     if let Some(detail) = story.detail.or(detail_of(outcome)) {
         text.push_str("; detail=");
@@ -119,11 +119,11 @@ pub(super) fn write_cache_status(
         // §2).
         headers.append(CACHE_STATUS, value);
     }
-    if ask.entry.route.x_cache {
+    if context.entry.route.x_cache {
         headers.insert(X_CACHE, x_cache(outcome));
     }
-    if ask.entry.route.cmsd {
-        let item = cmsd_dynamic(&ask.shield, has_origin_failed(outcome));
+    if context.entry.route.cmsd {
+        let item = cmsd_dynamic(&context.shield, has_origin_failed(outcome));
         if let Ok(value) = HeaderValue::try_from(item) {
             headers.insert(CMSD_DYNAMIC.clone(), value);
         }

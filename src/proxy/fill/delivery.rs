@@ -20,7 +20,7 @@ const HELD_BYTES_MAX: u64 = 256 << 10;
 
 /// A body in progress.
 pub(super) struct Delivery {
-    pub(super) begun: BodyProgress,
+    pub(super) progress: BodyProgress,
     pub(super) race: Race,
 }
 
@@ -52,7 +52,7 @@ impl Delivery {
         let strong = etag.filter(|etag| etag.as_bytes().starts_with(b"\""));
         let may_move = has_others && reply.status == StatusCode::OK;
         Delivery {
-            begun: BodyProgress {
+            progress: BodyProgress {
                 etag: strong.cloned(),
                 codings: codings(reply).cloned().collect(),
                 length: expected.length,
@@ -74,26 +74,26 @@ impl Delivery {
     /// Viewers have the head and all received bytes: from now on only the rest of the same body
     /// fits.
     pub(super) fn show(&mut self) {
-        self.begun.is_shown = true;
+        self.progress.is_shown = true;
         self.race.show();
     }
 
     /// Another endpoint continues the body; its response may state the length.
     pub(super) fn move_to(&mut self, reply: &UpstreamResponse) {
         self.race.move_to(reply.endpoint);
-        let told = told(reply).map(|(_, length)| length);
-        self.begun.length = self.begun.length.or(told);
+        let content_range = content_range(reply).map(|(_, length)| length);
+        self.progress.length = self.progress.length.or(content_range);
     }
 
     /// All bytes that the head promised have arrived.
     pub(super) fn is_whole(&self) -> bool {
-        let length = self.begun.length;
+        let length = self.progress.length;
         length.is_none_or(|length| length == self.race.received())
     }
 
     /// More bytes have arrived than the head promised.
     pub(super) fn is_too_long(&self) -> bool {
-        let length = self.begun.length;
+        let length = self.progress.length;
         length.is_some_and(|length| self.race.received() > length)
     }
 }
@@ -114,7 +114,7 @@ impl BodyProgress {
                 ResponseFit::Nothing
             };
         }
-        let goes_on = told(reply).is_some_and(|(ByteSpan { start, end }, whole)| {
+        let goes_on = content_range(reply).is_some_and(|(ByteSpan { start, end }, whole)| {
             start == shown && end == whole && self.length.is_none_or(|length| length == whole)
         });
         let is_rest = reply.status == StatusCode::PARTIAL_CONTENT
@@ -134,28 +134,28 @@ impl BodyProgress {
 
 /// A fill's body in a race.
 pub(super) struct FillBody<'a> {
-    pub(super) job: &'a FillTask,
-    pub(super) begun: &'a BodyProgress,
+    pub(super) task: &'a FillTask,
+    pub(super) progress: &'a BodyProgress,
 }
 
 impl Contested for FillBody<'_> {
     fn shield(&self) -> &Arc<Shield> {
-        &self.job.shield
+        &self.task.shield
     }
 
     fn origin_index(&self) -> usize {
-        self.job.entry.route.origin_index
+        self.task.entry.route.origin_index
     }
 
     /// Requests the whole body while viewers have nothing.
     fn rest(&self, received: u64) -> Option<HeaderMap> {
-        let mut headers = self.job.fill.upstream().clone();
-        let shown = self.begun.shown(received);
+        let mut headers = self.task.fill.upstream().clone();
+        let shown = self.progress.shown(received);
         if shown > 0 {
-            if !self.begun.end_is_known {
+            if !self.progress.end_is_known {
                 return None;
             }
-            let etag = self.begun.etag.as_ref()?;
+            let etag = self.progress.etag.as_ref()?;
             let range = HeaderValue::try_from(format!("bytes={shown}-")).ok()?;
             headers.insert(header::RANGE, range);
             headers.insert(header::IF_MATCH, etag.clone());
@@ -163,33 +163,33 @@ impl Contested for FillBody<'_> {
         Some(headers)
     }
 
-    fn errand(&self, headers: HeaderMap) -> UpstreamRequest {
-        self.job.errand(headers, self.job.avoided())
+    fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest {
+        self.task.upstream_request(headers, self.task.avoided())
     }
 
     fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
-        let begun = self.begun.clone();
-        Box::new(move |reply| begun.judge(reply, received))
+        let progress = self.progress.clone();
+        Box::new(move |reply| progress.judge(reply, received))
     }
 
     fn is_shown(&self) -> bool {
-        self.begun.is_shown
+        self.progress.is_shown
     }
 
     fn is_complete(&self) -> bool {
-        self.job
+        self.task
             .shield
             .live
-            .is_complete(&self.job.entry, Now::read())
+            .is_complete(&self.task.entry, Now::read())
     }
 
     fn left_before(&self) -> EndpointSet {
-        let left = self.job.left_before(Instant::now());
+        let left = self.task.left_before(Instant::now());
         left.unwrap_or_default()
     }
 
     fn stopped(&self, endpoint: usize) {
-        self.job.avoid_endpoint(endpoint);
+        self.task.avoid_endpoint(endpoint);
     }
 }
 
@@ -202,9 +202,9 @@ pub(super) fn length(framing: Framing) -> Option<u64> {
 }
 
 /// The range and the complete length that `Content-Range` states.
-fn told(reply: &UpstreamResponse) -> Option<(ByteSpan, u64)> {
-    let told = reply.headers.get(header::CONTENT_RANGE);
-    told.and_then(read_content_range)
+fn content_range(reply: &UpstreamResponse) -> Option<(ByteSpan, u64)> {
+    let content_range = reply.headers.get(header::CONTENT_RANGE);
+    content_range.and_then(read_content_range)
 }
 
 fn codings(reply: &UpstreamResponse) -> impl Iterator<Item = &HeaderValue> {

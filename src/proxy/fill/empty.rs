@@ -52,7 +52,7 @@ impl FillTask {
         let held = self.fill.found().object.is_some();
         let answer = Arc::new(rejections::failure_object(Failure::Protocol, held));
         // A failed prefetch leaves no memo that would affect viewers.
-        if !matches!(self.viewer, FillTrigger::Prefetch(_)) {
+        if !matches!(self.trigger, FillTrigger::Prefetch(_)) {
             self.back_off(None, &answer);
         }
         self.fill.settle(Verdict::Failed(answer));

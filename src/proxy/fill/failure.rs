@@ -52,9 +52,9 @@ impl FillTask {
 
     /// The same, for as long as the origin's response is fresh. The stored object stays and is
     /// served instead.
-    pub(super) async fn failing_for(self, reply: UpstreamResponse, lifetime: Lifetime) {
+    pub(super) async fn fail_while_fresh(self, reply: UpstreamResponse, lifetime: Lifetime) {
         let left = lifetime.fresh_left(Instant::now());
-        let answer = Arc::new(self.in_its_words_for(reply, lifetime).await);
+        let answer = Arc::new(self.read_small_response(reply, lifetime).await);
         let backoff = self.shield.settings.failure_backoff;
         self.back_off(Some(left.max(backoff)), &answer);
         self.fill.settle(Verdict::Failed(answer));
@@ -103,9 +103,11 @@ impl FillTask {
     /// Time for which a manifest's absence is doubted: a version is stored, and the route allows
     /// it. A 403 to a viewer's own credentials is not doubted.
     pub(super) fn doubted(&self, status: StatusCode) -> Option<Duration> {
-        let own = status == StatusCode::FORBIDDEN && self.authorized();
+        let unkeyed_memo_key = status == StatusCode::FORBIDDEN && self.authorized();
         let held = self.fill.found().object.as_ref();
-        let head = &held.filter(|_| is_absence(status) && !own)?.head;
+        let head = &held
+            .filter(|_| is_absence(status) && !unkeyed_memo_key)?
+            .head;
         let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
         let window = self.entry.route.lifetimes.manifest_stale_if_missing;
         remaining_stale_window(&head.lifetime, window, Instant::now()).filter(|_| manifest)
@@ -116,10 +118,10 @@ impl FillTask {
     pub(super) fn is_implausible_status(&self, reply: &UpstreamResponse) -> bool {
         let is_manifest = |held: &Arc<Object>| held.head.kind.is_manifest();
         let has_location = reply.headers.contains_key(header::LOCATION);
-        self.own.is_none()
+        self.unkeyed_memo_key.is_none()
             && !is_failure(reply.status)
             && !is_conclusive(reply.status, has_location)
-            && self.covered()
+            && self.has_servable_object()
             && self.held().is_some_and(is_manifest)
     }
 
@@ -155,8 +157,8 @@ impl FillTask {
     /// The body broke off while it was sent to all followers.
     pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
         let origin = self.origin();
-        let noted = self.noted(Instant::now());
-        let left = match noted {
+        let memo = self.memo_for(Instant::now());
+        let left = match memo {
             Some(KeyMemo::Avoid(left)) => left,
             _ => EndpointSet::default(),
         };
@@ -177,28 +179,31 @@ impl FillTask {
         let backoff = self.shield.settings.failure_backoff;
         let now = Instant::now();
         let again = matches!(
-            self.noted(now),
+            self.memo_for(now),
             Some(KeyMemo::Truncated | KeyMemo::Avoid(_))
         );
-        if again || self.covered() {
+        if again || self.has_servable_object() {
             self.back_off(None, answer);
         } else if !backoff.is_zero() {
-            self.note(ExpiringMemo {
+            self.write_memo(ExpiringMemo {
                 until: now + backoff,
                 what: KeyMemo::Truncated,
             });
         }
     }
 
-    fn noted(&self, now: Instant) -> Option<KeyMemo> {
-        let slot = self.own.as_ref().unwrap_or(&self.fill.found().slot);
+    fn memo_for(&self, now: Instant) -> Option<KeyMemo> {
+        let slot = self
+            .unkeyed_memo_key
+            .as_ref()
+            .unwrap_or(&self.fill.found().slot);
         self.shield.cache.memo(slot, now)
     }
 
     pub(super) fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
         let wait = wait.unwrap_or(self.shield.settings.failure_backoff);
         if !wait.is_zero() {
-            self.note(ExpiringMemo {
+            self.write_memo(ExpiringMemo {
                 until: Instant::now() + wait,
                 what: KeyMemo::Failed(Arc::clone(answer)),
             });
@@ -209,7 +214,7 @@ impl FillTask {
     fn back_off_until_heard(&self, answer: &Arc<Object>) {
         let (wait, now) = (self.shield.settings.failure_backoff, Instant::now());
         if !wait.is_zero() {
-            self.note(ExpiringMemo {
+            self.write_memo(ExpiringMemo {
                 until: now + wait,
                 what: KeyMemo::Unreachable(Arc::clone(answer), now),
             });
@@ -217,10 +222,10 @@ impl FillTask {
     }
 
     /// Stores a memo of the key, or of requests with the same unkeyed headers.
-    fn note(&self, note: ExpiringMemo) {
-        match &self.own {
-            Some(own) => self.fill.write_memo_for(own, note),
-            None => self.fill.note(note),
+    fn write_memo(&self, memo: ExpiringMemo) {
+        match &self.unkeyed_memo_key {
+            Some(unkeyed_memo_key) => self.fill.write_memo_for(unkeyed_memo_key, memo),
+            None => self.fill.note(memo),
         }
     }
 
@@ -236,11 +241,11 @@ impl FillTask {
 
     /// The origin's small response, read whole, never fresh; without body if that is late.
     async fn origin_response(&self, reply: UpstreamResponse) -> Object {
-        self.in_its_words_for(reply, Lifetime::none(Instant::now()))
+        self.read_small_response(reply, Lifetime::none(Instant::now()))
             .await
     }
 
-    async fn in_its_words_for(&self, mut reply: UpstreamResponse, lifetime: Lifetime) -> Object {
+    async fn read_small_response(&self, mut reply: UpstreamResponse, lifetime: Lifetime) -> Object {
         let reading = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true);
         let body = timeout(ERROR_BODY_PATIENCE, reading).await;
         let body = body.ok().and_then(Result::ok);
@@ -265,10 +270,10 @@ impl FillTask {
     /// not queue behind one another; a response to one unusual request is not.
     pub(super) fn hand_over(self, mut passed: PassThroughResponse, reason: UncacheableReason) {
         if passed.status == StatusCode::OK && reason != UncacheableReason::Partial {
-            if self.own.is_none() {
+            if self.unkeyed_memo_key.is_none() {
                 self.fill.remove_previous();
             }
-            self.note(ExpiringMemo {
+            self.write_memo(ExpiringMemo {
                 until: Instant::now()
                     + match reason {
                         // This rarely changes, and to find out costs an aborted fetch.
@@ -280,8 +285,8 @@ impl FillTask {
                 what: KeyMemo::Pass,
             });
         }
-        if let FillTrigger::Viewer(viewer, visit) = self.viewer {
-            passed.own = Some(visit.hand_over());
+        if let FillTrigger::Viewer(viewer, client_fetch) = self.trigger {
+            passed.private_fetch = Some(client_fetch.hand_over());
             // If the viewer has left, this drops the response and closes its connection.
             let _ = viewer.send(passed);
         }
@@ -290,7 +295,7 @@ impl FillTask {
 
     /// A manifest that cannot be decoded is not stored: no tracker could refresh it.
     pub(super) fn hand_over_unread(self, text: ManifestText) {
-        self.shield.live.unfit(RejectReason::Coded);
+        self.shield.live.count_rejection(RejectReason::Coded);
         let path = self.entry.target.path();
         let coding = text.reply.headers.get(header::CONTENT_ENCODING);
         let coding = coding.map(|coding| String::from_utf8_lossy(coding.as_bytes()));

@@ -18,32 +18,32 @@ impl FillTask {
     /// The requested playlist, or the one that announces the requested object.
     pub(super) fn waited_for(&self) -> Option<Arc<PlaylistTracker>> {
         if self.entry.is_directed() {
-            return self.watched();
+            return self.tracker();
         }
         let announced = self.held_back && !self.entry.kind.is_manifest();
-        let listing = announced.then(|| self.shield.live.listing(&self.entry));
+        let listing = announced.then(|| self.shield.live.trackers_listing(&self.entry));
         listing?.pop()
     }
 
     /// The time after which another endpoint is requested too.
     pub(super) fn overdue(&self) -> Option<Duration> {
-        let watch = self.held_back.then(|| self.waited_for()).flatten()?;
-        watch.overdue(self.entry.directives(), Instant::now())
+        let tracker = self.held_back.then(|| self.waited_for()).flatten()?;
+        tracker.overdue(self.entry.directives(), Instant::now())
     }
 
     /// Resolves when another request has brought a version that answers this one.
     pub(super) async fn wait_for_newer_version(&self) -> Arc<Object> {
         let waits = self.entry.directives().msn.is_some();
-        let Some(watch) = self.watched().filter(|_| waits) else {
+        let Some(tracker) = self.tracker().filter(|_| waits) else {
             return pending().await;
         };
         loop {
-            let filed = watch.filed.notified();
+            let version_stored = tracker.version_stored.notified();
             let upstream = || self.fill.upstream().clone();
             if let Some(newest) = self.shield.newest_for(&self.entry, upstream) {
                 return newest;
             }
-            filed.await;
+            version_stored.await;
         }
     }
 
@@ -58,7 +58,12 @@ impl FillTask {
     /// version, the current version is the answer, as from an origin that does not block.
     pub(super) async fn retry_elsewhere(self, reply: UpstreamResponse) {
         let why = "this endpoint alone rejects the request as too far ahead";
-        self.refuse(self.watched(), reply.endpoint, RejectReason::Behind, &why);
+        self.reject(
+            self.tracker().as_deref(),
+            reply.endpoint,
+            RejectReason::Behind,
+            &why,
+        );
         let other = tokio::select! {
             other = self.request_elsewhere(reply.endpoint) => other,
             newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
@@ -66,7 +71,7 @@ impl FillTask {
         if let Some(other) = other {
             return self.manifest(other).await;
         }
-        let pause = self.watched().map(|watch| watch.early_for());
+        let pause = self.tracker().map(|tracker| tracker.early_for());
         let newest = tokio::select! {
             newest = self.wait_for_newer_version() => Some(newest),
             // Limits how often a player that repeats at once gets the same version.
@@ -83,15 +88,19 @@ impl FillTask {
     }
 
     /// The endpoint still holds back a version that another endpoint has.
-    pub(super) fn outdone(&self, watch: Option<&PlaylistTracker>, endpoint: Option<usize>) {
-        if let Some((watch, endpoint)) = watch.zip(endpoint) {
+    pub(super) fn avoid_endpoint_that_held_back(
+        &self,
+        tracker: Option<&PlaylistTracker>,
+        endpoint: Option<usize>,
+    ) {
+        if let Some((tracker, endpoint)) = tracker.zip(endpoint) {
             let path = self.entry.target.path();
             tracing::warn!(
                 path,
                 endpoint,
                 "endpoint holds back what another endpoint has"
             );
-            watch.avoid(endpoint, Instant::now());
+            tracker.avoid(endpoint, Instant::now());
         }
     }
 }

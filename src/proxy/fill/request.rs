@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::{FillTask, FillTrigger, OriginOutcome};
 use crate::live::{Availability, PrefetchSource};
-use crate::proxy::rank;
+use crate::proxy::priority;
 use seawall_cache::Object;
 use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::freshness::{Freshness, freshness};
@@ -22,17 +22,17 @@ impl FillTask {
     pub(super) async fn request_object(&self) -> Option<Result<OriginOutcome, Failure>> {
         let seen = self.fill.found().object.as_deref();
         let held = self.held().filter(|held| !self.is_forgotten(held));
-        let told = self.ask(held).await;
-        match &told {
+        let outcome = self.request_or_revalidate(held).await;
+        match &outcome {
             // The request was not conditional, or the 304 names another object: request the object
             // itself.
             Some(Ok(answer))
                 if answer.reply.status == StatusCode::NOT_MODIFIED
                     && !(answer.conditional && same_object(&answer.reply, seen)) =>
             {
-                self.ask(None).await
+                self.request_or_revalidate(None).await
             }
-            _ => told,
+            _ => outcome,
         }
     }
 
@@ -42,45 +42,47 @@ impl FillTask {
         let facts = held.head.facts.as_deref();
         let is_live = facts.is_some_and(ManifestInfo::is_live);
         let is_watched = facts.is_some_and(|facts| !facts.is_multivariant() && !facts.is_patch());
-        is_live && is_watched && !self.entry.is_directed() && self.watched().is_none()
+        is_live && is_watched && !self.entry.is_directed() && self.tracker().is_none()
     }
 
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
     /// players whose clocks are ahead would request it repeatedly.
     pub(super) async fn await_availability(&self) {
-        if matches!(self.viewer, FillTrigger::Prefetch(_)) {
+        if matches!(self.trigger, FillTrigger::Prefetch(_)) {
             return;
         }
-        match self.due() {
-            Some(Availability::DueIn(due_in, watch)) => {
-                self.shield.start_dash_prefetch(&watch);
+        match self.availability() {
+            Some(Availability::DueIn(due_in, tracker)) => {
+                self.shield.start_dash_prefetch(&tracker);
                 if due_in <= self.entry.route.live.hold_early {
                     tokio::time::sleep(due_in).await;
                 }
             }
-            Some(Availability::AvailableSince(_, watch)) => self.shield.start_dash_prefetch(&watch),
+            Some(Availability::AvailableSince(_, tracker)) => {
+                self.shield.start_dash_prefetch(&tracker);
+            }
             Some(Availability::Listed(_)) | None => {}
         }
     }
 
-    pub(super) fn due(&self) -> Option<Availability> {
+    pub(super) fn availability(&self) -> Option<Availability> {
         self.shield.live.availability_of(&self.entry, Now::read())
     }
 
     /// Time until an object exists that the origin does not have. A failed prefetch of a listed
     /// object leaves no memo that would affect viewers.
     pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
-        match &self.viewer {
+        match &self.trigger {
             _ if status == StatusCode::OK => None,
             FillTrigger::Prefetch(prefetch) if prefetch.source != PrefetchSource::Nor => {
                 Some(Duration::ZERO)
             }
-            _ => self.due()?.absent_for(),
+            _ => self.availability()?.absent_for(),
         }
     }
 
     /// Requests the object, or revalidates `held`. `None` as in [`FillTask::fetch`].
-    pub(super) async fn ask(
+    pub(super) async fn request_or_revalidate(
         &self,
         held: Option<&Arc<Object>>,
     ) -> Option<Result<OriginOutcome, Failure>> {
@@ -98,23 +100,27 @@ impl FillTask {
         headers: HeaderMap,
         avoided: EndpointSet,
     ) -> Option<Result<UpstreamResponse, Failure>> {
-        let errand = self.errand(headers, avoided);
+        let upstream_request = self.upstream_request(headers, avoided);
         let origin = self.origin();
         tokio::select! {
-            reply = origin.fetch(errand) => Some(reply),
+            reply = origin.fetch(upstream_request) => Some(reply),
             () = self.wait_until_cancelled(self.held_back) => None,
         }
     }
 
     /// Builds a request to the origin, and counts it for its stream.
-    pub(super) fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
+    pub(super) fn upstream_request(
+        &self,
+        headers: HeaderMap,
+        avoided: EndpointSet,
+    ) -> UpstreamRequest {
         self.shield.live.count_origin_request(&self.entry);
         let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
         UpstreamRequest {
             expected: self.is_expected(),
-            expected_content: self.wants(),
+            expected_content: self.expected_content(),
             class: self.shield.live.kind_of(&self.entry).into(),
-            has_fallback: self.covered(),
+            has_fallback: self.has_servable_object(),
             is_blocking: self.is_known_to_be_held_back(),
             late_after: self.overdue(),
             avoided,
@@ -123,7 +129,7 @@ impl FillTask {
         }
     }
 
-    fn wants(&self) -> ExpectedContent {
+    fn expected_content(&self) -> ExpectedContent {
         match self.shield.live.kind_of(&self.entry) {
             Kind::Hls | Kind::Dash => ExpectedContent::Manifest,
             Kind::Segment | Kind::Init => ExpectedContent::Media,
@@ -133,7 +139,7 @@ impl FillTask {
 
     /// The object should exist: it did before, or a manifest says so.
     pub(super) fn is_expected(&self) -> bool {
-        let is_due = || self.due().is_some_and(|due| due.is_expected());
+        let is_due = || self.availability().is_some_and(|due| due.is_expected());
         // An endpoint that does not hold back an announced object lacks it; another endpoint may
         // have it.
         let is_announced = || !self.entry.kind.is_manifest() && self.is_known_to_be_held_back();
@@ -156,26 +162,27 @@ impl FillTask {
     }
 
     /// An object is stored that may be served if the origin fails.
-    pub(super) fn covered(&self) -> bool {
+    pub(super) fn has_servable_object(&self) -> bool {
         let held = self.fill.found().object.as_ref();
         let now = Instant::now();
         held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Unusable)
     }
 
     pub(super) fn rank(&self) -> Priority {
-        match self.viewer {
-            FillTrigger::Viewer(..) => rank::waited_for(self.entry.kind, || self.is_new()),
-            FillTrigger::Refresh => rank::behind(self.entry.kind),
+        match self.trigger {
+            FillTrigger::Viewer(..) => priority::waited_for(self.entry.kind, || self.is_new()),
+            FillTrigger::Refresh => priority::behind(self.entry.kind),
             FillTrigger::Prefetch(_) => Priority::Ahead,
         }
     }
 
     /// A prefetch gets a viewer's priority once a viewer has joined.
     pub(super) fn upgrade(&self) -> Option<Upgrade> {
-        let waits = matches!(self.viewer, FillTrigger::Viewer(..)) || self.entry.kind.is_manifest();
+        let waits =
+            matches!(self.trigger, FillTrigger::Viewer(..)) || self.entry.kind.is_manifest();
         (!waits).then(|| Upgrade {
             when: Box::pin(self.fill.wait_for_join()),
-            rank: rank::waited_for(self.entry.kind, || true),
+            rank: priority::waited_for(self.entry.kind, || true),
         })
     }
 }
@@ -185,7 +192,7 @@ fn same_object(reply: &UpstreamResponse, seen: Option<&Object>) -> bool {
     let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
     let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
     match (reply.headers.get(header::ETAG), held) {
-        (Some(told), Some(held)) => weak(told.as_bytes()) == weak(held),
+        (Some(outcome), Some(held)) => weak(outcome.as_bytes()) == weak(held),
         _ => true,
     }
 }

@@ -16,15 +16,15 @@ use seawall_upstream::UpstreamResponse;
 impl FillTask {
     /// Updates the stored headers first; the lifetime follows from the result (RFC 9111 §4.3.4).
     pub(super) fn apply_not_modified(self, reply: &UpstreamResponse, seen: &Arc<Object>) {
-        let watch = self.watched();
+        let tracker = self.tracker();
         // Takes its turn like any version: another request may have brought a newer one.
-        let _turn = watch.as_ref().map(|watch| watch.turn());
+        let _turn = tracker.as_ref().map(|tracker| tracker.turn());
         let name = &self.shield.rules.name;
         let update = headers::downstream(reply.headers.clone(), name);
         let updated = conditional::updated(&seen.head.headers.to_map(), &update);
         let variant = self.variant(&updated);
-        let newer = watch.as_ref();
-        let newer = newer.and_then(|watch| self.newer(watch, variant, seen));
+        let newer = tracker.as_ref();
+        let newer = newer.and_then(|tracker| self.newer(tracker, variant, seen));
         if let Some(newer) = newer {
             return self.fill.settle(Verdict::Object(newer));
         }
@@ -32,7 +32,7 @@ impl FillTask {
         let (object, stored) = self.revalidated_object((seen, true), updated, targeted, reply);
         let object = Arc::new(object);
         if stored {
-            self.confirmed(reply, &object.head, variant);
+            self.record_confirmation(reply, &object.head, variant);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if stored {
@@ -47,12 +47,12 @@ impl FillTask {
     /// The version that viewers have seen since, if the origin confirmed an older one.
     fn newer(
         &self,
-        watch: &PlaylistTracker,
+        tracker: &PlaylistTracker,
         variant: Variant,
         seen: &Object,
     ) -> Option<Arc<Object>> {
         let facts = seen.head.facts.as_deref()?;
-        if watch.judge(variant, facts, Instant::now()) != Progress::Behind {
+        if tracker.judge(variant, facts, Instant::now()) != Progress::Behind {
             return None;
         }
         self.newest().filter(|newest| newest.body != seen.body)
@@ -75,12 +75,12 @@ impl FillTask {
         judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
         judged.remove(header::AGE);
         judged.extend(headers::age(&reply.headers));
-        let mut answered =
-            self.answered(reply, &judged, held.head.kind, held.head.facts.as_deref());
-        if answered.context == ManifestContext::State && !as_state {
-            answered.context = ManifestContext::Plain;
+        let mut response_facts =
+            self.response_facts(reply, &judged, held.head.kind, held.head.facts.as_deref());
+        if response_facts.context == ManifestContext::State && !as_state {
+            response_facts.context = ManifestContext::Plain;
         }
-        let (lifetime, stored) = match storage(&answered, &self.entry.route, now) {
+        let (lifetime, stored) = match storage(&response_facts, &self.entry.route, now) {
             Storage::Store(lifetime) => (self.limit_unlisted_lifetime(lifetime), true),
             _ => (Lifetime::none(now.mono), false),
         };

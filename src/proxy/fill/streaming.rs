@@ -54,10 +54,10 @@ impl FillTask {
         let expected = self.expected(kind, delivery::length(reply.framing));
         let left = self.left.clone();
         let mut delivery = Delivery::new(&reply, left, has_others, expected);
-        let mut inflow = reply.body;
-        let is_doubtful = has_bytes && delivery.begun.length.is_none();
+        let mut upstream_body = reply.body;
+        let is_doubtful = has_bytes && delivery.progress.length.is_none();
         let mut held = if delivery.race.may_move() || is_doubtful {
-            self.hold(&mut inflow, &mut delivery).await
+            self.hold(&mut upstream_body, &mut delivery).await
         } else {
             HeldBack::default()
         };
@@ -68,7 +68,7 @@ impl FillTask {
                 return self.empty(delivery.race.endpoint()).await;
             }
             Some(BodyEvent::TakenOver(other)) => {
-                inflow.outdone();
+                upstream_body.outdone();
                 self.left = delivery.race.left();
                 return Box::pin(self.handle_response(other)).await;
             }
@@ -76,20 +76,20 @@ impl FillTask {
         }
         self.fill.set_vary(self.vary(&reply.headers));
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
-        head.length = delivery.begun.length;
+        head.length = delivery.progress.length;
         let length = head.length.unwrap_or_default();
         head.stored = self.fill.will_have_room(&head, length);
         self.fill.begin(Arc::new(head));
         delivery.show();
-        self.send_body(inflow, delivery, held).await;
+        self.send_body(upstream_body, delivery, held).await;
     }
 
     /// Collects the first chunks until the body is fast enough: another endpoint can replace the
     /// response only until viewers have its head.
-    async fn hold(&self, inflow: &mut UpstreamBody, delivery: &mut Delivery) -> HeldBack {
+    async fn hold(&self, upstream_body: &mut UpstreamBody, delivery: &mut Delivery) -> HeldBack {
         let mut held = HeldBack::default();
         loop {
-            match self.next_chunk(inflow, delivery).await {
+            match self.next_chunk(upstream_body, delivery).await {
                 BodyEvent::Received(Some(Ok(bytes))) => held.pieces.push(bytes),
                 end => {
                     held.end = Some(end);
@@ -103,9 +103,14 @@ impl FillTask {
     }
 
     /// Sends the body on, from this endpoint or from one that takes over.
-    async fn send_body(self, mut inflow: UpstreamBody, mut delivery: Delivery, held: HeldBack) {
+    async fn send_body(
+        self,
+        mut upstream_body: UpstreamBody,
+        mut delivery: Delivery,
+        held: HeldBack,
+    ) {
         for bytes in held.pieces {
-            if !self.send_chunk(bytes, &inflow, &mut delivery).await {
+            if !self.send_chunk(bytes, &upstream_body, &mut delivery).await {
                 return self.fill.cut();
             }
         }
@@ -113,7 +118,7 @@ impl FillTask {
         loop {
             let piece = match end.take() {
                 Some(end) => end,
-                None => self.next_chunk(&mut inflow, &mut delivery).await,
+                None => self.next_chunk(&mut upstream_body, &mut delivery).await,
             };
             let endpoint = delivery.race.endpoint();
             match piece {
@@ -129,13 +134,13 @@ impl FillTask {
                     if delivery.is_too_long() {
                         return self.broke_off(Failure::Truncated, endpoint);
                     }
-                    if !self.send_chunk(bytes, &inflow, &mut delivery).await {
+                    if !self.send_chunk(bytes, &upstream_body, &mut delivery).await {
                         return self.fill.cut();
                     }
                 }
                 BodyEvent::TakenOver(other) => {
                     delivery.move_to(&other);
-                    std::mem::replace(&mut inflow, other.body).outdone();
+                    std::mem::replace(&mut upstream_body, other.body).outdone();
                 }
             }
         }
@@ -145,11 +150,11 @@ impl FillTask {
     async fn send_chunk(
         &self,
         bytes: Bytes,
-        inflow: &UpstreamBody,
+        upstream_body: &UpstreamBody,
         delivery: &mut Delivery,
     ) -> bool {
         let began = Instant::now();
-        let pushed = inflow.wait_for_viewer(self.fill.push(bytes)).await;
+        let pushed = upstream_body.wait_for_viewer(self.fill.push(bytes)).await;
         delivery.race.pause(began.elapsed());
         pushed == Some(FillControl::Continue)
     }
@@ -157,12 +162,12 @@ impl FillTask {
     /// What is known of a body before it arrives, and whether every endpoint that has it has all of
     /// it.
     fn expected(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
-        let listing = self.shield.live.listing(&self.entry);
-        let mut listed = listing.iter().filter_map(|watch| {
-            let (duration, is_segment) = watch.listed_for(&self.entry)?;
+        let listing = self.shield.live.trackers_listing(&self.entry);
+        let mut listed = listing.iter().filter_map(|tracker| {
+            let (duration, is_segment) = tracker.listed_for(&self.entry)?;
             // An MPD may list a segment that is still being produced; a playlist lists only
             // complete segments.
-            Some((duration, is_segment && watch.entry.kind == Kind::Hls))
+            Some((duration, is_segment && tracker.entry.kind == Kind::Hls))
         });
         let listed = listed.next();
         let is_small = matches!(kind, Kind::Init | Kind::Key);
@@ -170,10 +175,10 @@ impl FillTask {
             _ if is_small => Some(Duration::ZERO),
             Some((duration, _)) => Some(duration),
             // An object that no manifest lists is a segment only if an MPD predicts it.
-            None => match self.due() {
-                Some(Availability::DueIn(_, watch) | Availability::AvailableSince(_, watch)) => {
-                    Some(watch.segment_duration())
-                }
+            None => match self.availability() {
+                Some(
+                    Availability::DueIn(_, tracker) | Availability::AvailableSince(_, tracker),
+                ) => Some(tracker.segment_duration()),
                 Some(Availability::Listed(_)) | None => None,
             },
         };
@@ -191,15 +196,15 @@ impl FillTask {
     /// never sliced, nor is an object whose slicing failed a moment ago.
     fn sliceable(&self, reply: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
         let now = Instant::now();
-        let found = self.fill.found();
-        let known = self.shield.cache.memo(&found.slot, now);
+        let lookup = self.fill.found();
+        let known = self.shield.cache.memo(&lookup.slot, now);
         let ranges = reply.headers.get(header::ACCEPT_RANGES)?;
         let etag = reply.headers.get(header::ETAG)?;
         let sliceable = ranges == "bytes"
             && etag.as_bytes().starts_with(b"\"")
             && reply.status == StatusCode::OK
             && Vary::of(&reply.headers) == Vary::Nothing
-            && !found.has_variants()
+            && !lookup.has_variants()
             && !lifetime.fresh_left(now).is_zero()
             && !matches!(known, Some(KeyMemo::Unsliceable));
         // A copy: the value is kept for long, and must not keep the response's read buffer alive.
@@ -220,7 +225,7 @@ impl FillTask {
         let memory = lifetime.fresh_left(now).min(LARGE_MEMORY_MAX);
         let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
         head.length = Some(length);
-        let series = SliceSet {
+        let slice_set = SliceSet {
             head,
             length,
             etag,
@@ -230,7 +235,7 @@ impl FillTask {
         self.fill.remove_previous();
         self.fill.note(ExpiringMemo {
             until: now + memory,
-            what: KeyMemo::Sliced(Arc::new(series)),
+            what: KeyMemo::Sliced(Arc::new(slice_set)),
         });
         self.fill.settle(Verdict::Sliced);
     }

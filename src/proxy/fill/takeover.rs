@@ -16,13 +16,16 @@ impl FillTask {
     /// Waits for the next chunk of a body, or for another endpoint to take over.
     pub(super) async fn next_chunk(
         &self,
-        inflow: &mut UpstreamBody,
+        upstream_body: &mut UpstreamBody,
         delivery: &mut Delivery,
     ) -> BodyEvent {
-        let Delivery { begun, race } = delivery;
-        let body = FillBody { job: self, begun };
+        let Delivery { progress, race } = delivery;
+        let body = FillBody {
+            task: self,
+            progress,
+        };
         let event = race
-            .next(inflow, &body, self.wait_until_cancelled(false))
+            .next(upstream_body, &body, self.wait_until_cancelled(false))
             .await;
         if matches!(event, BodyEvent::TakenOver(_)) {
             self.avoid_endpoint(race.endpoint());
@@ -52,14 +55,16 @@ impl FillTask {
             return left;
         }
         if self.entry.kind.is_manifest() {
-            let watch = self.watched();
-            return watch.map(|watch| watch.avoided(now)).unwrap_or_default();
+            let tracker = self.tracker();
+            return tracker
+                .map(|tracker| tracker.avoided(now))
+                .unwrap_or_default();
         }
-        let listing = self.shield.live.listing(&self.entry);
+        let listing = self.shield.live.trackers_listing(&self.entry);
         let none = EndpointSet::default();
         listing
             .iter()
-            .fold(none, |set, watch| set.and(watch.avoided(now)))
+            .fold(none, |set, tracker| set.and(tracker.avoided(now)))
     }
 
     /// The endpoints that stopped inside this object a moment ago.
@@ -75,10 +80,10 @@ impl FillTask {
     pub(super) fn avoid_for_media(&self, endpoint: usize, why: &str) {
         let now = Instant::now();
         let path = self.entry.target.path();
-        for watch in self.shield.live.listing(&self.entry) {
-            if !watch.avoided(now).contains(endpoint) {
+        for tracker in self.shield.live.trackers_listing(&self.entry) {
+            if !tracker.avoided(now).contains(endpoint) {
                 tracing::warn!(path, endpoint, "another endpoint is asked first: {why}");
-                watch.avoid(endpoint, now);
+                tracker.avoid(endpoint, now);
             }
         }
     }

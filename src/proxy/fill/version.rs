@@ -53,11 +53,11 @@ impl FillTask {
         let (status, headers) = (text.reply.status, text.reply.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
         head.facts = facts.map(Box::new);
-        head.access_tracker = text.watch.map(|watch| Arc::clone(&watch.access));
+        head.access_tracker = text.tracker.map(|tracker| Arc::clone(&tracker.access));
         let delta = text
             .delta
             .map(|delta| Object::new(head.clone(), delta.into()));
-        let before = self.before();
+        let before = self.previous_version();
         let shield = &self.shield;
         let mut object = shield.codable(Object::new(head, text.body), before.as_deref());
         let before = before.as_ref().and_then(|before| before.delta());
@@ -74,7 +74,7 @@ impl FillTask {
     }
 
     /// The version before this one.
-    fn before(&self) -> Option<Arc<Object>> {
+    fn previous_version(&self) -> Option<Arc<Object>> {
         if self.entry.is_directed() {
             let upstream = || self.fill.upstream().clone();
             return self.shield.newest(&self.entry, Instant::now(), upstream);
@@ -137,7 +137,7 @@ impl FillTask {
     }
 
     /// Stores a version and gives it to all followers.
-    pub(super) fn file(self, version: StoredVersion) {
+    pub(super) fn store_and_serve(self, version: StoredVersion) {
         let StoredVersion {
             object,
             vary,

@@ -29,7 +29,7 @@ pub(super) struct Challenger {
 pub(super) struct ChallengerRequest {
     pub(super) shield: Arc<Shield>,
     pub(super) origin_index: usize,
-    pub(super) errand: UpstreamRequest,
+    pub(super) upstream_request: UpstreamRequest,
     pub(super) judge: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
 }
 
@@ -81,7 +81,7 @@ async fn run(
     received: Arc<AtomicU64>,
 ) -> Result<UpstreamResponse, RaceLost> {
     let origin = &request.shield.origins[request.origin_index];
-    let reply = origin.fetch(request.errand).await;
+    let reply = origin.fetch(request.upstream_request).await;
     let mut reply = reply.map_err(|_| RaceLost::Unanswered)?;
     let fit = (request.judge)(&reply);
     if fit != ResponseFit::Same {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::tracker::{PlaylistTracker, UNASKED_SEGMENTS};
+use super::tracker::{IDLE_SEGMENTS, PlaylistTracker};
 use seawall_cache::eviction::{Advance, LivePosition};
 use seawall_manifest::{ListedResource, Listing, Manifest, ManifestInfo};
 use seawall_policy::Rules;
@@ -111,7 +111,7 @@ impl ListedWindow {
         });
         let advances = advances.collect();
         // The same name may be listed again under another number.
-        self.keeps(&mut departed);
+        self.remove_listed(&mut departed);
         WindowChange { advances, departed }
     }
 
@@ -225,7 +225,7 @@ impl ListedWindow {
     }
 
     /// Removes from `departed` the segments that this manifest still lists.
-    pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
+    pub(super) fn remove_listed(&self, departed: &mut Vec<u64>) {
         if departed.is_empty() {
             return;
         }
@@ -257,9 +257,9 @@ impl WindowSegment {
 impl PlaylistTracker {
     /// Do viewers watch it, or did they recently?
     pub(super) fn is_followed(&self, now: Instant) -> bool {
-        let patience = self.state.lock().segment * UNASKED_SEGMENTS;
-        let unasked = self.access.idle_time(now);
-        self.access.has_refresher() || unasked.is_some_and(|unasked| unasked < patience)
+        let patience = self.state.lock().segment * IDLE_SEGMENTS;
+        let idle_time = self.access.idle_time(now);
+        self.access.has_refresher() || idle_time.is_some_and(|idle_time| idle_time < patience)
     }
 
     /// The position of an object that the live manifest lists or announces.
@@ -269,37 +269,39 @@ impl PlaylistTracker {
         entry: &CacheRequest,
         now: SystemTime,
     ) -> Option<LivePosition> {
-        let course = self.state.lock();
-        if course.ended {
+        let state = self.state.lock();
+        if state.ended {
             return None;
         }
         let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == entry.key;
         let announced = || {
-            let is_announced = course.announced.iter().any(is_announced);
-            is_announced.then(|| course.window.next_part())
+            let is_announced = state.announced.iter().any(is_announced);
+            is_announced.then(|| state.window.next_part())
         };
         let by_clock = || {
-            let (template, behind) = course.lanes.place(rules, &self.entry, entry, now)?;
-            Some(course.window.by_clock(template, behind))
+            let (template, behind) = state
+                .representations
+                .place(rules, &self.entry, entry, now)?;
+            Some(state.window.by_clock(template, behind))
         };
-        let listed = course.window.position(entry.key.fingerprint());
+        let listed = state.window.position(entry.key.fingerprint());
         listed.or_else(announced).or_else(by_clock)
     }
 
     /// The progress by one segment of a representation that is timed by the clock.
     pub(super) fn by_clock(&self, template: usize) -> Advance {
-        let course = self.state.lock();
+        let state = self.state.lock();
         Advance {
-            rendition: course.window.by_clock(template, 0).rendition,
+            rendition: state.window.by_clock(template, 0).rendition,
             segments: 1,
-            listed: course.lanes.listed_of(template),
-            period_ms: millis(course.segment),
+            listed: state.representations.listed_of(template),
+            period_ms: millis(state.segment),
         }
     }
 
     /// Removes from `departed`, the segments of another manifest, those that this one still lists.
-    pub(super) fn keeps(&self, departed: &mut Vec<u64>) {
-        self.state.lock().window.keeps(departed);
+    pub(super) fn remove_listed(&self, departed: &mut Vec<u64>) {
+        self.state.lock().window.remove_listed(departed);
     }
 }
 
@@ -382,7 +384,7 @@ mod tests {
         let mut other = ListedWindow::default();
         slide(&mut other, &playlist(2, 3));
         let mut departed = vec![numbered(1), numbered(2)];
-        other.keeps(&mut departed);
+        other.remove_listed(&mut departed);
         assert_eq!(departed, [numbered(1)]);
     }
 

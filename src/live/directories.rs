@@ -13,54 +13,63 @@ use seawall_policy::Key;
 const LISTING_MAX: usize = 16;
 
 /// The manifests that list objects in a directory, the most recent last.
-pub(super) type ListingWatches = HashMap<Key, Vec<Weak<PlaylistTracker>>, ahash::RandomState>;
+pub(super) type DirectoryIndex = HashMap<Key, Vec<Weak<PlaylistTracker>>, ahash::RandomState>;
 
 /// Registers the directories of a version; `known` are all directories of the manifest.
 pub(super) fn register_version(
-    places: &mut ListingWatches,
-    news: &ManifestDiff,
+    directories: &mut DirectoryIndex,
+    diff: &ManifestDiff,
     known: &[Key],
-    watch: &Arc<PlaylistTracker>,
+    tracker: &Arc<PlaylistTracker>,
 ) {
-    for place in &news.forgotten {
-        lies_no_more(places, place, watch);
+    for place in &diff.forgotten {
+        remove_listing(directories, place, tracker);
     }
-    for place in &news.places {
-        lies_in(places, place, watch, news.found);
+    for place in &diff.directories {
+        add_listing(directories, place, tracker, diff.found);
     }
     // Other manifests may have displaced it since.
     for place in known {
-        if !is_filed(places, place, watch) {
-            lies_in(places, place, watch, news.found);
+        if !is_registered(directories, place, tracker) {
+            add_listing(directories, place, tracker, diff.found);
         }
     }
 }
 
-fn is_filed(places: &ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>) -> bool {
-    let mut listing = places.get(place).into_iter().flatten();
-    listing.any(|other| other.as_ptr() == Arc::as_ptr(watch))
+fn is_registered(
+    directories: &DirectoryIndex,
+    place: &Key,
+    tracker: &Arc<PlaylistTracker>,
+) -> bool {
+    let mut listing = directories.get(place).into_iter().flatten();
+    listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
 }
 
 /// Registers a manifest for a directory, as the most recent one.
-fn lies_in(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>, now: Instant) {
-    let listing = places.entry(place.clone()).or_default();
-    let own = Arc::as_ptr(watch);
+fn add_listing(
+    directories: &mut DirectoryIndex,
+    place: &Key,
+    tracker: &Arc<PlaylistTracker>,
+    now: Instant,
+) {
+    let listing = directories.entry(place.clone()).or_default();
+    let own = Arc::as_ptr(tracker);
     listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
     if listing.len() >= LISTING_MAX {
         listing.remove(index_to_displace(listing, now));
     }
-    listing.push(Arc::downgrade(watch));
+    listing.push(Arc::downgrade(tracker));
 }
 
 /// The manifest to displace. Clients can create manifests by inventing queries; these displace
 /// neither manifests with a refresher nor those that show a restart. Of the latter, those without a
 /// refresher may hold at most half of the slots: the others say what is listed now.
 fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
-    let told = |watch: &Weak<PlaylistTracker>| {
-        let known = watch.upgrade();
-        known.map_or((false, false), |watch| {
-            let is_tended = watch.access.has_refresher();
-            (watch.has_unfinished_restart(now), is_tended)
+    let told = |tracker: &Weak<PlaylistTracker>| {
+        let known = tracker.upgrade();
+        known.map_or((false, false), |tracker| {
+            let is_tended = tracker.access.has_refresher();
+            (tracker.has_unfinished_restart(now), is_tended)
         })
     };
     let told: Vec<(bool, bool)> = listing.iter().map(told).collect();
@@ -73,12 +82,12 @@ fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
 }
 
 /// Removes a manifest from a directory.
-fn lies_no_more(places: &mut ListingWatches, place: &Key, watch: &Arc<PlaylistTracker>) {
-    if let Some(listing) = places.get_mut(place) {
-        let own = Arc::as_ptr(watch);
+fn remove_listing(directories: &mut DirectoryIndex, place: &Key, tracker: &Arc<PlaylistTracker>) {
+    if let Some(listing) = directories.get_mut(place) {
+        let own = Arc::as_ptr(tracker);
         listing.retain(|other| other.as_ptr() != own);
         if listing.is_empty() {
-            places.remove(place);
+            directories.remove(place);
         }
     }
 }
@@ -96,12 +105,12 @@ mod tests {
     fn who_was_pushed_out_of_a_place_returns_with_its_next_version() {
         let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let show = |uri: &str, first: usize| {
-            let (watch, ..) = fixtures::show(&live, uri, &one_segment(first), now);
-            watch
+            let (tracker, ..) = fixtures::show(&live, uri, &one_segment(first), now);
+            tracker
         };
-        let is_listed = |watch: &Arc<PlaylistTracker>| {
-            let listing = live.listing(&request("/live/1.ts"));
-            listing.iter().any(|other| Arc::ptr_eq(other, watch))
+        let is_listed = |tracker: &Arc<PlaylistTracker>| {
+            let listing = live.trackers_listing(&request("/live/1.ts"));
+            listing.iter().any(|other| Arc::ptr_eq(other, tracker))
         };
         let first = show("/live/a.m3u8", 1);
         assert!(is_listed(&first));
@@ -122,49 +131,49 @@ mod tests {
         let now = Instant::now();
         let facts = one_segment(1).info;
         let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
-        let watch = |uri: String| {
+        let tracker = |uri: String| {
             let (entry, stream) = (request(&uri), Arc::clone(&stream));
             Arc::new(PlaylistTracker::new(entry, stream, &facts, now))
         };
         let anew = |uri: String| {
-            let watch = watch(uri);
+            let tracker = tracker(uri);
             for first in [5000, 1] {
                 let manifest = one_segment(first);
-                let progress = watch.judge(Variant::default(), &manifest.info, now);
-                let version = version(&watch.entry, &manifest, progress, now);
-                watch.take_version(&rules(), &version, at(now));
+                let progress = tracker.judge(Variant::default(), &manifest.info, now);
+                let version = version(&tracker.entry, &manifest, progress, now);
+                tracker.take_version(&rules(), &version, at(now));
             }
-            assert!(watch.has_unfinished_restart(now));
-            watch
+            assert!(tracker.has_unfinished_restart(now));
+            tracker
         };
         let place = Key::of(&[b"place"]);
         for (began_anew, is_left) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
-            let mut places = ListingWatches::default();
+            let mut directories = DirectoryIndex::default();
             let mut known: Vec<_> = (0..began_anew)
                 .map(|n| anew(format!("/live/{n}.m3u8")))
                 .collect();
-            for watch in &known {
-                watch.access.set_has_refresher(!is_left);
-                lies_in(&mut places, &place, watch, now);
+            for tracker in &known {
+                tracker.access.set_has_refresher(!is_left);
+                add_listing(&mut directories, &place, tracker, now);
             }
-            let tended = watch("/live/tended.m3u8".to_owned());
+            let tended = tracker("/live/tended.m3u8".to_owned());
             tended.access.set_has_refresher(true);
-            lies_in(&mut places, &place, &tended, now);
+            add_listing(&mut directories, &place, &tended, now);
             for number in 0..3 * LISTING_MAX {
-                let invented = watch(format!("/live/a.m3u8?{number}"));
-                lies_in(&mut places, &place, &invented, now);
+                let invented = tracker(format!("/live/a.m3u8?{number}"));
+                add_listing(&mut directories, &place, &invented, now);
                 known.push(invented);
             }
-            let listing = &places[&place];
-            let listed = |watch: &Arc<PlaylistTracker>| {
+            let listing = &directories[&place];
+            let listed = |tracker: &Arc<PlaylistTracker>| {
                 let mut listing = listing.iter();
-                listing.any(|other| other.as_ptr() == Arc::as_ptr(watch))
+                listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
             };
             assert_eq!(listing.len(), LISTING_MAX);
             assert!(listed(known.last().unwrap()), "the last one is known");
             let stay = known[..began_anew]
                 .iter()
-                .filter(|watch| listed(watch))
+                .filter(|tracker| listed(tracker))
                 .count();
             let half = if is_left { 2 } else { 1 };
             let expected = began_anew.min(LISTING_MAX / half - 2 + half);

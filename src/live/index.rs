@@ -6,20 +6,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::places::ListingWatches;
+use super::directories::DirectoryIndex;
 use super::stream::LiveStream;
 use super::{ManifestDiff, PlaylistTracker};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 
 /// Most manifests tracked at once; others are cached and refreshed like any object.
-const WATCHES_MAX: usize = 20_000;
+const TRACKERS_MAX: usize = 20_000;
 /// The trackers use at most this fraction (1/n) of the store's memory …
 const MEMORY_PART: u64 = 8;
 /// … but may always use this many bytes.
 const BYTES_MIN: u64 = 1 << 20;
 /// Approximate least size of a tracker, in bytes.
-const WATCH_BYTES: usize = 4 << 10;
+const TRACKER_BYTES: usize = 4 << 10;
 /// A tracker is dropped after this time without a request. Its segments may be stored as long, and
 /// a restarted packager may reuse their names.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
@@ -42,59 +42,59 @@ const NEW_EACH: usize = 16;
 /// Fewer entries than this are not swept.
 const SWEEP_MIN: usize = 256;
 
-pub(super) struct ListedKeys {
+pub(super) struct TrackerIndex {
     bytes_max: usize,
     /// Bytes used by the trackers, as of their last versions.
     bytes: usize,
-    pub(super) watches: HashMap<Key, Arc<PlaylistTracker>, ahash::RandomState>,
+    pub(super) trackers: HashMap<Key, Arc<PlaylistTracker>, ahash::RandomState>,
     /// The stream of a manifest that another manifest lists, and when it was listed.
     pub(super) parents: HashMap<Key, (Arc<LiveStream>, Instant), ahash::RandomState>,
     /// Recently listed segments, by a hash of their keys, and until when they count as new.
     pub(super) new: HashMap<u64, Instant, ahash::RandomState>,
     /// The manifests that list objects in a directory, the most recent last.
-    pub(super) places: ListingWatches,
+    pub(super) directories: DirectoryIndex,
     /// Announced objects that do not exist yet (LL-HLS preload hints), and until when they are
     /// expected.
     pub(super) announced: HashMap<Key, Instant, ahash::RandomState>,
     sweep_at: usize,
 }
 
-impl ListedKeys {
+impl TrackerIndex {
     /// `memory_bytes`: the size of the store.
-    pub(super) fn new(memory_bytes: u64) -> ListedKeys {
+    pub(super) fn new(memory_bytes: u64) -> TrackerIndex {
         let bytes_max = (memory_bytes / MEMORY_PART).max(BYTES_MIN);
-        ListedKeys {
+        TrackerIndex {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             bytes: 0,
-            watches: HashMap::default(),
+            trackers: HashMap::default(),
             parents: HashMap::default(),
             new: HashMap::default(),
-            places: HashMap::default(),
+            directories: HashMap::default(),
             announced: HashMap::default(),
             sweep_at: 0,
         }
     }
 
-    fn watches_max(&self) -> usize {
-        WATCHES_MAX.min(self.bytes_max / WATCH_BYTES)
+    fn trackers_max(&self) -> usize {
+        TRACKERS_MAX.min(self.bytes_max / TRACKER_BYTES)
     }
 
     /// Adds a tracker.
-    pub(super) fn begin(&mut self, watch: &Arc<PlaylistTracker>, now: Instant) {
+    pub(super) fn begin(&mut self, tracker: &Arc<PlaylistTracker>, now: Instant) {
         self.sweep(now);
-        if self.watches.len() >= self.watches_max() {
+        if self.trackers.len() >= self.trackers_max() {
             self.make_room(now);
         }
-        let key = watch.entry.key.clone();
-        self.watches.insert(key, Arc::clone(watch));
-        self.weigh(watch, watch.weight_bytes(), now);
+        let key = tracker.entry.key.clone();
+        self.trackers.insert(key, Arc::clone(tracker));
+        self.weigh(tracker, tracker.weight_bytes(), now);
     }
 
     /// Updates the size of a tracker.
-    pub(super) fn weigh(&mut self, watch: &Arc<PlaylistTracker>, bytes: usize, now: Instant) {
-        let known = self.watches.get(&watch.entry.key);
-        if known.is_some_and(|known| Arc::ptr_eq(known, watch)) {
-            let before = watch.counted_bytes.swap(bytes, Ordering::Relaxed);
+    pub(super) fn weigh(&mut self, tracker: &Arc<PlaylistTracker>, bytes: usize, now: Instant) {
+        let known = self.trackers.get(&tracker.entry.key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, tracker)) {
+            let before = tracker.counted_bytes.swap(bytes, Ordering::Relaxed);
             self.bytes = self.bytes - before + bytes;
             if self.bytes > self.bytes_max {
                 self.make_room(now);
@@ -109,7 +109,7 @@ impl ListedKeys {
         manifests: impl Iterator<Item = Key>,
         now: Instant,
     ) {
-        let parents_max = PARENTS_EACH * self.watches_max();
+        let parents_max = PARENTS_EACH * self.trackers_max();
         for key in manifests {
             if self.parents.len() >= parents_max && !self.parents.contains_key(&key) {
                 self.forget_parents();
@@ -129,7 +129,7 @@ impl ListedKeys {
 
     /// Marks segments as new until `until`, by the hashes of their keys.
     pub(super) fn mark_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
-        if self.new.len() < NEW_EACH * self.watches_max() {
+        if self.new.len() < NEW_EACH * self.trackers_max() {
             self.new.extend(hashes.map(|hash| (hash, until)));
         }
     }
@@ -140,11 +140,11 @@ impl ListedKeys {
         entry: &CacheRequest,
     ) -> impl Iterator<Item = &Arc<PlaylistTracker>> {
         let (url, path) = (entry.url(), entry.target.path());
-        let watches = url.is_some().then(|| self.watches.values());
-        let watches = watches.into_iter().flatten();
+        let trackers = url.is_some().then(|| self.trackers.values());
+        let trackers = trackers.into_iter().flatten();
         // Comparing paths first is cheaper than building a key for each tracker under the lock.
-        let named = watches.filter(move |watch| watch.entry.target.path() == path);
-        named.filter(move |watch| watch.entry.url() == url)
+        let named = trackers.filter(move |tracker| tracker.entry.target.path() == path);
+        named.filter(move |tracker| tracker.entry.url() == url)
     }
 
     /// The stream of a manifest, as its parent says; else a new stream.
@@ -158,21 +158,21 @@ impl ListedKeys {
     /// trackers that were never requested again, then those requested longest ago.
     fn make_room(&mut self, now: Instant) {
         let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
-        for watch in self.watches.values() {
-            *crowds.entry(watch.entry.target.path()).or_default() += 1;
+        for tracker in self.trackers.values() {
+            *crowds.entry(tracker.entry.target.path()).or_default() += 1;
         }
-        let rank = |watch: &PlaylistTracker| {
-            let since = watch.access.since();
-            let unasked = watch.access.idle_time(now);
-            let asked = unasked.and_then(|unasked| now.checked_sub(unasked));
+        let rank = |tracker: &PlaylistTracker| {
+            let since = tracker.access.since();
+            let idle_time = tracker.access.idle_time(now);
+            let asked = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
             let asked = asked.unwrap_or(since);
-            let crowd = crowds.get(watch.entry.target.path());
+            let crowd = crowds.get(tracker.entry.target.path());
             let is_alone = crowd.is_none_or(|crowd| *crowd < CROWD);
             (is_alone, asked > since + COME_BACK, asked)
         };
-        let ranked = self.watches.iter();
+        let ranked = self.trackers.iter();
         let mut ranked: Vec<_> = ranked
-            .map(|(key, watch)| (rank(watch), key.clone()))
+            .map(|(key, tracker)| (rank(tracker), key.clone()))
             .collect();
         ranked.sort_unstable();
         let dropped = ranked.len().div_ceil(DROPPED_PART);
@@ -181,20 +181,20 @@ impl ListedKeys {
             if at >= dropped && self.bytes <= bytes_max {
                 break;
             }
-            if let Some(watch) = self.watches.remove(&key) {
-                self.bytes -= watch.counted_bytes.swap(0, Ordering::Relaxed);
+            if let Some(tracker) = self.trackers.remove(&key) {
+                self.bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
             }
         }
     }
 
     /// Replaces the announced objects of the previous version by those of this one.
-    pub(super) fn announce(&mut self, news: &ManifestDiff) {
-        for key in &news.withdrawn {
+    pub(super) fn announce(&mut self, diff: &ManifestDiff) {
+        for key in &diff.withdrawn {
             self.announced.remove(key);
         }
-        let until = news.found + ANNOUNCED_FOR_MAX;
-        if self.announced.len() < ANNOUNCED_EACH * self.watches_max() {
-            let keys = news.announced.iter().map(|one| one.entry.key.clone());
+        let until = diff.found + ANNOUNCED_FOR_MAX;
+        if self.announced.len() < ANNOUNCED_EACH * self.trackers_max() {
+            let keys = diff.announced.iter().map(|one| one.entry.key.clone());
             self.announced.extend(keys.map(|key| (key, until)));
         }
     }
@@ -203,22 +203,22 @@ impl ListedKeys {
         if self.len() < self.sweep_at.max(SWEEP_MIN) {
             return;
         }
-        let unasked = |watch: &PlaylistTracker| {
-            let since = now.saturating_duration_since(watch.access.since());
-            watch.access.idle_time(now).unwrap_or(since)
+        let idle_time = |tracker: &PlaylistTracker| {
+            let since = now.saturating_duration_since(tracker.access.since());
+            tracker.access.idle_time(now).unwrap_or(since)
         };
         let bytes = &mut self.bytes;
-        self.watches.retain(|_, watch| {
-            let stays = unasked(watch) < FORGOTTEN_AFTER;
+        self.trackers.retain(|_, tracker| {
+            let stays = idle_time(tracker) < FORGOTTEN_AFTER;
             if !stays {
-                *bytes -= watch.counted_bytes.swap(0, Ordering::Relaxed);
+                *bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
             }
             stays
         });
         self.parents
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
-        let is_known = |watch: &Weak<PlaylistTracker>| watch.strong_count() > 0;
-        self.places
+        let is_known = |tracker: &Weak<PlaylistTracker>| tracker.strong_count() > 0;
+        self.directories
             .retain(|_, listing| listing.iter().any(is_known));
         self.new.retain(|_, until| now < *until);
         self.announced.retain(|_, until| now < *until);
@@ -227,7 +227,7 @@ impl ListedKeys {
 
     fn len(&self) -> usize {
         let timed = self.new.len() + self.announced.len();
-        self.watches.len() + self.parents.len() + self.places.len() + timed
+        self.trackers.len() + self.parents.len() + self.directories.len() + timed
     }
 }
 
@@ -244,8 +244,8 @@ mod tests {
         for segments in [30, 900] {
             let lines: String = (0..segments).map(line).collect();
             let live = LiveStreams::new(rules(), 1 << 30);
-            let (watch, ..) = show(&live, "/live/a.m3u8", &playlist(&lines), Instant::now());
-            let bytes = watch.weight_bytes();
+            let (tracker, ..) = show(&live, "/live/a.m3u8", &playlist(&lines), Instant::now());
+            let bytes = tracker.weight_bytes();
             assert!(bytes < 8 << 10, "{segments}: {bytes}");
         }
     }
@@ -261,54 +261,54 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), memory_bytes), Instant::now());
         let facts = one_segment(1).info;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
-        let watch = |uri: String, at| live.watch(&request(&uri), &facts, at);
+        let tracker = |uri: String, at| live.track(&request(&uri), &facts, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
-        let watches = watched.map(|uri| watch(uri.to_owned(), start).unwrap());
-        let invented = WATCHES_MAX * 3 / 2;
+        let trackers = watched.map(|uri| tracker(uri.to_owned(), start).unwrap());
+        let invented = TRACKERS_MAX * 3 / 2;
         for number in 0..invented {
             if number % 1000 == 0 {
                 let asked = at(1000 + number);
-                for watch in &watches {
-                    watch.access.record_access(asked);
+                for tracker in &trackers {
+                    tracker.access.record_access(asked);
                 }
             }
             let uri = format!("/live/a.m3u8?{number}");
-            assert!(watch(uri, at(1000 + number)).is_some());
+            assert!(tracker(uri, at(1000 + number)).is_some());
         }
-        let new = watch("/live/new.m3u8".to_owned(), at(1000 + invented));
+        let new = tracker("/live/new.m3u8".to_owned(), at(1000 + invented));
         assert!(new.is_some());
-        for (uri, watch) in watched.into_iter().zip(&watches) {
-            let known = live.watched(&request(uri));
+        for (uri, tracker) in watched.into_iter().zip(&trackers) {
+            let known = live.tracker(&request(uri));
             assert!(
-                known.is_some_and(|known| Arc::ptr_eq(&known, watch)),
+                known.is_some_and(|known| Arc::ptr_eq(&known, tracker)),
                 "{uri}"
             );
         }
-        let lists = live.lists.lock();
-        assert!(lists.watches.len() <= lists.watches_max());
-        assert!(lists.bytes <= lists.bytes_max);
-        let all = lists.watches.values();
-        let all: usize = all.map(|watch| watch.weight_bytes()).sum();
-        assert_eq!(lists.bytes, all);
-        assert!(watches[0].weight_bytes() < WATCH_BYTES);
+        let index = live.index.lock();
+        assert!(index.trackers.len() <= index.trackers_max());
+        assert!(index.bytes <= index.bytes_max);
+        let all = index.trackers.values();
+        let all: usize = all.map(|tracker| tracker.weight_bytes()).sum();
+        assert_eq!(index.bytes, all);
+        assert!(trackers[0].weight_bytes() < TRACKER_BYTES);
     }
 
     #[test]
     fn what_was_listed_longest_ago_makes_room_for_other_parents() {
-        let (mut lists, start) = (ListedKeys::new(BYTES_MIN), Instant::now());
+        let (mut index, start) = (TrackerIndex::new(BYTES_MIN), Instant::now());
         let stream = Arc::new(LiveStream::new("/live/master.m3u8"));
         let key = |number: u64| Key::of(&[&number.to_be_bytes()]);
-        let parents_max = PARENTS_EACH * lists.watches_max();
+        let parents_max = PARENTS_EACH * index.trackers_max();
         for number in 0..3 * parents_max as u64 {
             let now = start + Duration::from_millis(number);
-            lists.assign_stream(&stream, [key(number)].into_iter(), now);
-            lists.assign_stream(&stream, [key(0)].into_iter(), now);
-            assert!(lists.parents.contains_key(&key(number)));
+            index.assign_stream(&stream, [key(number)].into_iter(), now);
+            index.assign_stream(&stream, [key(0)].into_iter(), now);
+            assert!(index.parents.contains_key(&key(number)));
         }
         assert!(
-            lists.parents.contains_key(&key(0)),
+            index.parents.contains_key(&key(0)),
             "it is listed again and again"
         );
-        assert!(lists.parents.len() <= parents_max);
+        assert!(index.parents.len() <= parents_max);
     }
 }

@@ -16,43 +16,43 @@ impl Shield {
     pub(super) fn epoch_token(
         &self,
         entry: &CacheRequest,
-        places: &Location,
+        location: &Location,
     ) -> Option<EpochToken> {
         let url = entry.url();
-        let place = places.here.as_ref();
+        let place = location.here.as_ref();
         let tied = place.is_some() || url.is_some();
         let tie = tied.then(|| self.cache.bind_epoch(place, url.as_ref()))?;
-        Some(match &places.around {
+        Some(match &location.around {
             Some(around) => tie.within(&self.cache.bind_epoch(Some(around), None)),
             None => tie,
         })
     }
 
     /// The memo key of a request with unkeyed headers.
-    pub(super) fn own_slot(
+    pub(super) fn unkeyed_memo_key(
         &self,
-        found: &Lookup,
+        lookup: &Lookup,
         sent: &HeaderMap,
         entry: &CacheRequest,
     ) -> Option<Key> {
         let words = headers::unkeyed_values(sent, &entry.route, &self.rules.name)?;
-        Some(Key::of(&[b"own", found.slot.bytes(), &words]))
+        Some(Key::of(&[b"own", lookup.slot.bytes(), &words]))
     }
 
     /// The memo of a key that applies to a viewer's request.
-    pub(super) fn noted(
+    pub(super) fn memo_for(
         &self,
-        found: &Lookup,
+        lookup: &Lookup,
         viewer: &HeaderMap,
         entry: &CacheRequest,
         now: Instant,
     ) -> Option<KeyMemo> {
-        let known = self.drop_recovered(self.cache.memo(&found.slot, now), entry);
+        let known = self.drop_recovered(self.cache.memo(&lookup.slot, now), entry);
         if known.is_some() || !headers::has_unkeyed_values(viewer, &entry.route) {
             return known;
         }
-        let own = self.own_slot(found, &self.sent(viewer, entry), entry)?;
-        self.drop_recovered(self.cache.memo(&own, now), entry)
+        let own_key = self.unkeyed_memo_key(lookup, &self.sent(viewer, entry), entry)?;
+        self.drop_recovered(self.cache.memo(&own_key, now), entry)
     }
 
     /// Drops the memo of a failure without any connection once an endpoint is back.
@@ -66,19 +66,19 @@ impl Shield {
     }
 
     /// The origin failed on this key a moment ago; the key backs off.
-    pub(super) fn failed_lately(
+    pub(super) fn is_backing_off(
         &self,
-        found: &Lookup,
+        lookup: &Lookup,
         viewer: &HeaderMap,
         entry: &CacheRequest,
         now: Instant,
     ) -> bool {
-        let noted = self.noted(found, viewer, entry, now);
-        matches!(noted, Some(KeyMemo::Failed(_)))
+        let memo = self.memo_for(lookup, viewer, entry, now);
+        matches!(memo, Some(KeyMemo::Failed(_)))
     }
 
     /// Whether a fill's failure also applies to a request with these headers.
-    pub(super) fn concerns(
+    pub(super) fn failure_applies_to(
         &self,
         follower: &Follower,
         sent: &HeaderMap,

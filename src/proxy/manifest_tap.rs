@@ -72,7 +72,7 @@ impl ManifestTap {
     }
 
     /// Adds bytes. False: the manifest is too long.
-    pub(super) fn hear(&mut self, bytes: &Bytes) -> bool {
+    pub(super) fn push(&mut self, bytes: &Bytes) -> bool {
         let fits = self.text.len() + bytes.len() <= TEXT_BYTES_MAX;
         if fits {
             self.text.extend_from_slice(bytes);

@@ -41,7 +41,7 @@ pub(super) enum HorizonDecision {
 
 impl MpdHorizon {
     /// Decides about a request for a segment that is due in `due_in`. `step`: the segment duration.
-    pub(super) fn reach(
+    pub(super) fn decide(
         &mut self,
         due_in: Duration,
         step: Duration,
@@ -104,31 +104,31 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn reach(horizon: &mut MpdHorizon, due_in: u32, now: Instant) -> HorizonDecision {
-        horizon.reach(due_in * SECOND, 2 * SECOND, now)
+    fn decide(horizon: &mut MpdHorizon, due_in: u32, now: Instant) -> HorizonDecision {
+        horizon.decide(due_in * SECOND, 2 * SECOND, now)
     }
 
     #[test]
     fn what_is_a_segment_away_is_asked_for_each_time() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(reach(&mut horizon, 4, now), HorizonDecision::Ask);
+            assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Ask);
         }
         horizon.was_absent(4 * SECOND, now);
-        assert_eq!(reach(&mut horizon, 4, now), HorizonDecision::Ask);
+        assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Ask);
     }
 
     #[test]
     fn one_no_is_good_for_all_that_is_further_away_for_a_while() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
-        assert_eq!(reach(&mut horizon, 3600, now), HorizonDecision::Ask);
+        assert_eq!(decide(&mut horizon, 3600, now), HorizonDecision::Ask);
         horizon.was_absent(3600 * SECOND, now);
         for due_in in [3600, 3601, 1_000_000] {
-            assert_eq!(reach(&mut horizon, due_in, now), HorizonDecision::Absent);
+            assert_eq!(decide(&mut horizon, due_in, now), HorizonDecision::Absent);
         }
-        assert_eq!(reach(&mut horizon, 3000, now), HorizonDecision::Ask);
+        assert_eq!(decide(&mut horizon, 3000, now), HorizonDecision::Ask);
         assert_eq!(
-            reach(&mut horizon, 3600, now + ABSENT_FOR),
+            decide(&mut horizon, 3600, now + ABSENT_FOR),
             HorizonDecision::Ask
         );
     }
@@ -138,7 +138,7 @@ mod tests {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         let mut asked = 0;
         for due_in in (1000..5000).rev() {
-            if reach(&mut horizon, due_in, now) == HorizonDecision::Ask {
+            if decide(&mut horizon, due_in, now) == HorizonDecision::Ask {
                 horizon.was_absent(due_in * SECOND, now);
                 asked += 1;
             }
@@ -152,10 +152,10 @@ mod tests {
         horizon.was_absent(10 * SECOND, now);
         horizon.was_there(3600 * SECOND, now);
         for due_in in [10, 3600, 3604] {
-            assert_eq!(reach(&mut horizon, due_in, now), HorizonDecision::Ask);
+            assert_eq!(decide(&mut horizon, due_in, now), HorizonDecision::Ask);
         }
         horizon.was_absent(4000 * SECOND, now);
-        assert_eq!(reach(&mut horizon, 4000, now), HorizonDecision::Absent);
+        assert_eq!(decide(&mut horizon, 4000, now), HorizonDecision::Absent);
     }
 
     proptest! {
@@ -169,7 +169,7 @@ mod tests {
             for (due_in, pause) in asks {
                 now += Duration::from_millis(pause);
                 let (has, due_in) = (due_in <= lead, Duration::from_secs(due_in));
-                match horizon.reach(due_in, 2 * SECOND, now) {
+                match horizon.decide(due_in, 2 * SECOND, now) {
                     HorizonDecision::Ask if has => horizon.was_there(due_in, now),
                     HorizonDecision::Ask => horizon.was_absent(due_in, now),
                     HorizonDecision::Absent => prop_assert!(!has),
@@ -187,7 +187,7 @@ mod tests {
             let (mut now, mut asked) = (start, 0);
             for (due_in, pause) in asks {
                 now += Duration::from_millis(pause);
-                if reach(&mut horizon, due_in, now) == HorizonDecision::Ask {
+                if decide(&mut horizon, due_in, now) == HorizonDecision::Ask {
                     horizon.was_absent(due_in * SECOND, now);
                     asked += 1;
                 }

@@ -21,46 +21,49 @@ use seawall_policy::route::Cors;
 
 /// Responds with a stored object.
 pub(super) fn object(
-    ask: RequestContext,
+    context: RequestContext,
     object: &Arc<Object>,
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
-    let suited = coding::suited(asked_form(&ask, object), &ask.headers);
-    form(ask, suited, outcome, settings)
+    let suited = coding::suited(requested_form(&context, object), &context.headers);
+    form(context, suited, outcome, settings)
 }
 
 /// The object's full body, or its delta update.
-pub(super) fn asked_form<'o>(ask: &RequestContext, object: &'o Arc<Object>) -> &'o Arc<Object> {
-    let delta = object.delta().filter(|_| ask.entry.takes_delta());
+pub(super) fn requested_form<'o>(
+    context: &RequestContext,
+    object: &'o Arc<Object>,
+) -> &'o Arc<Object> {
+    let delta = object.delta().filter(|_| context.entry.takes_delta());
     delta.unwrap_or(object)
 }
 
 /// Responds with a stored object in the given form (coding, delta update).
 pub(super) fn form(
-    mut ask: RequestContext,
+    mut context: RequestContext,
     object: &Arc<Object>,
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
     if let Some(attention) = &object.head.access_tracker {
-        attention.record_access(ask.now);
+        attention.record_access(context.now);
     }
-    if wants_whole(&ask, &object.head) && may_share(&ask, &object.head.headers) {
-        ask.kind(object.head.kind);
+    if wants_whole(&context, &object.head) && may_share(&context, &object.head.headers) {
+        context.kind(object.head.kind);
         let added = dress(
-            &ask,
+            &context,
             &object.head,
             HeaderMap::with_capacity(FIELDS_ADDED),
             outcome,
         );
-        return ask.answer_held(object, added, outcome);
+        return context.answer_held(object, added, outcome);
     }
     let body = &object.body;
     let length = body.len() as u64;
     let part = |span: ByteSpan| body.slice(to_usize(span.start)..to_usize(span.end));
     let mut answer = sized(
-        ask,
+        context,
         &object.head,
         length,
         outcome,
@@ -78,8 +81,8 @@ pub(super) fn form(
 
 /// The response can share the stored header fields: it adds fields, and replaces none except those
 /// that every response states anew.
-fn may_share(ask: &RequestContext, stored: &FieldLines) -> bool {
-    let route = &ask.entry.route;
+fn may_share(context: &RequestContext, stored: &FieldLines) -> bool {
+    let route = &context.entry.route;
     let stays = |name| !stored.contains(&name);
     let cors = match route.cors {
         Cors::Off => {
@@ -92,11 +95,11 @@ fn may_share(ask: &RequestContext, stored: &FieldLines) -> bool {
 }
 
 /// The request asks for the complete object, without a range or a failing precondition.
-fn wants_whole(ask: &RequestContext, head: &StoredHead) -> bool {
-    !ask.head_only
+fn wants_whole(context: &RequestContext, head: &StoredHead) -> bool {
+    !context.head_only
         && (head.status != StatusCode::OK
-            || !ask.headers.contains_key(header::RANGE)
-                && condition(ask, head) == PreconditionResult::Proceed)
+            || !context.headers.contains_key(header::RANGE)
+                && condition(context, head) == PreconditionResult::Proceed)
 }
 
 /// Converts an offset within a body in memory.
@@ -106,23 +109,28 @@ pub(super) fn to_usize(offset: u64) -> usize {
 
 /// Responds with a body of known length; `body` makes the bytes of the spans.
 pub(super) fn sized(
-    mut ask: RequestContext,
+    mut context: RequestContext,
     head: &StoredHead,
     length: u64,
     outcome: Outcome,
     ranges_max: usize,
     body: impl FnOnce(&[ByteSpan]) -> ResponseBody,
 ) -> ViewerResponse {
-    ask.kind(head.kind);
-    if let Some(answer) = precondition(&ask, head, outcome) {
-        return finish(ask, answer, ResponseBody::Empty, outcome);
+    context.kind(head.kind);
+    if let Some(answer) = precondition(&context, head, outcome) {
+        return finish(context, answer, ResponseBody::Empty, outcome);
     }
-    let mut headers = dressed(&ask, head, outcome);
-    if ask.head_only {
+    let mut headers = dressed(&context, head, outcome);
+    if context.head_only {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        return finish(ask, (head.status, headers), ResponseBody::Empty, outcome);
+        return finish(
+            context,
+            (head.status, headers),
+            ResponseBody::Empty,
+            outcome,
+        );
     }
-    let resolved = match asked(&ask, head, ranges_max) {
+    let resolved = match asked(&context, head, ranges_max) {
         RequestedRange::Whole => ResolvedRange::Whole,
         asked @ RequestedRange::Ranges(_) => range::resolve(&asked, length),
     };
@@ -132,22 +140,22 @@ pub(super) fn sized(
                 start: 0,
                 end: length,
             };
-            finish(ask, (head.status, headers), body(&[whole]), outcome)
+            finish(context, (head.status, headers), body(&[whole]), outcome)
         }
         ResolvedRange::One(span) => {
             let told = range::content_range(span, length);
-            partial(ask, headers, told, body(&[span]), outcome)
+            partial(context, headers, told, body(&[span]), outcome)
         }
         ResolvedRange::Many(spans) => {
-            multipart(ask, headers, &spans, length, body(&spans), outcome)
+            multipart(context, headers, &spans, length, body(&spans), outcome)
         }
-        ResolvedRange::Unsatisfiable => unsatisfiable(ask, head, length, outcome),
+        ResolvedRange::Unsatisfiable => unsatisfiable(context, head, length, outcome),
     }
 }
 
 /// The span of a body of known length that will be read.
-pub(super) fn first_span(ask: &RequestContext, head: &StoredHead, length: u64) -> ByteSpan {
-    match range::resolve(&asked(ask, head, 1), length) {
+pub(super) fn first_span(context: &RequestContext, head: &StoredHead, length: u64) -> ByteSpan {
+    match range::resolve(&asked(context, head, 1), length) {
         ResolvedRange::One(span) => span,
         ResolvedRange::Whole | ResolvedRange::Many(_) | ResolvedRange::Unsatisfiable => ByteSpan {
             start: 0,
@@ -158,17 +166,17 @@ pub(super) fn first_span(ask: &RequestContext, head: &StoredHead, length: u64) -
 
 /// Responds with a body that is still arriving; a range starts as soon as its bytes are there.
 pub(super) async fn growing(
-    mut ask: RequestContext,
+    mut context: RequestContext,
     head: &StoredHead,
     mut follower: Follower,
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
     if let Some(attention) = &head.access_tracker {
-        attention.record_access(ask.now);
+        attention.record_access(context.now);
     }
     if let Some(length) = head.length {
-        return sized(ask, head, length, outcome, 1, |spans| {
+        return sized(context, head, length, outcome, 1, |spans| {
             let (start, end) = spans
                 .first()
                 .map_or((0, length), |span| (span.start, span.end));
@@ -179,21 +187,21 @@ pub(super) async fn growing(
             }
         });
     }
-    ask.kind(head.kind);
-    if let Some(answer) = precondition(&ask, head, outcome) {
-        return finish(ask, answer, ResponseBody::Empty, outcome);
+    context.kind(head.kind);
+    if let Some(answer) = precondition(&context, head, outcome) {
+        return finish(context, answer, ResponseBody::Empty, outcome);
     }
     let arriving = StreamingResponse {
-        headers: dressed(&ask, head, outcome),
-        ask,
+        headers: dressed(&context, head, outcome),
+        context,
         head,
         follower,
         outcome,
     };
-    if arriving.ask.head_only {
+    if arriving.context.head_only {
         return arriving.whole(None);
     }
-    match near_range(&arriving.ask, head, settings.whole_fetch_max) {
+    match near_range(&arriving.context, head, settings.whole_fetch_max) {
         None => arriving.whole(None),
         Some(range) => arriving.range(range, settings.wait_max).await,
     }
@@ -201,7 +209,7 @@ pub(super) async fn growing(
 
 /// A response with an arriving body of unknown length.
 struct StreamingResponse<'h> {
-    ask: RequestContext,
+    context: RequestContext,
     head: &'h StoredHead,
     headers: HeaderMap,
     follower: Follower,
@@ -215,14 +223,14 @@ impl StreamingResponse<'_> {
             left,
         };
         let answer = (self.head.status, self.headers);
-        finish(self.ask, answer, body, self.outcome)
+        finish(self.context, answer, body, self.outcome)
     }
 
     /// A closed range, sent when its last byte is there.
     async fn range(mut self, (first, last): (u64, u64), patience: Duration) -> ViewerResponse {
         match timeout(patience, self.follower.wait_for_offset(last + 1)).await {
-            Err(_) => rejections::timed_out(self.ask),
-            Ok(Err(_)) => rejections::lost(self.ask),
+            Err(_) => rejections::timed_out(self.context),
+            Ok(Err(_)) => rejections::lost(self.context),
             Ok(Ok(BodyExtent::Reached)) => {
                 let span = ByteSpan {
                     start: first,
@@ -232,13 +240,13 @@ impl StreamingResponse<'_> {
             }
             // The first requested bytes have left the window, and a later start would not be the
             // requested range.
-            Ok(Ok(BodyExtent::Windowed)) => rejections::passing(self.ask),
+            Ok(Ok(BodyExtent::Windowed)) => rejections::passing(self.context),
             Ok(Ok(BodyExtent::Whole(length))) => {
                 let spec = RequestedRange::Ranges(vec![RangeSpec::Closed(first, last)]);
                 match range::resolve(&spec, length) {
                     ResolvedRange::One(span) => self.part(range::content_range(span, length), span),
                     ResolvedRange::Unsatisfiable => {
-                        unsatisfiable(self.ask, self.head, length, self.outcome)
+                        unsatisfiable(self.context, self.head, length, self.outcome)
                     }
                     ResolvedRange::Whole | ResolvedRange::Many(_) => self.whole(Some(length)),
                 }
@@ -252,15 +260,15 @@ impl StreamingResponse<'_> {
             follower: self.follower,
             left: Some(span.length()),
         };
-        partial(self.ask, self.headers, told, body, self.outcome)
+        partial(self.context, self.headers, told, body, self.outcome)
     }
 }
 
 /// While the length is unknown, a closed range can be answered once its bytes are there. An open
 /// range would wait for the end of the body, and a range beyond the buffer limit would wait
 /// forever: both are ignored (allowed by RFC 9110 §14.2).
-fn near_range(ask: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option<(u64, u64)> {
-    match asked(ask, head, 1) {
+fn near_range(context: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option<(u64, u64)> {
+    match asked(context, head, 1) {
         RequestedRange::Ranges(specs) => match specs[..] {
             [RangeSpec::Closed(first, last)] if last < bytes_max => Some((first, last)),
             _ => None,
@@ -270,25 +278,25 @@ fn near_range(ask: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option
 }
 
 /// Responds to one viewer with an uncacheable response.
-pub(super) fn passing(ask: RequestContext, passed: PassThroughResponse) -> ViewerResponse {
+pub(super) fn passing(context: RequestContext, passed: PassThroughResponse) -> ViewerResponse {
     let (status, mut headers, reason, body) = passed.parts();
-    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    cors::allow(&mut headers, &context.headers, &context.entry.route);
     let story = CacheStatusDetail {
         origin_status: Some(status.as_u16()),
         detail: reason.map(UncacheableReason::as_str),
         ..CacheStatusDetail::default()
     };
-    write_cache_status(&mut headers, &ask, Outcome::Pass, story);
-    ask.answer(status, headers, body, Outcome::Pass)
+    write_cache_status(&mut headers, &context, Outcome::Pass, story);
+    context.answer(status, headers, body, Outcome::Pass)
 }
 
 /// The stored headers, with those that depend on the time and the request.
-fn dressed(ask: &RequestContext, head: &StoredHead, outcome: Outcome) -> HeaderMap {
-    dress(ask, head, head.headers.to_map(), outcome)
+fn dressed(context: &RequestContext, head: &StoredHead, outcome: Outcome) -> HeaderMap {
+    dress(context, head, head.headers.to_map(), outcome)
 }
 
 fn dress(
-    ask: &RequestContext,
+    context: &RequestContext,
     head: &StoredHead,
     mut headers: HeaderMap,
     outcome: Outcome,
@@ -297,10 +305,10 @@ fn dress(
     let lifetime = &head.lifetime;
     headers.insert(
         header::AGE,
-        HeaderValue::from(lifetime.age(ask.now).as_secs()),
+        HeaderValue::from(lifetime.age(context.now).as_secs()),
     );
-    if let Some(left) = left_until_look(head, ask.now) {
-        let age = lifetime.age(ask.now).as_secs();
+    if let Some(left) = left_until_look(head, context.now) {
+        let age = lifetime.age(context.now).as_secs();
         if let Some(told) = restated(&head.headers.only(&FRESHNESS_READ), age, left) {
             for name in &FRESHNESS_FIELDS_SENT {
                 headers.remove(name);
@@ -308,7 +316,7 @@ fn dress(
             headers.extend(told);
         }
     }
-    cors::allow(&mut headers, &ask.headers, &ask.entry.route);
+    cors::allow(&mut headers, &context.headers, &context.entry.route);
     let filled = matches!(
         outcome,
         Outcome::Miss | Outcome::Coalesced | Outcome::HeldBack | Outcome::Revalidated
@@ -323,17 +331,17 @@ fn dress(
         stored: filled && head.stored,
         detail: None,
     };
-    write_cache_status(&mut headers, ask, outcome, story);
+    write_cache_status(&mut headers, context, outcome, story);
     headers
 }
 
 /// The result of the viewer's preconditions. Most requests have none.
-fn condition(ask: &RequestContext, head: &StoredHead) -> PreconditionResult {
-    if !conditional::is_conditional(&ask.headers) {
+fn condition(context: &RequestContext, head: &StoredHead) -> PreconditionResult {
+    if !conditional::is_conditional(&context.headers) {
         return PreconditionResult::Proceed;
     }
     let validators = head.headers.only(&conditional::VALIDATORS);
-    conditional::judge(&ask.headers, &validators)
+    conditional::judge(&context.headers, &validators)
 }
 
 /// Seconds for which downstream caches may keep a manifest whose stated freshness is over, but
@@ -354,70 +362,78 @@ fn left_until_look(head: &StoredHead, now: Instant) -> Option<u64> {
 
 /// 304 or 412, if the viewer's preconditions require it.
 fn precondition(
-    ask: &RequestContext,
+    context: &RequestContext,
     head: &StoredHead,
     outcome: Outcome,
 ) -> Option<(StatusCode, HeaderMap)> {
     if head.status != StatusCode::OK {
         return None;
     }
-    match condition(ask, head) {
+    match condition(context, head) {
         PreconditionResult::Proceed => None,
         PreconditionResult::NotModified => {
             let headers = conditional::not_modified_headers(&head.headers.to_map());
-            Some((StatusCode::NOT_MODIFIED, dress(ask, head, headers, outcome)))
+            Some((
+                StatusCode::NOT_MODIFIED,
+                dress(context, head, headers, outcome),
+            ))
         }
         PreconditionResult::Failed => {
-            let headers = dress(ask, head, HeaderMap::new(), outcome);
+            let headers = dress(context, head, HeaderMap::new(), outcome);
             Some((StatusCode::PRECONDITION_FAILED, headers))
         }
     }
 }
 
-fn asked(ask: &RequestContext, head: &StoredHead, ranges_max: usize) -> RequestedRange {
-    if head.status != StatusCode::OK || !ask.headers.contains_key(header::RANGE) {
+fn asked(context: &RequestContext, head: &StoredHead, ranges_max: usize) -> RequestedRange {
+    if head.status != StatusCode::OK || !context.headers.contains_key(header::RANGE) {
         return RequestedRange::Whole;
     }
     let holds = || {
         let validators = head.headers.only(&conditional::VALIDATORS);
-        range::if_range_holds(&ask.headers, &validators)
+        range::if_range_holds(&context.headers, &validators)
     };
-    if !ask.headers.contains_key(header::IF_RANGE) || holds() {
-        range::asked(&ask.headers, ranges_max)
+    if !context.headers.contains_key(header::IF_RANGE) || holds() {
+        range::asked(&context.headers, ranges_max)
     } else {
         RequestedRange::Whole
     }
 }
 
 fn partial(
-    ask: RequestContext,
+    context: RequestContext,
     mut headers: HeaderMap,
     told: HeaderValue,
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
     headers.insert(header::CONTENT_RANGE, told);
-    finish(ask, (StatusCode::PARTIAL_CONTENT, headers), body, outcome)
+    finish(
+        context,
+        (StatusCode::PARTIAL_CONTENT, headers),
+        body,
+        outcome,
+    )
 }
 
 /// A 416 concerns this request only: it has none of the object's headers, above all none that would
 /// let a downstream cache keep it.
 fn unsatisfiable(
-    ask: RequestContext,
+    context: RequestContext,
     head: &StoredHead,
     length: u64,
     outcome: Outcome,
 ) -> ViewerResponse {
-    let mut headers = dress(&ask, head, HeaderMap::new(), outcome);
+    let mut headers = dress(&context, head, HeaderMap::new(), outcome);
     headers.insert(header::CONTENT_RANGE, range::unsatisfied(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.remove(header::AGE);
     let status = StatusCode::RANGE_NOT_SATISFIABLE;
-    finish(ask, (status, headers), ResponseBody::Empty, outcome)
+    finish(context, (status, headers), ResponseBody::Empty, outcome)
 }
 
 fn multipart(
-    ask: RequestContext,
+    context: RequestContext,
     mut headers: HeaderMap,
     spans: &[ByteSpan],
     length: u64,
@@ -438,14 +454,14 @@ fn multipart(
         pieces.extend(parts.pop_front());
     }
     let answer = (StatusCode::PARTIAL_CONTENT, headers);
-    finish(ask, answer, ResponseBody::Pieces(pieces), outcome)
+    finish(context, answer, ResponseBody::Pieces(pieces), outcome)
 }
 
 fn finish(
-    ask: RequestContext,
+    context: RequestContext,
     (status, headers): (StatusCode, HeaderMap),
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
-    ask.answer(status, headers, body, outcome)
+    context.answer(status, headers, body, outcome)
 }

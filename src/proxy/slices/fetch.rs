@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
 use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, LeftOut, Race, ResponseFit};
-use crate::proxy::{Shield, rank};
+use crate::proxy::{Shield, priority};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
 use seawall_policy::EndpointSet;
 use seawall_policy::missing_manifest::is_absence;
@@ -60,8 +60,9 @@ impl Contested for SliceBody<'_> {
         self.source.part(headers, missing).ok()
     }
 
-    fn errand(&self, headers: HeaderMap) -> UpstreamRequest {
-        self.source.errand(headers, EndpointSet::default())
+    fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest {
+        self.source
+            .upstream_request(headers, EndpointSet::default())
     }
 
     fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
@@ -92,7 +93,7 @@ impl SliceContext {
     /// Endpoints that stopped inside this object a moment ago.
     fn left(&self) -> EndpointSet {
         let now = Instant::now();
-        let before = self.series.left_at(now);
+        let before = self.slice_set.left_at(now);
         self.left.lock().within(AVOIDED, now).and(before)
     }
 
@@ -100,13 +101,12 @@ impl SliceContext {
     /// requests go to another endpoint, which may have the object under another `ETag`.
     pub(super) fn leave(&self, endpoint: usize) {
         let (now, cache) = (Instant::now(), &self.shield.cache);
-        let noted = cache.memo(&self.found.slot, now);
-        let is_ours =
-            matches!(noted, Some(KeyMemo::Sliced(series)) if series.etag == self.series.etag);
+        let memo = cache.memo(&self.lookup.slot, now);
+        let is_ours = matches!(memo, Some(KeyMemo::Sliced(slice_set)) if slice_set.etag == self.slice_set.etag);
         let left = self.left().with(endpoint);
         if is_ours && self.origin().has_another_in_good_standing(left) {
             cache.note(
-                &self.found,
+                &self.lookup,
                 ExpiringMemo {
                     until: now + AVOIDED,
                     what: KeyMemo::Avoid(left),
@@ -128,7 +128,7 @@ impl SliceContext {
     ) -> Result<UpstreamResponse, SliceError> {
         let upstream = || fill.upstream().clone();
         let none = EndpointSet::default();
-        let reply = self.ask(upstream(), span, none).await?;
+        let reply = self.request_span(upstream(), span, none).await?;
         let Err(fault) = self.examine(&reply, span) else {
             return Ok(reply);
         };
@@ -140,22 +140,22 @@ impl SliceContext {
         // Releases the first response's permit before the second request.
         drop(reply);
         let than = EndpointSet::of(endpoint);
-        let other = self.ask(upstream(), span, than).await;
+        let other = self.request_span(upstream(), span, than).await;
         let other = other.ok().filter(|other| other.endpoint != endpoint);
         let fit = other.filter(|other| self.examine(other, span).is_ok());
         fit.ok_or(fault)
     }
 
     /// `avoided`: endpoints that do not have the slice.
-    async fn ask(
+    async fn request_span(
         &self,
         headers: HeaderMap,
         span: ByteSpan,
         avoided: EndpointSet,
     ) -> Result<UpstreamResponse, SliceError> {
-        let errand = self.errand(self.part(headers, span)?, avoided);
+        let upstream_request = self.upstream_request(self.part(headers, span)?, avoided);
         self.origin()
-            .fetch(errand)
+            .fetch(upstream_request)
             .await
             .map_err(|_| SliceError::Failed)
     }
@@ -165,15 +165,15 @@ impl SliceContext {
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| SliceError::Failed)?;
         headers.insert(header::RANGE, range);
-        headers.insert(header::IF_MATCH, self.series.etag.clone());
+        headers.insert(header::IF_MATCH, self.slice_set.etag.clone());
         Ok(headers)
     }
 
-    fn errand(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
+    fn upstream_request(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
         let (target, host) = (self.target.clone(), self.host.clone());
-        let rank = rank::waited_for(self.found.kind, || false);
+        let rank = priority::waited_for(self.lookup.kind, || false);
         UpstreamRequest {
-            class: self.found.kind.into(),
+            class: self.lookup.kind.into(),
             avoided: avoided.and(self.left()),
             ..UpstreamRequest::get(target, host, headers, rank)
         }
@@ -189,17 +189,17 @@ impl SliceContext {
         // Some servers use one `ETag` for the coded and the plain body.
         let is_coded = reply.headers.contains_key(header::CONTENT_ENCODING);
         match reply.status {
-            StatusCode::PARTIAL_CONTENT if etag != Some(&self.series.etag) => Err(match etag {
+            StatusCode::PARTIAL_CONTENT if etag != Some(&self.slice_set.etag) => Err(match etag {
                 Some(other) if other.as_bytes().starts_with(b"\"") => SliceError::Changed,
                 _ => SliceError::NoParts,
             }),
             StatusCode::PARTIAL_CONTENT if is_coded => Err(SliceError::NoParts),
             StatusCode::PARTIAL_CONTENT => match told {
-                Some((_, length)) if length != self.series.length => Err(SliceError::Changed),
+                Some((_, length)) if length != self.slice_set.length => Err(SliceError::Changed),
                 Some((there, _)) if there == span => Ok(()),
                 _ => Err(SliceError::NoParts),
             },
-            StatusCode::OK if etag == Some(&self.series.etag) => Err(SliceError::NoParts),
+            StatusCode::OK if etag == Some(&self.slice_set.etag) => Err(SliceError::NoParts),
             StatusCode::OK | StatusCode::PRECONDITION_FAILED => Err(SliceError::Changed),
             StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND | StatusCode::GONE => {
                 Err(SliceError::Changed)

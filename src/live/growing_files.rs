@@ -56,8 +56,8 @@ impl TrackerState {
 
 impl LiveStreams {
     /// Does any manifest list byte ranges? If not, hits take no lock.
-    pub(crate) fn any_ranged(&self) -> bool {
-        self.any_ranged.load(Ordering::Relaxed)
+    pub(crate) fn has_byte_ranges(&self) -> bool {
+        self.has_byte_ranges.load(Ordering::Relaxed)
     }
 
     /// Does a live manifest list ranges beyond the `length` of this stored object?
@@ -71,8 +71,8 @@ impl LiveStreams {
         let resident = now.saturating_duration_since(lifetime.received);
         let may_grow = !entry.kind.is_manifest() && resident >= LATELY;
         may_grow
-            && self.all_listing(entry).iter().any(|watch| {
-                let end = watch.state.lock().reach_of(entry);
+            && self.all_trackers_listing(entry).iter().any(|tracker| {
+                let end = tracker.state.lock().reach_of(entry);
                 end.is_some_and(|end| end > length)
             })
     }

@@ -25,6 +25,48 @@ impl PlannedPoll {
     }
 }
 
+/// How the newest stored version of a playlist relates to a request for a state of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadStatus {
+    /// It has the state, so it is the answer.
+    HasState,
+    /// The directives have no effect: the current playlist is the answer.
+    NoEffect,
+    /// It does not have the state yet, or this is unknown.
+    LacksState,
+}
+
+impl ReloadStatus {
+    /// `newest`: the newest stored version; `None`: it is no media playlist.
+    pub(crate) fn of(newest: Option<&ManifestInfo>, requested: ReloadDirectives) -> ReloadStatus {
+        let Some(newest) = newest else {
+            return ReloadStatus::LacksState;
+        };
+        if !newest.is_live() {
+            return ReloadStatus::NoEffect;
+        }
+        let (Some(msn), Some(edge)) = (requested.msn, newest.playlist_edge()) else {
+            return ReloadStatus::LacksState;
+        };
+        if !newest.can_block_reload() {
+            return ReloadStatus::NoEffect;
+        }
+        // A delta update that the shield does not make must come from the origin.
+        if requested.skip.is_some() || !edge.has(msn, requested.part) {
+            return ReloadStatus::LacksState;
+        }
+        ReloadStatus::HasState
+    }
+}
+
+/// Is the requested state farther ahead of the newest version than a server blocks for?
+pub(crate) fn is_too_far(newest: &ManifestInfo, requested: ReloadDirectives) -> bool {
+    let (Some(msn), Some(edge)) = (requested.msn, newest.playlist_edge()) else {
+        return false;
+    };
+    edge.is_too_far(msn)
+}
+
 /// After a blocking request without a new version, no further one is sent for this many periods.
 const FAILED_PERIODS: u32 = 6;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::context::RequestContext;
-use super::{Shield, ViewerResponse, respond};
+use super::{Shield, ViewerResponse, responses};
 use crate::telemetry::{Outcome, RequestRecord, Telemetry};
 use seawall_cache::Object;
 
@@ -12,49 +12,52 @@ impl Shield {
     /// Awaits a response; records the viewer if it leaves before that.
     pub(super) async fn record_if_abandoned(
         &self,
-        tale: RequestRecord,
+        record: RequestRecord,
         answering: impl Future<Output = ViewerResponse>,
     ) -> ViewerResponse {
-        let waiting = PendingViewer {
+        let pending_viewer = PendingViewer {
             telemetry: &self.telemetry,
-            tale: Some(tale),
+            record: Some(record),
         };
         let answer = answering.await;
-        waiting.over();
+        pending_viewer.over();
         answer
     }
 
     /// Serves a hit whose content coding is being made; waits for the coding within its limit.
     pub(super) async fn hit_with_coding(
         &self,
-        ask: RequestContext,
+        context: RequestContext,
         object: &Arc<Object>,
     ) -> ViewerResponse {
-        self.wait_for_form(respond::asked_form(&ask, object), &ask.headers)
-            .await;
+        self.wait_for_form(
+            responses::requested_form(&context, object),
+            &context.headers,
+        )
+        .await;
         object.hits.add();
-        respond::object(ask, object, Outcome::Hit, &self.settings)
+        responses::object(context, object, Outcome::Hit, &self.settings)
     }
 }
 
 /// A viewer without a response; dropping this records that the viewer has left.
 struct PendingViewer<'a> {
     telemetry: &'a Telemetry,
-    tale: Option<RequestRecord>,
+    record: Option<RequestRecord>,
 }
 
 impl PendingViewer<'_> {
     fn over(mut self) {
-        self.tale = None;
+        self.record = None;
     }
 }
 
 impl Drop for PendingViewer<'_> {
     fn drop(&mut self) {
-        if let Some(tale) = self.tale.take()
+        if let Some(record) = self.record.take()
             && !std::thread::panicking()
         {
-            self.telemetry.record(&tale.end_without_response());
+            self.telemetry.record(&record.end_without_response());
         }
     }
 }

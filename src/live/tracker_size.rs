@@ -20,26 +20,26 @@ impl PlaylistTracker {
             let target = entry.target.as_str().len();
             size_of::<CacheRequest>() + ENTRY_BYTES + target + entry.key.bytes().len()
         };
-        let course = self.state.lock();
-        let keys = course.places.iter().map(|place| place.bytes().len());
-        let places = course.places.capacity() * size_of::<Key>() + keys.sum::<usize>();
-        let announced = course.announced.iter().map(|(entry, _)| text(entry));
-        let asked_with = course.asked_with.iter().flat_map(|with| with.iter());
-        let fields = asked_with.map(|(_, value)| value.len() + FIELD_BYTES);
-        let aftermath = course.leftovers.as_ref();
-        let files = size_of_val(&*course.files) + course.window.weight_bytes();
+        let state = self.state.lock();
+        let keys = state.directories.iter().map(|place| place.bytes().len());
+        let directories = state.directories.capacity() * size_of::<Key>() + keys.sum::<usize>();
+        let announced = state.announced.iter().map(|(entry, _)| text(entry));
+        let background_fields = state.background_fields.iter().flat_map(|with| with.iter());
+        let fields = background_fields.map(|(_, value)| value.len() + FIELD_BYTES);
+        let leftovers = state.leftovers.as_ref();
+        let files = size_of_val(&*state.files) + state.window.weight_bytes();
         let bytes = size_of::<PlaylistTracker>()
             + text(&self.entry)
             + size_of::<AccessTracker>()
             + size_of::<LiveStream>()
-            + size_of_val(&*course.listed)
-            + places
-            + course.numbered.weight_bytes()
+            + size_of_val(&*state.listed)
+            + directories
+            + state.numbered.weight_bytes()
             + announced.sum::<usize>()
             + fields.sum::<usize>()
-            + course.lanes.weight_bytes()
-            + course.variants.weight_bytes()
-            + aftermath.map_or(0, |aftermath| aftermath.weight_bytes())
+            + state.representations.weight_bytes()
+            + state.variants.weight_bytes()
+            + leftovers.map_or(0, |leftovers| leftovers.weight_bytes())
             + files;
         // Allowance for the allocator's size classes.
         bytes + bytes / 8

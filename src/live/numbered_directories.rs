@@ -25,14 +25,14 @@ pub(super) struct NumberedDirectories {
 impl NumberedDirectories {
     /// Registers a listed object. Returns its numbered directory, if it has one.
     pub(super) fn list(&mut self, listed: &CacheRequest) -> Option<Key> {
-        let places: Vec<Key> = listed.numbered_places().collect();
-        let is_known = |place: &Key| places.contains(place);
+        let directories: Vec<Key> = listed.numbered_places().collect();
+        let is_known = |place: &Key| directories.contains(place);
         if let Some(at) = self.known.iter().position(is_known) {
             self.known[at..].rotate_left(1);
             return self.known.last().cloned();
         }
         let here = listed.place();
-        for place in places {
+        for place in directories {
             if self.seen.len() >= SEEN_MAX {
                 self.seen.clear();
             }

@@ -1,0 +1,94 @@
+//! Plans when a manifest is polled next, and how: plainly when a change is due, or by a blocking
+//! request.
+
+use std::time::{Duration, Instant};
+
+use super::PlaylistTracker;
+use super::blocking_reload::PlannedPoll;
+use super::tracker::{IDLE_SEGMENTS, TrackerState};
+
+/// Least interval assumed between versions of a manifest that states no update interval.
+const UNSTATED_INTERVAL: Duration = Duration::from_secs(1);
+
+impl PlaylistTracker {
+    /// Time until the next version is due.
+    pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
+        let state = self.state.lock();
+        let changes = !state.ended && !state.period.is_zero();
+        let due = state.cadence.next().checked_duration_since(now)?;
+        (changes && !due.is_zero()).then_some(due)
+    }
+
+    /// Time and mode of the next poll; `None` when no viewer watches or the stream has ended.
+    pub(crate) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
+        let state = self.state.lock();
+        let idle = self.entry.route.live.idle;
+        let patience = (state.segment * IDLE_SEGMENTS).max(idle);
+        let idle_time = self.access.idle_time(now)?;
+        let until = state.good_until?;
+        let may_be_asked = state.background_fields.is_some() && !state.ended;
+        let watched = idle_time < patience && may_be_asked;
+        // A lower bound for the lifetime that the origin gives.
+        let until = until.max(state.rests_until + state.pace() / 8);
+        let plainly = || {
+            // An MPD that lists no segments may never change: it is revalidated before it is stale.
+            let changes = (!state.period.is_zero()).then(|| state.cadence.next().min(until));
+            PlannedPoll::At(changes.unwrap_or(until).max(state.rests_until))
+        };
+        watched.then(|| state.blocking.next(now).unwrap_or_else(plainly))
+    }
+
+    /// Number of polls that the origin has answered.
+    pub(crate) fn responses(&self) -> u64 {
+        self.state.lock().responses
+    }
+
+    /// Records a failed poll: no further one for `pause`.
+    pub(crate) fn rest(&self, now: Instant, pause: Duration) {
+        let mut state = self.state.lock();
+        state.rests_until = now + pause.max(state.poll_interval_min());
+    }
+
+    /// Records the start of a blocking request. Returns when the latest version was taken.
+    pub(crate) fn begin_blocking(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        state.blocking.asked(now);
+        state.taken
+    }
+
+    /// Records the end of a blocking request. If no version came since `taken`, plain polling
+    /// replaces blocking requests for a time.
+    pub(crate) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
+        let mut state = self.state.lock();
+        if state.taken == taken {
+            let period = state.period;
+            state.blocking.record_failure(now, period);
+        }
+    }
+
+    /// The stored version is fresh for `span` from now; the next poll is planned before it expires.
+    /// With a span of zero there is no refresher: viewers' requests fetch it.
+    pub(crate) fn set_fresh_for(&self, span: Duration, now: Instant) {
+        /// A poll takes time, and may need a second one.
+        const SHARE: f64 = 0.9;
+        let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
+        self.state.lock().good_until = until;
+    }
+}
+
+impl TrackerState {
+    /// The interval between versions, or a segment duration where that is unknown.
+    pub(super) fn pace(&self) -> Duration {
+        if self.period.is_zero() {
+            self.segment.max(UNSTATED_INTERVAL)
+        } else {
+            self.period
+        }
+    }
+
+    /// Least interval between two polls.
+    pub(super) fn poll_interval_min(&self) -> Duration {
+        const SHARE: u32 = 64;
+        self.pace() / SHARE
+    }
+}

@@ -1,0 +1,210 @@
+//! Decides what happens to a manifest that has arrived. Pure: knows no cache, no origin and no
+//! clock. `publish.rs` collects the facts and applies the decision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall_cache::Object;
+use seawall_policy::Lifetime;
+use seawall_policy::lifetime::{Storage, UncacheableReason};
+use seawall_policy::progress::Progress;
+
+use crate::live::VersionEffects;
+
+/// What the decision depends on.
+pub(super) struct UpdateFacts {
+    /// The version's position relative to the newest one that viewers have seen.
+    pub(super) progress: Progress,
+    /// What the caching rules say of the response.
+    pub(super) storage: Storage,
+    /// The text was parsed; if false, its content coding is not supported.
+    pub(super) is_readable: bool,
+    /// The stored version, if it is the newest that viewers have seen. Needed only of a version
+    /// that is behind.
+    pub(super) newest_held: Option<Arc<Object>>,
+}
+
+/// What to do with the manifest.
+#[derive(Debug)]
+pub(super) enum Disposition {
+    /// Store it for this time, and serve it to all followers.
+    Store(Lifetime),
+    /// Serve the followers without storing it.
+    Settle(Settlement),
+}
+
+/// How a fill ends whose manifest is not stored.
+#[derive(Debug)]
+pub(super) enum Settlement {
+    /// The manifest is behind this stored version: followers get that one, as if the origin had
+    /// just confirmed it.
+    ConfirmHeld(Arc<Object>),
+    /// It is behind, and nothing newer is stored any more: the current followers get it.
+    ServeOnce,
+    /// It is for one viewer alone.
+    PassOn(UncacheableReason),
+    /// It cannot be parsed, so no tracker could refresh it.
+    PassOnUnread,
+    /// The response makes no sense.
+    Fail,
+}
+
+/// What a manifest that has arrived changes.
+pub(super) enum ManifestUpdate {
+    /// It is stored.
+    Store(Box<VersionUpdate>),
+    /// It is not.
+    Settle(Settlement),
+}
+
+/// A version to store, and what it changes elsewhere.
+pub(super) struct VersionUpdate {
+    pub(super) lifetime: Lifetime,
+    /// `Restarted`: everything stored of the stream is dropped.
+    pub(super) progress: Progress,
+    /// What to invalidate in the cache, and what to prefetch.
+    pub(super) effects: VersionEffects,
+    /// Viewers want the manifest's new segments.
+    pub(super) is_prefetching: bool,
+    /// The endpoint should have had a newer version: others are asked first.
+    pub(super) avoids_endpoint: bool,
+    /// Publish it once its prefetches have begun, after this time at the latest.
+    pub(super) hold_for: Option<Duration>,
+}
+
+/// Decides about a manifest that has arrived.
+pub(super) fn decide(facts: UpdateFacts) -> Disposition {
+    if facts.progress == Progress::Behind {
+        return Disposition::Settle(decide_behind(facts.newest_held, &facts.storage));
+    }
+    match facts.storage {
+        Storage::Store(lifetime) if facts.is_readable => Disposition::Store(lifetime),
+        Storage::Store(_) => Disposition::Settle(Settlement::PassOnUnread),
+        Storage::Pass(reason) => Disposition::Settle(Settlement::PassOn(reason)),
+        // These need a status other than 200.
+        Storage::Failure { .. } | Storage::LastingFailure(_) | Storage::Gone | Storage::Refused => {
+            Disposition::Settle(Settlement::Fail)
+        }
+    }
+}
+
+/// Decides about a manifest that is behind what viewers have seen.
+pub(super) fn decide_behind(newest_held: Option<Arc<Object>>, storage: &Storage) -> Settlement {
+    match (newest_held, storage) {
+        (Some(newest), _) => Settlement::ConfirmHeld(newest),
+        (None, Storage::Pass(reason)) => Settlement::PassOn(*reason),
+        (None, _) => Settlement::ServeOnce,
+    }
+}
+
+/// What the time depends on for which a version may be held back.
+pub(super) struct HoldFacts {
+    pub(super) progress: Progress,
+    /// A viewer waits for this fill.
+    pub(super) has_waiting_viewer: bool,
+    /// How long the stored version before may still be served. `None`: there is none.
+    pub(super) held_left: Option<Duration>,
+    /// The most that the playlist's segment duration permits. `None`: it has no tracker.
+    pub(super) hold_max: Option<Duration>,
+}
+
+/// How long a version may be held back until its new segments begin to arrive: only when no viewer
+/// waits for it, the version before may still be served, and this one continues it.
+pub(super) fn hold_for(facts: &HoldFacts) -> Option<Duration> {
+    if facts.has_waiting_viewer || facts.progress != Progress::Onward {
+        return None;
+    }
+    Some(facts.hold_max?.min(facts.held_left?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    fn held() -> Arc<Object> {
+        Arc::new(crate::proxy::rejections::own_answer(StatusCode::OK, None))
+    }
+
+    #[test]
+    fn decides_by_progress_then_by_storage() {
+        let lifetime = Lifetime::none(Instant::now());
+        let store = || Storage::Store(lifetime.clone());
+        let pass = || Storage::Pass(UncacheableReason::Private);
+        let failure = || Storage::Failure {
+            wait: None,
+            open: false,
+        };
+        // Progress, storage, readable, the newest version is held → result.
+        let table = [
+            (Progress::Onward, store(), true, false, "store"),
+            (Progress::Same, store(), true, false, "store"),
+            (Progress::Restarted, store(), true, false, "store"),
+            (Progress::Onward, store(), false, false, "pass on unread"),
+            (Progress::Onward, pass(), true, false, "pass on"),
+            (Progress::Restarted, pass(), false, false, "pass on"),
+            (Progress::Onward, failure(), true, false, "fail"),
+            (Progress::Same, Storage::Gone, true, false, "fail"),
+            (Progress::Same, Storage::Refused, true, false, "fail"),
+            (Progress::Behind, store(), true, true, "confirm held"),
+            (Progress::Behind, pass(), true, true, "confirm held"),
+            (Progress::Behind, failure(), true, true, "confirm held"),
+            (Progress::Behind, store(), true, false, "serve once"),
+            (Progress::Behind, store(), false, false, "serve once"),
+            (Progress::Behind, failure(), true, false, "serve once"),
+            (Progress::Behind, pass(), true, false, "pass on"),
+        ];
+        for (progress, storage, is_readable, is_held, expected) in table {
+            let case = format!("{progress:?} {storage:?} {is_readable} {is_held}");
+            let decided = decide(UpdateFacts {
+                progress,
+                storage,
+                is_readable,
+                newest_held: is_held.then(held),
+            });
+            let decided = match decided {
+                Disposition::Store(_) => "store",
+                Disposition::Settle(Settlement::ConfirmHeld(_)) => "confirm held",
+                Disposition::Settle(Settlement::ServeOnce) => "serve once",
+                Disposition::Settle(Settlement::PassOn(_)) => "pass on",
+                Disposition::Settle(Settlement::PassOnUnread) => "pass on unread",
+                Disposition::Settle(Settlement::Fail) => "fail",
+            };
+            assert_eq!(decided, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn holds_a_version_back_only_where_no_viewer_notices() {
+        let millis = |number| Some(Duration::from_millis(number));
+        // Progress, a viewer waits, left of the version before, the most → held back for.
+        let table = [
+            (
+                Progress::Onward,
+                false,
+                millis(900),
+                millis(200),
+                millis(200),
+            ),
+            (Progress::Onward, false, millis(50), millis(200), millis(50)),
+            (Progress::Onward, true, millis(900), millis(200), None),
+            (Progress::Onward, false, None, millis(200), None),
+            (Progress::Onward, false, millis(900), None, None),
+            (Progress::Same, false, millis(900), millis(200), None),
+            (Progress::Restarted, false, millis(900), millis(200), None),
+        ];
+        for (progress, has_waiting_viewer, held_left, hold_max, expected) in table {
+            let facts = HoldFacts {
+                progress,
+                has_waiting_viewer,
+                held_left,
+                hold_max,
+            };
+            let case = format!("{progress:?} {has_waiting_viewer} {held_left:?} {hold_max:?}");
+            assert_eq!(hold_for(&facts), expected, "{case}");
+        }
+    }
+}

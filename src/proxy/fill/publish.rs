@@ -1,0 +1,301 @@
+//! Applies a manifest that has arrived: collects the facts, has `manifest_update.rs` decide, and
+//! changes trackers, cache and followers accordingly. Versions of one manifest arrive by several
+//! paths; they are applied one after another, never an older one after a newer one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use seawall_cache::{Follower, Object, StoredHead, Verdict};
+use seawall_policy::progress::Progress;
+use seawall_policy::vary::Vary;
+use seawall_policy::{Lifetime, Now};
+use tokio::time::timeout;
+
+use super::manifest::ManifestText;
+use super::manifest_update::{
+    Disposition, HoldFacts, ManifestUpdate, Settlement, UpdateFacts, VersionUpdate, decide,
+    decide_behind, hold_for,
+};
+use super::{FillTask, FillTrigger};
+use crate::live::{
+    ManifestVersion, PlaylistTracker, PrefetchSource, RejectReason, Variant, VersionEffects,
+    WindowChange,
+};
+
+impl FillTask {
+    /// Serves a version to all followers and stores it, or settles the fill in another way.
+    pub(super) async fn publish(self, text: ManifestText) {
+        let (update, prefetches, applied_at) = {
+            let tracker = text.tracker.clone();
+            let _turn = tracker.as_ref().map(|tracker| tracker.turn());
+            match self.plan_update(&text, text.progress()) {
+                ManifestUpdate::Settle(settlement) => return self.settle(text, settlement),
+                ManifestUpdate::Store(mut update) => {
+                    let prefetches = self.apply_effects(&text, &mut update);
+                    (update, prefetches, Instant::now())
+                }
+            }
+        };
+        if let Some(hold_for) = update.hold_for {
+            let all_begun = async {
+                for mut prefetch in prefetches {
+                    prefetch.wait_for_head().await;
+                }
+            };
+            // The version is served even if the prefetches have not begun in time.
+            let _ = timeout(hold_for, all_begun).await;
+        }
+        self.store_version(text, *update, applied_at);
+    }
+
+    /// Settles a fill whose manifest is behind what viewers have seen.
+    pub(super) fn settle_behind(self, text: ManifestText) {
+        let tracker = text.tracker.clone();
+        let _turn = tracker.as_ref().map(|tracker| tracker.turn());
+        self.settle_overtaken(text);
+    }
+
+    /// The same; the caller holds the tracker's turn.
+    fn settle_overtaken(self, text: ManifestText) {
+        let storage = self.judge(&text.reply, text.kind, text.facts(), false);
+        let settlement = decide_behind(self.newest_held(&text), &storage);
+        self.settle(text, settlement);
+    }
+
+    /// Collects the facts about a manifest, decides, and records a version that will be stored in
+    /// its stream. The caller holds the tracker's turn.
+    fn plan_update(&self, text: &ManifestText, progress: Progress) -> ManifestUpdate {
+        let is_behind = progress == Progress::Behind;
+        let decision = decide(UpdateFacts {
+            progress,
+            storage: self.judge(&text.reply, text.kind, text.facts(), false),
+            is_readable: text.manifest.is_some(),
+            newest_held: is_behind.then(|| self.newest_held(text)).flatten(),
+        });
+        let lifetime = match decision {
+            Disposition::Store(lifetime) => lifetime,
+            Disposition::Settle(settlement) => return ManifestUpdate::Settle(settlement),
+        };
+        let effects = self.record_version(text, progress);
+        let now = Instant::now();
+        let tracker = text.tracker.as_deref();
+        let is_for_viewer = matches!(self.trigger, FillTrigger::Viewer(..));
+        ManifestUpdate::Store(Box::new(VersionUpdate {
+            lifetime,
+            progress,
+            effects,
+            // The refresher may run for longer than any viewer stays.
+            is_prefetching: tracker.is_some_and(|tracker| is_for_viewer || tracker.is_wanted(now)),
+            avoids_endpoint: tracker
+                .is_some_and(|tracker| self.should_have_changed(tracker, text.is_old, now)),
+            hold_for: hold_for(&HoldFacts {
+                progress,
+                has_waiting_viewer: self.held_back || !matches!(self.trigger, FillTrigger::Refresh),
+                held_left: self.held().map(|held| refreshed_left(&held.head, now)),
+                hold_max: tracker.map(PlaylistTracker::hold_max),
+            }),
+        }))
+    }
+
+    /// The newest stored version of the manifest, if it is the newest that viewers have seen.
+    fn newest_held(&self, text: &ManifestText) -> Option<Arc<Object>> {
+        let newest = self.newest()?;
+        let (Some(tracker), Some(facts)) = (&text.tracker, newest.head.facts.as_deref()) else {
+            return Some(newest);
+        };
+        let progress = tracker.judge(text.variant, facts, Instant::now());
+        (progress != Progress::Behind).then_some(newest)
+    }
+
+    /// Records a version in its stream, before any viewer sees it: a viewer with the new text must
+    /// not get objects from before a restart.
+    fn record_version(&self, text: &ManifestText, progress: Progress) -> VersionEffects {
+        let Some(manifest) = &text.manifest else {
+            return VersionEffects::default();
+        };
+        if let Some(tracker) = &text.tracker {
+            let is_same_for_all = self.vary(&text.reply.headers) == Vary::Nothing;
+            tracker.remember_headers(self.fill.upstream(), is_same_for_all);
+        }
+        let version = ManifestVersion {
+            request: &self.entry,
+            manifest,
+            variant: text.variant,
+            progress,
+            seen: text.seen,
+            held_back: self.held_back,
+        };
+        let live = &self.shield.live;
+        live.record_version(text.tracker.as_ref(), &version, Now::read())
+    }
+
+    /// Invalidates what a version made invalid, and prefetches its new segments; returns a follower
+    /// of each.
+    fn apply_effects(&self, text: &ManifestText, update: &mut VersionUpdate) -> Vec<Follower> {
+        let shield = &self.shield;
+        let effects = std::mem::take(&mut update.effects);
+        for named in &effects.uncacheable {
+            shield.cache.purge(&named.key, named.kind);
+        }
+        let WindowChange { advances, departed } = &effects.window;
+        if !(advances.is_empty() && departed.is_empty()) {
+            shield.cache.update_live_windows(advances, departed);
+        }
+        for epoch in &effects.ended_epochs {
+            shield.cache.end_epoch(epoch);
+        }
+        let Some(tracker) = &text.tracker else {
+            return Vec::new();
+        };
+        if update.progress == Progress::Restarted {
+            shield.cache.end_epoch(&self.entry.playlist_epoch_key());
+            let path = self.entry.target.path();
+            tracing::warn!(path, "stream restarted: its stored objects are dropped");
+        }
+        if update.avoids_endpoint {
+            self.avoid_stalled_endpoint(tracker, text.reply.endpoint);
+        }
+        if !update.is_prefetching {
+            return Vec::new();
+        }
+        let client_headers = tracker.background_headers();
+        let fields = client_headers.as_deref().cloned().unwrap_or_default();
+        let wanted = shield.segments_wanted(effects.to_prefetch, &fields, tracker.patience());
+        tracker.count_new_segments(wanted.len());
+        let Some(client_headers) = client_headers else {
+            return Vec::new();
+        };
+        shield.prefetch_announced_parts(effects.announced, &client_headers);
+        shield.prefetch(&wanted, PrefetchSource::Playlist, &client_headers)
+    }
+
+    /// Stores a version and gives it to all followers, unless a newer one has been stored since
+    /// `applied_at`.
+    fn store_version(mut self, text: ManifestText, update: VersionUpdate, applied_at: Instant) {
+        let tracker = text.tracker.clone();
+        let turn = tracker.as_ref().map(|tracker| tracker.turn());
+        if let Some(tracker) = &tracker
+            && tracker.has_newer_version(text.variant, applied_at)
+        {
+            return self.settle_overtaken(text);
+        }
+        if text.facts().is_some_and(|facts| self.is_state(facts)) {
+            self.avoid_endpoint_that_held_back(tracker.as_deref(), text.reply.lacking_endpoint);
+        }
+        let (shield, seen) = (Arc::clone(&self.shield), text.seen);
+        let version = self.version(text, update.lifetime, update.progress);
+        if let Some(tracker) = &tracker {
+            tracker.set_fresh_for(refreshed_left(&version.object.head, seen), seen);
+        }
+        self.store_and_serve(version);
+        drop(turn);
+        if let Some(tracker) = &tracker {
+            tracker.version_stored.notify_waiters();
+            shield.start_refresher(tracker);
+        }
+    }
+
+    /// Ends a fill whose manifest is not stored.
+    fn settle(self, text: ManifestText, settlement: Settlement) {
+        match settlement {
+            Settlement::ConfirmHeld(held) => self.confirm_held(&text, &held),
+            Settlement::ServeOnce => self.serve_once(text),
+            Settlement::PassOn(reason) => self.hand_over_text(text, reason),
+            Settlement::PassOnUnread => self.hand_over_unread(text),
+            Settlement::Fail => self.failed(seawall_upstream::Failure::Protocol),
+        }
+    }
+
+    /// Gives the newest stored version to all followers, as if the origin had just confirmed it.
+    fn confirm_held(self, text: &ManifestText, held: &Arc<Object>) {
+        let headers = held.head.headers.to_map();
+        let (object, stored) = self.revalidated_object((held, false), headers, None, &text.reply);
+        let object = Arc::new(object);
+        if let Some(tracker) = text.tracker.as_ref().filter(|_| stored) {
+            tracker.record_unchanged(text.variant, text.seen);
+            tracker.set_fresh_for(refreshed_left(&object.head, text.seen), text.seen);
+            self.avoid_endpoint_if_stalled(tracker, text.reply.endpoint, text.is_old);
+            self.shield.start_refresher(tracker);
+        }
+        let verdict = Verdict::Revalidated(Arc::clone(&object));
+        if self.entry.is_directed() {
+            if stored {
+                let (key, kind) = (self.entry.identity(), self.entry.kind);
+                self.shield.cache.store_under(key, kind, &object);
+            }
+            self.fill.settle(verdict);
+        } else if stored {
+            self.fill.set_vary(self.vary(&object.head.headers.to_map()));
+            self.fill.store_and_publish(&object, verdict);
+        } else {
+            self.fill.settle(verdict);
+        }
+    }
+
+    /// Gives a version to the current followers, without storing it.
+    fn serve_once(mut self, text: ManifestText) {
+        if self.vary(&text.reply.headers) != Vary::Nothing {
+            self.fill.set_vary(self.vary(&text.reply.headers));
+        }
+        let lifetime = Lifetime::none(Instant::now());
+        let version = self.version(text, lifetime, Progress::Same);
+        self.fill.settle(Verdict::Object(Arc::new(version.object)));
+    }
+
+    /// The newest stored version of the manifest.
+    pub(super) fn newest(&self) -> Option<Arc<Object>> {
+        let (key, kind) = (self.entry.identity(), self.entry.kind);
+        let upstream = || self.fill.upstream().clone();
+        let cache = &self.shield.cache;
+        let newest = cache.lookup(key, kind, Instant::now(), upstream).object;
+        newest.filter(|newest| newest.head.status == StatusCode::OK)
+    }
+
+    /// The origin confirmed the stored version with a 304.
+    pub(super) fn record_confirmation(
+        &self,
+        reply: &seawall_upstream::UpstreamResponse,
+        head: &StoredHead,
+        variant: Variant,
+    ) {
+        // A confirmed state of the playlist does not prove that it is the newest version.
+        if self.entry.is_directed() {
+            return;
+        }
+        let Some(tracker) = self.tracker() else {
+            return;
+        };
+        let (_, seen) = self.times(reply);
+        tracker.record_unchanged(variant, seen);
+        tracker.set_fresh_for(refreshed_left(head, seen), seen);
+        self.avoid_endpoint_if_stalled(&tracker, reply.endpoint, false);
+        self.shield.start_refresher(&tracker);
+    }
+
+    fn avoid_endpoint_if_stalled(&self, tracker: &PlaylistTracker, endpoint: usize, is_old: bool) {
+        if self.should_have_changed(tracker, is_old, Instant::now()) {
+            self.avoid_stalled_endpoint(tracker, endpoint);
+        }
+    }
+
+    /// The manifest should have changed by now: another endpoint may have a newer version. Players
+    /// buffer about three segments; where there is another endpoint, it is requested before these
+    /// run out.
+    fn should_have_changed(&self, tracker: &PlaylistTracker, is_old: bool, now: Instant) -> bool {
+        let is_late = self.origin().has_others() && tracker.is_late(now);
+        is_old || is_late || tracker.is_stalled(now)
+    }
+
+    fn avoid_stalled_endpoint(&self, tracker: &PlaylistTracker, endpoint: usize) {
+        self.shield.live.count_rejection(RejectReason::Stalled);
+        tracker.avoid(endpoint, Instant::now());
+    }
+}
+
+/// How long it may still be served at `now` while the refresher keeps it current.
+fn refreshed_left(head: &StoredHead, now: Instant) -> Duration {
+    let lifetime = &head.lifetime;
+    let max_age = lifetime.refreshed_max_age(head.facts.as_deref());
+    max_age.saturating_sub(lifetime.age(now))
+}

@@ -1,5 +1,5 @@
-//! Makes attempts: one request to one endpoint each, with a deadline for every step, counted once at
-//! its end.
+//! Makes attempts: one request to one endpoint each, with a deadline for every step, counted once
+//! at its end.
 
 mod attempt_guard;
 mod client;

@@ -1,5 +1,5 @@
-//! A response: its head, and its body, which is received and checked. The body ends complete or with
-//! a [`Failure`]: the end reported by the connection alone is not trusted.
+//! A response: its head, and its body, which is received and checked. The body ends complete or
+//! with a [`Failure`]: the end reported by the connection alone is not trusted.
 
 use std::collections::VecDeque;
 use std::future::Future;

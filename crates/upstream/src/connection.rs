@@ -1,9 +1,9 @@
 //! Provides connections to the endpoints of a group, and sends requests on them.
 //!
-//! `connector` finds the addresses (`resolve`) and takes a connection from the `pool`, or opens one.
-//! `session` carries one request on it: `request_head` is what it sends, `response_head` what it
-//! reads, and `activity` tells a dead connection from a slow stream. `drain` frees a connection whose
-//! body nobody reads.
+//! `connector` finds the addresses (`resolve`) and takes a connection from the `pool`, or opens
+//! one. `session` carries one request on it: `request_head` is what it sends, `response_head` what
+//! it reads, and `activity` tells a dead connection from a slow stream. `drain` frees a connection
+//! whose body nobody reads.
 
 mod activity;
 mod connector;

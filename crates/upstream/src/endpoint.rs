@@ -188,8 +188,8 @@ impl EndpointState {
         matches!(outlook, BreakerOutlook::Refused { .. })
     }
 
-    /// Capacity and a rate token; `None` if either limit is reached. A blocking request takes a rate
-    /// token but no capacity.
+    /// Capacity and a rate token; `None` if either limit is reached. A blocking request takes a
+    /// rate token but no capacity.
     pub(super) fn try_slot(&self, class: RequestClass, is_blocking: bool) -> Option<EndpointSlot> {
         let permit = match &self.cap {
             Some(cap) if !is_blocking => Some(cap.limiter.try_enter()?),
@@ -208,8 +208,8 @@ impl EndpointState {
         is_open && self.quotas.has_token(class)
     }
 
-    /// The same as [`EndpointState::try_slot`], but waits in order of priority. The rate token comes
-    /// last, so that it is used at once.
+    /// The same as [`EndpointState::try_slot`], but waits in order of priority. The rate token
+    /// comes last, so that it is used at once.
     pub(super) async fn wait_for_slot(
         &self,
         wanted: SlotRequest,
@@ -323,8 +323,8 @@ impl EndpointState {
         }
     }
 
-    /// Records the time to the response head, or to its failure. `is_latency`: the time says something
-    /// about the endpoint's latency (it does not for blocking requests).
+    /// Records the time to the response head, or to its failure. `is_latency`: the time says
+    /// something about the endpoint's latency (it does not for blocking requests).
     pub(super) fn record_response_time(
         &self,
         took: Duration,

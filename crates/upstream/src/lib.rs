@@ -57,8 +57,8 @@
 //! 4. `connection` provides a connection for it, pooled or new, and speaks HTTP/1.1 or HTTP/2 on
 //!    it.
 //!
-//! `group` judges the outcome, and returns it or goes back to 2. While an attempt is late, it runs 2
-//! to 4 for a further endpoint too. `body` then delivers the response: it holds the permits until
+//! `group` judges the outcome, and returns it or goes back to 2. While an attempt is late, it runs
+//! 2 to 4 for a further endpoint too. `body` then delivers the response: it holds the permits until
 //! its end is proven, and returns the connection to the pool.
 //!
 //! `endpoint` is the state of one endpoint that selection reads and attempts write; the state

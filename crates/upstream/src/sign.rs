@@ -7,6 +7,7 @@
 mod background_task;
 mod certificate;
 mod credential_cache;
+mod credential_error;
 mod credential_provider;
 mod credentials;
 mod file;

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use seawall_manifest::date_time;
 use serde::Deserialize;
 
+use super::credential_error::CredentialError;
 use super::source::{ContainerToken, CredentialSource, CredentialUrl};
 use super::{Credentials, file, header_file, profile};
 use crate::{
@@ -51,29 +52,6 @@ pub(super) enum CredentialProvider {
     Instance {
         origin: Origin,
     },
-}
-
-/// Why a source returned no credentials.
-#[derive(Debug)]
-pub(super) struct CredentialError {
-    /// It is not expected to have any: the next source is tried. A source that should have
-    /// credentials but fails is retried instead, so that requests are not signed under another
-    /// identity.
-    pub(super) absent: bool,
-    /// A short reason that quotes no response.
-    pub(super) why: String,
-}
-
-impl CredentialError {
-    pub(super) fn absent(why: impl Into<String>) -> CredentialError {
-        let why = why.into();
-        CredentialError { absent: true, why }
-    }
-
-    pub(super) fn broken(why: impl Into<String>) -> CredentialError {
-        let why = why.into();
-        CredentialError { absent: false, why }
-    }
 }
 
 impl CredentialProvider {

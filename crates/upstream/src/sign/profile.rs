@@ -1,7 +1,7 @@
 //! Parses a profile of a shared credentials file.
 
 use super::Credentials;
-use super::credential_provider::CredentialError;
+use super::credential_error::CredentialError;
 
 /// The credentials of one profile.
 pub(super) fn read(text: &str, profile: &str) -> Result<Credentials, CredentialError> {

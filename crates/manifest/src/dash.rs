@@ -23,7 +23,7 @@ use self::document::{Mpd, MpdRepresentation};
 use self::edge::RepresentationsByPeriod;
 use self::xml::{Xml, XmlTag};
 use super::date_time::date_time;
-use super::directories::Directories;
+use super::directory_set::Directories;
 use super::info::{Listing, Liveness, Manifest, ManifestError, ManifestInfo, MpdInfo};
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {

@@ -1,37 +1,14 @@
 //! Finds all directories in which a manifest names objects. A listing has only the last segments; a
 //! purge must find the first ones too.
 
-use std::collections::HashSet;
-
 use super::dash;
+use super::directory_set::Directories;
 use super::hls;
 use super::kind::Kind;
 
-/// Collects names and reports one per directory, as written. Keeps only a hash per directory: there
-/// may be one directory per segment, and short texts may produce long names.
-pub(super) struct Directories<'a> {
-    known: HashSet<u64>,
-    hasher: ahash::RandomState,
-    show: &'a mut dyn FnMut(&str),
-}
-
-impl Directories<'_> {
-    pub(super) fn take(&mut self, name: &str) {
-        let path = name.split(['?', '#']).next().unwrap_or_default();
-        let directory = path.rfind('/').map_or("", |end| &path[..=end]);
-        if self.known.insert(self.hasher.hash_one(directory)) {
-            (self.show)(name);
-        }
-    }
-}
-
 /// Reports one name in each directory of a manifest. An unreadable body has none.
 pub fn directory_examples(kind: Kind, body: &[u8], mut show: impl FnMut(&str)) {
-    let mut directories = Directories {
-        known: HashSet::new(),
-        hasher: ahash::RandomState::new(),
-        show: &mut show,
-    };
+    let mut directories = Directories::new(&mut show);
     if let Ok(text) = std::str::from_utf8(body) {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match kind {

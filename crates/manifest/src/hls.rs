@@ -19,10 +19,11 @@ pub(super) use self::directories::directories;
 use self::syntax::{attribute, attributes, seconds, tag_and_value};
 use self::timeline::PlaylistTimeline;
 use self::variables::Variables;
-use super::info::RENDITIONS_MAX;
 use super::info::{
-    KEYS_MAX, Listing, Liveness, Manifest, ManifestError, ManifestInfo, PlaylistInfo, ServerControl,
+    Listing, Liveness, Manifest, ManifestError, ManifestInfo, PlaylistInfo, ServerControl,
 };
+use super::limits::KEYS_MAX;
+use super::limits::RENDITIONS_MAX;
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
     let mut lines = text.lines();

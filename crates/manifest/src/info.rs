@@ -1,9 +1,8 @@
-//! What a manifest says: bytes in, a [`Manifest`] out. Never panics.
+//! What a manifest says.
 
 use std::time::{Duration, SystemTime};
 
 use super::dash::SegmentNaming;
-use super::{Kind, dash, hls};
 
 /// Whether the stream is still being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ pub struct PlaylistEdge {
     /// `EXT-X-DISCONTINUITY-SEQUENCE` plus the listed discontinuities; a delta update may skip
     /// some.
     pub discontinuity_sequence: u64,
-    /// Fingerprints of the last segments' names, in order, at most [`NAMES_MAX`]: of the last part
+    /// Fingerprints of the last segments' names, in order, at most `NAMES_MAX`: of the last part
     /// of their paths, or of whole paths if that part is the same for all; never of a query. They
     /// are the same in every process and version.
     pub name_fingerprints: Box<[u64]>,
@@ -256,9 +255,6 @@ impl PlaylistInfo {
     }
 }
 
-/// Most segment names remembered per playlist.
-pub const NAMES_MAX: usize = 16;
-
 /// `EXT-X-SERVER-CONTROL`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerControl {
@@ -273,18 +269,18 @@ pub struct ServerControl {
 /// state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Rendition playlists (HLS multivariant), each once, at most [`RENDITIONS_MAX`].
+    /// Rendition playlists (HLS multivariant), each once, at most `RENDITIONS_MAX`.
     pub renditions: Vec<String>,
-    /// Initialization segments, each once, oldest first, the last [`LISTED_MAX`]. Their numbers are
+    /// Initialization segments, each once, oldest first, the last `LISTED_MAX`. Their numbers are
     /// those of the first segments that use them.
     pub inits: Vec<ListedResource>,
-    /// The segments nearest the live edge, oldest first, at most [`LISTED_MAX`]; in DASH of at most
-    /// that many representations, at least [`EACH_MIN`] of each where it has them.
+    /// The segments nearest the live edge, oldest first, at most `LISTED_MAX`; in DASH of at most
+    /// that many representations, at least `EACH_MIN` of each where it has them.
     pub segments: Vec<ListedResource>,
-    /// The parts of the segment that is being written, oldest first, the last [`LISTED_MAX`].
+    /// The parts of the segment that is being written, oldest first, the last `LISTED_MAX`.
     pub parts: Vec<ListedResource>,
     /// Objects that may be requested before they exist (`EXT-X-PRELOAD-HINT`), at most
-    /// [`LISTED_MAX`].
+    /// `LISTED_MAX`.
     pub preload_hints: Vec<ListedResource>,
     /// DASH: files of which a `SegmentList` lists ranges, each with one range from its start to the
     /// end of the last listed range; at most 128.
@@ -295,26 +291,10 @@ pub struct Listing {
     pub time_shift_depth: Option<Duration>,
     /// DASH: clock URLs (`UTCTiming`), as written. Never storable.
     pub clocks: Vec<String>,
-    /// HLS: key URLs (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last [`KEYS_MAX`]. Never
+    /// HLS: key URLs (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last `KEYS_MAX`. Never
     /// storable.
     pub keys: Vec<String>,
 }
-
-/// Longer names are not listed: no client requests one.
-pub(super) const NAME_BYTES_MAX: usize = 4096;
-
-/// Most segments listed.
-pub const LISTED_MAX: usize = 64;
-
-/// Segments listed per representation: players stay a few segments behind the newest, so these show
-/// what they watch.
-pub const EACH_MIN: usize = 7;
-
-/// Most renditions listed.
-pub const RENDITIONS_MAX: usize = 256;
-
-/// Most keys listed.
-pub const KEYS_MAX: usize = 32;
 
 /// One listed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,63 +321,4 @@ pub enum ManifestError {
     /// Its first or last marker is missing (`#EXTM3U`, `</MPD>`), or it ends inside a line.
     #[error("manifest is cut off or is something else: {0}")]
     Broken(&'static str),
-}
-
-/// Parses a whole, uncompressed manifest. Every kind but [`Kind::Dash`] is parsed as HLS.
-pub fn read_manifest(kind: Kind, body: &[u8]) -> Result<Manifest, ManifestError> {
-    // A file that is allocated and not yet written contains zero bytes, which UTF-8 permits.
-    if body.contains(&0) {
-        return Err(ManifestError::NotText);
-    }
-    let text = std::str::from_utf8(body).map_err(|_| ManifestError::NotText)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim().is_empty() {
-        return Err(ManifestError::Empty);
-    }
-    match kind {
-        Kind::Dash => dash::read(text),
-        _ => hls::read(text),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn what_is_no_text_is_refused() {
-        for kind in [Kind::Hls, Kind::Dash] {
-            for nothing in ["", " \r\n\t", "\u{feff}", "\u{feff}\n"] {
-                let read = read_manifest(kind, nothing.as_bytes());
-                assert_eq!(read, Err(ManifestError::Empty));
-            }
-            for bytes in [
-                &b"#EXTM3U\n\xff"[..],
-                b"#EXTM3U\na.ts\n\0\0",
-                b"\x1f\x8b\x08",
-            ] {
-                assert_eq!(read_manifest(kind, bytes), Err(ManifestError::NotText));
-            }
-            let page = b"<!DOCTYPE html><html><body>Not now</body></html>";
-            let read = read_manifest(kind, page);
-            assert!(matches!(read, Err(ManifestError::Broken(_))));
-        }
-    }
-
-    #[test]
-    fn a_byte_order_mark_is_passed_over() {
-        let playlist = "\u{feff}#EXTM3U\n#EXT-X-TARGETDURATION:6\n";
-        assert!(read_manifest(Kind::Hls, playlist.as_bytes()).is_ok());
-        assert!(read_manifest(Kind::Dash, "\u{feff}<MPD></MPD>".as_bytes()).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            for kind in Kind::ALL {
-                let _ = read_manifest(kind, &body);
-            }
-        }
-    }
 }

@@ -55,10 +55,13 @@ mod cmsd;
 mod dash;
 mod date_time;
 mod directories;
+mod directory_set;
 mod hls;
 mod info;
 mod kind;
+mod limits;
 pub mod low_latency;
+mod read;
 mod typical_duration;
 
 pub use cmcd::{Cmcd, NextRange, ObjectType, StreamFormat, strip_query};
@@ -67,11 +70,12 @@ pub use dash::SegmentNaming;
 pub use date_time::{calendar_date, date_time};
 pub use directories::directory_examples;
 pub use info::{
-    EACH_MIN, KEYS_MAX, LISTED_MAX, ListedResource, Listing, Liveness, Manifest, ManifestError,
-    ManifestInfo, MpdEdge, MpdInfo, NAMES_MAX, PlaylistEdge, PlaylistInfo, RENDITIONS_MAX,
-    ServerControl, read_manifest,
+    ListedResource, Listing, Liveness, Manifest, ManifestError, ManifestInfo, MpdEdge, MpdInfo,
+    PlaylistEdge, PlaylistInfo, ServerControl,
 };
 pub use kind::{Kind, is_plain_text};
+pub use limits::{EACH_MIN, KEYS_MAX, LISTED_MAX, NAMES_MAX, RENDITIONS_MAX};
+pub use read::read_manifest;
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use super::super::date_time::date_time;
-use super::super::info::{ManifestError, NAME_BYTES_MAX};
+use super::super::info::ManifestError;
+use super::super::limits::NAME_BYTES_MAX;
 use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, SegmentTemplate};
 use super::time::{LONG, duration};
 use super::xml::{Xml, XmlTag};

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use super::super::info::{EACH_MIN, LISTED_MAX, ListedResource, Listing, MpdEdge};
+use super::super::info::{ListedResource, Listing, MpdEdge};
+use super::super::limits::{EACH_MIN, LISTED_MAX};
 use super::super::typical_duration::{USUAL_OF, usual};
 use super::document::{Mpd, MpdPeriod};
 use super::inherited::MediaType;

@@ -4,7 +4,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::info::{ManifestError, NAME_BYTES_MAX};
+use super::super::info::ManifestError;
+use super::super::limits::NAME_BYTES_MAX;
 use super::reference;
 use super::template::AvailabilityTimeOffset;
 use super::timeline::SegmentTimeline;

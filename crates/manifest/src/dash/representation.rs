@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use super::super::info::NAME_BYTES_MAX;
+use super::super::limits::NAME_BYTES_MAX;
 use super::document::{MpdPeriod, MpdRepresentation};
 use super::inherited::MediaType;
 use super::reference;

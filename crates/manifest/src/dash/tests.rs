@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use super::super::info::{EACH_MIN, LISTED_MAX};
+use super::super::limits::{EACH_MIN, LISTED_MAX};
 use super::*;
 
 const LIVE: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\

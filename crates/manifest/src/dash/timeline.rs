@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::super::info::{LISTED_MAX, ManifestError};
+use super::super::info::ManifestError;
+use super::super::limits::LISTED_MAX;
 use super::xml::{Xml, XmlTag};
 
 /// The segments of one timeline: its extent and the last segments.

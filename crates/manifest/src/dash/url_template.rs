@@ -1,6 +1,6 @@
 //! Formats and parses segment names (ISO/IEC 23009-1 §5.3.9.4.4, `$Number%05d$`).
 
-use super::super::info::NAME_BYTES_MAX;
+use super::super::limits::NAME_BYTES_MAX;
 use super::reference;
 
 /// More pieces than any packager writes.

@@ -2,7 +2,7 @@
 
 use super::syntax::{attribute, tag_and_value};
 use super::variables::Variables;
-use crate::directories::Directories;
+use crate::directory_set::Directories;
 
 pub(crate) fn directories(text: &str, into: &mut Directories<'_>) {
     let mut variables = Variables::default();

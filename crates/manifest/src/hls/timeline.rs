@@ -8,7 +8,8 @@ use super::names::{fingerprints, number_offset};
 use super::syntax::{ByteRange, RangeEnd, attribute, attributes, count, seconds};
 use super::variables::Variables;
 use crate::date_time::date_time;
-use crate::info::{LISTED_MAX, ListedResource, Listing, NAMES_MAX, PlaylistEdge};
+use crate::info::{ListedResource, Listing, PlaylistEdge};
+use crate::limits::{LISTED_MAX, NAMES_MAX};
 use crate::typical_duration::{USUAL_OF, usual};
 
 /// The segments read so far.

@@ -2,7 +2,7 @@
 //! playlist itself states: others come from a request's query or from another playlist.
 
 use super::syntax::attribute;
-use crate::info::NAME_BYTES_MAX;
+use crate::limits::NAME_BYTES_MAX;
 
 /// Most variables kept.
 const VARIABLES_MAX: usize = 64;

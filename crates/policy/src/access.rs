@@ -9,6 +9,9 @@ use std::sync::Arc;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
+pub use super::access_denial::AccessDenial;
+use super::access_denial::bad;
+pub use super::cache_request::CacheRequest;
 use super::delivery_directives::{DeliveryDirectives, SplitQuery};
 use super::{Key, Route, Rules, headers};
 use seawall_manifest::Kind;
@@ -24,74 +27,6 @@ pub enum Admission {
     Pass(CacheRequest),
     /// Refused.
     Refuse(AccessDenial),
-}
-
-/// A request to the cache, in canonical form.
-#[derive(Clone, Debug)]
-pub struct CacheRequest {
-    /// The matching route.
-    pub route: Arc<Route>,
-    /// The kind that the path suggests.
-    pub kind: Kind,
-    /// The request target sent to the origin.
-    pub target: PathAndQuery,
-    /// The canonical host of the viewer's request. See [`CacheRequest::sent_host`].
-    pub host: HeaderValue,
-    /// The viewer's header fields that the route forwards, as they are sent. `None`: there are
-    /// none.
-    pub forwarded: Option<Arc<HeaderMap>>,
-    /// The cache key, built from exactly what is sent.
-    pub key: Key,
-    /// The LL-HLS delivery directives, if the request has any.
-    pub delivery: Option<Arc<DeliveryDirectives>>,
-}
-
-impl CacheRequest {
-    /// The host sent to the origin, if the route forwards it. Only then it is part of the key.
-    pub fn sent_host(&self) -> Option<&HeaderValue> {
-        self.route.forward_host.then_some(&self.host)
-    }
-
-    /// A key shared by all requests for this URL, whatever their forwarded header fields. `None` if
-    /// the route forwards no fields, because then there is only one request per URL.
-    pub fn url(&self) -> Option<Key> {
-        let keyed = !self.route.forward_headers.is_empty();
-        keyed.then(|| {
-            let plain = self.plain();
-            let key = Key::of_target(&self.route, self.sent_host(), &plain.target, None);
-            Key::of(&[b"url", key.bytes()])
-        })
-    }
-}
-
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AccessDenial {
-    /// The response status.
-    pub status: StatusCode,
-    /// A short reason for the log and the response body.
-    pub why: &'static str,
-}
-
-impl AccessDenial {
-    pub(super) fn unreadable() -> AccessDenial {
-        bad("request target is invalid")
-    }
-
-    /// No route matches the host and path.
-    pub fn not_served() -> AccessDenial {
-        AccessDenial {
-            status: StatusCode::MISDIRECTED_REQUEST,
-            why: "no route serves this host and path",
-        }
-    }
-}
-
-const fn bad(why: &'static str) -> AccessDenial {
-    AccessDenial {
-        status: StatusCode::BAD_REQUEST,
-        why,
-    }
 }
 
 /// The canonical host of an absolute URL.

@@ -1,11 +1,9 @@
 //! LL-HLS delivery directives: separates them from the rest of the query and gives them one
 //! canonical form in the key and upstream. The route filters the rest of the query.
 
-use std::sync::Arc;
-
 use http::uri::PathAndQuery;
 
-use super::access::{AccessDenial, CacheRequest};
+use super::access_denial::AccessDenial;
 use super::{Key, Route};
 use seawall_manifest::Kind;
 use seawall_manifest::low_latency::{ReloadDirectives, Skip, is_directive};
@@ -14,11 +12,11 @@ use seawall_manifest::low_latency::{ReloadDirectives, Skip, is_directive};
 #[derive(Clone, Debug)]
 pub struct DeliveryDirectives {
     /// The directives sent to the origin, without a delta update that the shield makes itself.
-    upstream: ReloadDirectives,
+    pub(super) upstream: ReloadDirectives,
     /// Whether the viewer accepts a delta update that the shield makes.
-    takes_delta: bool,
-    plain: PathAndQuery,
-    key: Key,
+    pub(super) takes_delta: bool,
+    pub(super) plain: PathAndQuery,
+    pub(super) key: Key,
 }
 
 /// A query, split into directives and the rest.
@@ -80,7 +78,7 @@ impl DeliveryDirectives {
 }
 
 /// The target with directives, in canonical form and always last.
-fn directed(
+pub(super) fn directed(
     plain: &PathAndQuery,
     directives: ReloadDirectives,
 ) -> Result<PathAndQuery, AccessDenial> {
@@ -90,79 +88,4 @@ fn directed(
     let separator = if plain.query().is_some() { '&' } else { '?' };
     let target = format!("{plain}{separator}{}", directives.canonical());
     PathAndQuery::try_from(target).map_err(|_| AccessDenial::unreadable())
-}
-
-impl CacheRequest {
-    /// The key without directives, shared by all requests for versions of the same playlist.
-    pub fn identity(&self) -> &Key {
-        self.delivery
-            .as_ref()
-            .map_or(&self.key, |delivery| &delivery.key)
-    }
-
-    /// Whether directives are sent to the origin.
-    pub fn is_directed(&self) -> bool {
-        !self.directives().is_empty()
-    }
-
-    /// The directives sent to the origin.
-    pub fn directives(&self) -> ReloadDirectives {
-        let delivery = self.delivery.as_ref();
-        delivery.map_or_else(ReloadDirectives::default, |delivery| delivery.upstream)
-    }
-
-    /// Whether the viewer accepts a delta update that the shield makes.
-    pub fn takes_delta(&self) -> bool {
-        self.delivery
-            .as_ref()
-            .is_some_and(|delivery| delivery.takes_delta)
-    }
-
-    /// The request for the current version of the playlist. It still accepts a delta update.
-    #[must_use]
-    pub fn plain(&self) -> CacheRequest {
-        let Some(delivery) = &self.delivery else {
-            return self.clone();
-        };
-        CacheRequest {
-            target: delivery.plain.clone(),
-            key: delivery.key.clone(),
-            delivery: Some(Arc::new(DeliveryDirectives {
-                upstream: ReloadDirectives::default(),
-                ..DeliveryDirectives::clone(delivery)
-            })),
-            ..self.clone()
-        }
-    }
-
-    /// The request for the same playlist with other directives. It still accepts a delta update.
-    /// `None` if the target becomes too long.
-    pub fn with_directives(&self, directives: ReloadDirectives) -> Option<CacheRequest> {
-        let (plain, identity) = match &self.delivery {
-            Some(delivery) => (&delivery.plain, &delivery.key),
-            None => (&self.target, &self.key),
-        };
-        let target = directed(plain, directives).ok()?;
-        Some(CacheRequest {
-            key: Key::of_target(
-                &self.route,
-                self.sent_host(),
-                &target,
-                self.forwarded.as_deref(),
-            ),
-            target,
-            delivery: Some(Arc::new(DeliveryDirectives {
-                upstream: directives,
-                takes_delta: self.takes_delta(),
-                plain: plain.clone(),
-                key: identity.clone(),
-            })),
-            ..self.clone()
-        })
-    }
-
-    /// The key of the epoch of the playlist with all its versions.
-    pub fn playlist_epoch_key(&self) -> Key {
-        Key::of(&[b"states", self.identity().bytes()])
-    }
 }

@@ -69,6 +69,8 @@
 #![deny(missing_docs)]
 
 pub mod access;
+mod access_denial;
+mod cache_request;
 pub mod cadence;
 pub mod conditional;
 mod delivery_directives;
@@ -89,7 +91,9 @@ pub mod range;
 pub mod route;
 pub mod vary;
 
-pub use access::{AccessDenial, Admission, CacheRequest};
+pub use access::Admission;
+pub use access_denial::AccessDenial;
+pub use cache_request::CacheRequest;
 pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_set::EndpointSet;
 pub use freshness::{Freshness, freshness};

@@ -38,6 +38,7 @@ mod listen;
 mod pace;
 mod recording_body;
 mod request_body;
+mod server_context;
 mod shedding;
 mod slice;
 mod sniffing_stream;

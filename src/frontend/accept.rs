@@ -11,9 +11,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Duration, Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{PeerInfo, ServerContext, serve_plain, serve_tls};
+use super::connection::{PeerInfo, serve_plain, serve_tls};
 use super::connection_table::{ConnectionGuard, ConnectionTable};
 use super::listen::{BoundListener, ListeningSocket};
+use super::server_context::ServerContext;
 use super::stats::{ConnectionEvent, Stats};
 use super::unix::UnixTransport;
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};

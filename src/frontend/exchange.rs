@@ -11,11 +11,11 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
-use super::connection::ServerContext;
 use super::connection_state::ConnectionState;
 use super::date::date_field;
 use super::recording_body::{RecordingBody, ResponseCarrier};
 use super::request_body::{DrainError, DrainedBody, ViewerUpload};
+use super::server_context::ServerContext;
 use super::stats::{ConnectionCounters, ConnectionEvent};
 use super::streams::begin_stream;
 use super::{Handler, Limits, connection_table::ConnectionTable};

@@ -14,9 +14,9 @@ use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::connection::SEND_QUEUE_BYTES;
 use super::connection_state::ConnectionState;
 use super::pace::SendRate;
+use super::server_context::SEND_QUEUE_BYTES;
 use super::slice::CountedBytes;
 use super::stored_reads::StoredBodiesRead;
 use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};

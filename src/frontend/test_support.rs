@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::connection::{ServerContext, serve_plain};
+use super::connection::serve_plain;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
+use super::server_context::ServerContext;
 use super::{
     BoundListener, CertificateFiles, Frontend, Handler, Limits, ListenAddress, Listener,
     RequestRecorder, Tls,

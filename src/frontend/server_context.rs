@@ -1,0 +1,144 @@
+//! What the connections of one worker share: the handler, the limits, and hyper's settings.
+
+use std::sync::Arc;
+
+use hyper::server::conn::{http1, http2};
+
+use super::bad_request;
+use super::connection_state::ConnectionState;
+use super::connection_table::ConnectionTable;
+use super::connection_timer::{ConnectionTimer, ViewerProtocol};
+use super::frames::FrameKind;
+use super::stats::ConnectionEvent;
+use super::streams::StreamExecutor;
+use super::{Limits, RequestRecorder};
+
+/// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
+/// Downloads are governed by the windows of the viewer.
+const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
+const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// hyper passes the next slice of a stream to h2 while h2 has queued less than this.
+pub(super) const SEND_QUEUE_BYTES: usize = 64 << 10;
+
+/// Streams reset before they were accepted, and streams reset for errors of the viewer, before the
+/// connection is closed as abusive.
+const RESET_STREAMS_MAX: usize = 32;
+
+/// The smallest buffer size that hyper accepts.
+const BUFFER_BYTES_MIN: usize = 8 << 10;
+
+/// hyper parses this many header fields without allocating.
+const FIELDS_INLINE: usize = 100;
+
+/// Shared by the connections of one worker.
+pub(super) struct ServerContext<A> {
+    pub(super) handler: A,
+    pub(super) recorder: RequestRecorder,
+    pub(super) limits: Arc<Limits>,
+    pub(super) connections: Arc<ConnectionTable>,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<StreamExecutor>,
+}
+
+impl<A> ServerContext<A> {
+    pub(super) fn new(
+        handler: A,
+        recorder: RequestRecorder,
+        limits: Arc<Limits>,
+        connections: Arc<ConnectionTable>,
+    ) -> Arc<ServerContext<A>> {
+        let http1 = http1_builder(&limits);
+        let http2 = http2_builder(
+            &limits,
+            StreamExecutor::new(limits.clone(), connections.clone()),
+        );
+        Arc::new(ServerContext {
+            handler,
+            recorder,
+            limits,
+            connections,
+            http1,
+            http2,
+        })
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
+        .max_header_size(limits.head_bytes_max)
+        // `connection_timer` enforces it without a timer per request, and does not count idle time.
+        .header_read_timeout(None)
+        // `date` writes it.
+        .auto_date_header(false);
+    if limits.fields_max > FIELDS_INLINE {
+        builder.max_headers(limits.fields_max);
+    }
+    builder
+}
+
+fn http2_builder(limits: &Limits, streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(read_bytes_max(limits)).unwrap_or(u32::MAX))
+        .initial_stream_window_size(UPLOAD_STREAM_WINDOW)
+        .initial_connection_window_size(UPLOAD_CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(RESET_STREAMS_MAX)
+        .max_send_buf_size(SEND_QUEUE_BYTES)
+        .auto_date_header(false);
+    builder
+}
+
+/// Bytes of an HTTP/2 head that h2 reads. More than the limit: what h2 refuses itself cannot be
+/// logged.
+fn read_bytes_max(limits: &Limits) -> usize {
+    limits.head_bytes_max.saturating_mul(2)
+}
+
+impl<A> ServerContext<A> {
+    pub(super) fn timer(
+        &self,
+        protocol: ViewerProtocol,
+        connection: &Arc<ConnectionState>,
+    ) -> ConnectionTimer {
+        ConnectionTimer::new(
+            protocol,
+            self.limits.clone(),
+            self.connections.clone(),
+            connection.clone(),
+        )
+    }
+
+    /// Counts and logs a connection that is closed because of too many control frames.
+    pub(super) fn note_flood(&self, kind: FrameKind, connection: &ConnectionState) {
+        self.connections.counters.count_flood(kind);
+        tracing::warn!(
+            peer = connection.peer.map(tracing::field::display),
+            frame = kind.as_str(),
+            "closed an HTTP/2 connection: too many control frames for its requests"
+        );
+    }
+
+    /// Counts and records a request that h2 refused without passing it to hyper.
+    pub(super) fn record_malformed(&self, connection: &ConnectionState) {
+        self.connections
+            .counters
+            .count(ConnectionEvent::HeadRefused);
+        (self.recorder)(&bad_request::http2_record(connection));
+    }
+
+    pub(super) fn cut(&self, event: ConnectionEvent, connection: &ConnectionState) {
+        self.connections.counters.count(event);
+        if matches!(
+            event,
+            ConnectionEvent::SlowViewer | ConnectionEvent::MemoryShort
+        ) {
+            // Frees the bytes that the kernel still holds for the connection.
+            connection.sever();
+        }
+    }
+}

@@ -7,6 +7,8 @@
     reason = "a test that cannot read the sources has failed"
 )]
 
+#[path = "architecture/circles.rs"]
+mod circles;
 #[cfg(test)]
 #[path = "architecture/rule_tests.rs"]
 mod rule_tests;
@@ -99,6 +101,9 @@ const EMPTY_NAMES: &[&str] = &[
 
 const LINES_MAX: usize = 500;
 
+/// Directories that still have one circle of files each. No other may have any.
+const TANGLED: [&str; 2] = ["src/live/", "src/proxy/"];
+
 /// `max_width` in rustfmt.toml, which formats code but not comments.
 const COLUMNS_MAX: usize = 100;
 
@@ -154,6 +159,45 @@ fn a_type_name_has_one_meaning() {
         defined.is_empty(),
         "type names with several meanings (rename all but one): {defined:#?}"
     );
+}
+
+/// Files of a crate import one another in no circle.
+///
+/// Each `use`, and each inline path that begins with `crate`, `super`, `self`, a child module or an
+/// imported name, is an import of the file that defines what it names: re-exports are followed to
+/// that file. Imports in test code do not count, nor imports of what a parent module of the file
+/// defines: a module and the files inside it are one unit. No chain of the others may lead back to
+/// the file where it begins.
+#[test]
+fn files_import_one_another_in_no_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = std::fs::read_dir(root.join("crates")).unwrap();
+    let name = |entry: std::fs::DirEntry| entry.file_name().into_string().unwrap();
+    let crates = crates.map(|entry| format!("crates/{}/src", name(entry.unwrap())));
+    let mut report = String::new();
+    let mut tangled = BTreeMap::from_iter(TANGLED.map(|directory| (directory, 0)));
+    for directory in crates.chain(["src".to_owned()]) {
+        let sources = source::read_all(root, &[&directory]);
+        for circle in circles::circles(&directory, &sources) {
+            match tangled
+                .iter_mut()
+                .find(|(directory, _)| circle.lies_in(directory, &sources))
+            {
+                Some((_, count)) => *count += 1,
+                None => report += &circle.describe(&sources),
+            }
+        }
+    }
+    assert!(
+        report.is_empty(),
+        "circles of files: move a type, or turn an import:\n{report}"
+    );
+    for (directory, count) in tangled {
+        assert_eq!(
+            count, 1,
+            "circles in {directory}: take it out of TANGLED when it has none"
+        );
+    }
 }
 
 /// The names of the types that are defined at the outermost level of a file.

@@ -128,3 +128,63 @@ fn wide_comments_are_seen_unless_they_cannot_be_broken() {
     let text = format!("{full}\n{full}é\n//! | {full}\n{link}\n//{full}");
     assert_eq!(lines(narrow, "src/a.rs", &text), [2, 5]);
 }
+
+/// The files of each circle in a crate with these files.
+fn circles_among(files: &[(&str, &str)]) -> Vec<String> {
+    let source = |(path, text): &(&str, &str)| Source::new(&format!("a/src/{path}"), text).0;
+    let sources: Vec<_> = files.iter().map(source).collect();
+    let found = circles::circles("a/src", &sources);
+    let names = |circle: &circles::Circle| {
+        let files = circle.files.iter().map(|&file| files[file].0);
+        files.collect::<Vec<_>>().join(" ")
+    };
+    found.iter().map(names).collect()
+}
+
+#[test]
+fn files_that_import_one_another_are_a_circle_by_whatever_path() {
+    let lib = "mod one;\nmod two;\npub use one::{First as Renamed, Other};\npub use two::Second;";
+    let one = "use crate::two::{self, helper};\npub struct First;\npub struct Other;";
+    for two in [
+        "use super::one::First;\npub struct Second;",
+        "use crate::Renamed;\npub struct Second;",
+        "pub fn helper() { let x = super::Other::new(); }",
+        "use super::{one};\npub struct Second;",
+    ] {
+        let found = circles_among(&[("lib.rs", lib), ("one.rs", one), ("two.rs", two)]);
+        assert_eq!(found, ["one.rs two.rs"], "{two}");
+    }
+}
+
+#[test]
+fn a_circle_by_way_of_others_is_seen() {
+    let files = [
+        ("lib.rs", "mod a; mod b; mod c; mod d;"),
+        ("a.rs", "use super::b::B; pub struct A;"),
+        ("b.rs", "use super::c::C; pub struct B;"),
+        ("c.rs", "use super::a::A; pub struct C;"),
+        ("d.rs", "use super::a::A; pub struct D;"),
+    ];
+    assert_eq!(circles_among(&files), ["a.rs b.rs c.rs"]);
+}
+
+#[test]
+fn parents_tests_and_other_crates_make_no_circle() {
+    let files = [
+        ("lib.rs", "mod one; mod two; use http::Uri; pub struct Top;"),
+        (
+            "one.rs",
+            "mod inner; use inner::Inner; use super::two::Two; pub struct One;",
+        ),
+        (
+            "one/inner.rs",
+            "use super::One; use crate::{Top, Uri}; pub struct Inner;",
+        ),
+        (
+            "two.rs",
+            "#[cfg(test)]\nuse super::one::One;\nuse super::Top;\npub struct Two;\n\
+             fn f() -> impl Fn() + use<'static> { http::one::One }",
+        ),
+    ];
+    assert_eq!(circles_among(&files), [""; 0]);
+}

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -187,28 +188,18 @@ fn invalid_scope() -> Response<TextBody> {
 fn url_parameter(uri: &Uri, name: &str) -> Option<Uri> {
     let mut parameters = uri.query()?.split('&');
     let encoded = parameters.find_map(|parameter| parameter.strip_prefix(name))?;
-    let url = Uri::try_from(percent_decoded(encoded)?).ok()?;
+    let url = Uri::try_from(query_value(encoded)?).ok()?;
     let is_http = matches!(url.scheme_str(), Some("http" | "https"));
     (is_http && url.authority().is_some()).then_some(url)
 }
 
-fn percent_decoded(encoded: &str) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => hex(bytes.next()?)? << 4 | hex(bytes.next()?)?,
-            b'+' => b' ',
-            plain => plain,
-        });
-    }
-    Some(decoded)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    // A hexadecimal digit fits into a byte.
-    #[expect(clippy::cast_possible_truncation)]
-    char::from(digit).to_digit(16).map(|value| value as u8)
+/// Decodes a value of a query; `None` if a `%` begins no escape.
+fn query_value(encoded: &str) -> Option<Vec<u8>> {
+    let spaced = encoded.replace('+', " ");
+    let decoded: Vec<u8> = percent_decode_str(&spaced).collect();
+    // Each escape is two bytes shorter when decoded; a `%` that begins none is kept.
+    let is_well_formed = spaced.len() - decoded.len() == 2 * spaced.matches('%').count();
+    is_well_formed.then_some(decoded)
 }
 
 fn method_not_allowed(allowed: &'static str) -> Response<TextBody> {

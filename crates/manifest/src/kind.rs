@@ -1,5 +1,7 @@
 //! Determines the kind of an object from its path and content type.
 
+use percent_encoding::percent_decode;
+
 /// The kinds of content that the shield treats differently. Also a metric label and a log value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -197,17 +199,11 @@ fn is_ambiguous(path: &str) -> bool {
     let bytes = path.as_bytes();
     bytes.iter().enumerate().any(|(at, &byte)| match byte {
         b';' | b'\\' | b'?' | b'#' => true,
-        b'%' => unescaped(bytes.get(at + 1..at + 3))
-            .is_none_or(|byte| byte.is_ascii_control() || b"#%/;?\\".contains(&byte)),
+        // A `%` that begins no escape is decoded as itself.
+        b'%' => percent_decode(&bytes[at..])
+            .next()
+            .is_some_and(|byte| byte.is_ascii_control() || b"#%/;?\\".contains(&byte)),
         _ => false,
-    })
-}
-
-/// The byte value of two hexadecimal digits.
-pub(super) fn unescaped(digits: Option<&[u8]>) -> Option<u8> {
-    digits?.iter().try_fold(0_u8, |byte, &digit| {
-        let value = char::from(digit).to_digit(16)?;
-        Some(byte << 4 | u8::try_from(value).ok()?)
     })
 }
 

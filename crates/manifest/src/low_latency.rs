@@ -5,8 +5,9 @@ mod delta;
 #[cfg(test)]
 mod tests;
 
+use percent_encoding::percent_decode_str;
+
 pub use self::delta::delta;
-use super::kind::unescaped;
 use super::{ManifestInfo, PlaylistEdge, PlaylistInfo};
 
 /// The query parameters that are delivery directives, in canonical order.
@@ -24,20 +25,7 @@ pub fn is_blocking(written: &str) -> bool {
 }
 
 fn spells(written: &str, name: &str) -> bool {
-    let mut rest = written.as_bytes();
-    let all = name.bytes().all(|expected| {
-        let (byte, after) = match rest {
-            [b'%', digits @ ..] => match (unescaped(digits.get(..2)), digits.get(2..)) {
-                (Some(byte), Some(after)) => (byte, after),
-                _ => return false,
-            },
-            [byte, after @ ..] => (*byte, after),
-            [] => return false,
-        };
-        rest = after;
-        byte == expected
-    });
-    all && rest.is_empty()
+    percent_decode_str(written).eq(name.bytes())
 }
 
 /// The delivery directives of a playlist request.

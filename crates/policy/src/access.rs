@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use percent_encoding::percent_decode_str;
 
 pub use super::access_denial::AccessDenial;
 use super::access_denial::bad;
@@ -283,7 +284,7 @@ pub(super) fn check_path(path: &str) -> Result<(), AccessDenial> {
     if plain {
         return Ok(());
     }
-    let decoded = percent_decoded(path.as_bytes());
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
     if decoded.contains(&0) {
         return Err(bad("path contains a NUL byte"));
     }
@@ -299,31 +300,6 @@ pub(super) fn check_path(path: &str) -> Result<(), AccessDenial> {
         }
     }
     Ok(())
-}
-
-fn percent_decoded(path: &[u8]) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| match byte.copied()? {
-        byte @ b'0'..=b'9' => Some(byte - b'0'),
-        byte @ b'a'..=b'f' => Some(byte - b'a' + 10),
-        byte @ b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    };
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut at = 0;
-    while at < path.len() {
-        let pair = (digit(path.get(at + 1)), digit(path.get(at + 2)));
-        match (path[at], pair) {
-            (b'%', (Some(high), Some(low))) => {
-                decoded.push(high * 16 + low);
-                at += 3;
-            }
-            (byte, _) => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
 }
 
 /// For the tests of this crate and of those that build on it.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 /// Far more pairs than there are keys.
 const PAIRS_MAX: usize = 64;
 
@@ -139,21 +141,10 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
-/// Percent-decodes; `None` if the result is not UTF-8.
+/// Percent-decodes; `None` if a `%` begins no escape, or the result is not UTF-8.
 pub(super) fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let code = digit(digits[0])? * 16 + digit(digits[1])?;
-        bytes.push(u8::try_from(code).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
+    let bytes: Vec<u8> = percent_decode_str(text).collect();
+    // Each escape is two bytes shorter when decoded; a `%` that begins none is kept.
+    let is_well_formed = text.len() - bytes.len() == 2 * text.matches('%').count();
+    String::from_utf8(bytes).ok().filter(|_| is_well_formed)
 }

@@ -15,7 +15,7 @@ use super::{Credentials, Service, Sigv4};
 use crate::{Endpoint, Failure};
 use canonical_request::{
     CanonicalRequest, EMPTY_PAYLOAD, SigningScope, SigningTime, UNSIGNED_PAYLOAD, canonical_query,
-    normalized_path, percent_decoded, percent_encoded,
+    canonical_spelling, normalized_path,
 };
 
 /// The header fields of a signature; other values for these fields are dropped.
@@ -168,7 +168,7 @@ impl CredentialScope<'_> {
 /// encoding means the same to S3, and to compatible services that sign the path as received. A `+`
 /// is encoded, because S3 itself reads it as a space.
 fn spelling(target: &PathAndQuery) -> Result<PathAndQuery, Failure> {
-    let mut spelling = percent_encoded(percent_decoded(target.path().as_bytes()), b"/");
+    let mut spelling = canonical_spelling(target.path());
     if let Some(query) = target.query() {
         spelling.push('?');
         spelling.push_str(query);

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode,
+};
 use ring::{digest, hmac};
 use seawall_manifest::calendar_date;
 use zeroize::Zeroizing;
@@ -157,14 +160,15 @@ pub(super) fn normalized_path(path: &str) -> String {
     if is_directory && !segments.is_empty() {
         normalized.push('/');
     }
-    percent_encoded(normalized.bytes(), b"/")
+    utf8_percent_encode(&normalized, PATH).to_string()
 }
 
 /// Parameters in the order of their encoded names and values. A `+` is a space.
 pub(super) fn canonical_query(query: &str) -> String {
     let encoded = |text: &str| {
         let spaced = text.replace('+', " ");
-        percent_encoded(percent_decoded(spaced.as_bytes()), b"")
+        let decoded: Vec<u8> = percent_decode_str(&spaced).collect();
+        percent_encode(&decoded, COMPONENT).to_string()
     };
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     let mut parameters: Vec<_> = parameters
@@ -181,34 +185,20 @@ pub(super) fn canonical_query(query: &str) -> String {
     parameters.join("&")
 }
 
-/// Encodes all bytes but the unreserved ones (RFC 3986 §2.3) and those in `kept`.
-pub(super) fn percent_encoded(bytes: impl Iterator<Item = u8>, kept: &[u8]) -> String {
-    bytes.fold(String::new(), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-        text
-    })
-}
+/// All bytes but the unreserved ones (RFC 3986 §2.3).
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
-/// A `%` that begins no escape is kept.
-pub(super) fn percent_decoded(text: &[u8]) -> impl Iterator<Item = u8> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let byte = *text.get(at)?;
-        at += 1;
-        let digit = |offset: usize| char::from(*text.get(at + offset)?).to_digit(16);
-        if byte == b'%'
-            && let (Some(high), Some(low)) = (digit(0), digit(1))
-        {
-            at += 2;
-            return u8::try_from(high * 16 + low).ok();
-        }
-        Some(byte)
-    })
+/// The same, without the separator of path segments.
+const PATH: &AsciiSet = &COMPONENT.remove(b'/');
+
+/// A path with one spelling of each byte. A `%` that begins no escape is encoded.
+pub(super) fn canonical_spelling(path: &str) -> String {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    percent_encode(&decoded, PATH).to_string()
 }
 
 #[cfg(test)]

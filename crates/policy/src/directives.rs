@@ -1,6 +1,5 @@
 //! Parses `Cache-Control`, `CDN-Cache-Control`, `Surrogate-Control` and `Pragma`.
 
-mod structured;
 #[cfg(test)]
 mod tests;
 
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, CDN_CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
+use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::fields;
 
@@ -114,13 +114,18 @@ impl ResponseDirectives {
             present: true,
             ..ResponseDirectives::default()
         };
-        let mut members = 0_usize;
+        let mut is_empty = true;
         for line in headers.get_all(CDN_CACHE_CONTROL) {
-            members += structured::dictionary(line.as_bytes(), |name, argument| {
-                directives.set(name, argument, DuplicateRule::Last);
-            })?;
+            for (name, value) in members(line.as_bytes())? {
+                directives.set(
+                    name.as_bytes(),
+                    Argument::of_member(&value),
+                    DuplicateRule::Last,
+                );
+                is_empty = false;
+            }
         }
-        (members > 0).then_some(directives)
+        (!is_empty).then_some(directives)
     }
 
     /// `Surrogate-Control`, unless it has no caching directive (it may only announce ESI).
@@ -263,6 +268,21 @@ impl Argument {
         seconds(bare).map_or(Argument::Text, Argument::Seconds)
     }
 
+    /// The value of a member of a structured dictionary. A decimal is not a number of seconds: RFC
+    /// 9213 §2.1 forbids the conversion.
+    fn of_member(member: &ListEntry) -> Argument {
+        let ListEntry::Item(item) = member else {
+            return Argument::Text;
+        };
+        match item.bare_item {
+            BareItem::Boolean(flag) => Argument::Flag(flag),
+            BareItem::Integer(count) => u64::try_from(count).map_or(Argument::Text, |count| {
+                Argument::Seconds(Duration::from_secs(count.min(SECONDS_MAX)))
+            }),
+            _ => Argument::Text,
+        }
+    }
+
     /// Whether a restricting directive applies: always, unless it is a plain "false".
     fn restricts(self) -> bool {
         self != Argument::Flag(false)
@@ -302,6 +322,11 @@ impl DuplicateRule {
             _ => said,
         });
     }
+}
+
+/// The members of a line that is a structured dictionary (RFC 8941 §4.2.2).
+fn members(line: &[u8]) -> Option<Dictionary> {
+    Parser::parse_dictionary(line).ok()
 }
 
 /// `delta-seconds`: digits only, saturating (RFC 9111 §1.2.2).

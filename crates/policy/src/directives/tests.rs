@@ -148,6 +148,53 @@ fn the_most_targeted_field_decides() {
     assert_eq!(targeted, Targeted::Yes);
 }
 
+// RFC 8941 §3.2, and the item types of §3.3.
+#[test]
+fn well_formed_dictionaries_have_members() {
+    for (line, count) in [
+        ("", 0),
+        ("max-age=60", 1),
+        ("max-age=60, no-store", 2),
+        ("a=1;x;y=?0 \t,\tb=(1 \"2\" c;d=1), c=:aGk=:", 3),
+        ("a=-1, b=1.125, c=\"q\\\"\\\\\", d=Tok*en/1:2, *e=?1", 5),
+        ("a=( )", 1),
+    ] {
+        assert_eq!(
+            members(line.as_bytes()).map(|read| read.len()),
+            Some(count),
+            "{line}"
+        );
+    }
+}
+
+// RFC 8941 §4.2: when parsing fails the entire field is ignored.
+#[test]
+fn malformed_dictionaries_have_none() {
+    for line in [
+        "max-age=60,",
+        ",max-age=60",
+        "max-age=60 no-store",
+        "Max-Age=60",
+        "max-age=",
+        "max-age = 60",
+        "a=1.",
+        "a=1.2345",
+        "a=1234567890123456",
+        "a=--1",
+        "a=\"open",
+        "a=\"\\n\"",
+        "a=?2",
+        "a=:aGk",
+        "a=(1",
+        "a=(1\"2\")",
+        "a=1;",
+        "a=é",
+        "&=1",
+    ] {
+        assert_eq!(members(line.as_bytes()), None, "{line}");
+    }
+}
+
 // RFC 9213 §2.1: empty, or a parsing error: as if the field were not present.
 #[test]
 fn a_malformed_targeted_field_is_absent() {

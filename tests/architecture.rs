@@ -74,7 +74,7 @@ const CRATES: &[&str] = &["manifest", "policy", "cache", "upstream", "simulator"
 /// Where the program's own code is, tests and benches apart.
 const SOURCES: &[&str] = &["src", "crates"];
 
-/// Crates that stay in some rooms: how their names begin, where, and what to use elsewhere.
+/// Crates that only some modules may use: the prefix of the name, the modules, the remedy.
 const CONFINED: &[(&str, &[&str], &str)] = &[
     (
         "pingora",
@@ -107,19 +107,19 @@ const TANGLED: [&str; 2] = ["src/live/", "src/proxy/"];
 /// `max_width` in rustfmt.toml, which formats code but not comments.
 const COLUMNS_MAX: usize = 100;
 
-/// Names that each module may give a type of its own: where it is read, its module says whose it
+/// Type names that each module may use for a type of its own: at the use, the path says whose it
 /// is.
 const COMMON_TYPES: &[&str] = &[
     "Settings", "Error", "Stats", "Config", "Builder", "State", "Data", "Item",
 ];
 
 #[test]
-fn rooms_import_only_what_lies_below_them() {
+fn modules_import_only_what_lies_below_them() {
     check(SOURCES, imports);
 }
 
 #[test]
-fn pingora_and_hyper_stay_in_their_rooms() {
+fn pingora_and_hyper_stay_in_their_modules() {
     check(SOURCES, confined);
 }
 
@@ -242,49 +242,57 @@ impl Fault {
 }
 
 fn imports(source: &Source) -> Vec<Fault> {
-    let Some(room) = source.room().filter(|_| source.path.starts_with("src/")) else {
+    let Some(module) = source.module().filter(|_| source.path.starts_with("src/")) else {
         return Vec::new();
     };
-    let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == room) else {
+    let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else {
         let remedy =
-            "give the room a row in IMPORTS of tests/architecture.rs and in ARCHITECTURE.md";
+            "give the module a row in IMPORTS of tests/architecture.rs and in ARCHITECTURE.md";
         return vec![Fault::at(
             source,
             1,
-            &format!("`{room}` is in no layer"),
+            &format!("`{module}` is in no layer"),
             remedy,
         )];
     };
-    let is_module = |name: &str| IMPORTS.iter().any(|(module, _)| *module == name);
-    let is_room = |name: &str| CRATES.contains(&name) || is_module(name);
-    let forbidden =
-        |name: &str| is_room(name) && name != room && *allowed != ALL && !allowed.contains(&name);
+    let is_src_module = |name: &str| IMPORTS.iter().any(|(module, _)| *module == name);
+    let is_module = |name: &str| CRATES.contains(&name) || is_src_module(name);
+    let forbidden = |name: &str| {
+        is_module(name) && name != module && *allowed != ALL && !allowed.contains(&name)
+    };
     let remedy = match *allowed {
-        [] => format!("`{room}` imports no other room; take the value as an argument"),
+        [] => format!("`{module}` imports no other module; take the value as an argument"),
         _ => format!(
-            "`{room}` may import {}; turn the dependency round",
+            "`{module}` may import {}; turn the dependency round",
             allowed.join(", ")
         ),
     };
-    rooms_named(source)
+    modules_named(source)
         .into_iter()
         .filter(|(_, name)| forbidden(name))
-        .map(|(line, name)| Fault::at(source, line, &format!("`{room}` imports `{name}`"), &remedy))
+        .map(|(line, name)| {
+            Fault::at(
+                source,
+                line,
+                &format!("`{module}` imports `{name}`"),
+                &remedy,
+            )
+        })
         .collect()
 }
 
 fn confined(source: &Source) -> Vec<Fault> {
-    let room = source.room().unwrap_or_default();
+    let module = source.module().unwrap_or_default();
     let rules = CONFINED
         .iter()
-        .filter(|(_, rooms, _)| !rooms.contains(&room));
+        .filter(|(_, modules, _)| !modules.contains(&module));
     rules
-        .flat_map(|(prefix, rooms, remedy)| {
+        .flat_map(|(prefix, modules, remedy)| {
             let words = source
                 .tokens
                 .iter()
                 .filter(move |token| token.word.starts_with(prefix));
-            let what = format!("`{prefix}` outside {}", rooms.join(", "));
+            let what = format!("`{prefix}` outside {}", modules.join(", "));
             words.map(move |token| Fault::at(source, token.line, &what, remedy))
         })
         .collect()
@@ -311,7 +319,7 @@ fn pure(source: &Source) -> Vec<Fault> {
             faults.push(Fault::at(
                 source,
                 token.line,
-                "`tokio` in a pure room",
+                "`tokio` in a pure module",
                 remedy,
             ));
         } else if source.path != CLOCKS && reads_clock(&source.tokens[place..]) {
@@ -319,7 +327,7 @@ fn pure(source: &Source) -> Vec<Fault> {
             faults.push(Fault::at(
                 source,
                 token.line,
-                "a clock is read in a pure room",
+                "a clock is read in a pure module",
                 remedy,
             ));
         }
@@ -373,14 +381,14 @@ fn narrow(source: &Source) -> Vec<Fault> {
 fn named(source: &Source) -> Vec<Fault> {
     let names = source.path.trim_end_matches(".rs").split('/').skip(1);
     let empty = names.filter(|name| EMPTY_NAMES.contains(name));
-    let remedy = "name it for what it holds (a module's own file is `room.rs`, not `room/mod.rs`)";
+    let remedy = "name it for what it holds (a module's own file is `name.rs`, not `name/mod.rs`)";
     empty
         .map(|name| Fault::at(source, 1, &format!("`{name}` names nothing"), remedy))
         .collect()
 }
 
-/// Every room that a path names (`crate::room`, in a group, or by way of `super`), with its line.
-fn rooms_named(source: &Source) -> Vec<(usize, &str)> {
+/// Every module that a path names (`crate::module`, in a group, or by way of `super`), with its line.
+fn modules_named(source: &Source) -> Vec<(usize, &str)> {
     let words: Vec<&str> = source
         .tokens
         .iter()

@@ -1,4 +1,4 @@
-//! What the store says it holds is what it takes: its count of bytes against the allocator's own.
+//! The byte count of the store is true: it is compared with the bytes that the allocator handed out.
 
 #![expect(
     clippy::expect_used,
@@ -16,11 +16,11 @@ use seawall_cache::{Cache, JoinOutcome, Object, Settings, StoredHead, Verdict};
 use seawall_manifest::Kind;
 use seawall_policy::{Key, Lifetime};
 
-/// As in the program.
+/// The allocator of the program.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What an ordinary origin says of a segment, without its length.
+/// Response headers of an ordinary origin for a segment, without `Content-Length`.
 const FIELDS: [(&str, &str); 9] = [
     ("server", "nginx/1.27.3"),
     ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -33,7 +33,7 @@ const FIELDS: [(&str, &str); 9] = [
     ("via", "1.1 seawall"),
 ];
 
-/// As they arrive: each value is a slice of what was read from the connection.
+/// The headers as they arrive: each value is a slice of the connection's read buffer.
 fn arriving() -> HeaderMap {
     const READ_BYTES: usize = 4 << 10;
     let mut read = vec![0; READ_BYTES];
@@ -55,7 +55,7 @@ fn key(number: usize) -> Key {
     Key::of(&[b"origin", b"", format!("/seg/o-{number}.ts").as_bytes()])
 }
 
-/// A directory.
+/// A directory of the stream.
 fn place_key(number: usize) -> Key {
     Key::of(&[b"origin", b"", format!("/seg/{number}/").as_bytes()])
 }
@@ -65,7 +65,7 @@ fn head_bytes() -> usize {
     FIELDS.map(line).iter().sum()
 }
 
-/// Stores an object as a fill does, tied to a place.
+/// Stores an object as a fill does, tied to the epoch of a directory.
 fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
     let nothing = HeaderMap::new();
     let found = cache.lookup(&key(number), Kind::Segment, Instant::now(), HeaderMap::new);
@@ -89,24 +89,24 @@ fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
     };
     let object = Arc::new(Object::new(head, body));
     fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
-    // A hit: from then on its body is shared.
+    // A hit makes the body shared.
     drop(object.body.clone());
 }
 
-/// Bytes of the pages that hold something now.
+/// Bytes of the memory pages in use.
 fn in_use() -> u64 {
     epoch::advance().expect("the allocator counts");
     stats::active::read().expect("the allocator counts") as u64
 }
 
-/// Stores so many objects of a size, so many in each directory, and returns what each takes: as
-/// accounted, and in truth.
+/// Stores `objects` objects, `together` per directory; returns the bytes per object: as the store accounts them, and as the
+/// allocator counts them.
 fn each(objects: usize, body_bytes: usize, together: usize) -> (u64, u64) {
     let cache = Cache::new(Settings {
         memory_bytes: 4 << 30,
         ..Settings::default()
     });
-    // What the first ones cause is not theirs.
+    // One-time allocations, which the first objects cause, do not count.
     for number in 0..100 {
         store(&cache, number, 0, Bytes::from(vec![7; 10]));
     }
@@ -121,7 +121,7 @@ fn each(objects: usize, body_bytes: usize, together: usize) -> (u64, u64) {
     (accounted / objects as u64, taken / objects as u64)
 }
 
-/// One test: the allocator counts for the whole process.
+/// A single test, because the allocator counts for the whole process.
 #[test]
 fn accounted_bytes_are_within_a_tenth_of_what_objects_take_and_small_ones_take_little() {
     const BESIDES_BYTES_MAX: usize = 560;

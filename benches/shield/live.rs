@@ -46,7 +46,7 @@ pub struct Programme {
 /// A player's fetch, without its bytes.
 #[derive(Clone, Debug)]
 pub struct Note {
-    pub place: Resource,
+    pub resource: Resource,
     pub asked: Utc,
     pub answered: Utc,
     pub good: bool,
@@ -55,14 +55,14 @@ pub struct Note {
 }
 
 impl Note {
-    fn of(sight: &PlayerFetch) -> Note {
-        let facts = sight.manifest.as_ref().map(|manifest| &manifest.info);
+    fn of(fetch: &PlayerFetch) -> Note {
+        let facts = fetch.manifest.as_ref().map(|manifest| &manifest.info);
         let edge = facts.and_then(|facts| facts.playlist_edge());
         Note {
-            place: sight.place,
-            asked: sight.requested_at,
-            answered: sight.received_at,
-            good: sight.is_good(),
+            resource: fetch.resource,
+            asked: fetch.requested_at,
+            answered: fetch.received_at,
+            good: fetch.is_good(),
             reach: edge.map(|edge| (edge.last_sequence, edge.next_segment_parts)),
         }
     }
@@ -330,6 +330,6 @@ fn player(
         packaging: form,
         rendition,
         clock: clock.clone(),
-        on_fetch: Arc::new(move |sight| notes.0.lock().push(Note::of(sight))),
+        on_fetch: Arc::new(move |fetch| notes.0.lock().push(Note::of(fetch))),
     }
 }

@@ -84,7 +84,7 @@ impl Audience {
                     packaging: stream.form,
                     rendition,
                     clock: stream.clock.clone(),
-                    on_fetch: Arc::new(move |sight| record_fetch(&book, &stream, sight)),
+                    on_fetch: Arc::new(move |fetch| record_fetch(&book, &stream, fetch)),
                 };
                 player.play().await;
             });
@@ -125,31 +125,34 @@ impl Audience {
 }
 
 /// Records a player's fetch.
-fn record_fetch(book: &Book, stream: &Stream, sight: &PlayerFetch) {
+fn record_fetch(book: &Book, stream: &Stream, fetch: &PlayerFetch) {
     let troubled = stream.is_troubled.load(Ordering::Relaxed);
     let class = if troubled {
         Class::Troubled
     } else {
         Class::Live
     };
-    let waited = sight.received_at.saturating_sub(sight.requested_at);
-    let end = match &sight.response {
+    let waited = fetch.received_at.saturating_sub(fetch.requested_at);
+    let end = match &fetch.response {
         None => End::Bad(format!(
             "{}: no whole answer after {waited:?}",
-            sight.place.path()
+            fetch.resource.path()
         )),
         Some((status, body)) if *status == 200 => {
-            let expected = expected_bytes(stream, sight.place);
+            let expected = expected_bytes(stream, fetch.resource);
             if expected.is_none_or(|expected| expected == *body) {
                 End::Good
             } else {
                 End::Bad(format!(
                     "{}: other bytes than the packager's",
-                    sight.place.path()
+                    fetch.resource.path()
                 ))
             }
         }
-        Some((status, _)) => End::Bad(format!("{}: {status} after {waited:?}", sight.place.path())),
+        Some((status, _)) => End::Bad(format!(
+            "{}: {status} after {waited:?}",
+            fetch.resource.path()
+        )),
     };
     // Waits for blocking requests and growing bodies are intended, and not recorded.
     let counts = !stream.form.is_low_latency_hls() && !stream.form.has_growing_segments();

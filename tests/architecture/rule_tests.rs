@@ -22,7 +22,7 @@ fn lines(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<usize> 
 }
 
 #[test]
-fn every_way_to_import_a_room_is_seen() {
+fn finds_every_form_of_import() {
     let text = "use crate::proxy::Shield;\n\
                 use crate::{\n  telemetry::Outcome,\n  frontend::{Limits, Listener},\n  config,\n};\n\
                 fn f(x: crate::admin::Settings) {}\n\
@@ -42,7 +42,7 @@ fn every_way_to_import_a_room_is_seen() {
 }
 
 #[test]
-fn what_is_no_import_is_not_seen() {
+fn ignores_what_is_no_import() {
     let text = "// crate::frontend\n/* /* crate::frontend */ crate::frontend */\n\
                 const A: &str = \"crate::frontend\"; const B: &str = r#\"\"crate::frontend\"#;\n\
                 fn f<'a>(c: &'a str) { g('\"', b'\\'', \"\\\"\"); crate::telemetry::h() }\n\
@@ -51,7 +51,7 @@ fn what_is_no_import_is_not_seen() {
 }
 
 #[test]
-fn test_code_may_import_anything() {
+fn ignores_imports_of_test_code() {
     let text = "#[cfg(test)]\nmod tests { fn f() { { crate::frontend::x() } } }\n\
                 #[cfg(test)] use crate::frontend::{A, B};\n\
                 #[cfg(all(test, unix))]\n#[allow(x)]\nfn f() { crate::frontend::x() }\n\
@@ -63,7 +63,7 @@ fn test_code_may_import_anything() {
 }
 
 #[test]
-fn a_fault_says_what_where_and_how_to_mend_it() {
+fn names_fault_location_and_remedy() {
     let told = faults(
         imports,
         "src/telemetry/log.rs",
@@ -75,13 +75,13 @@ fn a_fault_says_what_where_and_how_to_mend_it() {
 }
 
 #[test]
-fn a_room_without_a_row_is_a_fault() {
+fn rejects_a_module_without_a_row() {
     assert_eq!(lines(imports, "src/lobby/desk.rs", ""), [1]);
     assert_eq!(lines(imports, "src/lib.rs", "use crate::frontend;"), [0; 0]);
 }
 
 #[test]
-fn confined_crates_are_seen_under_all_their_names() {
+fn finds_confined_crates_under_all_their_names() {
     let text = "use pingora_core::server::Server;\nuse hyper_util::rt::TokioIo;\nuse hyper::Uri;";
     assert_eq!(lines(confined, "crates/policy/src/lib.rs", text), [1, 2, 3]);
     assert_eq!(
@@ -93,7 +93,7 @@ fn confined_crates_are_seen_under_all_their_names() {
 }
 
 #[test]
-fn clocks_and_async_are_seen_in_pure_rooms_only() {
+fn finds_clocks_and_async_only_in_pure_modules() {
     let text = "fn f() { std::time::Instant::now(); }\ntokio::spawn(x);\nfn g(now: Instant) {}";
     assert_eq!(lines(pure, "crates/manifest/src/hls.rs", text), [1, 2]);
     assert_eq!(lines(pure, "crates/policy/src/now.rs", text), [2]);
@@ -101,7 +101,7 @@ fn clocks_and_async_are_seen_in_pure_rooms_only() {
 }
 
 #[test]
-fn types_are_seen_where_they_are_defined() {
+fn finds_type_definitions() {
     let text = "pub struct A<T>(T);\nimpl Iterator for A { type Item = B; }\n\
                 enum C { D }\n#[cfg(test)]\nmod tests { struct E; }";
     let (source, _) = Source::new("src/a.rs", text);
@@ -112,7 +112,7 @@ fn types_are_seen_where_they_are_defined() {
 }
 
 #[test]
-fn empty_names_long_files_and_silent_files_are_seen() {
+fn rejects_empty_names_long_files_and_files_without_description() {
     assert_eq!(faults(named, "src/cache/utils/lru.rs", "").len(), 1);
     assert_eq!(faults(named, "src/cache/mod.rs", "").len(), 1);
     assert_eq!(faults(named, "src/cache/lru.rs", "").len(), 0);
@@ -122,7 +122,7 @@ fn empty_names_long_files_and_silent_files_are_seen() {
 }
 
 #[test]
-fn wide_comments_are_seen_unless_they_cannot_be_broken() {
+fn finds_wide_comments_that_can_be_broken() {
     let full = format!("    /// {}", "é".repeat(COLUMNS_MAX - 8));
     let link = format!("// https://{}", "a".repeat(COLUMNS_MAX));
     let text = format!("{full}\n{full}é\n//! | {full}\n{link}\n//{full}");

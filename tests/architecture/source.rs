@@ -27,18 +27,18 @@ impl Source {
 
     /// The crate under `crates/` or the top-level module of `src` that this file belongs to; none
     /// for `src/lib.rs` and `src/main.rs`.
-    pub(crate) fn room(&self) -> Option<&str> {
+    pub(crate) fn module(&self) -> Option<&str> {
         if let Some(inside) = self.path.strip_prefix("crates/") {
             return inside.split('/').next();
         }
         let inside = self.path.strip_prefix("src/")?.trim_end_matches(".rs");
-        let room = inside.split('/').next()?;
-        (room != "lib" && room != "main").then_some(room)
+        let module = inside.split('/').next()?;
+        (module != "lib" && module != "main").then_some(module)
     }
 
     /// How many `super` lead from this file to the crate's root.
     pub(crate) fn depth(&self) -> usize {
-        if self.room().is_some() {
+        if self.module().is_some() {
             self.path.matches('/').count()
         } else {
             0

@@ -75,7 +75,7 @@ async fn takes_over_body_that_is_slow_from_first_byte() {
     }
 }
 
-/// An initialisation segment is small, and nothing plays without it.
+/// An initialization segment is small, and nothing plays without it.
 #[tokio::test]
 async fn takes_over_slow_initialization_segment() {
     let (path, init) = ("/live/init.mp4", noise(3, 900));

@@ -1,4 +1,4 @@
-//! An empty response is no segment, part or initialisation segment: it is requested elsewhere, and
+//! An empty response is no segment, part or initialization segment: it is requested elsewhere, and
 //! never stored.
 
 use std::time::Duration;

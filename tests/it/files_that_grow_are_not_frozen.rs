@@ -16,7 +16,7 @@ const SEGMENT: usize = 500;
 enum Form {
     Segments,
     Parts,
-    /// The initialisation segment names the same file by another URL.
+    /// The initialization segment names the same file by another URL.
     Absolute,
     /// The playlist may not be stored.
     Unstored,

@@ -71,7 +71,7 @@ async fn playlist_larger_than_its_kind_max_is_not_stored() {
     assert!(shield.get(WATCHED).await.is_hit());
 }
 
-/// Initialisation segments have their own share, although a fill stores them like media.
+/// Initialization segments have their own share, although a fill stores them like media.
 #[tokio::test]
 async fn initialization_segment_is_stored_only_within_its_kind_max() {
     let origin = origin()

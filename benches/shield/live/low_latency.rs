@@ -83,7 +83,7 @@ fn made(evening: &Evening) -> u64 {
 fn waits_by_version(evening: &Evening) -> HashMap<Version, Vec<Duration>> {
     let mut waits: HashMap<Version, Vec<Duration>> = HashMap::new();
     for note in &evening.notes {
-        let (Resource::Playlist(_, rendition), Some((last, parts))) = (note.place, note.reach)
+        let (Resource::Playlist(_, rendition), Some((last, parts))) = (note.resource, note.reach)
         else {
             continue;
         };
@@ -109,7 +109,7 @@ fn made_at(evening: &Evening, last: u64, parts: u64) -> Utc {
 
 /// The delay between a part and its arrival at a viewer who waited for it.
 fn after_made(note: &Note, evening: &Evening) -> Option<Duration> {
-    let Resource::Part(_, _, segment, part) = note.place else {
+    let Resource::Part(_, _, segment, part) = note.resource else {
         return None;
     };
     let made = evening.broadcast.part_due(segment, part);

@@ -53,7 +53,7 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
     let playlists: Vec<&Note> = notes
         .iter()
         .copied()
-        .filter(|note| matches!(note.place, Resource::Playlist(..)) && note.good)
+        .filter(|note| matches!(note.resource, Resource::Playlist(..)) && note.good)
         .collect();
     let waits = Spread::of(playlists.iter().map(|note| note.waited()));
     let ages: Vec<Duration> = playlists
@@ -111,13 +111,13 @@ fn first_viewers(evening: &Evening) -> Spread {
     let mut early: HashSet<Resource> = HashSet::new();
     let mut first: HashMap<Resource, &Note> = HashMap::new();
     for note in &evening.notes {
-        if !matches!(note.place, Resource::Segment(..)) {
+        if !matches!(note.resource, Resource::Segment(..)) {
             continue;
         }
         if note.asked < evening.from {
-            early.insert(note.place);
+            early.insert(note.resource);
         }
-        let known = first.entry(note.place).or_insert(note);
+        let known = first.entry(note.resource).or_insert(note);
         if note.asked < known.asked {
             *known = note;
         }

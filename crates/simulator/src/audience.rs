@@ -5,7 +5,7 @@
 //! Each uses two connections, as browsers use several: a blocking playlist request does not delay
 //! media requests.
 
-mod line;
+mod connection;
 mod low_latency;
 mod segments;
 
@@ -15,10 +15,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 
-use self::line::PlayerConnection;
+use self::connection::PlayerConnection;
 use super::clock::Clock;
 use super::media_assets::DemoRendition;
-use super::place::{Packaging, Resource};
+use super::resource::{Packaging, Resource};
 use super::utc::Utc;
 use seawall_manifest::Manifest;
 
@@ -26,7 +26,7 @@ use seawall_manifest::Manifest;
 #[derive(Clone, Debug)]
 pub struct PlayerFetch {
     /// The requested object.
-    pub place: Resource,
+    pub resource: Resource,
     /// When it was requested, by the simulator's clock.
     pub requested_at: Utc,
     /// When the last byte of the response arrived.
@@ -76,28 +76,31 @@ impl Player {
     /// Requests an object and reports the result. `None`: the response was not good.
     async fn fetch(
         &self,
-        line: &mut PlayerConnection,
-        place: Resource,
+        connection: &mut PlayerConnection,
+        resource: Resource,
         query: &str,
     ) -> Option<PlayerFetch> {
-        let asked = self.clock.now();
-        let answer = line.get(&format!("{}{query}", place.path())).await.ok();
-        let sight = PlayerFetch {
-            place,
-            requested_at: asked,
+        let requested_at = self.clock.now();
+        let response = connection
+            .get(&format!("{}{query}", resource.path()))
+            .await
+            .ok();
+        let fetch = PlayerFetch {
+            resource,
+            requested_at,
             received_at: self.clock.now(),
-            manifest: answer
+            manifest: response
                 .as_ref()
-                .and_then(|(_, body)| parse_manifest(place, body)),
-            response: answer,
+                .and_then(|(_, body)| parse_manifest(resource, body)),
+            response,
         };
-        (self.on_fetch)(&sight);
-        sight.is_good().then_some(sight)
+        (self.on_fetch)(&fetch);
+        fetch.is_good().then_some(fetch)
     }
 }
 
-fn parse_manifest(place: Resource, body: &[u8]) -> Option<Manifest> {
-    let kind = match place {
+fn parse_manifest(resource: Resource, body: &[u8]) -> Option<Manifest> {
+    let kind = match resource {
         Resource::Mpd(_) => seawall_manifest::Kind::Dash,
         Resource::Multivariant(_) | Resource::Playlist(..) => seawall_manifest::Kind::Hls,
         _ => return None,

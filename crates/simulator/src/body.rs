@@ -11,8 +11,8 @@ use super::request_log::OpenRequest;
 
 /// A response body. Its request counts as in progress until it is dropped.
 pub(super) struct OriginBody {
-    form: OriginBodyKind,
-    visit: Option<OpenRequest>,
+    kind: OriginBodyKind,
+    open_request: Option<OpenRequest>,
 }
 
 enum OriginBodyKind {
@@ -48,20 +48,23 @@ impl OriginBody {
         OriginBody::of(OriginBodyKind::Growing(pieces))
     }
 
-    fn of(form: OriginBodyKind) -> OriginBody {
-        OriginBody { form, visit: None }
+    fn of(kind: OriginBodyKind) -> OriginBody {
+        OriginBody {
+            kind,
+            open_request: None,
+        }
     }
 
     /// Keeps the request counted as in progress until the body is dropped.
-    pub(super) fn with_request(self, visit: OpenRequest) -> OriginBody {
+    pub(super) fn with_request(self, open_request: OpenRequest) -> OriginBody {
         OriginBody {
-            visit: Some(visit),
+            open_request: Some(open_request),
             ..self
         }
     }
 
     pub(super) fn bytes(&self) -> Option<&Bytes> {
-        match &self.form {
+        match &self.kind {
             OriginBodyKind::Whole(bytes) => Some(bytes),
             _ => None,
         }
@@ -76,9 +79,9 @@ impl Body for OriginBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        match &mut self.form {
+        match &mut self.kind {
             OriginBodyKind::Whole(bytes) if bytes.is_empty() => {
-                self.visit = None;
+                self.open_request = None;
                 Poll::Ready(None)
             }
             OriginBodyKind::Whole(bytes) => {
@@ -101,11 +104,11 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.form, OriginBodyKind::Whole(bytes) if bytes.is_empty())
+        matches!(&self.kind, OriginBodyKind::Whole(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.form {
+        match &self.kind {
             OriginBodyKind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             OriginBodyKind::Cut { announced, .. } => SizeHint::with_exact(*announced),
             OriginBodyKind::Growing(_) => SizeHint::default(),

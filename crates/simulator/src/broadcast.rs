@@ -78,7 +78,7 @@ impl BroadcastPlan {
 #[derive(Clone, Debug)]
 pub struct Broadcast {
     plan: BroadcastPlan,
-    reel: Arc<MediaAssets>,
+    assets: Arc<MediaAssets>,
     /// The number of restarts.
     generation: u64,
 }
@@ -88,7 +88,7 @@ impl Broadcast {
     pub fn new(plan: BroadcastPlan) -> Broadcast {
         Broadcast {
             plan,
-            reel: MediaAssets::bundled(),
+            assets: MediaAssets::bundled(),
             generation: 0,
         }
     }
@@ -100,7 +100,7 @@ impl Broadcast {
         let start = now.saturating_sub(self.segment_duration());
         Broadcast {
             plan: BroadcastPlan { start, ..self.plan },
-            reel: self.reel.clone(),
+            assets: self.assets.clone(),
             generation: self.generation + 1,
         }
     }
@@ -143,8 +143,8 @@ impl Broadcast {
 
     /// Number of complete parts of this segment.
     pub fn parts(&self, segment: u64, now: Utc) -> u64 {
-        let begun = segment.saturating_mul(self.plan.segment_fragments);
-        let fragments = self.fragments(now).saturating_sub(begun);
+        let first_fragment = segment.saturating_mul(self.plan.segment_fragments);
+        let fragments = self.fragments(now).saturating_sub(first_fragment);
         (fragments / self.plan.part_fragments).min(self.parts_per_segment())
     }
 
@@ -173,8 +173,8 @@ impl Broadcast {
 
     /// Whether a segment is not deleted yet: it stays for more than twice the window.
     pub fn is_kept(&self, segment: u64, now: Utc) -> bool {
-        let kept = 2 * self.plan.window + 3;
-        segment.saturating_add(kept) >= self.segments(now)
+        let segments_kept = 2 * self.plan.window + 3;
+        segment.saturating_add(segments_kept) >= self.segments(now)
     }
 
     /// The segment of a rendition that begins at this tick (DASH's `$Time$`).
@@ -189,8 +189,8 @@ impl Broadcast {
     pub fn segment_ticks(&self, rendition: DemoRendition, segment: u64) -> (u64, u64) {
         let from = segment * self.plan.segment_fragments;
         let track = self.track(rendition);
-        let lasts = track.ticks_between(from, from + self.plan.segment_fragments);
-        (track.ticks(from), lasts)
+        let duration_ticks = track.ticks_between(from, from + self.plan.segment_fragments);
+        (track.ticks(from), duration_ticks)
     }
 
     /// The duration of a rendition's segment, in seconds.
@@ -243,11 +243,11 @@ impl Broadcast {
         let from = segment * self.plan.segment_fragments;
         let to = from + self.plan.segment_fragments;
         let (from, to) = (self.fragment(from), self.fragment(to));
-        self.reel.ts(rendition, from..to)
+        self.assets.ts(rendition, from..to)
     }
 
     pub(super) fn track(&self, rendition: DemoRendition) -> &SampleTrack {
-        self.reel.track(rendition)
+        self.assets.track(rendition)
     }
 
     fn concatenated(&self, rendition: DemoRendition, from: u64, to: u64) -> Bytes {
@@ -266,8 +266,8 @@ impl Broadcast {
 
     /// The fragments of a part: the first, and the one after the last.
     fn part_fragments(&self, segment: u64, part: u64) -> (u64, u64) {
-        let begun = segment.saturating_mul(self.plan.segment_fragments);
-        let from = begun.saturating_add(part.saturating_mul(self.plan.part_fragments));
+        let first_fragment = segment.saturating_mul(self.plan.segment_fragments);
+        let from = first_fragment.saturating_add(part.saturating_mul(self.plan.part_fragments));
         (from, from.saturating_add(self.plan.part_fragments))
     }
 
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_and_segments_are_there_when_they_are_due() {
+    fn makes_parts_and_segments_available_when_due() {
         let broadcast =
             Broadcast::new(BroadcastPlan::from(START).segment_seconds(4).part_thirds(2));
         assert_eq!(broadcast.parts_per_segment(), 6);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_in_a_row_are_the_segment() {
+    fn concatenated_parts_equal_the_segment() {
         for thirds in 1..=3 {
             let plan = BroadcastPlan::from(START)
                 .segment_seconds(4)
@@ -337,8 +337,8 @@ mod tests {
                         .map(|part| broadcast.part(rendition, segment, part));
                     let parts: Vec<Bytes> = parts.collect();
                     for (part, bytes) in (0..).zip(&parts) {
-                        let told = broadcast.part_bytes(rendition, segment, part);
-                        assert_eq!(told, bytes.len() as u64);
+                        let part_bytes = broadcast.part_bytes(rendition, segment, part);
+                        assert_eq!(part_bytes, bytes.len() as u64);
                     }
                     assert_eq!(parts.concat(), broadcast.segment(rendition, segment));
                 }
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn restarted_it_has_the_same_names_and_other_bytes() {
+    fn restart_keeps_names_and_changes_bytes() {
         let first = Broadcast::new(BroadcastPlan::from(START));
         let second = first.restarted(at(60_000));
         assert_eq!(second.segments(at(60_000)), 1);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn times_name_segments() {
+    fn finds_segments_by_start_time() {
         let broadcast = Broadcast::new(BroadcastPlan::from(START).segment_seconds(6));
         for rendition in DemoRendition::ALL {
             for segment in 0..30 {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_moves() {
+    fn moves_the_window() {
         let broadcast = Broadcast::new(BroadcastPlan::from(START).window(3));
         assert_eq!(broadcast.listed(at(0)), 0..0);
         assert_eq!(broadcast.listed(at(4000)), 0..2);

@@ -65,13 +65,13 @@ impl Clock {
         const WAIT_MAX: Duration = Duration::from_mins(1);
         match &self.0 {
             ClockMode::Runs { times, .. } => {
-                let left = time.saturating_sub(self.now()).div_f64(*times);
-                tokio::time::sleep(left.min(WAIT_MAX)).await;
+                let remaining = time.saturating_sub(self.now()).div_f64(*times);
+                tokio::time::sleep(remaining.min(WAIT_MAX)).await;
             }
-            ClockMode::Manual(moved) => {
-                let mut moved = moved.subscribe();
-                let there = moved.wait_for(|now| *now >= time);
-                let _ = tokio::time::timeout(WAIT_MAX, there).await;
+            ClockMode::Manual(changes) => {
+                let mut changes = changes.subscribe();
+                let reached = changes.wait_for(|now| *now >= time);
+                let _ = tokio::time::timeout(WAIT_MAX, reached).await;
             }
         }
     }
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_hand_wakes_those_whose_time_has_come() {
-        let (clock, hand) = Clock::manual(Duration::from_secs(100));
+    async fn advancing_wakes_waiters_that_are_due() {
+        let (clock, control) = Clock::manual(Duration::from_secs(100));
         let waiter = clock.clone();
         let waiting = tokio::spawn(async move {
             waiter.wait_until(Duration::from_secs(103)).await;
@@ -98,17 +98,17 @@ mod tests {
         });
         for _ in 0..3 {
             tokio::task::yield_now().await;
-            hand.advance(Duration::from_secs(1));
+            control.advance(Duration::from_secs(1));
         }
         assert_eq!(waiting.await.unwrap(), Duration::from_secs(103));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fast_clock_waits_less() {
+    async fn waits_less_with_a_fast_clock() {
         let clock = Clock::times(10.0);
-        let (began, told) = (Instant::now(), clock.now());
-        clock.wait_until(told + Duration::from_secs(20)).await;
-        assert!(clock.now() >= told + Duration::from_secs(20));
-        assert!(began.elapsed() < Duration::from_secs(3));
+        let (started, now) = (Instant::now(), clock.now());
+        clock.wait_until(now + Duration::from_secs(20)).await;
+        assert!(clock.now() >= now + Duration::from_secs(20));
+        assert!(started.elapsed() < Duration::from_secs(3));
     }
 }

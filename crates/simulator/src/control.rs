@@ -64,14 +64,14 @@ impl Control {
     pub(super) fn execute(&self, query: &str) -> Result<(), String> {
         let mut faults = self.faults();
         let mut restart = false;
-        for order in query.split('&').filter(|order| !order.is_empty()) {
-            let (name, value) = order.split_once('=').unwrap_or((order, ""));
+        for command in query.split('&').filter(|command| !command.is_empty()) {
+            let (name, value) = command.split_once('=').unwrap_or((command, ""));
             match name {
                 "restart" => restart = true,
                 "heal" => faults = Faults::default(),
                 _ => self
                     .change(&mut faults, name, value)
-                    .ok_or_else(|| format!("not understood: {order}\nknown: {USAGE}\n"))?,
+                    .ok_or_else(|| format!("not understood: {command}\nknown: {USAGE}\n"))?,
             }
         }
         self.set(|current| *current = faults);
@@ -93,8 +93,8 @@ impl Control {
             ("stall", "on") => faults.stalled = Some(self.clock.now()),
             ("stall", "off") => faults.stalled = None,
             ("cut", _) => {
-                let known = ["media", "manifests", "off"].contains(&value);
-                known.then_some(())?;
+                let is_known = ["media", "manifests", "off"].contains(&value);
+                is_known.then_some(())?;
                 faults.cut_media = value == "media";
                 faults.cut_manifests = value == "manifests";
             }
@@ -109,8 +109,8 @@ impl Control {
 fn seconds(text: &str) -> Option<Duration> {
     const HOUR: f64 = 3600.0;
     let seconds: f64 = text.parse().ok()?;
-    let sensible = (0.0..=HOUR).contains(&seconds);
-    sensible.then(|| Duration::from_secs_f64(seconds))
+    let is_in_range = (0.0..=HOUR).contains(&seconds);
+    is_in_range.then(|| Duration::from_secs_f64(seconds))
 }
 
 #[cfg(test)]
@@ -130,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn words_become_faults() {
+    fn parses_commands_into_faults() {
         let control = control();
-        let orders = "late=1.5&stall=on&back=2&cut=media&missing=3&refuse=50&slow=0.2&only=audio";
-        control.execute(orders).unwrap();
+        let commands = "late=1.5&stall=on&back=2&cut=media&missing=3&refuse=50&slow=0.2&only=audio";
+        control.execute(commands).unwrap();
         let expected = Faults {
             late: Duration::from_millis(1500),
             stalled: Some(Duration::from_secs(1_750_000_000)),
@@ -155,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn one_slip_changes_nothing() {
+    fn rejects_all_commands_when_one_is_invalid() {
         let control = control();
-        for slip in [
+        for mistake in [
             "late=x",
             "late=-1",
             "late=1e9",
@@ -168,10 +168,10 @@ mod tests {
             "only=720p",
             "burn=1",
         ] {
-            let told = control.execute(&format!("slow=1&{slip}")).unwrap_err();
+            let error = control.execute(&format!("slow=1&{mistake}")).unwrap_err();
             assert!(
-                told.contains(slip) && told.contains("missing=SECONDS"),
-                "{told}"
+                error.contains(mistake) && error.contains("missing=SECONDS"),
+                "{error}"
             );
         }
         assert_eq!(control.faults(), Faults::default());

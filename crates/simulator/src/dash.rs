@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use super::broadcast::Broadcast;
 use super::media_assets::DemoRendition;
-use super::place::{CLOCK, Packaging};
+use super::resource::{CLOCK, Packaging};
 use super::utc::{Utc, iso};
 
 /// The MPD; `None` if no segment is complete.
-pub(super) fn mpd(broadcast: &Broadcast, form: Packaging, now: Utc) -> Option<String> {
+pub(super) fn mpd(broadcast: &Broadcast, packaging: Packaging, now: Utc) -> Option<String> {
     let listed = broadcast.listed(now);
     if listed.is_empty() {
         return None;
     }
     // With `$Number$` the MPD is complete from the beginning and never changes.
-    let published = match form {
+    let published = match packaging {
         Packaging::Timeline => broadcast.segment_due(listed.end - 1),
         _ => broadcast.start(),
     };
     let segment = broadcast.segment_duration();
     // Not with a latency target: players add the delay to it.
-    let delay = match form {
+    let delay = match packaging {
         Packaging::Chunked => String::new(),
         _ => format!(
             " suggestedPresentationDelay=\"{}\"",
@@ -43,15 +43,21 @@ pub(super) fn mpd(broadcast: &Broadcast, form: Packaging, now: Utc) -> Option<St
         DemoPeriod(segment.min(Duration::from_secs(2))),
         segment = DemoPeriod(segment),
     );
-    if form == Packaging::Chunked {
+    if packaging == Packaging::Chunked {
         text.push_str(
             " <ServiceDescription id=\"0\"><Latency target=\"2000\" min=\"1000\" max=\"6000\"/>\
              <PlaybackRate min=\"0.96\" max=\"1.04\"/></ServiceDescription>\n",
         );
     }
     text.push_str(" <Period id=\"0\" start=\"PT0S\">\n");
-    set(broadcast, form, &DemoRendition::VIDEO, now, &mut text);
-    set(broadcast, form, &[DemoRendition::Audio], now, &mut text);
+    set(broadcast, packaging, &DemoRendition::VIDEO, now, &mut text);
+    set(
+        broadcast,
+        packaging,
+        &[DemoRendition::Audio],
+        now,
+        &mut text,
+    );
     let _ = write!(
         text,
         " </Period>\n \
@@ -73,7 +79,7 @@ impl std::fmt::Display for DemoPeriod {
 /// An adaptation set: renditions that a player may switch between.
 fn set(
     broadcast: &Broadcast,
-    form: Packaging,
+    packaging: Packaging,
     renditions: &[DemoRendition],
     now: Utc,
     text: &mut String,
@@ -89,7 +95,7 @@ fn set(
          segmentAlignment=\"true\" startWithSAP=\"1\">"
     );
     if let Some(first) = renditions.first() {
-        template(broadcast, form, *first, now, text);
+        template(broadcast, packaging, *first, now, text);
     }
     for rendition in renditions {
         representation(broadcast, *rendition, text);
@@ -99,14 +105,14 @@ fn set(
 
 fn template(
     broadcast: &Broadcast,
-    form: Packaging,
+    packaging: Packaging,
     rendition: DemoRendition,
     now: Utc,
     text: &mut String,
 ) {
     let timescale = broadcast.track(rendition).timescale;
     let initialization = "initialization=\"$RepresentationID$/init.mp4\"";
-    if form == Packaging::Timeline {
+    if packaging == Packaging::Timeline {
         let _ = writeln!(
             text,
             "   <SegmentTemplate timescale=\"{timescale}\" {initialization} \
@@ -117,7 +123,7 @@ fn template(
         return;
     }
     let segment = broadcast.segment_duration();
-    let early = if form == Packaging::Chunked {
+    let availability_offset = if packaging == Packaging::Chunked {
         let offset = segment
             .saturating_sub(broadcast.part_duration())
             .as_secs_f64();
@@ -131,7 +137,7 @@ fn template(
     let _ = writeln!(
         text,
         "   <SegmentTemplate timescale=\"{timescale}\" duration=\"{ticks}\" \
-         startNumber=\"0\"{early} \
+         startNumber=\"0\"{availability_offset} \
          {initialization} media=\"$RepresentationID$/$Number$.m4s\"/>"
     );
 }
@@ -142,21 +148,21 @@ fn timeline(broadcast: &Broadcast, rendition: DemoRendition, now: Utc, text: &mu
     let mut segments = segments
         .map(|segment| broadcast.segment_ticks(rendition, segment))
         .peekable();
-    let mut begins = segments.peek().map(|(start, _)| *start);
-    while let Some((_, lasts)) = segments.next() {
+    let mut first_start = segments.peek().map(|(start, _)| *start);
+    while let Some((_, duration)) = segments.next() {
         let mut repeated = 0;
-        while segments.next_if(|(_, next)| *next == lasts).is_some() {
+        while segments.next_if(|(_, next)| *next == duration).is_some() {
             repeated += 1;
         }
         // Each run begins where the last one ended; only the first needs its begin.
-        let start = begins.take().map(|start| format!(" t=\"{start}\""));
+        let start = first_start.take().map(|start| format!(" t=\"{start}\""));
         let start = start.unwrap_or_default();
         let repeat = if repeated > 0 {
             format!(" r=\"{repeated}\"")
         } else {
             String::new()
         };
-        let _ = writeln!(text, "     <S{start} d=\"{lasts}\"{repeat}/>");
+        let _ = writeln!(text, "     <S{start} d=\"{duration}\"{repeat}/>");
     }
 }
 
@@ -184,17 +190,17 @@ mod tests {
 
     const START: Utc = Duration::from_secs(1_750_000_000);
 
-    fn told(form: Packaging, plan: BroadcastPlan, seconds: u64) -> String {
+    fn told(packaging: Packaging, plan: BroadcastPlan, seconds: u64) -> String {
         mpd(
             &Broadcast::new(plan),
-            form,
+            packaging,
             START + Duration::from_secs(seconds),
         )
         .unwrap()
     }
 
     #[test]
-    fn a_timeline_lists_what_there_is_and_says_since_when() {
+    fn lists_available_segments_and_publish_time_in_a_timeline() {
         let text = told(
             Packaging::Timeline,
             BroadcastPlan::from(START).window(4),
@@ -216,18 +222,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_never_change() {
-        for form in [Packaging::Number, Packaging::Chunked] {
+    fn number_templates_never_change() {
+        for packaging in [Packaging::Number, Packaging::Chunked] {
             let plan = BroadcastPlan::from(START).segment_seconds(4);
-            assert_eq!(told(form, plan, 4), told(form, plan, 4000));
+            assert_eq!(told(packaging, plan, 4), told(packaging, plan, 4000));
         }
     }
 
     /// Shaka Player adds the delay to the target.
     #[test]
-    fn a_latency_target_stands_alone() {
-        for form in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
-            let text = told(form, BroadcastPlan::from(START).segment_seconds(4), 21);
+    fn sends_either_latency_target_or_presentation_delay() {
+        for packaging in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
+            let text = told(packaging, BroadcastPlan::from(START).segment_seconds(4), 21);
             let has_delay = text.contains("suggestedPresentationDelay");
             let has_target = text.contains("<Latency target");
             assert!(has_delay != has_target, "{text}");
@@ -235,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_promised_early_by_a_segment_less_one() {
+    fn announces_chunks_early_with_an_availability_offset() {
         let plan = BroadcastPlan::from(START).segment_seconds(4).part_thirds(2);
         let text = told(Packaging::Chunked, plan, 4);
         assert!(text.contains("availabilityTimeOffset=\"3.333\""), "{text}");

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_errors_of_time() {
+    fn time_faults_shift_the_listing() {
         let shown = |faults, lag| {
             let view = view(faults, lag);
             (
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_rendition_leaves_the_others_alone() {
+    fn fault_of_one_rendition_affects_no_other() {
         let faults = |only| Faults {
             back: 2,
             only: Some(only),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn waiters_know_when_it_will_be_shown() {
+    fn reports_when_a_version_will_be_listed() {
         let late = Faults {
             late: Duration::from_secs(5),
             ..Faults::default()

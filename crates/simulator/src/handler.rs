@@ -16,8 +16,8 @@ use super::faults::StreamView;
 use super::head::{self, BodyCompleteness, RequestRange};
 use super::hls::{AnswerTime, PlaylistQuery};
 use super::media_assets::DemoRendition;
-use super::place::{Packaging, Resource, ResourceKind};
 use super::request_log::RequestLog;
+use super::resource::{Packaging, Resource, ResourceKind};
 use super::utc::{Utc, iso};
 use super::{dash, hls};
 
@@ -31,7 +31,7 @@ pub(super) struct OriginHandler {
     pub(super) control: Control,
     pub(super) request_log: RequestLog,
     /// Requests that `refuse` could apply to.
-    asked: AtomicU64,
+    requests_received: AtomicU64,
 }
 
 /// The result of a lookup.
@@ -47,7 +47,7 @@ impl OriginHandler {
             clock,
             control,
             request_log: RequestLog::default(),
-            asked: AtomicU64::new(0),
+            requests_received: AtomicU64::new(0),
         }
     }
 
@@ -56,27 +56,27 @@ impl OriginHandler {
         if uri.path() == CONTROL {
             return self.handle_control(request.method(), uri.query().unwrap_or_default());
         }
-        let place = Resource::of(uri.path());
-        let kind = place.map_or(ResourceKind::Unknown, Resource::kind);
+        let resource = Resource::of(uri.path());
+        let kind = resource.map_or(ResourceKind::Unknown, Resource::kind);
         let target = uri.path_and_query().map_or("", |target| target.as_str());
-        let visit = self.request_log.enter(kind, target);
+        let open_request = self.request_log.enter(kind, target);
         let response = match *request.method() {
-            Method::GET | Method::HEAD => self.respond(place, &request).await,
+            Method::GET | Method::HEAD => self.respond(resource, &request).await,
             _ => head::error_response(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD\n"),
         };
-        let bare = request.method() == Method::HEAD;
-        head::finalize(response, bare).map(|body| body.with_request(visit))
+        let is_head = request.method() == Method::HEAD;
+        head::finalize(response, is_head).map(|body| body.with_request(open_request))
     }
 
     async fn respond<B>(
         &self,
-        place: Option<Resource>,
+        resource: Option<Resource>,
         request: &Request<B>,
     ) -> Response<OriginBody> {
-        let Some(place) = place else {
+        let Some(resource) = resource else {
             return head::error_response(StatusCode::NOT_FOUND, "no such thing\n");
         };
-        let faults = self.view(place).faults;
+        let faults = self.view(resource).faults;
         if !faults.slow.is_zero() {
             self.clock.wait_until(self.clock.now() + faults.slow).await;
         }
@@ -89,33 +89,33 @@ impl OriginHandler {
         };
         let range = RequestRange::of(request.headers());
         let response = self
-            .wait_for(place, |view| match place {
+            .wait_for(resource, |view| match resource {
                 Resource::Clock => AssetLookup::Found(head::clock(iso(self.clock.now()))),
-                Resource::Multivariant(form) => AssetLookup::Found(head::manifest(
+                Resource::Multivariant(packaging) => AssetLookup::Found(head::manifest(
                     view,
-                    hls::multivariant(&view.broadcast, form),
-                    place,
+                    hls::multivariant(&view.broadcast, packaging),
+                    resource,
                 )),
-                Resource::Mpd(form) => manifest(
+                Resource::Mpd(packaging) => manifest(
                     view,
-                    dash::mpd(&view.broadcast, form, view.listing_time),
-                    place,
+                    dash::mpd(&view.broadcast, packaging, view.listing_time),
+                    resource,
                 ),
-                Resource::Playlist(form, rendition) => {
-                    playlist(view, (form, rendition), directives)
+                Resource::Playlist(packaging, rendition) => {
+                    playlist(view, (packaging, rendition), directives)
                 }
                 Resource::Init(_, rendition) => AssetLookup::Found(head::media(
                     view,
                     view.broadcast.init(rendition),
-                    place,
+                    resource,
                     range,
                     BodyCompleteness::Whole,
                 )),
-                Resource::Segment(form, rendition, name) => {
-                    self.segment(view, (form, rendition, name), range)
+                Resource::Segment(packaging, rendition, name) => {
+                    self.segment(view, (packaging, rendition, name), range)
                 }
                 Resource::Part(_, rendition, segment, part) => {
-                    find_part(view, place, (rendition, segment, part), range)
+                    find_part(view, resource, (rendition, segment, part), range)
                 }
             })
             .await;
@@ -125,16 +125,16 @@ impl OriginHandler {
     /// Repeats the lookup until it succeeds, or for three segment durations.
     async fn wait_for(
         &self,
-        place: Resource,
-        look: impl Fn(&StreamView) -> AssetLookup,
+        resource: Resource,
+        find: impl Fn(&StreamView) -> AssetLookup,
     ) -> Response<OriginBody> {
         let mut scene = self.control.subscribe();
         let mut until = None;
         loop {
             let now = self.clock.now();
-            let view = scene.borrow_and_update().view(place.rendition(), now);
+            let view = scene.borrow_and_update().view(resource.rendition(), now);
             let until = *until.get_or_insert(now + view.broadcast.segment_duration() * 3);
-            let later = match look(&view) {
+            let retry_at = match find(&view) {
                 AssetLookup::Found(response) => return response,
                 AssetLookup::Later(_) if now >= until => {
                     return head::error_response(
@@ -142,50 +142,56 @@ impl OriginHandler {
                         "not available in time\n",
                     );
                 }
-                AssetLookup::Later(later) => later.map_or(until, |later| later.min(until)),
+                AssetLookup::Later(retry_at) => {
+                    retry_at.map_or(until, |retry_at| retry_at.min(until))
+                }
             };
             tokio::select! {
-                () = self.clock.wait_until(later) => {}
+                () = self.clock.wait_until(retry_at) => {}
                 _ = scene.changed() => {}
             }
         }
     }
 
-    fn view(&self, place: Resource) -> StreamView {
+    fn view(&self, resource: Resource) -> StreamView {
         let now = self.clock.now();
         self.control
             .subscribe()
             .borrow()
-            .view(place.rendition(), now)
+            .view(resource.rendition(), now)
     }
 
     /// Spread evenly: exactly `percent` of a hundred requests.
     fn is_refused(&self, percent: u8) -> bool {
         let percent = u64::from(percent);
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        (asked + 1) * percent / 100 > asked * percent / 100
+        let requests_received = self.requests_received.fetch_add(1, Ordering::Relaxed);
+        (requests_received + 1) * percent / 100 > requests_received * percent / 100
     }
 
     fn handle_control(&self, method: &Method, query: &str) -> Response<OriginBody> {
-        let told = |status, text: String| {
+        let respond = |status, text: String| {
             let mut response = head::plain(status, text);
             let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, head::NO_STORE);
             response
         };
-        let changed = match *method {
+        let result = match *method {
             Method::POST => self.control.execute(query),
             Method::GET if query.is_empty() => Ok(()),
             _ => Err(format!(
                 "POST to change faults, GET without a query to show them\nknown: {USAGE}\n"
             )),
         };
-        match changed {
+        match result {
             Ok(()) => {
-                let (faults, asked) = (self.control.faults(), self.request_log.report());
-                told(StatusCode::OK, format!("{faults:#?}\n\nrequests\n{asked}"))
+                let (faults, requests_received) =
+                    (self.control.faults(), self.request_log.report());
+                respond(
+                    StatusCode::OK,
+                    format!("{faults:#?}\n\nrequests\n{requests_received}"),
+                )
             }
-            Err(why) => told(StatusCode::BAD_REQUEST, why),
+            Err(why) => respond(StatusCode::BAD_REQUEST, why),
         }
     }
 
@@ -195,59 +201,59 @@ impl OriginHandler {
         which: (Packaging, DemoRendition, u64),
         range: Option<RequestRange>,
     ) -> AssetLookup {
-        let (form, rendition, name) = which;
+        let (packaging, rendition, name) = which;
         let broadcast = &view.broadcast;
-        let place = Resource::Segment(form, rendition, name);
-        let segment = match form {
+        let resource = Resource::Segment(packaging, rendition, name);
+        let segment = match packaging {
             Packaging::Timeline => broadcast.segment_at(rendition, name),
             _ => Some(name),
         };
-        let made = broadcast.segments(view.media_time);
+        let produced = broadcast.segments(view.media_time);
         let Some(segment) = segment.filter(|segment| broadcast.is_kept(*segment, view.media_time))
         else {
             return AssetLookup::Found(head::not_found());
         };
-        if segment < made {
-            let bytes = match form {
+        if segment < produced {
+            let bytes = match packaging {
                 Packaging::Ts => broadcast.ts_segment(rendition, segment),
                 _ => broadcast.segment(rendition, segment),
             };
             return AssetLookup::Found(head::media(
                 view,
                 bytes,
-                place,
+                resource,
                 range,
                 BodyCompleteness::Whole,
             ));
         }
-        if segment > made || !form.has_growing_segments() {
+        if segment > produced || !packaging.has_growing_segments() {
             return AssetLookup::Found(head::not_found());
         }
         let parts = broadcast.parts(segment, view.media_time);
-        let later = AssetLookup::Later(Some(view.made_at(broadcast.part_due(segment, parts))));
-        match (form, range) {
+        let retry_at = AssetLookup::Later(Some(view.made_at(broadcast.part_due(segment, parts))));
+        match (packaging, range) {
             // Requested before its availability time.
             (Packaging::Chunked, _) if parts == 0 => AssetLookup::Found(head::not_found()),
-            (_, None) if parts == 0 => later,
+            (_, None) if parts == 0 => retry_at,
             (_, None) => {
                 let pieces = self.stream_segment(rendition, segment);
-                AssetLookup::Found(head::growing_media(OriginBody::growing(pieces), place))
+                AssetLookup::Found(head::growing_media(OriginBody::growing(pieces), resource))
             }
             (_, Some(range)) => {
-                let so_far: Vec<_> = (0..parts)
+                let available: Vec<_> = (0..parts)
                     .map(|part| broadcast.part(rendition, segment, part))
                     .collect();
-                let so_far = Bytes::from(so_far.concat());
-                if range.begins_within(so_far.len() as u64) {
+                let available = Bytes::from(available.concat());
+                if range.begins_within(available.len() as u64) {
                     AssetLookup::Found(head::media(
                         view,
-                        so_far,
-                        place,
+                        available,
+                        resource,
                         Some(range),
                         BodyCompleteness::SoFar,
                     ))
                 } else {
-                    later
+                    retry_at
                 }
             }
         }
@@ -255,7 +261,7 @@ impl OriginHandler {
 
     /// Sends a segment part by part, as they are made.
     fn stream_segment(&self, rendition: DemoRendition, segment: u64) -> mpsc::Receiver<Bytes> {
-        let (give, take) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel(1);
         let (clock, mut scene) = (self.clock.clone(), self.control.subscribe());
         tokio::spawn(async move {
             // A restart does not change a response in progress.
@@ -270,22 +276,22 @@ impl OriginHandler {
                     tokio::select! {
                         () = clock.wait_until(due) => {}
                         _ = scene.changed() => {}
-                        () = give.closed() => return,
+                        () = sender.closed() => return,
                     }
                 }
                 let bytes = broadcast.part(rendition, segment, part);
-                if give.send(bytes).await.is_err() {
+                if sender.send(bytes).await.is_err() {
                     return;
                 }
             }
         });
-        take
+        receiver
     }
 }
 
-fn manifest(view: &StreamView, text: Option<String>, place: Resource) -> AssetLookup {
+fn manifest(view: &StreamView, text: Option<String>, resource: Resource) -> AssetLookup {
     AssetLookup::Found(match text {
-        Some(text) => head::manifest(view, text, place),
+        Some(text) => head::manifest(view, text, resource),
         None => head::not_found(),
     })
 }
@@ -295,7 +301,7 @@ fn playlist(
     which: (Packaging, DemoRendition),
     directives: PlaylistQuery,
 ) -> AssetLookup {
-    let place = Resource::Playlist(which.0, which.1);
+    let resource = Resource::Playlist(which.0, which.1);
     let (broadcast, listing) = (&view.broadcast, view.listing_time);
     if which.0.is_low_latency_hls() {
         match directives.answer_time(broadcast, listing) {
@@ -310,27 +316,27 @@ fn playlist(
     manifest(
         view,
         hls::media_with_directives(broadcast, which, listing, directives),
-        place,
+        resource,
     )
 }
 
 /// A part that is complete, or the next one, which is waited for.
 fn find_part(
     view: &StreamView,
-    place: Resource,
+    resource: Resource,
     (rendition, segment, part): (DemoRendition, u64, u64),
     range: Option<RequestRange>,
 ) -> AssetLookup {
     let broadcast = &view.broadcast;
-    let made = broadcast.parts(segment, view.media_time);
+    let produced = broadcast.parts(segment, view.media_time);
     let exists =
         part < broadcast.parts_per_segment() && broadcast.is_kept(segment, view.media_time);
-    if exists && part < made {
+    if exists && part < produced {
         let bytes = broadcast.part(rendition, segment, part);
         return AssetLookup::Found(head::media(
             view,
             bytes,
-            place,
+            resource,
             range,
             BodyCompleteness::Whole,
         ));

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::body::OriginBody;
 use super::faults::StreamView;
 use super::media_assets::DemoRendition;
-use super::place::{Packaging, Resource};
+use super::resource::{Packaging, Resource};
 
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const MAX_AGE_14_DAYS: HeaderValue = HeaderValue::from_static("max-age=1209600");
@@ -60,19 +60,19 @@ impl RequestRange {
 pub(super) fn media(
     view: &StreamView,
     bytes: Bytes,
-    place: Resource,
+    resource: Resource,
     range: Option<RequestRange>,
-    kept: BodyCompleteness,
+    completeness: BodyCompleteness,
 ) -> Response<OriginBody> {
     let mut response = Response::new(OriginBody::whole(Bytes::new()));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type(place));
+    headers.insert(CONTENT_TYPE, content_type(resource));
     headers.insert(CACHE_CONTROL, MAX_AGE_14_DAYS);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if kept == BodyCompleteness::Whole {
+    if completeness == BodyCompleteness::Whole {
         headers.insert(ETAG, etag(&bytes));
     }
-    let Some(bytes) = apply_range(&mut response, bytes, range, kept) else {
+    let Some(bytes) = apply_range(&mut response, bytes, range, completeness) else {
         *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
         return response;
     };
@@ -85,10 +85,10 @@ pub(super) fn media(
 }
 
 /// Media that are sent as they are made.
-pub(super) fn growing_media(body: OriginBody, place: Resource) -> Response<OriginBody> {
+pub(super) fn growing_media(body: OriginBody, resource: Resource) -> Response<OriginBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type(place));
+    headers.insert(CONTENT_TYPE, content_type(resource));
     headers.insert(CACHE_CONTROL, MAX_AGE_14_DAYS);
     response
 }
@@ -98,27 +98,27 @@ fn apply_range(
     response: &mut Response<OriginBody>,
     bytes: Bytes,
     range: Option<RequestRange>,
-    kept: BodyCompleteness,
+    completeness: BodyCompleteness,
 ) -> Option<Bytes> {
     let Some(range) = range else {
         return Some(bytes);
     };
     let length = bytes.len() as u64;
-    let total = match kept {
+    let total = match completeness {
         BodyCompleteness::Whole => length.to_string(),
         BodyCompleteness::SoFar => "*".to_owned(),
     };
-    let within = range.begins_within(length);
+    let is_satisfiable = range.begins_within(length);
     let last = range.last.unwrap_or(u64::MAX).min(length.saturating_sub(1));
-    let told = if within {
+    let content_range = if is_satisfiable {
         format!("bytes {}-{last}/{total}", range.first)
     } else {
         format!("bytes */{total}")
     };
-    if let Ok(told) = HeaderValue::try_from(told) {
-        response.headers_mut().insert(CONTENT_RANGE, told);
+    if let Ok(content_range) = HeaderValue::try_from(content_range) {
+        response.headers_mut().insert(CONTENT_RANGE, content_range);
     }
-    if !within {
+    if !is_satisfiable {
         return None;
     }
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -130,7 +130,7 @@ fn apply_range(
 pub(super) fn manifest(
     view: &StreamView,
     mut text: String,
-    place: Resource,
+    resource: Resource,
 ) -> Response<OriginBody> {
     if view.faults.cut_manifests {
         text.truncate(text.len() / 2);
@@ -140,7 +140,8 @@ pub(super) fn manifest(
     let text = Bytes::from(text);
     let mut response = Response::new(OriginBody::whole(text.clone()));
     let headers = response.headers_mut();
-    let low_latency = matches!(place, Resource::Playlist(form, _) if form.is_low_latency_hls());
+    let low_latency =
+        matches!(resource, Resource::Playlist(packaging, _) if packaging.is_low_latency_hls());
     let lifetime = if low_latency {
         MAX_AGE_1_SECOND
     } else {
@@ -148,7 +149,7 @@ pub(super) fn manifest(
         HeaderValue::try_from(format!("max-age={half}")).unwrap_or(MAX_AGE_1_SECOND)
     };
     headers.insert(CACHE_CONTROL, lifetime);
-    headers.insert(CONTENT_TYPE, content_type(place));
+    headers.insert(CONTENT_TYPE, content_type(resource));
     headers.insert(ETAG, etag(&text));
     headers.insert(LAST_SEQUENCE, segments.saturating_sub(1).into());
     if let Ok(updated) = HeaderValue::try_from(updated.to_string()) {
@@ -183,16 +184,20 @@ pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Orig
 /// 304 if the client's validator matches.
 pub(super) fn apply_if_none_match(
     mut response: Response<OriginBody>,
-    asked: &HeaderMap,
+    request_headers: &HeaderMap,
 ) -> Response<OriginBody> {
-    let same = match (response.headers().get(ETAG), asked.get(IF_NONE_MATCH)) {
-        (Some(etag), Some(held)) => held.to_str().is_ok_and(|held| {
-            held.split(',')
+    let is_match = match (
+        response.headers().get(ETAG),
+        request_headers.get(IF_NONE_MATCH),
+    ) {
+        (Some(etag), Some(validators)) => validators.to_str().is_ok_and(|validators| {
+            validators
+                .split(',')
                 .any(|one| one.trim() == "*" || one.trim().trim_start_matches("W/") == etag)
         }),
         _ => false,
     };
-    if same && response.status() == StatusCode::OK {
+    if is_match && response.status() == StatusCode::OK {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().remove(CONTENT_TYPE);
         *response.body_mut() = OriginBody::whole(Bytes::new());
@@ -201,10 +206,10 @@ pub(super) fn apply_if_none_match(
 }
 
 /// Headers of all responses. For HEAD: no body, but its length.
-pub(super) fn finalize(mut response: Response<OriginBody>, bare: bool) -> Response<OriginBody> {
+pub(super) fn finalize(mut response: Response<OriginBody>, is_head: bool) -> Response<OriginBody> {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    if bare {
+    if is_head {
         let length = response.body().bytes().map(Bytes::len);
         if let Some(length) = length {
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
@@ -214,8 +219,8 @@ pub(super) fn finalize(mut response: Response<OriginBody>, bare: bool) -> Respon
     response
 }
 
-fn content_type(place: Resource) -> HeaderValue {
-    HeaderValue::from_static(match place {
+fn content_type(resource: Resource) -> HeaderValue {
+    HeaderValue::from_static(match resource {
         Resource::Multivariant(_) | Resource::Playlist(..) => "application/x-mpegURL",
         Resource::Mpd(_) => "application/dash+xml",
         Resource::Segment(Packaging::Ts, ..) => "video/MP2T",
@@ -245,17 +250,22 @@ mod tests {
         RequestRange::of(&headers)
     }
 
-    fn cut(text: &str, kept: BodyCompleteness) -> (u16, String, Option<Bytes>) {
+    fn cut(text: &str, completeness: BodyCompleteness) -> (u16, String, Option<Bytes>) {
         let mut response = Response::new(OriginBody::whole(Bytes::new()));
         let bytes = Bytes::from_static(b"0123456789");
-        let cut = apply_range(&mut response, bytes, range(text), kept);
-        let told = response.headers().get(CONTENT_RANGE);
-        let told = told.map(|told| told.to_str().unwrap().to_owned());
-        (response.status().as_u16(), told.unwrap_or_default(), cut)
+        let cut = apply_range(&mut response, bytes, range(text), completeness);
+        let content_range = response.headers().get(CONTENT_RANGE);
+        let content_range =
+            content_range.map(|content_range| content_range.to_str().unwrap().to_owned());
+        (
+            response.status().as_u16(),
+            content_range.unwrap_or_default(),
+            cut,
+        )
     }
 
     #[test]
-    fn ranges_are_cut_out() {
+    fn serves_byte_ranges() {
         let some = |bytes: &'static str| Some(Bytes::from_static(bytes.as_bytes()));
         assert_eq!(
             cut("bytes=2-4", BodyCompleteness::Whole),

@@ -56,8 +56,8 @@ mod head;
 mod hls;
 mod media_assets;
 mod origin;
-mod place;
 mod request_log;
+mod resource;
 mod utc;
 
 pub use audience::{Player, PlayerFetch};
@@ -67,6 +67,6 @@ pub use control::{Control, USAGE};
 pub use faults::Faults;
 pub use media_assets::DemoRendition;
 pub use origin::SimulatedOrigin;
-pub use place::{Packaging, Resource, ResourceKind};
 pub use request_log::{RequestCount, RequestLog};
+pub use resource::{Packaging, Resource, ResourceKind};
 pub use utc::{Utc, iso};

@@ -132,8 +132,8 @@ impl SampleTrack {
         let asset = MediaFile::read(file)?;
         let timescale = u64::from(asset.timescale);
         let sample_ticks = u64::from(asset.sample_ticks);
-        let whole = asset.samples.len() as u64 * sample_ticks == LOOP_SECONDS * timescale;
-        whole.then_some(SampleTrack {
+        let is_complete = asset.samples.len() as u64 * sample_ticks == LOOP_SECONDS * timescale;
+        is_complete.then_some(SampleTrack {
             init: Bytes::from_static(asset.init),
             timescale,
             codec: asset.setup.codec(),
@@ -197,12 +197,12 @@ impl SampleTrack {
     /// A fragment's samples: their begin in ticks, and their bytes.
     fn samples(&self, fragment: MediaFragment) -> impl Iterator<Item = (u64, &'static [u8])> {
         let count = self.samples.len() as u64;
-        let ahead = self.first_sample(fragment.shift);
+        let sample_shift = self.first_sample(fragment.shift);
         let numbers = self.first_sample(fragment.number)..self.first_sample(fragment.number + 1);
         numbers.map(move |number| {
             #[expect(clippy::cast_possible_truncation, reason = "less than a length")]
-            let place = ((number + ahead) % count) as usize;
-            let bytes = &self.data[self.samples[place].clone()];
+            let resource = ((number + sample_shift) % count) as usize;
+            let bytes = &self.data[self.samples[resource].clone()];
             (number * self.sample_ticks, bytes)
         })
     }
@@ -213,28 +213,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_reel_is_as_make_sh_says() {
-        let reel = MediaAssets::bundled();
-        let told = |rendition| {
-            let track = reel.track(rendition);
+    fn bundled_media_match_make_sh() {
+        let assets = MediaAssets::bundled();
+        let track_facts = |rendition| {
+            let track = assets.track(rendition);
             (track.codec.clone(), track.size, track.samples.len())
         };
         assert_eq!(
-            told(DemoRendition::High),
+            track_facts(DemoRendition::High),
             ("avc1.4D401E".into(), Some((640, 360)), 720)
         );
         assert_eq!(
-            told(DemoRendition::Low),
+            track_facts(DemoRendition::Low),
             ("avc1.4D400D".into(), Some((320, 180)), 720)
         );
-        assert_eq!(told(DemoRendition::Audio), ("mp4a.40.2".into(), None, 1125));
+        assert_eq!(
+            track_facts(DemoRendition::Audio),
+            ("mp4a.40.2".into(), None, 1125)
+        );
     }
 
     #[test]
-    fn time_has_no_seam() {
-        let reel = MediaAssets::bundled();
+    fn timestamps_continue_across_the_loop() {
+        let assets = MediaAssets::bundled();
         for rendition in DemoRendition::ALL {
-            let track = reel.track(rendition);
+            let track = assets.track(rendition);
             let mut expected = 0;
             for number in 0..3 * FRAGMENTS_PER_LOOP {
                 for (ticks, _) in track.samples(MediaFragment { number, shift: 6 }) {
@@ -247,13 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn every_group_of_pictures_begins_with_an_idr() {
-        let reel = MediaAssets::bundled();
+    fn starts_each_gop_with_an_idr() {
+        let assets = MediaAssets::bundled();
         let is_idr = |sample: &[u8]| asset::nals(sample).any(|nal| nal[0] & 0x1f == 5);
         for rendition in DemoRendition::VIDEO {
             for number in 0..FRAGMENTS_PER_LOOP {
                 let fragment = MediaFragment { number, shift: 0 };
-                let idrs: Vec<bool> = reel
+                let idrs: Vec<bool> = assets
                     .track(rendition)
                     .samples(fragment)
                     .map(|(_, sample)| is_idr(sample))

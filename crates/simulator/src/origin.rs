@@ -18,8 +18,8 @@ use super::clock::Clock;
 use super::control::Control;
 use super::faults::{Faults, OriginScene};
 use super::handler::OriginHandler;
-use super::place::Packaging;
 use super::request_log::RequestLog;
+use super::resource::Packaging;
 
 /// Connections at once; more wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 4096;
@@ -89,11 +89,11 @@ impl SimulatedOrigin {
         let address = socket.local_addr()?;
         let socket = tokio::net::TcpListener::from_std(socket)?;
         let control = Control::new(scene.clone(), clock.clone());
-        let desk = Arc::new(OriginHandler::new(clock, control));
-        let task = tokio::spawn(accept_connections(socket, desk.clone()));
+        let handler = Arc::new(OriginHandler::new(clock, control));
+        let task = tokio::spawn(accept_connections(socket, handler.clone()));
         Ok(SimulatedOrigin {
             address,
-            handler: desk,
+            handler,
             scene,
             task,
         })
@@ -110,8 +110,8 @@ impl SimulatedOrigin {
     }
 
     /// The URL at which players of a packaging start.
-    pub fn entry(&self, form: Packaging) -> String {
-        format!("{}{}", self.url(), form.entry())
+    pub fn entry(&self, packaging: Packaging) -> String {
+        format!("{}{}", self.url(), packaging.entry())
     }
 
     /// The stream as planned: the expected bytes. Restarts are not included.
@@ -135,38 +135,38 @@ impl SimulatedOrigin {
     }
 }
 
-async fn accept_connections(socket: tokio::net::TcpListener, desk: Arc<OriginHandler>) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept_connections(socket: tokio::net::TcpListener, handler: Arc<OriginHandler>) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(seat) = seats.clone().acquire_owned().await else {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
-        let Ok((wire, _)) = socket.accept().await else {
+        let Ok((stream, _)) = socket.accept().await else {
             sleep(BACKOFF).await;
             continue;
         };
-        let desk = desk.clone();
+        let handler = handler.clone();
         connections.spawn(async move {
-            let _seat = seat;
-            serve_connection(wire, desk).await;
+            let _permit = permit;
+            serve_connection(stream, handler).await;
         });
     }
 }
 
-async fn serve_connection(wire: TcpStream, desk: Arc<OriginHandler>) {
+async fn serve_connection(stream: TcpStream, handler: Arc<OriginHandler>) {
     // Chunks must be sent when they are made.
-    let _ = wire.set_nodelay(true);
+    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
-        let desk = desk.clone();
-        async move { Ok::<_, std::convert::Infallible>(desk.handle(request).await) }
+        let handler = handler.clone();
+        async move { Ok::<_, std::convert::Infallible>(handler.handle(request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_header_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(wire), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     if timeout(CONNECTION_MAX, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();

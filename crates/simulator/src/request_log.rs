@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::place::ResourceKind;
+use super::resource::ResourceKind;
 
 /// Remembered targets; the oldest ones are forgotten first.
 const TARGETS_MAX: usize = 100_000;
@@ -54,12 +54,12 @@ pub(super) struct OpenRequest {
 
 impl RequestLog {
     pub(super) fn enter(&self, kind: ResourceKind, target: &str) -> OpenRequest {
-        let mut book = self.0.lock();
-        book.kinds.entry(kind).or_default().enter();
-        if let Some((_, count)) = book.targets.get_mut(target) {
+        let mut log = self.0.lock();
+        log.kinds.entry(kind).or_default().enter();
+        if let Some((_, count)) = log.targets.get_mut(target) {
             count.enter();
         } else {
-            book.record_target(kind, target);
+            log.record_target(kind, target);
         }
         OpenRequest {
             log: self.clone(),
@@ -70,8 +70,8 @@ impl RequestLog {
 
     /// Requests for a target: a path and its query.
     pub fn count_of_target(&self, target: &str) -> RequestCount {
-        let book = self.0.lock();
-        book.targets
+        let log = self.0.lock();
+        log.targets
             .get(target)
             .map_or_else(RequestCount::default, |(_, count)| *count)
     }
@@ -93,8 +93,11 @@ impl RequestLog {
 
     /// All targets of a kind with their counts, in order.
     pub fn targets(&self, kind: ResourceKind) -> Vec<(String, RequestCount)> {
-        let book = self.0.lock();
-        let of_kind = book.targets.iter().filter(|(_, (of, _))| *of == kind);
+        let log = self.0.lock();
+        let of_kind = log
+            .targets
+            .iter()
+            .filter(|(_, (target_kind, _))| *target_kind == kind);
         let mut targets: Vec<_> = of_kind
             .map(|(target, (_, count))| (target.clone(), *count))
             .collect();
@@ -125,17 +128,17 @@ impl RequestLog {
             .iter()
             .map(|(kind, count)| format!("{kind:?} {}\n", count.requests))
             .collect();
-        let twice = self.duplicates();
-        lines.push(format!("requested more than once: {}\n", twice.len()));
+        let duplicates = self.duplicates();
+        lines.push(format!("requested more than once: {}\n", duplicates.len()));
         lines.concat()
     }
 
     /// Resets all counts except those in progress.
     pub fn reset(&self) {
-        let mut book = self.0.lock();
-        book.targets.clear();
-        book.order.clear();
-        for count in book.kinds.values_mut() {
+        let mut log = self.0.lock();
+        log.targets.clear();
+        log.order.clear();
+        for count in log.kinds.values_mut() {
             count.requests = 0;
             count.in_flight_max = count.in_flight;
         }
@@ -158,11 +161,11 @@ impl RequestLogInner {
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        let mut book = self.log.0.lock();
-        if let Some(count) = book.kinds.get_mut(&self.kind) {
+        let mut log = self.log.0.lock();
+        if let Some(count) = log.kinds.get_mut(&self.kind) {
             count.leave();
         }
-        if let Some((_, count)) = book.targets.get_mut(&self.target) {
+        if let Some((_, count)) = log.targets.get_mut(&self.target) {
             count.leave();
         }
     }
@@ -173,42 +176,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_counted_while_and_after_they_are_under_way() {
-        let tally = RequestLog::default();
-        let first = tally.enter(ResourceKind::Segment, "/1");
-        let second = tally.enter(ResourceKind::Segment, "/1");
+    fn counts_requests_in_progress_and_finished() {
+        let log = RequestLog::default();
+        let first = log.enter(ResourceKind::Segment, "/1");
+        let second = log.enter(ResourceKind::Segment, "/1");
         drop(first);
-        let third = tally.enter(ResourceKind::Segment, "/1");
-        drop(tally.enter(ResourceKind::Part, "/2"));
+        let third = log.enter(ResourceKind::Segment, "/1");
+        drop(log.enter(ResourceKind::Part, "/2"));
         let count = RequestCount {
             requests: 3,
             in_flight: 2,
             in_flight_max: 2,
         };
-        assert_eq!(tally.count_of_target("/1"), count);
-        assert_eq!(tally.count_of_kind(ResourceKind::Segment), count);
+        assert_eq!(log.count_of_target("/1"), count);
+        assert_eq!(log.count_of_kind(ResourceKind::Segment), count);
         assert_eq!(
-            tally.count_of_kind(ResourceKind::Mpd),
+            log.count_of_kind(ResourceKind::Mpd),
             RequestCount::default()
         );
-        assert_eq!(tally.requests(), 4);
-        assert_eq!(tally.duplicates(), [("/1".to_owned(), 3)]);
+        assert_eq!(log.requests(), 4);
+        assert_eq!(log.duplicates(), [("/1".to_owned(), 3)]);
         drop((second, third));
-        assert_eq!(tally.count_of_target("/1").in_flight, 0);
-        tally.reset();
-        assert_eq!((tally.requests(), tally.duplicates().len()), (0, 0));
+        assert_eq!(log.count_of_target("/1").in_flight, 0);
+        log.reset();
+        assert_eq!((log.requests(), log.duplicates().len()), (0, 0));
     }
 
     #[test]
-    fn the_book_has_a_last_page() {
-        let tally = RequestLog::default();
+    fn limits_the_number_of_recorded_targets() {
+        let log = RequestLog::default();
         for number in 0..=TARGETS_MAX {
-            drop(tally.enter(ResourceKind::Segment, &number.to_string()));
+            drop(log.enter(ResourceKind::Segment, &number.to_string()));
         }
-        assert_eq!(tally.targets(ResourceKind::Segment).len(), TARGETS_MAX);
-        assert_eq!(tally.count_of_target("0"), RequestCount::default());
+        assert_eq!(log.targets(ResourceKind::Segment).len(), TARGETS_MAX);
+        assert_eq!(log.count_of_target("0"), RequestCount::default());
         assert_eq!(
-            tally.count_of_kind(ResourceKind::Segment).requests,
+            log.count_of_kind(ResourceKind::Segment).requests,
             TARGETS_MAX as u64 + 1
         );
     }

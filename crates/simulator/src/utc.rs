@@ -22,13 +22,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_the_calendars() {
-        let written = |seconds: u64, millis| iso(Duration::from_millis(seconds * 1000 + millis));
-        assert_eq!(written(0, 0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(written(951_782_400, 1), "2000-02-29T00:00:00.001Z");
-        assert_eq!(written(951_868_799, 999), "2000-02-29T23:59:59.999Z");
-        assert_eq!(written(1_735_689_599, 0), "2024-12-31T23:59:59.000Z");
-        assert_eq!(written(1_735_689_600, 0), "2025-01-01T00:00:00.000Z");
-        assert_eq!(written(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
+    fn formats_dates_by_the_calendar() {
+        let text_of = |seconds: u64, millis| iso(Duration::from_millis(seconds * 1000 + millis));
+        assert_eq!(text_of(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text_of(951_782_400, 1), "2000-02-29T00:00:00.001Z");
+        assert_eq!(text_of(951_868_799, 999), "2000-02-29T23:59:59.999Z");
+        assert_eq!(text_of(1_735_689_599, 0), "2024-12-31T23:59:59.000Z");
+        assert_eq!(text_of(1_735_689_600, 0), "2025-01-01T00:00:00.000Z");
+        assert_eq!(text_of(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
     }
 }

@@ -90,7 +90,7 @@ impl Evening {
                     packaging: self.form,
                     rendition,
                     clock: self.first.clock().clone(),
-                    on_fetch: Arc::new(move |sight| told.lock().push(sight.clone())),
+                    on_fetch: Arc::new(move |fetch| told.lock().push(fetch.clone())),
                 };
                 players.spawn(player.play());
                 book
@@ -167,10 +167,10 @@ impl Audience {
 
     /// Fails unless every request for a kind succeeded.
     pub fn assert_no_error_of(&self, kind: impl Fn(Resource) -> bool) -> &Audience {
-        self.for_each_fetch(|sight, _| {
-            let status = sight.response.as_ref().map(|(status, _)| status);
-            let place = sight.place;
-            assert!(sight.is_good() || !kind(place), "{place:?}: {status:?}");
+        self.for_each_fetch(|fetch, _| {
+            let status = fetch.response.as_ref().map(|(status, _)| status);
+            let place = fetch.resource;
+            assert!(fetch.is_good() || !kind(place), "{place:?}: {status:?}");
         });
         self
     }
@@ -186,13 +186,13 @@ impl Audience {
     /// Fails unless all media have the packager's bytes, in the generation that the player is in.
     pub fn assert_packagers_bytes(&self) -> &Audience {
         let later = self.broadcast.restarted(self.broadcast.start());
-        self.for_each_fetch(|sight, generation| {
-            let Some((_, body)) = sight.response.as_ref().filter(|_| sight.is_good()) else {
+        self.for_each_fetch(|fetch, generation| {
+            let Some((_, body)) = fetch.response.as_ref().filter(|_| fetch.is_good()) else {
                 return;
             };
             let broadcast = [&self.broadcast, &later][generation.min(1)];
-            if let Some(made) = expected_bytes(broadcast, sight.place) {
-                assert!(*body == made, "{:?} is not what was made", sight.place);
+            if let Some(made) = expected_bytes(broadcast, fetch.resource) {
+                assert!(*body == made, "{:?} is not what was made", fetch.resource);
             }
         });
         self
@@ -201,9 +201,9 @@ impl Audience {
     /// How long players have waited since then for objects of a kind.
     pub fn waits(&self, since: Utc, kind: impl Fn(Resource) -> bool) -> Vec<Duration> {
         let mut waits = Vec::new();
-        self.for_each_fetch(|sight, _| {
-            if sight.requested_at >= since && kind(sight.place) {
-                waits.push(sight.received_at.saturating_sub(sight.requested_at));
+        self.for_each_fetch(|fetch, _| {
+            if fetch.requested_at >= since && kind(fetch.resource) {
+                waits.push(fetch.received_at.saturating_sub(fetch.requested_at));
             }
         });
         waits
@@ -213,8 +213,8 @@ impl Audience {
     fn for_each_fetch(&self, mut look: impl FnMut(&PlayerFetch, usize)) {
         for book in &self.books {
             let book = book.lock();
-            for (place, sight) in book.iter().enumerate() {
-                look(sight, count_steps_back(&book[..=place]));
+            for (place, fetch) in book.iter().enumerate() {
+                look(fetch, count_steps_back(&book[..=place]));
             }
         }
     }
@@ -222,9 +222,9 @@ impl Audience {
 
 /// Segments and parts that a player got.
 fn count_media(book: &[PlayerFetch]) -> usize {
-    let media = |sight: &&PlayerFetch| {
+    let media = |fetch: &&PlayerFetch| {
         matches!(
-            sight.place.kind(),
+            fetch.resource.kind(),
             ResourceKind::Segment | ResourceKind::Part
         )
     };
@@ -238,7 +238,7 @@ fn count_media(book: &[PlayerFetch]) -> usize {
 fn count_steps_back(book: &[PlayerFetch]) -> usize {
     let reaches: Vec<(u64, u64)> = book
         .iter()
-        .filter_map(|sight| sight.manifest.as_ref()?.info.playlist_edge())
+        .filter_map(|fetch| fetch.manifest.as_ref()?.info.playlist_edge())
         .map(|edge| (edge.last_sequence, edge.next_segment_parts))
         .collect();
     reaches.windows(2).filter(|two| two[1] < two[0]).count()

@@ -184,7 +184,7 @@ fn old_segments_are_left_out_and_what_still_applies_is_told_again() {
 
 // RFC 8216 §4.3.2.5: an initialization segment is encrypted by the keys before it.
 #[test]
-fn an_initialisation_segment_keeps_the_keys_that_were_before_it() {
+fn an_initialization_segment_keeps_the_keys_that_were_before_it() {
     const FAIR: &str = "#EXT-X-KEY:METHOD=SAMPLE-AES,KEYFORMAT=\"f\",URI=\"f\"\n";
     const MAP: &str = "#EXT-X-MAP:URI=\"i.mp4\"\n";
     let key = |name: &str| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"{name}\"\n");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch::{self, Receiver, Sender};
 
 use super::{Player, resolve};
-use crate::place::Resource;
+use crate::resource::Resource;
 use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_manifest::{Listing, PlaylistEdge};
 
@@ -18,22 +18,22 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const FETCHED_MAX: usize = 64;
 
 pub(super) async fn watch(player: &Player) {
-    let (news, newest) = watch::channel(Listing::default());
-    tokio::join!(playlists(player, news), parts(player, newest));
+    let (listings, latest) = watch::channel(Listing::default());
+    tokio::join!(playlists(player, listings), parts(player, latest));
 }
 
-async fn playlists(player: &Player, news: Sender<Listing>) {
-    let mut line = player.connection();
+async fn playlists(player: &Player, listings: Sender<Listing>) {
+    let mut connection = player.connection();
     let entry = Resource::Multivariant(player.packaging);
-    player.fetch(&mut line, entry, "").await;
+    player.fetch(&mut connection, entry, "").await;
     let playlist = Resource::Playlist(player.packaging, player.rendition);
     let mut edge = None;
     loop {
         let query = edge.as_ref().map(next_query).unwrap_or_default();
-        let seen = player.fetch(&mut line, playlist, &query).await;
-        if let Some(read) = seen.and_then(|seen| seen.manifest) {
-            edge = read.info.playlist_edge().cloned();
-            news.send_replace(read.listing);
+        let fetch = player.fetch(&mut connection, playlist, &query).await;
+        if let Some(manifest) = fetch.and_then(|fetch| fetch.manifest) {
+            edge = manifest.info.playlist_edge().cloned();
+            listings.send_replace(manifest.listing);
         } else {
             // The known position may be from before a restart.
             edge = None;
@@ -55,24 +55,26 @@ fn next_query(edge: &PlaylistEdge) -> String {
     format!("?{}", next.canonical())
 }
 
-async fn parts(player: &Player, mut newest: Receiver<Listing>) {
-    let mut line = player.connection();
+async fn parts(player: &Player, mut latest: Receiver<Listing>) {
+    let mut connection = player.connection();
     let init = Resource::Init(player.packaging, player.rendition);
-    player.fetch(&mut line, init, "").await;
+    player.fetch(&mut connection, init, "").await;
     let playlist = Resource::Playlist(player.packaging, player.rendition);
-    let mut had = VecDeque::new();
-    while newest.changed().await.is_ok() {
-        let listing = newest.borrow_and_update().clone();
-        let wanted = listing.parts.iter().chain(&listing.preload_hints);
+    let mut fetched = VecDeque::new();
+    while latest.changed().await.is_ok() {
+        let listing = latest.borrow_and_update().clone();
+        let listed_parts = listing.parts.iter().chain(&listing.preload_hints);
         // Parts with byte ranges arrive as part of their growing segment.
-        let whole = wanted.filter(|listed| listed.range.is_none());
-        for place in whole.filter_map(|listed| resolve(playlist, &listed.uri)) {
-            if had.contains(&place) || player.fetch(&mut line, place, "").await.is_none() {
+        let separate_parts = listed_parts.filter(|listed| listed.range.is_none());
+        for resource in separate_parts.filter_map(|listed| resolve(playlist, &listed.uri)) {
+            if fetched.contains(&resource)
+                || player.fetch(&mut connection, resource, "").await.is_none()
+            {
                 continue;
             }
-            had.push_back(place);
-            if had.len() > FETCHED_MAX {
-                had.pop_front();
+            fetched.push_back(resource);
+            if fetched.len() > FETCHED_MAX {
+                fetched.pop_front();
             }
         }
     }

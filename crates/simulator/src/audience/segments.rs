@@ -4,9 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::line::PlayerConnection;
+use super::connection::PlayerConnection;
 use super::{Player, resolve};
-use crate::place::{Packaging, Resource};
+use crate::resource::{Packaging, Resource};
 use crate::utc::Utc;
 use seawall_manifest::{Manifest, ManifestInfo, SegmentNaming};
 
@@ -23,7 +23,7 @@ struct PlayerProgress {
     last: Option<u64>,
     /// The end of the last manifest.
     end: Option<u64>,
-    begun: bool,
+    has_init: bool,
 }
 
 pub(super) async fn watch(player: &Player) {
@@ -37,24 +37,28 @@ pub(super) async fn watch(player: &Player) {
     };
     let mut progress = PlayerProgress::default();
     loop {
-        let asked = player.clock.now();
-        let seen = player.fetch(&mut manifests, manifest, "").await;
-        let Some(read) = seen.and_then(|seen| seen.manifest) else {
-            player.clock.wait_until(asked + RETRY_PAUSE).await;
+        let requested_at = player.clock.now();
+        let fetch = player.fetch(&mut manifests, manifest, "").await;
+        let Some(parsed) = fetch.and_then(|fetch| fetch.manifest) else {
+            player.clock.wait_until(requested_at + RETRY_PAUSE).await;
             continue;
         };
-        if !progress.begun && player.packaging != Packaging::Ts {
-            progress.begun = true;
+        if !progress.has_init && player.packaging != Packaging::Ts {
+            progress.has_init = true;
             let init = Resource::Init(player.packaging, player.rendition);
             player.fetch(&mut media, init, "").await;
         }
-        let again = asked + progress.reload_interval(&read);
-        progress.catch_up(player, &mut media, manifest, &read).await;
-        while let Some(next) = next_by_clock(player, &read, again) {
+        let next_reload = requested_at + progress.reload_interval(&parsed);
+        progress
+            .catch_up(player, &mut media, manifest, &parsed)
+            .await;
+        while let Some(next) = next_by_clock(player, &parsed, next_reload) {
             player.clock.wait_until(next).await;
-            progress.catch_up(player, &mut media, manifest, &read).await;
+            progress
+                .catch_up(player, &mut media, manifest, &parsed)
+                .await;
         }
-        player.clock.wait_until(again).await;
+        player.clock.wait_until(next_reload).await;
     }
 }
 
@@ -86,17 +90,17 @@ impl PlayerProgress {
     async fn catch_up(
         &mut self,
         player: &Player,
-        line: &mut PlayerConnection,
-        place: Resource,
-        read: &Manifest,
+        connection: &mut PlayerConnection,
+        resource: Resource,
+        parsed: &Manifest,
     ) {
-        let there = available_segments(player, place, read);
+        let available = available_segments(player, resource, parsed);
         let from = match self.last {
-            Some(last) => there.iter().position(|(name, _)| *name > last),
-            None => Some(there.len().saturating_sub(START_BEHIND)),
+            Some(last) => available.iter().position(|(name, _)| *name > last),
+            None => Some(available.len().saturating_sub(START_BEHIND)),
         };
-        for (name, segment) in there.into_iter().skip(from.unwrap_or(usize::MAX)) {
-            if player.fetch(line, segment, "").await.is_none() {
+        for (name, segment) in available.into_iter().skip(from.unwrap_or(usize::MAX)) {
+            if player.fetch(connection, segment, "").await.is_none() {
                 return;
             }
             self.last = Some(name);
@@ -104,44 +108,45 @@ impl PlayerProgress {
     }
 }
 
-/// When the next segment becomes available without a new manifest, if that is before `before`.
-fn next_by_clock(player: &Player, read: &Manifest, before: Utc) -> Option<Utc> {
+/// When the next segment becomes available without a new manifest, if that is before `deadline`.
+fn next_by_clock(player: &Player, parsed: &Manifest, deadline: Utc) -> Option<Utc> {
     let now = player.clock.now();
-    let template = clock_template(player, read)?;
+    let template = clock_template(player, parsed)?;
     let next = template.available_at(template.next(system_time(now))?)?;
     let next = next.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    (next > now && next < before).then_some(next)
+    (next > now && next < deadline).then_some(next)
 }
 
 /// The available segments of the player's rendition, in order.
 fn available_segments(
     player: &Player,
     manifest: Resource,
-    read: &Manifest,
+    parsed: &Manifest,
 ) -> Vec<(u64, Resource)> {
-    if let Some(template) = clock_template(player, read) {
+    if let Some(template) = clock_template(player, parsed) {
         let newest = template.newest(system_time(player.clock.now()));
         let first = newest.map_or(0, |newest| newest.saturating_sub(START_BEHIND as u64));
         let numbers = newest.map(|newest| first..=newest).into_iter().flatten();
         return numbers
             .map(|number| {
-                let place = Resource::Segment(player.packaging, player.rendition, number);
-                (number, place)
+                let resource = Resource::Segment(player.packaging, player.rendition, number);
+                (number, resource)
             })
             .collect();
     }
-    let listed = read.listing.segments.iter();
+    let listed = parsed.listing.segments.iter();
     let places = listed.filter_map(|listed| resolve(manifest, &listed.uri));
-    let own = places.filter(|place| place.rendition() == Some(player.rendition));
-    own.filter_map(|place| match place {
-        Resource::Segment(_, _, name) => Some((name, place)),
-        _ => None,
-    })
-    .collect()
+    let of_rendition = places.filter(|resource| resource.rendition() == Some(player.rendition));
+    of_rendition
+        .filter_map(|resource| match resource {
+            Resource::Segment(_, _, name) => Some((name, resource)),
+            _ => None,
+        })
+        .collect()
 }
 
-fn clock_template<'a>(player: &Player, read: &'a Manifest) -> Option<&'a SegmentNaming> {
-    let templates = read.listing.templates.iter();
+fn clock_template<'a>(player: &Player, parsed: &'a Manifest) -> Option<&'a SegmentNaming> {
+    let templates = parsed.listing.templates.iter();
     let mut by_clock = templates.filter(|template| template.is_by_clock());
     by_clock.find(|template| template.name(0).starts_with(player.rendition.name()))
 }

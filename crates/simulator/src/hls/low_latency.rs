@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::super::broadcast::Broadcast;
 use super::super::media_assets::DemoRendition;
-use super::super::place::Packaging;
+use super::super::resource::Packaging;
 use super::super::utc::Utc;
 use super::{MAP, begin, end, head, segments};
 
@@ -58,8 +58,8 @@ impl PlaylistQuery {
         /// Requests for a segment further ahead are rejected.
         const AHEAD_MAX: u64 = 2;
         let Some(segment) = self.segment else {
-            let nonsense = self.part.is_some();
-            return if nonsense {
+            let is_invalid = self.part.is_some();
+            return if is_invalid {
                 AnswerTime::Invalid
             } else {
                 AnswerTime::Now
@@ -86,7 +86,7 @@ impl PlaylistQuery {
 
 pub(super) fn playlist(
     broadcast: &Broadcast,
-    which: (Packaging, DemoRendition),
+    playlist: (Packaging, DemoRendition),
     now: Utc,
     skip: bool,
 ) -> Option<String> {
@@ -96,7 +96,7 @@ pub(super) fn playlist(
     }
     let skipped = if skip { skipped_segments(&listed) } else { 0 };
     let mut text = head(broadcast, if skipped > 0 { 9 } else { 6 }, listed.start);
-    write_server_control(broadcast, which.1, &mut text);
+    write_server_control(broadcast, playlist.1, &mut text);
     if skipped > 0 {
         let _ = writeln!(text, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
     } else {
@@ -107,18 +107,18 @@ pub(super) fn playlist(
         .saturating_sub(SEGMENTS_WITH_PARTS)
         .max(listed.start);
     let first = listed.start + skipped;
-    segments(broadcast, which, first..with_parts.max(first), &mut text);
+    segments(broadcast, playlist, first..with_parts.max(first), &mut text);
     for segment in with_parts.max(first)..=listed.end {
-        let made = broadcast.parts(segment, now);
+        let parts_produced = broadcast.parts(segment, now);
         begin(broadcast, segment, &mut text);
-        parts(broadcast, which, (segment, made), &mut text);
+        parts(broadcast, playlist, (segment, parts_produced), &mut text);
         if segment < listed.end {
-            end(broadcast, which, segment, &mut text);
+            end(broadcast, playlist, segment, &mut text);
         } else {
-            write_preload_hint(broadcast, which, (segment, made), &mut text);
+            write_preload_hint(broadcast, playlist, (segment, parts_produced), &mut text);
         }
     }
-    write_rendition_reports(broadcast, which.1, now, &mut text);
+    write_rendition_reports(broadcast, playlist.1, now, &mut text);
     Some(text)
 }
 
@@ -154,7 +154,7 @@ fn part_target(broadcast: &Broadcast, rendition: DemoRendition) -> f64 {
 
 fn parts(
     broadcast: &Broadcast,
-    (form, rendition): (Packaging, DemoRendition),
+    (packaging, rendition): (Packaging, DemoRendition),
     (segment, count): (u64, u64),
     text: &mut String,
 ) {
@@ -162,7 +162,7 @@ fn parts(
     for part in 0..count {
         let seconds = broadcast.part_seconds(rendition, segment, part);
         let _ = write!(text, "#EXT-X-PART:DURATION={seconds:.5},");
-        if form == Packaging::LowLatency {
+        if packaging == Packaging::LowLatency {
             let _ = write!(text, "URI=\"{segment}.{part}.m4s\"");
         } else {
             let bytes = broadcast.part_bytes(rendition, segment, part);
@@ -181,18 +181,18 @@ fn parts(
 /// The preload hint for the next part.
 fn write_preload_hint(
     broadcast: &Broadcast,
-    (form, rendition): (Packaging, DemoRendition),
+    (packaging, rendition): (Packaging, DemoRendition),
     (segment, part): (u64, u64),
     text: &mut String,
 ) {
-    if form == Packaging::LowLatency {
+    if packaging == Packaging::LowLatency {
         let _ = writeln!(
             text,
             "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{segment}.{part}.m4s\""
         );
     } else {
-        let made = (0..part).map(|part| broadcast.part_bytes(rendition, segment, part));
-        let start: u64 = made.sum();
+        let parts_produced = (0..part).map(|part| broadcast.part_bytes(rendition, segment, part));
+        let start: u64 = parts_produced.sum();
         let _ = writeln!(
             text,
             "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{segment}.m4s\",BYTERANGE-START={start}"
@@ -210,7 +210,7 @@ fn write_rendition_reports(
     let segment = broadcast.segments(now);
     let (segment, part) = match broadcast.parts(segment, now) {
         0 => (segment.saturating_sub(1), broadcast.parts_per_segment() - 1),
-        made => (segment, made - 1),
+        parts_produced => (segment, parts_produced - 1),
     };
     for other in DemoRendition::ALL
         .into_iter()
@@ -238,13 +238,19 @@ mod tests {
         START + Duration::from_millis(millis)
     }
 
-    fn told(form: Packaging, plan: BroadcastPlan, millis: u64, skip: bool) -> String {
+    fn told(packaging: Packaging, plan: BroadcastPlan, millis: u64, skip: bool) -> String {
         let broadcast = Broadcast::new(plan);
-        playlist(&broadcast, (form, DemoRendition::Low), at(millis), skip).unwrap()
+        playlist(
+            &broadcast,
+            (packaging, DemoRendition::Low),
+            at(millis),
+            skip,
+        )
+        .unwrap()
     }
 
     #[test]
-    fn the_end_is_told_in_parts() {
+    fn lists_the_newest_segments_in_parts() {
         let plan = BroadcastPlan::from(START).window(4).part_thirds(3);
         let text = told(Packaging::LowLatency, plan, 9_000, false);
         let expected = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:2\n\
@@ -271,21 +277,27 @@ mod tests {
     }
 
     #[test]
-    fn ranges_lie_behind_one_another() {
+    fn lists_contiguous_part_byte_ranges() {
         let plan = BroadcastPlan::from(START).window(1).part_thirds(1);
         let broadcast = Broadcast::new(plan);
         let text = told(Packaging::LowLatencyRanges, plan, 2_700, false);
-        let made: Vec<u64> = (0..2)
+        let parts_produced: Vec<u64> = (0..2)
             .map(|part| broadcast.part_bytes(DemoRendition::Low, 1, part))
             .collect();
-        let second = format!("URI=\"1.m4s\",BYTERANGE=\"{}@{}\"\n", made[1], made[0]);
+        let second = format!(
+            "URI=\"1.m4s\",BYTERANGE=\"{}@{}\"\n",
+            parts_produced[1], parts_produced[0]
+        );
         assert!(text.contains(&second), "{text}");
-        let hint = format!("URI=\"1.m4s\",BYTERANGE-START={}\n", made[0] + made[1]);
+        let hint = format!(
+            "URI=\"1.m4s\",BYTERANGE-START={}\n",
+            parts_produced[0] + parts_produced[1]
+        );
         assert!(text.contains(&hint), "{text}");
     }
 
     #[test]
-    fn a_delta_leaves_out_what_is_beyond_the_boundary() {
+    fn omits_segments_beyond_the_skip_boundary_in_a_delta_update() {
         let plan = BroadcastPlan::from(START).window(10);
         let (whole, delta) = (
             told(Packaging::LowLatency, plan, 60_000, false),
@@ -305,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_wait_for_what_they_name() {
+    fn blocking_requests_wait_for_the_named_part() {
         let broadcast = Broadcast::new(BroadcastPlan::from(START).part_thirds(3));
         // Four segments and one part.
         let now = at(9_000);

@@ -78,20 +78,20 @@ impl BoxContent {
 
 /// The first box on this path.
 fn find(bytes: &[u8], path: &[&str]) -> Option<BoxContent> {
-    let (name, deeper) = path.split_first()?;
-    let mut at = 0;
+    let (name, inner_path) = path.split_first()?;
+    let mut offset = 0;
     loop {
-        let length = u32_at(bytes, at)? as usize;
-        let content = at + HEAD_BYTES..at + length;
-        if bytes.get(at + 4..at + HEAD_BYTES)? == name.as_bytes() {
-            if deeper.is_empty() {
+        let length = u32_at(bytes, offset)? as usize;
+        let content = offset + HEAD_BYTES..offset + length;
+        if bytes.get(offset + 4..offset + HEAD_BYTES)? == name.as_bytes() {
+            if inner_path.is_empty() {
                 return bytes.get(content.clone()).map(|_| BoxContent(content));
             }
-            let inner = find(bytes.get(content.clone())?, deeper)?.0;
+            let inner = find(bytes.get(content.clone())?, inner_path)?.0;
             let start = content.start;
             return Some(BoxContent(start + inner.start..start + inner.end));
         }
-        at += length.max(HEAD_BYTES);
+        offset += length.max(HEAD_BYTES);
     }
 }
 
@@ -107,8 +107,8 @@ fn setup(stsd: &'static [u8]) -> Option<(DecoderSetup, Option<(u16, u16)>)> {
         let mp4a = find(entries, &["mp4a"])?.bytes(entries);
         let boxes = mp4a.get(AUDIO_ENTRY..)?;
         let descriptor = find(boxes, &["esds"])?.bytes(boxes);
-        let told = descriptor.windows(AAC.len()).any(|bytes| bytes == AAC);
-        return told.then_some((DecoderSetup::Aac, None));
+        let is_known = descriptor.windows(AAC.len()).any(|bytes| bytes == AAC);
+        return is_known.then_some((DecoderSetup::Aac, None));
     };
     let avc1 = avc1.bytes(entries);
     let boxes = avc1.get(VISUAL_ENTRY..)?;
@@ -134,7 +134,7 @@ fn samples(trun: &[u8], moof_start: usize) -> Option<Vec<Range<usize>>> {
     let flags = u32_at(trun, 0)?;
     let count = u32_at(trun, 4)?;
     let mut data = moof_start + u32_at(trun, 8)? as usize;
-    let mut at = if flags & FIRST_FLAGS == 0 { 12 } else { 16 };
+    let mut offset = if flags & FIRST_FLAGS == 0 { 12 } else { 16 };
     let mut samples = Vec::new();
     for _ in 0..count {
         for (flag, is_size) in PER_SAMPLE {
@@ -142,11 +142,11 @@ fn samples(trun: &[u8], moof_start: usize) -> Option<Vec<Range<usize>>> {
                 continue;
             }
             if is_size {
-                let end = data + u32_at(trun, at)? as usize;
+                let end = data + u32_at(trun, offset)? as usize;
                 samples.push(data..end);
                 data = end;
             }
-            at += 4;
+            offset += 4;
         }
     }
     Some(samples)
@@ -163,12 +163,12 @@ pub(super) fn nals(sample: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..at + 4)?;
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    let bytes = bytes.get(offset..offset + 4)?;
     bytes.try_into().ok().map(u32::from_be_bytes)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at + 2)?;
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    let bytes = bytes.get(offset..offset + 2)?;
     bytes.try_into().ok().map(u16::from_be_bytes)
 }

@@ -98,10 +98,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_known_without_making_them() {
-        let reel = MediaAssets::bundled();
+    fn computes_fragment_length_without_writing_it() {
+        let assets = MediaAssets::bundled();
         for rendition in DemoRendition::ALL {
-            let track = reel.track(rendition);
+            let track = assets.track(rendition);
             for number in 0..FRAGMENTS_PER_LOOP {
                 let one = MediaFragment { number, shift: 6 };
                 let made = fragment(track, one);
@@ -111,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn the_next_round_has_the_same_samples_at_another_time() {
-        let reel = MediaAssets::bundled();
-        let track = reel.track(DemoRendition::High);
+    fn repeats_the_same_samples_at_later_times() {
+        let assets = MediaAssets::bundled();
+        let track = assets.track(DemoRendition::High);
         let of_round = |round: u64| {
             fragment(
                 track,

@@ -47,8 +47,8 @@ pub(super) fn segment(
             shift: start.shift,
         };
         let frames: Vec<_> = audio.samples(fragment).collect();
-        let begins = frames.first().map_or(0, |(ticks, _)| *ticks) * 90_000 / audio.timescale;
-        let unit = audio_frames(begins, &frames);
+        let start_ticks = frames.first().map_or(0, |(ticks, _)| *ticks) * 90_000 / audio.timescale;
+        let unit = audio_frames(start_ticks, &frames);
         sounds += out.unit(AUDIO, sounds, None, &unit);
         for (ticks, sample) in video.samples(fragment) {
             let time = ticks * 90_000 / video.timescale;
@@ -78,11 +78,14 @@ fn packets_before(video: &SampleTrack, audio: &SampleTrack, fragment: MediaFragm
         counts
     };
     let rounds = fragment.number / FRAGMENTS_PER_LOOP;
-    let (round, rest) = (
+    let (round, remaining) = (
         count(0, FRAGMENTS_PER_LOOP),
         count(0, fragment.number % FRAGMENTS_PER_LOOP),
     );
-    (rounds * round.0 + rest.0, rounds * round.1 + rest.1)
+    (
+        rounds * round.0 + remaining.0,
+        rounds * round.1 + remaining.1,
+    )
 }
 
 fn packets(bytes: usize, with_clock: bool) -> u64 {
@@ -205,20 +208,21 @@ impl Packets {
 
     /// Splits a unit into packets and returns their number.
     fn unit(&mut self, pid: u16, counter: u64, clock: Option<u64>, unit: &[u8]) -> u64 {
-        let mut rest = unit;
+        let mut remaining = unit;
         let mut number = 0;
-        while !rest.is_empty() {
+        while !remaining.is_empty() {
             let first = number == 0;
-            let field = adaptation(clock.filter(|_| first), rest.len());
-            let (now, later) = rest.split_at(rest.len().min(PAYLOAD_BYTES_MAX - field.len()));
+            let field = adaptation(clock.filter(|_| first), remaining.len());
+            let (payload_part, remaining_after) =
+                remaining.split_at(remaining.len().min(PAYLOAD_BYTES_MAX - field.len()));
             let flags = if first { 0x4000 } else { 0 };
             self.0.put_u8(0x47);
             self.0.put_u16(pid | flags);
             let has_field = if field.is_empty() { 0x10 } else { 0x30 };
             self.0.put_u8(has_field | ((counter + number) & 0xf) as u8);
             self.0.put_slice(&field);
-            self.0.put_slice(now);
-            rest = later;
+            self.0.put_slice(payload_part);
+            remaining = remaining_after;
             number += 1;
         }
         number
@@ -237,11 +241,11 @@ fn adaptation(clock: Option<u64>, payload: usize) -> Vec<u8> {
             field
         }
     };
-    let lacking = PAYLOAD_BYTES_MAX.saturating_sub(field.len() + payload);
-    if lacking > 0 {
+    let stuffing = PAYLOAD_BYTES_MAX.saturating_sub(field.len() + payload);
+    if stuffing > 0 {
         if field.is_empty() {
             field.push(0);
-            if lacking > 1 {
+            if stuffing > 1 {
                 field.push(0);
             }
         }
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_go_on_from_piece_to_piece() {
+    fn continues_counters_across_segments() {
         for shift in [0, 6] {
             let mut counters = HashMap::new();
             // Across the end of the loop.
@@ -294,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_have_the_checksum_decoders_expect() {
+    fn writes_tables_with_valid_crc() {
         // A section followed by its own checksum gives zero.
         for section in [program_association_table(), program_map_table()] {
             let whole = [&section[..], &crc(&section).to_be_bytes()].concat();
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_fills_its_packet() {
+    fn fills_packets_with_adaptation_fields() {
         for payload in 0..=PAYLOAD_BYTES_MAX {
             let field = adaptation(None, payload);
             assert_eq!(field.len() + payload, PAYLOAD_BYTES_MAX, "{payload}");

@@ -25,7 +25,7 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// A connection, opened when it is needed.
 pub(super) struct PlayerConnection {
-    door: SocketAddr,
+    server: SocketAddr,
     open: Option<OpenConnection>,
 }
 
@@ -41,23 +41,23 @@ impl Drop for OpenConnection {
 }
 
 impl PlayerConnection {
-    pub(super) fn to(door: SocketAddr) -> PlayerConnection {
-        PlayerConnection { door, open: None }
+    pub(super) fn to(server: SocketAddr) -> PlayerConnection {
+        PlayerConnection { server, open: None }
     }
 
     /// Requests a target and reads the whole response.
     pub(super) async fn get(&mut self, target: &str) -> io::Result<(StatusCode, Bytes)> {
-        let answer = timeout(RESPONSE_TIMEOUT, self.answer(target)).await;
-        let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        if answer.is_err() {
+        let response = timeout(RESPONSE_TIMEOUT, self.answer(target)).await;
+        let response = response.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        if response.is_err() {
             self.open = None;
         }
-        answer
+        response
     }
 
     async fn answer(&mut self, target: &str) -> io::Result<(StatusCode, Bytes)> {
         let request = Request::get(target)
-            .header(HOST, self.door.to_string())
+            .header(HOST, self.server.to_string())
             .body(String::new())
             .map_err(io::Error::other)?;
         let sender = self.ready().await?;
@@ -68,27 +68,27 @@ impl PlayerConnection {
 
     /// The sender of a connection that can take a request.
     async fn ready(&mut self) -> io::Result<&mut SendRequest<String>> {
-        let usable = match &mut self.open {
+        let is_usable = match &mut self.open {
             Some(open) => open.sender.ready().await.is_ok(),
             None => false,
         };
-        if !usable {
+        if !is_usable {
             self.open = None;
         }
         let open = match self.open.take() {
             Some(open) => open,
-            None => OpenConnection::to(self.door).await?,
+            None => OpenConnection::to(self.server).await?,
         };
         Ok(&mut self.open.insert(open).sender)
     }
 }
 
 impl OpenConnection {
-    async fn to(door: SocketAddr) -> io::Result<OpenConnection> {
-        let wire = TcpStream::connect(door).await?;
-        wire.set_nodelay(true)?;
-        let joined = http1::handshake(TokioIo::new(wire)).await;
-        let (sender, connection) = joined.map_err(io::Error::other)?;
+    async fn to(server: SocketAddr) -> io::Result<OpenConnection> {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
         let driver = tokio::spawn(async move {
             // An error also fails the response that is waited for.
             let _ = connection.await;
@@ -98,15 +98,15 @@ impl OpenConnection {
 }
 
 async fn read_body(mut body: Incoming) -> io::Result<Bytes> {
-    let mut read = BytesMut::new();
+    let mut bytes = BytesMut::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let Ok(data) = frame.map_err(io::Error::other)?.into_data() else {
             continue;
         };
-        if read.len() + data.len() > BODY_BYTES_MAX {
+        if bytes.len() + data.len() > BODY_BYTES_MAX {
             return Err(io::Error::other("too large"));
         }
-        read.extend_from_slice(&data);
+        bytes.extend_from_slice(&data);
     }
-    Ok(read.freeze())
+    Ok(bytes.freeze())
 }

@@ -132,20 +132,22 @@ impl Resource {
         if path == CLOCK {
             return Some(Resource::Clock);
         }
-        let (form, rest) = path.strip_prefix(ROOT)?.split_once('/')?;
-        let form = Packaging::ALL.into_iter().find(|one| one.name() == form)?;
-        match (form.is_dash(), rest) {
-            (true, MPD) => return Some(Resource::Mpd(form)),
-            (false, PLAYLIST) => return Some(Resource::Multivariant(form)),
+        let (packaging, rest) = path.strip_prefix(ROOT)?.split_once('/')?;
+        let packaging = Packaging::ALL
+            .into_iter()
+            .find(|one| one.name() == packaging)?;
+        match (packaging.is_dash(), rest) {
+            (true, MPD) => return Some(Resource::Mpd(packaging)),
+            (false, PLAYLIST) => return Some(Resource::Multivariant(packaging)),
             _ => {}
         }
         let (rendition, file) = rest.split_once('/')?;
         let rendition =
-            DemoRendition::from_name(rendition).filter(|one| form.has_rendition(*one))?;
+            DemoRendition::from_name(rendition).filter(|one| packaging.has_rendition(*one))?;
         match file {
-            PLAYLIST if !form.is_dash() => Some(Resource::Playlist(form, rendition)),
-            INIT if form != Packaging::Ts => Some(Resource::Init(form, rendition)),
-            file => media(form, rendition, file),
+            PLAYLIST if !packaging.is_dash() => Some(Resource::Playlist(packaging, rendition)),
+            INIT if packaging != Packaging::Ts => Some(Resource::Init(packaging, rendition)),
+            file => media(packaging, rendition, file),
         }
     }
 
@@ -175,36 +177,48 @@ impl Resource {
 
     /// Its path.
     pub fn path(self) -> String {
-        let under = |form: Packaging, rendition: DemoRendition| {
-            format!("{ROOT}{}/{}", form.name(), rendition.name())
+        let under = |packaging: Packaging, rendition: DemoRendition| {
+            format!("{ROOT}{}/{}", packaging.name(), rendition.name())
         };
         match self {
-            Resource::Multivariant(form) | Resource::Mpd(form) => form.entry(),
-            Resource::Playlist(form, rendition) => format!("{}/{PLAYLIST}", under(form, rendition)),
-            Resource::Init(form, rendition) => format!("{}/{INIT}", under(form, rendition)),
-            Resource::Segment(form, rendition, name) => {
-                let extension = if form == Packaging::Ts { "ts" } else { "m4s" };
-                format!("{}/{name}.{extension}", under(form, rendition))
+            Resource::Multivariant(packaging) | Resource::Mpd(packaging) => packaging.entry(),
+            Resource::Playlist(packaging, rendition) => {
+                format!("{}/{PLAYLIST}", under(packaging, rendition))
             }
-            Resource::Part(form, rendition, segment, part) => {
-                format!("{}/{segment}.{part}.m4s", under(form, rendition))
+            Resource::Init(packaging, rendition) => {
+                format!("{}/{INIT}", under(packaging, rendition))
+            }
+            Resource::Segment(packaging, rendition, name) => {
+                let extension = if packaging == Packaging::Ts {
+                    "ts"
+                } else {
+                    "m4s"
+                };
+                format!("{}/{name}.{extension}", under(packaging, rendition))
+            }
+            Resource::Part(packaging, rendition, segment, part) => {
+                format!("{}/{segment}.{part}.m4s", under(packaging, rendition))
             }
             Resource::Clock => CLOCK.to_owned(),
         }
     }
 }
 
-fn media(form: Packaging, rendition: DemoRendition, file: &str) -> Option<Resource> {
+fn media(packaging: Packaging, rendition: DemoRendition, file: &str) -> Option<Resource> {
     let (name, extension) = file.rsplit_once('.')?;
-    let expected = if form == Packaging::Ts { "ts" } else { "m4s" };
+    let expected = if packaging == Packaging::Ts {
+        "ts"
+    } else {
+        "m4s"
+    };
     if extension != expected {
         return None;
     }
     match name.split_once('.') {
-        None => Some(Resource::Segment(form, rendition, number(name)?)),
-        Some((segment, part)) if form == Packaging::LowLatency => {
+        None => Some(Resource::Segment(packaging, rendition, number(name)?)),
+        Some((segment, part)) if packaging == Packaging::LowLatency => {
             let (segment, part) = (number(segment)?, number(part)?);
-            Some(Resource::Part(form, rendition, segment, part))
+            Some(Resource::Part(packaging, rendition, segment, part))
         }
         Some(_) => None,
     }
@@ -222,13 +236,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_named_is_found() {
-        for form in Packaging::ALL {
-            let entry = Resource::of(&form.entry()).unwrap();
-            assert_eq!(entry.path(), form.entry());
+    fn finds_every_resource_by_its_path() {
+        for packaging in Packaging::ALL {
+            let entry = Resource::of(&packaging.entry()).unwrap();
+            assert_eq!(entry.path(), packaging.entry());
             for rendition in DemoRendition::ALL {
-                let segment = Resource::Segment(form, rendition, 12);
-                let found = form.has_rendition(rendition).then_some(segment);
+                let segment = Resource::Segment(packaging, rendition, 12);
+                let found = packaging.has_rendition(rendition).then_some(segment);
                 assert_eq!(Resource::of(&segment.path()), found);
             }
         }
@@ -243,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spelt_otherwise_is_not() {
+    fn rejects_other_spellings_of_paths() {
         for path in [
             "/",
             "/live/",

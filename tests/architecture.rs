@@ -387,7 +387,7 @@ fn named(source: &Source) -> Vec<Fault> {
         .collect()
 }
 
-/// Every module that a path names (`crate::module`, in a group, or by way of `super`), with its line.
+/// Every module that a path names (`crate::module`, a group, or by way of `super`), with its line.
 fn modules_named(source: &Source) -> Vec<(usize, &str)> {
     let words: Vec<&str> = source
         .tokens

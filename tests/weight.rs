@@ -1,4 +1,4 @@
-//! The byte count of the store is true: it is compared with the bytes that the allocator handed out.
+//! The byte count of the store is true: it is compared with the bytes that the allocator gave.
 
 #![expect(
     clippy::expect_used,
@@ -99,8 +99,8 @@ fn in_use() -> u64 {
     stats::active::read().expect("the allocator counts") as u64
 }
 
-/// Stores `objects` objects, `together` per directory; returns the bytes per object: as the store accounts them, and as the
-/// allocator counts them.
+/// Stores `objects` objects, `together` per directory. Returns the bytes per object: as the store
+/// accounts them, and as the allocator counts them.
 fn each(objects: usize, body_bytes: usize, together: usize) -> (u64, u64) {
     let cache = Cache::new(Settings {
         memory_bytes: 4 << 30,

@@ -88,7 +88,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Rooms without a clock and without async; a room that decides by the time it is given; and the
+/// Modules without a clock and without async; a module that decides by the time it is given; and the
 /// one file that reads the clocks for them.
 const PURE: &[&str] = &["manifest", "policy"];
 const DECIDES: &str = "live";
@@ -299,10 +299,10 @@ fn confined(source: &Source) -> Vec<Fault> {
 }
 
 fn pure(source: &Source) -> Vec<Fault> {
-    let room = source.room().unwrap_or_default();
-    let is_pure = PURE.contains(&room);
+    let module = source.module().unwrap_or_default();
+    let is_pure = PURE.contains(&module);
     // An example is a program: it reads the clock for the crate.
-    if source.path.contains("/examples/") || !is_pure && room != DECIDES {
+    if source.path.contains("/examples/") || !is_pure && module != DECIDES {
         return Vec::new();
     }
     let reads_clock = |tokens: &[Token]| match tokens {

@@ -23,13 +23,12 @@ use tokio::sync::oneshot;
 use super::Shield;
 use super::clients::ClientFetch;
 use super::pass::PassThroughResponse;
-use super::race::LeftOut;
 use crate::live::{Location, Prefetch, UNLISTED_FOR};
 use seawall_cache::{EpochToken, Fill, StoredHead, Verdict};
 use seawall_manifest::{Kind, ManifestInfo, is_plain_text};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
-use seawall_policy::{Key, Lifetime, Now, headers};
+use seawall_policy::{EndpointAvoidance, Key, Lifetime, Now, headers};
 use seawall_upstream::{Failure, Framing, UpstreamResponse};
 
 /// What started a fill, and who besides the followers waits for it.
@@ -58,7 +57,7 @@ pub(super) struct FillTask {
     /// The origin may hold its response back until the version exists.
     held_back: bool,
     /// Endpoints from which another one has taken over.
-    left: LeftOut,
+    left: EndpointAvoidance,
     /// Number of responses without any byte.
     empty_answers: u8,
 }
@@ -103,7 +102,7 @@ impl FillTask {
             left_over,
             unkeyed_memo_key: shield.unkeyed_memo_key(fill.found(), fill.upstream(), entry),
             held_back: shield.live.may_be_held_back(entry, Instant::now()),
-            left: LeftOut::default(),
+            left: EndpointAvoidance::default(),
             empty_answers: 0,
             shield,
             fill,

@@ -3,7 +3,6 @@
 //! bodies and for slices. Does not depend on keys or on storage.
 
 mod challenger;
-mod left_out;
 mod losers;
 mod pace;
 
@@ -16,13 +15,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::sleep;
 
-pub(super) use left_out::LeftOut;
 pub(super) use pace::{BodyRate, ExpectedBody};
 
 use self::challenger::{Challenger, ChallengerRequest, RaceLost, finish};
 use self::losers::{BodyMovement, Losers, Loss};
 use super::Shield;
-use seawall_policy::EndpointSet;
+use seawall_policy::{EndpointAvoidance, EndpointSet};
 use seawall_upstream::{
     BudgetUse, Failure, Origin, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };
@@ -97,7 +95,7 @@ pub(super) struct Race {
     /// Other endpoints may be requested at all.
     may_move: bool,
     /// Endpoints from which another one has taken over.
-    former: LeftOut,
+    former: EndpointAvoidance,
     /// Endpoints already left when the body began; they do no better until the body ends.
     left_before: Option<EndpointSet>,
     /// Endpoints that were requested without success.
@@ -117,7 +115,7 @@ impl Race {
     /// `former`: endpoints from which another one has already taken over.
     pub(super) fn new(
         endpoint: usize,
-        former: LeftOut,
+        former: EndpointAvoidance,
         may_move: bool,
         expected: ExpectedBody,
     ) -> Race {
@@ -143,8 +141,8 @@ impl Race {
     }
 
     /// All endpoints that delivered a part of the body, including the current one.
-    pub(super) fn left(mut self) -> LeftOut {
-        self.former.add(self.endpoint, Instant::now());
+    pub(super) fn left(mut self) -> EndpointAvoidance {
+        self.former.avoid(self.endpoint, Instant::now() + AVOIDED);
         self.former
     }
 
@@ -182,7 +180,7 @@ impl Race {
     /// Another endpoint continues the body.
     pub(super) fn move_to(&mut self, endpoint: usize) {
         let now = Instant::now();
-        self.former.add(self.endpoint, now);
+        self.former.avoid(self.endpoint, now + AVOIDED);
         self.endpoint = endpoint;
         self.is_broken = false;
         self.pace.restart(now);
@@ -413,7 +411,7 @@ impl Race {
             return false;
         }
         let left_before = self.left_before.unwrap_or_default();
-        let had_turns = self.former.all().and(left_before).and(body.left_before());
+        let had_turns = self.former.ever().and(left_before).and(body.left_before());
         let losers = self.losers.no_better(progress);
         let no_better = had_turns.and(losers).with(self.endpoint);
         if !body.origin().has_another_in_good_standing(no_better) {
@@ -460,6 +458,6 @@ impl Race {
 
     /// The current endpoint and those left within [`AVOIDED`].
     fn former(&self, now: Instant) -> EndpointSet {
-        self.former.within(AVOIDED, now).with(self.endpoint)
+        self.former.at(now).with(self.endpoint)
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::clients::Client;
 use super::context::RequestContext;
 use super::pipeline::PipelineStep;
-use super::race::{BodyEvent, LeftOut};
+use super::race::{AVOIDED, BodyEvent};
 use super::responses::to_usize;
 use super::status::ForwardReason;
 use super::{ResponseBody, Shield, responses};
@@ -31,7 +31,7 @@ use seawall_cache::{
     JoinOutcome, KeyMemo, Lookup, Object, SharedBody, SliceSet, StoredHead, Verdict,
 };
 use seawall_policy::range::ByteSpan;
-use seawall_policy::{EndpointSet, Key, Lifetime, Route};
+use seawall_policy::{EndpointAvoidance, EndpointSet, Key, Lifetime, Route};
 
 /// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -54,7 +54,7 @@ struct SliceContext {
     slice_set: Arc<SliceSet>,
     client: Client,
     /// Endpoints that stopped inside a slice; the next slices ask them last.
-    left: Mutex<LeftOut>,
+    left: Mutex<EndpointAvoidance>,
     /// Endpoints that had stopped when this response began: a new request would do no better there.
     left_before: EndpointSet,
 }
@@ -91,7 +91,7 @@ impl Shield {
             slice_set: Arc::clone(&slice_set),
             client: context.client,
             left: Mutex::default(),
-            left_before: slice_set.left_at(Instant::now()),
+            left_before: slice_set.avoided.at(Instant::now()),
         });
         // A request for several ranges of a very large object gets the whole object (allowed).
         let (head, length) = (&slice_set.head, slice_set.length);
@@ -343,7 +343,8 @@ impl SliceContext {
                 }
                 BodyEvent::Received(Some(Ok(bytes))) => bytes,
                 BodyEvent::TakenOver(other) => {
-                    self.left.lock().add(race.endpoint(), Instant::now());
+                    let until = Instant::now() + AVOIDED;
+                    self.left.lock().avoid(race.endpoint(), until);
                     race.move_to(other.endpoint);
                     std::mem::replace(&mut upstream_body, other.body).outdone();
                     continue;

@@ -14,7 +14,7 @@ use moka::sync::Cache as Map;
 
 use super::weight::{ARC_BYTES, allocated};
 use super::{EpochToken, Object, StoredHead};
-use seawall_policy::{EndpointSet, Key};
+use seawall_policy::{EndpointAvoidance, Key};
 
 /// A memo with its expiry.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub enum KeyMemo {
     /// It is too large for one fetch, and the origin does not support ranges: stream it through.
     Unsliceable,
     /// These endpoints truncated the body before: prefer other endpoints.
-    Avoid(EndpointSet),
+    Avoid(EndpointAvoidance),
 }
 
 /// What all slices of an object have in common.
@@ -57,16 +57,8 @@ pub struct SliceSet {
     pub etag: HeaderValue,
     /// Ends, with all slices, when the object is purged.
     pub tie: EpochToken,
-    /// Endpoints that truncated the body before, and until when they are avoided.
-    pub left: Option<(EndpointSet, Instant)>,
-}
-
-impl SliceSet {
-    /// The endpoints to avoid at this time.
-    pub fn left_at(&self, now: Instant) -> EndpointSet {
-        let left = self.left.filter(|(_, until)| now < *until);
-        left.map(|(left, _)| left).unwrap_or_default()
-    }
+    /// Endpoints that truncated the body before.
+    pub avoided: EndpointAvoidance,
 }
 
 /// Overhead of a table entry, besides its key and memo.
@@ -110,8 +102,10 @@ fn weigh(key: &Key, note: &ExpiringMemo) -> u32 {
             allocated(size_of::<SliceSet>() + ARC_BYTES)
                 + series.head.own_bytes()
                 + allocated(series.etag.len())
+                + allocated(series.avoided.heap_bytes())
         }
-        KeyMemo::Pass | KeyMemo::Unsliceable | KeyMemo::Truncated | KeyMemo::Avoid(_) => 0,
+        KeyMemo::Avoid(avoided) => allocated(avoided.heap_bytes()),
+        KeyMemo::Pass | KeyMemo::Unsliceable | KeyMemo::Truncated => 0,
     };
     let key = allocated(key.bytes().len() + ARC_BYTES);
     u32::try_from(ENTRY_BYTES + size_of::<ExpiringMemo>() + key + what).unwrap_or(u32::MAX)

@@ -23,6 +23,11 @@ impl EndpointSet {
         EndpointSet(self.0 | other.0)
     }
 
+    /// The indexes of its endpoints, in order.
+    pub fn indexes(self) -> impl Iterator<Item = usize> {
+        (0..u64::BITS as usize).filter(move |place| self.contains(*place))
+    }
+
     /// Whether the endpoint at this index is in the set.
     pub fn contains(self, place: usize) -> bool {
         self.0 & bit(place) != 0
@@ -45,5 +50,6 @@ mod tests {
         let set = EndpointSet::of(0).and(EndpointSet::of(63)).with(64);
         let places = [0, 1, 63, 64].map(|place| set.contains(place));
         assert_eq!(places, [true, false, true, false]);
+        assert!(set.indexes().eq([0, 63]));
     }
 }

@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::FillTask;
 use crate::proxy::Shield;
-use crate::proxy::race::{Contested, ExpectedBody, LeftOut, Race, ResponseFit};
+use crate::proxy::race::{Contested, ExpectedBody, Race, ResponseFit};
 use seawall_policy::range::{ByteSpan, read_content_range};
-use seawall_policy::{EndpointSet, Now};
+use seawall_policy::{EndpointAvoidance, EndpointSet, Now};
 use seawall_upstream::{Framing, UpstreamRequest, UpstreamResponse};
 
 /// A slow body is held back from viewers for at most this time and size, so that another endpoint
@@ -44,7 +44,7 @@ impl Delivery {
     /// body without a length.
     pub(super) fn new(
         reply: &UpstreamResponse,
-        left: LeftOut,
+        left: EndpointAvoidance,
         has_others: bool,
         (expected, end_is_known): (ExpectedBody, bool),
     ) -> Delivery {

@@ -157,9 +157,10 @@ impl FillTask {
     /// The body broke off while it was sent to all followers.
     pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
         let origin = self.origin();
-        let memo = self.memo_for(Instant::now());
+        let now = Instant::now();
+        let memo = self.memo_for(now);
         let left = match memo {
-            Some(KeyMemo::Avoid(left)) => left,
+            Some(KeyMemo::Avoid(avoided)) => avoided.at(now),
             _ => EndpointSet::default(),
         };
         if origin.has_another_in_good_standing(left.with(endpoint)) {

@@ -16,7 +16,7 @@ use seawall_cache::{ExpiringMemo, FillControl, KeyMemo, SliceSet, Verdict};
 use seawall_manifest::Kind;
 use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::vary::Vary;
-use seawall_policy::{Lifetime, Now};
+use seawall_policy::{EndpointAvoidance, Lifetime, Now};
 use seawall_upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
 
 /// A key whose object is too large for one fetch is remembered for at most this time.
@@ -230,7 +230,10 @@ impl FillTask {
             length,
             etag,
             tie: self.shield.cache.tie_slices(&self.fill.found().key),
-            left: self.left_before(now).map(|left| (left, now + AVOIDED)),
+            avoided: EndpointAvoidance::of(
+                self.left_before(now).unwrap_or_default(),
+                now + AVOIDED,
+            ),
         };
         self.fill.remove_previous();
         self.fill.note(ExpiringMemo {

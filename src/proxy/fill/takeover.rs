@@ -9,7 +9,7 @@ use super::FillTask;
 use super::delivery::{Delivery, FillBody};
 use crate::proxy::race::{AVOIDED, BodyEvent};
 use seawall_cache::{ExpiringMemo, KeyMemo};
-use seawall_policy::EndpointSet;
+use seawall_policy::{EndpointAvoidance, EndpointSet};
 use seawall_upstream::{Origin, UpstreamBody, UpstreamResponse};
 
 impl FillTask {
@@ -70,7 +70,7 @@ impl FillTask {
     /// The endpoints that stopped inside this object a moment ago.
     pub(super) fn left_before(&self, now: Instant) -> Option<EndpointSet> {
         match self.shield.cache.memo(&self.fill.found().slot, now) {
-            Some(KeyMemo::Avoid(left)) => Some(left),
+            Some(KeyMemo::Avoid(avoided)) => Some(avoided.at(now)),
             _ => None,
         }
     }
@@ -109,7 +109,7 @@ impl FillTask {
         let left = self.left_before(now).unwrap_or_default().with(endpoint);
         self.fill.note(ExpiringMemo {
             until: now + AVOIDED,
-            what: KeyMemo::Avoid(left),
+            what: KeyMemo::Avoid(EndpointAvoidance::of(left, now + AVOIDED)),
         });
     }
 }

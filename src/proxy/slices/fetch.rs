@@ -7,12 +7,12 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
-use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, LeftOut, Race, ResponseFit};
+use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, Race, ResponseFit};
 use crate::proxy::{Shield, priority};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
-use seawall_policy::EndpointSet;
 use seawall_policy::missing_manifest::is_absence;
 use seawall_policy::range::{ByteSpan, read_content_range};
+use seawall_policy::{EndpointAvoidance, EndpointSet};
 use seawall_upstream::{Origin, UpstreamRequest, UpstreamResponse};
 
 /// The race for a slice that `endpoint` delivers.
@@ -22,7 +22,7 @@ pub(super) fn race(span: ByteSpan, endpoint: usize) -> Race {
         duration: None,
         is_complete: true,
     };
-    Race::new(endpoint, LeftOut::default(), true, expected)
+    Race::new(endpoint, EndpointAvoidance::default(), true, expected)
 }
 
 /// A slice in a race. Its followers get each chunk as it arrives.
@@ -84,7 +84,7 @@ impl Contested for SliceBody<'_> {
     }
 
     fn left_before(&self) -> EndpointSet {
-        let since = self.source.left.lock().all();
+        let since = self.source.left.lock().ever();
         since.and(self.source.left_before)
     }
 }
@@ -93,8 +93,8 @@ impl SliceContext {
     /// Endpoints that stopped inside this object a moment ago.
     fn left(&self) -> EndpointSet {
         let now = Instant::now();
-        let before = self.slice_set.left_at(now);
-        self.left.lock().within(AVOIDED, now).and(before)
+        let before = self.slice_set.avoided.at(now);
+        self.left.lock().at(now).and(before)
     }
 
     /// The endpoint stopped inside a slice, and no other endpoint can continue this object. New
@@ -109,7 +109,7 @@ impl SliceContext {
                 &self.lookup,
                 ExpiringMemo {
                     until: now + AVOIDED,
-                    what: KeyMemo::Avoid(left),
+                    what: KeyMemo::Avoid(EndpointAvoidance::of(left, now + AVOIDED)),
                 },
             );
         }

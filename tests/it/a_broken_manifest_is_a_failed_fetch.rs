@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::support::metrics::FILLS;
 use crate::support::origin::Reply;
-use crate::support::shield::endpoint;
 use crate::support::{Origin, Shield, get, gzip, manifest, playlist, reply};
 
 const PATH: &str = "/live/index.m3u8";
@@ -172,7 +171,7 @@ async fn prefers_endpoint_that_sends_playlist_in_readable_coding() {
     let primary = Origin::start().await.on(PATH, coded);
     let other = Origin::start().await.on(PATH, manifest(playlist(5)));
     let shield = Shield::in_front_of(&primary)
-        .origin(|origin| origin.endpoints.push(endpoint(&other)))
+        .and_endpoint(&other)
         .start()
         .await;
     assert_eq!(shield.get(PATH).await.text(), playlist(5));

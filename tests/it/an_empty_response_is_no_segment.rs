@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::support::origin::Reply;
-use crate::support::shield::endpoint;
 use crate::support::{Origin, Shield, reply, segment};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -26,7 +25,7 @@ async fn empty_media_response_is_requested_from_other_endpoint() {
             let first = Origin::start().await.on(path, empty);
             let second = Origin::start().await.on(path, segment("whole"));
             let shield = Shield::in_front_of(&first)
-                .origin(|group| group.endpoints.push(endpoint(&second)))
+                .and_endpoint(&second)
                 .start()
                 .await;
             shield.get(path).await.assert_whole("whole");

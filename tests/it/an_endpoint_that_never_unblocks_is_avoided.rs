@@ -2,7 +2,7 @@
 //! the other one.
 
 use crate::low_latency_hls::{NEXT, PATH, passive, version};
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{Gate, Origin, Shield, get, manifest, segment, status};
 
 /// The part after [`NEXT`].
@@ -14,7 +14,7 @@ fn quick(last: u64, parts: u64) -> String {
 }
 
 fn and(builder: Builder, other: &Origin) -> Builder {
-    builder.origin(|group| group.endpoints.push(endpoint(other)))
+    builder.and_endpoint(other)
 }
 
 /// Viewers wait for it once: then the endpoint that continues is preferred, for parts too.

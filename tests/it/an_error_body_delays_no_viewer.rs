@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{End, Origin, Shield, manifest, playlist, segment, status};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -58,10 +58,7 @@ async fn other_endpoint_answers_when_error_body_stalls() {
         let list = manifest(playlist(1)).cache_control("max-age=60");
         let first = Origin::start().await.on(PATH, list).on(SEGMENT, error);
         let second = Origin::start().await.on(SEGMENT, segment("whole"));
-        let shield = in_front_of(&first)
-            .origin(|group| group.endpoints.push(endpoint(&second)))
-            .start()
-            .await;
+        let shield = in_front_of(&first).and_endpoint(&second).start().await;
         shield.get(PATH).await.assert_whole(playlist(1));
         shield.get(SEGMENT).await.assert_whole("whole");
         assert_eq!(first.hits(SEGMENT), 1, "{code}");

@@ -4,15 +4,10 @@ use seawall_upstream::Balance;
 
 use crate::support::metrics::ORIGIN_REQUESTS;
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
 use crate::support::{Origin, Shield, get, hang_up, manifest, playlist, segment, status};
 
 const PATH: &str = "/live/index.m3u8";
 const PIECE: &str = "/live/seg1.ts";
-
-fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
-    Shield::in_front_of(first).origin(|group| group.endpoints.push(endpoint(second)))
-}
 
 async fn answering(reply: Reply) -> Origin {
     Origin::start().await.on(PIECE, reply)
@@ -24,7 +19,10 @@ async fn other_endpoint_answers_after_502_503_504_or_disconnect() {
     for bad in [status(502), status(503), status(504), hang_up()] {
         let first = answering(bad).await;
         let second = answering(segment("whole")).await;
-        let shield = in_front_of_two(&first, &second).start().await;
+        let shield = Shield::in_front_of(&first)
+            .and_endpoint(&second)
+            .start()
+            .await;
         shield.get(PIECE).await.assert_whole("whole");
         assert_eq!((first.hits(PIECE), second.hits(PIECE)), (1, 1));
         let asked = shield.counter(ORIGIN_REQUESTS, &[("result", "abandoned")]);
@@ -38,7 +36,10 @@ async fn passes_on_403_404_410_without_trying_another_endpoint() {
     for code in [403, 404, 410] {
         let first = answering(status(code)).await;
         let second = answering(segment("whole")).await;
-        let shield = in_front_of_two(&first, &second).start().await;
+        let shield = Shield::in_front_of(&first)
+            .and_endpoint(&second)
+            .start()
+            .await;
         assert_eq!(shield.get(PIECE).await.status, code);
         assert_eq!(second.hits(PIECE), 0);
     }
@@ -51,7 +52,10 @@ async fn other_endpoint_answers_when_stored_manifest_is_refused() {
         let overdue = manifest(playlist(1)).cache_control("max-age=1").age(10);
         let first = Origin::start().await.on(PATH, overdue.then(status(code)));
         let second = Origin::start().await.on(PATH, manifest(playlist(2)));
-        let shield = in_front_of_two(&first, &second).start().await;
+        let shield = Shield::in_front_of(&first)
+            .and_endpoint(&second)
+            .start()
+            .await;
         shield.get(PATH).await.assert_whole(playlist(1));
         let fresh = |answer: &crate::support::Response| answer.text() == playlist(2);
         shield.repeat_until(get(PATH), fresh).await;
@@ -64,7 +68,8 @@ async fn other_endpoint_answers_when_stored_manifest_is_refused() {
 async fn passes_on_failure_when_all_endpoints_fail() {
     let first = answering(status(503)).await;
     let second = answering(status(502)).await;
-    let shield = in_front_of_two(&first, &second)
+    let shield = Shield::in_front_of(&first)
+        .and_endpoint(&second)
         .origin(|group| group.retry.attempts_max = 3)
         .start()
         .await;
@@ -83,7 +88,8 @@ async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
         first = first.on(&path, status(503));
         second = second.on(&path, second_answers.clone());
     }
-    let shield = in_front_of_two(&first, &second)
+    let shield = Shield::in_front_of(&first)
+        .and_endpoint(&second)
         .origin(|group| {
             group.retry.budget.share = 0.1;
             group.retry.budget.per_s_min = 0;
@@ -127,7 +133,8 @@ async fn round_robin_follows_endpoint_weights() {
         first = first.on(path, segment("whole"));
         second = second.on(path, segment("whole"));
     }
-    let shield = in_front_of_two(&first, &second)
+    let shield = Shield::in_front_of(&first)
+        .and_endpoint(&second)
         .origin(|group| {
             group.balance = Balance::RoundRobin;
             group.endpoints[1].weight = 3;
@@ -146,7 +153,8 @@ async fn round_robin_follows_endpoint_weights() {
 async fn lower_priority_endpoint_gets_no_request() {
     let first = answering(segment("first")).await;
     let second = answering(segment("second")).await;
-    let shield = in_front_of_two(&first, &second)
+    let shield = Shield::in_front_of(&first)
+        .and_endpoint(&second)
         .origin(|group| {
             group.balance = Balance::LeastInFlight;
             group.endpoints[0].priority = 1;
@@ -163,7 +171,10 @@ async fn stored_404_is_confirmed_by_one_endpoint() {
     let missing = status(404).cache_control("max-age=1").age(10);
     let first = answering(missing.clone()).await;
     let second = answering(missing).await;
-    let shield = in_front_of_two(&first, &second).start().await;
+    let shield = Shield::in_front_of(&first)
+        .and_endpoint(&second)
+        .start()
+        .await;
     for _ in 0..2 {
         assert_eq!(shield.get(PIECE).await.status, 404);
     }

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
 use crate::support::{Origin, Response, Shield, get, manifest, playlist, reply, segment, status};
 
 const PATH: &str = "/live/index.m3u8";
@@ -21,10 +20,6 @@ const FAILURES: [u16; 17] = [
 const VOID: [u16; 4] = [204, 205, 206, 304];
 /// Statuses that are valid responses for an unknown URL.
 const REFUSALS: [u16; 12] = [300, 301, 302, 307, 308, 400, 401, 403, 404, 410, 416, 451];
-
-fn in_front_of_two(first: &Origin, second: &Origin) -> Builder {
-    Shield::in_front_of(first).origin(|group| group.endpoints.push(endpoint(second)))
-}
 
 /// What viewers request, by path.
 fn everything() -> [(&'static str, &'static str, String); 5] {
@@ -54,7 +49,10 @@ async fn other_endpoint_answers_after_failure_or_bodiless_status() {
             let good = reply().content_type(content_type).body(body.clone());
             let first = Origin::start().await.on(path, odd(code));
             let second = Origin::start().await.on(path, good);
-            let shield = in_front_of_two(&first, &second).start().await;
+            let shield = Shield::in_front_of(&first)
+                .and_endpoint(&second)
+                .start()
+                .await;
             shield.get(path).await.assert_whole(&body);
             let asked = (first.hits(path), second.hits(path));
             assert_eq!(asked, (1, 1), "{code} {path}");
@@ -80,7 +78,8 @@ async fn live_playlist_advances_while_first_endpoint_is_unusable() {
         let second = Origin::start()
             .await
             .on(PATH, version(2).then(version(3)).then(version(4)));
-        let shield = in_front_of_two(&first, &second)
+        let shield = Shield::in_front_of(&first)
+            .and_endpoint(&second)
             .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
             .start()
             .await;
@@ -100,7 +99,8 @@ async fn other_endpoint_serves_listed_segment_on_unusable_status() {
         let (path, list) = ("/live/seg3.ts", manifest(playlist(1)));
         let first = Origin::start().await.on(PATH, list).on(path, odd(code));
         let second = Origin::start().await.on(path, segment("whole"));
-        let shield = in_front_of_two(&first, &second)
+        let shield = Shield::in_front_of(&first)
+            .and_endpoint(&second)
             .route(|route| {
                 route.live.cadence = false;
                 route.live.prefetch = false;
@@ -127,7 +127,8 @@ async fn first_response_is_served_when_both_endpoints_agree() {
             .on(PATH, manifest(playlist(1)))
             .on(path, in_words("/first"));
         let second = Origin::start().await.on(path, in_words("/second"));
-        let shield = in_front_of_two(&first, &second)
+        let shield = Shield::in_front_of(&first)
+            .and_endpoint(&second)
             .route(|route| {
                 route.live.cadence = false;
                 route.live.prefetch = false;
@@ -149,7 +150,10 @@ async fn refused_unknown_url_is_not_requested_elsewhere() {
         for path in [PATH, "/live/seg1.ts", "/else"] {
             let first = Origin::start().await.on(path, odd(code));
             let second = Origin::start().await.on(path, segment("whole"));
-            let shield = in_front_of_two(&first, &second).start().await;
+            let shield = Shield::in_front_of(&first)
+                .and_endpoint(&second)
+                .start()
+                .await;
             assert_eq!(shield.get(path).await.status, code);
             assert_eq!((first.hits(path), second.hits(path)), (1, 0), "{code}");
         }
@@ -176,7 +180,8 @@ async fn retries_stay_within_budget_when_both_endpoints_fail() {
         first = first.on(&format!("/{piece}.ts"), status(500));
         second = second.on(&format!("/{piece}.ts"), status(500));
     }
-    let shield = in_front_of_two(&first, &second)
+    let shield = Shield::in_front_of(&first)
+        .and_endpoint(&second)
         .origin(|group| {
             group.retry.budget.share = 0.1;
             group.retry.budget.per_s_min = 0;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{Gate, Origin, Shield, get, manifest, playlist, segment};
 
 const PATH: &str = "/live/index.m3u8";
@@ -45,10 +45,7 @@ async fn other_endpoint_answers_after_manifest_deadline() {
     let late = manifest(playlist(1)).hold_head(&never);
     let first = Origin::start().await.on(PATH, late);
     let second = Origin::start().await.on(PATH, manifest(playlist(2)));
-    let shield = strict(&first)
-        .origin(|group| group.endpoints.push(endpoint(&second)))
-        .start()
-        .await;
+    let shield = strict(&first).and_endpoint(&second).start().await;
     shield.get(PATH).await.assert_whole(playlist(2));
 }
 

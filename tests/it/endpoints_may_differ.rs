@@ -7,29 +7,20 @@ use bytes::Bytes;
 use seawall_upstream::Balance;
 
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{
     End, Gate, Origin, Response, Shield, computed, get, manifest, noise, playlist, reply, segment,
     status,
 };
 
-const HOUR: Duration = Duration::from_hours(1);
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 
-/// The first endpoint is preferred. No origin deadline passes within these scenarios.
+/// The first endpoint is preferred. No deadline passes within these scenarios.
 fn in_front_of(endpoints: &[&Origin]) -> Builder {
-    Shield::in_front_of(endpoints[0])
-        .origin(|group| {
-            let others = endpoints[1..].iter();
-            group.endpoints.extend(others.map(|other| endpoint(other)));
-            let deadlines = &mut group.deadlines;
-            deadlines.manifest = HOUR;
-            deadlines.first_byte = HOUR;
-            deadlines.between_bytes = HOUR;
-            deadlines.total = HOUR;
-        })
-        .proxy_settings(|waits| waits.wait_max = HOUR)
+    let first = Shield::in_front_of(endpoints[0]).without_deadlines();
+    let others = endpoints[1..].iter();
+    others.fold(first, |builder, other| builder.and_endpoint(other))
 }
 
 /// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once;

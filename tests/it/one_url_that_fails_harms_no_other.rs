@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::metrics::{BREAKER_OPENED, EJECTED};
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{Origin, Shield, hang_up, segment, status};
 
 /// More failures than any guard needs.
@@ -137,7 +137,7 @@ async fn url_failing_at_both_endpoints_ejects_neither() {
             origins.push(origin.on("/live/bad.ts", failure.clone()));
         }
         let shield = in_front_of(&origins[0])
-            .origin(|group| group.endpoints.push(endpoint(&origins[1])))
+            .and_endpoint(&origins[1])
             .start()
             .await;
         for _ in 0..MANY {

@@ -95,7 +95,7 @@ async fn failure_backoff_ends_when_an_endpoint_returns() {
     };
     let (first, second) = (serving().await, serving().await);
     let shield = Shield::in_front_of(&first)
-        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .and_endpoint(&second)
         .proxy_settings(|waits| waits.failure_backoff = Duration::from_hours(1))
         .start()
         .await;

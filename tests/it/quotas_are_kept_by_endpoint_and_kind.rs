@@ -56,7 +56,7 @@ fn allowed(since: Instant) -> usize {
 #[tokio::test]
 async fn other_endpoint_answers_beyond_the_quota_of_a_kind() {
     let (first, second) = (full().await, full().await);
-    let shield = limited(&first, SEGMENTS).origin(|group| group.endpoints.push(endpoint(&second)));
+    let shield = limited(&first, SEGMENTS).and_endpoint(&second);
     let shield = shield.start().await;
     let start = Instant::now();
     for number in 0..OBJECTS {
@@ -115,7 +115,7 @@ async fn only_the_kind_over_quota_waits_at_a_single_endpoint() {
 async fn overall_quota_is_shared_by_all_kinds() {
     let (first, second) = (full().await, full().await);
     let shield = limited(&first, Quota::All(1))
-        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .and_endpoint(&second)
         .start()
         .await;
     let start = Instant::now();

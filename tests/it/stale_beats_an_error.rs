@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::metrics::{FILLS, ORIGIN_REQUESTS};
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{
     Gate, Origin, Shield, eventually, get, hang_up, manifest, playlist, segment, status,
 };
@@ -171,7 +171,7 @@ async fn second_endpoint_answers_while_first_is_down() {
     let primary = Origin::start().await;
     let secondary = Origin::start().await.on(PATH, overdue());
     let shield = Shield::in_front_of(&primary)
-        .origin(|group| group.endpoints.push(endpoint(&secondary)))
+        .and_endpoint(&secondary)
         .start()
         .await;
     primary.stop().await;

@@ -60,7 +60,7 @@ async fn other_endpoint_replaces_broken_manifest() {
     let first = Origin::start().await.on(PATH, manifest(cut));
     let second = Origin::start().await.on(PATH, manifest(whole.clone()));
     let shield = Shield::in_front_of(&first)
-        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .and_endpoint(&second)
         .start()
         .await;
     shield.get(PATH).await.assert_whole(whole);
@@ -173,7 +173,7 @@ async fn endpoint_with_old_timeline_does_not_take_over() {
     let first = Origin::start().await.on(PATH, overdue(playlist(5000)));
     let second = Origin::start().await.on(PATH, overdue(playlist(300)));
     let shield = Shield::in_front_of(&first)
-        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .and_endpoint(&second)
         .start()
         .await;
     shield.get(PATH).await.assert_whole(playlist(5000));
@@ -196,7 +196,7 @@ async fn playlist_marked_as_stalled_is_requested_from_other_endpoint() {
     let first = Origin::start().await.on(PATH, old);
     let second = Origin::start().await.on(PATH, overdue(playlist(50)));
     let shield = Shield::in_front_of(&first)
-        .origin(|group| group.endpoints.push(endpoint(&second)))
+        .and_endpoint(&second)
         .start()
         .await;
     shield.get(PATH).await.assert_whole(playlist(50));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::low_latency_hls;
 use crate::support::metrics::{EJECTED, HEDGES, HEDGES_WON};
 use crate::support::origin::Reply;
-use crate::support::shield::{Builder, endpoint};
+use crate::support::shield::Builder;
 use crate::support::{
     End, Gate, Origin, Response, Shield, get, manifest, noise, playlist, reply, status,
 };
@@ -23,16 +23,8 @@ bandwidth="1000"/></AdaptationSet></Period></MPD>"#;
 /// The first endpoint is preferred.
 fn in_front_of(first: &Origin, second: &Origin) -> Builder {
     Shield::in_front_of(first)
-        .origin(|group| {
-            group.endpoints.push(endpoint(second));
-            let deadlines = &mut group.deadlines;
-            deadlines.manifest = HOUR;
-            deadlines.first_byte = HOUR;
-            deadlines.blocking = HOUR;
-            deadlines.between_bytes = HOUR;
-            deadlines.total = HOUR;
-        })
-        .proxy_settings(|waits| waits.wait_max = HOUR)
+        .and_endpoint(second)
+        .without_deadlines()
 }
 
 /// What viewers request, by path.
@@ -85,7 +77,7 @@ async fn third_endpoint_answers_when_first_two_hang() {
             .on(path, whole.clone().hold_head(&never));
         let third = Origin::start().await.on(path, whole);
         let shield = in_front_of(&first, &second)
-            .origin(|group| group.endpoints.push(endpoint(&third)))
+            .and_endpoint(&third)
             .start()
             .await;
         shield.get(path).await.assert_whole(&body);

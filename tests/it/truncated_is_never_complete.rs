@@ -9,7 +9,6 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::origin::Reply;
 use crate::support::patience::within;
-use crate::support::shield::endpoint;
 use crate::support::viewer::{Duplex, Identity, TlsViewer, Viewer};
 use crate::support::{
     Arriving, End, Gate, Origin, Response, Shield, get, head, noise, reply, segment,
@@ -295,7 +294,7 @@ async fn each_truncating_endpoint_gets_two_requests_a_second() {
         let first = Origin::start().await.on("/broken.ts", half.clone());
         let second = Origin::start().await.on("/broken.ts", half);
         let shield = Shield::in_front_of(&first)
-            .origin(|group| group.endpoints.push(endpoint(&second)))
+            .and_endpoint(&second)
             .start()
             .await;
         let start = std::time::Instant::now();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use seawall::config::Config;
 use seawall::frontend::{self, CertificateFiles, Limits, ListenAddress, Listener, Tls};
@@ -236,6 +237,28 @@ impl Builder {
     #[must_use]
     pub fn origin(self, change: impl FnOnce(&mut seawall_upstream::Settings)) -> Builder {
         self.with(|config| change(&mut config.origins[0]))
+    }
+
+    /// Adds an endpoint behind those that are there.
+    #[must_use]
+    pub fn and_endpoint(self, origin: &Origin) -> Builder {
+        self.origin(|group| group.endpoints.push(endpoint(origin)))
+    }
+
+    /// No deadline of an origin and no wait of a viewer ends within the scenario: what arrives
+    /// arrived for another reason.
+    #[must_use]
+    pub fn without_deadlines(self) -> Builder {
+        const HOUR: Duration = Duration::from_hours(1);
+        self.origin(|group| {
+            let deadlines = &mut group.deadlines;
+            deadlines.manifest = HOUR;
+            deadlines.first_byte = HOUR;
+            deadlines.blocking = HOUR;
+            deadlines.between_bytes = HOUR;
+            deadlines.total = HOUR;
+        })
+        .proxy_settings(|waits| waits.wait_max = HOUR)
     }
 
     /// Changes the viewers' deadlines and the settings of fills.

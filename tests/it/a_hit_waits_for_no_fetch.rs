@@ -105,7 +105,8 @@ async fn wait_for_overdue_blocking_reload_counts_as_coalesced() {
     shield.get(PATH).await;
     let crowd = shield.crowd(5, get(NEXT)).await;
     shield.wait_gauge(WAITERS, |waiting| waiting >= 5).await;
-    // The part was due after one part duration: more than three have passed.
+    // The part was due after one part duration: more than three have passed. Only time makes it
+    // late.
     tokio::time::sleep(Duration::from_millis(500)).await;
     gate.open();
     crowd.read_all().await;

@@ -165,6 +165,7 @@ async fn refused_takeover_is_not_repeated_at_once() {
         shield.get(PATH).await.assert_whole(playlist(1));
         let waiting = shield.crowd(1, get(SEGMENT)).await;
         second.wait_hits(SEGMENT, 1).await;
+        // The promise is a rate: a refused endpoint is requested again, but seldom.
         tokio::time::sleep(millis(300)).await;
         assert!(second.hits(SEGMENT) <= 2, "{}", second.hits(SEGMENT));
         second.set_script(SEGMENT, media().body(other.clone()));

@@ -148,7 +148,8 @@ async fn client_that_resets_all_requests_is_throttled() {
                 let target = format!("/film?{batch}-{number}");
                 asked.push(viewer.send(get(&target)).await);
             }
-            // The requests may already be on their way to the origin when they are reset.
+            // The requests may already be on their way to the origin when they are reset: some are,
+            // at any number, so there is no event to wait for.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         gate.open();
@@ -197,7 +198,8 @@ async fn throttled_address_still_gets_shared_objects() {
         for number in 0..ABUSES {
             asked.push(viewer.send(get(&format!("/film?{round}-{number}"))).await);
         }
-        // A busy machine needs longer until the requests have been sent.
+        // A busy machine needs longer until the requests have been sent. They may be refused, so
+        // their arrival at the origin is no event to wait for.
         tokio::time::sleep(Duration::from_millis(20 + 5 * round)).await;
         round += 1;
         assert!(round < 200, "the client is never restrained");

@@ -197,7 +197,7 @@ async fn no_takeover_of_media_that_pauses_while_produced() {
             assert_eq!(shield.get(list).await.status, 200);
             let waiting = shield.crowd(1, get(&path)).await;
             gate.wait_arrived(1).await;
-            // Longer than the allowed pause of a complete object.
+            // Longer than the allowed pause of a complete object: only time makes a pause.
             tokio::time::sleep(millis(3_000)).await;
             gate.open();
             for answer in waiting.read_all().await {

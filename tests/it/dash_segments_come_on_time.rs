@@ -253,9 +253,7 @@ async fn does_not_prefetch_representation_its_viewer_left() {
     shield.get(&name("sd", first)).await.assert_whole("there");
     // The player switches up, and stays there.
     for number in first + 1..first + 16 {
-        while newest() < number {
-            tokio::time::sleep(STEP / 10).await;
-        }
+        eventually("the next segment to be due", async || newest() >= number).await;
         shield.get(&name("hd", number)).await.assert_whole("there");
     }
     let fetched = |number: &u64| origin.hits(&name("sd", *number)) > 0;
@@ -283,7 +281,8 @@ async fn does_not_prefetch_representation_watched_long_ago() {
         .await;
     shield.get(MPD).await;
     shield.get(&name("hd", 9)).await.assert_whole("there");
-    // Segments of a second: after two and a half seconds the stream is unwatched.
+    // Segments of a second: after two and a half seconds the stream is unwatched. Nothing shows it
+    // from outside before the next request.
     tokio::time::sleep(Duration::from_millis(2700)).await;
     origin.set_script(MPD, version(11));
     let newer = |answer: &crate::support::Response| answer.text() == text(11);
@@ -299,7 +298,8 @@ async fn prefetch_stops_when_stream_is_unwatched() {
     shield.get(MPD).await;
     let first = newest();
     shield.get(&name("hd", first)).await.assert_whole("there");
-    // Two segment durations and half a second: four requests in vain at most.
+    // Two segment durations and half a second: four requests in vain at most. A request that is not
+    // made has no event: the time in which it would be made must pass.
     origin.wait_hits(&name("hd", first + 2), 1).await;
     tokio::time::sleep(8 * STEP).await;
     let fetched = |number: &u64| origin.hits(&name("hd", *number)) > 0;

@@ -77,7 +77,7 @@ async fn pause_in_unlisted_chunked_segment_causes_no_takeover() {
     let shield = in_front_of(&[&first, &second]).start().await;
     let waiting = shield.crowd(1, get(SEGMENT)).await;
     gate.wait_arrived(1).await;
-    // The pause itself.
+    // The pause itself: only time makes a body late.
     tokio::time::sleep(Duration::from_secs(2)).await;
     gate.open();
     for answer in waiting.read_all().await {
@@ -104,6 +104,7 @@ async fn response_head_without_body_does_not_take_over() {
         let waiting = shield.crowd(2, get(SEGMENT)).await;
         second.wait_hits(SEGMENT, 1).await;
         gate.wait_arrived(1).await;
+        // The second head is judged; a takeover that must not happen has no event.
         tokio::time::sleep(Duration::from_millis(300)).await;
         gate.open();
         for answer in waiting.read_all().await {

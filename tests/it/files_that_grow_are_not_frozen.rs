@@ -235,7 +235,8 @@ async fn unlisted_byte_range_causes_no_origin_request() {
         .get(FILE)
         .await
         .assert_whole(bytes.slice(..8 * SEGMENT));
-    // Longer than the 500 ms after a fetch in which a grown file is not requested again.
+    // Longer than the 500 ms after a fetch in which a grown file is not requested again. Nothing
+    // shows from outside that they are over.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     for range in ["4000-4499", "3900-4499", "4000-"] {
         let answer = shield.ask(get(FILE).range(range)).await;

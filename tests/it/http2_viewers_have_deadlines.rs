@@ -102,6 +102,7 @@ async fn split_frames_and_slow_bodies_do_not_hit_head_timeout() {
             viewer.send_raw(&upload[sent..=sent]).await;
             sent += 1;
         }
+        // The pace of the upload, not a wait.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     viewer.send_raw(&upload[sent..]).await;
@@ -117,6 +118,7 @@ async fn split_frames_and_slow_bodies_do_not_hit_head_timeout() {
             .read_until(|frame| frame.kind == PING)
             .await
             .expect("a ping");
+        // The pace of the pings, not a wait.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     viewer.send_raw(&ping[5..]).await;

@@ -105,7 +105,8 @@ async fn refresh_stops_when_no_viewer_is_left() {
     shield
         .repeat_until(get(PATH), |_| origin.hits(PATH) >= 3)
         .await;
-    // Three segment durations, in which a few more polls may happen.
+    // Three segment durations, in which a few more polls may happen. The wait is for a silence: it
+    // can only be measured.
     eventually("the origin is left alone", async || {
         let hits = origin.hits(PATH);
         tokio::time::sleep(Duration::from_millis(700)).await;
@@ -124,6 +125,7 @@ async fn failing_origin_is_polled_once_a_second() {
         .await;
     origin.set_script(PATH, status(500));
     let hits = origin.hits(PATH);
+    // The promise is a rate: requests per second.
     tokio::time::sleep(Duration::from_millis(900)).await;
     let looks = origin.hits(PATH) - hits;
     assert!((1..=2).contains(&looks), "{looks} looks in 0.9 s");
@@ -359,7 +361,8 @@ async fn does_not_prefetch_after_last_viewer_left() {
         ahead().await > 0
     };
     eventually("a prefetch begins", began).await;
-    // The playlist says that its segments last a second: two of these, and half a second.
+    // The playlist says that its segments last a second: two of these, and half a second. The end
+    // of the interest in prefetches shows nowhere: its time must pass.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (looks, fetched) = (origin.hits(PATH), ahead().await);
     origin.wait_hits(PATH, looks + 6).await;
@@ -384,6 +387,7 @@ async fn route_can_disable_refresh_and_prefetch() {
         .await;
     assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 0);
     let hits = origin.hits(PATH);
+    // A refresh that must not happen has no event: three segment durations pass.
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(
         origin.hits(PATH),

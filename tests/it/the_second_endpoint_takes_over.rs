@@ -221,7 +221,7 @@ async fn growing_body_is_not_resumed_at_endpoint_with_less_of_it() {
     let shield = in_front_of(&first, &second).start().await;
     let waiting = shield.crowd(2, get("/1.m4s")).await;
     gate.wait_arrived(1).await;
-    // Longer than the silence that starts a takeover.
+    // Longer than the silence that starts a takeover: only time makes a silence.
     tokio::time::sleep(Duration::from_secs(2)).await;
     gate.open();
     for answer in waiting.read_all().await {

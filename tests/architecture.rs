@@ -9,6 +9,8 @@
 
 #[path = "architecture/circles.rs"]
 mod circles;
+#[path = "architecture/documents.rs"]
+mod documents;
 #[cfg(test)]
 #[path = "architecture/rule_tests.rs"]
 mod rule_tests;

@@ -45,8 +45,8 @@ struct EpochMark {
 #[derive(Debug, Default)]
 struct Epoch {
     number: AtomicU32,
-    /// The weight of this epoch is already charged to an object.
-    is_weighed: AtomicBool,
+    /// A stored object is charged for the memory of this epoch.
+    is_charged: AtomicBool,
     /// The keys of one URL that may have stored objects. A place has none.
     keys: OnceLock<Box<Mutex<HashSet<Key, ahash::RandomState>>>>,
 }
@@ -167,15 +167,24 @@ impl EpochToken {
         }
     }
 
-    /// The bytes of its place's epoch. They are charged to the first object that is stored in the
-    /// epoch.
+    /// The bytes of its place's epoch, unless a stored object is charged for them already.
     pub(super) fn epoch_bytes(&self) -> usize {
-        let epoch = match &self.0 {
+        let is_due = |epoch: &&Arc<Epoch>| !epoch.is_charged.load(Ordering::Relaxed);
+        self.place_epoch().filter(is_due).map_or(0, |_| EPOCH_BYTES)
+    }
+
+    /// Records that a stored object is charged for its place's epoch.
+    pub(super) fn mark_epoch_charged(&self) {
+        if let Some(epoch) = self.place_epoch() {
+            epoch.is_charged.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn place_epoch(&self) -> Option<&Arc<Epoch>> {
+        match &self.0 {
             EpochBinding::Place { epoch, .. } => Some(epoch),
             EpochBinding::Marks(marks) => marks.place.as_ref().map(|mark| &mark.epoch),
-        };
-        let is_weighed = |epoch: &Arc<Epoch>| epoch.is_weighed.swap(true, Ordering::Relaxed);
-        epoch.map_or(0, |epoch| if is_weighed(epoch) { 0 } else { EPOCH_BYTES })
+        }
     }
 
     /// Adds a key to the keys of its URL, unless `keys_max` others have stored objects.
@@ -372,7 +381,12 @@ mod tests {
         let (epochs, here) = (Epochs::default(), Key::of(&[b"/a/"]));
         let tie = || epochs.tie(Some(&here), None);
         let (one, other) = (tie(), tie());
-        assert_eq!((one.epoch_bytes(), other.epoch_bytes()), (EPOCH_BYTES, 0));
+        assert_eq!(
+            (one.epoch_bytes(), one.epoch_bytes()),
+            (EPOCH_BYTES, EPOCH_BYTES)
+        );
+        one.mark_epoch_charged();
+        assert_eq!((one.epoch_bytes(), other.epoch_bytes()), (0, 0));
         drop((one, other));
         assert_eq!(tie().epoch_bytes(), EPOCH_BYTES);
     }

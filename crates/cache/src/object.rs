@@ -281,6 +281,13 @@ impl Object {
         entry_bytes(key_bytes) + epoch_bytes(head) + object + allocated(body_bytes) + shared
     }
 
+    /// Records that the store is charged for what [`Object::weight_bytes`] said.
+    pub(super) fn mark_charged(&self) {
+        if let Some(token) = &self.head.tie {
+            token.mark_epoch_charged();
+        }
+    }
+
     /// Marks it as sent to viewers but not stored.
     pub fn set_unstored(&mut self) {
         self.head.stored = false;

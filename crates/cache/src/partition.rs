@@ -161,6 +161,9 @@ impl Partition {
         };
         let replaces = id_of(&slot);
         let placed = policy.insert(candidate, replaces, self.ms(now), &mut evicted);
+        if let (Some(_), TableEntry::Object(object)) = (placed, &entry) {
+            object.mark_charged();
+        }
         let mut gone = self.take_all(&evicted);
         gone.extend(match placed {
             Some(id) => self

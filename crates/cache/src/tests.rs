@@ -378,3 +378,21 @@ fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
     assert_eq!(kept_for(Kind::Hls, tie()), usable);
     assert!(kept_for(Kind::Hls, None) > usable && kept_for(Kind::Segment, tie()) > usable);
 }
+
+/// A fill asks whether there is room before it stores.
+#[test]
+fn estimated_weight_is_still_charged_when_stored() {
+    let stored_bytes = |estimates: usize| {
+        let cache = Cache::new(Settings::default());
+        let (fill, _follower) = lead(&cache, &HeaderMap::new());
+        let mut head = head();
+        head.tie = Some(cache.bind_epoch(Some(&Key::of(&[b"/live/"])), None));
+        let object = Arc::new(Object::new(head, Bytes::from_static(b"media")));
+        for _ in 0..estimates {
+            assert!(fill.has_room_for(&object) && fill.will_have_room(&object.head, 5));
+        }
+        fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
+        cache.stats().bytes
+    };
+    assert_eq!(stored_bytes(1), stored_bytes(0));
+}

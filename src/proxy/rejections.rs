@@ -68,7 +68,7 @@ pub(super) fn not_held(context: RequestContext) -> ViewerResponse {
         context,
         StatusCode::GATEWAY_TIMEOUT,
         "not in the cache",
-        Outcome::Failed,
+        Outcome::Refused,
     )
 }
 

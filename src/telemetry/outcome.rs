@@ -35,7 +35,7 @@ pub enum Outcome {
     Negative,
     /// Answered by Seawall itself (CORS preflight).
     Local,
-    /// Rejected by a rule or a limit (4xx).
+    /// Rejected by a rule or a limit (4xx), or by the viewer's own `only-if-cached` (504).
     Refused,
     /// Too many requests wait, or no time is left (503 or 504 from Seawall).
     Overload,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::support::metrics::FILLS;
+use crate::support::metrics::{FILLS, REQUESTS};
 use crate::support::origin::Reply;
 use crate::support::{
     Origin, Response, Shield, ended_playlist, get, manifest, playlist, reply, segment, status,
@@ -389,7 +389,8 @@ async fn request_no_cache_is_ignored_unless_route_honours_it() {
     }
 }
 
-/// `only-if-cached` on a route that honours directives: 504 instead of a fetch.
+/// `only-if-cached` on a route that honours directives: 504 instead of a fetch. The viewer wanted
+/// no fetch, so the origin has not failed.
 #[tokio::test]
 async fn only_if_cached_miss_answers_504() {
     let origin = Origin::start().await.on(SEGMENT, segment("x"));
@@ -400,4 +401,7 @@ async fn only_if_cached_miss_answers_504() {
     let ask = get(SEGMENT).header("Cache-Control", "only-if-cached");
     assert_eq!(shield.ask(ask).await.status, 504);
     assert_eq!(origin.hits(SEGMENT), 0);
+    let refused = shield.counter(REQUESTS, &[("outcome", "refused")]).await;
+    let failed = shield.counter(REQUESTS, &[("outcome", "failed")]).await;
+    assert_eq!((refused, failed), (1, 0));
 }

@@ -90,8 +90,8 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Modules without a clock and without async; a module that decides by the time it is given; and the
-/// one file that reads the clocks for them.
+/// Modules without a clock and without async; a module that decides by the time it is given; and
+/// the one file that reads the clocks for them.
 const PURE: &[&str] = &["manifest", "policy"];
 const DECIDES: &str = "live";
 const CLOCKS: &str = "crates/policy/src/now.rs";

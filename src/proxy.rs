@@ -22,6 +22,7 @@
 mod blocking_reload;
 mod blocking_work;
 mod body;
+mod body_bytes;
 mod clients;
 mod cmcd_prefetch;
 mod coding;
@@ -33,6 +34,8 @@ mod fill;
 mod manifest_tap;
 mod messages;
 mod pass;
+mod pass_through_response;
+mod pass_through_stream;
 mod pending_viewer;
 mod pipeline;
 mod prefetch;
@@ -56,7 +59,7 @@ pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use explain::{Explanation, StoredObject};
 pub use messages::{ViewerRequest, ViewerResponse};
-pub use pass::PassThroughStream;
+pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
 pub use slices::SlicedBody;
 

@@ -104,7 +104,7 @@ const EMPTY_NAMES: &[&str] = &[
 const LINES_MAX: usize = 500;
 
 /// Directories that still have one circle of files each. No other may have any.
-const TANGLED: [&str; 2] = ["src/live/", "src/proxy/"];
+const TANGLED: [&str; 1] = ["src/live/"];
 
 /// `max_width` in rustfmt.toml, which formats code but not comments.
 const COLUMNS_MAX: usize = 100;

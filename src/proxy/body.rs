@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::pass::PassThroughStream;
+use super::body_bytes::count_down;
+use super::pass_through_stream::PassThroughStream;
 use super::slices::SlicedBody;
 use seawall_cache::{BodyTruncated, Follower, SharedBody};
 
@@ -71,7 +72,7 @@ impl http_body::Body for ResponseBody {
             ResponseBody::Pieces(pieces) => pieces.pop_front().map(Ok),
             ResponseBody::Growing { follower, left } => {
                 let next = ready!(follower.poll_bytes(cx));
-                checked(next, left)
+                count_down(next, left)
             }
             ResponseBody::Passing(passing) => ready!(passing.poll_bytes(cx)),
             ResponseBody::Sliced(sliced) => ready!(sliced.poll_bytes(cx)),
@@ -104,26 +105,5 @@ impl http_body::Body for ResponseBody {
             ResponseBody::Sliced(sliced) => Some(sliced.left()),
         };
         known.map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-/// Counts the remaining length down; an earlier end is a truncated body.
-pub(super) fn checked(
-    next: Option<Result<Bytes, BodyTruncated>>,
-    left: &mut Option<u64>,
-) -> Option<Result<Bytes, BodyTruncated>> {
-    let Some(promised) = left else {
-        return next;
-    };
-    match next {
-        None if *promised > 0 => Some(Err(BodyTruncated::Origin)),
-        Some(Ok(bytes)) => match promised.checked_sub(bytes.len() as u64) {
-            Some(rest) => {
-                *promised = rest;
-                Some(Ok(bytes))
-            }
-            None => Some(Err(BodyTruncated::Origin)),
-        },
-        other => other,
     }
 }

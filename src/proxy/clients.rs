@@ -15,10 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Shield;
-use super::context::RequestContext;
-use super::pipeline::is_held;
-use seawall_cache::{Fill, Lookup};
+use seawall_cache::Fill;
 
 /// Maximum detached fetches (no viewer waits) of one client, and in all.
 const RUNNING_MAX: usize = 16;
@@ -224,19 +221,6 @@ impl Clients {
             delayed: self.delayed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl Shield {
-    /// Only this request causes an origin request. An object that is stored, tracked, newly listed
-    /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
-    /// it.
-    pub(super) fn is_wanted_by_one_alone(&self, context: &RequestContext, lookup: &Lookup) -> bool {
-        let entry = &context.entry;
-        !is_held(lookup)
-            && !self.cache.is_being_filled(lookup)
-            && self.live.tracker(entry).is_none()
-            && !self.live.is_new(&entry.key, context.now)
     }
 }
 

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::clients::Client;
-use super::status::ForwardReason;
 use super::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
-use seawall_cache::Object;
+use seawall_cache::{Lookup, Object};
 use seawall_manifest::Kind;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::directives::RequestDirectives;
@@ -39,6 +38,57 @@ pub(super) struct RequestContext {
     /// Time waited for the origin.
     pub(super) origin_time: Option<Duration>,
     record: RequestRecord,
+}
+
+/// Where a step leads.
+pub(super) enum PipelineStep {
+    /// The response.
+    Answer(ViewerResponse),
+    /// Look the key up again.
+    Again(RequestContext),
+}
+
+/// Why a request was forwarded (RFC 9211 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForwardReason {
+    /// It was not forwarded.
+    Nothing,
+    /// Nothing is stored for this URI.
+    UriMiss,
+    /// This URI is stored, but for other request headers.
+    VaryMiss,
+    /// The stored object is stale.
+    Stale,
+    /// Only parts of the object are stored.
+    Partial,
+    /// The method is not cacheable.
+    Method,
+    /// Responses for this key are not cacheable.
+    Bypass,
+}
+
+impl ForwardReason {
+    pub(super) fn because(lookup: &Lookup) -> ForwardReason {
+        if lookup.object.is_some() {
+            ForwardReason::Stale
+        } else if lookup.has_variants() {
+            ForwardReason::VaryMiss
+        } else {
+            ForwardReason::UriMiss
+        }
+    }
+
+    pub(super) fn as_str(self) -> Option<&'static str> {
+        match self {
+            ForwardReason::Nothing => None,
+            ForwardReason::UriMiss => Some("uri-miss"),
+            ForwardReason::VaryMiss => Some("vary-miss"),
+            ForwardReason::Stale => Some("stale"),
+            ForwardReason::Partial => Some("partial"),
+            ForwardReason::Method => Some("method"),
+            ForwardReason::Bypass => Some("bypass"),
+        }
+    }
 }
 
 impl RequestContext {

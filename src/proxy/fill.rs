@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::Shield;
 use super::clients::ClientFetch;
-use super::pass::PassThroughResponse;
+use super::pass_through_response::PassThroughResponse;
 use crate::live::{Location, Prefetch, UNLISTED_FOR};
 use seawall_cache::{EpochToken, Fill, StoredHead, Verdict};
 use seawall_manifest::{Kind, ManifestInfo, is_plain_text};

@@ -10,11 +10,10 @@ use tokio::time::timeout;
 
 use super::blocking_reload::{ReloadAction, is_newest, is_tended};
 use super::coding::EncodedForm;
-use super::context::RequestContext;
+use super::context::{ForwardReason, PipelineStep, RequestContext};
 use super::fill::{FillTask, FillTrigger};
-use super::pass::PassThroughResponse;
+use super::pass_through_response::PassThroughResponse;
 use super::stale_on_error::servable_on_error;
-use super::status::ForwardReason;
 use super::{Shield, ViewerRequest, ViewerResponse, rejections, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{
@@ -39,14 +38,6 @@ enum LookupOutcome {
     AwaitsCoding(RequestContext, Arc<Object>),
     /// Nothing stored may be served as it is.
     NeedsFetch(RequestContext, Lookup),
-}
-
-/// Where a step leads.
-pub(super) enum PipelineStep {
-    /// The response.
-    Answer(ViewerResponse),
-    /// Look the key up again.
-    Again(RequestContext),
 }
 
 impl Shield {
@@ -199,6 +190,17 @@ impl Shield {
             };
         }
         Box::pin(self.pass(context)).await
+    }
+
+    /// Only this request causes an origin request. An object that is stored, tracked, newly listed
+    /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
+    /// it.
+    fn is_wanted_by_one_alone(&self, context: &RequestContext, lookup: &Lookup) -> bool {
+        let entry = &context.entry;
+        !is_held(lookup)
+            && !self.cache.is_being_filled(lookup)
+            && self.live.tracker(entry).is_none()
+            && !self.live.is_new(&entry.key, context.now)
     }
 
     /// The viewer's range ends beyond the stored object, and a live manifest lists such ranges.

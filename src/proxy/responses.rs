@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
 
+use super::body_bytes::bytes_of;
 use super::context::RequestContext;
-use super::pass::PassThroughResponse;
+use super::pass_through_response::PassThroughResponse;
 use super::status::{CacheStatusDetail, X_CACHE, write_cache_status};
 use super::{ResponseBody, Settings, ViewerResponse, coding, cors, rejections};
 use crate::telemetry::Outcome;
@@ -61,7 +62,7 @@ pub(super) fn form(
     }
     let body = &object.body;
     let length = body.len() as u64;
-    let part = |span: ByteSpan| body.slice(to_usize(span.start)..to_usize(span.end));
+    let part = |span: ByteSpan| bytes_of(body, span);
     let mut answer = sized(
         context,
         &object.head,
@@ -100,11 +101,6 @@ fn wants_whole(context: &RequestContext, head: &StoredHead) -> bool {
         && (head.status != StatusCode::OK
             || !context.headers.contains_key(header::RANGE)
                 && condition(context, head) == PreconditionResult::Proceed)
-}
-
-/// Converts an offset within a body in memory.
-pub(super) fn to_usize(offset: u64) -> usize {
-    usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
 /// Responds with a body of known length; `body` makes the bytes of the spans.

@@ -4,6 +4,7 @@
 //! object removes all its slices.
 
 mod fetch;
+mod respond;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,14 +18,10 @@ use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::Shield;
+use super::body_bytes::bytes_of;
 use super::clients::Client;
-use super::context::RequestContext;
-use super::pipeline::PipelineStep;
 use super::race::{AVOIDED, BodyEvent};
-use super::responses::to_usize;
-use super::status::ForwardReason;
-use super::{ResponseBody, Shield, responses};
-use crate::telemetry::Outcome;
 use fetch::SliceBody;
 use seawall_cache::{
     BodyTruncated, EpochToken, ExpiringMemo, FieldLines, Fill, FillControl, FillHead, Follower,
@@ -68,60 +65,6 @@ enum SliceError {
     NoParts,
     /// A failure, or no memory: the next attempt may succeed.
     Failed,
-}
-
-impl Shield {
-    /// Responds from slices. Fetches the first slice before the head is sent; if that fails, the
-    /// key is looked up again.
-    pub(super) async fn sliced(
-        self: &Arc<Self>,
-        mut context: RequestContext,
-        lookup: &Lookup,
-        slice_set: Arc<SliceSet>,
-    ) -> PipelineStep {
-        context.forward = ForwardReason::Partial;
-        let entry = &context.entry;
-        let source = Arc::new(SliceContext {
-            shield: Arc::clone(self),
-            route: Arc::clone(&entry.route),
-            lookup: lookup.clone(),
-            target: entry.target.clone(),
-            host: entry.sent_host().cloned(),
-            upstream: self.upstream(&context),
-            slice_set: Arc::clone(&slice_set),
-            client: context.client,
-            left: Mutex::default(),
-            left_before: slice_set.avoided.at(Instant::now()),
-        });
-        // A request for several ranges of a very large object gets the whole object (allowed).
-        let (head, length) = (&slice_set.head, slice_set.length);
-        let span = responses::first_span(&context, head, length);
-        let is_held = source.holds(span);
-        let outcome = if is_held { Outcome::Hit } else { Outcome::Miss };
-        let first = if is_held || context.head_only {
-            None
-        } else {
-            match source.slice(span.start).await {
-                Ok(first) => Some(first),
-                Err(_) => return PipelineStep::Again(context),
-            }
-        };
-        PipelineStep::Answer(responses::sized(
-            context,
-            head,
-            length,
-            outcome,
-            1,
-            |spans| {
-                let whole = ByteSpan {
-                    start: 0,
-                    end: length,
-                };
-                let span = spans.first().copied().unwrap_or(whole);
-                ResponseBody::Sliced(Box::new(SlicedBody::new(source, span, first)))
-            },
-        ))
-    }
 }
 
 /// A slice: stored, or arriving.
@@ -205,8 +148,11 @@ impl SlicedBody {
                 },
                 SliceStage::Read(Slice::Held(object)) => {
                     let start = self.source.span(self.at).start;
-                    let within = to_usize(self.at - start)..to_usize(end - start);
-                    Ok(object.body.slice(within))
+                    let within = ByteSpan {
+                        start: self.at - start,
+                        end: end - start,
+                    };
+                    Ok(bytes_of(&object.body, within))
                 }
                 // The stream ends too early: a complete slice ends with the last byte, before this
                 // is polled again.

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::context::RequestContext;
-use super::pipeline::PipelineStep;
+use super::context::{PipelineStep, RequestContext};
 use super::{Shield, ViewerResponse, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{Lookup, Object};

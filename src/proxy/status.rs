@@ -6,7 +6,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::context::RequestContext;
 use crate::telemetry::Outcome;
-use seawall_cache::Lookup;
 use seawall_manifest::cmsd_dynamic;
 use seawall_policy::Lifetime;
 use seawall_policy::freshness::ttl_seconds;
@@ -14,49 +13,6 @@ use seawall_policy::headers::CMSD_DYNAMIC;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(super) const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-
-/// Why a request was forwarded (RFC 9211 §2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ForwardReason {
-    /// It was not forwarded.
-    Nothing,
-    /// Nothing is stored for this URI.
-    UriMiss,
-    /// This URI is stored, but for other request headers.
-    VaryMiss,
-    /// The stored object is stale.
-    Stale,
-    /// Only parts of the object are stored.
-    Partial,
-    /// The method is not cacheable.
-    Method,
-    /// Responses for this key are not cacheable.
-    Bypass,
-}
-
-impl ForwardReason {
-    pub(super) fn because(lookup: &Lookup) -> ForwardReason {
-        if lookup.object.is_some() {
-            ForwardReason::Stale
-        } else if lookup.has_variants() {
-            ForwardReason::VaryMiss
-        } else {
-            ForwardReason::UriMiss
-        }
-    }
-
-    fn as_str(self) -> Option<&'static str> {
-        match self {
-            ForwardReason::Nothing => None,
-            ForwardReason::UriMiss => Some("uri-miss"),
-            ForwardReason::VaryMiss => Some("vary-miss"),
-            ForwardReason::Stale => Some("stale"),
-            ForwardReason::Partial => Some("partial"),
-            ForwardReason::Method => Some("method"),
-            ForwardReason::Bypass => Some("bypass"),
-        }
-    }
-}
 
 /// Further facts for `Cache-Status`.
 #[derive(Clone, Copy, Default)]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::manifest::ManifestText;
 use super::{FillTask, FillTrigger};
 use crate::live::RejectReason;
-use crate::proxy::pass::PassThroughResponse;
+use crate::proxy::pass_through_response::PassThroughResponse;
 use crate::proxy::read_whole::whole;
 use crate::proxy::rejections;
 use seawall_cache::{ExpiringMemo, KeyMemo, Object, Verdict};

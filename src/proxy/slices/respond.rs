@@ -1,0 +1,67 @@
+//! Responds to a viewer from slices.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::{SliceContext, SlicedBody};
+use crate::proxy::context::{ForwardReason, PipelineStep, RequestContext};
+use crate::proxy::{ResponseBody, Shield, responses};
+use crate::telemetry::Outcome;
+use seawall_cache::{Lookup, SliceSet};
+use seawall_policy::range::ByteSpan;
+
+impl Shield {
+    /// Responds from slices. Fetches the first slice before the head is sent; if that fails, the
+    /// key is looked up again.
+    pub(in crate::proxy) async fn sliced(
+        self: &Arc<Self>,
+        mut context: RequestContext,
+        lookup: &Lookup,
+        slice_set: Arc<SliceSet>,
+    ) -> PipelineStep {
+        context.forward = ForwardReason::Partial;
+        let entry = &context.entry;
+        let source = Arc::new(SliceContext {
+            shield: Arc::clone(self),
+            route: Arc::clone(&entry.route),
+            lookup: lookup.clone(),
+            target: entry.target.clone(),
+            host: entry.sent_host().cloned(),
+            upstream: self.upstream(&context),
+            slice_set: Arc::clone(&slice_set),
+            client: context.client,
+            left: Mutex::default(),
+            left_before: slice_set.avoided.at(Instant::now()),
+        });
+        // A request for several ranges of a very large object gets the whole object (allowed).
+        let (head, length) = (&slice_set.head, slice_set.length);
+        let span = responses::first_span(&context, head, length);
+        let is_held = source.holds(span);
+        let outcome = if is_held { Outcome::Hit } else { Outcome::Miss };
+        let first = if is_held || context.head_only {
+            None
+        } else {
+            match source.slice(span.start).await {
+                Ok(first) => Some(first),
+                Err(_) => return PipelineStep::Again(context),
+            }
+        };
+        PipelineStep::Answer(responses::sized(
+            context,
+            head,
+            length,
+            outcome,
+            1,
+            |spans| {
+                let whole = ByteSpan {
+                    start: 0,
+                    end: length,
+                };
+                let span = spans.first().copied().unwrap_or(whole);
+                ResponseBody::Sliced(Box::new(SlicedBody::new(source, span, first)))
+            },
+        ))
+    }
+}

@@ -157,14 +157,19 @@ impl LiveStreams {
             return None;
         }
         let mut index = self.index.lock();
-        if let Some(tracker) = index.trackers.get(entry.identity()) {
+        if let Some(tracker) = index.trackers.get(entry.base_key()) {
             return Some(Arc::clone(tracker));
         }
         if !facts.is_live() {
             return None;
         }
         let stream = index.stream_of(entry);
-        let tracker = Arc::new(PlaylistTracker::new(entry.plain(), stream, facts, sent));
+        let tracker = Arc::new(PlaylistTracker::new(
+            entry.without_directives(),
+            stream,
+            facts,
+            sent,
+        ));
         index.begin(&tracker, sent);
         Some(tracker)
     }
@@ -176,7 +181,7 @@ impl LiveStreams {
 
     /// The tracker of the manifest that this request is for, with or without delivery directives.
     pub(crate) fn tracker(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
-        self.index.lock().trackers.get(entry.identity()).cloned()
+        self.index.lock().trackers.get(entry.base_key()).cloned()
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
@@ -190,7 +195,7 @@ impl LiveStreams {
             .collect();
         let mut index = self.index.lock();
         index.sweep(now);
-        let identity = entry.identity();
+        let identity = entry.base_key();
         let stream = index.stream_of(entry);
         let all = children.into_iter().chain([identity.clone()]);
         index.assign_stream(&stream, all, now);
@@ -255,7 +260,7 @@ impl LiveStreams {
     /// All manifests of the stream that this manifest belongs to.
     pub(crate) fn stream_manifests(&self, entry: &CacheRequest) -> Option<StreamId> {
         let index = self.index.lock();
-        let identity = entry.identity();
+        let identity = entry.base_key();
         let tracker = index.trackers.get(identity).map(|tracker| &tracker.stream);
         let parent = index.parents.get(identity).map(|(stream, _)| stream);
         let keyed = index.of_url(entry).map(|tracker| &tracker.stream);

@@ -84,7 +84,7 @@ impl LiveStreams {
     /// For an object that does not exist yet by the stored manifests and is answered once it does:
     /// the wait until it is late. `None`: it exists, or that is unknown.
     pub(crate) fn wait_limit(&self, entry: &CacheRequest, now: Now) -> Option<Duration> {
-        let announcing = if entry.is_directed() {
+        let announcing = if entry.has_delivery_directives() {
             let tracker = self.tracker(entry);
             tracker.filter(|tracker| tracker.is_next(entry.directives()))
         } else {

@@ -149,7 +149,7 @@ impl TrackerIndex {
 
     /// The stream of a manifest, as its parent says; else a new stream.
     pub(super) fn stream_of(&self, entry: &CacheRequest) -> Arc<LiveStream> {
-        let parent = self.parents.get(entry.identity());
+        let parent = self.parents.get(entry.base_key());
         let known = parent.map(|(stream, _)| Arc::clone(stream));
         known.unwrap_or_else(|| Arc::new(LiveStream::new(entry.target.path())))
     }

@@ -338,7 +338,7 @@ impl PlaylistTracker {
         state.leftovers = Some(Box::new(RestartLeftovers::new(true, seen)));
         let all = std::mem::take(&mut state.directories);
         let shown_within = state.segment * RESTARTED_SEGMENTS;
-        let manifest = variant.name(self.entry.identity());
+        let manifest = variant.name(self.entry.base_key());
         let newly_ended = self
             .stream
             .restarted(&manifest, all.clone(), (seen, shown_within));

@@ -60,11 +60,11 @@ impl UnstoredManifests {
         facts: &ManifestInfo,
         now: Instant,
     ) -> Option<(Arc<PlaylistTracker>, bool)> {
-        if let Some(known) = self.trackers.get_mut(entry.identity()) {
+        if let Some(known) = self.trackers.get_mut(entry.base_key()) {
             known.asked = now;
             return Some((Arc::clone(&known.tracker), false));
         }
-        let plain = entry.plain();
+        let plain = entry.without_directives();
         let path_key = plain.path_key();
         if self.trackers.len() >= UNSTORED_MAX && !self.make_room(&path_key, now) {
             return None;
@@ -141,7 +141,7 @@ impl UnstoredManifests {
 
     /// Is a restart of this manifest believed?
     fn admit_restart(&mut self, entry: &CacheRequest, now: Instant) -> bool {
-        let Some(known) = self.trackers.get_mut(entry.identity()) else {
+        let Some(known) = self.trackers.get_mut(entry.base_key()) else {
             return false;
         };
         let (times, since) = &mut known.restarts;

@@ -28,7 +28,7 @@ impl Shield {
     /// Compares a request for a state with the newest stored version. Normalises the directives
     /// first; if they have no effect, the request becomes one for the current playlist.
     pub(super) fn look_up_state(&self, context: &mut RequestContext) -> ReloadAction {
-        if !context.entry.is_directed() {
+        if !context.entry.has_delivery_directives() {
             return ReloadAction::LookUp;
         }
         let upstream = || self.upstream(context);
@@ -55,7 +55,7 @@ impl Shield {
             ReloadStatus::LacksState => ReloadAction::LookUp,
             // A version that must not be served as it is: request the current one.
             ReloadStatus::HasState | ReloadStatus::NoEffect => {
-                context.entry = context.entry.plain();
+                context.entry = context.entry.without_directives();
                 ReloadAction::LookUp
             }
         }
@@ -67,7 +67,7 @@ impl Shield {
         now: Instant,
         upstream: impl FnOnce() -> HeaderMap,
     ) -> Option<Arc<Object>> {
-        let (key, kind) = (entry.identity(), entry.kind);
+        let (key, kind) = (entry.base_key(), entry.kind);
         self.cache.lookup(key, kind, now, upstream).object
     }
 

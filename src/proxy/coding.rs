@@ -69,7 +69,7 @@ pub(super) fn plain(
     body: &Bytes,
     bytes_max: u64,
 ) -> Result<Option<Bytes>, DecodeError> {
-    let Some(codings) = encoding::applied(headers, CODINGS_MAX) else {
+    let Some(codings) = encoding::content_codings(headers, CODINGS_MAX) else {
         return Ok(None);
     };
     let mut text = body.clone();
@@ -144,7 +144,7 @@ impl Shield {
         let Some(codings) = object.coded() else {
             return EncodedForm::Ready(object);
         };
-        let mut taken = encoding::taken(viewer);
+        let mut taken = encoding::accepted(viewer);
         let Some(best) = taken.next() else {
             return EncodedForm::Ready(object);
         };
@@ -169,7 +169,7 @@ impl Shield {
 
 /// The available form that the viewer prefers; else the uncompressed text.
 pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
-    let mut taken = encoding::taken(viewer);
+    let mut taken = encoding::accepted(viewer);
     match object.coded().zip(taken.next()) {
         Some((codings, best)) => best_available(object, codings, best, taken),
         None => object,

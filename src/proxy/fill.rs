@@ -27,7 +27,7 @@ use crate::live::{Location, Prefetch, UNLISTED_FOR};
 use seawall_cache::{EpochToken, Fill, StoredHead, Verdict};
 use seawall_manifest::{Kind, ManifestInfo, is_plain_text};
 use seawall_policy::access::CacheRequest;
-use seawall_policy::lifetime::{ManifestContext, ResponseFacts, Storage, storage};
+use seawall_policy::lifetime::{ManifestContext, ResponseFacts, StorageDecision, storage};
 use seawall_policy::{EndpointAvoidance, Key, Lifetime, Now, headers};
 use seawall_upstream::{Failure, Framing, UpstreamResponse};
 
@@ -76,7 +76,7 @@ impl FillTask {
         fill: Fill,
         trigger: FillTrigger,
     ) -> FillTask {
-        let location = if entry.is_directed() {
+        let location = if entry.has_delivery_directives() {
             Location::only(entry.playlist_epoch_key())
         } else if entry.kind.is_manifest() {
             Location::default()
@@ -172,10 +172,10 @@ impl FillTask {
         kind: Kind,
         facts: Option<&ManifestInfo>,
         as_state: bool,
-    ) -> Storage {
+    ) -> StorageDecision {
         let response_facts = self.response_facts(reply, &reply.headers, kind, facts);
         let manifest_context = match response_facts.context {
-            ManifestContext::State if !as_state => ManifestContext::Plain,
+            ManifestContext::RequestedVersion if !as_state => ManifestContext::CurrentVersion,
             manifest_context => manifest_context,
         };
         let response_facts = ResponseFacts {
@@ -206,7 +206,9 @@ impl FillTask {
             end_is_proven: true,
             authorized: self.authorized(),
             delay: self.delay(reply),
-            context: facts.map_or(ManifestContext::Plain, |facts| self.manifest_context(facts)),
+            context: facts.map_or(ManifestContext::CurrentVersion, |facts| {
+                self.manifest_context(facts)
+            }),
             child_target_duration: children,
             due_in: None,
         }
@@ -218,11 +220,11 @@ impl FillTask {
             tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
         };
         if self.is_state(facts) {
-            ManifestContext::State
+            ManifestContext::RequestedVersion
         } else if !facts.is_live() && lately() {
             ManifestContext::JustEnded
         } else {
-            ManifestContext::Plain
+            ManifestContext::CurrentVersion
         }
     }
 
@@ -262,26 +264,34 @@ impl FillTask {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
         match self.judge(&reply, kind, None, false) {
-            Storage::Failure { wait, open } => self.fail_with_response(reply, wait, open).await,
-            Storage::LastingFailure(lifetime) => self.fail_while_fresh(reply, lifetime).await,
-            Storage::Store(lifetime)
+            StorageDecision::Failure {
+                retry_after,
+                is_shareable,
+            } => {
+                self.fail_with_response(reply, retry_after, is_shareable)
+                    .await;
+            }
+            StorageDecision::CacheableFailure(lifetime) => {
+                self.fail_while_fresh(reply, lifetime).await
+            }
+            StorageDecision::Store(lifetime)
                 if self.unkeyed_memo_key.is_some() && is_error(reply.status) =>
             {
                 self.settle_unkeyed_error(reply, lifetime.fresh_for).await;
             }
-            Storage::Gone if self.unkeyed_memo_key.is_some() => {
+            StorageDecision::Gone if self.unkeyed_memo_key.is_some() => {
                 self.settle_unkeyed_error(reply, Duration::ZERO).await;
             }
-            Storage::Gone => self.gone(reply).await,
-            Storage::Refused => self.refused(reply).await,
+            StorageDecision::Gone => self.gone(reply).await,
+            StorageDecision::Refused => self.refused(reply).await,
             _ if reply.status == StatusCode::OK && kind.is_manifest() => {
                 self.manifest(reply).await;
             }
-            Storage::Pass(reason) => self.pass(reply, reason),
-            Storage::Store(lifetime) if is_error(reply.status) => {
+            StorageDecision::Pass(reason) => self.pass(reply, reason),
+            StorageDecision::Store(lifetime) if is_error(reply.status) => {
                 self.error(reply, kind, lifetime).await;
             }
-            Storage::Store(lifetime) => {
+            StorageDecision::Store(lifetime) => {
                 let lifetime = self.limit_unlisted_lifetime(lifetime);
                 self.stream(reply, kind, lifetime).await;
             }
@@ -343,7 +353,7 @@ impl FillTask {
             length: None,
             stored,
             tie: self.tie.as_ref().and_then(|tie| {
-                let of_place = !kind.is_manifest() || self.entry.is_directed();
+                let of_place = !kind.is_manifest() || self.entry.has_delivery_directives();
                 if of_place {
                     Some(tie.clone())
                 } else {

@@ -20,7 +20,7 @@ use seawall_cache::{
     Fill, FillHead, Follower, JoinOutcome, KeyMemo, Lookup, Object, StoredHead, Verdict,
 };
 use seawall_policy::access::{Admission, CacheRequest, access};
-use seawall_policy::encoding::is_asked_in_plain;
+use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::Freshness;
 use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::range::reaches;
@@ -142,7 +142,8 @@ impl Shield {
         {
             // The refresher keeps the playlist current, not the stored answers to blocking
             // requests.
-            let may_be_refreshed = context.directives.is_none() && !context.entry.is_directed();
+            let may_be_refreshed =
+                context.directives.is_none() && !context.entry.has_delivery_directives();
             match context.freshness(object) {
                 Freshness::Fresh => return self.hit(context, object),
                 _ if may_be_refreshed && is_newest(object, context.now) => {
@@ -238,7 +239,8 @@ impl Shield {
         object: &Arc<Object>,
     ) -> ViewerResponse {
         object.hits.add();
-        if (context.entry.is_directed() || !self.ensure_refreshed(&context.entry, object))
+        if (context.entry.has_delivery_directives()
+            || !self.ensure_refreshed(&context.entry, object))
             && !self.is_backing_off(lookup, &context.headers, &context.entry, context.now)
             && let Some(fill) = self.cache.lead(lookup, || self.upstream(&context))
         {
@@ -473,7 +475,7 @@ impl Shield {
     pub(super) fn sent(&self, viewer: &HeaderMap, entry: &CacheRequest) -> HeaderMap {
         let forwarded = entry.forwarded.as_deref();
         let mut sent = headers::upstream(viewer, forwarded, &entry.route, &self.rules.name);
-        if is_asked_in_plain(entry.kind, entry.target.path()) {
+        if is_requested_uncoded(entry.kind, entry.target.path()) {
             sent.remove(ACCEPT_ENCODING);
         }
         sent

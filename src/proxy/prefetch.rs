@@ -18,7 +18,7 @@ use crate::live::{
 };
 use seawall_cache::Follower;
 use seawall_policy::access::CacheRequest;
-use seawall_policy::encoding::is_asked_in_plain;
+use seawall_policy::encoding::is_requested_uncoded;
 
 impl Shield {
     /// The new segments that viewers want: a preceding segment was requested within `patience`.
@@ -155,7 +155,7 @@ impl Shield {
 /// Sends the request as players will: an object that is not always requested uncompressed is
 /// requested with gzip.
 fn as_players<'h>(client_headers: &'h HeaderMap, entry: &CacheRequest) -> Cow<'h, HeaderMap> {
-    let is_plain = is_asked_in_plain(entry.kind, entry.target.path());
+    let is_plain = is_requested_uncoded(entry.kind, entry.target.path());
     if is_plain || client_headers.contains_key(ACCEPT_ENCODING) {
         return Cow::Borrowed(client_headers);
     }

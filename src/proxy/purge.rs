@@ -119,7 +119,7 @@ impl Shield {
         let unit = self.live.stream_manifests(entry);
         let (mut is_known, mut is_complete) = (unit.is_some(), true);
         let mut directories = HashSet::new();
-        let mut to_read = VecDeque::from([entry.plain()]);
+        let mut to_read = VecDeque::from([entry.without_directives()]);
         for key in unit.iter().flat_map(|unit| &unit.manifests) {
             to_read.extend(self.entry_of(entry, key));
         }
@@ -129,18 +129,18 @@ impl Shield {
         }
         let mut seen = HashSet::new();
         while let Some(manifest) = to_read.pop_front() {
-            if seen.contains(manifest.identity()) {
+            if seen.contains(manifest.base_key()) {
                 continue;
             }
             if seen.len() >= MANIFESTS_MAX {
                 is_complete = false;
                 break;
             }
-            seen.insert(manifest.identity().clone());
+            seen.insert(manifest.base_key().clone());
             let url = manifest.url();
             let held = self
                 .cache
-                .objects_of(manifest.identity(), url.as_ref(), manifest.kind);
+                .objects_of(manifest.base_key(), url.as_ref(), manifest.kind);
             is_known |= !held.is_empty();
             if held.is_empty() && manifest.kind.is_manifest() {
                 // An unknown manifest's objects are most likely in its own directory.
@@ -174,9 +174,9 @@ impl Shield {
 
     /// The request for a manifest of the same stream of which only the key is known.
     fn entry_of(&self, entry: &CacheRequest, key: &Key) -> Option<CacheRequest> {
-        let target = str::from_utf8(key.asked()?.target).ok()?;
+        let target = str::from_utf8(key.request_parts()?.target).ok()?;
         let other = entry.resolve_any_host(&self.rules, target)?;
-        (other.identity() == key).then_some(other)
+        (other.base_key() == key).then_some(other)
     }
 
     fn named(&self, entry: &CacheRequest, object: &Object) -> Named {
@@ -244,8 +244,8 @@ impl Shield {
             tracker.forget();
         }
         purge.epoch(&entry.playlist_epoch_key());
-        purge.key(entry.identity(), entry.kind);
-        if entry.identity() != &entry.key {
+        purge.key(entry.base_key(), entry.kind);
+        if entry.base_key() != &entry.key {
             purge.key(&entry.key, entry.kind);
         }
     }
@@ -290,7 +290,7 @@ impl Prefix {
             origin,
             host,
             target,
-        }) = key.asked()
+        }) = key.request_parts()
         else {
             return false;
         };

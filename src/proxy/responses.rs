@@ -390,7 +390,7 @@ fn asked(context: &RequestContext, head: &StoredHead, ranges_max: usize) -> Requ
         range::if_range_holds(&context.headers, &validators)
     };
     if !context.headers.contains_key(header::IF_RANGE) || holds() {
-        range::asked(&context.headers, ranges_max)
+        range::requested(&context.headers, ranges_max)
     } else {
         RequestedRange::Whole
     }

@@ -32,8 +32,8 @@ pub enum Admission {
 
 /// The canonical host of an absolute URL.
 pub fn host_of(url: &Uri) -> Option<String> {
-    let nothing = HeaderMap::new();
-    let host = canonical_host(url, Version::HTTP_2, &nothing);
+    let no_headers = HeaderMap::new();
+    let host = canonical_host(url, Version::HTTP_2, &no_headers);
     host.ok().map(Cow::into_owned)
 }
 
@@ -46,8 +46,8 @@ pub fn access(
     headers: &HeaderMap,
 ) -> Admission {
     match try_admit(rules, method, uri, version, headers) {
-        Ok(access) => access,
-        Err(refusal) => Admission::Refuse(refusal),
+        Ok(admission) => admission,
+        Err(denial) => Admission::Refuse(denial),
     }
 }
 
@@ -69,11 +69,11 @@ fn try_admit(
         return Ok(Admission::Preflight(Arc::clone(route)));
     }
     let forwarded = headers::forwarded(headers, route);
-    let entry = cache_request(route, &host, uri, forwarded.map(Arc::new))?;
+    let request = cache_request(route, &host, uri, forwarded.map(Arc::new))?;
     match *method {
-        Method::GET | Method::HEAD => Ok(Admission::Cache(entry)),
+        Method::GET | Method::HEAD => Ok(Admission::Cache(request)),
         Method::CONNECT | Method::TRACE => Err(not_allowed()),
-        _ if route.pass_methods => Ok(Admission::Pass(entry)),
+        _ if route.pass_methods => Ok(Admission::Pass(request)),
         _ => Err(not_allowed()),
     }
 }
@@ -97,16 +97,18 @@ pub(super) fn cache_request(
     let key =
         |target: &PathAndQuery| Key::of_target(route, sent_host, target, forwarded.as_deref());
     let (target, delivery) = match SplitQuery::of(kind, uri.query().unwrap_or_default()) {
-        SplitQuery::Plain => (target(route, kind, uri, &[])?, None),
-        SplitQuery::Malformed(..) if route.query.keeps_all(kind, uri) => (whole(uri)?, None),
+        SplitQuery::WithoutDirectives => (filtered_target(route, kind, uri, &[])?, None),
+        SplitQuery::Malformed(..) if route.query.keeps_all(kind, uri) => {
+            (unchanged_target(uri)?, None)
+        }
         SplitQuery::Malformed(rest, directives) => {
             let uri = with_query(uri, &rest)?;
-            (target(route, kind, &uri, &directives)?, None)
+            (filtered_target(route, kind, &uri, &directives)?, None)
         }
-        SplitQuery::Directed(directives, rest) => {
-            let plain = target(route, kind, &with_query(uri, &rest)?, &[])?;
-            let identity = key(&plain);
-            let delivery = DeliveryDirectives::new(directives, route, plain, identity);
+        SplitQuery::WithDirectives(directives, rest) => {
+            let base_target = filtered_target(route, kind, &with_query(uri, &rest)?, &[])?;
+            let base_key = key(&base_target);
+            let delivery = DeliveryDirectives::new(directives, route, base_target, base_key);
             (delivery.target()?, Some(Arc::new(delivery)))
         }
     };
@@ -121,7 +123,7 @@ pub(super) fn cache_request(
     })
 }
 
-fn whole(uri: &Uri) -> Result<PathAndQuery, AccessDenial> {
+fn unchanged_target(uri: &Uri) -> Result<PathAndQuery, AccessDenial> {
     let target = uri.path_and_query().cloned();
     target.ok_or(bad("request target has no path"))
 }
@@ -136,27 +138,27 @@ fn with_query(uri: &Uri, query: &str) -> Result<Uri, AccessDenial> {
 }
 
 /// The request target for the origin: the query as filtered by the route, and the pairs in
-/// `besides`.
-fn target(
+/// `extra_pairs`.
+fn filtered_target(
     route: &Route,
     kind: Kind,
     uri: &Uri,
-    besides: &[&str],
+    extra_pairs: &[&str],
 ) -> Result<PathAndQuery, AccessDenial> {
     let query = uri.query().unwrap_or_default();
-    if uri.query().is_none() && besides.is_empty() {
-        return whole(uri);
+    if uri.query().is_none() && extra_pairs.is_empty() {
+        return unchanged_target(uri);
     }
     let kept = match route.query.keep(kind, query) {
-        Some(Cow::Borrowed(kept)) if kept.len() == query.len() && besides.is_empty() => {
-            return whole(uri);
+        Some(Cow::Borrowed(kept)) if kept.len() == query.len() && extra_pairs.is_empty() => {
+            return unchanged_target(uri);
         }
         kept => kept,
     };
     let pairs: Vec<&str> = kept
         .as_deref()
         .into_iter()
-        .chain(besides.iter().copied())
+        .chain(extra_pairs.iter().copied())
         .collect();
     let target = if pairs.is_empty() {
         uri.path().to_owned()
@@ -257,8 +259,8 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
     // A name must not have an empty label.
     let (mut previous, mut is_lower) = (b'.', true);
     for byte in name.bytes() {
-        let is_plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if !is_plain || (byte == b'.' && previous == b'.') {
+        let is_allowed = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !is_allowed || (byte == b'.' && previous == b'.') {
             return Err(bad("Host is not a name or an address"));
         }
         is_lower &= !byte.is_ascii_uppercase();
@@ -276,12 +278,12 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
 pub(super) fn check_path(path: &str) -> Result<(), AccessDenial> {
     // The common case needs one scan: no percent-encoding, no dot segments, no backslashes.
     let mut previous = b'/';
-    let plain = path.bytes().all(|byte| {
-        let dot_segment = byte == b'.' && previous == b'/';
+    let needs_no_decoding = path.bytes().all(|byte| {
+        let starts_dot_segment = byte == b'.' && previous == b'/';
         previous = byte;
-        !dot_segment && byte != b'%' && byte != b'\\'
+        !starts_dot_segment && byte != b'%' && byte != b'\\'
     });
-    if plain {
+    if needs_no_decoding {
         return Ok(());
     }
     let decoded: Vec<u8> = percent_decode_str(path).collect();

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use seawall_manifest::Kind;
 use seawall_manifest::low_latency::ReloadDirectives;
 
-use super::delivery_directives::{DeliveryDirectives, directed};
+use super::delivery_directives::{DeliveryDirectives, target_with_directives};
 use super::{Key, Route};
 
 /// A request to the cache, in canonical form.
@@ -39,30 +39,32 @@ impl CacheRequest {
     /// A key shared by all requests for this URL, whatever their forwarded header fields. `None` if
     /// the route forwards no fields, because then there is only one request per URL.
     pub fn url(&self) -> Option<Key> {
-        let keyed = !self.route.forward_headers.is_empty();
-        keyed.then(|| {
-            let plain = self.plain();
-            let key = Key::of_target(&self.route, self.sent_host(), &plain.target, None);
+        let is_in_key = !self.route.forward_headers.is_empty();
+        is_in_key.then(|| {
+            let request = self.without_directives();
+            let key = Key::of_target(&self.route, self.sent_host(), &request.target, None);
             Key::of(&[b"url", key.bytes()])
         })
     }
 
     /// The key without directives, shared by all requests for versions of the same playlist.
-    pub fn identity(&self) -> &Key {
+    pub fn base_key(&self) -> &Key {
         self.delivery
             .as_ref()
-            .map_or(&self.key, |delivery| &delivery.key)
+            .map_or(&self.key, |delivery| &delivery.base_key)
     }
 
     /// Whether directives are sent to the origin.
-    pub fn is_directed(&self) -> bool {
+    pub fn has_delivery_directives(&self) -> bool {
         !self.directives().is_empty()
     }
 
     /// The directives sent to the origin.
     pub fn directives(&self) -> ReloadDirectives {
         let delivery = self.delivery.as_ref();
-        delivery.map_or_else(ReloadDirectives::default, |delivery| delivery.upstream)
+        delivery.map_or_else(ReloadDirectives::default, |delivery| {
+            delivery.sent_directives
+        })
     }
 
     /// Whether the viewer accepts a delta update that the shield makes.
@@ -74,15 +76,15 @@ impl CacheRequest {
 
     /// The request for the current version of the playlist. It still accepts a delta update.
     #[must_use]
-    pub fn plain(&self) -> CacheRequest {
+    pub fn without_directives(&self) -> CacheRequest {
         let Some(delivery) = &self.delivery else {
             return self.clone();
         };
         CacheRequest {
-            target: delivery.plain.clone(),
-            key: delivery.key.clone(),
+            target: delivery.base_target.clone(),
+            key: delivery.base_key.clone(),
             delivery: Some(Arc::new(DeliveryDirectives {
-                upstream: ReloadDirectives::default(),
+                sent_directives: ReloadDirectives::default(),
                 ..DeliveryDirectives::clone(delivery)
             })),
             ..self.clone()
@@ -92,11 +94,11 @@ impl CacheRequest {
     /// The request for the same playlist with other directives. It still accepts a delta update.
     /// `None` if the target becomes too long.
     pub fn with_directives(&self, directives: ReloadDirectives) -> Option<CacheRequest> {
-        let (plain, identity) = match &self.delivery {
-            Some(delivery) => (&delivery.plain, &delivery.key),
+        let (base_target, base_key) = match &self.delivery {
+            Some(delivery) => (&delivery.base_target, &delivery.base_key),
             None => (&self.target, &self.key),
         };
-        let target = directed(plain, directives).ok()?;
+        let target = target_with_directives(base_target, directives).ok()?;
         Some(CacheRequest {
             key: Key::of_target(
                 &self.route,
@@ -106,10 +108,10 @@ impl CacheRequest {
             ),
             target,
             delivery: Some(Arc::new(DeliveryDirectives {
-                upstream: directives,
+                sent_directives: directives,
                 takes_delta: self.takes_delta(),
-                plain: plain.clone(),
-                key: identity.clone(),
+                base_target: base_target.clone(),
+                base_key: base_key.clone(),
             })),
             ..self.clone()
         })
@@ -117,6 +119,6 @@ impl CacheRequest {
 
     /// The key of the epoch of the playlist with all its versions.
     pub fn playlist_epoch_key(&self) -> Key {
-        Key::of(&[b"states", self.identity().bytes()])
+        Key::of(&[b"states", self.base_key().bytes()])
     }
 }

@@ -47,16 +47,16 @@ impl ContentCoding {
 
 /// The codings that a viewer accepts and the shield can apply, in order of preference: those it
 /// names, or gzip for `*`.
-pub fn taken(request: &HeaderMap) -> impl Iterator<Item = ContentCoding> {
-    let accepted = AcceptEncoding::of(request);
-    let takes = move |coding: &ContentCoding| accepted.takes(*coding);
-    ContentCoding::ALL.into_iter().filter(takes)
+pub fn accepted(request: &HeaderMap) -> impl Iterator<Item = ContentCoding> {
+    let accept_encoding = AcceptEncoding::of(request);
+    let is_accepted = move |coding: &ContentCoding| accept_encoding.accepts(*coding);
+    ContentCoding::ALL.into_iter().filter(is_accepted)
 }
 
 /// The codings of a response, in the order in which they were applied. `None` if one is unknown or
 /// there are more than `codings_max`.
-pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<ContentCoding>> {
-    let names = fields::elements(answer, CONTENT_ENCODING);
+pub fn content_codings(response: &HeaderMap, codings_max: usize) -> Option<Vec<ContentCoding>> {
+    let names = fields::elements(response, CONTENT_ENCODING);
     let names = names.filter(|name| !name.eq_ignore_ascii_case(b"identity"));
     let codings: Vec<ContentCoding> = names
         .take(codings_max + 1)
@@ -68,14 +68,14 @@ pub fn applied(answer: &HeaderMap, codings_max: usize) -> Option<Vec<ContentCodi
 /// The canonical `Accept-Encoding` for the origin and for variants: `gzip` if the viewer accepts it
 /// (by name or `*`, q > 0), otherwise none.
 pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
-    let gzip = AcceptEncoding::of(request).takes(ContentCoding::Gzip);
+    let gzip = AcceptEncoding::of(request).accepts(ContentCoding::Gzip);
     gzip.then(|| HeaderValue::from_static(ContentCoding::Gzip.as_str()))
 }
 
-/// Whether the origin is asked for an uncoded response, whatever the viewer accepts. The shield
+/// Whether the shield requests the identity coding from the origin, whatever the viewer accepts. The shield
 /// parses manifests and compresses them itself. Media are already compressed, so one response
 /// serves all viewers, even if the origin says that its responses vary. Subtitles are text.
-pub fn is_asked_in_plain(kind: Kind, path: &str) -> bool {
+pub fn is_requested_uncoded(kind: Kind, path: &str) -> bool {
     const TEXT: [&str; 2] = ["vtt", "webvtt"];
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
     let is_text = || TEXT.iter().any(|text| extension.eq_ignore_ascii_case(text));
@@ -100,21 +100,21 @@ impl AcceptEncoding {
     fn of(request: &HeaderMap) -> AcceptEncoding {
         let mut accepted = AcceptEncoding::default();
         for element in fields::elements(request, ACCEPT_ENCODING) {
-            let (name, wanted) = match element.iter().position(|&byte| byte == b';') {
+            let (name, is_acceptable) = match element.iter().position(|&byte| byte == b';') {
                 Some(at) => (element[..at].trim_ascii(), has_weight(&element[at + 1..])),
                 None => (element, true),
             };
             if let Some(coding) = ContentCoding::named(name) {
-                let known = &mut accepted.by_name[coding as usize];
-                *known = Some(known.unwrap_or(true) && wanted);
+                let earlier = &mut accepted.by_name[coding as usize];
+                *earlier = Some(earlier.unwrap_or(true) && is_acceptable);
             } else if name == b"*" {
-                accepted.by_star = wanted;
+                accepted.by_star = is_acceptable;
             }
         }
         accepted
     }
 
-    fn takes(&self, coding: ContentCoding) -> bool {
+    fn accepts(&self, coding: ContentCoding) -> bool {
         self.by_name[coding as usize].unwrap_or(self.by_star && coding == ContentCoding::Gzip)
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         ] {
             let value = HeaderValue::from_static(value);
             let request = HeaderMap::from_iter([(ACCEPT_ENCODING, value)]);
-            assert_eq!(taken(&request).next(), expected, "{request:?}");
+            assert_eq!(accepted(&request).next(), expected, "{request:?}");
         }
     }
 

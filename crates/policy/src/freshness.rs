@@ -42,15 +42,15 @@ pub fn freshness_for(
     directives: &RequestDirectives,
     now: Instant,
 ) -> Freshness {
-    let plain = freshness(lifetime, now);
+    let by_response = freshness(lifetime, now);
     let age = lifetime.age(now);
     let too_old = directives.max_age.is_some_and(|max_age| age > max_age);
     let too_brief = directives
         .min_fresh
-        .is_some_and(|wanted| lifetime.fresh_for < age.saturating_add(wanted));
-    match plain {
+        .is_some_and(|min_fresh| lifetime.fresh_for < age.saturating_add(min_fresh));
+    match by_response {
         _ if directives.no_cache || directives.no_store || too_old || too_brief => {
-            if plain == Freshness::Unusable {
+            if by_response == Freshness::Unusable {
                 Freshness::Unusable
             } else {
                 Freshness::IfError
@@ -61,10 +61,10 @@ pub fn freshness_for(
             match directives.max_stale {
                 Some(None) => Freshness::Stale,
                 Some(Some(accepted)) if staleness <= accepted => Freshness::Stale,
-                _ => plain,
+                _ => by_response,
             }
         }
-        Freshness::Fresh | Freshness::Unusable => plain,
+        Freshness::Fresh | Freshness::Unusable => by_response,
     }
 }
 
@@ -73,7 +73,7 @@ pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     let age = lifetime.age(now);
     match lifetime.fresh_for.checked_sub(age) {
-        Some(left) => seconds(left),
+        Some(remaining) => seconds(remaining),
         None => -seconds(age.saturating_sub(lifetime.fresh_for)),
     }
 }
@@ -84,33 +84,35 @@ pub static FRESHNESS_FIELDS_SENT: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CO
 /// The fields from which freshness is computed.
 pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, DATE];
 
-/// Restates the freshness of a manifest with a refresher. Such a manifest is served past the
-/// origin's lifetime, until it may change. A downstream cache would treat it as stale and request
-/// it again each time. So the fields state what is left: `left` seconds beyond `age`. Only expired
-/// lifetimes above zero are replaced; a field that forbids reuse stays. `None`: nothing is
-/// replaced. Otherwise the result has all of [`FRESHNESS_FIELDS_SENT`].
-pub fn restated(stored: &HeaderMap, age: u64, left: u64) -> Option<HeaderMap> {
-    let until = age.saturating_add(left);
-    let mut told = HeaderMap::new();
+/// Extends the freshness that a manifest with a refresher states. The shield serves such a manifest
+/// after the origin's lifetime has passed, until the next version is due. With the origin's fields a
+/// downstream cache would take it for stale and request it again each time. The replaced fields
+/// state `remaining` more seconds at the given `age`.
+///
+/// Only passed lifetimes above zero are replaced, and no field that forbids reuse. Returns all of
+/// [`FRESHNESS_FIELDS_SENT`], or `None` if none needs to be replaced.
+pub fn restated(stored: &HeaderMap, age: u64, remaining: u64) -> Option<HeaderMap> {
+    let until = age.saturating_add(remaining);
+    let mut sent = HeaderMap::new();
     for name in &FRESHNESS_FIELDS_SENT {
         if let Some(value) = extended(stored, name, age, until) {
-            told.insert(name, value);
+            sent.insert(name, value);
         }
     }
     if let Some(value) = override_expires(stored, age, until) {
-        told.insert(CACHE_CONTROL, value);
+        sent.insert(CACHE_CONTROL, value);
     }
-    if told.is_empty() {
+    if sent.is_empty() {
         return None;
     }
     for name in &FRESHNESS_FIELDS_SENT {
-        if !told.contains_key(name) {
+        if !sent.contains_key(name) {
             for value in stored.get_all(name) {
-                told.append(name, value.clone());
+                sent.append(name, value.clone());
             }
         }
     }
-    Some(told)
+    Some(sent)
 }
 
 /// The field with its expired lifetimes replaced; `None` if it has none.
@@ -177,14 +179,14 @@ mod tests {
     use super::*;
 
     /// The restated fields at an age of 5 s, with 2 s left.
-    fn told(fields: &[(HeaderName, &'static str)]) -> Vec<String> {
+    fn restated_lines(fields: &[(HeaderName, &'static str)]) -> Vec<String> {
         let fields = fields.iter().cloned();
         let stored = fields.map(|(name, value)| (name, HeaderValue::from_static(value)));
-        let told = restated(&stored.collect(), 5, 2).unwrap_or_default();
+        let sent = restated(&stored.collect(), 5, 2).unwrap_or_default();
         let line = |(name, value): (&HeaderName, &HeaderValue)| {
             format!("{name}: {}", value.to_str().unwrap())
         };
-        told.iter().map(line).collect()
+        sent.iter().map(line).collect()
     }
 
     #[test]
@@ -202,14 +204,18 @@ mod tests {
             ),
         ] {
             let expected = format!("cache-control: {expected}");
-            assert_eq!(told(&[(CACHE_CONTROL, said)]), [expected], "{said}");
+            assert_eq!(
+                restated_lines(&[(CACHE_CONTROL, said)]),
+                [expected],
+                "{said}"
+            );
         }
         let both = [
             (CACHE_CONTROL, "max-age=60"),
             (CDN_CACHE_CONTROL, "max-age=3"),
         ];
         let expected = ["cdn-cache-control: max-age=7", "cache-control: max-age=60"];
-        assert_eq!(told(&both), expected);
+        assert_eq!(restated_lines(&both), expected);
     }
 
     #[test]
@@ -223,9 +229,9 @@ mod tests {
             "private, max-age=3",
             "max-age=3, no-store",
         ] {
-            assert_eq!(told(&[(CACHE_CONTROL, said)]), [""; 0], "{said}");
+            assert_eq!(restated_lines(&[(CACHE_CONTROL, said)]), [""; 0], "{said}");
         }
-        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(restated_lines(&[]), [""; 0]);
     }
 
     #[test]
@@ -234,10 +240,10 @@ mod tests {
         let at = |text| (EXPIRES, text);
         let used_up = at("Sun, 06 Nov 1994 08:49:40 GMT");
         let of = |expires: &(HeaderName, &'static str), said| {
-            told(&[date.clone(), expires.clone(), (CACHE_CONTROL, said)])
+            restated_lines(&[date.clone(), expires.clone(), (CACHE_CONTROL, said)])
         };
         assert_eq!(
-            told(&[date.clone(), used_up.clone()]),
+            restated_lines(&[date.clone(), used_up.clone()]),
             ["cache-control: max-age=7"]
         );
         assert_eq!(of(&used_up, "public"), ["cache-control: public, max-age=7"]);

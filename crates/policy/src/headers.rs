@@ -110,14 +110,14 @@ pub fn unkeyed_values(sent: &HeaderMap, route: &Route, name: &str) -> Option<Vec
 
 /// The request without the fields of [`unkeyed_values`], as the shield would make it itself.
 pub fn without_unkeyed_values(sent: &HeaderMap, route: &Route, name: &str) -> HeaderMap {
-    let mut plain = sent.clone();
+    let mut headers = sent.clone();
     for field in &route.unkeyed_headers {
-        plain.remove(field);
+        headers.remove(field);
     }
-    if let Ok(own) = HeaderValue::try_from(name) {
-        plain.insert(CDN_LOOP.clone(), own);
+    if let Ok(cdn_loop) = HeaderValue::try_from(name) {
+        headers.insert(CDN_LOOP.clone(), cdn_loop);
     }
-    plain
+    headers
 }
 
 /// The headers of a request that is passed on for one viewer (a `POST`, a `PUT`): those of
@@ -131,8 +131,8 @@ pub fn passed(
 ) -> HeaderMap {
     let mut sent = upstream(viewer, forwarded, route, name);
     for field in viewer.keys() {
-        let of_the_body = field.as_str().starts_with("content-") && field != CONTENT_LENGTH;
-        if (of_the_body || is_precondition(field)) && !sent.contains_key(field) {
+        let describes_body = field.as_str().starts_with("content-") && field != CONTENT_LENGTH;
+        if (describes_body || is_precondition(field)) && !sent.contains_key(field) {
             copy(viewer, field, &mut sent);
         }
     }

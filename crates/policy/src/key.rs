@@ -53,18 +53,18 @@ impl Key {
 
     /// The parts of the request that this key, or the key it is derived from (variant, slice,
     /// version), was built from.
-    pub fn asked(&self) -> Option<KeyParts<'_>> {
-        asked(&self.0)
+    pub fn request_parts(&self) -> Option<KeyParts<'_>> {
+        request_parts(&self.0)
     }
 
     /// The directory of the request; see
     /// [`CacheRequest::place`](super::access::CacheRequest::place).
     pub fn place(&self) -> Option<Key> {
-        let asked = self.asked()?;
-        let path = asked.target.split(|byte| *byte == b'?').next()?;
+        let parts = self.request_parts()?;
+        let path = parts.target.split(|byte| *byte == b'?').next()?;
         let end = path.iter().rposition(|byte| *byte == b'/');
         let directory = end.map_or(&path[..0], |end| &path[..=end]);
-        Some(Key::of(&[asked.origin, asked.host, directory]))
+        Some(Key::of(&[parts.origin, parts.host, directory]))
     }
 
     /// The framed bytes.
@@ -96,12 +96,13 @@ pub struct KeyParts<'k> {
     pub target: &'k [u8],
 }
 
-fn asked(bytes: &[u8]) -> Option<KeyParts<'_>> {
+fn request_parts(bytes: &[u8]) -> Option<KeyParts<'_>> {
     let (first, rest) = part(bytes)?;
     let (second, rest) = part(rest)?;
-    // A host never begins with a zero byte; a nested key always begins with a length, which does.
+    // A derived key has the key that it is derived from in the place of the host. That key begins
+    // with a length, whose first byte is zero. A host never begins with a zero byte.
     if second.first() == Some(&0) {
-        return asked(second);
+        return request_parts(second);
     }
     let (target, _) = part(rest)?;
     Some(KeyParts {
@@ -130,9 +131,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_made_of_keys_tell_what_is_asked() {
+    fn derived_keys_have_the_parts_of_the_request() {
         let target = b"/live/a.m3u8?x=1";
-        let asked = KeyParts {
+        let parts = KeyParts {
             origin: b"main",
             host: b"",
             target,
@@ -142,15 +143,15 @@ mod tests {
         let variant = Key::of(&[b"variant", key.bytes(), &[0; 8], b"gzip"]);
         let slice = Key::of(&[b"slice", variant.bytes(), b"\"1\"", &[0; 8]]);
         for key in [key, forwarded, variant, slice] {
-            assert_eq!(key.asked(), Some(asked));
+            assert_eq!(key.request_parts(), Some(parts));
             assert_eq!(key.place(), Some(Key::of(&[b"main", b"", b"/live/"])));
         }
         let named_so = Key::of(&[b"variant", b"h", b"/a", b"", b""]);
         assert_eq!(
-            named_so.asked().map(|asked| asked.origin),
+            named_so.request_parts().map(|parts| parts.origin),
             Some(&b"variant"[..])
         );
-        assert_eq!(Key::of(&[b"a"]).asked(), None);
+        assert_eq!(Key::of(&[b"a"]).request_parts(), None);
     }
 
     proptest! {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
 //! | which requests share a response? | [`Key`], [`vary`] |
-//! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`Storage`] |
+//! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`StorageDecision`] |
 //! | may a stored response be used now? | [`freshness()`] → [`Freshness`] |
 //! | is a 304 or a 206 possible? | [`conditional`], [`range`] |
 //! | does a manifest continue the stream, lag or restart? | [`progress`] |
@@ -26,7 +26,7 @@
 //! use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 //! use seawall_policy::access::access;
 //! use seawall_policy::lifetime::{ManifestContext, ResponseFacts, storage};
-//! use seawall_policy::{Admission, Freshness, Now, Route, Rules, Storage, freshness};
+//! use seawall_policy::{Admission, Freshness, Now, Route, Rules, StorageDecision, freshness};
 //!
 //! let rules = Rules {
 //!     routes: vec![Arc::new(Route::everything("origin"))],
@@ -52,12 +52,12 @@
 //!     end_is_proven: true,
 //!     authorized: false,
 //!     delay: Duration::ZERO,
-//!     context: ManifestContext::Plain,
+//!     context: ManifestContext::CurrentVersion,
 //!     child_target_duration: None,
 //!     due_in: None,
 //! };
 //! let now = Now::read();
-//! let Storage::Store(lifetime) = storage(&response, &request.route, now) else {
+//! let StorageDecision::Store(lifetime) = storage(&response, &request.route, now) else {
 //!     panic!("it has a lifetime");
 //! };
 //! assert_eq!(lifetime.fresh_for, Duration::from_secs(60));
@@ -100,6 +100,6 @@ pub use endpoint_avoidance::EndpointAvoidance;
 pub use endpoint_set::EndpointSet;
 pub use freshness::{Freshness, freshness};
 pub use key::Key;
-pub use lifetime::{Lifetime, Storage};
+pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
 pub use route::{Route, Rules};

@@ -16,8 +16,8 @@ use super::vary::Vary;
 use super::{Now, Route, fields};
 use seawall_manifest::{Kind, ManifestInfo};
 
+use rule::FreshnessLifetime;
 pub use rule::Rule;
-use rule::RuledDuration;
 
 /// A low-latency playlist with a refresher may be this many parts old, because parts may be late.
 const REFRESHED_PARTS_MAX: u32 = 3;
@@ -93,20 +93,20 @@ impl Lifetime {
 
 /// What to do with a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Storage {
+pub enum StorageDecision {
     /// Store it.
     Store(Lifetime),
     /// The origin failed. Waiting viewers get the failure; the stored object stays; nothing is
     /// stored.
     Failure {
         /// The origin's `Retry-After`, if any.
-        wait: Option<Duration>,
+        retry_after: Option<Duration>,
         /// Whether all viewers may see the origin's headers and body, and not only its status.
-        open: bool,
+        is_shareable: bool,
     },
     /// A failure that is served as received for its own lifetime, because the route has
     /// `store_errors`.
-    LastingFailure(Lifetime),
+    CacheableFailure(Lifetime),
     /// The object does not exist (404, 410, 425), by a response that may be shared but not stored.
     Gone,
     /// The origin refused this request. Only identical requests share the response.
@@ -191,70 +191,99 @@ pub struct ResponseFacts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestContext {
     /// It is the current version, or no manifest.
-    Plain,
+    CurrentVersion,
     /// A requested version of a playlist (LL-HLS). It never changes.
-    State,
+    RequestedVersion,
     /// A manifest that ended and was live a moment ago. An encoder that stops may start again.
     JustEnded,
 }
 
 /// Decides what to do with a response.
-pub fn storage(answer: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage {
-    let (directives, targeted) = ResponseDirectives::of(answer.headers);
-    let secret = unshareable_reason(answer, &directives);
-    let shareable = matches!(secret, None | Some(UncacheableReason::NoStore));
-    if is_failure(answer.status) {
-        let chosen = answer.headers.contains_key(header::CONTENT_ENCODING)
-            || Vary::of(answer.headers) != Vary::Nothing;
+pub fn storage(response: &ResponseFacts<'_>, route: &Route, now: Now) -> StorageDecision {
+    let (directives, targeted) = ResponseDirectives::of(response.headers);
+    let explicit = explicit_freshness(response.headers, &directives, targeted, now);
+    let unshareable = unshareable_reason(response, &directives);
+    if is_origin_failure(response.status) {
         // A failure that may not be stored is not shared during the back-off either.
-        let open = secret.is_none() && !chosen;
-        let lasting = failure_freshness(answer, (&directives, targeted), route, now);
-        if let Some(lifetime) = lasting.filter(|_| open) {
-            return Storage::LastingFailure(lifetime);
+        let is_shareable = unshareable.is_none() && !is_negotiated(response.headers);
+        let may_store = is_shareable && route.store_errors && !directives.no_cache;
+        let lifetime = explicit.filter(|_| may_store);
+        let lifetime = lifetime.and_then(|fresh_for| failure_lifetime(response, fresh_for, now));
+        return match lifetime {
+            Some(lifetime) => StorageDecision::CacheableFailure(lifetime),
+            None => StorageDecision::Failure {
+                retry_after: retry_after(response.headers, now),
+                is_shareable,
+            },
+        };
+    }
+    if is_negative(response.status) && unshareable == Some(UncacheableReason::NoStore) {
+        return StorageDecision::Gone;
+    }
+    let is_refusal = !response.status.is_success() && !may_be_stored(response.status, explicit);
+    if is_refusal && matches!(unshareable, None | Some(UncacheableReason::NoStore)) {
+        return StorageDecision::Refused;
+    }
+    if let Some(reason) = unshareable.or_else(|| unstorable_reason(response, route)) {
+        return StorageDecision::Pass(reason);
+    }
+    match freshness_lifetime(response, &directives, route, explicit, now) {
+        Some(freshness) => {
+            StorageDecision::Store(lifetime(response, &directives, route, freshness, now))
         }
-        let wait = retry_after(answer.headers, now);
-        return Storage::Failure { wait, open };
+        None => StorageDecision::Pass(UncacheableReason::NoLifetime),
     }
-    if is_negative(answer.status) && secret == Some(UncacheableReason::NoStore) {
-        return Storage::Gone;
+}
+
+/// How long a response that may be stored is fresh. With `no-cache` it is stored only to be
+/// revalidated.
+fn freshness_lifetime(
+    response: &ResponseFacts<'_>,
+    directives: &ResponseDirectives,
+    route: &Route,
+    explicit: Option<Duration>,
+    now: Now,
+) -> Option<FreshnessLifetime> {
+    let freshness = table::freshness_lifetime(response, route, explicit, now);
+    if !directives.no_cache {
+        return freshness;
     }
-    if !answer.status.is_success()
-        && shareable
-        && !may_be_stored(answer, (&directives, targeted), now)
-    {
-        return Storage::Refused;
-    }
-    if let Some(reason) = secret.or_else(|| unfit(answer, route)) {
-        return Storage::Pass(reason);
-    }
-    let explicit = explicit_freshness(answer.headers, &directives, targeted, now);
     let has_validator = [header::ETAG, header::LAST_MODIFIED]
         .iter()
-        .any(|name| answer.headers.contains_key(name));
-    let RuledDuration(fresh_for, rule) = match table::fresh_for(answer, route, explicit, now) {
-        // With `no-cache` the response is stored only to be revalidated.
-        Some(_) if directives.no_cache => RuledDuration(Duration::ZERO, Rule::NoCache),
-        None if directives.no_cache && has_validator => {
-            RuledDuration(Duration::ZERO, Rule::NoCache)
-        }
-        Some(term) => term,
-        None => return Storage::Pass(UncacheableReason::NoLifetime),
-    };
+        .any(|name| response.headers.contains_key(name));
+    let revalidated = FreshnessLifetime::new(Duration::ZERO, Rule::NoCache);
+    (freshness.is_some() || has_validator).then_some(revalidated)
+}
+
+fn lifetime(
+    response: &ResponseFacts<'_>,
+    directives: &ResponseDirectives,
+    route: &Route,
+    freshness: FreshnessLifetime,
+    now: Now,
+) -> Lifetime {
+    let FreshnessLifetime { duration, rule } = freshness;
     let (stale_while_revalidate, stale_if_error) =
-        table::stale_windows(answer, &directives, &route.lifetimes, fresh_for);
-    Storage::Store(Lifetime {
+        table::stale_windows(response, directives, &route.lifetimes, duration);
+    Lifetime {
         received: now.mono,
-        age_received: age_received(answer, now),
-        fresh_for,
+        age_received: age_received(response, now),
+        fresh_for: duration,
         stale_while_revalidate,
         stale_if_error,
         rule,
-    })
+    }
 }
 
-/// Why two viewers must not get the same response, if so.
+/// Whether request headers may have selected the response.
+fn is_negotiated(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_ENCODING) || Vary::of(headers) != Vary::Nothing
+}
+
+/// Why the response must not be stored for other viewers, if so. [`UncacheableReason::NoStore`] comes
+/// last: that response may still be shared with viewers that wait for it.
 fn unshareable_reason(
-    answer: &ResponseFacts<'_>,
+    response: &ResponseFacts<'_>,
     directives: &ResponseDirectives,
 ) -> Option<UncacheableReason> {
     // RFC 9111 §3.5: a response to an authorized request is shared only if it says so.
@@ -262,11 +291,11 @@ fn unshareable_reason(
         directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
     if directives.private {
         Some(UncacheableReason::Private)
-    } else if answer.headers.contains_key(header::SET_COOKIE) {
+    } else if response.headers.contains_key(header::SET_COOKIE) {
         Some(UncacheableReason::SetCookie)
-    } else if answer.authorized && !may_share {
+    } else if response.authorized && !may_share {
         Some(UncacheableReason::Authorized)
-    } else if Vary::of(answer.headers) == Vary::Everything {
+    } else if Vary::of(response.headers) == Vary::Everything {
         Some(UncacheableReason::VaryAll)
     } else if directives.no_store {
         Some(UncacheableReason::NoStore)
@@ -275,44 +304,43 @@ fn unshareable_reason(
     }
 }
 
-fn unfit(answer: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason> {
-    if answer.status == StatusCode::PARTIAL_CONTENT {
+/// Why the response cannot be stored, whoever may see it.
+fn unstorable_reason(response: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason> {
+    if response.status == StatusCode::PARTIAL_CONTENT {
         Some(UncacheableReason::Partial)
-    } else if answer.kind == Kind::Clock || (answer.kind == Kind::Key && !route.store_keys) {
+    } else if response.kind == Kind::Clock || (response.kind == Kind::Key && !route.store_keys) {
         Some(UncacheableReason::Kind)
-    } else if !answer.end_is_proven {
+    } else if !response.end_is_proven {
         Some(UncacheableReason::EndUnproven)
     } else {
         None
     }
 }
 
-/// The lifetime that a failure states, if the route stores failures.
-fn failure_freshness(
-    answer: &ResponseFacts<'_>,
-    (directives, targeted): (&ResponseDirectives, Targeted),
-    route: &Route,
+/// The lifetime of a failure that is stored; `None` if none is left on arrival, or if the body may
+/// be incomplete.
+fn failure_lifetime(
+    response: &ResponseFacts<'_>,
+    fresh_for: Duration,
     now: Now,
 ) -> Option<Lifetime> {
-    if !route.store_errors || directives.no_cache || !answer.end_is_proven {
-        return None;
-    }
     let lifetime = Lifetime {
-        age_received: age_received(answer, now),
-        fresh_for: explicit_freshness(answer.headers, directives, targeted, now)?,
+        age_received: age_received(response, now),
+        fresh_for,
         rule: Rule::Origin,
         ..Lifetime::none(now.mono)
     };
-    Some(lifetime).filter(|lifetime| !lifetime.fresh_left(now.mono).is_zero())
+    let is_fresh = !lifetime.fresh_left(now.mono).is_zero();
+    (response.end_is_proven && is_fresh).then_some(lifetime)
 }
 
 /// Statuses that say something about the origin and nothing about the object.
-pub fn is_failure(status: StatusCode) -> bool {
-    let of_the_request = matches!(
+pub fn is_origin_failure(status: StatusCode) -> bool {
+    let is_about_request = matches!(
         status,
         StatusCode::NOT_IMPLEMENTED | StatusCode::LOOP_DETECTED
     );
-    (status.is_server_error() && !of_the_request)
+    (status.is_server_error() && !is_about_request)
         || status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
 }
@@ -334,17 +362,17 @@ fn explicit_freshness(
     targeted: Targeted,
     now: Now,
 ) -> Option<Duration> {
-    let told = directives.s_maxage.or(directives.max_age);
-    if told.is_some() || targeted == Targeted::Yes {
-        return told;
+    let max_age = directives.s_maxage.or(directives.max_age);
+    if max_age.is_some() || targeted == Targeted::Yes {
+        return max_age;
     }
     let expires = headers.get(header::EXPIRES)?;
     // RFC 9111 §5.3: an invalid date, especially "0", means already expired.
     let Some(expires) = expires.to_str().ok().and_then(date) else {
         return Some(Duration::ZERO);
     };
-    let made = dated(headers, header::DATE).unwrap_or(now.wall);
-    Some(expires.duration_since(made).unwrap_or(Duration::ZERO))
+    let generated = dated(headers, header::DATE).unwrap_or(now.wall);
+    Some(expires.duration_since(generated).unwrap_or(Duration::ZERO))
 }
 
 fn date(text: &str) -> Option<std::time::SystemTime> {
@@ -357,33 +385,28 @@ fn dated(headers: &HeaderMap, name: header::HeaderName) -> Option<std::time::Sys
 
 /// Whether a response other than 200 may be stored: RFC 9110 §15.1 allows it for the status, and
 /// the response states a lifetime or is negative.
-fn may_be_stored(
-    answer: &ResponseFacts<'_>,
-    (directives, targeted): (&ResponseDirectives, Targeted),
-    now: Now,
-) -> bool {
-    let known = matches!(
-        answer.status.as_u16(),
+fn may_be_stored(status: StatusCode, explicit: Option<Duration>) -> bool {
+    let allows_storing = matches!(
+        status.as_u16(),
         300 | 301 | 302 | 307 | 308 | 405 | 414 | 501
     );
-    let told = || explicit_freshness(answer.headers, directives, targeted, now).is_some();
-    is_negative(answer.status) || (known && told())
+    is_negative(status) || (allows_storing && explicit.is_some())
 }
 
 /// RFC 9111 §4.2.3, with one difference: the apparent age (our clock minus `Date`) counts only if
 /// another cache is between. Directly from the origin it measures only the difference of two
 /// clocks, and could make a two-second playlist stale on arrival.
-fn age_received(answer: &ResponseFacts<'_>, now: Now) -> Duration {
-    let told = answer.headers.get(header::AGE);
-    let relayed = told.is_some() || answer.headers.contains_key(header::VIA);
-    let apparent = dated(answer.headers, header::DATE)
-        .filter(|_| relayed)
-        .and_then(|made| now.wall.duration_since(made).ok())
+fn age_received(response: &ResponseFacts<'_>, now: Now) -> Duration {
+    let age = response.headers.get(header::AGE);
+    let is_relayed = age.is_some() || response.headers.contains_key(header::VIA);
+    let apparent = dated(response.headers, header::DATE)
+        .filter(|_| is_relayed)
+        .and_then(|generated| now.wall.duration_since(generated).ok())
         .unwrap_or(Duration::ZERO);
     // RFC 9111 §5.1: the first member of a list counts.
-    let told = told.and_then(|age| fields::split(age.as_bytes(), b',').next());
-    let told = told.and_then(seconds);
-    let corrected = told.unwrap_or(Duration::ZERO).saturating_add(answer.delay);
+    let age = age.and_then(|age| fields::split(age.as_bytes(), b',').next());
+    let age = age.and_then(seconds);
+    let corrected = age.unwrap_or(Duration::ZERO).saturating_add(response.delay);
     corrected.max(apparent)
 }
 

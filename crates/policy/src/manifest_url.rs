@@ -40,7 +40,7 @@ impl CacheRequest {
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
         access::check_path(below).ok()?;
         let forwarded = self.forwarded.as_deref();
-        let forwarded = forwarded.and_then(|told| headers::forwarded(told, route));
+        let forwarded = forwarded.and_then(|forwarded| headers::forwarded(forwarded, route));
         access::cache_request(route, host, &uri, forwarded.map(Arc::new)).ok()
     }
 

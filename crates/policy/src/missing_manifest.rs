@@ -20,7 +20,7 @@ pub fn is_absence(status: StatusCode) -> bool {
 /// missing, forbidden or elsewhere. Other statuses, such as 204, 206 or 421, indicate a fault of
 /// the origin.
 pub fn is_conclusive(status: StatusCode, has_location: bool) -> bool {
-    let refuses = matches!(
+    let is_refused = matches!(
         status,
         StatusCode::UNAUTHORIZED
             | StatusCode::PAYMENT_REQUIRED
@@ -29,16 +29,20 @@ pub fn is_conclusive(status: StatusCode, has_location: bool) -> bool {
     );
     let is_elsewhere =
         status.is_redirection() && status != StatusCode::NOT_MODIFIED && has_location;
-    status == StatusCode::OK || is_absence(status) || refuses || is_elsewhere
+    status == StatusCode::OK || is_absence(status) || is_refused || is_elsewhere
 }
 
 /// How long the stored manifest is still served: `window` past its freshness, but no longer than
 /// after any other failure. `None`: not at all.
-pub fn remaining_stale_window(held: &Lifetime, window: Duration, now: Instant) -> Option<Duration> {
-    let end = held.fresh_for.saturating_add(window);
-    let left = end.saturating_sub(held.age(now));
-    let doubted = !window.is_zero() && !left.is_zero();
-    (doubted && freshness(held, now) != Freshness::Unusable).then_some(left)
+pub fn remaining_stale_window(
+    stored: &Lifetime,
+    window: Duration,
+    now: Instant,
+) -> Option<Duration> {
+    let end = stored.fresh_for.saturating_add(window);
+    let remaining = end.saturating_sub(stored.age(now));
+    let is_in_window = !window.is_zero() && !remaining.is_zero();
+    (is_in_window && freshness(stored, now) != Freshness::Unusable).then_some(remaining)
 }
 
 #[cfg(test)]
@@ -65,7 +69,7 @@ mod tests {
 
     /// The remaining time for a manifest with two seconds of freshness at an age, given this
     /// window.
-    fn left(age: u32, window: u32) -> Option<Duration> {
+    fn remaining(age: u32, window: u32) -> Option<Duration> {
         let now = Instant::now();
         let held = Lifetime {
             fresh_for: 2 * SECOND,
@@ -77,20 +81,20 @@ mod tests {
 
     #[test]
     fn without_a_window_everything_is_believed() {
-        assert_eq!(left(1, 0), None);
-        assert_eq!(left(3, 0), None);
+        assert_eq!(remaining(1, 0), None);
+        assert_eq!(remaining(3, 0), None);
     }
 
     #[test]
     fn the_window_counts_from_the_end_of_freshness() {
-        assert_eq!(left(3, 10), Some(9 * SECOND));
-        assert_eq!(left(11, 10), Some(SECOND));
-        assert_eq!(left(12, 10), None);
+        assert_eq!(remaining(3, 10), Some(9 * SECOND));
+        assert_eq!(remaining(11, 10), Some(SECOND));
+        assert_eq!(remaining(12, 10), None);
     }
 
     #[test]
     fn what_no_failure_may_show_is_not_shown() {
-        assert_eq!(left(61, 100), Some(41 * SECOND));
-        assert_eq!(left(62, 100), None);
+        assert_eq!(remaining(61, 100), Some(41 * SECOND));
+        assert_eq!(remaining(62, 100), None);
     }
 }

@@ -95,12 +95,12 @@ impl QueryPolicy {
             QueryPolicy::Only(names) => (names, true),
             QueryPolicy::Except(names) => (names, false),
         };
-        let wanted = |name: &str| names.iter().any(|named| named == name) == keeps;
+        let is_kept = |name: &str| names.iter().any(|named| named == name) == keeps;
         let mut seen: Vec<&str> = Vec::new();
         let mut kept = String::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let name = pair.split('=').next().unwrap_or(pair);
-            if wanted(name) && !seen.contains(&name) {
+            if is_kept(name) && !seen.contains(&name) {
                 seen.push(name);
                 if !kept.is_empty() {
                     kept.push('&');

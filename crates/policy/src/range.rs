@@ -57,7 +57,7 @@ pub enum ResolvedRange {
 
 /// Parses `Range` (GET only). [`RequestedRange::Whole`] if it is malformed or has more than
 /// `ranges_max` ranges.
-pub fn asked(request: &HeaderMap, ranges_max: usize) -> RequestedRange {
+pub fn requested(request: &HeaderMap, ranges_max: usize) -> RequestedRange {
     if !request.contains_key(RANGE) {
         return RequestedRange::Whole;
     }
@@ -68,7 +68,7 @@ pub fn asked(request: &HeaderMap, ranges_max: usize) -> RequestedRange {
 
 /// Whether a requested range includes, or may include, bytes at or after `length`.
 pub fn reaches(request: &HeaderMap, ranges_max: usize, length: u64) -> bool {
-    match asked(request, ranges_max) {
+    match requested(request, ranges_max) {
         RequestedRange::Whole => true,
         RequestedRange::Ranges(specs) => specs.iter().any(|spec| match spec {
             RangeSpec::Closed(_, last) => *last >= length,
@@ -95,8 +95,8 @@ pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// Resolves ranges against a length. Overlapping ranges become [`ResolvedRange::Whole`].
-pub fn resolve(asked: &RequestedRange, length: u64) -> ResolvedRange {
-    let RequestedRange::Ranges(specs) = asked else {
+pub fn resolve(requested: &RequestedRange, length: u64) -> ResolvedRange {
+    let RequestedRange::Ranges(specs) = requested else {
         return ResolvedRange::Whole;
     };
     match specs.as_slice() {
@@ -236,14 +236,14 @@ fn specs(value: &[u8], ranges_max: usize) -> Option<Vec<RangeSpec>> {
 /// RFC 9110 §13.1.5: a date matches if it equals the stored `Last-Modified` and that is a strong
 /// validator. §8.8.2.2 allows a cache to conclude this if `Date` is at least one second later.
 fn date_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
-    let (Some(asked), Some(modified), Some(date)) = (
+    let (Some(requested), Some(modified), Some(date)) = (
         fields::date(request, IF_RANGE),
         fields::date(stored, LAST_MODIFIED),
         fields::date(stored, DATE),
     ) else {
         return false;
     };
-    asked == modified
+    requested == modified
         && date
             .duration_since(modified)
             .is_ok_and(|apart| apart >= Duration::from_secs(1))

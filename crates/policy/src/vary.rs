@@ -52,7 +52,7 @@ impl Vary {
 
     /// The same for a request without `Accept-Encoding`: it too was the same for all requests. Does
     /// not apply if the response is coded anyway.
-    pub fn of_plain(response: &HeaderMap) -> Vary {
+    pub fn of_uncoded_request(response: &HeaderMap) -> Vary {
         match Vary::of(response) {
             Vary::On(mut names) if !is_coded(response) => {
                 names.retain(|name| name != ACCEPT_ENCODING);
@@ -150,13 +150,16 @@ mod tests {
     #[test]
     fn what_was_asked_for_in_plain_text_does_not_vary_on_its_coding() {
         let plain = headers(&[(VARY, "Origin, Accept-Encoding")]);
-        assert_eq!(Vary::of_plain(&plain), Vary::Nothing);
+        assert_eq!(Vary::of_uncoded_request(&plain), Vary::Nothing);
         let more = headers(&[(VARY, "accept-encoding, cookie")]);
-        assert_eq!(Vary::of_plain(&more), Vary::On(vec![COOKIE]));
+        assert_eq!(Vary::of_uncoded_request(&more), Vary::On(vec![COOKIE]));
         let coded = headers(&[(VARY, "Accept-Encoding"), (CONTENT_ENCODING, "gzip")]);
-        assert_eq!(Vary::of_plain(&coded), Vary::On(vec![ACCEPT_ENCODING]));
+        assert_eq!(
+            Vary::of_uncoded_request(&coded),
+            Vary::On(vec![ACCEPT_ENCODING])
+        );
         let star = headers(&[(VARY, "*")]);
-        assert_eq!(Vary::of_plain(&star), Vary::Everything);
+        assert_eq!(Vary::of_uncoded_request(&star), Vary::Everything);
     }
 
     // RFC 9111 §4.1: absent fields match only absent ones; lines of one field may be combined.

@@ -15,7 +15,7 @@ use crate::proxy::read_whole::whole;
 use crate::proxy::rejections;
 use seawall_cache::{ExpiringMemo, KeyMemo, Object, Verdict};
 use seawall_manifest::Kind;
-use seawall_policy::lifetime::{UncacheableReason, is_failure};
+use seawall_policy::lifetime::{UncacheableReason, is_origin_failure};
 use seawall_policy::missing_manifest::{is_absence, is_conclusive, remaining_stale_window};
 use seawall_policy::{EndpointSet, Lifetime};
 use seawall_upstream::{Failure, UpstreamResponse};
@@ -36,17 +36,17 @@ impl FillTask {
     pub(super) async fn fail_with_response(
         self,
         reply: UpstreamResponse,
-        wait: Option<Duration>,
-        open: bool,
+        retry_after: Option<Duration>,
+        is_shareable: bool,
     ) {
-        let answer = if open {
+        let answer = if is_shareable {
             self.origin_response(reply).await
         } else {
-            let retry_after = reply.headers.get(header::RETRY_AFTER).cloned();
-            rejections::own_answer(reply.status, retry_after)
+            let header = reply.headers.get(header::RETRY_AFTER).cloned();
+            rejections::own_answer(reply.status, header)
         };
         let answer = Arc::new(answer);
-        self.back_off(wait, &answer);
+        self.back_off(retry_after, &answer);
         self.fill.settle(Verdict::Failed(answer));
     }
 
@@ -119,7 +119,7 @@ impl FillTask {
         let is_manifest = |held: &Arc<Object>| held.head.kind.is_manifest();
         let has_location = reply.headers.contains_key(header::LOCATION);
         self.unkeyed_memo_key.is_none()
-            && !is_failure(reply.status)
+            && !is_origin_failure(reply.status)
             && !is_conclusive(reply.status, has_location)
             && self.has_servable_object()
             && self.held().is_some_and(is_manifest)

@@ -17,7 +17,7 @@ use seawall_upstream::UpstreamResponse;
 impl FillTask {
     /// The requested playlist, or the one that announces the requested object.
     pub(super) fn waited_for(&self) -> Option<Arc<PlaylistTracker>> {
-        if self.entry.is_directed() {
+        if self.entry.has_delivery_directives() {
             return self.tracker();
         }
         let announced = self.held_back && !self.entry.kind.is_manifest();

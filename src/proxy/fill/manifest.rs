@@ -19,7 +19,7 @@ use crate::proxy::race::SILENCE;
 use crate::proxy::read_whole::{ReadWholeError, whole};
 use seawall_manifest::{Kind, Manifest, ManifestInfo, low_latency};
 use seawall_policy::headers;
-use seawall_policy::lifetime::Storage;
+use seawall_policy::lifetime::StorageDecision;
 use seawall_policy::progress::Progress;
 use seawall_upstream::{Failure, UpstreamResponse};
 
@@ -244,7 +244,7 @@ impl FillTask {
         let facts = &manifest?.info;
         if matches!(
             self.judge(reply, kind, Some(facts), false),
-            Storage::Pass(_)
+            StorageDecision::Pass(_)
         ) {
             return None;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use seawall_cache::Object;
 use seawall_policy::Lifetime;
-use seawall_policy::lifetime::{Storage, UncacheableReason};
+use seawall_policy::lifetime::{StorageDecision, UncacheableReason};
 use seawall_policy::progress::Progress;
 
 use crate::live::VersionEffects;
@@ -16,7 +16,7 @@ pub(super) struct UpdateFacts {
     /// The version's position relative to the newest one that viewers have seen.
     pub(super) progress: Progress,
     /// What the caching rules say of the response.
-    pub(super) storage: Storage,
+    pub(super) storage: StorageDecision,
     /// The text was parsed; if false, its content coding is not supported.
     pub(super) is_readable: bool,
     /// The stored version, if it is the newest that viewers have seen. Needed only of a version
@@ -78,21 +78,25 @@ pub(super) fn decide(facts: UpdateFacts) -> Disposition {
         return Disposition::Settle(decide_behind(facts.newest_held, &facts.storage));
     }
     match facts.storage {
-        Storage::Store(lifetime) if facts.is_readable => Disposition::Store(lifetime),
-        Storage::Store(_) => Disposition::Settle(Settlement::PassOnUnread),
-        Storage::Pass(reason) => Disposition::Settle(Settlement::PassOn(reason)),
+        StorageDecision::Store(lifetime) if facts.is_readable => Disposition::Store(lifetime),
+        StorageDecision::Store(_) => Disposition::Settle(Settlement::PassOnUnread),
+        StorageDecision::Pass(reason) => Disposition::Settle(Settlement::PassOn(reason)),
         // These need a status other than 200.
-        Storage::Failure { .. } | Storage::LastingFailure(_) | Storage::Gone | Storage::Refused => {
-            Disposition::Settle(Settlement::Fail)
-        }
+        StorageDecision::Failure { .. }
+        | StorageDecision::CacheableFailure(_)
+        | StorageDecision::Gone
+        | StorageDecision::Refused => Disposition::Settle(Settlement::Fail),
     }
 }
 
 /// Decides about a manifest that is behind what viewers have seen.
-pub(super) fn decide_behind(newest_held: Option<Arc<Object>>, storage: &Storage) -> Settlement {
+pub(super) fn decide_behind(
+    newest_held: Option<Arc<Object>>,
+    storage: &StorageDecision,
+) -> Settlement {
     match (newest_held, storage) {
         (Some(newest), _) => Settlement::ConfirmHeld(newest),
-        (None, Storage::Pass(reason)) => Settlement::PassOn(*reason),
+        (None, StorageDecision::Pass(reason)) => Settlement::PassOn(*reason),
         (None, _) => Settlement::ServeOnce,
     }
 }
@@ -132,11 +136,11 @@ mod tests {
     #[test]
     fn decides_by_progress_then_by_storage() {
         let lifetime = Lifetime::none(Instant::now());
-        let store = || Storage::Store(lifetime.clone());
-        let pass = || Storage::Pass(UncacheableReason::Private);
-        let failure = || Storage::Failure {
-            wait: None,
-            open: false,
+        let store = || StorageDecision::Store(lifetime.clone());
+        let pass = || StorageDecision::Pass(UncacheableReason::Private);
+        let failure = || StorageDecision::Failure {
+            retry_after: None,
+            is_shareable: false,
         };
         // Progress, storage, readable, the newest version is held → result.
         let table = [
@@ -147,8 +151,14 @@ mod tests {
             (Progress::Onward, pass(), true, false, "pass on"),
             (Progress::Restarted, pass(), false, false, "pass on"),
             (Progress::Onward, failure(), true, false, "fail"),
-            (Progress::Same, Storage::Gone, true, false, "fail"),
-            (Progress::Same, Storage::Refused, true, false, "fail"),
+            (Progress::Same, StorageDecision::Gone, true, false, "fail"),
+            (
+                Progress::Same,
+                StorageDecision::Refused,
+                true,
+                false,
+                "fail",
+            ),
             (Progress::Behind, store(), true, true, "confirm held"),
             (Progress::Behind, pass(), true, true, "confirm held"),
             (Progress::Behind, failure(), true, true, "confirm held"),

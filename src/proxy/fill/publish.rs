@@ -219,9 +219,9 @@ impl FillTask {
             self.shield.start_refresher(tracker);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
-        if self.entry.is_directed() {
+        if self.entry.has_delivery_directives() {
             if stored {
-                let (key, kind) = (self.entry.identity(), self.entry.kind);
+                let (key, kind) = (self.entry.base_key(), self.entry.kind);
                 self.shield.cache.store_under(key, kind, &object);
             }
             self.fill.settle(verdict);
@@ -245,7 +245,7 @@ impl FillTask {
 
     /// The newest stored version of the manifest.
     pub(super) fn newest(&self) -> Option<Arc<Object>> {
-        let (key, kind) = (self.entry.identity(), self.entry.kind);
+        let (key, kind) = (self.entry.base_key(), self.entry.kind);
         let upstream = || self.fill.upstream().clone();
         let cache = &self.shield.cache;
         let newest = cache.lookup(key, kind, Instant::now(), upstream).object;
@@ -260,7 +260,7 @@ impl FillTask {
         variant: Variant,
     ) {
         // A confirmed state of the playlist does not prove that it is the newest version.
-        if self.entry.is_directed() {
+        if self.entry.has_delivery_directives() {
             return;
         }
         let Some(tracker) = self.tracker() else {

@@ -42,7 +42,7 @@ impl FillTask {
         let facts = held.head.facts.as_deref();
         let is_live = facts.is_some_and(ManifestInfo::is_live);
         let is_watched = facts.is_some_and(|facts| !facts.is_multivariant() && !facts.is_patch());
-        is_live && is_watched && !self.entry.is_directed() && self.tracker().is_none()
+        is_live && is_watched && !self.entry.has_delivery_directives() && self.tracker().is_none()
     }
 
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all

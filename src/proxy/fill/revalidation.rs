@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 use super::FillTask;
 use crate::live::{PlaylistTracker, Variant};
 use seawall_cache::{EncodedBodies, Object, StoredHead, Verdict};
-use seawall_policy::lifetime::{ManifestContext, Storage, storage};
+use seawall_policy::lifetime::{ManifestContext, StorageDecision, storage};
 use seawall_policy::progress::Progress;
 use seawall_policy::{Lifetime, Now, conditional, headers};
 use seawall_upstream::UpstreamResponse;
@@ -77,11 +77,11 @@ impl FillTask {
         judged.extend(headers::age(&reply.headers));
         let mut response_facts =
             self.response_facts(reply, &judged, held.head.kind, held.head.facts.as_deref());
-        if response_facts.context == ManifestContext::State && !as_state {
-            response_facts.context = ManifestContext::Plain;
+        if response_facts.context == ManifestContext::RequestedVersion && !as_state {
+            response_facts.context = ManifestContext::CurrentVersion;
         }
         let (lifetime, stored) = match storage(&response_facts, &self.entry.route, now) {
-            Storage::Store(lifetime) => (self.limit_unlisted_lifetime(lifetime), true),
+            StorageDecision::Store(lifetime) => (self.limit_unlisted_lifetime(lifetime), true),
             _ => (Lifetime::none(now.mono), false),
         };
         let head = StoredHead {

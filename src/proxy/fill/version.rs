@@ -12,8 +12,8 @@ use crate::live::{Location, Variant};
 use seawall_cache::{Object, Verdict};
 use seawall_manifest::ManifestInfo;
 use seawall_policy::Lifetime;
-use seawall_policy::encoding::is_asked_in_plain;
-use seawall_policy::lifetime::Storage;
+use seawall_policy::encoding::is_requested_uncoded;
+use seawall_policy::lifetime::StorageDecision;
 use seawall_policy::progress::Progress;
 use seawall_policy::vary::Vary;
 
@@ -34,7 +34,7 @@ impl FillTask {
         lifetime: Lifetime,
         progress: Progress,
     ) -> StoredVersion {
-        if self.entry.is_directed() && progress == Progress::Restarted {
+        if self.entry.has_delivery_directives() && progress == Progress::Restarted {
             // It is the first version of the new epoch.
             let states = Location::only(self.entry.playlist_epoch_key());
             self.tie = self.shield.epoch_token(&self.entry, &states);
@@ -43,7 +43,7 @@ impl FillTask {
         let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
         let judged = is_state.then(|| self.judge(&text.reply, text.kind, facts.as_ref(), true));
         let as_state = match judged {
-            Some(Storage::Store(lifetime)) => Some(lifetime),
+            Some(StorageDecision::Store(lifetime)) => Some(lifetime),
             Some(_) => None,
             None => facts
                 .as_ref()
@@ -75,7 +75,7 @@ impl FillTask {
 
     /// The version before this one.
     fn previous_version(&self) -> Option<Arc<Object>> {
-        if self.entry.is_directed() {
+        if self.entry.has_delivery_directives() {
             let upstream = || self.fill.upstream().clone();
             return self.shield.newest(&self.entry, Instant::now(), upstream);
         }
@@ -110,8 +110,8 @@ impl FillTask {
     /// The request headers that selected a response. Most kinds are only requested without a
     /// content coding.
     pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
-        if is_asked_in_plain(self.entry.kind, self.entry.target.path()) {
-            Vary::of_plain(response)
+        if is_requested_uncoded(self.entry.kind, self.entry.target.path()) {
+            Vary::of_uncoded_request(response)
         } else {
             Vary::of(response)
         }
@@ -149,10 +149,10 @@ impl FillTask {
             .as_ref()
             .and_then(|facts| facts.playlist_edge());
         let is_whole = edge.is_some_and(|edge| edge.skipped_segments == 0);
-        let newest = self.entry.is_directed() && is_whole && vary == Vary::Nothing;
+        let newest = self.entry.has_delivery_directives() && is_whole && vary == Vary::Nothing;
         let object = Arc::new(object);
         if newest {
-            let (key, kind) = (self.entry.identity(), self.entry.kind);
+            let (key, kind) = (self.entry.base_key(), self.entry.kind);
             self.shield.cache.store_under(key, kind, &object);
         }
         let kept = match as_state {

@@ -19,7 +19,7 @@ fuzz_target!(|input: (u64, &[u8])| {
     }
     let stored = HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"a\""))]);
     let _ = range::if_range_holds(&headers, &stored);
-    let spans = match range::resolve(&range::asked(&headers, RANGES_MAX), length) {
+    let spans = match range::resolve(&range::requested(&headers, RANGES_MAX), length) {
         ResolvedRange::Whole => return,
         ResolvedRange::Unsatisfiable => {
             let _ = range::unsatisfied(length);

@@ -250,10 +250,13 @@ fn delivery_directives_have_one_form_and_come_last() {
         assert_eq!(entered(ask(other, Some("h"))).key, one.key, "{other}");
     }
     let plain = entered(ask("/a.m3u8?t=1", Some("h")));
-    assert!(one.is_directed() && !plain.is_directed());
-    assert_eq!(one.identity(), &plain.key);
+    assert!(one.has_delivery_directives() && !plain.has_delivery_directives());
+    assert_eq!(one.base_key(), &plain.key);
     assert_eq!(
-        (one.plain().target, one.plain().key),
+        (
+            one.without_directives().target,
+            one.without_directives().key
+        ),
         (plain.target.clone(), plain.key.clone())
     );
     let asking = plain.with_directives(one.directives()).unwrap();
@@ -281,10 +284,10 @@ fn a_route_that_keeps_no_query_keeps_directives() {
 fn malformed_directives_go_as_they_came() {
     let entry = entered(ask("/a.m3u8?_HLS_part=1&utm=x&_HLS_msn=x&t=1", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8?t=1&_HLS_part=1&_HLS_msn=x");
-    assert!(!entry.is_directed());
+    assert!(!entry.has_delivery_directives());
     let escaped = entered(ask("/a.m3u8?%5FHLS_msn=7&utm=x&t=1", Some("h")));
     assert_eq!(escaped.target.as_str(), "/a.m3u8?t=1&%5FHLS_msn=7");
-    assert!(!escaped.is_directed());
+    assert!(!escaped.has_delivery_directives());
     let segment = entered(ask("/a.ts?_HLS_part=1&_HLS_msn=7", Some("h")));
     assert_eq!(segment.target.as_str(), "/a.ts?_HLS_part=1&_HLS_msn=7");
 }
@@ -294,14 +297,14 @@ fn a_delta_update_that_is_made_here_is_not_asked_for() {
     let rules = rules(&[]);
     let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=YES", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8");
-    assert!(entry.takes_delta() && !entry.is_directed());
+    assert!(entry.takes_delta() && !entry.has_delivery_directives());
     let entry = entered(ask_at(
         &rules,
         "/a.m3u8?_HLS_skip=YES&_HLS_msn=7",
         Some("h"),
     ));
     assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_msn=7");
-    assert!(entry.takes_delta() && entry.plain().takes_delta());
+    assert!(entry.takes_delta() && entry.without_directives().takes_delta());
     // The shield cannot skip date ranges, so the origin makes these delta updates.
     let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=v2", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8?_HLS_skip=v2");

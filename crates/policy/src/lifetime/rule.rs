@@ -2,21 +2,28 @@
 
 use std::time::Duration;
 
-/// A freshness lifetime and the rule that set it.
+/// A freshness lifetime (RFC 9111 §4.2.1) and the rule that set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RuledDuration(pub(super) Duration, pub(super) Rule);
+pub(super) struct FreshnessLifetime {
+    pub(super) duration: Duration,
+    pub(super) rule: Rule,
+}
 
-impl RuledDuration {
-    pub(super) fn at_most(self, bound: Duration, rule: Rule) -> RuledDuration {
-        if self.0 > bound {
-            return RuledDuration(bound, rule);
+impl FreshnessLifetime {
+    pub(super) fn new(duration: Duration, rule: Rule) -> FreshnessLifetime {
+        FreshnessLifetime { duration, rule }
+    }
+
+    pub(super) fn at_most(self, bound: Duration, rule: Rule) -> FreshnessLifetime {
+        if self.duration > bound {
+            return FreshnessLifetime::new(bound, rule);
         }
         self
     }
 
-    pub(super) fn at_least(self, bound: Duration, rule: Rule) -> RuledDuration {
-        if self.0 < bound {
-            return RuledDuration(bound, rule);
+    pub(super) fn at_least(self, bound: Duration, rule: Rule) -> FreshnessLifetime {
+        if self.duration < bound {
+            return FreshnessLifetime::new(bound, rule);
         }
         self
     }
@@ -42,7 +49,7 @@ pub enum Rule {
     /// Half a part: a low-latency playlist for which the origin gives no lifetime.
     HalfPart,
     /// A low-latency playlist version that was requested by number.
-    State,
+    RequestedVersion,
     /// The target duration of the listed playlists: the origin gives more or nothing.
     Multivariant,
     /// The MPD's update period: the origin gives more or nothing.
@@ -77,7 +84,7 @@ impl Rule {
             Rule::Origin => "the origin's own lifetime",
             Rule::HalfTarget => "half a target duration of the playlist",
             Rule::HalfPart => "half a part of the playlist",
-            Rule::State => "a requested playlist version: six target durations",
+            Rule::RequestedVersion => "a requested playlist version: six target durations",
             Rule::Multivariant => "the target duration of the playlists it lists",
             Rule::JustEnded => "it was live a moment ago and may continue",
             Rule::UpdatePeriod => "the MPD's minimumUpdatePeriod",

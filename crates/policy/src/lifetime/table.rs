@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::rule::{Rule, RuledDuration};
+use super::rule::{FreshnessLifetime, Rule};
 use super::{ManifestContext, ResponseFacts, dated, is_negative};
 use crate::directives::ResponseDirectives;
 use crate::route::Lifetimes;
@@ -16,48 +16,48 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// A requested version of a low-latency playlist is stored for this many target durations.
-const STATE_TARGETS: u32 = 6;
+const REQUESTED_VERSION_TARGETS: u32 = 6;
 
 /// Stale-if-error window of a live manifest in segment durations …
 const STALE_PERIODS: u32 = 3;
 /// … and its minimum: viewers must not get errors from an outage of half a minute.
 const STALE_MIN: Duration = Duration::from_mins(1);
 
-pub(super) fn fresh_for(
-    answer: &ResponseFacts<'_>,
+pub(super) fn freshness_lifetime(
+    response: &ResponseFacts<'_>,
     route: &Route,
     explicit: Option<Duration>,
     now: Now,
-) -> Option<RuledDuration> {
+) -> Option<FreshnessLifetime> {
     let lifetimes = &route.lifetimes;
-    let told = explicit.map(|told| RuledDuration(told, Rule::Origin));
-    if is_negative(answer.status) {
-        return Some(absence(answer, told, lifetimes));
+    let stated = explicit.map(|duration| FreshnessLifetime::new(duration, Rule::Origin));
+    if is_negative(response.status) {
+        return Some(negative_freshness(response, stated, lifetimes));
     }
-    if answer.status != StatusCode::OK {
-        let of_the_request = answer.status.is_client_error() || answer.status.is_server_error();
-        let bound = if of_the_request {
+    if response.status != StatusCode::OK {
+        let is_error = response.status.is_client_error() || response.status.is_server_error();
+        let bound = if is_error {
             lifetimes.negative_max
         } else {
             Duration::MAX
         };
-        return told.map(|told| told.at_most(bound, Rule::Negative));
+        return stated.map(|stated| stated.at_most(bound, Rule::Negative));
     }
-    if let Some(fixed) = lifetimes.override_ttl {
-        return Some(RuledDuration(fixed, Rule::Override));
+    if let Some(override_ttl) = lifetimes.override_ttl {
+        return Some(FreshnessLifetime::new(override_ttl, Rule::Override));
     }
     let heuristic = || {
-        let guessed = heuristic_freshness(answer.headers, now);
-        let guessed = guessed.filter(|_| route.heuristic_freshness);
-        guessed.map(|guessed| RuledDuration(guessed, Rule::Heuristic))
+        let duration = heuristic_freshness(response.headers, now);
+        let duration = duration.filter(|_| route.heuristic_freshness);
+        duration.map(|duration| FreshnessLifetime::new(duration, Rule::Heuristic))
     };
-    match answer.kind {
-        Kind::Hls | Kind::Dash => Some(manifest_freshness(answer, lifetimes, told)),
+    match response.kind {
+        Kind::Hls | Kind::Dash => Some(manifest_freshness(response, lifetimes, stated)),
         Kind::Segment | Kind::Init => {
-            let told = told.or_else(heuristic);
-            Some(segment_freshness(told, lifetimes))
+            let stated = stated.or_else(heuristic);
+            Some(segment_freshness(stated, lifetimes))
         }
-        Kind::Key | Kind::Clock | Kind::Other => told.or_else(heuristic),
+        Kind::Key | Kind::Clock | Kind::Other => stated.or_else(heuristic),
     }
 }
 
@@ -66,29 +66,38 @@ const JUST_ENDED: Duration = Duration::from_secs(10);
 
 /// Freshness of a negative response: short, and no longer than the computed time until the object
 /// exists.
-fn absence(
-    answer: &ResponseFacts<'_>,
-    told: Option<RuledDuration>,
+fn negative_freshness(
+    response: &ResponseFacts<'_>,
+    stated: Option<FreshnessLifetime>,
     lifetimes: &Lifetimes,
-) -> RuledDuration {
-    let term = told.unwrap_or(RuledDuration(lifetimes.negative_max, Rule::Negative));
-    let term = term.at_most(lifetimes.negative_max, Rule::Negative);
-    let term = match answer.status {
-        StatusCode::TOO_EARLY => term.at_most(SECOND, Rule::Negative),
-        _ => term,
+) -> FreshnessLifetime {
+    let lifetime = stated.unwrap_or(FreshnessLifetime::new(
+        lifetimes.negative_max,
+        Rule::Negative,
+    ));
+    let lifetime = lifetime.at_most(lifetimes.negative_max, Rule::Negative);
+    let lifetime = match response.status {
+        StatusCode::TOO_EARLY => lifetime.at_most(SECOND, Rule::Negative),
+        _ => lifetime,
     };
-    match answer.due_in {
-        Some(due_in) => term.at_most(due_in, Rule::Due),
-        None => term,
+    match response.due_in {
+        Some(due_in) => lifetime.at_most(due_in, Rule::Due),
+        None => lifetime,
     }
 }
 
 /// A zero from the origin stays zero: the route's minimum must not extend it.
-fn segment_freshness(told: Option<RuledDuration>, lifetimes: &Lifetimes) -> RuledDuration {
-    match told {
-        Some(told) if told.0.is_zero() => told,
-        told => told
-            .unwrap_or(RuledDuration(lifetimes.segment_default, Rule::RouteDefault))
+fn segment_freshness(
+    stated: Option<FreshnessLifetime>,
+    lifetimes: &Lifetimes,
+) -> FreshnessLifetime {
+    match stated {
+        Some(stated) if stated.duration.is_zero() => stated,
+        stated => stated
+            .unwrap_or(FreshnessLifetime::new(
+                lifetimes.segment_default,
+                Rule::RouteDefault,
+            ))
             .at_least(lifetimes.segment_min, Rule::RouteMin)
             .at_most(lifetimes.segment_max, Rule::RouteMax),
     }
@@ -96,110 +105,118 @@ fn segment_freshness(told: Option<RuledDuration>, lifetimes: &Lifetimes) -> Rule
 
 /// RFC 9111 §4.2.2: a tenth of the time since the last modification, at most a day.
 fn heuristic_freshness(headers: &HeaderMap, now: Now) -> Option<Duration> {
-    let made = dated(headers, header::DATE).unwrap_or(now.wall);
-    let changed = dated(headers, header::LAST_MODIFIED)?;
-    let since = made.duration_since(changed).ok()?;
-    Some((since / 10).min(DAY))
+    let generated = dated(headers, header::DATE).unwrap_or(now.wall);
+    let modified = dated(headers, header::LAST_MODIFIED)?;
+    let since_modified = generated.duration_since(modified).ok()?;
+    Some((since_modified / 10).min(DAY))
 }
 
 fn manifest_freshness(
-    answer: &ResponseFacts<'_>,
+    response: &ResponseFacts<'_>,
     lifetimes: &Lifetimes,
-    told: Option<RuledDuration>,
-) -> RuledDuration {
-    let by_default = RuledDuration(lifetimes.manifest_default, Rule::RouteDefault);
-    let is_state = answer.context == ManifestContext::State;
-    let by_text = match answer.facts {
+    stated: Option<FreshnessLifetime>,
+) -> FreshnessLifetime {
+    let by_default = FreshnessLifetime::new(lifetimes.manifest_default, Rule::RouteDefault);
+    let is_requested_version = response.context == ManifestContext::RequestedVersion;
+    let by_content = match response.facts {
         None => {
-            return told
+            return stated
                 .unwrap_or(by_default)
                 .at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(facts) if facts.is_patch() => {
-            let told = told.unwrap_or(RuledDuration(SECOND, Rule::Patch));
-            return told.at_most(lifetimes.manifest_max, Rule::RouteMax);
+            let stated = stated.unwrap_or(FreshnessLifetime::new(SECOND, Rule::Patch));
+            return stated.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(facts) if !facts.is_live() => {
-            let term = told.unwrap_or(RuledDuration(lifetimes.ended_default, Rule::RouteDefault));
-            return if answer.context == ManifestContext::JustEnded {
-                term.at_most(JUST_ENDED, Rule::JustEnded)
+            let lifetime = stated.unwrap_or(FreshnessLifetime::new(
+                lifetimes.ended_default,
+                Rule::RouteDefault,
+            ));
+            return if response.context == ManifestContext::JustEnded {
+                lifetime.at_most(JUST_ENDED, Rule::JustEnded)
             } else {
-                term
+                lifetime
             };
         }
-        Some(ManifestInfo::Dash(mpd)) => dynamic(mpd),
+        Some(ManifestInfo::Dash(mpd)) => dynamic_mpd_freshness(mpd),
         Some(ManifestInfo::Hls(playlist)) if playlist.is_multivariant => {
-            multivariant(answer.child_target_duration)
+            multivariant_freshness(response.child_target_duration)
         }
         Some(ManifestInfo::Hls(playlist)) => match playlist.target_duration {
-            Some(target) if is_state => RuledDuration(target * STATE_TARGETS, Rule::State),
-            Some(target) => RuledDuration(target / 2, Rule::HalfTarget),
+            Some(target) if is_requested_version => {
+                FreshnessLifetime::new(target * REQUESTED_VERSION_TARGETS, Rule::RequestedVersion)
+            }
+            Some(target) => FreshnessLifetime::new(target / 2, Rule::HalfTarget),
             None => by_default,
         },
     };
-    let RuledDuration(bound, rule) = by_text;
-    let part = answer.facts.and_then(ManifestInfo::part_target);
-    let untold = match part.filter(|_| !is_state) {
-        Some(part) => RuledDuration(part / 2, Rule::HalfPart),
-        None => by_text,
+    let part = response.facts.and_then(ManifestInfo::part_target);
+    let unless_stated = match part.filter(|_| !is_requested_version) {
+        Some(part) => FreshnessLifetime::new(part / 2, Rule::HalfPart),
+        None => by_content,
     };
-    told.unwrap_or(untold)
-        .at_most(bound, rule)
+    stated
+        .unwrap_or(unless_stated)
+        .at_most(by_content.duration, by_content.rule)
         .at_most(lifetimes.manifest_max, Rule::RouteMax)
 }
 
 /// A live multivariant playlist changes when renditions are added or removed.
-fn multivariant(children: Option<Duration>) -> RuledDuration {
-    const UNTOLD: Duration = Duration::from_secs(6);
-    RuledDuration(children.unwrap_or(UNTOLD), Rule::Multivariant)
+fn multivariant_freshness(child_target_duration: Option<Duration>) -> FreshnessLifetime {
+    const TARGET_DURATION_UNKNOWN: Duration = Duration::from_secs(6);
+    FreshnessLifetime::new(
+        child_target_duration.unwrap_or(TARGET_DURATION_UNKNOWN),
+        Rule::Multivariant,
+    )
 }
 
 /// A dynamic MPD. One with no update period, or a period of zero, changes when in-band events say
 /// so.
-fn dynamic(mpd: &MpdInfo) -> RuledDuration {
+fn dynamic_mpd_freshness(mpd: &MpdInfo) -> FreshnessLifetime {
     let period = mpd.update_period.filter(|period| !period.is_zero());
-    let term = match period {
-        Some(period) => RuledDuration(period, Rule::UpdatePeriod),
-        None => RuledDuration(SECOND, Rule::NoUpdatePeriod),
+    let lifetime = match period {
+        Some(period) => FreshnessLifetime::new(period, Rule::UpdatePeriod),
+        None => FreshnessLifetime::new(SECOND, Rule::NoUpdatePeriod),
     };
     match mpd.segment_duration {
-        Some(segment) => term.at_most(segment / 2, Rule::HalfSegment),
-        None => term,
+        Some(segment) => lifetime.at_most(segment / 2, Rule::HalfSegment),
+        None => lifetime,
     }
 }
 
 /// The windows in which a stale response may be served: while it is refreshed, and when the origin
 /// fails.
 pub(super) fn stale_windows(
-    answer: &ResponseFacts<'_>,
+    response: &ResponseFacts<'_>,
     directives: &ResponseDirectives,
     lifetimes: &Lifetimes,
     fresh_for: Duration,
 ) -> (Duration, Duration) {
     let nothing = (Duration::ZERO, Duration::ZERO);
-    if answer.context == ManifestContext::State {
+    if response.context == ManifestContext::RequestedVersion {
         return nothing;
     }
     let ended = |facts: &ManifestInfo| !facts.is_live();
-    let (while_revalidate, if_error) = match answer.kind {
-        _ if answer.status != StatusCode::OK => nothing,
+    let (while_revalidate, if_error) = match response.kind {
+        _ if response.status != StatusCode::OK => nothing,
         // A patch applies only to the MPD version that it was made for.
-        Kind::Hls | Kind::Dash if answer.facts.is_some_and(ManifestInfo::is_patch) => {
+        Kind::Hls | Kind::Dash if response.facts.is_some_and(ManifestInfo::is_patch) => {
             return nothing;
         }
-        Kind::Hls | Kind::Dash if answer.facts.is_some_and(ended) => (fresh_for, DAY),
+        Kind::Hls | Kind::Dash if response.facts.is_some_and(ended) => (fresh_for, DAY),
         Kind::Hls | Kind::Dash => (
             fresh_for.mul_f64(lifetimes.manifest_stale_share),
             lifetimes
                 .manifest_stale_if_error
-                .unwrap_or_else(|| live_stale_if_error(answer.facts))
+                .unwrap_or_else(|| live_stale_if_error(response.facts))
                 .max(lifetimes.manifest_stale_if_missing),
         ),
         Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
         Kind::Key | Kind::Clock | Kind::Other => nothing,
     };
     // A low-latency player should lag by one part at most.
-    let live = answer.facts.filter(|facts| facts.is_live());
+    let live = response.facts.filter(|facts| facts.is_live());
     let stale_max = live.and_then(ManifestInfo::part_target);
     let while_revalidate = directives.stale_while_revalidate_or(while_revalidate);
     (

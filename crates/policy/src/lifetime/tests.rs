@@ -29,7 +29,7 @@ fn judged(
     status: u16,
     lines: &[(&'static str, &str)],
     facts: Option<&ManifestInfo>,
-) -> Storage {
+) -> StorageDecision {
     judged_on(&route(), (kind, status), lines, facts)
 }
 
@@ -38,7 +38,7 @@ fn judged_on(
     (kind, status): (Kind, u16),
     lines: &[(&'static str, &str)],
     facts: Option<&ManifestInfo>,
-) -> Storage {
+) -> StorageDecision {
     let headers = headers(lines);
     let answer = ResponseFacts {
         status: StatusCode::from_u16(status).unwrap(),
@@ -48,7 +48,7 @@ fn judged_on(
         end_is_proven: true,
         authorized: false,
         delay: Duration::ZERO,
-        context: ManifestContext::Plain,
+        context: ManifestContext::CurrentVersion,
         child_target_duration: None,
         due_in: None,
     };
@@ -57,7 +57,7 @@ fn judged_on(
 
 fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&ManifestInfo>) -> Duration {
     match judged(kind, 200, lines, facts) {
-        Storage::Store(lifetime) => lifetime.fresh_for,
+        StorageDecision::Store(lifetime) => lifetime.fresh_for,
         other => panic!("expected to be stored, got {other:?}"),
     }
 }
@@ -135,14 +135,17 @@ fn a_missing_object_is_missing_for_a_second_at_most() {
     let told = [("cache-control", "max-age=300")];
     for lines in [&told[..], &[]] {
         match judged(Kind::Segment, 404, lines, None) {
-            Storage::Store(lifetime) => assert_eq!(lifetime.usable_for(), SECOND),
+            StorageDecision::Store(lifetime) => assert_eq!(lifetime.usable_for(), SECOND),
             other => panic!("{other:?}"),
         }
     }
 }
 
-fn failure(wait: Option<Duration>) -> Storage {
-    Storage::Failure { wait, open: true }
+fn failure(retry_after: Option<Duration>) -> StorageDecision {
+    StorageDecision::Failure {
+        retry_after,
+        is_shareable: true,
+    }
 }
 
 #[test]
@@ -176,31 +179,33 @@ fn what_is_one_viewers_own_is_passed() {
     for (line, reason) in cases {
         assert_eq!(
             judged(Kind::Segment, 200, &[line], None),
-            Storage::Pass(reason)
+            StorageDecision::Pass(reason)
         );
     }
     assert_eq!(
         judged(Kind::Key, 200, &[], None),
-        Storage::Pass(UncacheableReason::Kind)
+        StorageDecision::Pass(UncacheableReason::Kind)
     );
     assert_eq!(
         judged(Kind::Clock, 200, &[], None),
-        Storage::Pass(UncacheableReason::Kind)
+        StorageDecision::Pass(UncacheableReason::Kind)
     );
     assert_eq!(
         judged(Kind::Other, 200, &[], None),
-        Storage::Pass(UncacheableReason::NoLifetime)
+        StorageDecision::Pass(UncacheableReason::NoLifetime)
     );
     assert_eq!(
         judged(Kind::Segment, 206, &[], None),
-        Storage::Pass(UncacheableReason::Partial)
+        StorageDecision::Pass(UncacheableReason::Partial)
     );
 }
 
 #[test]
 fn must_revalidate_closes_the_stale_windows_and_shared_maxage_does_not() {
     let windows = |line| match judged(Kind::Segment, 200, &[("cache-control", line)], None) {
-        Storage::Store(lifetime) => lifetime.usable_for().saturating_sub(lifetime.fresh_for),
+        StorageDecision::Store(lifetime) => {
+            lifetime.usable_for().saturating_sub(lifetime.fresh_for)
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(windows("max-age=5, must-revalidate"), Duration::ZERO);
@@ -213,7 +218,7 @@ fn an_age_that_came_with_it_counts() {
     let now = Now::read();
     let lines = [("cache-control", "max-age=60"), ("age", "61")];
     match judged(Kind::Segment, 200, &lines, None) {
-        Storage::Store(lifetime) => assert!(lifetime.age(now.mono) >= 60 * SECOND),
+        StorageDecision::Store(lifetime) => assert!(lifetime.age(now.mono) >= 60 * SECOND),
         other => panic!("{other:?}"),
     }
 }
@@ -225,7 +230,7 @@ fn a_clock_that_differs_from_the_origins_makes_nothing_stale() {
         ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
     ];
     match judged(Kind::Segment, 200, &lines, None) {
-        Storage::Store(lifetime) => assert!(lifetime.age(Instant::now()) < 60 * SECOND),
+        StorageDecision::Store(lifetime) => assert!(lifetime.age(Instant::now()) < 60 * SECOND),
         other => panic!("{other:?}"),
     }
 }
@@ -241,7 +246,7 @@ fn failures_last_as_long_as_they_say_where_the_route_wants_it() {
     };
     for status in [500, 502, 503, 504, 429, 408] {
         let lines = [("cache-control", "max-age=60"), ("age", "20")];
-        let Storage::LastingFailure(lifetime) = judged(status, &lines) else {
+        let StorageDecision::CacheableFailure(lifetime) = judged(status, &lines) else {
             panic!("{status}");
         };
         assert_eq!(lifetime.fresh_for, 60 * SECOND);
@@ -256,7 +261,7 @@ fn failures_last_as_long_as_they_say_where_the_route_wants_it() {
         &[("cache-control", "max-age=60"), ("age", "60")],
         &[("cache-control", "max-age=60"), ("vary", "accept-language")],
     ] {
-        let is_brief = matches!(judged(500, lines), Storage::Failure { .. });
+        let is_brief = matches!(judged(500, lines), StorageDecision::Failure { .. });
         assert!(is_brief, "{lines:?}");
     }
 }
@@ -270,9 +275,9 @@ fn a_failure_that_is_one_viewers_own_is_told_to_all_without_its_words() {
         ("vary", "accept-language"),
         ("cache-control", "no-store"),
     ] {
-        let closed = Storage::Failure {
-            wait: None,
-            open: false,
+        let closed = StorageDecision::Failure {
+            retry_after: None,
+            is_shareable: false,
         };
         assert_eq!(judged(Kind::Hls, 503, &[line], None), closed, "{line:?}");
     }
@@ -281,9 +286,15 @@ fn a_failure_that_is_one_viewers_own_is_told_to_all_without_its_words() {
 #[test]
 fn what_is_gone_is_gone_for_all_and_what_is_refused_is_refused_to_one() {
     let no_store = [("cache-control", "no-store")];
-    assert_eq!(judged(Kind::Hls, 404, &no_store, None), Storage::Gone);
+    assert_eq!(
+        judged(Kind::Hls, 404, &no_store, None),
+        StorageDecision::Gone
+    );
     for status in [400, 401, 403, 508, 302] {
-        assert_eq!(judged(Kind::Hls, status, &[], None), Storage::Refused);
+        assert_eq!(
+            judged(Kind::Hls, status, &[], None),
+            StorageDecision::Refused
+        );
     }
 }
 
@@ -291,7 +302,7 @@ fn what_is_gone_is_gone_for_all_and_what_is_refused_is_refused_to_one() {
 fn a_refusal_of_the_method_is_kept_no_longer_than_a_404() {
     let told = [("cache-control", "max-age=3600")];
     match judged(Kind::Hls, 405, &told, None) {
-        Storage::Store(lifetime) => assert_eq!(lifetime.fresh_for, SECOND),
+        StorageDecision::Store(lifetime) => assert_eq!(lifetime.fresh_for, SECOND),
         other => panic!("{other:?}"),
     }
 }
@@ -306,7 +317,9 @@ fn an_age_beyond_all_measure_is_old() {
     ] {
         let lines = [("cache-control", "max-age=60"), ("age", age)];
         match judged(Kind::Segment, 200, &lines, None) {
-            Storage::Store(lifetime) => assert!(lifetime.fresh_left(Instant::now()).is_zero()),
+            StorageDecision::Store(lifetime) => {
+                assert!(lifetime.fresh_left(Instant::now()).is_zero())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -323,12 +336,15 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
         end_is_proven: true,
         authorized: true,
         delay: Duration::ZERO,
-        context: ManifestContext::Plain,
+        context: ManifestContext::CurrentVersion,
         child_target_duration: None,
         due_in: None,
     };
     let storage = storage(&answer, &route(), Now::read());
-    assert_eq!(storage, Storage::Pass(UncacheableReason::Authorized));
+    assert_eq!(
+        storage,
+        StorageDecision::Pass(UncacheableReason::Authorized)
+    );
 }
 
 #[test]
@@ -365,7 +381,7 @@ fn low_latency() -> ManifestInfo {
 #[test]
 fn a_low_latency_playlist_is_kept_as_long_as_a_part_says() {
     let kept = |lines: &[_]| match judged(Kind::Hls, 200, lines, Some(&low_latency())) {
-        Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.stale_while_revalidate),
+        StorageDecision::Store(lifetime) => (lifetime.fresh_for, lifetime.stale_while_revalidate),
         other => panic!("{other:?}"),
     };
     let max_age = |age: &'static str| [("cache-control", age)];
@@ -390,12 +406,12 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
-            context: ManifestContext::State,
+            context: ManifestContext::RequestedVersion,
             child_target_duration: None,
             due_in: None,
         };
         match storage(&answer, &route(), Now::read()) {
-            Storage::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
+            StorageDecision::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
             other => panic!("{other:?}"),
         }
     };
@@ -410,7 +426,7 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
 #[test]
 fn a_low_latency_playlist_that_is_looked_after_may_wait_for_a_part_that_is_late() {
     let facts = low_latency();
-    let Storage::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
+    let StorageDecision::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
         panic!("it is stored");
     };
     assert_eq!(lifetime.refreshed_max_age(Some(&facts)), 3 * SECOND / 2);

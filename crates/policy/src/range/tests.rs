@@ -13,7 +13,7 @@ fn request(range: &str) -> HeaderMap {
 }
 
 fn ask(range: &str) -> RequestedRange {
-    asked(&request(range), MAX)
+    requested(&request(range), MAX)
 }
 
 fn answer(range: &str, length: u64) -> ResolvedRange {
@@ -67,8 +67,8 @@ fn what_is_malformed_is_ignored() {
     }
     let mut twice = request("bytes=0-1");
     twice.append(RANGE, HeaderValue::from_static("bytes=2-3"));
-    assert_eq!(asked(&twice, MAX), RequestedRange::Whole);
-    assert_eq!(asked(&HeaderMap::new(), MAX), RequestedRange::Whole);
+    assert_eq!(requested(&twice, MAX), RequestedRange::Whole);
+    assert_eq!(requested(&HeaderMap::new(), MAX), RequestedRange::Whole);
 }
 
 // §15.5.17 and §14.1.2: no range starts within the object, or the suffix is empty.
@@ -119,7 +119,7 @@ fn wasteful_sets_get_the_whole() {
         ask(&format!("bytes={}", many.join(","))),
         RequestedRange::Whole
     );
-    assert_eq!(asked(&request("bytes=0-0"), 0), RequestedRange::Whole);
+    assert_eq!(requested(&request("bytes=0-0"), 0), RequestedRange::Whole);
 }
 
 fn if_range(value: &'static str, stored: &[(http::HeaderName, &'static str)]) -> bool {

@@ -32,12 +32,12 @@ impl Row<'_> {
             facts,
             children: None,
             due_in: None,
-            standing: ManifestContext::Plain,
+            standing: ManifestContext::CurrentVersion,
             lifetimes: Lifetimes::default(),
         }
     }
 
-    fn storage(&self, lines: &[(&'static str, &str)]) -> Storage {
+    fn storage(&self, lines: &[(&'static str, &str)]) -> StorageDecision {
         let headers = headers(lines);
         let answer = ResponseFacts {
             status: StatusCode::from_u16(self.status).unwrap(),
@@ -61,7 +61,7 @@ impl Row<'_> {
 
     fn lifetime(&self, lines: &[(&'static str, &str)]) -> Lifetime {
         match self.storage(lines) {
-            Storage::Store(lifetime) => lifetime,
+            StorageDecision::Store(lifetime) => lifetime,
             other => panic!("expected to be stored, got {other:?}"),
         }
     }
@@ -210,7 +210,10 @@ fn mpd_patch() {
 #[test]
 fn time_endpoints() {
     let row = Row::of(Kind::Clock, None);
-    assert_eq!(row.storage(LONG), Storage::Pass(UncacheableReason::Kind));
+    assert_eq!(
+        row.storage(LONG),
+        StorageDecision::Pass(UncacheableReason::Kind)
+    );
 }
 
 #[test]
@@ -230,7 +233,10 @@ fn media_and_init_segments() {
 #[test]
 fn keys_and_licences() {
     let row = Row::of(Kind::Key, None);
-    assert_eq!(row.storage(LONG), Storage::Pass(UncacheableReason::Kind));
+    assert_eq!(
+        row.storage(LONG),
+        StorageDecision::Pass(UncacheableReason::Kind)
+    );
 }
 
 #[test]
@@ -273,7 +279,7 @@ fn the_order_of_authority() {
     let never = &[("cache-control", "no-store")];
     assert_eq!(
         row.storage(never),
-        Storage::Pass(UncacheableReason::NoStore)
+        StorageDecision::Pass(UncacheableReason::NoStore)
     );
     row.lifetimes.manifest_stale_if_error = Some(5 * MINUTE);
     assert_eq!(row.windows(LONG).1, 5 * MINUTE);

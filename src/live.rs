@@ -17,8 +17,9 @@
 //! 2. [`PlaylistTracker::judge`] compares the version with the timeline of its variant
 //!    (`variants`): the same, onward, behind, or a restart.
 //! 3. [`LiveStreams::record_version`] (`version_effects`) takes it: `tracker` updates the cadence
-//!    and the durations, `manifest_diff` and `listed_window` find what is new and what departed,
-//!    `restart_leftovers` what may be left from before a restart. It returns [`VersionEffects`].
+//!    and the durations in its `tracker_state`; `manifest_diff` and `listed_window` find what is
+//!    new and what departed, `expected_segment` what to prefetch; `names_since_restart` remembers
+//!    what is listed since a restart. It returns [`VersionEffects`].
 //! 4. [`PlaylistTracker::next_poll`] (`poll_schedule`) plans the next poll, plain or
 //!    blocking (`blocking_reload`).
 //!
@@ -32,6 +33,7 @@ mod blocking_reload;
 mod clock_prefetch;
 mod demand;
 mod directories;
+mod expected_segment;
 #[cfg(test)]
 mod fixtures;
 mod growing_files;
@@ -39,22 +41,25 @@ mod index;
 mod listed_window;
 mod manifest_diff;
 mod mpd_horizon;
+mod names_since_restart;
 mod numbered_directories;
+mod owned_request;
 mod poll_schedule;
 mod prefetch;
 mod reject_reason;
 mod representations;
 mod restart_leftovers;
+mod snapshot;
 mod standstill;
 mod stream;
 mod tracker;
 mod tracker_size;
+mod tracker_state;
 mod uncacheable_urls;
 mod unstored;
 mod variants;
 mod version_effects;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -64,22 +69,22 @@ use parking_lot::Mutex;
 pub(crate) use availability::Availability;
 pub(crate) use blocking_reload::{PlannedPoll, ReloadStatus, is_too_far};
 pub(crate) use clock_prefetch::ClockPrefetch;
+pub(crate) use expected_segment::{ExpectedSegment, PrefetchInterest};
 use index::TrackerIndex;
 pub(crate) use listed_window::WindowChange;
-pub(crate) use manifest_diff::AnnouncedPart;
 use manifest_diff::ManifestDiff;
+pub(crate) use manifest_diff::{AnnouncedPart, ManifestVersion};
 pub(crate) use numbered_directories::{Location, unlisted};
 pub(crate) use prefetch::{Prefetch, PrefetchedObject};
 pub use prefetch::{PrefetchSource, PrefetchStats};
 pub use reject_reason::RejectReason;
-pub(crate) use representations::{ExpectedSegment, PrefetchInterest};
 pub(crate) use restart_leftovers::UNLISTED_FOR;
+pub use snapshot::{StreamsSnapshot, TrackedManifest};
 use stream::LiveStream;
 pub use stream::StreamStats;
 pub(crate) use tracker::PlaylistTracker;
-pub use tracker::TrackedManifest;
 pub(crate) use variants::Variant;
-pub(crate) use version_effects::{ManifestVersion, VersionEffects};
+pub(crate) use version_effects::VersionEffects;
 
 use seawall_cache::eviction::LivePosition;
 use seawall_manifest::{Kind, Manifest, ManifestInfo};
@@ -109,24 +114,6 @@ pub(crate) struct StreamId {
     /// Keys of the manifests that other manifests list.
     pub(crate) manifests: Vec<Key>,
     pub(crate) trackers: Vec<Arc<PlaylistTracker>>,
-}
-
-/// Counters of all streams, for metrics.
-#[derive(Clone, Debug)]
-pub struct StreamsSnapshot {
-    /// One item per stream.
-    pub streams: Vec<StreamStats>,
-    /// Approximate bytes of memory that the trackers use.
-    pub bytes: u64,
-    /// Manifests that have a running refresher, and those of them that have stalled.
-    pub watched: u64,
-    /// See `watched`.
-    pub stalled: u64,
-    /// Manifests that were rejected, by reason.
-    pub unfit: [(RejectReason, u64); RejectReason::ALL.len()],
-    /// Prefetched objects, those that a viewer requested later, and those skipped for lack of
-    /// capacity.
-    pub ahead: PrefetchStats,
 }
 
 impl LiveStreams {
@@ -346,57 +333,6 @@ impl LiveStreams {
 
     pub(crate) fn count_rejection(&self, why: RejectReason) {
         self.unfit[why as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn snapshot(&self, now: Instant) -> StreamsSnapshot {
-        let trackers: Vec<_> = self.index.lock().trackers.values().cloned().collect();
-        let tended = |tracker: &&Arc<PlaylistTracker>| tracker.access.has_refresher();
-        let watched = trackers.iter().filter(tended).count();
-        let stalled = trackers
-            .iter()
-            .filter(tended)
-            .filter(|tracker| tracker.is_stalled(now));
-        let stalled = stalled.count();
-        let mut ends: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> = HashMap::new();
-        for tracker in &trackers {
-            let (_, low, high) = ends
-                .entry(Arc::as_ptr(&tracker.stream))
-                .or_insert_with(|| (Arc::clone(&tracker.stream), u64::MAX, 0));
-            // A manifest without a refresher is not up to date, so it says nothing about skew.
-            if let Some(reach) = tracker
-                .last_sequence()
-                .filter(|_| tracker.access.has_refresher())
-            {
-                *low = reach.min(*low);
-                *high = reach.max(*high);
-            }
-        }
-        let streams = ends.into_values();
-        let mut streams: Vec<_> = streams
-            .map(|(stream, low, high)| stream.read(high.saturating_sub(low)))
-            .collect();
-        // Manifests that differ only in the query have no common parent, but share a name.
-        streams.sort_by(|a, b| a.name.cmp(&b.name));
-        streams.dedup_by(|more, stream| {
-            let same = more.name == stream.name;
-            if same {
-                stream.add(more);
-            }
-            same
-        });
-        let bytes = trackers
-            .iter()
-            .map(|tracker| tracker.weight_bytes() as u64)
-            .sum();
-        StreamsSnapshot {
-            streams,
-            bytes,
-            watched: watched as u64,
-            stalled: stalled as u64,
-            unfit: RejectReason::ALL
-                .map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
-            ahead: self.prefetch_limits.read(),
-        }
     }
 
     /// The position of an object in a live stream that lists it.

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::PlaylistTracker;
 use seawall_policy::EndpointSet;
 
 /// An endpoint is avoided for this many segment durations; for twice as long each time it fails
@@ -54,20 +53,6 @@ impl AvoidedEndpoints {
         } else {
             least
         }
-    }
-}
-
-impl PlaylistTracker {
-    /// Avoids an endpoint that sent a rejected version: others are tried first for a time. True if
-    /// the endpoint was not avoided before.
-    pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
-        let mut state = self.state.lock();
-        let segment = state.segment;
-        AvoidedEndpoints::record_rejection(&mut state.avoided, endpoint, (segment, now))
-    }
-
-    pub(crate) fn avoided(&self, now: Instant) -> EndpointSet {
-        AvoidedEndpoints::endpoints_at(&self.state.lock().avoided, now)
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::expected_segment::ExpectedSegment;
 use super::listed_window::WindowChange;
-use super::representations::ExpectedSegment;
 use super::{LiveStreams, PlaylistTracker};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 
 use super::PlaylistTracker;
-use super::tracker_size::own_values;
+use super::owned_request::own_values;
 use seawall_policy::headers;
+
+/// A manifest counts as unwatched after this many segment durations without a request.
+pub(super) const IDLE_SEGMENTS: u32 = 3;
 
 /// Allowance for players that request later than once per segment, and for slow networks.
 const DAWDLING: Duration = Duration::from_millis(500);
@@ -42,5 +45,12 @@ impl PlaylistTracker {
         };
         let idle_time = self.access.idle_time(now);
         idle_time.is_some_and(|idle_time| idle_time <= patience)
+    }
+
+    /// Do viewers watch it, or did they recently?
+    pub(super) fn is_followed(&self, now: Instant) -> bool {
+        let patience = self.state.lock().segment * IDLE_SEGMENTS;
+        let idle_time = self.access.idle_time(now);
+        self.access.has_refresher() || idle_time.is_some_and(|idle_time| idle_time < patience)
     }
 }

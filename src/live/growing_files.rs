@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::LiveStreams;
-use super::tracker::TrackerState;
+use super::tracker_state::TrackerState;
 use seawall_manifest::{ListedResource, Listing};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Lifetime, Rules};

@@ -3,9 +3,8 @@
 //! manifest lists any more is evicted first.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use super::tracker::{IDLE_SEGMENTS, PlaylistTracker};
 use seawall_cache::eviction::{Advance, LivePosition};
 use seawall_manifest::{ListedResource, Listing, Manifest, ManifestInfo};
 use seawall_policy::Rules;
@@ -218,6 +217,21 @@ impl ListedWindow {
         }
     }
 
+    /// The progress of such a representation by one segment.
+    pub(super) fn advance_by_clock(
+        &self,
+        template: usize,
+        listed: u64,
+        segment: Duration,
+    ) -> Advance {
+        Advance {
+            rendition: self.by_clock(template, 0).rendition,
+            segments: 1,
+            listed,
+            period_ms: millis(segment),
+        }
+    }
+
     /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
         let outdated = self.outdated.capacity() * size_of::<u64>();
@@ -251,57 +265,6 @@ impl WindowSegment {
     /// Its identity within a version.
     fn listed(&self) -> (u64, u64) {
         (self.rendition, self.uri)
-    }
-}
-
-impl PlaylistTracker {
-    /// Do viewers watch it, or did they recently?
-    pub(super) fn is_followed(&self, now: Instant) -> bool {
-        let patience = self.state.lock().segment * IDLE_SEGMENTS;
-        let idle_time = self.access.idle_time(now);
-        self.access.has_refresher() || idle_time.is_some_and(|idle_time| idle_time < patience)
-    }
-
-    /// The position of an object that the live manifest lists or announces.
-    pub(super) fn position(
-        &self,
-        rules: &Rules,
-        entry: &CacheRequest,
-        now: SystemTime,
-    ) -> Option<LivePosition> {
-        let state = self.state.lock();
-        if state.ended {
-            return None;
-        }
-        let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == entry.key;
-        let announced = || {
-            let is_announced = state.announced.iter().any(is_announced);
-            is_announced.then(|| state.window.next_part())
-        };
-        let by_clock = || {
-            let (template, behind) = state
-                .representations
-                .place(rules, &self.entry, entry, now)?;
-            Some(state.window.by_clock(template, behind))
-        };
-        let listed = state.window.position(entry.key.fingerprint());
-        listed.or_else(announced).or_else(by_clock)
-    }
-
-    /// The progress by one segment of a representation that is timed by the clock.
-    pub(super) fn by_clock(&self, template: usize) -> Advance {
-        let state = self.state.lock();
-        Advance {
-            rendition: state.window.by_clock(template, 0).rendition,
-            segments: 1,
-            listed: state.representations.listed_of(template),
-            period_ms: millis(state.segment),
-        }
-    }
-
-    /// Removes from `departed`, the segments of another manifest, those that this one still lists.
-    pub(super) fn remove_listed(&self, departed: &mut Vec<u64>) {
-        self.state.lock().window.remove_listed(departed);
     }
 }
 

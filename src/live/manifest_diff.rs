@@ -6,27 +6,39 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::expected_segment::{EDGE_SEGMENTS, ExpectedSegment};
 use super::listed_window::WindowChange;
+use super::names_since_restart::name_hash;
 use super::numbered_directories::unlisted;
-use super::representations::{ExpectedSegment, Representations};
-use super::restart_leftovers::name_hash;
-use super::tracker::{PlaylistTracker, TrackerState};
+use super::representations::Representations;
+use super::tracker_state::TrackerState;
+use super::variants::Variant;
 use seawall_manifest::{ListedResource, Listing, Manifest};
 use seawall_policy::access::CacheRequest;
+use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Rules};
 
 /// A listed object counts as new for this many segment durations: players start about there.
 const NEW_SEGMENTS: u32 = 3;
-
-/// A player at the live edge starts with one of this many last segments, or requests those that
-/// follow: no older new object will be requested soon.
-pub(super) const EDGE_SEGMENTS: usize = 3;
 
 /// Most names remembered of a manifest that sends delta updates.
 const REMEMBERED_MAX: usize = 1024;
 
 /// Most directories remembered per manifest: those found last.
 const PLACES_MAX: usize = 256;
+
+/// A version that is published from now on.
+pub(crate) struct ManifestVersion<'a> {
+    pub(crate) request: &'a CacheRequest,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) variant: Variant,
+    pub(crate) progress: Progress,
+    /// When the poll was sent; if the origin held the response back, the moment when the version
+    /// became the newest.
+    pub(crate) seen: Instant,
+    /// The origin held the response back.
+    pub(crate) held_back: bool,
+}
 
 /// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).
 pub(crate) struct AnnouncedPart {
@@ -80,11 +92,11 @@ pub(super) struct ManifestDiff {
 
 impl ManifestDiff {
     /// The epochs that the new version ends: those of the directories from before a restart; and
-    /// if it says what is listed, those of the unlisted objects in its directories.
-    pub(super) fn epochs_to_end(&self, tracker: &PlaylistTracker) -> Vec<Key> {
+    /// if it says what is listed, those of the unlisted objects in its `directories`.
+    pub(super) fn epochs_to_end(&self, directories: &[Key]) -> Vec<Key> {
         let mut ended = self.ended_directories.clone();
         if self.recorded {
-            ended.extend(tracker.directories().iter().map(unlisted));
+            ended.extend(directories.iter().map(unlisted));
         }
         ended
     }
@@ -224,14 +236,14 @@ impl TrackerState {
         // Segments that are not prefetched have a directory too; and after a restart, a name to
         // remember.
         let last = listing.segments.last().filter(|_| low_latency);
-        let unfetched = match &self.leftovers {
+        let unfetched = match &self.listed_since_restart {
             Some(_) if low_latency => &listing.segments[..],
             _ => last.map_or(&[][..], std::slice::from_ref),
         };
         let announced = listing
             .preload_hints
             .iter()
-            .filter(|_| self.leftovers.is_some());
+            .filter(|_| self.listed_since_restart.is_some());
         let besides = unfetched.iter().chain(&listing.files).chain(announced);
         let besides: Vec<&ListedResource> = besides.collect();
         for one in besides {
@@ -252,8 +264,8 @@ impl TrackerState {
     /// Remembers a listed object and its directory.
     fn register_object(&mut self, listed: Option<CacheRequest>) {
         let Some(listed) = listed else { return };
-        if let Some(leftovers) = &mut self.leftovers {
-            leftovers.lists(name_hash(&self.hasher, &listed));
+        if let Some(names) = &mut self.listed_since_restart {
+            names.record(name_hash(&self.hasher, &listed));
         }
         self.register_directory(&listed);
     }

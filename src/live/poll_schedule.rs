@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::PlaylistTracker;
 use super::blocking_reload::PlannedPoll;
-use super::tracker::{IDLE_SEGMENTS, TrackerState};
-
-/// Least interval assumed between versions of a manifest that states no update interval.
-const UNSTATED_INTERVAL: Duration = Duration::from_secs(1);
+use super::demand::IDLE_SEGMENTS;
 
 impl PlaylistTracker {
     /// Time until the next version is due.
@@ -73,22 +70,5 @@ impl PlaylistTracker {
         const SHARE: f64 = 0.9;
         let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
         self.state.lock().good_until = until;
-    }
-}
-
-impl TrackerState {
-    /// The interval between versions, or a segment duration where that is unknown.
-    pub(super) fn pace(&self) -> Duration {
-        if self.period.is_zero() {
-            self.segment.max(UNSTATED_INTERVAL)
-        } else {
-            self.period
-        }
-    }
-
-    /// Least interval between two polls.
-    pub(super) fn poll_interval_min(&self) -> Duration {
-        const SHARE: u32 = 64;
-        self.pace() / SHARE
     }
 }

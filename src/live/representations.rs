@@ -1,79 +1,16 @@
 //! Says when the segments of an MPD are available, and which of its representations viewers watch.
 //! One MPD lists all representations, and names segments by number that no version of it lists.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use super::manifest_diff::EDGE_SEGMENTS;
+use super::expected_segment::{BEFORE_MAX, ExpectedSegment, PrefetchInterest};
 use seawall_manifest::{Listing, SegmentNaming};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
 
-/// Players stay a few segments behind the newest: a viewer of a representation has requested one of
-/// this many segments before it.
-const BEFORE_MAX: usize = 6;
 /// All segments farther behind the newest one than this count as this far behind.
 const BEHIND_MAX: u64 = 64;
-
-/// A new segment, and the condition under which viewers want it.
-pub(crate) struct ExpectedSegment {
-    pub(crate) entry: CacheRequest,
-    pub(crate) wanted: PrefetchInterest,
-}
-
-impl ExpectedSegment {
-    pub(super) fn surely(entry: CacheRequest) -> ExpectedSegment {
-        let wanted = PrefetchInterest::Surely;
-        ExpectedSegment { entry, wanted }
-    }
-
-    /// The new segments that an MPD lists, each with the segments just before it in the same
-    /// representation: the last ones of each, the newest first.
-    pub(super) fn listed(
-        rules: &Rules,
-        mpd: &CacheRequest,
-        listing: &Listing,
-        is_new: impl Fn(&Key) -> bool,
-    ) -> Vec<ExpectedSegment> {
-        let mut before: HashMap<usize, VecDeque<CacheRequest>> = HashMap::new();
-        let mut new: Vec<(usize, CacheRequest)> = Vec::new();
-        for listed in &listing.segments {
-            let lane = listed.representation;
-            let Some(entry) = mpd.resolve_same_host(rules, &listed.uri) else {
-                continue;
-            };
-            if is_new(&entry.key) {
-                new.push((lane, entry));
-                continue;
-            }
-            let before = before.entry(lane).or_default();
-            if before.len() >= BEFORE_MAX {
-                before.pop_front();
-            }
-            before.push_back(entry);
-        }
-        let mut taken: HashMap<usize, usize> = HashMap::new();
-        let newest = new.into_iter().rev().filter(|(lane, _)| {
-            let taken = taken.entry(*lane).or_default();
-            *taken += 1;
-            *taken <= EDGE_SEGMENTS
-        });
-        let coming = newest.map(|(lane, entry)| {
-            let before = before.get(&lane).cloned().unwrap_or_default();
-            let wanted = PrefetchInterest::AfterAny(before.into());
-            ExpectedSegment { entry, wanted }
-        });
-        coming.collect()
-    }
-}
-
-/// When a new segment is worth a prefetch.
-pub(crate) enum PrefetchInterest {
-    /// Always: its playlist is for one rendition, and is watched.
-    Surely,
-    /// If a viewer recently requested one of these preceding segments.
-    AfterAny(Vec<CacheRequest>),
-}
 
 /// The representations of an MPD whose segment names can be computed.
 #[derive(Default)]
@@ -352,32 +289,6 @@ mod tests {
              startNumber='{number}' media='$Number$.m4s'/><Representation/></AdaptationSet>\
              </Period>"
         )
-    }
-
-    #[test]
-    fn however_many_representations_each_shows_who_watches_it() {
-        let representations: Vec<_> = (0..40)
-            .map(|number| format!("<Representation id='{number}'/>"))
-            .collect();
-        let (rules, entry, listing) = read(&format!(
-            "<Period><AdaptationSet><SegmentTemplate media='$RepresentationID$/$Number$'>\
-             <SegmentTimeline><S t='0' d='2' r='99'/></SegmentTimeline></SegmentTemplate>{}\
-             </AdaptationSet></Period>",
-            representations.concat()
-        ));
-        let newest = |entry: &CacheRequest| entry.target.path().ends_with("/100");
-        let keys = listing.segments.iter();
-        let keys = keys.filter_map(|listed| entry.resolve_same_host(&rules, &listed.uri));
-        let new: HashSet<Key> = keys.filter(newest).map(|entry| entry.key).collect();
-        let coming = ExpectedSegment::listed(&rules, &entry, &listing, |key| new.contains(key));
-        assert_eq!(coming.len(), 40);
-        for ExpectedSegment { entry, wanted } in coming {
-            let PrefetchInterest::AfterAny(before) = wanted else {
-                panic!("whoever watches it or not");
-            };
-            assert_eq!(before.len(), 6);
-            assert!(before.iter().all(|other| other.place() == entry.place()));
-        }
     }
 
     #[test]

@@ -2,38 +2,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::avoided::AvoidedEndpoints;
-use super::blocking_reload::BlockingReload;
-use super::listed_window::ListedWindow;
-use super::manifest_diff::{ManifestDiff, VersionComparison};
+use super::manifest_diff::{ManifestDiff, ManifestVersion, VersionComparison};
 use super::mpd_horizon::MpdHorizon;
-use super::numbered_directories::NumberedDirectories;
+use super::names_since_restart::NamesSinceRestart;
+use super::owned_request::owned;
 use super::representations::Representations;
-use super::restart_leftovers::RestartLeftovers;
 use super::stream::LiveStream;
-use super::tracker_size::owned;
-use super::variants::{Variant, VariantTimelines};
-use super::version_effects::ManifestVersion;
+use super::tracker_state::TrackerState;
+use super::variants::Variant;
 use seawall_cache::AccessTracker;
+use seawall_cache::eviction::{Advance, LivePosition};
 use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_policy::access::CacheRequest;
-use seawall_policy::cadence::Cadence;
 use seawall_policy::progress::Progress;
-use seawall_policy::{Key, Now, Rules};
+use seawall_policy::{EndpointSet, Key, Now, Rules};
 
-/// A manifest counts as unwatched after this many segment durations without a request.
-pub(super) const IDLE_SEGMENTS: u32 = 3;
 /// All manifests of a stream show a restart within this many segment durations.
 const RESTARTED_SEGMENTS: u32 = 4;
-/// Upper limit of a segment duration, as used for poll intervals.
-const SEGMENT_MAX: Duration = Duration::from_secs(30);
 
 /// The tracker of one requested manifest.
 pub(crate) struct PlaylistTracker {
@@ -54,82 +46,6 @@ pub(crate) struct PlaylistTracker {
     pub(super) counted_bytes: AtomicUsize,
 }
 
-/// A live manifest with a tracker.
-#[derive(Clone, Debug)]
-pub struct TrackedManifest {
-    /// The manifest by which the stream is named.
-    pub stream: Arc<str>,
-    /// The refresher keeps it current.
-    pub is_tended: bool,
-    /// The refresher keeps it current, and it should have changed long ago.
-    pub is_stalled: bool,
-    /// Time since the last viewer request; `None`: no viewer has requested it.
-    pub unasked_for: Option<Duration>,
-    /// Time to the next poll; `None`: at the next viewer request.
-    pub next_look_in: Option<Duration>,
-}
-
-pub(super) struct TrackerState {
-    /// The timeline of each variant.
-    pub(super) variants: VariantTimelines,
-    pub(super) cadence: Cadence,
-    /// Interval between versions; low latency: the part duration.
-    pub(super) period: Duration,
-    /// Segment duration, or the target duration where that is longer.
-    pub(super) segment: Duration,
-    /// Segment duration: players request one segment per such interval.
-    pub(super) step: Duration,
-    /// When the current version was found.
-    pub(super) found: Instant,
-    pub(super) avoided: Vec<AvoidedEndpoints>,
-    pub(super) good_until: Option<Instant>,
-    /// No poll before this moment: the last poll failed or was very recent.
-    pub(super) rests_until: Instant,
-    /// Number of polls that the origin answered.
-    pub(super) responses: u64,
-    /// When the last changed version was taken, of any variant.
-    pub(super) taken: Option<Instant>,
-    pub(super) blocking: BlockingReload,
-    /// Objects announced by preload hints; true: the whole object, not a byte range of it.
-    pub(super) announced: Vec<(CacheRequest, bool)>,
-    /// Fingerprints of what the last version listed, sorted, and the directories of these objects;
-    /// the directory found last is at the end.
-    pub(super) listed: Box<[u64]>,
-    pub(super) directories: Vec<Key>,
-    pub(super) numbered: NumberedDirectories,
-    /// The end offsets in bytes of the files of which the last version lists ranges, by hashes of
-    /// their keys.
-    pub(super) files: Box<[(u64, u64)]>,
-    /// What has been listed since a restart of this manifest, or of another one that lists from the
-    /// same directories.
-    pub(super) leftovers: Option<Box<RestartLeftovers>>,
-    /// Media sequence number of the last complete listed segment.
-    pub(super) reached: Option<u64>,
-    pub(super) representations: Arc<Representations>,
-    pub(super) hasher: ahash::RandomState,
-    pub(super) window: ListedWindow,
-    pub(super) ended: bool,
-    /// When a version last said that the stream is live.
-    pub(super) live: Option<Instant>,
-    /// Header fields of the last viewer's request, so that the request can be repeated. `None`: it
-    /// was made with that viewer's credentials and must not be repeated without the viewer.
-    pub(super) background_fields: Option<Arc<HeaderMap>>,
-}
-
-/// The longest expected time between two versions.
-fn segment(facts: &ManifestInfo) -> Option<Duration> {
-    let segment = facts.segment_duration().max(facts.reload_interval())?;
-    Some(segment.min(SEGMENT_MAX))
-}
-
-/// The segment duration; an MPD may be updated far less often than it grows.
-fn step(facts: &ManifestInfo, period: Duration) -> Duration {
-    facts
-        .segment_duration_max()
-        .unwrap_or(period)
-        .min(SEGMENT_MAX)
-}
-
 impl PlaylistTracker {
     /// Starts with the first version.
     pub(super) fn new(
@@ -138,40 +54,12 @@ impl PlaylistTracker {
         facts: &ManifestInfo,
         sent: Instant,
     ) -> PlaylistTracker {
-        let period = facts.version_interval().unwrap_or_default();
-        let segment = segment(facts).unwrap_or(period);
         PlaylistTracker {
             entry: owned(entry),
             access: Arc::new(AccessTracker::new(sent)),
             stream,
             is_prefetching: AtomicBool::new(false),
-            state: Mutex::new(TrackerState {
-                variants: VariantTimelines::default(),
-                cadence: Cadence::new(period, sent),
-                period,
-                segment,
-                step: step(facts, period),
-                found: sent,
-                avoided: Vec::new(),
-                good_until: None,
-                rests_until: sent,
-                responses: 0,
-                taken: None,
-                blocking: BlockingReload::default(),
-                announced: Vec::new(),
-                listed: Box::default(),
-                directories: Vec::new(),
-                numbered: NumberedDirectories::default(),
-                files: Box::default(),
-                leftovers: None,
-                reached: None,
-                representations: Arc::default(),
-                hasher: ahash::RandomState::new(),
-                window: ListedWindow::default(),
-                ended: false,
-                live: None,
-                background_fields: None,
-            }),
+            state: Mutex::new(TrackerState::new(facts, sent)),
             horizon: Mutex::default(),
             turn: Mutex::default(),
             counted_bytes: AtomicUsize::new(0),
@@ -319,7 +207,7 @@ impl PlaylistTracker {
         let mut diff = state.compare_version(&comparison);
         diff.restarted_directories = restart.all;
         diff.ended_directories = restart.newly_ended;
-        diff.recorded = progress != Progress::Same && state.leftovers.is_some();
+        diff.recorded = progress != Progress::Same && state.listed_since_restart.is_some();
         state.end_finished_restart(seen);
         diff
     }
@@ -335,7 +223,7 @@ impl PlaylistTracker {
         state.listed = Box::default();
         state.window.clear();
         state.reached = None;
-        state.leftovers = Some(Box::new(RestartLeftovers::new(true, seen)));
+        state.listed_since_restart = Some(Box::new(NamesSinceRestart::new(true, seen)));
         let all = std::mem::take(&mut state.directories);
         let shown_within = state.segment * RESTARTED_SEGMENTS;
         let manifest = variant.name(self.entry.base_key());
@@ -373,22 +261,62 @@ impl PlaylistTracker {
         Arc::clone(&self.state.lock().representations)
     }
 
+    /// Avoids an endpoint that sent a rejected version: others are tried first for a time. True if
+    /// the endpoint was not avoided before.
+    pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let segment = state.segment;
+        AvoidedEndpoints::record_rejection(&mut state.avoided, endpoint, (segment, now))
+    }
+
+    /// The endpoints that are avoided now.
+    pub(crate) fn avoided(&self, now: Instant) -> EndpointSet {
+        AvoidedEndpoints::endpoints_at(&self.state.lock().avoided, now)
+    }
+
+    /// The position of an object that the live manifest lists or announces.
+    pub(super) fn position(
+        &self,
+        rules: &Rules,
+        entry: &CacheRequest,
+        now: SystemTime,
+    ) -> Option<LivePosition> {
+        let state = self.state.lock();
+        if state.ended {
+            return None;
+        }
+        let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == entry.key;
+        let announced = || {
+            let is_announced = state.announced.iter().any(is_announced);
+            is_announced.then(|| state.window.next_part())
+        };
+        let by_clock = || {
+            let (template, behind) = state
+                .representations
+                .place(rules, &self.entry, entry, now)?;
+            Some(state.window.by_clock(template, behind))
+        };
+        let listed = state.window.position(entry.key.fingerprint());
+        listed.or_else(announced).or_else(by_clock)
+    }
+
+    /// The progress by one segment of a representation that is timed by the clock.
+    pub(super) fn by_clock(&self, template: usize) -> Advance {
+        let state = self.state.lock();
+        let listed = state.representations.listed_of(template);
+        state
+            .window
+            .advance_by_clock(template, listed, state.segment)
+    }
+
+    /// Removes from `departed`, the segments of another manifest, those that this one still lists.
+    pub(super) fn remove_listed(&self, departed: &mut Vec<u64>) {
+        self.state.lock().window.remove_listed(departed);
+    }
+
     /// Counts new segments that viewers want.
     pub(crate) fn count_new_segments(&self, by: usize) {
         self.stream.raise_floor(by as u64);
-    }
-
-    /// The state of this tracker, for `/status`.
-    pub(crate) fn followed(&self, now: Instant) -> TrackedManifest {
-        let is_tended = self.access.has_refresher();
-        let next_check = self.next_poll(now).filter(|_| is_tended);
-        TrackedManifest {
-            stream: self.stream.name(),
-            is_tended,
-            is_stalled: is_tended && self.is_stalled(now),
-            unasked_for: self.access.idle_time(now),
-            next_look_in: next_check.map(|check| check.at().saturating_duration_since(now)),
-        }
     }
 }
 
@@ -398,38 +326,4 @@ struct RestartedDirectories {
     all: Vec<Key>,
     /// Those whose epoch no other manifest of the stream has ended yet.
     newly_ended: Vec<Key>,
-}
-
-impl TrackerState {
-    /// Takes the durations and the liveness that a version states.
-    fn record_facts(&mut self, facts: &ManifestInfo, seen: Instant) {
-        self.ended = !facts.is_live();
-        if !self.ended {
-            self.live = Some(seen);
-        }
-        if let Some(period) = facts.version_interval() {
-            self.period = period;
-            self.segment = segment(facts).unwrap_or(period);
-            self.step = step(facts, period);
-            self.variants.pace(self.segment);
-        }
-        self.blocking.update(facts);
-    }
-
-    /// Stops remembering what is listed once the restarted manifest has reached its former
-    /// position, or nothing from before the restart can be stored any more.
-    fn end_finished_restart(&mut self, seen: Instant) {
-        let Some(leftovers) = &self.leftovers else {
-            return;
-        };
-        let is_passed = leftovers.is_own() && !self.variants.has_unfinished_restart();
-        if is_passed || leftovers.is_over(seen) {
-            self.leftovers = None;
-        }
-    }
-
-    fn record_response(&mut self, sent: Instant) {
-        self.responses += 1;
-        self.rests_until = sent + self.poll_interval_min();
-    }
 }

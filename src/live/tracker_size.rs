@@ -1,8 +1,4 @@
-//! Computes the memory that a tracker uses, and keeps it small: thousands of manifests may be
-//! tracked, each for a day after its last request.
-
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue};
+//! Computes the memory that a tracker uses.
 
 use super::PlaylistTracker;
 use super::stream::LiveStream;
@@ -26,7 +22,7 @@ impl PlaylistTracker {
         let announced = state.announced.iter().map(|(entry, _)| text(entry));
         let background_fields = state.background_fields.iter().flat_map(|with| with.iter());
         let fields = background_fields.map(|(_, value)| value.len() + FIELD_BYTES);
-        let leftovers = state.leftovers.as_ref();
+        let names = state.listed_since_restart.as_ref();
         let files = size_of_val(&*state.files) + state.window.weight_bytes();
         let bytes = size_of::<PlaylistTracker>()
             + text(&self.entry)
@@ -39,30 +35,9 @@ impl PlaylistTracker {
             + fields.sum::<usize>()
             + state.representations.weight_bytes()
             + state.variants.weight_bytes()
-            + leftovers.map_or(0, |leftovers| leftovers.weight_bytes())
+            + names.map_or(0, |names| names.weight_bytes())
             + files;
         // Allowance for the allocator's size classes.
         bytes + bytes / 8
     }
-}
-
-/// Copies the target. The texts of a request are slices of the connection's read buffer and would
-/// keep it allocated.
-pub(super) fn owned(mut entry: CacheRequest) -> CacheRequest {
-    if let Ok(target) = PathAndQuery::try_from(entry.target.as_str().to_owned()) {
-        entry.target = target;
-    }
-    entry
-}
-
-/// Does the same for header values.
-pub(super) fn own_values(fields: &HeaderMap) -> HeaderMap {
-    let own = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-    let fields = fields.iter();
-    fields
-        .filter_map(|(name, value)| Some((name.clone(), own(value)?)))
-        .fold(HeaderMap::new(), |mut owned, (name, value)| {
-            owned.append(name, value);
-            owned
-        })
 }

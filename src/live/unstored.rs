@@ -242,7 +242,7 @@ impl LiveStreams {
         }
         self.notify_others(&diff, &tracker);
         UnstoredEffects {
-            ended_epochs: diff.epochs_to_end(&tracker),
+            ended_epochs: diff.epochs_to_end(&directories),
             is_restart: progress == Progress::Restarted,
         }
     }

@@ -3,29 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
+use super::expected_segment::ExpectedSegment;
 use super::listed_window::WindowChange;
-use super::manifest_diff::{AnnouncedPart, ManifestDiff};
-use super::representations::ExpectedSegment;
-use super::{LiveStreams, PlaylistTracker, Variant, directories};
-use seawall_manifest::Manifest;
+use super::manifest_diff::{AnnouncedPart, ManifestDiff, ManifestVersion};
+use super::{LiveStreams, PlaylistTracker, directories};
 use seawall_policy::access::CacheRequest;
-use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Now};
-
-/// A version that is published from now on.
-pub(crate) struct ManifestVersion<'a> {
-    pub(crate) request: &'a CacheRequest,
-    pub(crate) manifest: &'a Manifest,
-    pub(crate) variant: Variant,
-    pub(crate) progress: Progress,
-    /// When the poll was sent; if the origin held the response back, the moment when the version
-    /// became the newest.
-    pub(crate) seen: Instant,
-    /// The origin held the response back.
-    pub(crate) held_back: bool,
-}
 
 /// What a recorded version changes outside the trackers.
 #[derive(Default)]
@@ -78,7 +62,7 @@ impl LiveStreams {
         VersionEffects {
             uncacheable,
             window,
-            ended_epochs: diff.epochs_to_end(tracker),
+            ended_epochs: diff.epochs_to_end(&tracker.directories()),
             to_prefetch: diff.to_prefetch,
             announced: diff.announced,
         }
@@ -127,8 +111,11 @@ impl LiveStreams {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::live::fixtures::{one_segment, playlist, request, rules, seconds, show};
+    use seawall_policy::progress::Progress;
 
     /// The paths of the objects to prefetch.
     fn prefetched(effects: &VersionEffects) -> Vec<&str> {

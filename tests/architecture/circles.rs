@@ -22,12 +22,6 @@ pub(crate) struct Circle {
 }
 
 impl Circle {
-    pub(crate) fn lies_in(&self, directory: &str, sources: &[Source]) -> bool {
-        self.files
-            .iter()
-            .all(|&file| sources[file].path.starts_with(directory))
-    }
-
     /// The files, and each import among them with one line.
     pub(crate) fn describe(&self, sources: &[Source]) -> String {
         let mut lines = BTreeSet::new();

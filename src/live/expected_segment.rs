@@ -1,0 +1,112 @@
+//! Selects the new segments that viewers will soon request, and says under which condition.
+
+use std::collections::{HashMap, VecDeque};
+
+use seawall_manifest::Listing;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Rules};
+
+/// A player at the live edge starts with one of this many last segments, or requests those that
+/// follow: no older new object will be requested soon.
+pub(super) const EDGE_SEGMENTS: usize = 3;
+
+/// Players stay a few segments behind the newest: a viewer of a representation has requested one of
+/// this many segments before it.
+pub(super) const BEFORE_MAX: usize = 6;
+
+/// A new segment, and the condition under which viewers want it.
+pub(crate) struct ExpectedSegment {
+    pub(crate) entry: CacheRequest,
+    pub(crate) wanted: PrefetchInterest,
+}
+
+impl ExpectedSegment {
+    pub(super) fn surely(entry: CacheRequest) -> ExpectedSegment {
+        let wanted = PrefetchInterest::Surely;
+        ExpectedSegment { entry, wanted }
+    }
+
+    /// The new segments that an MPD lists, each with the segments just before it in the same
+    /// representation: the last ones of each, the newest first.
+    pub(super) fn listed(
+        rules: &Rules,
+        mpd: &CacheRequest,
+        listing: &Listing,
+        is_new: impl Fn(&Key) -> bool,
+    ) -> Vec<ExpectedSegment> {
+        let mut before: HashMap<usize, VecDeque<CacheRequest>> = HashMap::new();
+        let mut new: Vec<(usize, CacheRequest)> = Vec::new();
+        for listed in &listing.segments {
+            let lane = listed.representation;
+            let Some(entry) = mpd.resolve_same_host(rules, &listed.uri) else {
+                continue;
+            };
+            if is_new(&entry.key) {
+                new.push((lane, entry));
+                continue;
+            }
+            let before = before.entry(lane).or_default();
+            if before.len() >= BEFORE_MAX {
+                before.pop_front();
+            }
+            before.push_back(entry);
+        }
+        let mut taken: HashMap<usize, usize> = HashMap::new();
+        let newest = new.into_iter().rev().filter(|(lane, _)| {
+            let taken = taken.entry(*lane).or_default();
+            *taken += 1;
+            *taken <= EDGE_SEGMENTS
+        });
+        let coming = newest.map(|(lane, entry)| {
+            let before = before.get(&lane).cloned().unwrap_or_default();
+            let wanted = PrefetchInterest::AfterAny(before.into());
+            ExpectedSegment { entry, wanted }
+        });
+        coming.collect()
+    }
+}
+
+/// When a new segment is worth a prefetch.
+pub(crate) enum PrefetchInterest {
+    /// Always: its playlist is for one rendition, and is watched.
+    Surely,
+    /// If a viewer recently requested one of these preceding segments.
+    AfterAny(Vec<CacheRequest>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::live::fixtures::{request, rules};
+    use seawall_manifest::{Kind, read_manifest};
+
+    #[test]
+    fn however_many_representations_each_shows_who_watches_it() {
+        let representations: Vec<_> = (0..40)
+            .map(|number| format!("<Representation id='{number}'/>"))
+            .collect();
+        let mpd = format!(
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'><Period><AdaptationSet><SegmentTemplate media='$RepresentationID$/$Number$'>\
+             <SegmentTimeline><S t='0' d='2' r='99'/></SegmentTimeline></SegmentTemplate>{}\
+             </AdaptationSet></Period></MPD>",
+            representations.concat()
+        );
+        let listing = read_manifest(Kind::Dash, mpd.as_bytes()).unwrap().listing;
+        let (rules, entry) = (rules(), request("/live/a.mpd"));
+        let newest = |entry: &CacheRequest| entry.target.path().ends_with("/100");
+        let keys = listing.segments.iter();
+        let keys = keys.filter_map(|listed| entry.resolve_same_host(&rules, &listed.uri));
+        let new: HashSet<Key> = keys.filter(newest).map(|entry| entry.key).collect();
+        let coming = ExpectedSegment::listed(&rules, &entry, &listing, |key| new.contains(key));
+        assert_eq!(coming.len(), 40);
+        for ExpectedSegment { entry, wanted } in coming {
+            let PrefetchInterest::AfterAny(before) = wanted else {
+                panic!("whoever watches it or not");
+            };
+            assert_eq!(before.len(), 6);
+            assert!(before.iter().all(|other| other.place() == entry.place()));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Remembers the names that a manifest has listed since a restart.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use seawall_policy::access::CacheRequest;
+
+/// A restart is remembered as long as objects may be stored.
+const REMEMBERED_FOR: Duration = Duration::from_hours(24);
+/// At least this many of the last listed names are remembered, and at most twice as many.
+const LISTED_MIN: usize = 2048;
+
+/// The names that a manifest has listed since a restart in one of its directories. Two sets: when
+/// `later` is full it replaces `earlier`.
+pub(super) struct NamesSinceRestart {
+    began: Instant,
+    /// The manifest itself restarted, not another one in the same directory.
+    own: bool,
+    later: HashSet<u64, ahash::RandomState>,
+    earlier: HashSet<u64, ahash::RandomState>,
+}
+
+impl NamesSinceRestart {
+    pub(super) fn new(own: bool, now: Instant) -> NamesSinceRestart {
+        NamesSinceRestart {
+            began: now,
+            own,
+            later: HashSet::default(),
+            earlier: HashSet::default(),
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= REMEMBERED_FOR
+    }
+
+    /// Records a name that is listed after the restart.
+    pub(super) fn record(&mut self, name_hash: u64) {
+        self.later.insert(name_hash);
+        if self.later.len() >= LISTED_MIN {
+            self.earlier = std::mem::take(&mut self.later);
+        }
+    }
+
+    pub(super) fn contains(&self, name_hash: u64) -> bool {
+        self.later.contains(&name_hash) || self.earlier.contains(&name_hash)
+    }
+
+    /// No name has been recorded: nothing can be said about what is listed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.later.is_empty() && self.earlier.is_empty()
+    }
+
+    /// Approximate bytes of memory.
+    pub(super) fn weight_bytes(&self) -> usize {
+        (self.later.capacity() + self.earlier.capacity()) * (size_of::<u64>() + 1)
+    }
+}
+
+/// A hash of the object's name.
+pub(super) fn name_hash(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
+    hasher.hash_one(entry.path_key())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_listed_last_are_remembered() {
+        let mut names = NamesSinceRestart::new(true, Instant::now());
+        assert!(names.is_empty());
+        for name_hash in 0..3 * LISTED_MIN as u64 {
+            names.record(name_hash);
+            assert!(names.contains(name_hash));
+        }
+        let last = 3 * LISTED_MIN as u64 - 1;
+        assert!(names.contains(last - LISTED_MIN as u64 + 1));
+        assert!(!names.contains(0) && !names.is_empty());
+    }
+}

@@ -81,7 +81,7 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     (
         "pingora",
         &["server", "frontend", "upstream"],
-        "ask for it through a face of frontend or upstream",
+        "ask for it through the interface of frontend or upstream",
     ),
     (
         "hyper",
@@ -123,7 +123,7 @@ fn pingora_and_hyper_stay_in_their_modules() {
 }
 
 #[test]
-fn media_and_policy_have_no_clock_and_no_async() {
+fn manifest_and_policy_have_no_clock_and_no_async() {
     check(SOURCES, pure);
 }
 
@@ -202,39 +202,39 @@ fn types_defined(tokens: &[Token]) -> impl Iterator<Item = &Token> {
 }
 
 /// Runs a rule over every file and fails with everything it found.
-fn check(directories: &[&str], rule: fn(&Source) -> Vec<Fault>) {
+fn check(directories: &[&str], rule: fn(&Source) -> Vec<Violation>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = source::read_all(root, directories);
-    let faults: Vec<_> = sources.iter().flat_map(rule).collect();
-    let told: Vec<_> = faults.iter().map(|Fault(line)| line.as_str()).collect();
+    let violations: Vec<_> = sources.iter().flat_map(rule).collect();
+    let messages: Vec<_> = violations
+        .iter()
+        .map(|Violation(line)| line.as_str())
+        .collect();
     assert!(
-        faults.is_empty(),
-        "{} fault(s):\n\n{}\n",
-        faults.len(),
-        told.join("\n\n")
+        violations.is_empty(),
+        "{} violation(s):\n\n{}\n",
+        violations.len(),
+        messages.join("\n\n")
     );
 }
 
-/// What is wrong, where, and how to mend it.
-struct Fault(String);
+/// What is wrong, where, and how to fix it.
+struct Violation(String);
 
-impl Fault {
-    fn at(source: &Source, line: usize, what: &str, remedy: &str) -> Fault {
-        Fault(format!(
-            "{}:{line}: {what}\n    mend: {remedy}",
-            source.path
-        ))
+impl Violation {
+    fn at(source: &Source, line: usize, what: &str, remedy: &str) -> Violation {
+        Violation(format!("{}:{line}: {what}\n    fix: {remedy}", source.path))
     }
 }
 
-fn imports(source: &Source) -> Vec<Fault> {
+fn imports(source: &Source) -> Vec<Violation> {
     let Some(module) = source.module().filter(|_| source.path.starts_with("src/")) else {
         return Vec::new();
     };
     let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else {
         let remedy =
             "give the module a row in IMPORTS of tests/architecture.rs and in ARCHITECTURE.md";
-        return vec![Fault::at(
+        return vec![Violation::at(
             source,
             1,
             &format!("`{module}` is in no layer"),
@@ -257,7 +257,7 @@ fn imports(source: &Source) -> Vec<Fault> {
         .into_iter()
         .filter(|(_, name)| forbidden(name))
         .map(|(line, name)| {
-            Fault::at(
+            Violation::at(
                 source,
                 line,
                 &format!("`{module}` imports `{name}`"),
@@ -267,7 +267,7 @@ fn imports(source: &Source) -> Vec<Fault> {
         .collect()
 }
 
-fn confined(source: &Source) -> Vec<Fault> {
+fn confined(source: &Source) -> Vec<Violation> {
     let module = source.module().unwrap_or_default();
     let rules = CONFINED
         .iter()
@@ -279,12 +279,12 @@ fn confined(source: &Source) -> Vec<Fault> {
                 .iter()
                 .filter(move |token| token.word.starts_with(prefix));
             let what = format!("`{prefix}` outside {}", modules.join(", "));
-            words.map(move |token| Fault::at(source, token.line, &what, remedy))
+            words.map(move |token| Violation::at(source, token.line, &what, remedy))
         })
         .collect()
 }
 
-fn pure(source: &Source) -> Vec<Fault> {
+fn pure(source: &Source) -> Vec<Violation> {
     let module = source.module().unwrap_or_default();
     let is_pure = PURE.contains(&module);
     // An example is a program: it reads the clock for the crate.
@@ -298,11 +298,11 @@ fn pure(source: &Source) -> Vec<Fault> {
         ),
         _ => false,
     };
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for (place, token) in source.tokens.iter().enumerate() {
         if is_pure && token.word.starts_with("tokio") {
             let remedy = "waiting and tasks belong to proxy, cache and upstream";
-            faults.push(Fault::at(
+            violations.push(Violation::at(
                 source,
                 token.line,
                 "`tokio` in a pure module",
@@ -310,7 +310,7 @@ fn pure(source: &Source) -> Vec<Fault> {
             ));
         } else if source.path != CLOCKS && reads_clock(&source.tokens[place..]) {
             let remedy = "take the time as an argument (`policy::Now`)";
-            faults.push(Fault::at(
+            violations.push(Violation::at(
                 source,
                 token.line,
                 "a clock is read in a pure module",
@@ -318,14 +318,14 @@ fn pure(source: &Source) -> Vec<Fault> {
             ));
         }
     }
-    faults
+    violations
 }
 
-fn shape(source: &Source) -> Vec<Fault> {
-    let mut faults = Vec::new();
+fn shape(source: &Source) -> Vec<Violation> {
+    let mut violations = Vec::new();
     if !source.text.starts_with("//! ") {
         let remedy = "say which question it answers and what it refuses to know";
-        faults.push(Fault::at(
+        violations.push(Violation::at(
             source,
             1,
             "the file does not open with `//!`",
@@ -335,18 +335,18 @@ fn shape(source: &Source) -> Vec<Fault> {
     let lines = source.text.lines().count();
     if lines > LINES_MAX {
         let what = format!("{lines} lines; {LINES_MAX} at most");
-        faults.push(Fault::at(
+        violations.push(Violation::at(
             source,
             lines,
             &what,
             "split it by meaning, not by size",
         ));
     }
-    faults
+    violations
 }
 
 /// Tables and links cannot be broken.
-fn narrow(source: &Source) -> Vec<Fault> {
+fn narrow(source: &Source) -> Vec<Violation> {
     let wide = |line: &&str| line.chars().count() > COLUMNS_MAX;
     let breakable = |line: &str| {
         let comment = line.trim_start().strip_prefix("//");
@@ -359,17 +359,17 @@ fn narrow(source: &Source) -> Vec<Fault> {
         .filter(|(_, line)| wide(line) && breakable(line))
         .map(|(at, _)| {
             let what = format!("a comment of more than {COLUMNS_MAX} columns");
-            Fault::at(source, at + 1, &what, "break the line")
+            Violation::at(source, at + 1, &what, "break the line")
         })
         .collect()
 }
 
-fn named(source: &Source) -> Vec<Fault> {
+fn named(source: &Source) -> Vec<Violation> {
     let names = source.path.trim_end_matches(".rs").split('/').skip(1);
     let empty = names.filter(|name| EMPTY_NAMES.contains(name));
     let remedy = "name it for what it holds (a module's own file is `name.rs`, not `name/mod.rs`)";
     empty
-        .map(|name| Fault::at(source, 1, &format!("`{name}` names nothing"), remedy))
+        .map(|name| Violation::at(source, 1, &format!("`{name}` names nothing"), remedy))
         .collect()
 }
 

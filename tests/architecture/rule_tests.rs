@@ -2,23 +2,23 @@
 
 use super::*;
 
-fn faults(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<String> {
+fn violations(rule: fn(&Source) -> Vec<Violation>, path: &str, text: &str) -> Vec<String> {
     rule(&Source::new(path, text).0)
         .into_iter()
-        .map(|Fault(told)| told)
+        .map(|Violation(message)| message)
         .collect()
 }
 
-fn lines(rule: fn(&Source) -> Vec<Fault>, path: &str, text: &str) -> Vec<usize> {
-    let line = |told: String| {
-        told[path.len() + 1..]
+fn lines(rule: fn(&Source) -> Vec<Violation>, path: &str, text: &str) -> Vec<usize> {
+    let line = |message: String| {
+        message[path.len() + 1..]
             .split(':')
             .next()
             .unwrap()
             .parse()
             .unwrap()
     };
-    faults(rule, path, text).into_iter().map(line).collect()
+    violations(rule, path, text).into_iter().map(line).collect()
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn ignores_what_is_no_import() {
                 const A: &str = \"crate::frontend\"; const B: &str = r#\"\"crate::frontend\"#;\n\
                 fn f<'a>(c: &'a str) { g('\"', b'\\'', \"\\\"\"); crate::telemetry::h() }\n\
                 use other::frontend; use seawall_policy::Key; mod frontend {}";
-    assert_eq!(faults(imports, "src/telemetry.rs", text), [""; 0]);
+    assert_eq!(violations(imports, "src/telemetry.rs", text), [""; 0]);
 }
 
 #[test]
@@ -63,15 +63,15 @@ fn ignores_imports_of_test_code() {
 }
 
 #[test]
-fn names_fault_location_and_remedy() {
-    let told = faults(
+fn names_violation_location_and_remedy() {
+    let messages = violations(
         imports,
         "src/telemetry/log.rs",
         "\nuse seawall_cache::Cache;",
     );
     let expected = "src/telemetry/log.rs:2: `telemetry` imports `cache`\n    \
-                    mend: `telemetry` may import manifest, policy; turn the dependency round";
-    assert_eq!(told, [expected]);
+                    fix: `telemetry` may import manifest, policy; turn the dependency round";
+    assert_eq!(messages, [expected]);
 }
 
 #[test]
@@ -113,9 +113,9 @@ fn finds_type_definitions() {
 
 #[test]
 fn rejects_empty_names_long_files_and_files_without_description() {
-    assert_eq!(faults(named, "src/cache/utils/lru.rs", "").len(), 1);
-    assert_eq!(faults(named, "src/cache/mod.rs", "").len(), 1);
-    assert_eq!(faults(named, "src/cache/lru.rs", "").len(), 0);
+    assert_eq!(violations(named, "src/cache/utils/lru.rs", "").len(), 1);
+    assert_eq!(violations(named, "src/cache/mod.rs", "").len(), 1);
+    assert_eq!(violations(named, "src/cache/lru.rs", "").len(), 0);
     assert_eq!(lines(shape, "src/a.rs", "use x;"), [1]);
     let long = format!("//! Why?\n{}", "\n".repeat(LINES_MAX));
     assert_eq!(lines(shape, "src/a.rs", &long), [LINES_MAX + 1]);

@@ -95,7 +95,7 @@ const LISTEN: frontend::ListenAddress = frontend::ListenAddress::Tcp(std::net::S
 
 /// What a check may use beyond the file and the files that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preflight {
+pub enum CheckScope {
     /// Nothing: the file may be for another machine.
     Offline,
     /// This machine's addresses and memory, and its resolver for the hosts of origins.
@@ -105,12 +105,12 @@ pub enum Preflight {
 impl Config {
     /// Reads and validates a file. Reports all problems at once.
     pub fn load(path: &Path) -> Result<Config, Problems> {
-        Config::check(path, Preflight::Offline).map(|(config, _)| config)
+        Config::check(path, CheckScope::Offline).map(|(config, _)| config)
     }
 
-    /// Like [`Config::load`], but also returns the warnings. See [`Preflight`] for the additional
+    /// Like [`Config::load`], but also returns the warnings. See [`CheckScope`] for the additional
     /// checks.
-    pub fn check(path: &Path, preflight: Preflight) -> Result<(Config, Problems), Problems> {
+    pub fn check(path: &Path, scope: CheckScope) -> Result<(Config, Problems), Problems> {
         let source = std::fs::read_to_string(path).map_err(|why| {
             let mut problems = Problems::new(path, String::new(), &[]);
             problems.push(problem::Problem::new(format!(
@@ -119,7 +119,7 @@ impl Config {
             problems
         })?;
         let mut draft = file::read(&source, path, &secret::process_environment);
-        if preflight == Preflight::Network {
+        if scope == CheckScope::Network {
             let memory = preflight::machine_memory();
             preflight::check(&mut draft, &preflight::system_lookup(), memory);
         }
@@ -142,12 +142,15 @@ impl Config {
     pub fn single(origin: &str, listeners: Vec<frontend::Listener>) -> Result<Config, ValueError> {
         let endpoint = address::endpoint(origin)?;
         let group = seawall_upstream::Settings::single(&endpoint.host.clone(), endpoint);
-        Ok(Config::of(vec![group], listeners))
+        Ok(Config::with_origins(vec![group], listeners))
     }
 
     /// These origins behind these listeners, everything else at its default. All requests go to the
     /// first origin.
-    fn of(origins: Vec<seawall_upstream::Settings>, listeners: Vec<frontend::Listener>) -> Config {
+    fn with_origins(
+        origins: Vec<seawall_upstream::Settings>,
+        listeners: Vec<frontend::Listener>,
+    ) -> Config {
         let name = origins
             .first()
             .map_or_else(|| "".into(), |origin| Arc::clone(&origin.name));

@@ -135,7 +135,8 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Limits for viewers. Each has a metric.
+/// Limits for viewers. What reaches one is counted by a [`ConnectionEvent`] or by the status of its
+/// response; reaching `streams_max` or `unwanted_body_bytes_max` is not counted.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Concurrent connections.
@@ -147,9 +148,9 @@ pub struct Limits {
     /// Size of a request head in bytes; beyond it: 431.
     pub head_bytes_max: usize,
     /// Size of one header field in bytes; beyond it: 431.
-    pub field_bytes_max: usize,
+    pub header_bytes_max: usize,
     /// Number of header fields; beyond it: 431.
-    pub fields_max: usize,
+    pub headers_max: usize,
     /// Size of the request target in bytes; beyond it: 414.
     pub uri_bytes_max: usize,
     /// Duration of the TLS handshake.
@@ -164,7 +165,7 @@ pub struct Limits {
     pub send_rate_window: Duration,
     /// Bytes of an unwanted request body that are read and discarded before the connection is
     /// closed.
-    pub drain_bytes_max: u64,
+    pub unwanted_body_bytes_max: u64,
     /// Size of a request body that is forwarded to an origin; beyond it: 413.
     pub request_body_bytes_max: u64,
 }
@@ -176,15 +177,15 @@ impl Default for Limits {
             connections_per_client_max: 10_000,
             streams_max: 128,
             head_bytes_max: 32 << 10,
-            field_bytes_max: 8 << 10,
-            fields_max: 100,
+            header_bytes_max: 8 << 10,
+            headers_max: 100,
             uri_bytes_max: 8 << 10,
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             send_rate_min_bytes_per_second: 500,
             send_rate_window: Duration::from_secs(20),
-            drain_bytes_max: 64 << 10,
+            unwanted_body_bytes_max: 64 << 10,
             request_body_bytes_max: 1 << 20,
         }
     }

@@ -84,7 +84,7 @@ pub struct Settings {
     /// After a failed fetch, the key is not requested again for this time.
     pub failure_backoff: Duration,
     /// An uncacheable key is remembered for this time: its viewers do not queue behind one another.
-    pub pass_memory: Duration,
+    pub uncacheable_ttl: Duration,
     /// Objects larger than this are fetched in slices, if the origin supports ranges.
     pub whole_fetch_max: u64,
     /// Slice size for larger objects.
@@ -103,7 +103,7 @@ impl Default for Settings {
             wait_max: Duration::from_secs(15),
             stale_wait_max: Duration::from_millis(200),
             failure_backoff: Duration::from_secs(1),
-            pass_memory: Duration::from_secs(10),
+            uncacheable_ttl: Duration::from_secs(10),
             whole_fetch_max: 64 << 20,
             slice_bytes: 4 << 20,
             finish_abandoned: true,

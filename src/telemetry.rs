@@ -7,9 +7,9 @@
 mod access_log;
 mod log_queue;
 mod metric;
-mod metrics;
 mod outcome;
 mod registry;
+mod request_metrics;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, R
 pub use metric::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
 };
-pub use metrics::Metrics;
-pub use outcome::{AccessLogFields, CutBy, Outcome, RequestRecord, ResponseSource};
+pub use outcome::{AbortCause, AccessLogFields, Outcome, RequestRecord, ResponseSource};
 pub use registry::{MetricGroup, MetricRegistry};
+pub use request_metrics::RequestMetrics;
 
 /// The content type of the text that [`MetricRegistry::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -54,7 +54,7 @@ pub enum TelemetryError {
 
 const VERSION: MetricLabel = MetricLabel {
     name: "version",
-    values: LabelValues::Open("the version of Seawall"),
+    values: LabelValues::Dynamic("the version of Seawall"),
 };
 
 static BUILD_METRICS: [CollectedMetric<()>; 1] = [Metric {
@@ -65,12 +65,12 @@ static BUILD_METRICS: [CollectedMetric<()>; 1] = [Metric {
     help: "The running version. The value is always 1.",
     remedy: "If servers differ, a rollout is incomplete.",
 }
-.read(|(), to| to.add(&[env!("CARGO_PKG_VERSION")], true))];
+.collected(|(), samples| samples.add(&[env!("CARGO_PKG_VERSION")], true))];
 
 /// The metrics and the access log.
 pub struct Telemetry {
-    /// Prometheus metrics.
-    pub metrics: Metrics,
+    /// The metrics of requests.
+    pub request_metrics: RequestMetrics,
     /// The access log.
     pub access_log: AccessLog,
 }
@@ -83,18 +83,18 @@ impl Telemetry {
         registry: &mut MetricRegistry,
     ) -> Result<Telemetry, TelemetryError> {
         registry.collect("Server", &BUILD_METRICS, || ())?;
-        let metrics = Metrics::new(route_names, registry)?;
+        let request_metrics = RequestMetrics::new(route_names, registry)?;
         let access_log = AccessLog::open(&settings.access_log)?;
         access_log.register(registry)?;
         Ok(Telemetry {
-            metrics,
+            request_metrics,
             access_log,
         })
     }
 
     /// Records one finished request.
     pub fn record(&self, record: &RequestRecord) {
-        self.metrics.count(record);
+        self.request_metrics.count(record);
         self.access_log.write(record);
     }
 

@@ -9,9 +9,9 @@ const EVICTION_REASON: MetricLabel = MetricLabel {
     name: "reason",
     values: LabelValues::Fixed(|| EvictionReason::ALL.map(EvictionReason::as_str).to_vec()),
 };
-const RESTRAINT: MetricLabel = MetricLabel {
+const THROTTLING: MetricLabel = MetricLabel {
     name: "result",
-    values: LabelValues::Fixed(|| RESTRAINTS.to_vec()),
+    values: LabelValues::Fixed(|| THROTTLINGS.to_vec()),
 };
 const CODING: MetricLabel = MetricLabel {
     name: "coding",
@@ -19,7 +19,7 @@ const CODING: MetricLabel = MetricLabel {
 };
 
 /// What happens to a request of a client that abandoned most of its requests.
-const RESTRAINTS: [&str; 2] = ["delayed", "refused"];
+const THROTTLINGS: [&str; 2] = ["delayed", "refused"];
 
 /// Stored objects and fills.
 pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
@@ -31,7 +31,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         help: "Objects stored now, with markers of variants.",
         remedy: "If it stays near 0, responses are not cacheable: ask /explain?url=… why.",
     }
-    .read(|stats, to| to.add(&[], stats.objects)),
+    .collected(|stats, samples| samples.add(&[], stats.objects)),
     Metric {
         name: "seawall_store_bytes",
         kind: MetricKind::Gauge,
@@ -41,7 +41,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "At seawall_store_bytes_max objects are evicted: see \
                  seawall_store_evictions_total.",
     }
-    .read(|stats, to| to.add(&[], stats.bytes)),
+    .collected(|stats, samples| samples.add(&[], stats.bytes)),
     Metric {
         name: "seawall_store_bytes_max",
         kind: MetricKind::Gauge,
@@ -50,7 +50,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         help: "Limit of stored bytes: [cache] memory. Constant.",
         remedy: "If evictions of reason live rise, raise [cache] memory.",
     }
-    .read(|stats, to| to.add(&[], stats.bytes_max)),
+    .collected(|stats, samples| samples.add(&[], stats.bytes_max)),
     Metric {
         name: "seawall_store_insertions_total",
         kind: MetricKind::Counter,
@@ -60,7 +60,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "If it rises as fast as requests, nothing is requested twice: check query \
                  parameters and forward_headers, which are part of the key.",
     }
-    .read(|stats, to| to.add(&[], stats.insertions)),
+    .collected(|stats, samples| samples.add(&[], stats.insertions)),
     Metric {
         name: "seawall_store_evictions_total",
         kind: MetricKind::Counter,
@@ -71,9 +71,9 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "Many of reason live: [cache] memory is too small for what is watched live. Many \
                  of on_demand: it is too small for the catalogue.",
     }
-    .read(|stats, to| {
+    .collected(|stats, samples| {
         for (reason, evicted) in stats.evictions {
-            to.add(&[reason.as_str()], evicted);
+            samples.add(&[reason.as_str()], evicted);
         }
     }),
     Metric {
@@ -86,7 +86,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "Have the origin send fewer Vary fields, list fewer forward_headers, or raise \
                  variants_max.",
     }
-    .read(|stats, to| to.add(&[], stats.too_varied)),
+    .collected(|stats, samples| samples.add(&[], stats.too_varied)),
     Metric {
         name: "seawall_fills_in_flight",
         kind: MetricKind::Gauge,
@@ -96,7 +96,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "If it rises and stays high, the origin is slow: see \
                  seawall_origin_target_response_seconds.",
     }
-    .read(|stats, to| to.add(&[], stats.fills)),
+    .collected(|stats, samples| samples.add(&[], stats.fills)),
     Metric {
         name: "seawall_waiters",
         kind: MetricKind::Gauge,
@@ -106,7 +106,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "If it stays high, the origin is slow, or many viewers request what does not exist \
                  yet.",
     }
-    .read(|stats, to| to.add(&[], stats.followers)),
+    .collected(|stats, samples| samples.add(&[], stats.followers)),
     Metric {
         name: "seawall_waiters_refused_total",
         kind: MetricKind::Counter,
@@ -116,7 +116,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
                Increments with each rejection.",
         remedy: "Check why the origin does not answer; raise waiters_max for larger audiences.",
     }
-    .read(|stats, to| to.add(&[], stats.crowded)),
+    .collected(|stats, samples| samples.add(&[], stats.crowded)),
     Metric {
         name: "seawall_fill_bytes",
         kind: MetricKind::Gauge,
@@ -126,7 +126,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "Near seawall_fill_bytes_max, further large objects stream through a window and \
                  are not stored: raise [fill] memory.",
     }
-    .read(|stats, to| to.add(&[], stats.fill_bytes)),
+    .collected(|stats, samples| samples.add(&[], stats.fill_bytes)),
     Metric {
         name: "seawall_fill_bytes_max",
         kind: MetricKind::Gauge,
@@ -135,7 +135,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         help: "Limit of fill bytes and pinned bytes together: [fill] memory. Constant.",
         remedy: "If seawall_fills_windowed_total rises, raise [fill] memory.",
     }
-    .read(|stats, to| to.add(&[], stats.fill_bytes_max)),
+    .collected(|stats, samples| samples.add(&[], stats.fill_bytes_max)),
     Metric {
         name: "seawall_fills_windowed_total",
         kind: MetricKind::Counter,
@@ -145,7 +145,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
                Increments when a fill begins its window.",
         remedy: "Raise [fill] memory, or [cache] object_max if the objects are larger.",
     }
-    .read(|stats, to| to.add(&[], stats.windowed)),
+    .collected(|stats, samples| samples.add(&[], stats.windowed)),
     Metric {
         name: "seawall_pinned_bytes",
         kind: MetricKind::Gauge,
@@ -156,7 +156,7 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         remedy: "At seawall_pinned_bytes_max the slowest viewers are cut: raise [cache] memory or \
                  [fill] memory.",
     }
-    .read(|stats, to| to.add(&[], stats.pinned_bytes)),
+    .collected(|stats, samples| samples.add(&[], stats.pinned_bytes)),
     Metric {
         name: "seawall_pinned_bytes_max",
         kind: MetricKind::Gauge,
@@ -164,27 +164,27 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         labels: &[],
         help: "Limit of pinned bytes now. It is lower while fills need the memory.",
         remedy: "Above it the slowest viewers are cut, and \
-                 seawall_edge_events_total{event=\"memory_short\"} counts them: raise [fill] \
+                 seawall_viewer_events_total{event=\"cut_for_memory\"} counts them: raise [fill] \
                  memory.",
     }
-    .read(|stats, to| to.add(&[], stats.pinned_bytes_max)),
+    .collected(|stats, samples| samples.add(&[], stats.pinned_bytes_max)),
 ];
 
 /// Requests that clients abandoned.
 pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
     Metric {
-        name: "seawall_fetches_deserted",
+        name: "seawall_fetches_without_viewers",
         kind: MetricKind::Gauge,
         unit: "fetches",
         labels: &[],
         help: "Fetches in progress that no viewer waits for any more: at most 16 per client and 64 \
                in total.",
         remedy: "If it stays at 64, clients reset their requests in a loop: see \
-                 seawall_requests_restrained_total.",
+                 seawall_requests_throttled_total.",
     }
-    .read(|stats, to| to.add(&[], stats.running)),
+    .collected(|stats, samples| samples.add(&[], stats.running)),
     Metric {
-        name: "seawall_fetches_given_up_total",
+        name: "seawall_fetches_cancelled_total",
         kind: MetricKind::Counter,
         unit: "fetches",
         labels: &[],
@@ -193,20 +193,20 @@ pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
         remedy: "If it rises, find the clients that abandon their requests in the access log \
                  (outcome left).",
     }
-    .read(|stats, to| to.add(&[], stats.given_up)),
+    .collected(|stats, samples| samples.add(&[], stats.given_up)),
     Metric {
-        name: "seawall_requests_restrained_total",
+        name: "seawall_requests_throttled_total",
         kind: MetricKind::Counter,
         unit: "requests",
-        labels: &[RESTRAINT],
+        labels: &[THROTTLING],
         help: "Requests delayed or refused because their client (an address) abandoned most of its \
                requests. Increments with each such request.",
         remedy: "If it rises, a client resets its requests in a loop: find its address in the \
                  access log.",
     }
-    .read(|stats, to| {
-        for (result, count) in RESTRAINTS.into_iter().zip([stats.delayed, stats.refused]) {
-            to.add(&[result], count);
+    .collected(|stats, samples| {
+        for (result, count) in THROTTLINGS.into_iter().zip([stats.delayed, stats.refused]) {
+            samples.add(&[result], count);
         }
     }),
 ];
@@ -222,9 +222,9 @@ pub static CODING_METRICS: [CollectedMetric<CodingStats>; 3] = [
                compress.",
         remedy: "It follows the versions of the manifests in use, times three codings at most.",
     }
-    .read(|stats, to| {
+    .collected(|stats, samples| {
         for (coding, made) in stats.made {
-            to.add(&[coding.as_str()], made);
+            samples.add(&[coding.as_str()], made);
         }
     }),
     Metric {
@@ -236,7 +236,7 @@ pub static CODING_METRICS: [CollectedMetric<CodingStats>; 3] = [
                with each one that finds the queue full.",
         remedy: "If it rises, the machine has too few cores for its streams.",
     }
-    .read(|stats, to| to.add(&[], stats.refused)),
+    .collected(|stats, samples| samples.add(&[], stats.refused)),
     Metric {
         name: "seawall_codings_queued",
         kind: MetricKind::Gauge,
@@ -245,5 +245,5 @@ pub static CODING_METRICS: [CollectedMetric<CodingStats>; 3] = [
         help: "Manifests waiting to be compressed, or being compressed.",
         remedy: "If it stays above 0, the machine has too few cores for its streams.",
     }
-    .read(|stats, to| to.add(&[], stats.queued)),
+    .collected(|stats, samples| samples.add(&[], stats.queued)),
 ];

@@ -11,7 +11,7 @@ const BREAKER_STATES: [&str; 3] = ["closed", "open", "probing"];
 
 const ENDPOINT: MetricLabel = MetricLabel {
     name: "endpoint",
-    values: LabelValues::Open("the URL of the endpoint"),
+    values: LabelValues::Dynamic("the URL of the endpoint"),
 };
 const RESULT: MetricLabel = MetricLabel {
     name: "result",
@@ -80,10 +80,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If a failure rises, check that endpoint; docs/origins.md says what Seawall does \
                  about each.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for ([origin, url], endpoint) in endpoints(groups) {
             for (result, count) in results(&endpoint.counts) {
-                to.add(&[origin, url, result], count);
+                samples.add(&[origin, url, result], count);
             }
         }
     }),
@@ -96,9 +96,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it is near the capacity of the link or the quota of the origin, check the hit \
                  ratio (docs/outcomes.md).",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.bytes_received);
+            samples.add(&labels, endpoint.counts.bytes_received);
         }
     }),
     Metric {
@@ -111,11 +111,11 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If new rises as fast as reused, the endpoint closes connections early: raise its \
                  idle timeout.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for ([origin, url], endpoint) in endpoints(groups) {
             let counts = &endpoint.counts;
-            to.add(&[origin, url, "new"], counts.connections_new);
-            to.add(&[origin, url, "reused"], counts.connections_reused);
+            samples.add(&[origin, url, "new"], counts.connections_new);
+            samples.add(&[origin, url, "reused"], counts.connections_reused);
         }
     }),
     Metric {
@@ -126,9 +126,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         help: "Requests to the endpoint in progress, probes included.",
         remedy: "If one endpoint has far more than the others, it is slower than they are.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.in_flight);
+            samples.add(&labels, endpoint.counts.in_flight);
         }
     }),
     Metric {
@@ -140,10 +140,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If seawall_origin_active stays there, raise concurrency_max of the endpoint, or \
                  add endpoints.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
             if let Some(limit) = endpoint.concurrency_max {
-                to.add(&labels, limit);
+                samples.add(&labels, limit);
             }
         }
     }),
@@ -156,10 +156,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If seawall_origin_rate_limited_total rises steadily, ask the origin for a larger \
                  quota.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for ([origin, url], endpoint) in endpoints(groups) {
             for quota in &endpoint.quotas {
-                to.add(&[origin, url, quota.kind], quota.per_second);
+                samples.add(&[origin, url, quota.kind], quota.per_second);
             }
         }
     }),
@@ -172,10 +172,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                another endpoint, waited, or was not sent a second time. Increments each time.",
         remedy: "If it rises steadily, the origin's quota is too small for the audience.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for ([origin, url], endpoint) in endpoints(groups) {
             for quota in &endpoint.quotas {
-                to.add(&[origin, url, quota.kind], quota.limited);
+                samples.add(&[origin, url, quota.kind], quota.limited);
             }
         }
     }),
@@ -189,9 +189,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, the endpoint closes idle connections before Seawall does: raise its \
                  idle timeout.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.resent);
+            samples.add(&labels, endpoint.counts.resent);
         }
     }),
     Metric {
@@ -203,9 +203,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, check the failures of this endpoint in \
                  seawall_origin_requests_total.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.retries);
+            samples.add(&labels, endpoint.counts.retries);
         }
     }),
     Metric {
@@ -218,9 +218,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, another endpoint of the group is slow: see \
                  seawall_origin_target_response_seconds.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.hedges);
+            samples.add(&labels, endpoint.counts.hedges);
         }
     }),
     Metric {
@@ -232,9 +232,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                with each win.",
         remedy: "If nearly all hedges win, the late endpoint is of no use: take it out.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.hedges_won);
+            samples.add(&labels, endpoint.counts.hedges_won);
         }
     }),
     Metric {
@@ -246,9 +246,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                requested from another one. Increments with each takeover.",
         remedy: "If it rises, check this endpoint and the network to it.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.takeovers);
+            samples.add(&labels, endpoint.counts.takeovers);
         }
     }),
     Metric {
@@ -260,9 +260,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                refusal.",
         remedy: "If it rises, all endpoints are slow: check the origin.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.counts.takeovers_refused);
+            samples.add(&labels, endpoint.counts.takeovers_refused);
         }
     }),
     Metric {
@@ -274,10 +274,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                responses.",
         remedy: "If it rises, check the endpoint.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
             if let Some(pace) = endpoint.pace {
-                to.add(&labels, pace.p50);
+                samples.add(&labels, pace.p50);
             }
         }
     }),
@@ -291,10 +291,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it is far above the median, the endpoint is overloaded for a part of its \
                  requests.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
             if let Some(pace) = endpoint.pace {
-                to.add(&labels, pace.p95);
+                samples.add(&labels, pace.p95);
             }
         }
     }),
@@ -307,11 +307,11 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                when a head arrives.",
         remedy: "If it rises, check the endpoint.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
             let latency = &endpoint.latency;
             let buckets = LatencyHistogram::BOUNDS.into_iter().zip(latency.within);
-            to.add_histogram(&labels, buckets, (latency.count, latency.sum));
+            samples.add_histogram(&labels, buckets, (latency.count, latency.sum));
         }
     }),
     Metric {
@@ -322,9 +322,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         help: "Whether an address of the endpoint can be connected to, as far as is known.",
         remedy: "If 0, check the endpoint, its name and the network.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.condition.reachable);
+            samples.add(&labels, endpoint.condition.reachable);
         }
     }),
     Metric {
@@ -336,9 +336,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                used last.",
         remedy: "If 1, check the endpoint; it returns by itself.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.condition.ejected);
+            samples.add(&labels, endpoint.condition.ejected);
         }
     }),
     Metric {
@@ -349,9 +349,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         help: "Times the endpoint was ejected. Increments with each ejection.",
         remedy: "If it rises, the endpoint fails or slows down again and again: check it.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.condition.ejections);
+            samples.add(&labels, endpoint.condition.ejections);
         }
     }),
     Metric {
@@ -362,11 +362,11 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         help: "The state of the endpoint's breaker: 1 for the current state, 0 for the others.",
         remedy: "If open is 1, the endpoint gets no requests but probes: check it.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for ([origin, url], endpoint) in endpoints(groups) {
             for state in BREAKER_STATES {
                 let is_current = endpoint.condition.breaker == state;
-                to.add(&[origin, url, state], is_current);
+                samples.add(&[origin, url, state], is_current);
             }
         }
     }),
@@ -378,9 +378,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         help: "Times the endpoint's breaker opened. Increments each time.",
         remedy: "If it rises, the endpoint fails again and again: check it.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            to.add(&labels, endpoint.condition.breaker_opened);
+            samples.add(&labels, endpoint.condition.breaker_opened);
         }
     }),
     Metric {
@@ -392,9 +392,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                last.",
         remedy: "If 0, check the endpoint, and the path and status of the check.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for (labels, checks) in health_checks(groups) {
-            to.add(&labels, checks.healthy);
+            samples.add(&labels, checks.healthy);
         }
     }),
     Metric {
@@ -405,10 +405,10 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         help: "Health checks of the endpoint, by result. Increments with each check.",
         remedy: "If failed rises, check the endpoint, and the path and status of the check.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for ([origin, url], checks) in health_checks(groups) {
-            to.add(&[origin, url, "passed"], checks.passed);
-            to.add(&[origin, url, "failed"], checks.failed);
+            samples.add(&[origin, url, "passed"], checks.passed);
+            samples.add(&[origin, url, "failed"], checks.failed);
         }
     }),
 ];

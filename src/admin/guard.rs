@@ -12,25 +12,25 @@ use http::{HeaderMap, Method, Request, StatusCode};
 
 /// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AdminDenial {
+pub(super) struct AdminRejection {
     pub(super) status: StatusCode,
     pub(super) text: &'static str,
 }
 
-const UNKNOWN_HOST: AdminDenial = AdminDenial {
+const UNKNOWN_HOST: AdminRejection = AdminRejection {
     status: StatusCode::MISDIRECTED_REQUEST,
     text: "this host name is not one of the admin port's: use its IP address, or add the name to \
            `hosts` of [admin]\n",
 };
 
-const CROSS_SITE: AdminDenial = AdminDenial {
+const CROSS_SITE: AdminRejection = AdminRejection {
     status: StatusCode::FORBIDDEN,
     text: "a web page of another site may not do this\n",
 };
 
 /// Why this request is rejected; `None` if it is accepted. `hosts` are the operators' names, in
 /// lower case.
-pub(super) fn denial<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminDenial> {
+pub(super) fn rejection<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminRejection> {
     let headers = request.headers();
     let target_host = request.uri().authority().map(http::uri::Authority::as_str);
     let header_host = headers.get(HOST).map(|host| host.to_str().unwrap_or("?"));
@@ -77,14 +77,14 @@ fn is_cross_site(headers: &HeaderMap, host: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    fn denied_status(method: &str, target: &str, fields: &[(&str, &str)]) -> Option<StatusCode> {
+    fn rejected_status(method: &str, target: &str, fields: &[(&str, &str)]) -> Option<StatusCode> {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
         let hosts = ["seawall.internal.example".to_owned()];
-        let denial = denial(&request.body(()).unwrap(), &hosts);
-        denial.map(|denial| denial.status)
+        let rejection = rejection(&request.body(()).unwrap(), &hosts);
+        rejection.map(|rejection| rejection.status)
     }
 
     #[test]
@@ -98,12 +98,12 @@ mod tests {
             "Seawall.Internal.Example.:9090",
         ] {
             assert_eq!(
-                denied_status("GET", "/metrics", &[("host", host)]),
+                rejected_status("GET", "/metrics", &[("host", host)]),
                 None,
                 "{host}"
             );
         }
-        assert_eq!(denied_status("GET", "/metrics", &[]), None, "HTTP/1.0");
+        assert_eq!(rejected_status("GET", "/metrics", &[]), None, "HTTP/1.0");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         ] {
             for method in ["GET", "POST"] {
                 assert_eq!(
-                    denied_status(method, "/purge", &[("host", host)]),
+                    rejected_status(method, "/purge", &[("host", host)]),
                     misdirected,
                     "{host}"
                 );
@@ -125,7 +125,7 @@ mod tests {
         }
         let absolute = "http://evil.example/metrics";
         assert_eq!(
-            denied_status("GET", absolute, &[("host", "127.0.0.1")]),
+            rejected_status("GET", absolute, &[("host", "127.0.0.1")]),
             misdirected
         );
     }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn rejects_cross_site_requests() {
         let post = |name, value| {
-            denied_status(
+            rejected_status(
                 "POST",
                 "/purge",
                 &[("host", "127.0.0.1:9090"), (name, value)],

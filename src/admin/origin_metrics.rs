@@ -6,10 +6,10 @@ use seawall_upstream::{Priority, Rejection, Stats};
 
 pub(super) const ORIGIN: MetricLabel = MetricLabel {
     name: "origin",
-    values: LabelValues::Open("the name of an `[[origin]]`"),
+    values: LabelValues::Dynamic("the name of an `[[origin]]`"),
 };
-const RANK: MetricLabel = MetricLabel {
-    name: "rank",
+const PRIORITY: MetricLabel = MetricLabel {
+    name: "priority",
     values: LabelValues::Fixed(|| Priority::ALL.map(Priority::as_str).to_vec()),
 };
 const REJECTION: MetricLabel = MetricLabel {
@@ -28,9 +28,9 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         remedy: "If it stays at concurrency_max, the origin is too slow for the audience, or the \
                  limit too low.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            to.add(&[&group.name], group.in_flight);
+            samples.add(&[&group.name], group.in_flight);
         }
     }),
     Metric {
@@ -42,9 +42,9 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
                in seawall_origin_in_flight. About two per watched rendition.",
         remedy: "If it grows without new streams, the packager has stopped.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            to.add(&[&group.name], group.held_back);
+            samples.add(&[&group.name], group.held_back);
         }
     }),
     Metric {
@@ -57,9 +57,9 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         remedy: "At slow_viewers_max the one that waited longest is cut: raise it, or find out why \
                  the responses are not stored.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            to.add(&[&group.name], group.slow_viewers);
+            samples.add(&[&group.name], group.slow_viewers);
         }
     }),
     Metric {
@@ -71,9 +71,9 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
                each cut.",
         remedy: "Raise slow_viewers_max to keep them.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            to.add(&[&group.name], group.slow_viewers_cut);
+            samples.add(&[&group.name], group.slow_viewers_cut);
         }
     }),
     Metric {
@@ -84,30 +84,30 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         help: "Requests waiting for a permit for the origin.",
         remedy: "If it stays above 0, the origin is too slow, or concurrency_max too low.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            to.add(&[&group.name], group.queued);
+            samples.add(&[&group.name], group.queued);
         }
     }),
     Metric {
-        name: "seawall_origin_surge_queue_length",
+        name: "seawall_origin_queued_by_priority",
         kind: MetricKind::Gauge,
         unit: "requests",
-        labels: &[ORIGIN, RANK],
+        labels: &[ORIGIN, PRIORITY],
         help: "Requests waiting for a permit for the origin, by priority, highest first: manifest, \
-               edge (a segment at the live edge), segment, behind (a refresh), ahead (a prefetch).",
+               edge (a segment at the live edge), segment, refresh, prefetch.",
         remedy: "If manifest or edge stay above 0, viewers wait: raise concurrency_max, or add \
                  endpoints.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            for (priority, waiting) in group.surge_queue {
-                to.add(&[&group.name, priority.as_str()], waiting);
+            for (priority, waiting) in group.queued_by_priority {
+                samples.add(&[&group.name, priority.as_str()], waiting);
             }
         }
     }),
     Metric {
-        name: "seawall_origin_spillover_total",
+        name: "seawall_origin_queue_full_total",
         kind: MetricKind::Counter,
         unit: "requests",
         labels: &[ORIGIN],
@@ -116,9 +116,9 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         remedy: "If it rises, the origin is too slow for the audience: raise concurrency_max or \
                  queue_max, or add endpoints.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
-            to.add(&[&group.name], group.spillover);
+            samples.add(&[&group.name], group.queue_full);
         }
     }),
     Metric {
@@ -128,13 +128,13 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         labels: &[ORIGIN, REJECTION],
         help: "Requests rejected before they reached the origin, by reason. Increments with each \
                rejection.",
-        remedy: "queue_full, displaced: as seawall_origin_spillover_total. deadline: requests wait \
+        remedy: "queue_full, displaced: as seawall_origin_queue_full_total. deadline: requests wait \
                  too long in the queue; raise concurrency_max.",
     }
-    .read(|groups, to| {
+    .collected(|groups, samples| {
         for group in groups {
             for (reason, count) in group.rejected {
-                to.add(&[&group.name, reason.as_str()], count);
+                samples.add(&[&group.name, reason.as_str()], count);
             }
         }
     }),

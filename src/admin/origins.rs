@@ -15,8 +15,8 @@ pub fn status(groups: &[Stats]) -> Value {
             "held_back": stats.held_back,
             "slow_viewers": stats.slow_viewers,
             "queued": stats.queued,
-            "surge_queue": counts_by_name(stats.surge_queue.map(|(priority, n)| (priority.as_str(), n as u64))),
-            "spillover": stats.spillover,
+            "queued_by_priority": counts_by_name(stats.queued_by_priority.map(|(priority, n)| (priority.as_str(), n as u64))),
+            "queue_full": stats.queue_full,
             "rejected": counts_by_name(stats.rejected.map(|(reason, n)| (reason.as_str(), n))),
             "endpoints": stats.endpoints.iter().map(endpoint_status).collect::<Vec<_>>(),
         })

@@ -72,8 +72,8 @@ pub async fn serve(socket: TcpListener, handlers: Arc<AdminHandlers>) -> io::Res
 }
 
 async fn handle<B>(handlers: &AdminHandlers, request: &Request<B>) -> Response<TextBody> {
-    if let Some(refusal) = guard::denial(request, &handlers.hosts) {
-        return text(refusal.status, refusal.text);
+    if let Some(rejection) = guard::rejection(request, &handlers.hosts) {
+        return text(rejection.status, rejection.text);
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if is_read && request.uri().path() == "/healthz" {
@@ -325,7 +325,10 @@ mod tests {
     fn serves_what_the_metric_registry_writes() {
         let (status, text) = request("GET", "/metrics", true);
         assert_eq!(status, 200);
-        assert!(text.contains("\nseawall_fetches_deserted 3\n"), "{text}");
+        assert!(
+            text.contains("\nseawall_fetches_without_viewers 3\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use crate::proxy::{PrefetchSource, RejectReason, StreamStats, StreamsSnapshot};
 use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
 
-/// Only the streams with the most origin requests have their own series.
+/// Only the streams with the most origin requests have their own samples.
 const STREAMS_MAX: usize = 500;
 
 const STREAM: MetricLabel = MetricLabel {
     name: "stream",
-    values: LabelValues::Open(
+    values: LabelValues::Dynamic(
         "the path of the manifest that players start with; the 500 streams with the most origin \
          requests",
     ),
@@ -39,7 +39,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "If it is much higher than the number of manifests in use, viewers invent queries: \
                  see `query` in [[route]].",
     }
-    .read(|stats, to| to.add(&[], stats.watched)),
+    .collected(|stats, samples| samples.add(&[], stats.watched)),
     Metric {
         name: "seawall_manifests_stalled",
         kind: MetricKind::Gauge,
@@ -49,7 +49,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "If above 0, the packager of the stream has stopped, or the origin serves an old \
                  version.",
     }
-    .read(|stats, to| to.add(&[], stats.stalled)),
+    .collected(|stats, samples| samples.add(&[], stats.stalled)),
     Metric {
         name: "seawall_manifests_watched_bytes",
         kind: MetricKind::Gauge,
@@ -61,7 +61,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "If it stays there, more manifests are watched than fit, or viewers invent \
                  queries.",
     }
-    .read(|stats, to| to.add(&[], stats.bytes)),
+    .collected(|stats, samples| samples.add(&[], stats.bytes)),
     Metric {
         name: "seawall_manifests_unfit_total",
         kind: MetricKind::Counter,
@@ -72,39 +72,39 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "broken, behind, stalled: check the packager and the endpoint that the log names. \
                  coded: have the origin send plain text, gzip, br or zstd.",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for (reason, count) in snapshot.unfit {
-            to.add(&[reason.as_str()], count);
+            samples.add(&[reason.as_str()], count);
         }
     }),
     Metric {
-        name: "seawall_ahead_total",
+        name: "seawall_prefetches_total",
         kind: MetricKind::Counter,
         unit: "objects",
         labels: &[PREFETCH_SOURCE],
         help: "Objects prefetched, by the source of the prediction: a playlist lists it, a player \
                announces it (CMCD nor), or an MPD's template and the clock. Increments when a \
                prefetch starts.",
-        remedy: "Compare with seawall_ahead_used_total: if few are used, set prefetch to false in \
+        remedy: "Compare with seawall_prefetches_used_total: if few are used, set prefetch to false in \
                  [route.live].",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for (source, count) in snapshot.ahead.fetched {
-            to.add(&[source.as_str()], count);
+            samples.add(&[source.as_str()], count);
         }
     }),
     Metric {
-        name: "seawall_ahead_used_total",
+        name: "seawall_prefetches_used_total",
         kind: MetricKind::Counter,
         unit: "objects",
         labels: &[],
         help: "Prefetched objects that a viewer then requested. Increments with the first request \
                for each.",
-        remedy: "If it is far below seawall_ahead_total, prefetches load the origin for nothing.",
+        remedy: "If it is far below seawall_prefetches_total, prefetches load the origin for nothing.",
     }
-    .read(|snapshot, to| to.add(&[], snapshot.ahead.used)),
+    .collected(|snapshot, samples| samples.add(&[], snapshot.ahead.used)),
     Metric {
-        name: "seawall_ahead_left_out_total",
+        name: "seawall_prefetches_left_out_total",
         kind: MetricKind::Counter,
         unit: "objects",
         labels: &[],
@@ -112,7 +112,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
                with each one.",
         remedy: "If it rises, the origin is slow, or [fill] memory is too small.",
     }
-    .read(|snapshot, to| to.add(&[], snapshot.ahead.left_out)),
+    .collected(|snapshot, samples| samples.add(&[], snapshot.ahead.left_out)),
     Metric {
         name: "seawall_stream_origin_requests_total",
         kind: MetricKind::Counter,
@@ -123,9 +123,9 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "Divide by seawall_stream_floor_total: 1.0 is perfect. If it rises above 1.2, look \
                  for objects that are not cacheable.",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            to.add(&[&stream.name], stream.asked);
+            samples.add(&[&stream.name], stream.asked);
         }
     }),
     Metric {
@@ -133,14 +133,14 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         kind: MetricKind::Counter,
         unit: "requests",
         labels: &[STREAM],
-        help: "Origin requests that an ideal cache would make. Increments with each manifest \
-               version and each new segment.",
+        help: "The floor: origin requests that an ideal cache would make for the stream. Increments \
+               with each manifest version and each new segment.",
         remedy: "It is the divisor of seawall_stream_origin_requests_total. If it stops, the \
                  packager has stopped.",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            to.add(&[&stream.name], stream.floor);
+            samples.add(&[&stream.name], stream.floor);
         }
     }),
     Metric {
@@ -152,9 +152,9 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
                stream. Increments with each restart.",
         remedy: "If it rises without a planned restart, check the packager.",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            to.add(&[&stream.name], stream.restarts);
+            samples.add(&[&stream.name], stream.restarts);
         }
     }),
     Metric {
@@ -165,9 +165,9 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         help: "Average age of served manifests beyond the newest version that the origin had.",
         remedy: "If it is above half a segment, the origin answers refreshes too slowly.",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            to.add(&[&stream.name], stream.staleness);
+            samples.add(&[&stream.name], stream.staleness);
         }
     }),
     Metric {
@@ -179,9 +179,9 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "Above 2, players stop when they switch renditions: check the packager of the \
                  rendition that is behind.",
     }
-    .read(|snapshot, to| {
+    .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            to.add(&[&stream.name], stream.skew);
+            samples.add(&[&stream.name], stream.skew);
         }
     }),
 ];

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::is_colour_wanted;
-use crate::config::{Config, Preflight};
+use crate::config::{CheckScope, Config};
 use crate::frontend::{ListenAddress, Listener};
 use seawall_policy::Route;
 use seawall_upstream;
@@ -26,7 +26,7 @@ pub(super) struct CheckArguments {
     #[arg(long)]
     strict: bool,
 
-    /// Print only the findings, as JSON
+    /// Print only the problems, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -38,15 +38,15 @@ impl CheckArguments {
     }
 
     fn write_report(&self, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-        let preflight = if self.offline {
-            Preflight::Offline
+        let scope = if self.offline {
+            CheckScope::Offline
         } else {
-            Preflight::Network
+            CheckScope::Network
         };
-        let mut findings = Vec::new();
+        let mut reports = Vec::new();
         let (mut errors, mut warnings) = (0, 0);
         for file in &self.files {
-            let (config, problems) = match Config::check(file, preflight) {
+            let (config, problems) = match Config::check(file, scope) {
                 Ok((config, problems)) => (Some(config), problems),
                 Err(problems) => (None, problems),
             };
@@ -54,7 +54,7 @@ impl CheckArguments {
             warnings += problems.warnings();
             if self.json {
                 let (file, problems) = (file.display().to_string(), problems.to_json());
-                findings.push(serde_json::json!({ "file": file, "findings": problems }));
+                reports.push(serde_json::json!({ "file": file, "problems": problems }));
                 continue;
             }
             if let Some(config) = config {
@@ -66,7 +66,7 @@ impl CheckArguments {
             }
         }
         if self.json {
-            let _ = writeln!(out, "{:#}", serde_json::Value::from(findings));
+            let _ = writeln!(out, "{:#}", serde_json::Value::from(reports));
         }
         if errors > 0 || (self.strict && warnings > 0) {
             anyhow::bail!("{}", describe_counts(errors, warnings));
@@ -75,7 +75,7 @@ impl CheckArguments {
     }
 }
 
-/// The number of findings, in words.
+/// The number of problems, in words.
 fn describe_counts(errors: usize, warnings: usize) -> String {
     let count_text = |count: usize, word: &str| match count {
         0 => None,
@@ -228,11 +228,11 @@ mod tests {
         let (result, text) = check(false, true);
         assert_eq!(result, Ok(()));
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let findings = read[0]["findings"].as_array().unwrap();
-        assert_eq!(findings.len(), 2, "{read}");
-        assert_eq!(findings[0]["severity"], "warning");
-        assert_eq!(findings[0]["line"], 2);
-        assert_eq!(findings[1]["line"], 5);
+        let problems = read[0]["problems"].as_array().unwrap();
+        assert_eq!(problems.len(), 2, "{read}");
+        assert_eq!(problems[0]["severity"], "warning");
+        assert_eq!(problems[0]["line"], 2);
+        assert_eq!(problems[1]["line"], 5);
     }
 
     fn check(source: &str) -> anyhow::Result<String> {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::is_colour_wanted;
 use super::logging::{self, LogFormat};
-use crate::config::{self, Config, Flags, Preflight};
+use crate::config::{self, CheckScope, Config, Flags};
 use crate::frontend::ListenAddress;
 use seawall_upstream::Endpoint;
 
@@ -64,7 +64,7 @@ impl Serve {
         let default_admin = super::admin_from_environment()?;
         let mut config = match &self.config {
             Some(path) => {
-                let (config, warnings) = Config::check(path, Preflight::Offline)?;
+                let (config, warnings) = Config::check(path, CheckScope::Offline)?;
                 if !warnings.is_empty() {
                     eprintln!("{}\n", warnings.render(is_colour_wanted()));
                 }

@@ -32,20 +32,20 @@ fn socket_or(text: &str, default_ip: Ipv4Addr) -> Result<SocketAddr, ValueError>
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let fault = |why| ValueError::new(SOCKET, why);
+    let error = |why| ValueError::new(SOCKET, why);
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Err(fault("the port is missing").instead(SocketAddr::new(ip, 8080).to_string()));
+        return Err(error("the port is missing").suggestion(SocketAddr::new(ip, 8080).to_string()));
     }
     let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     match (host, port.parse::<u16>()) {
-        ("", Err(_)) if text.is_empty() => Err(fault("this is empty")),
+        ("", Err(_)) if text.is_empty() => Err(error("this is empty")),
         ("" | "*", Ok(port)) => {
-            Err(fault("the address is missing").instead(format!("{default_ip}:{port}")))
+            Err(error("the address is missing").suggestion(format!("{default_ip}:{port}")))
         }
         ("localhost", Ok(port)) => {
-            Err(fault("a name is not an address").instead(format!("127.0.0.1:{port}")))
+            Err(error("a name is not an address").suggestion(format!("127.0.0.1:{port}")))
         }
-        _ => Err(fault("not an address")),
+        _ => Err(error("not an address")),
     }
 }
 
@@ -59,13 +59,13 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
         )),
         None if text.starts_with('/') => {
             Err(ValueError::new(LISTEN, "a path needs unix: before it")
-                .instead(format!("unix:{text}")))
+                .suggestion(format!("unix:{text}")))
         }
         None => match socket_or(text, Ipv4Addr::UNSPECIFIED) {
             Ok(address) => Ok(ListenAddress::Tcp(address)),
-            Err(fault) => Err(ValueError {
+            Err(error) => Err(ValueError {
                 expected: LISTEN,
-                ..fault
+                ..error
             }),
         },
     }
@@ -73,29 +73,29 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
 
 /// Reads the URL of an origin: scheme, host and optional port; nothing after that.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, ValueError> {
-    let fault = |why| ValueError::new(ENDPOINT, why);
+    let error = |why| ValueError::new(ENDPOINT, why);
     if text.is_empty() {
-        return Err(fault("this is empty"));
+        return Err(error("this is empty"));
     }
     if !text.contains("://") {
         return Err(without_scheme(text));
     }
-    let uri: Uri = text.parse().map_err(|_| fault("not a URL"))?;
+    let uri: Uri = text.parse().map_err(|_| error("not a URL"))?;
     let tls = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => true,
         Some(scheme) if *scheme == Scheme::HTTP => false,
-        _ => return Err(fault("the scheme must be http or https")),
+        _ => return Err(error("the scheme must be http or https")),
     };
-    let authority = uri.authority().ok_or(fault("the host is missing"))?;
+    let authority = uri.authority().ok_or(error("the host is missing"))?;
     if authority.as_str().contains('@') {
-        return Err(fault("no user or password here: set a header instead"));
+        return Err(error("no user or password here: set a header instead"));
     }
     if uri.query().is_some() || uri.path() != "/" {
         let plain = format!("{}://{authority}", if tls { "https" } else { "http" });
-        return Err(fault("a path or query has no place here").instead(plain));
+        return Err(error("a path or query has no place here").suggestion(plain));
     }
-    let host = upstream_host(authority.host()).ok_or(fault("not a host name or address"))?;
-    let port = port(authority, tls).ok_or(fault("not a port"))?;
+    let host = upstream_host(authority.host()).ok_or(error("not a host name or address"))?;
+    let port = port(authority, tls).ok_or(error("not a port"))?;
     Ok(Endpoint::new(tls, host, port))
 }
 
@@ -112,12 +112,12 @@ fn without_scheme(text: &str) -> ValueError {
         Some((_, rest)) => ("`://` belongs after the scheme", "http", rest),
         None => ("the scheme is missing", "https", text),
     };
-    let fault = ValueError::new(ENDPOINT, why);
+    let error = ValueError::new(ENDPOINT, why);
     let suggestion = format!("{scheme}://{rest}");
     if endpoint(&suggestion).is_ok() {
-        fault.instead(suggestion)
+        error.suggestion(suggestion)
     } else {
-        fault
+        error
     }
 }
 
@@ -146,78 +146,78 @@ fn upstream_host(host: &str) -> Option<String> {
 
 /// Reads a server name for TLS (SNI).
 pub(crate) fn server_name(text: &str) -> Result<String, ValueError> {
-    let wanted = "a host name such as \"origin.example\"";
-    upstream_host(text).ok_or(ValueError::new(wanted, "not a host name"))
+    let expected = "a host name such as \"origin.example\"";
+    upstream_host(text).ok_or(ValueError::new(expected, "not a host name"))
 }
 
 /// Reads a `Host` value: a name or address, with an optional port.
 pub(crate) fn authority(text: &str) -> Result<String, ValueError> {
-    let fault = ValueError::new(
+    let error = ValueError::new(
         "a host such as \"origin.example\" or \"origin.example:8080\"",
         "not a host",
     );
     match text.parse::<Authority>() {
         Ok(authority) if !text.contains('@') => Ok(authority.as_str().to_ascii_lowercase()),
-        _ => Err(fault),
+        _ => Err(error),
     }
 }
 
 /// Reads a route's host and makes it canonical: lower case, no trailing dot.
 pub(crate) fn host(text: &str) -> Result<String, ValueError> {
-    let fault = |why| ValueError::new(HOST, why);
+    let error = |why| ValueError::new(HOST, why);
     let canonical = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     if let Some(bare) = canonical
         .split_once("://")
         .map(|(_, rest)| rest.trim_end_matches('/'))
     {
-        return Err(fault("a host, not a URL").instead(bare));
+        return Err(error("a host, not a URL").suggestion(bare));
     }
     if canonical == "*" {
-        return Err(fault("leave `hosts` out to serve every host"));
+        return Err(error("leave `hosts` out to serve every host"));
     }
     if canonical.starts_with('[') && canonical.ends_with(']') {
-        let ip = upstream_host(&canonical).ok_or(fault("not an address"))?;
+        let ip = upstream_host(&canonical).ok_or(error("not an address"))?;
         return Ok(format!("[{ip}]"));
     }
     if let Some((name, _)) = canonical.rsplit_once(':') {
-        return Err(fault("hosts are named without a port").instead(name));
+        return Err(error("hosts are named without a port").suggestion(name));
     }
     let name = canonical.strip_prefix("*.").unwrap_or(&canonical);
     if name.contains('*') {
-        return Err(fault(
+        return Err(error(
             "a wildcard stands for the first labels only, as in \"*.example.com\"",
         ));
     }
     if !name.is_ascii() {
-        return Err(fault("write international names in their xn-- form"));
+        return Err(error("write international names in their xn-- form"));
     }
     if is_name(name) {
         Ok(canonical)
     } else {
-        Err(fault("not a host name"))
+        Err(error("not a host name"))
     }
 }
 
 /// Reads a path prefix. A slash at its end is dropped, because prefixes end at segments.
 pub(crate) fn path_prefix(text: &str) -> Result<String, ValueError> {
-    let fault = |why| ValueError::new(PATH, why);
+    let error = |why| ValueError::new(PATH, why);
     if !text.starts_with('/') {
-        return Err(fault("a path starts with /").instead(format!("/{text}")));
+        return Err(error("a path starts with /").suggestion(format!("/{text}")));
     }
     if let Some(bare) = text.trim_end_matches('/').strip_suffix("/*") {
-        let instead = if bare.is_empty() { "/" } else { bare };
-        return Err(fault("everything below a path belongs to it anyway").instead(instead));
+        let suggestion = if bare.is_empty() { "/" } else { bare };
+        return Err(error("everything below a path belongs to it anyway").suggestion(suggestion));
     }
     if text.contains(['?', '#', '*']) {
-        return Err(fault("a prefix has no query, fragment or wildcard"));
+        return Err(error("a prefix has no query, fragment or wildcard"));
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(fault(
+        return Err(error(
             "write special characters as %XX, as players send them",
         ));
     }
     if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains("//") {
-        return Err(fault("no empty, . or .. segments"));
+        return Err(error("no empty, . or .. segments"));
     }
     let trimmed = text.trim_end_matches('/');
     Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
@@ -225,30 +225,30 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, ValueError> {
 
 /// Reads a web origin as browsers send it in `Origin`.
 pub(crate) fn web_origin(text: &str) -> Result<String, ValueError> {
-    let fault = |why| ValueError::new(WEB_ORIGIN, why);
+    let error = |why| ValueError::new(WEB_ORIGIN, why);
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(fault("the scheme is missing").instead(format!("https://{text}")));
+        return Err(error("the scheme is missing").suggestion(format!("https://{text}")));
     };
     let host = rest.split('/').next().unwrap_or_default();
     if host.len() < rest.len() {
-        let instead = format!("{scheme}://{host}");
-        return Err(fault("a web origin has no path").instead(instead));
+        let suggestion = format!("{scheme}://{host}");
+        return Err(error("a web origin has no path").suggestion(suggestion));
     }
     match rest.parse::<Authority>() {
         Ok(_) if !rest.contains('@') => Ok(text.to_ascii_lowercase()),
-        _ => Err(fault("not a host")),
+        _ => Err(error("not a host")),
     }
 }
 
 /// Reads a name for metric labels and log fields.
 pub(crate) fn name(text: &str) -> Result<String, ValueError> {
-    let fault = |why| ValueError::new(NAME, why);
+    let error = |why| ValueError::new(NAME, why);
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:/*[]%".contains(c);
     match text {
-        "" => Err(fault("this is empty")),
-        _ if text.len() > NAME_CHARS_MAX => Err(fault("at most 128 characters")),
+        "" => Err(error("this is empty")),
+        _ if text.len() > NAME_CHARS_MAX => Err(error("must have at most 128 characters")),
         _ if !text.chars().all(is_allowed) => {
-            Err(fault("a character that does not belong in a name"))
+            Err(error("a character that does not belong in a name"))
         }
         _ => Ok(text.to_owned()),
     }

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Records the keys that a table knows, for the tests below.
-pub(super) fn remember(title: &str, keys: &[&str]) {
+pub(super) fn record_known_keys(title: &str, keys: &[&str]) {
     KEYS.with_borrow_mut(|known| known.extend(keys.iter().map(|key| format!("{title} {key}"))));
 }
 
@@ -186,4 +186,104 @@ fn documents_the_same_defaults() {
             "{key}: {default}, shown {value}"
         );
     }
+}
+
+/// Keys that cannot change alone: the name of an origin is also in its route, and a client
+/// certificate needs its key.
+const CHANGED_TOGETHER: [&str; 4] = [
+    "origin.name",
+    "route.origin",
+    "origin.client_certificate",
+    "origin.client_key",
+];
+
+/// A valid value that differs from the shown one: numbers, sizes and durations have another number.
+fn other_value(key: &str, shown: &str) -> String {
+    let other = match key {
+        "listener.listen" => "\"127.0.0.1:8081\"",
+        "server.name" | "route.name" => "\"other\"",
+        "origin.endpoints" => "[\"https://other.example\"]",
+        "origin.balance" => "\"hash\"",
+        "origin.protocol" => "\"h2\"",
+        "origin.retry.statuses" => "[502]",
+        "route.path" => "\"/live\"",
+        "route.query" => "\"none\"",
+        "route.cors" => "\"off\"",
+        "admin.hosts" => "[\"admin.example\"]",
+        "route.forward_headers" | "route.unkeyed_headers" => "[\"X-Other\"]",
+        _ => match shown {
+            "true" => "false",
+            "false" => "true",
+            _ => return next_number(shown),
+        },
+    };
+    other.to_owned()
+}
+
+/// `"10s"` becomes `"11s"`, `1.0` becomes `0.5`.
+fn next_number(shown: &str) -> String {
+    if let Ok(number) = shown.parse::<u64>() {
+        return (number + 1).to_string();
+    }
+    if let Ok(number) = shown.parse::<f64>() {
+        return format!("{:?}", number / 2.0);
+    }
+    let text = shown.trim_matches('"');
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = text
+        .strip_suffix(unit)
+        .and_then(|digits| digits.parse().ok());
+    let number: u64 = number.unwrap_or_else(|| panic!("no other value for {shown}"));
+    format!("\"{}{unit}\"", number + 1)
+}
+
+/// `table.key`, the number of its line, and that line with another value; for a key without a
+/// default, with the example's value. The tables that are examples as a whole are left out.
+fn changed_lines(annotated: &str) -> Vec<(String, usize, String)> {
+    let (mut table, mut is_example) = (String::new(), false);
+    let mut changed = Vec::new();
+    for (at, line) in annotated.lines().enumerate() {
+        let example = line.strip_prefix("#e.g. ");
+        let bare = example.or(line.strip_prefix('#')).unwrap_or(line);
+        if bare.starts_with('[') {
+            bare.trim_matches(['[', ']']).clone_into(&mut table);
+            is_example = example.is_some();
+        } else if let Some((name, value)) = bare.split_once(" = ")
+            && bare.starts_with(|c: char| c.is_ascii_lowercase())
+            && !is_example
+        {
+            let key = format!("{table}.{name}");
+            if CHANGED_TOGETHER.contains(&key.as_str()) {
+                continue;
+            }
+            let value = match example {
+                Some(_) => value.to_owned(),
+                None => other_value(&key, value),
+            };
+            changed.push((key, at, format!("{name} = {value}")));
+        }
+    }
+    changed
+}
+
+#[test]
+fn each_key_changes_a_setting_of_its_own() {
+    let (_folder, config_path) = folder_with_files();
+    let annotated = text("config/seawall.toml");
+    let defaults = uncommented(&annotated, false);
+    let settings = |text: &str| format!("{:#?}", read(text, &config_path));
+    let unchanged = settings(&defaults);
+    let mut changed_by: BTreeMap<usize, String> = BTreeMap::new();
+    for (key, at, changed_line) in changed_lines(&annotated) {
+        let mut lines: Vec<&str> = defaults.split('\n').collect();
+        lines[at] = &changed_line;
+        let changed = settings(&lines.join("\n"));
+        let mut pairs = unchanged.lines().zip(changed.lines());
+        let setting = pairs.position(|(before, after)| before != after);
+        let setting = setting.unwrap_or_else(|| panic!("{changed_line} changes nothing"));
+        if let Some(other) = changed_by.insert(setting, key.clone()) {
+            panic!("{key} and {other} change the same setting");
+        }
+    }
+    assert!(changed_by.len() > 75, "{changed_by:#?}");
 }

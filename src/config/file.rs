@@ -64,17 +64,17 @@ pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_
     let (toml, errors) = DeTable::parse_recoverable(source);
     let reader = TomlReader::new(source, path, environment);
     let reading = TomlTable::root(&reader, toml.get_ref(), sections);
-    let (mut found, mut hidden) = reader.into_problems();
+    let (mut found, mut secret_spans) = reader.into_problems();
     if !errors.is_empty() {
         // Values read from broken TOML would only cause false problems.
         found = syntax_problems(source, &errors);
-        hidden.extend(
+        secret_spans.extend(
             errors
                 .iter()
                 .filter_map(|error| possible_secret(source, error.span()?)),
         );
     }
-    let mut problems = Problems::new(path, source.to_owned(), &hidden);
+    let mut problems = Problems::new(path, source.to_owned(), &secret_spans);
     for problem in found {
         problems.push(problem);
     }
@@ -147,14 +147,14 @@ struct SectionsRead {
 }
 
 fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
-    let mut config = Config::of(Vec::new(), Vec::new());
+    let mut config = Config::with_origins(Vec::new(), Vec::new());
     section(root, "server", "[server]", |table| {
         server(table, &mut config);
     });
     let mut addresses = listeners::listeners(root, &mut config.frontend.listeners);
     section(root, "limits", "[limits]", |table| {
         listeners::limits(table, &mut config.frontend.limits);
-        table.put("ranges_max", &mut config.proxy.ranges_max, read::count);
+        table.read_into("ranges_max", &mut config.proxy.ranges_max, read::count);
     });
     section(root, "admin", "[admin]", |table| {
         addresses.extend(listeners::admin(table, &mut config.admin));
@@ -163,9 +163,9 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     section(root, "cache", "[cache]", |table| {
         memory = table.value("memory").map(|value| value.span());
         caching::cache(table, &mut config.cache);
-        table.put(
-            "uncacheable_memory",
-            &mut config.proxy.pass_memory,
+        table.read_into(
+            "uncacheable_ttl",
+            &mut config.proxy.uncacheable_ttl,
             read::duration,
         );
     });
@@ -173,22 +173,22 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
         caching::fill(table, &mut config.cache, &mut config.proxy);
     });
     section(root, "access_log", "[access_log]", |table| {
-        table.put(
+        table.read_into(
             "enabled",
             &mut config.telemetry.access_log.enabled,
             read::flag,
         );
-        table.put(
+        table.read_into(
             "sample",
             &mut config.telemetry.access_log.sample,
             read::count,
         );
-        table.put_some("path", &mut config.telemetry.access_log.path, |value| {
+        table.read_some_into("path", &mut config.telemetry.access_log.path, |value| {
             value.path()
         });
     });
     for problem in conflicts(&addresses) {
-        root.reader().note(problem);
+        root.reader().add_problem(problem);
     }
     let groups = origins::groups(root, config.proxy.wait_max);
     config.rules.routes = order::sort_routes(routes(root, &groups));
@@ -206,44 +206,44 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
 }
 
 fn server(table: &mut TomlTable<'_>, config: &mut Config) {
-    table.put(
+    table.read_into(
         "threads",
         &mut config.threads,
         |value| match read::count_or_zero::<usize>(value)? {
             many if many > THREADS_MAX => {
-                Err(value.problem(ValueError::new(THREADS, "at most 1024")))
+                Err(value.problem(ValueError::new(THREADS, "must be at most 1024")))
             }
             threads => Ok(threads),
         },
     );
-    table.put("drain_max", &mut config.drain_max, read::duration);
-    table.put("lame_duck", &mut config.lame_duck, read::duration);
+    table.read_into("drain_max", &mut config.drain_max, read::duration);
+    table.read_into("lame_duck", &mut config.lame_duck, read::duration);
     let Rules { name, .. } = &mut config.rules;
     let pseudonym = read::parsed(address::pseudonym, "a name");
-    table.put("name", name, |value| Ok(pseudonym(value)?.into()));
+    table.read_into("name", name, |value| Ok(pseudonym(value)?.into()));
 }
 
 /// The configured routes; or one default route, if there is a single origin.
 fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
-    let typed = routes::routes(root, groups);
-    for problem in order::duplicates(&typed) {
-        root.reader().note(problem);
+    let configured_routes = routes::routes(root, groups);
+    for problem in order::duplicates(&configured_routes) {
+        root.reader().add_problem(problem);
     }
-    match (typed.is_empty(), groups) {
-        (false, _) => typed
+    match (configured_routes.is_empty(), groups) {
+        (false, _) => configured_routes
             .into_iter()
             .map(|PlacedRoute { route, .. }| route)
             .collect(),
         (true, []) => {
             if root.value("origin").is_none() {
-                root.reader().note(no_origin());
+                root.reader().add_problem(no_origin());
             }
             Vec::new()
         }
         (true, [group]) => {
             if group.is_mediapackage() {
                 root.reader()
-                    .note(routes::all_queries_warning(group.span.clone()));
+                    .add_problem(routes::all_queries_warning(group.span.clone()));
             }
             vec![Route::everything(group.settings.name.clone())]
         }
@@ -251,7 +251,7 @@ fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Rout
             let problem = Problem::new("no route says which origin answers what")
                 .at(second.span.clone(), "there are several origins");
             root.reader()
-                .note(problem.help("add a [[route]] with `origin` for each of them"));
+                .add_problem(problem.help("add a [[route]] with `origin` for each of them"));
             Vec::new()
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
     let listeners = listen
         .into_iter()
         .map(|address| Listener { address, tls: None });
-    let mut config = Config::of(vec![group], listeners.collect());
+    let mut config = Config::with_origins(vec![group], listeners.collect());
     config.admin.listen = flags.admin;
     config.threads = flags.threads.unwrap_or(config.threads);
     config.telemetry.access_log.enabled |= flags.access_log;

@@ -53,7 +53,7 @@ pub(super) enum CertificateExpiry {
     NotYet(u64),
 }
 
-/// Checks the dates of a file's first certificate. Unreadable files are [`check_pair`]'s finding.
+/// Checks the dates of a file's first certificate. Unreadable files are [`check_pair`]'s problem.
 pub(super) fn expiry(path: &Path, now: SystemTime) -> Option<CertificateExpiry> {
     const DAY: u64 = 24 * 3600;
     let chain = certificates(path).ok()?;

@@ -11,7 +11,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 /// A range of bytes in the file's text.
 pub(crate) type SourceSpan = Range<usize>;
 
-/// How serious a finding is.
+/// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
     /// The configuration cannot be used.
@@ -123,9 +123,9 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// An empty list for `source`, read from `path`; the `hidden` spans are masked.
-    pub(crate) fn new(path: &Path, source: String, hidden: &[SourceSpan]) -> Problems {
-        let source = mask(source, hidden);
+    /// An empty list for `source`, read from `path`; the `secret_spans` are masked.
+    pub(crate) fn new(path: &Path, source: String, secret_spans: &[SourceSpan]) -> Problems {
+        let source = mask(source, secret_spans);
         Problems {
             path: path.to_owned(),
             source,
@@ -162,7 +162,7 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// All findings as JSON, with line and column (both from 1) if they have a position.
+    /// All problems as JSON, with line and column (both from 1) if they have a position.
     pub fn to_json(&self) -> serde_json::Value {
         let one = |problem: &Problem| {
             let position = problem.span.as_ref().map(|span| self.line_and_column(span));
@@ -185,7 +185,7 @@ impl Problems {
         (line, before[line_start..].chars().count() + 1)
     }
 
-    /// All findings as text; `colour` for terminals.
+    /// All problems as text; `colour` for terminals.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour {
             Renderer::styled()
@@ -215,11 +215,11 @@ impl fmt::Debug for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Replaces the hidden spans by asterisks, byte for byte, so that spans stay valid. Quotes stay, so
-/// that a string is recognisable; `${NAME}` stays, because a name is no secret.
-fn mask(source: String, hidden: &[SourceSpan]) -> String {
+/// Replaces these spans by asterisks, byte for byte, so that spans stay valid. Quotes stay, so that
+/// a string is recognisable; `${NAME}` stays, because a name is no secret.
+fn mask(source: String, secret_spans: &[SourceSpan]) -> String {
     let mut bytes = source.into_bytes();
-    for span in hidden {
+    for span in secret_spans {
         let mut in_name = false;
         for at in span.clone() {
             if bytes[at..].starts_with(b"${") {
@@ -238,8 +238,8 @@ fn mask(source: String, hidden: &[SourceSpan]) -> String {
 mod tests {
     use super::*;
 
-    fn problems(source: &str, hidden: &[SourceSpan]) -> Problems {
-        Problems::new(Path::new("seawall.toml"), source.to_owned(), hidden)
+    fn problems(source: &str, secret_spans: &[SourceSpan]) -> Problems {
+        Problems::new(Path::new("seawall.toml"), source.to_owned(), secret_spans)
     }
 
     #[test]

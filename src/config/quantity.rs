@@ -17,7 +17,7 @@ const SIZE: &str = "a size such as \"64MiB\", \"1GB\" or \"512KiB\"";
 /// Reads `2s`, `500ms`, `24h`, `1m30s`, `14d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(ValueError::new(DURATION, "the unit is missing").instead(format!("{text}s")));
+        return Err(ValueError::new(DURATION, "the unit is missing").suggestion(format!("{text}s")));
     }
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -32,10 +32,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
             "h" => 3600 * 1000,
             "d" => 24 * 3600 * 1000,
             _ => {
-                let fault = ValueError::new(DURATION, "the units are ms, s, m, h and d");
+                let error = ValueError::new(DURATION, "the units are ms, s, m, h and d");
                 return Err(ValueError {
-                    instead: with_short_units(text),
-                    ..fault
+                    suggestion: with_short_units(text),
+                    ..error
                 });
             }
         };
@@ -55,7 +55,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
         let why = if text.is_empty() {
             "this is empty"
         } else {
-            "at most 366d"
+            "must be at most 366d"
         };
         return Err(ValueError::new(DURATION, why));
     }
@@ -64,9 +64,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
 
 /// Suggests the text without spaces, or with short units, if that is a duration.
 fn not_a_duration(text: &str) -> ValueError {
-    let fault = ValueError::new(DURATION, "not a duration");
-    let instead = with_short_units(text).filter(|suggestion| suggestion != text);
-    ValueError { instead, ..fault }
+    let error = ValueError::new(DURATION, "not a duration");
+    let suggestion = with_short_units(text).filter(|suggestion| suggestion != text);
+    ValueError {
+        suggestion,
+        ..error
+    }
 }
 
 /// The same duration with the supported units, if it uses other common ones.
@@ -111,8 +114,8 @@ pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
         "gib" => 1 << 30,
         "tib" => 1 << 40,
         short @ ("k" | "m" | "g" | "t") => {
-            let instead = format!("{number}{}iB", short.to_ascii_uppercase());
-            return Err(ValueError::new(SIZE, "is this 1000s or 1024s?").instead(instead));
+            let suggestion = format!("{number}{}iB", short.to_ascii_uppercase());
+            return Err(ValueError::new(SIZE, "is this 1000s or 1024s?").suggestion(suggestion));
         }
         _ => {
             return Err(ValueError::new(
@@ -123,7 +126,7 @@ pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
     };
     match count.checked_mul(bytes) {
         Some(size) if size <= SIZE_MAX => Ok(size),
-        _ => Err(ValueError::new(SIZE, "at most 1024TiB")),
+        _ => Err(ValueError::new(SIZE, "must be at most 1024TiB")),
     }
 }
 
@@ -166,8 +169,8 @@ mod tests {
         ] {
             assert!(duration(text).is_err(), "{text:?}");
         }
-        let fault = duration("5").expect_err("no unit");
-        assert_eq!(fault.instead.as_deref(), Some("5s"));
+        let error = duration("5").expect_err("no unit");
+        assert_eq!(error.suggestion.as_deref(), Some("5s"));
     }
 
     #[test]
@@ -185,8 +188,8 @@ mod tests {
             ("1x", None),
         ];
         for (text, suggestion) in cases {
-            let fault = duration(text).expect_err(text);
-            assert_eq!(fault.instead.as_deref(), suggestion, "{text}");
+            let error = duration(text).expect_err(text);
+            assert_eq!(error.suggestion.as_deref(), suggestion, "{text}");
         }
         assert_eq!(size("64 mb ").unwrap_or(0), 64_000_000);
     }
@@ -220,7 +223,7 @@ mod tests {
         ] {
             assert!(size(text).is_err(), "{text:?}");
         }
-        let fault = size("64m").expect_err("ambiguous");
-        assert_eq!(fault.instead.as_deref(), Some("64MiB"));
+        let error = size("64m").expect_err("ambiguous");
+        assert_eq!(error.suggestion.as_deref(), Some("64MiB"));
     }
 }

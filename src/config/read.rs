@@ -16,12 +16,12 @@ use super::value_error::ValueError;
 
 const COUNT: &str = "a whole number";
 const SIZE: &str = "a size such as \"64MiB\", or a number of bytes";
-const TIMEOUT: &str = "a duration longer than nothing";
+const TIMEOUT: &str = "a duration longer than 0s";
 
 /// `true` or `false`.
 pub(super) fn flag(value: TomlValue<'_>) -> ReadResult<bool> {
     let flag = value.toml().as_bool();
-    flag.ok_or_else(|| value.mismatch("true or false"))
+    flag.ok_or_else(|| value.wrong_type("true or false"))
 }
 
 /// A whole number, 1 or more.
@@ -57,58 +57,62 @@ fn bytes(value: TomlValue<'_>) -> ReadResult<u64> {
     }
 }
 
-fn integer(value: TomlValue<'_>, wanted: &'static str) -> ReadResult<u64> {
+fn integer(value: TomlValue<'_>, expected: &'static str) -> ReadResult<u64> {
     let integer = value
         .toml()
         .as_integer()
-        .ok_or_else(|| value.mismatch(wanted))?;
+        .ok_or_else(|| value.wrong_type(expected))?;
     let number = i128::from_str_radix(integer.as_str(), integer.radix());
-    let fault = match number.map(u64::try_from) {
+    let error = match number.map(u64::try_from) {
         Ok(Ok(number)) => return Ok(number),
         Ok(Err(_)) if integer.as_str().starts_with('-') => {
-            ValueError::new(wanted, "must not be negative")
+            ValueError::new(expected, "must not be negative")
         }
-        _ => ValueError::new(wanted, "too large"),
+        _ => ValueError::new(expected, "too large"),
     };
-    Err(value.problem(fault))
+    Err(value.problem(error))
 }
 
-fn fit<N: TryFrom<u64>>(value: TomlValue<'_>, number: u64, wanted: &'static str) -> ReadResult<N> {
-    N::try_from(number).map_err(|_| value.problem(ValueError::new(wanted, "too large")))
+fn fit<N: TryFrom<u64>>(
+    value: TomlValue<'_>,
+    number: u64,
+    expected: &'static str,
+) -> ReadResult<N> {
+    N::try_from(number).map_err(|_| value.problem(ValueError::new(expected, "too large")))
 }
 
 /// A number, 0 included, not necessarily whole.
-pub(super) fn share(value: TomlValue<'_>) -> ReadResult<f64> {
-    const WANTED: &str = "a number from 0 to 1000 such as 1.0 or 0.5";
+pub(super) fn ratio(value: TomlValue<'_>) -> ReadResult<f64> {
+    const EXPECTED: &str = "a number from 0 to 1000 such as 1.0 or 0.5";
     let text = match value.toml() {
         DeValue::Integer(whole) if whole.radix() == 10 => whole.as_str(),
         DeValue::Float(float) => float.as_str(),
-        _ => return Err(value.mismatch(WANTED)),
+        _ => return Err(value.wrong_type(EXPECTED)),
     };
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1000.0).contains(&share) => Ok(share),
-        _ => Err(value.problem(ValueError::new(WANTED, "out of range"))),
+        _ => Err(value.problem(ValueError::new(EXPECTED, "must be from 0 to 1000"))),
     }
 }
 
 /// A duration, 0 included.
 pub(super) fn duration(value: TomlValue<'_>) -> ReadResult<Duration> {
-    const WANTED: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h\"";
+    const EXPECTED: &str = "a duration such as \"2s\", \"500ms\", \"1m30s\" or \"24h\"";
     match value.toml() {
         DeValue::Integer(number) if number.as_str() == "0" => Ok(Duration::ZERO),
         DeValue::Integer(number) => {
-            let fault = ValueError::new(WANTED, "the unit is missing");
-            Err(value.problem(fault.instead(format!("{number}s"))))
+            let error = ValueError::new(EXPECTED, "the unit is missing");
+            Err(value.problem(error.suggestion(format!("{number}s"))))
         }
-        _ => parsed(quantity::duration, WANTED)(value),
+        _ => parsed(quantity::duration, EXPECTED)(value),
     }
 }
 
 /// A deadline: a duration longer than 0.
-pub(super) fn deadline(value: TomlValue<'_>) -> ReadResult<Duration> {
+pub(super) fn timeout(value: TomlValue<'_>) -> ReadResult<Duration> {
     let duration = duration(value)?;
     if duration.is_zero() {
-        return Err(value.problem(ValueError::new(TIMEOUT, "every wait here needs some time")));
+        return Err(value.problem(ValueError::new(TIMEOUT, "must be longer than 0s")));
     }
     Ok(duration)
 }
@@ -116,18 +120,18 @@ pub(super) fn deadline(value: TomlValue<'_>) -> ReadResult<Duration> {
 /// A string with variables expanded, parsed by `parse`.
 pub(super) fn parsed<'a, T>(
     parse: impl Fn(&str) -> Result<T, ValueError>,
-    wanted: &'static str,
+    expected: &'static str,
 ) -> impl Fn(TomlValue<'a>) -> ReadResult<T> {
-    move |value| parse(&value.text(wanted)?).map_err(|fault| value.problem(fault))
+    move |value| parse(&value.text(expected)?).map_err(|error| value.problem(error))
 }
 
 /// A list of items that `read` reads. Each item's problem is noted.
 pub(super) fn list<'a, T>(
     read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
-    wanted: &'static str,
+    expected: &'static str,
 ) -> impl Fn(TomlValue<'a>) -> ReadResult<Vec<T>> {
     move |value| {
-        let items = value.items(wanted)?;
+        let items = value.items(expected)?;
         Ok(items
             .filter_map(|item| value.reader().value_or_report(read(item)))
             .collect())
@@ -137,42 +141,42 @@ pub(super) fn list<'a, T>(
 /// Like [`list`], but not empty.
 pub(super) fn nonempty_list<'a, T>(
     read: impl Fn(TomlValue<'a>) -> ReadResult<T>,
-    wanted: &'static str,
+    expected: &'static str,
 ) -> impl Fn(TomlValue<'a>) -> ReadResult<Vec<T>> {
-    let list = list(read, wanted);
+    let list = list(read, expected);
     move |value| match value.toml() {
         DeValue::Array(items) if items.is_empty() => {
-            Err(value.problem(ValueError::new(wanted, "this is empty")))
+            Err(value.problem(ValueError::new(expected, "this is empty")))
         }
         _ => list(value),
     }
 }
 
 /// One of several words.
-pub(super) fn word<'w, 'a, T: Clone>(
+pub(super) fn one_of<'w, 'a, T: Clone>(
     words: &'w [(&'static str, T)],
-    wanted: &'static str,
+    expected: &'static str,
 ) -> impl Fn(TomlValue<'a>) -> ReadResult<T> + use<'w, 'a, T> {
     move |value| {
-        let typed = value.text(wanted)?;
-        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == typed) {
+        let written = value.text(expected)?;
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == written) {
             return Ok(meaning.clone());
         }
-        let fault = ValueError::new(wanted, "not one of these words");
-        let meant = nearest(&typed, words.iter().map(|(word, _)| *word));
+        let error = ValueError::new(expected, "not one of these words");
+        let meant = nearest(&written, words.iter().map(|(word, _)| *word));
         Err(value.problem(ValueError {
-            instead: meant.map(str::to_owned),
-            ..fault
+            suggestion: meant.map(str::to_owned),
+            ..error
         }))
     }
 }
 
 /// The name of a header.
 pub(super) fn header_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
-    const WANTED: &str = "the name of a header such as \"User-Agent\"";
-    let name = value.text(WANTED)?;
-    let fault = ValueError::new(WANTED, "not a header's name");
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| value.problem(fault))
+    const EXPECTED: &str = "the name of a header such as \"User-Agent\"";
+    let name = value.text(EXPECTED)?;
+    let error = ValueError::new(EXPECTED, "not a header's name");
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| value.problem(error))
 }
 
 /// A problem with a file that the configuration names.

@@ -1,11 +1,11 @@
 //! Finds the known name that a misspelt one probably means.
 
-/// The known name nearest to `typed`, if the distance is small enough.
+/// The known name nearest to `written`, if the distance is small enough.
 pub(super) fn nearest<'n>(
-    typed: &str,
+    written: &str,
     known: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {
-    let folded = fold(typed);
+    let folded = fold(written);
     known
         .into_iter()
         .map(|name| (distance(&folded, &fold(name)), name))

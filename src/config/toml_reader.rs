@@ -23,7 +23,7 @@ pub(super) struct TomlReader<'a> {
     folder: PathBuf,
     environment: &'a EnvironmentReader<'a>,
     problems: RefCell<Vec<Problem>>,
-    hidden: RefCell<Vec<SourceSpan>>,
+    secret_spans: RefCell<Vec<SourceSpan>>,
 }
 
 impl<'a> TomlReader<'a> {
@@ -39,7 +39,7 @@ impl<'a> TomlReader<'a> {
             folder,
             environment,
             problems: RefCell::default(),
-            hidden: RefCell::default(),
+            secret_spans: RefCell::default(),
         }
     }
 
@@ -49,23 +49,23 @@ impl<'a> TomlReader<'a> {
     }
 
     /// Notes a problem.
-    pub(super) fn note(&self, problem: Problem) {
+    pub(super) fn add_problem(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
 
     /// The value, if it could be read; else notes the problem.
     pub(super) fn value_or_report<T>(&self, read: ReadResult<T>) -> Option<T> {
-        read.map_err(|problem| self.note(problem)).ok()
+        read.map_err(|problem| self.add_problem(problem)).ok()
     }
 
     /// Masks a span wherever problems are shown.
     pub(super) fn mask(&self, span: SourceSpan) {
-        self.hidden.borrow_mut().push(span);
+        self.secret_spans.borrow_mut().push(span);
     }
 
     /// All problems, and the spans that must not be shown.
     pub(super) fn into_problems(self) -> (Vec<Problem>, Vec<SourceSpan>) {
-        (self.problems.into_inner(), self.hidden.into_inner())
+        (self.problems.into_inner(), self.secret_spans.into_inner())
     }
 }
 
@@ -105,20 +105,20 @@ impl<'a> TomlValue<'a> {
     }
 
     /// A problem with this value, made of an error.
-    pub(super) fn problem(&self, fault: ValueError) -> Problem {
-        let what = format!("`{}` must be {}", self.name, fault.expected);
-        let problem = Problem::new(what).at(self.span(), fault.why);
+    pub(super) fn problem(&self, error: ValueError) -> Problem {
+        let what = format!("`{}` must be {}", self.name, error.expected);
+        let problem = Problem::new(what).at(self.span(), error.why);
         if self.has_variables() {
             return problem.help("this is about the text after its variables are filled in");
         }
-        match fault.instead {
-            Some(instead) => problem.help(format!("did you mean \"{instead}\"?")),
+        match error.suggestion {
+            Some(suggestion) => problem.help(format!("did you mean \"{suggestion}\"?")),
             None => problem,
         }
     }
 
     /// A problem because the value has the wrong type.
-    pub(super) fn mismatch(&self, wanted: &'static str) -> Problem {
+    pub(super) fn wrong_type(&self, expected: &'static str) -> Problem {
         let why = match self.toml() {
             DeValue::String(_) => "this is a string",
             DeValue::Integer(_) => "this is an integer",
@@ -128,23 +128,26 @@ impl<'a> TomlValue<'a> {
             DeValue::Array(_) => "this is an array",
             DeValue::Table(_) => "this is a table",
         };
-        self.problem(ValueError::new(wanted, why))
+        self.problem(ValueError::new(expected, why))
     }
 
-    /// Its text with variables expanded; `wanted` describes the expected value if it is no string.
-    pub(super) fn text(&self, wanted: &'static str) -> ReadResult<String> {
-        let text = self.toml().as_str().ok_or_else(|| self.mismatch(wanted))?;
+    /// Its text with variables expanded; `expected` describes the value, for a problem with it.
+    pub(super) fn text(&self, expected: &'static str) -> ReadResult<String> {
+        let text = self
+            .toml()
+            .as_str()
+            .ok_or_else(|| self.wrong_type(expected))?;
         secret::expand(text, self.reader.environment).map_err(|missing| {
             let span = self.span_of(&text[missing.span]);
             match missing.why {
                 MissingReason::Missing(name) => {
                     Problem::new(format!("the environment has no variable `{name}`"))
-                        .at(span, "wanted here")
+                        .at(span, "expected here")
                         .help(format!("set {name}, or write `$${{` for a literal `${{`"))
                 }
                 MissingReason::Empty(name) => {
                     Problem::new(format!("the environment variable `{name}` is empty"))
-                        .at(span, "wanted here")
+                        .at(span, "expected here")
                 }
                 MissingReason::Malformed => {
                     Problem::new("`${` must be followed by a variable's name and `}`")
@@ -157,9 +160,9 @@ impl<'a> TomlValue<'a> {
 
     /// Its path, made absolute relative to the file's folder.
     pub(super) fn path(&self) -> ReadResult<PathBuf> {
-        const WANTED: &str = "a path such as \"certs/live.pem\"";
-        match self.text(WANTED)?.as_str() {
-            "" => Err(self.problem(ValueError::new(WANTED, "this is empty"))),
+        const EXPECTED: &str = "a path such as \"certs/live.pem\"";
+        match self.text(EXPECTED)?.as_str() {
+            "" => Err(self.problem(ValueError::new(EXPECTED, "this is empty"))),
             text => Ok(self.reader.folder.join(text)),
         }
     }
@@ -167,12 +170,12 @@ impl<'a> TomlValue<'a> {
     /// Its items.
     pub(super) fn items(
         &self,
-        wanted: &'static str,
+        expected: &'static str,
     ) -> ReadResult<impl Iterator<Item = TomlValue<'a>>> {
         let array = self
             .toml()
             .as_array()
-            .ok_or_else(|| self.mismatch(wanted))?;
+            .ok_or_else(|| self.wrong_type(expected))?;
         let (reader, name) = (self.reader, self.name);
         Ok(array
             .iter()
@@ -182,12 +185,12 @@ impl<'a> TomlValue<'a> {
     /// The entries of a table with arbitrary keys.
     pub(super) fn entries(
         &self,
-        wanted: &'static str,
+        expected: &'static str,
     ) -> ReadResult<impl Iterator<Item = TomlEntry<'a>>> {
         let table = self
             .toml()
             .as_table()
-            .ok_or_else(|| self.mismatch(wanted))?;
+            .ok_or_else(|| self.wrong_type(expected))?;
         let reader = self.reader;
         Ok(table.iter().map(move |(key, toml)| TomlEntry {
             key: key.get_ref(),
@@ -209,7 +212,7 @@ impl<'a> TomlValue<'a> {
         let entries = self
             .toml()
             .as_table()
-            .ok_or_else(|| self.mismatch("a table"))?;
+            .ok_or_else(|| self.wrong_type("a table"))?;
         let span = self.span();
         Ok(TomlTable {
             reader: self.reader,
@@ -228,7 +231,7 @@ impl<'a> TomlValue<'a> {
             .reader
             .source
             .get(whole.clone())
-            .and_then(|typed| typed.find(part))
+            .and_then(|written| written.find(part))
         {
             Some(offset) => whole.start + offset..whole.start + offset + part.len(),
             None => whole,
@@ -274,7 +277,7 @@ impl<'a> TomlTable<'a> {
 
     fn read<T>(mut self, read: impl FnOnce(&mut TomlTable<'a>) -> T) -> T {
         let value = read(&mut self);
-        self.note_unknown_keys();
+        self.report_unknown_keys();
         value
     }
 
@@ -313,7 +316,7 @@ impl<'a> TomlTable<'a> {
     }
 
     /// Reads a key's value into `target`, which keeps its default if that fails.
-    pub(super) fn put<T>(
+    pub(super) fn read_into<T>(
         &mut self,
         key: &'static str,
         target: &mut T,
@@ -324,32 +327,33 @@ impl<'a> TomlTable<'a> {
         }
     }
 
-    /// Like [`TomlTable::put`], for settings that are `None` by default.
-    pub(super) fn put_some<T>(
+    /// Like [`TomlTable::read_into`], for settings that are `None` by default.
+    pub(super) fn read_some_into<T>(
         &mut self,
         key: &'static str,
         target: &mut Option<T>,
         read: impl FnOnce(TomlValue<'a>) -> ReadResult<T>,
     ) {
-        self.put(key, target, |value| read(value).map(Some));
+        self.read_into(key, target, |value| read(value).map(Some));
     }
 
     /// Notes that a required key is missing.
-    pub(super) fn note_missing(&self, key: &str, example: &str) {
+    pub(super) fn report_missing(&self, key: &str, example: &str) {
         let what = format!("{} has no `{key}`", self.title);
-        let problem = Problem::new(what).at(self.span(), "wanted in here");
-        self.reader.note(problem.help(format!("add {example}")));
+        let problem = Problem::new(what).at(self.span(), "expected in here");
+        self.reader
+            .add_problem(problem.help(format!("add {example}")));
     }
 
-    fn note_unknown_keys(&self) {
+    fn report_unknown_keys(&self) {
         for (key, _) in self.entries {
-            let typed: &str = key.get_ref();
-            if self.known.contains(&typed) {
+            let written_key: &str = key.get_ref();
+            if self.known.contains(&written_key) {
                 continue;
             }
-            let problem = Problem::new(format!("unknown key `{typed}` in {}", self.title));
+            let problem = Problem::new(format!("unknown key `{written_key}` in {}", self.title));
             let known = self.known.iter().copied();
-            self.reader.note(match nearest(typed, known) {
+            self.reader.add_problem(match nearest(written_key, known) {
                 Some(name) => problem.at(key.span(), format!("did you mean `{name}`?")),
                 None => problem
                     .at(key.span(), "not a key here")
@@ -357,6 +361,6 @@ impl<'a> TomlTable<'a> {
             });
         }
         #[cfg(test)]
-        super::examples::remember(self.title, &self.known);
+        super::examples::record_known_keys(self.title, &self.known);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Why a text is not valid. Quotes nothing of the text, except in `instead`, which is left out if
-/// the text may hold a secret.
+/// Why a text is not valid. Quotes nothing of the text, except in `suggestion`, which is left out
+/// if the text may hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     /// The expected value, with an article and an example.
@@ -11,7 +11,7 @@ pub struct ValueError {
     /// What is wrong, in a few words.
     pub why: &'static str,
     /// The value that was probably meant.
-    pub instead: Option<String>,
+    pub suggestion: Option<String>,
 }
 
 impl ValueError {
@@ -20,13 +20,13 @@ impl ValueError {
         ValueError {
             expected,
             why,
-            instead: None,
+            suggestion: None,
         }
     }
 
     /// Adds the value that was probably meant.
-    pub(crate) fn instead(mut self, text: impl Into<String>) -> ValueError {
-        self.instead = Some(text.into());
+    pub(crate) fn suggestion(mut self, text: impl Into<String>) -> ValueError {
+        self.suggestion = Some(text.into());
         self
     }
 }
@@ -34,7 +34,7 @@ impl ValueError {
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {} ({})", self.expected, self.why)?;
-        match &self.instead {
+        match &self.suggestion {
             Some(text) => write!(f, "; did you mean \"{text}\"?"),
             None => Ok(()),
         }

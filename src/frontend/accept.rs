@@ -135,7 +135,7 @@ impl Accepted {
     }
 
     /// Sends [`REFUSAL`] if that is possible without waiting.
-    fn refuse(self) {
+    fn reject(self) {
         // The connection is closed next, also if the write failed.
         let _ = match self {
             Accepted::Tcp(transport, _) => transport
@@ -224,10 +224,10 @@ impl<A: Handler> RegisteredListener<A> {
             .admit(accepted.peer(), Instant::now())
         {
             Ok(guard) => guard,
-            Err(refused) => {
-                self.context.connections.counters.count(refused);
-                if refused == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
-                    accepted.refuse();
+            Err(rejected) => {
+                self.context.connections.counters.count(rejected);
+                if rejected == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
+                    accepted.reject();
                 }
                 return;
             }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::connection_state::ConnectionState;
 use crate::telemetry::{AccessLogFields, RequestRecord};
 
-/// The record of a head that hyper refused. `head` is its beginning, as far as known.
+/// The record of a head that hyper rejected. `head` is its beginning, as far as known.
 pub(super) fn http1_record(
     error: &hyper::Error,
     head: &[u8],

@@ -146,7 +146,7 @@ where
         Ok(Err(error)) if error.is_parse() => {
             linger(stream, &context.limits).await;
         }
-        Ok(_) if connection.has_unread_body() && !connection.severed() => {
+        Ok(_) if connection.has_unread_body() && !connection.is_reset() => {
             linger(stream, &context.limits).await;
         }
         Ok(_) => {}
@@ -219,7 +219,7 @@ async fn serve_http2<A, W>(
                 context.note_flood(kind, connection);
             }
         }
-        ConnectionEnd::Failed(error) if is_refused(&error) => context.record_malformed(connection),
+        ConnectionEnd::Failed(error) if is_rejected(&error) => context.record_malformed(connection),
         ConnectionEnd::Failed(_) | ConnectionEnd::Lost => {}
     }
 }
@@ -240,7 +240,7 @@ fn is_calmed(error: &hyper::Error) -> bool {
 }
 
 /// Whether h2 closed the connection because of malformed input.
-fn is_refused(error: &hyper::Error) -> bool {
+fn is_rejected(error: &hyper::Error) -> bool {
     library_reason(error).is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 

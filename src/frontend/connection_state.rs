@@ -65,11 +65,11 @@ pub(super) struct ConnectionState {
     releases: AtomicU32,
     /// HTTP/2: streams whose body h2 has completely.
     pub(super) unsent: UnsentStreams,
-    severed: AtomicBool,
+    is_reset: AtomicBool,
     closed: AtomicBool,
     choked: AtomicBool,
     asked_to_close: AtomicBool,
-    severable: AtomicBool,
+    can_reset: AtomicBool,
     has_unread: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
     pub(super) reading: StoredBodiesRead,
@@ -108,11 +108,11 @@ impl ConnectionState {
             blocked: AtomicBool::new(false),
             releases: AtomicU32::new(0),
             unsent: UnsentStreams::default(),
-            severed: AtomicBool::new(false),
+            is_reset: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             choked: AtomicBool::new(false),
             asked_to_close: AtomicBool::new(false),
-            severable: AtomicBool::new(true),
+            can_reset: AtomicBool::new(true),
             has_unread: AtomicBool::new(false),
             reading: StoredBodiesRead::default(),
             waker: Mutex::new(None),
@@ -306,12 +306,12 @@ impl ConnectionState {
     }
 
     /// From now on, the connection must not end with a clean close.
-    pub(super) fn sever(&self) {
-        self.severed.store(true, Ordering::Relaxed);
+    pub(super) fn reset(&self) {
+        self.is_reset.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn severed(&self) -> bool {
-        self.severed.load(Ordering::Relaxed)
+    pub(super) fn is_reset(&self) -> bool {
+        self.is_reset.load(Ordering::Relaxed)
     }
 
     /// Records that a stream was reset to free memory: the bytes that h2 queued for it stay until
@@ -340,12 +340,12 @@ impl ConnectionState {
     }
 
     /// Sets whether the viewer can distinguish an aborted connection from a clean close.
-    pub(super) fn set_severable(&self, severable: bool) {
-        self.severable.store(severable, Ordering::Relaxed);
+    pub(super) fn set_can_reset(&self, can_reset: bool) {
+        self.can_reset.store(can_reset, Ordering::Relaxed);
     }
 
-    pub(super) fn severable(&self) -> bool {
-        self.severable.load(Ordering::Relaxed)
+    pub(super) fn can_reset(&self) -> bool {
+        self.can_reset.load(Ordering::Relaxed)
     }
 
     /// Records that part of a request body was not read.

@@ -55,7 +55,7 @@ impl ConnectionTable {
         })
     }
 
-    /// Registers a connection, or returns the limit that refuses it. At `connections_max`, the
+    /// Registers a connection, or returns the limit that rejects it. At `connections_max`, the
     /// longest idle connection is asked to close.
     pub(super) fn admit(
         self: &Arc<Self>,
@@ -124,7 +124,7 @@ impl ConnectionTable {
                 && connection.idle_since() == Some(since)
                 && connection.ask_to_close()
             {
-                self.counters.count(ConnectionEvent::Shed);
+                self.counters.count(ConnectionEvent::ClosedIdle);
                 return true;
             }
         }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_connections_while_full() {
+    fn rejects_connections_while_full() {
         let table = table(2, 9);
         let first = table
             .admit(Some(peer("192.0.2.1")), Instant::now())
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(
             table.stats().open,
             1,
-            "refused and gone connections hold no seat"
+            "rejected and gone connections hold no seat"
         );
     }
 

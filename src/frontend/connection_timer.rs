@@ -115,7 +115,7 @@ impl ConnectionTimer {
             return TimerAction::Finish;
         }
         if self.connection.must_end(cx.waker()) {
-            return TimerAction::Cut(ConnectionEvent::MemoryShort);
+            return TimerAction::Cut(ConnectionEvent::CutForMemory);
         }
         self.follow_stall();
         self.follow_choke();
@@ -263,7 +263,7 @@ impl ConnectionTimer {
             ExceededDeadline::Farewell => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
             ExceededDeadline::Room => {
                 self.connection.reading.note_cut();
-                Some(TimerAction::Cut(ConnectionEvent::MemoryShort))
+                Some(TimerAction::Cut(ConnectionEvent::CutForMemory))
             }
             ExceededDeadline::Request if self.protocol == ViewerProtocol::Http1 => {
                 Some(TimerAction::Cut(ConnectionEvent::IdleTimeout))

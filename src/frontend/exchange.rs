@@ -36,7 +36,7 @@ impl RequestFacts {
     /// on a Unix socket whose first request had another version.
     fn has_ambiguous_end(&self, response: &ViewerResponse, connection: &ConnectionState) -> bool {
         self.version <= Version::HTTP_10
-            && !connection.severable()
+            && !connection.can_reset()
             && !self.bodiless
             && response.body.size_hint().exact().is_none()
             && !response.headers.contains_key(CONTENT_LENGTH)
@@ -67,9 +67,9 @@ pub(super) async fn exchange<A: Handler>(
                 .counters
                 .count(ConnectionEvent::HeadRefused);
             carrier.connection().leave_unread();
-            let response = refused(status, facts.arrived, Some(carrier.log_fields(&head)));
+            let response = rejection(status, facts.arrived, Some(carrier.log_fields(&head)));
             let mut response = into_hyper_response(response, &facts, carrier, &context.connections);
-            mark_last(&mut response, &facts);
+            disable_keep_alive(&mut response, &facts);
             return Ok(response);
         }
     };
@@ -91,7 +91,7 @@ pub(super) async fn exchange<A: Handler>(
     std::mem::forget(leave_guard);
     if facts.has_ambiguous_end(&response, carrier.connection()) {
         let log_fields = response.record.log_fields.take();
-        response = refused(
+        response = rejection(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             facts.arrived,
             log_fields,
@@ -102,7 +102,7 @@ pub(super) async fn exchange<A: Handler>(
         || (is_upload && carrier.connection().has_unread_body());
     let mut response = into_hyper_response(response, &facts, carrier, &context.connections);
     if is_last {
-        mark_last(&mut response, &facts);
+        disable_keep_alive(&mut response, &facts);
     }
     Ok(response)
 }
@@ -120,16 +120,16 @@ impl Drop for LeaveGuard<'_> {
     }
 }
 
-/// The status for an unacceptable head. hyper has already refused heads that it could not parse.
+/// The status for an unacceptable head. hyper has already rejected heads that it could not parse.
 fn check_head(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     let headers = &head.headers;
     over_limit(&head.uri, headers, limits)
-        .or_else(|| list_refusal(head, limits))
-        .or_else(|| framing_refusal(headers, limits))
+        .or_else(|| header_list_too_large(head, limits))
+        .or_else(|| framing_rejection(headers, limits))
 }
 
 /// h2 reads larger heads than the limit. For HTTP/1, hyper enforces the limit itself.
-fn list_refusal(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
+fn header_list_too_large(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     /// The overhead of a field in addition to its text (RFC 9113 §6.5.2).
     const FIELD_COST: usize = 32;
     if head.version < Version::HTTP_2 {
@@ -157,11 +157,11 @@ pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Opt
     if target > limits.uri_bytes_max {
         return Some(StatusCode::URI_TOO_LONG);
     }
-    if headers.len() > limits.fields_max {
+    if headers.len() > limits.headers_max {
         return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
     let too_large = |(name, value): (&http::HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() > limits.field_bytes_max
+        name.as_str().len() + value.len() > limits.header_bytes_max
     };
     if headers.iter().any(too_large) {
         return Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
@@ -170,8 +170,8 @@ pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Opt
 }
 
 /// hyper accepts any list of transfer codings that ends in `chunked`, and several field lines. A
-/// list that two parties could read differently is refused here.
-fn framing_refusal(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
+/// list that two parties could read differently is rejected here.
+fn framing_rejection(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
@@ -261,12 +261,12 @@ fn into_hyper_response(
         response.extensions_mut().insert(empty_reason);
     }
     if connections.closing() {
-        mark_last(&mut response, facts);
+        disable_keep_alive(&mut response, facts);
     }
     response
 }
 
-/// The head was refused before a route was found: the sender may also frame the rest differently.
+/// The head was rejected before a route was found: the sender may also frame the rest differently.
 fn is_malformed(response: &ViewerResponse) -> bool {
     response.status == StatusCode::BAD_REQUEST
         && response.record.outcome == Outcome::Refused
@@ -279,7 +279,7 @@ pub(super) fn is_bodiless(status: StatusCode) -> bool {
 }
 
 /// Marks the last response of a connection. HTTP/2 does this itself.
-fn mark_last(response: &mut Response<RecordingBody>, facts: &RequestFacts) {
+fn disable_keep_alive(response: &mut Response<RecordingBody>, facts: &RequestFacts) {
     if facts.version < Version::HTTP_2 {
         response
             .headers_mut()
@@ -288,7 +288,7 @@ fn mark_last(response: &mut Response<RecordingBody>, facts: &RequestFacts) {
 }
 
 impl ResponseCarrier {
-    /// The access log fields of a request that is refused here.
+    /// The access log fields of a request that is rejected here.
     fn log_fields(&self, head: &http::request::Parts) -> Box<AccessLogFields> {
         let peer = self.connection().peer;
         let log_fields =
@@ -297,7 +297,7 @@ impl ResponseCarrier {
     }
 }
 
-fn refused(
+fn rejection(
     status: StatusCode,
     arrived: Instant,
     log_fields: Option<Box<AccessLogFields>>,
@@ -338,8 +338,8 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            field_bytes_max: 30,
-            fields_max: 2,
+            header_bytes_max: 30,
+            headers_max: 2,
             uri_bytes_max: 10,
             request_body_bytes_max: 99,
             ..Limits::default()

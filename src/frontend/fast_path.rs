@@ -115,7 +115,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         if is_head { held } else { &[] }
     }
 
-    /// Records the beginning of a request that hyper reads, to log it if it is refused.
+    /// Records the beginning of a request that hyper reads, to log it if it is rejected.
     fn keep_head_start(&mut self, phase_before: Phase, received: &[u8]) {
         match phase_before {
             Phase::Quiet => self.head_start.clear(),
@@ -159,7 +159,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     }
 
     /// The response to a GET if it is in memory. hyper marks the last response of a connection, and
-    /// refuses requests over a limit.
+    /// rejects requests over a limit.
     fn start_response(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
         if self.context.connections.closing()
             || over_limit(&uri, &headers, &self.context.limits).is_some()

@@ -24,7 +24,7 @@ const UNTAKEN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, limits: &Limits) {
     let reading = async {
         end(&mut stream).await;
-        let mut bytes_left = limits.drain_bytes_max;
+        let mut bytes_left = limits.unwanted_body_bytes_max;
         let mut bytes = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut bytes).await {
             match bytes_left.checked_sub(count as u64) {
@@ -46,7 +46,7 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let reading = async {
         let mut wait = UnreadWait::new(connection, Instant::now());
-        let (mut is_ended, mut bytes_left) = (false, limits.drain_bytes_max);
+        let (mut is_ended, mut bytes_left) = (false, limits.unwanted_body_bytes_max);
         let mut bytes = [0; 1024];
         loop {
             let step = async {

@@ -11,7 +11,7 @@ use super::flood::{PIECE_CREDIT, RESPONSE_CREDIT};
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::SendTurn;
 use crate::proxy::BodyConsumer;
-use crate::telemetry::{CutBy, RequestRecord};
+use crate::telemetry::{AbortCause, RequestRecord};
 
 /// The send rate of a stream. The body, the stream's task and every unsent slice in h2 hold it;
 /// when it is dropped, the stream is over and its request is recorded.
@@ -188,15 +188,15 @@ impl Drop for SendRate {
         if let Some(mut record) = self.record.take() {
             record.bytes = self.sent();
             record.total_time = now.into_std().saturating_duration_since(record.arrived);
-            if record.cut_by.is_none() && self.sent() < self.handed() {
+            if record.aborted_by.is_none() && self.sent() < self.handed() {
                 let for_memory = self.reading.was_cut() || connection.reading.was_cut();
-                record.cut_by = Some(if for_memory {
-                    CutBy::Memory
+                record.aborted_by = Some(if for_memory {
+                    AbortCause::Memory
                 } else {
-                    CutBy::Viewer
+                    AbortCause::Viewer
                 });
             }
-            if record.cut_by.is_none() {
+            if record.aborted_by.is_none() {
                 connection.earn(RESPONSE_CREDIT);
             }
             (connection.recorder)(&record);

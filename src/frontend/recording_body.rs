@@ -20,7 +20,7 @@ use super::server_context::SEND_QUEUE_BYTES;
 use super::slice::CountedBytes;
 use super::stored_reads::StoredBodiesRead;
 use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
-use crate::telemetry::{CutBy, RequestRecord};
+use crate::telemetry::{AbortCause, RequestRecord};
 
 /// One writev each, and a quarter of the maximum size of the kernel's send buffer.
 const SLICE_HTTP1: usize = 256 << 10;
@@ -189,15 +189,15 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     }
 
     fn cut(&mut self, cut: BodyTruncated) -> BodyTruncated {
-        self.record.cut_by = Some(match cut {
-            BodyTruncated::Origin => CutBy::Origin,
-            BodyTruncated::Viewer => CutBy::Viewer,
-            BodyTruncated::Memory => CutBy::Memory,
+        self.record.aborted_by = Some(match cut {
+            BodyTruncated::Origin => AbortCause::Origin,
+            BodyTruncated::Viewer => AbortCause::Viewer,
+            BodyTruncated::Memory => AbortCause::Memory,
         });
         if let ResponseCarrier::Connection(connection) = &self.carrier {
             // hyper closes the connection. If the body is delimited by the close, a clean close
             // would look complete.
-            connection.sever();
+            connection.reset();
         }
         cut
     }
@@ -259,11 +259,11 @@ where
 
 impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
     fn drop(&mut self) {
-        if self.record.cut_by.is_none() && (self.failed || !self.is_finished()) {
-            self.record.cut_by = Some(if self.carrier.was_cut_for_memory() {
-                CutBy::Memory
+        if self.record.aborted_by.is_none() && (self.failed || !self.is_finished()) {
+            self.record.aborted_by = Some(if self.carrier.was_cut_for_memory() {
+                AbortCause::Memory
             } else {
-                CutBy::Viewer
+                AbortCause::Viewer
             });
         }
         let connection = match &self.carrier {
@@ -328,7 +328,7 @@ mod tests {
         let recording = records.take();
         assert_eq!(recording.len(), 1);
         assert_eq!(
-            (recording[0].bytes, recording[0].cut_by),
+            (recording[0].bytes, recording[0].aborted_by),
             (size as u64, None)
         );
     }
@@ -375,7 +375,7 @@ mod tests {
         ]))));
         next(&mut recording).await;
         drop(recording);
-        assert_eq!(records.take()[0].cut_by, Some(CutBy::Viewer));
+        assert_eq!(records.take()[0].aborted_by, Some(AbortCause::Viewer));
     }
 
     #[tokio::test]
@@ -384,6 +384,6 @@ mod tests {
         assert!(recording.is_end_stream());
         drop(recording);
         let record = records.take().remove(0);
-        assert_eq!((record.bytes, record.cut_by), (0, None));
+        assert_eq!((record.bytes, record.aborted_by), (0, None));
     }
 }

@@ -128,7 +128,7 @@ pub(super) struct DrainedBody<B> {
 /// Why an unwanted body was not read completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DrainError {
-    /// It is longer than `drain_bytes_max`.
+    /// It is longer than `unwanted_body_bytes_max`.
     TooLong,
     /// It is incomplete, or its framing is invalid.
     Broken,
@@ -144,7 +144,7 @@ where
     pub(super) fn new(body: B, limits: &Limits) -> DrainedBody<B> {
         DrainedBody {
             body,
-            bytes_left: limits.drain_bytes_max,
+            bytes_left: limits.unwanted_body_bytes_max,
             frames: 0,
         }
     }
@@ -278,7 +278,7 @@ mod tests {
 
     fn unwanted(pieces: Vec<(u64, usize)>) -> DrainedBody<Pieces> {
         let limits = Limits {
-            drain_bytes_max: 100,
+            unwanted_body_bytes_max: 100,
             ..Limits::default()
         };
         DrainedBody::new(Pieces(pieces, None), &limits)

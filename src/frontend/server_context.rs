@@ -73,8 +73,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         .header_read_timeout(None)
         // `date` writes it.
         .auto_date_header(false);
-    if limits.fields_max > FIELDS_INLINE {
-        builder.max_headers(limits.fields_max);
+    if limits.headers_max > FIELDS_INLINE {
+        builder.max_headers(limits.headers_max);
     }
     builder
 }
@@ -93,7 +93,7 @@ fn http2_builder(limits: &Limits, streams: StreamExecutor) -> http2::Builder<Str
     builder
 }
 
-/// Bytes of an HTTP/2 head that h2 reads. More than the limit: what h2 refuses itself cannot be
+/// Bytes of an HTTP/2 head that h2 reads. More than the limit: what h2 rejects itself cannot be
 /// logged.
 fn read_bytes_max(limits: &Limits) -> usize {
     limits.head_bytes_max.saturating_mul(2)
@@ -123,7 +123,7 @@ impl<A> ServerContext<A> {
         );
     }
 
-    /// Counts and records a request that h2 refused without passing it to hyper.
+    /// Counts and records a request that h2 rejected without passing it to hyper.
     pub(super) fn record_malformed(&self, connection: &ConnectionState) {
         self.connections
             .counters
@@ -135,10 +135,10 @@ impl<A> ServerContext<A> {
         self.connections.counters.count(event);
         if matches!(
             event,
-            ConnectionEvent::SlowViewer | ConnectionEvent::MemoryShort
+            ConnectionEvent::SlowViewer | ConnectionEvent::CutForMemory
         ) {
             // Frees the bytes that the kernel still holds for the connection.
-            connection.sever();
+            connection.reset();
         }
     }
 }

@@ -24,8 +24,8 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// a clean close.
     fn reset_on_close(&self) {}
 
-    /// Whether `sever` works now.
-    fn can_sever(&self) -> bool {
+    /// Whether `reset` works now.
+    fn can_reset(&self) -> bool {
         true
     }
 }
@@ -156,7 +156,7 @@ impl<W: Transport> SniffingStream<W> {
             let received = &buf.filled()[start..];
             if received.len() > buffered.len() {
                 self.connection.record_request_bytes();
-                self.connection.set_severable(self.transport.can_sever());
+                self.connection.set_can_reset(self.transport.can_reset());
             }
             let ended = matches!(polled, Poll::Ready(_)) && received.len() == buffered.len();
             if received.len() >= PREFACE.len() && received.starts_with(PREFACE) {
@@ -183,7 +183,7 @@ impl<W: Transport> SniffingStream<W> {
 impl<W: Transport> Drop for SniffingStream<W> {
     fn drop(&mut self) {
         self.connection.mark_closed();
-        if self.connection.severed() {
+        if self.connection.is_reset() {
             self.transport.reset_on_close();
         }
     }
@@ -202,7 +202,7 @@ impl<W: Transport> AsyncRead for SniffingStream<W> {
                 let polled = Pin::new(&mut this.transport).poll_read(cx, buf);
                 if buf.filled().len() > before {
                     this.connection.record_request_bytes();
-                    this.connection.set_severable(this.transport.can_sever());
+                    this.connection.set_can_reset(this.transport.can_reset());
                 }
                 polled
             }
@@ -262,7 +262,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // An aborted response must not end with a clean close.
-        if matches!(this.protocol, ProtocolGuess::Recognised(_)) || this.connection.severed() {
+        if matches!(this.protocol, ProtocolGuess::Recognised(_)) || this.connection.is_reset() {
             return Poll::Ready(Ok(()));
         }
         let polled = Pin::new(&mut this.transport).poll_shutdown(cx);

@@ -17,7 +17,7 @@ pub enum ConnectionEvent {
     /// `accept` failed: the system had no file descriptor or memory.
     AcceptFailed,
     /// The longest idle connection was asked to close, to make room for a new one.
-    Shed,
+    ClosedIdle,
     /// The TLS handshake failed.
     HandshakeFailed,
     /// The TLS handshake took too long.
@@ -31,7 +31,7 @@ pub enum ConnectionEvent {
     /// The viewer received its response too slowly.
     SlowViewer,
     /// The viewer was slow, and the memory of the bytes that it had not received was needed.
-    MemoryShort,
+    CutForMemory,
     /// A request was refused before the cache lookup: 400, 413, 414, 431. Over HTTP/2 also a
     /// malformed request, whose stream is reset or whose connection is closed.
     HeadRefused,
@@ -46,14 +46,14 @@ impl ConnectionEvent {
         ConnectionEvent::RefusedFull,
         ConnectionEvent::RefusedClient,
         ConnectionEvent::AcceptFailed,
-        ConnectionEvent::Shed,
+        ConnectionEvent::ClosedIdle,
         ConnectionEvent::HandshakeFailed,
         ConnectionEvent::HandshakeTimeout,
         ConnectionEvent::HeadTimeout,
         ConnectionEvent::IdleTimeout,
         ConnectionEvent::BodyTimeout,
         ConnectionEvent::SlowViewer,
-        ConnectionEvent::MemoryShort,
+        ConnectionEvent::CutForMemory,
         ConnectionEvent::HeadRefused,
         ConnectionEvent::Abandoned,
     ];
@@ -65,14 +65,14 @@ impl ConnectionEvent {
             ConnectionEvent::RefusedFull => "refused_full",
             ConnectionEvent::RefusedClient => "refused_client",
             ConnectionEvent::AcceptFailed => "accept_failed",
-            ConnectionEvent::Shed => "shed",
+            ConnectionEvent::ClosedIdle => "closed_idle",
             ConnectionEvent::HandshakeFailed => "handshake_failed",
             ConnectionEvent::HandshakeTimeout => "handshake_timeout",
             ConnectionEvent::HeadTimeout => "head_timeout",
             ConnectionEvent::IdleTimeout => "idle_timeout",
             ConnectionEvent::BodyTimeout => "body_timeout",
             ConnectionEvent::SlowViewer => "slow_viewer",
-            ConnectionEvent::MemoryShort => "memory_short",
+            ConnectionEvent::CutForMemory => "cut_for_memory",
             ConnectionEvent::HeadRefused => "head_refused",
             ConnectionEvent::Abandoned => "abandoned",
         }
@@ -136,7 +136,7 @@ const FRAME: MetricLabel = MetricLabel {
 /// The metrics of viewer connections.
 pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
     Metric {
-        name: "seawall_edge_connections_open",
+        name: "seawall_viewer_connections_open",
         kind: MetricKind::Gauge,
         unit: "connections",
         labels: &[],
@@ -144,9 +144,9 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
         remedy: "At connections_max, idle connections are closed to make room for new ones: raise \
                  it, or add a server.",
     }
-    .read(|stats, to| to.add(&[], stats.open)),
+    .collected(|stats, samples| samples.add(&[], stats.open)),
     Metric {
-        name: "seawall_edge_http2_queued_bytes",
+        name: "seawall_viewer_http2_queued_bytes",
         kind: MetricKind::Gauge,
         unit: "bytes",
         labels: &[],
@@ -154,9 +154,9 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
                take them: up to 96 KiB each, shared with the store where it has the object.",
         remedy: "If it stays high, lower streams_max or send_rate_window.",
     }
-    .read(|stats, to| to.add(&[], stats.queued_bytes)),
+    .collected(|stats, samples| samples.add(&[], stats.queued_bytes)),
     Metric {
-        name: "seawall_edge_events_total",
+        name: "seawall_viewer_events_total",
         kind: MetricKind::Counter,
         unit: "events",
         labels: &[EVENT],
@@ -164,16 +164,16 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
                explains the limits in [limits].",
         remedy: "refused_full: raise connections_max. refused_client: raise \
                  connections_per_client_max, or block the client. accept_failed: raise the limit \
-                 of file descriptors. memory_short: raise [cache] memory or [fill] memory. Many \
+                 of file descriptors. cut_for_memory: raise [cache] memory or [fill] memory. Many \
                  timeouts: the network of the viewers is slow, or a client holds connections open.",
     }
-    .read(|stats, to| {
+    .collected(|stats, samples| {
         for event in ConnectionEvent::ALL {
-            to.add(&[event.as_str()], stats.of(event));
+            samples.add(&[event.as_str()], stats.of(event));
         }
     }),
     Metric {
-        name: "seawall_edge_http2_floods_total",
+        name: "seawall_viewer_http2_floods_total",
         kind: MetricKind::Counter,
         unit: "connections",
         labels: &[FRAME],
@@ -181,9 +181,9 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
                requested, by the type that cost most. Increments with each closed connection.",
         remedy: "If it rises, a client is broken or attacks: find its address in the log.",
     }
-    .read(|stats, to| {
+    .collected(|stats, samples| {
         for (kind, count) in FrameKind::ALL.into_iter().zip(stats.floods) {
-            to.add(&[kind.as_str()], count);
+            samples.add(&[kind.as_str()], count);
         }
     }),
 ];

@@ -72,7 +72,7 @@ where
                 // Dropping the stream has reset it.
                 Err(event) => spawner.connections.counters.count(event),
             }
-            if result == Err(ConnectionEvent::MemoryShort) {
+            if result == Err(ConnectionEvent::CutForMemory) {
                 rate.connection().stream_cut();
             }
         });
@@ -90,7 +90,7 @@ where
     let mut deadline = SendDeadline::default();
     poll_fn(|cx| match stream.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(Ok(())),
-        Poll::Pending if rate.must_end(cx) => Poll::Ready(Err(ConnectionEvent::MemoryShort)),
+        Poll::Pending if rate.must_end(cx) => Poll::Ready(Err(ConnectionEvent::CutForMemory)),
         Poll::Pending => deadline.poll_end(limits, rate, cx).map(Err),
     })
     .await

@@ -149,7 +149,7 @@ impl UnixTransport {
 }
 
 impl Transport for UnixTransport {
-    fn can_sever(&self) -> bool {
+    fn can_reset(&self) -> bool {
         self.held
     }
 }
@@ -231,7 +231,7 @@ mod tests {
                 let count = transport.read(&mut received).await.unwrap();
                 assert_eq!(&received[..count], piece);
             }
-            assert!(transport.can_sever());
+            assert!(transport.can_reset());
             transport.write_all(b"hello").await.unwrap();
             if ends_well {
                 transport.shutdown().await.unwrap();
@@ -253,7 +253,7 @@ mod tests {
             let mut received = vec![0; first_line.len()];
             transport.read_exact(&mut received).await.unwrap();
             assert_eq!(received, first_line.as_bytes());
-            assert!(!transport.can_sever());
+            assert!(!transport.can_reset());
             drop(transport);
             assert_eq!(read_all(&mut client).await, (Vec::new(), true));
         }

@@ -11,7 +11,7 @@ use crate::live::{Availability, TrackedManifest};
 use seawall_cache::{KeyMemo, Object};
 use seawall_manifest::Kind;
 use seawall_policy::Now;
-use seawall_policy::access::{AccessDenial, Admission, CacheRequest, access};
+use seawall_policy::access::{AccessRejection, Admission, CacheRequest, access};
 use seawall_policy::freshness::{Freshness, freshness};
 
 /// All that is known of a URL.
@@ -51,14 +51,14 @@ pub struct StoredObject {
 
 impl Shield {
     /// Explains an absolute URL, as a viewer would request it.
-    pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessDenial> {
+    pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessRejection> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
         let entry = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
             Admission::Cache(entry) | Admission::Pass(entry) => entry,
-            Admission::Refuse(refusal) => return Err(refusal),
+            Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.
-            Admission::Preflight(_) => return Err(AccessDenial::not_served()),
+            Admission::Preflight(_) => return Err(AccessRejection::not_served()),
         };
         let now = Now::read();
         let upstream = || self.sent(&headers, &entry);

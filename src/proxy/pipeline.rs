@@ -79,7 +79,7 @@ impl Shield {
     pub async fn answer(self: &Arc<Self>, mut request: ViewerRequest) -> ViewerResponse {
         let line = self.telemetry.access_log.is_enabled();
         match self.judge(&request) {
-            Admission::Refuse(refusal) => rejections::refused(&request, refusal, line),
+            Admission::Reject(refusal) => rejections::refused(&request, refusal, line),
             Admission::Preflight(route) => rejections::preflight(&request, &route, line),
             Admission::Pass(entry) => {
                 let host = request.host().to_owned();

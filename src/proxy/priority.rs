@@ -19,7 +19,7 @@ pub(super) fn behind(kind: Kind) -> Priority {
     if kind.is_manifest() {
         Priority::Manifest
     } else {
-        Priority::Behind
+        Priority::Refresh
     }
 }
 
@@ -33,7 +33,7 @@ mod tests {
             let ranks = (waited_for(kind, || false), behind(kind));
             let expected = match kind {
                 Kind::Hls | Kind::Dash => (Priority::Manifest, Priority::Manifest),
-                _ => (Priority::Segment, Priority::Behind),
+                _ => (Priority::Segment, Priority::Refresh),
             };
             assert_eq!(ranks, expected, "{kind:?}");
             let new = waited_for(kind, || true);

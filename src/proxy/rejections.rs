@@ -11,7 +11,7 @@ use super::{ResponseBody, ViewerRequest, ViewerResponse, cors};
 use crate::telemetry::Outcome;
 use seawall_cache::{Object, StoredHead};
 use seawall_manifest::Kind;
-use seawall_policy::access::AccessDenial;
+use seawall_policy::access::AccessRejection;
 use seawall_policy::{Lifetime, Route};
 use seawall_upstream::Failure;
 
@@ -22,7 +22,7 @@ const SOON: HeaderValue = HeaderValue::from_static("1");
 /// The request itself is invalid or not allowed.
 pub(super) fn refused(
     request: &ViewerRequest,
-    refusal: AccessDenial,
+    refusal: AccessRejection,
     line: bool,
 ) -> ViewerResponse {
     let (mut headers, body) = words(refusal.why);

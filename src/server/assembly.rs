@@ -86,8 +86,8 @@ impl BoundServer {
             .iter()
             .map(|route| route.name.clone())
             .collect();
-        let mut metrics = MetricRegistry::default();
-        let telemetry = Telemetry::new(&config.telemetry, &routes, &mut metrics)?;
+        let mut registry = MetricRegistry::default();
+        let telemetry = Telemetry::new(&config.telemetry, &routes, &mut registry)?;
         let telemetry = Arc::new(telemetry);
         let shield = Shield::new(ShieldParts {
             rules: config.rules,
@@ -100,11 +100,11 @@ impl BoundServer {
         let (prober, probes) = probe::probes_for_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
-        collect_metrics(&mut metrics, &shield, &frontend, log)?;
+        collect_metrics(&mut registry, &shield, &frontend, log)?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
                 hosts: config.admin.hosts,
-                metrics,
+                metrics: registry,
                 ..admin_handlers(&shield, &frontend, prober)
             };
             AdminService::new(socket, handlers)
@@ -123,31 +123,31 @@ impl BoundServer {
 
 /// Registers the metrics of all modules that keep their own counts.
 fn collect_metrics(
-    metrics: &mut MetricRegistry,
+    registry: &mut MetricRegistry,
     shield: &Arc<Shield>,
     frontend: &Arc<Frontend>,
     log: &Arc<LogCounts>,
 ) -> Result<(), prometheus::Error> {
     let log = log.clone();
-    metrics.collect("Logs", &LOG_METRICS, move || log.clone())?;
+    registry.collect("Logs", &LOG_METRICS, move || log.clone())?;
     let connections = frontend.clone();
-    metrics.collect("Viewer connections", &CONNECTION_METRICS, move || {
+    registry.collect("Viewer connections", &CONNECTION_METRICS, move || {
         connections.stats()
     })?;
     let cache = shield.cache().clone();
-    metrics.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
+    registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
     let clients = shield.clone();
-    metrics.collect("Abandoned requests", &CLIENT_METRICS, move || {
+    registry.collect("Abandoned requests", &CLIENT_METRICS, move || {
         clients.clients()
     })?;
     let codings = shield.clone();
-    metrics.collect("Compression", &CODING_METRICS, move || codings.codings())?;
+    registry.collect("Compression", &CODING_METRICS, move || codings.codings())?;
     let groups = shield.origins().to_vec();
-    metrics.collect("Origin groups", &GROUP_METRICS, move || stats(&groups))?;
+    registry.collect("Origin groups", &GROUP_METRICS, move || stats(&groups))?;
     let groups = shield.origins().to_vec();
-    metrics.collect("Endpoints", &ENDPOINT_METRICS, move || stats(&groups))?;
+    registry.collect("Endpoints", &ENDPOINT_METRICS, move || stats(&groups))?;
     let streams = shield.clone();
-    metrics.collect("Live streams", &STREAM_METRICS, move || streams.streams())
+    registry.collect("Live streams", &STREAM_METRICS, move || streams.streams())
 }
 
 fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {

@@ -18,7 +18,8 @@ const HEAD: &str = "# Metrics
      `UPDATE_DOCS=1 ./x test metrics_reference`. -->
 
 `GET /metrics` on the admin address lists all metrics in the Prometheus text format. Counters and
-histograms count from the start of the process. A metric without a series is left out.
+histograms count from the start of the process. A metric without samples is left
+out.
 
 Each metric below has its type, its unit, its labels with their values, what it counts, and what to
 do when it is wrong.
@@ -55,7 +56,7 @@ fn section(metric: &Metric) -> String {
     let mut section = format!("\n### `{name}`\n\n{}, {unit}.\n", title(metric.kind));
     for label in metric.labels {
         let values = match label.values {
-            LabelValues::Open(values) => values.to_owned(),
+            LabelValues::Dynamic(values) => values.to_owned(),
             LabelValues::Fixed(values) => {
                 let quoted = values().into_iter().map(|value| format!("`{value}`"));
                 quoted.collect::<Vec<_>>().join(", ")

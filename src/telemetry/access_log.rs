@@ -80,7 +80,7 @@ impl AccessLog {
     /// Writes one line if this record is to be logged. Never blocks.
     pub fn write(&self, record: &RequestRecord) {
         let Some(queue) = &self.queue else { return };
-        let weight = if record.cut_by.is_some() || record.status.is_server_error() {
+        let weight = if record.aborted_by.is_some() || record.status.is_server_error() {
             1
         } else {
             self.sample
@@ -109,7 +109,7 @@ impl AccessLog {
             let counts = counts.as_ref().map(|counts| counts.read());
             let (written, dropped, write_errors) = counts.unwrap_or_default();
             AccessLogStats {
-                lines: FATES.into_iter().zip([written, dropped]).collect(),
+                lines: LINE_RESULTS.into_iter().zip([written, dropped]).collect(),
                 write_errors,
             }
         })
@@ -117,7 +117,7 @@ impl AccessLog {
 }
 
 /// What happens to a line.
-const FATES: [&str; 2] = ["written", "dropped"];
+const LINE_RESULTS: [&str; 2] = ["written", "dropped"];
 
 /// The counts of the log.
 struct AccessLogStats {
@@ -125,9 +125,9 @@ struct AccessLogStats {
     write_errors: u64,
 }
 
-const FATE: MetricLabel = MetricLabel {
-    name: "fate",
-    values: LabelValues::Fixed(|| FATES.to_vec()),
+const LINE_RESULT: MetricLabel = MetricLabel {
+    name: "result",
+    values: LabelValues::Fixed(|| LINE_RESULTS.to_vec()),
 };
 
 static ACCESS_LOG_METRICS: [CollectedMetric<AccessLogStats>; 2] = [
@@ -135,14 +135,14 @@ static ACCESS_LOG_METRICS: [CollectedMetric<AccessLogStats>; 2] = [
         name: "seawall_access_log_lines_total",
         kind: MetricKind::Counter,
         unit: "lines",
-        labels: &[FATE],
+        labels: &[LINE_RESULT],
         help: "Access log lines, written or dropped. Increments when a line is written, or finds \
                the queue full or the log closed.",
         remedy: "If dropped rises, the reader of the log is too slow or absent, or the disk is full.",
     }
-    .read(|stats, to| {
+    .collected(|stats, samples| {
         for (fate, lines) in &stats.lines {
-            to.add(&[fate], *lines);
+            samples.add(&[fate], *lines);
         }
     }),
     Metric {
@@ -153,7 +153,7 @@ static ACCESS_LOG_METRICS: [CollectedMetric<AccessLogStats>; 2] = [
         help: "Failed writes to the access log's file or pipe. Increments with each failure.",
         remedy: "If it rises, check the disk, the permissions and the pipe's reader.",
     }
-    .read(|stats, to| to.add(&[], stats.write_errors)),
+    .collected(|stats, samples| samples.add(&[], stats.write_errors)),
 ];
 
 /// The queue to the writer thread.
@@ -214,7 +214,7 @@ impl Drop for AccessLogQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CutBy, Outcome, tests::record_of};
+    use super::super::{AbortCause, Outcome, tests::record_of};
     use super::*;
     use seawall_manifest::Kind;
 
@@ -288,7 +288,7 @@ mod tests {
         let log = log(output.clone(), u32::MAX, 100);
         log.write(&record_of(Outcome::Failed, Kind::Hls, 502));
         log.write(&RequestRecord {
-            cut_by: Some(CutBy::Viewer),
+            aborted_by: Some(AbortCause::Viewer),
             ..record_of(Outcome::Hit, Kind::Hls, 200)
         });
         log.write(&record_of(Outcome::Hit, Kind::Hls, 200));

@@ -83,9 +83,9 @@ pub static LOG_METRICS: [CollectedMetric<Arc<LogCounts>>; 1] = [Metric {
     remedy: "queue_full: the reader of standard error is too slow. repeated: read the log for the \
              message. write_failed: check the pipe or disk behind standard error.",
 }
-.read(|counts, to| {
+.collected(|counts, samples| {
     for (reason, lines) in counts.read() {
-        to.add(&[reason], lines);
+        samples.add(&[reason], lines);
     }
 })];
 

@@ -52,8 +52,8 @@ pub struct MetricLabel {
 pub enum LabelValues {
     /// These values.
     Fixed(fn() -> Vec<&'static str>),
-    /// Values that are known at run time. The text says which.
-    Open(&'static str),
+    /// Values that are known only at run time. The text says which they are.
+    Dynamic(&'static str),
 }
 
 /// The unit of a gauge that says yes or no.
@@ -81,8 +81,8 @@ impl Metric {
         self.labels.iter().map(|label| label.name).collect()
     }
 
-    /// Adds how to read the value from a snapshot of type `S`.
-    pub const fn read<S>(self, read: fn(&S, &mut Samples)) -> CollectedMetric<S> {
+    /// Adds how to read the samples from a snapshot of type `S`, at each scrape.
+    pub const fn collected<S>(self, read: fn(&S, &mut Samples)) -> CollectedMetric<S> {
         CollectedMetric { metric: self, read }
     }
 }
@@ -149,7 +149,7 @@ impl Samples {
         self.samples.push(sample);
     }
 
-    /// Adds the series of a histogram: the cumulative count for each upper bound, the total count
+    /// Adds the sample of a histogram: the cumulative count for each upper bound, the total count
     /// and the sum.
     pub fn add_histogram(
         &mut self,
@@ -183,7 +183,7 @@ impl Samples {
             }
             let mut pair = proto::LabelPair::default();
             pair.set_name(label.name.to_owned());
-            pair.set_value(bounded(value).into_owned());
+            pair.set_value(truncate_label(value).into_owned());
             pair
         });
         proto::Metric::from_label(pairs.collect())
@@ -230,18 +230,18 @@ impl SampleValue for Duration {
     }
 }
 
-/// Maximum length of a label value. Viewers choose some of them, and each is in several series.
+/// Maximum length of a label value. Viewers choose some of them, and each is in several samples.
 const LABEL_BYTES_MAX: usize = 200;
 
 /// Truncates a long label value and appends a hash, so that similar values stay distinct.
-fn bounded(text: &str) -> Cow<'_, str> {
+fn truncate_label(text: &str) -> Cow<'_, str> {
     /// An ellipsis (3 bytes) and sixteen digits.
     const HASH_BYTES: usize = 19;
     if text.len() <= LABEL_BYTES_MAX {
         return Cow::Borrowed(text);
     }
-    let begun = text.floor_char_boundary(LABEL_BYTES_MAX - HASH_BYTES);
+    let prefix = text.floor_char_boundary(LABEL_BYTES_MAX - HASH_BYTES);
     // The same hash in every process, so that series continue after a restart.
     let hash = Key::of(&[text.as_bytes()]).fingerprint();
-    Cow::Owned(format!("{}…{hash:016x}", &text[..begun]))
+    Cow::Owned(format!("{}…{hash:016x}", &text[..prefix]))
 }

@@ -47,7 +47,7 @@ pub enum Outcome {
 
 /// The cause of a truncated body: both the metric label and the word in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CutBy {
+pub enum AbortCause {
     /// The origin truncated the body, or Seawall lost a body whose head it had sent.
     Origin,
     /// The viewer left or was too slow.
@@ -56,9 +56,9 @@ pub enum CutBy {
     Memory,
 }
 
-impl CutBy {
-    /// All, in the order of [`CutBy::index`].
-    pub const ALL: [CutBy; 3] = [CutBy::Origin, CutBy::Viewer, CutBy::Memory];
+impl AbortCause {
+    /// All, in the order of [`AbortCause::index`].
+    pub const ALL: [AbortCause; 3] = [AbortCause::Origin, AbortCause::Viewer, AbortCause::Memory];
 
     /// A dense index for tables of counters.
     pub fn index(self) -> usize {
@@ -68,9 +68,9 @@ impl CutBy {
     /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            CutBy::Origin => "origin",
-            CutBy::Viewer => "viewer",
-            CutBy::Memory => "memory",
+            AbortCause::Origin => "origin",
+            AbortCause::Viewer => "viewer",
+            AbortCause::Memory => "memory",
         }
     }
 }
@@ -221,13 +221,14 @@ pub struct RequestRecord {
     /// Body bytes sent. Set by the frontend.
     pub bytes: u64,
     /// Why the body was truncated, if it was. Set by the frontend.
-    pub cut_by: Option<CutBy>,
+    pub aborted_by: Option<AbortCause>,
     /// Only set when this request may be logged (see [`super::AccessLog`]).
     pub log_fields: Option<Box<AccessLogFields>>,
 }
 
 impl RequestRecord {
-    /// A record for a request that has just arrived.
+    /// A record for a request that has just arrived. Its outcome is [`Outcome::Refused`] until
+    /// another is set: what ends a request before the pipeline sets one is a rejection.
     pub fn begin(arrived: Instant) -> RequestRecord {
         RequestRecord {
             arrived,
@@ -240,7 +241,7 @@ impl RequestRecord {
             head_time: Duration::ZERO,
             total_time: Duration::ZERO,
             bytes: 0,
-            cut_by: None,
+            aborted_by: None,
             log_fields: None,
         }
     }
@@ -250,7 +251,7 @@ impl RequestRecord {
     pub fn end_without_response(mut self) -> RequestRecord {
         self.outcome = Outcome::Left;
         self.status = LEFT;
-        self.cut_by = Some(CutBy::Viewer);
+        self.aborted_by = Some(AbortCause::Viewer);
         self.total_time = self.arrived.elapsed();
         self
     }

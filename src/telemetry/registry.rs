@@ -48,33 +48,34 @@ impl MetricRegistry {
         Ok(())
     }
 
-    /// Registers a counter and creates the series of every combination of label values. The last
-    /// label changes fastest. `open` are the values of the open labels.
-    pub(super) fn counters(
+    /// Registers a counter, and creates a sample for every combination of label values. The last
+    /// label changes fastest. `dynamic_values` are the values of a dynamic label; a metric with
+    /// fixed labels only does not use them.
+    pub(super) fn register_counter(
         &mut self,
         title: &'static str,
         metric: &'static Metric,
-        open: &[&str],
+        dynamic_values: &[&str],
     ) -> Result<Vec<IntCounter>, Error> {
         debug_assert_eq!(metric.kind, MetricKind::Counter);
         let options = Opts::new(metric.name, metric.full_help());
         let family = IntCounterVec::new(options, &metric.label_names())?;
         self.registry.register(Box::new(family.clone()))?;
         self.declare(title, metric);
-        let series = combinations(metric, open);
-        let series = series
+        let samples = combinations(metric, dynamic_values);
+        let samples = samples
             .iter()
-            .map(|v| family.get_metric_with_label_values(v));
-        series.collect()
+            .map(|values| family.get_metric_with_label_values(values));
+        samples.collect()
     }
 
     /// The same for a histogram with these upper bounds.
-    pub(super) fn histograms(
+    pub(super) fn register_histogram(
         &mut self,
         title: &'static str,
         metric: &'static Metric,
         bounds: &[f64],
-        open: &[&str],
+        dynamic_values: &[&str],
     ) -> Result<Vec<Histogram>, Error> {
         debug_assert_eq!(metric.kind, MetricKind::Histogram);
         let options = HistogramOpts::new(metric.name, metric.full_help());
@@ -82,11 +83,11 @@ impl MetricRegistry {
         let family = HistogramVec::new(options, &metric.label_names())?;
         self.registry.register(Box::new(family.clone()))?;
         self.declare(title, metric);
-        let series = combinations(metric, open);
-        let series = series
+        let samples = combinations(metric, dynamic_values);
+        let samples = samples
             .iter()
-            .map(|v| family.get_metric_with_label_values(v));
-        series.collect()
+            .map(|values| family.get_metric_with_label_values(values));
+        samples.collect()
     }
 
     /// The declarations of all registered metrics.
@@ -116,14 +117,14 @@ impl MetricRegistry {
 }
 
 /// Every combination of the values of a metric's labels.
-fn combinations<'a>(metric: &Metric, open: &[&'a str]) -> Vec<Vec<&'a str>> {
-    let begun = vec![Vec::new()];
-    metric.labels.iter().fold(begun, |begun, label| {
+fn combinations<'a>(metric: &Metric, dynamic_values: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let prefixes = vec![Vec::new()];
+    metric.labels.iter().fold(prefixes, |prefixes, label| {
         let values = match label.values {
             LabelValues::Fixed(values) => values(),
-            LabelValues::Open(_) => open.to_vec(),
+            LabelValues::Dynamic(_) => dynamic_values.to_vec(),
         };
-        let extended = begun.iter().flat_map(|head: &Vec<&str>| {
+        let extended = prefixes.iter().flat_map(|head: &Vec<&str>| {
             values.iter().map(|value| [&head[..], &[*value]].concat())
         });
         extended.collect()
@@ -165,7 +166,7 @@ mod tests {
 
     const NAME: MetricLabel = MetricLabel {
         name: "name",
-        values: LabelValues::Open("a name"),
+        values: LabelValues::Dynamic("a name"),
     };
 
     const fn metric(
@@ -190,7 +191,7 @@ mod tests {
         read: fn(&S, &mut Samples),
     ) -> String {
         let mut registry = MetricRegistry::default();
-        let metrics = Box::leak(Box::new([metric.read(read)]));
+        let metrics = Box::leak(Box::new([metric.collected(read)]));
         registry
             .collect("Test", metrics, move || snapshot.clone())
             .unwrap();
@@ -200,9 +201,9 @@ mod tests {
     #[test]
     fn all_samples_of_a_metric_follow_its_help() {
         let labelled = metric("seawall_x_total", MetricKind::Counter, &[NAME]);
-        let text = scraped(labelled, ["b", "a"], |names, to| {
+        let text = scraped(labelled, ["b", "a"], |names, samples| {
             for name in names {
-                to.add(&[name], 7_u64);
+                samples.add(&[name], 7_u64);
             }
         });
         let expected = "# HELP seawall_x_total What it is. What to do.\n\
@@ -215,10 +216,10 @@ mod tests {
     #[test]
     fn the_last_bucket_of_a_histogram_has_all_observations() {
         let histogram = metric("seawall_h", MetricKind::Histogram, &[NAME]);
-        let text = scraped(histogram, (), |(), to| {
+        let text = scraped(histogram, (), |(), samples| {
             let buckets = [(500, 2), (1000, 3)];
             let buckets = buckets.map(|(bound, within)| (Duration::from_millis(bound), within));
-            to.add_histogram(&["b"], buckets, (4, Duration::from_millis(7500)));
+            samples.add_histogram(&["b"], buckets, (4, Duration::from_millis(7500)));
         });
         let expected = "# HELP seawall_h What it is. What to do.\n\
                         # TYPE seawall_h histogram\n\
@@ -234,7 +235,7 @@ mod tests {
     fn label_values_and_help_are_escaped() {
         let mut gauge = metric("seawall_z", MetricKind::Gauge, &[NAME]);
         gauge.help = "One\\two\n\"three\".";
-        let text = scraped(gauge, (), |(), to| to.add(&["q\"b\\s\nü"], true));
+        let text = scraped(gauge, (), |(), samples| samples.add(&["q\"b\\s\nü"], true));
         let expected = "# HELP seawall_z One\\\\two\\n\"three\". What to do.\n\
                         # TYPE seawall_z gauge\n\
                         seawall_z{name=\"q\\\"b\\\\s\\nü\"} 1\n";
@@ -247,13 +248,19 @@ mod tests {
         let written = |read| scraped(metric("seawall_z", MetricKind::Gauge, &[]), (), read);
         for (text, value) in [
             (
-                written(|(), to| to.add(&[], 1_u64 << 53)),
+                written(|(), samples| samples.add(&[], 1_u64 << 53)),
                 exact.to_string(),
             ),
-            (written(|(), to| to.add(&[], 3_u32)), "3".to_owned()),
-            (written(|(), to| to.add(&[], false)), "0".to_owned()),
             (
-                written(|(), to| to.add(&[], Duration::from_millis(1500))),
+                written(|(), samples| samples.add(&[], 3_u32)),
+                "3".to_owned(),
+            ),
+            (
+                written(|(), samples| samples.add(&[], false)),
+                "0".to_owned(),
+            ),
+            (
+                written(|(), samples| samples.add(&[], Duration::from_millis(1500))),
                 "1.5".to_owned(),
             ),
         ] {
@@ -266,9 +273,9 @@ mod tests {
         let long = |last: char| format!("/{}{last}", "ä".repeat(2000));
         let names = [long('1'), long('2')];
         let labelled = metric("seawall_x", MetricKind::Gauge, &[NAME]);
-        let text = scraped(labelled, names, |names, to| {
+        let text = scraped(labelled, names, |names, samples| {
             for name in names {
-                to.add(&[name], 1_u64);
+                samples.add(&[name], 1_u64);
             }
         });
         let samples = text.lines().filter(|line| line.starts_with("seawall_x{"));
@@ -282,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_name_cannot_be_registered_twice() {
-        static TWICE: [CollectedMetric<()>; 1] =
-            [metric("seawall_x", MetricKind::Gauge, &[]).read(|(), to| to.add(&[], true))];
+        static TWICE: [CollectedMetric<()>; 1] = [metric("seawall_x", MetricKind::Gauge, &[])
+            .collected(|(), samples| samples.add(&[], true))];
         let mut registry = MetricRegistry::default();
         registry.collect("Test", &TWICE, || ()).unwrap();
         assert!(registry.collect("Test", &TWICE, || ()).is_err());

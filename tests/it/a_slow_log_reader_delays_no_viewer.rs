@@ -125,7 +125,7 @@ async fn viewers_are_served_while_access_log_pipe_is_not_read() {
     let mut log = program.log();
     log.read_until("nobody reads the access log's pipe").await;
     let admin = log.admin().await;
-    let dropped = "seawall_access_log_lines_total{fate=\"dropped\"}";
+    let dropped = "seawall_access_log_lines_total{result=\"dropped\"}";
     for _ in 0..2 {
         let before = value(admin, dropped).await;
         eventually("lines to be lost", async || {

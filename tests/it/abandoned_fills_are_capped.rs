@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::support::metrics::{DESERTED, FILLS, GIVEN_UP, ORIGIN_IN_FLIGHT, RESTRAINED};
+use crate::support::metrics::{CANCELLED, FILLS, ORIGIN_IN_FLIGHT, THROTTLED, WITHOUT_VIEWERS};
 use crate::support::shield::Builder;
 use crate::support::{
     Gate, Origin, Shield, computed, get, manifest, noise, playlist, reply, segment,
@@ -47,7 +47,7 @@ async fn abandoned_fills_are_capped_after_connections_close() {
     gate.wait_arrived(COUNT).await;
     drop(crowds);
     shield
-        .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
+        .wait_gauge(WITHOUT_VIEWERS, |left| left == RUNNING_MAX)
         .await;
     origin.wait_abandoned(COUNT - 16).await;
     shield
@@ -55,9 +55,9 @@ async fn abandoned_fills_are_capped_after_connections_close() {
         .await;
     gate.open();
     shield.wait_gauge(FILLS, |fills| fills == 0).await;
-    assert_eq!(shield.gauge(DESERTED).await, 0);
+    assert_eq!(shield.gauge(WITHOUT_VIEWERS).await, 0);
     assert_eq!(
-        shield.counter(GIVEN_UP, &[]).await,
+        shield.counter(CANCELLED, &[]).await,
         COUNT as u64 - RUNNING_MAX
     );
     let mut hits = 0;
@@ -88,7 +88,7 @@ async fn abandoned_fills_are_capped_after_http2_resets() {
     drop(asked);
     origin.wait_abandoned(COUNT - 17).await;
     shield
-        .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
+        .wait_gauge(WITHOUT_VIEWERS, |left| left == RUNNING_MAX)
         .await;
     gate.open();
     joined.read_all().await[0].assert_whole(path(COUNT - 1));
@@ -104,9 +104,9 @@ async fn rejoined_fill_no_longer_counts_as_abandoned() {
     let first = shield.crowd(1, get(&path(0))).await;
     gate.wait_arrived(1).await;
     drop(first);
-    shield.wait_gauge(DESERTED, |left| left == 1).await;
+    shield.wait_gauge(WITHOUT_VIEWERS, |left| left == 1).await;
     let again = shield.crowd(1, get(&path(0))).await;
-    shield.wait_gauge(DESERTED, |left| left == 0).await;
+    shield.wait_gauge(WITHOUT_VIEWERS, |left| left == 0).await;
     gate.open();
     again.read_all().await[0].assert_whole(path(0));
     assert_eq!(origin.hits(&path(0)), 1);
@@ -192,7 +192,7 @@ async fn throttled_address_still_gets_shared_objects() {
     gate.wait_arrived(1).await;
     assert_eq!(shield.get(PATH).await.status, 200);
     let mut round: u64 = 0;
-    while shield.counter(RESTRAINED, &[]).await == 0 {
+    while shield.counter(THROTTLED, &[]).await == 0 {
         let viewer = shield.h2_viewer().await;
         let mut asked = Vec::new();
         for number in 0..ABUSES {
@@ -202,16 +202,16 @@ async fn throttled_address_still_gets_shared_objects() {
         // their arrival at the origin is no event to wait for.
         tokio::time::sleep(Duration::from_millis(20 + 5 * round)).await;
         round += 1;
-        assert!(round < 200, "the client is never restrained");
+        assert!(round < 200, "the client is never throttled");
     }
-    let before = shield.counter(RESTRAINED, &[]).await;
+    let before = shield.counter(THROTTLED, &[]).await;
     let viewers = shield.crowd(VIEWERS, get(PATH)).await;
     for answer in viewers.read_all().await {
         assert_eq!(answer.status, 200);
     }
     // Some of the last resets may count late.
-    let restrained = shield.counter(RESTRAINED, &[]).await - before;
-    assert!(restrained <= ABUSES, "{restrained} viewers were restrained");
+    let throttled = shield.counter(THROTTLED, &[]).await - before;
+    assert!(throttled <= ABUSES, "{throttled} viewers were throttled");
     shield.get("/live/seg3.ts").await.assert_whole("newest");
     let joined = shield.crowd(1, get("/film/shared.ts")).await;
     shield
@@ -264,7 +264,7 @@ async fn abandoned_slice_fetches_are_capped() {
     gate.wait_arrived(COUNT).await;
     drop(crowds);
     shield
-        .wait_gauge(DESERTED, |left| left == RUNNING_MAX)
+        .wait_gauge(WITHOUT_VIEWERS, |left| left == RUNNING_MAX)
         .await;
     shield
         .wait_gauge(ORIGIN_IN_FLIGHT, |busy| busy == RUNNING_MAX)
@@ -286,7 +286,7 @@ async fn fill_joined_and_left_repeatedly_completes() {
             .await;
         gate.wait_arrived(1).await;
         drop(viewer);
-        shield.wait_gauge(DESERTED, |left| left == 1).await;
+        shield.wait_gauge(WITHOUT_VIEWERS, |left| left == 1).await;
     }
     gate.open();
     shield.wait_gauge(FILLS, |fills| fills == 0).await;

@@ -7,7 +7,7 @@ use crate::support::frames::{
     END_HEADERS, END_STREAM, FrameViewer, GOAWAY, HEADERS, RST_STREAM, field, fields, frame,
     request,
 };
-use crate::support::metrics::{EDGE_EVENTS, REQUESTS};
+use crate::support::metrics::{REQUESTS, VIEWER_EVENTS};
 use crate::support::viewer::{Identity, TlsViewer, Viewer};
 use crate::support::{Origin, Shield, eventually, get, segment};
 
@@ -114,7 +114,7 @@ async fn ambiguous_http1_request_gets_400_and_connection_close() {
     assert_eq!((origin.hits(HELD), origin.hits(OTHER)), (held, other));
     assert_eq!(origin.hits("/live/smuggled.ts"), 0);
     let labels = [("event", "head_refused")];
-    assert!(shield.counter(EDGE_EVENTS, &labels).await > refused / 3);
+    assert!(shield.counter(VIEWER_EVENTS, &labels).await > refused / 3);
 }
 
 /// Over TLS and over a Unix socket as in cleartext, in single bytes and in one piece.
@@ -349,7 +349,7 @@ async fn malformed_http2_request_is_rejected_and_counted() {
 /// This many heads were rejected, and each has a log entry.
 async fn are_refused(shield: &Shield, count: u64) {
     eventually("all counted", async || {
-        let heads = shield.counter(EDGE_EVENTS, &[("event", "head_refused")]);
+        let heads = shield.counter(VIEWER_EVENTS, &[("event", "head_refused")]);
         let lines = shield.counter(REQUESTS, &[("outcome", "refused")]);
         (heads.await, lines.await) == (count, count)
     })

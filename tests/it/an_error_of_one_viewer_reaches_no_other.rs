@@ -195,7 +195,7 @@ async fn with_unkeyed_fields(origin: &Origin) -> Shield {
         .origin(|group| group.guards.breaker.requests_min = 1000)
         .proxy_settings(|waits| {
             waits.failure_backoff = Duration::from_hours(1);
-            waits.pass_memory = Duration::from_hours(1);
+            waits.uncacheable_ttl = Duration::from_hours(1);
         })
         .start()
         .await

@@ -30,8 +30,11 @@ async fn prefetches_cmcd_nor_from_query_or_header() {
             .await
             .assert_whole("two");
         assert_eq!(origin.hits("/live/seg2.ts"), 1);
-        assert_eq!(shield.counter("seawall_ahead_total", &NOR).await, 1);
-        assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 1);
+        assert_eq!(shield.counter("seawall_prefetches_total", &NOR).await, 1);
+        assert_eq!(
+            shield.counter("seawall_prefetches_used_total", &[]).await,
+            1
+        );
     }
 }
 
@@ -45,7 +48,7 @@ async fn prefetches_cmcd_nor_once_on_a_hit() {
     shield.ask(ask()).await.assert_whole("one");
     origin.wait_hits("/live/seg2.ts", 1).await;
     shield.ask(ask()).await.assert_whole("one");
-    assert_eq!(shield.counter("seawall_ahead_total", &NOR).await, 1);
+    assert_eq!(shield.counter("seawall_prefetches_total", &NOR).await, 1);
 }
 
 #[tokio::test]
@@ -67,7 +70,7 @@ async fn ignores_cmcd_next_object_of_another_host_directory_or_kind() {
     ] {
         let ask = get(PATH).header("CMCD-Request", &format!("nor=\"{elsewhere}\""));
         shield.ask(ask).await.assert_whole("one");
-        let fetched = shield.counter("seawall_ahead_total", &NOR).await;
+        let fetched = shield.counter("seawall_prefetches_total", &NOR).await;
         assert_eq!(fetched, 0, "{elsewhere}");
     }
 }

@@ -240,7 +240,7 @@ async fn prefetches_next_numbers_of_watched_representation() {
     }
     assert_eq!(origin.hits(MPD), 1);
     let templates = [("source", "template")];
-    assert!(shield.counter("seawall_ahead_total", &templates).await >= 3);
+    assert!(shield.counter("seawall_prefetches_total", &templates).await >= 3);
 }
 
 /// A representation that its viewer has left is not prefetched, although the other one goes on.
@@ -287,7 +287,7 @@ async fn does_not_prefetch_representation_watched_long_ago() {
     origin.set_script(MPD, version(11));
     let newer = |answer: &crate::support::Response| answer.text() == text(11);
     shield.repeat_until(get(MPD), newer).await;
-    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 0);
+    assert_eq!(shield.counter("seawall_prefetches_total", &[]).await, 0);
 }
 
 /// Prefetch ends when the stream is unwatched.

@@ -8,7 +8,7 @@ use crate::support::frames::{
     ACK, DATA, END_STREAM, ENHANCE_YOUR_CALM, Frame, FrameViewer, GOAWAY, HEADERS, PING, PRIORITY,
     RST_STREAM, SETTINGS, frame, initial_window, request, window_update,
 };
-use crate::support::metrics::{EDGE_EVENTS, FLOODS};
+use crate::support::metrics::{FLOODS, VIEWER_EVENTS};
 use crate::support::viewer::{Identity, TlsViewer};
 use crate::support::{Gate, Origin, Shield, eventually, noise, reply, segment};
 
@@ -242,7 +242,7 @@ async fn endless_blank_lines_hit_head_timeout() {
             eventually(format!("{lines:?} after {before:?} to end"), async || {
                 viewer.send_raw(lines.as_bytes()).await;
                 let labels = [("event", "head_timeout")];
-                shield.counter(EDGE_EVENTS, &labels).await == cut
+                shield.counter(VIEWER_EVENTS, &labels).await == cut
             })
             .await;
         }

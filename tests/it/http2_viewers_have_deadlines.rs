@@ -9,7 +9,7 @@ use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, FrameViewer, HEADERS, PING, RST_STREAM,
     SETTINGS, fields, frame, initial_window, request, window_update,
 };
-use crate::support::metrics::{ABORTED, EDGE_EVENTS, REQUESTS, SENT_BYTES};
+use crate::support::metrics::{ABORTED, REQUESTS, SENT_BYTES, VIEWER_EVENTS};
 use crate::support::viewer::{HOST, Identity, TlsViewer};
 use crate::support::{Origin, Shield, eventually, noise, segment};
 
@@ -40,7 +40,7 @@ fn unfinished_heads() -> Vec<(Vec<u8>, Vec<u8>)> {
 
 async fn head_timeouts(shield: &Shield) -> u64 {
     shield
-        .counter(EDGE_EVENTS, &[("event", "head_timeout")])
+        .counter(VIEWER_EVENTS, &[("event", "head_timeout")])
         .await
 }
 
@@ -152,7 +152,7 @@ async fn impatient(size: u32, rate: u64) -> Shield {
 
 async fn slow_viewers(shield: &Shield) -> u64 {
     shield
-        .counter(EDGE_EVENTS, &[("event", "slow_viewer")])
+        .counter(VIEWER_EVENTS, &[("event", "slow_viewer")])
         .await
 }
 
@@ -268,7 +268,7 @@ async fn response_is_counted_when_its_last_byte_is_sent() {
 #[tokio::test]
 async fn queued_bytes_gauge_drops_after_read_or_disconnect() {
     const STREAMS: u32 = 10;
-    const QUEUED: &str = "seawall_edge_http2_queued_bytes";
+    const QUEUED: &str = "seawall_viewer_http2_queued_bytes";
     const QUEUED_BYTES_MAX: u32 = 96 << 10;
     for size in [SMALL, LARGE] {
         let body = segment(noise(1, size as usize)).cache_control("max-age=60");

@@ -265,7 +265,7 @@ async fn range_without_strong_etag_is_fetched_as_a_range() {
         let origin = Origin::start().await.on(PATH, object);
         let shield = Shield::in_front_of(&origin)
             .with(|config| config.cache.object_bytes_max = WHOLE_MAX as u64)
-            .proxy_settings(|waits| waits.pass_memory = std::time::Duration::from_millis(1))
+            .proxy_settings(|waits| waits.uncacheable_ttl = std::time::Duration::from_millis(1))
             .start()
             .await;
         for start in [0, 100_000, 900_000] {

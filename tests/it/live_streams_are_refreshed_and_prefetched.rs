@@ -156,7 +156,10 @@ async fn new_segment_is_prefetched_before_its_first_viewer() {
         .await
         .assert_whole("new");
     assert_eq!(origin.hits("/live/seg4.ts"), 1);
-    assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 1);
+    assert_eq!(
+        shield.counter("seawall_prefetches_used_total", &[]).await,
+        1
+    );
 }
 
 /// A version is shown when its new segment has begun to arrive: the first viewer of a segment does
@@ -248,7 +251,7 @@ async fn resigned_segment_urls_are_not_prefetched_again() {
         .repeat_until(get(PATH), |answer| answer.text() == next)
         .await;
     origin.wait_hits(new, 1).await;
-    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 1);
+    assert_eq!(shield.counter("seawall_prefetches_total", &[]).await, 1);
     for known in [2, 3] {
         assert_eq!(origin.hits(&format!("/live/seg{known}.ts?sig=two")), 0);
     }
@@ -284,8 +287,11 @@ async fn prefetches_only_last_new_segments_of_long_playlist() {
         let segment = shield.get(&format!("/live/seg{number}.ts")).await;
         segment.assert_whole("there");
     }
-    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 3);
-    assert_eq!(shield.counter("seawall_ahead_used_total", &[]).await, 3);
+    assert_eq!(shield.counter("seawall_prefetches_total", &[]).await, 3);
+    assert_eq!(
+        shield.counter("seawall_prefetches_used_total", &[]).await,
+        3
+    );
 }
 
 /// Browsers accept codings, and many origins send `Vary: Accept-Encoding`. Media have one variant
@@ -355,7 +361,7 @@ async fn does_not_prefetch_after_last_viewer_left() {
         .route(|route| route.live.idle = Duration::from_secs(30))
         .start()
         .await;
-    let ahead = || shield.counter("seawall_ahead_total", &[]);
+    let ahead = || shield.counter("seawall_prefetches_total", &[]);
     let began = async || {
         shield.get(PATH).await;
         ahead().await > 0
@@ -385,7 +391,7 @@ async fn route_can_disable_refresh_and_prefetch() {
     shield
         .repeat_until(get(PATH), |_| origin.hits(PATH) >= 3)
         .await;
-    assert_eq!(shield.counter("seawall_ahead_total", &[]).await, 0);
+    assert_eq!(shield.counter("seawall_prefetches_total", &[]).await, 0);
     let hits = origin.hits(PATH);
     // A refresh that must not happen has no event: three segment durations pass.
     tokio::time::sleep(Duration::from_millis(700)).await;

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::frames::{FrameViewer, GOAWAY, HEADERS, request};
-use crate::support::metrics::EDGE_EVENTS;
+use crate::support::metrics::VIEWER_EVENTS;
 use crate::support::shield::Builder;
 use crate::support::{Gate, Origin, Shield, eventually, get, segment};
 
@@ -23,7 +23,7 @@ fn with_room_for(builder: Builder, connections: usize) -> Builder {
 }
 
 async fn events(shield: &Shield, event: &str) -> u64 {
-    shield.counter(EDGE_EVENTS, &[("event", event)]).await
+    shield.counter(VIEWER_EVENTS, &[("event", event)]).await
 }
 
 /// A viewer who tries once; an accepted connection is kept.
@@ -60,7 +60,7 @@ async fn longest_idle_connection_is_closed_at_connections_max() {
     gate.wait_arrived(1).await;
     let _newcomer = is_let_in(&shield).await;
     first.wait_closed().await;
-    assert_eq!(events(&shield, "shed").await, 1);
+    assert_eq!(events(&shield, "closed_idle").await, 1);
     second.get(PATH).await.assert_whole("whole");
     gate.open();
     busy.await.unwrap().finish().await.assert_whole("held");
@@ -73,10 +73,10 @@ async fn idle_http2_connection_gets_goaway_at_connections_max() {
     let origin = origin(&gate).await;
     let shield = with_room_for(Shield::in_front_of(&origin), 1).start().await;
     for asks in [true, false] {
-        let before = events(&shield, "shed").await;
+        let before = events(&shield, "closed_idle").await;
         let mut viewer = FrameViewer::connect(shield.address()).await;
         eventually("the viewer is in", async || {
-            shield.gauge("seawall_edge_connections_open").await == 1
+            shield.gauge("seawall_viewer_connections_open").await == 1
         })
         .await;
         if asks {
@@ -90,10 +90,10 @@ async fn idle_http2_connection_gets_goaway_at_connections_max() {
             frames.iter().any(|frame| frame.kind == GOAWAY),
             "{frames:?}"
         );
-        assert_eq!(events(&shield, "shed").await, before + 1);
+        assert_eq!(events(&shield, "closed_idle").await, before + 1);
         drop(newcomer);
         eventually("all are gone", async || {
-            shield.gauge("seawall_edge_connections_open").await == 0
+            shield.gauge("seawall_viewer_connections_open").await == 0
         })
         .await;
     }
@@ -113,7 +113,7 @@ async fn new_connection_gets_503_when_none_is_idle() {
     assert_eq!(refusal.header("connection"), Some("close"));
     newcomer.wait_closed().await;
     assert_eq!(events(&shield, "refused_full").await, 1);
-    assert_eq!(events(&shield, "shed").await, 0);
+    assert_eq!(events(&shield, "closed_idle").await, 0);
     gate.open();
     busy.await.unwrap().finish().await.assert_whole("held");
 }

@@ -159,7 +159,7 @@ async fn status_page_shows_queue_and_endpoint_state() {
     let page = shield.admin(get("/status")).await;
     let page: serde_json::Value = serde_json::from_slice(&page.body).expect("JSON");
     let group = &page["origins"][0];
-    assert_eq!(group["surge_queue"]["manifest"], 0, "{page}");
+    assert_eq!(group["queued_by_priority"]["manifest"], 0, "{page}");
     assert_eq!(group["rejected"]["deadline"], 0, "{page}");
     let endpoint = &group["endpoints"][0];
     assert_eq!(

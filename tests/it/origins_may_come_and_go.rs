@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::support::metrics::{
-    FILL_BYTES, FILLS, ORIGIN_ACTIVE, ORIGIN_IN_FLIGHT, REQUESTS, SURGE_QUEUE, WAITERS,
+    FILL_BYTES, FILLS, ORIGIN_ACTIVE, ORIGIN_IN_FLIGHT, QUEUED_BY_PRIORITY, REQUESTS, WAITERS,
 };
 use crate::support::origin::Reply;
 use crate::support::shield::endpoint;
@@ -158,7 +158,7 @@ async fn comes_to_rest(shield: &Shield, origins: [&Origin; 2]) {
         FILLS,
         FILL_BYTES,
         WAITERS,
-        SURGE_QUEUE,
+        QUEUED_BY_PRIORITY,
         ORIGIN_IN_FLIGHT,
         ORIGIN_ACTIVE,
     ] {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::support::metrics::{ABORTED, EDGE_EVENTS, FILLS, PINNED_BYTES, PINNED_BYTES_MAX};
+use crate::support::metrics::{ABORTED, FILLS, PINNED_BYTES, PINNED_BYTES_MAX, VIEWER_EVENTS};
 use crate::support::viewer::{Ask, H2Viewer, Viewer};
 use crate::support::{
     Arriving, End, Origin, Response, Shield, eventually, get, manifest, noise, segment,
@@ -87,8 +87,8 @@ async fn few_are_left(shield: &Shield) {
 }
 
 async fn cut(shield: &Shield) -> u64 {
-    let event = [("event", "memory_short")];
-    shield.counter(EDGE_EVENTS, &event).await
+    let event = [("event", "cut_for_memory")];
+    shield.counter(VIEWER_EVENTS, &event).await
 }
 
 /// Nearly all viewers are cut visibly, as all are equally slow; the others get every byte.

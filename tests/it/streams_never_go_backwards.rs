@@ -407,7 +407,7 @@ async fn segment_paths_signed_per_version_are_no_restart() {
         }
         let restarts = shield.counter("seawall_stream_restarts_total", &[]);
         assert_eq!(restarts.await, 0, "{form}");
-        let ahead = shield.counter("seawall_ahead_total", &[]).await;
+        let ahead = shield.counter("seawall_prefetches_total", &[]).await;
         assert!(ahead <= 12, "{form}: {ahead} fetched ahead of viewers");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::metrics::{FILLS, HELD_BACK, REJECTED, SPILLOVER, SURGE_QUEUE};
+use crate::support::metrics::{FILLS, HELD_BACK, QUEUE_FULL, QUEUED_BY_PRIORITY, REJECTED};
 use crate::support::shield::Builder;
 use crate::support::{
     Gate, Origin, Response, Shield, ended_playlist, eventually, get, manifest, playlist, segment,
@@ -40,7 +40,7 @@ fn path(number: usize) -> String {
 /// A limit of ten, a hundred objects, three hundred viewers: never an eleventh request; the
 /// manifest that was requested last is fetched next, and all viewers get responses.
 #[tokio::test]
-async fn surge_queues_by_priority_within_concurrency_max() {
+async fn queues_by_priority_within_concurrency_max() {
     const OBJECTS: usize = 100;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let [first, manifests, rest] = [(); 3].map(|()| Gate::new());
@@ -110,7 +110,7 @@ async fn full_queue_answers_503_or_serves_stale() {
 
     is_turned_away(&shield.get("/late.ts").await);
     shield.get(PLAYLIST).await.assert_whole(playlist(1));
-    assert_eq!(shield.counter(SPILLOVER, &[]).await, 2);
+    assert_eq!(shield.counter(QUEUE_FULL, &[]).await, 2);
     let full = [("reason", "queue_full")];
     assert_eq!(shield.counter(REJECTED, &full).await, 2);
     gate.open();
@@ -148,7 +148,7 @@ async fn manifest_displaces_newest_segment_in_full_queue() {
     }
     let displaced = [("reason", "displaced")];
     assert_eq!(shield.counter(REJECTED, &displaced).await, 1);
-    assert_eq!(shield.counter(SPILLOVER, &[]).await, 1);
+    assert_eq!(shield.counter(QUEUE_FULL, &[]).await, 1);
     gate.open();
     assert_eq!(origin.hits("/young.ts"), 0);
     for (crowd, body) in [(held, "held"), (old, "old"), (player, &playlist(1))] {
@@ -174,7 +174,7 @@ async fn answers_503_after_queue_deadline() {
     is_turned_away(&shield.get("/late.ts").await);
     let late = [("reason", "deadline")];
     assert_eq!(shield.counter(REJECTED, &late).await, 1);
-    assert_eq!(shield.counter(SPILLOVER, &[]).await, 0);
+    assert_eq!(shield.counter(QUEUE_FULL, &[]).await, 0);
     gate.open();
     held.read_all().await;
 }
@@ -196,7 +196,7 @@ async fn background_refresh_queues_behind_viewer_requests() {
     let held = shield.crowd(1, get("/held.ts")).await;
     first.wait_arrived(1).await;
     shield.get("/stale.ts").await.assert_whole("old");
-    shield.wait_queued("behind", 1).await;
+    shield.wait_queued("refresh", 1).await;
     let wanted = shield.crowd(1, get("/wanted.ts")).await;
     shield.wait_queued("segment", 1).await;
 
@@ -286,7 +286,7 @@ async fn unconfirmed_blocking_reload_takes_a_concurrency_permit() {
     }
     gate.wait_arrived(2).await;
     eventually("the others to queue", async || {
-        shield.counter(SURGE_QUEUE, &[]).await == targets.len() as u64 - 2
+        shield.counter(QUEUED_BY_PRIORITY, &[]).await == targets.len() as u64 - 2
     })
     .await;
     assert_eq!(shield.gauge(HELD_BACK).await, 0);

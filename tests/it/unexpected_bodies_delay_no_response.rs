@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::frames::{FrameViewer, HEADERS, request};
-use crate::support::metrics::EDGE_EVENTS;
+use crate::support::metrics::VIEWER_EVENTS;
 use crate::support::viewer::Viewer;
 use crate::support::{Origin, Shield, ask, get, segment};
 
@@ -116,7 +116,7 @@ async fn missing_body_closes_connection_after_response() {
         viewer.wait_closed().await;
     }
     let labels = [("event", "body_timeout")];
-    assert_eq!(shield.counter(EDGE_EVENTS, &labels).await, 2);
+    assert_eq!(shield.counter(VIEWER_EVENTS, &labels).await, 2);
 }
 
 /// A body above `unwanted_body_max` is not read: the response says `Connection: close`.

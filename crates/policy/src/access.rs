@@ -1,4 +1,4 @@
-//! Admits or refuses a request, and determines its route, kind and cache key.
+//! Admits or rejects a request, and determines its route, kind and cache key.
 //!
 //! The host is normalized. The path is never rewritten: the key is built from what is forwarded.
 
@@ -10,8 +10,8 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
-pub use super::access_denial::AccessDenial;
-use super::access_denial::bad;
+pub use super::access_rejection::AccessRejection;
+use super::access_rejection::bad;
 pub use super::cache_request::CacheRequest;
 use super::delivery_directives::{DeliveryDirectives, SplitQuery};
 use super::{Key, Route, Rules, headers};
@@ -27,7 +27,7 @@ pub enum Admission {
     /// Another method, on a route that passes it to the origin.
     Pass(CacheRequest),
     /// Refused.
-    Refuse(AccessDenial),
+    Reject(AccessRejection),
 }
 
 /// The canonical host of an absolute URL.
@@ -47,7 +47,7 @@ pub fn access(
 ) -> Admission {
     match try_admit(rules, method, uri, version, headers) {
         Ok(admission) => admission,
-        Err(denial) => Admission::Refuse(denial),
+        Err(rejection) => Admission::Reject(rejection),
     }
 }
 
@@ -57,13 +57,15 @@ fn try_admit(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
-) -> Result<Admission, AccessDenial> {
+) -> Result<Admission, AccessRejection> {
     let host = canonical_host(uri, version, headers)?;
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(bad("request target is not a path"));
     }
-    let route = rules.route(&host, path).ok_or(AccessDenial::not_served())?;
+    let route = rules
+        .route(&host, path)
+        .ok_or(AccessRejection::not_served())?;
     check_path(&path[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
         return Ok(Admission::Preflight(Arc::clone(route)));
@@ -78,8 +80,8 @@ fn try_admit(
     }
 }
 
-fn not_allowed() -> AccessDenial {
-    AccessDenial {
+fn not_allowed() -> AccessRejection {
+    AccessRejection {
         status: StatusCode::METHOD_NOT_ALLOWED,
         why: "method not allowed here",
     }
@@ -90,7 +92,7 @@ pub(super) fn cache_request(
     host: &str,
     uri: &Uri,
     forwarded: Option<Arc<HeaderMap>>,
-) -> Result<CacheRequest, AccessDenial> {
+) -> Result<CacheRequest, AccessRejection> {
     let kind = Kind::of_path(uri.path());
     let host = HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?;
     let sent_host = route.forward_host.then_some(&host);
@@ -123,18 +125,18 @@ pub(super) fn cache_request(
     })
 }
 
-fn unchanged_target(uri: &Uri) -> Result<PathAndQuery, AccessDenial> {
+fn unchanged_target(uri: &Uri) -> Result<PathAndQuery, AccessRejection> {
     let target = uri.path_and_query().cloned();
     target.ok_or(bad("request target has no path"))
 }
 
-fn with_query(uri: &Uri, query: &str) -> Result<Uri, AccessDenial> {
+fn with_query(uri: &Uri, query: &str) -> Result<Uri, AccessRejection> {
     let target = if query.is_empty() {
         uri.path().to_owned()
     } else {
         format!("{}?{query}", uri.path())
     };
-    target.parse().map_err(|_| AccessDenial::unreadable())
+    target.parse().map_err(|_| AccessRejection::unreadable())
 }
 
 /// The request target for the origin: the query as filtered by the route, and the pairs in
@@ -144,7 +146,7 @@ fn filtered_target(
     kind: Kind,
     uri: &Uri,
     extra_pairs: &[&str],
-) -> Result<PathAndQuery, AccessDenial> {
+) -> Result<PathAndQuery, AccessRejection> {
     let query = uri.query().unwrap_or_default();
     if uri.query().is_none() && extra_pairs.is_empty() {
         return unchanged_target(uri);
@@ -165,7 +167,7 @@ fn filtered_target(
     } else {
         format!("{}?{}", uri.path(), pairs.join("&"))
     };
-    PathAndQuery::try_from(target).map_err(|_| AccessDenial::unreadable())
+    PathAndQuery::try_from(target).map_err(|_| AccessRejection::unreadable())
 }
 
 /// Normalizes the host for matching, key and upstream: lower case, no port, no trailing dot.
@@ -177,7 +179,7 @@ fn canonical_host<'r>(
     uri: &'r Uri,
     version: Version,
     headers: &'r HeaderMap,
-) -> Result<Cow<'r, str>, AccessDenial> {
+) -> Result<Cow<'r, str>, AccessRejection> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -217,7 +219,7 @@ pub(super) struct HostAndPort<'r> {
 }
 
 impl<'r> HostAndPort<'r> {
-    pub(super) fn parse(text: &'r str) -> Result<HostAndPort<'r>, AccessDenial> {
+    pub(super) fn parse(text: &'r str) -> Result<HostAndPort<'r>, AccessRejection> {
         if text.is_empty() {
             return Err(bad("Host is empty"));
         }
@@ -239,7 +241,7 @@ impl<'r> HostAndPort<'r> {
 }
 
 /// The optional port after a host: a colon and any number of digits (RFC 3986 §3.2.3).
-fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
+fn port_number(text: &str) -> Result<Option<u16>, AccessRejection> {
     let digits = text.strip_prefix(':').unwrap_or(text);
     if digits.is_empty() {
         return Ok(None);
@@ -249,7 +251,7 @@ fn port_number(text: &str) -> Result<Option<u16>, AccessDenial> {
     number.map(Some).ok_or(bad("Host has an invalid port"))
 }
 
-fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
+fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessRejection> {
     if let Some(address) = host.strip_prefix('[') {
         let address = address.strip_suffix(']').unwrap_or(address);
         let address: Ipv6Addr = address.parse().map_err(|_| bad("Host is not an address"))?;
@@ -275,7 +277,7 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessDenial> {
 
 /// Refuses paths (below a route's prefix) that an origin could resolve to outside the prefix or end
 /// early, however the dots and slashes are encoded.
-pub(super) fn check_path(path: &str) -> Result<(), AccessDenial> {
+pub(super) fn check_path(path: &str) -> Result<(), AccessRejection> {
     // The common case needs one scan: no percent-encoding, no dot segments, no backslashes.
     let mut previous = b'/';
     let needs_no_decoding = path.bytes().all(|byte| {

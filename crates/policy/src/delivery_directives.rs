@@ -3,7 +3,7 @@
 
 use http::uri::PathAndQuery;
 
-use super::access_denial::AccessDenial;
+use super::access_rejection::AccessRejection;
 use super::{Key, Route};
 use seawall_manifest::Kind;
 use seawall_manifest::low_latency::{ReloadDirectives, Skip, is_directive};
@@ -73,7 +73,7 @@ impl DeliveryDirectives {
     }
 
     /// The request target for the origin.
-    pub(super) fn target(&self) -> Result<PathAndQuery, AccessDenial> {
+    pub(super) fn target(&self) -> Result<PathAndQuery, AccessRejection> {
         target_with_directives(&self.base_target, self.sent_directives)
     }
 }
@@ -82,7 +82,7 @@ impl DeliveryDirectives {
 pub(super) fn target_with_directives(
     base_target: &PathAndQuery,
     directives: ReloadDirectives,
-) -> Result<PathAndQuery, AccessDenial> {
+) -> Result<PathAndQuery, AccessRejection> {
     if directives.is_empty() {
         return Ok(base_target.clone());
     }
@@ -92,5 +92,5 @@ pub(super) fn target_with_directives(
         '?'
     };
     let target = format!("{base_target}{separator}{}", directives.canonical());
-    PathAndQuery::try_from(target).map_err(|_| AccessDenial::unreadable())
+    PathAndQuery::try_from(target).map_err(|_| AccessRejection::unreadable())
 }

@@ -69,7 +69,7 @@
 #![deny(missing_docs)]
 
 pub mod access;
-mod access_denial;
+mod access_rejection;
 mod cache_request;
 pub mod cadence;
 pub mod conditional;
@@ -93,7 +93,7 @@ pub mod route;
 pub mod vary;
 
 pub use access::Admission;
-pub use access_denial::AccessDenial;
+pub use access_rejection::AccessRejection;
 pub use cache_request::CacheRequest;
 pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_avoidance::EndpointAvoidance;

@@ -113,7 +113,7 @@ fn check_request(path: &PathAndQuery, auth: RequestAuth) -> Result<AttemptReques
         headers: HeaderMap::from_iter([(USER_AGENT, NAME)]),
         payload: PayloadSize::Nothing,
         is_blocking: false,
-        rank: Priority::Behind,
+        rank: Priority::Refresh,
         class: RequestClass::Other,
         auth,
     })

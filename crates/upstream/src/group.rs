@@ -298,8 +298,8 @@ impl OriginGroup {
             slow_viewers: counts.slow_viewers,
             slow_viewers_cut: counts.slow_viewers_cut,
             queued: waits.queued.iter().sum(),
-            surge_queue: Priority::ALL.map(|rank| (rank, waits.queued[rank.index()])),
-            spillover: waits.rejected(Rejection::QueueFull) + waits.rejected(Rejection::Displaced),
+            queued_by_priority: Priority::ALL.map(|rank| (rank, waits.queued[rank.index()])),
+            queue_full: waits.rejected(Rejection::QueueFull) + waits.rejected(Rejection::Displaced),
             rejected: Rejection::ALL.map(|reason| (reason, waits.rejected(reason))),
         }
     }

@@ -35,9 +35,9 @@ ranks! {
     /// A segment, and everything else that a viewer waits for.
     Segment = "segment",
     /// A request that no viewer waits for, such as a background refresh.
-    Behind = "behind",
+    Refresh = "refresh",
     /// A prefetch: no viewer has requested it yet, and one soon will.
-    Ahead = "ahead",
+    Prefetch = "prefetch",
 }
 
 impl Priority {
@@ -56,8 +56,8 @@ mod tests {
         assert!(Priority::Manifest < Priority::Edge && Priority::Edge < Priority::Segment);
         assert!(
             Priority::Manifest < Priority::Segment
-                && Priority::Segment < Priority::Behind
-                && Priority::Behind < Priority::Ahead
+                && Priority::Segment < Priority::Refresh
+                && Priority::Refresh < Priority::Prefetch
         );
         assert!(Priority::ALL.is_sorted());
         for (at, rank) in Priority::ALL.into_iter().enumerate() {

@@ -29,10 +29,10 @@ pub struct Stats {
     pub slow_viewers_cut: u64,
     /// Requests that wait for a permit.
     pub queued: usize,
-    /// The same by priority (the surge queue of load balancers).
-    pub surge_queue: [(Priority, usize); Priority::COUNT],
+    /// The same by priority.
+    pub queued_by_priority: [(Priority, usize); Priority::COUNT],
     /// Rejected because the queue was full: new requests, and queued ones that they displaced.
-    pub spillover: u64,
+    pub queue_full: u64,
     /// Rejected by the group's own limits, by reason.
     pub rejected: [(Rejection, u64); Rejection::ALL.len()],
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn instead<T: std::fmt::Debug>(result: Result<T, ValueError>) -> Option<String> {
-    result.expect_err("should be refused").instead
+fn suggestion<T: std::fmt::Debug>(result: Result<T, ValueError>) -> Option<String> {
+    result.expect_err("should be refused").suggestion
 }
 
 #[test]
@@ -24,23 +24,23 @@ fn reads_listeners() {
 
 #[test]
 fn suggests_corrections_of_wrong_listeners() {
-    assert_eq!(instead(listen(":8080")).as_deref(), Some("0.0.0.0:8080"));
-    assert_eq!(instead(listen("8080")).as_deref(), Some("0.0.0.0:8080"));
+    assert_eq!(suggestion(listen(":8080")).as_deref(), Some("0.0.0.0:8080"));
+    assert_eq!(suggestion(listen("8080")).as_deref(), Some("0.0.0.0:8080"));
     assert_eq!(
-        instead(listen("localhost:80")).as_deref(),
+        suggestion(listen("localhost:80")).as_deref(),
         Some("127.0.0.1:80")
     );
     assert_eq!(
-        instead(listen("10.0.0.1")).as_deref(),
+        suggestion(listen("10.0.0.1")).as_deref(),
         Some("10.0.0.1:8080")
     );
-    assert_eq!(instead(listen("::")).as_deref(), Some("[::]:8080"));
+    assert_eq!(suggestion(listen("::")).as_deref(), Some("[::]:8080"));
     assert_eq!(
-        instead(listen("/run/s.sock")).as_deref(),
+        suggestion(listen("/run/s.sock")).as_deref(),
         Some("unix:/run/s.sock")
     );
-    assert_eq!(instead(listen("unix:run")), None);
-    assert_eq!(instead(listen("0.0.0.0:99999")), None);
+    assert_eq!(suggestion(listen("unix:run")), None);
+    assert_eq!(suggestion(listen("0.0.0.0:99999")), None);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn reads_endpoints() {
 #[test]
 fn suggests_corrections_of_wrong_endpoints() {
     let plain = Some("https://origin.example");
-    assert_eq!(instead(endpoint("origin.example")).as_deref(), plain);
+    assert_eq!(suggestion(endpoint("origin.example")).as_deref(), plain);
     assert_eq!(
-        instead(endpoint("https://origin.example/live?x=1")).as_deref(),
+        suggestion(endpoint("https://origin.example/live?x=1")).as_deref(),
         plain
     );
     for text in [
@@ -84,8 +84,8 @@ fn suggests_corrections_of_wrong_endpoints() {
     ] {
         assert!(endpoint(text).is_err(), "{text}");
     }
-    let fault = endpoint("https://user:pass@origin.example/x").expect_err("userinfo");
-    assert!(!fault.to_string().contains("pass@"), "{fault}");
+    let error = endpoint("https://user:pass@origin.example/x").expect_err("userinfo");
+    assert!(!error.to_string().contains("pass@"), "{error}");
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn canonicalizes_hosts() {
     assert_eq!(host("*.Example.com"), Ok("*.example.com".to_owned()));
     assert_eq!(host("[2001:DB8:0::1]"), Ok("[2001:db8::1]".to_owned()));
     assert_eq!(
-        instead(host("https://a.example/")).as_deref(),
+        suggestion(host("https://a.example/")).as_deref(),
         Some("a.example")
     );
     assert_eq!(
-        instead(host("a.example:8080")).as_deref(),
+        suggestion(host("a.example:8080")).as_deref(),
         Some("a.example")
     );
     for text in ["*", "a.*.example", "", "a..b", "bücher.example", "a b"] {
@@ -110,8 +110,8 @@ fn canonicalizes_hosts() {
 fn canonicalizes_paths() {
     assert_eq!(path_prefix("/"), Ok("/".to_owned()));
     assert_eq!(path_prefix("/live/"), Ok("/live".to_owned()));
-    assert_eq!(instead(path_prefix("live")).as_deref(), Some("/live"));
-    assert_eq!(instead(path_prefix("/live/*")).as_deref(), Some("/live"));
+    assert_eq!(suggestion(path_prefix("live")).as_deref(), Some("/live"));
+    assert_eq!(suggestion(path_prefix("/live/*")).as_deref(), Some("/live"));
     for text in ["", "/a?b", "/a/../b", "/a//b", "/a b", "/ü"] {
         assert!(path_prefix(text).is_err(), "{text}");
     }
@@ -125,10 +125,10 @@ fn rejects_web_origins_with_a_path() {
     );
     let plain = Some("https://player.example");
     assert_eq!(
-        instead(web_origin("https://player.example/")).as_deref(),
+        suggestion(web_origin("https://player.example/")).as_deref(),
         plain
     );
-    assert_eq!(instead(web_origin("player.example")).as_deref(), plain);
+    assert_eq!(suggestion(web_origin("player.example")).as_deref(), plain);
 }
 
 #[test]

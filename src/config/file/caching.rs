@@ -8,29 +8,29 @@ use crate::proxy;
 use seawall_cache;
 use seawall_manifest::Kind;
 
-/// Reads `[cache]`, except for the shield's keys.
+/// Reads `[cache]`, except for the keys of `proxy::Settings`.
 pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::Settings) {
-    table.put("memory", &mut cache.memory_bytes, read::size);
+    table.read_into("memory", &mut cache.memory_bytes, read::size);
     let object = table.value("object_max");
-    table.put("object_max", &mut cache.object_bytes_max, read::size);
-    table.put("variants_max", &mut cache.variants_max, read::count);
+    table.read_into("object_max", &mut cache.object_bytes_max, read::size);
+    table.read_into("variants_max", &mut cache.variants_max, read::count);
     let kind_max = table.value("kind_max");
-    table.put("kind_max", &mut cache.kind_bytes_max, kinds);
+    table.read_into("kind_max", &mut cache.kind_bytes_max, kinds);
     if let Some(kind_max) = kind_max.filter(|_| !seawall_cache::MemoryShares::leave_room(cache)) {
-        let wanted =
+        let expected =
             "at most fifteen sixteenths of `memory` in all, to leave room for the other kinds";
-        let fault = ValueError::new(wanted, "too much of `memory`");
-        let problem = kind_max.problem(fault);
+        let error = ValueError::new(expected, "too much of `memory`");
+        let problem = kind_max.problem(error);
         let help = "lower these bounds, or raise `memory`";
-        table.reader().note(problem.help(help));
+        table.reader().add_problem(problem.help(help));
         cache.kind_bytes_max.clear();
     }
     if cache.object_bytes_max > cache.memory_bytes {
         if let Some(object) = object {
-            let wanted = "at most `memory`, which holds all objects";
+            let expected = "at most `memory`, which holds all objects";
             table
                 .reader()
-                .note(object.problem(ValueError::new(wanted, "larger than `memory`")));
+                .add_problem(object.problem(ValueError::new(expected, "larger than `memory`")));
         }
         cache.object_bytes_max = cache.memory_bytes;
     }
@@ -46,7 +46,7 @@ fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
             .find(|kind| kind.as_str() == entry.key)
         else {
             let problem = Problem::new(format!("there is no kind of content `{}`", entry.key));
-            value.reader().note(match nearest(entry.key, words) {
+            value.reader().add_problem(match nearest(entry.key, words) {
                 Some(word) => problem.at(entry.span, format!("did you mean `{word}`?")),
                 None => problem
                     .at(entry.span, "not a kind")
@@ -66,17 +66,17 @@ pub(super) fn fill(
     cache: &mut seawall_cache::Settings,
     shield: &mut proxy::Settings,
 ) {
-    table.put("memory", &mut cache.fill_bytes_max, read::size);
-    table.put("waiters_max", &mut cache.waiters_max, read::count);
-    table.put("wait_max", &mut shield.wait_max, read::deadline);
-    table.put("stale_wait_max", &mut shield.stale_wait_max, read::duration);
-    table.put(
+    table.read_into("memory", &mut cache.fill_bytes_max, read::size);
+    table.read_into("waiters_max", &mut cache.waiters_max, read::count);
+    table.read_into("wait_max", &mut shield.wait_max, read::timeout);
+    table.read_into("stale_wait_max", &mut shield.stale_wait_max, read::duration);
+    table.read_into(
         "failure_backoff",
         &mut shield.failure_backoff,
         read::duration,
     );
-    table.put("finish_abandoned", &mut shield.finish_abandoned, read::flag);
-    table.put("whole_max", &mut shield.whole_fetch_max, read::size_or_zero);
-    table.put("slice", &mut shield.slice_bytes, read::size);
-    table.put("manifest_max", &mut shield.manifest_bytes_max, read::size);
+    table.read_into("finish_abandoned", &mut shield.finish_abandoned, read::flag);
+    table.read_into("whole_max", &mut shield.whole_fetch_max, read::size_or_zero);
+    table.read_into("slice", &mut shield.slice_bytes, read::size);
+    table.read_into("manifest_max", &mut shield.manifest_bytes_max, read::size);
 }

@@ -12,12 +12,12 @@ const URL: &str = "an origin such as \"https://origin.example\"";
 
 /// Reads the list of endpoints: at least one, and no duplicates.
 pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)> {
-    const WANTED: &str = "a list of origins such as [\"https://origin.example\"]";
+    const EXPECTED: &str = "a list of origins such as [\"https://origin.example\"]";
     if table.value("endpoints").is_none() {
-        table.note_missing("endpoints", "endpoints = [\"https://origin.example\"]");
+        table.report_missing("endpoints", "endpoints = [\"https://origin.example\"]");
     }
     let listed = table
-        .get("endpoints", read::nonempty_list(endpoint, WANTED))
+        .get("endpoints", read::nonempty_list(endpoint, EXPECTED))
         .unwrap_or_default();
     let mut seen = HashSet::new();
     for (endpoint, span) in &listed {
@@ -25,7 +25,7 @@ pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)
             let what = "this endpoint is in the list already";
             table
                 .reader()
-                .note(Problem::new(what).at(span.clone(), "the same host and port again"));
+                .add_problem(Problem::new(what).at(span.clone(), "the same host and port again"));
         }
     }
     listed
@@ -37,25 +37,25 @@ fn endpoint(value: TomlValue<'_>) -> ReadResult<(Endpoint, SourceSpan)> {
     }
     let endpoint = value.table("the endpoint", |table| {
         if table.value("url").is_none() {
-            table.note_missing("url", "url = \"https://origin.example\"");
+            table.report_missing("url", "url = \"https://origin.example\"");
         }
         // An invalid URL is reported already; the table still has other keys to read.
         let placeholder = || Endpoint::new(false, String::new(), 0);
         let mut endpoint = table.get("url", url).unwrap_or_else(placeholder);
-        table.put("priority", &mut endpoint.priority, read::count_or_zero);
-        table.put("weight", &mut endpoint.weight, read::count);
-        table.put_some(
+        table.read_into("priority", &mut endpoint.priority, read::count_or_zero);
+        table.read_into("weight", &mut endpoint.weight, read::count);
+        table.read_some_into(
             "concurrency_max",
             &mut endpoint.concurrency_max,
             read::count,
         );
-        table.put_some(
+        table.read_some_into(
             "requests_per_second_max",
             &mut endpoint.requests_per_second_max,
             quota,
         );
         let region = read::parsed(address::region, "a region");
-        table.put_some("region", &mut endpoint.region, region);
+        table.read_some_into("region", &mut endpoint.region, region);
         endpoint
     })?;
     Ok((endpoint, value.span()))
@@ -63,13 +63,13 @@ fn endpoint(value: TomlValue<'_>) -> ReadResult<(Endpoint, SourceSpan)> {
 
 /// One rate for all requests, or a table of rates by kind.
 fn quota(value: TomlValue<'_>) -> ReadResult<Quota> {
-    const WANTED: &str =
+    const EXPECTED: &str =
         "requests per second, as 500 for all or { manifest = 100, segment = 400 } by kind";
     if value.toml().as_integer().is_some() {
         return read::count(value).map(Quota::All);
     }
     if !value.toml().is_table() {
-        return Err(value.mismatch(WANTED));
+        return Err(value.wrong_type(EXPECTED));
     }
     let rates = value.table("`requests_per_second_max`", |table| {
         RequestClass::ALL.map(|class| table.get(class.as_str(), read::count))
@@ -79,7 +79,7 @@ fn quota(value: TomlValue<'_>) -> ReadResult<Quota> {
         .as_table()
         .is_some_and(|table| !table.is_empty());
     if !has_keys {
-        return Err(value.problem(ValueError::new(WANTED, "this names no kind")));
+        return Err(value.problem(ValueError::new(EXPECTED, "this names no kind")));
     }
     Ok(Quota::ByClass(rates))
 }

@@ -25,35 +25,35 @@ const PER_VIEWER_HEADERS: [HeaderName; 8] = [
 
 /// Reads both keys.
 pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
-    let typed = table.value("forward_headers");
+    let value = table.value("forward_headers");
     let keyed = &mut route.forward_headers;
-    table.put("forward_headers", keyed, read::list(forwarded_name, NAMES));
+    table.read_into("forward_headers", keyed, read::list(forwarded_name, NAMES));
     let differs = |name: &&HeaderName| PER_VIEWER_HEADERS.contains(name);
-    if let Some((typed, name)) = typed.zip(keyed.iter().find(differs)) {
+    if let Some((value, name)) = value.zip(keyed.iter().find(differs)) {
         let what = format!("`{name}` differs with each viewer, and is part of the key");
-        let problem = Problem::warning(what).at(typed.span(), "each value has its own copies");
+        let problem = Problem::warning(what).at(value.span(), "each value has its own copies");
         let help = "write it in unkeyed_headers if it changes no response";
-        table.reader().note(problem.help(help));
+        table.reader().add_problem(problem.help(help));
     }
-    let typed = table.value("unkeyed_headers");
+    let value = table.value("unkeyed_headers");
     let unkeyed = &mut route.unkeyed_headers;
-    table.put("unkeyed_headers", unkeyed, read::list(unkeyed_name, NAMES));
-    let Some(typed) = typed.filter(|_| !unkeyed.is_empty()) else {
+    table.read_into("unkeyed_headers", unkeyed, read::list(unkeyed_name, NAMES));
+    let Some(value) = value.filter(|_| !unkeyed.is_empty()) else {
         return;
     };
     if unkeyed.iter().any(|name| keyed.contains(name)) {
-        let wanted = "headers that are not in `forward_headers`, which are part of the key";
-        let fault = ValueError::new(wanted, "one that is in both");
-        return table.reader().note(typed.problem(fault));
+        let expected = "headers that are not in `forward_headers`, which are part of the key";
+        let error = ValueError::new(expected, "one that is in both");
+        return table.reader().add_problem(value.problem(error));
     }
     let names: Vec<_> = unkeyed.iter().map(|name| format!("`{name}`")).collect();
     let what = format!(
         "{} reach the origin and are NOT in the key",
         names.join(", ")
     );
-    let problem = Problem::warning(what).at(typed.span(), "forwarded for all");
+    let problem = Problem::warning(what).at(value.span(), "forwarded for all");
     let help = "one viewer's values fetch the response for all viewers";
-    table.reader().note(problem.help(help));
+    table.reader().add_problem(problem.help(help));
 }
 
 fn forwarded_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {

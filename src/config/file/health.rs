@@ -14,7 +14,7 @@ const STATUSES: &str = "a list of statuses such as [200]";
 /// Reads the table. Its presence enables the checks.
 pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
     let mut check = Check::default();
-    let http = read::word(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
+    let http = read::one_of(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
     let is_http = table.get("kind", http).unwrap_or(true);
     let http_only_keys: Vec<_> = ["path", "expect"]
         .iter()
@@ -37,31 +37,31 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
             let problem = Problem::new(what).at(value.span(), "this check sends no request");
             table
                 .reader()
-                .note(problem.help("leave it out, or write kind = \"http\""));
+                .add_problem(problem.help("leave it out, or write kind = \"http\""));
         }
     }
-    table.put("every", &mut check.pace.every, read::deadline);
-    table.put("timeout", &mut check.timeout, read::deadline);
+    table.read_into("every", &mut check.pace.every, read::timeout);
+    table.read_into("timeout", &mut check.timeout, read::timeout);
     if check.timeout > check.pace.every {
         // Only a configured value is reported; the default is shortened silently.
-        if let Some(typed) = table.value("timeout") {
+        if let Some(value) = table.value("timeout") {
             let problem = Problem::new("`timeout` is longer than `every`");
-            let problem = problem.at(typed.span(), "the next check would be due before");
+            let problem = problem.at(value.span(), "the next check would be due before");
             table
                 .reader()
-                .note(problem.help("lower `timeout`, or raise `every`"));
+                .add_problem(problem.help("lower `timeout`, or raise `every`"));
         }
         check.timeout = check.pace.every;
     }
-    table.put("successes", &mut check.pace.successes, read::count);
-    table.put("failures", &mut check.pace.failures, read::count);
+    table.read_into("successes", &mut check.pace.successes, read::count);
+    table.read_into("failures", &mut check.pace.failures, read::count);
     check
 }
 
 /// The path to request, with an optional query.
 fn path(text: &str) -> Result<PathAndQuery, ValueError> {
     if !text.starts_with('/') {
-        return Err(ValueError::new(PATH, "a path starts with /").instead(format!("/{text}")));
+        return Err(ValueError::new(PATH, "a path starts with /").suggestion(format!("/{text}")));
     }
     let path = text.parse::<PathAndQuery>().ok();
     // Text after a `#` would be dropped silently.
@@ -70,10 +70,10 @@ fn path(text: &str) -> Result<PathAndQuery, ValueError> {
 }
 
 fn status(value: TomlValue<'_>) -> ReadResult<StatusCode> {
-    const WANTED: &str = "a status from 200 to 599";
+    const EXPECTED: &str = "a status from 200 to 599";
     let number: u16 = read::count(value)?;
     let status = StatusCode::from_u16(number).ok();
     status
         .filter(|_| (200..600).contains(&number))
-        .ok_or_else(|| value.problem(ValueError::new(WANTED, "out of range")))
+        .ok_or_else(|| value.problem(ValueError::new(EXPECTED, "must be from 0 to 1000")))
 }

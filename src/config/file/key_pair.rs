@@ -24,10 +24,10 @@ pub(super) fn certificate(
         let problem = problem.at(certificate_value.span(), "this certificate");
         table
             .reader()
-            .note(problem.help("renew it; the file is read again when it changes"));
+            .add_problem(problem.help("renew it; the file is read again when it changes"));
     }
-    for fault in pem::check_pair(&certificate, &key) {
-        table.reader().note(match fault {
+    for error in pem::check_pair(&certificate, &key) {
+        table.reader().add_problem(match error {
             PemError::Certificate(why) => read::file_problem(certificate_value, &certificate, why),
             PemError::Key(why) => read::file_problem(key_value, &key, why),
             PemError::Mismatch => Problem::new("this key does not belong to its certificate")
@@ -43,7 +43,7 @@ fn file<'a>(
     (key, example): KeyAndExample,
 ) -> Option<(TomlValue<'a>, PathBuf)> {
     let Some(value) = table.value(key) else {
-        table.note_missing(key, example);
+        table.report_missing(key, example);
         return None;
     };
     let path = table.reader().value_or_report(value.path())?;

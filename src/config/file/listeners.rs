@@ -71,9 +71,9 @@ fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddress)> 
     let mut tls = None;
     let start = table.value("listen");
     if start.is_none() {
-        table.note_missing("listen", "listen = \"0.0.0.0:8080\"");
+        table.report_missing("listen", "listen = \"0.0.0.0:8080\"");
     }
-    table.put_some("tls", &mut tls, tls_settings);
+    table.read_some_into("tls", &mut tls, tls_settings);
     let start = start?;
     let address = start
         .reader()
@@ -93,13 +93,13 @@ fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
         };
         if table.value("certificates").is_none() {
             let example = "certificates = [{ certificate = \"live.pem\", key = \"live.key\" }]";
-            table.note_missing("certificates", example);
+            table.report_missing("certificates", example);
         }
         let pairs = read::nonempty_list(certificate, "a list of certificates with their keys");
-        table.put("certificates", &mut tls.certificates, |value| {
+        table.read_into("certificates", &mut tls.certificates, |value| {
             Ok(pairs(value)?.into_iter().flatten().collect())
         });
-        table.put("tls12", &mut tls.tls12, read::flag);
+        table.read_into("tls12", &mut tls.tls12, read::flag);
         tls
     })?;
     Ok(tls)
@@ -107,55 +107,55 @@ fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
 
 fn certificate(value: TomlValue<'_>) -> ReadResult<Option<CertificateFiles>> {
     value.table("certificates", |table| {
-        let wanted = [
+        let expected = [
             ("certificate", "certificate = \"live.pem\""),
             ("key", "key = \"live.key\""),
         ];
-        let (certificate, key) = key_pair::certificate(table, wanted)?;
+        let (certificate, key) = key_pair::certificate(table, expected)?;
         Some(CertificateFiles { certificate, key })
     })
 }
 
-/// Reads `[limits]`, except for the shield's keys.
+/// Reads `[limits]`, except for `ranges_max`, a key of `proxy::Settings`.
 pub(super) fn limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
-    table.put("connections_max", &mut limits.connections_max, read::count);
+    table.read_into("connections_max", &mut limits.connections_max, read::count);
     let per_client = &mut limits.connections_per_client_max;
-    table.put("connections_per_client_max", per_client, read::count);
-    table.put("streams_max", &mut limits.streams_max, read::count);
-    table.put("head_max", &mut limits.head_bytes_max, read::size);
+    table.read_into("connections_per_client_max", per_client, read::count);
+    table.read_into("streams_max", &mut limits.streams_max, read::count);
+    table.read_into("head_max", &mut limits.head_bytes_max, read::size);
     let header = table.value("header_max");
-    table.put("header_max", &mut limits.field_bytes_max, read::size);
-    table.put("headers_max", &mut limits.fields_max, read::count);
-    table.put("uri_max", &mut limits.uri_bytes_max, read::size);
-    table.put(
+    table.read_into("header_max", &mut limits.header_bytes_max, read::size);
+    table.read_into("headers_max", &mut limits.headers_max, read::count);
+    table.read_into("uri_max", &mut limits.uri_bytes_max, read::size);
+    table.read_into(
         "handshake_timeout",
         &mut limits.handshake_timeout,
-        read::deadline,
+        read::timeout,
     );
-    table.put("head_timeout", &mut limits.head_timeout, read::deadline);
-    table.put("idle_timeout", &mut limits.idle_timeout, read::deadline);
+    table.read_into("head_timeout", &mut limits.head_timeout, read::timeout);
+    table.read_into("idle_timeout", &mut limits.idle_timeout, read::timeout);
     let rate = &mut limits.send_rate_min_bytes_per_second;
-    table.put("send_rate_min", rate, read::size_or_zero);
-    table.put(
+    table.read_into("send_rate_min", rate, read::size_or_zero);
+    table.read_into(
         "send_rate_window",
         &mut limits.send_rate_window,
-        read::deadline,
+        read::timeout,
     );
-    table.put(
+    table.read_into(
         "unwanted_body_max",
-        &mut limits.drain_bytes_max,
+        &mut limits.unwanted_body_bytes_max,
         read::size_or_zero,
     );
-    table.put(
+    table.read_into(
         "request_body_max",
         &mut limits.request_body_bytes_max,
         read::size_or_zero,
     );
-    if let Some(header) = header.filter(|_| limits.field_bytes_max > limits.head_bytes_max) {
-        let wanted = "at most `head_max`, which all headers share";
+    if let Some(header) = header.filter(|_| limits.header_bytes_max > limits.head_bytes_max) {
+        let expected = "at most `head_max`, which all headers share";
         table
             .reader()
-            .note(header.problem(ValueError::new(wanted, "larger than `head_max`")));
+            .add_problem(header.problem(ValueError::new(expected, "larger than `head_max`")));
     }
 }
 
@@ -166,7 +166,7 @@ pub(super) fn admin(
 ) -> Option<ConfiguredAddress> {
     let name = |text: &str| address::server_name(text).map(|name| name.to_ascii_lowercase());
     let name = read::parsed(name, "a host name");
-    table.put(
+    table.read_into(
         "hosts",
         &mut admin.hosts,
         read::list(name, "a list of host names"),
@@ -183,7 +183,7 @@ pub(super) fn admin(
             "it can purge and shows everything, without a password",
         );
         let help = "listen on 127.0.0.1, or let a firewall keep others out";
-        value.reader().note(problem.help(help));
+        value.reader().add_problem(problem.help(help));
     }
     Some(ConfiguredAddress {
         span: Some(value.span()),

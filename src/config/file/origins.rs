@@ -54,7 +54,7 @@ pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<Origin
                 .at(later.span.clone(), "the name again")
                 .other(earlier.span.clone(), "the name first");
             root.reader()
-                .note(problem.help("give each origin its own `name`"));
+                .add_problem(problem.help("give each origin its own `name`"));
         }
     }
     groups
@@ -77,12 +77,12 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
         .collect();
     connection(table, &mut settings);
     upstream_auth::read(table, &mut settings);
-    table.put(
+    table.read_into(
         "balance",
         &mut settings.balance,
-        read::word(&BALANCES, BALANCE),
+        read::one_of(&BALANCES, BALANCE),
     );
-    table.put("hedge", &mut settings.retry.hedge, read::flag);
+    table.read_into("hedge", &mut settings.retry.hedge, read::flag);
     let deadlines = &mut settings.deadlines;
     table.get("deadlines", |value| {
         value.table("deadlines", |table| {
@@ -90,11 +90,11 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
             warn_of_long_deadlines(table, deadlines, wait_max);
         })
     });
-    table.put_some("health", &mut settings.health, |value| {
+    table.read_some_into("health", &mut settings.health, |value| {
         value.table("health", health::check)
     });
     admission(table, &mut settings);
-    table.put("resolve_every", &mut settings.resolve_every, read::deadline);
+    table.read_into("resolve_every", &mut settings.resolve_every, read::timeout);
     resilience::read(table, &mut settings);
     OriginTable {
         settings,
@@ -105,49 +105,49 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
 
 /// TLS and protocol of the connections to endpoints.
 fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
-    table.put_some(
+    table.read_some_into(
         "host",
         &mut settings.host,
         read::parsed(address::authority, "a host"),
     );
-    table.put_some(
+    table.read_some_into(
         "sni",
         &mut settings.sni,
         read::parsed(address::server_name, "a host name"),
     );
-    table.put_some("ca_file", &mut settings.ca_file, ca_file);
-    table.put("verify", &mut settings.verify, read::flag);
+    table.read_some_into("ca_file", &mut settings.ca_file, ca_file);
+    table.read_into("verify", &mut settings.verify, read::flag);
     if let Some(value) = table.value("verify").filter(|_| !settings.verify) {
         let problem = Problem::warning("the certificates of this origin are not checked");
         let problem = problem.at(value.span(), "anybody on the way can pose as the origin");
         table
             .reader()
-            .note(problem.help("name the authority that signed them with `ca_file`"));
+            .add_problem(problem.help("name the authority that signed them with `ca_file`"));
     }
     let words = [
         ("auto", Protocol::Auto),
         ("h1", Protocol::H1),
         ("h2", Protocol::H2),
     ];
-    let protocol = read::word(&words, "\"auto\", \"h1\" or \"h2\"");
-    table.put("protocol", &mut settings.protocol, protocol);
+    let protocol = read::one_of(&words, "\"auto\", \"h1\" or \"h2\"");
+    table.read_into("protocol", &mut settings.protocol, protocol);
 }
 
 /// Limits of concurrent requests and of request rates.
 fn admission(table: &mut TomlTable<'_>, settings: &mut Settings) {
-    table.put(
+    table.read_into(
         "concurrency_max",
         &mut settings.concurrency_max,
         read::count,
     );
-    table.put("blocking_max", &mut settings.blocking_max, read::count);
-    table.put(
+    table.read_into("blocking_max", &mut settings.blocking_max, read::count);
+    table.read_into(
         "slow_viewers_max",
         &mut settings.slow_viewers_max,
         read::count,
     );
-    table.put("queue_max", &mut settings.queue_max, read::count_or_zero);
-    table.put_some(
+    table.read_into("queue_max", &mut settings.queue_max, read::count_or_zero);
+    table.read_some_into(
         "requests_per_second_max",
         &mut settings.requests_per_second_max,
         read::count,
@@ -163,17 +163,13 @@ fn ca_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
 }
 
 fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
-    table.put("queue", &mut deadlines.queue, read::deadline);
-    table.put("connect", &mut deadlines.connect, read::deadline);
-    table.put("manifest", &mut deadlines.manifest, read::deadline);
-    table.put("first_byte", &mut deadlines.first_byte, read::deadline);
-    table.put("blocking", &mut deadlines.blocking, read::deadline);
-    table.put(
-        "between_bytes",
-        &mut deadlines.between_bytes,
-        read::deadline,
-    );
-    table.put("total", &mut deadlines.total, read::deadline);
+    table.read_into("queue", &mut deadlines.queue, read::timeout);
+    table.read_into("connect", &mut deadlines.connect, read::timeout);
+    table.read_into("manifest", &mut deadlines.manifest, read::timeout);
+    table.read_into("first_byte", &mut deadlines.first_byte, read::timeout);
+    table.read_into("blocking", &mut deadlines.blocking, read::timeout);
+    table.read_into("between_bytes", &mut deadlines.between_bytes, read::timeout);
+    table.read_into("total", &mut deadlines.total, read::timeout);
     for (key, part) in [
         ("connect", deadlines.connect),
         ("manifest", deadlines.manifest),
@@ -188,7 +184,7 @@ fn read_deadlines(table: &mut TomlTable<'_>, deadlines: &mut Deadlines) {
             let problem = problem.at(name_given.span(), "longer than everything together");
             table
                 .reader()
-                .note(problem.help(format!("lower `{key}`, or raise `total`")));
+                .add_problem(problem.help(format!("lower `{key}`, or raise `total`")));
         }
     }
 }
@@ -207,7 +203,7 @@ fn warn_of_long_deadlines(table: &mut TomlTable<'_>, deadlines: &Deadlines, wait
             let help = format!("lower `{key}`, or raise `wait_max` in [fill]");
             table
                 .reader()
-                .note(problem.at(name_given.span(), label).help(help));
+                .add_problem(problem.at(name_given.span(), label).help(help));
         }
     }
 }

@@ -19,16 +19,16 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let retry = &mut settings.retry;
     table.get("retry", |value| {
         value.table("retry", |table| {
-            table.put("attempts", &mut retry.attempts_max, attempts);
+            table.read_into("attempts", &mut retry.attempts_max, attempts);
             let statuses = read::list(status, "a list of statuses such as [502, 503, 504]");
-            table.put("statuses", &mut retry.statuses, statuses);
-            table.put("budget", &mut retry.budget.share, fraction);
+            table.read_into("statuses", &mut retry.statuses, statuses);
+            table.read_into("budget", &mut retry.budget.share, fraction);
             let smaller_key = &mut retry.budget.per_s_min;
-            table.put("budget_per_s_min", smaller_key, read::count_or_zero);
+            table.read_into("budget_per_s_min", smaller_key, read::count_or_zero);
             let backoff = &mut retry.backoff;
-            table.put("wait", &mut backoff.base, read::duration);
-            table.put("wait_max", &mut backoff.max, read::duration);
-            table.put(
+            table.read_into("wait", &mut backoff.base, read::duration);
+            table.read_into("wait_max", &mut backoff.max, read::duration);
+            table.read_into(
                 "retry_after_max",
                 &mut backoff.retry_after_max,
                 read::duration,
@@ -39,25 +39,25 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let breaker = &mut settings.guards.breaker;
     table.get("breaker", |value| {
         value.table("breaker", |table| {
-            table.put("error_share", &mut breaker.error_share, nonzero_fraction);
-            table.put("window", &mut breaker.window, window);
-            table.put("requests_min", &mut breaker.requests_min, read::count);
+            table.read_into("error_share", &mut breaker.error_share, nonzero_fraction);
+            table.read_into("window", &mut breaker.window, window);
+            table.read_into("requests_min", &mut breaker.requests_min, read::count);
             let (first, last) = (&mut breaker.probe_after, &mut breaker.probe_after_max);
-            table.put("probe_after", first, read::deadline);
-            table.put("probe_after_max", last, read::deadline);
+            table.read_into("probe_after", first, read::timeout);
+            table.read_into("probe_after_max", last, read::timeout);
             check_order(table, ("probe_after", *first), ("probe_after_max", *last));
         })
     });
     let ejection = &mut settings.guards.ejection;
     table.get("ejection", |value| {
         value.table("ejection", |table| {
-            table.put("failures", &mut ejection.failures, read::count);
-            table.put("first", &mut ejection.base, read::deadline);
-            table.put("longest", &mut ejection.max, read::deadline);
+            table.read_into("failures", &mut ejection.failures, read::count);
+            table.read_into("first", &mut ejection.base, read::timeout);
+            table.read_into("longest", &mut ejection.max, read::timeout);
             check_order(table, ("first", ejection.base), ("longest", ejection.max));
-            table.put("slow_factor", &mut ejection.slow_factor, slow_factor);
-            table.put("slow_floor", &mut ejection.slow_floor, read::duration);
-            table.put(
+            table.read_into("slow_factor", &mut ejection.slow_factor, slow_factor);
+            table.read_into("slow_floor", &mut ejection.slow_floor, read::duration);
+            table.read_into(
                 "slow_judgements",
                 &mut ejection.slow_judgements,
                 read::count,
@@ -76,13 +76,13 @@ fn check_order(
         let problem = Problem::new(format!("`{larger_key}` is shorter than `{smaller_key}`"));
         let problem = problem.at(table.span(), "in here");
         let help = format!("raise `{larger_key}`, or lower `{smaller_key}`");
-        table.reader().note(problem.help(help));
+        table.reader().add_problem(problem.help(help));
     }
 }
 
 /// A factor of 1 would make every endpoint slow.
 fn slow_factor(value: TomlValue<'_>) -> ReadResult<f64> {
-    match read::share(value)? {
+    match read::ratio(value)? {
         factor if factor > 1.0 => Ok(factor),
         _ => Err(value.problem(ValueError::new(
             "a number above 1 such as 4.0",
@@ -92,18 +92,18 @@ fn slow_factor(value: TomlValue<'_>) -> ReadResult<f64> {
 }
 
 fn attempts(value: TomlValue<'_>) -> ReadResult<u32> {
-    const WANTED: &str = "a whole number from 0 to 3";
+    const EXPECTED: &str = "a whole number from 0 to 3";
     match read::count_or_zero(value)? {
         attempts if attempts <= ATTEMPTS_MAX => Ok(attempts),
         _ => Err(value.problem(ValueError::new(
-            WANTED,
+            EXPECTED,
             "so many retries would add to the trouble",
         ))),
     }
 }
 
 fn fraction(value: TomlValue<'_>) -> ReadResult<f64> {
-    match read::share(value)? {
+    match read::ratio(value)? {
         share if share <= 1.0 => Ok(share),
         _ => Err(value.problem(ValueError::new(
             "a number from 0 to 1 such as 0.1",
@@ -135,10 +135,10 @@ fn window(value: TomlValue<'_>) -> ReadResult<Duration> {
 }
 
 fn status(value: TomlValue<'_>) -> ReadResult<StatusCode> {
-    const WANTED: &str = "a status from 400 to 599";
+    const EXPECTED: &str = "a status from 400 to 599";
     let number = read::count::<u16>(value)?;
     StatusCode::from_u16(number)
         .ok()
         .filter(|status| status.is_client_error() || status.is_server_error())
-        .ok_or_else(|| value.problem(ValueError::new(WANTED, "not a status of an error")))
+        .ok_or_else(|| value.problem(ValueError::new(EXPECTED, "not a status of an error")))
 }

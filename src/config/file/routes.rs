@@ -31,7 +31,7 @@ pub(super) fn routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<Pl
                 .at(later.span.clone(), "the name again")
                 .other(earlier.span.clone(), "the name first");
             root.reader()
-                .note(problem.help("metrics and logs tell routes apart by `name`"));
+                .add_problem(problem.help("metrics and logs tell routes apart by `name`"));
         }
     }
     routes
@@ -53,7 +53,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
         let items = value.toml().as_array();
         items.map_or(usize::MAX, |items| items.len())
     });
-    table.put("hosts", &mut route.hosts, read::nonempty_list(host, HOSTS));
+    table.read_into("hosts", &mut route.hosts, read::nonempty_list(host, HOSTS));
     let are_hosts_known = route.hosts.len() == host_count;
     route.hosts.dedup();
     let path = read::parsed(address::path_prefix, "a path such as \"/live\"");
@@ -64,26 +64,26 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
     let name = table.get("name", read::parsed(address::name, "a name"));
     let has_name = name.is_some();
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
-    table.put("forward_host", &mut route.forward_host, read::flag);
-    table.put("query", &mut route.query, queries);
+    table.read_into("forward_host", &mut route.forward_host, read::flag);
+    table.read_into("query", &mut route.query, queries);
     forwarded_headers::headers(table, &mut route);
-    table.put("pass_methods", &mut route.pass_methods, read::flag);
-    table.put(
+    table.read_into("pass_methods", &mut route.pass_methods, read::flag);
+    table.read_into(
         "honour_request_directives",
         &mut route.honour_request_directives,
         read::flag,
     );
-    table.put(
+    table.read_into(
         "heuristic_freshness",
         &mut route.heuristic_freshness,
         read::flag,
     );
-    table.put("store_keys", &mut route.store_keys, read::flag);
-    table.put("store_errors", &mut route.store_errors, read::flag);
-    table.put("cors", &mut route.cors, cors);
-    table.put("x_cache", &mut route.x_cache, read::flag);
-    table.put("cmsd", &mut route.cmsd, read::flag);
-    table.put("show_key", &mut route.show_key, read::flag);
+    table.read_into("store_keys", &mut route.store_keys, read::flag);
+    table.read_into("store_errors", &mut route.store_errors, read::flag);
+    table.read_into("cors", &mut route.cors, cors);
+    table.read_into("x_cache", &mut route.x_cache, read::flag);
+    table.read_into("cmsd", &mut route.cmsd, read::flag);
+    table.read_into("show_key", &mut route.show_key, read::flag);
     live(table, &mut route.live);
     let lifetimes = &mut route.lifetimes;
     table.get("lifetimes", |value| {
@@ -102,11 +102,11 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
 fn live(table: &mut TomlTable<'_>, live: &mut Live) {
     table.get("live", |value| {
         value.table("live", |table| {
-            table.put("cadence", &mut live.cadence, read::flag);
-            table.put("prefetch", &mut live.prefetch, read::flag);
-            table.put("delta_updates", &mut live.delta_updates, read::flag);
-            table.put("hold_early", &mut live.hold_early, hold_early);
-            table.put("idle", &mut live.idle, read::duration);
+            table.read_into("cadence", &mut live.cadence, read::flag);
+            table.read_into("prefetch", &mut live.prefetch, read::flag);
+            table.read_into("delta_updates", &mut live.delta_updates, read::flag);
+            table.read_into("hold_early", &mut live.hold_early, hold_early);
+            table.read_into("idle", &mut live.idle, read::duration);
         })
     });
 }
@@ -122,7 +122,7 @@ fn warn_of_all_queries(table: &mut TomlTable<'_>, route: &Route, groups: &[Origi
         let span = table
             .value("query")
             .map_or(table.span(), |value| value.span());
-        table.reader().note(all_queries_warning(span));
+        table.reader().add_problem(all_queries_warning(span));
     }
 }
 
@@ -151,21 +151,21 @@ fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize
             return (Arc::clone(&only.settings.name), 0);
         }
         let example = names.clone().next().unwrap_or("main");
-        table.note_missing("origin", &format!("origin = \"{example}\""));
+        table.report_missing("origin", &format!("origin = \"{example}\""));
         return ("".into(), 0);
     };
-    let typed = table
+    let written = table
         .reader()
         .value_or_report(value.text("the name of an origin"))
         .unwrap_or_default();
-    if let Some(index) = names.clone().position(|name| name == typed) {
+    if let Some(index) = names.clone().position(|name| name == written) {
         return (Arc::clone(&groups[index].settings.name), index);
     }
-    if !typed.is_empty() {
+    if !written.is_empty() {
         let problem = Problem::new("this route names an origin that is not there");
         table
             .reader()
-            .note(match (nearest(&typed, names.clone()), groups) {
+            .add_problem(match (nearest(&written, names.clone()), groups) {
                 (Some(name), _) => problem.at(value.span(), format!("did you mean \"{name}\"?")),
                 (None, []) => problem.at(value.span(), "there is no [[origin]]"),
                 (None, _) => {
@@ -188,7 +188,7 @@ fn queries(value: TomlValue<'_>) -> ReadResult<QueryPolicies> {
             ("none", QueryPolicy::None.into()),
             ("mediapackage", QueryPolicies::mediapackage()),
         ];
-        return read::word(&words, QUERIES)(value);
+        return read::one_of(&words, QUERIES)(value);
     };
     let is_list = |key: &&str| table.contains_key(*key);
     if table.is_empty() || ["only", "except"].iter().any(is_list) {
@@ -196,9 +196,9 @@ fn queries(value: TomlValue<'_>) -> ReadResult<QueryPolicies> {
     }
     let mut queries = QueryPolicies::from(QueryPolicy::All);
     value.table("query", |table| {
-        table.put("manifest", &mut queries.manifest, query);
-        table.put("segment", &mut queries.segment, query);
-        table.put("other", &mut queries.other, query);
+        table.read_into("manifest", &mut queries.manifest, query);
+        table.read_into("segment", &mut queries.segment, query);
+        table.read_into("other", &mut queries.other, query);
     })?;
     Ok(queries)
 }
@@ -206,7 +206,7 @@ fn queries(value: TomlValue<'_>) -> ReadResult<QueryPolicies> {
 fn query(value: TomlValue<'_>) -> ReadResult<QueryPolicy> {
     if !value.toml().is_table() {
         let words = [("all", QueryPolicy::All), ("none", QueryPolicy::None)];
-        return read::word(&words, QUERY)(value);
+        return read::one_of(&words, QUERY)(value);
     }
     let name = |value: TomlValue<'_>| value.text("the name of a query parameter");
     let (only, except) = value.table("query", |table| {
@@ -232,12 +232,12 @@ fn hold_early(value: TomlValue<'_>) -> ReadResult<Duration> {
 
 fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
     if !value.toml().is_table() {
-        return read::word(&[("any", Cors::Any), ("off", Cors::Off)], CORS)(value);
+        return read::one_of(&[("any", Cors::Any), ("off", Cors::Off)], CORS)(value);
     }
     let origin = read::parsed(address::web_origin, "a web origin");
     let (origins, credentials) = value.table("cors", |table| {
         let mut credentials = false;
-        table.put("credentials", &mut credentials, read::flag);
+        table.read_into("credentials", &mut credentials, read::flag);
         (
             table.get("only", read::nonempty_list(origin, CORS)),
             credentials,
@@ -254,56 +254,56 @@ fn cors(value: TomlValue<'_>) -> ReadResult<Cors> {
 fn read_lifetimes(table: &mut TomlTable<'_>, lifetimes: &mut Lifetimes) {
     /// How long a live manifest is served when the origin fails, by default.
     const STALE_IF_ERROR_DEFAULT: Duration = Duration::from_mins(1);
-    table.put("manifest_max", &mut lifetimes.manifest_max, read::duration);
-    table.put(
+    table.read_into("manifest_max", &mut lifetimes.manifest_max, read::duration);
+    table.read_into(
         "manifest_default",
         &mut lifetimes.manifest_default,
         read::duration,
     );
-    table.put(
+    table.read_into(
         "ended_default",
         &mut lifetimes.ended_default,
         read::duration,
     );
-    table.put(
+    table.read_into(
         "segment_default",
         &mut lifetimes.segment_default,
         read::duration,
     );
     let (least, most) = (table.value("segment_min"), table.value("segment_max"));
-    table.put("segment_min", &mut lifetimes.segment_min, read::duration);
-    table.put("segment_max", &mut lifetimes.segment_max, read::duration);
-    table.put("negative_max", &mut lifetimes.negative_max, read::duration);
-    table.put(
+    table.read_into("segment_min", &mut lifetimes.segment_min, read::duration);
+    table.read_into("segment_max", &mut lifetimes.segment_max, read::duration);
+    table.read_into("negative_max", &mut lifetimes.negative_max, read::duration);
+    table.read_into(
         "manifest_stale_share",
         &mut lifetimes.manifest_stale_share,
-        read::share,
+        read::ratio,
     );
     let manifest_error = &mut lifetimes.manifest_stale_if_error;
-    table.put_some("manifest_stale_if_error", manifest_error, read::duration);
+    table.read_some_into("manifest_stale_if_error", manifest_error, read::duration);
     let if_missing = table.value("manifest_stale_if_missing");
     let missing: &mut Duration = &mut lifetimes.manifest_stale_if_missing;
-    table.put("manifest_stale_if_missing", missing, read::duration);
+    table.read_into("manifest_stale_if_missing", missing, read::duration);
     let bound = lifetimes
         .manifest_stale_if_error
         .unwrap_or(STALE_IF_ERROR_DEFAULT);
     let too_long = lifetimes.manifest_stale_if_missing > bound;
-    if let Some(typed) = if_missing.filter(|_| too_long) {
-        let wanted = "at most `manifest_stale_if_error`, beyond which nothing stale is served";
-        let fault = ValueError::new(wanted, "longer than that");
-        table.reader().note(typed.problem(fault));
+    if let Some(value) = if_missing.filter(|_| too_long) {
+        let expected = "at most `manifest_stale_if_error`, beyond which nothing stale is served";
+        let error = ValueError::new(expected, "longer than that");
+        table.reader().add_problem(value.problem(error));
     }
     let segment_error: &mut Duration = &mut lifetimes.segment_stale_if_error;
-    table.put("segment_stale_if_error", segment_error, read::duration);
-    table.put_some("override_ttl", &mut lifetimes.override_ttl, read::duration);
-    if let Some(typed) = least
+    table.read_into("segment_stale_if_error", segment_error, read::duration);
+    table.read_some_into("override_ttl", &mut lifetimes.override_ttl, read::duration);
+    if let Some(value) = least
         .or(most)
         .filter(|_| lifetimes.segment_min > lifetimes.segment_max)
     {
-        let fault = ValueError::new(
+        let error = ValueError::new(
             "in step: `segment_min` at most `segment_max`",
             "out of step",
         );
-        table.reader().note(typed.problem(fault));
+        table.reader().add_problem(value.problem(error));
     }
 }

@@ -1,4 +1,5 @@
-//! Tests that every setting is read, and that all problems are reported at once.
+//! Tests that every section is read, that values arrive with their meaning, and that all problems
+//! are reported at once. That each key changes a setting of its own is tested in `examples.rs`.
 
 mod health;
 mod identity;
@@ -155,7 +156,7 @@ fn reads_every_section() {
         ListenAddress::Unix("/run/seawall.sock".into())
     );
     let limits = &config.frontend.limits;
-    assert_eq!((limits.head_bytes_max, limits.fields_max), (16 << 10, 50));
+    assert_eq!((limits.head_bytes_max, limits.headers_max), (16 << 10, 50));
     assert_eq!(config.proxy.ranges_max, 4);
     assert_eq!(config.admin.listen, Some("[::1]:9090".parse().unwrap()));
     assert_eq!(
@@ -203,8 +204,8 @@ fn reads_every_section() {
 
 #[test]
 fn reads_query_rules_by_kind_and_name() {
-    let queries = |typed: &str| {
-        let config = config(&format!("{ORIGIN}[[route]]\nquery = {typed}\n"));
+    let queries = |written: &str| {
+        let config = config(&format!("{ORIGIN}[[route]]\nquery = {written}\n"));
         config.rules.routes[0].query.clone()
     };
     assert_eq!(queries("\"none\""), QueryPolicy::None.into());

@@ -34,11 +34,11 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let signature = table.value("sigv4");
     settings.sigv4 = table.get("sigv4", sigv4).flatten();
     if let (Some(value), Some(sigv4)) = (signature, &settings.sigv4) {
-        note_unknown_region(value, sigv4, &settings.endpoints);
+        report_unknown_region(value, sigv4, &settings.endpoints);
     }
     warn_of_idle_regions(table, settings);
     if let (Some(headers), Some(signature)) = (headers, signature) {
-        note_signed_twice(headers, signature);
+        report_signed_twice(headers, signature);
     }
     client_certificate(table, settings);
 }
@@ -78,7 +78,7 @@ fn read_headers(value: TomlValue<'_>) -> ReadResult<AddedHeaders> {
         };
         if seen.contains(&name) {
             let what = format!("the header `{name}` is set twice");
-            reader.note(Problem::new(what).at(entry.span, "names differ in case only"));
+            reader.add_problem(Problem::new(what).at(entry.span, "names differ in case only"));
             continue;
         }
         seen.push(name.clone());
@@ -102,7 +102,7 @@ fn check_cdn_code(
         "x-mediapackage-cdnidentifier",
         "x-mediapackagev2-cdnidentifier",
     ];
-    const WANTED: &str = "a CDN authorization code of 8 to 256 characters";
+    const EXPECTED: &str = "a CDN authorization code of 8 to 256 characters";
     let (HeaderContent::Value(code) | HeaderContent::File(_, code)) = content;
     if !NAMES.contains(&name.as_str()) || (8..=256).contains(&code.len()) {
         return Ok(());
@@ -112,7 +112,7 @@ fn check_cdn_code(
     } else {
         "longer than MediaPackage takes"
     };
-    Err(value.problem(ValueError::new(WANTED, why)))
+    Err(value.problem(ValueError::new(EXPECTED, why)))
 }
 
 fn header_name(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
@@ -136,21 +136,21 @@ fn header_name(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
     Ok(name)
 }
 
-/// A header's value, always treated as a secret: typed, from the environment, or from a file.
+/// A header's value, always a secret: written here, from the environment, or from a file.
 /// `None` if the table that names the file has problems, which are reported already.
 fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
-    const WANTED: &str = "a string, or { file = \"path\" }";
+    const EXPECTED: &str = "a string, or { file = \"path\" }";
     if value.toml().is_table() {
         return value.table("the header's value", header_file);
     }
     value.reader().mask(value.span());
-    let text = value.text(WANTED)?;
-    let fault = |why| value.problem(ValueError::new(WANTED, why));
+    let text = value.text(EXPECTED)?;
+    let error = |why| value.problem(ValueError::new(EXPECTED, why));
     if text.is_empty() {
-        return Err(fault("this is empty"));
+        return Err(error("this is empty"));
     }
     let content = HeaderValue::from_str(&text);
-    let mut content = content.map_err(|_| fault("characters that a header cannot carry"))?;
+    let mut content = content.map_err(|_| error("characters that a header cannot carry"))?;
     content.set_sensitive(true);
     Ok(Some(HeaderContent::Value(content)))
 }
@@ -158,7 +158,7 @@ fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
 /// The file named by `file`, which must contain a value already.
 fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
     let Some(value) = table.value("file") else {
-        table.note_missing("file", "file = \"/run/secrets/token\"");
+        table.report_missing("file", "file = \"/run/secrets/token\"");
         return None;
     };
     let path = table.reader().value_or_report(value.path())?;
@@ -170,13 +170,13 @@ fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
 }
 
 /// Reports headers that the signature sets itself.
-fn note_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
+fn report_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
     let entries = headers.entries("").into_iter().flatten();
     for entry in entries.filter(|entry| sign::is_of_signature(entry.key)) {
         let what = format!("`{}` is set by the signature", entry.key);
         let problem = Problem::new(what).at(entry.span, "set here too");
         let problem = problem.other(signature.span(), "the signature");
-        headers.reader().note(problem);
+        headers.reader().add_problem(problem);
     }
 }
 
@@ -184,14 +184,14 @@ fn note_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
 fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
     value.table("sigv4", |table| {
         if table.value("service").is_none() {
-            table.note_missing("service", "service = \"mediapackagev2\"");
+            table.report_missing("service", "service = \"mediapackagev2\"");
         }
-        let typed = table.value("region").is_some();
+        let is_set = table.value("region").is_some();
         let region = table.get("region", read::parsed(address::region, "a region"));
         // An unreadable region is reported already, and not as missing too.
-        let region = if typed { Some(region?) } else { None };
+        let region = if is_set { Some(region?) } else { None };
         let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
-        let service = read::word(&services, "\"mediapackagev2\" or \"s3\"");
+        let service = read::one_of(&services, "\"mediapackagev2\" or \"s3\"");
         let service = table.get("service", service);
         let sources = sources(table);
         Some(Sigv4 {
@@ -203,7 +203,7 @@ fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
 }
 
 /// Reports the first endpoint without a region: not configured, not in its name, not in the group.
-fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoint]) {
+fn report_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoint]) {
     let is_known = |endpoint: &&Endpoint| {
         endpoint.region.is_some() || endpoint.region_in_host().is_some() || sigv4.region.is_some()
     };
@@ -211,9 +211,9 @@ fn note_unknown_region(value: TomlValue<'_>, sigv4: &Sigv4, endpoints: &[Endpoin
         return;
     }
     let problem = Problem::new("it is not known which region an endpoint is signed for");
-    let problem = problem.at(value.span(), "wanted in here");
+    let problem = problem.at(value.span(), "expected in here");
     let help = "add region = \"eu-west-1\" here, or to the endpoint where they differ";
-    value.reader().note(problem.help(help));
+    value.reader().add_problem(problem.help(help));
 }
 
 /// Warns of an endpoint's region that no signature uses.
@@ -228,7 +228,7 @@ fn warn_of_idle_regions(table: &mut TomlTable<'_>, settings: &Settings) {
     {
         let problem = Problem::warning("an endpoint has a `region`, and nothing is signed");
         let problem = problem.at(value.span(), "no `sigv4` in this origin");
-        value.reader().note(problem);
+        value.reader().add_problem(problem);
     }
 }
 
@@ -253,13 +253,13 @@ const SUPPLIES: [(&str, CredentialSupply); 5] = [
 
 fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     const WORDS: &str = "\"auto\", \"environment\", \"file\", \"container\" or \"instance\"";
-    let typed = table.value("credentials");
+    let credentials = table.value("credentials");
     let file_key = table.value("credentials_file");
     let file_key = file_key.or(table.value("profile"));
     let path = table.get("credentials_file", |value| value.path());
     let profile = table.get("profile", |value| value.text("the name of a profile"));
-    let supply = match (typed, file_key) {
-        (Some(_), _) => table.get("credentials", read::word(&SUPPLIES, WORDS))?,
+    let supply = match (credentials, file_key) {
+        (Some(_), _) => table.get("credentials", read::one_of(&SUPPLIES, WORDS))?,
         (None, Some(_)) => CredentialSupply::File,
         (None, None) => CredentialSupply::Auto,
     };
@@ -267,10 +267,11 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     if let Some(value) = file_key.filter(|_| supply != CredentialSupply::File) {
         let what = format!("`{}` is about a file that is not read", value.name());
         let problem = Problem::new(what).at(value.span(), "never used");
-        reader.note(problem.help("leave `credentials` out, or write credentials = \"file\""));
+        reader
+            .add_problem(problem.help("leave `credentials` out, or write credentials = \"file\""));
     }
     let span = file_key
-        .or(typed)
+        .or(credentials)
         .map_or(table.span(), |value| value.span());
     let problem = |what: String, why: String| Problem::new(what).at(span.clone(), why);
     let sources = find_sources(reader.environment(), supply, path, profile);
@@ -282,7 +283,7 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     {
         let problem = problem("this file has no such credentials".to_owned(), why);
         let has_variables = file_key.is_some_and(|value| value.has_variables());
-        reader.note(if has_variables {
+        reader.add_problem(if has_variables {
             problem
         } else {
             problem.help(format!("the file looked for is {}", path.display()))
@@ -325,11 +326,11 @@ fn find_sources(
 
 /// The client certificate for TLS: both files, or none.
 fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
-    let wanted = [
+    let expected = [
         ("client_certificate", "client_certificate = \"shield.pem\""),
         ("client_key", "client_key = \"shield.key\""),
     ];
-    let [certificate, key] = wanted.map(|(name, _)| table.value(name));
+    let [certificate, key] = expected.map(|(name, _)| table.value(name));
     let Some(first_given) = certificate.or(key) else {
         return;
     };
@@ -338,9 +339,9 @@ fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
         let problem = Problem::new(what).at(first_given.span(), "no endpoint speaks TLS");
         table
             .reader()
-            .note(problem.help("write https:// in `endpoints`"));
+            .add_problem(problem.help("write https:// in `endpoints`"));
     }
-    let pair = key_pair::certificate(table, wanted);
+    let pair = key_pair::certificate(table, expected);
     settings.client_certificate =
         pair.map(|(certificate, key)| ClientCertificate { certificate, key });
 }

@@ -159,7 +159,7 @@ async fn cuts_a_blocked_connection_one_second_after_a_memory_cut() {
     timer.connection.stream_cut();
     assert_eq!(
         next_action(&mut timer).await,
-        (TimerAction::Cut(ConnectionEvent::MemoryShort), 1)
+        (TimerAction::Cut(ConnectionEvent::CutForMemory), 1)
     );
     let was_cut = timer.connection.reading.was_cut();
     assert!(was_cut, "the log says so of the other streams too");

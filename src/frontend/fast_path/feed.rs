@@ -17,7 +17,7 @@ pub(super) struct StrictFeed {
 }
 
 enum ReplacementInput {
-    /// The rest of [`UNREADABLE`], for a head: hyper refuses it like any other malformed head.
+    /// The rest of [`UNREADABLE`], for a head: hyper rejects it like any other malformed head.
     Head(&'static [u8]),
     /// An I/O error, for a body.
     Body,
@@ -59,7 +59,7 @@ impl StrictFeed {
                 Poll::Ready(Ok(()))
             }
             Some(ReplacementInput::Body) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-            // hyper has refused the head and needs no more bytes.
+            // hyper has rejected the head and needs no more bytes.
             Some(ReplacementInput::Head(_)) | None => Poll::Pending,
         }
     }

@@ -133,7 +133,7 @@ async fn sends_a_started_response_completely_while_draining() {
         let (received, is_clean_end) = viewer.read_to_end().await;
         let first = received.bytes().take_while(|&byte| byte == b'x').count();
         assert_eq!((first, is_clean_end), (LENGTH, true));
-        assert!(server.records.take()[0].cut_by.is_none());
+        assert!(server.records.take()[0].aborted_by.is_none());
         timeout(Duration::from_secs(10), draining)
             .await
             .unwrap()

@@ -48,7 +48,7 @@ async fn records_fast_path_responses() {
     }
     until("told", || server.records.count() == 3).await;
     for record in server.records.take() {
-        assert!(record.bytes == 6 && record.cut_by.is_none());
+        assert!(record.bytes == 6 && record.aborted_by.is_none());
         assert!(!record.head_time.is_zero());
     }
 }
@@ -147,7 +147,10 @@ async fn sends_a_large_response_completely_before_the_next() {
         "{rest}"
     );
     let records = server.records.take();
-    assert_eq!((records[0].bytes, records[0].cut_by), (LENGTH as u64, None));
+    assert_eq!(
+        (records[0].bytes, records[0].aborted_by),
+        (LENGTH as u64, None)
+    );
 }
 
 #[tokio::test]
@@ -194,5 +197,5 @@ async fn records_the_head_time_without_the_sending_time() {
     viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     until("cut", || server.records.count() == 1).await;
     let record = server.records.take().remove(0);
-    assert!(record.cut_by.is_some() && record.head_time < record.total_time);
+    assert!(record.aborted_by.is_some() && record.head_time < record.total_time);
 }

@@ -28,7 +28,7 @@ async fn answers_several_requests_on_a_connection() {
         assert!(
             records
                 .iter()
-                .all(|record| record.bytes == 5 && record.cut_by.is_none())
+                .all(|record| record.bytes == 5 && record.aborted_by.is_none())
         );
     }
 }
@@ -111,7 +111,7 @@ async fn drains_an_unread_body_before_the_next_request() {
 #[tokio::test]
 async fn closes_after_the_response_when_the_unread_body_is_too_large() {
     let limits = Limits {
-        drain_bytes_max: 10,
+        unwanted_body_bytes_max: 10,
         ..Limits::default()
     };
     let server = TestServer::with_body(limits, hello);

@@ -76,7 +76,7 @@ async fn serves_large_bodies_over_http2_with_prior_knowledge() {
             .records
             .take()
             .iter()
-            .all(|record| record.cut_by.is_none() && record.bytes == LARGE as u64)
+            .all(|record| record.aborted_by.is_none() && record.bytes == LARGE as u64)
     );
 }
 
@@ -95,7 +95,7 @@ async fn resets_a_stream_whose_window_stays_closed() {
     })
     .await;
     until("told", || server.records.count() == 1).await;
-    assert!(server.records.take()[0].cut_by.is_some());
+    assert!(server.records.take()[0].aborted_by.is_some());
     assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
 }
 

@@ -1,4 +1,4 @@
-//! Limits and deadlines: each refuses what exceeds it, and each is counted.
+//! Limits and deadlines: each rejects what exceeds it, and each is counted.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn answers_heads_over_the_limits_before_closing() {
     assert_eq!(server.frontend.stats().of(ConnectionEvent::HeadRefused), 6);
 }
 
-/// The log of a refused request contains the peer and the target, as far as they are known.
+/// The log of a rejected request contains the peer and the target, as far as they are known.
 #[tokio::test]
 async fn records_what_is_known_of_a_rejected_head() {
     let server = TestServer::with_body(Limits::default(), hello);
@@ -239,7 +239,7 @@ async fn cuts_a_viewer_that_takes_nothing() {
         .await;
         until("told", || server.records.count() == 1).await;
         let record = server.records.take().remove(0);
-        assert!(record.cut_by.is_some() && record.bytes < 64 << 20);
+        assert!(record.aborted_by.is_some() && record.bytes < 64 << 20);
         assert!(!viewer.read_to_end().await.1, "a reset, not an end");
     }
 }

@@ -93,7 +93,7 @@ async fn receive_over_http1(version: &str, length: Option<u64>) -> (String, bool
     let mut received = Vec::new();
     let is_clean_end = viewer.read_to_end(&mut received).await.is_ok();
     serving.await.unwrap();
-    assert!(records.take()[0].cut_by.is_some());
+    assert!(records.take()[0].aborted_by.is_some());
     (String::from_utf8(received).unwrap(), is_clean_end)
 }
 
@@ -151,5 +151,10 @@ async fn resets_the_http2_stream_and_keeps_the_connection() {
         }
         assert!(failed.expect("not a proper end").is_reset());
     }
-    assert!(records.take().iter().all(|record| record.cut_by.is_some()));
+    assert!(
+        records
+            .take()
+            .iter()
+            .all(|record| record.aborted_by.is_some())
+    );
 }

@@ -279,9 +279,9 @@ impl FillTask {
                     + match reason {
                         // This rarely changes, and to find out costs an aborted fetch.
                         UncacheableReason::TooLarge => {
-                            TOO_LARGE_MEMORY.max(self.shield.settings.pass_memory)
+                            TOO_LARGE_MEMORY.max(self.shield.settings.uncacheable_ttl)
                         }
-                        _ => self.shield.settings.pass_memory,
+                        _ => self.shield.settings.uncacheable_ttl,
                     },
                 what: KeyMemo::Pass,
             });

@@ -172,7 +172,7 @@ impl FillTask {
         match self.trigger {
             FillTrigger::Viewer(..) => priority::waited_for(self.entry.kind, || self.is_new()),
             FillTrigger::Refresh => priority::behind(self.entry.kind),
-            FillTrigger::Prefetch(_) => Priority::Ahead,
+            FillTrigger::Prefetch(_) => Priority::Prefetch,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use seawall_manifest::calendar_date;
 use serde::{Serialize, Serializer};
 
-use super::super::{AccessLogFields, CutBy, RequestRecord};
+use super::super::{AbortCause, AccessLogFields, RequestRecord};
 
 /// Maximum lengths of the logged path, host, method and request id. Longer ones are truncated.
 const PATH_BYTES_MAX: usize = 2048;
@@ -115,8 +115,8 @@ impl<'a> FieldWriter<'a> {
             response_time_ms: milliseconds(record.total_time),
             head_time_ms: milliseconds(record.head_time),
             origin_time_ms: record.origin_time.map(milliseconds),
-            aborted: record.cut_by.is_some(),
-            aborted_by: record.cut_by.map(CutBy::as_str),
+            aborted: record.aborted_by.is_some(),
+            aborted_by: record.aborted_by.map(AbortCause::as_str),
             peer: fields.and_then(|fields| fields.peer),
             protocol: fields.map(|fields| fields.protocol),
             request_id: fields.and_then(|fields| known(&fields.request_id)),

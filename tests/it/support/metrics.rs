@@ -30,14 +30,14 @@ pub const WAITERS: &str = "seawall_waiters";
 pub const STORED: &str = "seawall_store_objects";
 /// Bytes of stored objects.
 pub const STORED_BYTES: &str = "seawall_store_bytes";
-/// Requests in the queue before the origin, by `rank`.
-pub const SURGE_QUEUE: &str = "seawall_origin_surge_queue_length";
+/// Requests in the queue before the origin, by `priority`.
+pub const QUEUED_BY_PRIORITY: &str = "seawall_origin_queued_by_priority";
 /// Requests to origins in progress.
 pub const ORIGIN_IN_FLIGHT: &str = "seawall_origin_in_flight";
 /// The same by `endpoint`, probes included.
 pub const ORIGIN_ACTIVE: &str = "seawall_origin_active";
 /// Requests rejected because the queue for the origin was full.
-pub const SPILLOVER: &str = "seawall_origin_spillover_total";
+pub const QUEUE_FULL: &str = "seawall_origin_queue_full_total";
 /// Requests rejected before they reached the origin, by `reason`.
 pub const REJECTED: &str = "seawall_origin_rejected_total";
 /// Origin requests caused by viewers, by `endpoint` and `result`.
@@ -77,12 +77,12 @@ pub const SLOW_VIEWERS_CUT: &str = "seawall_origin_slow_viewers_cut_total";
 /// Blocking requests in progress, outside the concurrency limit.
 pub const HELD_BACK: &str = "seawall_origin_held_back";
 /// Fetches in progress without a viewer.
-pub const DESERTED: &str = "seawall_fetches_deserted";
+pub const WITHOUT_VIEWERS: &str = "seawall_fetches_without_viewers";
 /// Fetches cancelled because their viewers had left.
-pub const GIVEN_UP: &str = "seawall_fetches_given_up_total";
+pub const CANCELLED: &str = "seawall_fetches_cancelled_total";
 /// Requests delayed or rejected because their client abandoned most of its requests, by `result`.
-pub const RESTRAINED: &str = "seawall_requests_restrained_total";
+pub const THROTTLED: &str = "seawall_requests_throttled_total";
 /// Events of viewers' connections, by `event`.
-pub const EDGE_EVENTS: &str = "seawall_edge_events_total";
+pub const VIEWER_EVENTS: &str = "seawall_viewer_events_total";
 /// HTTP/2 connections closed for too many control frames, by `frame`.
-pub const FLOODS: &str = "seawall_edge_http2_floods_total";
+pub const FLOODS: &str = "seawall_viewer_http2_floods_total";

@@ -14,7 +14,7 @@ use seawall_upstream::{Endpoint, Resolver};
 use tokio::net::TcpStream;
 
 use super::crowd::Crowd;
-use super::metrics::{SURGE_QUEUE, is_listed};
+use super::metrics::{QUEUED_BY_PRIORITY, is_listed};
 use super::origin::Origin;
 use super::patience::{eventually, within};
 use super::viewer::{Arriving, Ask, H2Viewer, Identity, Response, Viewer, ask, get};
@@ -187,10 +187,15 @@ impl Shield {
     }
 
     /// Waits until this many requests of a priority are queued before the origin.
-    pub async fn wait_queued(&self, rank: &str, expected: u64) {
-        eventually(format!("{expected} of rank {rank} queued"), async || {
-            self.counter(SURGE_QUEUE, &[("rank", rank)]).await == expected
-        })
+    pub async fn wait_queued(&self, priority: &str, expected: u64) {
+        eventually(
+            format!("{expected} of priority {priority} queued"),
+            async || {
+                self.counter(QUEUED_BY_PRIORITY, &[("priority", priority)])
+                    .await
+                    == expected
+            },
+        )
         .await;
     }
 

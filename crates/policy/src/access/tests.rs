@@ -1,4 +1,4 @@
-//! Tests host normalization, unchanged paths, and refused requests.
+//! Tests host normalization, unchanged paths, and rejected requests.
 
 use super::*;
 use crate::route::QueryPolicy;
@@ -46,8 +46,8 @@ fn entered(access: Admission) -> CacheRequest {
 
 fn status(access: Admission) -> u16 {
     match access {
-        Admission::Refuse(refusal) => refusal.status.as_u16(),
-        other => panic!("expected a refusal, got {other:?}"),
+        Admission::Reject(rejection) => rejection.status.as_u16(),
+        other => panic!("expected a rejection, got {other:?}"),
     }
 }
 

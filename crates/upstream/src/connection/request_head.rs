@@ -178,7 +178,7 @@ impl AttemptRequest {
         match self.rank {
             _ if self.may_block() => deadlines.blocking,
             Priority::Manifest => deadlines.manifest,
-            Priority::Edge | Priority::Segment | Priority::Behind | Priority::Ahead => {
+            Priority::Edge | Priority::Segment | Priority::Refresh | Priority::Prefetch => {
                 deadlines.first_byte
             }
         }
@@ -390,7 +390,7 @@ mod tests {
         };
         assert_eq!(patience("/x.m3u8", Priority::Manifest), deadlines.manifest);
         assert_eq!(patience("/x.ts", Priority::Segment), deadlines.first_byte);
-        assert_eq!(patience("/x.ts", Priority::Behind), deadlines.first_byte);
+        assert_eq!(patience("/x.ts", Priority::Refresh), deadlines.first_byte);
         assert_eq!(
             patience("/x.m3u8?_HLS_msn=7", Priority::Manifest),
             deadlines.blocking

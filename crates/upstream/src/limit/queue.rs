@@ -188,12 +188,12 @@ mod tests {
     #[test]
     fn rank_first_then_age_and_the_middle_may_leave() {
         let mut queue = PermitQueue::new();
-        let behind = queue.join(Priority::Behind, WaitingFor::Permit);
+        let behind = queue.join(Priority::Refresh, WaitingFor::Permit);
         let [first, second, third] =
             [(); 3].map(|()| queue.join(Priority::Segment, WaitingFor::Permit));
         let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
         assert_eq!(queue.lengths(), [1, 0, 3, 1, 0]);
-        assert_eq!(queue.last(), Some((Priority::Behind, behind)));
+        assert_eq!(queue.last(), Some((Priority::Refresh, behind)));
         assert_eq!(queue.vacate(second), SeatState::Waits);
         for expected in [manifest, first, third, behind] {
             assert_eq!(queue.first(|_| true), Some(expected));
@@ -208,12 +208,12 @@ mod tests {
         let mut queue = PermitQueue::new();
         let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
         let [turn, behind] =
-            [Priority::Manifest, Priority::Behind].map(|rank| queue.join(rank, WaitingFor::Token));
+            [Priority::Manifest, Priority::Refresh].map(|rank| queue.join(rank, WaitingFor::Token));
         assert_eq!(queue.first(|_| true), Some(turn));
         queue.vacate(turn);
         assert_eq!(queue.first(|_| true), Some(manifest));
         assert_eq!(queue.first(|_| false), Some(behind));
-        assert_eq!(queue.last(), Some((Priority::Behind, behind)));
+        assert_eq!(queue.last(), Some((Priority::Refresh, behind)));
         assert_eq!(queue.len(), 2);
     }
 

@@ -96,7 +96,7 @@ impl LimiterState {
     /// A request that does not wait. It has no priority, so the permits reserved for manifests are
     /// not available to it.
     pub(super) fn try_enter(&mut self, now: Instant, wake_ups: &mut WakeUps) -> bool {
-        self.admit(Priority::Ahead, now, wake_ups)
+        self.admit(Priority::Prefetch, now, wake_ups)
     }
 
     fn admit(&mut self, rank: Priority, now: Instant, wake_ups: &mut WakeUps) -> bool {
@@ -175,7 +175,7 @@ impl LimiterState {
 
     /// A new request would get a permit now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        self.has_permit(Priority::Ahead) && self.queue.len() == 0 && self.has_token(now)
+        self.has_permit(Priority::Prefetch) && self.queue.len() == 0 && self.has_token(now)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -304,7 +304,7 @@ mod tests {
     fn one_keeps_time_for_all_and_only_while_there_are_permits() {
         let mut scene = Scene::paced(2, 8);
         assert!(scene.enters(Priority::Segment));
-        let behind = scene.queues(Priority::Behind);
+        let behind = scene.queues(Priority::Refresh);
         let token_at = scene.now + 100 * MS;
         assert_eq!(scene.poll(behind), Some(token_at), "it is the only one");
         let segment = scene.queues(Priority::Segment);

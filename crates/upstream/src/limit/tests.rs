@@ -91,8 +91,8 @@ async fn a_permit_is_waited_for_and_handed_on() {
 #[tokio::test(start_paused = true)]
 async fn manifests_overtake_and_equals_keep_their_turn() {
     let limiter = limiter(1, 8);
-    let mut permit = enter(&limiter, Priority::Behind).await;
-    let mut behind = Guest::waiting(&limiter, Priority::Behind);
+    let mut permit = enter(&limiter, Priority::Refresh).await;
+    let mut behind = Guest::waiting(&limiter, Priority::Refresh);
     let mut segments = [(); 2].map(|()| Guest::waiting(&limiter, Priority::Segment));
     let mut manifest = Guest::waiting(&limiter, Priority::Manifest);
     let [first, second] = &mut segments;
@@ -106,10 +106,10 @@ async fn manifests_overtake_and_equals_keep_their_turn() {
 async fn a_full_queue_makes_room_for_a_higher_rank_only() {
     let limiter = limiter(1, 3);
     let _permit = enter(&limiter, Priority::Segment).await;
-    let mut old = Guest::waiting(&limiter, Priority::Behind);
-    let mut young = Guest::waiting(&limiter, Priority::Behind);
+    let mut old = Guest::waiting(&limiter, Priority::Refresh);
+    let mut young = Guest::waiting(&limiter, Priority::Refresh);
     let segment = Guest::waiting(&limiter, Priority::Segment);
-    let same = limiter.enter(Priority::Behind, LONG).await;
+    let same = limiter.enter(Priority::Refresh, LONG).await;
     assert_eq!(same.err(), Some(Failure::Busy), "no higher than the last");
     let manifest = Guest::waiting(&limiter, Priority::Manifest);
     young.is_turned_away();
@@ -183,7 +183,7 @@ async fn a_pace_is_kept_in_order_of_rank() {
         enter(&limiter, Priority::Segment).await,
         enter(&limiter, Priority::Segment).await,
     ];
-    let mut behind = Guest::waiting(&limiter, Priority::Behind);
+    let mut behind = Guest::waiting(&limiter, Priority::Refresh);
     let mut segment = Guest::waiting(&limiter, Priority::Segment);
     let mut manifest = Guest::waiting(&limiter, Priority::Manifest);
     let mut permits = Vec::new();
@@ -233,9 +233,9 @@ async fn someone_always_keeps_time() {
         async move { limiter.enter(Priority::Manifest, LONG).await.map(drop) }
     });
     tokio::task::yield_now().await;
-    let keeper = Guest::waiting(&limiter, Priority::Behind);
+    let keeper = Guest::waiting(&limiter, Priority::Refresh);
     drop(keeper);
-    let short = limiter.enter(Priority::Behind, 10 * MS).await;
+    let short = limiter.enter(Priority::Refresh, 10 * MS).await;
     assert!(short.is_err());
     assert_eq!(staying.await.unwrap(), Ok(()));
     assert_eq!(start.elapsed(), 1000 * MS);
@@ -246,7 +246,7 @@ async fn who_would_not_wait_takes_nothing_from_those_who_do() {
     let limiter = limiter(1, 8);
     let permit = limiter.try_enter().expect("room");
     assert!(limiter.try_enter().is_none());
-    let mut guest = Guest::waiting(&limiter, Priority::Behind);
+    let mut guest = Guest::waiting(&limiter, Priority::Refresh);
     drop(permit);
     assert!(limiter.try_enter().is_none(), "it is the guest's");
     drop(guest.enters());

@@ -50,8 +50,8 @@ fn reads_a_tcp_health_check() {
 fn rejects_a_check_timeout_over_its_interval() {
     let check = check("health = { every = \"2s\" }\n").unwrap();
     assert_eq!(check.timeout, Duration::from_secs(2));
-    let typed = "health = { every = \"2s\", timeout = \"3s\" }\n";
-    let text = problems_text(1, &format!("{ORIGIN}{typed}"));
+    let written = "health = { every = \"2s\", timeout = \"3s\" }\n";
+    let text = problems_text(1, &format!("{ORIGIN}{written}"));
     assert!(text.contains("`timeout` is longer than `every`"), "{text}");
 }
 
@@ -69,7 +69,12 @@ fn rejects_invalid_health_checks() {
         "\"/a#b\"",
         &["characters"],
     );
-    assert_origin_problem("health = { expect = [99] }", 22, "99", &["out of range"]);
+    assert_origin_problem(
+        "health = { expect = [99] }",
+        22,
+        "99",
+        &["must be from 0 to 1000"],
+    );
     assert_origin_problem("health = { expect = [] }", 21, "[]", &["empty"]);
     assert_origin_problem(
         "health = { kind = \"http2\" }",
@@ -77,6 +82,11 @@ fn rejects_invalid_health_checks() {
         "\"http2\"",
         &["\"http\""],
     );
-    assert_origin_problem("health = { every = \"0s\" }", 20, "\"0s\"", &["some time"]);
+    assert_origin_problem(
+        "health = { every = \"0s\" }",
+        20,
+        "\"0s\"",
+        &["must be longer than 0s"],
+    );
     assert_origin_problem("health = { failures = 0 }", 23, "0", &["at least 1"]);
 }

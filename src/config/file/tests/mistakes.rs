@@ -103,7 +103,7 @@ fn requires_units_for_durations_and_sizes() {
         "limits.idle_timeout = \"0s\"",
         23,
         "\"0s\"",
-        &["longer than nothing"],
+        &["longer than 0s"],
     );
     assert_first_line_problem(
         "cache.memory = \"64M\"",
@@ -336,7 +336,7 @@ fn rejects_invalid_route_settings() {
         "lifetimes = { manifest_stale_share = -0.5 }",
         38,
         "-0.5",
-        &["out of range"],
+        &["must be from 0 to 1000"],
     );
 }
 

@@ -92,13 +92,13 @@ fn suggests_only_valid_values() {
         empty.contains("this is empty") && !empty.contains("did you mean"),
         "{empty}"
     );
-    for (typed, meant) in [
+    for (written, meant) in [
         ("https//x", "https://x"),
         ("https:/x", "https://x"),
         ("http:x.example", "http://x.example"),
         ("x.example:8080", "https://x.example:8080"),
     ] {
-        let text = origin(typed);
+        let text = origin(written);
         assert!(
             text.contains(&format!("did you mean \"{meant}\"?")),
             "{text}"

@@ -1,4 +1,4 @@
-//! The metrics of requests. Every series is resolved once at start, so that counting a request
+//! The metrics of requests. Every sample is looked up once at start, so that counting a request
 //! costs a few relaxed atomic additions and no lookup.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use http::StatusCode;
 use prometheus::{Histogram, IntCounter};
 
 use super::metric::{LabelValues, Metric, MetricKind, MetricLabel};
-use super::{CutBy, MetricRegistry, Outcome, RequestRecord, ResponseSource};
+use super::{AbortCause, MetricRegistry, Outcome, RequestRecord, ResponseSource};
 use seawall_manifest::Kind;
 
 /// The route label of requests without a matching route.
@@ -34,7 +34,7 @@ fn class_index(status: StatusCode) -> usize {
 
 const ROUTE: MetricLabel = MetricLabel {
     name: "route",
-    values: LabelValues::Open("the name of a `[[route]]`, or `none`"),
+    values: LabelValues::Dynamic("the name of a `[[route]]`, or `none`"),
 };
 const KIND: MetricLabel = MetricLabel {
     name: "kind",
@@ -50,7 +50,7 @@ const CLASS: MetricLabel = MetricLabel {
 };
 const CAUSE: MetricLabel = MetricLabel {
     name: "cause",
-    values: LabelValues::Fixed(|| CutBy::ALL.map(CutBy::as_str).to_vec()),
+    values: LabelValues::Fixed(|| AbortCause::ALL.map(AbortCause::as_str).to_vec()),
 };
 const SOURCE: MetricLabel = MetricLabel {
     name: "source",
@@ -115,9 +115,9 @@ static ORIGIN_TIME: Metric = Metric {
              endpoint is slow, seawall_origin_queued whether requests wait for a permit.",
 };
 
-/// The metrics. Tables are dense: the position of a series is computed from the indexes of its
-/// labels.
-pub struct Metrics {
+/// The metrics of requests. Tables are dense: the position of a sample is computed from the indexes
+/// of its labels.
+pub struct RequestMetrics {
     /// Number of routes. It is also the index of the route "none".
     routes: usize,
     /// Indexed by route, kind and outcome.
@@ -134,34 +134,40 @@ pub struct Metrics {
     origin_seconds: Vec<Histogram>,
 }
 
-impl Metrics {
-    /// Registers the metrics and resolves every series for these routes. A request record holds its
+impl RequestMetrics {
+    /// Registers the metrics and creates every sample for these routes. A request record holds its
     /// route's index in this list.
     pub fn new(
         route_names: &[Arc<str>],
         registry: &mut MetricRegistry,
-    ) -> Result<Metrics, prometheus::Error> {
+    ) -> Result<RequestMetrics, prometheus::Error> {
         const TITLE: &str = "Requests and responses";
         let named = route_names.iter().map(|name| &**name);
+        // The values of `route`, the only dynamic label here.
         let routes: Vec<&str> = named.chain([NO_ROUTE]).collect();
-        Ok(Metrics {
+        Ok(RequestMetrics {
             routes: route_names.len(),
-            requests: registry.counters(TITLE, &REQUESTS, &routes)?,
-            responses: registry.counters(TITLE, &RESPONSES, &routes)?,
-            sent_bytes: registry.counters(TITLE, &SENT_BYTES, &routes)?,
-            aborted: registry.counters(TITLE, &ABORTED, &routes)?,
-            head_seconds: registry.histograms(TITLE, &HEAD_TIME, &HEAD_SECONDS, &routes)?,
-            origin_seconds: registry.histograms(TITLE, &ORIGIN_TIME, &ORIGIN_SECONDS, &routes)?,
+            requests: registry.register_counter(TITLE, &REQUESTS, &routes)?,
+            responses: registry.register_counter(TITLE, &RESPONSES, &routes)?,
+            sent_bytes: registry.register_counter(TITLE, &SENT_BYTES, &routes)?,
+            aborted: registry.register_counter(TITLE, &ABORTED, &routes)?,
+            head_seconds: registry.register_histogram(TITLE, &HEAD_TIME, &HEAD_SECONDS, &routes)?,
+            origin_seconds: registry.register_histogram(
+                TITLE,
+                &ORIGIN_TIME,
+                &ORIGIN_SECONDS,
+                &routes,
+            )?,
         })
     }
 
     /// Counts one finished request.
     pub fn count(&self, record: &RequestRecord) {
-        // An index beyond the table can only come from newer rules: count it as "none".
         let route = record
             .route
             .as_ref()
             .map_or(self.routes, |(_, index)| *index);
+        // The routes are the same while the process runs. Counting must not panic all the same.
         let route = route.min(self.routes);
         let kind = record.kind.index();
         let outcome = record.outcome.index();
@@ -172,8 +178,8 @@ impl Metrics {
         }
         self.responses[route * CLASSES.len() + class_index(record.status)].inc();
         self.sent_bytes[kind].inc_by(record.bytes);
-        if let Some(cutter) = record.cut_by {
-            self.aborted[kind * CutBy::ALL.len() + cutter.index()].inc();
+        if let Some(cause) = record.aborted_by {
+            self.aborted[kind * AbortCause::ALL.len() + cause.index()].inc();
         }
         let source = record.outcome.source();
         self.head_seconds[kind * ResponseSource::ALL.len() + source.index()]
@@ -194,9 +200,9 @@ mod tests {
     use super::super::tests::record_of;
     use super::*;
 
-    fn metrics() -> (Metrics, MetricRegistry) {
+    fn metrics() -> (RequestMetrics, MetricRegistry) {
         let mut registry = MetricRegistry::default();
-        let metrics = Metrics::new(&["live".into(), "vod \"x\"".into()], &mut registry);
+        let metrics = RequestMetrics::new(&["live".into(), "vod \"x\"".into()], &mut registry);
         (metrics.unwrap(), registry)
     }
 
@@ -214,16 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_has_a_series_from_the_start() {
+    fn every_combination_has_a_sample_from_the_start() {
         let page = metrics().1.render();
-        let series = page
+        let samples = page
             .lines()
             .filter(|line| line.starts_with("seawall_requests_total{"));
-        assert_eq!(series.count(), 3 * Kind::ALL.len() * Outcome::ALL.len());
+        assert_eq!(samples.count(), 3 * Kind::ALL.len() * Outcome::ALL.len());
     }
 
     #[test]
-    fn each_index_reaches_the_series_of_its_name() {
+    fn each_index_reaches_the_sample_of_its_name() {
         let (metrics, registry) = metrics();
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
@@ -248,9 +254,8 @@ mod tests {
     fn counts_unknown_routes_as_none() {
         let (metrics, registry) = metrics();
         metrics.count(&record_of(Outcome::Refused, Kind::Other, 421));
-        let newer = Some(("newer".into(), 9));
         metrics.count(&RequestRecord {
-            route: newer,
+            route: Some(("unknown".into(), 9)),
             ..record_of(Outcome::Refused, Kind::Other, 403)
         });
         let labels = r#"kind="other",outcome="refused",route="none""#;
@@ -266,7 +271,7 @@ mod tests {
         let (metrics, registry) = metrics();
         metrics.count(&RequestRecord {
             route: Some(("live".into(), 0)),
-            cut_by: Some(CutBy::Origin),
+            aborted_by: Some(AbortCause::Origin),
             origin_time: Some(Duration::from_millis(20)),
             head_time: Duration::from_millis(30),
             ..record_of(Outcome::Miss, Kind::Segment, 200)

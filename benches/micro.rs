@@ -264,8 +264,8 @@ fn store(cache: &Cache, key: &Key) {
         targeted: None,
         facts: None,
         length: None,
-        stored: true,
-        tie: None,
+        will_be_stored: true,
+        epoch_token: None,
         access_tracker: None,
     };
     let object = Arc::new(Object::new(head, Bytes::from_static(b"a small segment")));

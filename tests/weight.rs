@@ -83,8 +83,8 @@ fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
         targeted: None,
         facts: None,
         length: None,
-        stored: true,
-        tie: Some(cache.bind_epoch(Some(&place_key(place)), None)),
+        will_be_stored: true,
+        epoch_token: Some(cache.bind_epoch(Some(&place_key(place)), None)),
         access_tracker: None,
     };
     let object = Arc::new(Object::new(head, body));

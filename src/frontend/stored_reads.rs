@@ -106,7 +106,7 @@ impl StoredBodiesRead {
                 must_end |= slow.record_blocked(waker, now);
             } else {
                 let viewer = Arc::downgrade(viewer);
-                read.slow = Some(read.body.read_slowly(viewer, waker, now));
+                read.slow = Some(read.body.register_slow_reader(viewer, waker, now));
             }
         }
         if must_end {

@@ -61,14 +61,11 @@ impl Shield {
             Admission::Preflight(_) => return Err(AccessRejection::not_served()),
         };
         let now = Now::read();
-        let upstream_headers = || self.upstream_headers_for(&headers, &entry);
+        let upstream = || self.sent(&headers, &entry);
         let lookup = self
             .cache
-            .lookup(&entry.key, entry.kind, now.mono, upstream_headers);
-        let held = lookup
-            .object
-            .as_ref()
-            .map(|object| stored_object(object, now.mono));
+            .lookup(&entry.key, entry.kind, now.mono, upstream);
+        let held = lookup.object.as_ref().map(|object| held(object, now.mono));
         let stored_kind = held.as_ref().map(|held| held.object.head.kind);
         let known = self.memo_for(&lookup, &headers, &entry, now.mono);
         let tracker = self.live.tracker(&entry);
@@ -92,7 +89,7 @@ impl Shield {
     }
 }
 
-fn stored_object(object: &Arc<Object>, now: Instant) -> StoredObject {
+fn held(object: &Arc<Object>, now: Instant) -> StoredObject {
     let lifetime = &object.head.lifetime;
     StoredObject {
         age: lifetime.age(now),

@@ -1,5 +1,5 @@
-//! Runs the one fill of a key: a detached task that requests the object, decides about the
-//! response, and feeds all followers. It does not depend on any viewer.
+//! Runs the one fill of a key: a detached task that requests the object, has the response judged,
+//! and feeds all followers. It does not depend on any viewer.
 
 mod delivery;
 mod empty;
@@ -46,25 +46,25 @@ pub(super) struct FillTask {
     shield: Arc<Shield>,
     fill: Fill,
     trigger: FillTrigger,
-    request: CacheRequest,
+    entry: CacheRequest,
     /// The epoch at the time of the request. A manifest belongs only to the epoch of its URL, a
-    /// version of a playlist that was requested by number to its own.
-    tie: Option<EpochToken>,
+    /// state of a playlist that was requested by number to its own.
+    epoch_token: Option<EpochToken>,
     /// Key for memos that the request's unkeyed headers may have caused.
     unkeyed_memo_key: Option<Key>,
     /// The object may be left over from before a restart of the stream.
-    from_before_restart: bool,
+    left_over: bool,
     /// The origin may hold its response back until the version exists.
     held_back: bool,
     /// Endpoints from which another one has taken over.
-    failed_endpoints: EndpointAvoidance,
+    left: EndpointAvoidance,
     /// Number of responses without any byte.
     empty_answers: u8,
 }
 
 /// The origin's response, and how it was requested.
 struct OriginOutcome {
-    response: UpstreamResponse,
+    reply: UpstreamResponse,
     /// The request was a revalidation of the stored object.
     conditional: bool,
 }
@@ -72,71 +72,71 @@ struct OriginOutcome {
 impl FillTask {
     pub(super) fn new(
         shield: Arc<Shield>,
-        request: &CacheRequest,
+        entry: &CacheRequest,
         fill: Fill,
         trigger: FillTrigger,
     ) -> FillTask {
-        let location = if request.has_delivery_directives() {
-            Location::only(request.playlist_epoch_key())
-        } else if request.kind.is_manifest() {
+        let location = if entry.has_delivery_directives() {
+            Location::only(entry.playlist_epoch_key())
+        } else if entry.kind.is_manifest() {
             Location::default()
         } else {
-            shield.live.location_of(request)
+            shield.live.location_of(entry)
         };
-        let mut tie = shield.epoch_token(request, &location);
+        let mut epoch_token = shield.epoch_token(entry, &location);
         let now = Now::read();
-        let from_before_restart = shield.live.is_left_over(request, now);
-        if from_before_restart {
-            tie = shield.epoch_token(request, &location.unlisted());
+        let left_over = shield.live.is_left_over(entry, now);
+        if left_over {
+            epoch_token = shield.epoch_token(entry, &location.unlisted());
         }
-        if let Some(tie) = &tie {
-            fill.set_epoch(tie);
+        if let Some(epoch_token) = &epoch_token {
+            fill.set_epoch(epoch_token);
         }
-        if !request.kind.is_manifest()
-            && let Some(position) = shield.live.live_position(request, now)
+        if !entry.kind.is_manifest()
+            && let Some(position) = shield.live.live_position(entry, now)
         {
             fill.set_live_position(position);
         }
         FillTask {
-            tie,
-            from_before_restart,
-            unkeyed_memo_key: shield.unkeyed_memo_key(fill.found(), fill.upstream(), request),
-            held_back: shield.live.may_be_held_back(request, Instant::now()),
-            failed_endpoints: EndpointAvoidance::default(),
+            epoch_token,
+            left_over,
+            unkeyed_memo_key: shield.unkeyed_memo_key(
+                fill.lookup(),
+                fill.upstream_headers(),
+                entry,
+            ),
+            held_back: shield.live.may_be_held_back(entry, Instant::now()),
+            left: EndpointAvoidance::default(),
             empty_answers: 0,
             shield,
             fill,
             trigger,
-            request: request.clone(),
+            entry: entry.clone(),
         }
     }
 
     pub(super) async fn run(self) {
         self.await_availability().await;
-        let stored = self.fill.found().object.clone();
+        let seen = self.fill.lookup().object.clone();
         let outcome = tokio::select! {
             outcome = self.request_object() => outcome,
             newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
-        match (outcome, stored) {
+        match (outcome, seen) {
             // All viewers have left. Dropping the fill releases its key.
             (None, _) => {}
-            (Some(Err(failure)), _) => self.handle_failure(failure),
-            (
-                Some(Ok(OriginOutcome {
-                    response,
-                    conditional,
-                })),
-                Some(stored),
-            ) if conditional && response.status == StatusCode::NOT_MODIFIED => {
-                self.apply_not_modified(&response, &stored);
-            }
-            (Some(Ok(OriginOutcome { response, .. })), _)
-                if response.status == StatusCode::NOT_MODIFIED =>
+            (Some(Err(failure)), _) => self.failed(failure),
+            (Some(Ok(OriginOutcome { reply, conditional })), Some(seen))
+                if conditional && reply.status == StatusCode::NOT_MODIFIED =>
             {
-                self.handle_failure(Failure::Protocol);
+                self.apply_not_modified(&reply, &seen);
             }
-            (Some(Ok(OriginOutcome { response, .. })), _) => self.handle_response(response).await,
+            (Some(Ok(OriginOutcome { reply, .. })), _)
+                if reply.status == StatusCode::NOT_MODIFIED =>
+            {
+                self.failed(Failure::Protocol);
+            }
+            (Some(Ok(OriginOutcome { reply, .. })), _) => self.handle_response(reply).await,
         }
     }
 
@@ -144,12 +144,12 @@ impl FillTask {
     /// such fills run. A refresh of a stored object is of use even after its viewer has left. A
     /// response that the origin holds back is not: it would keep others from waiting.
     async fn wait_until_cancelled(&self, held_back: bool) {
-        let refreshes = self.fill.found().object.is_some();
+        let refreshes = self.fill.lookup().object.is_some();
         let of_use = self.shield.settings.finish_abandoned || refreshes;
         match &self.trigger {
             FillTrigger::Viewer(_, client_fetch) => {
                 client_fetch
-                    .wait_until_abandoned(&self.fill, of_use && !held_back)
+                    .given_up(&self.fill, of_use && !held_back)
                     .await;
             }
             FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
@@ -158,7 +158,7 @@ impl FillTask {
 
     /// The kind of a response with these headers.
     fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
-        let kind = self.shield.live.kind_of(&self.request);
+        let kind = self.shield.live.kind_of(&self.entry);
         let content_type = headers.get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
         // An error page has another type than the object, and a manifest's listing says more than
@@ -169,43 +169,39 @@ impl FillTask {
         kind.refined(content_type)
     }
 
-    /// Decides whether, and for how long, a response may be stored. `as_requested_version`: as the
-    /// version that an LL-HLS request named, not as the current one.
-    fn decide_storage(
+    /// `as_state`: judge it as the requested state of the playlist, not as the current version.
+    fn judge(
         &self,
-        response: &UpstreamResponse,
+        reply: &UpstreamResponse,
         kind: Kind,
         facts: Option<&ManifestInfo>,
-        as_requested_version: bool,
+        as_state: bool,
     ) -> StorageDecision {
-        let response_facts = self.response_facts(response, &response.headers, kind, facts);
+        let response_facts = self.response_facts(reply, &reply.headers, kind, facts);
         let manifest_context = match response_facts.context {
-            ManifestContext::RequestedVersion if !as_requested_version => {
-                ManifestContext::CurrentVersion
-            }
+            ManifestContext::RequestedVersion if !as_state => ManifestContext::CurrentVersion,
             manifest_context => manifest_context,
         };
         let response_facts = ResponseFacts {
-            status: response.status,
-            end_is_proven: response.framing != Framing::UntilClose,
+            status: reply.status,
+            end_is_proven: reply.framing != Framing::UntilClose,
             context: manifest_context,
-            due_in: self.due_in(response.status),
+            due_in: self.due_in(reply.status),
             ..response_facts
         };
-        storage(&response_facts, &self.request.route, Now::read())
+        storage(&response_facts, &self.entry.route, Now::read())
     }
 
     /// The facts of a complete 200 response with these headers.
     fn response_facts<'a>(
         &self,
-        response: &UpstreamResponse,
+        reply: &UpstreamResponse,
         headers: &'a HeaderMap,
         kind: Kind,
         facts: Option<&'a ManifestInfo>,
     ) -> ResponseFacts<'a> {
         let multivariant = facts.filter(|facts| facts.is_multivariant());
-        let children =
-            multivariant.and_then(|_| self.shield.live.target_duration(&self.request.key));
+        let children = multivariant.and_then(|_| self.shield.live.target_duration(&self.entry.key));
         ResponseFacts {
             status: StatusCode::OK,
             headers,
@@ -213,7 +209,7 @@ impl FillTask {
             facts,
             end_is_proven: true,
             authorized: self.authorized(),
-            delay: self.delay(response),
+            delay: self.delay(reply),
             context: facts.map_or(ManifestContext::CurrentVersion, |facts| {
                 self.manifest_context(facts)
             }),
@@ -227,7 +223,7 @@ impl FillTask {
             let tracker = self.tracker();
             tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
         };
-        if self.is_requested_version(facts) {
+        if self.is_state(facts) {
             ManifestContext::RequestedVersion
         } else if !facts.is_live() && lately() {
             ManifestContext::JustEnded
@@ -237,72 +233,73 @@ impl FillTask {
     }
 
     /// Time the response was under way. A response that was held back was produced when it arrived.
-    fn delay(&self, response: &UpstreamResponse) -> Duration {
+    fn delay(&self, reply: &UpstreamResponse) -> Duration {
         if self.held_back {
             Duration::ZERO
         } else {
-            response.waited
+            reply.waited
         }
     }
 
     fn authorized(&self) -> bool {
-        self.fill.upstream().contains_key(header::AUTHORIZATION)
+        self.fill
+            .upstream_headers()
+            .contains_key(header::AUTHORIZATION)
     }
 
-    async fn handle_response(mut self, response: UpstreamResponse) {
-        let response = match self.confirm_absence(response).await {
-            Some(Ok(response)) => response,
-            Some(Err(failure)) => return self.handle_failure(failure),
+    async fn handle_response(mut self, reply: UpstreamResponse) {
+        let reply = match self.confirm_absence(reply).await {
+            Some(Ok(reply)) => reply,
+            Some(Err(failure)) => return self.failed(failure),
             None => return,
         };
-        if let Some(remaining) = self.doubted(response.status) {
-            return self.fail_doubted_absence(response, remaining).await;
+        if let Some(left) = self.doubted(reply.status) {
+            return self.fail_doubted_absence(reply, left).await;
         }
-        if self.is_implausible_status(&response) {
-            return self.handle_failure(Failure::Protocol);
+        if self.is_implausible_status(&reply) {
+            return self.failed(Failure::Protocol);
         }
-        if self.is_endpoint_behind(response.status) {
-            return self.retry_elsewhere(response).await;
+        if self.is_endpoint_behind(reply.status) {
+            return self.retry_elsewhere(reply).await;
         }
         self.shield
             .live
-            .record_presence(&self.request, response.status, Now::read());
-        let kind = self.kind(response.status, &response.headers);
-        if let Some(endpoint) = response.lacking_endpoint.filter(|_| !kind.is_manifest()) {
+            .record_presence(&self.entry, reply.status, Now::read());
+        let kind = self.kind(reply.status, &reply.headers);
+        if let Some(endpoint) = reply.lacking_endpoint.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
-        match self.decide_storage(&response, kind, None, false) {
+        match self.judge(&reply, kind, None, false) {
             StorageDecision::Failure {
                 retry_after,
                 is_shareable,
             } => {
-                self.fail_with_response(response, retry_after, is_shareable)
+                self.fail_with_response(reply, retry_after, is_shareable)
                     .await;
             }
             StorageDecision::CacheableFailure(lifetime) => {
-                self.fail_while_fresh(response, lifetime).await;
+                self.fail_while_fresh(reply, lifetime).await
             }
             StorageDecision::Store(lifetime)
-                if self.unkeyed_memo_key.is_some() && is_error(response.status) =>
+                if self.unkeyed_memo_key.is_some() && is_error(reply.status) =>
             {
-                self.settle_unkeyed_error(response, lifetime.fresh_for)
-                    .await;
+                self.settle_unkeyed_error(reply, lifetime.fresh_for).await;
             }
             StorageDecision::Gone if self.unkeyed_memo_key.is_some() => {
-                self.settle_unkeyed_error(response, Duration::ZERO).await;
+                self.settle_unkeyed_error(reply, Duration::ZERO).await;
             }
-            StorageDecision::Gone => self.handle_gone(response).await,
-            StorageDecision::Refused => self.handle_refused(response).await,
-            _ if response.status == StatusCode::OK && kind.is_manifest() => {
-                self.handle_manifest(response).await;
+            StorageDecision::Gone => self.gone(reply).await,
+            StorageDecision::Refused => self.refused(reply).await,
+            _ if reply.status == StatusCode::OK && kind.is_manifest() => {
+                self.manifest(reply).await;
             }
-            StorageDecision::Pass(reason) => self.pass_to_leader(response, reason),
-            StorageDecision::Store(lifetime) if is_error(response.status) => {
-                self.handle_error(response, kind, lifetime).await;
+            StorageDecision::Pass(reason) => self.pass(reply, reason),
+            StorageDecision::Store(lifetime) if is_error(reply.status) => {
+                self.error(reply, kind, lifetime).await;
             }
             StorageDecision::Store(lifetime) => {
                 let lifetime = self.limit_unlisted_lifetime(lifetime);
-                self.stream_response(response, kind, lifetime).await;
+                self.stream(reply, kind, lifetime).await;
             }
         }
     }
@@ -311,23 +308,23 @@ impl FillTask {
     /// headers. `None` as in [`FillTask::fetch`].
     async fn confirm_absence(
         &mut self,
-        response: UpstreamResponse,
+        reply: UpstreamResponse,
     ) -> Option<Result<UpstreamResponse, Failure>> {
-        let gone = matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        let doubted = gone && self.unkeyed_memo_key.is_some() && self.stored_object().is_some();
+        let gone = matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let doubted = gone && self.unkeyed_memo_key.is_some() && self.held().is_some();
         if !doubted {
-            return Some(Ok(response));
+            return Some(Ok(reply));
         }
-        let (route, name) = (&self.request.route, &self.shield.rules.name);
-        let plain = headers::without_unkeyed_values(self.fill.upstream(), route, name);
-        let response = self.fetch(plain, self.avoided()).await?;
+        let (route, name) = (&self.entry.route, &self.shield.rules.name);
+        let plain = headers::without_unkeyed_values(self.fill.upstream_headers(), route, name);
+        let reply = self.fetch(plain, self.avoided()).await?;
         self.unkeyed_memo_key = None;
-        Some(response)
+        Some(reply)
     }
 
     /// Shortens the lifetime of an object that no manifest has listed since the restart.
     pub(super) fn limit_unlisted_lifetime(&self, lifetime: Lifetime) -> Lifetime {
-        if !self.from_before_restart {
+        if !self.left_over {
             return lifetime;
         }
         Lifetime {
@@ -345,7 +342,7 @@ impl FillTask {
         origin: HeaderMap,
         kind: Kind,
         lifetime: Lifetime,
-        stored: bool,
+        will_be_stored: bool,
     ) -> StoredHead {
         let targeted = headers::targeted(&origin).map(|fields| Box::new((*fields).into()));
         let mut headers = headers::downstream(origin, &self.shield.rules.name);
@@ -360,13 +357,13 @@ impl FillTask {
             lifetime,
             facts: None,
             length: None,
-            stored,
-            tie: self.tie.as_ref().and_then(|tie| {
-                let of_place = !kind.is_manifest() || self.request.has_delivery_directives();
+            will_be_stored,
+            epoch_token: self.epoch_token.as_ref().and_then(|epoch_token| {
+                let of_place = !kind.is_manifest() || self.entry.has_delivery_directives();
                 if of_place {
-                    Some(tie.clone())
+                    Some(epoch_token.clone())
                 } else {
-                    tie.to_url()
+                    epoch_token.to_url()
                 }
             }),
             access_tracker: match &self.trigger {

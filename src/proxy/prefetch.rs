@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shield;
 use super::fill::FillTrigger;
-use super::pipeline::is_stored;
+use super::pipeline::is_held;
 use crate::live::{
     AnnouncedPart, ExpectedSegment, PrefetchInterest, PrefetchSource, PrefetchedObject,
 };
@@ -44,16 +44,14 @@ impl Shield {
     /// Time since a viewer last requested a stored object; `None`: never.
     fn idle_time(
         &self,
-        request: &CacheRequest,
+        entry: &CacheRequest,
         client_headers: &HeaderMap,
         now: Instant,
     ) -> Option<Duration> {
-        let client_headers = as_players(client_headers, request);
-        let upstream_headers = || self.upstream_headers_for(&client_headers, request);
-        let lookup = self
-            .cache
-            .lookup(&request.key, request.kind, now, upstream_headers);
-        if !is_stored(&lookup) {
+        let client_headers = as_players(client_headers, entry);
+        let upstream = || self.sent(&client_headers, entry);
+        let lookup = self.cache.lookup(&entry.key, entry.kind, now, upstream);
+        if !is_held(&lookup) {
             return None;
         }
         let head = &lookup.object.as_ref()?.head;
@@ -98,53 +96,51 @@ impl Shield {
     /// limit is reached.
     fn prefetch_one(
         self: &Arc<Self>,
-        request: &CacheRequest,
+        entry: &CacheRequest,
         object: PrefetchedObject,
         source: PrefetchSource,
         client_headers: &HeaderMap,
     ) -> Option<Follower> {
-        let client_headers = as_players(client_headers, request);
-        let upstream_headers = || self.upstream_headers_for(&client_headers, request);
+        let client_headers = as_players(client_headers, entry);
+        let upstream = || self.sent(&client_headers, entry);
         let now = Instant::now();
-        let mut lookup = self
-            .cache
-            .lookup(&request.key, request.kind, now, upstream_headers);
+        let mut lookup = self.cache.lookup(&entry.key, entry.kind, now, upstream);
         // A client error of a listed object came from a request that was too early. A player's
         // announcement proves nothing.
         if source != PrefetchSource::Nor
             && let Some(stored) = &lookup.object
             && stored.head.status.is_client_error()
         {
-            self.cache.purge(&request.key, request.kind);
+            self.cache.purge(&entry.key, entry.kind);
             lookup.object = None;
         }
         let is_known = lookup.object.is_some() || lookup.has_variants();
-        if !request.route.live.prefetch
+        if !entry.route.live.prefetch
             || is_known
-            || self.is_backing_off(&lookup, &client_headers, request, now)
+            || self.is_backing_off(&lookup, &client_headers, entry, now)
         {
             return None;
         }
-        let Some(permit) = self.prefetch_permit(request, object, source) else {
+        let Some(permit) = self.prefetch_permit(entry, object, source) else {
             self.live.prefetch_limits.count_left_out();
             return None;
         };
-        let fill = self.cache.lead(&lookup, upstream_headers)?;
+        let fill = self.cache.lead(&lookup, upstream)?;
         let limits = &self.live.prefetch_limits;
         let prefetch = limits.begin(permit, source, Instant::now());
         let follower = fill.follower();
-        self.spawn_fill(request, fill, FillTrigger::Prefetch(prefetch));
+        self.spawn_fill(entry, fill, FillTrigger::Prefetch(prefetch));
         Some(follower)
     }
 
     /// The permit for one more prefetch, if the origin, the memory and the limits have room.
     fn prefetch_permit(
         &self,
-        request: &CacheRequest,
+        entry: &CacheRequest,
         object: PrefetchedObject,
         source: PrefetchSource,
     ) -> Option<OwnedSemaphorePermit> {
-        let origin = &self.origins[request.route.origin_index];
+        let origin = &self.origins[entry.route.origin_index];
         let origin_has_room = match object {
             PrefetchedObject::Exists => origin.has_room(),
             PrefetchedObject::Announced => origin.has_room_to_wait(),
@@ -158,8 +154,8 @@ impl Shield {
 
 /// Sends the request as players will: an object that is not always requested uncompressed is
 /// requested with gzip.
-fn as_players<'h>(client_headers: &'h HeaderMap, request: &CacheRequest) -> Cow<'h, HeaderMap> {
-    let is_plain = is_requested_uncoded(request.kind, request.target.path());
+fn as_players<'h>(client_headers: &'h HeaderMap, entry: &CacheRequest) -> Cow<'h, HeaderMap> {
+    let is_plain = is_requested_uncoded(entry.kind, entry.target.path());
     if is_plain || client_headers.contains_key(ACCEPT_ENCODING) {
         return Cow::Borrowed(client_headers);
     }

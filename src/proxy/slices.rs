@@ -33,7 +33,7 @@ use seawall_policy::{EndpointAvoidance, EndpointSet, Key, Lifetime, Route};
 /// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
 /// Maximum slices looked up to see whether a whole range is stored.
-const STORED_LOOKED_UP_MAX: u64 = 1024;
+const HELD_LOOKED_AT_MAX: u64 = 1024;
 /// A key whose origin does not answer range requests is remembered for this time.
 const UNSLICEABLE_MEMORY: Duration = Duration::from_mins(10);
 /// Maximum lookups of a slice; one is repeated when a fill ended in the meantime.
@@ -47,13 +47,13 @@ struct SliceContext {
     lookup: Lookup,
     target: PathAndQuery,
     host: Option<HeaderValue>,
-    upstream_headers: HeaderMap,
+    upstream: HeaderMap,
     slice_set: Arc<SliceSet>,
     client: Client,
     /// Endpoints that stopped inside a slice; the next slices ask them last.
-    failed_endpoints: Mutex<EndpointAvoidance>,
+    left: Mutex<EndpointAvoidance>,
     /// Endpoints that had stopped when this response began: a new request would do no better there.
-    failed_before: EndpointSet,
+    left_before: EndpointSet,
 }
 
 /// Why a slice is missing.
@@ -69,7 +69,7 @@ enum SliceError {
 
 /// A slice: stored, or arriving.
 enum Slice {
-    Stored(Arc<Object>),
+    Held(Arc<Object>),
     Growing(Follower),
 }
 
@@ -107,7 +107,7 @@ impl SlicedBody {
         sliced
     }
 
-    pub(super) fn remaining(&self) -> u64 {
+    pub(super) fn left(&self) -> u64 {
         self.end - self.at
     }
 
@@ -126,7 +126,7 @@ impl SlicedBody {
             follower.set_range(self.at - start, self.end_here() - start);
         }
         self.new_body = match &mut slice {
-            Slice::Stored(object) => object.shared_body().cloned(),
+            Slice::Held(object) => object.shared_body().cloned(),
             Slice::Growing(follower) => follower.take_new_body(),
         };
         self.stage = SliceStage::Read(slice);
@@ -146,7 +146,7 @@ impl SlicedBody {
                     }
                     Err(cut) => Err(cut),
                 },
-                SliceStage::Read(Slice::Stored(object)) => {
+                SliceStage::Read(Slice::Held(object)) => {
                     let start = self.source.span(self.at).start;
                     let within = ByteSpan {
                         start: self.at - start,
@@ -212,18 +212,18 @@ impl SliceContext {
     }
 
     /// Every slice of the span is stored.
-    fn has_stored(&self, span: ByteSpan) -> bool {
+    fn holds(&self, span: ByteSpan) -> bool {
         let size = self.size();
         let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
         let starts = (0..slices).map(|number| span.start / size * size + number * size);
         let now = Instant::now();
-        let is_stored = |start| {
+        let is_held = |start| {
             let key = self.key(self.span(start));
             let kind = self.lookup.kind;
             let lookup = self.shield.cache.lookup(&key, kind, now, HeaderMap::new);
             lookup.object.is_some()
         };
-        slices <= STORED_LOOKED_UP_MAX && starts.into_iter().all(is_stored)
+        slices <= HELD_LOOKED_AT_MAX && starts.into_iter().all(is_held)
     }
 
     async fn slice(self: &Arc<Self>, offset: u64) -> Result<Slice, BodyTruncated> {
@@ -234,10 +234,10 @@ impl SliceContext {
             let kind = self.lookup.kind;
             let lookup = cache.lookup(&key, kind, Instant::now(), HeaderMap::new);
             if let Some(object) = lookup.object {
-                return Ok(Slice::Stored(object));
+                return Ok(Slice::Held(object));
             }
-            let mut follower = match cache.join(&lookup, &self.upstream_headers) {
-                JoinOutcome::Held(object) => return Ok(Slice::Stored(object)),
+            let mut follower = match cache.join(&lookup, &self.upstream) {
+                JoinOutcome::Stored(object) => return Ok(Slice::Held(object)),
                 JoinOutcome::Retry => continue,
                 JoinOutcome::Crowded => return Err(BodyTruncated::Origin),
                 JoinOutcome::Follow(follower) => follower,
@@ -249,7 +249,7 @@ impl SliceContext {
             let wait_max = self.shield.settings.wait_max;
             return match timeout(wait_max, follower.wait_for_head()).await {
                 Ok(FillHead::Growing(_)) => Ok(Slice::Growing(follower)),
-                Ok(FillHead::Settled(Verdict::Object(object))) => Ok(Slice::Stored(object)),
+                Ok(FillHead::Settled(Verdict::Object(object))) => Ok(Slice::Held(object)),
                 _ => Err(BodyTruncated::Origin),
             };
         }
@@ -258,20 +258,20 @@ impl SliceContext {
 
     /// The fill of one slice. Followers get each chunk as it arrives.
     async fn fill(self: Arc<Self>, fill: Fill, span: ByteSpan) {
-        fill.set_epoch(&self.tie());
+        fill.set_epoch(&self.epoch_token());
         let client_fetch = self.shield.clients.begin_fetch(self.client);
         let fetched = tokio::select! {
             fetched = self.fetch(&fill, span) => fetched,
-            () = client_fetch.wait_until_abandoned(&fill, true) => return fill.cut(),
+            () = client_fetch.given_up(&fill, true) => return fill.cut(),
         };
-        let response = match fetched {
-            Ok(response) => response,
+        let reply = match fetched {
+            Ok(reply) => reply,
             Err(fault) => {
                 self.learn(fault);
                 return fill.settle(Verdict::Lost);
             }
         };
-        let (mut upstream_body, mut race) = (response.body, fetch::race(span, response.endpoint));
+        let (mut upstream_body, mut race) = (reply.body, fetch::race(span, reply.endpoint));
         fill.begin(Arc::new(self.head(span)));
         let body = SliceBody {
             source: &self,
@@ -279,9 +279,9 @@ impl SliceContext {
             span,
         };
         loop {
-            let abandoned = client_fetch.wait_until_abandoned(&fill, true);
-            let bytes = match race.next(&mut upstream_body, &body, abandoned).await {
-                BodyEvent::Abandoned => return fill.cut(),
+            let given_up = client_fetch.given_up(&fill, true);
+            let bytes = match race.next(&mut upstream_body, &body, given_up).await {
+                BodyEvent::Deserted => return fill.cut(),
                 BodyEvent::Received(None) => break,
                 BodyEvent::Received(Some(Err(_))) => {
                     self.leave(race.endpoint());
@@ -290,7 +290,7 @@ impl SliceContext {
                 BodyEvent::Received(Some(Ok(bytes))) => bytes,
                 BodyEvent::TakenOver(other) => {
                     let until = Instant::now() + AVOIDED;
-                    self.failed_endpoints.lock().avoid(race.endpoint(), until);
+                    self.left.lock().avoid(race.endpoint(), until);
                     race.move_to(other.endpoint);
                     std::mem::replace(&mut upstream_body, other.body).outdone();
                     continue;
@@ -319,8 +319,8 @@ impl SliceContext {
         match fault {
             SliceError::Failed => {}
             // Stored slices stay: another endpoint may still have this object.
-            SliceError::Changed => cache.forget_note(&self.lookup),
-            SliceError::NoParts => cache.note(
+            SliceError::Changed => cache.erase_memo(&self.lookup),
+            SliceError::NoParts => cache.write_memo(
                 &self.lookup,
                 ExpiringMemo {
                     until: Instant::now() + UNSLICEABLE_MEMORY,
@@ -330,16 +330,16 @@ impl SliceContext {
         }
     }
 
-    fn tie(&self) -> EpochToken {
-        let tie = self.slice_set.head.tie.clone().unwrap_or_default();
-        tie.of_slice(&self.slice_set.tie)
+    fn epoch_token(&self) -> EpochToken {
+        let epoch_token = self.slice_set.head.epoch_token.clone().unwrap_or_default();
+        epoch_token.of_slice(&self.slice_set.epoch_token)
     }
 
     fn head(&self, span: ByteSpan) -> StoredHead {
         StoredHead {
             headers: FieldLines::default(),
             targeted: None,
-            tie: Some(self.tie()),
+            epoch_token: Some(self.epoch_token()),
             length: Some(span.length()),
             lifetime: Lifetime {
                 fresh_for: SLICE_KEPT,

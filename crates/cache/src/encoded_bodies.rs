@@ -17,7 +17,7 @@ const VERSIONS_AHEAD: u8 = 8;
 /// The encoded bodies, shared by all objects with this text.
 #[derive(Debug, Default)]
 pub struct EncodedBodySet {
-    places: [EncodedBodySlot; ContentCoding::ALL.len()],
+    slots: [EncodedBodySlot; ContentCoding::ALL.len()],
     made: Notify,
 }
 
@@ -37,11 +37,11 @@ impl EncodedBodySet {
         let bodies = EncodedBodySet::default();
         let mut ordered = Vec::new();
         for coding in ContentCoding::ALL {
-            let wanted = before.map(|before| before.place(coding).wanted.load(Ordering::Relaxed));
+            let wanted = before.map(|before| before.slot(coding).wanted.load(Ordering::Relaxed));
             if let Some(versions @ 1..) = wanted {
-                let place = bodies.place(coding);
-                place.wanted.store(versions - 1, Ordering::Relaxed);
-                place.ordered.store(true, Ordering::Release);
+                let slot = bodies.slot(coding);
+                slot.wanted.store(versions - 1, Ordering::Relaxed);
+                slot.ordered.store(true, Ordering::Release);
                 ordered.push(coding);
             }
         }
@@ -50,48 +50,48 @@ impl EncodedBodySet {
 
     /// The encoded body, if it exists and is smaller than the text.
     pub(super) fn body(&self, coding: ContentCoding) -> Option<&Bytes> {
-        self.place(coding).body.get()?.as_ref()
+        self.slot(coding).body.get()?.as_ref()
     }
 
-    fn place(&self, coding: ContentCoding) -> &EncodedBodySlot {
-        &self.places[coding as usize]
+    fn slot(&self, coding: ContentCoding) -> &EncodedBodySlot {
+        &self.slots[coding as usize]
     }
 
     /// Whether the encoded body exists, or encoding is known to make the text no smaller.
     pub fn is_made(&self, coding: ContentCoding) -> bool {
-        self.place(coding).body.get().is_some()
+        self.slot(coding).body.get().is_some()
     }
 
     /// Records a request for this coding. True for the one caller that must start the encoding.
     pub fn ask(&self, coding: ContentCoding) -> bool {
-        let place = self.place(coding);
+        let slot = self.slot(coding);
         // A load is cheaper than a store, which invalidates the cache line of other cores.
-        if place.wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
-            place.wanted.store(VERSIONS_AHEAD, Ordering::Relaxed);
+        if slot.wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
+            slot.wanted.store(VERSIONS_AHEAD, Ordering::Relaxed);
         }
         self.order(coding)
     }
 
     fn order(&self, coding: ContentCoding) -> bool {
-        let ordered = &self.place(coding).ordered;
+        let ordered = &self.slot(coding).ordered;
         !ordered.load(Ordering::Relaxed) && !ordered.swap(true, Ordering::AcqRel)
     }
 
     /// Whether the encoding is in progress.
     pub fn is_coming(&self, coding: ContentCoding) -> bool {
-        !self.is_made(coding) && self.place(coding).ordered.load(Ordering::Acquire)
+        !self.is_made(coding) && self.slot(coding).ordered.load(Ordering::Acquire)
     }
 
     /// Stores the result of an encoding. `None`: it makes the text no smaller.
     pub fn deliver(&self, coding: ContentCoding, body: Option<Bytes>) {
         // Each encoding delivers once, so the slot is empty.
-        let _ = self.place(coding).body.set(body);
+        let _ = self.slot(coding).body.set(body);
         self.made.notify_waiters();
     }
 
     /// The encoding failed. The next viewer may start it again.
     pub fn cancel(&self, coding: ContentCoding) {
-        self.place(coding).ordered.store(false, Ordering::Release);
+        self.slot(coding).ordered.store(false, Ordering::Release);
         self.made.notify_waiters();
     }
 

@@ -1,7 +1,8 @@
-//! Drops all objects of a place (usually a directory) in one step, by increasing the place's epoch.
-//! A packager that restarts reuses its segment names, so everything stored before is invalid.
+//! Drops all objects of a directory in one step, by increasing the directory's epoch. A packager
+//! that restarts reuses its segment names, so everything stored before is invalid.
 //!
-//! The caller chooses what a place is. No list of the objects in it is needed.
+//! The caller chooses the key of a directory. The slices of one object have a directory of their
+//! own. No list of the objects in a directory is needed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,21 +13,21 @@ use parking_lot::Mutex;
 use super::weight::allocated;
 use seawall_policy::Key;
 
-/// Binds an object to the epochs of its place and of its URL at the time of the request.
+/// Binds an object to the epochs of its directory and of its URL at the time of the request.
 #[derive(Clone, Debug, Default)]
 pub struct EpochToken(EpochBinding);
 
-/// Nearly all objects are bound to a place only. With the fields of the mark inline, the token
-/// takes two words, and so does an optional token.
+/// Nearly all objects are bound to a directory only. With the fields of the mark inline, the
+/// token takes two words, and so does an optional token.
 #[derive(Clone, Debug)]
 enum EpochBinding {
-    Place { number: u32, epoch: Arc<Epoch> },
+    Directory { number: u32, epoch: Arc<Epoch> },
     Marks(Box<EpochMarks>),
 }
 
 #[derive(Clone, Debug, Default)]
 struct EpochMarks {
-    place: Option<EpochMark>,
+    directory: Option<EpochMark>,
     /// Only when one URL has several keys: see [`EpochToken::to_url`].
     url: Option<EpochMark>,
     /// Of a slice: the epoch of the whole object, which is already counted among the keys of its
@@ -45,9 +46,9 @@ struct EpochMark {
 #[derive(Debug, Default)]
 struct Epoch {
     number: AtomicU32,
-    /// A stored object is charged for the memory of this epoch.
+    /// The weight of this epoch is already charged to a stored object.
     is_charged: AtomicBool,
-    /// The keys of one URL that may have stored objects. A place has none.
+    /// The keys of one URL that may have stored objects. A directory has none.
     keys: OnceLock<Box<Mutex<HashSet<Key, ahash::RandomState>>>>,
 }
 
@@ -64,11 +65,11 @@ impl From<EpochMarks> for EpochToken {
     fn from(marks: EpochMarks) -> EpochToken {
         EpochToken(match marks {
             EpochMarks {
-                place: Some(EpochMark { epoch, number }),
+                directory: Some(EpochMark { epoch, number }),
                 url: None,
                 whole: None,
                 around: None,
-            } => EpochBinding::Place { number, epoch },
+            } => EpochBinding::Directory { number, epoch },
             marks => EpochBinding::Marks(Box::new(marks)),
         })
     }
@@ -87,7 +88,7 @@ impl EpochToken {
     }
 
     /// Whether it was valid until these epochs ended, or still is.
-    pub(crate) fn held_before(&self, ended: &EndedEpochs) -> bool {
+    pub(crate) fn was_valid_before(&self, ended: &EndedEpochs) -> bool {
         self.all_marks(|epoch, number| epoch.is_at(number) || ended.has(epoch, number))
     }
 
@@ -96,22 +97,22 @@ impl EpochToken {
         !self.all_marks(|epoch, number| !ended.has(epoch, number))
     }
 
-    fn all_marks(&self, is_so: impl Fn(&Epoch, u32) -> bool) -> bool {
+    fn all_marks(&self, holds: impl Fn(&Epoch, u32) -> bool) -> bool {
         match &self.0 {
-            EpochBinding::Place { number, epoch } => is_so(epoch, *number),
+            EpochBinding::Directory { number, epoch } => holds(epoch, *number),
             EpochBinding::Marks(marks) => {
-                let marks = [&marks.place, &marks.url, &marks.whole, &marks.around];
+                let marks = [&marks.directory, &marks.url, &marks.whole, &marks.around];
                 let mut marks = marks.into_iter().flatten();
-                marks.all(|mark| is_so(&mark.epoch, mark.number))
+                marks.all(|mark| holds(&mark.epoch, mark.number))
             }
         }
     }
 
-    /// Whether it ends with the epoch of a place.
-    pub fn is_to_place(&self) -> bool {
+    /// Whether it ends with the epoch of a directory.
+    pub fn is_bound_to_directory(&self) -> bool {
         match &self.0 {
-            EpochBinding::Place { .. } => true,
-            EpochBinding::Marks(marks) => marks.place.is_some(),
+            EpochBinding::Directory { .. } => true,
+            EpochBinding::Marks(marks) => marks.directory.is_some(),
         }
     }
 
@@ -128,11 +129,11 @@ impl EpochToken {
         })
     }
 
-    /// The same token, also bound to the place of `around`.
+    /// The same token, also bound to the directory of `around`.
     #[must_use]
     pub fn within(&self, around: &EpochToken) -> EpochToken {
         EpochToken::from(EpochMarks {
-            around: around.marks().place,
+            around: around.marks().directory,
             ..self.marks()
         })
     }
@@ -141,15 +142,15 @@ impl EpochToken {
     #[must_use]
     pub fn of_slice(&self, whole: &EpochToken) -> EpochToken {
         EpochToken::from(EpochMarks {
-            whole: whole.marks().place,
+            whole: whole.marks().directory,
             ..self.marks()
         })
     }
 
     fn marks(&self) -> EpochMarks {
         match &self.0 {
-            EpochBinding::Place { number, epoch } => EpochMarks {
-                place: Some(EpochMark {
+            EpochBinding::Directory { number, epoch } => EpochMarks {
+                directory: Some(EpochMark {
                     number: *number,
                     epoch: Arc::clone(epoch),
                 }),
@@ -162,28 +163,29 @@ impl EpochToken {
     /// Bytes of memory besides its own size.
     pub(super) fn own_bytes(&self) -> usize {
         match &self.0 {
-            EpochBinding::Place { .. } => 0,
+            EpochBinding::Directory { .. } => 0,
             EpochBinding::Marks(_) => allocated(size_of::<EpochMarks>()),
         }
     }
 
-    /// The bytes of its place's epoch, unless a stored object is charged for them already.
-    pub(super) fn epoch_bytes(&self) -> usize {
-        let is_due = |epoch: &&Arc<Epoch>| !epoch.is_charged.load(Ordering::Relaxed);
-        self.place_epoch().filter(is_due).map_or(0, |_| EPOCH_BYTES)
+    /// The bytes of its directory's epoch, while they are charged to no stored object.
+    pub(super) fn uncharged_bytes(&self) -> usize {
+        let epoch = self.directory_epoch();
+        let uncharged = epoch.filter(|epoch| !epoch.is_charged.load(Ordering::Relaxed));
+        uncharged.map_or(0, |_| EPOCH_BYTES)
     }
 
-    /// Records that a stored object is charged for its place's epoch.
-    pub(super) fn mark_epoch_charged(&self) {
-        if let Some(epoch) = self.place_epoch() {
+    /// Records that the bytes of its directory's epoch are charged to a stored object.
+    pub(super) fn charge(&self) {
+        if let Some(epoch) = self.directory_epoch() {
             epoch.is_charged.store(true, Ordering::Relaxed);
         }
     }
 
-    fn place_epoch(&self) -> Option<&Arc<Epoch>> {
+    fn directory_epoch(&self) -> Option<&Arc<Epoch>> {
         match &self.0 {
-            EpochBinding::Place { epoch, .. } => Some(epoch),
-            EpochBinding::Marks(marks) => marks.place.as_ref().map(|mark| &mark.epoch),
+            EpochBinding::Directory { epoch, .. } => Some(epoch),
+            EpochBinding::Marks(marks) => marks.directory.as_ref().map(|mark| &mark.epoch),
         }
     }
 
@@ -234,7 +236,7 @@ impl EndedEpochs {
     }
 }
 
-/// All places with live tokens, in shards, so that scanning one shard is short.
+/// All directories and URLs with live tokens, in shards, so that scanning one shard is short.
 pub(crate) struct Epochs {
     shards: [Mutex<EpochTable>; SHARDS],
     hasher: ahash::RandomState,
@@ -262,42 +264,42 @@ struct EpochTable {
 const SWEEP_MIN: usize = 64;
 
 impl Epochs {
-    pub(crate) fn tie(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
+    pub(crate) fn token(&self, directory: Option<&Key>, url: Option<&Key>) -> EpochToken {
         EpochToken::from(EpochMarks {
-            place: place.map(|place| self.mark(place)),
+            directory: directory.map(|directory| self.mark(directory)),
             url: url.map(|url| self.mark(url)),
             ..EpochMarks::default()
         })
     }
 
-    fn mark(&self, place: &Key) -> EpochMark {
-        let mut places = self.places(place).lock();
-        let known = places.epochs.get(place).and_then(Weak::upgrade);
-        let epoch = known.unwrap_or_else(|| places.list(place));
+    fn mark(&self, key: &Key) -> EpochMark {
+        let mut table = self.shard(key).lock();
+        let known = table.epochs.get(key).and_then(Weak::upgrade);
+        let epoch = known.unwrap_or_else(|| table.insert(key));
         let number = epoch.number.load(Ordering::Acquire);
         EpochMark { epoch, number }
     }
 
-    pub(crate) fn end(&self, place: &Key) {
-        let places = self.places(place).lock();
-        if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
+    pub(crate) fn end(&self, key: &Key) {
+        let table = self.shard(key).lock();
+        if let Some(epoch) = table.epochs.get(key).and_then(Weak::upgrade) {
             epoch.end();
         }
     }
 
-    /// Ends the epoch of a place and records it in `ended`.
-    pub(crate) fn end_for(&self, place: &Key, ended: &mut EndedEpochs) {
-        let places = self.places(place).lock();
-        if let Some(epoch) = places.epochs.get(place).and_then(Weak::upgrade) {
+    /// Ends the epoch of a directory and records it in `ended`.
+    pub(crate) fn end_for(&self, key: &Key, ended: &mut EndedEpochs) {
+        let table = self.shard(key).lock();
+        if let Some(epoch) = table.epochs.get(key).and_then(Weak::upgrade) {
             ended.take(epoch);
         }
     }
 
-    /// Ends the epochs of all matching places and records them in `ended`.
+    /// Ends the epochs of all matching directories and records them in `ended`.
     pub(crate) fn end_where(&self, is_meant: impl Fn(&Key) -> bool, ended: &mut EndedEpochs) {
         for shard in &self.shards {
-            let places = shard.lock();
-            let meant = places.epochs.iter().filter(|(place, _)| is_meant(place));
+            let table = shard.lock();
+            let meant = table.epochs.iter().filter(|(key, _)| is_meant(key));
             let epochs = meant.filter_map(|(_, epoch)| epoch.upgrade());
             epochs.for_each(|epoch| ended.take(epoch));
         }
@@ -305,15 +307,15 @@ impl Epochs {
 
     /// The keys of a URL that may have stored objects.
     pub(crate) fn keys_of(&self, url: &Key) -> Vec<Key> {
-        let places = self.places(url).lock();
-        let epoch = places.epochs.get(url).and_then(Weak::upgrade);
-        drop(places);
+        let table = self.shard(url).lock();
+        let epoch = table.epochs.get(url).and_then(Weak::upgrade);
+        drop(table);
         let keys = epoch.and_then(|epoch| Some(epoch.keys.get()?.lock().iter().cloned().collect()));
         keys.unwrap_or_default()
     }
 
-    fn places(&self, place: &Key) -> &Mutex<EpochTable> {
-        let [low, ..] = self.hasher.hash_one(place).to_le_bytes();
+    fn shard(&self, key: &Key) -> &Mutex<EpochTable> {
+        let [low, ..] = self.hasher.hash_one(key).to_le_bytes();
         &self.shards[usize::from(low) % SHARDS]
     }
 }
@@ -330,13 +332,13 @@ impl Epoch {
 }
 
 impl EpochTable {
-    fn list(&mut self, place: &Key) -> Arc<Epoch> {
+    fn insert(&mut self, key: &Key) -> Arc<Epoch> {
         if self.epochs.len() >= self.sweep_at {
             self.epochs.retain(|_, epoch| epoch.strong_count() > 0);
             self.sweep_at = SWEEP_MIN.max(self.epochs.len() / 4 * 5);
         }
         let epoch = Arc::<Epoch>::default();
-        self.epochs.insert(place.clone(), Arc::downgrade(&epoch));
+        self.epochs.insert(key.clone(), Arc::downgrade(&epoch));
         epoch
     }
 }
@@ -346,57 +348,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_an_epoch_frees_all_that_was_tied_before() {
+    fn the_end_of_an_epoch_frees_all_that_was_bound_before() {
         let epochs = Epochs::default();
         let (here, there) = (Key::of(&[b"/a/"]), Key::of(&[b"/b/"]));
         let (old, other) = (
-            epochs.tie(Some(&here), None),
-            epochs.tie(Some(&there), None),
+            epochs.token(Some(&here), None),
+            epochs.token(Some(&there), None),
         );
         assert!(old.is_valid());
         epochs.end(&here);
-        let new = epochs.tie(Some(&here), None);
+        let new = epochs.token(Some(&here), None);
         assert!(!old.is_valid() && new.is_valid() && other.is_valid());
     }
 
     #[test]
-    fn what_lies_within_ends_with_either_place() {
+    fn what_lies_within_ends_with_either_directory() {
         let epochs = Epochs::default();
         let (here, around) = (Key::of(&[b"/a/1/"]), Key::of(&[b"/a/#/"]));
         for ends in [&here, &around] {
-            let (tie, outer) = (
-                epochs.tie(Some(&here), None),
-                epochs.tie(Some(&around), None),
+            let (epoch_token, outer) = (
+                epochs.token(Some(&here), None),
+                epochs.token(Some(&around), None),
             );
-            let tie = tie.within(&outer);
-            assert!(tie.is_valid() && tie.is_to_place() && tie.to_url().is_none());
+            let epoch_token = epoch_token.within(&outer);
+            assert!(
+                epoch_token.is_valid()
+                    && epoch_token.is_bound_to_directory()
+                    && epoch_token.to_url().is_none()
+            );
             epochs.end(ends);
-            assert!(!tie.is_valid());
+            assert!(!epoch_token.is_valid());
         }
     }
 
     #[test]
-    fn an_optional_tie_takes_two_words_and_one_object_bears_the_weight_of_an_epoch() {
+    fn an_optional_token_takes_two_words_and_one_object_bears_the_weight_of_an_epoch() {
         assert_eq!(size_of::<Option<EpochToken>>(), 16);
         let (epochs, here) = (Epochs::default(), Key::of(&[b"/a/"]));
-        let tie = || epochs.tie(Some(&here), None);
-        let (one, other) = (tie(), tie());
+        let token = || epochs.token(Some(&here), None);
+        let (one, other) = (token(), token());
+        assert_eq!(one.uncharged_bytes(), EPOCH_BYTES);
         assert_eq!(
-            (one.epoch_bytes(), one.epoch_bytes()),
-            (EPOCH_BYTES, EPOCH_BYTES)
+            other.uncharged_bytes(),
+            EPOCH_BYTES,
+            "an estimate charges nothing"
         );
-        one.mark_epoch_charged();
-        assert_eq!((one.epoch_bytes(), other.epoch_bytes()), (0, 0));
+        one.charge();
+        assert_eq!((one.uncharged_bytes(), other.uncharged_bytes()), (0, 0));
         drop((one, other));
-        assert_eq!(tie().epoch_bytes(), EPOCH_BYTES);
+        assert_eq!(token().uncharged_bytes(), EPOCH_BYTES);
     }
 
     #[test]
-    fn places_that_nothing_is_tied_to_are_forgotten() {
+    fn directories_without_tokens_are_forgotten() {
         let epochs = Epochs::default();
-        let kept = epochs.tie(Some(&Key::of(&[b"kept"])), None);
+        let kept = epochs.token(Some(&Key::of(&[b"kept"])), None);
         for number in 0..10 * SHARDS * SWEEP_MIN {
-            epochs.tie(Some(&Key::of(&[&number.to_be_bytes()])), None);
+            epochs.token(Some(&Key::of(&[&number.to_be_bytes()])), None);
         }
         let listed = epochs.shards.iter().map(|shard| shard.lock().epochs.len());
         assert!(listed.sum::<usize>() <= 2 * SHARDS * SWEEP_MIN);
@@ -407,19 +415,22 @@ mod tests {
     #[test]
     fn the_keys_of_one_url_are_bounded_and_end_together() {
         let epochs = Epochs::default();
-        let (place, url) = (Key::of(&[b"/a/"]), Key::of(&[b"/a/b"]));
-        let tie = epochs.tie(Some(&place), Some(&url));
+        let (directory, url) = (Key::of(&[b"/a/"]), Key::of(&[b"/a/b"]));
+        let epoch_token = epochs.token(Some(&directory), Some(&url));
         let key = |number: u8| Key::of(&[b"key", &[number]]);
         let all = |_: &Key| true;
-        assert!(tie.admit(&key(1), 2, all) && tie.admit(&key(2), 2, all));
-        assert!(!tie.admit(&key(3), 2, all), "two are held");
-        assert!(tie.admit(&key(1), 2, all), "one of the two");
-        assert!(tie.admit(&key(3), 2, |held| *held != key(1)), "one left");
-        let manifest = tie.to_url().unwrap();
-        epochs.end(&place);
-        assert!(!tie.is_valid() && manifest.is_valid());
+        assert!(epoch_token.admit(&key(1), 2, all) && epoch_token.admit(&key(2), 2, all));
+        assert!(!epoch_token.admit(&key(3), 2, all), "two are held");
+        assert!(epoch_token.admit(&key(1), 2, all), "one of the two");
+        assert!(
+            epoch_token.admit(&key(3), 2, |held| *held != key(1)),
+            "one left"
+        );
+        let manifest = epoch_token.to_url().unwrap();
+        epochs.end(&directory);
+        assert!(!epoch_token.is_valid() && manifest.is_valid());
         epochs.end(&url);
         assert!(!manifest.is_valid());
-        assert!(epochs.tie(None, Some(&url)).admit(&key(4), 1, all));
+        assert!(epochs.token(None, Some(&url)).admit(&key(4), 1, all));
     }
 }

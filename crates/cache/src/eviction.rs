@@ -84,7 +84,7 @@ struct LiveRole {
     rendition: u64,
     number: u64,
     /// Its index in [`Policy::live`].
-    place: usize,
+    live_index: usize,
 }
 
 #[derive(Debug, Default)]
@@ -256,8 +256,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     /// Whether it is held and is among the first to be evicted.
     pub fn has_departed(&self, id: NodeId) -> bool {
-        let place = self.queues.place(id);
-        place.is_some_and(|(queue, _)| queue == EvictionQueue::Departed as usize)
+        let queue = self.queues.queue_of(id);
+        queue.is_some_and(|(queue, _)| queue == EvictionQueue::Departed as usize)
     }
 
     fn depart_one(&mut self, id: NodeId) {
@@ -276,12 +276,12 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     /// Removes a replaced object. Returns whether it was requested more than once.
     fn displace(&mut self, id: NodeId, by: &Candidate<K, H>) -> bool {
-        let place = self.queues.place(id).map(|(queue, _)| queue);
+        let queue = self.queues.queue_of(id).map(|(queue, _)| queue);
         let Some(node) = self.take(id) else {
             return false;
         };
         let kept = [EvictionQueue::Manifests, EvictionQueue::OnDemand];
-        let kept = kept.iter().any(|kept| Some(*kept as usize) == place);
+        let kept = kept.iter().any(|kept| Some(*kept as usize) == queue);
         let asked = node.counter().is_some_and(|hits| hits.count() > 0.0);
         if asked && let Some(hits) = &by.hits {
             (**hits).as_ref().add();
@@ -303,8 +303,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     fn is_marker(&self, id: NodeId) -> bool {
         let markers = [EvictionQueue::Markers, EvictionQueue::Parents];
-        let place = self.queues.place(id);
-        place.is_some_and(|(queue, _)| markers.iter().any(|one| *one as usize == queue))
+        let queue = self.queues.queue_of(id);
+        queue.is_some_and(|(queue, _)| markers.iter().any(|one| *one as usize == queue))
     }
 
     fn adopt(&mut self, marker: NodeId, variant: NodeId) {
@@ -340,7 +340,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             name,
             rendition: position.rendition,
             number: number.unwrap_or(0),
-            place: self.live.len(),
+            live_index: self.live.len(),
         };
         if let Some(role) = self.role(id) {
             *role = Role::Live(Box::new(live));
@@ -359,16 +359,16 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let LiveRole {
             name,
             rendition,
-            place,
+            live_index,
             ..
         } = **live;
         node.role = Role::Other;
         self.renditions.release(rendition, node.take_hits());
-        self.live.swap_remove(place);
-        if let Some(&moved) = self.live.get(place)
+        self.live.swap_remove(live_index);
+        if let Some(&moved) = self.live.get(live_index)
             && let Some(Role::Live(moved)) = self.role(moved)
         {
-            moved.place = place;
+            moved.live_index = live_index;
         }
         if let Some(ids) = self.listed.get_mut(&name) {
             ids.retain(|other| *other != id);

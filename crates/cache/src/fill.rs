@@ -17,7 +17,7 @@ use super::eviction::LivePosition;
 use super::flight::{Flight, FlightStage, FlightState, GrowingBody, Verdict};
 use super::follower::Follower;
 use super::partition::class;
-use super::registry::{self, Joined};
+use super::registry::{self, JoinOutcome};
 use super::{CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead};
 use seawall_policy::Key;
 use seawall_policy::vary::Vary;
@@ -44,20 +44,6 @@ const ROOM_WAIT: Duration = Duration::from_secs(1);
 /// Bytes copied before the task yields.
 const COPIED_AT_ONCE_BYTES: usize = 1 << 20;
 
-/// The result of an attempt to join a fill.
-pub enum JoinOutcome {
-    /// No fill was in progress. The caller must feed the new one, and follows it too.
-    Lead(Fill, Follower),
-    /// Another request's fill.
-    Follow(Follower),
-    /// An object was stored since the lookup.
-    Held(Arc<Object>),
-    /// Since the lookup the key got variants, or the found object was removed: look up again.
-    Retry,
-    /// Too many requests already wait for this key.
-    Crowded,
-}
-
 /// The producing side of a flight. Dropping it before its end cuts the followers off and releases
 /// the key.
 pub struct Fill {
@@ -70,28 +56,22 @@ impl Fill {
     /// Joins the fill for a lookup, or starts it.
     pub(super) fn join(
         inner: &Arc<CacheInner>,
-        found: &Lookup,
-        upstream: &HeaderMap,
-    ) -> JoinOutcome {
-        match registry::join(inner, found, upstream) {
-            Joined::Lead(flight, follower) => {
-                JoinOutcome::Lead(Fill::new(Arc::clone(inner), flight), follower)
-            }
-            Joined::Follow(follower) => JoinOutcome::Follow(follower),
-            Joined::Held(object) => JoinOutcome::Held(object),
-            Joined::Retry => JoinOutcome::Retry,
-            Joined::Crowded => JoinOutcome::Crowded,
-        }
+        lookup: &Lookup,
+        upstream_headers: &HeaderMap,
+    ) -> JoinOutcome<Fill> {
+        registry::join(inner, lookup, upstream_headers, |flight| {
+            Fill::new(Arc::clone(inner), flight)
+        })
     }
 
     /// Starts a fill that no viewer waits for; `None` when one is in progress or the lookup is
     /// outdated.
     pub(super) fn lead(
         inner: &Arc<CacheInner>,
-        found: &Lookup,
-        upstream: impl FnOnce() -> HeaderMap,
+        lookup: &Lookup,
+        upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Option<Fill> {
-        let flight = registry::lead(inner, found, upstream)?;
+        let flight = registry::lead(inner, lookup, upstream_headers)?;
         Some(Fill::new(Arc::clone(inner), flight))
     }
 
@@ -108,13 +88,13 @@ impl Fill {
     }
 
     /// The lookup that started this fill.
-    pub fn found(&self) -> &Lookup {
-        &self.flight.found
+    pub fn lookup(&self) -> &Lookup {
+        &self.flight.lookup
     }
 
     /// The request headers with which this fill was started.
-    pub fn upstream(&self) -> &HeaderMap {
-        &self.flight.upstream
+    pub fn upstream_headers(&self) -> &HeaderMap {
+        &self.flight.upstream_headers
     }
 
     /// Creates a follower of this fill.
@@ -128,13 +108,13 @@ impl Fill {
     }
 
     /// Binds the result to an epoch. After the epoch's end no request joins this fill.
-    pub fn set_epoch(&self, tie: &EpochToken) {
-        self.flight.state().tie = Some(tie.clone());
+    pub fn set_epoch(&self, epoch_token: &EpochToken) {
+        self.flight.state().epoch_token = Some(epoch_token.clone());
     }
 
     /// Records that a live manifest lists the result, and its position there.
     pub fn set_live_position(&self, position: LivePosition) {
-        self.flight.state().standing.live = Some(position);
+        self.flight.state().hints.live = Some(position);
     }
 
     /// Records which request headers selected the response, before it is published. A response
@@ -142,24 +122,24 @@ impl Fill {
     /// send `Vary` only with compressed responses, and the plain response must not replace all
     /// variants.
     pub fn set_vary(&self, vary: Vary) {
-        let vary = match (vary, self.flight.found.variant_names()) {
+        let vary = match (vary, self.flight.lookup.variant_names()) {
             (Vary::Nothing, Some(names)) => Vary::On(names.to_vec()),
             (vary, _) => vary,
         };
         if let Vary::On(names) = &vary {
-            registry::vary(&self.inner, &self.flight, names);
+            registry::record_vary(&self.inner, &self.flight, names);
         }
         self.flight.state().vary = vary;
     }
 
     /// Whether a body of this length could be stored.
     pub fn fits(&self, length: u64) -> bool {
-        length <= self.inner.object_bytes_max(self.found().kind)
+        length <= self.inner.object_bytes_max(self.lookup().kind)
     }
 
     /// Whether there is room for this object in the store.
     pub fn has_room_for(&self, object: &Object) -> bool {
-        let bytes = object.weight_bytes(self.found().slot.bytes().len());
+        let bytes = object.weight_bytes(self.lookup().slot.bytes().len());
         self.has_room(&object.head, bytes)
     }
 
@@ -167,12 +147,12 @@ impl Fill {
     /// length.
     pub fn will_have_room(&self, head: &StoredHead, length: u64) -> bool {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let key_bytes = self.found().slot.bytes().len();
-        self.has_room(head, Object::weight_to_come(head, length, key_bytes))
+        let key_bytes = self.lookup().slot.bytes().len();
+        self.has_room(head, Object::expected_weight_bytes(head, length, key_bytes))
     }
 
     fn has_room(&self, head: &StoredHead, bytes: usize) -> bool {
-        let bounds = self.inner.store.shares().bounds(self.found().kind);
+        let bounds = self.inner.store.shares().bounds(self.lookup().kind);
         bytes as u64 <= bounds.bytes_max(class(head, None))
     }
 
@@ -204,7 +184,7 @@ impl Fill {
         }
         if self.append(bytes) {
             registry::detach(&self.inner, &self.flight);
-            return self.follow_fastest().await;
+            return self.wait_for_fastest_reader().await;
         }
         FillControl::Continue
     }
@@ -219,13 +199,13 @@ impl Fill {
             return true;
         };
         let end = growing.end + bytes;
-        let short = end.saturating_sub(*budgeted);
-        if growing.windowed || !self.fits(end) || short == 0 {
+        let missing = end.saturating_sub(*budgeted);
+        if growing.windowed || !self.fits(end) || missing == 0 {
             return true;
         }
-        let taken = self.inner.budget.take(*budgeted, short);
+        let taken = self.inner.budget.take(*budgeted, missing);
         if taken {
-            *budgeted += short;
+            *budgeted += missing;
         }
         taken
     }
@@ -263,16 +243,16 @@ impl Fill {
         }
         let windowed = growing.windowed;
         if windowed {
-            self.slide(&mut state);
+            self.trim_window(&mut state);
         }
         Flight::wake(state);
         windowed
     }
 
-    /// Discards what has left the window and charges what is in it. Bytes that the fastest reader
-    /// has not read stay; the producer waits for that reader.
-    fn slide(&self, state: &mut FlightState) {
-        let (fastest, slowest) = (state.fastest(), state.slowest());
+    /// Discards the bytes that have left the window and charges the others to the budget. Bytes
+    /// that the fastest reader has not read stay; the producer waits for that reader.
+    fn trim_window(&self, state: &mut FlightState) {
+        let (fastest, slowest) = (state.fastest_offset(), state.slowest_offset());
         let FlightState {
             stage, budgeted, ..
         } = state;
@@ -280,22 +260,23 @@ impl Fill {
             return;
         };
         let end = growing.end;
-        let window = |bytes| end.saturating_sub(bytes).min(fastest.unwrap_or(end));
-        let needed = slowest.unwrap_or(end);
-        growing.forget_before(needed.max(window(BEHIND_BYTES_MAX)));
-        let short = growing.held().saturating_sub(*budgeted);
-        growing.tight = short > 0 && !self.inner.budget.take(*budgeted, short);
-        if growing.tight {
-            growing.forget_before(window(WINDOW_BYTES_MIN));
-            let uncounted = growing.held().saturating_sub(*budgeted);
-            self.inner.budget.add(uncounted);
+        let window_start = |bytes| end.saturating_sub(bytes).min(fastest.unwrap_or(end));
+        let needed_from = slowest.unwrap_or(end);
+        growing.discard_before(needed_from.max(window_start(BEHIND_BYTES_MAX)));
+        let missing = growing.held_bytes().saturating_sub(*budgeted);
+        growing.is_window_reduced = missing > 0 && !self.inner.budget.take(*budgeted, missing);
+        if growing.is_window_reduced {
+            growing.discard_before(window_start(WINDOW_BYTES_MIN));
+            let missing = growing.held_bytes().saturating_sub(*budgeted);
+            self.inner.budget.add(missing);
         }
-        let held = growing.held();
+        let held = growing.held_bytes();
         self.inner.budget.give_back(budgeted.saturating_sub(held));
         *budgeted = held;
     }
 
-    async fn follow_fastest(&self) -> FillControl {
+    /// Waits until the producer is close enough to the fastest reader to continue.
+    async fn wait_for_fastest_reader(&self) -> FillControl {
         loop {
             let moved = self.flight.producer.notified();
             {
@@ -303,10 +284,10 @@ impl Fill {
                 let FlightStage::Growing(growing) = &state.stage else {
                     return FillControl::Stop;
                 };
-                match state.fastest() {
+                match state.fastest_offset() {
                     None => return FillControl::Stop,
                     Some(at) => {
-                        let ahead_max = if growing.tight {
+                        let ahead_max = if growing.is_window_reduced {
                             WINDOW_BYTES_MIN / 2
                         } else {
                             AHEAD_BYTES_MAX
@@ -344,20 +325,20 @@ impl Fill {
     }
 
     /// Writes a memo for this fill's key, unless the key was purged since.
-    pub fn note(&self, note: ExpiringMemo) {
-        registry::note(&self.inner, &self.flight, note);
+    pub fn write_memo(&self, memo: ExpiringMemo) {
+        registry::write_memo(&self.inner, &self.flight, memo);
     }
 
     /// Writes a memo under another slot than the fill's own, unless the fill's key was purged
     /// since.
-    pub fn write_memo_for(&self, slot: &Key, note: ExpiringMemo) {
-        registry::note_apart(&self.inner, &self.flight, slot, note);
+    pub fn write_memo_for(&self, slot: &Key, memo: ExpiringMemo) {
+        registry::write_memo_under(&self.inner, &self.flight, slot, memo);
     }
 
     /// Removes the object that was stored before: it is no longer valid, and the new response is
     /// not storable.
     pub fn remove_previous(&self) {
-        registry::displace(&self.inner, &self.flight);
+        registry::remove_previous(&self.inner, &self.flight);
     }
 
     /// The body is complete: copies it into one allocation and stores it, unless it was windowed or
@@ -383,12 +364,12 @@ impl Fill {
         };
         if growing.windowed {
             growing.complete = true;
-            let held = usize::try_from(growing.held()).unwrap_or(usize::MAX);
+            let held = usize::try_from(growing.held_bytes()).unwrap_or(usize::MAX);
             Flight::wake(state);
             // From here on, slow followers of the rest are counted as pinned, not charged to a
             // fill.
             if let Some(body) = Arc::clone(&self.flight.body).sized(held) {
-                body.pass_by(&self.inner.pinned, Instant::now().into_std());
+                body.record_unstored(&self.inner.pinned, Instant::now().into_std());
             }
             return None;
         }

@@ -91,9 +91,9 @@ impl FlightCounts {
 }
 
 pub(super) struct Flight {
-    pub(super) found: Lookup,
+    pub(super) lookup: Lookup,
     /// The leader's request headers as sent upstream.
-    pub(super) upstream: HeaderMap,
+    pub(super) upstream_headers: HeaderMap,
     state: Mutex<FlightState>,
     /// Notifies the producer when a reader joins, moves or leaves.
     pub(super) producer: Notify,
@@ -109,24 +109,33 @@ pub(super) struct FlightState {
     /// Which request headers selected the response, once known.
     pub(super) vary: Vary,
     /// The slot of the result, if it varies.
-    pub(super) place: Option<VariantSlot>,
-    /// Purged since the start: the result must not be stored. Also guarded by the registry's lock.
-    pub(super) doomed: bool,
+    pub(super) variant_slot: Option<VariantSlot>,
+    /// The key was purged since the start: the result must not be stored. Also guarded by the
+    /// registry's lock.
+    pub(super) purged: bool,
     /// The epoch of the result.
-    pub(super) tie: Option<EpochToken>,
+    pub(super) epoch_token: Option<EpochToken>,
     /// The result's position in a live stream, and the number of viewers that requested it.
-    pub(super) standing: StorageHints,
+    pub(super) hints: StorageHints,
     wakers: Vec<Waker>,
-    /// Incremented with each wake-up, so that a follower knows whether its waker is still
-    /// registered.
-    round: u64,
-    /// The read offset of each follower. `None` is a free seat, listed in `free`.
-    seats: Vec<Option<u64>>,
-    free: Vec<usize>,
+    /// The number of wake-ups, so that a follower knows whether its waker is still registered.
+    wakeup_count: u64,
+    /// The read offset of each follower. `None` is a free slot, listed in `free_readers`.
+    readers: Vec<Option<u64>>,
+    free_readers: Vec<usize>,
     /// The read offset of the fastest follower.
-    fastest: u64,
+    fastest_offset: u64,
     /// Bytes charged to the budget.
     pub(super) budgeted: u64,
+}
+
+/// Where a follower's waker is registered. Outdated after the next wake-up.
+#[derive(Clone, Copy)]
+pub(super) struct RegisteredWaker {
+    /// [`FlightState::wakeup_count`] at the registration.
+    wakeup_count: u64,
+    /// Its index in [`FlightState::wakers`].
+    index: usize,
 }
 
 pub(super) enum FlightStage {
@@ -143,13 +152,13 @@ pub(super) struct GrowingBody {
     /// its content.
     chunks: VecDeque<BodyChunk>,
     /// Small pieces that arrived after the last chunk.
-    open: Vec<u8>,
+    small_pieces: Vec<u8>,
     pub(super) end: u64,
     pub(super) complete: bool,
     /// Too large to hold: only a window is kept, and it will not be stored.
     pub(super) windowed: bool,
     /// There was no room for a window of the usual size.
-    pub(super) tight: bool,
+    pub(super) is_window_reduced: bool,
 }
 
 struct BodyChunk {
@@ -168,40 +177,43 @@ impl GrowingBody {
         GrowingBody {
             head,
             chunks: VecDeque::new(),
-            open: Vec::new(),
+            small_pieces: Vec::new(),
             end: 0,
             complete: false,
             windowed: false,
-            tight: false,
+            is_window_reduced: false,
         }
     }
 
     /// Appends a piece.
     pub(super) fn append(&mut self, bytes: Bytes) {
-        if self.open.len() + bytes.len() > CHUNK_BYTES_MAX || bytes.len() > SMALL_BYTES_MAX {
-            self.close();
+        if self.small_pieces.len() + bytes.len() > CHUNK_BYTES_MAX || bytes.len() > SMALL_BYTES_MAX
+        {
+            self.close_chunk();
         }
         let start = self.end;
         self.end += bytes.len() as u64;
         if bytes.len() > SMALL_BYTES_MAX {
             self.chunks.push_back(BodyChunk { start, bytes });
         } else {
-            self.open.extend_from_slice(&bytes);
+            self.small_pieces.extend_from_slice(&bytes);
         }
     }
 
     /// Makes a chunk of the small pieces.
-    fn close(&mut self) {
-        if !self.open.is_empty() {
-            let start = self.end - self.open.len() as u64;
-            let bytes = std::mem::take(&mut self.open).into_boxed_slice().into();
+    fn close_chunk(&mut self) {
+        if !self.small_pieces.is_empty() {
+            let start = self.end - self.small_pieces.len() as u64;
+            let bytes = std::mem::take(&mut self.small_pieces)
+                .into_boxed_slice()
+                .into();
             self.chunks.push_back(BodyChunk { start, bytes });
         }
     }
 
     /// All held pieces, in order.
     pub(super) fn pieces(&mut self) -> Vec<Bytes> {
-        self.close();
+        self.close_chunk();
         let pieces = self.chunks.iter().map(|chunk| chunk.bytes.clone());
         pieces.collect()
     }
@@ -212,18 +224,21 @@ impl GrowingBody {
     }
 
     /// Bytes held.
-    pub(super) fn held(&self) -> u64 {
-        let open = self.end - self.open.len() as u64;
-        self.end - self.chunks.front().map_or(open, |chunk| chunk.start)
+    pub(super) fn held_bytes(&self) -> u64 {
+        let start = self.end - self.small_pieces.len() as u64;
+        self.end - self.chunks.front().map_or(start, |chunk| chunk.start)
     }
 
     /// The bytes from `at` up to `limit`. `Err` when they have already left the window.
     pub(super) fn read(&self, at: u64, limit: u64) -> Result<Option<Bytes>, BodyTruncated> {
         let room = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
-        let open_at = self.end - self.open.len() as u64;
-        if at >= open_at {
-            let skip = usize::try_from(at - open_at).unwrap_or(usize::MAX);
-            let rest = self.open.get(skip..).filter(|rest| !rest.is_empty());
+        let small_pieces_start = self.end - self.small_pieces.len() as u64;
+        if at >= small_pieces_start {
+            let skip = usize::try_from(at - small_pieces_start).unwrap_or(usize::MAX);
+            let rest = self
+                .small_pieces
+                .get(skip..)
+                .filter(|rest| !rest.is_empty());
             return Ok(rest.map(|rest| Bytes::copy_from_slice(&rest[..rest.len().min(room)])));
         }
         let next = self.chunks.partition_point(|chunk| chunk.start <= at);
@@ -238,7 +253,7 @@ impl GrowingBody {
         Ok(Some(chunk.bytes.slice(skip..upto)))
     }
 
-    pub(super) fn forget_before(&mut self, offset: u64) {
+    pub(super) fn discard_before(&mut self, offset: u64) {
         while let Some(chunk) = self.chunks.front() {
             if chunk.start + chunk.bytes.len() as u64 > offset {
                 break;
@@ -249,31 +264,39 @@ impl GrowingBody {
 }
 
 impl FlightState {
-    /// Registers a waker unless it is registered already. `filed` belongs to the waiting follower.
-    pub(super) fn wait(&mut self, cx: &Context<'_>, filed: &mut Option<(u64, usize)>) {
-        match filed {
-            Some((round, slot)) if *round == self.round => {
-                self.wakers[*slot].clone_from(cx.waker());
+    /// Registers a waker unless it is registered already. `registered` belongs to the waiting
+    /// follower.
+    pub(super) fn register_waker(
+        &mut self,
+        cx: &Context<'_>,
+        registered: &mut Option<RegisteredWaker>,
+    ) {
+        match registered {
+            Some(waker) if waker.wakeup_count == self.wakeup_count => {
+                self.wakers[waker.index].clone_from(cx.waker());
             }
             _ => {
-                *filed = Some((self.round, self.wakers.len()));
+                *registered = Some(RegisteredWaker {
+                    wakeup_count: self.wakeup_count,
+                    index: self.wakers.len(),
+                });
                 self.wakers.push(cx.waker().clone());
             }
         }
     }
 
     /// The read offset of the fastest follower, if there is one.
-    pub(super) fn fastest(&self) -> Option<u64> {
-        (self.follower_count() > 0).then_some(self.fastest)
+    pub(super) fn fastest_offset(&self) -> Option<u64> {
+        (self.follower_count() > 0).then_some(self.fastest_offset)
     }
 
     /// The read offset of the slowest follower. Scans all of them.
-    pub(super) fn slowest(&self) -> Option<u64> {
-        self.seats.iter().flatten().min().copied()
+    pub(super) fn slowest_offset(&self) -> Option<u64> {
+        self.readers.iter().flatten().min().copied()
     }
 
     pub(super) fn follower_count(&self) -> usize {
-        self.seats.len() - self.free.len()
+        self.readers.len() - self.free_readers.len()
     }
 }
 
@@ -291,22 +314,22 @@ impl Verdict {
 }
 
 impl Flight {
-    pub(super) fn new(found: Lookup, upstream: HeaderMap) -> Flight {
+    pub(super) fn new(lookup: Lookup, upstream_headers: HeaderMap) -> Flight {
         Flight {
-            found,
-            upstream,
+            lookup,
+            upstream_headers,
             state: Mutex::new(FlightState {
                 stage: FlightStage::Waiting,
                 vary: Vary::Nothing,
-                place: None,
-                doomed: false,
-                tie: None,
-                standing: StorageHints::default(),
+                variant_slot: None,
+                purged: false,
+                epoch_token: None,
+                hints: StorageHints::default(),
                 wakers: Vec::new(),
-                round: 0,
-                seats: Vec::new(),
-                free: Vec::new(),
-                fastest: 0,
+                wakeup_count: 0,
+                readers: Vec::new(),
+                free_readers: Vec::new(),
+                fastest_offset: 0,
                 budgeted: 0,
             }),
             producer: Notify::new(),
@@ -336,19 +359,23 @@ impl Flight {
     /// packager. The result may be the stored object, which may have been dropped before this
     /// flight was bound to an epoch.
     pub(super) fn is_current(&self) -> bool {
-        let held = self.found.object.as_ref();
-        held.is_none_or(|held| held.head.is_valid())
-            && self.state().tie.as_ref().is_none_or(EpochToken::is_valid)
+        let refreshed = self.lookup.object.as_ref();
+        refreshed.is_none_or(|object| object.head.is_valid())
+            && self
+                .state()
+                .epoch_token
+                .as_ref()
+                .is_none_or(EpochToken::is_valid)
     }
 
     /// Whether an object was stored when it began, which the origin may confirm.
     pub(super) fn is_refresh(&self) -> bool {
-        self.found.object.is_some()
+        self.lookup.object.is_some()
     }
 
     /// Whether it is for a matching key, or for a variant of one.
     pub(super) fn is_of(&self, is_meant: impl Fn(&Key) -> bool) -> bool {
-        is_meant(&self.found.slot) || is_meant(&self.found.key)
+        is_meant(&self.lookup.slot) || is_meant(&self.lookup.key)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, FlightState> {
@@ -357,7 +384,7 @@ impl Flight {
 
     /// Wakes all waiters, after it releases the lock.
     pub(super) fn wake(mut state: MutexGuard<'_, FlightState>) {
-        state.round += 1;
+        state.wakeup_count += 1;
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         for waker in wakers {
@@ -365,41 +392,42 @@ impl Flight {
         }
     }
 
-    /// Takes a seat that reads from `at`.
-    pub(super) fn take_seat(&self, at: u64) -> usize {
+    /// Adds a follower that reads from `at`. Returns its index.
+    pub(super) fn add_reader(&self, at: u64) -> usize {
         let mut state = self.state();
-        state.fastest = state.fastest.max(at);
-        let seat = state.free.pop().unwrap_or(state.seats.len());
-        match state.seats.get_mut(seat) {
-            Some(free) => *free = Some(at),
-            None => state.seats.push(Some(at)),
+        state.fastest_offset = state.fastest_offset.max(at);
+        let reader = state.free_readers.pop().unwrap_or(state.readers.len());
+        match state.readers.get_mut(reader) {
+            Some(offset) => *offset = Some(at),
+            None => state.readers.push(Some(at)),
         }
         drop(state);
         self.producer.notify_one();
-        seat
+        reader
     }
 
-    pub(super) fn record_offset(&self, state: &mut FlightState, seat: usize, at: u64) {
-        state.seats[seat] = Some(at);
+    pub(super) fn record_offset(&self, state: &mut FlightState, reader: usize, at: u64) {
+        state.readers[reader] = Some(at);
         // The producer waits only for the fastest follower.
-        if at > state.fastest {
-            state.fastest = at;
+        if at > state.fastest_offset {
+            state.fastest_offset = at;
             if matches!(&state.stage, FlightStage::Growing(growing) if growing.windowed) {
                 self.producer.notify_one();
             }
         }
     }
 
-    /// Frees a seat and its registered waker, which would keep a whole task alive.
-    pub(super) fn leave(&self, seat: usize, filed: Option<(u64, usize)>) {
+    /// Removes a follower and its registered waker, which would keep a whole task alive.
+    pub(super) fn remove_reader(&self, reader: usize, registered: Option<RegisteredWaker>) {
         let mut state = self.state();
-        if let Some((_, slot)) = filed.filter(|(round, _)| *round == state.round) {
-            state.wakers[slot].clone_from(Waker::noop());
+        let wakeup_count = state.wakeup_count;
+        if let Some(waker) = registered.filter(|waker| waker.wakeup_count == wakeup_count) {
+            state.wakers[waker.index].clone_from(Waker::noop());
         }
-        let left = state.seats[seat].take();
-        state.free.push(seat);
-        if left.is_some_and(|at| at >= state.fastest) {
-            state.fastest = state.seats.iter().flatten().max().copied().unwrap_or(0);
+        let removed = state.readers[reader].take();
+        state.free_readers.push(reader);
+        if removed.is_some_and(|at| at >= state.fastest_offset) {
+            state.fastest_offset = state.readers.iter().flatten().max().copied().unwrap_or(0);
         }
         drop(state);
         self.producer.notify_one();

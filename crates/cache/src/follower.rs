@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::StoredHead;
-use super::flight::{BodyTruncated, Flight, FlightCounts, FlightStage, Verdict};
+use super::flight::{BodyTruncated, Flight, FlightCounts, FlightStage, RegisteredWaker, Verdict};
 use super::pinned::SharedBody;
 use seawall_policy::vary::Vary;
 
@@ -21,28 +21,28 @@ pub enum FillHead {
     Settled(Verdict),
 }
 
-/// One viewer's seat at a fill. Dropping it leaves the fill.
+/// One viewer's reader of a fill. Dropping it leaves the fill.
 pub struct Follower {
     flight: Arc<Flight>,
     counts: Arc<FlightCounts>,
-    seat: usize,
+    reader: usize,
     at: u64,
     end: u64,
-    filed: Option<(u64, usize)>,
+    waker: Option<RegisteredWaker>,
     is_body_taken: bool,
 }
 
 impl Follower {
     pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> Follower {
-        let seat = flight.take_seat(0);
+        let reader = flight.add_reader(0);
         counts.add_follower();
         Follower {
             flight,
             counts,
-            seat,
+            reader,
             at: 0,
             end: u64::MAX,
-            filed: None,
+            waker: None,
             is_body_taken: false,
         }
     }
@@ -65,31 +65,32 @@ impl Follower {
                 None => Verdict::Lost,
             })),
             FlightStage::Waiting => {
-                state.wait(cx, &mut self.filed);
+                state.register_waker(cx, &mut self.waker);
                 Poll::Pending
             }
         }
     }
 
     /// Whether a request with these upstream headers may share the result.
-    pub fn can_share(&self, upstream: &HeaderMap) -> bool {
+    pub fn can_share(&self, upstream_headers: &HeaderMap) -> bool {
         match &self.flight.state().vary {
             Vary::Nothing => true,
             Vary::Everything => false,
             Vary::On(names) => {
-                Vary::values(names, upstream) == Vary::values(names, &self.flight.upstream)
+                Vary::values(names, upstream_headers)
+                    == Vary::values(names, &self.flight.upstream_headers)
             }
         }
     }
 
     /// The headers of the request that was sent.
-    pub fn upstream(&self) -> &HeaderMap {
-        &self.flight.upstream
+    pub fn upstream_headers(&self) -> &HeaderMap {
+        &self.flight.upstream_headers
     }
 
     /// Whether a request with these upstream headers is identical to the request that was sent.
-    pub fn same_request(&self, upstream: &HeaderMap) -> bool {
-        self.flight.upstream == *upstream
+    pub fn same_request(&self, upstream_headers: &HeaderMap) -> bool {
+        self.flight.upstream_headers == *upstream_headers
     }
 
     /// The body that this follower reads; `Some` only at the first call.
@@ -113,7 +114,7 @@ impl Follower {
     pub fn set_range(&mut self, start: u64, end: u64) {
         (self.at, self.end) = (start, end);
         let mut state = self.flight.state();
-        self.flight.record_offset(&mut state, self.seat, start);
+        self.flight.record_offset(&mut state, self.reader, start);
     }
 
     /// Waits until the body has grown to `offset`, or is complete: then returns its length.
@@ -138,7 +139,7 @@ impl Follower {
                     Poll::Ready(Err(BodyTruncated::Origin))
                 }
                 FlightStage::Growing(_) | FlightStage::Waiting => {
-                    state.wait(cx, &mut self.filed);
+                    state.register_waker(cx, &mut self.waker);
                     Poll::Pending
                 }
             }
@@ -165,12 +166,12 @@ impl Follower {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) if growing.complete => return Poll::Ready(None),
                 Ok(None) => {
-                    state.wait(cx, &mut self.filed);
+                    state.register_waker(cx, &mut self.waker);
                     return Poll::Pending;
                 }
             },
             FlightStage::Waiting => {
-                state.wait(cx, &mut self.filed);
+                state.register_waker(cx, &mut self.waker);
                 return Poll::Pending;
             }
             FlightStage::Settled(_) | FlightStage::Cut(_) => {
@@ -178,7 +179,7 @@ impl Follower {
             }
         };
         self.at += bytes.len() as u64;
-        self.flight.record_offset(&mut state, self.seat, self.at);
+        self.flight.record_offset(&mut state, self.reader, self.at);
         Poll::Ready(Some(Ok(bytes)))
     }
 }
@@ -202,7 +203,7 @@ pub enum BodyExtent {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.flight.leave(self.seat, self.filed);
+        self.flight.remove_reader(self.reader, self.waker);
         self.counts.remove_follower();
     }
 }

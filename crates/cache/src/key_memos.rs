@@ -56,7 +56,7 @@ pub struct SliceSet {
     /// The strong `ETag` that all slices must have.
     pub etag: HeaderValue,
     /// Ends, with all slices, when the object is purged.
-    pub tie: EpochToken,
+    pub epoch_token: EpochToken,
     /// Endpoints that truncated the body before.
     pub avoided: EndpointAvoidance,
 }
@@ -73,36 +73,36 @@ type MemoTable = Map<Key, ExpiringMemo, ahash::RandomState>;
 
 pub(crate) struct KeyMemos {
     failures: MemoTable,
-    ways: MemoTable,
+    other_memos: MemoTable,
 }
 
 struct MemoExpiry;
 
 impl Expiry<Key, ExpiringMemo> for MemoExpiry {
-    fn expire_after_create(&self, _: &Key, note: &ExpiringMemo, now: Instant) -> Option<Duration> {
-        Some(note.until.saturating_duration_since(now))
+    fn expire_after_create(&self, _: &Key, memo: &ExpiringMemo, now: Instant) -> Option<Duration> {
+        Some(memo.until.saturating_duration_since(now))
     }
 
     fn expire_after_update(
         &self,
         _: &Key,
-        note: &ExpiringMemo,
+        memo: &ExpiringMemo,
         now: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(note.until.saturating_duration_since(now))
+        Some(memo.until.saturating_duration_since(now))
     }
 }
 
-fn weigh(key: &Key, note: &ExpiringMemo) -> u32 {
-    let what = match &note.what {
+fn weigh(key: &Key, memo: &ExpiringMemo) -> u32 {
+    let what = match &memo.what {
         // A response that several keys share is charged to each of them.
         KeyMemo::Failed(answer) | KeyMemo::Unreachable(answer, _) => answer.own_bytes(),
-        KeyMemo::Sliced(series) => {
+        KeyMemo::Sliced(slice_set) => {
             allocated(size_of::<SliceSet>() + ARC_BYTES)
-                + series.head.own_bytes()
-                + allocated(series.etag.len())
-                + allocated(series.avoided.heap_bytes())
+                + slice_set.head.own_bytes()
+                + allocated(slice_set.etag.len())
+                + allocated(slice_set.avoided.heap_bytes())
         }
         KeyMemo::Avoid(avoided) => allocated(avoided.heap_bytes()),
         KeyMemo::Pass | KeyMemo::Unsliceable | KeyMemo::Truncated => 0,
@@ -126,29 +126,29 @@ impl KeyMemos {
         let bytes_max = (memory_bytes / MEMORY_PART).clamp(BYTES_MIN, BYTES_MAX);
         KeyMemos {
             failures: table(bytes_max),
-            ways: table(bytes_max),
+            other_memos: table(bytes_max),
         }
     }
 
-    pub(crate) fn write(&self, key: &Key, note: ExpiringMemo) {
-        if matches!(note.what, KeyMemo::Failed(_) | KeyMemo::Unreachable(..)) {
-            self.failures.insert(key.clone(), note);
+    pub(crate) fn write(&self, key: &Key, memo: ExpiringMemo) {
+        if matches!(memo.what, KeyMemo::Failed(_) | KeyMemo::Unreachable(..)) {
+            self.failures.insert(key.clone(), memo);
         } else {
             self.failures.invalidate(key);
-            self.ways.insert(key.clone(), note);
+            self.other_memos.insert(key.clone(), memo);
         }
     }
 
     /// The memo that is valid at a time. A failure has precedence.
     pub(crate) fn read(&self, key: &Key, now: Instant) -> Option<KeyMemo> {
-        let holds = |note: &ExpiringMemo| note.until > now && note.what.holds();
+        let holds = |memo: &ExpiringMemo| memo.until > now && memo.what.holds();
         let read = |table: &MemoTable| table.get(key).filter(holds);
-        let note = read(&self.failures).or_else(|| read(&self.ways))?;
-        Some(note.what)
+        let memo = read(&self.failures).or_else(|| read(&self.other_memos))?;
+        Some(memo.what)
     }
 
     pub(crate) fn erase_where(&self, is_meant: impl Fn(&Key) -> bool) {
-        for table in [&self.failures, &self.ways] {
+        for table in [&self.failures, &self.other_memos] {
             let meant = table.iter().filter(|(key, _)| is_meant(key));
             meant.for_each(|(key, _)| table.invalidate(&*key));
         }
@@ -156,14 +156,14 @@ impl KeyMemos {
 
     pub(crate) fn erase(&self, key: &Key) {
         self.failures.invalidate(key);
-        self.ways.invalidate(key);
+        self.other_memos.invalidate(key);
     }
 }
 
 impl KeyMemo {
     fn holds(&self) -> bool {
         match self {
-            KeyMemo::Sliced(series) => series.head.is_valid(),
+            KeyMemo::Sliced(slice_set) => slice_set.head.is_valid(),
             _ => true,
         }
     }
@@ -182,39 +182,39 @@ mod tests {
         let head = StoredHead {
             status: StatusCode::BAD_GATEWAY,
             lifetime: Lifetime::none(now),
-            stored: false,
+            will_be_stored: false,
             ..StoredHead::plain(Kind::Segment)
         };
         KeyMemo::Failed(Arc::new(Object::new(head, Bytes::from(vec![0; 2000]))))
     }
 
     #[test]
-    fn ten_thousand_failing_urls_displace_no_other_note_and_the_newest_failure_is_remembered() {
-        let (notes, now) = (KeyMemos::new(16 << 20), Instant::now());
+    fn ten_thousand_failing_urls_displace_no_other_memo_and_the_newest_failure_is_remembered() {
+        let (memos, now) = (KeyMemos::new(16 << 20), Instant::now());
         let until = now + Duration::from_mins(1);
         let key = |number: u32| Key::of(&[&number.to_be_bytes()]);
         let pass = ExpiringMemo {
             until,
             what: KeyMemo::Pass,
         };
-        notes.write(&key(0), pass.clone());
-        let note = ExpiringMemo {
+        memos.write(&key(0), pass.clone());
+        let memo = ExpiringMemo {
             until,
             what: failed(now),
         };
         for number in 0..10_000 {
-            notes.write(&key(number), note.clone());
+            memos.write(&key(number), memo.clone());
         }
-        notes.failures.run_pending_tasks();
-        assert!(notes.failures.weighted_size() <= (16 << 20) / MEMORY_PART);
-        assert!(matches!(notes.read(&key(0), now), Some(KeyMemo::Pass)));
+        memos.failures.run_pending_tasks();
+        assert!(memos.failures.weighted_size() <= (16 << 20) / MEMORY_PART);
+        assert!(matches!(memos.read(&key(0), now), Some(KeyMemo::Pass)));
         assert!(matches!(
-            notes.read(&key(9999), now),
+            memos.read(&key(9999), now),
             Some(KeyMemo::Failed(_))
         ));
         // A later success replaces the failure.
-        notes.write(&key(9999), pass);
-        assert!(matches!(notes.read(&key(9999), now), Some(KeyMemo::Pass)));
-        assert!(notes.read(&key(9999), until).is_none());
+        memos.write(&key(9999), pass);
+        assert!(matches!(memos.read(&key(9999), now), Some(KeyMemo::Pass)));
+        assert!(memos.read(&key(9999), until).is_none());
     }
 }

@@ -1,10 +1,11 @@
 //! The cache of a media shield: it stores complete responses in memory and merges concurrent
 //! fetches of one object into one.
 //!
-//! It knows nothing of origins, client sockets and freshness rules. The caller looks a key up,
-//! decides with `seawall_policy` whether the stored object may be used, and otherwise joins the
-//! fill of the key. Exactly one caller becomes the leader and feeds the fill; every other caller
-//! follows it and reads each chunk as it arrives.
+//! It knows nothing of origins and client sockets. It keeps the lifetime of each object, but does
+//! not decide whether an object is fresh: the caller looks a key up, decides with `seawall_policy`
+//! whether the stored object may be used, and otherwise joins the fill of the key. Exactly one
+//! caller becomes the leader and feeds the fill; every other caller follows it and reads each chunk
+//! as it arrives.
 //!
 //! | part | does |
 //! |---|---|
@@ -57,8 +58,8 @@
 //!     lifetime: Lifetime::none(Instant::now()),
 //!     facts: None,
 //!     length: None,
-//!     stored: true,
-//!     tie: None,
+//!     will_be_stored: true,
+//!     epoch_token: None,
 //!     access_tracker: None,
 //! }));
 //! assert!(matches!(second.wait_for_head().await, FillHead::Growing(_)));
@@ -102,13 +103,14 @@ pub use encoded_bodies::EncodedBodySet;
 pub use epoch::EpochToken;
 pub use eviction::EvictionReason;
 pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
-pub use fill::{Fill, FillControl, JoinOutcome};
+pub use fill::{Fill, FillControl};
 pub use flight::{BodyTruncated, Verdict};
 pub use follower::{BodyExtent, FillHead, Follower};
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
 pub use object::{EncodedBodies, Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
 pub use purge::CachePurge;
+pub use registry::JoinOutcome;
 pub use shares::MemoryShares;
 pub use store::{Lookup, StoreOutcome};
 
@@ -157,16 +159,16 @@ pub(crate) struct CacheInner {
     settings: Settings,
     store: store::Store,
     registry: registry::FlightRegistry,
-    notes: key_memos::KeyMemos,
+    memos: key_memos::KeyMemos,
     budget: Arc<budget::FillBudget>,
     pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
-    walks: purge::PurgeWalks,
+    purges_in_progress: purge::PurgesInProgress,
 }
 
 impl CacheInner {
-    fn object_bytes_max(&self, place: Kind) -> u64 {
-        let room = self.store.shares().object_bytes_max(place);
+    fn object_bytes_max(&self, kind: Kind) -> u64 {
+        let room = self.store.shares().object_bytes_max(kind);
         room.min(self.settings.object_bytes_max)
     }
 }
@@ -207,7 +209,7 @@ pub struct Stats {
 impl Cache {
     /// Creates an empty cache.
     pub fn new(settings: Settings) -> Cache {
-        let notes = key_memos::KeyMemos::new(settings.memory_bytes);
+        let memos = key_memos::KeyMemos::new(settings.memory_bytes);
         let budget = Arc::new(budget::FillBudget::new(settings.fill_bytes_max));
         let pinned = Arc::new(pinned::PinnedBodies::new(Arc::clone(&budget)));
         let store = store::Store::new(&settings, &pinned);
@@ -216,64 +218,68 @@ impl Cache {
                 settings,
                 store,
                 registry: registry::FlightRegistry::default(),
-                notes,
+                memos,
                 budget,
                 pinned,
                 epochs: epoch::Epochs::default(),
-                walks: purge::PurgeWalks::default(),
+                purges_in_progress: purge::PurgesInProgress::default(),
             }),
         }
     }
 
-    /// Looks up a key. `upstream` returns the request headers as they would be sent to the origin.
-    /// It is called only when the key has variants.
+    /// Looks up a key. `upstream_headers` returns the request headers as they would be sent to the
+    /// origin. It is called only when the key has variants.
     pub fn lookup(
         &self,
         key: &Key,
         kind: Kind,
         now: Instant,
-        upstream: impl FnOnce() -> HeaderMap,
+        upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Lookup {
-        self.inner.store.lookup(key, kind, now, upstream)
+        self.inner.store.lookup(key, kind, now, upstream_headers)
     }
 
-    /// Joins the fill for this lookup, or becomes its leader. `upstream` holds the request headers
-    /// as they would be sent to the origin.
-    pub fn join(&self, found: &Lookup, upstream: &HeaderMap) -> JoinOutcome {
-        Fill::join(&self.inner, found, upstream)
+    /// Joins the fill for this lookup, or becomes its leader. `upstream_headers` holds the request
+    /// headers as they would be sent to the origin.
+    pub fn join(&self, lookup: &Lookup, upstream_headers: &HeaderMap) -> JoinOutcome<Fill> {
+        Fill::join(&self.inner, lookup, upstream_headers)
     }
 
     /// Whether a fill for this lookup is in progress.
-    pub fn is_being_filled(&self, found: &Lookup) -> bool {
-        registry::is_being_filled(&self.inner, found)
+    pub fn is_being_filled(&self, lookup: &Lookup) -> bool {
+        registry::is_being_filled(&self.inner, lookup)
     }
 
     /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in
     /// progress, or when the stored object changed after the lookup.
-    pub fn lead(&self, found: &Lookup, upstream: impl FnOnce() -> HeaderMap) -> Option<Fill> {
-        Fill::lead(&self.inner, found, upstream)
+    pub fn lead(
+        &self,
+        lookup: &Lookup,
+        upstream_headers: impl FnOnce() -> HeaderMap,
+    ) -> Option<Fill> {
+        Fill::lead(&self.inner, lookup, upstream_headers)
     }
 
     /// The memo of a slot that has no fresh object.
     pub fn memo(&self, slot: &Key, now: Instant) -> Option<KeyMemo> {
-        self.inner.notes.read(slot, now)
+        self.inner.memos.read(slot, now)
     }
 
     /// Writes a memo for the slot of a lookup. It has an effect while the slot has no fresh object.
-    pub fn note(&self, found: &Lookup, note: ExpiringMemo) {
-        self.inner.notes.write(&found.slot, note);
+    pub fn write_memo(&self, lookup: &Lookup, memo: ExpiringMemo) {
+        self.inner.memos.write(&lookup.slot, memo);
     }
 
     /// Erases the memo of a lookup's slot.
-    pub fn forget_note(&self, found: &Lookup) {
-        self.inner.notes.erase(&found.slot);
+    pub fn erase_memo(&self, lookup: &Lookup) {
+        self.inner.memos.erase(&lookup.slot);
     }
 
     /// Stores under a key the object that a fill of another key brought: the newest version of a
     /// playlist also answers requests for the playlist itself. Does nothing for a key with
     /// variants, or for an object of an epoch that has ended.
     pub fn store_under(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
-        registry::file(&self.inner, key, kind, object);
+        registry::store_under(&self.inner, key, kind, object);
     }
 
     /// Removes a key with all its variants. A fill in progress for it is not stored, and no request
@@ -293,31 +299,31 @@ impl Cache {
             .collect()
     }
 
-    /// Binds what is requested now to a place, until the place's epoch ends, and to a URL with
-    /// several keys, until the URL is purged.
-    pub fn bind_epoch(&self, place: Option<&Key>, url: Option<&Key>) -> EpochToken {
-        self.inner.epochs.tie(place, url)
+    /// Binds what is requested now to a directory, until the directory's epoch ends, and to a URL
+    /// with several keys, until the URL is purged.
+    pub fn bind_epoch(&self, directory: Option<&Key>, url: Option<&Key>) -> EpochToken {
+        self.inner.epochs.token(directory, url)
     }
 
     /// Binds the slices of an object together, until its key is purged.
-    pub fn tie_slices(&self, key: &Key) -> EpochToken {
-        self.inner.epochs.tie(Some(&slices_of(key)), None)
+    pub fn bind_slices(&self, key: &Key) -> EpochToken {
+        self.inner.epochs.token(Some(&slice_directory(key)), None)
     }
 
-    /// Drops everything in a place in one step, including what is being fetched.
-    pub fn end_epoch(&self, place: &Key) {
-        self.inner.epochs.end(place);
+    /// Drops everything in a directory in one step, including what is being fetched.
+    pub fn end_epoch(&self, directory: &Key) {
+        self.inner.epochs.end(directory);
     }
 
     /// Records that live renditions have new segments, and which objects no live manifest lists any
     /// more (by the fingerprints of their keys). Those are evicted first when memory is short.
     pub fn update_live_windows(&self, advances: &[Advance], departed: &[u64]) {
-        self.inner.store.slide(advances, departed);
+        self.inner.store.update_live_windows(advances, departed);
     }
 
     /// Maximum size of a stored body of this kind.
-    pub fn object_bytes_max(&self, place: Kind) -> u64 {
-        self.inner.object_bytes_max(place)
+    pub fn object_bytes_max(&self, kind: Kind) -> u64 {
+        self.inner.object_bytes_max(kind)
     }
 
     /// Whether fills use less than half of their memory. Only then may a fill start that no viewer
@@ -351,8 +357,8 @@ impl Cache {
     }
 }
 
-/// The place whose epoch binds an object's slices.
-fn slices_of(key: &Key) -> Key {
+/// The directory of an object's slices.
+fn slice_directory(key: &Key) -> Key {
     Key::of(&[b"slices", key.bytes()])
 }
 

@@ -33,10 +33,10 @@ pub struct StoredHead {
     pub facts: Option<Box<ManifestInfo>>,
     /// Body length in bytes, if known.
     pub length: Option<u64>,
-    /// Whether it is to be stored, as far as is known when the response is sent.
-    pub stored: bool,
+    /// Whether it will be stored, as far as is known when the response is sent.
+    pub will_be_stored: bool,
     /// Its epoch. The object is not used after the epoch's end.
-    pub tie: Option<EpochToken>,
+    pub epoch_token: Option<EpochToken>,
     /// Records accesses, when the object is refreshed in the background or was prefetched.
     pub access_tracker: Option<Arc<AccessTracker>>,
 }
@@ -54,8 +54,8 @@ impl StoredHead {
             lifetime: Lifetime::none(Instant::now()),
             facts: None,
             length: None,
-            stored: true,
-            tie: None,
+            will_be_stored: true,
+            epoch_token: None,
             access_tracker: None,
         }
     }
@@ -64,7 +64,7 @@ impl StoredHead {
 impl StoredHead {
     /// Whether none of its epochs has ended.
     pub fn is_valid(&self) -> bool {
-        self.tie.as_ref().is_none_or(EpochToken::is_valid)
+        self.epoch_token.as_ref().is_none_or(EpochToken::is_valid)
     }
 
     /// Bytes of memory besides its own size. Epochs and access trackers are shared.
@@ -78,8 +78,15 @@ impl StoredHead {
             .facts
             .iter()
             .map(|facts| allocated(size_of::<ManifestInfo>()) + allocated(facts.heap_bytes()));
-        let tie = self.tie.iter().map(EpochToken::own_bytes);
-        fields(&self.headers) + targeted.chain(facts).chain(tie).sum::<usize>()
+        let epoch_token = self.epoch_token.iter().map(EpochToken::own_bytes);
+        fields(&self.headers) + targeted.chain(facts).chain(epoch_token).sum::<usize>()
+    }
+
+    /// Records that the weight of its epoch is charged to a stored object.
+    pub(super) fn charge_epoch(&self) {
+        if let Some(epoch_token) = &self.epoch_token {
+            epoch_token.charge();
+        }
     }
 
     /// Whether each response states the remaining freshness, because a background refresh lets it
@@ -88,8 +95,8 @@ impl StoredHead {
     pub fn restates_freshness(&self) -> bool {
         let blocks =
             |facts: &ManifestInfo| facts.part_target().is_some() || facts.can_block_reload();
-        let may_be_tended = self.kind.is_manifest() && self.access_tracker.is_some();
-        may_be_tended && !self.facts.as_deref().is_some_and(blocks)
+        let may_have_refresher = self.kind.is_manifest() && self.access_tracker.is_some();
+        may_have_refresher && !self.facts.as_deref().is_some_and(blocks)
     }
 }
 
@@ -146,6 +153,10 @@ struct ManifestForms {
     coded: Option<EncodedBodies>,
     delta: Option<Arc<Object>>,
 }
+
+/// How long an object stays in memory after it may no longer be served, for its revalidation. As
+/// the `keep` time of Varnish.
+const KEEP: Duration = Duration::from_mins(10);
 
 /// A complete response.
 #[derive(Clone, Debug)]
@@ -211,18 +222,18 @@ impl Object {
         self.shared.iter().chain(delta)
     }
 
-    pub(super) fn enters_store(&self, pinned: &Arc<PinnedBodies>) {
-        self.shared_bodies().for_each(|body| body.enter(pinned));
+    pub(super) fn enter_store(&self, pinned: &Arc<PinnedBodies>) {
+        self.shared_bodies().for_each(|body| body.add_entry(pinned));
     }
 
-    pub(super) fn leaves_store(&self, now: Instant) {
-        self.shared_bodies().for_each(|body| body.leave(now));
+    pub(super) fn leave_store(&self, now: Instant) {
+        self.shared_bodies().for_each(|body| body.remove_entry(now));
     }
 
     /// The object is sent to viewers but was not stored.
     pub(super) fn skip_store(&self, pinned: &Arc<PinnedBodies>, now: Instant) {
         self.shared_bodies()
-            .for_each(|body| body.pass_by(pinned, now));
+            .for_each(|body| body.record_unstored(pinned, now));
     }
 
     /// The same response with another lifetime. Its body is shared.
@@ -269,28 +280,26 @@ impl Object {
         }
     }
 
-    /// Bytes of memory in the store, under a key of `key_bytes`.
+    /// Bytes of memory in the store, under a key of `key_bytes`. Includes the directory's epoch
+    /// until [`StoredHead::charge_epoch`] charges it to a stored object.
     pub fn weight_bytes(&self, key_bytes: usize) -> usize {
         entry_bytes(key_bytes) + epoch_bytes(&self.head) + self.own_bytes()
     }
 
     /// An estimate of [`Object::weight_bytes`] for an object whose body is still to arrive.
-    pub(super) fn weight_to_come(head: &StoredHead, body_bytes: usize, key_bytes: usize) -> usize {
+    pub(super) fn expected_weight_bytes(
+        head: &StoredHead,
+        body_bytes: usize,
+        key_bytes: usize,
+    ) -> usize {
         let shared = allocated(size_of::<SharedBody>() + ARC_BYTES) + SHARED_BYTES;
         let object = allocated(size_of::<Object>() + ARC_BYTES) + head.own_bytes();
         entry_bytes(key_bytes) + epoch_bytes(head) + object + allocated(body_bytes) + shared
     }
 
-    /// Records that the store is charged for what [`Object::weight_bytes`] said.
-    pub(super) fn mark_charged(&self) {
-        if let Some(token) = &self.head.tie {
-            token.mark_epoch_charged();
-        }
-    }
-
     /// Marks it as sent to viewers but not stored.
     pub fn set_unstored(&mut self) {
-        self.head.stored = false;
+        self.head.will_be_stored = false;
         let delta = self.forms.as_mut().and_then(|forms| forms.delta.as_mut());
         if let Some(delta) = delta {
             Arc::make_mut(delta).set_unstored();
@@ -315,48 +324,52 @@ impl Object {
         allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
     }
 
-    /// This object as the newest version of its playlist. A version with a very short lifetime is
-    /// detached from its epoch: it is kept for revalidation, until a newer version replaces it.
-    pub(super) fn as_newest(self: &Arc<Object>) -> Arc<Object> {
+    /// The newest version of a playlist, as it is stored under the playlist's own key. A version
+    /// that may be served for a short time only is bound to its URL instead of its directory. It
+    /// then stays in memory for revalidation until a newer version replaces it.
+    pub(super) fn as_newest_version(self: &Arc<Object>) -> Arc<Object> {
         const SHORT: Duration = Duration::from_secs(10);
-        let tie = self.head.tie.as_ref();
-        if !tie.is_some_and(EpochToken::is_to_place) || self.head.lifetime.usable_for() >= SHORT {
+        let epoch_token = self.head.epoch_token.as_ref();
+        if !epoch_token.is_some_and(EpochToken::is_bound_to_directory)
+            || self.head.lifetime.usable_for() >= SHORT
+        {
             return Arc::clone(self);
         }
         let mut newest = Object::clone(self);
-        newest.head.tie = tie.and_then(EpochToken::to_url);
+        newest.head.epoch_token = epoch_token.and_then(EpochToken::to_url);
         Arc::new(newest)
     }
 
     /// Whether it is a numbered version of a playlist, which the next version replaces.
-    pub(super) fn is_state(&self) -> bool {
-        let tie = self.head.tie.as_ref();
-        self.head.kind.is_manifest() && tie.is_some_and(EpochToken::is_to_place)
+    pub(super) fn is_numbered_version(&self) -> bool {
+        let epoch_token = self.head.epoch_token.as_ref();
+        self.head.kind.is_manifest() && epoch_token.is_some_and(EpochToken::is_bound_to_directory)
     }
 
-    /// How long an object is of use after its reception: while it may be served, and for a time
-    /// after, because a 304 revalidates it cheaply. Not for a manifest in an epoch: a low-latency
-    /// playlist leaves one version behind with every part, and no player requests that one again.
-    /// Not for an error either, which a 304 does not make cheaper.
-    pub fn kept_for(&self) -> Duration {
-        const REVIVABLE: Duration = Duration::from_mins(10);
-        let revivable = if self.is_state() || !self.head.status.is_success() {
+    /// How long an object stays in memory after its reception: as long as it may be served, and
+    /// then for [`KEEP`], because a 304 revalidates it cheaply. Two kinds of objects are not kept
+    /// beyond their use: numbered versions of a playlist, which no player requests again, and
+    /// errors, for which a 304 is no cheaper.
+    pub fn retention(&self) -> Duration {
+        let keep = if self.is_numbered_version() || !self.head.status.is_success() {
             Duration::ZERO
         } else {
-            REVIVABLE
+            KEEP
         };
-        self.head.lifetime.usable_for().saturating_add(revivable)
+        self.head.lifetime.usable_for().saturating_add(keep)
     }
 
-    /// The part of this time that is left.
-    pub(super) fn kept_left(&self, now: Instant) -> Duration {
+    /// What is left of [`Object::retention`].
+    pub(super) fn retention_left(&self, now: Instant) -> Duration {
         let resident = now.saturating_duration_since(self.head.lifetime.received);
-        self.kept_for().saturating_sub(resident)
+        self.retention().saturating_sub(resident)
     }
 }
 
 fn epoch_bytes(head: &StoredHead) -> usize {
-    head.tie.as_ref().map_or(0, EpochToken::epoch_bytes)
+    head.epoch_token
+        .as_ref()
+        .map_or(0, EpochToken::uncharged_bytes)
 }
 
 impl AsRef<HitCounter> for Object {

@@ -18,7 +18,7 @@ use super::{Object, StoredHead};
 use seawall_policy::Key;
 
 const MARKER_BYTES: usize = 512;
-const MARKER_KEPT: Duration = Duration::from_hours(30 * 24);
+const MARKER_RETENTION: Duration = Duration::from_hours(30 * 24);
 
 /// What a key holds.
 #[derive(Clone)]
@@ -45,7 +45,7 @@ struct EntryGuard {
 impl EntryGuard {
     fn new(entry: TableEntry, id: NodeId, pinned: &Arc<PinnedBodies>) -> EntryGuard {
         if let TableEntry::Object(object) = &entry {
-            object.enters_store(pinned);
+            object.enter_store(pinned);
         }
         EntryGuard { entry, id }
     }
@@ -54,7 +54,7 @@ impl EntryGuard {
 impl Drop for EntryGuard {
     fn drop(&mut self) {
         if let TableEntry::Object(object) = &self.entry {
-            object.leaves_store(Instant::now());
+            object.leave_store(Instant::now());
         }
     }
 }
@@ -80,22 +80,22 @@ impl Partition {
     /// The entry of a key, unless it has expired.
     pub(super) fn get(&self, key: &Key, now: Instant) -> Option<TableEntry> {
         let entry = self.table.read(key, |held| held.entry.clone())?;
-        entry.is_kept(now).then_some(entry)
+        entry.is_retained(now).then_some(entry)
     }
 
     pub(super) fn contains(&self, key: &Key, now: Instant) -> bool {
-        let is_kept = self.table.read(key, |held| held.entry.is_kept(now));
-        is_kept.unwrap_or(false)
+        let is_retained = self.table.read(key, |held| held.entry.is_retained(now));
+        is_retained.unwrap_or(false)
     }
 
     /// Stores an object. False when it does not fit beside objects that must stay.
-    pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, standing: &StorageHints) -> bool {
+    pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, hints: &StorageHints) -> bool {
         let name = slot.fingerprint();
-        self.place(
+        self.insert_entry(
             slot,
             name,
             TableEntry::Object(Arc::clone(object)),
-            standing,
+            hints,
             None,
         )
     }
@@ -105,10 +105,10 @@ impl Partition {
         &self,
         (key, slot): (&Key, Key),
         object: &Arc<Object>,
-        standing: &StorageHints,
+        hints: &StorageHints,
     ) -> bool {
         let entry = TableEntry::Object(Arc::clone(object));
-        self.place(slot, key.fingerprint(), entry, standing, Some(key))
+        self.insert_entry(slot, key.fingerprint(), entry, hints, Some(key))
     }
 
     /// Stores the marker of a key's variants.
@@ -122,59 +122,50 @@ impl Partition {
         }
         let name = key.fingerprint();
         let entry = TableEntry::Variants(Arc::clone(variants));
-        self.place(key, name, entry, &StorageHints::default(), None);
+        self.insert_entry(key, name, entry, &StorageHints::default(), None);
     }
 
-    fn place(
+    /// Makes room for an entry and stores it. False when it does not fit: then the previous entry
+    /// of this slot is removed.
+    fn insert_entry(
         &self,
         slot: Key,
         name: u64,
         entry: TableEntry,
-        standing: &StorageHints,
+        hints: &StorageHints,
         marker: Option<&Key>,
     ) -> bool {
         let now = Instant::now();
-        let (class, bytes, hits, kept_left) = match &entry {
-            TableEntry::Object(object) => (
-                class(&object.head, standing.live),
-                object.weight_bytes(slot.bytes().len()),
-                Some(Arc::clone(object)),
-                object.kept_left(now),
-            ),
-            TableEntry::Variants(_) => {
-                let bytes = MARKER_BYTES + slot.bytes().len();
-                (ObjectClass::Marker, bytes, None, MARKER_KEPT)
-            }
-        };
         let id_of = |key: &Key| self.table.read(key, |held| held.id);
         let mut evicted = Vec::new();
         let mut policy = self.policy.lock();
         let candidate = Candidate {
             key: slot.clone(),
             name,
-            bytes: bytes as u64,
-            class,
-            hits,
-            requests: standing.requests,
+            bytes: entry.weight_bytes(&slot) as u64,
+            class: entry.class(hints),
+            hits: entry.as_object().map(Arc::clone),
+            requests: hints.requests,
             marker: marker.and_then(id_of),
-            kept_until_ms: self.ms(now).saturating_add(millis(kept_left)),
+            kept_until_ms: self
+                .ms(now)
+                .saturating_add(millis(entry.retention_left(now))),
         };
-        let replaces = id_of(&slot);
-        let placed = policy.insert(candidate, replaces, self.ms(now), &mut evicted);
-        if let (Some(_), TableEntry::Object(object)) = (placed, &entry) {
-            object.mark_charged();
-        }
-        let mut gone = self.take_all(&evicted);
-        gone.extend(match placed {
-            Some(id) => self
-                .table
-                .insert(slot, EntryGuard::new(entry, id, &self.pinned)),
+        let replaced = id_of(&slot);
+        let inserted = policy.insert(candidate, replaced, self.ms(now), &mut evicted);
+        let mut removed = self.take_all(&evicted);
+        removed.extend(match inserted {
+            Some(id) => {
+                entry.charge_epoch();
+                let guard = EntryGuard::new(entry, id, &self.pinned);
+                self.table.insert(slot, guard)
+            }
             None => self.table.remove(&slot),
         });
         // Frees the removed objects after the lock is released.
         drop(policy);
-        drop(gone);
-        placed.is_some()
+        drop(removed);
+        inserted.is_some()
     }
 
     fn take_all(&self, keys: &[Key]) -> Vec<EntryGuard> {
@@ -200,7 +191,7 @@ impl Partition {
     }
 
     /// See [`Policy::advance`] and [`Policy::depart`].
-    pub(super) fn slide(&self, advances: &[Advance], departed: &[u64]) {
+    pub(super) fn update_live_windows(&self, advances: &[Advance], departed: &[u64]) {
         let mut policy = self.policy.lock();
         let now_ms = self.ms(Instant::now());
         for advance in advances {
@@ -246,11 +237,42 @@ impl TableEntry {
         }
     }
 
-    fn is_kept(&self, now: Instant) -> bool {
+    fn as_object(&self) -> Option<&Arc<Object>> {
         match self {
-            TableEntry::Object(object) => !object.kept_left(now).is_zero(),
-            TableEntry::Variants(_) => true,
+            TableEntry::Object(object) => Some(object),
+            TableEntry::Variants(_) => None,
         }
+    }
+
+    fn weight_bytes(&self, slot: &Key) -> usize {
+        let key_bytes = slot.bytes().len();
+        match self.as_object() {
+            Some(object) => object.weight_bytes(key_bytes),
+            None => MARKER_BYTES + key_bytes,
+        }
+    }
+
+    /// Its weight, which may include that of an epoch, has been charged.
+    fn charge_epoch(&self) {
+        if let Some(object) = self.as_object() {
+            object.head.charge_epoch();
+        }
+    }
+
+    fn class(&self, hints: &StorageHints) -> ObjectClass {
+        let object = self.as_object();
+        object.map_or(ObjectClass::Marker, |object| {
+            class(&object.head, hints.live)
+        })
+    }
+
+    fn retention_left(&self, now: Instant) -> Duration {
+        let object = self.as_object();
+        object.map_or(MARKER_RETENTION, |object| object.retention_left(now))
+    }
+
+    fn is_retained(&self, now: Instant) -> bool {
+        !self.retention_left(now).is_zero()
     }
 }
 

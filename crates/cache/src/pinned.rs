@@ -182,7 +182,7 @@ impl SharedBody {
     }
 
     /// One more store entry holds it.
-    pub(super) fn enter(self: &Arc<SharedBody>, pinned: &Arc<PinnedBodies>) {
+    pub(super) fn add_entry(self: &Arc<SharedBody>, pinned: &Arc<PinnedBodies>) {
         let mut state = self.state.lock();
         state.entries += 1;
         state.pinned = Some(Arc::clone(pinned));
@@ -190,14 +190,18 @@ impl SharedBody {
     }
 
     /// One store entry no longer holds it.
-    pub(super) fn leave(self: &Arc<SharedBody>, now: Instant) {
+    pub(super) fn remove_entry(self: &Arc<SharedBody>, now: Instant) {
         let mut state = self.state.lock();
         state.entries = state.entries.saturating_sub(1);
         self.count_and_bound(state, now);
     }
 
     /// It is complete and was not stored.
-    pub(super) fn pass_by(self: &Arc<SharedBody>, pinned: &Arc<PinnedBodies>, now: Instant) {
+    pub(super) fn record_unstored(
+        self: &Arc<SharedBody>,
+        pinned: &Arc<PinnedBodies>,
+        now: Instant,
+    ) {
         let mut state = self.state.lock();
         state.pinned = Some(Arc::clone(pinned));
         self.count_and_bound(state, now);
@@ -205,7 +209,7 @@ impl SharedBody {
 
     /// Registers a reader whose viewer accepts no more bytes now. The waker is called when the
     /// reader is cut off.
-    pub fn read_slowly(
+    pub fn register_slow_reader(
         self: &Arc<SharedBody>,
         viewer: Weak<dyn BodyConsumer>,
         waker: &Waker,
@@ -271,7 +275,7 @@ impl SharedBody {
             staying.cloned().collect()
         };
         // Without the lock: a viewer that leaves during the call is dropped here, with its readers.
-        staying.iter().map(|reader| reader.standing(now)).max()
+        staying.iter().map(|reader| reader.cut_order(now)).max()
     }
 
     fn cut(self: &Arc<SharedBody>) {
@@ -303,11 +307,11 @@ impl fmt::Debug for SharedBody {
 }
 
 impl PinnedReader {
-    fn standing(&self, now: Instant) -> CutOrder {
+    fn cut_order(&self, now: Instant) -> CutOrder {
         let taken = bytes_taken(&self.viewer);
         let pace = &mut self.progress.lock().pace;
-        pace.note(taken, now);
-        pace.standing(taken, now)
+        pace.record(taken, now);
+        pace.cut_order(taken, now)
     }
 
     fn is_cut(&self) -> bool {
@@ -330,7 +334,7 @@ impl SlowReader {
         let mut progress = self.reader.progress.lock();
         progress.pace.set_held_up(true);
         if progress.pace.is_due(now) {
-            progress.pace.note(bytes_taken(&self.reader.viewer), now);
+            progress.pace.record(bytes_taken(&self.reader.viewer), now);
         }
         progress.waker.clone_from(waker);
         drop(progress);

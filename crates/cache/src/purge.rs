@@ -20,40 +20,44 @@ pub struct CachePurge {
     ended: EndedEpochs,
     /// Objects removed so far.
     removed: Vec<Arc<Object>>,
-    meant: Option<PurgeWalk>,
+    in_progress: Option<PurgeInProgress>,
 }
 
 /// The purges that still walk the store. A refresh of a matching object that begins during the walk
 /// is not stored. There are as many as operators who purge at the same time.
 #[derive(Default)]
-pub(crate) struct PurgeWalks(Mutex<Vec<Arc<PurgeMatcher>>>);
+pub(crate) struct PurgesInProgress(Mutex<Vec<Arc<PurgeMatcher>>>);
 
 /// A purge that walks the store, until this is dropped.
-struct PurgeWalk {
+struct PurgeInProgress {
     inner: Arc<CacheInner>,
     is_meant: Arc<PurgeMatcher>,
 }
 
-impl PurgeWalks {
+impl PurgesInProgress {
     pub(crate) fn matches(&self, key: &Key) -> bool {
         self.0.lock().iter().any(|is_meant| is_meant(key))
     }
 }
 
-impl PurgeWalk {
-    fn begin(inner: &Arc<CacheInner>, is_meant: Arc<PurgeMatcher>) -> PurgeWalk {
-        inner.walks.0.lock().push(Arc::clone(&is_meant));
-        PurgeWalk {
+impl PurgeInProgress {
+    fn begin(inner: &Arc<CacheInner>, is_meant: Arc<PurgeMatcher>) -> PurgeInProgress {
+        inner
+            .purges_in_progress
+            .0
+            .lock()
+            .push(Arc::clone(&is_meant));
+        PurgeInProgress {
             inner: Arc::clone(inner),
             is_meant,
         }
     }
 }
 
-impl Drop for PurgeWalk {
+impl Drop for PurgeInProgress {
     fn drop(&mut self) {
-        let mut walks = self.inner.walks.0.lock();
-        walks.retain(|is_meant| !Arc::ptr_eq(is_meant, &self.is_meant));
+        let mut purges_in_progress = self.inner.purges_in_progress.0.lock();
+        purges_in_progress.retain(|is_meant| !Arc::ptr_eq(is_meant, &self.is_meant));
     }
 }
 
@@ -64,7 +68,7 @@ impl Cache {
             inner: Arc::clone(&self.inner),
             ended: EndedEpochs::default(),
             removed: Vec::new(),
-            meant: None,
+            in_progress: None,
         }
     }
 }
@@ -77,30 +81,31 @@ impl CachePurge {
         self.removed.extend(removed);
     }
 
-    /// Purges all objects of a place, including what is being fetched.
-    pub fn epoch(&mut self, place: &Key) {
-        self.inner.epochs.end_for(place, &mut self.ended);
+    /// Purges all objects of a directory, including what is being fetched.
+    pub fn epoch(&mut self, directory: &Key) {
+        self.inner.epochs.end_for(directory, &mut self.ended);
     }
 
     /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads
     /// that serve viewers.
-    pub fn notes(&self, is_meant: impl Fn(&Key) -> bool) {
-        self.inner.notes.erase_where(is_meant);
+    pub fn memos(&self, is_meant: impl Fn(&Key) -> bool) {
+        self.inner.memos.erase_where(is_meant);
     }
 
     /// Purges all objects with a matching key, or with a key derived from one. `whole` matches a
-    /// place when everything in it matches. Call it once, outside the threads that serve viewers.
+    /// directory when everything in it matches. Call it once, outside the threads that serve
+    /// viewers.
     pub fn all(
         &mut self,
         is_meant: impl Fn(&Key) -> bool + Send + Sync + 'static,
         whole: impl Fn(&Key) -> bool,
     ) {
-        // First, so that new flights know the purge; the flights in progress are doomed next.
-        let walk = PurgeWalk::begin(&self.inner, Arc::new(is_meant));
+        // First, so that new flights know the purge; the flights in progress are marked next.
+        let purge = PurgeInProgress::begin(&self.inner, Arc::new(is_meant));
         self.inner.epochs.end_where(whole, &mut self.ended);
-        registry::doom(&self.inner, |flight| flight.is_of(&*walk.is_meant));
-        self.notes(&*walk.is_meant);
-        self.meant = Some(walk);
+        registry::mark_purged(&self.inner, |flight| flight.is_of(&*purge.is_meant));
+        self.memos(&*purge.is_meant);
+        self.in_progress = Some(purge);
     }
 
     /// Frees the dropped objects. Returns their number; each variant and each slice counts as one.
@@ -110,32 +115,37 @@ impl CachePurge {
             inner,
             ended,
             removed,
-            meant,
+            in_progress,
         } = self;
         let now = Instant::now();
-        let was_held = |object: &Object| {
-            let tie = object.head.tie.as_ref();
-            tie.is_none_or(|tie| tie.held_before(&ended)) && !object.kept_left(now).is_zero()
+        let was_valid = |object: &Object| {
+            let token = object.head.epoch_token.as_ref();
+            token.is_none_or(|token| token.was_valid_before(&ended))
+                && !object.retention_left(now).is_zero()
         };
-        let removed = removed.iter().filter(|object| was_held(object)).count();
+        let removed = removed.iter().filter(|object| was_valid(object)).count();
         let mut dropped = u64::try_from(removed).unwrap_or(u64::MAX);
-        if meant.is_none() && ended.is_empty() {
+        if in_progress.is_none() && ended.is_empty() {
             return dropped;
         }
-        if meant.is_none() {
+        if in_progress.is_none() {
             // Waits until any store of an object of an ended epoch is complete.
-            registry::doom(&inner, |_| false);
+            registry::mark_purged(&inner, |_| false);
         }
-        let of_key = |key: &Key| meant.as_ref().is_some_and(|walk| (walk.is_meant)(key));
+        let of_key = |key: &Key| {
+            in_progress
+                .as_ref()
+                .is_some_and(|purge| (purge.is_meant)(key))
+        };
         let is_meant = |key: &Key, object: Option<&Object>| {
-            let tie = object.and_then(|object| object.head.tie.as_ref());
-            tie.is_some_and(|tie| tie.ended_with(&ended)) || of_key(key)
+            let token = object.and_then(|object| object.head.epoch_token.as_ref());
+            token.is_some_and(|token| token.ended_with(&ended)) || of_key(key)
         };
         inner.store.remove_where(is_meant, |object| {
-            dropped += u64::from(was_held(object));
+            dropped += u64::from(was_valid(object));
         });
         // New requests must not join a refresh of an object that was dropped, or evicted before.
-        registry::doom(&inner, |flight| flight.is_refresh() && flight.is_of(of_key));
+        registry::mark_purged(&inner, |flight| flight.is_refresh() && flight.is_of(of_key));
         dropped
     }
 }

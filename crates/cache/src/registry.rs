@@ -27,15 +27,16 @@ pub(crate) struct FlightRegistry {
     pub(super) counts: Arc<FlightCounts>,
 }
 
-/// What a request that wants to follow a fill gets.
-pub(super) enum Joined {
-    /// A new flight, which the caller must feed, and its first follower.
-    Lead(Arc<Flight>, Follower),
-    /// A flight in progress.
+/// The result of an attempt to join a fill. `L` is what a new leader gets: the [`super::Fill`] that
+/// it feeds.
+pub enum JoinOutcome<L> {
+    /// No fill was in progress. The caller must feed the new one, and follows it too.
+    Lead(L, Follower),
+    /// Another request's fill.
     Follow(Follower),
     /// An object was stored since the lookup.
-    Held(Arc<Object>),
-    /// The lookup is outdated.
+    Stored(Arc<Object>),
+    /// Since the lookup the key got variants, or the stored object was removed: look up again.
     Retry,
     /// Too many requests already wait for this key.
     Crowded,
@@ -61,127 +62,149 @@ impl FlightRegistry {
     fn open(
         inner: &CacheInner,
         shard: &mut FlightShard,
-        found: &Lookup,
-        upstream: &HeaderMap,
+        lookup: &Lookup,
+        upstream_headers: &HeaderMap,
     ) -> Arc<Flight> {
-        let flight = Arc::new(Flight::new(found.clone(), upstream.clone()));
+        let flight = Arc::new(Flight::new(lookup.clone(), upstream_headers.clone()));
         // A purge has removed this object or is about to. It may be evicted before the purge
         // reaches it.
-        if flight.is_refresh() && flight.is_of(|key| inner.walks.matches(key)) {
-            flight.state().doomed = true;
+        if flight.is_refresh() && flight.is_of(|key| inner.purges_in_progress.matches(key)) {
+            flight.state().purged = true;
         }
         // The new flight replaces one that is no longer current. A purge could not find that one
         // any more.
-        if let Some(before) = shard.insert(found.slot.clone(), Arc::clone(&flight)) {
-            before.state().doomed = true;
+        if let Some(before) = shard.insert(lookup.slot.clone(), Arc::clone(&flight)) {
+            before.state().purged = true;
         }
         inner.registry.counts.fills.fetch_add(1, Ordering::Relaxed);
         flight
     }
 }
 
-/// Joins the flight for a lookup, or starts it.
-pub(super) fn join(inner: &CacheInner, found: &Lookup, upstream: &HeaderMap) -> Joined {
+/// Joins the flight for a lookup, or starts it; `lead` then makes of it what the leader gets.
+pub(super) fn join<L>(
+    inner: &CacheInner,
+    lookup: &Lookup,
+    upstream_headers: &HeaderMap,
+    lead: impl FnOnce(Arc<Flight>) -> L,
+) -> JoinOutcome<L> {
     let counts = &inner.registry.counts;
-    let mut shard = inner.registry.shard(&found.slot);
-    let flight = shard.get(&found.slot);
+    let mut shard = inner.registry.shard(&lookup.slot);
+    let flight = shard.get(&lookup.slot);
     if let Some(flight) = flight.filter(|flight| flight.is_current()) {
         if flight.state().follower_count() >= inner.settings.waiters_max {
             counts.crowded.fetch_add(1, Ordering::Relaxed);
-            return Joined::Crowded;
+            return JoinOutcome::Crowded;
         }
-        flight.state().standing.requests += 1;
+        flight.state().hints.requests += 1;
         flight.join();
-        return Joined::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
+        return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // Since the caller's lookup, a fill may have ended or a purge begun.
-    match inner.store.find_newer(found) {
-        Some(NewerObject::Object(object)) => return Joined::Held(object),
-        Some(NewerObject::Marker | NewerObject::Gone) => return Joined::Retry,
+    match inner.store.find_newer(lookup) {
+        Some(NewerObject::Object(object)) => return JoinOutcome::Stored(object),
+        Some(NewerObject::Marker | NewerObject::Gone) => return JoinOutcome::Retry,
         None => {}
     }
-    let flight = FlightRegistry::open(inner, &mut shard, found, upstream);
-    flight.state().standing.requests = 1;
+    let flight = FlightRegistry::open(inner, &mut shard, lookup, upstream_headers);
+    flight.state().hints.requests = 1;
     let follower = Follower::new(Arc::clone(&flight), Arc::clone(counts));
-    Joined::Lead(flight, follower)
+    JoinOutcome::Lead(lead(flight), follower)
 }
 
-pub(super) fn is_being_filled(inner: &CacheInner, found: &Lookup) -> bool {
-    let shard = inner.registry.shard(&found.slot);
-    let flight = shard.get(&found.slot);
+pub(super) fn is_being_filled(inner: &CacheInner, lookup: &Lookup) -> bool {
+    let shard = inner.registry.shard(&lookup.slot);
+    let flight = shard.get(&lookup.slot);
     flight.is_some_and(|flight| flight.is_current())
 }
 
 /// Starts a flight without followers, unless one is in progress or the lookup is outdated.
 pub(super) fn lead(
     inner: &CacheInner,
-    found: &Lookup,
-    upstream: impl FnOnce() -> HeaderMap,
+    lookup: &Lookup,
+    upstream_headers: impl FnOnce() -> HeaderMap,
 ) -> Option<Arc<Flight>> {
-    let mut shard = inner.registry.shard(&found.slot);
-    let flight = shard.get(&found.slot);
-    if flight.is_some_and(|flight| flight.is_current()) || inner.store.find_newer(found).is_some() {
+    let mut shard = inner.registry.shard(&lookup.slot);
+    let flight = shard.get(&lookup.slot);
+    if flight.is_some_and(|flight| flight.is_current()) || inner.store.find_newer(lookup).is_some()
+    {
         return None;
     }
-    Some(FlightRegistry::open(inner, &mut shard, found, &upstream()))
+    Some(FlightRegistry::open(
+        inner,
+        &mut shard,
+        lookup,
+        &upstream_headers(),
+    ))
 }
 
-/// Records which request headers selected a flight's response. Registers the flight under its
-/// variant's slot, then stores the marker, so that a request that sees the marker also finds the
-/// flight. A flight that was purged is neither registered nor marked: only its present followers
-/// get the response.
-pub(super) fn vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName]) {
-    let found = &flight.found;
-    let place = {
-        let _shard = inner.registry.shard(&found.key);
-        if is_doomed(inner, flight) {
-            return;
-        }
-        inner.store.place(found, names, &flight.upstream)
+/// Records which request headers selected a flight's response. A flight that was purged is neither
+/// registered nor marked: only its present followers get the response.
+pub(super) fn record_vary(inner: &CacheInner, flight: &Arc<Flight>, names: &[HeaderName]) {
+    let lookup = &flight.lookup;
+    let store = &inner.store;
+    let choose_slot = || store.variant_slot_for(lookup, names, &flight.upstream_headers);
+    let Some(variant) = unless_purged(inner, flight, choose_slot) else {
+        return;
     };
-    let slot = place.slot.clone();
-    if slot != found.slot {
-        // Reachable only through the marker that is stored next, or that the flight's lookup found.
-        let mut shard = inner.registry.shard(&slot);
-        shard.entry(slot).or_insert_with(|| Arc::clone(flight));
+    // The flight first, then the marker: a request that sees the marker must find the flight.
+    register_variant(inner, flight, &variant.slot);
+    unless_purged(inner, flight, || store.mark(lookup, &variant));
+    flight.state().variant_slot = Some(variant);
+}
+
+/// Registers a flight under its variant's slot too, unless another one has it. Requests reach the
+/// slot only through the marker.
+fn register_variant(inner: &CacheInner, flight: &Arc<Flight>, slot: &Key) {
+    if *slot != flight.lookup.slot {
+        let mut shard = inner.registry.shard(slot);
+        let entry = shard.entry(slot.clone());
+        entry.or_insert_with(|| Arc::clone(flight));
     }
-    let _shard = inner.registry.shard(&found.key);
-    if !is_doomed(inner, flight) {
-        inner.store.mark(found, &place);
-    }
-    flight.state().place = Some(place);
+}
+
+/// Calls `change` under the lock of the flight's key, which a purge locks too. `None`: the key was
+/// purged since the flight began.
+fn unless_purged<R>(
+    inner: &CacheInner,
+    flight: &Arc<Flight>,
+    change: impl FnOnce() -> R,
+) -> Option<R> {
+    let _shard = inner.registry.shard(&flight.lookup.key);
+    (!is_purged(inner, flight)).then(change)
 }
 
 /// Whether the key was purged since this flight began. The caller holds the lock of the key's
 /// shard.
-fn is_doomed(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
-    let found = &flight.found;
+fn is_purged(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
+    let lookup = &flight.lookup;
     let mut state = flight.state();
     // The marker of this flight's lookup is gone or replaced.
-    state.doomed |= found.has_variants() && !inner.store.same_variants(found);
-    state.doomed
+    state.purged |= lookup.has_variants() && !inner.store.same_variants(lookup);
+    state.purged
 }
 
 /// Writes a memo for a flight's key, unless the key was purged since.
-pub(super) fn note(inner: &CacheInner, flight: &Arc<Flight>, note: ExpiringMemo) {
-    note_apart(inner, flight, &flight.found.slot, note);
+pub(super) fn write_memo(inner: &CacheInner, flight: &Arc<Flight>, memo: ExpiringMemo) {
+    write_memo_under(inner, flight, &flight.lookup.slot, memo);
 }
 
-/// As [`note`], under another slot than the flight's own.
-pub(super) fn note_apart(inner: &CacheInner, flight: &Arc<Flight>, slot: &Key, note: ExpiringMemo) {
-    let _shard = inner.registry.shard(&flight.found.key);
-    if !is_doomed(inner, flight) {
-        inner.notes.write(slot, note);
-    }
+/// As [`write_memo`], under another slot than the flight's own.
+pub(super) fn write_memo_under(
+    inner: &CacheInner,
+    flight: &Arc<Flight>,
+    slot: &Key,
+    memo: ExpiringMemo,
+) {
+    unless_purged(inner, flight, || inner.memos.write(slot, memo));
 }
 
 /// Removes the object that was stored when a flight began.
-pub(super) fn displace(inner: &CacheInner, flight: &Arc<Flight>) {
-    let found = &flight.found;
-    let _shard = inner.registry.shard(&found.key);
-    if !is_doomed(inner, flight) {
-        inner.store.remove(&found.slot, found.kind);
-    }
+pub(super) fn remove_previous(inner: &CacheInner, flight: &Arc<Flight>) {
+    let lookup = &flight.lookup;
+    unless_purged(inner, flight, || {
+        inner.store.remove(&lookup.slot, lookup.kind)
+    });
 }
 
 /// Stores a flight's result, unless a purge came first.
@@ -190,47 +213,45 @@ pub(super) fn store(
     flight: &Arc<Flight>,
     object: &Arc<Object>,
 ) -> StoreOutcome {
-    let found = &flight.found;
+    let lookup = &flight.lookup;
     // A purge locks the shard of the key itself, whatever the flight's slot.
-    let _shard = inner.registry.shard(&found.key);
+    let _shard = inner.registry.shard(&lookup.key);
     let state = flight.state();
-    match &state.place {
+    match &state.variant_slot {
         // An object of an ended epoch must not replace one that was fetched after its end.
-        _ if state.doomed || !object.head.is_valid() => StoreOutcome::Purged,
-        None => inner.store.insert(found, object, &state.standing),
-        Some(place) => inner
+        _ if state.purged || !object.head.is_valid() => StoreOutcome::Purged,
+        None => inner.store.insert(lookup, object, &state.hints),
+        Some(variant) => inner
             .store
-            .insert_variant(found, place, object, &state.standing),
+            .insert_variant(lookup, variant, object, &state.hints),
     }
 }
 
 /// Stores under a key an object that was fetched under another key.
-pub(super) fn file(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Object>) {
+pub(super) fn store_under(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
     if object.head.is_valid() {
-        inner.store.replace(key, kind, &object.as_newest());
+        inner.store.replace(key, kind, &object.as_newest_version());
     }
 }
 
 /// Removes a flight from the registry, so that new requests for its key start another one.
 pub(super) fn detach(inner: &CacheInner, flight: &Arc<Flight>) {
-    let place = flight
-        .state()
-        .place
-        .as_ref()
-        .map(|place| place.slot.clone());
-    for slot in std::iter::once(&flight.found.slot).chain(&place) {
+    let variant_slot = {
+        let state = flight.state();
+        let variant = state.variant_slot.as_ref();
+        variant.map(|variant| variant.slot.clone())
+    };
+    for slot in std::iter::once(&flight.lookup.slot).chain(&variant_slot) {
         let mut shard = inner.registry.shard(slot);
-        if shard
-            .get(slot)
-            .is_some_and(|current| Arc::ptr_eq(current, flight))
-        {
+        let current = shard.get(slot);
+        if current.is_some_and(|current| Arc::ptr_eq(current, flight)) {
             shard.remove(slot);
         }
     }
 }
 
-/// Returns the removed objects.
+/// Purges a key. Returns the removed objects.
 pub(super) fn purge(
     inner: &CacheInner,
     key: &Key,
@@ -239,21 +260,21 @@ pub(super) fn purge(
 ) -> Vec<Arc<Object>> {
     let mut shard = inner.registry.shard(key);
     if let Some(flight) = shard.remove(key) {
-        flight.state().doomed = true;
+        flight.state().purged = true;
     }
-    inner.notes.erase(key);
-    inner.epochs.end_for(&super::slices_of(key), ended);
+    inner.memos.erase(key);
+    inner.epochs.end_for(&super::slice_directory(key), ended);
     inner.store.remove(key, kind)
 }
 
-/// Dooms all matching flights. A store that was in progress when this call began is complete when
-/// it ends.
-pub(super) fn doom(inner: &CacheInner, is_meant: impl Fn(&Flight) -> bool) {
+/// Marks all matching flights as purged. A store that was in progress when this call began is
+/// complete when it ends.
+pub(super) fn mark_purged(inner: &CacheInner, is_meant: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
         shard.lock().retain(|_, flight| {
             let meant = is_meant(flight);
             if meant {
-                flight.state().doomed = true;
+                flight.state().purged = true;
             }
             !meant
         });

@@ -104,9 +104,9 @@ impl Store {
         key: &Key,
         kind: Kind,
         now: Instant,
-        upstream: impl FnOnce() -> HeaderMap,
+        upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Lookup {
-        let mut found = Lookup {
+        let mut lookup = Lookup {
             key: key.clone(),
             kind,
             slot: key.clone(),
@@ -115,14 +115,14 @@ impl Store {
         };
         match self.of(kind).get(key, now) {
             None => {}
-            Some(TableEntry::Object(object)) => found.object = filter_valid(object),
+            Some(TableEntry::Object(object)) => lookup.object = filter_valid(object),
             Some(TableEntry::Variants(variants)) => {
-                found.slot = variants.slot(key, &upstream());
-                found.object = self.object(kind, &found.slot, now);
-                found.variants = Some(variants);
+                lookup.slot = variants.slot(key, &upstream_headers());
+                lookup.object = self.object(kind, &lookup.slot, now);
+                lookup.variants = Some(variants);
             }
         }
-        found
+        lookup
     }
 
     fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
@@ -139,93 +139,94 @@ impl Store {
         }
     }
 
-    /// What changed in the store after this lookup: a new object or marker, or the found object is
-    /// gone.
-    pub(crate) fn find_newer(&self, found: &Lookup) -> Option<NewerObject> {
+    /// What changed in the store after this lookup: a new object or marker, or its object is gone.
+    pub(crate) fn find_newer(&self, lookup: &Lookup) -> Option<NewerObject> {
         let now = Instant::now();
-        let object = match (self.of(found.kind).get(&found.key, now), &found.variants) {
+        let object = match (self.of(lookup.kind).get(&lookup.key, now), &lookup.variants) {
             (Some(TableEntry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
-                self.object(found.kind, &found.slot, now)
+                self.object(lookup.kind, &lookup.slot, now)
             }
             (Some(TableEntry::Variants(_)), _) => return Some(NewerObject::Marker),
             (Some(TableEntry::Object(object)), _) => filter_valid(object),
             (None, _) => None,
         };
         match object {
-            Some(object) => NewerObject::unless_same(object, found),
-            None => found.object.is_some().then_some(NewerObject::Gone),
+            Some(object) => NewerObject::unless_same(object, lookup),
+            None => lookup.object.is_some().then_some(NewerObject::Gone),
         }
     }
 
     /// The slot of a response with `Vary`: under the current marker, or under a new one that is not
     /// stored yet.
-    pub(crate) fn place(
+    pub(crate) fn variant_slot_for(
         &self,
-        found: &Lookup,
+        lookup: &Lookup,
         names: &[HeaderName],
-        upstream: &HeaderMap,
+        upstream_headers: &HeaderMap,
     ) -> VariantSlot {
-        let variants = match self.marker(found.kind, &found.key) {
+        let variants = match self.marker(lookup.kind, &lookup.key) {
             Some(variants) if variants.names() == names => variants,
             _ => {
                 let generation = self.generations.fetch_add(1, Ordering::Relaxed);
                 Arc::new(VariantIndex::new(names, generation))
             }
         };
-        let slot = variants.slot(&found.key, upstream);
+        let slot = variants.slot(&lookup.key, upstream_headers);
         VariantSlot { variants, slot }
     }
 
     /// Stores a slot's marker, so that other requests find the variants.
-    pub(crate) fn mark(&self, found: &Lookup, place: &VariantSlot) {
-        self.of(found.kind).mark(found.key.clone(), &place.variants);
+    pub(crate) fn mark(&self, lookup: &Lookup, variant_slot: &VariantSlot) {
+        self.of(lookup.kind)
+            .mark(lookup.key.clone(), &variant_slot.variants);
     }
 
     /// Stores an object that does not vary.
     pub(crate) fn insert(
         &self,
-        found: &Lookup,
+        lookup: &Lookup,
         object: &Arc<Object>,
-        standing: &StorageHints,
+        hints: &StorageHints,
     ) -> StoreOutcome {
-        if !self.admits(found, object) {
+        if !self.admits(lookup, object) {
             return StoreOutcome::TooVaried;
         }
-        let partition = self.of(found.kind);
-        // All requests for one numbered version arrive at once; the next ones are for the next
-        // version.
-        let passing = StorageHints::default();
-        let standing = if object.is_state() {
-            &passing
+        let partition = self.of(lookup.kind);
+        let once = StorageHints::default();
+        // Players request a numbered version all at once and never again. The number of requests so
+        // far says nothing about later ones.
+        let hints = if object.is_numbered_version() {
+            &once
         } else {
-            standing
+            hints
         };
-        self.record_insertion(partition.insert(found.key.clone(), object, standing))
+        self.record_insertion(partition.insert(lookup.key.clone(), object, hints))
     }
 
     /// Limits the number of keys of one URL, where viewers' request headers are part of the key.
-    fn admits(&self, found: &Lookup, object: &Object) -> bool {
-        let partition = self.of(found.kind);
+    fn admits(&self, lookup: &Lookup, object: &Object) -> bool {
+        let partition = self.of(lookup.kind);
         let now = Instant::now();
         let held = |key: &Key| partition.contains(key, now);
-        let tie = object.head.tie.as_ref();
-        let admitted = tie.is_none_or(|tie| tie.admit(&found.key, self.variants_max, held));
+        let epoch_token = object.head.epoch_token.as_ref();
+        let admitted = epoch_token
+            .is_none_or(|epoch_token| epoch_token.admit(&lookup.key, self.variants_max, held));
         if !admitted {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
         }
         admitted
     }
 
-    /// Stores the newest version of an object, unless the key has variants. Requests under other
-    /// keys use it too, so it starts with two requests and outlasts the older versions.
+    /// Stores the newest version of a playlist, unless the key has variants. Requests under other
+    /// keys use it too, so it starts with two requests and stays longer than older versions.
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
         let partition = self.of(kind);
         if self.marker(kind, key).is_none() {
-            let standing = StorageHints {
+            let hints = StorageHints {
                 live: None,
                 requests: 2,
             };
-            let stored = partition.insert(key.clone(), object, &standing);
+            let stored = partition.insert(key.clone(), object, &hints);
             self.record_insertion(stored);
         }
     }
@@ -233,27 +234,30 @@ impl Store {
     /// Stores a variant in its slot, while its marker is the current one.
     pub(crate) fn insert_variant(
         &self,
-        found: &Lookup,
-        place: &VariantSlot,
+        lookup: &Lookup,
+        variant_slot: &VariantSlot,
         object: &Arc<Object>,
-        standing: &StorageHints,
+        hints: &StorageHints,
     ) -> StoreOutcome {
-        let partition = self.of(found.kind);
-        match self.marker(found.kind, &found.key) {
-            Some(now) if Arc::ptr_eq(&now, &place.variants) => {}
+        let partition = self.of(lookup.kind);
+        match self.marker(lookup.kind, &lookup.key) {
+            Some(now) if Arc::ptr_eq(&now, &variant_slot.variants) => {}
             _ => return StoreOutcome::Purged,
         }
-        if !self.admits(found, object) {
+        if !self.admits(lookup, object) {
             return StoreOutcome::TooVaried;
         }
         let now = Instant::now();
         let held = |slot: &Key| partition.contains(slot, now);
-        if !place.variants.admit(&place.slot, self.variants_max, held) {
+        if !variant_slot
+            .variants
+            .admit(&variant_slot.slot, self.variants_max, held)
+        {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
             return StoreOutcome::TooVaried;
         }
-        let names = (&found.key, place.slot.clone());
-        self.record_insertion(partition.insert_variant(names, object, standing))
+        let keys = (&lookup.key, variant_slot.slot.clone());
+        self.record_insertion(partition.insert_variant(keys, object, hints))
     }
 
     fn record_insertion(&self, stored: bool) -> StoreOutcome {
@@ -265,15 +269,15 @@ impl Store {
     }
 
     /// Passes on new segments of live renditions and unlisted objects; see [`super::eviction`].
-    pub(crate) fn slide(&self, advances: &[Advance], departed: &[u64]) {
+    pub(crate) fn update_live_windows(&self, advances: &[Advance], departed: &[u64]) {
         for partition in &self.partitions {
-            partition.slide(advances, departed);
+            partition.update_live_windows(advances, departed);
         }
     }
 
     /// Whether the marker of this lookup is still the current one.
-    pub(crate) fn same_variants(&self, found: &Lookup) -> bool {
-        match (&found.variants, self.marker(found.kind, &found.key)) {
+    pub(crate) fn same_variants(&self, lookup: &Lookup) -> bool {
+        match (&lookup.variants, self.marker(lookup.kind, &lookup.key)) {
             (Some(then), Some(now)) => Arc::ptr_eq(then, &now),
             _ => false,
         }
@@ -356,13 +360,13 @@ pub(crate) enum NewerObject {
     Object(Arc<Object>),
     /// A marker: the caller must look up again.
     Marker,
-    /// The found object was removed. No fill may start from it.
+    /// The object of the lookup was removed. No fill may start from it.
     Gone,
 }
 
 impl NewerObject {
-    fn unless_same(object: Arc<Object>, found: &Lookup) -> Option<NewerObject> {
-        match &found.object {
+    fn unless_same(object: Arc<Object>, lookup: &Lookup) -> Option<NewerObject> {
+        match &lookup.object {
             Some(seen) if Arc::ptr_eq(seen, &object) => None,
             _ => Some(NewerObject::Object(object)),
         }

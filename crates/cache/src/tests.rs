@@ -197,11 +197,11 @@ fn who_shares_a_variant_finds_its_flight_while_it_grows() {
     let (fill, _follower) = lead(&cache, &gzip);
     fill.set_vary(Vary::On(vec![header::ACCEPT_ENCODING]));
     fill.begin(Arc::new(head()));
-    let found = look_with(&cache, &gzip);
-    assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Follow(_)));
+    let lookup = look_with(&cache, &gzip);
+    assert!(matches!(cache.join(&lookup, &gzip), JoinOutcome::Follow(_)));
     let other = accepting("identity");
-    let found = look_with(&cache, &other);
-    assert!(matches!(cache.join(&found, &other), JoinOutcome::Lead(..)));
+    let lookup = look_with(&cache, &other);
+    assert!(matches!(cache.join(&lookup, &other), JoinOutcome::Lead(..)));
 }
 
 #[test]
@@ -227,8 +227,8 @@ fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
     keep_variant(lead(&cache, &plain).0, "x");
     before.set_vary(vary.clone());
     before.begin(Arc::new(head()));
-    let found = look_with(&cache, &gzip);
-    assert!(matches!(cache.join(&found, &gzip), JoinOutcome::Lead(..)));
+    let lookup = look_with(&cache, &gzip);
+    assert!(matches!(cache.join(&lookup, &gzip), JoinOutcome::Lead(..)));
 }
 
 #[test]
@@ -239,8 +239,8 @@ fn variants_that_were_evicted_make_room_for_others() {
     });
     let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
     assert_eq!(keep("gzip"), StoreOutcome::Yes);
-    let found = look_with(&cache, &accepting("gzip"));
-    cache.inner.store.remove(&found.slot, Kind::Segment);
+    let lookup = look_with(&cache, &accepting("gzip"));
+    cache.inner.store.remove(&lookup.slot, Kind::Segment);
     assert_eq!(keep("br"), StoreOutcome::Yes);
 }
 
@@ -253,12 +253,12 @@ fn who_comes_after_a_broken_fill_leads_a_new_one() {
 }
 
 #[test]
-fn a_note_about_what_was_purged_is_not_written() {
+fn a_memo_about_what_was_purged_is_not_written() {
     let cache = Cache::new(Settings::default());
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     cache.purge(&key(), Kind::Segment);
     let now = Instant::now();
-    fill.note(ExpiringMemo {
+    fill.write_memo(ExpiringMemo {
         until: now + Duration::from_mins(1),
         what: KeyMemo::Pass,
     });
@@ -291,47 +291,52 @@ fn an_object_has_its_fields_ready_but_for_those_said_anew() {
 }
 
 #[test]
-fn the_end_of_a_places_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
+fn the_end_of_a_directorys_epoch_drops_what_belongs_to_it_and_what_is_on_its_way() {
     let cache = Cache::new(Settings::default());
-    let place = Key::of(&[b"place"]);
-    let file = |name: &str, tie: Option<EpochToken>| {
-        let found = cache.lookup(
+    let directory = Key::of(&[b"directory"]);
+    let file = |name: &str, epoch_token: Option<EpochToken>| {
+        let lookup = cache.lookup(
             &Key::of(&[name.as_bytes()]),
             Kind::Segment,
             Instant::now(),
             HeaderMap::new,
         );
-        let fill = cache.lead(&found, HeaderMap::new).expect("nobody fills it");
+        let fill = cache
+            .lead(&lookup, HeaderMap::new)
+            .expect("nobody fills it");
         let object = Arc::new(Object::new(
-            StoredHead { tie, ..head() },
+            StoredHead {
+                epoch_token,
+                ..head()
+            },
             Bytes::from_static(b"x"),
         ));
         fill.store_and_publish(&object, Verdict::Object(Arc::clone(&object)));
     };
     let held = |name: &str| {
-        let found = cache.lookup(
+        let lookup = cache.lookup(
             &Key::of(&[name.as_bytes()]),
             Kind::Segment,
             Instant::now(),
             HeaderMap::new,
         );
-        found.object.is_some()
+        lookup.object.is_some()
     };
-    file("old", Some(cache.bind_epoch(Some(&place), None)));
+    file("old", Some(cache.bind_epoch(Some(&directory), None)));
     file("free", None);
-    let on_its_way = cache.bind_epoch(Some(&place), None);
+    let on_its_way = cache.bind_epoch(Some(&directory), None);
     assert!(held("old") && held("free"));
-    cache.end_epoch(&place);
+    cache.end_epoch(&directory);
     file("late", Some(on_its_way));
     assert!(!held("old") && !held("late") && held("free"));
-    file("old", Some(cache.bind_epoch(Some(&place), None)));
+    file("old", Some(cache.bind_epoch(Some(&directory), None)));
     assert!(held("old"));
 }
 
 #[test]
 fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
     let cache = Cache::new(Settings::default());
-    let place = Key::of(&[b"place"]);
+    let directory = Key::of(&[b"directory"]);
     let lookup = || {
         cache.lookup(
             &Key::of(&[b"segment"]),
@@ -344,17 +349,17 @@ fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
     let JoinOutcome::Lead(before, _first) = join() else {
         panic!("nobody fills it");
     };
-    before.set_epoch(&cache.bind_epoch(Some(&place), None));
+    before.set_epoch(&cache.bind_epoch(Some(&directory), None));
     assert!(matches!(join(), JoinOutcome::Follow(_)));
-    cache.end_epoch(&place);
+    cache.end_epoch(&directory);
     let JoinOutcome::Lead(after, _second) = join() else {
         panic!("what was asked for before is of no use");
     };
-    after.set_epoch(&cache.bind_epoch(Some(&place), None));
+    after.set_epoch(&cache.bind_epoch(Some(&directory), None));
     drop(before);
     assert!(
         matches!(join(), JoinOutcome::Follow(_)),
-        "it has its own place"
+        "it has its own epoch"
     );
     assert!(cache.lead(&lookup(), HeaderMap::new).is_none());
 }
@@ -362,21 +367,23 @@ fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
 #[test]
 fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
     let cache = Cache::new(Settings::default());
-    let kept_for = |kind, tie| {
+    let retention = |kind, epoch_token| {
         Object::new(
             StoredHead {
                 kind,
-                tie,
+                epoch_token,
                 ..head()
             },
             Bytes::new(),
         )
-        .kept_for()
+        .retention()
     };
-    let tie = || Some(cache.bind_epoch(Some(&Key::of(&[b"states"])), None));
+    let epoch_token = || Some(cache.bind_epoch(Some(&Key::of(&[b"states"])), None));
     let usable = head().lifetime.usable_for();
-    assert_eq!(kept_for(Kind::Hls, tie()), usable);
-    assert!(kept_for(Kind::Hls, None) > usable && kept_for(Kind::Segment, tie()) > usable);
+    assert_eq!(retention(Kind::Hls, epoch_token()), usable);
+    assert!(
+        retention(Kind::Hls, None) > usable && retention(Kind::Segment, epoch_token()) > usable
+    );
 }
 
 /// A fill asks whether there is room before it stores.
@@ -386,7 +393,7 @@ fn estimated_weight_is_still_charged_when_stored() {
         let cache = Cache::new(Settings::default());
         let (fill, _follower) = lead(&cache, &HeaderMap::new());
         let mut head = head();
-        head.tie = Some(cache.bind_epoch(Some(&Key::of(&[b"/live/"])), None));
+        head.epoch_token = Some(cache.bind_epoch(Some(&Key::of(&[b"/live/"])), None));
         let object = Arc::new(Object::new(head, Bytes::from_static(b"media")));
         for _ in 0..estimates {
             assert!(fill.has_room_for(&object) && fill.will_have_room(&object.head, 5));

@@ -44,8 +44,8 @@ impl VariantIndex {
     }
 
     /// The slot of the variant that these request headers select.
-    pub(super) fn slot(&self, key: &Key, upstream: &HeaderMap) -> Key {
-        let values = Vary::values(&self.names, upstream);
+    pub(super) fn slot(&self, key: &Key, upstream_headers: &HeaderMap) -> Key {
+        let values = Vary::values(&self.names, upstream_headers);
         Key::of(&[
             b"variant",
             key.bytes(),

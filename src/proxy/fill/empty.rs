@@ -24,8 +24,8 @@ pub(super) fn has_bytes(kind: Kind, status: StatusCode) -> bool {
 
 impl FillTask {
     /// An endpoint sent an empty body.
-    pub(super) async fn handle_empty_body(mut self, endpoint: usize) {
-        let path = self.request.target.path();
+    pub(super) async fn empty(mut self, endpoint: usize) {
+        let path = self.entry.target.path();
         tracing::warn!(path, endpoint, "origin sent an empty segment");
         let answers = self.empty_answers;
         self.empty_answers += 1;
@@ -39,25 +39,22 @@ impl FillTask {
             self.empty_answers = 2;
             sleep(WRITTEN_AFTER).await;
             match self
-                .fetch(self.fill.upstream().clone(), EndpointSet::default())
+                .fetch(self.fill.upstream_headers().clone(), EndpointSet::default())
                 .await
             {
                 None => return self.fill.cut(),
-                Some(Ok(response)) if response.status == StatusCode::OK => {
-                    return Box::pin(self.handle_response(response)).await;
+                Some(Ok(reply)) if reply.status == StatusCode::OK => {
+                    return Box::pin(self.handle_response(reply)).await;
                 }
                 Some(_) => {}
             }
         }
-        let is_object_stored = self.fill.found().object.is_some();
-        let error_object = Arc::new(rejections::failure_object(
-            Failure::Protocol,
-            is_object_stored,
-        ));
+        let held = self.fill.lookup().object.is_some();
+        let answer = Arc::new(rejections::failure_object(Failure::Protocol, held));
         // A failed prefetch leaves no memo that would affect viewers.
         if !matches!(self.trigger, FillTrigger::Prefetch(_)) {
-            self.back_off(None, &error_object);
+            self.back_off(None, &answer);
         }
-        self.fill.settle(Verdict::Failed(error_object));
+        self.fill.settle(Verdict::Failed(answer));
     }
 }

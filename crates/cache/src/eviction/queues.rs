@@ -103,7 +103,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
     }
 
     /// The queue of a node, and its weight in bytes.
-    pub(super) fn place(&self, id: NodeId) -> Option<(usize, u64)> {
+    pub(super) fn queue_of(&self, id: NodeId) -> Option<(usize, u64)> {
         let slot = self.slot(id)?;
         Some((usize::from(slot.queue), slot.bytes))
     }

@@ -61,13 +61,13 @@ impl ReadPace {
     }
 
     /// Records the bytes accepted by now.
-    pub(super) fn note(&mut self, taken: u64, now: Instant) {
+    pub(super) fn record(&mut self, taken: u64, now: Instant) {
         if self.is_due(now) {
             self.earlier = std::mem::replace(&mut self.later, PaceMark { at: now, taken });
         }
     }
 
-    pub(super) fn standing(&self, taken: u64, now: Instant) -> CutOrder {
+    pub(super) fn cut_order(&self, taken: u64, now: Instant) -> CutOrder {
         let bytes_per_second = if self.is_held_up {
             self.bytes_per_second(taken, now)
         } else {
@@ -102,28 +102,28 @@ mod tests {
         }
 
         /// A reader that began at `began` and has accepted `bytes` per second until `now`.
-        fn standing(&self, began: u64, bytes: u64, now: u64) -> CutOrder {
+        fn cut_order(&self, began: u64, bytes: u64, now: u64) -> CutOrder {
             let mut pace = ReadPace::new(0, self.after(began));
             let taken = |at: u64| (at - began) * bytes / 1000;
             for at in (began..now).step_by(1000) {
-                pace.note(taken(at), self.after(at));
+                pace.record(taken(at), self.after(at));
             }
-            pace.standing(taken(now), self.after(now))
+            pace.cut_order(taken(now), self.after(now))
         }
     }
 
     #[test]
     fn the_slower_is_cut_first_and_among_equals_the_earlier() {
         let clock = ReadClock(Instant::now());
-        let standings = [
-            clock.standing(0, 0, 60_000),
-            clock.standing(5_000, 0, 60_000),
-            clock.standing(0, 1, 60_000),
-            clock.standing(0, 100_000, 60_000),
-            clock.standing(0, 1_000_000, 60_000),
+        let orders = [
+            clock.cut_order(0, 0, 60_000),
+            clock.cut_order(5_000, 0, 60_000),
+            clock.cut_order(0, 1, 60_000),
+            clock.cut_order(0, 100_000, 60_000),
+            clock.cut_order(0, 1_000_000, 60_000),
         ];
-        assert!(standings.is_sorted_by(|a, b| a < b), "{standings:?}");
-        assert_eq!(standings[3].bytes_per_second, 100_000);
+        assert!(orders.is_sorted_by(|a, b| a < b), "{orders:?}");
+        assert_eq!(orders[3].bytes_per_second, 100_000);
     }
 
     #[test]
@@ -131,23 +131,23 @@ mod tests {
         let clock = ReadClock(Instant::now());
         let mut fast_once = ReadPace::new(0, clock.after(0));
         for second in 1..60 {
-            fast_once.note(100 << 20, clock.after(second * 1_000));
+            fast_once.record(100 << 20, clock.after(second * 1_000));
         }
-        let steady = clock.standing(0, 1_000, 60_000);
-        assert!(fast_once.standing(100 << 20, clock.after(60_000)) < steady);
+        let steady = clock.cut_order(0, 1_000, 60_000);
+        assert!(fast_once.cut_order(100 << 20, clock.after(60_000)) < steady);
     }
 
     #[test]
     fn who_has_just_begun_is_an_average_viewer_until_more_is_known() {
         let clock = ReadClock(Instant::now());
-        let standings = [
-            clock.standing(0, 0, 100_000),
-            clock.standing(98_000, 0, 100_000),
-            clock.standing(0, 100_000, 100_000),
-            clock.standing(99_900, 0, 100_000),
-            clock.standing(0, 1_000_000, 100_000),
+        let orders = [
+            clock.cut_order(0, 0, 100_000),
+            clock.cut_order(98_000, 0, 100_000),
+            clock.cut_order(0, 100_000, 100_000),
+            clock.cut_order(99_900, 0, 100_000),
+            clock.cut_order(0, 1_000_000, 100_000),
         ];
-        assert!(standings.is_sorted_by(|a, b| a < b), "{standings:?}");
+        assert!(orders.is_sorted_by(|a, b| a < b), "{orders:?}");
     }
 
     #[test]
@@ -155,9 +155,9 @@ mod tests {
         let clock = ReadClock(Instant::now());
         let mut waiting = ReadPace::new(0, clock.after(0));
         waiting.set_held_up(false);
-        let fast = clock.standing(0, 1 << 30, 60_000);
-        assert!(fast < waiting.standing(0, clock.after(60_000)));
+        let fast = clock.cut_order(0, 1 << 30, 60_000);
+        assert!(fast < waiting.cut_order(0, clock.after(60_000)));
         waiting.set_held_up(true);
-        assert!(waiting.standing(0, clock.after(60_000)) < fast);
+        assert!(waiting.cut_order(0, clock.after(60_000)) < fast);
     }
 }

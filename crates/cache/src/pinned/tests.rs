@@ -50,15 +50,15 @@ impl Scene {
 
     fn stored(&self) -> Arc<SharedBody> {
         let body = SharedBody::of(BODY).unwrap();
-        body.enter(&self.pinned);
+        body.add_entry(&self.pinned);
         body
     }
 
     /// A body that was stored, is read by a viewer that accepts no bytes, and was evicted.
     fn pinned(&self, seconds: u64) -> (Arc<SharedBody>, SlowReader) {
         let body = self.stored();
-        let reader = body.read_slowly(nobody(), Waker::noop(), self.after(seconds));
-        body.leave(self.after(seconds));
+        let reader = body.register_slow_reader(nobody(), Waker::noop(), self.after(seconds));
+        body.remove_entry(self.after(seconds));
         (body, reader)
     }
 
@@ -67,8 +67,8 @@ impl Scene {
         let body = self.stored();
         let viewer = Arc::<Taken>::default();
         let weak = Arc::downgrade(&viewer);
-        let reader = body.read_slowly(weak, Waker::noop(), self.after(seconds));
-        body.leave(self.after(seconds));
+        let reader = body.register_slow_reader(weak, Waker::noop(), self.after(seconds));
+        body.remove_entry(self.after(seconds));
         (body, viewer, reader)
     }
 
@@ -104,11 +104,11 @@ fn a_viewer_who_leaves_while_the_slowest_is_sought_locks_nobody_out() {
         let viewer = Arc::<Leaving>::default();
         let body = scene.stored();
         let weak = Arc::downgrade(&viewer);
-        let reader = body.read_slowly(weak, Waker::noop(), scene.start);
+        let reader = body.register_slow_reader(weak, Waker::noop(), scene.start);
         *viewer.reads.lock() = Some(reader);
         *viewer.itself.lock() = Some(Arc::clone(&viewer));
         drop(viewer);
-        body.leave(scene.start);
+        body.remove_entry(scene.start);
         let others: Vec<_> = (0..3).map(|_| scene.pinned(1)).collect();
         assert!(others.iter().any(|(_, reader)| is_cut(reader)));
         assert!(body.state.lock().readers.is_empty(), "the viewer has left");
@@ -121,10 +121,10 @@ fn a_viewer_who_leaves_while_the_slowest_is_sought_locks_nobody_out() {
 fn what_the_store_holds_or_nobody_reads_slowly_is_not_counted() {
     let scene = Scene::new();
     let (held, idle) = (scene.stored(), scene.stored());
-    held.enter(&scene.pinned);
-    let _reader = held.read_slowly(nobody(), Waker::noop(), scene.start);
-    held.leave(scene.start);
-    idle.leave(scene.start);
+    held.add_entry(&scene.pinned);
+    let _reader = held.register_slow_reader(nobody(), Waker::noop(), scene.start);
+    held.remove_entry(scene.start);
+    idle.remove_entry(scene.start);
     assert_eq!(scene.bytes(), 0);
     assert!(SharedBody::of(COUNTED_BYTES_MIN - 1).is_none());
 }
@@ -133,7 +133,7 @@ fn what_the_store_holds_or_nobody_reads_slowly_is_not_counted() {
 fn a_pinned_body_counts_once_until_its_last_reader_is_through() {
     let scene = Scene::new();
     let (body, first) = scene.pinned(0);
-    let second = body.read_slowly(nobody(), Waker::noop(), scene.start);
+    let second = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
     assert_eq!(scene.bytes(), BODY as u64);
     drop(first);
     assert_eq!(scene.bytes(), BODY as u64);
@@ -145,7 +145,7 @@ fn a_pinned_body_counts_once_until_its_last_reader_is_through() {
 fn a_body_that_comes_back_into_the_store_is_no_longer_counted() {
     let scene = Scene::new();
     let (body, _reader) = scene.pinned(0);
-    body.enter(&scene.pinned);
+    body.add_entry(&scene.pinned);
     assert_eq!(scene.bytes(), 0);
 }
 
@@ -153,10 +153,10 @@ fn a_body_that_comes_back_into_the_store_is_no_longer_counted() {
 fn a_body_under_way_counts_when_it_is_whole_and_was_not_stored() {
     let scene = Scene::new();
     let body = Arc::<SharedBody>::default();
-    let _reader = body.read_slowly(nobody(), Waker::noop(), scene.start);
+    let _reader = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
     let body = body.sized(BODY).unwrap();
     assert_eq!(scene.bytes(), 0);
-    body.pass_by(&scene.pinned, scene.start);
+    body.record_unstored(&scene.pinned, scene.start);
     assert_eq!(scene.bytes(), BODY as u64);
 }
 
@@ -185,7 +185,7 @@ fn past_the_bound_the_slowest_is_cut_and_woken_and_no_other() {
 fn the_slow_readers_of_a_body_are_cut_only_if_nobody_reads_it_fast() {
     let scene = Scene::new();
     let (shared, fast_viewer, fast) = scene.pinned_by_viewer(0);
-    let stalled = shared.read_slowly(nobody(), Waker::noop(), scene.start);
+    let stalled = shared.register_slow_reader(nobody(), Waker::noop(), scene.start);
     let (_other, slow_viewer, slow) = scene.pinned_by_viewer(0);
     for second in 1..30 {
         fast_viewer.0.store(second << 20, Ordering::Relaxed);
@@ -206,7 +206,7 @@ fn a_reader_that_comes_to_a_body_that_was_given_up_is_not_cut_with_the_others() 
     let (body, stalled) = scene.pinned(0);
     let others = [scene.pinned(1), scene.pinned(2)];
     assert!(is_cut(&stalled));
-    let late = body.read_slowly(nobody(), Waker::noop(), scene.after(3));
+    let late = body.register_slow_reader(nobody(), Waker::noop(), scene.after(3));
     // The body stays now, so another one must be cut.
     assert_eq!(
         [&late, &others[0].1, &others[1].1].map(is_cut),
@@ -235,8 +235,8 @@ fn pinned_bodies_give_way_to_fills_down_to_their_share() {
     assert!(is_cut(&second));
     let (_small, kept) = {
         let body = SharedBody::of(5 * BODY / 8).unwrap();
-        let reader = body.read_slowly(nobody(), Waker::noop(), scene.start);
-        body.pass_by(&scene.pinned, scene.start);
+        let reader = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
+        body.record_unstored(&scene.pinned, scene.start);
         (body, reader)
     };
     scene.pinned.cut_for_fill(u64::MAX, scene.after(60));

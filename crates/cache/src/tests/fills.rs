@@ -34,18 +34,18 @@ fn versions_that_have_passed_leave_memory_before_the_newest_one() {
         memory_bytes: 256 << 10,
         ..Settings::default()
     });
-    let (newest, place) = (Key::of(&[b"i.m3u8"]), Key::of(&[b"states"]));
+    let (newest, directory) = (Key::of(&[b"i.m3u8"]), Key::of(&[b"states"]));
     for number in 0..100_u32 {
         let upstream = HeaderMap::new();
         let name = Key::of(&[b"i.m3u8", &number.to_be_bytes()]);
-        let found = cache.lookup(&name, Kind::Hls, Instant::now(), HeaderMap::new);
-        let JoinOutcome::Lead(fill, _leader) = cache.join(&found, &upstream) else {
+        let lookup = cache.lookup(&name, Kind::Hls, Instant::now(), HeaderMap::new);
+        let JoinOutcome::Lead(fill, _leader) = cache.join(&lookup, &upstream) else {
             panic!("expected to lead");
         };
-        let _players: [_; 5] = std::array::from_fn(|_| cache.join(&found, &upstream));
+        let _players: [_; 5] = std::array::from_fn(|_| cache.join(&lookup, &upstream));
         let version = StoredHead {
             kind: Kind::Hls,
-            tie: Some(cache.bind_epoch(Some(&place), None)),
+            epoch_token: Some(cache.bind_epoch(Some(&directory), None)),
             ..head()
         };
         let version = Arc::new(Object::new(version, Bytes::from(vec![b'#'; 8 << 10])));
@@ -175,7 +175,7 @@ async fn only_the_fastest_reader_wakes_the_producer_of_a_window() {
         woken().then_some(())
     });
     assert_eq!(wakes.count(), 1);
-    let fastest = |flight: &Flight| flight.state().fastest();
+    let fastest = |flight: &Flight| flight.state().fastest_offset();
     assert_eq!(fastest(&flight), Some(500));
     readers.clear();
     assert_eq!(fastest(&flight), None);

@@ -17,7 +17,7 @@ impl BodyConsumer for Idle {
 
 fn slowly(body: &Arc<SharedBody>) -> SlowReader {
     let viewer: Weak<dyn BodyConsumer> = Weak::<Idle>::new();
-    body.read_slowly(viewer, Waker::noop(), Instant::now())
+    body.register_slow_reader(viewer, Waker::noop(), Instant::now())
 }
 
 fn push(fill: &Fill, bytes: usize) {
@@ -118,9 +118,9 @@ fn evicted() {
     let _reader = fetched(&cache, Duration::from_mins(1));
     for number in 0..10_u8 {
         let key = Key::of(&[&[number]]);
-        let found = cache.lookup(&key, Kind::Segment, Instant::now(), HeaderMap::new);
+        let lookup = cache.lookup(&key, Kind::Segment, Instant::now(), HeaderMap::new);
         let other = Arc::new(Object::new(head(), Bytes::from(vec![7; BODY])));
-        let fill = cache.lead(&found, HeaderMap::new).unwrap();
+        let fill = cache.lead(&lookup, HeaderMap::new).unwrap();
         fill.store_and_publish(&other, Verdict::Object(Arc::clone(&other)));
     }
     assert!(look(&cache).object.is_none());

@@ -13,13 +13,13 @@ fn keep_coded(cache: &Cache) {
     keep_variant(lead(cache, &accepting("gzip")).0, "old");
 }
 
-/// Stores an object that is bound to the place's epoch, and begins its refresh.
-fn refresh_of_tied(cache: &Cache, place: &Key) -> (Arc<Object>, Fill) {
-    let tied = StoredHead {
-        tie: Some(cache.bind_epoch(Some(place), None)),
+/// Stores an object that is bound to the directory's epoch, and begins its refresh.
+fn refresh_of_bound(cache: &Cache, directory: &Key) -> (Arc<Object>, Fill) {
+    let bound = StoredHead {
+        epoch_token: Some(cache.bind_epoch(Some(directory), None)),
         ..head()
     };
-    let held = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
+    let held = Arc::new(Object::new(bound, Bytes::from_static(b"old")));
     let (fill, _follower) = lead(cache, &HeaderMap::new());
     fill.store_and_publish(&held, Verdict::Object(Arc::clone(&held)));
     let refresh = cache.lead(&look(cache), HeaderMap::new).unwrap();
@@ -39,8 +39,8 @@ fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
     let held = keep(&cache);
     let mut purge = cache.purging();
     purge.all(|meant| *meant == key(), |_| false);
-    let found = look(&cache);
-    let refresh = cache.lead(&found, HeaderMap::new).expect("it is held");
+    let lookup = look(&cache);
+    let refresh = cache.lead(&lookup, HeaderMap::new).expect("it is held");
     assert_eq!(purge.finish(), 1);
     let stored = refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
     assert_eq!(stored, StoreOutcome::Purged);
@@ -98,19 +98,20 @@ fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
     }
 }
 
-/// A refresh belongs to its object's place from the start, not only after it was bound to an epoch.
+/// A refresh belongs to its object's directory from the start, not only after it was bound to an
+/// epoch.
 #[test]
-fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
-    let place = Key::of(&[b"place"]);
-    for ends_before_tie in [true, false] {
+fn nobody_joins_a_refresh_of_what_a_directory_has_dropped() {
+    let directory = Key::of(&[b"directory"]);
+    for ends_before_binding in [true, false] {
         let cache = Cache::new(Settings::default());
-        let (held, refresh) = refresh_of_tied(&cache, &place);
-        if ends_before_tie {
-            cache.end_epoch(&place);
-            refresh.set_epoch(&cache.bind_epoch(Some(&place), None));
+        let (held, refresh) = refresh_of_bound(&cache, &directory);
+        if ends_before_binding {
+            cache.end_epoch(&directory);
+            refresh.set_epoch(&cache.bind_epoch(Some(&directory), None));
         } else {
-            refresh.set_epoch(&cache.bind_epoch(Some(&place), None));
-            cache.end_epoch(&place);
+            refresh.set_epoch(&cache.bind_epoch(Some(&directory), None));
+            cache.end_epoch(&directory);
         }
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         let verdict = Verdict::Revalidated(Arc::clone(&held));
@@ -126,11 +127,11 @@ fn nobody_joins_a_refresh_of_what_a_place_has_dropped() {
 /// object. The purge finds only the second fill.
 #[test]
 fn a_purge_meets_a_refresh_that_gave_way_before_it() {
-    let place = Key::of(&[b"place"]);
+    let directory = Key::of(&[b"directory"]);
     for is_prefix in [true, false] {
         let cache = Cache::new(Settings::default());
-        let (_held, refresh) = refresh_of_tied(&cache, &place);
-        cache.end_epoch(&place);
+        let (_held, refresh) = refresh_of_bound(&cache, &directory);
+        cache.end_epoch(&directory);
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         if is_prefix {
             let mut purge = cache.purging();
@@ -174,7 +175,7 @@ fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
 #[test]
 fn no_fill_begins_from_what_was_purged_since_it_was_found() {
     let gzip = accepting("gzip");
-    let place = Key::of(&[b"place"]);
+    let directory = Key::of(&[b"directory"]);
     let purges: [fn(&Cache); 2] = [
         |cache| cache.purge(&key(), Kind::Segment),
         |cache| {
@@ -192,31 +193,31 @@ fn no_fill_begins_from_what_was_purged_since_it_was_found() {
             } else {
                 keep(&cache);
             }
-            let found = look_with(&cache, upstream);
-            assert!(found.object.is_some());
+            let lookup = look_with(&cache, upstream);
+            assert!(lookup.object.is_some());
             purge(&cache);
-            assert!(cache.lead(&found, || upstream.clone()).is_none());
-            assert!(matches!(cache.join(&found, upstream), JoinOutcome::Retry));
+            assert!(cache.lead(&lookup, || upstream.clone()).is_none());
+            assert!(matches!(cache.join(&lookup, upstream), JoinOutcome::Retry));
             // A new lookup finds nothing, and its fill starts without an object.
             let (fill, _follower) = lead(&cache, upstream);
-            assert!(fill.found().object.is_none());
+            assert!(fill.lookup().object.is_none());
         }
     }
-    // The same when all objects of a place are dropped in one step.
+    // The same when all objects of a directory are dropped in one step.
     let cache = Cache::new(Settings::default());
-    let tied = StoredHead {
-        tie: Some(cache.bind_epoch(Some(&place), None)),
+    let bound = StoredHead {
+        epoch_token: Some(cache.bind_epoch(Some(&directory), None)),
         ..head()
     };
-    let tied = Arc::new(Object::new(tied, Bytes::from_static(b"old")));
+    let bound = Arc::new(Object::new(bound, Bytes::from_static(b"old")));
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
-    fill.store_and_publish(&tied, Verdict::Object(Arc::clone(&tied)));
-    let found = look(&cache);
-    assert!(found.object.is_some());
-    cache.end_epoch(&place);
-    assert!(cache.lead(&found, HeaderMap::new).is_none());
+    fill.store_and_publish(&bound, Verdict::Object(Arc::clone(&bound)));
+    let lookup = look(&cache);
+    assert!(lookup.object.is_some());
+    cache.end_epoch(&directory);
+    assert!(cache.lead(&lookup, HeaderMap::new).is_none());
     assert!(matches!(
-        cache.join(&found, &HeaderMap::new()),
+        cache.join(&lookup, &HeaderMap::new()),
         JoinOutcome::Retry
     ));
 }

@@ -318,7 +318,7 @@ fn an_age_beyond_all_measure_is_old() {
         let lines = [("cache-control", "max-age=60"), ("age", age)];
         match judged(Kind::Segment, 200, &lines, None) {
             StorageDecision::Store(lifetime) => {
-                assert!(lifetime.fresh_left(Instant::now()).is_zero())
+                assert!(lifetime.fresh_left(Instant::now()).is_zero());
             }
             other => panic!("{other:?}"),
         }

@@ -266,7 +266,7 @@ impl FillTask {
             .live
             .record_presence(&self.entry, reply.status, Now::read());
         let kind = self.kind(reply.status, &reply.headers);
-        if let Some(endpoint) = reply.lacking_endpoint.filter(|_| !kind.is_manifest()) {
+        if let Some(endpoint) = reply.endpoint_to_avoid.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
         match self.judge(&reply, kind, None, false) {

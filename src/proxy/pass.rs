@@ -103,7 +103,9 @@ impl Shield {
             host: entry.sent_host().cloned(),
             headers,
             body,
-            rank: priority::waited_for(entry.kind, || self.live.is_new(&entry.key, context.now)),
+            priority: priority::waited_for(entry.kind, || {
+                self.live.is_new(&entry.key, context.now)
+            }),
             is_blocking: false,
             late_after: None,
             avoided: EndpointSet::default(),

@@ -181,7 +181,9 @@ pub(super) fn failure_answer(
 /// §5.2.2.2).
 pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
     let status = match failure {
-        Failure::Busy | Failure::Open | Failure::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Busy | Failure::BreakerOpen | Failure::Exhausted => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failure::UploadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Failure::UploadTooSlow => StatusCode::REQUEST_TIMEOUT,

@@ -292,7 +292,7 @@ impl SliceContext {
                     let until = Instant::now() + AVOIDED;
                     self.left.lock().avoid(race.endpoint(), until);
                     race.move_to(other.endpoint);
-                    std::mem::replace(&mut upstream_body, other.body).outdone();
+                    std::mem::replace(&mut upstream_body, other.body).fail_overtaken();
                     continue;
                 }
             };

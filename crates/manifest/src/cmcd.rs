@@ -115,9 +115,9 @@ impl Cmcd {
     /// The CMCD of a request, from its query and headers; `None` if it has none. Headers take
     /// precedence.
     pub fn of(query: Option<&str>, headers: &HeaderMap) -> Option<Cmcd> {
-        let mut told = None;
+        let mut cmcd = None;
         if let Some(value) = query.and_then(parameter) {
-            let data: &mut Cmcd = told.get_or_insert_default();
+            let data: &mut Cmcd = cmcd.get_or_insert_default();
             if value.len() <= 3 * BYTES_MAX
                 && let Some(text) = decoded(value)
             {
@@ -126,13 +126,13 @@ impl Cmcd {
         }
         for name in HEADERS {
             for line in headers.get_all(name) {
-                let data = told.get_or_insert_default();
+                let data = cmcd.get_or_insert_default();
                 if let Ok(text) = line.to_str() {
                     data.take(text);
                 }
             }
         }
-        told
+        cmcd
     }
 
     fn take(&mut self, text: &str) {
@@ -173,9 +173,9 @@ impl Cmcd {
 }
 
 /// An invalid value leaves the previous one.
-fn keep<T>(place: &mut Option<T>, value: Option<T>) {
+fn keep<T>(field: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
-        *place = value;
+        *field = value;
     }
 }
 

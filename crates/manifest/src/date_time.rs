@@ -220,20 +220,20 @@ mod tests {
         #[test]
         fn the_next_day_is_a_day_later(days in 0_u64..2_900_000) {
             // Converts a day count to a date by counting.
-            let (mut year, mut left) = (1970, days);
+            let (mut year, mut remaining) = (1970, days);
             let length = |year: u64| 365 + u64::from(
                 year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400));
-            while left >= length(year) {
-                left -= length(year);
+            while remaining >= length(year) {
+                remaining -= length(year);
                 year += 1;
             }
             let lengths = [31, length(year) - 337, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
             let mut month = 0;
-            while left >= lengths[month] {
-                left -= lengths[month];
+            while remaining >= lengths[month] {
+                remaining -= lengths[month];
                 month += 1;
             }
-            let text = format!("{year:04}-{:02}-{:02}T00:00:00Z", month + 1, left + 1);
+            let text = format!("{year:04}-{:02}-{:02}T00:00:00Z", month + 1, remaining + 1);
             prop_assert_eq!(millis(&text), Some(i128::from(days) * 86_400_000), "{}", text);
         }
 

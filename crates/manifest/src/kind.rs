@@ -336,8 +336,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_own_place() {
-        for (place, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(kind.index(), place);
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), index);
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attempt::AttemptGuard;
 use super::connection::UpstreamConnection;
-use super::slow_viewers::LimitHolder;
+use super::slow_viewers::RequestPermits;
 use super::{Failure, Framing};
 
 /// Minimum average rate of a body in bytes per second, over the time that the origin is waited for.
@@ -33,9 +33,9 @@ pub struct UpstreamResponse {
     pub waited: Duration,
     /// The endpoint's index in its group.
     pub endpoint: usize,
-    /// The index of an endpoint that lacked this object: it answered so, or was so late that this
-    /// endpoint was asked too.
-    pub lacking_endpoint: Option<usize>,
+    /// The index of an endpoint that the next requests of the stream should avoid: it answered that
+    /// the object does not exist, or was so late that another endpoint was asked too.
+    pub endpoint_to_avoid: Option<usize>,
 }
 
 /// A response body that is being received. Dropping it before its end closes the connection.
@@ -56,14 +56,14 @@ enum BodyPhase {
 /// What a body in progress holds.
 pub(super) struct BodyState {
     pub(super) connection: UpstreamConnection,
-    pub(super) permits: Arc<LimitHolder>,
-    pub(super) attempt: AttemptGuard,
+    pub(super) permits: Arc<RequestPermits>,
+    pub(super) guard: AttemptGuard,
     pub(super) status: StatusCode,
     pub(super) framing: Framing,
     /// Idle timeout of the connection afterwards.
     pub(super) idle: Duration,
     /// Deadline for the next chunk.
-    pub(super) patience: Duration,
+    pub(super) chunk_timeout: Duration,
     /// Time that the origin may be waited for beyond what its bytes take at the minimum rate.
     pub(super) slack: Duration,
     /// Time waited for the origin, without the time that the reader takes.
@@ -78,7 +78,7 @@ impl UpstreamBody {
             phase: BodyPhase::UnderWay(Box::new(state)),
             ahead: VecDeque::new(),
         };
-        body.settle(false);
+        body.finish_if_complete(false);
         body
     }
 
@@ -100,7 +100,7 @@ impl UpstreamBody {
         };
         match chunk {
             Ok(chunk) => {
-                self.settle(chunk.is_none());
+                self.finish_if_complete(chunk.is_none());
                 chunk.map(Ok)
             }
             Err(failure) => {
@@ -140,13 +140,8 @@ impl UpstreamBody {
         }
     }
 
-    /// Waits for the first chunk or a proven end. False on a failure.
-    pub async fn has_begun(&mut self) -> bool {
-        !matches!(self.read_ahead().await, Some(Err(_)))
-    }
-
-    /// Another endpoint's body replaces it: it counts as truncated.
-    pub fn outdone(mut self) {
+    /// Another endpoint's body replaces it. Its endpoint is counted as having truncated it.
+    pub fn fail_overtaken(mut self) {
         let failure = Failure::Truncated;
         if let BodyPhase::UnderWay(state) =
             mem::replace(&mut self.phase, BodyPhase::Failed(failure))
@@ -156,7 +151,7 @@ impl UpstreamBody {
     }
 
     /// The permits that it holds; `None` at its end.
-    pub(super) fn permits(&self) -> Option<&Arc<LimitHolder>> {
+    pub(super) fn permits(&self) -> Option<&Arc<RequestPermits>> {
         match &self.phase {
             BodyPhase::UnderWay(state) => Some(&state.permits),
             BodyPhase::Whole | BodyPhase::Failed(_) => None,
@@ -174,7 +169,7 @@ impl UpstreamBody {
 
     /// Finishes the body once its end is proven: the connection is free for others while viewers
     /// still receive the last bytes.
-    fn settle(&mut self, is_end: bool) {
+    fn finish_if_complete(&mut self, is_end: bool) {
         if let BodyPhase::UnderWay(state) = &mut self.phase
             && (is_end || state.is_complete())
             && let BodyPhase::UnderWay(state) = mem::replace(&mut self.phase, BodyPhase::Whole)
@@ -188,13 +183,13 @@ impl BodyState {
     /// The next chunk, or `None` at an end that matches the framing.
     async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
         let started = Instant::now();
-        let at_rate = Duration::from_secs(self.received) / RATE_MIN;
-        let left = (self.slack + at_rate).saturating_sub(self.waited);
-        let until = started + self.patience.min(left);
+        let at_min_rate = Duration::from_secs(self.received) / RATE_MIN;
+        let remaining = (self.slack + at_min_rate).saturating_sub(self.waited);
+        let until = started + self.chunk_timeout.min(remaining);
         let read = self.read_until(until).await;
         let waited = started.elapsed();
         self.waited += waited;
-        if read.is_err() && waited >= self.patience {
+        if read.is_err() && waited >= self.chunk_timeout {
             self.connection.record_stall();
         }
         read
@@ -211,7 +206,7 @@ impl BodyState {
                 Ok(Some(chunk)) if chunk.is_empty() => return Err(Failure::Truncated),
                 Ok(Some(chunk)) => {
                     self.received += chunk.len() as u64;
-                    self.attempt.record_bytes(chunk.len());
+                    self.guard.record_bytes(chunk.len());
                     return match self.framing {
                         Framing::Length(length) if self.received > length => {
                             Err(Failure::Truncated)
@@ -234,22 +229,22 @@ impl BodyState {
 
     /// Both the byte count and the connection show that the body is complete.
     fn is_complete(&mut self) -> bool {
-        let promised = match self.framing {
+        let expected = match self.framing {
             Framing::Length(length) => length,
             Framing::Delimited | Framing::UntilClose => self.received,
         };
-        self.received == promised && self.connection.ended()
+        self.received == expected && self.connection.ended()
     }
 
     fn finish(self) {
         self.connection.release(self.idle);
-        self.attempt.complete(self.status);
+        self.guard.complete(self.status);
         drop(self.permits);
     }
 
     fn fail(self, failure: Failure) {
         drop(self.connection);
-        self.attempt.fail(failure);
+        self.guard.fail(failure);
         drop(self.permits);
     }
 }

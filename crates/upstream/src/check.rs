@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempt::EndpointClient;
 use super::connection::{AttemptRequest, PayloadSize, drain};
-use super::endpoint::{CheckFailure, EndpointState, now};
+use super::endpoint::{CheckFailure, EndpointState, std_now};
 use super::sign::{RequestAuth, Signer};
 use super::{Check, CheckKind, Failure, Priority, RequestClass};
 
@@ -59,7 +59,7 @@ impl HealthChecks {
         }
         let tasks = Arc::new(CheckTasks(Arc::downgrade(self)));
         for endpoint in &self.endpoints {
-            let first = self.check.pace.first_check(now(), fastrand::f64());
+            let first = self.check.pace.first_check(std_now(), fastrand::f64());
             tokio::spawn(Arc::clone(&tasks).run(endpoint.index, first.into()));
         }
     }
@@ -73,7 +73,7 @@ impl HealthChecks {
                 (None, connected.map(drop).map_err(CheckFailure::Failure))
             }
             CheckKind::Http { path, expect } => {
-                let pass = endpoint.acquire_probe_pass(now());
+                let pass = endpoint.acquire_probe_pass(std_now());
                 let status = self.request(endpoint, path, until).await;
                 let status = status.map_err(CheckFailure::Failure);
                 (pass, status.and_then(|status| judge(status, expect)))
@@ -91,7 +91,7 @@ impl HealthChecks {
     ) -> Result<StatusCode, Failure> {
         self.signer.ready(until).await?;
         let connection = self.client.connect_for_check(endpoint, until).await?;
-        let request = check_request(path, self.signer.seal()?)?;
+        let request = check_request(path, self.signer.request_credentials()?)?;
         let exchange = async {
             let answered = self.client.send(connection, &request, None).await;
             let mut answered = answered.map_err(|broken| broken.failure)?;
@@ -113,7 +113,7 @@ fn check_request(path: &PathAndQuery, auth: RequestAuth) -> Result<AttemptReques
         headers: HeaderMap::from_iter([(USER_AGENT, NAME)]),
         payload: PayloadSize::Nothing,
         is_blocking: false,
-        rank: Priority::Refresh,
+        priority: Priority::Refresh,
         class: RequestClass::Other,
         auth,
     })
@@ -140,7 +140,7 @@ impl CheckTasks {
             let Some(checks) = self.0.upgrade() else {
                 return;
             };
-            let started = now();
+            let started = std_now();
             checks.check(&checks.endpoints[endpoint]).await;
             let due = checks.check.pace.next_check(started, fastrand::f64());
             next = Instant::from_std(due).max(Instant::now() + PAUSE_MIN);

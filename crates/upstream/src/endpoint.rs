@@ -78,14 +78,14 @@ impl EndpointSlot {
 /// A request for capacity at an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlotRequest {
-    pub(super) rank: Priority,
+    pub(super) priority: Priority,
     pub(super) class: RequestClass,
     /// A blocking request takes no capacity.
     pub(super) is_blocking: bool,
 }
 
 /// Current time for the guards; follows tokio's paused clock in tests.
-pub(super) fn now() -> Instant {
+pub(super) fn std_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
@@ -212,19 +212,19 @@ impl EndpointState {
     /// comes last, so that it is used at once.
     pub(super) async fn wait_for_slot(
         &self,
-        wanted: SlotRequest,
-        patience: Duration,
+        request: SlotRequest,
+        timeout: Duration,
     ) -> Result<EndpointSlot, Failure> {
-        let until = tokio::time::Instant::now() + patience;
+        let until = tokio::time::Instant::now() + timeout;
         let permit = match &self.cap {
-            Some(cap) if !wanted.is_blocking => {
-                Some(cap.limiter.enter(wanted.rank, patience).await?)
+            Some(cap) if !request.is_blocking => {
+                Some(cap.limiter.enter(request.priority, timeout).await?)
             }
             _ => None,
         };
-        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let remaining = until.saturating_duration_since(tokio::time::Instant::now());
         self.quotas
-            .wait_for_token(wanted.class, wanted.rank, left)
+            .wait_for_token(request.class, request.priority, remaining)
             .await?;
         Ok(EndpointSlot {
             permit,

@@ -17,7 +17,7 @@ pub enum Failure {
     Busy,
     /// It failed too often: the breaker is open until a probe succeeds.
     #[error("origin breaker is open")]
-    Open,
+    BreakerOpen,
     /// No address is known for the host name.
     #[error("origin name not resolved")]
     Resolve,
@@ -81,7 +81,7 @@ impl Failure {
     /// Every failure, in the order of [`Failure::index`].
     pub const ALL: [Failure; 14] = [
         Failure::Busy,
-        Failure::Open,
+        Failure::BreakerOpen,
         Failure::Resolve,
         Failure::Connect,
         Failure::Tls,
@@ -105,7 +105,7 @@ impl Failure {
     pub fn as_str(self) -> &'static str {
         match self {
             Failure::Busy => "busy",
-            Failure::Open => "open",
+            Failure::BreakerOpen => "open",
             Failure::Resolve => "resolve",
             Failure::Connect => "connect",
             Failure::Tls => "tls",

@@ -25,7 +25,7 @@ use super::response_value::ResponseExpectation;
 use super::selection::EndpointSelector;
 use super::selection::{EndpointSelection, RequestProfile};
 use super::sign::Signer;
-use super::slow_viewers::LimitHolder;
+use super::slow_viewers::RequestPermits;
 use super::{
     AttemptCounts, BudgetUse, Deadlines, Failure, Priority, Rejection, Resolver, Retry, Settings,
     SetupError, Stats, UpstreamRequest, UpstreamResponse,
@@ -38,7 +38,8 @@ use hedge::{HedgedSender, may_hedge};
 /// the sender, so a slow upload that progresses may continue.
 const UPLOAD_MAX: Duration = Duration::from_hours(24);
 
-/// One origin group: what its requests pass through, in this order.
+/// One origin group. A request passes these steps in the order of the fields: signing, limits, the
+/// choice of an endpoint, and the exchange with it.
 pub(super) struct OriginGroup {
     pub(super) signer: Arc<Signer>,
     pub(super) limits: Arc<GroupLimits>,
@@ -53,7 +54,7 @@ pub(super) struct OriginGroup {
 /// Deadlines of one request.
 #[derive(Clone, Copy)]
 struct RequestDeadlines {
-    /// For a permit, and for room at an endpoint.
+    /// For a permit of the group and capacity at an endpoint.
     queue: Instant,
     /// For everything up to the response head.
     total: Instant,
@@ -104,13 +105,13 @@ impl OriginGroup {
         // A request that every breaker would refuse must not wait or use up the rate limit.
         let subject = connection::subject(&request.path_and_query, request.host.as_ref());
         if self.selector.is_refused(subject) {
-            return Err(Failure::Open);
+            return Err(Failure::BreakerOpen);
         }
         // Wait for credentials before taking a permit: others can proceed.
         let ready = self.signer.ready(deadlines.queue).await;
         ready.inspect_err(|&failure| self.count_unsent(failure))?;
-        let patience = deadlines.queue.saturating_duration_since(Instant::now());
-        let permits = self.limits.acquire(&mut request, patience).await?;
+        let queue_timeout = deadlines.queue.saturating_duration_since(Instant::now());
+        let permits = self.limits.acquire(&mut request, queue_timeout).await?;
         let response = self.run_attempts(request, &permits, deadlines).await?;
         Ok(self.build_response(response, permits, started))
     }
@@ -131,37 +132,40 @@ impl OriginGroup {
         self.selector.endpoints[0].counters.missed(failure);
     }
 
+    /// Sends the request to the endpoints of the group until one gives a usable response.
     async fn run_attempts(
         self: &Arc<Self>,
         mut request: UpstreamRequest,
-        permits: &Arc<LimitHolder>,
+        permits: &Arc<RequestPermits>,
         deadlines: RequestDeadlines,
     ) -> Result<AttemptResponse, Failure> {
-        let expectation = ResponseExpectation::of(&request);
-        let (rank, upgrade) = (request.rank, request.upgrade.take());
+        let upgrade = request.upgrade.take();
         let (avoided, excluded) = (request.avoided, request.excluded);
-        let (late_after, budget) = (request.late_after, request.budget);
-        let has_fallback = request.has_fallback;
-        let (request, body) = self.sign(request).inspect_err(|&failure| {
+        let (late_after, has_fallback) = (request.late_after, request.has_fallback);
+        let expectation = ResponseExpectation::of(&request);
+        let is_first_request = request.budget == BudgetUse::Earns;
+        let (signed, body) = self.sign(request).inspect_err(|&failure| {
             self.count_unsent(failure);
         })?;
-        if budget == BudgetUse::Earns {
-            self.selector.repeats.record_request();
+        if is_first_request {
+            self.selector.extra_requests.record_request();
         }
-        let order = self.selector.order(&request, avoided, excluded);
+        let order = self.selector.order(&signed, avoided, excluded);
         if order.good > 0 {
-            self.probe_endpoints_in_doubt(&request);
+            self.probe_endpoints_in_doubt(&signed);
         }
-        let final_rank = upgrade.as_ref().map_or(rank, |upgrade| upgrade.rank);
+        let final_priority = upgrade
+            .as_ref()
+            .map_or(signed.priority, |upgrade| upgrade.priority);
         let profile = RequestProfile {
-            rank,
+            priority: signed.priority,
             upgrade,
-            subject: request.subject(),
-            class: request.class,
+            subject: signed.subject(),
+            class: signed.class,
             expectation,
-            is_blocking: request.is_blocking,
-            late_after: late_after.filter(|_| request.is_repeatable()),
-            is_hedged: may_hedge(&self.retry, final_rank, &request),
+            is_blocking: signed.is_blocking,
+            late_after: late_after.filter(|_| signed.is_repeatable()),
+            is_hedged: may_hedge(&self.retry, final_priority, &signed),
             queue_until: deadlines.queue,
             until: deadlines.total,
         };
@@ -171,7 +175,7 @@ impl OriginGroup {
                 client: &self.client,
                 retry: &self.retry,
                 connect_timeout: self.deadlines.connect,
-                request: &request,
+                request: &signed,
             },
             upload: body.map(|body| UpstreamUpload::of(body, permits)),
             selection: EndpointSelection::new(order, profile),
@@ -185,29 +189,30 @@ impl OriginGroup {
         &self,
         request: UpstreamRequest,
     ) -> Result<(AttemptRequest, Option<super::RequestBody>), Failure> {
-        AttemptRequest::of(request, self.signer.seal()?)
+        AttemptRequest::of(request, self.signer.request_credentials()?)
     }
 
     /// Sends each endpoint that is due for a probe a HEAD of this request, in the background. Only
     /// while another endpoint can answer the request.
     fn probe_endpoints_in_doubt(&self, request: &AttemptRequest) {
         for endpoint in self.selector.claim_probes() {
-            let Some(attempt) = self.selector.start_probe(endpoint, request) else {
+            let Some(guard) = self.selector.start_probe(endpoint, request) else {
                 continue;
             };
             let (client, request) = (Arc::clone(&self.client), request.head_only());
-            let (connect, head) = (self.deadlines.connect, request.patience(&self.deadlines));
+            let connect_timeout = self.deadlines.connect;
+            let head_timeout = request.head_timeout(&self.deadlines);
             tokio::spawn(async move {
-                let connect = Instant::now() + connect;
+                let connect = Instant::now() + connect_timeout;
                 let deadlines = AttemptDeadlines {
                     connect,
-                    total: connect + head,
+                    total: connect + head_timeout,
                 };
                 if let Ok(response) = client
-                    .attempt(attempt, &request, &mut None, deadlines)
+                    .send_attempt(guard, &request, &mut None, deadlines)
                     .await
                 {
-                    response.dismiss();
+                    response.discard();
                 }
             });
         }
@@ -217,20 +222,20 @@ impl OriginGroup {
     fn build_response(
         &self,
         response: AttemptResponse,
-        permits: Arc<LimitHolder>,
+        permits: Arc<RequestPermits>,
         started: Instant,
     ) -> UpstreamResponse {
         let AttemptResponse {
             connection,
             head,
-            mut attempt,
-            lacking_endpoint,
+            mut guard,
+            endpoint_to_avoid,
         } = response;
-        if let permit @ Some(_) = attempt.endpoint_permit() {
-            permits.adopt(permit);
+        if let permit @ Some(_) = guard.endpoint_permit() {
+            permits.set_endpoint_permit(permit);
         }
         let idle = head.idle();
-        let endpoint = attempt.endpoint().index;
+        let endpoint = guard.endpoint().index;
         let ResponseHead {
             status,
             headers,
@@ -239,11 +244,11 @@ impl OriginGroup {
         let body = UpstreamBody::new(BodyState {
             connection,
             permits,
-            attempt,
+            guard,
             status,
             framing,
             idle,
-            patience: self.deadlines.between_bytes,
+            chunk_timeout: self.deadlines.between_bytes,
             slack: self.deadlines.total,
             waited: Duration::ZERO,
             received: 0,
@@ -255,7 +260,7 @@ impl OriginGroup {
             body,
             waited: started.elapsed(),
             endpoint,
-            lacking_endpoint,
+            endpoint_to_avoid,
         }
     }
 
@@ -298,7 +303,8 @@ impl OriginGroup {
             slow_viewers: counts.slow_viewers,
             slow_viewers_cut: counts.slow_viewers_cut,
             queued: waits.queued.iter().sum(),
-            queued_by_priority: Priority::ALL.map(|rank| (rank, waits.queued[rank.index()])),
+            queued_by_priority: Priority::ALL
+                .map(|priority| (priority, waits.queued[priority.index()])),
             queue_full: waits.rejected(Rejection::QueueFull) + waits.rejected(Rejection::Displaced),
             rejected: Rejection::ALL.map(|reason| (reason, waits.rejected(reason))),
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::limit::{
     ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, kept_for_manifests,
 };
-use super::slow_viewers::{LimitHolder, SlowViewers};
+use super::slow_viewers::{RequestPermits, SlowViewers};
 use super::{Failure, Priority, Settings, UpstreamRequest};
 
 /// The limits of one group.
@@ -52,50 +52,52 @@ impl GroupLimits {
     pub(super) async fn acquire(
         &self,
         request: &mut UpstreamRequest,
-        patience: Duration,
-    ) -> Result<Arc<LimitHolder>, Failure> {
-        let until = Instant::now() + patience;
+        timeout: Duration,
+    ) -> Result<Arc<RequestPermits>, Failure> {
+        let until = Instant::now() + timeout;
         let is_blocking = request.is_blocking;
         if let Some(upgrade) = &mut request.upgrade {
             tokio::select! {
                 biased;
-                permit = self.permit(is_blocking, request.rank, until) => {
-                    return Ok(self.holder(permit?));
+                permit = self.permit(is_blocking, request.priority, until) => {
+                    return Ok(self.request_permits(permit?));
                 }
-                () = &mut upgrade.when => request.rank = upgrade.rank,
+                () = &mut upgrade.when => request.priority = upgrade.priority,
             }
             request.upgrade = None;
         }
-        let permit = self.permit(is_blocking, request.rank, until).await?;
-        Ok(self.holder(permit))
+        let permit = self.permit(is_blocking, request.priority, until).await?;
+        Ok(self.request_permits(permit))
     }
 
-    fn holder(&self, permit: Permit) -> Arc<LimitHolder> {
-        LimitHolder::new(&self.slow_viewers, permit)
+    fn request_permits(&self, permit: Permit) -> Arc<RequestPermits> {
+        RequestPermits::new(&self.slow_viewers, permit)
     }
 
     async fn permit(
         &self,
         is_blocking: bool,
-        rank: Priority,
+        priority: Priority,
         until: Instant,
     ) -> Result<Permit, Failure> {
         if !is_blocking {
-            return self.requests.enter(rank, left(until)).await;
+            return self.requests.enter(priority, remaining(until)).await;
         }
-        let permit = self.blocking.enter(rank, left(until)).await?;
+        let permit = self.blocking.enter(priority, remaining(until)).await?;
         // The rate limit holds for blocking requests too.
-        self.wait_for_token(rank, until).await?;
+        self.wait_for_token(priority, until).await?;
         Ok(permit)
     }
 
     /// Waits for a token of the rate limit only.
     pub(super) async fn wait_for_token(
         &self,
-        rank: Priority,
+        priority: Priority,
         until: Instant,
     ) -> Result<(), Failure> {
-        self.requests.wait_for_token(rank, left(until)).await
+        self.requests
+            .wait_for_token(priority, remaining(until))
+            .await
     }
 
     /// A token of the rate limit, if one is available at once.
@@ -137,7 +139,7 @@ pub(super) struct GroupCounts {
     pub(super) slow_viewers_cut: u64,
 }
 
-fn left(until: Instant) -> Duration {
+fn remaining(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 

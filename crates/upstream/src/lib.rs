@@ -170,13 +170,13 @@ impl Origin {
     pub fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
         let selector = &self.group.selector;
         selector
-            .repeats
+            .extra_requests
             .take_over(&selector.endpoints[from], failed)
     }
 
     /// Records whether a takeover delivered more of the body than the first endpoint.
     pub fn record_takeover(&self, helped: bool) {
-        self.group.selector.repeats.record_takeover(helped);
+        self.group.selector.extra_requests.record_takeover(helped);
     }
 
     /// An unreachable address became reachable again after this time.

@@ -116,34 +116,34 @@ impl ConcurrencyLimiter {
     }
 
     /// Waits for a permit: after requests of the same priority and before lower ones, but neither
-    /// in a queue full of them nor longer than `patience`. Dropping the future leaves the queue.
+    /// in a queue full of them nor longer than `timeout`. Dropping the future leaves the queue.
     pub(super) async fn enter(
         &self,
-        rank: Priority,
-        patience: Duration,
+        priority: Priority,
+        timeout: Duration,
     ) -> Result<Permit, Failure> {
-        let entered = self.wait((rank, WaitingFor::Permit), patience).await;
+        let entered = self.wait((priority, WaitingFor::Permit), timeout).await;
         entered.map(|()| self.permit())
     }
 
     /// The same for a rate token only, for requests that need no permit here.
     pub(super) async fn wait_for_token(
         &self,
-        rank: Priority,
-        patience: Duration,
+        priority: Priority,
+        timeout: Duration,
     ) -> Result<(), Failure> {
-        self.wait((rank, WaitingFor::Token), patience).await
+        self.wait((priority, WaitingFor::Token), timeout).await
     }
 
     async fn wait(
         &self,
         waiting_for: (Priority, WaitingFor),
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), Failure> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         match self.step(|state, now, wake_ups| state.enter(waiting_for, now, wake_ups)) {
-            LimiterAdmission::Open => Ok(()),
-            LimiterAdmission::Closed => Err(Failure::Busy),
+            LimiterAdmission::Admitted => Ok(()),
+            LimiterAdmission::Rejected => Err(Failure::Busy),
             LimiterAdmission::Queued(ticket) => {
                 let mut place = QueuedRequest {
                     limiter: self,

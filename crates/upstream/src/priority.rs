@@ -1,13 +1,13 @@
 //! Priorities of requests in the queue before an origin. Callers choose the priority.
 
 /// Defines the priorities in order, and everything that lists them: one line each below.
-macro_rules! ranks {
-    ($($(#[$meaning:meta])+ $rank:ident = $word:literal,)+) => {
+macro_rules! priorities {
+    ($($(#[$meaning:meta])+ $name:ident = $word:literal,)+) => {
         /// Order of requests in the queue before an origin: lower values first. Also a metric
         /// label.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Priority {
-            $($(#[$meaning])+ $rank,)+
+            $($(#[$meaning])+ $name,)+
         }
 
         impl Priority {
@@ -15,19 +15,19 @@ macro_rules! ranks {
             pub const COUNT: usize = [$($word),+].len();
 
             /// Every priority, in the order of [`Priority::index`], highest first.
-            pub const ALL: [Priority; Priority::COUNT] = [$(Priority::$rank),+];
+            pub const ALL: [Priority; Priority::COUNT] = [$(Priority::$name),+];
 
             /// The metric label.
             pub fn as_str(self) -> &'static str {
                 match self {
-                    $(Priority::$rank => $word,)+
+                    $(Priority::$name => $word,)+
                 }
             }
         }
     };
 }
 
-ranks! {
+priorities! {
     /// A manifest: small, and players stop without it.
     Manifest = "manifest",
     /// A segment at the live edge: many viewers wait for it at once, with no buffer beyond it.
@@ -60,9 +60,11 @@ mod tests {
                 && Priority::Refresh < Priority::Prefetch
         );
         assert!(Priority::ALL.is_sorted());
-        for (at, rank) in Priority::ALL.into_iter().enumerate() {
-            assert_eq!(rank.index(), at);
-            let same = Priority::ALL.iter().filter(|r| r.as_str() == rank.as_str());
+        for (at, priority) in Priority::ALL.into_iter().enumerate() {
+            assert_eq!(priority.index(), at);
+            let same = Priority::ALL
+                .iter()
+                .filter(|r| r.as_str() == priority.as_str());
             assert_eq!(same.count(), 1);
         }
     }

@@ -139,11 +139,11 @@ impl Quotas {
     pub(super) async fn wait_for_token(
         &self,
         class: RequestClass,
-        rank: Priority,
-        patience: Duration,
+        priority: Priority,
+        timeout: Duration,
     ) -> Result<(), Failure> {
         match self.rate(class) {
-            Some(rate) => rate.limiter.wait_for_token(rank, patience).await,
+            Some(rate) => rate.limiter.wait_for_token(priority, timeout).await,
             None => Ok(()),
         }
     }

@@ -33,7 +33,7 @@ pub struct UpstreamRequest {
     /// Another response is served if this request fails: no endpoint is asked twice.
     pub has_fallback: bool,
     /// Order in the queue before the origin.
-    pub rank: Priority,
+    pub priority: Priority,
     /// The origin is known to block until new content exists (LL-HLS): the request waits outside
     /// the concurrency limits.
     pub is_blocking: bool,
@@ -74,7 +74,7 @@ pub struct Upgrade {
     /// Resolves when the priority rises.
     pub when: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The priority from then on.
-    pub rank: Priority,
+    pub priority: Priority,
 }
 
 impl UpstreamRequest {
@@ -83,7 +83,7 @@ impl UpstreamRequest {
         target: PathAndQuery,
         host: Option<HeaderValue>,
         headers: HeaderMap,
-        rank: Priority,
+        priority: Priority,
     ) -> UpstreamRequest {
         UpstreamRequest {
             method: Method::GET,
@@ -95,7 +95,7 @@ impl UpstreamRequest {
             expected_content: ExpectedContent::Anything,
             class: RequestClass::Other,
             has_fallback: false,
-            rank,
+            priority,
             is_blocking: false,
             late_after: None,
             avoided: EndpointSet::default(),

@@ -9,7 +9,7 @@ use super::{ExpectedContent, UpstreamRequest};
 pub(super) enum ResponseValue {
     /// It does not answer the request: an unrequested 206 or 304, or a redirect of an object that
     /// was there a moment ago.
-    Nothing,
+    Unrequested,
     /// The endpoint failed.
     Failure,
     /// It refuses an object that should exist.
@@ -23,9 +23,9 @@ pub(super) enum ResponseValue {
 pub(super) struct ResponseExpectation {
     /// `None`: not GET or HEAD; another endpoint must not be asked too, because the request may
     /// change something.
-    wants: Option<ExpectedContent>,
+    expected_content: Option<ExpectedContent>,
     /// The object existed a moment ago, or a manifest lists it.
-    pub(super) expected: bool,
+    pub(super) is_expected: bool,
     is_partial: bool,
     is_conditional: bool,
 }
@@ -42,52 +42,54 @@ impl ResponseExpectation {
             header::IF_UNMODIFIED_SINCE,
         ];
         ResponseExpectation {
-            wants: matches!(request.method, Method::GET | Method::HEAD)
+            expected_content: matches!(request.method, Method::GET | Method::HEAD)
                 .then_some(request.expected_content),
-            expected: request.expected,
+            is_expected: request.expected,
             is_partial: has(&request.headers, &[header::RANGE]),
             is_conditional: has(&request.headers, &conditions),
         }
     }
 
     pub(super) fn is_of_manifest(self) -> bool {
-        self.wants == Some(ExpectedContent::Manifest)
+        self.expected_content == Some(ExpectedContent::Manifest)
     }
 
-    pub(super) fn worth(self, status: StatusCode) -> ResponseValue {
-        let Some(wants) = self.wants else {
+    pub(super) fn rate(self, status: StatusCode) -> ResponseValue {
+        let Some(expected_content) = self.expected_content else {
             return ResponseValue::Answer;
         };
-        let wants_a_body = self.expected || wants != ExpectedContent::Anything;
+        let needs_body = self.is_expected || expected_content != ExpectedContent::Anything;
         match status {
-            status if is_failure(status) => ResponseValue::Failure,
-            StatusCode::PARTIAL_CONTENT if !self.is_partial => ResponseValue::Nothing,
-            StatusCode::NOT_MODIFIED if !self.is_conditional => ResponseValue::Nothing,
+            status if is_endpoint_failure(status) => ResponseValue::Failure,
+            StatusCode::PARTIAL_CONTENT if !self.is_partial => ResponseValue::Unrequested,
+            StatusCode::NOT_MODIFIED if !self.is_conditional => ResponseValue::Unrequested,
             StatusCode::NOT_MODIFIED => ResponseValue::Answer,
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT if wants_a_body => {
-                ResponseValue::Nothing
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT if needs_body => {
+                ResponseValue::Unrequested
             }
             StatusCode::RANGE_NOT_SATISFIABLE if self.is_partial => ResponseValue::Answer,
             StatusCode::PRECONDITION_FAILED if self.is_conditional => ResponseValue::Answer,
             // Invented URLs are often redirected or refused: one endpoint's response is enough for
             // those.
-            _ if !self.expected || status.is_success() => ResponseValue::Answer,
-            status if status.is_redirection() => ResponseValue::Nothing,
+            _ if !self.is_expected || status.is_success() => ResponseValue::Answer,
+            status if status.is_redirection() => ResponseValue::Unrequested,
             _ => ResponseValue::Refusal,
         }
     }
 }
 
-/// The status describes the endpoint, not the object.
-fn is_failure(status: StatusCode) -> bool {
-    let of_the_endpoint = matches!(
+/// The status describes the endpoint, so another endpoint may have the object. Wider than
+/// [`seawall_policy::lifetime::is_origin_failure`]: endpoints differ in what they implement, and a
+/// 421 is about the connection.
+fn is_endpoint_failure(status: StatusCode) -> bool {
+    let is_about_endpoint = matches!(
         status,
         StatusCode::REQUEST_TIMEOUT
             | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::MISDIRECTED_REQUEST
     );
     // Statuses up to 999 can arrive; above 599 none is defined.
-    of_the_endpoint || status.as_u16() >= 500
+    is_about_endpoint || status.as_u16() >= 500
 }
 
 #[cfg(test)]
@@ -95,24 +97,24 @@ mod tests {
     use super::*;
 
     const PLAIN: ResponseExpectation = ResponseExpectation {
-        wants: Some(ExpectedContent::Anything),
-        expected: false,
+        expected_content: Some(ExpectedContent::Anything),
+        is_expected: false,
         is_partial: false,
         is_conditional: false,
     };
     const MEDIA: ResponseExpectation = ResponseExpectation {
-        wants: Some(ExpectedContent::Media),
+        expected_content: Some(ExpectedContent::Media),
         ..PLAIN
     };
     const EXPECTED: ResponseExpectation = ResponseExpectation {
-        expected: true,
+        is_expected: true,
         ..MEDIA
     };
 
-    fn are(question: ResponseExpectation, statuses: &[u16], worth: ResponseValue) {
+    fn are(question: ResponseExpectation, statuses: &[u16], value: ResponseValue) {
         for &status in statuses {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(question.worth(status), worth, "{question:?} {status}");
+            assert_eq!(question.rate(status), value, "{question:?} {status}");
         }
     }
 
@@ -130,13 +132,13 @@ mod tests {
 
     #[test]
     fn what_nobody_asked_for_is_worth_nothing() {
-        are(PLAIN, &[206, 304], ResponseValue::Nothing);
+        are(PLAIN, &[206, 304], ResponseValue::Unrequested);
         are(PLAIN, &[204], ResponseValue::Answer);
-        are(MEDIA, &[204, 205, 206, 304], ResponseValue::Nothing);
+        are(MEDIA, &[204, 205, 206, 304], ResponseValue::Unrequested);
         are(
             EXPECTED,
             &[300, 301, 302, 303, 307, 308],
-            ResponseValue::Nothing,
+            ResponseValue::Unrequested,
         );
     }
 
@@ -160,9 +162,12 @@ mod tests {
 
     #[test]
     fn what_may_change_something_is_not_doubted() {
-        let wants = None;
+        let expected_content = None;
         are(
-            ResponseExpectation { wants, ..EXPECTED },
+            ResponseExpectation {
+                expected_content,
+                ..EXPECTED
+            },
             &[204, 404, 500],
             ResponseValue::Answer,
         );

@@ -1,13 +1,13 @@
-//! Selects the endpoint that a request goes to next, and grants its repeats.
+//! Selects the endpoint that a request goes to next, and grants its extra requests.
 //!
 //! `selector` decides for all requests of a group; `endpoint_selection` is the progress of one of
 //! them. `order` applies the group's balance, `outliers` finds endpoints that are slower than their
-//! peers, `repeats` grants retries, hedges and takeovers.
+//! peers, `extra_requests` grants retries, hedges and takeovers.
 
 mod endpoint_selection;
+mod extra_requests;
 mod order;
 mod outliers;
-mod repeats;
 mod selector;
 mod takeover;
 

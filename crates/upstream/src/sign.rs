@@ -115,7 +115,7 @@ impl Signer {
     }
 
     /// The authentication for the next request.
-    pub(super) fn seal(self: &Arc<Self>) -> Result<RequestAuth, Failure> {
+    pub(super) fn request_credentials(self: &Arc<Self>) -> Result<RequestAuth, Failure> {
         self.start_tasks();
         let signing = match &self.signing {
             Some((scope, keyring)) => Some((Arc::clone(scope), keyring.credentials()?)),

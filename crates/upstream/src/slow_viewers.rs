@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::limit::Permit;
 
 /// A viewer that takes longer than this for a chunk is slow.
-const VIEWER_PATIENCE: Duration = Duration::from_millis(100);
+const SLOW_VIEWER_AFTER: Duration = Duration::from_millis(100);
 
 /// The slots of a group for requests with slow viewers.
 pub(super) struct SlowViewers {
@@ -33,7 +33,7 @@ struct SlowViewerSlots {
 }
 
 /// The permits that one request holds.
-pub(super) struct LimitHolder {
+pub(super) struct RequestPermits {
     viewers: Arc<SlowViewers>,
     held: Mutex<HeldPermits>,
 }
@@ -100,9 +100,9 @@ impl Drop for ViewerWait<'_> {
     }
 }
 
-impl LimitHolder {
-    pub(super) fn new(viewers: &Arc<SlowViewers>, group: Permit) -> Arc<LimitHolder> {
-        Arc::new(LimitHolder {
+impl RequestPermits {
+    pub(super) fn new(viewers: &Arc<SlowViewers>, group: Permit) -> Arc<RequestPermits> {
+        Arc::new(RequestPermits {
             viewers: Arc::clone(viewers),
             held: Mutex::new(HeldPermits {
                 _group: Some(group),
@@ -111,23 +111,24 @@ impl LimitHolder {
         })
     }
 
-    /// Replaces the permit of one endpoint by that of another.
-    pub(super) fn adopt(&self, endpoint: Option<Permit>) {
+    /// Holds the permit of the endpoint that is asked now, in place of the one asked before. A request
+    /// with a slow-viewer slot holds no permits: the permit is released at once.
+    pub(super) fn set_endpoint_permit(&self, endpoint: Option<Permit>) {
         let mut held = self.held.lock();
-        let former = if held.has_slow_slot {
+        let released = if held.has_slow_slot {
             endpoint
         } else {
             std::mem::replace(&mut held.endpoint, endpoint)
         };
         drop(held);
-        drop(former);
+        drop(released);
     }
 
     /// Waits for the viewer. `None`: the request was cut to make room.
     pub(super) async fn wait_for_viewer<T>(&self, event: impl Future<Output = T>) -> Option<T> {
         let mut event = pin!(event);
         if !self.held.lock().has_slow_slot
-            && let Ok(outcome) = timeout(VIEWER_PATIENCE, &mut event).await
+            && let Ok(outcome) = timeout(SLOW_VIEWER_AFTER, &mut event).await
         {
             return Some(outcome);
         }
@@ -158,7 +159,7 @@ impl LimitHolder {
     }
 }
 
-impl Drop for LimitHolder {
+impl Drop for RequestPermits {
     fn drop(&mut self) {
         if self.held.get_mut().has_slow_slot {
             self.viewers.slots.lock().taken -= 1;
@@ -193,12 +194,12 @@ mod tests {
     async fn a_slow_viewer_gives_both_permits_back_and_a_quick_one_keeps_them() {
         let (group, endpoint) = (limiter(1), limiter(1));
         let viewers = Arc::new(SlowViewers::new(8));
-        let permits = LimitHolder::new(&viewers, enter(&group).await);
-        permits.adopt(Some(enter(&endpoint).await));
-        let quick = tokio::time::sleep(VIEWER_PATIENCE / 2);
+        let permits = RequestPermits::new(&viewers, enter(&group).await);
+        permits.set_endpoint_permit(Some(enter(&endpoint).await));
+        let quick = tokio::time::sleep(SLOW_VIEWER_AFTER / 2);
         assert_eq!(permits.wait_for_viewer(quick).await, Some(()));
         assert!(group.try_enter().is_none() && endpoint.try_enter().is_none());
-        let slow = tokio::time::sleep(VIEWER_PATIENCE * 2);
+        let slow = tokio::time::sleep(SLOW_VIEWER_AFTER * 2);
         assert_eq!(permits.wait_for_viewer(slow).await, Some(()));
         assert!(group.try_enter().is_some() && endpoint.try_enter().is_some());
         assert_eq!(viewers.counts(), (1, 0));
@@ -212,10 +213,10 @@ mod tests {
         let viewers = Arc::new(SlowViewers::new(2));
         let mut stalled = Vec::new();
         for _ in 0..3 {
-            let permits = LimitHolder::new(&viewers, enter(&group).await);
+            let permits = RequestPermits::new(&viewers, enter(&group).await);
             let waiting = async move { permits.wait_for_viewer(pending::<()>()).await };
             stalled.push(tokio::spawn(waiting));
-            tokio::time::sleep(VIEWER_PATIENCE * 2).await;
+            tokio::time::sleep(SLOW_VIEWER_AFTER * 2).await;
         }
         assert_eq!(stalled.remove(0).await.unwrap(), None);
         assert!(stalled.iter().all(|waiting| !waiting.is_finished()));

@@ -68,7 +68,7 @@ fn request(method: Method, path: &str) -> UpstreamRequest {
         host: None,
         headers: HeaderMap::new(),
         body: None,
-        rank: Priority::Segment,
+        priority: Priority::Segment,
         is_blocking: false,
         late_after: None,
         avoided: EndpointSet::default(),

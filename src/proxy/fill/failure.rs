@@ -141,7 +141,7 @@ impl FillTask {
         let answer = Arc::new(rejections::failure_object(failure, held));
         match failure {
             // A local limit, not the origin: the next viewer may try.
-            Failure::Busy | Failure::Open => {}
+            Failure::Busy | Failure::BreakerOpen => {}
             Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(answer)),
             Failure::Truncated => self.back_off_unless_first(&answer),
             Failure::Resolve

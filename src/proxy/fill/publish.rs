@@ -181,7 +181,7 @@ impl FillTask {
             return self.settle_overtaken(text);
         }
         if text.facts().is_some_and(|facts| self.is_state(facts)) {
-            self.avoid_endpoint_that_held_back(tracker.as_deref(), text.reply.lacking_endpoint);
+            self.avoid_endpoint_that_held_back(tracker.as_deref(), text.reply.endpoint_to_avoid);
         }
         let (shield, seen) = (Arc::clone(&self.shield), text.seen);
         let version = self.version(text, update.lifetime, update.progress);

@@ -182,7 +182,7 @@ impl FillTask {
             matches!(self.trigger, FillTrigger::Viewer(..)) || self.entry.kind.is_manifest();
         (!waits).then(|| Upgrade {
             when: Box::pin(self.fill.wait_for_join()),
-            rank: priority::waited_for(self.entry.kind, || true),
+            priority: priority::waited_for(self.entry.kind, || true),
         })
     }
 }

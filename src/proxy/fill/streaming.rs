@@ -68,7 +68,7 @@ impl FillTask {
                 return self.empty(delivery.race.endpoint()).await;
             }
             Some(BodyEvent::TakenOver(other)) => {
-                upstream_body.outdone();
+                upstream_body.fail_overtaken();
                 self.left = delivery.race.left();
                 return Box::pin(self.handle_response(other)).await;
             }
@@ -140,7 +140,7 @@ impl FillTask {
                 }
                 BodyEvent::TakenOver(other) => {
                     delivery.move_to(&other);
-                    std::mem::replace(&mut upstream_body, other.body).outdone();
+                    std::mem::replace(&mut upstream_body, other.body).fail_overtaken();
                 }
             }
         }

@@ -71,11 +71,11 @@ fn headers_are_read_together() {
         ("cmcd-session", "sid=\"a\\\"b\\\\c,d\",st=l"),
         ("cmcd-status", "bs"),
     ];
-    let told = Cmcd::of(Some("CMCD=br%3D1%2Ctb%3D9"), &headers(&lines)).unwrap();
-    assert_eq!((told.bitrate_kbps, told.top_kbps), (Some(3200), Some(9)));
-    assert_eq!(told.session.as_deref(), Some("a\"b\\c,d"));
-    assert_eq!(told.next_object.as_deref(), Some("2.m4v"));
-    assert_eq!((told.starved, told.is_live), (true, Some(true)));
+    let cmcd = Cmcd::of(Some("CMCD=br%3D1%2Ctb%3D9"), &headers(&lines)).unwrap();
+    assert_eq!((cmcd.bitrate_kbps, cmcd.top_kbps), (Some(3200), Some(9)));
+    assert_eq!(cmcd.session.as_deref(), Some("a\"b\\c,d"));
+    assert_eq!(cmcd.next_object.as_deref(), Some("2.m4v"));
+    assert_eq!((cmcd.starved, cmcd.is_live), (true, Some(true)));
     assert_eq!(Cmcd::of(Some("a=CMCD&XCMCD=1"), &HeaderMap::new()), None);
     assert_eq!(Cmcd::of(None, &HeaderMap::new()), None);
     assert_eq!(
@@ -180,8 +180,8 @@ proptest! {
     fn no_data_panic(
         data in "((bl|br|cid|nor|nrr|ot|pr|sid|su|x)?=?[\"\\\\,=%0-9a-z. é\t-]{0,8},?){0,12}",
     ) {
-        let told = plain(&data);
-        prop_assert!(told.session.is_none_or(|it| it.chars().count() <= NAME_MAX));
+        let cmcd = plain(&data);
+        prop_assert!(cmcd.session.is_none_or(|it| it.chars().count() <= NAME_MAX));
         let _ = Cmcd::of(Some(&format!("CMCD={data}")), &HeaderMap::new());
     }
 

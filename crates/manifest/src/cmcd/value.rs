@@ -13,7 +13,7 @@ pub(super) enum CmcdValue<'a> {
     /// The key stands alone.
     Bare,
     /// A number, a token, or other unquoted text.
-    Plain(&'a str),
+    Unquoted(&'a str),
     /// The text between the quotes, including escapes.
     Quoted(&'a str),
 }
@@ -21,14 +21,15 @@ pub(super) enum CmcdValue<'a> {
 /// Pairs `key=value`, separated by commas.
 pub(super) struct CmcdPairs<'a> {
     rest: &'a str,
-    left: usize,
+    /// How many more pairs are read.
+    remaining: usize,
 }
 
 impl<'a> CmcdPairs<'a> {
     pub(super) fn of(text: &'a str) -> CmcdPairs<'a> {
         CmcdPairs {
             rest: text,
-            left: PAIRS_MAX,
+            remaining: PAIRS_MAX,
         }
     }
 }
@@ -37,7 +38,7 @@ impl<'a> Iterator for CmcdPairs<'a> {
     type Item = (&'a str, CmcdValue<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
+        self.remaining = self.remaining.checked_sub(1)?;
         self.rest = self.rest.trim_ascii_start();
         let end = self.rest.find([',', '=']).unwrap_or(self.rest.len());
         let (key, rest) = self.rest.split_at(end);
@@ -62,7 +63,7 @@ fn value(text: &str) -> Option<(CmcdValue<'_>, &str)> {
         return Some((CmcdValue::Quoted(value), &rest[1..]));
     }
     let (value, rest) = text.split_at(text.find(',').unwrap_or(text.len()));
-    Some((CmcdValue::Plain(value.trim_ascii()), rest))
+    Some((CmcdValue::Unquoted(value.trim_ascii()), rest))
 }
 
 fn closing_quote(text: &str) -> Option<usize> {
@@ -77,7 +78,7 @@ fn closing_quote(text: &str) -> Option<usize> {
 impl CmcdValue<'_> {
     /// A bare key is true; some players write it out.
     pub(super) fn is_true(self) -> bool {
-        matches!(self, CmcdValue::Bare | CmcdValue::Plain("true" | "?1"))
+        matches!(self, CmcdValue::Bare | CmcdValue::Unquoted("true" | "?1"))
     }
 
     /// A number; CMCD rounds them to integers.
@@ -95,17 +96,17 @@ impl CmcdValue<'_> {
     /// A non-negative decimal number.
     pub(super) fn decimal(self) -> Option<f32> {
         let text = self.token()?;
-        let plain = text
+        let has_only_digits = text
             .bytes()
             .all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let number: f32 = text.parse().ok().filter(|_| plain)?;
+        let number: f32 = text.parse().ok().filter(|_| has_only_digits)?;
         number.is_finite().then_some(number)
     }
 
     /// An unquoted token; quotes are tolerated.
     pub(super) fn token(&self) -> Option<&str> {
         match self {
-            CmcdValue::Plain(text) | CmcdValue::Quoted(text) => Some(text),
+            CmcdValue::Unquoted(text) | CmcdValue::Quoted(text) => Some(text),
             CmcdValue::Bare => None,
         }
     }
@@ -115,7 +116,7 @@ impl CmcdValue<'_> {
     pub(super) fn text(self, chars_max: usize) -> Option<String> {
         let text = match self {
             CmcdValue::Bare => return None,
-            CmcdValue::Plain(text) => text.to_owned(),
+            CmcdValue::Unquoted(text) => text.to_owned(),
             CmcdValue::Quoted(text) => unescaped(text),
         };
         let fits = !text.is_empty() && text.chars().count() <= chars_max;
@@ -130,15 +131,15 @@ impl CmcdValue<'_> {
 }
 
 fn unescaped(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
+    let mut unescaped = String::with_capacity(text.len());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
         match letter {
-            '\\' => plain.extend(letters.next()),
-            letter => plain.push(letter),
+            '\\' => unescaped.extend(letters.next()),
+            letter => unescaped.push(letter),
         }
     }
-    plain
+    unescaped
 }
 
 /// Percent-decodes; `None` if a `%` begins no escape, or the result is not UTF-8.

@@ -119,8 +119,11 @@ impl<'a> Mpd<'a> {
         let end = length.and_then(|length| start.checked_add(length));
         self.periods.push_back(MpdPeriod { start, end, tracks });
         if self.periods.len() > PERIODS_KEPT {
-            let left = self.periods.pop_front();
-            self.first = self.first.take().or(left.filter(MpdPeriod::has_timeline));
+            let dropped = self.periods.pop_front();
+            self.first = self
+                .first
+                .take()
+                .or(dropped.filter(MpdPeriod::has_timeline));
         }
         Ok(())
     }
@@ -132,7 +135,7 @@ impl<'a> Mpd<'a> {
         above: &InheritedAttributes,
     ) -> Result<Vec<MpdRepresentation<'a>>, ManifestError> {
         let depth = xml.depth();
-        let mut own = InheritedAttributes::default();
+        let mut period = InheritedAttributes::default();
         let mut sets = Vec::new();
         let mut count = 0;
         while let Some(tag) = xml.child(depth)? {
@@ -144,13 +147,13 @@ impl<'a> Mpd<'a> {
                         sets.push(set);
                     }
                 }
-                _ => own.take(xml, &tag)?,
+                _ => period.take(xml, &tag)?,
             }
         }
-        let own = own.below(above);
+        let period = period.below(above);
         let mut tracks = Vec::with_capacity(count);
         for (set, representations) in sets {
-            let set = set.below(&own);
+            let set = set.below(&period);
             for (tag, representation) in representations {
                 tracks.push(MpdRepresentation::new(&tag, representation.below(&set)));
             }
@@ -175,15 +178,15 @@ impl<'a> Mpd<'a> {
             match tag.name {
                 "Representation" if representations.len() < count_max => {
                     let depth = xml.depth();
-                    let mut own = InheritedAttributes {
+                    let mut attributes = InheritedAttributes {
                         medium: MediaType::of(&tag),
                         ..InheritedAttributes::default()
                     };
                     while let Some(tag) = xml.child(depth)? {
                         self.note(&tag);
-                        own.take(xml, &tag)?;
+                        attributes.take(xml, &tag)?;
                     }
-                    representations.push((tag, own));
+                    representations.push((tag, attributes));
                 }
                 _ => {
                     self.note(&tag);

@@ -25,15 +25,15 @@ pub(super) struct RepresentationsByPeriod<'a> {
 
 impl<'a> RepresentationsByPeriod<'a> {
     pub(super) fn of(mpd: &'a Mpd<'a>) -> RepresentationsByPeriod<'a> {
-        let lanes = |period: &'a MpdPeriod<'a>| {
+        let representations = |period: &'a MpdPeriod<'a>| {
             let tracks = period.tracks.iter();
             tracks
                 .map(|track| Representation::new(period, track))
                 .collect()
         };
         RepresentationsByPeriod {
-            periods: mpd.periods.iter().rev().map(lanes).collect(),
-            first: mpd.first.as_ref().map(lanes),
+            periods: mpd.periods.iter().rev().map(representations).collect(),
+            first: mpd.first.as_ref().map(representations),
         }
     }
 
@@ -47,7 +47,8 @@ impl<'a> RepresentationsByPeriod<'a> {
         let mut oldest = self.first.iter().chain(self.periods.iter().rev());
         let ends = || spans(newest).map(|(_, end)| end);
         Some(MpdEdge {
-            start_ms: oldest.find_map(|lanes| spans(lanes).map(|(start, _)| start).max())?,
+            start_ms: oldest
+                .find_map(|representations| spans(representations).map(|(start, _)| start).max())?,
             end_ms: ends().min()?,
             last_period_start_ms: newest.first().map_or(0, Representation::period),
             representations: ends().count() as u64,
@@ -59,20 +60,27 @@ impl<'a> RepresentationsByPeriod<'a> {
     /// representations. A new period may have only a short segment, so earlier periods count too.
     pub(super) fn segment(&self) -> Option<Duration> {
         let lengths = |is_of: fn(&Representation<'_>) -> bool| {
-            let lanes = self.periods.iter().filter_map(|lanes| {
-                let mut lanes = lanes.iter().filter(|lane| is_of(lane));
-                lanes.find(|lane| lane.lengths().next().is_some())
+            let representations = self.periods.iter().filter_map(|representations| {
+                let mut representations = representations
+                    .iter()
+                    .filter(|representation| is_of(representation));
+                representations.find(|representation| representation.lengths().next().is_some())
             });
-            usual(lanes.flat_map(Representation::lengths).take(USUAL_OF))
+            usual(
+                representations
+                    .flat_map(Representation::lengths)
+                    .take(USUAL_OF),
+            )
         };
-        lengths(|lane| lane.medium() == MediaType::Video).or_else(|| lengths(|_| true))
+        lengths(|representation| representation.medium() == MediaType::Video)
+            .or_else(|| lengths(|_| true))
     }
 
     /// The listing. Only a live presentation has templates: its segments are not all listed.
     pub(super) fn listing(&self, began: Option<SystemTime>, is_live: bool) -> Listing {
-        let lanes = || self.periods.iter().flatten();
+        let representations = || self.periods.iter().flatten();
         let mut seen = HashSet::new();
-        let inits = lanes().filter_map(Representation::initialization);
+        let inits = representations().filter_map(Representation::initialization);
         let inits = inits.filter(|uri| seen.insert(uri.clone()));
         let inits = inits.take(INITS_MAX).map(|uri| ListedResource {
             position: 0,
@@ -81,14 +89,14 @@ impl<'a> RepresentationsByPeriod<'a> {
             range: None,
         });
         let inits = inits.collect();
-        let templates = lanes()
+        let templates = representations()
             .filter(|_| is_live)
-            .filter_map(|lane| lane.template(began))
+            .filter_map(|representation| representation.template(began))
             .scan(0, |bytes, template| {
                 *bytes += template.weight_bytes();
                 (*bytes <= TEMPLATES_BYTES_MAX).then_some(template)
             });
-        let files = lanes()
+        let files = representations()
             .flat_map(Representation::files)
             .map(|(uri, end)| ListedResource {
                 position: 0,
@@ -101,7 +109,7 @@ impl<'a> RepresentationsByPeriod<'a> {
             files: files.take(FILES_MAX).collect(),
             segments: self
                 .newest()
-                .map(|lanes| segments(lanes))
+                .map(|representations| segments(representations))
                 .unwrap_or_default(),
             templates: templates.take(TEMPLATES_MAX).collect(),
             ..Listing::default()
@@ -111,39 +119,46 @@ impl<'a> RepresentationsByPeriod<'a> {
     /// The last period that lists segments.
     fn newest(&self) -> Option<&Vec<Representation<'a>>> {
         let mut periods = self.periods.iter();
-        periods.find(|lanes| spans(lanes).next().is_some())
+        periods.find(|representations| spans(representations).next().is_some())
     }
 }
 
 /// Start and end of the deciding representations.
-fn spans<'a>(lanes: &'a [Representation<'a>]) -> impl Iterator<Item = (u64, u64)> {
-    deciding(lanes).filter_map(Representation::span)
+fn spans<'a>(representations: &'a [Representation<'a>]) -> impl Iterator<Item = (u64, u64)> {
+    deciding(representations).filter_map(Representation::span)
 }
 
-fn deciding<'a>(lanes: &'a [Representation<'a>]) -> impl Iterator<Item = &'a Representation<'a>> {
-    let plays =
-        |lane: &Representation<'_>| lane.medium() != MediaType::Other && lane.span().is_some();
-    let any_plays = lanes.iter().any(plays);
-    lanes.iter().filter(move |lane| !any_plays || plays(lane))
+fn deciding<'a>(
+    representations: &'a [Representation<'a>],
+) -> impl Iterator<Item = &'a Representation<'a>> {
+    let plays = |representation: &Representation<'_>| {
+        representation.medium() != MediaType::Other && representation.span().is_some()
+    };
+    let any_plays = representations.iter().any(plays);
+    representations
+        .iter()
+        .filter(move |representation| !any_plays || plays(representation))
 }
 
 /// The last segments of each representation, the same number of each, oldest first.
-fn segments(lanes: &[Representation<'_>]) -> Vec<ListedResource> {
+fn segments(representations: &[Representation<'_>]) -> Vec<ListedResource> {
     let listing = || {
-        let lanes = lanes.iter().filter(|lane| lane.span().is_some());
-        lanes
-            .filter_map(|lane| Some((lane, lane.pattern()?)))
+        let representations = representations
+            .iter()
+            .filter(|representation| representation.span().is_some());
+        representations
+            .filter_map(|representation| Some((representation, representation.pattern()?)))
             .take(LISTED_MAX)
             .enumerate()
     };
     let each = (LISTED_MAX / listing().count().max(1)).max(EACH_MIN);
     let mut segments: Vec<ListedResource> = listing()
-        .flat_map(|(number, (lane, pattern))| {
-            let latest = lane.latest().take(each);
-            latest.map(move |(end_ms, place)| ListedResource {
+        .flat_map(|(number, (representation, pattern))| {
+            let latest = representation.latest().take(each);
+            latest.map(move |(end_ms, segment)| ListedResource {
                 position: end_ms,
                 representation: number,
-                uri: pattern.name(place),
+                uri: pattern.name(segment),
                 range: None,
             })
         })
@@ -161,17 +176,18 @@ mod tests {
     #[test]
     fn ranges_of_files_say_how_far_these_reach() {
         let list = |ranges: &str| format!("<SegmentList duration='2'>{ranges}</SegmentList>");
-        let own = list(
+        let list_of_representation = list(
             "<Initialization range='0-9999'/><SegmentURL media='b.mp4' mediaRange='10-19'/>\
              <SegmentURL media='b.mp4' mediaRange='5-9'/><SegmentURL media='c.mp4'/>\
              <SegmentURL media='d.mp4' mediaRange='7'/><SegmentURL mediaRange='0-x'/>\
              <SegmentURL media='e.mp4' mediaRange='0-18446744073709551615'/>",
         );
-        let above = list("<SegmentURL mediaRange='0-99'/><SegmentURL mediaRange='100-199'/>");
+        let inherited_list =
+            list("<SegmentURL mediaRange='0-99'/><SegmentURL mediaRange='100-199'/>");
         let text = format!(
-            "<MPD type='dynamic'><BaseURL>x/</BaseURL><Period><AdaptationSet>{above}\
+            "<MPD type='dynamic'><BaseURL>x/</BaseURL><Period><AdaptationSet>{inherited_list}\
              <Representation><BaseURL>a.mp4</BaseURL></Representation>\
-             <Representation><BaseURL>y/</BaseURL>{own}</Representation>\
+             <Representation><BaseURL>y/</BaseURL>{list_of_representation}</Representation>\
              </AdaptationSet></Period></MPD>"
         );
         let files = read(&text).unwrap().listing.files.into_iter();

@@ -105,18 +105,18 @@ impl InheritedAttributes {
     pub(super) fn below(self, above: &InheritedAttributes) -> InheritedAttributes {
         InheritedAttributes {
             base: match (self.base, &above.base) {
-                (Some(own), Some(above)) => Some(BaseUrl {
-                    url: own.url.zip(above.url.as_ref()).and_then(|(own, above)| {
-                        let fits = above.len() + own.len() <= NAME_BYTES_MAX;
-                        fits.then(|| reference::join(above, &own).into())
+                (Some(base), Some(above)) => Some(BaseUrl {
+                    url: base.url.zip(above.url.as_ref()).and_then(|(url, above)| {
+                        let fits = above.len() + url.len() <= NAME_BYTES_MAX;
+                        fits.then(|| reference::join(above, &url).into())
                     }),
-                    head_start: own.head_start.or(above.head_start),
+                    head_start: base.head_start.or(above.head_start),
                 }),
-                (own, above) => own.or_else(|| above.clone()),
+                (base, above) => base.or_else(|| above.clone()),
             },
             segments: match (self.segments, &above.segments) {
-                (Some(own), Some(above)) => Some(own.below(above)),
-                (own, above) => own.or_else(|| above.clone()),
+                (Some(segments), Some(above)) => Some(segments.below(above)),
+                (segments, above) => segments.or_else(|| above.clone()),
             },
             ranged: self.ranged.or_else(|| above.ranged.clone()),
             medium: self.medium.or(above.medium),

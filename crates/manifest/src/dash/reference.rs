@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_path() {
-        for (path, left) in [
+        for (path, expected) in [
             ("v/1.mp4", "v/1.mp4"),
             ("/v/1.mp4", "v/1.mp4"),
             ("https://h/v/1.mp4", "v/1.mp4"),
@@ -131,7 +131,7 @@ mod tests {
             ("a../1.mp4", "a../1.mp4"),
             ("https://h", ""),
         ] {
-            assert_eq!(local(path), left, "{path}");
+            assert_eq!(local(path), expected, "{path}");
         }
     }
 

@@ -80,7 +80,7 @@ impl<'a> Representation<'a> {
     /// The last listed segments, newest first: the end in milliseconds, and the position.
     pub(super) fn latest(&self) -> impl Iterator<Item = (u64, SegmentPosition)> {
         let latest = self.listed().into_iter().flat_map(SegmentTimeline::latest);
-        latest.map_while(|segment| Some((self.millis(segment.end())?, self.place(segment)?)))
+        latest.map_while(|segment| Some((self.millis(segment.end())?, self.position(segment)?)))
     }
 
     pub(super) fn pattern(&self) -> Option<&UrlTemplate> {
@@ -121,13 +121,13 @@ impl<'a> Representation<'a> {
         let step = self.step()?;
         let segments = &self.track.segments;
         let number = self.first_number();
-        let reach = match &self.timeline {
+        let availability_base = match &self.timeline {
             None => AvailabilityBase::Clock(SegmentPosition {
                 number,
                 time: self.offset,
             }),
             Some(timeline) => match timeline.open {
-                Some(open) => AvailabilityBase::Clock(self.place(open)?),
+                Some(open) => AvailabilityBase::Clock(self.position(open)?),
                 None => AvailabilityBase::Listed(SegmentPosition {
                     number: number.checked_add(timeline.count)?,
                     time: timeline.end,
@@ -136,9 +136,9 @@ impl<'a> Representation<'a> {
         };
         let pattern = self.pattern.clone()?;
         Some(SegmentNaming {
-            last: self.last(&pattern, reach, step),
+            last: self.last(&pattern, availability_base, step),
             pattern,
-            reach,
+            availability_base,
             pace: SegmentTiming {
                 scale: self.scale,
                 step,
@@ -153,15 +153,20 @@ impl<'a> Representation<'a> {
     }
 
     /// Value of the last segment before the period's end.
-    fn last(&self, pattern: &UrlTemplate, reach: AvailabilityBase, step: u64) -> Option<u64> {
-        let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) = reach;
+    fn last(
+        &self,
+        pattern: &UrlTemplate,
+        availability_base: AvailabilityBase,
+        step: u64,
+    ) -> Option<u64> {
+        let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) = availability_base;
         let by_time = !pattern.has_number();
         let by_period = self.end.and_then(|end| {
-            let left = end.saturating_sub(from.time);
+            let remaining = end.saturating_sub(from.time);
             // The rest after a timeline may be only a rounding error.
-            let count = match reach {
-                AvailabilityBase::Listed(_) if left < step / 2 => 0,
-                _ => left.div_ceil(step),
+            let count = match availability_base {
+                AvailabilityBase::Listed(_) if remaining < step / 2 => 0,
+                _ => remaining.div_ceil(step),
             };
             if by_time {
                 from.time
@@ -190,7 +195,7 @@ impl<'a> Representation<'a> {
         (step > 0).then_some(step)
     }
 
-    fn place(&self, segment: TimelineSegment) -> Option<SegmentPosition> {
+    fn position(&self, segment: TimelineSegment) -> Option<SegmentPosition> {
         Some(SegmentPosition {
             number: self.first_number().checked_add(segment.index)?,
             time: segment.start,

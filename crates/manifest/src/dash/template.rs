@@ -18,7 +18,7 @@ const FAR: Duration = Duration::from_hours(500 * 365 * 24);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentNaming {
     pub(super) pattern: UrlTemplate,
-    pub(super) reach: AvailabilityBase,
+    pub(super) availability_base: AvailabilityBase,
     pub(super) pace: SegmentTiming,
     /// Wall-clock start of its period.
     pub(super) began: Option<SystemTime>,
@@ -77,7 +77,7 @@ impl AvailabilityTimeOffset {
 impl SegmentNaming {
     /// Value of the newest available segment at `now`; with a timeline, of the last listed one.
     pub fn newest(&self, now: SystemTime) -> Option<u64> {
-        let first = match self.reach {
+        let first = match self.availability_base {
             AvailabilityBase::Listed(next) => return self.before(self.value(next), 1),
             AvailabilityBase::Clock(first) => first,
         };
@@ -98,17 +98,18 @@ impl SegmentNaming {
 
     /// Value of the segment after [`SegmentNaming::newest`]; `None` at the end.
     pub fn next(&self, now: SystemTime) -> Option<u64> {
-        let (AvailabilityBase::Listed(place) | AvailabilityBase::Clock(place)) = self.reach;
+        let (AvailabilityBase::Listed(position) | AvailabilityBase::Clock(position)) =
+            self.availability_base;
         let next = match self.newest(now) {
             Some(newest) => newest.checked_add(self.stride())?,
-            None => self.value(place),
+            None => self.value(position),
         };
         (self.last.is_none_or(|last| next <= last)).then_some(next)
     }
 
     /// Does the clock determine the available segments, rather than new versions of the MPD?
     pub fn is_by_clock(&self) -> bool {
-        matches!(self.reach, AvailabilityBase::Clock(_))
+        matches!(self.availability_base, AvailabilityBase::Clock(_))
     }
 
     /// Value of the segment `back` segments before another.
@@ -118,7 +119,7 @@ impl SegmentNaming {
 
     /// The name of a segment, as in [`Listing::segments`](crate::Listing::segments).
     pub fn name(&self, value: u64) -> String {
-        self.pattern.name(self.place(value))
+        self.pattern.name(self.position(value))
     }
 
     /// Approximate bytes of memory.
@@ -155,8 +156,7 @@ impl SegmentNaming {
 
     fn before_end(&self, value: u64, span: Duration) -> Option<SystemTime> {
         let began = self.began?;
-        let is_before =
-            matches!(self.reach, AvailabilityBase::Clock(first) if value < self.value(first));
+        let is_before = matches!(self.availability_base, AvailabilityBase::Clock(first) if value < self.value(first));
         if is_before || self.last.is_some_and(|last| value > last) {
             return None;
         }
@@ -178,11 +178,11 @@ impl SegmentNaming {
         !self.pattern.has_number()
     }
 
-    fn value(&self, place: SegmentPosition) -> u64 {
+    fn value(&self, position: SegmentPosition) -> u64 {
         if self.is_by_time() {
-            place.time
+            position.time
         } else {
-            place.number
+            position.number
         }
     }
 
@@ -191,7 +191,7 @@ impl SegmentNaming {
         if self.is_by_time() { self.pace.step } else { 1 }
     }
 
-    fn place(&self, value: u64) -> SegmentPosition {
+    fn position(&self, value: u64) -> SegmentPosition {
         SegmentPosition {
             number: value,
             time: u64::try_from(self.start(value)).unwrap_or_default(),
@@ -203,7 +203,8 @@ impl SegmentNaming {
         if self.is_by_time() {
             return i128::from(value);
         }
-        let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) = self.reach;
+        let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) =
+            self.availability_base;
         let steps = i128::from(value) - i128::from(from.number);
         let after = steps.saturating_mul(i128::from(self.pace.step));
         after.saturating_add(i128::from(from.time))
@@ -243,7 +244,7 @@ mod tests {
     fn by_clock() -> SegmentNaming {
         SegmentNaming {
             pattern: UrlTemplate::new("", "$Number$.m4s", "", "").unwrap(),
-            reach: AvailabilityBase::Clock(SegmentPosition { number: 1, time: 0 }),
+            availability_base: AvailabilityBase::Clock(SegmentPosition { number: 1, time: 0 }),
             pace: SegmentTiming {
                 scale: 1000,
                 step: 2000,
@@ -259,7 +260,7 @@ mod tests {
     fn by_timeline(written: &str) -> SegmentNaming {
         SegmentNaming {
             pattern: UrlTemplate::new("", written, "", "").unwrap(),
-            reach: AvailabilityBase::Listed(SegmentPosition {
+            availability_base: AvailabilityBase::Listed(SegmentPosition {
                 number: 25,
                 time: 50_000,
             }),
@@ -397,10 +398,10 @@ mod tests {
             (scale, step) in (1..20_000_000_u64, 1..100_000_000_u64),
             (listed, early) in (any::<bool>(), 0..4_000_u64),
         ) -> SegmentNaming {
-            let place = SegmentPosition { number, time };
+            let position = SegmentPosition { number, time };
             SegmentNaming {
                 pattern: UrlTemplate::new("", form, "", "").unwrap(),
-                reach: if listed { AvailabilityBase::Listed(place) } else { AvailabilityBase::Clock(place) },
+                availability_base: if listed { AvailabilityBase::Listed(position) } else { AvailabilityBase::Clock(position) },
                 pace: SegmentTiming { scale, step, offset },
                 head_start: AvailabilityTimeOffset::By(Duration::from_millis(early)),
                 ..by_clock()
@@ -427,7 +428,7 @@ mod tests {
             scale in 1..20_000_000_u64, step in 1000..100_000_000_u64,
         ) {
             let template = SegmentNaming {
-                reach: AvailabilityBase::Clock(SegmentPosition { number: first, time: offset }),
+                availability_base: AvailabilityBase::Clock(SegmentPosition { number: first, time: offset }),
                 pace: SegmentTiming { scale, step, offset },
                 ..by_clock()
             };
@@ -445,10 +446,10 @@ mod tests {
             form in prop::sample::select(vec!["$Number$", "$Time$", "$Number$$Time$"]),
         ) {
             let [number, time, scale, step, offset, last] = numbers;
-            let place = SegmentPosition { number, time };
+            let position = SegmentPosition { number, time };
             let template = SegmentNaming {
                 pattern: UrlTemplate::new("", form, "", "").unwrap(),
-                reach: if listed { AvailabilityBase::Listed(place) } else { AvailabilityBase::Clock(place) },
+                availability_base: if listed { AvailabilityBase::Listed(position) } else { AvailabilityBase::Clock(position) },
                 pace: SegmentTiming { scale: scale.max(1), step: step.max(1), offset },
                 began: Some(at_second(f64::from(seconds))),
                 head_start: if always { AvailabilityTimeOffset::Always } else { AvailabilityTimeOffset::By(Duration::MAX) },

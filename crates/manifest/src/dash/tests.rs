@@ -269,9 +269,9 @@ fn fixtures_say_what_is_written_beside_them() {
     for path in &paths {
         let text = std::fs::read_to_string(path).unwrap();
         let expected = std::fs::read_to_string(path.with_extension("facts")).unwrap();
-        let told = told(&read(&text).unwrap());
-        if told != expected {
-            write!(wrong, "{}:\n{told}\n", path.display()).unwrap();
+        let summary = summary(&read(&text).unwrap());
+        if summary != expected {
+            write!(wrong, "{}:\n{summary}\n", path.display()).unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -288,7 +288,7 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 /// What a manifest says, one line each; absent values have no line.
-fn told(manifest: &Manifest) -> String {
+fn summary(manifest: &Manifest) -> String {
     let Manifest { info, listing } = manifest;
     let mpd = mpd_of(info.clone());
     let mut lines = vec![format!("{:?}", mpd.liveness)];

@@ -65,7 +65,7 @@ impl SegmentTimeline {
         loop {
             // Entries are most of an MPD's text: the usual form has a fast path.
             if xml.depth() == depth {
-                xml.eat(|text| timeline.take_plain(text));
+                xml.eat(|text| timeline.take_usual_entries(text));
             }
             match xml.child(depth)? {
                 None => return Ok(timeline),
@@ -104,9 +104,9 @@ impl SegmentTimeline {
     }
 
     /// Reads entries of the form `<S t="0" d="1" r="2"/>`. Returns the number of bytes read.
-    fn take_plain(&mut self, text: &str) -> usize {
+    fn take_usual_entries(&mut self, text: &str) -> usize {
         let mut rest = text.as_bytes();
-        while let Some((entry, after)) = plain(rest) {
+        while let Some((entry, after)) = usual_entry(rest) {
             self.take(entry);
             rest = after;
         }
@@ -178,7 +178,7 @@ impl TimelineEntry {
 }
 
 /// An entry of the usual form at the start, and the rest.
-fn plain(text: &[u8]) -> Option<(TimelineEntry, &[u8])> {
+fn usual_entry(text: &[u8]) -> Option<(TimelineEntry, &[u8])> {
     let mut rest = text.trim_ascii_start().strip_prefix(b"<S")?;
     let mut entry = TimelineEntry::default();
     loop {

@@ -122,21 +122,21 @@ impl UrlTemplate {
         self.has(TemplateVariable::Time)
     }
 
-    fn has(&self, wanted: TemplateVariable) -> bool {
+    fn has(&self, variable: TemplateVariable) -> bool {
         let mut pieces = self.pieces.iter();
-        pieces.any(|piece| matches!(piece, TemplatePiece::Gap(gap, _) if *gap == wanted))
+        pieces.any(|piece| matches!(piece, TemplatePiece::Gap(gap, _) if *gap == variable))
     }
 
     /// The name of a segment.
-    pub(super) fn name(&self, place: SegmentPosition) -> String {
+    pub(super) fn name(&self, position: SegmentPosition) -> String {
         let mut name = String::new();
         for piece in &self.pieces {
             match piece {
                 TemplatePiece::Text(text) => name.push_str(text),
                 TemplatePiece::Gap(gap, width) => {
                     let value = match gap {
-                        TemplateVariable::Number => place.number,
-                        TemplateVariable::Time => place.time,
+                        TemplateVariable::Number => position.number,
+                        TemplateVariable::Time => position.time,
                     };
                     let digits = value.to_string();
                     name.extend(padding(digits.len(), *width));
@@ -194,11 +194,11 @@ fn read_end(
         let is_canonical = count == *width || (count > *width && !digits.starts_with('0'));
         let value: u64 = digits.parse().ok().filter(|_| is_canonical)?;
         let mut seen = seen;
-        let place = match gap {
+        let position = match gap {
             TemplateVariable::Number => &mut seen.number,
             TemplateVariable::Time => &mut seen.time,
         };
-        let agrees = place.replace(value).is_none_or(|other| other == value);
+        let agrees = position.replace(value).is_none_or(|other| other == value);
         agrees.then(|| read_end(before, path, seen))?
     })
 }

@@ -46,8 +46,8 @@ impl<'a> XmlTag<'a> {
         attributes.with_checks(false);
         attributes.flatten().filter_map(|attribute| {
             let value = match attribute.value {
-                Cow::Borrowed(value) => plain(value)?,
-                Cow::Owned(value) => Cow::Owned(plain(&value)?.into_owned()),
+                Cow::Borrowed(value) => trim_and_unescape(value)?,
+                Cow::Owned(value) => Cow::Owned(trim_and_unescape(&value)?.into_owned()),
             };
             Some((attribute.key.0, value))
         })
@@ -73,7 +73,7 @@ impl<'a> XmlTag<'a> {
 }
 
 /// Trims the text and replaces entities.
-fn plain(text: &str) -> Option<Cow<'_, str>> {
+fn trim_and_unescape(text: &str) -> Option<Cow<'_, str>> {
     let text = text.trim_ascii();
     if text.contains('&') {
         unescape(text).ok()
@@ -162,7 +162,7 @@ impl<'a> Xml<'a> {
         if let Some(verbatim) = section.and_then(|it| it.strip_suffix("]]>")) {
             return Ok(Some(Cow::Borrowed(verbatim.trim_ascii())));
         }
-        Ok(plain(inside).filter(|_| !inside.contains('<')))
+        Ok(trim_and_unescape(inside).filter(|_| !inside.contains('<')))
     }
 
     /// Lets `take` consume whole elements at the current position, if the root's namespace has no

@@ -27,7 +27,7 @@ fn playlists() -> Vec<PathBuf> {
 }
 
 /// The format of the `.facts` files: absent values have no line.
-fn told(Manifest { info, listing }: &Manifest) -> String {
+fn summary(Manifest { info, listing }: &Manifest) -> String {
     let ManifestInfo::Hls(playlist) = info else {
         panic!("a playlist is HLS");
     };
@@ -121,9 +121,9 @@ fn each_shape_is_read_as_told_beside_it() {
     for path in playlists {
         let manifest = read_manifest(Kind::Hls, &fs::read(&path).unwrap()).unwrap();
         let expected = fs::read_to_string(path.with_extension("facts")).unwrap_or_default();
-        let told = told(&manifest);
-        if told != expected {
-            writeln!(others, "{} says:\n{told}", path.display()).unwrap();
+        let summary = summary(&manifest);
+        if summary != expected {
+            writeln!(others, "{} says:\n{summary}", path.display()).unwrap();
         }
     }
     assert!(others.is_empty(), "{others}");

@@ -198,8 +198,8 @@ fn an_initialization_segment_keeps_the_keys_that_were_before_it() {
         let text = plain(9, "").replacen("#EXTINF", &(old.concat() + "#EXTINF"), 1);
         let update = delta(&text).unwrap();
         let (_, after) = update.split_once("SKIPPED-SEGMENTS=2\n").unwrap();
-        let (told, _) = after.split_once("#EXTINF").unwrap();
-        assert_eq!(told, again.concat());
+        let (listed, _) = after.split_once("#EXTINF").unwrap();
+        assert_eq!(listed, again.concat());
     }
 }
 

@@ -121,13 +121,14 @@ impl Drop for AttemptGuard {
     }
 }
 
-/// The fault that a status means; `None` for an ordinary response.
+/// The fault that a status counts as in the breaker; `None` for an ordinary response. Narrower than
+/// [`crate::response_value`]: a response that another endpoint may improve on is not always a fault.
 fn fault_of_status(status: StatusCode) -> Option<EndpointFault> {
     match status {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Some(EndpointFault::Gateway)
         }
-        // The method is not supported: says nothing about the endpoint.
+        // An unsupported method says nothing about the health of the endpoint.
         StatusCode::NOT_IMPLEMENTED => None,
         StatusCode::TOO_MANY_REQUESTS => Some(EndpointFault::Url),
         status if status.is_server_error() => Some(EndpointFault::Url),
@@ -143,7 +144,7 @@ fn fault_of_failure(failure: Failure) -> Option<EndpointFault> {
         Failure::Reset => Some(EndpointFault::Gateway),
         Failure::Protocol | Failure::Truncated => Some(EndpointFault::Url),
         Failure::Busy
-        | Failure::Open
+        | Failure::BreakerOpen
         | Failure::Credentials
         | Failure::Exhausted
         | Failure::UploadTooLarge

@@ -13,7 +13,7 @@ use crate::connection::ResponseHead;
 use crate::connection::UpstreamConnection;
 use crate::connection::drain_and_release;
 use crate::connection::{AttemptRequest, GroupHeaders, PayloadSize};
-use crate::endpoint::{EndpointState, now};
+use crate::endpoint::{EndpointState, std_now};
 use crate::guard::sparing::LogThrottle;
 use crate::{Deadlines, Failure};
 
@@ -43,16 +43,16 @@ pub(crate) type AttemptOutcome = Result<AttemptResponse, AttemptError>;
 pub(crate) struct AttemptResponse {
     pub(crate) connection: UpstreamConnection,
     pub(crate) head: ResponseHead,
-    pub(crate) attempt: AttemptGuard,
-    /// The index of an endpoint that lacks this object, or is late with it.
-    pub(crate) lacking_endpoint: Option<usize>,
+    pub(crate) guard: AttemptGuard,
+    /// See [`crate::UpstreamResponse::endpoint_to_avoid`].
+    pub(crate) endpoint_to_avoid: Option<usize>,
 }
 
 /// Why an attempt brought no response head.
 pub(crate) struct AttemptError {
     pub(crate) failure: Failure,
     /// The endpoint may have seen the request.
-    pub(crate) sent: bool,
+    pub(crate) may_have_arrived: bool,
     /// It was already sent again, on a new connection.
     pub(crate) resent: bool,
 }
@@ -74,19 +74,19 @@ pub(crate) struct BrokenConnection {
 #[derive(Default)]
 struct AttemptProgress {
     /// When the request was last sent.
-    sent: Option<Instant>,
+    sent_at: Option<Instant>,
     resent: bool,
 }
 
 impl AttemptResponse {
     /// The endpoint's index in its group.
     pub(crate) fn endpoint(&self) -> usize {
-        self.attempt.endpoint().index
+        self.guard.endpoint().index
     }
 
     /// Drops a response that is not used. It counts as complete.
-    pub(crate) fn dismiss(self) {
-        self.attempt.complete(self.head.status);
+    pub(crate) fn discard(self) {
+        self.guard.complete(self.head.status);
         drain_and_release(self.connection, &self.head);
     }
 }
@@ -106,44 +106,44 @@ impl EndpointClient {
     }
 
     /// Sends the request to one endpoint. `upload` is taken once a connection exists.
-    pub(crate) async fn attempt(
+    pub(crate) async fn send_attempt(
         &self,
-        mut attempt: AttemptGuard,
+        mut guard: AttemptGuard,
         request: &AttemptRequest,
         upload: &mut Option<UpstreamUpload>,
         deadlines: AttemptDeadlines,
     ) -> AttemptOutcome {
         if let Some(upload) = upload {
-            upload.permits.adopt(attempt.endpoint_permit());
+            upload.permits.set_endpoint_permit(guard.endpoint_permit());
         }
         let mut progress = AttemptProgress::default();
-        let endpoint = attempt.endpoint();
+        let endpoint = guard.endpoint();
         let exchange = self.exchange(endpoint, request, upload, deadlines.connect, &mut progress);
         let outcome = timeout_at(deadlines.total, exchange).await;
         let outcome = outcome.unwrap_or(Err(Failure::Timeout));
         // With a body, the time depends on the sender as much as on the endpoint.
-        if let Some(sent) = progress.sent
+        if let Some(sent_at) = progress.sent_at
             && request.payload.is_empty()
         {
             let end = outcome.as_ref().map(drop).map_err(|&failure| failure);
-            endpoint.record_response_time(sent.elapsed(), end, !request.may_block());
+            endpoint.record_response_time(sent_at.elapsed(), end, !request.may_block());
         }
         match outcome {
             Ok(AnsweredConnection { connection, head }) => {
-                attempt.record_head(head.status);
+                guard.record_head(head.status);
                 Ok(AttemptResponse {
                     connection,
                     head,
-                    attempt,
-                    lacking_endpoint: None,
+                    guard,
+                    endpoint_to_avoid: None,
                 })
             }
             Err(failure) => {
-                self.record_failure(attempt, request, &progress, failure);
-                let AttemptProgress { sent, resent } = progress;
+                self.record_failure(guard, request, &progress, failure);
+                let AttemptProgress { sent_at, resent } = progress;
                 Err(AttemptError {
                     failure,
-                    sent: sent.is_some(),
+                    may_have_arrived: sent_at.is_some(),
                     resent,
                 })
             }
@@ -152,7 +152,7 @@ impl EndpointClient {
 
     fn record_failure(
         &self,
-        attempt: AttemptGuard,
+        guard: AttemptGuard,
         request: &AttemptRequest,
         progress: &AttemptProgress,
         failure: Failure,
@@ -163,20 +163,22 @@ impl EndpointClient {
         // Not the endpoint's fault: an upload that broke off, a blocking response that is late by
         // design, or a total deadline that the queue used up.
         let is_upload = !request.payload.is_empty();
-        let patience = request.patience(&self.deadlines);
-        let is_cut_short = progress.sent.is_some_and(|sent| sent.elapsed() < patience);
+        let head_timeout = request.head_timeout(&self.deadlines);
+        let is_cut_short = progress
+            .sent_at
+            .is_some_and(|sent_at| sent_at.elapsed() < head_timeout);
         let is_excused = request.may_block() || is_cut_short;
         if is_upload || (failure == Failure::Timeout && is_excused) {
-            attempt.abort(failure);
+            guard.abort(failure);
         } else {
-            attempt.fail(failure);
+            guard.fail(failure);
         }
     }
 
     fn log_shortage(&self) {
-        if let Some(left_out) = self.shortage_log.lock().allows(now()) {
+        if let Some(suppressed) = self.shortage_log.lock().allows(std_now()) {
             tracing::warn!(
-                left_out,
+                left_out = suppressed,
                 "this host has no sockets left for origins: raise its limit of open files"
             );
         }
@@ -198,7 +200,7 @@ impl EndpointClient {
             .connect(endpoint, !request.is_repeatable(), connect_until)
             .await?;
         let is_reused = connection.reused();
-        progress.sent = Some(Instant::now());
+        progress.sent_at = Some(Instant::now());
         let answered = match self.send(connection, request, upload.take()).await {
             Ok(answered) => answered,
             // Origins close idle connections without warning: says nothing about the origin. A
@@ -224,7 +226,7 @@ impl EndpointClient {
         endpoint.counters.resent();
         let until = Instant::now() + self.deadlines.connect;
         let connection = self.connect(endpoint, true, until).await?;
-        progress.sent = Some(Instant::now());
+        progress.sent_at = Some(Instant::now());
         let answered = self.send(connection, request, None).await;
         answered.map_err(|broken| broken.failure)
     }
@@ -269,14 +271,17 @@ impl EndpointClient {
         self.send(connection, request, None).await.ok()
     }
 
-    /// `fresh`: always a new connection.
+    /// Connects, or reuses an idle connection unless `is_new_required`.
     async fn connect(
         &self,
         endpoint: &EndpointState,
-        fresh: bool,
+        is_new_required: bool,
         until: Instant,
     ) -> Result<UpstreamConnection, Failure> {
-        let connection = self.connector.acquire(endpoint.index, fresh, until).await?;
+        let connection = self
+            .connector
+            .acquire(endpoint.index, is_new_required, until)
+            .await?;
         endpoint.counters.connected(connection.reused());
         Ok(connection)
     }
@@ -318,19 +323,19 @@ impl EndpointClient {
         request: &AttemptRequest,
         upload: Option<UpstreamUpload>,
     ) -> Result<ResponseHead, Failure> {
-        let patience = request.patience(&self.deadlines);
-        let Ok(sent) = timeout(patience, connection.send(request, &self.group)).await else {
+        let head_timeout = request.head_timeout(&self.deadlines);
+        let Ok(result) = timeout(head_timeout, connection.send(request, &self.group)).await else {
             connection.record_stall();
             return Err(Failure::Timeout);
         };
-        sent?;
+        result?;
         if let Some(upload) = upload
             && !request.payload.is_empty()
         {
             self.send_upload(connection, request.payload, upload)
                 .await?;
         }
-        let Ok(head) = timeout(patience, connection.read_head(&request.method)).await else {
+        let Ok(head) = timeout(head_timeout, connection.read_head(&request.method)).await else {
             connection.record_stall();
             return Err(Failure::Timeout);
         };
@@ -345,11 +350,11 @@ impl EndpointClient {
         payload: PayloadSize,
         mut upload: UpstreamUpload,
     ) -> Result<(), Failure> {
-        let patience = self.deadlines.between_bytes;
-        let mut sent = 0;
+        let chunk_timeout = self.deadlines.between_bytes;
+        let mut sent_bytes = 0;
         while let Some(chunk) = upload.next().await? {
-            sent += chunk.len() as u64;
-            let Ok(written) = timeout(patience, connection.send_chunk(chunk)).await else {
+            sent_bytes += chunk.len() as u64;
+            let Ok(written) = timeout(chunk_timeout, connection.send_chunk(chunk)).await else {
                 connection.record_stall();
                 return Err(Failure::Timeout);
             };
@@ -357,11 +362,11 @@ impl EndpointClient {
                 return Ok(());
             }
         }
-        if matches!(payload, PayloadSize::Bytes(promised) if promised != sent) {
+        if matches!(payload, PayloadSize::Bytes(promised) if promised != sent_bytes) {
             return Err(Failure::UploadBroken);
         }
         // On an error the origin may still have answered, as above.
-        if timeout(patience, connection.end_body()).await.is_err() {
+        if timeout(chunk_timeout, connection.end_body()).await.is_err() {
             connection.record_stall();
             return Err(Failure::Timeout);
         }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::slow_viewers::LimitHolder;
+use crate::slow_viewers::RequestPermits;
 use crate::{Failure, RequestBody, UploadFault};
 
 /// Bytes of a body that are read before an endpoint is contacted.
@@ -20,11 +20,11 @@ const AHEAD_BYTES_MAX: u64 = 16 << 10;
 /// A body to send, and the permits of its request.
 pub(crate) struct UpstreamUpload {
     body: RequestBody,
-    pub(crate) permits: Arc<LimitHolder>,
+    pub(crate) permits: Arc<RequestPermits>,
 }
 
 impl UpstreamUpload {
-    pub(crate) fn of(body: RequestBody, permits: &Arc<LimitHolder>) -> UpstreamUpload {
+    pub(crate) fn of(body: RequestBody, permits: &Arc<RequestPermits>) -> UpstreamUpload {
         UpstreamUpload {
             body,
             permits: Arc::clone(permits),

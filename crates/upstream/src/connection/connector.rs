@@ -15,7 +15,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::pool::ConnectionPool;
-use super::resolve::{EndpointNames, share};
+use super::resolve::{EndpointNames, attempt_deadline};
 use super::session::{UpstreamConnection, UpstreamSession};
 use crate::{Endpoint, Failure, Protocol, Settings, SetupError};
 
@@ -41,7 +41,7 @@ pub(crate) struct EndpointConnector {
     sni: Option<String>,
     verify: bool,
     protocol: Protocol,
-    patience: Duration,
+    connect_timeout: Duration,
     names: Arc<EndpointNames>,
     unreachable: Mutex<Vec<UnreachableAddress>>,
     /// When an unreachable address last became reachable again.
@@ -87,7 +87,7 @@ impl EndpointConnector {
             sni: settings.sni.clone().filter(|name| !name.is_empty()),
             verify: settings.verify,
             protocol: settings.protocol,
-            patience: settings.deadlines.connect,
+            connect_timeout: settings.deadlines.connect,
             names,
             unreachable: Mutex::default(),
             returned: Mutex::default(),
@@ -131,9 +131,9 @@ impl EndpointConnector {
             if !fresh && let Some(session) = self.pooled(&peer).await {
                 return Ok(self.connection(session, true, peer, endpoint));
             }
-            let patience = share(until, left);
-            let connecting = self.connect_or_join(&peer, endpoint, fresh, patience);
-            match timeout_at(patience, connecting)
+            let deadline = attempt_deadline(until, left);
+            let connecting = self.connect_or_join(&peer, endpoint, fresh, deadline);
+            match timeout_at(deadline, connecting)
                 .await
                 .unwrap_or_else(|_| Err(timed_out()))
             {
@@ -213,7 +213,7 @@ impl EndpointConnector {
         tokio::spawn(async move {
             let peer = connector.peer(endpoint, address);
             let connecting = connector.connect(&peer);
-            if let Ok(Ok(session)) = timeout(connector.patience, connecting).await {
+            if let Ok(Ok(session)) = timeout(connector.connect_timeout, connecting).await {
                 connector.mark_reachable(address);
                 drop(connector.connection(session, false, peer, endpoint));
             }
@@ -256,7 +256,8 @@ impl EndpointConnector {
         // Held while the connection is being opened.
         let mut _opening = None;
         if !fresh && may_be_shared() {
-            let opening = timeout_at(share(until, 2), self.opening[endpoint].lock()).await;
+            let opening =
+                timeout_at(attempt_deadline(until, 2), self.opening[endpoint].lock()).await;
             if let Some(session) = self.pooled(peer).await {
                 return Ok((session, true));
             }

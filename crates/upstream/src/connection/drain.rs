@@ -14,7 +14,7 @@ use crate::{Failure, Framing};
 /// Maximum bytes to drain.
 const BYTES_MAX: u64 = 64 << 10;
 /// Maximum time to drain.
-const PATIENCE: Duration = Duration::from_millis(500);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Releases a connection after the response head, once a short rest is drained; otherwise closes
 /// it.
@@ -30,7 +30,9 @@ pub(crate) fn drain_and_release(mut connection: UpstreamConnection, head: &Respo
     };
     let mut reading = Box::pin(async move {
         let _permit = permit;
-        if let Ok(Ok(DrainEnd::Whole)) = timeout(PATIENCE, drain(&mut connection, framing)).await {
+        if let Ok(Ok(DrainEnd::Whole)) =
+            timeout(DRAIN_TIMEOUT, drain(&mut connection, framing)).await
+        {
             connection.release(idle);
         }
     });

@@ -26,7 +26,7 @@ pub(crate) struct AttemptRequest {
     pub(crate) host: Option<HeaderValue>,
     pub(crate) headers: HeaderMap,
     pub(crate) payload: PayloadSize,
-    pub(crate) rank: Priority,
+    pub(crate) priority: Priority,
     /// The rate limit it counts against.
     pub(crate) class: RequestClass,
     /// The origin is expected to block until new content exists.
@@ -118,7 +118,7 @@ impl AttemptRequest {
             host: request.host,
             headers: request.headers,
             payload,
-            rank: request.rank,
+            priority: request.priority,
             class: request.class,
             is_blocking: request.is_blocking,
             auth,
@@ -143,7 +143,7 @@ impl AttemptRequest {
             host: self.host.clone(),
             headers: self.headers.clone(),
             payload: self.payload,
-            rank: self.rank,
+            priority: self.priority,
             class: self.class,
             is_blocking: self.is_blocking,
             auth,
@@ -170,12 +170,12 @@ impl AttemptRequest {
     /// concurrency limits.
     pub(crate) fn may_block(&self) -> bool {
         self.is_blocking
-            || (self.rank == Priority::Manifest && asks_for_future_version(&self.target))
+            || (self.priority == Priority::Manifest && asks_for_future_version(&self.target))
     }
 
     /// Deadline for the end of the response head.
-    pub(crate) fn patience(&self, deadlines: &Deadlines) -> Duration {
-        match self.rank {
+    pub(crate) fn head_timeout(&self, deadlines: &Deadlines) -> Duration {
+        match self.priority {
             _ if self.may_block() => deadlines.blocking,
             Priority::Manifest => deadlines.manifest,
             Priority::Edge | Priority::Segment | Priority::Refresh | Priority::Prefetch => {
@@ -321,7 +321,7 @@ mod tests {
             host: None,
             headers: HeaderMap::new(),
             payload: PayloadSize::Nothing,
-            rank: Priority::Manifest,
+            priority: Priority::Manifest,
             class: RequestClass::Other,
             is_blocking: false,
         }
@@ -371,7 +371,7 @@ mod tests {
         assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).may_block());
         assert!(!request("/_HLS_msn=7", &[]).may_block());
         let segment = AttemptRequest {
-            rank: Priority::Segment,
+            priority: Priority::Segment,
             class: RequestClass::Other,
             ..request("/x.ts?_HLS_msn=7", &[])
         };
@@ -381,18 +381,27 @@ mod tests {
     #[test]
     fn how_long_an_answer_may_take_depends_on_what_is_asked_for() {
         let deadlines = Deadlines::default();
-        let patience = |path: &str, rank| {
+        let head_timeout = |path: &str, priority| {
             AttemptRequest {
-                rank,
+                priority,
                 ..request(path, &[])
             }
-            .patience(&deadlines)
+            .head_timeout(&deadlines)
         };
-        assert_eq!(patience("/x.m3u8", Priority::Manifest), deadlines.manifest);
-        assert_eq!(patience("/x.ts", Priority::Segment), deadlines.first_byte);
-        assert_eq!(patience("/x.ts", Priority::Refresh), deadlines.first_byte);
         assert_eq!(
-            patience("/x.m3u8?_HLS_msn=7", Priority::Manifest),
+            head_timeout("/x.m3u8", Priority::Manifest),
+            deadlines.manifest
+        );
+        assert_eq!(
+            head_timeout("/x.ts", Priority::Segment),
+            deadlines.first_byte
+        );
+        assert_eq!(
+            head_timeout("/x.ts", Priority::Refresh),
+            deadlines.first_byte
+        );
+        assert_eq!(
+            head_timeout("/x.m3u8?_HLS_msn=7", Priority::Manifest),
             deadlines.blocking
         );
     }

@@ -109,7 +109,7 @@ impl EndpointNames {
 }
 
 /// Deadline of the next of `left` attempts: half of the remaining time, or all of it for the last.
-pub(crate) fn share(until: Instant, left: usize) -> Instant {
+pub(crate) fn attempt_deadline(until: Instant, left: usize) -> Instant {
     if left <= 1 {
         return until;
     }

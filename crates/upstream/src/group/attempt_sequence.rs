@@ -16,7 +16,7 @@ use super::next_step::{AttemptVerdict, NextStep, RemainingOptions, next_step};
 use crate::Failure;
 use crate::attempt::AttemptResponse;
 use crate::attempt::UpstreamUpload;
-use crate::endpoint::now;
+use crate::endpoint::std_now;
 use crate::selection::{CandidateSet, EndpointSelection};
 
 /// The attempts for one request.
@@ -39,17 +39,17 @@ impl AttemptSequence<'_> {
         let mut retries = 0;
         while let Some(attempt) = selector.next(&mut self.selection).await {
             let endpoint = Arc::clone(attempt.endpoint());
-            let sent = now();
+            let sent_at = std_now();
             let outcome = self
                 .sender
                 .send(attempt, &mut self.upload, &mut self.selection)
                 .await;
             let remaining = selector.remaining(&self.selection);
-            let judgement = judge.judge(outcome, &endpoint, sent, &mut self.selection);
+            let judgement = judge.judge(outcome, &endpoint, sent_at, &mut self.selection);
             if retries > 0 {
                 let is_good = matches!(judgement.verdict, AttemptVerdict::Good);
                 let helped = is_good && !judge.best_is_failure(&self.selection);
-                selector.repeats.record_fail_over(helped);
+                selector.extra_requests.record_fail_over(helped);
             }
             match self.next_step(judgement, remaining, retries) {
                 NextStep::End => break,
@@ -85,7 +85,7 @@ impl AttemptSequence<'_> {
         let is_granted = self
             .sender
             .selector
-            .repeats
+            .extra_requests
             .try_retry(self.is_urgent_fail_over());
         is_granted.then_some(backoff)
     }
@@ -115,6 +115,6 @@ impl AttemptSequence<'_> {
         let is_urgent = !self.has_fallback || self.selection.request.expectation.is_of_manifest();
         is_urgent
             && self.selection.has_good_candidate()
-            && self.sender.selector.repeats.fail_over_helps()
+            && self.sender.selector.extra_requests.fail_over_helps()
     }
 }

@@ -48,18 +48,19 @@ impl<'a> ResponseJudge<'a> {
         &mut self,
         outcome: AttemptOutcome,
         endpoint: &EndpointState,
-        sent: std::time::Instant,
+        sent_at: std::time::Instant,
         selection: &mut EndpointSelection,
     ) -> Judgement {
         match outcome {
-            Ok(response) => self.judge_response(response, endpoint, sent, selection),
+            Ok(response) => self.judge_response(response, endpoint, sent_at, selection),
             Err(error) => {
                 selection.failure = error.failure;
-                selection.record_failure(endpoint, sent);
-                let is_void =
-                    |best: &mut AttemptResponse| worth(best, selection) == ResponseValue::Nothing;
-                if let Some(void) = self.best.take_if(is_void) {
-                    void.dismiss();
+                selection.record_failure(endpoint, sent_at);
+                let is_unrequested = |best: &mut AttemptResponse| {
+                    rate(best, selection) == ResponseValue::Unrequested
+                };
+                if let Some(unrequested) = self.best.take_if(is_unrequested) {
+                    unrequested.discard();
                 }
                 Judgement {
                     verdict: verdict_on_error(&error),
@@ -73,17 +74,17 @@ impl<'a> ResponseJudge<'a> {
         &mut self,
         mut response: AttemptResponse,
         endpoint: &EndpointState,
-        sent: std::time::Instant,
+        sent_at: std::time::Instant,
         selection: &mut EndpointSelection,
     ) -> Judgement {
-        response.attempt.release_group_permit();
+        response.guard.release_group_permit();
         let verdict = self.verdict_on_response(&response, selection);
         let is_good = matches!(verdict, AttemptVerdict::Good);
-        note_absence(&mut response, is_good, selection);
+        record_absence(&mut response, is_good, selection);
         if is_good {
             self.blame_those_that_failed(&response, selection);
         } else {
-            selection.record_failure(endpoint, sent);
+            selection.record_failure(endpoint, sent_at);
         }
         let retry_after = response.head.retry_after();
         self.best = Some(match self.best.take() {
@@ -104,10 +105,10 @@ impl<'a> ResponseJudge<'a> {
         let status = response.head.status;
         if self.retried_statuses.contains(&status) {
             AttemptVerdict::Poor
-        } else if worth(response, selection) < ResponseValue::Answer
+        } else if rate(response, selection) < ResponseValue::Answer
             && self.another_may_do_better(status, selection)
         {
-            AttemptVerdict::Doubtful
+            AttemptVerdict::Improvable
         } else {
             AttemptVerdict::Good
         }
@@ -132,7 +133,7 @@ impl<'a> ResponseJudge<'a> {
         for failed in selection.failed() {
             if failed.endpoint != answer.endpoint() {
                 let endpoint = &self.selector.endpoints[failed.endpoint];
-                endpoint.record_own_fault(failed.sent, selection.request.subject);
+                endpoint.record_own_fault(failed.sent_at, selection.request.subject);
             }
         }
     }
@@ -140,7 +141,7 @@ impl<'a> ResponseJudge<'a> {
     /// The best response so far says that its endpoint failed.
     pub(crate) fn best_is_failure(&self, selection: &EndpointSelection) -> bool {
         let best = self.best.as_ref();
-        best.is_some_and(|best| worth(best, selection) == ResponseValue::Failure)
+        best.is_some_and(|best| rate(best, selection) == ResponseValue::Failure)
     }
 
     /// The best response, or the latest failure. A response to a different question is returned
@@ -150,8 +151,8 @@ impl<'a> ResponseJudge<'a> {
         selection: &EndpointSelection,
     ) -> Result<AttemptResponse, Failure> {
         let best = self.best.ok_or(selection.failure)?;
-        let is_void = worth(&best, selection) == ResponseValue::Nothing;
-        if is_void && self.selector.another_is_good(selection) {
+        let is_unrequested = rate(&best, selection) == ResponseValue::Unrequested;
+        if is_unrequested && self.selector.another_is_good(selection) {
             return Err(Failure::Protocol);
         }
         Ok(best)
@@ -160,28 +161,32 @@ impl<'a> ResponseJudge<'a> {
 
 fn verdict_on_error(error: &AttemptError) -> AttemptVerdict {
     if error.failure == Failure::Exhausted {
-        AttemptVerdict::Unable
-    } else if error.sent {
+        AttemptVerdict::NoSockets
+    } else if error.may_have_arrived {
         let quick = error.failure == Failure::Reset && !error.resent;
         AttemptVerdict::Failed { quick }
     } else {
-        AttemptVerdict::Unreached
+        AttemptVerdict::NotSent
     }
 }
 
 /// Detects an endpoint that answers that an object is missing while another one has it.
-fn note_absence(response: &mut AttemptResponse, is_good: bool, selection: &mut EndpointSelection) {
+fn record_absence(
+    response: &mut AttemptResponse,
+    is_good: bool,
+    selection: &mut EndpointSelection,
+) {
     let status = response.head.status;
     if !is_good && is_absence(status) {
-        selection.absent = Some(response.endpoint());
+        selection.without_object = Some(response.endpoint());
     } else if is_good && status.is_success() {
-        response.lacking_endpoint = response.lacking_endpoint.or(selection.absent);
+        response.endpoint_to_avoid = response.endpoint_to_avoid.or(selection.without_object);
     }
 }
 
 /// The value of a response for the request of this selection.
-pub(crate) fn worth(response: &AttemptResponse, selection: &EndpointSelection) -> ResponseValue {
-    selection.request.expectation.worth(response.head.status)
+pub(crate) fn rate(response: &AttemptResponse, selection: &EndpointSelection) -> ResponseValue {
+    selection.request.expectation.rate(response.head.status)
 }
 
 /// The status says that the endpoint has the object.
@@ -197,11 +202,11 @@ pub(crate) fn better(
     selection: &EndpointSelection,
 ) -> AttemptResponse {
     let is_same_endpoint = later.endpoint() == earlier.endpoint();
-    if is_same_endpoint || worth(&later, selection) > worth(&earlier, selection) {
-        earlier.dismiss();
+    if is_same_endpoint || rate(&later, selection) > rate(&earlier, selection) {
+        earlier.discard();
         later
     } else {
-        later.dismiss();
+        later.discard();
         earlier
     }
 }

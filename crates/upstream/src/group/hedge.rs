@@ -20,29 +20,30 @@ use crate::attempt::{
     AttemptDeadlines, AttemptError, AttemptOutcome, AttemptResponse, EndpointClient,
 };
 use crate::connection::AttemptRequest;
-use crate::connection::share;
-use crate::endpoint::{EndpointState, UsualLatency, now};
+use crate::connection::attempt_deadline;
+use crate::endpoint::{EndpointState, UsualLatency, std_now};
 use crate::response_value::ResponseValue;
 use crate::selection::EndpointSelection;
 use crate::selection::EndpointSelector;
 use crate::{Priority, Retry};
 
-/// Minimum wait before a manifest is hedged: below it a hedge costs more than it saves.
-const PATIENCE_MIN: Duration = Duration::from_millis(20);
-/// Minimum wait for larger objects, and the multiple of the usual latency that is allowed.
-const MEDIA_PATIENCE_MIN: Duration = Duration::from_millis(100);
+/// Minimum delay before a manifest is hedged: below it a hedge costs more than it saves.
+const MANIFEST_DELAY_MIN: Duration = Duration::from_millis(20);
+/// Minimum delay before a larger object is hedged.
+const MEDIA_DELAY_MIN: Duration = Duration::from_millis(100);
+/// A larger object is hedged after this multiple of the usual latency.
 const MEDIA_FACTOR: u32 = 2;
 
-/// For a blocking request: an endpoint that answers within this fraction of the wait already had
-/// the object. Otherwise both endpoints blocked, and the first to answer proves nothing about the
-/// other.
-const HAD_SHARE: u32 = 4;
+/// A hedge of a blocking request that is answered within this fraction of the hedge delay proves that
+/// its endpoint already had the object while the slower one blocked. Later answers prove nothing:
+/// both endpoints waited for the object to be produced.
+const HAD_OBJECT_FRACTION: u32 = 4;
 
 /// A request that a viewer waits for may be hedged. Not a blocking request: its caller sets when it
 /// is late.
-pub(crate) fn may_hedge(retry: &Retry, final_rank: Priority, request: &AttemptRequest) -> bool {
-    let is_wanted = final_rank <= Priority::Segment && request.method == http::Method::GET;
-    retry.hedge && is_wanted && request.is_repeatable() && !request.may_block()
+pub(crate) fn may_hedge(retry: &Retry, final_priority: Priority, request: &AttemptRequest) -> bool {
+    let is_waited_for = final_priority <= Priority::Segment && request.method == http::Method::GET;
+    retry.hedge && is_waited_for && request.is_repeatable() && !request.may_block()
 }
 
 /// Sends one request to endpoints, to a further one each time that it is late.
@@ -58,8 +59,8 @@ pub(crate) struct HedgedSender<'a> {
 struct HedgedAttempt<'a> {
     endpoint: Arc<EndpointState>,
     started: Instant,
-    /// Wait before the next hedge.
-    patience: Duration,
+    /// The next endpoint is asked too after this time.
+    hedge_delay: Duration,
     is_hedge: bool,
     outcome: Pin<Box<dyn Future<Output = AttemptOutcome> + Send + 'a>>,
 }
@@ -87,15 +88,18 @@ impl<'a> HedgedSender<'a> {
     ) -> AttemptOutcome {
         let endpoint = Arc::clone(first.endpoint());
         let deadlines = self.deadlines(selection);
-        let outcome = Box::pin(self.client.attempt(first, self.request, upload, deadlines));
-        let Some(patience) = self.patience(&endpoint, selection) else {
+        let outcome = Box::pin(
+            self.client
+                .send_attempt(first, self.request, upload, deadlines),
+        );
+        let Some(hedge_delay) = self.hedge_delay(&endpoint, selection) else {
             return outcome.await;
         };
         let started = Instant::now();
         let first = HedgedAttempt {
             endpoint,
             started,
-            patience,
+            hedge_delay,
             is_hedge: false,
             outcome,
         };
@@ -157,23 +161,21 @@ impl<'a> HedgedSender<'a> {
         self.selector.next_hedge(selection).await
     }
 
-    fn start_hedge(
-        &self,
-        attempt: AttemptGuard,
-        selection: &EndpointSelection,
-    ) -> HedgedAttempt<'a> {
-        let endpoint = Arc::clone(attempt.endpoint());
+    fn start_hedge(&self, guard: AttemptGuard, selection: &EndpointSelection) -> HedgedAttempt<'a> {
+        let endpoint = Arc::clone(guard.endpoint());
         endpoint.counters.hedged();
         let (client, request) = (self.client, self.request);
         let deadlines = self.deadlines(selection);
-        let patience = self.patience(&endpoint, selection);
+        let hedge_delay = self.hedge_delay(&endpoint, selection);
         HedgedAttempt {
             started: Instant::now(),
-            patience: patience.unwrap_or(self.retry.hedge_after_max),
+            hedge_delay: hedge_delay.unwrap_or(self.retry.hedge_after_max),
             endpoint,
             is_hedge: true,
             outcome: Box::pin(async move {
-                client.attempt(attempt, request, &mut None, deadlines).await
+                client
+                    .send_attempt(guard, request, &mut None, deadlines)
+                    .await
             }),
         }
     }
@@ -189,29 +191,29 @@ impl<'a> HedgedSender<'a> {
         let response = outcome?;
         if !has_content(response.head.status) {
             // The hedge lacks the object: give the slower endpoint, which may have it, more time.
-            let patience = slower
+            let hedge_delay = slower
                 .first()
-                .map_or(Duration::ZERO, |slower| slower.patience);
-            let patience = patience.max(self.retry.hedge_after_max * 2);
-            let other = timeout(patience, self.first_good(&mut slower, selection)).await;
+                .map_or(Duration::ZERO, |slower| slower.hedge_delay);
+            let hedge_delay = hedge_delay.max(self.retry.hedge_after_max * 2);
+            let other = timeout(hedge_delay, self.first_good(&mut slower, selection)).await;
             let Some(other) = other.ok().flatten() else {
                 return Ok(response);
             };
-            response.dismiss();
+            response.discard();
             return Ok(other);
         }
         hedge.endpoint.counters.hedge_won();
-        let mut lacking_endpoint = None;
+        let mut endpoint_to_avoid = None;
         for slower in slower
             .iter()
             .filter(|slower| slower.started < hedge.started)
         {
             if self.record_overtaken(slower, &hedge, selection) {
-                lacking_endpoint = lacking_endpoint.or(Some(slower.endpoint.index));
+                endpoint_to_avoid = endpoint_to_avoid.or(Some(slower.endpoint.index));
             }
         }
         Ok(AttemptResponse {
-            lacking_endpoint,
+            endpoint_to_avoid,
             ..response
         })
     }
@@ -243,23 +245,24 @@ impl<'a> HedgedSender<'a> {
     ) -> bool {
         let is_blocking = selection.request.is_blocking;
         let waited = slow.started.elapsed();
-        let quick_had_it = !is_blocking || quick.started.elapsed() < slow.patience / HAD_SHARE;
+        let quick_had_it =
+            !is_blocking || quick.started.elapsed() < slow.hedge_delay / HAD_OBJECT_FRACTION;
         if quick_had_it {
             let started = slow.started.into_std();
             slow.endpoint
                 .record_overtaken(started, selection.request.subject);
         }
         if !is_blocking {
-            // Its response would have taken even longer.
-            slow.endpoint.record_latency(now(), waited);
+            // A lower bound: its response would have taken even longer.
+            slow.endpoint.record_latency(std_now(), waited);
         }
         // A short delay is not reported.
         let is_late = is_blocking || waited >= self.retry.hedge_after_max;
         quick_had_it && is_late
     }
 
-    /// Wait before a hedge; `None`: no hedge.
-    fn patience(
+    /// How long the attempt may run before the next endpoint is asked too; `None`: no hedge.
+    fn hedge_delay(
         &self,
         endpoint: &EndpointState,
         selection: &EndpointSelection,
@@ -270,16 +273,20 @@ impl<'a> HedgedSender<'a> {
         if !selection.request.is_hedged || self.selector.endpoints.len() < 2 {
             return None;
         }
-        let is_manifest = selection.final_rank() == Priority::Manifest;
-        let usual = endpoint.usual_latency(now());
-        Some(patience(is_manifest, usual, self.retry.hedge_after_max))
+        let is_manifest = selection.final_priority() == Priority::Manifest;
+        let usual = endpoint.usual_latency(std_now());
+        Some(latency_hedge_delay(
+            is_manifest,
+            usual,
+            self.retry.hedge_after_max,
+        ))
     }
 
     /// Deadlines of the next attempt.
     fn deadlines(&self, selection: &EndpointSelection) -> AttemptDeadlines {
         let total = selection.request.until;
         let connect_until = Instant::now() + self.connect_timeout;
-        let connect_until = share(connect_until, self.selector.remaining(selection) + 1);
+        let connect_until = attempt_deadline(connect_until, self.selector.remaining(selection) + 1);
         AttemptDeadlines {
             connect: connect_until.min(total),
             total,
@@ -300,37 +307,37 @@ impl<'a> HedgedSender<'a> {
             return false;
         }
         let is_retried = self.retry.statuses.contains(&status);
-        !is_retried && evaluate::worth(response, selection) == ResponseValue::Answer
+        !is_retried && evaluate::rate(response, selection) == ResponseValue::Answer
     }
 }
 
 impl HedgedAttempt<'_> {
     fn late_at(&self) -> Instant {
-        self.started + self.patience
+        self.started + self.hedge_delay
     }
 }
 
-/// Wait before a hedge, from the usual latency. `longest`: maximum for endpoints that are not
+/// The delay before a hedge, from the usual latency. `longest`: maximum for endpoints that are not
 /// always slow.
-fn patience(is_manifest: bool, usual: UsualLatency, longest: Duration) -> Duration {
+fn latency_hedge_delay(is_manifest: bool, usual: UsualLatency, longest: Duration) -> Duration {
     // Responses that were overtaken count with about the maximum, so allow a margin.
     const LONGER: (u32, u32) = (5, 4);
     let UsualLatency { p95, typical } = usual;
     if let Some(typical) = typical
         && typical > longest * LONGER.0 / LONGER.1
     {
-        let patience = typical * MEDIA_FACTOR;
-        return p95.map_or(patience, |p95| p95.max(patience));
+        let hedge_delay = typical * MEDIA_FACTOR;
+        return p95.map_or(hedge_delay, |p95| p95.max(hedge_delay));
     }
     let Some(p95) = p95 else {
         return longest;
     };
-    let patience = if is_manifest {
-        p95.max(PATIENCE_MIN)
+    let hedge_delay = if is_manifest {
+        p95.max(MANIFEST_DELAY_MIN)
     } else {
-        (p95 * MEDIA_FACTOR).max(MEDIA_PATIENCE_MIN)
+        (p95 * MEDIA_FACTOR).max(MEDIA_DELAY_MIN)
     };
-    patience.min(longest)
+    hedge_delay.min(longest)
 }
 
 /// Waits for the first attempt to end, and removes it. There must be one.
@@ -359,7 +366,7 @@ fn better(
         (Ok(later), Some(Ok(earlier))) => Ok(evaluate::better(later, earlier, selection)),
         (Ok(response), Some(Err(_))) | (Err(_), Some(Ok(response))) => Ok(response),
         (Err(later), Some(Err(earlier))) => Err(AttemptError {
-            sent: later.sent || earlier.sent,
+            may_have_arrived: later.may_have_arrived || earlier.may_have_arrived,
             resent: later.resent || earlier.resent,
             ..later
         }),
@@ -384,7 +391,7 @@ mod tests {
                 p95,
                 typical: p95.map(|_| millis(10)),
             };
-            patience(is_manifest, usual, LONGEST).as_millis()
+            latency_hedge_delay(is_manifest, usual, LONGEST).as_millis()
         };
         assert_eq!([after(true, Some(5)), after(false, Some(5))], [20, 100]);
         assert_eq!([after(true, Some(90)), after(false, Some(90))], [90, 180]);
@@ -398,9 +405,12 @@ mod tests {
             p95,
             typical: Some(millis(800)),
         };
-        assert_eq!(patience(false, usual(None), LONGEST), millis(1600));
         assert_eq!(
-            patience(true, usual(Some(millis(1900))), LONGEST),
+            latency_hedge_delay(false, usual(None), LONGEST),
+            millis(1600)
+        );
+        assert_eq!(
+            latency_hedge_delay(true, usual(Some(millis(1900))), LONGEST),
             millis(1900)
         );
     }

@@ -10,7 +10,7 @@ pub(crate) enum AttemptVerdict {
     /// A response with a status that is retried.
     Poor,
     /// A response that another endpoint may improve on, but this one will not.
-    Doubtful,
+    Improvable,
     /// No response, and the endpoint may have seen the request.
     Failed {
         /// The connection broke before any resend: the same endpoint may succeed at once. False
@@ -18,9 +18,9 @@ pub(crate) enum AttemptVerdict {
         quick: bool,
     },
     /// The endpoint cannot have seen the request.
-    Unreached,
+    NotSent,
     /// This host has no sockets left.
-    Unable,
+    NoSockets,
 }
 
 /// What is still possible.
@@ -53,9 +53,9 @@ pub(crate) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> N
         may_send_again,
     } = options;
     let same_may_succeed = match verdict {
-        AttemptVerdict::Good | AttemptVerdict::Unable => return NextStep::End,
-        AttemptVerdict::Unreached if untried > 0 => return NextStep::Next,
-        AttemptVerdict::Unreached | AttemptVerdict::Doubtful => false,
+        AttemptVerdict::Good | AttemptVerdict::NoSockets => return NextStep::End,
+        AttemptVerdict::NotSent if untried > 0 => return NextStep::Next,
+        AttemptVerdict::NotSent | AttemptVerdict::Improvable => false,
         AttemptVerdict::Poor => true,
         AttemptVerdict::Failed { quick } => quick,
     };
@@ -95,12 +95,12 @@ mod tests {
             (POOR, 1, true, NextStep::Retry(CandidateSet::Others)),
             (POOR, 0, true, NextStep::End),
             (
-                AttemptVerdict::Doubtful,
+                AttemptVerdict::Improvable,
                 1,
                 false,
                 NextStep::Retry(CandidateSet::Others),
             ),
-            (AttemptVerdict::Doubtful, 0, false, NextStep::End),
+            (AttemptVerdict::Improvable, 0, false, NextStep::End),
             (RESET, 0, false, NextStep::Retry(CandidateSet::All)),
             (RESET, 0, true, NextStep::End),
         ] {
@@ -126,11 +126,11 @@ mod tests {
             may_send_again: false,
         };
         assert_eq!(
-            next_step(AttemptVerdict::Unreached, options(1)),
+            next_step(AttemptVerdict::NotSent, options(1)),
             NextStep::Next
         );
         assert_eq!(
-            next_step(AttemptVerdict::Unreached, options(0)),
+            next_step(AttemptVerdict::NotSent, options(0)),
             NextStep::End
         );
         assert_eq!(next_step(POOR, options(1)), NextStep::End);

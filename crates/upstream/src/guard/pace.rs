@@ -105,11 +105,11 @@ impl LatencyWindow {
             return None;
         }
         let percentile = |percent: u64| {
-            let rank = (samples * percent).div_ceil(100);
+            let position = (samples * percent).div_ceil(100);
             let mut below = 0;
             let reached = |&at: &usize| {
                 below += count(at);
-                below >= rank
+                below >= position
             };
             upper_edge((0..BUCKETS).find(reached).unwrap_or(BUCKETS - 1))
         };

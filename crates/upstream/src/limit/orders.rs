@@ -15,7 +15,7 @@ const PACED_PERMITS: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A request enters, with this patience in milliseconds.
+    /// A request enters, with this timeout in milliseconds.
     Come(Priority, u64),
     /// A woken request polls; others may poll later.
     Look(usize),
@@ -28,9 +28,9 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let rank = (0..Priority::COUNT).prop_map(|at| Priority::ALL[at]);
+    let priority = (0..Priority::COUNT).prop_map(|at| Priority::ALL[at]);
     prop_oneof![
-        5 => (rank, 0..1000_u64).prop_map(|(rank, patience)| Event::Come(rank, patience)),
+        5 => (priority, 0..1000_u64).prop_map(|(priority, timeout)| Event::Come(priority, timeout)),
         4 => any::<usize>().prop_map(Event::Look),
         1 => any::<usize>().prop_map(Event::GiveUp),
         3 => any::<usize>().prop_map(Event::Finish),
@@ -49,7 +49,7 @@ impl Wake for Bell {
 
 /// A waiting request.
 struct Guest<'a> {
-    rank: Priority,
+    priority: Priority,
     number: usize,
     until: Instant,
     bell: Arc<Bell>,
@@ -74,7 +74,7 @@ struct Scene<'a> {
 impl Scene<'_> {
     async fn apply(&mut self, event: Event) {
         match event {
-            Event::Come(rank, patience) => self.come(rank, patience),
+            Event::Come(priority, timeout) => self.come(priority, timeout),
             Event::Look(pick) => {
                 let woken: Vec<_> = (0..self.guests.len())
                     .filter(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
@@ -95,14 +95,14 @@ impl Scene<'_> {
         self.check();
     }
 
-    fn come(&mut self, rank: Priority, patience: u64) {
-        let patience = Duration::from_millis(patience);
+    fn come(&mut self, priority: Priority, timeout: u64) {
+        let timeout = Duration::from_millis(timeout);
         self.guests.push(Guest {
-            rank,
+            priority,
             number: self.came,
-            until: Instant::now() + patience,
+            until: Instant::now() + timeout,
             bell: Arc::default(),
-            entering: Box::pin(self.limiter.enter(rank, patience)),
+            entering: Box::pin(self.limiter.enter(priority, timeout)),
         });
         self.came += 1;
         self.poll(self.guests.len() - 1);
@@ -165,8 +165,8 @@ impl Scene<'_> {
     fn check_calm(&self) {
         self.check();
         let counts = self.limiter.counts();
-        let counted = Priority::ALL.map(|rank| {
-            let same = |guest: &&Guest| guest.rank == rank;
+        let counted = Priority::ALL.map(|priority| {
+            let same = |guest: &&Guest| guest.priority == priority;
             self.guests.iter().filter(same).count()
         });
         assert_eq!(counts.queued, counted, "who waits");
@@ -237,7 +237,7 @@ proptest! {
             let waiting = !scene.guests.is_empty();
             assert!(!waiting || scene.permits.len() == concurrency_max, "a permit is idle");
             while !scene.guests.is_empty() {
-                let next = scene.guests.iter().min_by_key(|guest| (guest.rank, guest.number));
+                let next = scene.guests.iter().min_by_key(|guest| (guest.priority, guest.number));
                 let next = next.map(|guest| guest.number);
                 let entered = scene.entered;
                 scene.permits.pop();

@@ -49,7 +49,7 @@ pub(super) enum SeatState {
 }
 
 struct QueueSeat {
-    rank: Priority,
+    priority: Priority,
     waiting_for: WaitingFor,
     state: SeatState,
     /// `None`: already woken, or not polled yet.
@@ -76,10 +76,10 @@ impl PermitQueue {
     }
 
     /// Adds a request at the end of its row.
-    pub(super) fn join(&mut self, rank: Priority, waiting_for: WaitingFor) -> SeatId {
-        let row = &mut self.rows[rank.index()][waiting_for.row()];
+    pub(super) fn join(&mut self, priority: Priority, waiting_for: WaitingFor) -> SeatId {
+        let row = &mut self.rows[priority.index()][waiting_for.row()];
         let seat = QueueSeat {
-            rank,
+            priority,
             waiting_for,
             state: SeatState::Waits,
             waker: None,
@@ -102,9 +102,9 @@ impl PermitQueue {
     /// The oldest request of the highest priority. Where `permits` is false for a priority, only
     /// requests for a token.
     pub(super) fn first(&self, permits: impl Fn(Priority) -> bool) -> Option<SeatId> {
-        let ranks = self.rows.iter().zip(Priority::ALL);
-        let rows = ranks.map(|([turns, both], rank)| {
-            let both = both.first.filter(|_| permits(rank));
+        let rows = self.rows.iter().zip(Priority::ALL);
+        let rows = rows.map(|([turns, both], priority)| {
+            let both = both.first.filter(|_| permits(priority));
             turns.first.or(both)
         });
         rows.flatten().next().map(SeatId)
@@ -114,7 +114,7 @@ impl PermitQueue {
     pub(super) fn last(&self) -> Option<(Priority, SeatId)> {
         let mut rows = self.rows.iter().flatten().rev();
         let last = rows.find_map(|row| row.last)?;
-        Some((self.seats[last].rank, SeatId(last)))
+        Some((self.seats[last].priority, SeatId(last)))
     }
 
     /// Ends a wait; the seat stays until the request has polled the result. Returns the waker.
@@ -162,13 +162,13 @@ impl PermitQueue {
 
     fn unlink(&mut self, SeatId(at): SeatId) {
         let QueueSeat {
-            rank,
+            priority,
             waiting_for,
             ahead,
             behind,
             ..
         } = self.seats[at];
-        let row = &mut self.rows[rank.index()][waiting_for.row()];
+        let row = &mut self.rows[priority.index()][waiting_for.row()];
         match ahead {
             Some(ahead) => self.seats[ahead].behind = behind,
             None => row.first = behind,
@@ -207,8 +207,8 @@ mod tests {
     fn who_wants_no_permit_goes_when_there_is_none() {
         let mut queue = PermitQueue::new();
         let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
-        let [turn, behind] =
-            [Priority::Manifest, Priority::Refresh].map(|rank| queue.join(rank, WaitingFor::Token));
+        let [turn, behind] = [Priority::Manifest, Priority::Refresh]
+            .map(|priority| queue.join(priority, WaitingFor::Token));
         assert_eq!(queue.first(|_| true), Some(turn));
         queue.vacate(turn);
         assert_eq!(queue.first(|_| true), Some(manifest));

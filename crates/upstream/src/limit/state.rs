@@ -24,7 +24,7 @@ pub(super) struct LimiterState {
     pace: Option<TokenBucket>,
     queue: PermitQueue,
     /// While permits are free but no token is, one waiting request is the timekeeper: it polls
-    /// again at the next token, and `settle` then admits the first in the queue.
+    /// again at the next token, and `admit_waiting` then admits the first in the queue.
     timekeeper: Option<SeatId>,
     rejected: [u64; Rejection::ALL.len()],
 }
@@ -32,11 +32,11 @@ pub(super) struct LimiterState {
 /// Result of entering.
 pub(super) enum LimiterAdmission {
     /// Admitted at once.
-    Open,
+    Admitted,
     /// Queued.
     Queued(SeatId),
     /// Rejected: the queue is full.
-    Closed,
+    Rejected,
 }
 
 /// Result of a poll by a queued request.
@@ -67,30 +67,30 @@ impl LimiterState {
     /// priority, if that is lower than its own.
     pub(super) fn enter(
         &mut self,
-        (rank, waiting_for): (Priority, WaitingFor),
+        (priority, waiting_for): (Priority, WaitingFor),
         now: Instant,
         wake_ups: &mut WakeUps,
     ) -> LimiterAdmission {
-        let open = match waiting_for {
-            WaitingFor::Permit => self.admit(rank, now, wake_ups),
+        let is_admitted = match waiting_for {
+            WaitingFor::Permit => self.admit(priority, now, wake_ups),
             WaitingFor::Token => self.try_token(now, wake_ups),
         };
-        if open {
-            return LimiterAdmission::Open;
+        if is_admitted {
+            return LimiterAdmission::Admitted;
         }
         if self.queue.len() >= self.queue_max {
             match self.queue.last() {
-                Some((last, ticket)) if rank < last => {
+                Some((last, ticket)) if priority < last => {
                     self.reject(Rejection::Displaced);
                     self.call(ticket, SeatState::Displaced, wake_ups);
                 }
                 _ => {
                     self.reject(Rejection::QueueFull);
-                    return LimiterAdmission::Closed;
+                    return LimiterAdmission::Rejected;
                 }
             }
         }
-        LimiterAdmission::Queued(self.queue.join(rank, waiting_for))
+        LimiterAdmission::Queued(self.queue.join(priority, waiting_for))
     }
 
     /// A request that does not wait. It has no priority, so the permits reserved for manifests are
@@ -99,12 +99,12 @@ impl LimiterState {
         self.admit(Priority::Prefetch, now, wake_ups)
     }
 
-    fn admit(&mut self, rank: Priority, now: Instant, wake_ups: &mut WakeUps) -> bool {
+    fn admit(&mut self, priority: Priority, now: Instant, wake_ups: &mut WakeUps) -> bool {
         self.admit_waiting(now, wake_ups);
-        // After `settle`, no waiting request could use what is left.
-        let open = self.has_permit(rank) && self.take_token(now);
-        self.in_flight += usize::from(open);
-        open
+        // After `admit_waiting`, no waiting request can use a permit or token that is still free.
+        let is_admitted = self.has_permit(priority) && self.take_token(now);
+        self.in_flight += usize::from(is_admitted);
+        is_admitted
     }
 
     /// A request that needs no permit, or has one. Requests that wait for a token go first.
@@ -193,7 +193,7 @@ impl LimiterState {
     /// Admits waiting requests in order. Afterwards, if any still wait, there is no permit for
     /// them, or there is no token and a timekeeper for the next one.
     fn admit_waiting(&mut self, now: Instant, wake_ups: &mut WakeUps) {
-        while let Some(first) = self.queue.first(|rank| self.has_permit(rank)) {
+        while let Some(first) = self.queue.first(|priority| self.has_permit(priority)) {
             if !self.take_token(now) {
                 return self.appoint(wake_ups);
             }
@@ -223,8 +223,8 @@ impl LimiterState {
         self.timekeeper = self.timekeeper.filter(|keeper| *keeper != ticket);
     }
 
-    fn has_permit(&self, rank: Priority) -> bool {
-        let kept = match rank {
+    fn has_permit(&self, priority: Priority) -> bool {
+        let kept = match priority {
             Priority::Manifest => 0,
             _ => self.kept_for_manifests,
         };
@@ -272,17 +272,21 @@ mod tests {
             }
         }
 
-        fn enters(&mut self, rank: Priority) -> bool {
-            let entrance =
-                self.state
-                    .enter((rank, WaitingFor::Permit), self.now, &mut WakeUps::new());
-            matches!(entrance, LimiterAdmission::Open)
+        fn enters(&mut self, priority: Priority) -> bool {
+            let entrance = self.state.enter(
+                (priority, WaitingFor::Permit),
+                self.now,
+                &mut WakeUps::new(),
+            );
+            matches!(entrance, LimiterAdmission::Admitted)
         }
 
-        fn queues(&mut self, rank: Priority) -> SeatId {
-            let entrance =
-                self.state
-                    .enter((rank, WaitingFor::Permit), self.now, &mut WakeUps::new());
+        fn queues(&mut self, priority: Priority) -> SeatId {
+            let entrance = self.state.enter(
+                (priority, WaitingFor::Permit),
+                self.now,
+                &mut WakeUps::new(),
+            );
             let LimiterAdmission::Queued(ticket) = entrance else {
                 panic!("let in at once, or turned away");
             };

@@ -35,9 +35,9 @@ struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// Enters and waits.
-    fn waiting(limiter: &'a ConcurrencyLimiter, rank: Priority) -> Guest<'a> {
+    fn waiting(limiter: &'a ConcurrencyLimiter, priority: Priority) -> Guest<'a> {
         let mut guest = Guest {
-            entering: Box::pin(limiter.enter(rank, LONG)),
+            entering: Box::pin(limiter.enter(priority, LONG)),
         };
         assert!(guest.poll().is_none(), "let in at once, or turned away");
         guest
@@ -71,8 +71,8 @@ fn rejected(limiter: &ConcurrencyLimiter, reason: Rejection) -> u64 {
     limiter.counts().rejected(reason)
 }
 
-async fn enter(limiter: &ConcurrencyLimiter, rank: Priority) -> Permit {
-    limiter.enter(rank, LONG).await.expect("a free permit")
+async fn enter(limiter: &ConcurrencyLimiter, priority: Priority) -> Permit {
+    limiter.enter(priority, LONG).await.expect("a free permit")
 }
 
 #[tokio::test(start_paused = true)]

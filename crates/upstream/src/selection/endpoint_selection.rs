@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::attempt::AttemptGuard;
-use crate::endpoint::{EndpointSlot, EndpointState, SlotRequest, now};
+use crate::endpoint::{EndpointSlot, EndpointState, SlotRequest, std_now};
 use crate::guard::FailureSubject;
 use crate::response_value::ResponseExpectation;
 use crate::{Failure, Priority, RequestClass, Upgrade};
@@ -20,7 +20,7 @@ pub(crate) struct EndpointOrder {
 
 /// What matters of a request when its endpoints are chosen.
 pub(crate) struct RequestProfile {
-    pub(crate) rank: Priority,
+    pub(crate) priority: Priority,
     /// Set while no viewer waits: until then only blocking requests are hedged.
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) subject: FailureSubject,
@@ -45,7 +45,7 @@ pub(crate) struct EndpointSelection {
     pub(crate) request: RequestProfile,
     pub(crate) candidates: CandidateSet,
     /// Index of an endpoint that answered that an expected object is missing.
-    pub(crate) absent: Option<usize>,
+    pub(crate) without_object: Option<usize>,
     /// Latest failure.
     pub(crate) failure: Failure,
     order: EndpointOrder,
@@ -58,7 +58,7 @@ pub(crate) struct EndpointSelection {
 #[derive(Clone, Copy)]
 pub(crate) struct FailedEndpoint {
     pub(crate) endpoint: usize,
-    pub(crate) sent: std::time::Instant,
+    pub(crate) sent_at: std::time::Instant,
 }
 
 /// Which endpoints may be tried next.
@@ -77,8 +77,8 @@ impl EndpointSelection {
         EndpointSelection {
             request,
             candidates: CandidateSet::First,
-            absent: None,
-            failure: Failure::Open,
+            without_object: None,
+            failure: Failure::BreakerOpen,
             order,
             tried: 0,
             failed: Vec::new(),
@@ -89,21 +89,21 @@ impl EndpointSelection {
     pub(crate) async fn until_urgent(&mut self) {
         if let Some(upgrade) = &mut self.request.upgrade {
             upgrade.when.as_mut().await;
-            self.request.rank = upgrade.rank;
+            self.request.priority = upgrade.priority;
             self.request.upgrade = None;
         }
     }
 
     /// The priority that the request has once a viewer waits.
-    pub(crate) fn final_rank(&self) -> Priority {
+    pub(crate) fn final_priority(&self) -> Priority {
         let upgrade = self.request.upgrade.as_ref();
-        upgrade.map_or(self.request.rank, |upgrade| upgrade.rank)
+        upgrade.map_or(self.request.priority, |upgrade| upgrade.priority)
     }
 
     /// The capacity that the request needs at an endpoint.
     pub(crate) fn slot_request(&self) -> SlotRequest {
         SlotRequest {
-            rank: self.request.rank,
+            priority: self.request.priority,
             class: self.request.class,
             is_blocking: self.request.is_blocking,
         }
@@ -120,15 +120,15 @@ impl EndpointSelection {
         endpoint: &Arc<EndpointState>,
         slot: EndpointSlot,
     ) -> Option<AttemptGuard> {
-        AttemptGuard::open(endpoint, slot, self.request.subject, now())
+        AttemptGuard::open(endpoint, slot, self.request.subject, std_now())
     }
 
     /// Records that an endpoint failed, or answered with a status that is retried.
-    pub(crate) fn record_failure(&mut self, endpoint: &EndpointState, sent: std::time::Instant) {
-        if self.absent != Some(endpoint.index) {
+    pub(crate) fn record_failure(&mut self, endpoint: &EndpointState, sent_at: std::time::Instant) {
+        if self.without_object != Some(endpoint.index) {
             self.failed.push(FailedEndpoint {
                 endpoint: endpoint.index,
-                sent,
+                sent_at,
             });
         }
     }

@@ -41,7 +41,7 @@ pub(crate) fn order(
     if balance == Balance::RoundRobin {
         rotation.turn(conditions);
     }
-    let rank = |index: usize| {
+    let balance_key = |index: usize| {
         let condition = &conditions[index];
         let weight = f64::from(condition.weight.max(1));
         match balance {
@@ -52,11 +52,11 @@ pub(crate) fn order(
             Balance::Hash => distance(seed, index, weight),
         }
     };
-    let key = |index: &usize| (!conditions[*index].good, conditions[*index].priority);
+    let standing_key = |index: &usize| (!conditions[*index].good, conditions[*index].priority);
     indices.sort_by(|one, other| {
-        key(one)
-            .cmp(&key(other))
-            .then_with(|| rank(*one).total_cmp(&rank(*other)))
+        standing_key(one)
+            .cmp(&standing_key(other))
+            .then_with(|| balance_key(*one).total_cmp(&balance_key(*other)))
     });
     if balance == Balance::RoundRobin
         && let Some(&first) = indices.first()

@@ -14,13 +14,13 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::endpoint_selection::{CandidateSet, EndpointOrder, EndpointSelection, RequestProfile};
+use super::extra_requests::ExtraRequests;
 use super::order::{EndpointCondition, WeightedRotation, order};
 use super::outliers::OutlierDetection;
-use super::repeats::RepeatGrants;
 use crate::attempt::AttemptGuard;
 use crate::connection::AttemptRequest;
 use crate::connection::EndpointConnector;
-use crate::endpoint::{EndpointRoster, EndpointSlot, EndpointState, now};
+use crate::endpoint::{EndpointRoster, EndpointSlot, EndpointState, std_now};
 use crate::group_limits::GroupLimits;
 use crate::guard::FailureSubject;
 use crate::{Balance, Failure, Settings};
@@ -35,7 +35,7 @@ pub(crate) struct EndpointSelector {
     rotation: Mutex<WeightedRotation>,
     outlier_detection: OutlierDetection,
     /// Grants retries, hedges and takeovers.
-    pub(crate) repeats: RepeatGrants,
+    pub(crate) extra_requests: ExtraRequests,
 }
 
 /// Room at the endpoint at this position of a selection.
@@ -66,7 +66,7 @@ impl EndpointSelector {
             balance: settings.balance,
             rotation: Mutex::new(WeightedRotation::default()),
             outlier_detection: OutlierDetection::new(judged_every, Instant::now()),
-            repeats: RepeatGrants::new(settings.retry.budget, Arc::clone(&limits)),
+            extra_requests: ExtraRequests::new(settings.retry.budget, Arc::clone(&limits)),
             limits,
         }
     }
@@ -75,7 +75,7 @@ impl EndpointSelector {
     pub(crate) fn is_refused(&self, subject: FailureSubject) -> bool {
         self.endpoints
             .iter()
-            .all(|endpoint| endpoint.refuses(subject, now()))
+            .all(|endpoint| endpoint.refuses(subject, std_now()))
     }
 
     /// The endpoint is in good standing and reachable.
@@ -83,13 +83,13 @@ impl EndpointSelector {
         endpoint.in_good_standing(now) && self.connector.reachable(endpoint.index)
     }
 
-    /// An endpoint outside `than` is in good standing.
-    pub(crate) fn has_another_in_good_standing(&self, than: EndpointSet) -> bool {
+    /// An endpoint outside `excluded` is in good standing.
+    pub(crate) fn has_another_in_good_standing(&self, excluded: EndpointSet) -> bool {
         let now = Instant::now();
         let mut others = self
             .endpoints
             .iter()
-            .filter(|other| !than.contains(other.index));
+            .filter(|other| !excluded.contains(other.index));
         others.any(|other| self.is_in_good_standing(other, now))
     }
 
@@ -100,7 +100,7 @@ impl EndpointSelector {
         avoided: EndpointSet,
         excluded: EndpointSet,
     ) -> EndpointOrder {
-        let now = now();
+        let now = std_now();
         self.connector.retry_unreachable();
         let is_good = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
         self.outlier_detection.judge(&self.endpoints, now, is_good);
@@ -119,7 +119,7 @@ impl EndpointSelector {
 
     /// The endpoints that are due for a probe, each claimed for the caller.
     pub(crate) fn claim_probes(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
-        let now = now();
+        let now = std_now();
         self.endpoints
             .iter()
             .filter(move |endpoint| endpoint.claim_probe(now))
@@ -138,7 +138,7 @@ impl EndpointSelector {
         let slot = endpoint
             .try_slot(request.class, false)?
             .with_group_permit(permit);
-        AttemptGuard::open(endpoint, slot, request.subject(), now())
+        AttemptGuard::open(endpoint, slot, request.subject(), std_now())
     }
 
     fn conditions(&self, avoided: EndpointSet, now: Instant) -> Vec<EndpointCondition> {
@@ -164,7 +164,7 @@ impl EndpointSelector {
         subject: FailureSubject,
         avoided: EndpointSet,
     ) -> Option<&Arc<EndpointState>> {
-        let now = now();
+        let now = std_now();
         let conditions = self.conditions(avoided, now);
         // Work on a copy, so that the rotation does not advance.
         let mut rotation = self.rotation.lock().clone();
@@ -202,15 +202,15 @@ impl EndpointSelector {
     /// Waits at all candidates, and leaves the other queues when one has room.
     async fn wait_for_slot(&self, selection: &mut EndpointSelection) -> Option<FreeSlot> {
         let queue_until = selection.request.queue_until;
-        let patience = queue_until.saturating_duration_since(tokio::time::Instant::now());
-        let wanted = selection.slot_request();
+        let timeout = queue_until.saturating_duration_since(tokio::time::Instant::now());
+        let slot_request = selection.slot_request();
         let positions = selection.next_position()..;
         let candidates = selection.next_candidates().iter();
         let mut waits: Vec<_> = positions
             .zip(candidates)
             .map(|(position, &index)| SlotWait {
                 position,
-                slot: Box::pin(self.endpoints[index].wait_for_slot(wanted, patience)),
+                slot: Box::pin(self.endpoints[index].wait_for_slot(slot_request, timeout)),
             })
             .collect();
         while !waits.is_empty() {
@@ -229,7 +229,7 @@ impl EndpointSelector {
     /// Starts an attempt at an untried endpoint that has room. Those not in good standing are
     /// skipped while the others only lack room.
     fn try_untried(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
-        let now = now();
+        let now = std_now();
         let mut position = selection.next_position();
         while let Some(index) = selection.candidate_at(position) {
             let endpoint = &self.endpoints[index];
@@ -270,7 +270,7 @@ impl EndpointSelector {
         let position = selection.next_position();
         let endpoint = Arc::clone(&self.endpoints[*selection.untried().first()?]);
         let RequestProfile {
-            rank,
+            priority,
             until,
             is_blocking,
             ..
@@ -278,7 +278,7 @@ impl EndpointSelector {
         let slot = if is_blocking {
             // Sent under the first attempt's permit, and without the retry budget: that is for
             // failing origins, and nothing indicates a failure here.
-            self.limits.wait_for_token(rank, until).await.ok()?;
+            self.limits.wait_for_token(priority, until).await.ok()?;
             selection.try_slot(&endpoint)?
         } else {
             self.slot_for_hedge(&endpoint, selection)?
@@ -292,10 +292,11 @@ impl EndpointSelector {
         endpoint: &EndpointState,
         selection: &EndpointSelection,
     ) -> Option<EndpointSlot> {
-        if !self.is_in_good_standing(endpoint, now()) {
+        if !self.is_in_good_standing(endpoint, std_now()) {
             return None;
         }
-        self.repeats.try_hedge(endpoint, selection.request.class)
+        self.extra_requests
+            .try_hedge(endpoint, selection.request.class)
     }
 
     /// Number of endpoints not tried yet whose breaker accepts the request.
@@ -303,13 +304,13 @@ impl EndpointSelector {
         let subject = selection.request.subject;
         let untried = selection.untried().iter();
         untried
-            .filter(|&&index| !self.endpoints[index].refuses(subject, now()))
+            .filter(|&&index| !self.endpoints[index].refuses(subject, std_now()))
             .count()
     }
 
     /// An endpoint not tried yet is in good standing and accepts the request.
     pub(crate) fn another_is_good(&self, selection: &EndpointSelection) -> bool {
-        let now = now();
+        let now = std_now();
         let mut untried = selection
             .untried()
             .iter()
@@ -322,7 +323,7 @@ impl EndpointSelector {
 
     /// One of these endpoints accepts the request now.
     pub(crate) fn any_has_room(&self, indices: &[usize], selection: &EndpointSelection) -> bool {
-        let now = now();
+        let now = std_now();
         indices
             .iter()
             .map(|&index| &self.endpoints[index])

@@ -19,7 +19,7 @@ use super::source::CredentialSource;
 use crate::{Failure, Resolver, SetupError};
 
 /// How long a request waits for the first valid credentials.
-const PATIENCE: Duration = Duration::from_secs(1);
+const RENEWAL_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Maximum number of waiting requests; more are refused.
 const WAITING_MAX: usize = 4096;
 /// Renewal before expiry, plus up to this jitter, so that a fleet does not renew at once.
@@ -89,7 +89,7 @@ impl CredentialCache {
             let _seat = seat.map_err(|_| Failure::Credentials)?;
             self.wanted.notify_one();
             // In time or not: only the cache matters now.
-            let until = until.min(Instant::now() + PATIENCE);
+            let until = until.min(Instant::now() + RENEWAL_WAIT_MAX);
             let _ = timeout_at(until, rounds.changed()).await;
         }
         self.credentials().map(drop)

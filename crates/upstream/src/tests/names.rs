@@ -64,8 +64,8 @@ fn names(hosts: &[&str], lookup: Resolver, every: Duration) -> Arc<EndpointNames
     EndpointNames::new(&endpoints, lookup, every)
 }
 
-async fn known(names: &Arc<EndpointNames>, at: usize, patience: Duration) -> Vec<SocketAddr> {
-    names.addresses(at, Instant::now() + patience).await
+async fn known(names: &Arc<EndpointNames>, at: usize, timeout: Duration) -> Vec<SocketAddr> {
+    names.addresses(at, Instant::now() + timeout).await
 }
 
 #[tokio::test]

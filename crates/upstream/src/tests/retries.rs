@@ -49,7 +49,7 @@ async fn a_retry_without_a_turn_costs_nothing() {
     while origin
         .group
         .selector
-        .repeats
+        .extra_requests
         .budget
         .lock()
         .try_spend(Instant::now())
@@ -71,7 +71,7 @@ async fn a_hedge_that_won_holds_one_permit() {
     let endpoint = &origin.group.selector.endpoints[0];
     endpoint.record_latency(Instant::now(), Duration::from_millis(1));
     let mut request = get("/x.m3u8");
-    request.rank = Priority::Manifest;
+    request.priority = Priority::Manifest;
     let response = origin.fetch(request).await.ok().unwrap();
     let stats = origin.stats();
     assert_eq!(stats.total.hedges_won, 1);

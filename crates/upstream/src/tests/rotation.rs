@@ -134,7 +134,16 @@ async fn a_changed_file_is_noticed_without_a_request() {
     let scene = scene("zeroth").await;
     std::fs::write(&scene.file, "first\n").unwrap();
     let noticing = async {
-        while scene.origin.group.signer.seal().unwrap().headers()[0].1 != "first" {
+        while scene
+            .origin
+            .group
+            .signer
+            .request_credentials()
+            .unwrap()
+            .headers()[0]
+            .1
+            != "first"
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -1,5 +1,5 @@
-//! Grants the repeats of a group's requests: retries, hedges and takeovers. For the origin each is
-//! one more request: it costs a share of the retry budget and a token of the rate limit.
+//! Grants the extra requests of a group: retries, hedges and takeovers. Each costs a share of the
+//! retry budget and a token of the rate limit, because the origin serves one more request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 use super::takeover::{Takeover, Takeovers};
 use crate::RequestClass;
-use crate::endpoint::{EndpointSlot, EndpointState, now};
+use crate::endpoint::{EndpointSlot, EndpointState, std_now};
 use crate::group_limits::GroupLimits;
 use crate::guard::budget::{self, RetryBudget};
 
-/// Grants the repeats of one group.
-pub(crate) struct RepeatGrants {
+/// Grants the extra requests of one group.
+pub(crate) struct ExtraRequests {
     limits: Arc<GroupLimits>,
     pub(crate) budget: Mutex<RetryBudget>,
     /// The last request that failed over to another endpoint succeeded there.
@@ -22,9 +22,9 @@ pub(crate) struct RepeatGrants {
     takeovers: Takeovers,
 }
 
-impl RepeatGrants {
-    pub(crate) fn new(budget: budget::Settings, limits: Arc<GroupLimits>) -> RepeatGrants {
-        RepeatGrants {
+impl ExtraRequests {
+    pub(crate) fn new(budget: budget::Settings, limits: Arc<GroupLimits>) -> ExtraRequests {
+        ExtraRequests {
             limits,
             budget: Mutex::new(RetryBudget::new(budget, Instant::now())),
             fail_over_helps: AtomicBool::new(true),
@@ -32,16 +32,16 @@ impl RepeatGrants {
         }
     }
 
-    /// Counts a first request: it earns a share of a repeat.
+    /// Counts a first request: it earns a share of an extra request.
     pub(crate) fn record_request(&self) {
-        self.budget.lock().request(now());
+        self.budget.lock().request(std_now());
     }
 
     /// A retry. A failover that is likely to help is granted beyond the budget.
     pub(crate) fn try_retry(&self, is_fail_over: bool) -> bool {
         let mut budget = self.budget.lock();
-        let is_affordable = is_fail_over || budget.affords(now());
-        is_affordable && self.limits.try_token() && (budget.try_spend(now()) || is_fail_over)
+        let is_affordable = is_fail_over || budget.affords(std_now());
+        is_affordable && self.limits.try_token() && (budget.try_spend(std_now()) || is_fail_over)
     }
 
     /// Capacity for a hedge, with a permit of its own: a hedge never exceeds a limit.
@@ -52,12 +52,12 @@ impl RepeatGrants {
     ) -> Option<EndpointSlot> {
         let mut budget = self.budget.lock();
         // Checked first: a rate token taken in vain is lost.
-        if !budget.affords(now()) || !endpoint.has_slot(class) {
+        if !budget.affords(std_now()) || !endpoint.has_slot(class) {
             return None;
         }
         let permit = self.limits.try_permit()?;
         let slot = endpoint.try_slot(class, false)?.with_group_permit(permit);
-        budget.try_spend(now());
+        budget.try_spend(std_now());
         Some(slot)
     }
 
@@ -72,7 +72,7 @@ impl RepeatGrants {
 
     /// Permits and counts a takeover; see [`crate::Origin::take_over`].
     pub(crate) fn take_over(&self, from: &EndpointState, failed: bool) -> Option<Takeover> {
-        let spend = || self.budget.lock().try_spend(now());
+        let spend = || self.budget.lock().try_spend(std_now());
         let takeover = self.takeovers.begin(failed, spend);
         from.counters.left(takeover.is_some());
         takeover

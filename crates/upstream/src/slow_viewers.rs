@@ -111,8 +111,8 @@ impl RequestPermits {
         })
     }
 
-    /// Holds the permit of the endpoint that is asked now, in place of the one asked before. A request
-    /// with a slow-viewer slot holds no permits: the permit is released at once.
+    /// Holds the permit of the endpoint that is asked now, in place of the one asked before. A
+    /// request with a slow-viewer slot holds no permits: the permit is released at once.
     pub(super) fn set_endpoint_permit(&self, endpoint: Option<Permit>) {
         let mut held = self.held.lock();
         let released = if held.has_slow_slot {

@@ -122,7 +122,8 @@ impl Drop for AttemptGuard {
 }
 
 /// The fault that a status counts as in the breaker; `None` for an ordinary response. Narrower than
-/// [`crate::response_value`]: a response that another endpoint may improve on is not always a fault.
+/// [`crate::response_value`]: a response that another endpoint may improve on is not always a
+/// fault.
 fn fault_of_status(status: StatusCode) -> Option<EndpointFault> {
     match status {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {

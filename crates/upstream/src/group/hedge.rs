@@ -34,9 +34,9 @@ const MEDIA_DELAY_MIN: Duration = Duration::from_millis(100);
 /// A larger object is hedged after this multiple of the usual latency.
 const MEDIA_FACTOR: u32 = 2;
 
-/// A hedge of a blocking request that is answered within this fraction of the hedge delay proves that
-/// its endpoint already had the object while the slower one blocked. Later answers prove nothing:
-/// both endpoints waited for the object to be produced.
+/// A hedge of a blocking request that is answered within this fraction of the hedge delay proves
+/// that its endpoint already had the object while the slower one blocked. Later answers prove
+/// nothing: both endpoints waited for the object to be produced.
 const HAD_OBJECT_FRACTION: u32 = 4;
 
 /// A request that a viewer waits for may be hedged. Not a blocking request: its caller sets when it

@@ -278,7 +278,7 @@ impl FillTask {
                     .await;
             }
             StorageDecision::CacheableFailure(lifetime) => {
-                self.fail_while_fresh(reply, lifetime).await
+                self.fail_while_fresh(reply, lifetime).await;
             }
             StorageDecision::Store(lifetime)
                 if self.unkeyed_memo_key.is_some() && is_error(reply.status) =>

@@ -72,7 +72,7 @@ pub fn canonical(request: &HeaderMap) -> Option<HeaderValue> {
     gzip.then(|| HeaderValue::from_static(ContentCoding::Gzip.as_str()))
 }
 
-/// Whether the shield requests the identity coding from the origin, whatever the viewer accepts. The shield
+/// Whether the shield requests the identity coding from the origin, whatever the viewer accepts. It
 /// parses manifests and compresses them itself. Media are already compressed, so one response
 /// serves all viewers, even if the origin says that its responses vary. Subtitles are text.
 pub fn is_requested_uncoded(kind: Kind, path: &str) -> bool {

@@ -85,8 +85,8 @@ pub static FRESHNESS_FIELDS_SENT: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CO
 pub static FRESHNESS_READ: [HeaderName; 4] = [CACHE_CONTROL, CDN_CACHE_CONTROL, EXPIRES, DATE];
 
 /// Extends the freshness that a manifest with a refresher states. The shield serves such a manifest
-/// after the origin's lifetime has passed, until the next version is due. With the origin's fields a
-/// downstream cache would take it for stale and request it again each time. The replaced fields
+/// after the origin's lifetime has passed, until the next version is due. With the origin's fields,
+/// a downstream cache would take it for stale and request it again each time. The replaced fields
 /// state `remaining` more seconds at the given `age`.
 ///
 /// Only passed lifetimes above zero are replaced, and no field that forbids reuse. Returns all of

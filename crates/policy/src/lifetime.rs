@@ -280,8 +280,8 @@ fn is_negotiated(headers: &HeaderMap) -> bool {
     headers.contains_key(header::CONTENT_ENCODING) || Vary::of(headers) != Vary::Nothing
 }
 
-/// Why the response must not be stored for other viewers, if so. [`UncacheableReason::NoStore`] comes
-/// last: that response may still be shared with viewers that wait for it.
+/// Why the response must not be stored for other viewers, if so. [`UncacheableReason::NoStore`]
+/// comes last: that response may still be shared with viewers that wait for it.
 fn unshareable_reason(
     response: &ResponseFacts<'_>,
     directives: &ResponseDirectives,

@@ -106,11 +106,11 @@ pub(crate) struct LiveStreams {
     has_byte_ranges: AtomicBool,
     /// Set once any manifest has listed segments in numbered directories.
     has_numbered_directories: AtomicBool,
-    unfit: [AtomicU64; RejectReason::ALL.len()],
+    rejected: [AtomicU64; RejectReason::ALL.len()],
 }
 
 /// The manifests of one stream.
-pub(crate) struct StreamId {
+pub(crate) struct StreamManifests {
     /// Keys of the manifests that other manifests list.
     pub(crate) manifests: Vec<Key>,
     pub(crate) trackers: Vec<Arc<PlaylistTracker>>,
@@ -129,32 +129,32 @@ impl LiveStreams {
             has_restarts: AtomicBool::new(false),
             has_byte_ranges: AtomicBool::new(false),
             has_numbered_directories: AtomicBool::new(false),
-            unfit: Default::default(),
+            rejected: Default::default(),
         }
     }
 
     /// The tracker of a live manifest; created with its first version.
     pub(crate) fn track(
         &self,
-        entry: &CacheRequest,
-        facts: &ManifestInfo,
+        request: &CacheRequest,
+        info: &ManifestInfo,
         sent: Instant,
     ) -> Option<Arc<PlaylistTracker>> {
-        if facts.is_multivariant() || facts.is_patch() {
+        if info.is_multivariant() || info.is_patch() {
             return None;
         }
         let mut index = self.index.lock();
-        if let Some(tracker) = index.trackers.get(entry.base_key()) {
+        if let Some(tracker) = index.trackers.get(request.base_key()) {
             return Some(Arc::clone(tracker));
         }
-        if !facts.is_live() {
+        if !info.is_live() {
             return None;
         }
-        let stream = index.stream_of(entry);
+        let stream = index.stream_of(request);
         let tracker = Arc::new(PlaylistTracker::new(
-            entry.without_directives(),
+            request.without_directives(),
             stream,
-            facts,
+            info,
             sent,
         ));
         index.begin(&tracker, sent);
@@ -167,23 +167,23 @@ impl LiveStreams {
     }
 
     /// The tracker of the manifest that this request is for, with or without delivery directives.
-    pub(crate) fn tracker(&self, entry: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
-        self.index.lock().trackers.get(entry.base_key()).cloned()
+    pub(crate) fn tracker(&self, request: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
+        self.index.lock().trackers.get(request.base_key()).cloned()
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
-    fn join_stream(&self, entry: &CacheRequest, manifest: &Manifest, now: Instant) {
+    fn join_stream(&self, request: &CacheRequest, manifest: &Manifest, now: Instant) {
         let children: Vec<Key> = manifest
             .listing
             .renditions
             .iter()
-            .filter_map(|name| entry.resolve_same_host(&self.rules, name))
+            .filter_map(|name| request.resolve_same_host(&self.rules, name))
             .map(|child| child.key)
             .collect();
         let mut index = self.index.lock();
         index.sweep(now);
-        let identity = entry.base_key();
-        let stream = index.stream_of(entry);
+        let identity = request.base_key();
+        let stream = index.stream_of(request);
         let all = children.into_iter().chain([identity.clone()]);
         index.assign_stream(&stream, all, now);
     }
@@ -191,7 +191,7 @@ impl LiveStreams {
     /// Has a manifest listed this key recently, so that it is at the live edge?
     pub(crate) fn is_new(&self, key: &Key, now: Instant) -> bool {
         let hash = self.hasher.hash_one(key);
-        let until = self.index.lock().new.get(&hash).copied();
+        let until = self.index.lock().new_segments.get(&hash).copied();
         until.is_some_and(|until| now < until)
     }
 
@@ -202,8 +202,8 @@ impl LiveStreams {
     }
 
     /// The kind of the requested object: from a manifest that names it, else from its path.
-    pub(crate) fn kind_of(&self, entry: &CacheRequest) -> Kind {
-        self.uncacheable.kind_of(entry).unwrap_or(entry.kind)
+    pub(crate) fn kind_of(&self, request: &CacheRequest) -> Kind {
+        self.uncacheable.kind_of(request).unwrap_or(request.kind)
     }
 
     /// The trackers of manifests, stored or not, that list something in one of these directories.
@@ -211,29 +211,30 @@ impl LiveStreams {
         let index = self.index.lock();
         let stored = directories
             .iter()
-            .filter_map(|place| index.directories.get(place));
+            .filter_map(|directory| index.directories.get(directory));
         let mut trackers: Vec<_> = stored.flatten().filter_map(Weak::upgrade).collect();
         drop(index);
         let unstored = self.unstored.lock();
         trackers.extend(
             directories
                 .iter()
-                .flat_map(|place| unstored.trackers_listing(place)),
+                .flat_map(|directory| unstored.trackers_listing(directory)),
         );
         trackers
     }
 
     /// The directories of an object, according to the listed manifests.
-    pub(crate) fn location_of(&self, entry: &CacheRequest) -> Location {
-        let here = Location::only(entry.place());
+    pub(crate) fn location_of(&self, request: &CacheRequest) -> Location {
+        let here = Location::only(request.place());
         if !self.has_numbered_directories.load(Ordering::Relaxed) {
             return here;
         }
         let (index, unstored) = (self.index.lock(), self.unstored.lock());
-        let is_listed =
-            |place: &Key| index.directories.contains_key(place) || unstored.lists(place);
+        let is_listed = |directory: &Key| {
+            index.directories.contains_key(directory) || unstored.has_listing(directory)
+        };
         Location {
-            around: entry.numbered_places().find(is_listed),
+            around: request.numbered_places().find(is_listed),
             ..here
         }
     }
@@ -245,12 +246,12 @@ impl LiveStreams {
     }
 
     /// All manifests of the stream that this manifest belongs to.
-    pub(crate) fn stream_manifests(&self, entry: &CacheRequest) -> Option<StreamId> {
+    pub(crate) fn stream_manifests(&self, request: &CacheRequest) -> Option<StreamManifests> {
         let index = self.index.lock();
-        let identity = entry.base_key();
+        let identity = request.base_key();
         let tracker = index.trackers.get(identity).map(|tracker| &tracker.stream);
         let parent = index.parents.get(identity).map(|(stream, _)| stream);
-        let keyed = index.of_url(entry).map(|tracker| &tracker.stream);
+        let keyed = index.of_url(request).map(|tracker| &tracker.stream);
         let streams: Vec<_> = tracker.or(parent).into_iter().chain(keyed).collect();
         if streams.is_empty() {
             return None;
@@ -260,16 +261,16 @@ impl LiveStreams {
         let listed = listed.filter(|(_, (of, _))| is_one(of));
         let trackers = index.trackers.values();
         let trackers = trackers.filter(|tracker| is_one(&tracker.stream));
-        Some(StreamId {
+        Some(StreamManifests {
             manifests: listed.map(|(key, _)| key.clone()).collect(),
             trackers: trackers.cloned().collect(),
         })
     }
 
     /// Forgets the timelines of a URL under each of its keys: the next version counts as the first.
-    pub(crate) fn forget_url(&self, entry: &CacheRequest) {
+    pub(crate) fn forget_url(&self, request: &CacheRequest) {
         let index = self.index.lock();
-        index.of_url(entry).for_each(|tracker| tracker.forget());
+        index.of_url(request).for_each(|tracker| tracker.forget());
     }
 
     /// The same for all manifests whose key matches.
@@ -287,12 +288,12 @@ impl LiveStreams {
     }
 
     /// The manifests that list objects in the directory of this one; the most recent last.
-    pub(crate) fn trackers_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
-        let directories = self.location_of(entry);
+    pub(crate) fn trackers_listing(&self, request: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+        let directories = self.location_of(request);
         let mut listing: Vec<Arc<PlaylistTracker>> = Vec::new();
         let index = self.index.lock();
         let directories = directories.around.iter().chain(&directories.here);
-        let known = directories.filter_map(|place| index.directories.get(place));
+        let known = directories.filter_map(|directory| index.directories.get(directory));
         for tracker in known.flatten().filter_map(Weak::upgrade) {
             listing.retain(|other| !Arc::ptr_eq(other, &tracker));
             listing.push(tracker);
@@ -311,7 +312,7 @@ impl LiveStreams {
         let index = self.index.lock();
         let listing = directories
             .iter()
-            .filter_map(|place| index.directories.get(place));
+            .filter_map(|directory| index.directories.get(directory));
         for other in listing.flatten().filter_map(Weak::upgrade) {
             let is_known = |known: &Arc<PlaylistTracker>| Arc::ptr_eq(known, &other);
             if !is_known(tracker) && !others.iter().any(is_known) {
@@ -319,32 +320,32 @@ impl LiveStreams {
             }
         }
         drop(index);
-        others.retain(|other| other.is_followed(now));
+        others.retain(|other| other.is_watched(now));
         others
     }
 
     /// Counts an origin request for the stream that the object belongs to.
-    pub(crate) fn count_origin_request(&self, entry: &CacheRequest) {
-        let tracker = self.tracker(entry);
-        if let Some(tracker) = tracker.or_else(|| self.trackers_listing(entry).pop()) {
+    pub(crate) fn count_origin_request(&self, request: &CacheRequest) {
+        let tracker = self.tracker(request);
+        if let Some(tracker) = tracker.or_else(|| self.trackers_listing(request).pop()) {
             tracker.stream.count_request();
         }
     }
 
     pub(crate) fn count_rejection(&self, why: RejectReason) {
-        self.unfit[why as usize].fetch_add(1, Ordering::Relaxed);
+        self.rejected[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The position of an object in a live stream that lists it.
-    pub(crate) fn live_position(&self, entry: &CacheRequest, now: Now) -> Option<LivePosition> {
-        let listing = self.trackers_listing(entry).into_iter();
+    pub(crate) fn live_position(&self, request: &CacheRequest, now: Now) -> Option<LivePosition> {
+        let listing = self.trackers_listing(request).into_iter();
         let mut positions =
-            listing.filter_map(|tracker| tracker.position(&self.rules, entry, now.wall));
+            listing.filter_map(|tracker| tracker.position(&self.rules, request, now.wall));
         positions.next()
     }
 
     /// May the origin hold the response back until the object exists?
-    pub(crate) fn may_be_held_back(&self, entry: &CacheRequest, now: Instant) -> bool {
-        entry.directives().msn.is_some() || self.is_announced(&entry.key, now)
+    pub(crate) fn may_be_held_back(&self, request: &CacheRequest, now: Instant) -> bool {
+        request.directives().msn.is_some() || self.is_announced(&request.key, now)
     }
 }

@@ -24,7 +24,7 @@ const PREFETCH_SOURCE: MetricLabel = MetricLabel {
 
 fn busiest(snapshot: &StreamsSnapshot) -> impl Iterator<Item = &StreamStats> {
     let mut streams: Vec<&StreamStats> = snapshot.streams.iter().collect();
-    streams.sort_by_key(|stream| std::cmp::Reverse(stream.asked));
+    streams.sort_by_key(|stream| std::cmp::Reverse(stream.origin_requests));
     streams.into_iter().take(STREAMS_MAX)
 }
 
@@ -39,7 +39,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "If it is much higher than the number of manifests in use, viewers invent queries: \
                  see `query` in [[route]].",
     }
-    .collected(|stats, samples| samples.add(&[], stats.watched)),
+    .collected(|stats, samples| samples.add(&[], stats.refreshed)),
     Metric {
         name: "seawall_manifests_stalled",
         kind: MetricKind::Gauge,
@@ -73,7 +73,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
                  coded: have the origin send plain text, gzip, br or zstd.",
     }
     .collected(|snapshot, samples| {
-        for (reason, count) in snapshot.unfit {
+        for (reason, count) in snapshot.rejected {
             samples.add(&[reason.as_str()], count);
         }
     }),
@@ -89,7 +89,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
                  [route.live].",
     }
     .collected(|snapshot, samples| {
-        for (source, count) in snapshot.ahead.fetched {
+        for (source, count) in snapshot.prefetches.fetched {
             samples.add(&[source.as_str()], count);
         }
     }),
@@ -102,7 +102,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
                for each.",
         remedy: "If it is far below seawall_prefetches_total, prefetches load the origin for nothing.",
     }
-    .collected(|snapshot, samples| samples.add(&[], snapshot.ahead.used)),
+    .collected(|snapshot, samples| samples.add(&[], snapshot.prefetches.used)),
     Metric {
         name: "seawall_prefetches_left_out_total",
         kind: MetricKind::Counter,
@@ -112,7 +112,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
                with each one.",
         remedy: "If it rises, the origin is slow, or [fill] memory is too small.",
     }
-    .collected(|snapshot, samples| samples.add(&[], snapshot.ahead.left_out)),
+    .collected(|snapshot, samples| samples.add(&[], snapshot.prefetches.skipped)),
     Metric {
         name: "seawall_stream_origin_requests_total",
         kind: MetricKind::Counter,
@@ -125,7 +125,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
     }
     .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            samples.add(&[&stream.name], stream.asked);
+            samples.add(&[&stream.name], stream.origin_requests);
         }
     }),
     Metric {

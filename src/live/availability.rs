@@ -52,28 +52,29 @@ impl Availability {
 
 impl LiveStreams {
     /// Can the request be answered without the origin? True if an MPD says that the segment is due
-    /// much later, and the origin has just confirmed how far it is.
-    pub(crate) fn is_known_absent(&self, entry: &CacheRequest, now: Now) -> bool {
-        let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(entry, now) else {
+    /// much later, and the origin has just reported a segment as near absent, or the limit of such
+    /// requests is reached.
+    pub(crate) fn is_known_absent(&self, request: &CacheRequest, now: Now) -> bool {
+        let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now) else {
             return false;
         };
-        let step = tracker.state.lock().step;
-        let reach = tracker.horizon.lock().decide(due_in, step, now.mono);
-        reach != HorizonDecision::Ask && !self.is_new(&entry.key, now.mono)
+        let step = tracker.state.lock().segment_duration;
+        let decision = tracker.horizon.lock().decide(due_in, step, now.mono);
+        decision != HorizonDecision::Forward && !self.is_new(&request.key, now.mono)
     }
 
     /// Does the origin have the complete object? A playlist lists it, or it ended some time ago by
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
-    pub(crate) fn is_complete(&self, entry: &CacheRequest, now: Now) -> bool {
-        let listing = self.trackers_listing(entry);
+    pub(crate) fn is_complete(&self, request: &CacheRequest, now: Now) -> bool {
+        let listing = self.trackers_listing(request);
         listing.iter().any(|tracker| {
-            if tracker.entry.kind == Kind::Hls {
-                return tracker.listed_for(entry).is_some();
+            if tracker.request.kind == Kind::Hls {
+                return tracker.listed_for(request).is_some();
             }
             let ends = tracker
                 .representations()
-                .ends_at(&self.rules, &tracker.entry, entry);
+                .ends_at(&self.rules, &tracker.request, request);
             let ended = ends.and_then(|ends| now.wall.duration_since(ends).ok());
             // Encoders are behind their MPD's clock.
             let margin = tracker.segment_duration().max(LATE_MAX);
@@ -83,21 +84,21 @@ impl LiveStreams {
 
     /// For an object that does not exist yet by the stored manifests and is answered once it does:
     /// the wait until it is late. `None`: it exists, or that is unknown.
-    pub(crate) fn wait_limit(&self, entry: &CacheRequest, now: Now) -> Option<Duration> {
-        let announcing = if entry.has_delivery_directives() {
-            let tracker = self.tracker(entry);
-            tracker.filter(|tracker| tracker.is_next(entry.directives()))
+    pub(crate) fn wait_limit(&self, request: &CacheRequest, now: Now) -> Option<Duration> {
+        let announcing = if request.has_delivery_directives() {
+            let tracker = self.tracker(request);
+            tracker.filter(|tracker| tracker.will_block_for(request.directives()))
         } else {
-            let is_announced = self.is_announced(&entry.key, now.mono);
-            let mut listing = is_announced.then(|| self.trackers_listing(entry));
+            let is_announced = self.is_announced(&request.key, now.mono);
+            let mut listing = is_announced.then(|| self.trackers_listing(request));
             listing.as_mut().and_then(Vec::pop)
         };
         if let Some(tracker) = announcing {
-            return tracker.overdue(entry.directives(), now.mono);
+            return tracker.overdue(request.directives(), now.mono);
         }
-        match self.availability_of(entry, now)? {
-            Availability::DueIn(due_in, tracker) if due_in <= entry.route.live.hold_early => {
-                let step = tracker.state.lock().step;
+        match self.availability_of(request, now)? {
+            Availability::DueIn(due_in, tracker) if due_in <= request.route.live.hold_early => {
+                let step = tracker.state.lock().segment_duration;
                 Some(due_in + step / LATE_SHARE)
             }
             Availability::DueIn(..)
@@ -108,40 +109,40 @@ impl LiveStreams {
 
     /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
     /// absent before their time show it.
-    pub(crate) fn record_presence(&self, entry: &CacheRequest, status: StatusCode, now: Now) {
+    pub(crate) fn record_presence(&self, request: &CacheRequest, status: StatusCode, now: Now) {
         let is_there = status == StatusCode::OK;
         if (is_there || is_absence(status))
-            && let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(entry, now)
+            && let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now)
         {
             let mut horizon = tracker.horizon.lock();
             if is_there {
-                horizon.was_there(due_in, now.mono);
+                horizon.record_present(due_in, now.mono);
             } else {
-                horizon.was_absent(due_in, now.mono);
+                horizon.record_absent(due_in, now.mono);
             }
         }
     }
 
     /// Looks the object up in the manifests that list objects in its directory.
-    pub(crate) fn availability_of(&self, entry: &CacheRequest, now: Now) -> Option<Availability> {
+    pub(crate) fn availability_of(&self, request: &CacheRequest, now: Now) -> Option<Availability> {
         let rules = &self.rules;
         // Not all segments have a name that shows their kind.
-        if entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock) {
+        if request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock) {
             return None;
         }
-        let listing = self.trackers_listing(entry);
-        let uncountable = with_last_number(entry.target.path());
-        let uncountable: Vec<CacheRequest> = uncountable
-            .filter_map(|path| entry.resolve_any_host(rules, &path))
+        let listing = self.trackers_listing(request);
+        let with_huge_numbers = with_last_number(request.target.path());
+        let with_huge_numbers: Vec<CacheRequest> = with_huge_numbers
+            .filter_map(|path| request.resolve_any_host(rules, &path))
             .collect();
         // If several MPDs name it, the earliest time applies.
-        let reckoned = listing.iter().filter_map(|tracker| {
+        let by_clock = listing.iter().filter_map(|tracker| {
             let representations = tracker.representations();
-            let mut names = std::iter::once(entry).chain(&uncountable);
-            let at = |named| representations.available_at(rules, &tracker.entry, named, now.wall);
+            let mut names = std::iter::once(request).chain(&with_huge_numbers);
+            let at = |named| representations.available_at(rules, &tracker.request, named, now.wall);
             Some((names.find_map(at)?, tracker))
         });
-        let reckoned = reckoned.min_by_key(|(at, _)| *at).map(|(at, tracker)| {
+        let by_clock = by_clock.min_by_key(|(at, _)| *at).map(|(at, tracker)| {
             let tracker = Arc::clone(tracker);
             match at.duration_since(now.wall) {
                 Ok(due_in) => Availability::DueIn(due_in, tracker),
@@ -151,9 +152,9 @@ impl LiveStreams {
         // For an MPD the times are known, independent of its versions.
         let playlists = listing
             .iter()
-            .filter(|tracker| tracker.entry.kind == Kind::Hls);
+            .filter(|tracker| tracker.request.kind == Kind::Hls);
         let versions = playlists.filter_map(|tracker| tracker.next_version(now.mono));
-        reckoned.or_else(|| versions.min().map(Availability::Listed))
+        by_clock.or_else(|| versions.min().map(Availability::Listed))
     }
 }
 

@@ -4,33 +4,33 @@ use std::time::{Duration, Instant};
 
 use seawall_policy::EndpointSet;
 
-/// An endpoint is avoided for this many segment durations; for twice as long each time it fails
-/// again within that time …
+/// An endpoint is avoided for this many intervals between versions; for twice as long as the last
+/// time if it fails again within that time after the end …
 const AVOIDED_SEGMENTS: u32 = 5;
 /// … but no longer than this.
 const AVOIDED_MAX: Duration = Duration::from_mins(10);
 
-/// An avoided endpoint, until when and for how long.
-pub(super) struct AvoidedEndpoints {
+/// An avoided endpoint, until when and for how long. A failure meanwhile begins the same time anew.
+pub(super) struct AvoidedEndpoint {
     endpoint: usize,
     until: Instant,
     span: Duration,
 }
 
-impl AvoidedEndpoints {
+impl AvoidedEndpoint {
     /// Records a rejected version from an endpoint. True if the endpoint was not avoided before.
     pub(super) fn record_rejection(
-        avoided: &mut Vec<AvoidedEndpoints>,
+        avoided: &mut Vec<AvoidedEndpoint>,
         endpoint: usize,
         (segment, now): (Duration, Instant),
     ) -> bool {
         let least = segment * AVOIDED_SEGMENTS;
-        let is_it = |before: &AvoidedEndpoints| before.endpoint == endpoint;
+        let is_it = |before: &AvoidedEndpoint| before.endpoint == endpoint;
         let before = avoided.iter().position(is_it);
         let before = before.map(|at| avoided.swap_remove(at));
         let is_new = before.as_ref().is_none_or(|before| now >= before.until);
         let span = before.map_or(least, |before| before.span_again(least, now));
-        avoided.push(AvoidedEndpoints {
+        avoided.push(AvoidedEndpoint {
             endpoint,
             until: now + span,
             span,
@@ -38,7 +38,7 @@ impl AvoidedEndpoints {
         is_new
     }
 
-    pub(super) fn endpoints_at(avoided: &[AvoidedEndpoints], now: Instant) -> EndpointSet {
+    pub(super) fn endpoints_at(avoided: &[AvoidedEndpoint], now: Instant) -> EndpointSet {
         let until_later = avoided.iter().filter(|avoided| avoided.until > now);
         let none = EndpointSet::default();
         until_later.fold(none, |set, avoided| set.with(avoided.endpoint))
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn who_is_avoided_time_and_again_is_so_for_longer() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let avoided = |span| AvoidedEndpoints {
+        let avoided = |span| AvoidedEndpoint {
             endpoint: 0,
             until: now,
             span,
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(again(20 * second, second), 40 * second);
         assert_eq!(again(20 * second, 21 * second), 20 * second);
         assert_eq!(again(400 * second, second), AVOIDED_MAX);
-        let meanwhile = AvoidedEndpoints {
+        let meanwhile = AvoidedEndpoint {
             until: now + second,
             ..avoided(40 * second)
         };
@@ -83,25 +83,25 @@ mod tests {
     fn remembers_each_endpoint_for_itself() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut avoided = Vec::new();
-        assert!(AvoidedEndpoints::record_rejection(
+        assert!(AvoidedEndpoint::record_rejection(
             &mut avoided,
             0,
             (second, now)
         ));
-        assert!(AvoidedEndpoints::record_rejection(
+        assert!(AvoidedEndpoint::record_rejection(
             &mut avoided,
             1,
             (second, now + second)
         ));
-        assert!(!AvoidedEndpoints::record_rejection(
+        assert!(!AvoidedEndpoint::record_rejection(
             &mut avoided,
             0,
             (second, now + second)
         ));
         let both = EndpointSet::of(0).with(1);
-        assert_eq!(AvoidedEndpoints::endpoints_at(&avoided, now + second), both);
+        assert_eq!(AvoidedEndpoint::endpoints_at(&avoided, now + second), both);
         assert_eq!(avoided.len(), 2);
-        let later = AvoidedEndpoints::endpoints_at(&avoided, now + 6 * second);
+        let later = AvoidedEndpoint::endpoints_at(&avoided, now + 6 * second);
         assert_eq!(later, EndpointSet::default());
     }
 }

@@ -74,7 +74,7 @@ const FAILED_PERIODS: u32 = 6;
 /// as the server permits (`PART-HOLD-BACK`) has three parts buffered.
 const LATE_PARTS: u32 = 2;
 /// A server blocks for segments at most this far ahead.
-const AHEAD_MAX: u64 = 2;
+const SEGMENTS_AHEAD_MAX: u64 = 2;
 /// Without parts, players have three segments buffered: a version is late after 1/n of a segment.
 const LATE_SHARE: u32 = 2;
 
@@ -82,81 +82,91 @@ const LATE_SHARE: u32 = 2;
 #[derive(Debug, Default)]
 pub(super) struct BlockingReload {
     /// The directives that request the next version; `None`: the server does not block.
-    next: Option<ReloadDirectives>,
+    next_version: Option<ReloadDirectives>,
     /// The interval between versions (part or segment duration), and the segment duration.
-    version: Duration,
-    segment: Duration,
-    asked: Option<Instant>,
+    version_interval: Duration,
+    segment_duration: Duration,
+    last_request: Option<Instant>,
     failed_until: Option<Instant>,
 }
 
 impl BlockingReload {
     /// Updates the state from a version.
-    pub(super) fn update(&mut self, facts: &ManifestInfo) {
-        let blocks = facts.can_block_reload() && facts.is_live();
-        let edge = facts.playlist_edge().filter(|_| blocks);
-        self.next = edge.map(|edge| ReloadDirectives {
+    pub(super) fn update(&mut self, info: &ManifestInfo) {
+        let blocks = info.can_block_reload() && info.is_live();
+        let edge = info.playlist_edge().filter(|_| blocks);
+        self.next_version = edge.map(|edge| ReloadDirectives {
             msn: Some(edge.last_sequence.saturating_add(1)),
-            part: facts.part_target().map(|_| edge.next_segment_parts),
+            part: info.part_target().map(|_| edge.next_segment_parts),
             skip: None,
         });
-        self.segment = facts.reload_interval().unwrap_or_default();
-        self.version = facts.part_target().unwrap_or(self.segment);
+        self.segment_duration = info.reload_interval().unwrap_or_default();
+        self.version_interval = info.part_target().unwrap_or(self.segment_duration);
     }
 
     /// The next poll, if it is a blocking one.
-    pub(super) fn next(&self, now: Instant) -> Option<PlannedPoll> {
+    pub(super) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
         if self.failed_until.is_some_and(|until| now < until) {
             return None;
         }
         // A lower bound for the interval, if the server responds early.
-        let gap = self.version / 2;
-        let from = self.asked.map_or(now, |asked| now.max(asked + gap));
-        self.next.map(|next| PlannedPoll::Blocking(from, next))
+        let gap = self.version_interval / 2;
+        let from = self.last_request.map_or(now, |last| now.max(last + gap));
+        self.next_version
+            .map(|next| PlannedPoll::Blocking(from, next))
     }
 
     /// The wait after which a held-back request is overdue. `since`: the age of the newest version.
     /// Without directives the request is for an announced object, which comes with the next
     /// version.
-    pub(super) fn overdue(&self, asked: ReloadDirectives, since: Duration) -> Option<Duration> {
+    pub(super) fn overdue(&self, requested: ReloadDirectives, since: Duration) -> Option<Duration> {
         const FAR: u64 = 64;
-        let next = self.next?;
-        let ahead = |asked: Option<u64>, next: Option<u64>| {
-            let ahead = asked
+        let next = self.next_version?;
+        let ahead = |requested: Option<u64>, next: Option<u64>| {
+            let ahead = requested
                 .unwrap_or_default()
                 .saturating_sub(next.unwrap_or_default());
             u32::try_from(ahead.min(FAR)).unwrap_or_default()
         };
-        let asked = if asked.msn.is_some() { asked } else { next };
-        let segments = ahead(asked.msn, next.msn);
-        let due = match asked.part {
-            Some(_) if segments == 0 => self.version * (ahead(asked.part, next.part) + 1),
-            Some(_) => self.segment * segments + self.version * (ahead(asked.part, None) + 1),
-            None => self.segment * (segments + 1),
-        };
-        let late = if self.version < self.segment {
-            self.version * LATE_PARTS
+        let requested = if requested.msn.is_some() {
+            requested
         } else {
-            self.segment / LATE_SHARE
+            next
+        };
+        let segments = ahead(requested.msn, next.msn);
+        let due = match requested.part {
+            Some(_) if segments == 0 => {
+                self.version_interval * (ahead(requested.part, next.part) + 1)
+            }
+            Some(_) => {
+                self.segment_duration * segments
+                    + self.version_interval * (ahead(requested.part, None) + 1)
+            }
+            None => self.segment_duration * (segments + 1),
+        };
+        let late = if self.version_interval < self.segment_duration {
+            self.version_interval * LATE_PARTS
+        } else {
+            self.segment_duration / LATE_SHARE
         };
         Some(due.saturating_sub(since) + late)
     }
 
     /// Does the request ask for a future version that the server will block for?
-    pub(super) fn is_next(&self, asked: ReloadDirectives) -> bool {
-        let Some((next, msn)) = self.next.zip(asked.msn) else {
+    pub(super) fn will_block_for(&self, requested: ReloadDirectives) -> bool {
+        let Some((next, msn)) = self.next_version.zip(requested.msn) else {
             return false;
         };
         match msn.checked_sub(next.msn.unwrap_or_default()) {
-            Some(0) => asked.part.is_none_or(|part| Some(part) >= next.part),
-            Some(segments) => segments < AHEAD_MAX,
+            Some(0) => requested.part.is_none_or(|part| Some(part) >= next.part),
+            Some(segments) => segments < SEGMENTS_AHEAD_MAX,
             None => false,
         }
     }
 
     /// Records a blocking request.
-    pub(super) fn asked(&mut self, now: Instant) {
-        self.asked = Some(now);
+    pub(super) fn record_request(&mut self, now: Instant) {
+        self.last_request = Some(now);
     }
 
     /// Records a blocking request that brought no new version.
@@ -188,9 +198,9 @@ mod tests {
         read_manifest(Kind::Hls, text.as_bytes()).unwrap().info
     }
 
-    fn after(facts: &ManifestInfo) -> BlockingReload {
+    fn after(info: &ManifestInfo) -> BlockingReload {
         let mut blocking = BlockingReload::default();
-        blocking.update(facts);
+        blocking.update(info);
         blocking
     }
 
@@ -201,12 +211,18 @@ mod tests {
             ReloadDirectives::of("_HLS_msn=8&_HLS_part=1").unwrap(),
         );
         let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
-        assert_eq!(blocking.next(now), Some(PlannedPoll::Blocking(now, next)));
-        blocking.asked(now);
-        let from = now + SECOND / 2;
-        assert_eq!(blocking.next(now), Some(PlannedPoll::Blocking(from, next)));
         assert_eq!(
-            blocking.next(now + SECOND),
+            blocking.next_poll(now),
+            Some(PlannedPoll::Blocking(now, next))
+        );
+        blocking.record_request(now);
+        let from = now + SECOND / 2;
+        assert_eq!(
+            blocking.next_poll(now),
+            Some(PlannedPoll::Blocking(from, next))
+        );
+        assert_eq!(
+            blocking.next_poll(now + SECOND),
             Some(PlannedPoll::Blocking(now + SECOND, next))
         );
     }
@@ -214,16 +230,16 @@ mod tests {
     #[test]
     fn a_server_that_does_not_block_or_has_ended_is_not_asked_to() {
         let now = Instant::now();
-        assert_eq!(after(&playlist("HOLD-BACK=12", "")).next(now), None);
+        assert_eq!(after(&playlist("HOLD-BACK=12", "")).next_poll(now), None);
         let ended = playlist("CAN-BLOCK-RELOAD=YES", "#EXT-X-ENDLIST\n");
-        assert_eq!(after(&ended).next(now), None);
+        assert_eq!(after(&ended).next_poll(now), None);
     }
 
     #[test]
     fn what_is_held_back_is_late_two_parts_after_it_is_due() {
-        let asked = |query| ReloadDirectives::of(query).unwrap();
+        let requested = |query| ReloadDirectives::of(query).unwrap();
         let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
-        let overdue = |query, since| blocking.overdue(asked(query), since);
+        let overdue = |query, since| blocking.overdue(requested(query), since);
         for (query, due) in [
             ("_HLS_msn=8&_HLS_part=1", 1),
             ("", 1),
@@ -243,11 +259,11 @@ mod tests {
         let text = playlist_text("CAN-BLOCK-RELOAD=YES", "");
         let whole = read(&text.replace("PART-TARGET=1", ""));
         assert_eq!(
-            after(&whole).overdue(asked("_HLS_msn=8"), SECOND),
+            after(&whole).overdue(requested("_HLS_msn=8"), SECOND),
             Some(5 * SECOND)
         );
         assert_eq!(
-            after(&playlist("", "")).overdue(asked("_HLS_msn=8"), SECOND),
+            after(&playlist("", "")).overdue(requested("_HLS_msn=8"), SECOND),
             None
         );
     }
@@ -265,13 +281,13 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(
-                blocking.is_next(ReloadDirectives::of(query).unwrap()),
+                blocking.will_block_for(ReloadDirectives::of(query).unwrap()),
                 is_next,
                 "{query}"
             );
         }
-        let asked = ReloadDirectives::of("_HLS_msn=8&_HLS_part=1").unwrap();
-        assert!(!after(&playlist("", "")).is_next(asked));
+        let requested = ReloadDirectives::of("_HLS_msn=8&_HLS_part=1").unwrap();
+        assert!(!after(&playlist("", "")).will_block_for(requested));
     }
 
     #[test]
@@ -279,7 +295,7 @@ mod tests {
         let now = Instant::now();
         let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
         blocking.record_failure(now, SECOND);
-        assert_eq!(blocking.next(now + 5 * SECOND), None);
-        assert!(blocking.next(now + 6 * SECOND).is_some());
+        assert_eq!(blocking.next_poll(now + 5 * SECOND), None);
+        assert!(blocking.next_poll(now + 6 * SECOND).is_some());
     }
 }

@@ -14,8 +14,8 @@ use seawall_policy::access::CacheRequest;
 /// The prefetch ends if the next segment is farther away than this.
 const WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// The prefetch ends after this many checks without a wanted segment, which is two segment
-/// durations.
+/// The prefetch ends after this many checks without a wanted segment: two segment durations, or
+/// less where representations have segments of different durations.
 const UNWANTED_MAX: u32 = 6;
 
 /// The prefetch of one MPD; at most one exists per MPD.
@@ -37,7 +37,7 @@ impl Drop for ClockPrefetch {
 impl ClockPrefetch {
     /// Begins, unless the route forbids it, another one exists, or the clock announces nothing.
     pub(crate) fn begin(tracker: &Arc<PlaylistTracker>, now: SystemTime) -> Option<ClockPrefetch> {
-        let is_of_use = tracker.entry.route.live.prefetch && wait(tracker, now).is_some();
+        let is_of_use = tracker.request.route.live.prefetch && wait(tracker, now).is_some();
         if !is_of_use || tracker.is_prefetching.swap(true, Ordering::Relaxed) {
             return None;
         }
@@ -78,7 +78,7 @@ impl LiveStreams {
         mpd: &PlaylistTracker,
         now: SystemTime,
     ) -> Vec<ExpectedSegment> {
-        mpd.representations().newest(&self.rules, &mpd.entry, now)
+        mpd.representations().newest(&self.rules, &mpd.request, now)
     }
 
     /// Records which of the newest segments viewers want. Returns the change of the window of each
@@ -94,15 +94,15 @@ impl LiveStreams {
         let is_new = |segment: &&CacheRequest| !prefetch.counted.contains(&segment.key);
         let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
         mpd.stream.raise_floor(new.len() as u64);
-        let of = (&self.rules, &mpd.entry);
-        let slides = new.iter().filter_map(|segment| {
-            let (rendition, departed) = representations.slide(of, segment, now)?;
+        let of = (&self.rules, &mpd.request);
+        let changes = new.iter().filter_map(|segment| {
+            let (rendition, departed) = representations.dropped_by(of, segment, now)?;
             Some(WindowChange {
-                advances: vec![mpd.by_clock(rendition)],
+                advances: vec![mpd.clock_advance(rendition)],
                 departed: departed.iter().map(Key::fingerprint).collect(),
             })
         });
-        let changes = slides.collect();
+        let changes = changes.collect();
         prefetch.counted = wanted.iter().map(|segment| segment.key.clone()).collect();
         prefetch.unwanted_checks = if wanted.is_empty() {
             prefetch.unwanted_checks + 1

@@ -22,37 +22,37 @@ pub(super) fn register_version(
     known: &[Key],
     tracker: &Arc<PlaylistTracker>,
 ) {
-    for place in &diff.forgotten {
-        remove_listing(directories, place, tracker);
+    for directory in &diff.forgotten {
+        remove_listing(directories, directory, tracker);
     }
-    for place in &diff.directories {
-        add_listing(directories, place, tracker, diff.found);
+    for directory in &diff.directories {
+        add_listing(directories, directory, tracker, diff.found);
     }
     // Other manifests may have displaced it since.
-    for place in known {
-        if !is_registered(directories, place, tracker) {
-            add_listing(directories, place, tracker, diff.found);
+    for directory in known {
+        if !is_registered(directories, directory, tracker) {
+            add_listing(directories, directory, tracker, diff.found);
         }
     }
 }
 
 fn is_registered(
     directories: &DirectoryIndex,
-    place: &Key,
+    directory: &Key,
     tracker: &Arc<PlaylistTracker>,
 ) -> bool {
-    let mut listing = directories.get(place).into_iter().flatten();
+    let mut listing = directories.get(directory).into_iter().flatten();
     listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
 }
 
 /// Registers a manifest for a directory, as the most recent one.
 fn add_listing(
     directories: &mut DirectoryIndex,
-    place: &Key,
+    directory: &Key,
     tracker: &Arc<PlaylistTracker>,
     now: Instant,
 ) {
-    let listing = directories.entry(place.clone()).or_default();
+    let listing = directories.entry(directory.clone()).or_default();
     let own = Arc::as_ptr(tracker);
     listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
     if listing.len() >= LISTING_MAX {
@@ -61,33 +61,46 @@ fn add_listing(
     listing.push(Arc::downgrade(tracker));
 }
 
-/// The manifest to displace. Clients can create manifests by inventing queries; these displace
-/// neither manifests with a refresher nor those that show a restart. Of the latter, those without a
-/// refresher may hold at most half of the slots: the others say what is listed now.
+/// The manifest to displace. Clients can create manifests by inventing queries; such a manifest
+/// displaces neither one with a refresher nor one that shows a restart. But manifests that show a
+/// restart and have no refresher keep at most half of the slots: the others say what is listed now.
 fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
-    let told = |tracker: &Weak<PlaylistTracker>| {
-        let known = tracker.upgrade();
-        known.map_or((false, false), |tracker| {
-            let is_tended = tracker.access.has_refresher();
-            (tracker.has_unfinished_restart(now), is_tended)
-        })
+    struct Slot {
+        shows_restart: bool,
+        is_refreshed: bool,
+    }
+    let slot = |tracker: &Weak<PlaylistTracker>| {
+        let tracker = tracker.upgrade();
+        let tracker = tracker.as_ref();
+        Slot {
+            shows_restart: tracker.is_some_and(|tracker| tracker.has_unfinished_restart(now)),
+            is_refreshed: tracker.is_some_and(|tracker| tracker.access.has_refresher()),
+        }
     };
-    let told: Vec<(bool, bool)> = listing.iter().map(told).collect();
-    let short = told.iter().filter(|(is_short, _)| *is_short).count();
-    let first = |is_it: &dyn Fn(&(bool, bool)) -> bool| told.iter().position(is_it);
-    let left = || first(&|one| *one == (true, false)).filter(|_| short > LISTING_MAX / 2);
-    let spare = first(&|one| *one == (false, false)).or_else(left);
-    let spare = spare.or_else(|| first(&|(is_short, _)| !is_short));
-    spare.unwrap_or_default()
+    let slots: Vec<Slot> = listing.iter().map(slot).collect();
+    let restarts = slots.iter().filter(|slot| slot.shows_restart).count();
+    let first = |is_it: fn(&Slot) -> bool| slots.iter().position(is_it);
+    let idle = first(|slot| !slot.shows_restart && !slot.is_refreshed);
+    let idle_restart = || {
+        let first = first(|slot| slot.shows_restart && !slot.is_refreshed);
+        first.filter(|_| restarts > LISTING_MAX / 2)
+    };
+    let refreshed = || first(|slot| !slot.shows_restart);
+    let index = idle.or_else(idle_restart).or_else(refreshed);
+    index.unwrap_or_default()
 }
 
 /// Removes a manifest from a directory.
-fn remove_listing(directories: &mut DirectoryIndex, place: &Key, tracker: &Arc<PlaylistTracker>) {
-    if let Some(listing) = directories.get_mut(place) {
+fn remove_listing(
+    directories: &mut DirectoryIndex,
+    directory: &Key,
+    tracker: &Arc<PlaylistTracker>,
+) {
+    if let Some(listing) = directories.get_mut(directory) {
         let own = Arc::as_ptr(tracker);
         listing.retain(|other| other.as_ptr() != own);
         if listing.is_empty() {
-            directories.remove(place);
+            directories.remove(directory);
         }
     }
 }
@@ -102,7 +115,7 @@ mod tests {
     /// As many other manifests list the directory as are remembered. A displaced one returns with
     /// its next version.
     #[test]
-    fn who_was_pushed_out_of_a_place_returns_with_its_next_version() {
+    fn a_displaced_manifest_returns_with_its_next_version() {
         let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let show = |uri: &str, first: usize| {
             let (tracker, ..) = fixtures::show(&live, uri, &one_segment(first), now);
@@ -127,58 +140,58 @@ mod tests {
     /// Invented queries do not displace them, and they do not displace manifests that list current
     /// objects.
     #[test]
-    fn those_that_began_anew_and_those_looked_after_stay_listed_in_a_place() {
+    fn those_that_with_restart_and_those_looked_after_stay_listed_in_a_place() {
         let now = Instant::now();
-        let facts = one_segment(1).info;
+        let info = one_segment(1).info;
         let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
         let tracker = |uri: String| {
-            let (entry, stream) = (request(&uri), Arc::clone(&stream));
-            Arc::new(PlaylistTracker::new(entry, stream, &facts, now))
+            let (request, stream) = (request(&uri), Arc::clone(&stream));
+            Arc::new(PlaylistTracker::new(request, stream, &info, now))
         };
-        let anew = |uri: String| {
+        let restarted = |uri: String| {
             let tracker = tracker(uri);
             for first in [5000, 1] {
                 let manifest = one_segment(first);
                 let progress = tracker.judge(Variant::default(), &manifest.info, now);
-                let version = version(&tracker.entry, &manifest, progress, now);
+                let version = version(&tracker.request, &manifest, progress, now);
                 tracker.take_version(&rules(), &version, at(now));
             }
             assert!(tracker.has_unfinished_restart(now));
             tracker
         };
-        let place = Key::of(&[b"place"]);
-        for (began_anew, is_left) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
+        let directory = Key::of(&[b"place"]);
+        for (with_restart, is_idle) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
             let mut directories = DirectoryIndex::default();
-            let mut known: Vec<_> = (0..began_anew)
-                .map(|n| anew(format!("/live/{n}.m3u8")))
+            let mut known: Vec<_> = (0..with_restart)
+                .map(|n| restarted(format!("/live/{n}.m3u8")))
                 .collect();
             for tracker in &known {
-                tracker.access.set_has_refresher(!is_left);
-                add_listing(&mut directories, &place, tracker, now);
+                tracker.access.set_has_refresher(!is_idle);
+                add_listing(&mut directories, &directory, tracker, now);
             }
-            let tended = tracker("/live/tended.m3u8".to_owned());
-            tended.access.set_has_refresher(true);
-            add_listing(&mut directories, &place, &tended, now);
+            let refreshed = tracker("/live/refreshed.m3u8".to_owned());
+            refreshed.access.set_has_refresher(true);
+            add_listing(&mut directories, &directory, &refreshed, now);
             for number in 0..3 * LISTING_MAX {
                 let invented = tracker(format!("/live/a.m3u8?{number}"));
-                add_listing(&mut directories, &place, &invented, now);
+                add_listing(&mut directories, &directory, &invented, now);
                 known.push(invented);
             }
-            let listing = &directories[&place];
+            let listing = &directories[&directory];
             let listed = |tracker: &Arc<PlaylistTracker>| {
                 let mut listing = listing.iter();
                 listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
             };
             assert_eq!(listing.len(), LISTING_MAX);
             assert!(listed(known.last().unwrap()), "the last one is known");
-            let stay = known[..began_anew]
+            let stay = known[..with_restart]
                 .iter()
                 .filter(|tracker| listed(tracker))
                 .count();
-            let half = if is_left { 2 } else { 1 };
-            let expected = began_anew.min(LISTING_MAX / half - 2 + half);
-            assert!(stay >= expected, "{stay} of {began_anew}");
-            assert!(listed(&tended) || !is_left);
+            let half = if is_idle { 2 } else { 1 };
+            let expected = with_restart.min(LISTING_MAX / half - 2 + half);
+            assert!(stay >= expected, "{stay} of {with_restart}");
+            assert!(listed(&refreshed) || !is_idle);
         }
     }
 }

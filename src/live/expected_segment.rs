@@ -16,19 +16,19 @@ pub(super) const BEFORE_MAX: usize = 6;
 
 /// A new segment, and the condition under which viewers want it.
 pub(crate) struct ExpectedSegment {
-    pub(crate) entry: CacheRequest,
-    pub(crate) wanted: PrefetchInterest,
+    pub(crate) request: CacheRequest,
+    pub(crate) interest: PrefetchInterest,
 }
 
 impl ExpectedSegment {
-    pub(super) fn surely(entry: CacheRequest) -> ExpectedSegment {
-        let wanted = PrefetchInterest::Surely;
-        ExpectedSegment { entry, wanted }
+    pub(super) fn always(request: CacheRequest) -> ExpectedSegment {
+        let interest = PrefetchInterest::Always;
+        ExpectedSegment { request, interest }
     }
 
     /// The new segments that an MPD lists, each with the segments just before it in the same
     /// representation: the last ones of each, the newest first.
-    pub(super) fn listed(
+    pub(super) fn new_in_mpd(
         rules: &Rules,
         mpd: &CacheRequest,
         listing: &Listing,
@@ -37,41 +37,41 @@ impl ExpectedSegment {
         let mut before: HashMap<usize, VecDeque<CacheRequest>> = HashMap::new();
         let mut new: Vec<(usize, CacheRequest)> = Vec::new();
         for listed in &listing.segments {
-            let lane = listed.representation;
-            let Some(entry) = mpd.resolve_same_host(rules, &listed.uri) else {
+            let representation = listed.representation;
+            let Some(request) = mpd.resolve_same_host(rules, &listed.uri) else {
                 continue;
             };
-            if is_new(&entry.key) {
-                new.push((lane, entry));
+            if is_new(&request.key) {
+                new.push((representation, request));
                 continue;
             }
-            let before = before.entry(lane).or_default();
+            let before = before.entry(representation).or_default();
             if before.len() >= BEFORE_MAX {
                 before.pop_front();
             }
-            before.push_back(entry);
+            before.push_back(request);
         }
         let mut taken: HashMap<usize, usize> = HashMap::new();
-        let newest = new.into_iter().rev().filter(|(lane, _)| {
-            let taken = taken.entry(*lane).or_default();
+        let newest = new.into_iter().rev().filter(|(representation, _)| {
+            let taken = taken.entry(*representation).or_default();
             *taken += 1;
             *taken <= EDGE_SEGMENTS
         });
-        let coming = newest.map(|(lane, entry)| {
-            let before = before.get(&lane).cloned().unwrap_or_default();
-            let wanted = PrefetchInterest::AfterAny(before.into());
-            ExpectedSegment { entry, wanted }
+        let expected = newest.map(|(representation, request)| {
+            let before = before.get(&representation).cloned().unwrap_or_default();
+            let interest = PrefetchInterest::IfAnyRequested(before.into());
+            ExpectedSegment { request, interest }
         });
-        coming.collect()
+        expected.collect()
     }
 }
 
 /// When a new segment is worth a prefetch.
 pub(crate) enum PrefetchInterest {
     /// Always: its playlist is for one rendition, and is watched.
-    Surely,
+    Always,
     /// If a viewer recently requested one of these preceding segments.
-    AfterAny(Vec<CacheRequest>),
+    IfAnyRequested(Vec<CacheRequest>),
 }
 
 #[cfg(test)]
@@ -88,25 +88,27 @@ mod tests {
             .map(|number| format!("<Representation id='{number}'/>"))
             .collect();
         let mpd = format!(
-            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'><Period><AdaptationSet><SegmentTemplate media='$RepresentationID$/$Number$'>\
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'>\
+             <Period><AdaptationSet><SegmentTemplate media='$RepresentationID$/$Number$'>\
              <SegmentTimeline><S t='0' d='2' r='99'/></SegmentTimeline></SegmentTemplate>{}\
              </AdaptationSet></Period></MPD>",
             representations.concat()
         );
         let listing = read_manifest(Kind::Dash, mpd.as_bytes()).unwrap().listing;
-        let (rules, entry) = (rules(), request("/live/a.mpd"));
-        let newest = |entry: &CacheRequest| entry.target.path().ends_with("/100");
+        let (rules, request) = (rules(), request("/live/a.mpd"));
+        let newest = |request: &CacheRequest| request.target.path().ends_with("/100");
         let keys = listing.segments.iter();
-        let keys = keys.filter_map(|listed| entry.resolve_same_host(&rules, &listed.uri));
-        let new: HashSet<Key> = keys.filter(newest).map(|entry| entry.key).collect();
-        let coming = ExpectedSegment::listed(&rules, &entry, &listing, |key| new.contains(key));
-        assert_eq!(coming.len(), 40);
-        for ExpectedSegment { entry, wanted } in coming {
-            let PrefetchInterest::AfterAny(before) = wanted else {
+        let keys = keys.filter_map(|listed| request.resolve_same_host(&rules, &listed.uri));
+        let new: HashSet<Key> = keys.filter(newest).map(|request| request.key).collect();
+        let expected =
+            ExpectedSegment::new_in_mpd(&rules, &request, &listing, |key| new.contains(key));
+        assert_eq!(expected.len(), 40);
+        for ExpectedSegment { request, interest } in expected {
+            let PrefetchInterest::IfAnyRequested(before) = interest else {
                 panic!("whoever watches it or not");
             };
             assert_eq!(before.len(), 6);
-            assert!(before.iter().all(|other| other.place() == entry.place()));
+            assert!(before.iter().all(|other| other.place() == request.place()));
         }
     }
 }

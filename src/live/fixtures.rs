@@ -46,19 +46,19 @@ pub(super) fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
 }
 
-/// A version that was requested at `seen`.
+/// A version that became the newest at `current_at`.
 pub(super) fn version<'a>(
     request: &'a CacheRequest,
     manifest: &'a Manifest,
     progress: Progress,
-    seen: Instant,
+    current_at: Instant,
 ) -> ManifestVersion<'a> {
     ManifestVersion {
         request,
         manifest,
         variant: Variant::default(),
         progress,
-        seen,
+        current_at,
         held_back: false,
     }
 }

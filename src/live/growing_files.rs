@@ -12,11 +12,16 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::{Lifetime, Rules};
 
 /// An origin may be behind its own manifest: an object received this recently is not fetched again.
-const LATELY: Duration = Duration::from_millis(500);
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
 impl TrackerState {
     /// Remembers the end offsets of the files of which a version lists ranges.
-    pub(super) fn measure(&mut self, entry: &CacheRequest, rules: &Rules, listing: &Listing) {
+    pub(super) fn record_file_ends(
+        &mut self,
+        request: &CacheRequest,
+        rules: &Rules,
+        listing: &Listing,
+    ) {
         let Listing {
             inits,
             segments,
@@ -36,20 +41,20 @@ impl TrackerState {
         // One file may be listed under several names.
         let mut files: HashMap<u64, u64> = HashMap::new();
         for (uri, end) in ends {
-            if let Some(file) = entry.resolve_any_host(rules, uri) {
-                let reach = files.entry(self.hasher.hash_one(&file.key)).or_default();
-                *reach = end.max(*reach);
+            if let Some(file) = request.resolve_any_host(rules, uri) {
+                let end_of_file = files.entry(self.hasher.hash_one(&file.key)).or_default();
+                *end_of_file = end.max(*end_of_file);
             }
         }
-        self.files = files.into_iter().collect();
+        self.file_ends = files.into_iter().collect();
     }
 
-    fn reach_of(&self, entry: &CacheRequest) -> Option<u64> {
-        if self.files.is_empty() {
+    fn listed_end_of(&self, request: &CacheRequest) -> Option<u64> {
+        if self.file_ends.is_empty() {
             return None;
         }
-        let file = self.hasher.hash_one(&entry.key);
-        let mut files = self.files.iter();
+        let file = self.hasher.hash_one(&request.key);
+        let mut files = self.file_ends.iter();
         files.find_map(|(hash, end)| (*hash == file).then_some(*end))
     }
 }
@@ -63,16 +68,16 @@ impl LiveStreams {
     /// Does a live manifest list ranges beyond the `length` of this stored object?
     pub(crate) fn is_outgrown(
         &self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         length: u64,
         lifetime: &Lifetime,
         now: Instant,
     ) -> bool {
         let resident = now.saturating_duration_since(lifetime.received);
-        let may_grow = !entry.kind.is_manifest() && resident >= LATELY;
+        let may_grow = !request.kind.is_manifest() && resident >= SETTLED_AFTER;
         may_grow
-            && self.all_trackers_listing(entry).iter().any(|tracker| {
-                let end = tracker.state.lock().reach_of(entry);
+            && self.all_trackers_listing(request).iter().any(|tracker| {
+                let end = tracker.state.lock().listed_end_of(request);
                 end.is_some_and(|end| end > length)
             })
     }

@@ -23,22 +23,22 @@ const TRACKER_BYTES: usize = 4 << 10;
 /// A tracker is dropped after this time without a request. Its segments may be stored as long, and
 /// a restarted packager may reuse their names.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
-/// A playlist belongs to its multivariant playlist for this long after that was read.
-const CROWDED_OUT_AFTER: Duration = Duration::from_mins(5);
+/// The relation of a playlist to its multivariant playlist is swept this long after that was read.
+const PARENT_VALID_FOR: Duration = Duration::from_mins(5);
 /// Most announced objects per tracker. Objects beyond that are requested as if they existed.
 const ANNOUNCED_EACH: usize = 4;
 /// An announced object is expected for this long at most.
 const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
 /// When the index is full, 1/n of the entries are dropped at once.
 const DROPPED_PART: usize = 10;
-/// This many manifests that differ only in the query are a crowd: a client may have invented them.
+/// This many manifests with the same path are a crowd: a client may have invented their queries.
 const CROWD: usize = 256;
 /// A manifest counts as requested repeatedly when a request comes this long after the first one.
-const COME_BACK: Duration = Duration::from_millis(500);
+const REPEATED_AFTER: Duration = Duration::from_millis(500);
 /// Most known parent relations per tracker.
 const PARENTS_EACH: usize = 4;
 /// Most segments per tracker that count as new at once.
-const NEW_EACH: usize = 16;
+const NEW_SEGMENTS_EACH: usize = 16;
 /// Fewer entries than this are not swept.
 const SWEEP_MIN: usize = 256;
 
@@ -50,7 +50,7 @@ pub(super) struct TrackerIndex {
     /// The stream of a manifest that another manifest lists, and when it was listed.
     pub(super) parents: HashMap<Key, (Arc<LiveStream>, Instant), ahash::RandomState>,
     /// Recently listed segments, by a hash of their keys, and until when they count as new.
-    pub(super) new: HashMap<u64, Instant, ahash::RandomState>,
+    pub(super) new_segments: HashMap<u64, Instant, ahash::RandomState>,
     /// The manifests that list objects in a directory, the most recent last.
     pub(super) directories: DirectoryIndex,
     /// Announced objects that do not exist yet (LL-HLS preload hints), and until when they are
@@ -68,7 +68,7 @@ impl TrackerIndex {
             bytes: 0,
             trackers: HashMap::default(),
             parents: HashMap::default(),
-            new: HashMap::default(),
+            new_segments: HashMap::default(),
             directories: HashMap::default(),
             announced: HashMap::default(),
             sweep_at: 0,
@@ -85,14 +85,19 @@ impl TrackerIndex {
         if self.trackers.len() >= self.trackers_max() {
             self.make_room(now);
         }
-        let key = tracker.entry.key.clone();
+        let key = tracker.request.key.clone();
         self.trackers.insert(key, Arc::clone(tracker));
-        self.weigh(tracker, tracker.weight_bytes(), now);
+        self.update_size(tracker, tracker.weight_bytes(), now);
     }
 
     /// Updates the size of a tracker.
-    pub(super) fn weigh(&mut self, tracker: &Arc<PlaylistTracker>, bytes: usize, now: Instant) {
-        let known = self.trackers.get(&tracker.entry.key);
+    pub(super) fn update_size(
+        &mut self,
+        tracker: &Arc<PlaylistTracker>,
+        bytes: usize,
+        now: Instant,
+    ) {
+        let known = self.trackers.get(&tracker.request.key);
         if known.is_some_and(|known| Arc::ptr_eq(known, tracker)) {
             let before = tracker.counted_bytes.swap(bytes, Ordering::Relaxed);
             self.bytes = self.bytes - before + bytes;
@@ -129,46 +134,46 @@ impl TrackerIndex {
 
     /// Marks segments as new until `until`, by the hashes of their keys.
     pub(super) fn mark_new(&mut self, hashes: impl Iterator<Item = u64>, until: Instant) {
-        if self.new.len() < NEW_EACH * self.trackers_max() {
-            self.new.extend(hashes.map(|hash| (hash, until)));
+        if self.new_segments.len() < NEW_SEGMENTS_EACH * self.trackers_max() {
+            self.new_segments.extend(hashes.map(|hash| (hash, until)));
         }
     }
 
     /// The trackers of one URL: several where viewers' header fields are part of the key.
     pub(super) fn of_url(
         &self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
     ) -> impl Iterator<Item = &Arc<PlaylistTracker>> {
-        let (url, path) = (entry.url(), entry.target.path());
+        let (url, path) = (request.url(), request.target.path());
         let trackers = url.is_some().then(|| self.trackers.values());
         let trackers = trackers.into_iter().flatten();
         // Comparing paths first is cheaper than building a key for each tracker under the lock.
-        let named = trackers.filter(move |tracker| tracker.entry.target.path() == path);
-        named.filter(move |tracker| tracker.entry.url() == url)
+        let named = trackers.filter(move |tracker| tracker.request.target.path() == path);
+        named.filter(move |tracker| tracker.request.url() == url)
     }
 
     /// The stream of a manifest, as its parent says; else a new stream.
-    pub(super) fn stream_of(&self, entry: &CacheRequest) -> Arc<LiveStream> {
-        let parent = self.parents.get(entry.base_key());
+    pub(super) fn stream_of(&self, request: &CacheRequest) -> Arc<LiveStream> {
+        let parent = self.parents.get(request.base_key());
         let known = parent.map(|(stream, _)| Arc::clone(stream));
-        known.unwrap_or_else(|| Arc::new(LiveStream::new(entry.target.path())))
+        known.unwrap_or_else(|| Arc::new(LiveStream::new(request.target.path())))
     }
 
-    /// Drops trackers until there is room: first crowds that differ only in the query, then
+    /// Drops trackers until there is room: first crowds that share a path, then
     /// trackers that were never requested again, then those requested longest ago.
     fn make_room(&mut self, now: Instant) {
         let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
         for tracker in self.trackers.values() {
-            *crowds.entry(tracker.entry.target.path()).or_default() += 1;
+            *crowds.entry(tracker.request.target.path()).or_default() += 1;
         }
         let rank = |tracker: &PlaylistTracker| {
             let since = tracker.access.since();
             let idle_time = tracker.access.idle_time(now);
             let asked = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
             let asked = asked.unwrap_or(since);
-            let crowd = crowds.get(tracker.entry.target.path());
+            let crowd = crowds.get(tracker.request.target.path());
             let is_alone = crowd.is_none_or(|crowd| *crowd < CROWD);
-            (is_alone, asked > since + COME_BACK, asked)
+            (is_alone, asked > since + REPEATED_AFTER, asked)
         };
         let ranked = self.trackers.iter();
         let mut ranked: Vec<_> = ranked
@@ -194,7 +199,7 @@ impl TrackerIndex {
         }
         let until = diff.found + ANNOUNCED_FOR_MAX;
         if self.announced.len() < ANNOUNCED_EACH * self.trackers_max() {
-            let keys = diff.announced.iter().map(|one| one.entry.key.clone());
+            let keys = diff.announced.iter().map(|one| one.request.key.clone());
             self.announced.extend(keys.map(|key| (key, until)));
         }
     }
@@ -216,17 +221,17 @@ impl TrackerIndex {
             stays
         });
         self.parents
-            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < CROWDED_OUT_AFTER);
+            .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < PARENT_VALID_FOR);
         let is_known = |tracker: &Weak<PlaylistTracker>| tracker.strong_count() > 0;
         self.directories
             .retain(|_, listing| listing.iter().any(is_known));
-        self.new.retain(|_, until| now < *until);
+        self.new_segments.retain(|_, until| now < *until);
         self.announced.retain(|_, until| now < *until);
         self.sweep_at = 2 * self.len();
     }
 
     fn len(&self) -> usize {
-        let timed = self.new.len() + self.announced.len();
+        let timed = self.new_segments.len() + self.announced.len();
         self.trackers.len() + self.parents.len() + self.directories.len() + timed
     }
 }
@@ -259,9 +264,9 @@ mod tests {
 
     fn keeps_what_is_watched(memory_bytes: u64) {
         let (live, start) = (LiveStreams::new(rules(), memory_bytes), Instant::now());
-        let facts = one_segment(1).info;
+        let info = one_segment(1).info;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
-        let tracker = |uri: String, at| live.track(&request(&uri), &facts, at);
+        let tracker = |uri: String, at| live.track(&request(&uri), &info, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
         let trackers = watched.map(|uri| tracker(uri.to_owned(), start).unwrap());
         let invented = TRACKERS_MAX * 3 / 2;

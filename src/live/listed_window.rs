@@ -32,7 +32,7 @@ struct WindowSegment {
     sequence: u64,
     uri: u64,
     /// Fingerprint of the key.
-    name: u64,
+    key_hash: u64,
 }
 
 /// An object that a version lists under a name of its own.
@@ -48,7 +48,7 @@ struct ListedName<'a> {
 pub(super) struct ListedWindow {
     segments: VecDeque<WindowSegment>,
     /// Segments listed before a restart.
-    outdated: Vec<u64>,
+    dropped_by_restart: Vec<u64>,
     hasher: ahash::RandomState,
 }
 
@@ -64,17 +64,14 @@ impl ListedWindow {
     /// Applies a version. `segment`: the segment duration.
     pub(super) fn slide(
         &mut self,
-        (entry, rules): (&CacheRequest, &Rules),
-        Manifest {
-            info: facts,
-            listing,
-        }: &Manifest,
+        (request, rules): (&CacheRequest, &Rules),
+        Manifest { info, listing }: &Manifest,
         segment: Duration,
     ) -> WindowChange {
         let is_first = self.segments.is_empty();
-        let part = facts.part_target().unwrap_or(segment);
-        let version = self.named(listing);
-        let (mut departed, mut known) = self.leave(&version, facts);
+        let part = info.part_target().unwrap_or(segment);
+        let version = self.whole_objects(listing);
+        let (mut departed, mut known) = self.remove_dropped(&version, info);
         let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
         for ListedName {
             rendition,
@@ -86,7 +83,7 @@ impl ListedWindow {
             if !known.insert((rendition, uri)) {
                 continue;
             }
-            let Some(sibling) = entry.resolve_same_host(rules, &listed.uri) else {
+            let Some(sibling) = request.resolve_same_host(rules, &listed.uri) else {
                 continue;
             };
             let period = if is_part { part } else { segment };
@@ -96,7 +93,7 @@ impl ListedWindow {
                 is_part,
                 sequence: listed.position,
                 uri,
-                name: sibling.key.fingerprint(),
+                key_hash: sibling.key.fingerprint(),
             });
         }
         let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
@@ -105,7 +102,7 @@ impl ListedWindow {
             rendition,
             // The first version says nothing about the pace of the rendition.
             segments: if is_first { 0 } else { count },
-            listed: self.listed_of(rendition),
+            listed: self.count_of(rendition),
             period_ms: millis(period),
         });
         let advances = advances.collect();
@@ -115,7 +112,7 @@ impl ListedWindow {
     }
 
     /// The listed objects of a version that are whole files, not byte ranges.
-    fn named<'a>(&self, listing: &'a Listing) -> Vec<ListedName<'a>> {
+    fn whole_objects<'a>(&self, listing: &'a Listing) -> Vec<ListedName<'a>> {
         let segments = listing.segments.iter().map(|listed| (listed, false));
         let parts = listing.parts.iter().map(|listed| (listed, true));
         let whole = segments.chain(parts).filter(|(one, _)| one.range.is_none());
@@ -130,7 +127,7 @@ impl ListedWindow {
 
     /// Removes the segments that a version no longer lists. Returns their fingerprints, and the
     /// segments of the version that are already known.
-    fn leave(
+    fn remove_dropped(
         &mut self,
         version: &[ListedName],
         info: &ManifestInfo,
@@ -152,7 +149,7 @@ impl ListedWindow {
         }
         let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
         let mut known = HashSet::new();
-        let mut departed = std::mem::take(&mut self.outdated);
+        let mut departed = std::mem::take(&mut self.dropped_by_restart);
         self.segments.retain(|segment| {
             if listed.contains(&segment.listed()) {
                 known.insert(segment.listed());
@@ -169,7 +166,7 @@ impl ListedWindow {
                 }
                 None => true,
             };
-            departed.extend(left.then_some(segment.name));
+            departed.extend(left.then_some(segment.key_hash));
             !left
         });
         (departed, known)
@@ -178,12 +175,13 @@ impl ListedWindow {
     /// Called on a restart: all listed segments are reported as departed with the next version.
     pub(super) fn clear(&mut self) {
         let all = self.segments.drain(..);
-        self.outdated.extend(all.map(|segment| segment.name));
+        self.dropped_by_restart
+            .extend(all.map(|segment| segment.key_hash));
     }
 
     /// The position of a segment, by the fingerprint of its key.
-    pub(super) fn position(&self, name: u64) -> Option<LivePosition> {
-        let is_it = |segment: &WindowSegment| segment.name == name;
+    pub(super) fn position(&self, key_hash: u64) -> Option<LivePosition> {
+        let is_it = |segment: &WindowSegment| segment.key_hash == key_hash;
         let at = self.segments.iter().rposition(is_it)?;
         let rendition = self.segments[at].rendition;
         let newer = self.segments.range(at + 1..);
@@ -196,8 +194,11 @@ impl ListedWindow {
 
     /// Is the object listed under this fingerprint a segment (`true`) or a part? `None`: not
     /// listed.
-    pub(super) fn is_segment(&self, name: u64) -> Option<bool> {
-        let listed = self.segments.iter().filter(|listed| listed.name == name);
+    pub(super) fn is_segment(&self, key_hash: u64) -> Option<bool> {
+        let listed = self
+            .segments
+            .iter()
+            .filter(|listed| listed.key_hash == key_hash);
         listed.map(|listed| !listed.is_part).max()
     }
 
@@ -234,8 +235,8 @@ impl ListedWindow {
 
     /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
-        let outdated = self.outdated.capacity() * size_of::<u64>();
-        self.segments.capacity() * size_of::<WindowSegment>() + outdated
+        let dropped_by_restart = self.dropped_by_restart.capacity() * size_of::<u64>();
+        self.segments.capacity() * size_of::<WindowSegment>() + dropped_by_restart
     }
 
     /// Removes from `departed` the segments that this manifest still lists.
@@ -243,8 +244,12 @@ impl ListedWindow {
         if departed.is_empty() {
             return;
         }
-        let own: HashSet<u64> = self.segments.iter().map(|segment| segment.name).collect();
-        departed.retain(|name| !own.contains(name));
+        let own: HashSet<u64> = self
+            .segments
+            .iter()
+            .map(|segment| segment.key_hash)
+            .collect();
+        departed.retain(|key_hash| !own.contains(key_hash));
     }
 
     fn rendition(&self, listed: &ListedResource, is_part: bool) -> u64 {
@@ -255,7 +260,7 @@ impl ListedWindow {
         })
     }
 
-    fn listed_of(&self, rendition: u64) -> u64 {
+    fn count_of(&self, rendition: u64) -> u64 {
         let of = self.segments.iter();
         of.filter(|segment| segment.rendition == rendition).count() as u64
     }
@@ -290,8 +295,8 @@ mod tests {
     fn slide(window: &mut ListedWindow, text: &str) -> WindowChange {
         let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
         let rules = rules();
-        let entry = CacheRequest::asked(&rules, "a", "/live/a.m3u8");
-        window.slide((&entry, &rules), &manifest, Duration::from_secs(4))
+        let request = CacheRequest::asked(&rules, "a", "/live/a.m3u8");
+        window.slide((&request, &rules), &manifest, Duration::from_secs(4))
     }
 
     fn playlist(first: u64, count: u64) -> String {
@@ -325,8 +330,8 @@ mod tests {
         assert_eq!(window.position(numbered(4)).unwrap().behind, 0);
         assert!(slide(&mut window, &playlist(2, 3)).advances.is_empty());
         window.clear();
-        let anew = slide(&mut window, &playlist(3, 3));
-        assert_eq!(anew.departed, [numbered(2)]);
+        let restarted = slide(&mut window, &playlist(3, 3));
+        assert_eq!(restarted.departed, [numbered(2)]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const NEW_SEGMENTS: u32 = 3;
 const REMEMBERED_MAX: usize = 1024;
 
 /// Most directories remembered per manifest: those found last.
-const PLACES_MAX: usize = 256;
+const DIRECTORIES_MAX: usize = 256;
 
 /// A version that is published from now on.
 pub(crate) struct ManifestVersion<'a> {
@@ -35,14 +35,14 @@ pub(crate) struct ManifestVersion<'a> {
     pub(crate) progress: Progress,
     /// When the poll was sent; if the origin held the response back, the moment when the version
     /// became the newest.
-    pub(crate) seen: Instant,
-    /// The origin held the response back.
+    pub(crate) current_at: Instant,
+    /// The origin may have held the response back: the request was one that it blocks.
     pub(crate) held_back: bool,
 }
 
 /// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).
 pub(crate) struct AnnouncedPart {
-    pub(crate) entry: CacheRequest,
+    pub(crate) request: CacheRequest,
     /// The whole object, not a byte range of a growing one.
     pub(crate) whole: bool,
     /// The previous version did not announce it.
@@ -50,9 +50,9 @@ pub(crate) struct AnnouncedPart {
 }
 
 /// A listed object with a new name.
-struct NewEntry {
+struct NewObject {
     sequence: u64,
-    entry: CacheRequest,
+    request: CacheRequest,
     /// An initialization segment; its number is that of the first segment that uses it.
     init: bool,
 }
@@ -81,13 +81,13 @@ pub(super) struct ManifestDiff {
     pub(super) numbered: bool,
     /// The manifest lists byte ranges of files.
     pub(super) ranged: bool,
-    /// What it lists is being remembered: an unlisted object in its directories may be from before
-    /// the restart.
-    pub(super) recorded: bool,
+    /// The names that it lists are being remembered: an unlisted object in its directories may be
+    /// from before the restart.
+    pub(super) records_names: bool,
     /// Directories whose epoch has ended: this is the first version after a restart.
     pub(super) ended_directories: Vec<Key>,
     /// Segments added and dropped.
-    pub(super) slide: WindowChange,
+    pub(super) window_change: WindowChange,
 }
 
 impl ManifestDiff {
@@ -95,7 +95,7 @@ impl ManifestDiff {
     /// if it says what is listed, those of the unlisted objects in its `directories`.
     pub(super) fn epochs_to_end(&self, directories: &[Key]) -> Vec<Key> {
         let mut ended = self.ended_directories.clone();
-        if self.recorded {
+        if self.records_names {
             ended.extend(directories.iter().map(unlisted));
         }
         ended
@@ -105,12 +105,12 @@ impl ManifestDiff {
 /// A version that is compared with the previous one.
 pub(super) struct VersionComparison<'a> {
     /// The request for the manifest.
-    pub(super) entry: &'a CacheRequest,
+    pub(super) request: &'a CacheRequest,
     pub(super) rules: &'a Rules,
     pub(super) manifest: &'a Manifest,
     /// There is no previous version.
     pub(super) is_first: bool,
-    pub(super) seen: Instant,
+    pub(super) current_at: Instant,
     pub(super) wall: SystemTime,
 }
 
@@ -118,79 +118,81 @@ impl TrackerState {
     /// Compares a version with the previous one.
     pub(super) fn compare_version(&mut self, comparison: &VersionComparison) -> ManifestDiff {
         let VersionComparison {
-            entry,
+            request,
             rules,
             manifest,
             is_first,
-            seen,
+            current_at,
             wall,
         } = *comparison;
-        let Manifest {
-            info: facts,
-            listing,
-        } = manifest;
-        let slide = self.window.slide((entry, rules), manifest, self.segment);
-        self.measure(entry, rules, listing);
+        let Manifest { info, listing } = manifest;
+        let window_change = self
+            .window
+            .slide((request, rules), manifest, self.reload_interval_max);
+        self.record_file_ends(request, rules, listing);
         self.representations = Arc::new(Representations::of(listing, wall));
-        let is_delta = facts
+        let is_delta = info
             .playlist_edge()
             .is_some_and(|edge| edge.skipped_segments > 0);
-        let low_latency = facts.part_target().is_some();
+        let low_latency = info.part_target().is_some();
         let known = self.directories.clone();
-        let mut new = self.list(entry, rules, listing, (low_latency, is_delta));
-        let is_new = |place: &&Key| !known.contains(place);
+        let mut new = self.list(request, rules, listing, (low_latency, is_delta));
+        let is_new = |directory: &&Key| !known.contains(directory);
         let directories = self.directories.iter().filter(is_new).cloned().collect();
         let forgotten = known
             .iter()
-            .filter(|place| !self.directories.contains(place));
+            .filter(|directory| !self.directories.contains(directory));
         let forgotten = forgotten.cloned().collect();
-        let (announced, past) = self.announce(entry, rules, listing);
+        let (announced, withdrawn) = self.announce(request, rules, listing);
         // An object that is no longer announced exists: listed, or a part of a segment that is now
         // complete.
-        let come = past.iter().filter(|(_, whole)| *whole);
-        for (entry, _) in come {
-            if new.iter().all(|new| new.entry.key != entry.key) {
-                new.push(NewEntry {
+        let appeared = withdrawn.iter().filter(|(_, whole)| *whole);
+        for (request, _) in appeared {
+            if new.iter().all(|new| new.request.key != request.key) {
+                new.push(NewObject {
                     sequence: u64::MAX,
-                    entry: entry.clone(),
+                    request: request.clone(),
                     init: false,
                 });
             }
         }
-        let playlist = facts.playlist_edge();
-        let reached = playlist.map(|edge| edge.last_sequence);
-        let before = std::mem::replace(&mut self.reached, reached);
+        let playlist = info.playlist_edge();
+        let last_sequence = playlist.map(|edge| edge.last_sequence);
+        let before = std::mem::replace(&mut self.last_sequence, last_sequence);
         // A segment whose name is re-signed in each version is not new.
-        let goes_on = |sequence: u64| before.is_none_or(|before| sequence > before);
-        let listed: Vec<Key> = new.iter().map(|new| new.entry.key.clone()).collect();
-        let coming = match (is_first, playlist) {
+        let is_later = |sequence: u64| before.is_none_or(|before| sequence > before);
+        let listed: Vec<Key> = new.iter().map(|new| new.request.key.clone()).collect();
+        let to_prefetch = match (is_first, playlist) {
             (true, _) => Vec::new(),
             (_, Some(edge)) => {
-                new.retain(|new| goes_on(new.sequence));
+                new.retain(|new| is_later(new.sequence));
                 let new = at_the_edge(new, edge.last_sequence);
-                new.into_iter().map(ExpectedSegment::surely).collect()
+                new.into_iter().map(ExpectedSegment::always).collect()
             }
             (_, None) => {
                 let new: HashSet<&Key> = listed.iter().collect();
                 let is_new = |key: &Key| new.contains(key);
-                ExpectedSegment::listed(rules, entry, listing, is_new)
+                ExpectedSegment::new_in_mpd(rules, request, listing, is_new)
             }
         };
         ManifestDiff {
             listed,
-            new_until: seen + self.segment * NEW_SEGMENTS,
-            to_prefetch: coming,
-            found: seen,
+            new_until: current_at + self.reload_interval_max * NEW_SEGMENTS,
+            to_prefetch,
+            found: current_at,
             announced,
-            withdrawn: past.into_iter().map(|(entry, _)| entry.key).collect(),
+            withdrawn: withdrawn
+                .into_iter()
+                .map(|(request, _)| request.key)
+                .collect(),
             directories,
             forgotten,
             restarted_directories: Vec::new(),
             numbered: !self.numbered.known().is_empty(),
-            ranged: !self.files.is_empty(),
-            recorded: false,
+            ranged: !self.file_ends.is_empty(),
+            records_names: false,
             ended_directories: Vec::new(),
-            slide,
+            window_change,
         }
     }
 
@@ -199,16 +201,16 @@ impl TrackerState {
     /// wants whole segments is behind, and requests them.
     fn list(
         &mut self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         rules: &Rules,
         listing: &Listing,
         (low_latency, is_delta): (bool, bool),
-    ) -> Vec<NewEntry> {
+    ) -> Vec<NewObject> {
         let segments: &[ListedResource] = if low_latency { &[] } else { &listing.segments };
         let media = segments.iter().chain(&listing.parts);
         let listed = listing.inits.iter().map(|init| (init, true));
         let listed = listed.chain(media.map(|one| (one, false)));
-        let before = std::mem::take(&mut self.listed);
+        let before = std::mem::take(&mut self.listed_names);
         let mut now: HashSet<u64, ahash::RandomState> = HashSet::default();
         if is_delta && before.len() < REMEMBERED_MAX {
             // Segments that a delta update skips are still listed.
@@ -222,17 +224,17 @@ impl TrackerState {
             if !now.insert(fingerprint) || before.binary_search(&fingerprint).is_ok() {
                 continue;
             }
-            self.register_object(entry.resolve_any_host(rules, uri));
-            let sibling = entry.resolve_same_host(rules, uri).filter(|_| whole);
-            new.extend(sibling.map(|entry| NewEntry {
+            self.register_object(request.resolve_any_host(rules, uri));
+            let sibling = request.resolve_same_host(rules, uri).filter(|_| whole);
+            new.extend(sibling.map(|request| NewObject {
                 sequence: listed.position,
-                entry,
+                request,
                 init,
             }));
         }
         let mut listed: Box<[u64]> = now.into_iter().collect();
         listed.sort_unstable();
-        self.listed = listed;
+        self.listed_names = listed;
         // Segments that are not prefetched have a directory too; and after a restart, a name to
         // remember.
         let last = listing.segments.last().filter(|_| low_latency);
@@ -247,16 +249,16 @@ impl TrackerState {
         let besides = unfetched.iter().chain(&listing.files).chain(announced);
         let besides: Vec<&ListedResource> = besides.collect();
         for one in besides {
-            self.register_object(entry.resolve_any_host(rules, &one.uri));
+            self.register_object(request.resolve_any_host(rules, &one.uri));
         }
         let representations = Arc::clone(&self.representations);
         for example in representations.examples() {
-            if let Some(example) = entry.resolve_any_host(rules, &example) {
+            if let Some(example) = request.resolve_any_host(rules, &example) {
                 self.register_directory(&example);
             }
         }
-        if self.directories.len() > PLACES_MAX {
-            self.forget_places(entry, rules, listing);
+        if self.directories.len() > DIRECTORIES_MAX {
+            self.forget_directories(request, rules, listing);
         }
         new
     }
@@ -275,18 +277,18 @@ impl TrackerState {
         // The numbered directory stands for all further ones.
         let is_known = around
             .as_ref()
-            .is_some_and(|place| self.directories.contains(place));
+            .is_some_and(|directory| self.directories.contains(directory));
         let here = (!is_known).then(|| listed.place());
-        for place in here.into_iter().chain(around) {
-            if !self.directories.contains(&place) {
-                self.directories.push(place);
+        for directory in here.into_iter().chain(around) {
+            if !self.directories.contains(&directory) {
+                self.directories.push(directory);
             }
         }
     }
 
     /// Each version may list a new directory. Forgets those found longest ago, except those in
     /// which this version lists something.
-    fn forget_places(&mut self, entry: &CacheRequest, rules: &Rules, listing: &Listing) {
+    fn forget_directories(&mut self, request: &CacheRequest, rules: &Rules, listing: &Listing) {
         let Listing {
             inits,
             segments,
@@ -295,59 +297,64 @@ impl TrackerState {
             ..
         } = listing;
         let listed = inits.iter().chain(segments).chain(parts).chain(files);
-        let listed = listed.filter_map(|one| entry.resolve_any_host(rules, &one.uri));
+        let listed = listed.filter_map(|one| request.resolve_any_host(rules, &one.uri));
         let in_use = listed.map(|one| one.place());
         let in_use = self.numbered.known().iter().cloned().chain(in_use);
-        let in_use: HashSet<Key> = in_use.take(PLACES_MAX).collect();
-        let mut spare = self.directories.len() - PLACES_MAX / 2;
-        self.directories.retain(|place| {
-            let goes = spare > 0 && !in_use.contains(place);
+        let in_use: HashSet<Key> = in_use.take(DIRECTORIES_MAX).collect();
+        let mut spare = self.directories.len() - DIRECTORIES_MAX / 2;
+        self.directories.retain(|directory| {
+            let goes = spare > 0 && !in_use.contains(directory);
             spare -= usize::from(goes);
             !goes
         });
-        self.directories.truncate(PLACES_MAX);
+        self.directories.truncate(DIRECTORIES_MAX);
     }
 
     /// The objects announced now, and those no longer announced.
     fn announce(
         &mut self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         rules: &Rules,
         listing: &Listing,
     ) -> (Vec<AnnouncedPart>, Vec<(CacheRequest, bool)>) {
-        let mut past = std::mem::take(&mut self.announced);
+        let mut withdrawn = std::mem::take(&mut self.announced);
         let mut announced = Vec::new();
         for ListedResource { uri, range, .. } in &listing.preload_hints {
-            let Some(entry) = entry.resolve_same_host(rules, uri) else {
+            let Some(request) = request.resolve_same_host(rules, uri) else {
                 continue;
             };
             let whole = range.is_none();
-            self.announced.push((entry.clone(), whole));
+            self.announced.push((request.clone(), whole));
             announced.push(AnnouncedPart {
-                new: past.iter().all(|(before, _)| before.key != entry.key),
+                new: withdrawn
+                    .iter()
+                    .all(|(before, _)| before.key != request.key),
                 whole,
-                entry,
+                request,
             });
         }
         let still = |key: &Key| self.announced.iter().any(|(one, _)| one.key == *key);
-        past.retain(|(entry, _)| !still(&entry.key));
-        (announced, past)
+        withdrawn.retain(|(request, _)| !still(&request.key));
+        (announced, withdrawn)
     }
 }
 
 /// The new objects of a playlist, ending with segment `last`, that a player at the live edge will
 /// request: first an initialization segment, then the newest segments. Of all that was added to a
 /// long playlist while it was not watched, only the end will be requested.
-fn at_the_edge(new: Vec<NewEntry>, last: u64) -> Vec<CacheRequest> {
+fn at_the_edge(new: Vec<NewObject>, last: u64) -> Vec<CacheRequest> {
     let from = last.saturating_sub(EDGE_SEGMENTS as u64 - 1);
-    let (inits, mut media): (Vec<NewEntry>, Vec<NewEntry>) =
+    let (inits, mut media): (Vec<NewObject>, Vec<NewObject>) =
         new.into_iter().partition(|new| new.init);
     let init = inits.into_iter().max_by_key(|init| init.sequence);
     media.retain(|new| new.sequence >= from);
     // The last part of a segment is the newest.
     media.reverse();
     media.sort_by_key(|new| Reverse(new.sequence));
-    init.into_iter().chain(media).map(|new| new.entry).collect()
+    init.into_iter()
+        .chain(media)
+        .map(|new| new.request)
+        .collect()
 }
 
 #[cfg(test)]
@@ -359,7 +366,7 @@ mod tests {
     /// One directory per version, as with re-signed names, and one for all versions.
     #[test]
     fn of_more_directories_than_are_remembered_those_found_last_are_known() {
-        let entry = request("/live/a.m3u8");
+        let request = request("/live/a.m3u8");
         let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
         let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let manifest = |version: usize| {
@@ -369,13 +376,13 @@ mod tests {
                 signed(version)
             ))
         };
-        let last = 2 * PLACES_MAX;
+        let last = 2 * DIRECTORIES_MAX;
         for version in 0..=last {
             let (tracker, ..) = show(&live, "/live/a.m3u8", &manifest(version), now);
-            assert!(tracker.directories().len() <= PLACES_MAX);
+            assert!(tracker.directories().len() <= DIRECTORIES_MAX);
         }
         let listing = |name: &str| {
-            let listed = entry.resolve_same_host(&rules(), name).unwrap();
+            let listed = request.resolve_same_host(&rules(), name).unwrap();
             live.trackers_listing(&listed).len()
         };
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);

@@ -9,22 +9,22 @@ const EARLY_MAX: Duration = Duration::from_secs(2);
 /// An observed absence is valid for this time.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
 /// An observed early presence is valid for this time.
-const THERE_FOR: Duration = Duration::from_mins(10);
+const PRESENT_FOR: Duration = Duration::from_mins(10);
 /// Most requests for distant segments that are forwarded within `ABSENT_FOR` if the origin has
 /// reported an absence before …
-const DOUBTS_MAX: u32 = 4;
+const PROBES_MAX: u32 = 4;
 /// … and if it has not.
-const FIRST_DOUBTS_MAX: u32 = 64;
+const FIRST_PROBES_MAX: u32 = 64;
 
 /// What the origin has shown about one MPD.
 #[derive(Debug, Default)]
 pub(super) struct MpdHorizon {
     /// The largest time by which a segment was early, and when that was seen.
-    there: Option<(Duration, Instant)>,
+    present: Option<(Duration, Instant)>,
     /// The shortest due time of a segment that was absent, and when that was seen.
     absent: Option<(Duration, Instant)>,
     /// Uncertain requests that were forwarded, and since when they are counted.
-    doubts: u32,
+    probes: u32,
     counted_from: Option<Instant>,
 }
 
@@ -32,11 +32,11 @@ pub(super) struct MpdHorizon {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HorizonDecision {
     /// Forward it to the origin.
-    Ask,
+    Forward,
     /// Report it absent: the origin has just said so of this segment or an earlier one.
     Absent,
     /// Do not forward it: the limit of such requests is reached.
-    Enough,
+    LimitReached,
 }
 
 impl MpdHorizon {
@@ -48,10 +48,10 @@ impl MpdHorizon {
         now: Instant,
     ) -> HorizonDecision {
         let since = |at: Instant| now.saturating_duration_since(at);
-        let there = self.there.filter(|(_, at)| since(*at) < THERE_FOR);
-        let lead = there.map_or(Duration::ZERO, |(lead, _)| lead);
+        let present = self.present.filter(|(_, at)| since(*at) < PRESENT_FOR);
+        let lead = present.map_or(Duration::ZERO, |(lead, _)| lead);
         if due_in <= lead.saturating_add(step).saturating_add(EARLY_MAX) {
-            return HorizonDecision::Ask;
+            return HorizonDecision::Forward;
         }
         let absent = self.absent.filter(|(_, at)| since(*at) < ABSENT_FOR);
         if absent.is_some_and(|(from, _)| from <= due_in) {
@@ -61,33 +61,33 @@ impl MpdHorizon {
             .counted_from
             .is_none_or(|from| since(from) >= ABSENT_FOR)
         {
-            (self.doubts, self.counted_from) = (0, Some(now));
+            (self.probes, self.counted_from) = (0, Some(now));
         }
-        let doubts_max = match self.absent {
-            Some(_) => DOUBTS_MAX,
-            None => FIRST_DOUBTS_MAX,
+        let probes_max = match self.absent {
+            Some(_) => PROBES_MAX,
+            None => FIRST_PROBES_MAX,
         };
-        if self.doubts >= doubts_max {
-            return HorizonDecision::Enough;
+        if self.probes >= probes_max {
+            return HorizonDecision::LimitReached;
         }
-        self.doubts += 1;
-        HorizonDecision::Ask
+        self.probes += 1;
+        HorizonDecision::Forward
     }
 
     /// Records that the origin had a segment that is due in `due_in`.
-    pub(super) fn was_there(&mut self, due_in: Duration, now: Instant) {
-        let further = self.there.is_none_or(|(lead, at)| {
-            lead <= due_in || now.saturating_duration_since(at) >= THERE_FOR
+    pub(super) fn record_present(&mut self, due_in: Duration, now: Instant) {
+        let further = self.present.is_none_or(|(lead, at)| {
+            lead <= due_in || now.saturating_duration_since(at) >= PRESENT_FOR
         });
         if further {
-            self.there = Some((due_in, now));
+            self.present = Some((due_in, now));
         }
         // A segment that is due later than an available one may be available too.
         self.absent = self.absent.filter(|(from, _)| *from > due_in);
     }
 
     /// Records that the origin did not have it.
-    pub(super) fn was_absent(&mut self, due_in: Duration, now: Instant) {
+    pub(super) fn record_absent(&mut self, due_in: Duration, now: Instant) {
         let nearer = self.absent.is_none_or(|(from, at)| {
             due_in <= from || now.saturating_duration_since(at) >= ABSENT_FOR
         });
@@ -112,49 +112,49 @@ mod tests {
     fn what_is_a_segment_away_is_asked_for_each_time() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Ask);
+            assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Forward);
         }
-        horizon.was_absent(4 * SECOND, now);
-        assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Ask);
+        horizon.record_absent(4 * SECOND, now);
+        assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Forward);
     }
 
     #[test]
     fn one_no_is_good_for_all_that_is_further_away_for_a_while() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
-        assert_eq!(decide(&mut horizon, 3600, now), HorizonDecision::Ask);
-        horizon.was_absent(3600 * SECOND, now);
+        assert_eq!(decide(&mut horizon, 3600, now), HorizonDecision::Forward);
+        horizon.record_absent(3600 * SECOND, now);
         for due_in in [3600, 3601, 1_000_000] {
             assert_eq!(decide(&mut horizon, due_in, now), HorizonDecision::Absent);
         }
-        assert_eq!(decide(&mut horizon, 3000, now), HorizonDecision::Ask);
+        assert_eq!(decide(&mut horizon, 3000, now), HorizonDecision::Forward);
         assert_eq!(
             decide(&mut horizon, 3600, now + ABSENT_FOR),
-            HorizonDecision::Ask
+            HorizonDecision::Forward
         );
     }
 
     #[test]
     fn who_counts_backwards_is_not_let_through_each_time() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
-        let mut asked = 0;
+        let mut forwarded = 0;
         for due_in in (1000..5000).rev() {
-            if decide(&mut horizon, due_in, now) == HorizonDecision::Ask {
-                horizon.was_absent(due_in * SECOND, now);
-                asked += 1;
+            if decide(&mut horizon, due_in, now) == HorizonDecision::Forward {
+                horizon.record_absent(due_in * SECOND, now);
+                forwarded += 1;
             }
         }
-        assert_eq!(asked, DOUBTS_MAX);
+        assert_eq!(forwarded, PROBES_MAX);
     }
 
     #[test]
     fn a_clock_that_is_wrong_is_found_out() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
-        horizon.was_absent(10 * SECOND, now);
-        horizon.was_there(3600 * SECOND, now);
+        horizon.record_absent(10 * SECOND, now);
+        horizon.record_present(3600 * SECOND, now);
         for due_in in [10, 3600, 3604] {
-            assert_eq!(decide(&mut horizon, due_in, now), HorizonDecision::Ask);
+            assert_eq!(decide(&mut horizon, due_in, now), HorizonDecision::Forward);
         }
-        horizon.was_absent(4000 * SECOND, now);
+        horizon.record_absent(4000 * SECOND, now);
         assert_eq!(decide(&mut horizon, 4000, now), HorizonDecision::Absent);
     }
 
@@ -163,37 +163,37 @@ mod tests {
         #[test]
         fn what_the_origin_has_is_never_said_to_be_absent(
             lead in 0..10_000_u64,
-            asks in prop::collection::vec((0..20_000_u64, 0..5_000_u64), 0..200),
+            requests in prop::collection::vec((0..20_000_u64, 0..5_000_u64), 0..200),
         ) {
             let (mut horizon, mut now) = (MpdHorizon::default(), Instant::now());
-            for (due_in, pause) in asks {
+            for (due_in, pause) in requests {
                 now += Duration::from_millis(pause);
                 let (has, due_in) = (due_in <= lead, Duration::from_secs(due_in));
                 match horizon.decide(due_in, 2 * SECOND, now) {
-                    HorizonDecision::Ask if has => horizon.was_there(due_in, now),
-                    HorizonDecision::Ask => horizon.was_absent(due_in, now),
+                    HorizonDecision::Forward if has => horizon.record_present(due_in, now),
+                    HorizonDecision::Forward => horizon.record_absent(due_in, now),
                     HorizonDecision::Absent => prop_assert!(!has),
                     // Too many uncertain requests within 2 s.
-                    HorizonDecision::Enough => {}
+                    HorizonDecision::LimitReached => {}
                 }
             }
         }
 
         #[test]
         fn the_origin_is_asked_now_and_then_only(
-            asks in prop::collection::vec((5..u32::MAX, 0..100_u64), 1..500),
+            requests in prop::collection::vec((5..u32::MAX, 0..100_u64), 1..500),
         ) {
             let (mut horizon, start) = (MpdHorizon::default(), Instant::now());
-            let (mut now, mut asked) = (start, 0);
-            for (due_in, pause) in asks {
+            let (mut now, mut forwarded) = (start, 0);
+            for (due_in, pause) in requests {
                 now += Duration::from_millis(pause);
-                if decide(&mut horizon, due_in, now) == HorizonDecision::Ask {
-                    horizon.was_absent(due_in * SECOND, now);
-                    asked += 1;
+                if decide(&mut horizon, due_in, now) == HorizonDecision::Forward {
+                    horizon.record_absent(due_in * SECOND, now);
+                    forwarded += 1;
                 }
             }
             let windows = (now - start).as_secs() / ABSENT_FOR.as_secs() + 1;
-            prop_assert!(asked <= windows * u64::from(DOUBTS_MAX));
+            prop_assert!(forwarded <= windows * u64::from(PROBES_MAX));
         }
     }
 }

@@ -62,8 +62,8 @@ impl NamesSinceRestart {
 }
 
 /// A hash of the object's name.
-pub(super) fn name_hash(hasher: &ahash::RandomState, entry: &CacheRequest) -> u64 {
-    hasher.hash_one(entry.path_key())
+pub(super) fn name_hash(hasher: &ahash::RandomState, request: &CacheRequest) -> u64 {
+    hasher.hash_one(request.path_key())
 }
 
 #[cfg(test)]

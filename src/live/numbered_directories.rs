@@ -9,7 +9,7 @@ use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 
 /// Most directories remembered per manifest as candidates.
-const SEEN_MAX: usize = 512;
+const CANDIDATES_MAX: usize = 512;
 /// Most numbered directories per manifest; usually there is one per rendition.
 const NUMBERED_MAX: usize = 64;
 
@@ -17,7 +17,7 @@ const NUMBERED_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct NumberedDirectories {
     /// Candidate numbered directory → a real directory that it would stand for.
-    seen: HashMap<Key, Key, ahash::RandomState>,
+    candidates: HashMap<Key, Key, ahash::RandomState>,
     /// Known numbered directories, the most recently listed last.
     known: Vec<Key>,
 }
@@ -26,28 +26,28 @@ impl NumberedDirectories {
     /// Registers a listed object. Returns its numbered directory, if it has one.
     pub(super) fn list(&mut self, listed: &CacheRequest) -> Option<Key> {
         let directories: Vec<Key> = listed.numbered_places().collect();
-        let is_known = |place: &Key| directories.contains(place);
+        let is_known = |directory: &Key| directories.contains(directory);
         if let Some(at) = self.known.iter().position(is_known) {
             self.known[at..].rotate_left(1);
             return self.known.last().cloned();
         }
         let here = listed.place();
-        for place in directories {
-            if self.seen.len() >= SEEN_MAX {
-                self.seen.clear();
+        for directory in directories {
+            if self.candidates.len() >= CANDIDATES_MAX {
+                self.candidates.clear();
             }
             if *self
-                .seen
-                .entry(place.clone())
+                .candidates
+                .entry(directory.clone())
                 .or_insert_with(|| here.clone())
                 != here
             {
-                self.seen.remove(&place);
+                self.candidates.remove(&directory);
                 if self.known.len() >= NUMBERED_MAX {
                     self.known.remove(0);
                 }
-                self.known.push(place.clone());
-                return Some(place);
+                self.known.push(directory.clone());
+                return Some(directory);
             }
         }
         None
@@ -61,8 +61,8 @@ impl NumberedDirectories {
     pub(super) fn weight_bytes(&self) -> usize {
         /// A key's text and the overhead of an allocation.
         const TEXT_BYTES: usize = 96;
-        let keys = 2 * self.seen.capacity() + self.known.capacity();
-        keys * size_of::<Key>() + (2 * self.seen.len() + self.known.len()) * TEXT_BYTES
+        let keys = 2 * self.candidates.capacity() + self.known.capacity();
+        keys * size_of::<Key>() + (2 * self.candidates.len() + self.known.len()) * TEXT_BYTES
     }
 }
 
@@ -94,8 +94,8 @@ impl Location {
 }
 
 /// The key for the epoch of unlisted objects in a directory.
-pub(crate) fn unlisted(place: &Key) -> Key {
-    Key::of(&[b"unlisted", place.bytes()])
+pub(crate) fn unlisted(directory: &Key) -> Key {
+    Key::of(&[b"unlisted", directory.bytes()])
 }
 
 #[cfg(test)]
@@ -105,15 +105,15 @@ mod tests {
     use super::*;
     use seawall_policy::{Route, Rules};
 
-    fn entries(paths: impl IntoIterator<Item = String>) -> Vec<CacheRequest> {
+    fn requests(paths: impl IntoIterator<Item = String>) -> Vec<CacheRequest> {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let paths = paths.into_iter();
-        let entries = paths.map(|path| base.resolve_same_host(&rules, &path).unwrap());
-        entries.collect()
+        let requests = paths.map(|path| base.resolve_same_host(&rules, &path).unwrap());
+        requests.collect()
     }
 
     #[test]
@@ -124,9 +124,12 @@ mod tests {
             "/live/10/a.ts",
             "/live/9/c.ts",
         ];
-        let entries = entries(paths.map(str::to_owned));
+        let requests = requests(paths.map(str::to_owned));
         let mut numbered = NumberedDirectories::default();
-        let found: Vec<_> = entries.iter().map(|entry| numbered.list(entry)).collect();
+        let found: Vec<_> = requests
+            .iter()
+            .map(|request| numbered.list(request))
+            .collect();
         assert_eq!(
             found[..2],
             [None, None],
@@ -142,13 +145,13 @@ mod tests {
             (1..=3).map(of)
         });
         let mut numbered = NumberedDirectories::default();
-        for entry in entries(paths) {
-            numbered.list(&entry);
+        for request in requests(paths) {
+            numbered.list(&request);
         }
-        let last = entries((1..=3).map(|rendition| format!("/live/{rendition}/100/s.m4s")));
-        for entry in last {
-            let by_segment = entry.numbered_places().next();
-            assert_eq!(numbered.list(&entry), by_segment);
+        let last = requests((1..=3).map(|rendition| format!("/live/{rendition}/100/s.m4s")));
+        for request in last {
+            let by_segment = request.numbered_places().next();
+            assert_eq!(numbered.list(&request), by_segment);
         }
     }
 
@@ -159,9 +162,9 @@ mod tests {
             (1..=2).map(of)
         });
         let mut numbered = NumberedDirectories::default();
-        for entry in entries(paths) {
-            numbered.list(&entry);
-            assert!(numbered.seen.len() <= SEEN_MAX + 4);
+        for request in requests(paths) {
+            numbered.list(&request);
+            assert!(numbered.candidates.len() <= CANDIDATES_MAX + 4);
             assert!(numbered.known.len() <= NUMBERED_MAX);
         }
     }

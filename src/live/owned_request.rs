@@ -8,11 +8,11 @@ use seawall_policy::access::CacheRequest;
 
 /// Copies the target. The texts of a request are slices of the connection's read buffer and would
 /// keep it allocated.
-pub(super) fn owned(mut entry: CacheRequest) -> CacheRequest {
-    if let Ok(target) = PathAndQuery::try_from(entry.target.as_str().to_owned()) {
-        entry.target = target;
+pub(super) fn owned(mut request: CacheRequest) -> CacheRequest {
+    if let Ok(target) = PathAndQuery::try_from(request.target.as_str().to_owned()) {
+        request.target = target;
     }
-    entry
+    request
 }
 
 /// Does the same for header values.

@@ -62,7 +62,7 @@ pub struct PrefetchStats {
     /// Those that a viewer requested later.
     pub used: u64,
     /// Prefetches skipped because a limit was reached.
-    pub left_out: u64,
+    pub skipped: u64,
 }
 
 /// The limits of prefetches, and their counters.
@@ -72,7 +72,7 @@ pub(crate) struct PrefetchLimits {
     nor: Arc<Semaphore>,
     fetched: [AtomicU64; PrefetchSource::ALL.len()],
     used: Arc<AtomicU64>,
-    left_out: AtomicU64,
+    skipped: AtomicU64,
 }
 
 /// A prefetch in progress. It counts against its limit until dropped.
@@ -91,7 +91,7 @@ impl Default for PrefetchLimits {
             nor: Arc::new(Semaphore::new(NOR_MAX)),
             fetched: Default::default(),
             used: Arc::default(),
-            left_out: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
         }
     }
 }
@@ -130,11 +130,11 @@ impl PrefetchLimits {
     }
 
     /// Counts a prefetch that is skipped for lack of capacity.
-    pub(crate) fn count_left_out(&self) {
-        self.left_out.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_skipped(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self) -> PrefetchStats {
+    pub(super) fn stats(&self) -> PrefetchStats {
         let count = |source| {
             let fetched = &self.fetched[source as usize];
             (source, fetched.load(Ordering::Relaxed))
@@ -142,7 +142,7 @@ impl PrefetchLimits {
         PrefetchStats {
             fetched: PrefetchSource::ALL.map(count),
             used: self.used.load(Ordering::Relaxed),
-            left_out: self.left_out.load(Ordering::Relaxed),
+            skipped: self.skipped.load(Ordering::Relaxed),
         }
     }
 }

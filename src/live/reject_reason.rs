@@ -5,7 +5,8 @@
 pub enum RejectReason {
     /// Empty, truncated, or not a manifest.
     Broken,
-    /// Older than a version that viewers have seen.
+    /// Older than a version that viewers have seen, or a restart or an end that another endpoint
+    /// contradicts.
     Behind,
     /// Unchanged for long after it should have changed: served, and another endpoint is asked.
     Stalled,

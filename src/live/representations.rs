@@ -32,7 +32,8 @@ impl Representations {
 
     /// Two segment names of each, from which their directories follow.
     pub(super) fn examples(&self) -> impl Iterator<Item = String> {
-        let names = |template: &SegmentNaming| [1, 2].map(|value| template.name(value));
+        let names =
+            |template: &SegmentNaming| [1, 2].map(|number_or_time| template.name(number_or_time));
         self.templates.iter().flat_map(names)
     }
 
@@ -43,19 +44,20 @@ impl Representations {
 
     /// Is the entry a segment of the MPD at `mpd` that is available now, by a timeline or by the
     /// clock?
-    pub(super) fn have(
+    pub(super) fn has_available(
         &self,
         rules: &Rules,
         mpd: &CacheRequest,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: SystemTime,
     ) -> bool {
         self.templates.iter().any(|template| {
-            let value = template.number_of(entry.target.path());
-            let newest = value.zip(template.newest(now));
-            newest.is_some_and(|(value, newest)| {
-                let named = || mpd.resolve_any_host(rules, &template.name(value));
-                value <= newest && named().is_some_and(|named| named.path_key() == entry.path_key())
+            let number_or_time = template.number_of(request.target.path());
+            let newest = number_or_time.zip(template.newest(now));
+            newest.is_some_and(|(number_or_time, newest)| {
+                let named = || mpd.resolve_any_host(rules, &template.name(number_or_time));
+                number_or_time <= newest
+                    && named().is_some_and(|named| named.path_key() == request.path_key())
             })
         })
     }
@@ -71,20 +73,20 @@ impl Representations {
         &self,
         rules: &Rules,
         mpd: &CacheRequest,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: SystemTime,
     ) -> Option<SystemTime> {
         self.templates.iter().find_map(|template| {
-            let value = template.number_of(entry.target.path())?;
-            let named = mpd.resolve_any_host(rules, &template.name(value))?;
+            let number_or_time = template.number_of(request.target.path())?;
+            let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
             let newest = template.newest(now).filter(|_| !template.is_by_clock());
-            let is_listed = newest.is_some_and(|newest| value <= newest);
+            let is_listed = newest.is_some_and(|newest| number_or_time <= newest);
             // Names of other representations may have the same ending.
-            let is_named = named.path_key() == entry.path_key();
+            let is_named = named.path_key() == request.path_key();
             if !is_named || is_listed {
                 return None;
             }
-            let at = template.available_at(value)?;
+            let at = template.available_at(number_or_time)?;
             let after = newest.and_then(|newest| self.after_listed(template, newest, at));
             Some(after.map_or(at, |after| after.min(at)))
         })
@@ -95,13 +97,13 @@ impl Representations {
         &self,
         rules: &Rules,
         mpd: &CacheRequest,
-        entry: &CacheRequest,
+        request: &CacheRequest,
     ) -> Option<SystemTime> {
         let ends = self.templates.iter().filter_map(|template| {
-            let value = template.number_of(entry.target.path())?;
-            let named = mpd.resolve_any_host(rules, &template.name(value))?;
+            let number_or_time = template.number_of(request.target.path())?;
+            let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
             // Names of other representations may have the same ending.
-            (named.path_key() == entry.path_key()).then(|| template.ends_at(value))?
+            (named.path_key() == request.path_key()).then(|| template.ends_at(number_or_time))?
         });
         ends.max()
     }
@@ -120,61 +122,63 @@ impl Representations {
 
     /// The representation of a segment that only the clock announces, and how many segments it is
     /// behind the newest one.
-    pub(super) fn place(
+    pub(super) fn clock_position(
         &self,
         rules: &Rules,
         mpd: &CacheRequest,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: SystemTime,
     ) -> Option<(usize, u64)> {
         let mut of = self.templates.iter().enumerate();
         of.find_map(|(at, template)| {
-            let value = template.number_of(entry.target.path())?;
+            let number_or_time = template.number_of(request.target.path())?;
             let newest = template.newest(now).filter(|_| template.is_by_clock())?;
-            let named = mpd.resolve_any_host(rules, &template.name(value))?;
+            let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
             let behind = (0..BEHIND_MAX).find(|behind| {
                 let before = template.before(newest, *behind);
-                before.is_none_or(|before| before <= value)
+                before.is_none_or(|before| before <= number_or_time)
             });
             let behind = behind.unwrap_or(BEHIND_MAX);
-            let is_there = self.listed(template).is_none_or(|listed| behind < listed);
+            let is_there = self
+                .window_length(template)
+                .is_none_or(|listed| behind < listed);
             // Names of other representations may have the same ending.
-            (is_there && named.path_key() == entry.path_key()).then_some((at, behind))
+            (is_there && named.path_key() == request.path_key()).then_some((at, behind))
         })
     }
 
     /// Called when a representation has a new segment. Returns the representation and the segments
     /// that have left its window.
-    pub(super) fn slide(
+    pub(super) fn dropped_by(
         &self,
         (rules, mpd): (&Rules, &CacheRequest),
         newest: &CacheRequest,
         now: SystemTime,
     ) -> Option<(usize, Vec<Key>)> {
         /// A late check finds several segments gone.
-        const GONE_MAX: u64 = 4;
-        let (at, _) = self.place(rules, mpd, newest, now)?;
+        const DROPPED_MAX: u64 = 4;
+        let (at, _) = self.clock_position(rules, mpd, newest, now)?;
         let template = self.templates.get(at)?;
-        let value = template.number_of(newest.target.path())?;
-        let oldest = self.listed(template);
-        let gone = oldest.into_iter().flat_map(|from| from..from + GONE_MAX);
-        let gone = gone.filter_map(|back| {
-            let name = template.name(template.before(value, back)?);
+        let number_or_time = template.number_of(newest.target.path())?;
+        let oldest = self.window_length(template);
+        let dropped = oldest.into_iter().flat_map(|from| from..from + DROPPED_MAX);
+        let dropped = dropped.filter_map(|back| {
+            let name = template.name(template.before(number_or_time, back)?);
             Some(mpd.resolve_same_host(rules, &name)?.key)
         });
-        Some((at, gone.collect()))
+        Some((at, dropped.collect()))
     }
 
     /// Number of segments of a representation that are available at once; `u64::MAX` if they stay.
-    pub(super) fn listed_of(&self, template: usize) -> u64 {
+    pub(super) fn window_length_of(&self, template: usize) -> u64 {
         let template = self.templates.get(template);
-        let listed = template.and_then(|template| self.listed(template));
+        let listed = template.and_then(|template| self.window_length(template));
         listed.unwrap_or(u64::MAX)
     }
 
     /// Number of segments of a representation that are available at once (ISO/IEC 23009-1
     /// §5.3.9.5.3: each for the depth of the buffer and twice its own length); `None`: they stay.
-    fn listed(&self, template: &SegmentNaming) -> Option<u64> {
+    fn window_length(&self, template: &SegmentNaming) -> Option<u64> {
         let (depth, step) = (
             self.time_shift_depth?.as_millis(),
             template.step().as_millis(),
@@ -194,13 +198,14 @@ impl Representations {
         let by_clock = self.by_clock(now);
         by_clock
             .filter_map(|(template, newest)| {
-                let named = |value| mpd.resolve_same_host(rules, &template.name(value));
-                let entry = named(newest).filter(|entry| seen.insert(entry.key.clone()))?;
+                let named =
+                    |number_or_time| mpd.resolve_same_host(rules, &template.name(number_or_time));
+                let request = named(newest).filter(|request| seen.insert(request.key.clone()))?;
                 let before = (1..=BEFORE_MAX as u64)
                     .filter_map(|back| named(template.before(newest, back)?));
                 Some(ExpectedSegment {
-                    entry,
-                    wanted: PrefetchInterest::AfterAny(before.collect()),
+                    request,
+                    interest: PrefetchInterest::IfAnyRequested(before.collect()),
                 })
             })
             .collect()
@@ -267,18 +272,18 @@ mod tests {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
         };
-        let entry = CacheRequest::asked(&rules, "a", "/live/a.mpd");
-        (rules, entry, manifest.listing)
+        let request = CacheRequest::asked(&rules, "a", "/live/a.mpd");
+        (rules, request, manifest.listing)
     }
 
     /// The newest segments at a second of 1970, by an MPD of these periods.
     fn newest(periods: &str, second: u64) -> Vec<String> {
-        let (rules, entry, listing) = read(periods);
+        let (rules, request, listing) = read(periods);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        let newest = Representations::of(&listing, now).newest(&rules, &entry, now);
+        let newest = Representations::of(&listing, now).newest(&rules, &request, now);
         newest
             .into_iter()
-            .map(|coming| coming.entry.target.path().to_owned())
+            .map(|expected| expected.request.target.path().to_owned())
             .collect()
     }
 
@@ -312,10 +317,10 @@ mod tests {
 
     #[test]
     fn what_the_buffer_holds_no_more_has_no_place_and_is_named_when_a_new_segment_comes() {
-        let (rules, entry, listing) = read(&period(0, 0));
+        let (rules, request, listing) = read(&period(0, 0));
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let segment = |number: u64| {
-            entry
+            request
                 .resolve_same_host(&rules, &format!("{number}.m4s"))
                 .unwrap()
         };
@@ -323,25 +328,26 @@ mod tests {
         let representations = Representations::of(&listing, at(200));
         assert!(
             representations
-                .place(&rules, &entry, &segment(1), at(200))
+                .clock_position(&rules, &request, &segment(1), at(200))
                 .is_some()
         );
-        let (_, gone) = representations
-            .slide((&rules, &entry), &segment(99), at(200))
+        let (_, dropped) = representations
+            .dropped_by((&rules, &request), &segment(99), at(200))
             .unwrap();
-        assert!(gone.is_empty());
-        assert_eq!(representations.listed_of(0), u64::MAX);
+        assert!(dropped.is_empty());
+        assert_eq!(representations.window_length_of(0), u64::MAX);
         // The buffer holds 20 s, and one segment more on both sides.
         let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
         let representations = Representations::of(&listing, at(200));
-        let place = |number| representations.place(&rules, &entry, &segment(number), at(200));
+        let place =
+            |number| representations.clock_position(&rules, &request, &segment(number), at(200));
         assert_eq!(place(88), Some((0, 11)));
-        assert_eq!(representations.listed_of(0), 12);
+        assert_eq!(representations.window_length_of(0), 12);
         assert_eq!(place(87), None);
-        let (_, gone) = representations
-            .slide((&rules, &entry), &segment(99), at(200))
+        let (_, dropped) = representations
+            .dropped_by((&rules, &request), &segment(99), at(200))
             .unwrap();
         let named: Vec<Key> = (84..=87).rev().map(|number| segment(number).key).collect();
-        assert_eq!(gone, named);
+        assert_eq!(dropped, named);
     }
 }

@@ -18,8 +18,8 @@ impl PlaylistTracker {
         let state = self.state.lock();
         let names = state.listed_since_restart.as_ref();
         names.is_some_and(|names| {
-            let tells = !names.is_empty() || !state.representations.has_no_templates();
-            names.is_own() && !names.is_over(now) && tells
+            let has_evidence = !names.is_empty() || !state.representations.has_no_templates();
+            names.is_own() && !names.is_over(now) && has_evidence
         })
     }
 
@@ -40,7 +40,7 @@ impl PlaylistTracker {
     pub(super) fn has_listed_since_restart(
         &self,
         rules: &Rules,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: Now,
     ) -> bool {
         let (listed, representations) = {
@@ -48,24 +48,28 @@ impl PlaylistTracker {
             let Some(names) = &state.listed_since_restart else {
                 return false;
             };
-            let listed = names.contains(name_hash(&state.hasher, entry));
+            let listed = names.contains(name_hash(&state.hasher, request));
             (listed, Arc::clone(&state.representations))
         };
-        listed || representations.have(rules, &self.entry, entry, now.wall)
+        listed || representations.has_available(rules, &self.request, request, now.wall)
     }
 }
 
 impl LiveStreams {
     /// May this object be left over from before a restart? The manifests of its directory have
     /// listed other names since the restart, and will reach this one.
-    pub(crate) fn is_left_over(&self, entry: &CacheRequest, now: Now) -> bool {
-        let apart = entry.kind.is_manifest() || matches!(entry.kind, Kind::Key | Kind::Clock);
-        if apart || !self.has_restarts.load(Ordering::Relaxed) {
+    pub(crate) fn is_left_over(&self, request: &CacheRequest, now: Now) -> bool {
+        let is_never_left_over =
+            request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock);
+        if is_never_left_over || !self.has_restarts.load(Ordering::Relaxed) {
             return false;
         }
-        let directories = self.location_of(entry);
-        let in_place = |place: &Option<Key>| self.trackers_in(place.as_slice());
-        let (here, around) = (in_place(&directories.here), in_place(&directories.around));
+        let directories = self.location_of(request);
+        let trackers_of = |directory: &Option<Key>| self.trackers_in(directory.as_slice());
+        let (here, around) = (
+            trackers_of(&directories.here),
+            trackers_of(&directories.around),
+        );
         let is_short = |tracker: &Arc<PlaylistTracker>| tracker.has_unfinished_restart(now.mono);
         let is_around =
             |tracker: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(tracker, other));
@@ -78,7 +82,7 @@ impl LiveStreams {
         let mut listing = here.iter().chain(&around);
         listing.any(is_short)
             && !(here.iter().chain(&around))
-                .any(|tracker| tracker.has_listed_since_restart(&self.rules, entry, now))
+                .any(|tracker| tracker.has_listed_since_restart(&self.rules, request, now))
     }
 }
 

@@ -18,14 +18,14 @@ pub struct StreamsSnapshot {
     /// Approximate bytes of memory that the trackers use.
     pub bytes: u64,
     /// Manifests that have a running refresher, and those of them that have stalled.
-    pub watched: u64,
-    /// See `watched`.
+    pub refreshed: u64,
+    /// See `refreshed`.
     pub stalled: u64,
     /// Manifests that were rejected, by reason.
-    pub unfit: [(RejectReason, u64); RejectReason::ALL.len()],
+    pub rejected: [(RejectReason, u64); RejectReason::ALL.len()],
     /// Prefetched objects, those that a viewer requested later, and those skipped for lack of
     /// capacity.
-    pub ahead: PrefetchStats,
+    pub prefetches: PrefetchStats,
 }
 
 /// A live manifest with a tracker.
@@ -34,26 +34,26 @@ pub struct TrackedManifest {
     /// The manifest by which the stream is named.
     pub stream: Arc<str>,
     /// The refresher keeps it current.
-    pub is_tended: bool,
+    pub is_refreshed: bool,
     /// The refresher keeps it current, and it should have changed long ago.
     pub is_stalled: bool,
     /// Time since the last viewer request; `None`: no viewer has requested it.
-    pub unasked_for: Option<Duration>,
+    pub idle_for: Option<Duration>,
     /// Time to the next poll; `None`: at the next viewer request.
-    pub next_look_in: Option<Duration>,
+    pub next_poll_in: Option<Duration>,
 }
 
 impl PlaylistTracker {
     /// The state of this tracker, for `/status`.
-    pub(crate) fn followed(&self, now: Instant) -> TrackedManifest {
-        let is_tended = self.access.has_refresher();
-        let next_check = self.next_poll(now).filter(|_| is_tended);
+    pub(crate) fn tracked_manifest(&self, now: Instant) -> TrackedManifest {
+        let is_refreshed = self.access.has_refresher();
+        let next_poll = self.next_poll(now).filter(|_| is_refreshed);
         TrackedManifest {
             stream: self.stream.name(),
-            is_tended,
-            is_stalled: is_tended && self.is_stalled(now),
-            unasked_for: self.access.idle_time(now),
-            next_look_in: next_check.map(|check| check.at().saturating_duration_since(now)),
+            is_refreshed,
+            is_stalled: is_refreshed && self.is_stalled(now),
+            idle_for: self.access.idle_time(now),
+            next_poll_in: next_poll.map(|poll| poll.at().saturating_duration_since(now)),
         }
     }
 }
@@ -62,30 +62,31 @@ impl LiveStreams {
     /// The counters now.
     pub(crate) fn snapshot(&self, now: Instant) -> StreamsSnapshot {
         let trackers: Vec<_> = self.index.lock().trackers.values().cloned().collect();
-        let tended = |tracker: &&Arc<PlaylistTracker>| tracker.access.has_refresher();
-        let watched = trackers.iter().filter(tended).count();
+        let is_refreshed = |tracker: &&Arc<PlaylistTracker>| tracker.access.has_refresher();
+        let refreshed = trackers.iter().filter(is_refreshed).count();
         let stalled = trackers
             .iter()
-            .filter(tended)
+            .filter(is_refreshed)
             .filter(|tracker| tracker.is_stalled(now));
         let stalled = stalled.count();
-        let mut ends: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> = HashMap::new();
+        let mut sequence_ranges: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> =
+            HashMap::new();
         for tracker in &trackers {
-            let (_, low, high) = ends
+            let (_, low, high) = sequence_ranges
                 .entry(Arc::as_ptr(&tracker.stream))
                 .or_insert_with(|| (Arc::clone(&tracker.stream), u64::MAX, 0));
             // A manifest without a refresher is not up to date, so it says nothing about skew.
-            if let Some(reach) = tracker
+            if let Some(last) = tracker
                 .last_sequence()
                 .filter(|_| tracker.access.has_refresher())
             {
-                *low = reach.min(*low);
-                *high = reach.max(*high);
+                *low = last.min(*low);
+                *high = last.max(*high);
             }
         }
-        let streams = ends.into_values();
+        let streams = sequence_ranges.into_values();
         let mut streams: Vec<_> = streams
-            .map(|(stream, low, high)| stream.read(high.saturating_sub(low)))
+            .map(|(stream, low, high)| stream.stats(high.saturating_sub(low)))
             .collect();
         // Manifests that differ only in the query have no common parent, but share a name.
         streams.sort_by(|a, b| a.name.cmp(&b.name));
@@ -103,11 +104,11 @@ impl LiveStreams {
         StreamsSnapshot {
             streams,
             bytes,
-            watched: watched as u64,
+            refreshed: refreshed as u64,
             stalled: stalled as u64,
-            unfit: RejectReason::ALL
-                .map(|why| (why, self.unfit[why as usize].load(Ordering::Relaxed))),
-            ahead: self.prefetch_limits.read(),
+            rejected: RejectReason::ALL
+                .map(|why| (why, self.rejected[why as usize].load(Ordering::Relaxed))),
+            prefetches: self.prefetch_limits.stats(),
         }
     }
 }

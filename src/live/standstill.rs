@@ -6,7 +6,7 @@ use super::PlaylistTracker;
 use seawall_policy::progress::STALLED_PERIODS;
 
 /// A manifest that was live within this time may become live again.
-const LATELY: Duration = Duration::from_mins(2);
+const REVIVAL_MAX: Duration = Duration::from_mins(2);
 
 impl PlaylistTracker {
     /// Has the manifest, by the update time that the origin states, been unchanged for longer than
@@ -14,7 +14,7 @@ impl PlaylistTracker {
     pub(crate) fn is_old(&self, updated: SystemTime, now: SystemTime) -> bool {
         let state = self.state.lock();
         let since = now.duration_since(updated).unwrap_or_default();
-        !state.ended && since > state.segment * STALLED_PERIODS
+        !state.ended && since > state.reload_interval_max * STALLED_PERIODS
     }
 
     /// It should have changed by now; another endpoint may have a newer version.
@@ -26,7 +26,7 @@ impl PlaylistTracker {
     /// It was live in its last version, and changed recently.
     pub(crate) fn is_progressing(&self, now: Instant) -> bool {
         let state = self.state.lock();
-        state.live.is_some() && !state.ended && !state.variants.is_stalled(now)
+        state.last_live.is_some() && !state.ended && !state.variants.is_stalled(now)
     }
 
     /// It should have changed long ago.
@@ -38,7 +38,7 @@ impl PlaylistTracker {
     /// It was live a short time ago: an encoder that stops and restarts says in between that the
     /// stream has ended.
     pub(crate) fn lately_live(&self, now: Instant) -> bool {
-        let live = self.state.lock().live;
-        live.is_some_and(|live| now.saturating_duration_since(live) < LATELY)
+        let live = self.state.lock().last_live;
+        live.is_some_and(|live| now.saturating_duration_since(live) < REVIVAL_MAX)
     }
 }

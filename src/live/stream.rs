@@ -15,7 +15,7 @@ use seawall_policy::Key;
 /// One stream: the manifest that players start with, and the manifests that it lists.
 pub(super) struct LiveStream {
     name: Arc<str>,
-    asked: AtomicU64,
+    origin_requests: AtomicU64,
     floor: AtomicU64,
     restarts: AtomicU64,
     target_ms: AtomicU64,
@@ -27,15 +27,15 @@ struct StreamState {
     restart: Option<Restart>,
     /// Total seconds for which versions were current, and the sum of squared lateness in seconds²,
     /// halved.
-    watched: f64,
-    late: f64,
+    current_seconds: f64,
+    lateness: f64,
 }
 
 /// A restart of the packager, as its manifests have shown it.
 struct Restart {
     since: Instant,
     /// The manifests that have shown it.
-    told: Vec<Key>,
+    reported_by: Vec<Key>,
     /// The directories whose epoch it has ended.
     directories: Vec<Key>,
 }
@@ -46,7 +46,7 @@ pub struct StreamStats {
     /// The path of the manifest that players start with.
     pub name: Arc<str>,
     /// Number of requests to the origin.
-    pub asked: u64,
+    pub origin_requests: u64,
     /// Number of requests that an ideal cache would make.
     pub floor: u64,
     /// Number of restarts of the packager.
@@ -60,7 +60,7 @@ pub struct StreamStats {
 impl StreamStats {
     /// Adds the counters of another stream of the same name.
     pub(super) fn add(&mut self, more: &StreamStats) {
-        self.asked += more.asked;
+        self.origin_requests += more.origin_requests;
         self.floor += more.floor;
         self.restarts += more.restarts;
         self.staleness = self.staleness.max(more.staleness);
@@ -72,7 +72,7 @@ impl LiveStream {
     pub(super) fn new(name: &str) -> LiveStream {
         LiveStream {
             name: name.into(),
-            asked: AtomicU64::new(0),
+            origin_requests: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             target_ms: AtomicU64::new(0),
@@ -98,7 +98,7 @@ impl LiveStream {
 
     /// Counts an origin request for this stream.
     pub(super) fn count_request(&self) {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.origin_requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds new versions or segments to the floor.
@@ -108,16 +108,16 @@ impl LiveStream {
 
     /// Records a replaced version: it was served for `shown`, and was out of date for the last
     /// `late` of that. A viewer in that last part saw on average half of this age.
-    pub(super) fn replaced(&self, shown: Duration, late: Duration) {
+    pub(super) fn record_replaced(&self, shown: Duration, late: Duration) {
         let mut state = self.state.lock();
-        state.watched += shown.as_secs_f64();
-        state.late += late.as_secs_f64().powi(2) / 2.0;
+        state.current_seconds += shown.as_secs_f64();
+        state.lateness += late.as_secs_f64().powi(2) / 2.0;
     }
 
     /// Records a restart shown by a manifest. The manifests of a stream show it one after the
     /// other, within `memory`; a manifest that shows it again means another restart. Returns the
     /// directories whose epoch this restart has not ended yet.
-    pub(super) fn restarted(
+    pub(super) fn record_restart(
         &self,
         manifest: &Key,
         mut directories: Vec<Key>,
@@ -126,28 +126,28 @@ impl LiveStream {
         let mut state = self.state.lock();
         let same = state.restart.take().filter(|restart| {
             let recent = now.saturating_duration_since(restart.since) <= memory;
-            recent && !restart.told.contains(manifest)
+            recent && !restart.reported_by.contains(manifest)
         });
         self.restarts
             .fetch_add(u64::from(same.is_none()), Ordering::Relaxed);
         let mut restart = same.unwrap_or(Restart {
             since: now,
-            told: Vec::new(),
+            reported_by: Vec::new(),
             directories: Vec::new(),
         });
-        restart.told.push(manifest.clone());
-        directories.retain(|place| !restart.directories.contains(place));
+        restart.reported_by.push(manifest.clone());
+        directories.retain(|directory| !restart.directories.contains(directory));
         restart.directories.extend_from_slice(&directories);
         state.restart = Some(restart);
         directories
     }
 
-    pub(super) fn read(&self, skew: u64) -> StreamStats {
+    pub(super) fn stats(&self, skew: u64) -> StreamStats {
         let state = self.state.lock();
-        let staleness = state.late / state.watched.max(f64::MIN_POSITIVE);
+        let staleness = state.lateness / state.current_seconds.max(f64::MIN_POSITIVE);
         StreamStats {
             name: Arc::clone(&self.name),
-            asked: self.asked.load(Ordering::Relaxed),
+            origin_requests: self.origin_requests.load(Ordering::Relaxed),
             floor: self.floor.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
             staleness: Duration::try_from_secs_f64(staleness).unwrap_or_default(),
@@ -164,10 +164,10 @@ mod tests {
     fn staleness_is_what_an_average_viewer_saw() {
         let stream = LiveStream::new("/a.m3u8");
         let second = Duration::from_secs(1);
-        stream.replaced(4 * second, 2 * second);
-        stream.replaced(4 * second, Duration::ZERO);
+        stream.record_replaced(4 * second, 2 * second);
+        stream.record_replaced(4 * second, Duration::ZERO);
         // 2 s out of 8 s, at half of that age on average.
-        assert_eq!(stream.read(0).staleness, second / 4);
+        assert_eq!(stream.stats(0).staleness, second / 4);
     }
 
     #[test]
@@ -178,8 +178,11 @@ mod tests {
         let [one, other] = [b"1", b"2"].map(|name| Key::of(&[name]));
         let [shared, own] = [b"/a", b"/b"].map(|name| Key::of(&[name]));
         let restarted = |manifest: &Key, directories: &[&Key], at| {
-            let directories = directories.iter().map(|&place| place.clone()).collect();
-            stream.restarted(manifest, directories, (at, memory))
+            let directories = directories
+                .iter()
+                .map(|&directory| directory.clone())
+                .collect();
+            stream.record_restart(manifest, directories, (at, memory))
         };
         assert_eq!(
             restarted(&one, &[&shared], now),
@@ -190,7 +193,7 @@ mod tests {
             restarted(&other, &[&shared, &own], later),
             std::slice::from_ref(&own)
         );
-        assert_eq!(stream.read(0).restarts, 1);
+        assert_eq!(stream.stats(0).restarts, 1);
         // The same manifest again: a second restart.
         assert_eq!(
             restarted(&other, &[&own], later),
@@ -200,8 +203,8 @@ mod tests {
             restarted(&one, &[&shared], later),
             std::slice::from_ref(&shared)
         );
-        assert_eq!(stream.read(0).restarts, 2);
+        assert_eq!(stream.stats(0).restarts, 2);
         assert_eq!(restarted(&one, &[&shared], now + 60 * memory), [shared]);
-        assert_eq!(stream.read(0).restarts, 3);
+        assert_eq!(stream.stats(0).restarts, 3);
     }
 }

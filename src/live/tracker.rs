@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::avoided::AvoidedEndpoints;
+use super::avoided::AvoidedEndpoint;
 use super::manifest_diff::{ManifestDiff, ManifestVersion, VersionComparison};
 use super::mpd_horizon::MpdHorizon;
 use super::names_since_restart::NamesSinceRestart;
@@ -30,7 +30,7 @@ const RESTARTED_SEGMENTS: u32 = 4;
 /// The tracker of one requested manifest.
 pub(crate) struct PlaylistTracker {
     /// The request for it, without delivery directives.
-    pub(crate) entry: CacheRequest,
+    pub(crate) request: CacheRequest,
     pub(crate) access: Arc<AccessTracker>,
     pub(super) stream: Arc<LiveStream>,
     /// A task prefetches the segments whose times its clock gives.
@@ -40,8 +40,8 @@ pub(crate) struct PlaylistTracker {
     pub(super) state: Mutex<TrackerState>,
     /// MPD only: how far the origin is ahead of the MPD's clock.
     pub(super) horizon: Mutex<MpdHorizon>,
-    /// Held while a version is compared and published: one version at a time.
-    turn: Mutex<()>,
+    /// Locked while a version is compared and published: one version at a time.
+    publishing: Mutex<()>,
     /// The bytes of this tracker in the total of all trackers.
     pub(super) counted_bytes: AtomicUsize,
 }
@@ -49,47 +49,48 @@ pub(crate) struct PlaylistTracker {
 impl PlaylistTracker {
     /// Starts with the first version.
     pub(super) fn new(
-        entry: CacheRequest,
+        request: CacheRequest,
         stream: Arc<LiveStream>,
-        facts: &ManifestInfo,
+        info: &ManifestInfo,
         sent: Instant,
     ) -> PlaylistTracker {
         PlaylistTracker {
-            entry: owned(entry),
+            request: owned(request),
             access: Arc::new(AccessTracker::new(sent)),
             stream,
             is_prefetching: AtomicBool::new(false),
-            state: Mutex::new(TrackerState::new(facts, sent)),
+            state: Mutex::new(TrackerState::new(info, sent)),
             horizon: Mutex::default(),
-            turn: Mutex::default(),
+            publishing: Mutex::default(),
             counted_bytes: AtomicUsize::new(0),
             version_stored: Notify::new(),
         }
     }
 
-    /// Locks the tracker while a version is compared, registered and published.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
+    /// Held while a version is compared, recorded and published.
+    pub(crate) fn lock_publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock()
     }
 
-    /// Longest time a new version is held back until its new segments begin to arrive.
+    /// Longest time by which the publication of a version is delayed until its new segments begin
+    /// to arrive.
     pub(crate) fn hold_max(&self) -> Duration {
         const SHARE: u32 = 20;
-        self.state.lock().segment / SHARE
+        self.state.lock().reload_interval_max / SHARE
     }
 
     /// Lifetime of a response that the origin sent before the requested version existed: half an
     /// update period. It protects an origin that never blocks from players that repeat the request
     /// at once.
     pub(crate) fn early_for(&self) -> Duration {
-        self.state.lock().period / 2
+        self.state.lock().version_interval / 2
     }
 
     /// Forgets the timelines: the next version counts as the first.
     pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
         state.variants.forget();
-        state.live = None;
+        state.last_live = None;
     }
 
     /// The directories of the listed objects.
@@ -102,43 +103,47 @@ impl PlaylistTracker {
         let state = self.state.lock();
         state
             .variants
-            .taken(variant)
+            .accepted_at(variant)
             .is_some_and(|taken| taken > then)
     }
 
     /// Compares a version with the latest one of its variant. The first version of all is current.
-    pub(crate) fn judge(&self, variant: Variant, facts: &ManifestInfo, now: Instant) -> Progress {
+    pub(crate) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
         let mut state = self.state.lock();
-        let period = state.segment;
-        state.variants.of(variant, facts, (period, now)).judge(now)
+        let period = state.reload_interval_max;
+        state.variants.of(variant, info, (period, now)).judge(now)
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
-    pub(crate) fn listed_for(&self, entry: &CacheRequest) -> Option<(Duration, bool)> {
+    pub(crate) fn listed_for(&self, request: &CacheRequest) -> Option<(Duration, bool)> {
         let state = self.state.lock();
-        let is_segment = state.window.is_segment(entry.key.fingerprint())?;
-        let duration = if is_segment { state.step } else { state.period };
+        let is_segment = state.window.is_segment(request.key.fingerprint())?;
+        let duration = if is_segment {
+            state.segment_duration
+        } else {
+            state.version_interval
+        };
         Some((duration, is_segment))
     }
 
     /// The segment duration.
     pub(crate) fn segment_duration(&self) -> Duration {
-        self.state.lock().step
+        self.state.lock().segment_duration
     }
 
     /// The wait after which a blocking request for a version, or for an announced object, is
     /// overdue.
-    pub(crate) fn overdue(&self, asked: ReloadDirectives, now: Instant) -> Option<Duration> {
+    pub(crate) fn overdue(&self, requested: ReloadDirectives, now: Instant) -> Option<Duration> {
         let state = self.state.lock();
-        let newest = state.taken.unwrap_or(state.found);
+        let newest = state.accepted_at.unwrap_or(state.found_at);
         state
             .blocking
-            .overdue(asked, now.saturating_duration_since(newest))
+            .overdue(requested, now.saturating_duration_since(newest))
     }
 
     /// Does the request ask for a future version that the server will block for?
-    pub(super) fn is_next(&self, asked: ReloadDirectives) -> bool {
-        self.state.lock().blocking.is_next(asked)
+    pub(super) fn will_block_for(&self, requested: ReloadDirectives) -> bool {
+        self.state.lock().blocking.will_block_for(requested)
     }
 
     /// The media sequence number of its last segment, if segments are numbered.
@@ -165,50 +170,50 @@ impl PlaylistTracker {
             manifest,
             variant,
             progress,
-            seen,
+            current_at,
             held_back,
             ..
         } = *version;
-        let facts = &manifest.info;
+        let info = &manifest.info;
         let state = &mut *self.state.lock();
-        let is_first = state.listed.is_empty() && state.taken.is_none();
-        state.record_response(seen);
+        let is_first = state.listed_names.is_empty() && state.accepted_at.is_none();
+        state.record_response(current_at);
         let restart = if progress == Progress::Restarted {
-            self.begin_restart(state, variant, seen)
+            self.begin_restart(state, variant, current_at)
         } else {
             RestartedDirectories::default()
         };
         let timelines = &mut state.variants;
         timelines
-            .of(variant, facts, (state.segment, seen))
-            .take(progress, seen);
-        if let Some(target) = facts.reload_interval() {
+            .of(variant, info, (state.reload_interval_max, current_at))
+            .take(progress, current_at);
+        if let Some(target) = info.reload_interval() {
             self.stream.set_target_duration(target);
         }
-        state.record_facts(facts, seen);
+        state.record_info(info, current_at);
         if held_back {
             // A held-back response is never late: the version did not exist earlier.
-            state.cadence.unchanged(seen);
+            state.cadence.unchanged(current_at);
         }
-        self.update_cadence(state, progress, is_first, seen);
+        self.update_cadence(state, progress, is_first, current_at);
         if progress != Progress::Same {
-            state.taken = Some(now.mono);
-            state.variants.note_taken(variant, now.mono);
+            state.accepted_at = Some(now.mono);
+            state.variants.record_accepted(variant, now.mono);
             self.stream.raise_floor(1);
         }
         let comparison = VersionComparison {
-            entry: &self.entry,
+            request: &self.request,
             rules,
             manifest,
             is_first,
-            seen,
+            current_at,
             wall: now.wall,
         };
         let mut diff = state.compare_version(&comparison);
         diff.restarted_directories = restart.all;
         diff.ended_directories = restart.newly_ended;
-        diff.recorded = progress != Progress::Same && state.listed_since_restart.is_some();
-        state.end_finished_restart(seen);
+        diff.records_names = progress != Progress::Same && state.listed_since_restart.is_some();
+        state.end_finished_restart(current_at);
         diff
     }
 
@@ -217,19 +222,19 @@ impl PlaylistTracker {
         &self,
         state: &mut TrackerState,
         variant: Variant,
-        seen: Instant,
+        current_at: Instant,
     ) -> RestartedDirectories {
         *self.horizon.lock() = MpdHorizon::default();
-        state.listed = Box::default();
+        state.listed_names = Box::default();
         state.window.clear();
-        state.reached = None;
-        state.listed_since_restart = Some(Box::new(NamesSinceRestart::new(true, seen)));
+        state.last_sequence = None;
+        state.listed_since_restart = Some(Box::new(NamesSinceRestart::new(true, current_at)));
         let all = std::mem::take(&mut state.directories);
-        let shown_within = state.segment * RESTARTED_SEGMENTS;
-        let manifest = variant.name(self.entry.base_key());
-        let newly_ended = self
-            .stream
-            .restarted(&manifest, all.clone(), (seen, shown_within));
+        let shown_within = state.reload_interval_max * RESTARTED_SEGMENTS;
+        let manifest = variant.name(self.request.base_key());
+        let newly_ended =
+            self.stream
+                .record_restart(&manifest, all.clone(), (current_at, shown_within));
         RestartedDirectories { all, newly_ended }
     }
 
@@ -239,20 +244,20 @@ impl PlaylistTracker {
         state: &mut TrackerState,
         progress: Progress,
         is_first: bool,
-        seen: Instant,
+        current_at: Instant,
     ) {
         match progress {
             Progress::Onward | Progress::Restarted if !is_first => {
-                let change = state.cadence.changed(seen, state.period);
-                let shown = seen.saturating_duration_since(state.found);
+                let change = state.cadence.changed(current_at, state.version_interval);
+                let shown = current_at.saturating_duration_since(state.found_at);
                 // Without a refresher the last poll may be long ago.
                 if self.access.has_refresher() {
-                    self.stream.replaced(shown, change.late);
+                    self.stream.record_replaced(shown, change.late);
                 }
-                state.found = seen;
+                state.found_at = current_at;
             }
-            Progress::Onward | Progress::Restarted => state.found = seen,
-            Progress::Same | Progress::Behind => state.cadence.unchanged(seen),
+            Progress::Onward | Progress::Restarted => state.found_at = current_at,
+            Progress::Same | Progress::Behind => state.cadence.unchanged(current_at),
         }
     }
 
@@ -265,48 +270,49 @@ impl PlaylistTracker {
     /// the endpoint was not avoided before.
     pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let segment = state.segment;
-        AvoidedEndpoints::record_rejection(&mut state.avoided, endpoint, (segment, now))
+        let segment = state.reload_interval_max;
+        AvoidedEndpoint::record_rejection(&mut state.avoided, endpoint, (segment, now))
     }
 
     /// The endpoints that are avoided now.
     pub(crate) fn avoided(&self, now: Instant) -> EndpointSet {
-        AvoidedEndpoints::endpoints_at(&self.state.lock().avoided, now)
+        AvoidedEndpoint::endpoints_at(&self.state.lock().avoided, now)
     }
 
     /// The position of an object that the live manifest lists or announces.
     pub(super) fn position(
         &self,
         rules: &Rules,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: SystemTime,
     ) -> Option<LivePosition> {
         let state = self.state.lock();
         if state.ended {
             return None;
         }
-        let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == entry.key;
+        let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == request.key;
         let announced = || {
             let is_announced = state.announced.iter().any(is_announced);
             is_announced.then(|| state.window.next_part())
         };
         let by_clock = || {
-            let (template, behind) = state
-                .representations
-                .place(rules, &self.entry, entry, now)?;
+            let (template, behind) =
+                state
+                    .representations
+                    .clock_position(rules, &self.request, request, now)?;
             Some(state.window.by_clock(template, behind))
         };
-        let listed = state.window.position(entry.key.fingerprint());
+        let listed = state.window.position(request.key.fingerprint());
         listed.or_else(announced).or_else(by_clock)
     }
 
     /// The progress by one segment of a representation that is timed by the clock.
-    pub(super) fn by_clock(&self, template: usize) -> Advance {
+    pub(super) fn clock_advance(&self, template: usize) -> Advance {
         let state = self.state.lock();
-        let listed = state.representations.listed_of(template);
+        let listed = state.representations.window_length_of(template);
         state
             .window
-            .advance_by_clock(template, listed, state.segment)
+            .advance_by_clock(template, listed, state.reload_interval_max)
     }
 
     /// Removes from `departed`, the segments of another manifest, those that this one still lists.

@@ -10,25 +10,28 @@ impl PlaylistTracker {
     /// Approximate bytes of memory of this tracker.
     pub(super) fn weight_bytes(&self) -> usize {
         /// Texts and keys of a `CacheRequest`, and the overhead of an allocation.
-        const ENTRY_BYTES: usize = 256;
+        const REQUEST_BYTES: usize = 256;
         const FIELD_BYTES: usize = 112;
-        let text = |entry: &CacheRequest| {
-            let target = entry.target.as_str().len();
-            size_of::<CacheRequest>() + ENTRY_BYTES + target + entry.key.bytes().len()
+        let text = |request: &CacheRequest| {
+            let target = request.target.as_str().len();
+            size_of::<CacheRequest>() + REQUEST_BYTES + target + request.key.bytes().len()
         };
         let state = self.state.lock();
-        let keys = state.directories.iter().map(|place| place.bytes().len());
+        let keys = state
+            .directories
+            .iter()
+            .map(|directory| directory.bytes().len());
         let directories = state.directories.capacity() * size_of::<Key>() + keys.sum::<usize>();
-        let announced = state.announced.iter().map(|(entry, _)| text(entry));
-        let background_fields = state.background_fields.iter().flat_map(|with| with.iter());
-        let fields = background_fields.map(|(_, value)| value.len() + FIELD_BYTES);
+        let announced = state.announced.iter().map(|(request, _)| text(request));
+        let background_headers = state.background_headers.iter().flat_map(|with| with.iter());
+        let fields = background_headers.map(|(_, value)| value.len() + FIELD_BYTES);
         let names = state.listed_since_restart.as_ref();
-        let files = size_of_val(&*state.files) + state.window.weight_bytes();
+        let files = size_of_val(&*state.file_ends) + state.window.weight_bytes();
         let bytes = size_of::<PlaylistTracker>()
-            + text(&self.entry)
+            + text(&self.request)
             + size_of::<AccessTracker>()
             + size_of::<LiveStream>()
-            + size_of_val(&*state.listed)
+            + size_of_val(&*state.listed_names)
             + directories
             + state.numbered.weight_bytes()
             + announced.sum::<usize>()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
-use super::avoided::AvoidedEndpoints;
+use super::avoided::AvoidedEndpoint;
 use super::blocking_reload::BlockingReload;
 use super::listed_window::ListedWindow;
 use super::names_since_restart::NamesSinceRestart;
@@ -17,8 +17,8 @@ use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::cadence::Cadence;
 
-/// Upper limit of a segment duration, as used for poll intervals.
-const SEGMENT_MAX: Duration = Duration::from_secs(30);
+/// Upper limit of the durations that a version states, so that an absurd one stops no poll.
+const INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 /// Least interval assumed between versions of a manifest that states no update interval.
 const UNSTATED_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,139 +29,140 @@ pub(super) struct TrackerState {
     pub(super) variants: VariantTimelines,
     pub(super) cadence: Cadence,
     /// Interval between versions; low latency: the part duration.
-    pub(super) period: Duration,
-    /// Segment duration, or the target duration where that is longer.
-    pub(super) segment: Duration,
+    pub(super) version_interval: Duration,
+    /// The longest time that may pass between two versions: the segment duration, or the target
+    /// duration (an MPD: `minimumUpdatePeriod`) where that is longer.
+    pub(super) reload_interval_max: Duration,
     /// Segment duration: players request one segment per such interval.
-    pub(super) step: Duration,
+    pub(super) segment_duration: Duration,
     /// When the current version was found.
-    pub(super) found: Instant,
-    pub(super) avoided: Vec<AvoidedEndpoints>,
-    pub(super) good_until: Option<Instant>,
+    pub(super) found_at: Instant,
+    pub(super) avoided: Vec<AvoidedEndpoint>,
+    /// The stored version stops being fresh soon after. `None`: no poll in the background.
+    pub(super) poll_before: Option<Instant>,
     /// No poll before this moment: the last poll failed or was very recent.
-    pub(super) rests_until: Instant,
+    pub(super) no_poll_before: Instant,
     /// Number of polls that the origin answered.
     pub(super) responses: u64,
-    /// When the last changed version was taken, of any variant.
-    pub(super) taken: Option<Instant>,
+    /// When the last changed version was accepted, of any variant.
+    pub(super) accepted_at: Option<Instant>,
     pub(super) blocking: BlockingReload,
     /// Objects announced by preload hints; true: the whole object, not a byte range of it.
     pub(super) announced: Vec<(CacheRequest, bool)>,
     /// Fingerprints of what the last version listed, sorted, and the directories of these objects;
     /// the directory found last is at the end.
-    pub(super) listed: Box<[u64]>,
+    pub(super) listed_names: Box<[u64]>,
     pub(super) directories: Vec<Key>,
     pub(super) numbered: NumberedDirectories,
     /// The end offsets in bytes of the files of which the last version lists ranges, by hashes of
     /// their keys.
-    pub(super) files: Box<[(u64, u64)]>,
+    pub(super) file_ends: Box<[(u64, u64)]>,
     /// What has been listed since a restart of this manifest, or of another one that lists from the
     /// same directories.
     pub(super) listed_since_restart: Option<Box<NamesSinceRestart>>,
     /// Media sequence number of the last complete listed segment.
-    pub(super) reached: Option<u64>,
+    pub(super) last_sequence: Option<u64>,
     pub(super) representations: Arc<Representations>,
     pub(super) hasher: ahash::RandomState,
     pub(super) window: ListedWindow,
     pub(super) ended: bool,
     /// When a version last said that the stream is live.
-    pub(super) live: Option<Instant>,
+    pub(super) last_live: Option<Instant>,
     /// Header fields of the last viewer's request, so that the request can be repeated. `None`: it
     /// was made with that viewer's credentials and must not be repeated without the viewer.
-    pub(super) background_fields: Option<Arc<HeaderMap>>,
+    pub(super) background_headers: Option<Arc<HeaderMap>>,
 }
 
-/// The longest expected time between two versions.
-fn segment(facts: &ManifestInfo) -> Option<Duration> {
-    let segment = facts.segment_duration().max(facts.reload_interval())?;
-    Some(segment.min(SEGMENT_MAX))
+/// The longest time that may pass between two versions.
+fn reload_interval_max(info: &ManifestInfo) -> Option<Duration> {
+    let segment = info.segment_duration().max(info.reload_interval())?;
+    Some(segment.min(INTERVAL_MAX))
 }
 
 /// The segment duration; an MPD may be updated far less often than it grows.
-fn step(facts: &ManifestInfo, period: Duration) -> Duration {
-    facts
-        .segment_duration_max()
+fn segment_duration(info: &ManifestInfo, period: Duration) -> Duration {
+    info.segment_duration_max()
         .unwrap_or(period)
-        .min(SEGMENT_MAX)
+        .min(INTERVAL_MAX)
 }
 
 impl TrackerState {
     /// Starts with the first version, requested at `sent`.
-    pub(super) fn new(facts: &ManifestInfo, sent: Instant) -> TrackerState {
-        let period = facts.version_interval().unwrap_or_default();
+    pub(super) fn new(info: &ManifestInfo, sent: Instant) -> TrackerState {
+        let period = info.version_interval().unwrap_or_default();
         TrackerState {
             variants: VariantTimelines::default(),
             cadence: Cadence::new(period, sent),
-            period,
-            segment: segment(facts).unwrap_or(period),
-            step: step(facts, period),
-            found: sent,
+            version_interval: period,
+            reload_interval_max: reload_interval_max(info).unwrap_or(period),
+            segment_duration: segment_duration(info, period),
+            found_at: sent,
             avoided: Vec::new(),
-            good_until: None,
-            rests_until: sent,
+            poll_before: None,
+            no_poll_before: sent,
             responses: 0,
-            taken: None,
+            accepted_at: None,
             blocking: BlockingReload::default(),
             announced: Vec::new(),
-            listed: Box::default(),
+            listed_names: Box::default(),
             directories: Vec::new(),
             numbered: NumberedDirectories::default(),
-            files: Box::default(),
+            file_ends: Box::default(),
             listed_since_restart: None,
-            reached: None,
+            last_sequence: None,
             representations: Arc::default(),
             hasher: ahash::RandomState::new(),
             window: ListedWindow::default(),
             ended: false,
-            live: None,
-            background_fields: None,
+            last_live: None,
+            background_headers: None,
         }
     }
 
     /// Takes the durations and the liveness that a version states.
-    pub(super) fn record_facts(&mut self, facts: &ManifestInfo, seen: Instant) {
-        self.ended = !facts.is_live();
+    pub(super) fn record_info(&mut self, info: &ManifestInfo, current_at: Instant) {
+        self.ended = !info.is_live();
         if !self.ended {
-            self.live = Some(seen);
+            self.last_live = Some(current_at);
         }
-        if let Some(period) = facts.version_interval() {
-            self.period = period;
-            self.segment = segment(facts).unwrap_or(period);
-            self.step = step(facts, period);
-            self.variants.pace(self.segment);
+        if let Some(period) = info.version_interval() {
+            self.version_interval = period;
+            self.reload_interval_max = reload_interval_max(info).unwrap_or(period);
+            self.segment_duration = segment_duration(info, period);
+            self.variants.set_period(self.reload_interval_max);
         }
-        self.blocking.update(facts);
+        self.blocking.update(info);
     }
 
     /// Stops remembering what is listed once the restarted manifest has reached its former
     /// position, or nothing from before the restart can be stored any more.
-    pub(super) fn end_finished_restart(&mut self, seen: Instant) {
+    pub(super) fn end_finished_restart(&mut self, current_at: Instant) {
         let Some(names) = &self.listed_since_restart else {
             return;
         };
-        let is_passed = names.is_own() && !self.variants.has_unfinished_restart();
-        if is_passed || names.is_over(seen) {
+        let is_passed = names.is_own() && !self.variants.is_before_former_end();
+        if is_passed || names.is_over(current_at) {
             self.listed_since_restart = None;
         }
     }
 
     pub(super) fn record_response(&mut self, sent: Instant) {
         self.responses += 1;
-        self.rests_until = sent + self.poll_interval_min();
+        self.no_poll_before = sent + self.poll_interval_min();
     }
 
-    /// The interval between versions, or a segment duration where that is unknown.
-    pub(super) fn pace(&self) -> Duration {
-        if self.period.is_zero() {
-            self.segment.max(UNSTATED_INTERVAL)
+    /// The interval between versions; where that is unknown, the longest one.
+    pub(super) fn version_interval_or_default(&self) -> Duration {
+        if self.version_interval.is_zero() {
+            self.reload_interval_max.max(UNSTATED_INTERVAL)
         } else {
-            self.period
+            self.version_interval
         }
     }
 
     /// Least interval between two polls.
     pub(super) fn poll_interval_min(&self) -> Duration {
         const SHARE: u32 = 64;
-        self.pace() / SHARE
+        self.version_interval_or_default() / SHARE
     }
 }

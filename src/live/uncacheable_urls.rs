@@ -34,15 +34,16 @@ impl UncacheableUrls {
     pub(super) fn learn(
         &self,
         rules: &Rules,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         listing: &Listing,
     ) -> Vec<CacheRequest> {
         let keys = listing.keys.iter();
-        let keys = keys.filter_map(|name| Some((entry.resolve_any_host(rules, name)?, Kind::Key)));
+        let keys =
+            keys.filter_map(|name| Some((request.resolve_any_host(rules, name)?, Kind::Key)));
         let clocks = listing.clocks.iter();
         let clocks =
-            clocks.filter_map(|name| Some((entry.resolve_same_host(rules, name)?, Kind::Clock)));
-        let clocks = clocks.filter(|(clock, _)| may_be_clock(entry, clock));
+            clocks.filter_map(|name| Some((request.resolve_same_host(rules, name)?, Kind::Clock)));
+        let clocks = clocks.filter(|(clock, _)| may_be_clock(request, clock));
         let mut new = Vec::new();
         for (sibling, kind) in keys.chain(clocks) {
             if self.named.lock().name(sibling.path_key(), kind) {
@@ -53,12 +54,12 @@ impl UncacheableUrls {
     }
 
     /// The kind of the requested object, if a manifest has named it.
-    pub(super) fn kind_of(&self, entry: &CacheRequest) -> Option<Kind> {
+    pub(super) fn kind_of(&self, request: &CacheRequest) -> Option<Kind> {
         let named = self.named.lock();
         if named.later.is_empty() && named.earlier.is_empty() {
             return None;
         }
-        named.kind_of(&entry.path_key())
+        named.kind_of(&request.path_key())
     }
 }
 
@@ -123,18 +124,18 @@ mod tests {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
         };
-        let entry = CacheRequest::asked(&rules, "a", "/live/a.mpd?x=1");
+        let request = CacheRequest::asked(&rules, "a", "/live/a.mpd?x=1");
         let (apart, own) = (
             UncacheableUrls::default(),
             CacheRequest::asked(&rules, "a", "/live/stream"),
         );
-        let learn = |entry, clock: &str| {
+        let learn = |request, clock: &str| {
             let clocks = vec![clock.to_owned()];
             let listing = Listing {
                 clocks,
                 ..Listing::default()
             };
-            !apart.learn(&rules, entry, &listing).is_empty()
+            !apart.learn(&rules, request, &listing).is_empty()
         };
         for clock in [
             "a.mpd",
@@ -144,18 +145,18 @@ mod tests {
             "1.m4s",
             "https://b/utc",
         ] {
-            assert!(!learn(&entry, clock), "{clock}");
+            assert!(!learn(&request, clock), "{clock}");
         }
         assert!(!learn(&own, "?utc"));
         for clock in ["utc", "https://a/utc2"] {
-            assert!(learn(&entry, clock), "{clock}");
+            assert!(learn(&request, clock), "{clock}");
         }
         let keys = vec!["https://b/1.bin".to_owned()];
         let listing = Listing {
             keys,
             ..Listing::default()
         };
-        assert_eq!(apart.learn(&rules, &entry, &listing).len(), 1);
+        assert_eq!(apart.learn(&rules, &request, &listing).len(), 1);
         let key = CacheRequest::asked(&rules, "a", "/1.bin");
         assert_eq!(apart.kind_of(&key), Some(Kind::Key));
     }

@@ -16,13 +16,13 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Now};
 
-/// Most of these manifests tracked at once. Known ones stay while they are requested: they show
-/// restarts for a whole crowd of sessions, while each text of a new session would be its first.
+/// Most of these manifests tracked at once. Tracked ones stay while they are requested: a restart
+/// in one of them counts for all sessions, while the first text of a new session shows nothing.
 const UNSTORED_MAX: usize = 2048;
 /// A manifest counts as unwatched after this many segment durations without a request …
-const GONE_SEGMENTS: u32 = 5;
+const IDLE_SEGMENTS: u32 = 5;
 /// … and after this time at the latest.
-const GONE_AFTER_MAX: Duration = Duration::from_mins(1);
+const IDLE_AFTER_MAX: Duration = Duration::from_mins(1);
 /// When the table is full, it is swept at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Where viewers get numbers of their own under one URL, every other text looks like a restart.
@@ -38,16 +38,16 @@ pub(super) struct UnstoredManifests {
     /// The manifests that list objects in a directory, the most recent last.
     directories: DirectoryIndex,
     swept: Option<Instant>,
-    /// The names (`spot`) found since then to hold their share of the table: counting the crowds
+    /// The path keys found since then to hold their share of the table: counting the crowds
     /// each time takes too long.
-    sated: HashSet<Key, ahash::RandomState>,
+    full_crowds: HashSet<Key, ahash::RandomState>,
 }
 
 struct UnstoredManifest {
     tracker: Arc<PlaylistTracker>,
     /// The same for all sessions that differ only in the query.
     path_key: Key,
-    asked: Instant,
+    last_request: Instant,
     /// Number of restarts, and since when they are counted.
     restarts: (u32, Instant),
 }
@@ -56,15 +56,15 @@ impl UnstoredManifests {
     /// The tracker of a manifest, and whether it is new. `None`: the table is full.
     fn track(
         &mut self,
-        entry: &CacheRequest,
-        facts: &ManifestInfo,
+        request: &CacheRequest,
+        info: &ManifestInfo,
         now: Instant,
     ) -> Option<(Arc<PlaylistTracker>, bool)> {
-        if let Some(known) = self.trackers.get_mut(entry.base_key()) {
-            known.asked = now;
+        if let Some(known) = self.trackers.get_mut(request.base_key()) {
+            known.last_request = now;
             return Some((Arc::clone(&known.tracker), false));
         }
-        let plain = entry.without_directives();
+        let plain = request.without_directives();
         let path_key = plain.path_key();
         if self.trackers.len() >= UNSTORED_MAX && !self.make_room(&path_key, now) {
             return None;
@@ -75,11 +75,11 @@ impl UnstoredManifests {
         let same = others.find(|known| known.path_key == path_key);
         let stream = same.map(|known| Arc::clone(&known.tracker.stream));
         let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(plain.target.path())));
-        let tracker = Arc::new(PlaylistTracker::new(plain, stream, facts, now));
+        let tracker = Arc::new(PlaylistTracker::new(plain, stream, info, now));
         let known = UnstoredManifest {
             tracker: Arc::clone(&tracker),
             path_key,
-            asked: now,
+            last_request: now,
             restarts: (0, now),
         };
         self.trackers.insert(key, known);
@@ -92,10 +92,10 @@ impl UnstoredManifests {
         let swept = self.swept;
         if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
             self.swept = Some(now);
-            self.sated.clear();
-            self.trackers.retain(|_, known| !known.is_gone(now));
+            self.full_crowds.clear();
+            self.trackers.retain(|_, known| !known.is_idle(now));
         }
-        if self.trackers.len() >= UNSTORED_MAX && !self.sated.contains(new) {
+        if self.trackers.len() >= UNSTORED_MAX && !self.full_crowds.contains(new) {
             self.halve_a_crowd(new);
         }
         let has_room = self.trackers.len() < UNSTORED_MAX;
@@ -118,8 +118,8 @@ impl UnstoredManifests {
             return;
         };
         if own >= half {
-            if self.sated.len() < UNSTORED_MAX {
-                self.sated.insert(new.clone());
+            if self.full_crowds.len() < UNSTORED_MAX {
+                self.full_crowds.insert(new.clone());
             }
             return;
         }
@@ -127,9 +127,11 @@ impl UnstoredManifests {
             .trackers
             .iter()
             .filter(|(_, known)| known.path_key == *path_key);
-        let mut crowd: Vec<_> = crowd.map(|(key, known)| (known.asked, key)).collect();
+        let mut crowd: Vec<_> = crowd
+            .map(|(key, known)| (known.last_request, key))
+            .collect();
         // Drop those requested longest ago.
-        crowd.select_nth_unstable_by_key(half, |(asked, _)| *asked);
+        crowd.select_nth_unstable_by_key(half, |(last_request, _)| *last_request);
         let dropped: Vec<Key> = crowd[..half]
             .iter()
             .map(|(_, key)| (*key).clone())
@@ -140,8 +142,8 @@ impl UnstoredManifests {
     }
 
     /// Is a restart of this manifest believed?
-    fn admit_restart(&mut self, entry: &CacheRequest, now: Instant) -> bool {
-        let Some(known) = self.trackers.get_mut(entry.base_key()) else {
+    fn admit_restart(&mut self, request: &CacheRequest, now: Instant) -> bool {
+        let Some(known) = self.trackers.get_mut(request.base_key()) else {
             return false;
         };
         let (times, since) = &mut known.restarts;
@@ -152,38 +154,38 @@ impl UnstoredManifests {
         *times <= RESTARTS_MAX
     }
 
-    pub(super) fn lists(&self, place: &Key) -> bool {
-        self.directories.contains_key(place)
+    pub(super) fn has_listing(&self, directory: &Key) -> bool {
+        self.directories.contains_key(directory)
     }
 
     /// The manifests that list objects in this directory.
     pub(super) fn trackers_listing(
         &self,
-        place: &Key,
+        directory: &Key,
     ) -> impl Iterator<Item = Arc<PlaylistTracker>> {
-        let listing = self.directories.get(place).into_iter().flatten();
+        let listing = self.directories.get(directory).into_iter().flatten();
         listing.filter_map(Weak::upgrade)
     }
 }
 
 impl UnstoredManifest {
-    fn is_gone(&self, now: Instant) -> bool {
+    fn is_idle(&self, now: Instant) -> bool {
         let segment = self.tracker.segment_duration();
-        let gone_after = segment.saturating_mul(GONE_SEGMENTS).min(GONE_AFTER_MAX);
-        now.saturating_duration_since(self.asked) > gone_after
+        let idle_after = segment.saturating_mul(IDLE_SEGMENTS).min(IDLE_AFTER_MAX);
+        now.saturating_duration_since(self.last_request) > idle_after
     }
 }
 
 impl LiveStreams {
     /// The manifests that list objects in the directory of this one, including those that must not
     /// be stored.
-    pub(super) fn all_trackers_listing(&self, entry: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
-        let mut listing = self.trackers_listing(entry);
-        let directories = self.location_of(entry);
+    pub(super) fn all_trackers_listing(&self, request: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+        let mut listing = self.trackers_listing(request);
+        let directories = self.location_of(request);
         let unstored = self.unstored.lock();
         if !unstored.trackers.is_empty() {
             let directories = directories.around.iter().chain(&directories.here);
-            listing.extend(directories.flat_map(|place| unstored.trackers_listing(place)));
+            listing.extend(directories.flat_map(|directory| unstored.trackers_listing(directory)));
         }
         listing
     }
@@ -192,44 +194,44 @@ impl LiveStreams {
     /// has to invalidate.
     pub(crate) fn record_unstored(
         &self,
-        (entry, variant): (&CacheRequest, Variant),
+        (request, variant): (&CacheRequest, Variant),
         manifest: &Manifest,
-        seen: Instant,
+        current_at: Instant,
         now: Now,
     ) -> UnstoredEffects {
-        let facts = &manifest.info;
+        let info = &manifest.info;
         // An ended manifest never restarts.
-        if facts.is_multivariant() || facts.is_patch() || !facts.is_live() {
+        if info.is_multivariant() || info.is_patch() || !info.is_live() {
             return UnstoredEffects::default();
         }
-        let known = self.unstored.lock().track(entry, facts, seen);
+        let known = self.unstored.lock().track(request, info, current_at);
         let Some((tracker, is_first)) = known else {
             return UnstoredEffects::default();
         };
-        let turn = tracker.turn();
-        let progress = tracker.judge(variant, facts, seen);
+        let publishing = tracker.lock_publishing();
+        let progress = tracker.judge(variant, info, current_at);
         match progress {
             Progress::Behind => return UnstoredEffects::default(),
             Progress::Same if !is_first => {
-                tracker.record_unchanged(variant, seen);
+                tracker.record_unchanged(variant, current_at);
                 return UnstoredEffects::default();
             }
-            Progress::Restarted if !self.unstored.lock().admit_restart(entry, seen) => {
+            Progress::Restarted if !self.unstored.lock().admit_restart(request, current_at) => {
                 tracker.forget_restart();
                 return UnstoredEffects::default();
             }
             Progress::Same | Progress::Onward | Progress::Restarted => {}
         }
         let version = ManifestVersion {
-            request: entry,
+            request,
             manifest,
             variant,
             progress,
-            seen,
+            current_at,
             held_back: false,
         };
         let diff = tracker.take_version(&self.rules, &version, now);
-        drop(turn);
+        drop(publishing);
         let directories = tracker.directories();
         directories::register_version(
             &mut self.unstored.lock().directories,
@@ -265,14 +267,14 @@ mod tests {
 
     struct Viewers {
         unstored: UnstoredManifests,
-        facts: ManifestInfo,
+        info: ManifestInfo,
     }
 
     impl Viewers {
         fn new() -> Viewers {
             Viewers {
                 unstored: UnstoredManifests::default(),
-                facts: one_segment(1).info,
+                info: one_segment(1).info,
             }
         }
 
@@ -285,8 +287,8 @@ mod tests {
         ) -> (usize, usize) {
             let (mut known, mut new) = (0, 0);
             for session in sessions {
-                let entry = request(&format!("{path}?session={session}"));
-                match self.unstored.track(&entry, &self.facts, now) {
+                let request = request(&format!("{path}?session={session}"));
+                match self.unstored.track(&request, &self.info, now) {
                     Some((_, true)) => new += 1,
                     Some((_, false)) => known += 1,
                     None => {}

@@ -34,24 +34,24 @@ pub(super) struct VariantTimelines {
 
 struct VariantTimeline {
     variant: Variant,
-    track: Timeline,
+    timeline: Timeline,
     /// When the last changed version was taken.
-    taken: Option<Instant>,
+    accepted_at: Option<Instant>,
 }
 
 /// A version, and the timeline to compare it with.
 pub(super) struct ComparedVersion<'a> {
-    facts: &'a ManifestInfo,
-    track: &'a mut Timeline,
+    info: &'a ManifestInfo,
+    timeline: &'a mut Timeline,
 }
 
 impl ComparedVersion<'_> {
     pub(super) fn judge(&self, now: Instant) -> Progress {
-        self.track.judge(self.facts, now)
+        self.timeline.judge(self.info, now)
     }
 
     pub(super) fn take(&mut self, progress: Progress, now: Instant) {
-        self.track.record(self.facts, progress, now);
+        self.timeline.record(self.info, progress, now);
     }
 }
 
@@ -60,7 +60,7 @@ impl VariantTimelines {
     pub(super) fn of<'a>(
         &'a mut self,
         variant: Variant,
-        facts: &'a ManifestInfo,
+        info: &'a ManifestInfo,
         (period, now): (Duration, Instant),
     ) -> ComparedVersion<'a> {
         let at = self.position(variant).unwrap_or_else(|| {
@@ -69,15 +69,15 @@ impl VariantTimelines {
             }
             self.known.push(VariantTimeline {
                 variant,
-                track: Timeline::new(facts, period, now),
-                taken: None,
+                timeline: Timeline::new(info, period, now),
+                accepted_at: None,
             });
             self.known.len() - 1
         });
         self.known[at..].rotate_left(1);
         let last = self.known.len() - 1;
-        let track = &mut self.known[last].track;
-        ComparedVersion { facts, track }
+        let timeline = &mut self.known[last].timeline;
+        ComparedVersion { info, timeline }
     }
 
     fn position(&self, variant: Variant) -> Option<usize> {
@@ -91,54 +91,54 @@ impl VariantTimelines {
     /// The origin has confirmed the known version.
     pub(super) fn record_confirmation(&mut self, variant: Variant, now: Instant) {
         if let Some(at) = self.position(variant) {
-            self.known[at].track.record_response(now);
+            self.known[at].timeline.record_response(now);
         }
     }
 
-    pub(super) fn note_taken(&mut self, variant: Variant, taken: Instant) {
+    pub(super) fn record_accepted(&mut self, variant: Variant, accepted_at: Instant) {
         if let Some(at) = self.position(variant) {
-            self.known[at].taken = Some(taken);
+            self.known[at].accepted_at = Some(accepted_at);
         }
     }
 
-    pub(super) fn taken(&self, variant: Variant) -> Option<Instant> {
-        self.known(variant)?.taken
+    pub(super) fn accepted_at(&self, variant: Variant) -> Option<Instant> {
+        self.known(variant)?.accepted_at
     }
 
     /// The next version of each variant counts as the first.
     pub(super) fn forget(&mut self) {
         for known in &mut self.known {
-            known.track.forget();
+            known.timeline.forget();
         }
     }
 
-    pub(super) fn pace(&mut self, period: Duration) {
+    pub(super) fn set_period(&mut self, period: Duration) {
         for known in &mut self.known {
-            known.track.set_period(period);
+            known.timeline.set_period(period);
         }
     }
 
     /// The most recently seen variant should have changed by now.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         let latest = self.known.last();
-        latest.is_some_and(|known| known.track.late(now))
+        latest.is_some_and(|known| known.timeline.late(now))
     }
 
     /// The most recently seen variant should have changed long ago.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let latest = self.known.last();
-        latest.is_some_and(|known| known.track.stalled(now))
+        latest.is_some_and(|known| known.timeline.stalled(now))
     }
 
     /// The media sequence number of the last segment, if segments are numbered.
     pub(super) fn last_sequence(&self) -> Option<u64> {
-        self.known.last()?.track.last_sequence()
+        self.known.last()?.timeline.last_sequence()
     }
 
     /// A variant has restarted and not yet reached its former position.
-    pub(super) fn has_unfinished_restart(&self) -> bool {
-        let mut tracks = self.known.iter().map(|known| &known.track);
-        tracks.any(Timeline::is_short_of_former)
+    pub(super) fn is_before_former_end(&self) -> bool {
+        let mut timelines = self.known.iter().map(|known| &known.timeline);
+        timelines.any(Timeline::is_short_of_former)
     }
 
     /// Approximate bytes of memory.

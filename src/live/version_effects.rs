@@ -29,7 +29,7 @@ pub(crate) struct VersionEffects {
 
 impl LiveStreams {
     /// Records a version. `tracker`: the tracker of the manifest, if it has one. The caller holds
-    /// the tracker's turn.
+    /// the tracker's `lock_publishing`.
     pub(crate) fn record_version(
         &self,
         tracker: Option<&Arc<PlaylistTracker>>,
@@ -40,7 +40,7 @@ impl LiveStreams {
             request, manifest, ..
         } = version;
         if manifest.info.is_multivariant() {
-            self.join_stream(request, manifest, version.seen);
+            self.join_stream(request, manifest, version.current_at);
         }
         let uncacheable = self
             .uncacheable
@@ -53,7 +53,7 @@ impl LiveStreams {
         };
         let mut diff = tracker.take_version(&self.rules, version, now);
         self.register(&diff, tracker);
-        let mut window = std::mem::take(&mut diff.slide);
+        let mut window = std::mem::take(&mut diff.window_change);
         if !window.departed.is_empty() {
             for other in self.others_in_same_directories(tracker, diff.found) {
                 other.remove_listed(&mut window.departed);
@@ -76,7 +76,7 @@ impl LiveStreams {
         if diff.numbered {
             self.has_numbered_directories.store(true, Ordering::Relaxed);
         }
-        index.weigh(tracker, bytes, diff.found);
+        index.update_size(tracker, bytes, diff.found);
         let listed = diff.listed.iter().map(|key| self.hasher.hash_one(key));
         index.mark_new(listed, diff.new_until);
         directories::register_version(&mut index.directories, diff, &directories, tracker);
@@ -121,7 +121,7 @@ mod tests {
     fn prefetched(effects: &VersionEffects) -> Vec<&str> {
         let segments = effects.to_prefetch.iter();
         segments
-            .map(|segment| segment.entry.target.path())
+            .map(|segment| segment.request.target.path())
             .collect()
     }
 

@@ -31,7 +31,7 @@ impl Shield {
         let newest = self.live.newest_by_clock(mpd, SystemTime::now());
         let client_headers = mpd.background_headers();
         let fields = client_headers.as_deref().cloned().unwrap_or_default();
-        let wanted = self.segments_wanted(newest, &fields, mpd.patience());
+        let wanted = self.segments_wanted(newest, &fields, mpd.unwatched_after());
         for change in self
             .live
             .record_wanted(prefetch, &wanted, SystemTime::now())

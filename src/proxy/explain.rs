@@ -78,7 +78,7 @@ impl Shield {
             held,
             varies: lookup.has_variants(),
             known: known.as_ref().map(phrase),
-            followed: tracker.map(|tracker| tracker.followed(now.mono)),
+            followed: tracker.map(|tracker| tracker.tracked_manifest(now.mono)),
             due_in: match due {
                 Some(Availability::DueIn(due_in, _)) if lookup.object.is_none() => Some(due_in),
                 _ => None,

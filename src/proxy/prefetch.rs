@@ -33,12 +33,12 @@ impl Shield {
             let idle_time = self.idle_time(segment, client_headers, now);
             idle_time.is_some_and(|idle_time| idle_time <= patience)
         };
-        let is_wanted = |segment: &ExpectedSegment| match &segment.wanted {
-            PrefetchInterest::Surely => true,
-            PrefetchInterest::AfterAny(preceding) => preceding.iter().any(was_requested),
+        let is_wanted = |segment: &ExpectedSegment| match &segment.interest {
+            PrefetchInterest::Always => true,
+            PrefetchInterest::IfAnyRequested(preceding) => preceding.iter().any(was_requested),
         };
         let wanted = expected.into_iter().filter(is_wanted);
-        wanted.map(|segment| segment.entry).collect()
+        wanted.map(|segment| segment.request).collect()
     }
 
     /// Time since a viewer last requested a stored object; `None`: never.
@@ -84,7 +84,7 @@ impl Shield {
     ) {
         for part in announced.into_iter().filter(|part| part.whole && part.new) {
             self.prefetch_one(
-                &part.entry,
+                &part.request,
                 PrefetchedObject::Announced,
                 PrefetchSource::Playlist,
                 client_headers,
@@ -122,7 +122,7 @@ impl Shield {
             return None;
         }
         let Some(permit) = self.prefetch_permit(entry, object, source) else {
-            self.live.prefetch_limits.count_left_out();
+            self.live.prefetch_limits.count_skipped();
             return None;
         };
         let fill = self.cache.lead(&lookup, upstream)?;

@@ -124,7 +124,7 @@ impl Shield {
             to_read.extend(self.entry_of(entry, key));
         }
         for tracker in unit.iter().flat_map(|unit| &unit.trackers) {
-            to_read.push_back(tracker.entry.clone());
+            to_read.push_back(tracker.request.clone());
             directories.extend(tracker.directories());
         }
         let mut seen = HashSet::new();

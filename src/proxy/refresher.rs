@@ -30,7 +30,7 @@ impl Drop for Refresher {
 impl Shield {
     /// Starts a refresher for a watched manifest. True if one is running.
     pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<PlaylistTracker>) -> bool {
-        if !tracker.entry.route.live.cadence {
+        if !tracker.request.route.live.cadence {
             return false;
         }
         let Some(poll) = tracker.next_poll(Instant::now()) else {
@@ -75,7 +75,7 @@ impl Refresher {
 
     async fn fetch_newest(&self) {
         let Refresher { shield, tracker } = self;
-        let entry = &tracker.entry;
+        let entry = &tracker.request;
         let client_headers = tracker.background_headers().unwrap_or_default();
         let upstream = || shield.sent(&client_headers, entry);
         let now = Instant::now();
@@ -100,7 +100,7 @@ impl Refresher {
     async fn poll_blocking(&self, next: ReloadDirectives) {
         let Refresher { shield, tracker } = self;
         let newest = tracker.begin_blocking(Instant::now());
-        let Some(entry) = tracker.entry.with_directives(next) else {
+        let Some(entry) = tracker.request.with_directives(next) else {
             return tracker.end_blocking(newest, Instant::now());
         };
         let client_headers = tracker.background_headers().unwrap_or_default();

@@ -28,7 +28,7 @@ impl FillTask {
     pub(super) async fn publish(self, text: ManifestText) {
         let (update, prefetches, applied_at) = {
             let tracker = text.tracker.clone();
-            let _turn = tracker.as_ref().map(|tracker| tracker.turn());
+            let _turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
             match self.plan_update(&text, text.progress()) {
                 ManifestUpdate::Settle(settlement) => return self.settle(text, settlement),
                 ManifestUpdate::Store(mut update) => {
@@ -52,7 +52,7 @@ impl FillTask {
     /// Settles a fill whose manifest is behind what viewers have seen.
     pub(super) fn settle_behind(self, text: ManifestText) {
         let tracker = text.tracker.clone();
-        let _turn = tracker.as_ref().map(|tracker| tracker.turn());
+        let _turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         self.settle_overtaken(text);
     }
 
@@ -123,7 +123,7 @@ impl FillTask {
             manifest,
             variant: text.variant,
             progress,
-            seen: text.seen,
+            current_at: text.seen,
             held_back: self.held_back,
         };
         let live = &self.shield.live;
@@ -161,7 +161,8 @@ impl FillTask {
         }
         let client_headers = tracker.background_headers();
         let fields = client_headers.as_deref().cloned().unwrap_or_default();
-        let wanted = shield.segments_wanted(effects.to_prefetch, &fields, tracker.patience());
+        let wanted =
+            shield.segments_wanted(effects.to_prefetch, &fields, tracker.unwatched_after());
         tracker.count_new_segments(wanted.len());
         let Some(client_headers) = client_headers else {
             return Vec::new();
@@ -174,7 +175,7 @@ impl FillTask {
     /// `applied_at`.
     fn store_version(mut self, text: ManifestText, update: VersionUpdate, applied_at: Instant) {
         let tracker = text.tracker.clone();
-        let turn = tracker.as_ref().map(|tracker| tracker.turn());
+        let turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         if let Some(tracker) = &tracker
             && tracker.has_newer_version(text.variant, applied_at)
         {

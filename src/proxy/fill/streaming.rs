@@ -167,7 +167,7 @@ impl FillTask {
             let (duration, is_segment) = tracker.listed_for(&self.entry)?;
             // An MPD may list a segment that is still being produced; a playlist lists only
             // complete segments.
-            Some((duration, is_segment && tracker.entry.kind == Kind::Hls))
+            Some((duration, is_segment && tracker.request.kind == Kind::Hls))
         });
         let listed = listed.next();
         let is_small = matches!(kind, Kind::Init | Kind::Key);

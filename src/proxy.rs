@@ -4,8 +4,9 @@
 //! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
 //! (`live`), compressions in progress, and the fetches that each client has caused.
 //!
-//! **A hit**: `pipeline` (admit, look up) → `blocking_reload` (only LL-HLS: is the stored version
-//! the requested state?) → `coding` (the body in the viewer's content coding) → `responses`.
+//! **A hit**: `pipeline` (admit) → `blocking_reload` (only LL-HLS: is the stored version the
+//! requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's content coding) →
+//! `responses`.
 //!
 //! **A miss**: `pipeline` → `unkeyed_memos` (did the key fail a moment ago?) → `fill` (one task per
 //! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
@@ -31,6 +32,7 @@ mod cors;
 mod dash_prefetch;
 mod explain;
 mod fill;
+mod follow;
 mod manifest_tap;
 mod messages;
 mod pass;
@@ -76,7 +78,9 @@ use seawall_upstream::Origin;
 /// Waits and limits of the proxy.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A viewer waits at most this long for a response head; then it gets a stale object, else 504.
+    /// A viewer waits at most this long for the head of a fill's response; then it gets a stale
+    /// object, else 504. Longer where the origin holds a blocking request back for longer. The wait
+    /// begins anew when the key has to be fetched again.
     pub wait_max: Duration,
     /// A viewer waits only this long for a fresh response if a stale one may be served
     /// (stale-if-error).

@@ -275,7 +275,7 @@ mod tests {
         problems.push(Problem::new("first").at(0..1, ""));
         problems.push(Problem::new("nowhere"));
         let text = problems.to_string();
-        let position = |word| text.find(word).expect("said");
+        let position = |word| text.find(word).expect("the problem is in the text");
         assert!(
             position("nowhere") < position("first") && position("first") < position("second"),
             "{text}"

@@ -14,6 +14,9 @@ use super::secret::{self, EnvironmentReader, MissingReason};
 use super::spelling::nearest;
 use super::value_error::ValueError;
 
+/// Keys that an earlier version read under another name, with the present name.
+const RENAMED_KEYS: &[(&str, &str)] = &[("uncacheable_memory", "uncacheable_ttl")];
+
 /// The result of reading a value, or a problem with a position.
 pub(super) type ReadResult<T> = Result<T, Problem>;
 
@@ -352,13 +355,18 @@ impl<'a> TomlTable<'a> {
                 continue;
             }
             let problem = Problem::new(format!("unknown key `{written_key}` in {}", self.title));
+            let renamed = RENAMED_KEYS.iter().find(|(old, _)| *old == written_key);
             let known = self.known.iter().copied();
-            self.reader.add_problem(match nearest(written_key, known) {
-                Some(name) => problem.at(key.span(), format!("did you mean `{name}`?")),
-                None => problem
-                    .at(key.span(), "not a key here")
-                    .help(format!("the keys here are {}", self.known.join(", "))),
-            });
+            self.reader
+                .add_problem(match (renamed, nearest(written_key, known)) {
+                    (Some((_, new)), _) if self.known.contains(new) => {
+                        problem.at(key.span(), format!("its name is `{new}` now"))
+                    }
+                    (_, Some(name)) => problem.at(key.span(), format!("did you mean `{name}`?")),
+                    (_, None) => problem
+                        .at(key.span(), "not a key here")
+                        .help(format!("the keys here are {}", self.known.join(", "))),
+                });
         }
         #[cfg(test)]
         super::examples::record_known_keys(self.title, &self.known);

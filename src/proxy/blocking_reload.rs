@@ -1,5 +1,5 @@
-//! Answers LL-HLS blocking requests from the stored version once that has the requested state,
-//! whichever request brought it.
+//! Answers LL-HLS blocking requests from the stored version once that is the requested one or a
+//! later one, whichever request brought it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use seawall_manifest::ManifestInfo;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::freshness::{Freshness, freshness};
 
-/// What to do with a request for a state.
+/// What to do with a request for a version by number.
 pub(super) enum ReloadAction {
     /// Answer with this version.
-    Answer(Arc<Object>),
+    Serve(Arc<Object>),
     /// Refuse the request.
     TooFar,
     /// Look the request's key up.
@@ -25,37 +25,37 @@ pub(super) enum ReloadAction {
 }
 
 impl Shield {
-    /// Compares a request for a state with the newest stored version. Normalises the directives
-    /// first; if they have no effect, the request becomes one for the current playlist.
-    pub(super) fn look_up_state(&self, context: &mut RequestContext) -> ReloadAction {
-        if !context.entry.has_delivery_directives() {
+    /// Compares a request for a version by number with the newest stored one. Normalises the
+    /// directives first; if they have no effect, the request becomes one for the current playlist.
+    pub(super) fn look_up_requested_version(&self, context: &mut RequestContext) -> ReloadAction {
+        if !context.request.has_delivery_directives() {
             return ReloadAction::LookUp;
         }
-        let upstream = || self.upstream(context);
-        let Some(newest) = self.newest(&context.entry, context.now, upstream) else {
+        let upstream_headers = || self.upstream_headers(context);
+        let Some(newest) = self.newest(&context.request, context.now, upstream_headers) else {
             return ReloadAction::LookUp;
         };
-        let is_current = is_newest(&newest, context.now);
+        let is_current = is_refreshed_low_latency(&newest, context.now);
         if let Some(playlist) = blocking_playlist(&newest) {
-            let requested = context.entry.directives();
+            let requested = context.request.directives();
             if is_current && is_too_far(playlist, requested) {
                 return ReloadAction::TooFar;
             }
             let effective = requested.at(playlist);
             if effective != requested
-                && let Some(entry) = context.entry.with_directives(effective)
+                && let Some(request) = context.request.with_directives(effective)
             {
-                context.entry = entry;
+                context.request = request;
             }
         }
         let may_be_served = context.freshness(&newest) == Freshness::Fresh
             || context.directives.is_none() && is_current;
-        match ReloadStatus::of(media_playlist(&newest), context.entry.directives()) {
-            ReloadStatus::HasState if may_be_served => ReloadAction::Answer(newest),
+        match ReloadStatus::of(media_playlist(&newest), context.request.directives()) {
+            ReloadStatus::HasState if may_be_served => ReloadAction::Serve(newest),
             ReloadStatus::LacksState => ReloadAction::LookUp,
             // A version that must not be served as it is: request the current one.
             ReloadStatus::HasState | ReloadStatus::NoEffect => {
-                context.entry = context.entry.without_directives();
+                context.request = context.request.without_directives();
                 ReloadAction::LookUp
             }
         }
@@ -63,27 +63,27 @@ impl Shield {
 
     pub(super) fn newest(
         &self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: Instant,
-        upstream: impl FnOnce() -> HeaderMap,
+        upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Option<Arc<Object>> {
-        let (key, kind) = (entry.base_key(), entry.kind);
-        self.cache.lookup(key, kind, now, upstream).object
+        let (key, kind) = (request.base_key(), request.kind);
+        self.cache.lookup(key, kind, now, upstream_headers).object
     }
 
-    /// The newest version, if it answers a request for a state and may be served.
+    /// The newest version, if it answers a request for a version by number and may be served.
     pub(super) fn newest_for(
         &self,
-        entry: &CacheRequest,
-        upstream: impl FnOnce() -> HeaderMap,
+        request: &CacheRequest,
+        upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Option<Arc<Object>> {
         let now = Instant::now();
-        let newest = self.newest(entry, now, upstream)?;
+        let newest = self.newest(request, now, upstream_headers)?;
         let is_fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
-        if !is_fresh && !is_newest(&newest, now) {
+        if !is_fresh && !is_refreshed_low_latency(&newest, now) {
             return None;
         }
-        match ReloadStatus::of(media_playlist(&newest), entry.directives()) {
+        match ReloadStatus::of(media_playlist(&newest), request.directives()) {
             ReloadStatus::HasState | ReloadStatus::NoEffect => Some(newest),
             ReloadStatus::LacksState => None,
         }
@@ -93,24 +93,24 @@ impl Shield {
     /// viewer's directives alone are not enough.
     pub(super) fn is_known_to_be_held_back(
         &self,
-        entry: &CacheRequest,
-        upstream: &HeaderMap,
+        request: &CacheRequest,
+        upstream_headers: &HeaderMap,
     ) -> bool {
-        self.live.is_announced(&entry.key, Instant::now())
-            || self.is_near(entry, || upstream.clone())
+        self.live.is_announced(&request.key, Instant::now())
+            || self.is_near(request, || upstream_headers.clone())
     }
 
-    /// The requested state is near enough to the newest version for a server to block on it.
+    /// The requested version is near enough to the newest version for a server to block on it.
     pub(super) fn is_near(
         &self,
-        entry: &CacheRequest,
-        upstream: impl FnOnce() -> HeaderMap,
+        request: &CacheRequest,
+        upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> bool {
-        let requested = entry.directives();
+        let requested = request.directives();
         if requested.msn.is_none() {
             return false;
         }
-        let newest = self.newest(entry, Instant::now(), upstream);
+        let newest = self.newest(request, Instant::now(), upstream_headers);
         let playlist = newest.as_deref().and_then(blocking_playlist);
         playlist.is_some_and(|playlist| !is_too_far(playlist, requested))
     }
@@ -130,23 +130,23 @@ fn media_playlist(object: &Object) -> Option<&ManifestInfo> {
 
 /// Whether this is the current version of a refreshed low-latency playlist: the refresher has
 /// requested the next version, and the origin has not answered yet.
-pub(super) fn is_newest(object: &Object, now: Instant) -> bool {
+pub(super) fn is_refreshed_low_latency(object: &Object, now: Instant) -> bool {
     let facts = object.head.facts.as_deref();
     let blocks = facts.is_some_and(ManifestInfo::can_block_reload);
-    blocks && is_tended(object, now)
+    blocks && is_kept_current(object, now)
 }
 
 /// Whether the refresher keeps this manifest current; it is then valid for longer than its
 /// freshness.
-pub(super) fn is_tended(object: &Object, now: Instant) -> bool {
+pub(super) fn is_kept_current(object: &Object, now: Instant) -> bool {
     let StoredHead {
         lifetime,
-        access_tracker: attention,
+        access_tracker,
         facts,
         ..
     } = &object.head;
-    let tended = attention
+    let has_refresher = access_tracker
         .as_ref()
-        .is_some_and(|attention| attention.has_refresher());
-    tended && lifetime.age(now) < lifetime.refreshed_max_age(facts.as_deref())
+        .is_some_and(|access_tracker| access_tracker.has_refresher());
+    has_refresher && lifetime.age(now) < lifetime.refreshed_max_age(facts.as_deref())
 }

@@ -27,7 +27,7 @@ pub enum ResponseBody {
         /// Reads the fill.
         follower: Follower,
         /// Remaining bytes, if known.
-        left: Option<u64>,
+        remaining: Option<u64>,
     },
     /// Passed from the origin to this viewer alone.
     Passing(Box<PassThroughStream>),
@@ -70,9 +70,12 @@ impl http_body::Body for ResponseBody {
             ResponseBody::Empty => None,
             ResponseBody::Whole(bytes) => bytes.take().map(Ok),
             ResponseBody::Pieces(pieces) => pieces.pop_front().map(Ok),
-            ResponseBody::Growing { follower, left } => {
+            ResponseBody::Growing {
+                follower,
+                remaining,
+            } => {
                 let next = ready!(follower.poll_bytes(cx));
-                count_down(next, left)
+                count_down(next, remaining)
             }
             ResponseBody::Passing(passing) => ready!(passing.poll_bytes(cx)),
             ResponseBody::Sliced(sliced) => ready!(sliced.poll_bytes(cx)),
@@ -84,7 +87,9 @@ impl http_body::Body for ResponseBody {
         match self {
             ResponseBody::Empty
             | ResponseBody::Whole(None)
-            | ResponseBody::Growing { left: Some(0), .. } => true,
+            | ResponseBody::Growing {
+                remaining: Some(0), ..
+            } => true,
             ResponseBody::Pieces(pieces) => pieces.is_empty(),
             ResponseBody::Whole(Some(_))
             | ResponseBody::Growing { .. }
@@ -100,9 +105,9 @@ impl http_body::Body for ResponseBody {
             ResponseBody::Pieces(pieces) => {
                 Some(pieces.iter().map(|piece| piece.len() as u64).sum())
             }
-            ResponseBody::Growing { left, .. } => *left,
-            ResponseBody::Passing(passing) => passing.left(),
-            ResponseBody::Sliced(sliced) => Some(sliced.left()),
+            ResponseBody::Growing { remaining, .. } => *remaining,
+            ResponseBody::Passing(passing) => passing.remaining(),
+            ResponseBody::Sliced(sliced) => Some(sliced.remaining()),
         };
         known.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -17,9 +17,9 @@ fn to_usize(offset: u64) -> usize {
 /// Counts the remaining length down; an earlier end is a truncated body.
 pub(super) fn count_down(
     next: Option<Result<Bytes, BodyTruncated>>,
-    left: &mut Option<u64>,
+    remaining: &mut Option<u64>,
 ) -> Option<Result<Bytes, BodyTruncated>> {
-    let Some(promised) = left else {
+    let Some(promised) = remaining else {
         return next;
     };
     match next {

@@ -133,7 +133,13 @@ impl ClientAccounts {
 
     /// Records that all viewers of a fetch have left; `first`: for the first time. `true`: the
     /// fetch may continue.
-    fn left(&mut self, client: Client, first: bool, wants_to_run: bool, now: Instant) -> bool {
+    fn record_abandoned(
+        &mut self,
+        client: Client,
+        first: bool,
+        wants_to_run: bool,
+        now: Instant,
+    ) -> bool {
         let has_room = self.running < RUNNING_IN_ALL_MAX;
         let account = self.account(client, now);
         let runs = wants_to_run
@@ -209,7 +215,7 @@ impl Clients {
         ClientFetch {
             clients: Arc::clone(self),
             client,
-            left: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
             running: Mutex::default(),
         }
     }
@@ -228,7 +234,7 @@ impl Clients {
 pub(super) struct ClientFetch {
     clients: Arc<Clients>,
     client: Client,
-    left: AtomicBool,
+    is_abandoned: AtomicBool,
     /// Set while the fetch continues without a viewer.
     running: Mutex<Option<DetachedFetchGuard>>,
 }
@@ -241,7 +247,7 @@ struct DetachedFetchGuard {
 
 impl ClientFetch {
     /// Resolves when the viewers of a fill have left and it must not continue.
-    pub(super) async fn given_up(&self, fill: &Fill, may_run_on: bool) {
+    pub(super) async fn wait_until_abandoned(&self, fill: &Fill, may_run_on: bool) {
         loop {
             fill.wait_for_no_followers().await;
             if self.running.lock().is_none() {
@@ -258,10 +264,10 @@ impl ClientFetch {
 
     /// The client has left. A fetch is charged once.
     fn leave(&self, may_run_on: bool) -> Option<DetachedFetchGuard> {
-        let first = !self.left.swap(true, Ordering::Relaxed);
+        let first = !self.is_abandoned.swap(true, Ordering::Relaxed);
         let mut accounts = self.clients.accounts.lock();
         let client = accounts.owner(self.client);
-        let runs = accounts.left(client, first, may_run_on, Instant::now());
+        let runs = accounts.record_abandoned(client, first, may_run_on, Instant::now());
         drop(accounts);
         if runs {
             let clients = Arc::clone(&self.clients);
@@ -278,14 +284,14 @@ impl ClientFetch {
 
     /// The response goes to one viewer, so the fetch ends or is abandoned with that viewer.
     pub(super) fn hand_over(&self) -> PrivateFetch {
-        self.left.store(true, Ordering::Relaxed);
+        self.is_abandoned.store(true, Ordering::Relaxed);
         PrivateFetch::new(self.clients.begin_fetch(self.client))
     }
 }
 
 impl Drop for ClientFetch {
     fn drop(&mut self) {
-        if !*self.left.get_mut() {
+        if !*self.is_abandoned.get_mut() {
             let mut accounts = self.clients.accounts.lock();
             accounts.waited_for(self.client, Instant::now());
         }
@@ -330,7 +336,7 @@ mod tests {
 
     /// Abandons `count` fetches at once; returns how many may continue.
     fn leave(accounts: &mut ClientAccounts, client: Client, count: usize, now: Instant) -> usize {
-        let left = (0..count).filter(|_| accounts.left(client, true, true, now));
+        let left = (0..count).filter(|_| accounts.record_abandoned(client, true, true, now));
         left.count()
     }
 
@@ -383,7 +389,7 @@ mod tests {
             let [.., high, low] = number.to_be_bytes();
             let client = Client::of(Some([10, 0, high, low].into()));
             let owner = accounts.owner(client);
-            accounts.left(owner, true, false, now);
+            accounts.record_abandoned(owner, true, false, now);
         }
         assert!(accounts.of.len() <= CLIENTS_MAX + 1);
         assert_eq!(

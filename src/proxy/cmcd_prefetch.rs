@@ -25,27 +25,28 @@ impl Shield {
     /// The request that a viewer announces with this one: for media, on the same host and route.
     pub(super) fn announced_request(
         &self,
-        request: &ViewerRequest,
-        entry: &CacheRequest,
+        viewer_request: &ViewerRequest,
+        request: &CacheRequest,
     ) -> Option<CmcdPrefetch> {
-        if !entry.route.live.prefetch || request.method != Method::GET {
+        if !request.route.live.prefetch || viewer_request.method != Method::GET {
             return None;
         }
-        let in_query = request
+        let in_query = viewer_request
             .uri
             .query()
             .is_some_and(|query| query.contains("CMCD="));
-        if !in_query && !request.headers.contains_key(&CMCD_REQUEST) {
+        if !in_query && !viewer_request.headers.contains_key(&CMCD_REQUEST) {
             return None;
         }
-        let cmcd = Cmcd::of(request.uri.query(), &request.headers)?;
+        let cmcd = Cmcd::of(viewer_request.uri.query(), &viewer_request.headers)?;
         // With a range, the player wants only a part of an object that may be large.
         let name = cmcd.next_object.filter(|_| cmcd.next_range.is_none())?;
-        let next = entry.resolve_same_host(&self.rules, &name)?;
+        let next = request.resolve_same_host(&self.rules, &name)?;
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
-        let same_route = next.route.index == entry.route.index;
-        let wanted = is_media && same_route && next.key != entry.key;
-        let with = headers::shareable_headers(&request.headers, &next.route).filter(|_| wanted)?;
+        let same_route = next.route.index == request.route.index;
+        let wanted = is_media && same_route && next.key != request.key;
+        let with =
+            headers::shareable_headers(&viewer_request.headers, &next.route).filter(|_| wanted)?;
         Some(CmcdPrefetch { next, with })
     }
 

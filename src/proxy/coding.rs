@@ -1,6 +1,7 @@
 //! Decodes manifests from their content coding, and encodes them for viewers. The shield requests
 //! manifests without a coding, and compresses each version once per coding that viewers accept, on
-//! threads of its own ([`compressor`]): hits do not wait for it, and no worker thread does it.
+//! threads of its own ([`compressor`]): no worker thread does it, and a hit waits for it at most
+//! [`WAIT_MAX`].
 
 mod compressor;
 
@@ -140,7 +141,11 @@ impl Shield {
 
     /// The stored object in the best available coding that the viewer accepts. Starts the best
     /// accepted coding on a compressor thread; for a short text, the viewer should wait for it.
-    pub(super) fn form<'o>(&self, object: &'o Arc<Object>, viewer: &HeaderMap) -> EncodedForm<'o> {
+    pub(super) fn choose_encoding<'o>(
+        &self,
+        object: &'o Arc<Object>,
+        viewer: &HeaderMap,
+    ) -> EncodedForm<'o> {
         let Some(codings) = object.coded() else {
             return EncodedForm::Ready(object);
         };
@@ -159,8 +164,8 @@ impl Shield {
     }
 
     /// Waits until the best form is available, at most [`WAIT_MAX`].
-    pub(super) async fn wait_for_form(&self, object: &Arc<Object>, viewer: &HeaderMap) {
-        if let EncodedForm::Coming(bodies, coding) = self.form(object, viewer) {
+    pub(super) async fn wait_for_encoding(&self, object: &Arc<Object>, viewer: &HeaderMap) {
+        if let EncodedForm::Coming(bodies, coding) = self.choose_encoding(object, viewer) {
             // After the timeout, an available form is served.
             let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
         }
@@ -168,7 +173,7 @@ impl Shield {
 }
 
 /// The available form that the viewer prefers; else the uncompressed text.
-pub(super) fn suited<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
+pub(super) fn best_encoding<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
     let mut taken = encoding::accepted(viewer);
     match object.coded().zip(taken.next()) {
         Some((codings, best)) => best_available(object, codings, best, taken),
@@ -255,14 +260,14 @@ mod tests {
         for coding in ContentCoding::ALL {
             let viewer = takes(coding.as_str());
             assert!(
-                Arc::ptr_eq(suited(&object, &viewer), &object),
+                Arc::ptr_eq(best_encoding(&object, &viewer), &object),
                 "not there yet"
             );
             let bodies = object.coded().unwrap().bodies();
             assert!(bodies.ask(coding));
             compressor.order(&object.body, coding, bodies);
             bodies.delivered(coding).await;
-            let coded = suited(&object, &viewer);
+            let coded = best_encoding(&object, &viewer);
             let told = coded.head.headers.get(&header::CONTENT_ENCODING);
             assert_eq!(told.unwrap(), coding.as_str().as_bytes());
             assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
@@ -278,7 +283,10 @@ mod tests {
             }
             assert_eq!(read, object.body);
         }
-        assert!(Arc::ptr_eq(suited(&object, &HeaderMap::new()), &object));
+        assert!(Arc::ptr_eq(
+            best_encoding(&object, &HeaderMap::new()),
+            &object
+        ));
         assert_eq!(compressor.read().made.map(|(_, made)| made), [1; 3]);
     }
 
@@ -287,7 +295,10 @@ mod tests {
         let object = Arc::new(object());
         let bodies = object.coded().unwrap().bodies();
         bodies.deliver(ContentCoding::Gzip, Some("small".into()));
-        assert_eq!(suited(&object, &takes("br, gzip")).body, "small");
-        assert!(Arc::ptr_eq(suited(&object, &takes("br, zstd")), &object));
+        assert_eq!(best_encoding(&object, &takes("br, gzip")).body, "small");
+        assert!(Arc::ptr_eq(
+            best_encoding(&object, &takes("br, zstd")),
+            &object
+        ));
     }
 }

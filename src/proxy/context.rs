@@ -19,11 +19,11 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// An admitted request.
 pub(super) struct RequestContext {
-    pub(super) entry: CacheRequest,
+    pub(super) request: CacheRequest,
     /// The client that sent it.
     pub(super) client: Client,
-    /// The name of this shield.
-    pub(super) shield: Arc<str>,
+    /// The name of this shield in `Cache-Status`.
+    pub(super) cache_name: Arc<str>,
     /// HEAD: no body.
     pub(super) head_only: bool,
     /// The viewer's headers.
@@ -43,7 +43,7 @@ pub(super) struct RequestContext {
 /// Where a step leads.
 pub(super) enum PipelineStep {
     /// The response.
-    Answer(ViewerResponse),
+    Respond(ViewerResponse),
     /// Look the key up again.
     Again(RequestContext),
 }
@@ -92,31 +92,31 @@ impl ForwardReason {
 }
 
 impl RequestContext {
-    /// Takes the headers out of `arrival`.
+    /// Takes the headers out of the viewer's request.
     pub(super) fn new(
-        request: &mut ViewerRequest,
-        entry: CacheRequest,
-        shield: &Arc<str>,
-        line: bool,
+        viewer_request: &mut ViewerRequest,
+        request: CacheRequest,
+        cache_name: &Arc<str>,
+        is_logged: bool,
     ) -> RequestContext {
-        let route = &entry.route;
+        let route = &request.route;
         let directives = route
             .honour_request_directives
-            .then(|| RequestDirectives::of(&request.headers));
-        let mut record = blank_record(request, line);
-        record.kind = entry.kind;
+            .then(|| RequestDirectives::of(&viewer_request.headers));
+        let mut record = blank_record(viewer_request, is_logged);
+        record.kind = request.kind;
         record.route = Some((Arc::clone(&route.name), route.index));
-        if line {
-            record.key_hash = entry.key.fingerprint();
+        if is_logged {
+            record.key_hash = request.key.fingerprint();
         }
         RequestContext {
-            head_only: request.method == Method::HEAD,
-            client: Client::of(request.peer),
-            entry,
-            shield: Arc::clone(shield),
-            headers: std::mem::take(&mut request.headers),
+            head_only: viewer_request.method == Method::HEAD,
+            client: Client::of(viewer_request.peer),
+            request,
+            cache_name: Arc::clone(cache_name),
+            headers: std::mem::take(&mut viewer_request.headers),
             directives,
-            now: request.arrived,
+            now: viewer_request.arrived,
             forward: ForwardReason::Nothing,
             collapsed: false,
             origin_time: None,
@@ -144,7 +144,7 @@ impl RequestContext {
     }
 
     /// Builds the response. HEAD gets no body.
-    pub(super) fn answer(
+    pub(super) fn respond(
         self,
         status: StatusCode,
         mut headers: HeaderMap,
@@ -163,17 +163,17 @@ impl RequestContext {
         finish(status, headers, body, record)
     }
 
-    /// The same, with a stored object's headers and body, shared.
-    pub(super) fn answer_held(
+    /// The same, with the headers and the body of a stored object, shared.
+    pub(super) fn respond_with_stored(
         self,
         object: &Arc<Object>,
         added: HeaderMap,
         outcome: Outcome,
     ) -> ViewerResponse {
         let body = ResponseBody::whole(object.body.clone());
-        let mut answer = self.answer(object.head.status, added, body, outcome);
-        answer.held = Some(Arc::clone(object));
-        answer
+        let mut response = self.respond(object.head.status, added, body, outcome);
+        response.held = Some(Arc::clone(object));
+        response
     }
 
     /// The record to write if the viewer leaves before there is a response.
@@ -188,23 +188,23 @@ impl RequestContext {
     }
 
     /// Sets the kind that the response really has.
-    pub(super) fn kind(&mut self, kind: Kind) {
+    pub(super) fn set_kind(&mut self, kind: Kind) {
         self.record.kind = kind;
     }
 }
 
 /// Responds to a request that was not admitted.
-pub(super) fn answer_outside(
-    request: &ViewerRequest,
-    line: bool,
+pub(super) fn respond_unadmitted(
+    viewer_request: &ViewerRequest,
+    is_logged: bool,
     status: StatusCode,
     mut headers: HeaderMap,
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
-    let mut record = blank_record(request, line);
+    let mut record = blank_record(viewer_request, is_logged);
     record.outcome = outcome;
-    stamp(&mut headers, &request.headers, &mut record);
+    stamp(&mut headers, &viewer_request.headers, &mut record);
     finish(status, headers, body, record)
 }
 
@@ -227,14 +227,14 @@ fn finish(
 
 /// Puts the request id into the response and the access log: the viewer's own id if it is short
 /// printable ASCII.
-fn stamp(answer: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecord) {
+fn stamp(response: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecord) {
     let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
     if let Some(line) = &mut record.log_fields {
         id.to_str()
             .unwrap_or_default()
             .clone_into(&mut line.request_id);
     }
-    answer.insert(X_REQUEST_ID, id);
+    response.insert(X_REQUEST_ID, id);
 }
 
 fn given_id(viewer: &HeaderMap) -> Option<&HeaderValue> {
@@ -251,9 +251,9 @@ fn fresh_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-fn blank_record(request: &ViewerRequest, line: bool) -> RequestRecord {
+fn blank_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecord {
     RequestRecord {
-        log_fields: line.then(|| {
+        log_fields: is_logged.then(|| {
             let ViewerRequest {
                 method,
                 uri,
@@ -261,9 +261,9 @@ fn blank_record(request: &ViewerRequest, line: bool) -> RequestRecord {
                 headers,
                 peer,
                 ..
-            } = request;
+            } = viewer_request;
             Box::new(AccessLogFields::of(method, uri, *version, headers, *peer))
         }),
-        ..RequestRecord::begin(request.arrived)
+        ..RequestRecord::begin(viewer_request.arrived)
     }
 }

@@ -18,32 +18,32 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
 /// Adds the CORS fields for cross-origin pages.
-pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
+pub(super) fn allow(response: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
     match &route.cors {
         Cors::Off => {}
         Cors::Any => {
             // Browsers reject a response that has this field beside `*`.
-            answer.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
-            answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
-            answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            response.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
         Cors::Only {
             origins,
             credentials,
         } => {
-            answer.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
-            answer.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
-            answer.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
-            if !fields::lists(answer, header::VARY, b"origin") {
-                answer.append(header::VARY, ORIGIN);
+            response.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            response.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+            response.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            if !fields::lists(response, header::VARY, b"origin") {
+                response.append(header::VARY, ORIGIN);
             }
             let page = viewer.get(header::ORIGIN);
             let known = page.filter(|page| origins.iter().any(|known| *page == known.as_str()));
             if let Some(page) = known {
-                answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
-                answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+                response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page.clone());
+                response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
                 if *credentials {
-                    answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
+                    response.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
                 }
             }
         }
@@ -52,26 +52,26 @@ pub(super) fn allow(answer: &mut HeaderMap, viewer: &HeaderMap, route: &Route) {
 
 /// Answers a preflight.
 pub(super) fn preflight(viewer: &HeaderMap, route: &Route) -> HeaderMap {
-    let mut answer = HeaderMap::new();
+    let mut response = HeaderMap::new();
     let methods = if route.pass_methods {
         PASSED_METHODS
     } else {
         METHODS
     };
-    answer.insert(header::ALLOW, methods.clone());
-    allow(&mut answer, viewer, route);
-    if answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-        copy_asked(viewer, &mut answer);
-        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-        answer.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
+    response.insert(header::ALLOW, methods.clone());
+    allow(&mut response, viewer, route);
+    if response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        copy_asked(viewer, &mut response);
+        response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        response.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
     }
-    answer
+    response
 }
 
 /// Any requested header is allowed: the shield drops it before the origin.
-fn copy_asked(viewer: &HeaderMap, answer: &mut HeaderMap) {
+fn copy_asked(viewer: &HeaderMap, response: &mut HeaderMap) {
     const ASKED: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
     if let Some(asked) = viewer.get(ASKED) {
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+        response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }
 }

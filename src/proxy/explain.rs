@@ -61,11 +61,14 @@ impl Shield {
             Admission::Preflight(_) => return Err(AccessRejection::not_served()),
         };
         let now = Now::read();
-        let upstream = || self.sent(&headers, &entry);
+        let upstream_headers = || self.upstream_headers_for(&headers, &entry);
         let lookup = self
             .cache
-            .lookup(&entry.key, entry.kind, now.mono, upstream);
-        let held = lookup.object.as_ref().map(|object| held(object, now.mono));
+            .lookup(&entry.key, entry.kind, now.mono, upstream_headers);
+        let held = lookup
+            .object
+            .as_ref()
+            .map(|object| stored_object(object, now.mono));
         let stored_kind = held.as_ref().map(|held| held.object.head.kind);
         let known = self.memo_for(&lookup, &headers, &entry, now.mono);
         let tracker = self.live.tracker(&entry);
@@ -89,7 +92,7 @@ impl Shield {
     }
 }
 
-fn held(object: &Arc<Object>, now: Instant) -> StoredObject {
+fn stored_object(object: &Arc<Object>, now: Instant) -> StoredObject {
     let lifetime = &object.head.lifetime;
     StoredObject {
         age: lifetime.age(now),

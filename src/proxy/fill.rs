@@ -1,5 +1,5 @@
-//! Runs the one fill of a key: a detached task that requests the object, has the response judged,
-//! and feeds all followers. It does not depend on any viewer.
+//! Runs the one fill of a key: a detached task that requests the object, decides about the
+//! response, and feeds all followers. It does not depend on any viewer.
 
 mod delivery;
 mod empty;
@@ -46,25 +46,25 @@ pub(super) struct FillTask {
     shield: Arc<Shield>,
     fill: Fill,
     trigger: FillTrigger,
-    entry: CacheRequest,
+    request: CacheRequest,
     /// The epoch at the time of the request. A manifest belongs only to the epoch of its URL, a
-    /// state of a playlist that was requested by number to its own.
+    /// version of a playlist that was requested by number to its own.
     epoch_token: Option<EpochToken>,
     /// Key for memos that the request's unkeyed headers may have caused.
     unkeyed_memo_key: Option<Key>,
     /// The object may be left over from before a restart of the stream.
-    left_over: bool,
+    from_before_restart: bool,
     /// The origin may hold its response back until the version exists.
     held_back: bool,
     /// Endpoints from which another one has taken over.
-    left: EndpointAvoidance,
+    failed_endpoints: EndpointAvoidance,
     /// Number of responses without any byte.
     empty_answers: u8,
 }
 
 /// The origin's response, and how it was requested.
 struct OriginOutcome {
-    reply: UpstreamResponse,
+    response: UpstreamResponse,
     /// The request was a revalidation of the stored object.
     conditional: bool,
 }
@@ -72,71 +72,75 @@ struct OriginOutcome {
 impl FillTask {
     pub(super) fn new(
         shield: Arc<Shield>,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         fill: Fill,
         trigger: FillTrigger,
     ) -> FillTask {
-        let location = if entry.has_delivery_directives() {
-            Location::only(entry.playlist_epoch_key())
-        } else if entry.kind.is_manifest() {
+        let location = if request.has_delivery_directives() {
+            Location::only(request.playlist_epoch_key())
+        } else if request.kind.is_manifest() {
             Location::default()
         } else {
-            shield.live.location_of(entry)
+            shield.live.location_of(request)
         };
-        let mut epoch_token = shield.epoch_token(entry, &location);
+        let mut epoch_token = shield.epoch_token(request, &location);
         let now = Now::read();
-        let left_over = shield.live.is_left_over(entry, now);
-        if left_over {
-            epoch_token = shield.epoch_token(entry, &location.unlisted());
+        let from_before_restart = shield.live.is_left_over(request, now);
+        if from_before_restart {
+            epoch_token = shield.epoch_token(request, &location.unlisted());
         }
         if let Some(epoch_token) = &epoch_token {
             fill.set_epoch(epoch_token);
         }
-        if !entry.kind.is_manifest()
-            && let Some(position) = shield.live.live_position(entry, now)
+        if !request.kind.is_manifest()
+            && let Some(position) = shield.live.live_position(request, now)
         {
             fill.set_live_position(position);
         }
         FillTask {
             epoch_token,
-            left_over,
+            from_before_restart,
             unkeyed_memo_key: shield.unkeyed_memo_key(
                 fill.lookup(),
                 fill.upstream_headers(),
-                entry,
+                request,
             ),
-            held_back: shield.live.may_be_held_back(entry, Instant::now()),
-            left: EndpointAvoidance::default(),
+            held_back: shield.live.may_be_held_back(request, Instant::now()),
+            failed_endpoints: EndpointAvoidance::default(),
             empty_answers: 0,
             shield,
             fill,
             trigger,
-            entry: entry.clone(),
+            request: request.clone(),
         }
     }
 
     pub(super) async fn run(self) {
         self.await_availability().await;
-        let seen = self.fill.lookup().object.clone();
+        let stored = self.fill.lookup().object.clone();
         let outcome = tokio::select! {
             outcome = self.request_object() => outcome,
             newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
-        match (outcome, seen) {
+        match (outcome, stored) {
             // All viewers have left. Dropping the fill releases its key.
             (None, _) => {}
-            (Some(Err(failure)), _) => self.failed(failure),
-            (Some(Ok(OriginOutcome { reply, conditional })), Some(seen))
-                if conditional && reply.status == StatusCode::NOT_MODIFIED =>
-            {
-                self.apply_not_modified(&reply, &seen);
+            (Some(Err(failure)), _) => self.handle_failure(failure),
+            (
+                Some(Ok(OriginOutcome {
+                    response,
+                    conditional,
+                })),
+                Some(stored),
+            ) if conditional && response.status == StatusCode::NOT_MODIFIED => {
+                self.apply_not_modified(&response, &stored);
             }
-            (Some(Ok(OriginOutcome { reply, .. })), _)
-                if reply.status == StatusCode::NOT_MODIFIED =>
+            (Some(Ok(OriginOutcome { response, .. })), _)
+                if response.status == StatusCode::NOT_MODIFIED =>
             {
-                self.failed(Failure::Protocol);
+                self.handle_failure(Failure::Protocol);
             }
-            (Some(Ok(OriginOutcome { reply, .. })), _) => self.handle_response(reply).await,
+            (Some(Ok(OriginOutcome { response, .. })), _) => self.handle_response(response).await,
         }
     }
 
@@ -149,7 +153,7 @@ impl FillTask {
         match &self.trigger {
             FillTrigger::Viewer(_, client_fetch) => {
                 client_fetch
-                    .given_up(&self.fill, of_use && !held_back)
+                    .wait_until_abandoned(&self.fill, of_use && !held_back)
                     .await;
             }
             FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
@@ -158,7 +162,7 @@ impl FillTask {
 
     /// The kind of a response with these headers.
     fn kind(&self, status: StatusCode, headers: &HeaderMap) -> Kind {
-        let kind = self.shield.live.kind_of(&self.entry);
+        let kind = self.shield.live.kind_of(&self.request);
         let content_type = headers.get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
         // An error page has another type than the object, and a manifest's listing says more than
@@ -169,39 +173,43 @@ impl FillTask {
         kind.refined(content_type)
     }
 
-    /// `as_state`: judge it as the requested state of the playlist, not as the current version.
-    fn judge(
+    /// Decides whether, and for how long, a response may be stored. `as_requested_version`: as the
+    /// version that an LL-HLS request named, not as the current one.
+    fn decide_storage(
         &self,
-        reply: &UpstreamResponse,
+        response: &UpstreamResponse,
         kind: Kind,
         facts: Option<&ManifestInfo>,
-        as_state: bool,
+        as_requested_version: bool,
     ) -> StorageDecision {
-        let response_facts = self.response_facts(reply, &reply.headers, kind, facts);
+        let response_facts = self.response_facts(response, &response.headers, kind, facts);
         let manifest_context = match response_facts.context {
-            ManifestContext::RequestedVersion if !as_state => ManifestContext::CurrentVersion,
+            ManifestContext::RequestedVersion if !as_requested_version => {
+                ManifestContext::CurrentVersion
+            }
             manifest_context => manifest_context,
         };
         let response_facts = ResponseFacts {
-            status: reply.status,
-            end_is_proven: reply.framing != Framing::UntilClose,
+            status: response.status,
+            end_is_proven: response.framing != Framing::UntilClose,
             context: manifest_context,
-            due_in: self.due_in(reply.status),
+            due_in: self.due_in(response.status),
             ..response_facts
         };
-        storage(&response_facts, &self.entry.route, Now::read())
+        storage(&response_facts, &self.request.route, Now::read())
     }
 
     /// The facts of a complete 200 response with these headers.
     fn response_facts<'a>(
         &self,
-        reply: &UpstreamResponse,
+        response: &UpstreamResponse,
         headers: &'a HeaderMap,
         kind: Kind,
         facts: Option<&'a ManifestInfo>,
     ) -> ResponseFacts<'a> {
         let multivariant = facts.filter(|facts| facts.is_multivariant());
-        let children = multivariant.and_then(|_| self.shield.live.target_duration(&self.entry.key));
+        let children =
+            multivariant.and_then(|_| self.shield.live.target_duration(&self.request.key));
         ResponseFacts {
             status: StatusCode::OK,
             headers,
@@ -209,7 +217,7 @@ impl FillTask {
             facts,
             end_is_proven: true,
             authorized: self.authorized(),
-            delay: self.delay(reply),
+            delay: self.delay(response),
             context: facts.map_or(ManifestContext::CurrentVersion, |facts| {
                 self.manifest_context(facts)
             }),
@@ -223,7 +231,7 @@ impl FillTask {
             let tracker = self.tracker();
             tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
         };
-        if self.is_state(facts) {
+        if self.is_requested_version(facts) {
             ManifestContext::RequestedVersion
         } else if !facts.is_live() && lately() {
             ManifestContext::JustEnded
@@ -233,11 +241,11 @@ impl FillTask {
     }
 
     /// Time the response was under way. A response that was held back was produced when it arrived.
-    fn delay(&self, reply: &UpstreamResponse) -> Duration {
+    fn delay(&self, response: &UpstreamResponse) -> Duration {
         if self.held_back {
             Duration::ZERO
         } else {
-            reply.waited
+            response.waited
         }
     }
 
@@ -247,59 +255,60 @@ impl FillTask {
             .contains_key(header::AUTHORIZATION)
     }
 
-    async fn handle_response(mut self, reply: UpstreamResponse) {
-        let reply = match self.confirm_absence(reply).await {
-            Some(Ok(reply)) => reply,
-            Some(Err(failure)) => return self.failed(failure),
+    async fn handle_response(mut self, response: UpstreamResponse) {
+        let response = match self.confirm_absence(response).await {
+            Some(Ok(response)) => response,
+            Some(Err(failure)) => return self.handle_failure(failure),
             None => return,
         };
-        if let Some(left) = self.doubted(reply.status) {
-            return self.fail_doubted_absence(reply, left).await;
+        if let Some(remaining) = self.doubted(response.status) {
+            return self.fail_doubted_absence(response, remaining).await;
         }
-        if self.is_implausible_status(&reply) {
-            return self.failed(Failure::Protocol);
+        if self.is_implausible_status(&response) {
+            return self.handle_failure(Failure::Protocol);
         }
-        if self.is_endpoint_behind(reply.status) {
-            return self.retry_elsewhere(reply).await;
+        if self.is_endpoint_behind(response.status) {
+            return self.retry_elsewhere(response).await;
         }
         self.shield
             .live
-            .record_presence(&self.entry, reply.status, Now::read());
-        let kind = self.kind(reply.status, &reply.headers);
-        if let Some(endpoint) = reply.endpoint_to_avoid.filter(|_| !kind.is_manifest()) {
+            .record_presence(&self.request, response.status, Now::read());
+        let kind = self.kind(response.status, &response.headers);
+        if let Some(endpoint) = response.endpoint_to_avoid.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
-        match self.judge(&reply, kind, None, false) {
+        match self.decide_storage(&response, kind, None, false) {
             StorageDecision::Failure {
                 retry_after,
                 is_shareable,
             } => {
-                self.fail_with_response(reply, retry_after, is_shareable)
+                self.fail_with_response(response, retry_after, is_shareable)
                     .await;
             }
             StorageDecision::CacheableFailure(lifetime) => {
-                self.fail_while_fresh(reply, lifetime).await;
+                self.fail_while_fresh(response, lifetime).await;
             }
             StorageDecision::Store(lifetime)
-                if self.unkeyed_memo_key.is_some() && is_error(reply.status) =>
+                if self.unkeyed_memo_key.is_some() && is_error(response.status) =>
             {
-                self.settle_unkeyed_error(reply, lifetime.fresh_for).await;
+                self.settle_unkeyed_error(response, lifetime.fresh_for)
+                    .await;
             }
             StorageDecision::Gone if self.unkeyed_memo_key.is_some() => {
-                self.settle_unkeyed_error(reply, Duration::ZERO).await;
+                self.settle_unkeyed_error(response, Duration::ZERO).await;
             }
-            StorageDecision::Gone => self.gone(reply).await,
-            StorageDecision::Refused => self.refused(reply).await,
-            _ if reply.status == StatusCode::OK && kind.is_manifest() => {
-                self.manifest(reply).await;
+            StorageDecision::Gone => self.handle_gone(response).await,
+            StorageDecision::Refused => self.handle_refused(response).await,
+            _ if response.status == StatusCode::OK && kind.is_manifest() => {
+                self.handle_manifest(response).await;
             }
-            StorageDecision::Pass(reason) => self.pass(reply, reason),
-            StorageDecision::Store(lifetime) if is_error(reply.status) => {
-                self.error(reply, kind, lifetime).await;
+            StorageDecision::Pass(reason) => self.pass_to_leader(response, reason),
+            StorageDecision::Store(lifetime) if is_error(response.status) => {
+                self.handle_error(response, kind, lifetime).await;
             }
             StorageDecision::Store(lifetime) => {
                 let lifetime = self.limit_unlisted_lifetime(lifetime);
-                self.stream(reply, kind, lifetime).await;
+                self.stream_response(response, kind, lifetime).await;
             }
         }
     }
@@ -308,23 +317,23 @@ impl FillTask {
     /// headers. `None` as in [`FillTask::fetch`].
     async fn confirm_absence(
         &mut self,
-        reply: UpstreamResponse,
+        response: UpstreamResponse,
     ) -> Option<Result<UpstreamResponse, Failure>> {
-        let gone = matches!(reply.status, StatusCode::NOT_FOUND | StatusCode::GONE);
-        let doubted = gone && self.unkeyed_memo_key.is_some() && self.held().is_some();
+        let gone = matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let doubted = gone && self.unkeyed_memo_key.is_some() && self.stored_object().is_some();
         if !doubted {
-            return Some(Ok(reply));
+            return Some(Ok(response));
         }
-        let (route, name) = (&self.entry.route, &self.shield.rules.name);
+        let (route, name) = (&self.request.route, &self.shield.rules.name);
         let plain = headers::without_unkeyed_values(self.fill.upstream_headers(), route, name);
-        let reply = self.fetch(plain, self.avoided()).await?;
+        let response = self.fetch(plain, self.avoided()).await?;
         self.unkeyed_memo_key = None;
-        Some(reply)
+        Some(response)
     }
 
     /// Shortens the lifetime of an object that no manifest has listed since the restart.
     pub(super) fn limit_unlisted_lifetime(&self, lifetime: Lifetime) -> Lifetime {
-        if !self.left_over {
+        if !self.from_before_restart {
             return lifetime;
         }
         Lifetime {
@@ -359,7 +368,7 @@ impl FillTask {
             length: None,
             will_be_stored,
             epoch_token: self.epoch_token.as_ref().and_then(|epoch_token| {
-                let of_place = !kind.is_manifest() || self.entry.has_delivery_directives();
+                let of_place = !kind.is_manifest() || self.request.has_delivery_directives();
                 if of_place {
                     Some(epoch_token.clone())
                 } else {

@@ -29,7 +29,7 @@ static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 /// An uncacheable manifest, as far as it has arrived.
 pub(super) struct ManifestTap {
     shield: Arc<Shield>,
-    entry: CacheRequest,
+    request: CacheRequest,
     kind: Kind,
     /// The response headers.
     headers: HeaderMap,
@@ -43,29 +43,29 @@ impl ManifestTap {
     /// Begins with a response head. `None`: it is no manifest, or too many are being parsed.
     pub(super) fn of(
         shield: &Arc<Shield>,
-        entry: &CacheRequest,
-        upstream: &HeaderMap,
-        reply: &UpstreamResponse,
+        request: &CacheRequest,
+        upstream_headers: &HeaderMap,
+        response: &UpstreamResponse,
     ) -> Option<Box<ManifestTap>> {
-        let content_type = reply.headers.get(header::CONTENT_TYPE);
+        let content_type = response.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
-        let kind = entry.kind.refined(content_type);
-        if reply.status != StatusCode::OK || !kind.is_manifest() {
+        let kind = request.kind.refined(content_type);
+        if response.status != StatusCode::OK || !kind.is_manifest() {
             return None;
         }
         let turn = TURNS.try_acquire().ok()?;
-        let values = match Vary::of(&reply.headers) {
-            Vary::On(names) => Some(Vary::values(&names, upstream)),
+        let values = match Vary::of(&response.headers) {
+            Vary::On(names) => Some(Vary::values(&names, upstream_headers)),
             Vary::Nothing | Vary::Everything => None,
         };
         let now = Instant::now();
         Some(Box::new(ManifestTap {
             shield: Arc::clone(shield),
-            entry: entry.clone(),
+            request: request.clone(),
             kind,
-            headers: reply.headers.clone(),
+            headers: response.headers.clone(),
             variant: shield.live.variant(values.as_deref()),
-            sent: now.checked_sub(reply.waited).unwrap_or(now),
+            sent: now.checked_sub(response.waited).unwrap_or(now),
             text: Vec::new(),
             _turn: turn,
         }))
@@ -98,7 +98,7 @@ impl ManifestTap {
 
     fn take(&self, manifest: Option<Manifest>) {
         if let Some(manifest) = manifest {
-            let what = (&self.entry, self.variant);
+            let what = (&self.request, self.variant);
             self.shield.record_unstored(what, &manifest, self.sent);
         }
     }
@@ -109,17 +109,17 @@ impl Shield {
     /// grown, makes stored objects invalid.
     pub(super) fn record_unstored(
         &self,
-        (entry, variant): (&CacheRequest, Variant),
+        (request, variant): (&CacheRequest, Variant),
         manifest: &Manifest,
         sent: Instant,
     ) {
-        let what = (entry, variant);
+        let what = (request, variant);
         let effects = self.live.record_unstored(what, manifest, sent, Now::read());
         for epoch in &effects.ended_epochs {
             self.cache.end_epoch(epoch);
         }
         if effects.is_restart {
-            let path = entry.target.path();
+            let path = request.target.path();
             tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
     }

@@ -25,7 +25,8 @@ pub struct ViewerRequest {
     pub peer: Option<IpAddr>,
     /// The connection uses TLS.
     pub tls: bool,
-    /// When the request head was complete.
+    /// When the request head was complete, or its first byte arrived if it is answered from memory
+    /// before it is parsed in full.
     pub arrived: Instant,
     /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
@@ -44,7 +45,8 @@ impl ViewerRequest {
 pub struct ViewerResponse {
     /// The status.
     pub status: StatusCode,
-    /// All header fields except `Date`, framing (the frontend adds both) and the fields of `held`.
+    /// All header fields except `Date` and the fields of `held`. The frontend adds `Date`, and the
+    /// framing of a body; the `Content-Length` of a response to HEAD is here.
     pub headers: HeaderMap,
     /// An object whose header fields are also the response's, shared instead of copied; except
     /// [`seawall_cache::REPLACED_FIELDS`], and except the freshness fields if `headers` has any.

@@ -29,7 +29,7 @@ impl Shield {
     /// Requests the object with GET or HEAD for this viewer alone.
     pub(super) async fn pass(self: &Arc<Self>, mut context: RequestContext) -> ViewerResponse {
         context.forward = ForwardReason::Bypass;
-        let mut headers = self.upstream(&context);
+        let mut headers = self.upstream_headers(&context);
         for name in OF_A_PASSED_READ {
             if let Some(value) = context.headers.get(&name) {
                 headers.insert(name, value.clone());
@@ -37,15 +37,16 @@ impl Shield {
         }
         let head_only = context.head_only;
         let method = if head_only { Method::HEAD } else { Method::GET };
-        let sent = headers.clone();
+        let upstream_headers = headers.clone();
         match self.ask_origin(&mut context, method, headers, None).await {
-            Ok((reply, private_fetch)) => {
+            Ok((response, private_fetch)) => {
                 let manifest_tap = (!head_only)
-                    .then(|| ManifestTap::of(self, &context.entry, &sent, &reply))
+                    .then(|| ManifestTap::of(self, &context.request, &upstream_headers, &response))
                     .flatten();
-                let mut passed = PassThroughResponse::of(reply, None, head_only, &self.rules.name);
+                let mut passed =
+                    PassThroughResponse::of(response, None, head_only, &self.rules.name);
                 passed.manifest_tap = manifest_tap;
-                responses::passing(context, passed.left_by(private_fetch))
+                responses::respond_with_pass_through(context, passed.abandoned_with(private_fetch))
             }
             Err(failure) => rejections::failed(context, failure),
         }
@@ -64,23 +65,23 @@ impl Shield {
         if headers::loops(&context.headers, &self.rules.name) {
             return rejections::looped(context);
         }
-        let (route, forwarded) = (&context.entry.route, context.entry.forwarded.as_deref());
+        let (route, forwarded) = (&context.request.route, context.request.forwarded.as_deref());
         let headers = headers::passed(&context.headers, forwarded, route, &self.rules.name);
         if !self.clients.admit(context.client).await {
             return rejections::client_limited(context);
         }
-        let (reply, private_fetch) = match self
+        let (response, private_fetch) = match self
             .ask_origin(&mut context, method.clone(), headers, body)
             .await
         {
-            Ok(reply) => reply,
+            Ok(response) => response,
             Err(failure) => return rejections::failed(context, failure),
         };
-        if !method.is_safe() && (reply.status.is_success() || reply.status.is_redirection()) {
-            self.invalidate(&context.entry, host, &reply.headers);
+        if !method.is_safe() && (response.status.is_success() || response.status.is_redirection()) {
+            self.invalidate(&context.request, host, &response.headers);
         }
-        let passed = PassThroughResponse::of(reply, None, false, &self.rules.name);
-        responses::passing(context, passed.left_by(private_fetch))
+        let passed = PassThroughResponse::of(response, None, false, &self.rules.name);
+        responses::respond_with_pass_through(context, passed.abandoned_with(private_fetch))
     }
 
     async fn ask_origin(
@@ -91,20 +92,20 @@ impl Shield {
         body: Option<RequestBody>,
     ) -> Result<(UpstreamResponse, PrivateFetch), Failure> {
         let mut private_fetch = PrivateFetch::new(self.clients.begin_fetch(context.client));
-        let entry = &context.entry;
+        let request = &context.request;
         let upstream_request = UpstreamRequest {
             upgrade: None,
             expected: false,
             expected_content: ExpectedContent::Anything,
-            class: self.live.kind_of(entry).into(),
+            class: self.live.kind_of(request).into(),
             has_fallback: false,
             method,
-            path_and_query: entry.target.clone(),
-            host: entry.sent_host().cloned(),
+            path_and_query: request.target.clone(),
+            host: request.sent_host().cloned(),
             headers,
             body,
-            priority: priority::waited_for(entry.kind, || {
-                self.live.is_new(&entry.key, context.now)
+            priority: priority::waited_for(request.kind, || {
+                self.live.is_new(&request.key, context.now)
             }),
             is_blocking: false,
             late_after: None,
@@ -112,13 +113,13 @@ impl Shield {
             excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
         };
-        let origin = &self.origins[entry.route.origin_index];
+        let origin = &self.origins[request.route.origin_index];
         let asked = Instant::now();
-        let reply = origin.fetch(upstream_request).await;
-        let waited = reply.as_ref().map(|reply| reply.waited);
+        let response = origin.fetch(upstream_request).await;
+        let waited = response.as_ref().map(|response| response.waited);
         context.waited_for_origin(waited.unwrap_or_else(|_| asked.elapsed()));
-        match reply {
-            Ok(reply) => Ok((reply, private_fetch)),
+        match response {
+            Ok(response) => Ok((response, private_fetch)),
             Err(failure) => {
                 private_fetch.ended();
                 Err(failure)

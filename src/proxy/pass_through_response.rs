@@ -45,22 +45,22 @@ impl PassThroughResponse {
 
     /// `bodiless`: the response to a HEAD, which keeps the origin's `Content-Length`.
     pub(super) fn of(
-        reply: UpstreamResponse,
+        response: UpstreamResponse,
         reason: Option<UncacheableReason>,
         bodiless: bool,
         name: &str,
     ) -> PassThroughResponse {
-        let length = reply.headers.get(header::CONTENT_LENGTH).cloned();
-        let mut headers = passed_headers(reply.headers, name);
+        let length = response.headers.get(header::CONTENT_LENGTH).cloned();
+        let mut headers = passed_headers(response.headers, name);
         headers.extend(
             length
                 .filter(|_| bodiless)
                 .map(|length| (header::CONTENT_LENGTH, length)),
         );
         PassThroughResponse {
-            status: reply.status,
+            status: response.status,
             headers,
-            body: PassThroughBody::Flowing(reply.body, reply.framing),
+            body: PassThroughBody::Flowing(response.body, response.framing),
             reason,
             manifest_tap: None,
             private_fetch: None,
@@ -68,7 +68,7 @@ impl PassThroughResponse {
     }
 
     /// Charges the client if it leaves before the end of the body.
-    pub(super) fn left_by(self, private_fetch: PrivateFetch) -> PassThroughResponse {
+    pub(super) fn abandoned_with(self, private_fetch: PrivateFetch) -> PassThroughResponse {
         let private_fetch = Some(private_fetch);
         PassThroughResponse {
             private_fetch,
@@ -77,14 +77,14 @@ impl PassThroughResponse {
     }
 
     pub(super) fn whole(
-        reply: UpstreamResponse,
+        response: UpstreamResponse,
         body: Bytes,
         reason: UncacheableReason,
         name: &str,
     ) -> PassThroughResponse {
         PassThroughResponse {
-            status: reply.status,
-            headers: passed_headers(reply.headers, name),
+            status: response.status,
+            headers: passed_headers(response.headers, name),
             body: PassThroughBody::Whole(body),
             reason: Some(reason),
             manifest_tap: None,

@@ -13,7 +13,7 @@ use seawall_upstream::{Framing, UpstreamBody, ViewerRelay};
 /// An origin's body, read as fast as one viewer takes it.
 pub struct PassThroughStream {
     relay: ViewerRelay,
-    left: Option<u64>,
+    remaining: Option<u64>,
     over: bool,
     private_fetch: Option<PrivateFetch>,
     manifest_tap: Option<Box<ManifestTap>>,
@@ -28,7 +28,7 @@ impl PassThroughStream {
     ) -> PassThroughStream {
         PassThroughStream {
             relay: upstream_body.relay(),
-            left: match framing {
+            remaining: match framing {
                 Framing::Length(length) => Some(length),
                 Framing::Delimited | Framing::UntilClose => None,
             },
@@ -38,8 +38,8 @@ impl PassThroughStream {
         }
     }
 
-    pub(super) fn left(&self) -> Option<u64> {
-        self.left
+    pub(super) fn remaining(&self) -> Option<u64> {
+        self.remaining
     }
 
     pub(super) fn poll_bytes(
@@ -57,7 +57,7 @@ impl PassThroughStream {
             BodyTruncated::Origin
         };
         let next = next.map(|bytes| bytes.map_err(|_| cut));
-        let next = count_down(next, &mut self.left);
+        let next = count_down(next, &mut self.remaining);
         if let Some(Ok(bytes)) = &next
             && let Some(manifest_tap) = &mut self.manifest_tap
             && !manifest_tap.push(bytes)
@@ -65,7 +65,7 @@ impl PassThroughStream {
             self.manifest_tap = None;
         }
         // The viewer may not poll again after the last byte.
-        if self.over || self.left == Some(0) {
+        if self.over || self.remaining == Some(0) {
             self.private_fetch.iter_mut().for_each(PrivateFetch::ended);
             let is_whole = !matches!(next, Some(Err(_)));
             let manifest_tap = self.manifest_tap.take().filter(|_| is_whole);

@@ -19,9 +19,9 @@ impl Shield {
             telemetry: &self.telemetry,
             record: Some(record),
         };
-        let answer = answering.await;
+        let response = answering.await;
         pending_viewer.over();
-        answer
+        response
     }
 
     /// Serves a hit whose content coding is being made; waits for the coding within its limit.
@@ -30,13 +30,10 @@ impl Shield {
         context: RequestContext,
         object: &Arc<Object>,
     ) -> ViewerResponse {
-        self.wait_for_form(
-            responses::requested_form(&context, object),
-            &context.headers,
-        )
-        .await;
+        self.wait_for_encoding(responses::full_or_delta(&context, object), &context.headers)
+            .await;
         object.hits.add();
-        responses::object(context, object, Outcome::Hit, &self.settings)
+        responses::respond_with_object(context, object, Outcome::Hit, &self.settings)
     }
 }
 

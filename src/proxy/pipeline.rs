@@ -1,34 +1,30 @@
-//! The steps of one request, one function per step; each returns the next step.
+//! Takes one viewer request through its steps: admits it, looks its key up, and answers from memory
+//! or from the key's fill. [`LookupOutcome`] and [`PipelineStep`] say where a step leads.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::{ACCEPT_ENCODING, RANGE};
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
-use super::blocking_reload::{ReloadAction, is_newest, is_tended};
+use super::blocking_reload::{ReloadAction, is_kept_current, is_refreshed_low_latency};
 use super::coding::EncodedForm;
 use super::context::{ForwardReason, PipelineStep, RequestContext};
 use super::fill::{FillTask, FillTrigger};
-use super::pass_through_response::PassThroughResponse;
-use super::stale_on_error::servable_on_error;
 use super::{Shield, ViewerRequest, ViewerResponse, rejections, responses};
 use crate::telemetry::Outcome;
-use seawall_cache::{
-    Fill, FillHead, Follower, JoinOutcome, KeyMemo, Lookup, Object, StoredHead, Verdict,
-};
+use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
 use seawall_policy::access::{Admission, CacheRequest, access};
 use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::Freshness;
-use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::range::reaches;
 use seawall_policy::{Now, headers};
 
-/// Maximum lookups per request. A lookup is repeated when a fill ended, or the key turned out to
-/// have variants, in the meantime. After that the request goes to the origin by itself.
-const LOOKUPS_MAX: usize = 5;
+/// Maximum fetches per request. The key is looked up and fetched again when a fill ended, or the
+/// key turned out to have variants, in the meantime. After that the request goes to the origin by
+/// itself.
+const FETCHES_MAX: usize = 5;
 
 /// Result of a cache lookup.
 enum LookupOutcome {
@@ -41,59 +37,67 @@ enum LookupOutcome {
 }
 
 impl Shield {
-    /// Answers a GET from memory, without waiting. `None` if that is not possible; nothing has
-    /// changed then, and the request may go to [`Shield::answer`].
+    /// Answers a GET from memory, without waiting. `None` if that is not possible: the same request
+    /// may then go to [`Shield::answer`]. At most a compression of the object has been started.
     pub fn answer_from_memory(
         self: &Arc<Self>,
-        mut request: ViewerRequest,
+        mut viewer_request: ViewerRequest,
     ) -> Option<ViewerResponse> {
-        let Admission::Cache(entry) = self.judge(&request) else {
+        let Admission::Cache(request) = self.admit(&viewer_request) else {
             return None;
         };
-        let hint = self.announced_request(&request, &entry);
-        match self.enter(&mut request, entry) {
-            LookupOutcome::Served(answer) => {
+        let hint = self.announced_request(&viewer_request, &request);
+        match self.look_up_request(&mut viewer_request, request) {
+            LookupOutcome::Served(response) => {
                 self.prefetch_announced(hint);
-                Some(answer)
+                Some(response)
             }
             LookupOutcome::AwaitsCoding(..) | LookupOutcome::NeedsFetch(..) => None,
         }
     }
 
-    fn judge(&self, request: &ViewerRequest) -> Admission {
+    fn admit(&self, viewer_request: &ViewerRequest) -> Admission {
         access(
             &self.rules,
-            &request.method,
-            &request.uri,
-            request.version,
-            &request.headers,
+            &viewer_request.method,
+            &viewer_request.uri,
+            viewer_request.version,
+            &viewer_request.headers,
         )
     }
 
-    fn context_of(&self, request: &mut ViewerRequest, entry: CacheRequest) -> RequestContext {
-        let line = self.telemetry.access_log.is_enabled();
-        RequestContext::new(request, entry, &self.rules.name, line)
+    fn context_of(
+        &self,
+        viewer_request: &mut ViewerRequest,
+        request: CacheRequest,
+    ) -> RequestContext {
+        let is_logged = self.telemetry.access_log.is_enabled();
+        RequestContext::new(viewer_request, request, &self.rules.name, is_logged)
     }
 
-    /// Answers one request. Never fails: every error has a status. Hits do not wait.
-    pub async fn answer(self: &Arc<Self>, mut request: ViewerRequest) -> ViewerResponse {
-        let line = self.telemetry.access_log.is_enabled();
-        match self.judge(&request) {
-            Admission::Reject(refusal) => rejections::refused(&request, refusal, line),
-            Admission::Preflight(route) => rejections::preflight(&request, &route, line),
-            Admission::Pass(entry) => {
-                let host = request.host().to_owned();
-                let context = self.context_of(&mut request, entry);
+    /// Answers one request. Never fails: every error has a status. A hit waits for nothing but a
+    /// content coding that is being made, for at most 100 ms.
+    pub async fn answer(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> ViewerResponse {
+        let is_logged = self.telemetry.access_log.is_enabled();
+        match self.admit(&viewer_request) {
+            Admission::Reject(refusal) => rejections::refused(&viewer_request, refusal, is_logged),
+            Admission::Preflight(route) => {
+                rejections::preflight(&viewer_request, &route, is_logged)
+            }
+            Admission::Pass(request) => {
+                let host = viewer_request.host().to_owned();
+                let context = self.context_of(&mut viewer_request, request);
                 // Boxed like all futures that wait: a connection reserves room for its largest
                 // future.
                 let record = context.record_if_left();
-                let answering = self.pass_method(context, &host, request.method, request.body);
+                let answering =
+                    self.pass_method(context, &host, viewer_request.method, viewer_request.body);
                 Box::pin(self.record_if_abandoned(record, answering)).await
             }
-            Admission::Cache(entry) => {
-                self.prefetch_announced(self.announced_request(&request, &entry));
-                match self.enter(&mut request, entry) {
-                    LookupOutcome::Served(answer) => answer,
+            Admission::Cache(request) => {
+                self.prefetch_announced(self.announced_request(&viewer_request, &request));
+                match self.look_up_request(&mut viewer_request, request) {
+                    LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
                         let record = context.record_if_left();
                         Box::pin(
@@ -119,8 +123,12 @@ impl Shield {
         }
     }
 
-    fn enter(self: &Arc<Self>, request: &mut ViewerRequest, entry: CacheRequest) -> LookupOutcome {
-        let context = self.context_of(request, entry);
+    fn look_up_request(
+        self: &Arc<Self>,
+        viewer_request: &mut ViewerRequest,
+        request: CacheRequest,
+    ) -> LookupOutcome {
+        let context = self.context_of(viewer_request, request);
         if headers::loops(&context.headers, &self.rules.name) {
             return LookupOutcome::Served(rejections::looped(context));
         }
@@ -129,30 +137,32 @@ impl Shield {
 
     /// Looks the key up and serves what may be served without a wait.
     fn look_up(self: &Arc<Self>, mut context: RequestContext) -> LookupOutcome {
-        match self.look_up_state(&mut context) {
-            ReloadAction::Answer(state) => return self.hit(context, &state),
+        match self.look_up_requested_version(&mut context) {
+            ReloadAction::Serve(version) => return self.hit(context, &version),
             ReloadAction::TooFar => return LookupOutcome::Served(rejections::too_far(context)),
             ReloadAction::LookUp => {}
         }
-        let (entry, now) = (&context.entry, context.now);
-        let upstream = || self.upstream(&context);
-        let lookup = self.cache.lookup(&entry.key, entry.kind, now, upstream);
+        let (request, now) = (&context.request, context.now);
+        let upstream_headers = || self.upstream_headers(&context);
+        let lookup = self
+            .cache
+            .lookup(&request.key, request.kind, now, upstream_headers);
         if let Some(object) = &lookup.object
             && !self.is_outgrown(&context, &object.head, object.body.len() as u64)
         {
             // The refresher keeps the playlist current, not the stored answers to blocking
             // requests.
             let may_be_refreshed =
-                context.directives.is_none() && !context.entry.has_delivery_directives();
+                context.directives.is_none() && !context.request.has_delivery_directives();
             match context.freshness(object) {
                 Freshness::Fresh => return self.hit(context, object),
-                _ if may_be_refreshed && is_newest(object, context.now) => {
+                _ if may_be_refreshed && is_refreshed_low_latency(object, context.now) => {
                     return self.hit(context, object);
                 }
                 Freshness::Stale => {
                     return LookupOutcome::Served(self.stale(context, &lookup, object));
                 }
-                Freshness::IfError if may_be_refreshed && is_tended(object, context.now) => {
+                Freshness::IfError if may_be_refreshed && is_kept_current(object, context.now) => {
                     return LookupOutcome::Served(self.stale(context, &lookup, object));
                 }
                 Freshness::IfError | Freshness::Unusable => {}
@@ -160,7 +170,7 @@ impl Shield {
         }
         context.forward = ForwardReason::because(&lookup);
         if context.only_if_cached() {
-            return LookupOutcome::Served(rejections::not_held(context));
+            return LookupOutcome::Served(rejections::not_stored(context));
         }
         LookupOutcome::NeedsFetch(context, lookup)
     }
@@ -176,14 +186,14 @@ impl Shield {
         {
             return rejections::client_limited(context);
         }
-        for _ in 0..LOOKUPS_MAX {
+        for _ in 0..FETCHES_MAX {
             context = match self.fetch(context, &lookup).await {
-                PipelineStep::Answer(answer) => return answer,
+                PipelineStep::Respond(response) => return response,
                 PipelineStep::Again(context) => context,
             };
             context.now = Instant::now();
             (context, lookup) = match self.look_up(context) {
-                LookupOutcome::Served(answer) => return answer,
+                LookupOutcome::Served(response) => return response,
                 LookupOutcome::AwaitsCoding(context, object) => {
                     return self.hit_with_coding(context, &object).await;
                 }
@@ -197,11 +207,11 @@ impl Shield {
     /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
     /// it.
     fn is_wanted_by_one_alone(&self, context: &RequestContext, lookup: &Lookup) -> bool {
-        let entry = &context.entry;
-        !is_held(lookup)
+        let request = &context.request;
+        !is_stored(lookup)
             && !self.cache.is_being_filled(lookup)
-            && self.live.tracker(entry).is_none()
-            && !self.live.is_new(&entry.key, context.now)
+            && self.live.tracker(request).is_none()
+            && !self.live.is_new(&request.key, context.now)
     }
 
     /// The viewer's range ends beyond the stored object, and a live manifest lists such ranges.
@@ -210,7 +220,7 @@ impl Shield {
             && reaches(&context.headers, self.settings.ranges_max, length)
             && self
                 .live
-                .is_outgrown(&context.entry, length, &head.lifetime, context.now)
+                .is_outgrown(&context.request, length, &head.lifetime, context.now)
     }
 
     fn hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
@@ -219,13 +229,15 @@ impl Shield {
         } else {
             Outcome::Hit
         };
-        match self.form(
-            responses::requested_form(&context, object),
-            &context.headers,
-        ) {
+        match self.choose_encoding(responses::full_or_delta(&context, object), &context.headers) {
             EncodedForm::Ready(form) => {
                 object.hits.add();
-                LookupOutcome::Served(responses::form(context, form, outcome, &self.settings))
+                LookupOutcome::Served(responses::respond_with_encoded(
+                    context,
+                    form,
+                    outcome,
+                    &self.settings,
+                ))
             }
             EncodedForm::Coming(..) => LookupOutcome::AwaitsCoding(context, Arc::clone(object)),
         }
@@ -239,50 +251,42 @@ impl Shield {
         object: &Arc<Object>,
     ) -> ViewerResponse {
         object.hits.add();
-        if (context.entry.has_delivery_directives()
-            || !self.ensure_refreshed(&context.entry, object))
-            && !self.is_backing_off(lookup, &context.headers, &context.entry, context.now)
-            && let Some(fill) = self.cache.lead(lookup, || self.upstream(&context))
+        if (context.request.has_delivery_directives()
+            || !self.ensure_refreshed(&context.request, object))
+            && !self.is_backing_off(lookup, &context.headers, &context.request, context.now)
+            && let Some(fill) = self.cache.lead(lookup, || self.upstream_headers(&context))
         {
-            self.spawn_fill(&context.entry, fill, FillTrigger::Refresh);
+            self.spawn_fill(&context.request, fill, FillTrigger::Refresh);
         }
         // The response does not wait for the coding; this starts it for later requests.
-        self.form(
-            responses::requested_form(&context, object),
-            &context.headers,
-        );
-        responses::object(context, object, Outcome::Stale, &self.settings)
+        self.choose_encoding(responses::full_or_delta(&context, object), &context.headers);
+        responses::respond_with_object(context, object, Outcome::Stale, &self.settings)
     }
 
     /// Whether the manifest is refreshed in the background. Starts that, if possible: this is its
     /// second request.
-    fn ensure_refreshed(self: &Arc<Self>, entry: &CacheRequest, object: &Object) -> bool {
-        let attention = object.head.access_tracker.as_ref();
-        attention.is_some_and(|attention| {
-            attention.has_refresher()
+    fn ensure_refreshed(self: &Arc<Self>, request: &CacheRequest, object: &Object) -> bool {
+        let access_tracker = object.head.access_tracker.as_ref();
+        access_tracker.is_some_and(|access_tracker| {
+            access_tracker.has_refresher()
                 || self
                     .live
-                    .tracker(entry)
+                    .tracker(request)
                     .is_some_and(|tracker| self.start_refresher(&tracker))
         })
     }
 
-    /// An endpoint broke off inside the object a moment ago; the next request goes to another
-    /// endpoint.
-    fn broke_off_elsewhere(&self, lookup: &Lookup, now: Instant) -> bool {
-        let memo = self.cache.memo(&lookup.slot, now);
-        matches!(memo, Some(KeyMemo::Avoid(_)))
-    }
-
     /// Nothing fresh is stored: the key's memo decides, else the request joins the fill.
     async fn fetch(self: &Arc<Self>, mut context: RequestContext, lookup: &Lookup) -> PipelineStep {
-        match self.memo_for(lookup, &context.headers, &context.entry, context.now) {
-            Some(KeyMemo::Failed(answer)) => {
-                return self.serve_stale_or_failure(context, lookup, &answer, |context| {
-                    rejections::failure_answer(context, &answer, Outcome::Negative)
+        match self.memo_for(lookup, &context.headers, &context.request, context.now) {
+            Some(KeyMemo::Failed(error_object)) => {
+                return self.serve_stale_or_failure(context, lookup, &error_object, |context| {
+                    rejections::failure_response(context, &error_object, Outcome::Negative)
                 });
             }
-            Some(KeyMemo::Pass) => return PipelineStep::Answer(Box::pin(self.pass(context)).await),
+            Some(KeyMemo::Pass) => {
+                return PipelineStep::Respond(Box::pin(self.pass(context)).await);
+            }
             Some(KeyMemo::Sliced(slice_set))
                 if self.is_outgrown(&context, &slice_set.head, slice_set.length) =>
             {
@@ -299,191 +303,72 @@ impl Shield {
             )
             | None => {}
         }
-        if !is_held(lookup) && self.live.is_known_absent(&context.entry, Now::read()) {
-            return PipelineStep::Answer(rejections::too_early(context));
+        if !is_stored(lookup) && self.live.is_known_absent(&context.request, Now::read()) {
+            return PipelineStep::Respond(rejections::too_early(context));
         }
-        let upstream = self.upstream(&context);
-        match self.cache.join(lookup, &upstream) {
+        let upstream_headers = self.upstream_headers(&context);
+        match self.cache.join(lookup, &upstream_headers) {
             JoinOutcome::Stored(_) | JoinOutcome::Retry => PipelineStep::Again(context),
             JoinOutcome::Crowded => self.serve_stale_or(context, lookup, rejections::crowded),
             JoinOutcome::Lead(fill, follower) => {
-                let (passing, passed) = oneshot::channel();
+                let (pass_sender, pass_receiver) = oneshot::channel();
                 let client_fetch = self.clients.begin_fetch(context.client);
                 self.spawn_fill(
-                    &context.entry,
+                    &context.request,
                     fill,
-                    FillTrigger::Viewer(passing, client_fetch),
+                    FillTrigger::Viewer(pass_sender, client_fetch),
                 );
-                self.follow(context, lookup, &upstream, follower, Some(passed))
-                    .await
+                self.follow(
+                    context,
+                    lookup,
+                    &upstream_headers,
+                    follower,
+                    Some(pass_receiver),
+                )
+                .await
             }
             JoinOutcome::Follow(follower) => {
                 context.collapsed = true;
-                self.follow(context, lookup, &upstream, follower, None)
+                self.follow(context, lookup, &upstream_headers, follower, None)
                     .await
             }
-        }
-    }
-
-    /// Waits for a fill, within the viewer's deadline.
-    async fn follow(
-        self: &Arc<Self>,
-        mut context: RequestContext,
-        lookup: &Lookup,
-        upstream: &HeaderMap,
-        mut follower: Follower,
-        passed: Option<oneshot::Receiver<PassThroughResponse>>,
-    ) -> PipelineStep {
-        // A viewer who may insist on a fresh response waits for it.
-        let accepts_stale =
-            context.directives.is_none() && servable_on_error(&context, lookup).is_some();
-        let patience = if accepts_stale {
-            self.settings.stale_wait_max
-        } else {
-            self.patience(&context.entry)
-        };
-        let leads = passed.is_some();
-        let held_back_limit = (!leads).then(|| self.live.wait_limit(&context.entry, Now::read()));
-        let since = Instant::now();
-        let fill_head = timeout(patience, follower.wait_for_head()).await;
-        context.now = Instant::now();
-        let waited = context.now.saturating_duration_since(since);
-        context.waited_for_origin(waited);
-        let outcome = match held_back_limit {
-            None => Outcome::Miss,
-            // A response later than expected is late because of the origin, not because it is not
-            // due yet.
-            Some(Some(within)) if waited <= within => Outcome::HeldBack,
-            Some(_) => Outcome::Coalesced,
-        };
-        let Ok(fill_head) = fill_head else {
-            return self.serve_stale_or(context, lookup, rejections::timed_out);
-        };
-        if !leads && !follower.can_share(upstream) {
-            context.collapsed = false;
-            return PipelineStep::Again(context);
-        }
-        match fill_head {
-            FillHead::Growing(head) => PipelineStep::Answer(
-                responses::growing(context, &head, follower, outcome, &self.settings).await,
-            ),
-            FillHead::Settled(Verdict::Refused(_)) if !follower.same_request(upstream) => {
-                context.collapsed = false;
-                PipelineStep::Again(context)
-            }
-            FillHead::Settled(Verdict::Failed(_) | Verdict::Lost | Verdict::Pass)
-                if !self.failure_applies_to(&follower, upstream, &context.entry) =>
-            {
-                context.collapsed = false;
-                PipelineStep::Again(context)
-            }
-            FillHead::Settled(verdict) => {
-                drop(follower);
-                self.respond_to_verdict(context, lookup, verdict, outcome, passed)
-                    .await
-            }
-        }
-    }
-
-    /// How long a viewer waits when nothing stored can be served instead. A request that the origin
-    /// holds back waits as long as the origin may hold it.
-    fn patience(&self, entry: &CacheRequest) -> Duration {
-        let origin = &self.origins[entry.route.origin_index];
-        let held_back = self
-            .live
-            .may_be_held_back(entry, Instant::now())
-            .then(|| origin.held_back_max());
-        self.settings.wait_max.max(held_back.unwrap_or_default())
-    }
-
-    async fn respond_to_verdict(
-        self: &Arc<Self>,
-        context: RequestContext,
-        lookup: &Lookup,
-        verdict: Verdict,
-        outcome: Outcome,
-        passed: Option<oneshot::Receiver<PassThroughResponse>>,
-    ) -> PipelineStep {
-        let settings = &self.settings;
-        if let Verdict::Object(object) | Verdict::Revalidated(object) = &verdict {
-            self.wait_for_form(
-                responses::requested_form(&context, object),
-                &context.headers,
-            )
-            .await;
-        }
-        match verdict {
-            Verdict::Object(object) | Verdict::Refused(object) => {
-                PipelineStep::Answer(responses::object(context, &object, outcome, settings))
-            }
-            Verdict::Revalidated(object) => {
-                let outcome = match outcome {
-                    Outcome::Miss => Outcome::Revalidated,
-                    coalesced => coalesced,
-                };
-                PipelineStep::Answer(responses::object(context, &object, outcome, settings))
-            }
-            Verdict::Failed(answer) => {
-                self.serve_stale_or_failure(context, lookup, &answer, |context| {
-                    rejections::failure_answer(context, &answer, Outcome::Failed)
-                })
-            }
-            Verdict::Exhausted(answer) => self.serve_stale_or(context, lookup, |context| {
-                rejections::failure_answer(context, &answer, Outcome::Overload)
-            }),
-            // No viewer got a byte, and another endpoint may have the whole body.
-            Verdict::Lost
-                if servable_on_error(&context, lookup).is_none()
-                    && self.broke_off_elsewhere(lookup, context.now) =>
-            {
-                PipelineStep::Again(context)
-            }
-            Verdict::Lost => self.serve_stale_or(context, lookup, rejections::lost),
-            Verdict::Sliced => PipelineStep::Again(context),
-            Verdict::Pass => match passed.and_then(|mut passed| passed.try_recv().ok()) {
-                // A range of a large object that is not stored is fetched as a range.
-                Some(passed)
-                    if passed.reason == Some(UncacheableReason::TooLarge)
-                        && context.headers.contains_key(RANGE) =>
-                {
-                    drop(passed);
-                    PipelineStep::Answer(Box::pin(self.pass(context)).await)
-                }
-                Some(passed) => PipelineStep::Answer(responses::passing(context, passed)),
-                None => PipelineStep::Answer(Box::pin(self.pass(context)).await),
-            },
         }
     }
 
     /// Starts a fill as a detached task.
     pub(super) fn spawn_fill(
         self: &Arc<Self>,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         fill: Fill,
         viewer: FillTrigger,
     ) {
-        tokio::spawn(FillTask::new(Arc::clone(self), entry, fill, viewer).run());
+        tokio::spawn(FillTask::new(Arc::clone(self), request, fill, viewer).run());
     }
 
     /// The request's headers as they go to the origin.
-    pub(super) fn upstream(&self, context: &RequestContext) -> HeaderMap {
-        self.sent(&context.headers, &context.entry)
+    pub(super) fn upstream_headers(&self, context: &RequestContext) -> HeaderMap {
+        self.upstream_headers_for(&context.headers, &context.request)
     }
 
     /// The viewer's headers that are sent upstream. Manifests and media are requested without a
     /// content coding.
-    pub(super) fn sent(&self, viewer: &HeaderMap, entry: &CacheRequest) -> HeaderMap {
-        let forwarded = entry.forwarded.as_deref();
-        let mut sent = headers::upstream(viewer, forwarded, &entry.route, &self.rules.name);
-        if is_requested_uncoded(entry.kind, entry.target.path()) {
-            sent.remove(ACCEPT_ENCODING);
+    pub(super) fn upstream_headers_for(
+        &self,
+        viewer: &HeaderMap,
+        request: &CacheRequest,
+    ) -> HeaderMap {
+        let forwarded = request.forwarded.as_deref();
+        let mut upstream_headers =
+            headers::upstream(viewer, forwarded, &request.route, &self.rules.name);
+        if is_requested_uncoded(request.kind, request.target.path()) {
+            upstream_headers.remove(ACCEPT_ENCODING);
         }
-        sent
+        upstream_headers
     }
 }
 
 /// A successful response is stored.
-pub(super) fn is_held(lookup: &Lookup) -> bool {
-    let held = lookup.object.as_ref();
-    held.is_some_and(|held| held.head.status == StatusCode::OK)
+pub(super) fn is_stored(lookup: &Lookup) -> bool {
+    let stored = lookup.object.as_ref();
+    stored.is_some_and(|stored| stored.head.status == StatusCode::OK)
 }

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shield;
 use super::fill::FillTrigger;
-use super::pipeline::is_held;
+use super::pipeline::is_stored;
 use crate::live::{
     AnnouncedPart, ExpectedSegment, PrefetchInterest, PrefetchSource, PrefetchedObject,
 };
@@ -44,14 +44,16 @@ impl Shield {
     /// Time since a viewer last requested a stored object; `None`: never.
     fn idle_time(
         &self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         client_headers: &HeaderMap,
         now: Instant,
     ) -> Option<Duration> {
-        let client_headers = as_players(client_headers, entry);
-        let upstream = || self.sent(&client_headers, entry);
-        let lookup = self.cache.lookup(&entry.key, entry.kind, now, upstream);
-        if !is_held(&lookup) {
+        let client_headers = as_players(client_headers, request);
+        let upstream_headers = || self.upstream_headers_for(&client_headers, request);
+        let lookup = self
+            .cache
+            .lookup(&request.key, request.kind, now, upstream_headers);
+        if !is_stored(&lookup) {
             return None;
         }
         let head = &lookup.object.as_ref()?.head;
@@ -96,51 +98,53 @@ impl Shield {
     /// limit is reached.
     fn prefetch_one(
         self: &Arc<Self>,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         object: PrefetchedObject,
         source: PrefetchSource,
         client_headers: &HeaderMap,
     ) -> Option<Follower> {
-        let client_headers = as_players(client_headers, entry);
-        let upstream = || self.sent(&client_headers, entry);
+        let client_headers = as_players(client_headers, request);
+        let upstream_headers = || self.upstream_headers_for(&client_headers, request);
         let now = Instant::now();
-        let mut lookup = self.cache.lookup(&entry.key, entry.kind, now, upstream);
+        let mut lookup = self
+            .cache
+            .lookup(&request.key, request.kind, now, upstream_headers);
         // A client error of a listed object came from a request that was too early. A player's
         // announcement proves nothing.
         if source != PrefetchSource::Nor
             && let Some(stored) = &lookup.object
             && stored.head.status.is_client_error()
         {
-            self.cache.purge(&entry.key, entry.kind);
+            self.cache.purge(&request.key, request.kind);
             lookup.object = None;
         }
         let is_known = lookup.object.is_some() || lookup.has_variants();
-        if !entry.route.live.prefetch
+        if !request.route.live.prefetch
             || is_known
-            || self.is_backing_off(&lookup, &client_headers, entry, now)
+            || self.is_backing_off(&lookup, &client_headers, request, now)
         {
             return None;
         }
-        let Some(permit) = self.prefetch_permit(entry, object, source) else {
+        let Some(permit) = self.prefetch_permit(request, object, source) else {
             self.live.prefetch_limits.count_skipped();
             return None;
         };
-        let fill = self.cache.lead(&lookup, upstream)?;
+        let fill = self.cache.lead(&lookup, upstream_headers)?;
         let limits = &self.live.prefetch_limits;
         let prefetch = limits.begin(permit, source, Instant::now());
         let follower = fill.follower();
-        self.spawn_fill(entry, fill, FillTrigger::Prefetch(prefetch));
+        self.spawn_fill(request, fill, FillTrigger::Prefetch(prefetch));
         Some(follower)
     }
 
     /// The permit for one more prefetch, if the origin, the memory and the limits have room.
     fn prefetch_permit(
         &self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         object: PrefetchedObject,
         source: PrefetchSource,
     ) -> Option<OwnedSemaphorePermit> {
-        let origin = &self.origins[entry.route.origin_index];
+        let origin = &self.origins[request.route.origin_index];
         let origin_has_room = match object {
             PrefetchedObject::Exists => origin.has_room(),
             PrefetchedObject::Announced => origin.has_room_to_wait(),
@@ -154,8 +158,8 @@ impl Shield {
 
 /// Sends the request as players will: an object that is not always requested uncompressed is
 /// requested with gzip.
-fn as_players<'h>(client_headers: &'h HeaderMap, entry: &CacheRequest) -> Cow<'h, HeaderMap> {
-    let is_plain = is_requested_uncoded(entry.kind, entry.target.path());
+fn as_players<'h>(client_headers: &'h HeaderMap, request: &CacheRequest) -> Cow<'h, HeaderMap> {
+    let is_plain = is_requested_uncoded(request.kind, request.target.path());
     if is_plain || client_headers.contains_key(ACCEPT_ENCODING) {
         return Cow::Borrowed(client_headers);
     }

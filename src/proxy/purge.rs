@@ -48,7 +48,7 @@ struct Named {
 /// What to purge. URLs are absolute (`http://host/path?query`), as viewers request them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeScope {
-    /// One URL with its variants and slices; for a playlist, all its states.
+    /// One URL with its variants and slices; for a playlist, all its versions.
     Url(Uri),
     /// The stream of a manifest: its manifests, their trackers, and everything in the directories
     /// of their segments.
@@ -77,13 +77,13 @@ impl Shield {
         let purge = match &scope {
             PurgeScope::Url(url) => {
                 let mut purge = self.cache.purging();
-                self.forget(&self.entry(url)?, &mut purge);
+                self.forget(&self.request_of_url(url)?, &mut purge);
                 purge
             }
             PurgeScope::Stream(url) => {
-                let entry = self.entry(url)?;
+                let request = self.request_of_url(url)?;
                 let shield = Arc::clone(self);
-                let read = spawn_blocking(move || shield.purge_stream(&entry));
+                let read = spawn_blocking(move || shield.purge_stream(&request));
                 let read = read.await.ok()?;
                 (is_known, is_complete) = (read.is_known, read.is_complete);
                 read.purge
@@ -114,14 +114,14 @@ impl Shield {
         })
     }
 
-    fn purge_stream(&self, entry: &CacheRequest) -> StreamPurge {
+    fn purge_stream(&self, request: &CacheRequest) -> StreamPurge {
         let mut purge = self.cache.purging();
-        let unit = self.live.stream_manifests(entry);
+        let unit = self.live.stream_manifests(request);
         let (mut is_known, mut is_complete) = (unit.is_some(), true);
         let mut directories = HashSet::new();
-        let mut to_read = VecDeque::from([entry.without_directives()]);
+        let mut to_read = VecDeque::from([request.without_directives()]);
         for key in unit.iter().flat_map(|unit| &unit.manifests) {
-            to_read.extend(self.entry_of(entry, key));
+            to_read.extend(self.request_of_key(request, key));
         }
         for tracker in unit.iter().flat_map(|unit| &unit.trackers) {
             to_read.push_back(tracker.request.clone());
@@ -138,15 +138,15 @@ impl Shield {
             }
             seen.insert(manifest.base_key().clone());
             let url = manifest.url();
-            let held = self
+            let stored = self
                 .cache
                 .objects_of(manifest.base_key(), url.as_ref(), manifest.kind);
-            is_known |= !held.is_empty();
-            if held.is_empty() && manifest.kind.is_manifest() {
+            is_known |= !stored.is_empty();
+            if stored.is_empty() && manifest.kind.is_manifest() {
                 // An unknown manifest's objects are most likely in its own directory.
                 directories.insert(manifest.place());
             }
-            for object in held {
+            for object in stored {
                 let named = self.named(&manifest, &object);
                 to_read.extend(named.manifests);
                 directories.extend(named.directories);
@@ -155,7 +155,7 @@ impl Shield {
             self.forget(&manifest, &mut purge);
         }
         for key in unit.iter().flat_map(|unit| &unit.manifests) {
-            purge.key(key, entry.kind);
+            purge.key(key, request.kind);
         }
         for place in &directories {
             purge.epoch(place);
@@ -173,13 +173,13 @@ impl Shield {
     }
 
     /// The request for a manifest of the same stream of which only the key is known.
-    fn entry_of(&self, entry: &CacheRequest, key: &Key) -> Option<CacheRequest> {
+    fn request_of_key(&self, request: &CacheRequest, key: &Key) -> Option<CacheRequest> {
         let target = str::from_utf8(key.request_parts()?.target).ok()?;
-        let other = entry.resolve_any_host(&self.rules, target)?;
+        let other = request.resolve_any_host(&self.rules, target)?;
         (other.base_key() == key).then_some(other)
     }
 
-    fn named(&self, entry: &CacheRequest, object: &Object) -> Named {
+    fn named(&self, request: &CacheRequest, object: &Object) -> Named {
         let headers = object.head.headers.to_map();
         let bytes_max = self.settings.manifest_bytes_max;
         let text = coding::plain(&headers, &object.body, bytes_max);
@@ -193,7 +193,7 @@ impl Shield {
         };
         if !renditions.is_empty() {
             let siblings = renditions.iter();
-            let siblings = siblings.filter_map(|name| entry.resolve_same_host(&self.rules, name));
+            let siblings = siblings.filter_map(|name| request.resolve_same_host(&self.rules, name));
             return Named {
                 manifests: siblings.collect(),
                 has_more: renditions.len() >= RENDITIONS_MAX,
@@ -202,7 +202,7 @@ impl Shield {
         }
         let mut directories = Vec::new();
         directory_examples(kind, &text, |name| {
-            let named = entry.resolve_any_host(&self.rules, name);
+            let named = request.resolve_any_host(&self.rules, name);
             directories.extend(named.map(|named| named.place()));
         });
         Named {
@@ -223,44 +223,44 @@ impl Shield {
         spawn_blocking(drop_all).await.ok()
     }
 
-    fn entry(&self, url: &Uri) -> Option<CacheRequest> {
+    fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
         match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
-            Admission::Cache(entry) => Some(entry),
+            Admission::Cache(request) => Some(request),
             _ => None,
         }
     }
 
-    /// Purges the URL; for a playlist also all its states and its progress, so that any next
+    /// Purges the URL; for a playlist also all its versions and its progress, so that any next
     /// version is accepted.
     ///
     /// If viewers' headers are part of the key, all keys of the URL are purged.
-    fn forget(&self, entry: &CacheRequest, purge: &mut CachePurge) {
-        if let Some(url) = entry.url() {
+    fn forget(&self, request: &CacheRequest, purge: &mut CachePurge) {
+        if let Some(url) = request.url() {
             purge.epoch(&url);
-            self.live.forget_url(entry);
-        } else if let Some(tracker) = self.live.tracker(entry) {
+            self.live.forget_url(request);
+        } else if let Some(tracker) = self.live.tracker(request) {
             tracker.forget();
         }
-        purge.epoch(&entry.playlist_epoch_key());
-        purge.key(entry.base_key(), entry.kind);
-        if entry.base_key() != &entry.key {
-            purge.key(&entry.key, entry.kind);
+        purge.epoch(&request.playlist_epoch_key());
+        purge.key(request.base_key(), request.kind);
+        if request.base_key() != &request.key {
+            purge.key(&request.key, request.kind);
         }
     }
 
     /// An unsafe method succeeded: purges its URI and the resources on the same host that the
     /// response names (RFC 9111 §4.4).
-    pub(super) fn invalidate(&self, entry: &CacheRequest, host: &str, response: &HeaderMap) {
+    pub(super) fn invalidate(&self, request: &CacheRequest, host: &str, response: &HeaderMap) {
         let mut purge = self.cache.purging();
-        self.forget(entry, &mut purge);
+        self.forget(request, &mut purge);
         for field in [LOCATION, CONTENT_LOCATION] {
             let named = response.get(field).and_then(|value| value.to_str().ok());
             let path = named.filter(|path| path.starts_with('/') && !path.starts_with("//"));
             let url = path.and_then(|path| format!("http://{host}{path}").parse().ok());
-            if let Some(entry) = url.and_then(|url| self.entry(&url)) {
-                self.forget(&entry, &mut purge);
+            if let Some(request) = url.and_then(|url| self.request_of_url(&url)) {
+                self.forget(&request, &mut purge);
             }
         }
     }

@@ -49,7 +49,7 @@ pub(super) enum BodyEvent {
     /// response begins where that part ends.
     TakenOver(UpstreamResponse),
     /// All readers have left.
-    Deserted,
+    Abandoned,
 }
 
 /// How another endpoint's response fits the body that is being delivered.
@@ -64,7 +64,7 @@ pub(super) enum ResponseFit {
 }
 
 /// What a race needs to know about a body.
-pub(super) trait Contested {
+pub(super) trait TakeoverBody {
     fn shield(&self) -> &Arc<Shield>;
     fn origin_index(&self) -> usize;
     /// Request headers for the part after `received` bytes. `None`: no other endpoint can continue
@@ -72,17 +72,20 @@ pub(super) trait Contested {
     fn rest(&self, received: u64) -> Option<HeaderMap>;
     /// The request for that part.
     fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest;
-    /// Returns the function that judges the response to that request.
-    fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>;
+    /// Returns the function that says how the response to that request fits.
+    fn response_matcher(
+        &self,
+        received: u64,
+    ) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>;
     /// Readers have the received bytes: the body cannot restart.
-    fn is_shown(&self) -> bool;
+    fn is_sent_to_viewers(&self) -> bool;
     /// The origin has the complete body by now.
     fn is_complete(&self) -> bool;
     /// Endpoints that were left a moment ago for this object: a new request would do no better
     /// there.
-    fn left_before(&self) -> EndpointSet;
+    fn failed_before(&self) -> EndpointSet;
     /// Called when the endpoint has stopped although the origin has the complete body.
-    fn stopped(&self, _endpoint: usize) {}
+    fn record_stopped(&self, _endpoint: usize) {}
 
     fn origin(&self) -> &Origin {
         &self.shield().origins[self.origin_index()]
@@ -95,9 +98,9 @@ pub(super) struct Race {
     /// Other endpoints may be requested at all.
     may_move: bool,
     /// Endpoints from which another one has taken over.
-    former: EndpointAvoidance,
+    failed_endpoints: EndpointAvoidance,
     /// Endpoints already left when the body began; they do no better until the body ends.
-    left_before: Option<EndpointSet>,
+    failed_before: Option<EndpointSet>,
     /// Endpoints that were requested without success.
     losers: Losers,
     /// The current endpoint's body broke off.
@@ -108,14 +111,14 @@ pub(super) struct Race {
     /// When another endpoint was last requested.
     requested: Option<Instant>,
     /// When the race last checked whether the origin has the complete body.
-    looked: Instant,
+    completeness_checked_at: Instant,
 }
 
 impl Race {
     /// `former`: endpoints from which another one has already taken over.
     pub(super) fn new(
         endpoint: usize,
-        former: EndpointAvoidance,
+        failed_endpoints: EndpointAvoidance,
         may_move: bool,
         expected: ExpectedBody,
     ) -> Race {
@@ -123,15 +126,15 @@ impl Race {
         Race {
             endpoint,
             may_move,
-            former,
-            left_before: None,
+            failed_endpoints,
+            failed_before: None,
             losers: Losers::default(),
             is_broken: false,
             pace: BodyRate::new(expected, now),
             late_since: None,
             challenger: None,
             requested: None,
-            looked: now,
+            completeness_checked_at: now,
         }
     }
 
@@ -141,9 +144,10 @@ impl Race {
     }
 
     /// All endpoints that delivered a part of the body, including the current one.
-    pub(super) fn left(mut self) -> EndpointAvoidance {
-        self.former.avoid(self.endpoint, Instant::now() + AVOIDED);
-        self.former
+    pub(super) fn used_endpoints(mut self) -> EndpointAvoidance {
+        self.failed_endpoints
+            .avoid(self.endpoint, Instant::now() + AVOIDED);
+        self.failed_endpoints
     }
 
     pub(super) fn may_move(&self) -> bool {
@@ -167,7 +171,7 @@ impl Race {
 
     /// Readers receive the body from now on: another endpoint can only continue it, and lateness is
     /// measured from now.
-    pub(super) fn show(&mut self) {
+    pub(super) fn mark_sent_to_viewers(&mut self) {
         self.challenger = None;
         self.late_since = None;
     }
@@ -180,7 +184,7 @@ impl Race {
     /// Another endpoint continues the body.
     pub(super) fn move_to(&mut self, endpoint: usize) {
         let now = Instant::now();
-        self.former.avoid(self.endpoint, now + AVOIDED);
+        self.failed_endpoints.avoid(self.endpoint, now + AVOIDED);
         self.endpoint = endpoint;
         self.is_broken = false;
         self.pace.restart(now);
@@ -193,14 +197,15 @@ impl Race {
     pub(super) async fn next(
         &mut self,
         upstream_body: &mut UpstreamBody,
-        body: &impl Contested,
-        given_up: impl Future<Output = ()>,
+        body: &impl TakeoverBody,
+        abandoned: impl Future<Output = ()>,
     ) -> BodyEvent {
-        self.left_before.get_or_insert_with(|| body.left_before());
-        if self.is_hopeless(body) {
+        self.failed_before
+            .get_or_insert_with(|| body.failed_before());
+        if self.should_cut(body) {
             return BodyEvent::Received(Some(Err(Failure::Truncated)));
         }
-        let mut given_up = pin!(given_up);
+        let mut abandoned = pin!(abandoned);
         let mut next = pin!(upstream_body.next());
         let patience = if self.pace.is_complete() {
             SILENCE
@@ -214,17 +219,17 @@ impl Race {
             tokio::select! {
                 biased;
                 came = &mut next => match came {
-                    Some(Err(failure)) => break self.handle_break(failure, body, given_up).await,
+                    Some(Err(failure)) => break self.handle_break(failure, body, abandoned).await,
                     Some(Ok(bytes)) => {
                         self.record_bytes(bytes.len(), body);
                         break BodyEvent::Received(Some(Ok(bytes)));
                     }
                     None => break BodyEvent::Received(None),
                 },
-                () = &mut given_up => break BodyEvent::Deserted,
+                () = &mut abandoned => break BodyEvent::Abandoned,
                 end = finish(&mut self.challenger) => {
-                    if let Some(reply) = self.settle(end, body) {
-                        break BodyEvent::TakenOver(reply);
+                    if let Some(response) = self.settle(end, body) {
+                        break BodyEvent::TakenOver(response);
                     }
                     // Another attempt may succeed later.
                     if is_silent && self.challenger.is_none() {
@@ -234,10 +239,10 @@ impl Race {
                 }
                 () = &mut silent, if !is_silent => {
                     let now = tokio::time::Instant::now();
-                    self.look_if_complete(body);
+                    self.check_if_complete(body);
                     let wait = self.handle_silence(body);
                     if wait.is_none() && !is_cut {
-                        is_cut = self.pace.is_complete() && self.shown(body) > 0;
+                        is_cut = self.pace.is_complete() && self.sent_to_viewers(body) > 0;
                         too_long.as_mut().reset(now + CUT_AFTER);
                     }
                     is_silent = self.challenger.is_some() || is_cut || !self.may_move;
@@ -252,10 +257,10 @@ impl Race {
 
     /// No byte has come for `patience`. Returns the time until the next attempt when no other
     /// endpoint may be requested now.
-    fn handle_silence(&mut self, body: &impl Contested) -> Option<Duration> {
-        let stands = self.may_move && self.another_stands(body);
+    fn handle_silence(&mut self, body: &impl TakeoverBody) -> Option<Duration> {
+        let stands = self.may_move && self.has_other_endpoint(body);
         if stands && self.pace.is_complete() {
-            body.stopped(self.endpoint);
+            body.record_stopped(self.endpoint);
         }
         let may = stands && self.challenge(body, true);
         (!may).then_some(REFUSED_FOR)
@@ -263,11 +268,11 @@ impl Race {
 
     /// Counts received bytes. Requests another endpoint when the rate is too low; drops the
     /// challenger when it is not.
-    fn record_bytes(&mut self, bytes: usize, body: &impl Contested) {
+    fn record_bytes(&mut self, bytes: usize, body: &impl TakeoverBody) {
         let now = Instant::now();
         self.pace.add(bytes, now);
-        if now >= self.looked + CHALLENGE_INTERVAL {
-            self.look_if_complete(body);
+        if now >= self.completeness_checked_at + CHALLENGE_INTERVAL {
+            self.check_if_complete(body);
         }
         if let Some(challenger) = &self.challenger {
             challenger.report(self.pace.received());
@@ -283,9 +288,9 @@ impl Race {
 
     /// A body that was sent while it was produced is judged from the moment the origin has all of
     /// it.
-    fn look_if_complete(&mut self, body: &impl Contested) {
+    fn check_if_complete(&mut self, body: &impl TakeoverBody) {
         let now = Instant::now();
-        self.looked = now;
+        self.completeness_checked_at = now;
         if self.may_move && !self.pace.is_complete() && body.is_complete() {
             self.pace.complete(now);
         }
@@ -296,25 +301,25 @@ impl Race {
     async fn handle_break(
         &mut self,
         failure: Failure,
-        body: &impl Contested,
-        mut given_up: Pin<&mut impl Future<Output = ()>>,
+        body: &impl TakeoverBody,
+        mut abandoned: Pin<&mut impl Future<Output = ()>>,
     ) -> BodyEvent {
         let broken = BodyEvent::Received(Some(Err(failure)));
         self.losers.forget_overdue(Instant::now());
         self.is_broken = true;
-        if !self.may_move || !self.another_stands(body) {
+        if !self.may_move || !self.has_other_endpoint(body) {
             return broken;
         }
-        body.stopped(self.endpoint);
+        body.record_stopped(self.endpoint);
         self.challenge(body, true);
         while self.challenger.is_some() {
             tokio::select! {
                 end = finish(&mut self.challenger) => {
-                    if let Some(reply) = self.settle(end, body) {
-                        return BodyEvent::TakenOver(reply);
+                    if let Some(response) = self.settle(end, body) {
+                        return BodyEvent::TakenOver(response);
                     }
                 }
-                () = &mut given_up => return BodyEvent::Deserted,
+                () = &mut abandoned => return BodyEvent::Abandoned,
             }
         }
         broken
@@ -324,14 +329,14 @@ impl Race {
     fn settle(
         &mut self,
         end: Result<UpstreamResponse, RaceLost>,
-        body: &impl Contested,
+        body: &impl TakeoverBody,
     ) -> Option<UpstreamResponse> {
         let challenger = self.challenger.take();
         let has_stopped = challenger.is_some_and(|one| one.has_stopped);
         match end {
-            Ok(reply) => {
+            Ok(response) => {
                 body.origin().record_takeover(true);
-                Some(reply)
+                Some(response)
             }
             Err(lost) => {
                 if has_stopped {
@@ -359,7 +364,7 @@ impl Race {
 
     /// Requests another endpoint, if one is available and can continue the body. Returns false when
     /// the retry budget refuses: further attempts would only add load.
-    fn challenge(&mut self, body: &impl Contested, has_stopped: bool) -> bool {
+    fn challenge(&mut self, body: &impl TakeoverBody, has_stopped: bool) -> bool {
         let now = Instant::now();
         let excluded = self.excluded(has_stopped, now);
         let is_busy = self.challenger.is_some();
@@ -387,31 +392,36 @@ impl Race {
             shield: Arc::clone(body.shield()),
             origin_index: body.origin_index(),
             upstream_request,
-            judge: body.judge(received),
+            match_response: body.response_matcher(received),
         };
-        let shown = body.is_shown().then_some(received);
-        let challenger = Challenger::start(request, shown, received, (has_stopped, leave));
+        let sent_to_viewers = body.is_sent_to_viewers().then_some(received);
+        let challenger =
+            Challenger::start(request, sent_to_viewers, received, (has_stopped, leave));
         self.challenger = Some(challenger);
         true
     }
 
-    /// The body has been too slow for `CUT_AFTER`, no endpoint takes over, and an endpoint is
-    /// available that has not delivered it yet: readers are better off with a new request. False
-    /// while bytes arrive and others can be asked for the rest; they take over instead.
-    fn is_hopeless(&mut self, body: &impl Contested) -> bool {
+    /// Whether to cut the body: it has been too slow for `CUT_AFTER`, no endpoint takes over, and
+    /// an endpoint is available that has not delivered it yet. Readers are better off with a new
+    /// request. False while bytes arrive and others can be asked for the rest: these take over.
+    fn should_cut(&mut self, body: &impl TakeoverBody) -> bool {
         let now = Instant::now();
         let is_long = self
             .late_since
             .is_some_and(|since| now >= since + CUT_AFTER);
-        if !is_long || !body.is_shown() || !self.may_move || self.challenger.is_some() {
+        if !is_long || !body.is_sent_to_viewers() || !self.may_move || self.challenger.is_some() {
             return false;
         }
         let progress = self.progress(false, now);
         if progress == BodyMovement::Moves && body.rest(self.received()).is_some() {
             return false;
         }
-        let left_before = self.left_before.unwrap_or_default();
-        let had_turns = self.former.ever().and(left_before).and(body.left_before());
+        let failed_before = self.failed_before.unwrap_or_default();
+        let had_turns = self
+            .failed_endpoints
+            .ever()
+            .and(failed_before)
+            .and(body.failed_before());
         let losers = self.losers.no_better(progress);
         let no_better = had_turns.and(losers).with(self.endpoint);
         if !body.origin().has_another_in_good_standing(no_better) {
@@ -425,8 +435,12 @@ impl Race {
     }
 
     /// Number of bytes that readers have.
-    fn shown(&self, body: &impl Contested) -> u64 {
-        if body.is_shown() { self.received() } else { 0 }
+    fn sent_to_viewers(&self, body: &impl TakeoverBody) -> u64 {
+        if body.is_sent_to_viewers() {
+            self.received()
+        } else {
+            0
+        }
     }
 
     fn progress(&self, has_stopped: bool, now: Instant) -> BodyMovement {
@@ -443,21 +457,21 @@ impl Race {
     fn excluded(&self, has_stopped: bool, now: Instant) -> EndpointSet {
         let progress = self.progress(has_stopped, now);
         let losers = self.losers.left_out(progress, true, now);
-        self.former(now).and(losers)
+        self.excluded_endpoints(now).and(losers)
     }
 
     /// An endpoint is available that may do better, even with a different object, now that this one
     /// has stopped.
-    fn another_stands(&self, body: &impl Contested) -> bool {
+    fn has_other_endpoint(&self, body: &impl TakeoverBody) -> bool {
         let now = Instant::now();
         let progress = self.progress(true, now);
         let losers = self.losers.left_out(progress, false, now);
         body.origin()
-            .has_another_in_good_standing(self.former(now).and(losers))
+            .has_another_in_good_standing(self.excluded_endpoints(now).and(losers))
     }
 
     /// The current endpoint and those left within [`AVOIDED`].
-    fn former(&self, now: Instant) -> EndpointSet {
-        self.former.at(now).with(self.endpoint)
+    fn excluded_endpoints(&self, now: Instant) -> EndpointSet {
+        self.failed_endpoints.at(now).with(self.endpoint)
     }
 }

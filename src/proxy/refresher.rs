@@ -75,24 +75,26 @@ impl Refresher {
 
     async fn fetch_newest(&self) {
         let Refresher { shield, tracker } = self;
-        let entry = &tracker.request;
+        let request = &tracker.request;
         let client_headers = tracker.background_headers().unwrap_or_default();
-        let upstream = || shield.sent(&client_headers, entry);
+        let upstream_headers = || shield.upstream_headers_for(&client_headers, request);
         let now = Instant::now();
-        let lookup = shield.cache.lookup(&entry.key, entry.kind, now, upstream);
-        if shield.is_backing_off(&lookup, &client_headers, entry, now) {
+        let lookup = shield
+            .cache
+            .lookup(&request.key, request.kind, now, upstream_headers);
+        if shield.is_backing_off(&lookup, &client_headers, request, now) {
             return;
         }
-        match shield.cache.lead(&lookup, upstream) {
-            Some(fill) => self.run_fill(entry, fill).await,
+        match shield.cache.lead(&lookup, upstream_headers) {
+            Some(fill) => self.run_fill(request, fill).await,
             // Another fill polls already. Its result serves as well.
             None => tracker.record_unchanged(Variant::default(), Instant::now()),
         }
     }
 
-    async fn run_fill(&self, entry: &CacheRequest, fill: Fill) {
+    async fn run_fill(&self, request: &CacheRequest, fill: Fill) {
         let shield = Arc::clone(&self.shield);
-        let task = FillTask::new(shield, entry, fill, FillTrigger::Refresh);
+        let task = FillTask::new(shield, request, fill, FillTrigger::Refresh);
         task.run().await;
     }
 
@@ -100,31 +102,31 @@ impl Refresher {
     async fn poll_blocking(&self, next: ReloadDirectives) {
         let Refresher { shield, tracker } = self;
         let newest = tracker.begin_blocking(Instant::now());
-        let Some(entry) = tracker.request.with_directives(next) else {
+        let Some(request) = tracker.request.with_directives(next) else {
             return tracker.end_blocking(newest, Instant::now());
         };
         let client_headers = tracker.background_headers().unwrap_or_default();
-        let upstream = shield.sent(&client_headers, &entry);
+        let upstream_headers = shield.upstream_headers_for(&client_headers, &request);
         let now = Instant::now();
         let cache = &shield.cache;
-        let lookup = cache.lookup(&entry.key, entry.kind, now, || upstream.clone());
+        let lookup = cache.lookup(&request.key, request.kind, now, || upstream_headers.clone());
         let joined = match &lookup.object {
             Some(stored) if freshness(&stored.head.lifetime, now) == Freshness::Fresh => {
                 JoinOutcome::Stored(Arc::clone(stored))
             }
-            _ => cache.join(&lookup, &upstream),
+            _ => cache.join(&lookup, &upstream_headers),
         };
         match joined {
             JoinOutcome::Lead(fill, follower) => {
                 drop(follower);
-                self.run_fill(&entry, fill).await;
+                self.run_fill(&request, fill).await;
             }
             JoinOutcome::Follow(mut follower) => {
-                let origin = &shield.origins[entry.route.origin_index];
+                let origin = &shield.origins[request.route.origin_index];
                 let _ = timeout(origin.held_back_max(), follower.wait_for_head()).await;
             }
             // It has arrived in the meantime and is recorded.
-            JoinOutcome::Stored(object) if has_state(&object, next) => return,
+            JoinOutcome::Stored(object) if has_requested_version(&object, next) => return,
             JoinOutcome::Stored(_) | JoinOutcome::Retry | JoinOutcome::Crowded => {}
         }
         tracker.end_blocking(newest, Instant::now());
@@ -132,7 +134,7 @@ impl Refresher {
 }
 
 /// Is it the requested version, or a later one?
-fn has_state(object: &Object, requested: ReloadDirectives) -> bool {
+fn has_requested_version(object: &Object, requested: ReloadDirectives) -> bool {
     let facts = object.head.facts.as_deref();
     let edge = facts.and_then(|facts| facts.playlist_edge());
     let (Some(edge), Some(msn)) = (edge, requested.msn) else {

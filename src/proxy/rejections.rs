@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::context::{RequestContext, answer_outside};
+use super::context::{RequestContext, respond_unadmitted};
 use super::status::{CacheStatusDetail, write_cache_status};
 use super::{ResponseBody, ViewerRequest, ViewerResponse, cors};
 use crate::telemetry::Outcome;
@@ -23,18 +23,18 @@ const SOON: HeaderValue = HeaderValue::from_static("1");
 pub(super) fn refused(
     request: &ViewerRequest,
     refusal: AccessRejection,
-    line: bool,
+    is_logged: bool,
 ) -> ViewerResponse {
-    let (mut headers, body) = words(refusal.why);
+    let (mut headers, body) = text_body(refusal.why);
     if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(
             header::ALLOW,
             HeaderValue::from_static("GET, HEAD, OPTIONS"),
         );
     }
-    answer_outside(
+    respond_unadmitted(
         request,
-        line,
+        is_logged,
         refusal.status,
         headers,
         body,
@@ -43,12 +43,12 @@ pub(super) fn refused(
 }
 
 /// A CORS preflight, or any other OPTIONS request.
-pub(super) fn preflight(request: &ViewerRequest, route: &Route, line: bool) -> ViewerResponse {
+pub(super) fn preflight(request: &ViewerRequest, route: &Route, is_logged: bool) -> ViewerResponse {
     let headers = cors::preflight(&request.headers, route);
     let status = StatusCode::NO_CONTENT;
-    answer_outside(
+    respond_unadmitted(
         request,
-        line,
+        is_logged,
         status,
         headers,
         ResponseBody::Empty,
@@ -59,12 +59,12 @@ pub(super) fn preflight(request: &ViewerRequest, route: &Route, line: bool) -> V
 /// The request has passed through this shield before.
 pub(super) fn looped(context: RequestContext) -> ViewerResponse {
     let why = "loop detected: this request has passed through this shield already";
-    say(context, StatusCode::LOOP_DETECTED, why, Outcome::Refused)
+    error_response(context, StatusCode::LOOP_DETECTED, why, Outcome::Refused)
 }
 
 /// `only-if-cached`, and the object is not stored.
-pub(super) fn not_held(context: RequestContext) -> ViewerResponse {
-    say(
+pub(super) fn not_stored(context: RequestContext) -> ViewerResponse {
+    error_response(
         context,
         StatusCode::GATEWAY_TIMEOUT,
         "not in the cache",
@@ -75,19 +75,19 @@ pub(super) fn not_held(context: RequestContext) -> ViewerResponse {
 /// More than two segments ahead of a tracked playlist (rfc8216bis §6.2.5.2).
 pub(super) fn too_far(context: RequestContext) -> ViewerResponse {
     let why = "the request is more than two segments ahead of the playlist";
-    say(context, StatusCode::BAD_REQUEST, why, Outcome::Refused)
+    error_response(context, StatusCode::BAD_REQUEST, why, Outcome::Refused)
 }
 
 /// A segment that is not due for a while, according to its MPD.
 pub(super) fn too_early(context: RequestContext) -> ViewerResponse {
     let why = "not available yet, according to its manifest";
-    say(context, StatusCode::NOT_FOUND, why, Outcome::Refused)
+    error_response(context, StatusCode::NOT_FOUND, why, Outcome::Refused)
 }
 
 /// Too many viewers already wait for this key.
 pub(super) fn crowded(context: RequestContext) -> ViewerResponse {
     let why = "too many requests already wait for this object";
-    say(
+    error_response(
         context,
         StatusCode::SERVICE_UNAVAILABLE,
         why,
@@ -98,7 +98,7 @@ pub(super) fn crowded(context: RequestContext) -> ViewerResponse {
 /// The client has abandoned too many requests.
 pub(super) fn client_limited(context: RequestContext) -> ViewerResponse {
     let why = "too many requests from this address were abandoned";
-    say(
+    error_response(
         context,
         StatusCode::SERVICE_UNAVAILABLE,
         why,
@@ -107,9 +107,9 @@ pub(super) fn client_limited(context: RequestContext) -> ViewerResponse {
 }
 
 /// A range of an arriving body is requested, and there is no memory to buffer the body up to it.
-pub(super) fn passing(context: RequestContext) -> ViewerResponse {
+pub(super) fn no_memory_for_range(context: RequestContext) -> ViewerResponse {
     let why = "no memory to buffer this object up to the requested range";
-    say(
+    error_response(
         context,
         StatusCode::SERVICE_UNAVAILABLE,
         why,
@@ -120,12 +120,12 @@ pub(super) fn passing(context: RequestContext) -> ViewerResponse {
 /// The viewer's deadline has passed.
 pub(super) fn timed_out(context: RequestContext) -> ViewerResponse {
     let why = "the origin did not answer in time";
-    say(context, StatusCode::GATEWAY_TIMEOUT, why, Outcome::Overload)
+    error_response(context, StatusCode::GATEWAY_TIMEOUT, why, Outcome::Overload)
 }
 
 /// The fill broke before there was a response.
 pub(super) fn lost(context: RequestContext) -> ViewerResponse {
-    say(
+    error_response(
         context,
         StatusCode::BAD_GATEWAY,
         "the origin's response broke off",
@@ -143,23 +143,23 @@ pub(super) fn failed(context: RequestContext, failure: Failure) -> ViewerRespons
     } else {
         Outcome::Failed
     };
-    failure_answer(context, &object, outcome)
+    failure_response(context, &object, outcome)
 }
 
 /// The origin failed, for all followers.
-pub(super) fn failure_answer(
+pub(super) fn failure_response(
     context: RequestContext,
     object: &Object,
     outcome: Outcome,
 ) -> ViewerResponse {
     let mut headers = object.head.headers.to_map();
-    cors::allow(&mut headers, &context.headers, &context.entry.route);
+    cors::allow(&mut headers, &context.headers, &context.request.route);
     let status = object.head.status;
     let retry = status == StatusCode::SERVICE_UNAVAILABLE;
     if retry && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, SOON);
     }
-    let story = CacheStatusDetail {
+    let details = CacheStatusDetail {
         detail: match outcome {
             Outcome::Negative => Some("back-off"),
             Outcome::Overload => Some("out-of-sockets"),
@@ -167,19 +167,19 @@ pub(super) fn failure_answer(
         },
         ..CacheStatusDetail::default()
     };
-    write_cache_status(&mut headers, &context, outcome, story);
+    write_cache_status(&mut headers, &context, outcome, details);
     let lifetime = &object.head.lifetime;
     if !lifetime.fresh_for.is_zero() {
         // Downstream caches must not count the lifetime from now.
         headers.insert(header::AGE, lifetime.age(context.now).as_secs().into());
     }
     let body = ResponseBody::whole(object.body.clone());
-    context.answer(status, headers, body, outcome)
+    context.respond(status, headers, body, outcome)
 }
 
 /// The response to a failure. 504 if an object is stored that must not be served (RFC 9111
 /// §5.2.2.2).
-pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
+pub(super) fn failure_object(failure: Failure, is_object_stored: bool) -> Object {
     let status = match failure {
         Failure::Busy | Failure::BreakerOpen | Failure::Exhausted => {
             StatusCode::SERVICE_UNAVAILABLE
@@ -188,14 +188,14 @@ pub(super) fn failure_object(failure: Failure, held: bool) -> Object {
         Failure::UploadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Failure::UploadTooSlow => StatusCode::REQUEST_TIMEOUT,
         Failure::UploadBroken => StatusCode::BAD_REQUEST,
-        _ if held => StatusCode::GATEWAY_TIMEOUT,
+        _ if is_object_stored => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };
     own_object(status, own_headers(), &failure.to_string())
 }
 
 /// The origin's status with a body of the shield's own, if the origin's body must not be shared.
-pub(super) fn own_answer(status: StatusCode, retry_after: Option<HeaderValue>) -> Object {
+pub(super) fn own_error_object(status: StatusCode, retry_after: Option<HeaderValue>) -> Object {
     let mut headers = own_headers();
     headers.extend(retry_after.map(|wait| (header::RETRY_AFTER, wait)));
     own_object(status, headers, "the origin failed")
@@ -217,9 +217,14 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
     Object::new(head, Bytes::from(format!("{why}\n")))
 }
 
-fn say(context: RequestContext, status: StatusCode, why: &str, outcome: Outcome) -> ViewerResponse {
-    let (mut headers, body) = words(why);
-    cors::allow(&mut headers, &context.headers, &context.entry.route);
+fn error_response(
+    context: RequestContext,
+    status: StatusCode,
+    why: &str,
+    outcome: Outcome,
+) -> ViewerResponse {
+    let (mut headers, body) = text_body(why);
+    cors::allow(&mut headers, &context.headers, &context.request.route);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, SOON);
     }
@@ -229,10 +234,10 @@ fn say(context: RequestContext, status: StatusCode, why: &str, outcome: Outcome)
         outcome,
         CacheStatusDetail::default(),
     );
-    context.answer(status, headers, body, outcome)
+    context.respond(status, headers, body, outcome)
 }
 
-fn words(why: &str) -> (HeaderMap, ResponseBody) {
+fn text_body(why: &str) -> (HeaderMap, ResponseBody) {
     (
         own_headers(),
         ResponseBody::whole(Bytes::from(format!("{why}\n"))),

@@ -21,49 +21,49 @@ use seawall_policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedR
 use seawall_policy::route::Cors;
 
 /// Responds with a stored object.
-pub(super) fn object(
+pub(super) fn respond_with_object(
     context: RequestContext,
     object: &Arc<Object>,
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
-    let suited = coding::suited(requested_form(&context, object), &context.headers);
-    form(context, suited, outcome, settings)
+    let best_encoding = coding::best_encoding(full_or_delta(&context, object), &context.headers);
+    respond_with_encoded(context, best_encoding, outcome, settings)
 }
 
 /// The object's full body, or its delta update.
-pub(super) fn requested_form<'o>(
+pub(super) fn full_or_delta<'o>(
     context: &RequestContext,
     object: &'o Arc<Object>,
 ) -> &'o Arc<Object> {
-    let delta = object.delta().filter(|_| context.entry.takes_delta());
+    let delta = object.delta().filter(|_| context.request.takes_delta());
     delta.unwrap_or(object)
 }
 
 /// Responds with a stored object in the given form (coding, delta update).
-pub(super) fn form(
+pub(super) fn respond_with_encoded(
     mut context: RequestContext,
     object: &Arc<Object>,
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
-    if let Some(attention) = &object.head.access_tracker {
-        attention.record_access(context.now);
+    if let Some(access_tracker) = &object.head.access_tracker {
+        access_tracker.record_access(context.now);
     }
     if wants_whole(&context, &object.head) && may_share(&context, &object.head.headers) {
-        context.kind(object.head.kind);
-        let added = dress(
+        context.set_kind(object.head.kind);
+        let added = build_headers(
             &context,
             &object.head,
             HeaderMap::with_capacity(FIELDS_ADDED),
             outcome,
         );
-        return context.answer_held(object, added, outcome);
+        return context.respond_with_stored(object, added, outcome);
     }
     let body = &object.body;
     let length = body.len() as u64;
     let part = |span: ByteSpan| bytes_of(body, span);
-    let mut answer = sized(
+    let mut response = respond_with_range(
         context,
         &object.head,
         length,
@@ -74,16 +74,16 @@ pub(super) fn form(
             _ => ResponseBody::Pieces(spans.iter().copied().map(part).collect()),
         },
     );
-    if !matches!(answer.body, ResponseBody::Empty) {
-        answer.part_of = Some(Arc::clone(object));
+    if !matches!(response.body, ResponseBody::Empty) {
+        response.part_of = Some(Arc::clone(object));
     }
-    answer
+    response
 }
 
 /// The response can share the stored header fields: it adds fields, and replaces none except those
 /// that every response states anew.
 fn may_share(context: &RequestContext, stored: &FieldLines) -> bool {
-    let route = &context.entry.route;
+    let route = &context.request.route;
     let stays = |name| !stored.contains(&name);
     let cors = match route.cors {
         Cors::Off => {
@@ -104,7 +104,7 @@ fn wants_whole(context: &RequestContext, head: &StoredHead) -> bool {
 }
 
 /// Responds with a body of known length; `body` makes the bytes of the spans.
-pub(super) fn sized(
+pub(super) fn respond_with_range(
     mut context: RequestContext,
     head: &StoredHead,
     length: u64,
@@ -112,11 +112,11 @@ pub(super) fn sized(
     ranges_max: usize,
     body: impl FnOnce(&[ByteSpan]) -> ResponseBody,
 ) -> ViewerResponse {
-    context.kind(head.kind);
-    if let Some(answer) = precondition(&context, head, outcome) {
-        return finish(context, answer, ResponseBody::Empty, outcome);
+    context.set_kind(head.kind);
+    if let Some(response) = precondition(&context, head, outcome) {
+        return finish(context, response, ResponseBody::Empty, outcome);
     }
-    let mut headers = dressed(&context, head, outcome);
+    let mut headers = build_stored_headers(&context, head, outcome);
     if context.head_only {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         return finish(
@@ -126,9 +126,9 @@ pub(super) fn sized(
             outcome,
         );
     }
-    let resolved = match asked(&context, head, ranges_max) {
+    let resolved = match requested_range(&context, head, ranges_max) {
         RequestedRange::Whole => ResolvedRange::Whole,
-        asked @ RequestedRange::Ranges(_) => range::resolve(&asked, length),
+        requested @ RequestedRange::Ranges(_) => range::resolve(&requested, length),
     };
     match resolved {
         ResolvedRange::Whole => {
@@ -139,8 +139,8 @@ pub(super) fn sized(
             finish(context, (head.status, headers), body(&[whole]), outcome)
         }
         ResolvedRange::One(span) => {
-            let told = range::content_range(span, length);
-            partial(context, headers, told, body(&[span]), outcome)
+            let content_range = range::content_range(span, length);
+            partial(context, headers, content_range, body(&[span]), outcome)
         }
         ResolvedRange::Many(spans) => {
             multipart(context, headers, &spans, length, body(&spans), outcome)
@@ -151,7 +151,7 @@ pub(super) fn sized(
 
 /// The span of a body of known length that will be read.
 pub(super) fn first_span(context: &RequestContext, head: &StoredHead, length: u64) -> ByteSpan {
-    match range::resolve(&asked(context, head, 1), length) {
+    match range::resolve(&requested_range(context, head, 1), length) {
         ResolvedRange::One(span) => span,
         ResolvedRange::Whole | ResolvedRange::Many(_) | ResolvedRange::Unsatisfiable => ByteSpan {
             start: 0,
@@ -161,34 +161,34 @@ pub(super) fn first_span(context: &RequestContext, head: &StoredHead, length: u6
 }
 
 /// Responds with a body that is still arriving; a range starts as soon as its bytes are there.
-pub(super) async fn growing(
+pub(super) async fn respond_streaming(
     mut context: RequestContext,
     head: &StoredHead,
     mut follower: Follower,
     outcome: Outcome,
     settings: &Settings,
 ) -> ViewerResponse {
-    if let Some(attention) = &head.access_tracker {
-        attention.record_access(context.now);
+    if let Some(access_tracker) = &head.access_tracker {
+        access_tracker.record_access(context.now);
     }
     if let Some(length) = head.length {
-        return sized(context, head, length, outcome, 1, |spans| {
+        return respond_with_range(context, head, length, outcome, 1, |spans| {
             let (start, end) = spans
                 .first()
                 .map_or((0, length), |span| (span.start, span.end));
             follower.set_range(start, end);
             ResponseBody::Growing {
                 follower,
-                left: Some(end - start),
+                remaining: Some(end - start),
             }
         });
     }
-    context.kind(head.kind);
-    if let Some(answer) = precondition(&context, head, outcome) {
-        return finish(context, answer, ResponseBody::Empty, outcome);
+    context.set_kind(head.kind);
+    if let Some(response) = precondition(&context, head, outcome) {
+        return finish(context, response, ResponseBody::Empty, outcome);
     }
     let arriving = StreamingResponse {
-        headers: dressed(&context, head, outcome),
+        headers: build_stored_headers(&context, head, outcome),
         context,
         head,
         follower,
@@ -213,18 +213,18 @@ struct StreamingResponse<'h> {
 }
 
 impl StreamingResponse<'_> {
-    fn whole(self, left: Option<u64>) -> ViewerResponse {
+    fn whole(self, remaining: Option<u64>) -> ViewerResponse {
         let body = ResponseBody::Growing {
             follower: self.follower,
-            left,
+            remaining,
         };
-        let answer = (self.head.status, self.headers);
-        finish(self.context, answer, body, self.outcome)
+        let response = (self.head.status, self.headers);
+        finish(self.context, response, body, self.outcome)
     }
 
     /// A closed range, sent when its last byte is there.
-    async fn range(mut self, (first, last): (u64, u64), patience: Duration) -> ViewerResponse {
-        match timeout(patience, self.follower.wait_for_offset(last + 1)).await {
+    async fn range(mut self, (first, last): (u64, u64), wait_max: Duration) -> ViewerResponse {
+        match timeout(wait_max, self.follower.wait_for_offset(last + 1)).await {
             Err(_) => rejections::timed_out(self.context),
             Ok(Err(_)) => rejections::lost(self.context),
             Ok(Ok(BodyExtent::Reached)) => {
@@ -236,7 +236,7 @@ impl StreamingResponse<'_> {
             }
             // The first requested bytes have left the window, and a later start would not be the
             // requested range.
-            Ok(Ok(BodyExtent::Windowed)) => rejections::passing(self.context),
+            Ok(Ok(BodyExtent::Windowed)) => rejections::no_memory_for_range(self.context),
             Ok(Ok(BodyExtent::Whole(length))) => {
                 let spec = RequestedRange::Ranges(vec![RangeSpec::Closed(first, last)]);
                 match range::resolve(&spec, length) {
@@ -250,13 +250,19 @@ impl StreamingResponse<'_> {
         }
     }
 
-    fn part(mut self, told: HeaderValue, span: ByteSpan) -> ViewerResponse {
+    fn part(mut self, content_range: HeaderValue, span: ByteSpan) -> ViewerResponse {
         self.follower.set_range(span.start, span.end);
         let body = ResponseBody::Growing {
             follower: self.follower,
-            left: Some(span.length()),
+            remaining: Some(span.length()),
         };
-        partial(self.context, self.headers, told, body, self.outcome)
+        partial(
+            self.context,
+            self.headers,
+            content_range,
+            body,
+            self.outcome,
+        )
     }
 }
 
@@ -264,7 +270,7 @@ impl StreamingResponse<'_> {
 /// range would wait for the end of the body, and a range beyond the buffer limit would wait
 /// forever: both are ignored (allowed by RFC 9110 §14.2).
 fn near_range(context: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option<(u64, u64)> {
-    match asked(context, head, 1) {
+    match requested_range(context, head, 1) {
         RequestedRange::Ranges(specs) => match specs[..] {
             [RangeSpec::Closed(first, last)] if last < bytes_max => Some((first, last)),
             _ => None,
@@ -274,24 +280,31 @@ fn near_range(context: &RequestContext, head: &StoredHead, bytes_max: u64) -> Op
 }
 
 /// Responds to one viewer with an uncacheable response.
-pub(super) fn passing(context: RequestContext, passed: PassThroughResponse) -> ViewerResponse {
+pub(super) fn respond_with_pass_through(
+    context: RequestContext,
+    passed: PassThroughResponse,
+) -> ViewerResponse {
     let (status, mut headers, reason, body) = passed.parts();
-    cors::allow(&mut headers, &context.headers, &context.entry.route);
-    let story = CacheStatusDetail {
+    cors::allow(&mut headers, &context.headers, &context.request.route);
+    let details = CacheStatusDetail {
         origin_status: Some(status.as_u16()),
         detail: reason.map(UncacheableReason::as_str),
         ..CacheStatusDetail::default()
     };
-    write_cache_status(&mut headers, &context, Outcome::Pass, story);
-    context.answer(status, headers, body, Outcome::Pass)
+    write_cache_status(&mut headers, &context, Outcome::Pass, details);
+    context.respond(status, headers, body, Outcome::Pass)
 }
 
 /// The stored headers, with those that depend on the time and the request.
-fn dressed(context: &RequestContext, head: &StoredHead, outcome: Outcome) -> HeaderMap {
-    dress(context, head, head.headers.to_map(), outcome)
+fn build_stored_headers(
+    context: &RequestContext,
+    head: &StoredHead,
+    outcome: Outcome,
+) -> HeaderMap {
+    build_headers(context, head, head.headers.to_map(), outcome)
 }
 
-fn dress(
+fn build_headers(
     context: &RequestContext,
     head: &StoredHead,
     mut headers: HeaderMap,
@@ -303,21 +316,21 @@ fn dress(
         header::AGE,
         HeaderValue::from(lifetime.age(context.now).as_secs()),
     );
-    if let Some(left) = left_until_look(head, context.now) {
+    if let Some(seconds) = seconds_until_poll(head, context.now) {
         let age = lifetime.age(context.now).as_secs();
-        if let Some(told) = restated(&head.headers.only(&FRESHNESS_READ), age, left) {
+        if let Some(restated_fields) = restated(&head.headers.only(&FRESHNESS_READ), age, seconds) {
             for name in &FRESHNESS_FIELDS_SENT {
                 headers.remove(name);
             }
-            headers.extend(told);
+            headers.extend(restated_fields);
         }
     }
-    cors::allow(&mut headers, &context.headers, &context.entry.route);
+    cors::allow(&mut headers, &context.headers, &context.request.route);
     let filled = matches!(
         outcome,
         Outcome::Miss | Outcome::Coalesced | Outcome::HeldBack | Outcome::Revalidated
     );
-    let story = CacheStatusDetail {
+    let details = CacheStatusDetail {
         lifetime: Some(lifetime),
         origin_status: match outcome {
             Outcome::Miss => Some(head.status.as_u16()),
@@ -327,7 +340,7 @@ fn dress(
         stored: filled && head.will_be_stored,
         detail: None,
     };
-    write_cache_status(&mut headers, context, outcome, story);
+    write_cache_status(&mut headers, context, outcome, details);
     headers
 }
 
@@ -343,17 +356,17 @@ fn condition(context: &RequestContext, head: &StoredHead) -> PreconditionResult 
 /// Seconds for which downstream caches may keep a manifest whose stated freshness is over, but
 /// which the refresher keeps current: the time to the next poll, at most the origin's lifetime, at
 /// least 1 s because caches count whole seconds.
-fn left_until_look(head: &StoredHead, now: Instant) -> Option<u64> {
-    let attention = head.access_tracker.as_ref()?;
+fn seconds_until_poll(head: &StoredHead, now: Instant) -> Option<u64> {
+    let access_tracker = head.access_tracker.as_ref()?;
     let lifetime = &head.lifetime;
     // Avoids reading the headers of every hit: objects fresh by fields that downstream caches see
     // too are skipped.
     let may_be_used_up = lifetime.age(now).as_secs() >= lifetime.fresh_for.as_secs()
         || lifetime.rule == Rule::Override
         || head.targeted.is_some();
-    let is_due = may_be_used_up && attention.has_refresher() && head.restates_freshness();
-    let left = attention.time_until_poll(now).min(lifetime.fresh_for);
-    is_due.then(|| left.as_secs().max(1))
+    let is_due = may_be_used_up && access_tracker.has_refresher() && head.restates_freshness();
+    let until_poll = access_tracker.time_until_poll(now).min(lifetime.fresh_for);
+    is_due.then(|| until_poll.as_secs().max(1))
 }
 
 /// 304 or 412, if the viewer's preconditions require it.
@@ -371,17 +384,21 @@ fn precondition(
             let headers = conditional::not_modified_headers(&head.headers.to_map());
             Some((
                 StatusCode::NOT_MODIFIED,
-                dress(context, head, headers, outcome),
+                build_headers(context, head, headers, outcome),
             ))
         }
         PreconditionResult::Failed => {
-            let headers = dress(context, head, HeaderMap::new(), outcome);
+            let headers = build_headers(context, head, HeaderMap::new(), outcome);
             Some((StatusCode::PRECONDITION_FAILED, headers))
         }
     }
 }
 
-fn asked(context: &RequestContext, head: &StoredHead, ranges_max: usize) -> RequestedRange {
+fn requested_range(
+    context: &RequestContext,
+    head: &StoredHead,
+    ranges_max: usize,
+) -> RequestedRange {
     if head.status != StatusCode::OK || !context.headers.contains_key(header::RANGE) {
         return RequestedRange::Whole;
     }
@@ -399,11 +416,11 @@ fn asked(context: &RequestContext, head: &StoredHead, ranges_max: usize) -> Requ
 fn partial(
     context: RequestContext,
     mut headers: HeaderMap,
-    told: HeaderValue,
+    content_range: HeaderValue,
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
-    headers.insert(header::CONTENT_RANGE, told);
+    headers.insert(header::CONTENT_RANGE, content_range);
     finish(
         context,
         (StatusCode::PARTIAL_CONTENT, headers),
@@ -420,7 +437,7 @@ fn unsatisfiable(
     length: u64,
     outcome: Outcome,
 ) -> ViewerResponse {
-    let mut headers = dress(&context, head, HeaderMap::new(), outcome);
+    let mut headers = build_headers(&context, head, HeaderMap::new(), outcome);
     headers.insert(header::CONTENT_RANGE, range::unsatisfied(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.remove(header::AGE);
@@ -449,8 +466,8 @@ fn multipart(
         pieces.push_back(delimiter);
         pieces.extend(parts.pop_front());
     }
-    let answer = (StatusCode::PARTIAL_CONTENT, headers);
-    finish(context, answer, ResponseBody::Pieces(pieces), outcome)
+    let response = (StatusCode::PARTIAL_CONTENT, headers);
+    finish(context, response, ResponseBody::Pieces(pieces), outcome)
 }
 
 fn finish(
@@ -459,5 +476,5 @@ fn finish(
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
-    context.answer(status, headers, body, outcome)
+    context.respond(status, headers, body, outcome)
 }

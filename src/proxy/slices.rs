@@ -33,7 +33,7 @@ use seawall_policy::{EndpointAvoidance, EndpointSet, Key, Lifetime, Route};
 /// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
 /// Maximum slices looked up to see whether a whole range is stored.
-const HELD_LOOKED_AT_MAX: u64 = 1024;
+const STORED_LOOKED_UP_MAX: u64 = 1024;
 /// A key whose origin does not answer range requests is remembered for this time.
 const UNSLICEABLE_MEMORY: Duration = Duration::from_mins(10);
 /// Maximum lookups of a slice; one is repeated when a fill ended in the meantime.
@@ -47,13 +47,13 @@ struct SliceContext {
     lookup: Lookup,
     target: PathAndQuery,
     host: Option<HeaderValue>,
-    upstream: HeaderMap,
+    upstream_headers: HeaderMap,
     slice_set: Arc<SliceSet>,
     client: Client,
     /// Endpoints that stopped inside a slice; the next slices ask them last.
-    left: Mutex<EndpointAvoidance>,
+    failed_endpoints: Mutex<EndpointAvoidance>,
     /// Endpoints that had stopped when this response began: a new request would do no better there.
-    left_before: EndpointSet,
+    failed_before: EndpointSet,
 }
 
 /// Why a slice is missing.
@@ -69,7 +69,7 @@ enum SliceError {
 
 /// A slice: stored, or arriving.
 enum Slice {
-    Held(Arc<Object>),
+    Stored(Arc<Object>),
     Growing(Follower),
 }
 
@@ -107,7 +107,7 @@ impl SlicedBody {
         sliced
     }
 
-    pub(super) fn left(&self) -> u64 {
+    pub(super) fn remaining(&self) -> u64 {
         self.end - self.at
     }
 
@@ -126,7 +126,7 @@ impl SlicedBody {
             follower.set_range(self.at - start, self.end_here() - start);
         }
         self.new_body = match &mut slice {
-            Slice::Held(object) => object.shared_body().cloned(),
+            Slice::Stored(object) => object.shared_body().cloned(),
             Slice::Growing(follower) => follower.take_new_body(),
         };
         self.stage = SliceStage::Read(slice);
@@ -146,7 +146,7 @@ impl SlicedBody {
                     }
                     Err(cut) => Err(cut),
                 },
-                SliceStage::Read(Slice::Held(object)) => {
+                SliceStage::Read(Slice::Stored(object)) => {
                     let start = self.source.span(self.at).start;
                     let within = ByteSpan {
                         start: self.at - start,
@@ -212,18 +212,18 @@ impl SliceContext {
     }
 
     /// Every slice of the span is stored.
-    fn holds(&self, span: ByteSpan) -> bool {
+    fn has_stored(&self, span: ByteSpan) -> bool {
         let size = self.size();
         let slices = (span.end.saturating_sub(1) / size + 1).saturating_sub(span.start / size);
         let starts = (0..slices).map(|number| span.start / size * size + number * size);
         let now = Instant::now();
-        let is_held = |start| {
+        let is_stored = |start| {
             let key = self.key(self.span(start));
             let kind = self.lookup.kind;
             let lookup = self.shield.cache.lookup(&key, kind, now, HeaderMap::new);
             lookup.object.is_some()
         };
-        slices <= HELD_LOOKED_AT_MAX && starts.into_iter().all(is_held)
+        slices <= STORED_LOOKED_UP_MAX && starts.into_iter().all(is_stored)
     }
 
     async fn slice(self: &Arc<Self>, offset: u64) -> Result<Slice, BodyTruncated> {
@@ -234,10 +234,10 @@ impl SliceContext {
             let kind = self.lookup.kind;
             let lookup = cache.lookup(&key, kind, Instant::now(), HeaderMap::new);
             if let Some(object) = lookup.object {
-                return Ok(Slice::Held(object));
+                return Ok(Slice::Stored(object));
             }
-            let mut follower = match cache.join(&lookup, &self.upstream) {
-                JoinOutcome::Stored(object) => return Ok(Slice::Held(object)),
+            let mut follower = match cache.join(&lookup, &self.upstream_headers) {
+                JoinOutcome::Stored(object) => return Ok(Slice::Stored(object)),
                 JoinOutcome::Retry => continue,
                 JoinOutcome::Crowded => return Err(BodyTruncated::Origin),
                 JoinOutcome::Follow(follower) => follower,
@@ -249,7 +249,7 @@ impl SliceContext {
             let wait_max = self.shield.settings.wait_max;
             return match timeout(wait_max, follower.wait_for_head()).await {
                 Ok(FillHead::Growing(_)) => Ok(Slice::Growing(follower)),
-                Ok(FillHead::Settled(Verdict::Object(object))) => Ok(Slice::Held(object)),
+                Ok(FillHead::Settled(Verdict::Object(object))) => Ok(Slice::Stored(object)),
                 _ => Err(BodyTruncated::Origin),
             };
         }
@@ -262,16 +262,16 @@ impl SliceContext {
         let client_fetch = self.shield.clients.begin_fetch(self.client);
         let fetched = tokio::select! {
             fetched = self.fetch(&fill, span) => fetched,
-            () = client_fetch.given_up(&fill, true) => return fill.cut(),
+            () = client_fetch.wait_until_abandoned(&fill, true) => return fill.cut(),
         };
-        let reply = match fetched {
-            Ok(reply) => reply,
+        let response = match fetched {
+            Ok(response) => response,
             Err(fault) => {
                 self.learn(fault);
                 return fill.settle(Verdict::Lost);
             }
         };
-        let (mut upstream_body, mut race) = (reply.body, fetch::race(span, reply.endpoint));
+        let (mut upstream_body, mut race) = (response.body, fetch::race(span, response.endpoint));
         fill.begin(Arc::new(self.head(span)));
         let body = SliceBody {
             source: &self,
@@ -279,9 +279,9 @@ impl SliceContext {
             span,
         };
         loop {
-            let given_up = client_fetch.given_up(&fill, true);
-            let bytes = match race.next(&mut upstream_body, &body, given_up).await {
-                BodyEvent::Deserted => return fill.cut(),
+            let abandoned = client_fetch.wait_until_abandoned(&fill, true);
+            let bytes = match race.next(&mut upstream_body, &body, abandoned).await {
+                BodyEvent::Abandoned => return fill.cut(),
                 BodyEvent::Received(None) => break,
                 BodyEvent::Received(Some(Err(_))) => {
                     self.leave(race.endpoint());
@@ -290,7 +290,7 @@ impl SliceContext {
                 BodyEvent::Received(Some(Ok(bytes))) => bytes,
                 BodyEvent::TakenOver(other) => {
                     let until = Instant::now() + AVOIDED;
-                    self.left.lock().avoid(race.endpoint(), until);
+                    self.failed_endpoints.lock().avoid(race.endpoint(), until);
                     race.move_to(other.endpoint);
                     std::mem::replace(&mut upstream_body, other.body).fail_overtaken();
                     continue;

@@ -45,8 +45,10 @@ impl Shield {
         outcome: Outcome,
         otherwise: impl FnOnce(RequestContext) -> ViewerResponse,
     ) -> PipelineStep {
-        PipelineStep::Answer(match servable_on_error(&context, lookup) {
-            Some(object) => responses::object(context, object, outcome, &self.settings),
+        PipelineStep::Respond(match servable_on_error(&context, lookup) {
+            Some(object) => {
+                responses::respond_with_object(context, object, outcome, &self.settings)
+            }
             None => otherwise(context),
         })
     }

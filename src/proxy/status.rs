@@ -32,10 +32,10 @@ pub(super) fn write_cache_status(
     headers: &mut HeaderMap,
     context: &RequestContext,
     outcome: Outcome,
-    story: CacheStatusDetail<'_>,
+    details: CacheStatusDetail<'_>,
 ) {
     let mut text = String::with_capacity(64);
-    text.push_str(&context.shield);
+    text.push_str(&context.cache_name);
     let from_memory = matches!(
         outcome,
         Outcome::Hit
@@ -51,22 +51,22 @@ pub(super) fn write_cache_status(
         text.push_str(reason);
     }
     // Writing to a String cannot fail.
-    if let Some(status) = story.origin_status {
+    if let Some(status) = details.origin_status {
         let _ = write!(text, "; fwd-status={status}");
     }
-    if story.stored {
+    if details.stored {
         text.push_str("; stored");
     }
     if context.collapsed && !from_memory {
         text.push_str("; collapsed");
     }
-    if let Some(lifetime) = story.lifetime {
+    if let Some(lifetime) = details.lifetime {
         let _ = write!(text, "; ttl={}", ttl_seconds(lifetime, context.now));
     }
-    if context.entry.route.show_key {
-        let _ = write!(text, "; key=\"{:016x}\"", context.entry.key.fingerprint());
+    if context.request.route.show_key {
+        let _ = write!(text, "; key=\"{:016x}\"", context.request.key.fingerprint());
     }
-    if let Some(detail) = story.detail.or(detail_of(outcome)) {
+    if let Some(detail) = details.detail.or(detail_of(outcome)) {
         text.push_str("; detail=");
         text.push_str(detail);
     }
@@ -75,11 +75,11 @@ pub(super) fn write_cache_status(
         // §2).
         headers.append(CACHE_STATUS, value);
     }
-    if context.entry.route.x_cache {
+    if context.request.route.x_cache {
         headers.insert(X_CACHE, x_cache(outcome));
     }
-    if context.entry.route.cmsd {
-        let item = cmsd_dynamic(&context.shield, has_origin_failed(outcome));
+    if context.request.route.cmsd {
+        let item = cmsd_dynamic(&context.cache_name, has_origin_failed(outcome));
         if let Ok(value) = HeaderValue::try_from(item) {
             headers.insert(CMSD_DYNAMIC.clone(), value);
         }

@@ -15,13 +15,13 @@ impl Shield {
     /// The epoch of a request's object: it ends with a purge or a restart.
     pub(super) fn epoch_token(
         &self,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         location: &Location,
     ) -> Option<EpochToken> {
-        let url = entry.url();
-        let directory = location.here.as_ref();
-        let is_bound = directory.is_some() || url.is_some();
-        let epoch_token = is_bound.then(|| self.cache.bind_epoch(directory, url.as_ref()))?;
+        let url = request.url();
+        let place = location.here.as_ref();
+        let tied = place.is_some() || url.is_some();
+        let epoch_token = tied.then(|| self.cache.bind_epoch(place, url.as_ref()))?;
         Some(match &location.around {
             Some(around) => epoch_token.within(&self.cache.bind_epoch(Some(around), None)),
             None => epoch_token,
@@ -32,10 +32,10 @@ impl Shield {
     pub(super) fn unkeyed_memo_key(
         &self,
         lookup: &Lookup,
-        sent: &HeaderMap,
-        entry: &CacheRequest,
+        upstream_headers: &HeaderMap,
+        request: &CacheRequest,
     ) -> Option<Key> {
-        let words = headers::unkeyed_values(sent, &entry.route, &self.rules.name)?;
+        let words = headers::unkeyed_values(upstream_headers, &request.route, &self.rules.name)?;
         Some(Key::of(&[b"own", lookup.slot.bytes(), &words]))
     }
 
@@ -44,25 +44,26 @@ impl Shield {
         &self,
         lookup: &Lookup,
         viewer: &HeaderMap,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: Instant,
     ) -> Option<KeyMemo> {
-        let known = self.drop_recovered(self.cache.memo(&lookup.slot, now), entry);
-        if known.is_some() || !headers::has_unkeyed_values(viewer, &entry.route) {
+        let known = self.drop_recovered(self.cache.memo(&lookup.slot, now), request);
+        if known.is_some() || !headers::has_unkeyed_values(viewer, &request.route) {
             return known;
         }
-        let own_key = self.unkeyed_memo_key(lookup, &self.sent(viewer, entry), entry)?;
-        self.drop_recovered(self.cache.memo(&own_key, now), entry)
+        let own_key =
+            self.unkeyed_memo_key(lookup, &self.upstream_headers_for(viewer, request), request)?;
+        self.drop_recovered(self.cache.memo(&own_key, now), request)
     }
 
     /// Drops the memo of a failure without any connection once an endpoint is back.
-    fn drop_recovered(&self, known: Option<KeyMemo>, entry: &CacheRequest) -> Option<KeyMemo> {
-        let Some(KeyMemo::Unreachable(answer, since)) = known else {
+    fn drop_recovered(&self, known: Option<KeyMemo>, request: &CacheRequest) -> Option<KeyMemo> {
+        let Some(KeyMemo::Unreachable(error_object, since)) = known else {
             return known;
         };
-        let origin = &self.origins[entry.route.origin_index];
+        let origin = &self.origins[request.route.origin_index];
         let is_back = origin.has_returned_since(since);
-        (!is_back).then_some(KeyMemo::Failed(answer))
+        (!is_back).then_some(KeyMemo::Failed(error_object))
     }
 
     /// The origin failed on this key a moment ago; the key backs off.
@@ -70,10 +71,10 @@ impl Shield {
         &self,
         lookup: &Lookup,
         viewer: &HeaderMap,
-        entry: &CacheRequest,
+        request: &CacheRequest,
         now: Instant,
     ) -> bool {
-        let memo = self.memo_for(lookup, viewer, entry, now);
+        let memo = self.memo_for(lookup, viewer, request, now);
         matches!(memo, Some(KeyMemo::Failed(_)))
     }
 
@@ -81,11 +82,13 @@ impl Shield {
     pub(super) fn failure_applies_to(
         &self,
         follower: &Follower,
-        sent: &HeaderMap,
-        entry: &CacheRequest,
+        upstream_headers: &HeaderMap,
+        request: &CacheRequest,
     ) -> bool {
-        let words = |sent| headers::unkeyed_values(sent, &entry.route, &self.rules.name);
+        let words = |upstream_headers| {
+            headers::unkeyed_values(upstream_headers, &request.route, &self.rules.name)
+        };
         let led = words(follower.upstream_headers());
-        led.is_none() || led == words(sent)
+        led.is_none() || led == words(upstream_headers)
     }
 }

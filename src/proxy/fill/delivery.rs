@@ -8,15 +8,15 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::FillTask;
 use crate::proxy::Shield;
-use crate::proxy::race::{Contested, ExpectedBody, Race, ResponseFit};
+use crate::proxy::race::{ExpectedBody, Race, ResponseFit, TakeoverBody};
 use seawall_policy::range::{ByteSpan, read_content_range};
 use seawall_policy::{EndpointAvoidance, EndpointSet, Now};
 use seawall_upstream::{Framing, UpstreamRequest, UpstreamResponse};
 
-/// A slow body is held back from viewers for at most this time and size, so that another endpoint
+/// The start of a slow body is buffered for at most this time and size, so that another endpoint
 /// can still begin from byte 0.
-const HELD_MAX: Duration = Duration::from_secs(3);
-const HELD_BYTES_MAX: u64 = 256 << 10;
+const BUFFERED_MAX: Duration = Duration::from_secs(3);
+const BUFFERED_BYTES_MAX: u64 = 256 << 10;
 
 /// A body in progress.
 pub(super) struct Delivery {
@@ -36,52 +36,52 @@ pub(super) struct BodyProgress {
     /// body.
     end_is_known: bool,
     /// Viewers have the head and all received bytes.
-    is_shown: bool,
+    is_sent_to_viewers: bool,
 }
 
 impl Delivery {
-    /// `left`: endpoints that delivered it before. `end_is_known`: as in [`BodyProgress`], for a
-    /// body without a length.
+    /// `failed_endpoints`: endpoints that delivered it before. `end_is_known`: as in
+    /// [`BodyProgress`], for a body without a length.
     pub(super) fn new(
-        reply: &UpstreamResponse,
-        left: EndpointAvoidance,
+        response: &UpstreamResponse,
+        failed_endpoints: EndpointAvoidance,
         has_others: bool,
         (expected, end_is_known): (ExpectedBody, bool),
     ) -> Delivery {
-        let etag = reply.headers.get(header::ETAG);
+        let etag = response.headers.get(header::ETAG);
         let strong = etag.filter(|etag| etag.as_bytes().starts_with(b"\""));
-        let may_move = has_others && reply.status == StatusCode::OK;
+        let may_move = has_others && response.status == StatusCode::OK;
         Delivery {
             progress: BodyProgress {
                 etag: strong.cloned(),
-                codings: codings(reply).cloned().collect(),
+                codings: codings(response).cloned().collect(),
                 length: expected.length,
                 end_is_known: expected.length.is_some() || end_is_known,
-                is_shown: false,
+                is_sent_to_viewers: false,
             },
-            race: Race::new(reply.endpoint, left, may_move, expected),
+            race: Race::new(response.endpoint, failed_endpoints, may_move, expected),
         }
     }
 
     /// Viewers get no bytes yet: another endpoint may still replace the body.
-    pub(super) fn is_held(&self) -> bool {
+    pub(super) fn is_buffered(&self) -> bool {
         let now = Instant::now();
         self.race.is_open(now)
-            && self.race.age(now) < HELD_MAX
-            && self.race.received() < HELD_BYTES_MAX
+            && self.race.age(now) < BUFFERED_MAX
+            && self.race.received() < BUFFERED_BYTES_MAX
     }
 
     /// Viewers have the head and all received bytes: from now on only the rest of the same body
     /// fits.
-    pub(super) fn show(&mut self) {
-        self.progress.is_shown = true;
-        self.race.show();
+    pub(super) fn mark_sent_to_viewers(&mut self) {
+        self.progress.is_sent_to_viewers = true;
+        self.race.mark_sent_to_viewers();
     }
 
     /// Another endpoint continues the body; its response may state the length.
-    pub(super) fn move_to(&mut self, reply: &UpstreamResponse) {
-        self.race.move_to(reply.endpoint);
-        let content_range = content_range(reply).map(|(_, length)| length);
+    pub(super) fn move_to(&mut self, response: &UpstreamResponse) {
+        self.race.move_to(response.endpoint);
+        let content_range = content_range(response).map(|(_, length)| length);
         self.progress.length = self.progress.length.or(content_range);
     }
 
@@ -100,28 +100,30 @@ impl Delivery {
 
 impl BodyProgress {
     /// The offset at which another endpoint would have to continue.
-    fn shown(&self, received: u64) -> u64 {
-        if self.is_shown { received } else { 0 }
+    fn sent_to_viewers(&self, received: u64) -> u64 {
+        if self.is_sent_to_viewers { received } else { 0 }
     }
 
-    /// Judges another endpoint's response to the request for the part after `received` bytes.
-    fn judge(&self, reply: &UpstreamResponse, received: u64) -> ResponseFit {
-        let shown = self.shown(received);
-        if shown == 0 {
-            return if reply.status == StatusCode::OK {
+    /// How another endpoint's response fits: it was requested for the part after `received` bytes.
+    fn match_response(&self, response: &UpstreamResponse, received: u64) -> ResponseFit {
+        let sent_to_viewers = self.sent_to_viewers(received);
+        if sent_to_viewers == 0 {
+            return if response.status == StatusCode::OK {
                 ResponseFit::Same
             } else {
                 ResponseFit::Nothing
             };
         }
-        let goes_on = content_range(reply).is_some_and(|(ByteSpan { start, end }, whole)| {
-            start == shown && end == whole && self.length.is_none_or(|length| length == whole)
+        let goes_on = content_range(response).is_some_and(|(ByteSpan { start, end }, whole)| {
+            start == sent_to_viewers
+                && end == whole
+                && self.length.is_none_or(|length| length == whole)
         });
-        let is_rest = reply.status == StatusCode::PARTIAL_CONTENT
-            && reply.headers.get(header::ETAG) == self.etag.as_ref()
-            && codings(reply).eq(&self.codings)
+        let is_rest = response.status == StatusCode::PARTIAL_CONTENT
+            && response.headers.get(header::ETAG) == self.etag.as_ref()
+            && codings(response).eq(&self.codings)
             && goes_on;
-        match reply.status {
+        match response.status {
             _ if is_rest => ResponseFit::Same,
             StatusCode::OK
             | StatusCode::PARTIAL_CONTENT
@@ -138,25 +140,25 @@ pub(super) struct FillBody<'a> {
     pub(super) progress: &'a BodyProgress,
 }
 
-impl Contested for FillBody<'_> {
+impl TakeoverBody for FillBody<'_> {
     fn shield(&self) -> &Arc<Shield> {
         &self.task.shield
     }
 
     fn origin_index(&self) -> usize {
-        self.task.entry.route.origin_index
+        self.task.request.route.origin_index
     }
 
     /// Requests the whole body while viewers have nothing.
     fn rest(&self, received: u64) -> Option<HeaderMap> {
         let mut headers = self.task.fill.upstream_headers().clone();
-        let shown = self.progress.shown(received);
-        if shown > 0 {
+        let sent_to_viewers = self.progress.sent_to_viewers(received);
+        if sent_to_viewers > 0 {
             if !self.progress.end_is_known {
                 return None;
             }
             let etag = self.progress.etag.as_ref()?;
-            let range = HeaderValue::try_from(format!("bytes={shown}-")).ok()?;
+            let range = HeaderValue::try_from(format!("bytes={sent_to_viewers}-")).ok()?;
             headers.insert(header::RANGE, range);
             headers.insert(header::IF_MATCH, etag.clone());
         }
@@ -167,28 +169,31 @@ impl Contested for FillBody<'_> {
         self.task.upstream_request(headers, self.task.avoided())
     }
 
-    fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
+    fn response_matcher(
+        &self,
+        received: u64,
+    ) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
         let progress = self.progress.clone();
-        Box::new(move |reply| progress.judge(reply, received))
+        Box::new(move |response| progress.match_response(response, received))
     }
 
-    fn is_shown(&self) -> bool {
-        self.progress.is_shown
+    fn is_sent_to_viewers(&self) -> bool {
+        self.progress.is_sent_to_viewers
     }
 
     fn is_complete(&self) -> bool {
         self.task
             .shield
             .live
-            .is_complete(&self.task.entry, Now::read())
+            .is_complete(&self.task.request, Now::read())
     }
 
-    fn left_before(&self) -> EndpointSet {
-        let left = self.task.left_before(Instant::now());
-        left.unwrap_or_default()
+    fn failed_before(&self) -> EndpointSet {
+        let failed_endpoints = self.task.failed_before(Instant::now());
+        failed_endpoints.unwrap_or_default()
     }
 
-    fn stopped(&self, endpoint: usize) {
+    fn record_stopped(&self, endpoint: usize) {
         self.task.avoid_endpoint(endpoint);
     }
 }
@@ -202,11 +207,14 @@ pub(super) fn length(framing: Framing) -> Option<u64> {
 }
 
 /// The range and the complete length that `Content-Range` states.
-fn content_range(reply: &UpstreamResponse) -> Option<(ByteSpan, u64)> {
-    let content_range = reply.headers.get(header::CONTENT_RANGE);
+fn content_range(response: &UpstreamResponse) -> Option<(ByteSpan, u64)> {
+    let content_range = response.headers.get(header::CONTENT_RANGE);
     content_range.and_then(read_content_range)
 }
 
-fn codings(reply: &UpstreamResponse) -> impl Iterator<Item = &HeaderValue> {
-    reply.headers.get_all(header::CONTENT_ENCODING).into_iter()
+fn codings(response: &UpstreamResponse) -> impl Iterator<Item = &HeaderValue> {
+    response
+        .headers
+        .get_all(header::CONTENT_ENCODING)
+        .into_iter()
 }

@@ -24,8 +24,8 @@ pub(super) fn has_bytes(kind: Kind, status: StatusCode) -> bool {
 
 impl FillTask {
     /// An endpoint sent an empty body.
-    pub(super) async fn empty(mut self, endpoint: usize) {
-        let path = self.entry.target.path();
+    pub(super) async fn handle_empty_body(mut self, endpoint: usize) {
+        let path = self.request.target.path();
         tracing::warn!(path, endpoint, "origin sent an empty segment");
         let answers = self.empty_answers;
         self.empty_answers += 1;
@@ -43,18 +43,21 @@ impl FillTask {
                 .await
             {
                 None => return self.fill.cut(),
-                Some(Ok(reply)) if reply.status == StatusCode::OK => {
-                    return Box::pin(self.handle_response(reply)).await;
+                Some(Ok(response)) if response.status == StatusCode::OK => {
+                    return Box::pin(self.handle_response(response)).await;
                 }
                 Some(_) => {}
             }
         }
-        let held = self.fill.lookup().object.is_some();
-        let answer = Arc::new(rejections::failure_object(Failure::Protocol, held));
+        let is_object_stored = self.fill.lookup().object.is_some();
+        let error_object = Arc::new(rejections::failure_object(
+            Failure::Protocol,
+            is_object_stored,
+        ));
         // A failed prefetch leaves no memo that would affect viewers.
         if !matches!(self.trigger, FillTrigger::Prefetch(_)) {
-            self.back_off(None, &answer);
+            self.back_off(None, &error_object);
         }
-        self.fill.settle(Verdict::Failed(answer));
+        self.fill.settle(Verdict::Failed(error_object));
     }
 }

@@ -35,44 +35,49 @@ impl FillTask {
     /// key backs off.
     pub(super) async fn fail_with_response(
         self,
-        reply: UpstreamResponse,
+        response: UpstreamResponse,
         retry_after: Option<Duration>,
         is_shareable: bool,
     ) {
-        let answer = if is_shareable {
-            self.origin_response(reply).await
+        let error_object = if is_shareable {
+            self.origin_response(response).await
         } else {
-            let header = reply.headers.get(header::RETRY_AFTER).cloned();
-            rejections::own_answer(reply.status, header)
+            let header = response.headers.get(header::RETRY_AFTER).cloned();
+            rejections::own_error_object(response.status, header)
         };
-        let answer = Arc::new(answer);
-        self.back_off(retry_after, &answer);
-        self.fill.settle(Verdict::Failed(answer));
+        let error_object = Arc::new(error_object);
+        self.back_off(retry_after, &error_object);
+        self.fill.settle(Verdict::Failed(error_object));
     }
 
     /// The same, for as long as the origin's response is fresh. The stored object stays and is
     /// served instead.
-    pub(super) async fn fail_while_fresh(self, reply: UpstreamResponse, lifetime: Lifetime) {
-        let left = lifetime.fresh_left(Instant::now());
-        let answer = Arc::new(self.read_small_response(reply, lifetime).await);
+    pub(super) async fn fail_while_fresh(self, response: UpstreamResponse, lifetime: Lifetime) {
+        let remaining = lifetime.fresh_left(Instant::now());
+        let error_object = Arc::new(self.read_small_response(response, lifetime).await);
         let backoff = self.shield.settings.failure_backoff;
-        self.back_off(Some(left.max(backoff)), &answer);
-        self.fill.settle(Verdict::Failed(answer));
+        self.back_off(Some(remaining.max(backoff)), &error_object);
+        self.fill.settle(Verdict::Failed(error_object));
     }
 
     /// The object no longer exists: the stored object is removed, and all followers get the
     /// response.
-    pub(super) async fn gone(self, reply: UpstreamResponse) {
-        let answer = Arc::new(self.origin_response(reply).await);
+    pub(super) async fn handle_gone(self, response: UpstreamResponse) {
+        let error_object = Arc::new(self.origin_response(response).await);
         self.fill.remove_previous();
-        self.fill.settle(Verdict::Object(answer));
+        self.fill.settle(Verdict::Object(error_object));
     }
 
     /// A cacheable error. If its page is late, viewers get the status alone, and it is not stored.
-    pub(super) async fn error(self, mut reply: UpstreamResponse, kind: Kind, lifetime: Lifetime) {
+    pub(super) async fn handle_error(
+        self,
+        mut response: UpstreamResponse,
+        kind: Kind,
+        lifetime: Lifetime,
+    ) {
         let reading = async {
-            while reply.body.ahead_bytes() < ERROR_BODY_BYTES_MAX {
-                match reply.body.read_ahead().await {
+            while response.body.ahead_bytes() < ERROR_BODY_BYTES_MAX {
+                match response.body.read_ahead().await {
                     Some(Ok(())) => {}
                     Some(Err(failure)) => return Err(failure),
                     None => break,
@@ -83,75 +88,79 @@ impl FillTask {
         let is_there = matches!(timeout(ERROR_BODY_PATIENCE, reading).await, Ok(Ok(())));
         if is_there {
             let lifetime = self.limit_unlisted_lifetime(lifetime);
-            return self.stream(reply, kind, lifetime).await;
+            return self.stream_response(response, kind, lifetime).await;
         }
         let none = Lifetime::none(Instant::now());
-        let head = self.head(reply.status, reply.headers, kind, none, false);
-        let answer = Arc::new(Object::new(head, Bytes::new()));
+        let head = self.head(response.status, response.headers, kind, none, false);
+        let error_object = Arc::new(Object::new(head, Bytes::new()));
         let backoff = self.shield.settings.failure_backoff;
-        self.back_off(Some(lifetime.fresh_for.min(backoff)), &answer);
+        self.back_off(Some(lifetime.fresh_for.min(backoff)), &error_object);
         self.fill.remove_previous();
-        self.fill.settle(Verdict::Object(answer));
+        self.fill.settle(Verdict::Object(error_object));
     }
 
     /// The origin refused this request; other requests may get another answer.
-    pub(super) async fn refused(self, reply: UpstreamResponse) {
-        let answer = Arc::new(self.origin_response(reply).await);
-        self.fill.settle(Verdict::Refused(answer));
+    pub(super) async fn handle_refused(self, response: UpstreamResponse) {
+        let error_object = Arc::new(self.origin_response(response).await);
+        self.fill.settle(Verdict::Refused(error_object));
     }
 
     /// Time for which a manifest's absence is doubted: a version is stored, and the route allows
     /// it. A 403 to a viewer's own credentials is not doubted.
     pub(super) fn doubted(&self, status: StatusCode) -> Option<Duration> {
-        let unkeyed_memo_key = status == StatusCode::FORBIDDEN && self.authorized();
-        let held = self.fill.lookup().object.as_ref();
-        let head = &held
-            .filter(|_| is_absence(status) && !unkeyed_memo_key)?
+        let is_refused_by_credentials = status == StatusCode::FORBIDDEN && self.authorized();
+        let stored = self.fill.lookup().object.as_ref();
+        let head = &stored
+            .filter(|_| is_absence(status) && !is_refused_by_credentials)?
             .head;
         let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
-        let window = self.entry.route.lifetimes.manifest_stale_if_missing;
+        let window = self.request.route.lifetimes.manifest_stale_if_missing;
         remaining_stale_window(&head.lifetime, window, Instant::now()).filter(|_| manifest)
     }
 
     /// The status makes no sense for a manifest of which a servable version is stored. Not if
     /// unkeyed headers may have caused it.
-    pub(super) fn is_implausible_status(&self, reply: &UpstreamResponse) -> bool {
-        let is_manifest = |held: &Arc<Object>| held.head.kind.is_manifest();
-        let has_location = reply.headers.contains_key(header::LOCATION);
+    pub(super) fn is_implausible_status(&self, response: &UpstreamResponse) -> bool {
+        let is_manifest = |stored: &Arc<Object>| stored.head.kind.is_manifest();
+        let has_location = response.headers.contains_key(header::LOCATION);
         self.unkeyed_memo_key.is_none()
-            && !is_origin_failure(reply.status)
-            && !is_conclusive(reply.status, has_location)
+            && !is_origin_failure(response.status)
+            && !is_conclusive(response.status, has_location)
             && self.has_servable_object()
-            && self.held().is_some_and(is_manifest)
+            && self.stored_object().is_some_and(is_manifest)
     }
 
     /// Treats a doubted absence of a manifest as a failure.
-    pub(super) async fn fail_doubted_absence(self, mut reply: UpstreamResponse, left: Duration) {
-        let answer = Arc::new(rejections::own_answer(reply.status, None));
-        let wait = self.shield.settings.failure_backoff.min(left);
-        self.back_off(Some(wait), &answer);
-        self.fill.settle(Verdict::Failed(answer));
+    pub(super) async fn fail_doubted_absence(
+        self,
+        mut response: UpstreamResponse,
+        remaining: Duration,
+    ) {
+        let error_object = Arc::new(rejections::own_error_object(response.status, None));
+        let wait = self.shield.settings.failure_backoff.min(remaining);
+        self.back_off(Some(wait), &error_object);
+        self.fill.settle(Verdict::Failed(error_object));
         // No viewer waits for the rest of the body; reading it lets the connection be reused.
-        let _ = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true).await;
+        let _ = whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true).await;
     }
 
     /// The request got no usable response.
-    pub(super) fn failed(self, failure: Failure) {
-        let held = self.fill.lookup().object.is_some();
-        let answer = Arc::new(rejections::failure_object(failure, held));
+    pub(super) fn handle_failure(self, failure: Failure) {
+        let is_object_stored = self.fill.lookup().object.is_some();
+        let error_object = Arc::new(rejections::failure_object(failure, is_object_stored));
         match failure {
             // A local limit, not the origin: the next viewer may try.
             Failure::Busy | Failure::BreakerOpen => {}
-            Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(answer)),
-            Failure::Truncated => self.back_off_unless_first(&answer),
+            Failure::Exhausted => return self.fill.settle(Verdict::Exhausted(error_object)),
+            Failure::Truncated => self.back_off_unless_first(&error_object),
             Failure::Resolve
             | Failure::Connect
             | Failure::Tls
             | Failure::Timeout
-            | Failure::Reset => self.back_off_until_heard(&answer),
-            _ => self.back_off(None, &answer),
+            | Failure::Reset => self.back_off_until_heard(&error_object),
+            _ => self.back_off(None, &error_object),
         }
-        self.fill.settle(Verdict::Failed(answer));
+        self.fill.settle(Verdict::Failed(error_object));
     }
 
     /// The body broke off while it was sent to all followers.
@@ -159,24 +168,24 @@ impl FillTask {
         let origin = self.origin();
         let now = Instant::now();
         let memo = self.memo_for(now);
-        let left = match memo {
+        let failed_endpoints = match memo {
             Some(KeyMemo::Avoid(avoided)) => avoided.at(now),
             _ => EndpointSet::default(),
         };
-        if origin.has_another_in_good_standing(left.with(endpoint)) {
+        if origin.has_another_in_good_standing(failed_endpoints.with(endpoint)) {
             // That endpoint answers new requests, and followers that have received nothing yet.
             self.avoid_endpoint(endpoint);
             return self.fill.cut();
         }
-        let held = self.fill.lookup().object.is_some();
-        let answer = Arc::new(rejections::failure_object(failure, held));
-        self.back_off_unless_first(&answer);
-        self.fill.truncate(answer);
+        let is_object_stored = self.fill.lookup().object.is_some();
+        let error_object = Arc::new(rejections::failure_object(failure, is_object_stored));
+        self.back_off_unless_first(&error_object);
+        self.fill.truncate(error_object);
     }
 
     /// An origin whose body broke off does answer: viewers without a servable object may retry
     /// immediately, but only once. With a servable object, the key backs off.
-    fn back_off_unless_first(&self, answer: &Arc<Object>) {
+    fn back_off_unless_first(&self, error_object: &Arc<Object>) {
         let backoff = self.shield.settings.failure_backoff;
         let now = Instant::now();
         let again = matches!(
@@ -184,7 +193,7 @@ impl FillTask {
             Some(KeyMemo::Truncated | KeyMemo::Avoid(_))
         );
         if again || self.has_servable_object() {
-            self.back_off(None, answer);
+            self.back_off(None, error_object);
         } else if !backoff.is_zero() {
             self.write_memo(ExpiringMemo {
                 until: now + backoff,
@@ -201,23 +210,23 @@ impl FillTask {
         self.shield.cache.memo(slot, now)
     }
 
-    pub(super) fn back_off(&self, wait: Option<Duration>, answer: &Arc<Object>) {
+    pub(super) fn back_off(&self, wait: Option<Duration>, error_object: &Arc<Object>) {
         let wait = wait.unwrap_or(self.shield.settings.failure_backoff);
         if !wait.is_zero() {
             self.write_memo(ExpiringMemo {
                 until: Instant::now() + wait,
-                what: KeyMemo::Failed(Arc::clone(answer)),
+                what: KeyMemo::Failed(Arc::clone(error_object)),
             });
         }
     }
 
     /// The same, but only until an endpoint answers again to which no connection was possible.
-    fn back_off_until_heard(&self, answer: &Arc<Object>) {
+    fn back_off_until_heard(&self, error_object: &Arc<Object>) {
         let (wait, now) = (self.shield.settings.failure_backoff, Instant::now());
         if !wait.is_zero() {
             self.write_memo(ExpiringMemo {
                 until: now + wait,
-                what: KeyMemo::Unreachable(Arc::clone(answer), now),
+                what: KeyMemo::Unreachable(Arc::clone(error_object), now),
             });
         }
     }
@@ -232,28 +241,32 @@ impl FillTask {
 
     /// An error that unkeyed headers may have caused: the stored object stays, and only requests
     /// with the same headers share the error.
-    pub(super) async fn settle_unkeyed_error(self, reply: UpstreamResponse, lasting: Duration) {
-        let answer = Arc::new(self.origin_response(reply).await);
+    pub(super) async fn settle_unkeyed_error(self, response: UpstreamResponse, lasting: Duration) {
+        let error_object = Arc::new(self.origin_response(response).await);
         if !lasting.is_zero() {
-            self.back_off(Some(lasting), &answer);
+            self.back_off(Some(lasting), &error_object);
         }
-        self.fill.settle(Verdict::Refused(answer));
+        self.fill.settle(Verdict::Refused(error_object));
     }
 
     /// The origin's small response, read whole, never fresh; without body if that is late.
-    async fn origin_response(&self, reply: UpstreamResponse) -> Object {
-        self.read_small_response(reply, Lifetime::none(Instant::now()))
+    async fn origin_response(&self, response: UpstreamResponse) -> Object {
+        self.read_small_response(response, Lifetime::none(Instant::now()))
             .await
     }
 
-    async fn read_small_response(&self, mut reply: UpstreamResponse, lifetime: Lifetime) -> Object {
-        let reading = whole(&mut reply.body, ERROR_BODY_BYTES_MAX, |_| true);
+    async fn read_small_response(
+        &self,
+        mut response: UpstreamResponse,
+        lifetime: Lifetime,
+    ) -> Object {
+        let reading = whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true);
         let body = timeout(ERROR_BODY_PATIENCE, reading).await;
         let body = body.ok().and_then(Result::ok);
         let head = self.head(
-            reply.status,
-            reply.headers,
-            self.entry.kind,
+            response.status,
+            response.headers,
+            self.request.kind,
             lifetime,
             false,
         );
@@ -261,9 +274,9 @@ impl FillTask {
     }
 
     /// Passes the response to the leader alone: not stored, not shared.
-    pub(super) fn pass(self, reply: UpstreamResponse, reason: UncacheableReason) {
+    pub(super) fn pass_to_leader(self, response: UpstreamResponse, reason: UncacheableReason) {
         let name = &self.shield.rules.name;
-        let passed = PassThroughResponse::of(reply, Some(reason), false, name);
+        let passed = PassThroughResponse::of(response, Some(reason), false, name);
         self.hand_over(passed, reason);
     }
 
@@ -297,12 +310,12 @@ impl FillTask {
     /// A manifest that cannot be decoded is not stored: no tracker could refresh it.
     pub(super) fn hand_over_unread(self, text: ManifestText) {
         self.shield.live.count_rejection(RejectReason::Coded);
-        let path = self.entry.target.path();
-        let coding = text.reply.headers.get(header::CONTENT_ENCODING);
+        let path = self.request.target.path();
+        let coding = text.response.headers.get(header::CONTENT_ENCODING);
         let coding = coding.map(|coding| String::from_utf8_lossy(coding.as_bytes()));
         tracing::warn!(
             path,
-            endpoint = text.reply.endpoint,
+            endpoint = text.response.endpoint,
             coding = coding.as_deref(),
             "manifest has an unsupported content coding: it is passed on and not stored"
         );
@@ -312,11 +325,11 @@ impl FillTask {
     /// The same for a manifest, which has been read completely.
     pub(super) fn hand_over_text(self, text: ManifestText, reason: UncacheableReason) {
         if let Some(manifest) = &text.manifest {
-            let what = (&self.entry, text.variant);
-            self.shield.record_unstored(what, manifest, text.seen);
+            let what = (&self.request, text.variant);
+            self.shield.record_unstored(what, manifest, text.current_at);
         }
         let name = &self.shield.rules.name;
-        let passed = PassThroughResponse::whole(text.reply, text.body, reason, name);
+        let passed = PassThroughResponse::whole(text.response, text.body, reason, name);
         self.hand_over(passed, reason);
     }
 }

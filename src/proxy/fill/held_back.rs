@@ -17,30 +17,30 @@ use seawall_upstream::UpstreamResponse;
 impl FillTask {
     /// The requested playlist, or the one that announces the requested object.
     pub(super) fn waited_for(&self) -> Option<Arc<PlaylistTracker>> {
-        if self.entry.has_delivery_directives() {
+        if self.request.has_delivery_directives() {
             return self.tracker();
         }
-        let announced = self.held_back && !self.entry.kind.is_manifest();
-        let listing = announced.then(|| self.shield.live.trackers_listing(&self.entry));
+        let announced = self.held_back && !self.request.kind.is_manifest();
+        let listing = announced.then(|| self.shield.live.trackers_listing(&self.request));
         listing?.pop()
     }
 
     /// The time after which another endpoint is requested too.
     pub(super) fn overdue(&self) -> Option<Duration> {
         let tracker = self.held_back.then(|| self.waited_for()).flatten()?;
-        tracker.overdue(self.entry.directives(), Instant::now())
+        tracker.overdue(self.request.directives(), Instant::now())
     }
 
     /// Resolves when another request has brought a version that answers this one.
     pub(super) async fn wait_for_newer_version(&self) -> Arc<Object> {
-        let waits = self.entry.directives().msn.is_some();
+        let waits = self.request.directives().msn.is_some();
         let Some(tracker) = self.tracker().filter(|_| waits) else {
             return pending().await;
         };
         loop {
             let version_stored = tracker.version_stored.notified();
-            let upstream = || self.fill.upstream_headers().clone();
-            if let Some(newest) = self.shield.newest_for(&self.entry, upstream) {
+            let upstream_headers = || self.fill.upstream_headers().clone();
+            if let Some(newest) = self.shield.newest_for(&self.request, upstream_headers) {
                 return newest;
             }
             version_stored.await;
@@ -50,26 +50,26 @@ impl FillTask {
     /// The endpoint rejects the request as too far ahead, but the newest stored version shows that
     /// it is not: the endpoint is behind.
     pub(super) fn is_endpoint_behind(&self, status: StatusCode) -> bool {
-        let upstream = || self.fill.upstream_headers().clone();
-        status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.entry, upstream)
+        let upstream_headers = || self.fill.upstream_headers().clone();
+        status == StatusCode::BAD_REQUEST && self.shield.is_near(&self.request, upstream_headers)
     }
 
     /// Requests another endpoint. A 400 must not reach the player: if no other endpoint has the
     /// version, the current version is the answer, as from an origin that does not block.
-    pub(super) async fn retry_elsewhere(self, reply: UpstreamResponse) {
+    pub(super) async fn retry_elsewhere(self, response: UpstreamResponse) {
         let why = "this endpoint alone rejects the request as too far ahead";
         self.reject(
             self.tracker().as_deref(),
-            reply.endpoint,
+            response.endpoint,
             RejectReason::Behind,
             &why,
         );
         let other = tokio::select! {
-            other = self.request_elsewhere(reply.endpoint) => other,
+            other = self.request_elsewhere(response.endpoint) => other,
             newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
         if let Some(other) = other {
-            return self.manifest(other).await;
+            return self.handle_manifest(other).await;
         }
         let pause = self.tracker().map(|tracker| tracker.early_for());
         let newest = tokio::select! {
@@ -81,10 +81,11 @@ impl FillTask {
             return self.fill.settle(Verdict::Object(newest));
         }
         let soon = HeaderValue::from_static("1");
-        let answer = rejections::own_answer(StatusCode::SERVICE_UNAVAILABLE, Some(soon));
-        let answer = Arc::new(answer);
-        self.back_off(None, &answer);
-        self.fill.settle(Verdict::Failed(answer));
+        let error_object =
+            rejections::own_error_object(StatusCode::SERVICE_UNAVAILABLE, Some(soon));
+        let error_object = Arc::new(error_object);
+        self.back_off(None, &error_object);
+        self.fill.settle(Verdict::Failed(error_object));
     }
 
     /// The endpoint still holds back a version that another endpoint has.
@@ -94,7 +95,7 @@ impl FillTask {
         endpoint: Option<usize>,
     ) {
         if let Some((tracker, endpoint)) = tracker.zip(endpoint) {
-            let path = self.entry.target.path();
+            let path = self.request.target.path();
             tracing::warn!(
                 path,
                 endpoint,

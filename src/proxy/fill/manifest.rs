@@ -25,7 +25,7 @@ use seawall_upstream::{Failure, UpstreamResponse};
 
 /// A manifest that may be served.
 pub(super) struct ManifestText {
-    pub(super) reply: UpstreamResponse,
+    pub(super) response: UpstreamResponse,
     pub(super) kind: Kind,
     pub(super) body: Bytes,
     /// `None`: it has an unsupported content coding.
@@ -36,7 +36,7 @@ pub(super) struct ManifestText {
     pub(super) variant: Variant,
     /// When it was current, as far as known: when its request was sent, or when its response
     /// arrived if the origin held that back.
-    pub(super) seen: Instant,
+    pub(super) current_at: Instant,
     /// Its last-updated header (MediaPackage) says that it has not changed for several periods.
     pub(super) is_old: bool,
 }
@@ -97,16 +97,16 @@ impl ManifestText {
     /// Its position relative to the newest version that viewers have seen.
     pub(super) fn progress(&self) -> Progress {
         match (&self.tracker, self.facts()) {
-            (Some(tracker), Some(facts)) => tracker.judge(self.variant, facts, self.seen),
+            (Some(tracker), Some(facts)) => tracker.judge(self.variant, facts, self.current_at),
             _ => Progress::Onward,
         }
     }
 }
 
 impl FillTask {
-    pub(super) async fn manifest(self, reply: UpstreamResponse) {
-        let first = reply.endpoint;
-        let mut text = self.read_or_elsewhere(reply).await;
+    pub(super) async fn handle_manifest(self, response: UpstreamResponse) {
+        let first = response.endpoint;
+        let mut text = self.read_or_elsewhere(response).await;
         let doubtful = match &text {
             Ok(text) => text.is_doubtful(),
             Err(ManifestRejection::FetchFailed(failure)) => *failure == Failure::Truncated,
@@ -118,9 +118,9 @@ impl FillTask {
         }
         match text {
             Ok(text) => self.publish(text).await,
-            Err(ManifestRejection::FetchFailed(failure)) => self.failed(failure),
+            Err(ManifestRejection::FetchFailed(failure)) => self.handle_failure(failure),
             Err(ManifestRejection::Behind(text)) => self.settle_behind(*text),
-            Err(ManifestRejection::Unusable) => self.failed(Failure::Protocol),
+            Err(ManifestRejection::Unusable) => self.handle_failure(Failure::Protocol),
         }
     }
 
@@ -134,7 +134,12 @@ impl FillTask {
             (Ok(first), Ok(other)) if !other.is_doubtful() => {
                 let reason = first.reject_reason();
                 let why = "another endpoint has a usable one";
-                self.reject(first.tracker.as_deref(), first.reply.endpoint, reason, &why);
+                self.reject(
+                    first.tracker.as_deref(),
+                    first.response.endpoint,
+                    reason,
+                    &why,
+                );
                 Ok(other)
             }
             // The other endpoint lags but has not ended, and viewers have seen a newer version.
@@ -160,16 +165,16 @@ impl FillTask {
 
     /// The tracker of the requested manifest.
     pub(super) fn tracker(&self) -> Option<Arc<PlaylistTracker>> {
-        self.shield.live.tracker(&self.entry)
+        self.shield.live.tracker(&self.request)
     }
 
     /// Reads a manifest. If it is not complete within [`SILENCE`], also reads another endpoint's.
     async fn read_or_elsewhere(
         &self,
-        reply: UpstreamResponse,
+        response: UpstreamResponse,
     ) -> Result<ManifestText, ManifestRejection> {
-        let first = reply.endpoint;
-        let mut reading = pin!(self.read(reply));
+        let first = response.endpoint;
+        let mut reading = pin!(self.read(response));
         if let Ok(text) = timeout(SILENCE, &mut reading).await {
             return text;
         }
@@ -183,12 +188,15 @@ impl FillTask {
         }
     }
 
-    async fn read(&self, mut reply: UpstreamResponse) -> Result<ManifestText, ManifestRejection> {
-        let (sent, seen) = self.times(&reply);
-        let kind = self.kind(reply.status, &reply.headers);
+    async fn read(
+        &self,
+        mut response: UpstreamResponse,
+    ) -> Result<ManifestText, ManifestRejection> {
+        let (sent, current_at) = self.times(&response);
+        let kind = self.kind(response.status, &response.headers);
         let bytes_max = self.shield.settings.manifest_bytes_max;
         let reserve = |bytes| self.fill.reserve(bytes);
-        let body = match whole(&mut reply.body, bytes_max, reserve).await {
+        let body = match whole(&mut response.body, bytes_max, reserve).await {
             Ok(body) => body,
             Err(ReadWholeError::Origin(failure)) => {
                 return Err(ManifestRejection::FetchFailed(failure));
@@ -196,26 +204,26 @@ impl FillTask {
             Err(ReadWholeError::NoRoom) => {
                 return Err(ManifestRejection::FetchFailed(Failure::Busy));
             }
-            Err(error) => return Err(self.reject_broken(reply.endpoint, &error)),
+            Err(error) => return Err(self.reject_broken(response.endpoint, &error)),
         };
-        let ParsedManifest { manifest, delta } = match self.parse(kind, &reply, &body).await {
+        let ParsedManifest { manifest, delta } = match self.parse(kind, &response, &body).await {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return Err(ManifestRejection::FetchFailed(Failure::Busy)),
-            Err(error) => return Err(self.reject_broken(reply.endpoint, &error)),
+            Err(error) => return Err(self.reject_broken(response.endpoint, &error)),
         };
-        let tracker = self.tracker_of(manifest.as_ref(), &reply, kind, seen);
+        let tracker = self.tracker_of(manifest.as_ref(), &response, kind, current_at);
         let text = ManifestText {
             is_old: tracker
                 .as_ref()
-                .is_some_and(|tracker| is_old(tracker, &reply.headers)),
-            variant: self.variant(&reply.headers),
+                .is_some_and(|tracker| is_old(tracker, &response.headers)),
+            variant: self.variant(&response.headers),
             tracker,
-            reply,
+            response,
             kind,
             body,
             manifest,
             delta,
-            seen,
+            current_at,
         };
         if text.progress() != Progress::Behind {
             return Ok(text);
@@ -228,7 +236,12 @@ impl FillTask {
         }
         let reason = RejectReason::Behind;
         let why = "behind what viewers have seen";
-        self.reject(text.tracker.as_deref(), text.reply.endpoint, reason, &why);
+        self.reject(
+            text.tracker.as_deref(),
+            text.response.endpoint,
+            reason,
+            &why,
+        );
         Err(ManifestRejection::Behind(Box::new(text)))
     }
 
@@ -237,18 +250,18 @@ impl FillTask {
     fn tracker_of(
         &self,
         manifest: Option<&Manifest>,
-        reply: &UpstreamResponse,
+        response: &UpstreamResponse,
         kind: Kind,
-        seen: Instant,
+        current_at: Instant,
     ) -> Option<Arc<PlaylistTracker>> {
         let facts = &manifest?.info;
         if matches!(
-            self.judge(reply, kind, Some(facts), false),
+            self.decide_storage(response, kind, Some(facts), false),
             StorageDecision::Pass(_)
         ) {
             return None;
         }
-        self.shield.live.track(&self.entry, facts, seen)
+        self.shield.live.track(&self.request, facts, current_at)
     }
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
@@ -256,12 +269,12 @@ impl FillTask {
     async fn parse(
         &self,
         kind: Kind,
-        reply: &UpstreamResponse,
+        response: &UpstreamResponse,
         body: &Bytes,
     ) -> Result<Option<ParsedManifest>, DecodeError> {
         let bytes_max = self.shield.settings.manifest_bytes_max;
-        let makes_delta = self.entry.route.live.delta_updates && kind != Kind::Dash;
-        let (headers, text) = (reply.headers.clone(), body.clone());
+        let makes_delta = self.request.route.live.delta_updates && kind != Kind::Dash;
+        let (headers, text) = (response.headers.clone(), body.clone());
         let is_coded = headers.contains_key(header::CONTENT_ENCODING);
         let work = move || {
             let manifest = coding::read(kind, &headers, &text, bytes_max)?;
@@ -279,9 +292,9 @@ impl FillTask {
     }
 
     /// When the request was sent, and when the response was current.
-    pub(super) fn times(&self, reply: &UpstreamResponse) -> (Instant, Instant) {
+    pub(super) fn times(&self, response: &UpstreamResponse) -> (Instant, Instant) {
         let now = Instant::now();
-        let sent = now.checked_sub(reply.waited).unwrap_or(now);
+        let sent = now.checked_sub(response.waited).unwrap_or(now);
         (sent, if self.held_back { now } else { sent })
     }
 
@@ -303,7 +316,7 @@ impl FillTask {
         reason: RejectReason,
         why: &dyn Display,
     ) {
-        let path = self.entry.target.path();
+        let path = self.request.target.path();
         self.shield.live.count_rejection(reason);
         // One endpoint may fail this check many times a second; log it once.
         if tracker.is_none_or(|tracker| tracker.avoid(endpoint, Instant::now())) {

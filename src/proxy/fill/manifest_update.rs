@@ -21,7 +21,7 @@ pub(super) struct UpdateFacts {
     pub(super) is_readable: bool,
     /// The stored version, if it is the newest that viewers have seen. Needed only of a version
     /// that is behind.
-    pub(super) newest_held: Option<Arc<Object>>,
+    pub(super) newest_stored: Option<Arc<Object>>,
 }
 
 /// What to do with the manifest.
@@ -38,7 +38,7 @@ pub(super) enum Disposition {
 pub(super) enum Settlement {
     /// The manifest is behind this stored version: followers get that one, as if the origin had
     /// just confirmed it.
-    ConfirmHeld(Arc<Object>),
+    ConfirmStored(Arc<Object>),
     /// It is behind, and nothing newer is stored any more: the current followers get it.
     ServeOnce,
     /// It is for one viewer alone.
@@ -69,13 +69,13 @@ pub(super) struct VersionUpdate {
     /// The endpoint should have had a newer version: others are asked first.
     pub(super) avoids_endpoint: bool,
     /// Publish it once its prefetches have begun, after this time at the latest.
-    pub(super) hold_for: Option<Duration>,
+    pub(super) delay: Option<Duration>,
 }
 
 /// Decides about a manifest that has arrived.
 pub(super) fn decide(facts: UpdateFacts) -> Disposition {
     if facts.progress == Progress::Behind {
-        return Disposition::Settle(decide_behind(facts.newest_held, &facts.storage));
+        return Disposition::Settle(decide_behind(facts.newest_stored, &facts.storage));
     }
     match facts.storage {
         StorageDecision::Store(lifetime) if facts.is_readable => Disposition::Store(lifetime),
@@ -91,34 +91,34 @@ pub(super) fn decide(facts: UpdateFacts) -> Disposition {
 
 /// Decides about a manifest that is behind what viewers have seen.
 pub(super) fn decide_behind(
-    newest_held: Option<Arc<Object>>,
+    newest_stored: Option<Arc<Object>>,
     storage: &StorageDecision,
 ) -> Settlement {
-    match (newest_held, storage) {
-        (Some(newest), _) => Settlement::ConfirmHeld(newest),
+    match (newest_stored, storage) {
+        (Some(newest), _) => Settlement::ConfirmStored(newest),
         (None, StorageDecision::Pass(reason)) => Settlement::PassOn(*reason),
         (None, _) => Settlement::ServeOnce,
     }
 }
 
-/// What the time depends on for which a version may be held back.
-pub(super) struct HoldFacts {
+/// What the time depends on by which the publication of a version may be delayed.
+pub(super) struct DelayFacts {
     pub(super) progress: Progress,
     /// A viewer waits for this fill.
     pub(super) has_waiting_viewer: bool,
     /// How long the stored version before may still be served. `None`: there is none.
-    pub(super) held_left: Option<Duration>,
+    pub(super) stored_remaining: Option<Duration>,
     /// The most that the playlist's segment duration permits. `None`: it has no tracker.
-    pub(super) hold_max: Option<Duration>,
+    pub(super) delay_max: Option<Duration>,
 }
 
-/// How long a version may be held back until its new segments begin to arrive: only when no viewer
+/// How long a version may be delayed until its new segments begin to arrive: only when no viewer
 /// waits for it, the version before may still be served, and this one continues it.
-pub(super) fn hold_for(facts: &HoldFacts) -> Option<Duration> {
+pub(super) fn publication_delay(facts: &DelayFacts) -> Option<Duration> {
     if facts.has_waiting_viewer || facts.progress != Progress::Onward {
         return None;
     }
-    Some(facts.hold_max?.min(facts.held_left?))
+    Some(facts.delay_max?.min(facts.stored_remaining?))
 }
 
 #[cfg(test)]
@@ -129,8 +129,11 @@ mod tests {
 
     use super::*;
 
-    fn held() -> Arc<Object> {
-        Arc::new(crate::proxy::rejections::own_answer(StatusCode::OK, None))
+    fn stored_version() -> Arc<Object> {
+        Arc::new(crate::proxy::rejections::own_error_object(
+            StatusCode::OK,
+            None,
+        ))
     }
 
     #[test]
@@ -159,25 +162,25 @@ mod tests {
                 false,
                 "fail",
             ),
-            (Progress::Behind, store(), true, true, "confirm held"),
-            (Progress::Behind, pass(), true, true, "confirm held"),
-            (Progress::Behind, failure(), true, true, "confirm held"),
+            (Progress::Behind, store(), true, true, "confirm stored"),
+            (Progress::Behind, pass(), true, true, "confirm stored"),
+            (Progress::Behind, failure(), true, true, "confirm stored"),
             (Progress::Behind, store(), true, false, "serve once"),
             (Progress::Behind, store(), false, false, "serve once"),
             (Progress::Behind, failure(), true, false, "serve once"),
             (Progress::Behind, pass(), true, false, "pass on"),
         ];
-        for (progress, storage, is_readable, is_held, expected) in table {
-            let case = format!("{progress:?} {storage:?} {is_readable} {is_held}");
+        for (progress, storage, is_readable, is_stored, expected) in table {
+            let case = format!("{progress:?} {storage:?} {is_readable} {is_stored}");
             let decided = decide(UpdateFacts {
                 progress,
                 storage,
                 is_readable,
-                newest_held: is_held.then(held),
+                newest_stored: is_stored.then(stored_version),
             });
             let decided = match decided {
                 Disposition::Store(_) => "store",
-                Disposition::Settle(Settlement::ConfirmHeld(_)) => "confirm held",
+                Disposition::Settle(Settlement::ConfirmStored(_)) => "confirm stored",
                 Disposition::Settle(Settlement::ServeOnce) => "serve once",
                 Disposition::Settle(Settlement::PassOn(_)) => "pass on",
                 Disposition::Settle(Settlement::PassOnUnread) => "pass on unread",
@@ -206,15 +209,16 @@ mod tests {
             (Progress::Same, false, millis(900), millis(200), None),
             (Progress::Restarted, false, millis(900), millis(200), None),
         ];
-        for (progress, has_waiting_viewer, held_left, hold_max, expected) in table {
-            let facts = HoldFacts {
+        for (progress, has_waiting_viewer, stored_remaining, delay_max, expected) in table {
+            let facts = DelayFacts {
                 progress,
                 has_waiting_viewer,
-                held_left,
-                hold_max,
+                stored_remaining,
+                delay_max,
             };
-            let case = format!("{progress:?} {has_waiting_viewer} {held_left:?} {hold_max:?}");
-            assert_eq!(hold_for(&facts), expected, "{case}");
+            let case =
+                format!("{progress:?} {has_waiting_viewer} {stored_remaining:?} {delay_max:?}");
+            assert_eq!(publication_delay(&facts), expected, "{case}");
         }
     }
 }

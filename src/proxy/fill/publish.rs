@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::manifest::ManifestText;
 use super::manifest_update::{
-    Disposition, HoldFacts, ManifestUpdate, Settlement, UpdateFacts, VersionUpdate, decide,
-    decide_behind, hold_for,
+    DelayFacts, Disposition, ManifestUpdate, Settlement, UpdateFacts, VersionUpdate, decide,
+    decide_behind, publication_delay,
 };
 use super::{FillTask, FillTrigger};
 use crate::live::{
@@ -37,14 +37,14 @@ impl FillTask {
                 }
             }
         };
-        if let Some(hold_for) = update.hold_for {
+        if let Some(delay) = update.delay {
             let all_begun = async {
                 for mut prefetch in prefetches {
                     prefetch.wait_for_head().await;
                 }
             };
             // The version is served even if the prefetches have not begun in time.
-            let _ = timeout(hold_for, all_begun).await;
+            let _ = timeout(delay, all_begun).await;
         }
         self.store_version(text, *update, applied_at);
     }
@@ -58,8 +58,8 @@ impl FillTask {
 
     /// The same; the caller holds the tracker's turn.
     fn settle_overtaken(self, text: ManifestText) {
-        let storage = self.judge(&text.reply, text.kind, text.facts(), false);
-        let settlement = decide_behind(self.newest_held(&text), &storage);
+        let storage = self.decide_storage(&text.response, text.kind, text.facts(), false);
+        let settlement = decide_behind(self.newest_stored(&text), &storage);
         self.settle(text, settlement);
     }
 
@@ -69,9 +69,9 @@ impl FillTask {
         let is_behind = progress == Progress::Behind;
         let decision = decide(UpdateFacts {
             progress,
-            storage: self.judge(&text.reply, text.kind, text.facts(), false),
+            storage: self.decide_storage(&text.response, text.kind, text.facts(), false),
             is_readable: text.manifest.is_some(),
-            newest_held: is_behind.then(|| self.newest_held(text)).flatten(),
+            newest_stored: is_behind.then(|| self.newest_stored(text)).flatten(),
         });
         let lifetime = match decision {
             Disposition::Store(lifetime) => lifetime,
@@ -89,17 +89,19 @@ impl FillTask {
             is_prefetching: tracker.is_some_and(|tracker| is_for_viewer || tracker.is_wanted(now)),
             avoids_endpoint: tracker
                 .is_some_and(|tracker| self.should_have_changed(tracker, text.is_old, now)),
-            hold_for: hold_for(&HoldFacts {
+            delay: publication_delay(&DelayFacts {
                 progress,
                 has_waiting_viewer: self.held_back || !matches!(self.trigger, FillTrigger::Refresh),
-                held_left: self.held().map(|held| refreshed_left(&held.head, now)),
-                hold_max: tracker.map(PlaylistTracker::hold_max),
+                stored_remaining: self
+                    .stored_object()
+                    .map(|stored_version| refreshed_left(&stored_version.head, now)),
+                delay_max: tracker.map(PlaylistTracker::hold_max),
             }),
         }))
     }
 
     /// The newest stored version of the manifest, if it is the newest that viewers have seen.
-    fn newest_held(&self, text: &ManifestText) -> Option<Arc<Object>> {
+    fn newest_stored(&self, text: &ManifestText) -> Option<Arc<Object>> {
         let newest = self.newest()?;
         let (Some(tracker), Some(facts)) = (&text.tracker, newest.head.facts.as_deref()) else {
             return Some(newest);
@@ -115,15 +117,15 @@ impl FillTask {
             return VersionEffects::default();
         };
         if let Some(tracker) = &text.tracker {
-            let is_same_for_all = self.vary(&text.reply.headers) == Vary::Nothing;
+            let is_same_for_all = self.vary(&text.response.headers) == Vary::Nothing;
             tracker.remember_headers(self.fill.upstream_headers(), is_same_for_all);
         }
         let version = ManifestVersion {
-            request: &self.entry,
+            request: &self.request,
             manifest,
             variant: text.variant,
             progress,
-            current_at: text.seen,
+            current_at: text.current_at,
             held_back: self.held_back,
         };
         let live = &self.shield.live;
@@ -149,12 +151,12 @@ impl FillTask {
             return Vec::new();
         };
         if update.progress == Progress::Restarted {
-            shield.cache.end_epoch(&self.entry.playlist_epoch_key());
-            let path = self.entry.target.path();
+            shield.cache.end_epoch(&self.request.playlist_epoch_key());
+            let path = self.request.target.path();
             tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
         if update.avoids_endpoint {
-            self.avoid_stalled_endpoint(tracker, text.reply.endpoint);
+            self.avoid_stalled_endpoint(tracker, text.response.endpoint);
         }
         if !update.is_prefetching {
             return Vec::new();
@@ -181,13 +183,16 @@ impl FillTask {
         {
             return self.settle_overtaken(text);
         }
-        if text.facts().is_some_and(|facts| self.is_state(facts)) {
-            self.avoid_endpoint_that_held_back(tracker.as_deref(), text.reply.endpoint_to_avoid);
+        if text
+            .facts()
+            .is_some_and(|facts| self.is_requested_version(facts))
+        {
+            self.avoid_endpoint_that_held_back(tracker.as_deref(), text.response.endpoint_to_avoid);
         }
-        let (shield, seen) = (Arc::clone(&self.shield), text.seen);
+        let (shield, current_at) = (Arc::clone(&self.shield), text.current_at);
         let version = self.version(text, update.lifetime, update.progress);
         if let Some(tracker) = &tracker {
-            tracker.set_fresh_for(refreshed_left(&version.object.head, seen), seen);
+            tracker.set_fresh_for(refreshed_left(&version.object.head, current_at), current_at);
         }
         self.store_and_serve(version);
         drop(turn);
@@ -200,33 +205,39 @@ impl FillTask {
     /// Ends a fill whose manifest is not stored.
     fn settle(self, text: ManifestText, settlement: Settlement) {
         match settlement {
-            Settlement::ConfirmHeld(held) => self.confirm_held(&text, &held),
+            Settlement::ConfirmStored(stored_version) => {
+                self.confirm_stored(&text, &stored_version);
+            }
             Settlement::ServeOnce => self.serve_once(text),
             Settlement::PassOn(reason) => self.hand_over_text(text, reason),
             Settlement::PassOnUnread => self.hand_over_unread(text),
-            Settlement::Fail => self.failed(seawall_upstream::Failure::Protocol),
+            Settlement::Fail => self.handle_failure(seawall_upstream::Failure::Protocol),
         }
     }
 
     /// Gives the newest stored version to all followers, as if the origin had just confirmed it.
-    fn confirm_held(self, text: &ManifestText, held: &Arc<Object>) {
-        let headers = held.head.headers.to_map();
-        let (object, stored) = self.revalidated_object((held, false), headers, None, &text.reply);
+    fn confirm_stored(self, text: &ManifestText, stored_version: &Arc<Object>) {
+        let headers = stored_version.head.headers.to_map();
+        let (object, is_storable) =
+            self.revalidated_object((stored_version, false), headers, None, &text.response);
         let object = Arc::new(object);
-        if let Some(tracker) = text.tracker.as_ref().filter(|_| stored) {
-            tracker.record_unchanged(text.variant, text.seen);
-            tracker.set_fresh_for(refreshed_left(&object.head, text.seen), text.seen);
-            self.avoid_endpoint_if_stalled(tracker, text.reply.endpoint, text.is_old);
+        if let Some(tracker) = text.tracker.as_ref().filter(|_| is_storable) {
+            tracker.record_unchanged(text.variant, text.current_at);
+            tracker.set_fresh_for(
+                refreshed_left(&object.head, text.current_at),
+                text.current_at,
+            );
+            self.avoid_endpoint_if_stalled(tracker, text.response.endpoint, text.is_old);
             self.shield.start_refresher(tracker);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
-        if self.entry.has_delivery_directives() {
-            if stored {
-                let (key, kind) = (self.entry.base_key(), self.entry.kind);
+        if self.request.has_delivery_directives() {
+            if is_storable {
+                let (key, kind) = (self.request.base_key(), self.request.kind);
                 self.shield.cache.store_under(key, kind, &object);
             }
             self.fill.settle(verdict);
-        } else if stored {
+        } else if is_storable {
             self.fill.set_vary(self.vary(&object.head.headers.to_map()));
             self.fill.store_and_publish(&object, verdict);
         } else {
@@ -236,8 +247,8 @@ impl FillTask {
 
     /// Gives a version to the current followers, without storing it.
     fn serve_once(mut self, text: ManifestText) {
-        if self.vary(&text.reply.headers) != Vary::Nothing {
-            self.fill.set_vary(self.vary(&text.reply.headers));
+        if self.vary(&text.response.headers) != Vary::Nothing {
+            self.fill.set_vary(self.vary(&text.response.headers));
         }
         let lifetime = Lifetime::none(Instant::now());
         let version = self.version(text, lifetime, Progress::Same);
@@ -246,31 +257,33 @@ impl FillTask {
 
     /// The newest stored version of the manifest.
     pub(super) fn newest(&self) -> Option<Arc<Object>> {
-        let (key, kind) = (self.entry.base_key(), self.entry.kind);
-        let upstream = || self.fill.upstream_headers().clone();
+        let (key, kind) = (self.request.base_key(), self.request.kind);
+        let upstream_headers = || self.fill.upstream_headers().clone();
         let cache = &self.shield.cache;
-        let newest = cache.lookup(key, kind, Instant::now(), upstream).object;
+        let newest = cache
+            .lookup(key, kind, Instant::now(), upstream_headers)
+            .object;
         newest.filter(|newest| newest.head.status == StatusCode::OK)
     }
 
     /// The origin confirmed the stored version with a 304.
     pub(super) fn record_confirmation(
         &self,
-        reply: &seawall_upstream::UpstreamResponse,
+        response: &seawall_upstream::UpstreamResponse,
         head: &StoredHead,
         variant: Variant,
     ) {
-        // A confirmed state of the playlist does not prove that it is the newest version.
-        if self.entry.has_delivery_directives() {
+        // That a version requested by number is confirmed does not prove that it is the newest.
+        if self.request.has_delivery_directives() {
             return;
         }
         let Some(tracker) = self.tracker() else {
             return;
         };
-        let (_, seen) = self.times(reply);
-        tracker.record_unchanged(variant, seen);
-        tracker.set_fresh_for(refreshed_left(head, seen), seen);
-        self.avoid_endpoint_if_stalled(&tracker, reply.endpoint, false);
+        let (_, current_at) = self.times(response);
+        tracker.record_unchanged(variant, current_at);
+        tracker.set_fresh_for(refreshed_left(head, current_at), current_at);
+        self.avoid_endpoint_if_stalled(&tracker, response.endpoint, false);
         self.shield.start_refresher(&tracker);
     }
 

@@ -20,15 +20,17 @@ use seawall_upstream::{
 impl FillTask {
     /// Requests the object, or revalidates the stored one.
     pub(super) async fn request_object(&self) -> Option<Result<OriginOutcome, Failure>> {
-        let seen = self.fill.lookup().object.as_deref();
-        let held = self.held().filter(|held| !self.is_forgotten(held));
-        let outcome = self.request_or_revalidate(held).await;
+        let stored = self.fill.lookup().object.as_deref();
+        let to_revalidate = self
+            .stored_object()
+            .filter(|stored| !self.is_forgotten(stored));
+        let outcome = self.request_or_revalidate(to_revalidate).await;
         match &outcome {
             // The request was not conditional, or the 304 names another object: request the object
             // itself.
-            Some(Ok(answer))
-                if answer.reply.status == StatusCode::NOT_MODIFIED
-                    && !(answer.conditional && same_object(&answer.reply, seen)) =>
+            Some(Ok(outcome))
+                if outcome.response.status == StatusCode::NOT_MODIFIED
+                    && !(outcome.conditional && same_object(&outcome.response, stored)) =>
             {
                 self.request_or_revalidate(None).await
             }
@@ -38,11 +40,11 @@ impl FillTask {
 
     /// A stored version of a live manifest whose tracker was evicted. A 304 would not rebuild the
     /// tracker.
-    fn is_forgotten(&self, held: &Object) -> bool {
-        let facts = held.head.facts.as_deref();
+    fn is_forgotten(&self, stored: &Object) -> bool {
+        let facts = stored.head.facts.as_deref();
         let is_live = facts.is_some_and(ManifestInfo::is_live);
         let is_watched = facts.is_some_and(|facts| !facts.is_multivariant() && !facts.is_patch());
-        is_live && is_watched && !self.entry.has_delivery_directives() && self.tracker().is_none()
+        is_live && is_watched && !self.request.has_delivery_directives() && self.tracker().is_none()
     }
 
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
@@ -54,7 +56,7 @@ impl FillTask {
         match self.availability() {
             Some(Availability::DueIn(due_in, tracker)) => {
                 self.shield.start_dash_prefetch(&tracker);
-                if due_in <= self.entry.route.live.hold_early {
+                if due_in <= self.request.route.live.hold_early {
                     tokio::time::sleep(due_in).await;
                 }
             }
@@ -66,7 +68,7 @@ impl FillTask {
     }
 
     pub(super) fn availability(&self) -> Option<Availability> {
-        self.shield.live.availability_of(&self.entry, Now::read())
+        self.shield.live.availability_of(&self.request, Now::read())
     }
 
     /// Time until an object exists that the origin does not have. A failed prefetch of a listed
@@ -81,16 +83,20 @@ impl FillTask {
         }
     }
 
-    /// Requests the object, or revalidates `held`. `None` as in [`FillTask::fetch`].
+    /// Requests the object, or revalidates `stored`. `None` as in [`FillTask::fetch`].
     pub(super) async fn request_or_revalidate(
         &self,
-        held: Option<&Arc<Object>>,
+        stored: Option<&Arc<Object>>,
     ) -> Option<Result<OriginOutcome, Failure>> {
         let mut headers = self.fill.upstream_headers().clone();
-        let conditional = held
-            .is_some_and(|held| conditional::validators(&held.head.headers.to_map(), &mut headers));
-        let reply = self.fetch(headers, self.avoided()).await?;
-        Some(reply.map(|reply| OriginOutcome { reply, conditional }))
+        let conditional = stored.is_some_and(|stored| {
+            conditional::validators(&stored.head.headers.to_map(), &mut headers)
+        });
+        let response = self.fetch(headers, self.avoided()).await?;
+        Some(response.map(|response| OriginOutcome {
+            response,
+            conditional,
+        }))
     }
 
     /// Sends one request to the origin. `None`: the fill is to be cancelled, because all viewers
@@ -103,7 +109,7 @@ impl FillTask {
         let upstream_request = self.upstream_request(headers, avoided);
         let origin = self.origin();
         tokio::select! {
-            reply = origin.fetch(upstream_request) => Some(reply),
+            response = origin.fetch(upstream_request) => Some(response),
             () = self.wait_until_cancelled(self.held_back) => None,
         }
     }
@@ -114,12 +120,15 @@ impl FillTask {
         headers: HeaderMap,
         avoided: EndpointSet,
     ) -> UpstreamRequest {
-        self.shield.live.count_origin_request(&self.entry);
-        let (target, host) = (self.entry.target.clone(), self.entry.sent_host().cloned());
+        self.shield.live.count_origin_request(&self.request);
+        let (target, host) = (
+            self.request.target.clone(),
+            self.request.sent_host().cloned(),
+        );
         UpstreamRequest {
             expected: self.is_expected(),
             expected_content: self.expected_content(),
-            class: self.shield.live.kind_of(&self.entry).into(),
+            class: self.shield.live.kind_of(&self.request).into(),
             has_fallback: self.has_servable_object(),
             is_blocking: self.is_known_to_be_held_back(),
             late_after: self.overdue(),
@@ -130,7 +139,7 @@ impl FillTask {
     }
 
     fn expected_content(&self) -> ExpectedContent {
-        match self.shield.live.kind_of(&self.entry) {
+        match self.shield.live.kind_of(&self.request) {
             Kind::Hls | Kind::Dash => ExpectedContent::Manifest,
             Kind::Segment | Kind::Init => ExpectedContent::Media,
             Kind::Key | Kind::Clock | Kind::Other => ExpectedContent::Anything,
@@ -142,36 +151,39 @@ impl FillTask {
         let is_due = || self.availability().is_some_and(|due| due.is_expected());
         // An endpoint that does not hold back an announced object lacks it; another endpoint may
         // have it.
-        let is_announced = || !self.entry.kind.is_manifest() && self.is_known_to_be_held_back();
-        self.held().is_some() || self.is_new() || is_announced() || is_due()
+        let is_announced = || !self.request.kind.is_manifest() && self.is_known_to_be_held_back();
+        self.stored_object().is_some() || self.is_new() || is_announced() || is_due()
     }
 
     pub(super) fn is_known_to_be_held_back(&self) -> bool {
-        let upstream = self.fill.upstream_headers();
-        self.held_back && self.shield.is_known_to_be_held_back(&self.entry, upstream)
+        let upstream_headers = self.fill.upstream_headers();
+        self.held_back
+            && self
+                .shield
+                .is_known_to_be_held_back(&self.request, upstream_headers)
     }
 
     pub(super) fn is_new(&self) -> bool {
-        self.shield.live.is_new(&self.entry.key, Instant::now())
+        self.shield.live.is_new(&self.request.key, Instant::now())
     }
 
     /// The stored object, unless it is an error.
-    pub(super) fn held(&self) -> Option<&Arc<Object>> {
-        let held = self.fill.lookup().object.as_ref();
-        held.filter(|held| held.head.status == StatusCode::OK)
+    pub(super) fn stored_object(&self) -> Option<&Arc<Object>> {
+        let stored = self.fill.lookup().object.as_ref();
+        stored.filter(|stored| stored.head.status == StatusCode::OK)
     }
 
     /// An object is stored that may be served if the origin fails.
     pub(super) fn has_servable_object(&self) -> bool {
-        let held = self.fill.lookup().object.as_ref();
+        let stored = self.fill.lookup().object.as_ref();
         let now = Instant::now();
-        held.is_some_and(|held| freshness(&held.head.lifetime, now) != Freshness::Unusable)
+        stored.is_some_and(|stored| freshness(&stored.head.lifetime, now) != Freshness::Unusable)
     }
 
     pub(super) fn rank(&self) -> Priority {
         match self.trigger {
-            FillTrigger::Viewer(..) => priority::waited_for(self.entry.kind, || self.is_new()),
-            FillTrigger::Refresh => priority::behind(self.entry.kind),
+            FillTrigger::Viewer(..) => priority::waited_for(self.request.kind, || self.is_new()),
+            FillTrigger::Refresh => priority::behind(self.request.kind),
             FillTrigger::Prefetch(_) => Priority::Prefetch,
         }
     }
@@ -179,20 +191,20 @@ impl FillTask {
     /// A prefetch gets a viewer's priority once a viewer has joined.
     pub(super) fn upgrade(&self) -> Option<Upgrade> {
         let waits =
-            matches!(self.trigger, FillTrigger::Viewer(..)) || self.entry.kind.is_manifest();
+            matches!(self.trigger, FillTrigger::Viewer(..)) || self.request.kind.is_manifest();
         (!waits).then(|| Upgrade {
             when: Box::pin(self.fill.wait_for_join()),
-            priority: priority::waited_for(self.entry.kind, || true),
+            priority: priority::waited_for(self.request.kind, || true),
         })
     }
 }
 
 /// Whether a 304 is about the stored object (RFC 9111 §4.3.4: by its validator, if it has one).
-fn same_object(reply: &UpstreamResponse, seen: Option<&Object>) -> bool {
+fn same_object(response: &UpstreamResponse, stored: Option<&Object>) -> bool {
     let weak = |tag: &[u8]| tag.strip_prefix(b"W/").unwrap_or(tag).to_vec();
-    let held = seen.and_then(|seen| seen.head.headers.get(&header::ETAG));
-    match (reply.headers.get(header::ETAG), held) {
-        (Some(outcome), Some(held)) => weak(outcome.as_bytes()) == weak(held),
+    let stored_etag = stored.and_then(|stored| stored.head.headers.get(&header::ETAG));
+    match (response.headers.get(header::ETAG), stored_etag) {
+        (Some(etag), Some(stored_etag)) => weak(etag.as_bytes()) == weak(stored_etag),
         _ => true,
     }
 }

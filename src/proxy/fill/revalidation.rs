@@ -15,27 +15,28 @@ use seawall_upstream::UpstreamResponse;
 
 impl FillTask {
     /// Updates the stored headers first; the lifetime follows from the result (RFC 9111 §4.3.4).
-    pub(super) fn apply_not_modified(self, reply: &UpstreamResponse, seen: &Arc<Object>) {
+    pub(super) fn apply_not_modified(self, response: &UpstreamResponse, stored: &Arc<Object>) {
         let tracker = self.tracker();
         // Takes its turn like any version: another request may have brought a newer one.
         let _turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         let name = &self.shield.rules.name;
-        let update = headers::downstream(reply.headers.clone(), name);
-        let updated = conditional::updated(&seen.head.headers.to_map(), &update);
+        let update = headers::downstream(response.headers.clone(), name);
+        let updated = conditional::updated(&stored.head.headers.to_map(), &update);
         let variant = self.variant(&updated);
         let newer = tracker.as_ref();
-        let newer = newer.and_then(|tracker| self.newer(tracker, variant, seen));
+        let newer = newer.and_then(|tracker| self.newer(tracker, variant, stored));
         if let Some(newer) = newer {
             return self.fill.settle(Verdict::Object(newer));
         }
-        let targeted = headers::targeted(&reply.headers);
-        let (object, stored) = self.revalidated_object((seen, true), updated, targeted, reply);
+        let targeted = headers::targeted(&response.headers);
+        let (object, is_storable) =
+            self.revalidated_object((stored, true), updated, targeted, response);
         let object = Arc::new(object);
-        if stored {
-            self.record_confirmation(reply, &object.head, variant);
+        if is_storable {
+            self.record_confirmation(response, &object.head, variant);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
-        if stored {
+        if is_storable {
             self.fill.set_vary(self.vary(&object.head.headers.to_map()));
             self.fill.store_and_publish(&object, verdict);
         } else {
@@ -49,38 +50,42 @@ impl FillTask {
         &self,
         tracker: &PlaylistTracker,
         variant: Variant,
-        seen: &Object,
+        stored: &Object,
     ) -> Option<Arc<Object>> {
-        let facts = seen.head.facts.as_deref()?;
+        let facts = stored.head.facts.as_deref()?;
         if tracker.judge(variant, facts, Instant::now()) != Progress::Behind {
             return None;
         }
-        self.newest().filter(|newest| newest.body != seen.body)
+        self.newest().filter(|newest| newest.body != stored.body)
     }
 
-    /// The stored object with these headers and a new lifetime, as the requested state or as the
-    /// current version; and whether it may be stored. `targeted`: the reply's directives for this
+    /// The stored object with these headers and a new lifetime, as the requested version or as the
+    /// current one; and whether it may be stored. `targeted`: the response's directives for this
     /// kind of cache.
     pub(super) fn revalidated_object(
         &self,
-        (held, as_state): (&Arc<Object>, bool),
+        (stored_object, as_requested_version): (&Arc<Object>, bool),
         headers: HeaderMap,
         targeted: Option<Box<HeaderMap>>,
-        reply: &UpstreamResponse,
+        response: &UpstreamResponse,
     ) -> (Object, bool) {
         let now = Now::read();
-        let known = || Some(Box::new(held.head.targeted.as_ref()?.to_map()));
+        let known = || Some(Box::new(stored_object.head.targeted.as_ref()?.to_map()));
         let targeted = targeted.or_else(known);
-        let mut judged = headers.clone();
-        judged.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
-        judged.remove(header::AGE);
-        judged.extend(headers::age(&reply.headers));
-        let mut response_facts =
-            self.response_facts(reply, &judged, held.head.kind, held.head.facts.as_deref());
-        if response_facts.context == ManifestContext::RequestedVersion && !as_state {
+        let mut facts_headers = headers.clone();
+        facts_headers.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
+        facts_headers.remove(header::AGE);
+        facts_headers.extend(headers::age(&response.headers));
+        let mut response_facts = self.response_facts(
+            response,
+            &facts_headers,
+            stored_object.head.kind,
+            stored_object.head.facts.as_deref(),
+        );
+        if response_facts.context == ManifestContext::RequestedVersion && !as_requested_version {
             response_facts.context = ManifestContext::CurrentVersion;
         }
-        let (lifetime, will_be_stored) = match storage(&response_facts, &self.entry.route, now) {
+        let (lifetime, is_storable) = match storage(&response_facts, &self.request.route, now) {
             StorageDecision::Store(lifetime) => (self.limit_unlisted_lifetime(lifetime), true),
             _ => (Lifetime::none(now.mono), false),
         };
@@ -88,16 +93,16 @@ impl FillTask {
             headers: headers.into(),
             targeted: targeted.map(|fields| Box::new((*fields).into())),
             lifetime,
-            will_be_stored,
-            ..held.head.clone()
+            will_be_stored: is_storable,
+            ..stored_object.head.clone()
         };
-        let mut object = held.under(head);
-        object.set_coded(held.coded().map(EncodedBodies::again));
-        let delta = held.delta().map(|delta| {
+        let mut object = stored_object.under(head);
+        object.set_coded(stored_object.coded().map(EncodedBodies::again));
+        let delta = stored_object.delta().map(|delta| {
             let delta = Object::clone(delta).with_lifetime(&object.head.lifetime);
             Arc::new(delta)
         });
         object.set_delta(delta);
-        (object, will_be_stored)
+        (object, is_storable)
     }
 }

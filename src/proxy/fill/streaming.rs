@@ -24,7 +24,7 @@ const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
 
 /// The first chunks of a body, before viewers have any.
 #[derive(Default)]
-struct HeldBack {
+struct BufferedChunks {
     pieces: Vec<Bytes>,
     /// The event after these chunks, if it has happened already.
     end: Option<BodyEvent>,
@@ -32,72 +32,82 @@ struct HeldBack {
 
 impl FillTask {
     /// Sends each chunk to all followers as it arrives, and stores the complete object.
-    pub(super) async fn stream(mut self, reply: UpstreamResponse, kind: Kind, lifetime: Lifetime) {
-        if let Framing::Length(length) = reply.framing {
+    pub(super) async fn stream_response(
+        mut self,
+        response: UpstreamResponse,
+        kind: Kind,
+        lifetime: Lifetime,
+    ) {
+        if let Framing::Length(length) = response.framing {
             let settings = &self.shield.settings;
             let place = self.fill.lookup().kind;
             let whole_max = self.shield.cache.object_bytes_max(place);
             if length > settings.whole_fetch_max.min(whole_max)
-                && let Some(etag) = self.sliceable(&reply, &lifetime)
+                && let Some(etag) = self.sliceable(&response, &lifetime)
             {
-                return self.slice(reply, kind, lifetime, length, etag);
+                return self.hand_to_slices(response, kind, lifetime, length, etag);
             }
             if !self.fill.fits(length) {
-                return self.pass(reply, UncacheableReason::TooLarge);
+                return self.pass_to_leader(response, UncacheableReason::TooLarge);
             }
         }
-        let has_bytes = has_bytes(kind, reply.status);
-        if has_bytes && reply.framing == Framing::Length(0) {
-            return self.empty(reply.endpoint).await;
+        let has_bytes = has_bytes(kind, response.status);
+        if has_bytes && response.framing == Framing::Length(0) {
+            return self.handle_empty_body(response.endpoint).await;
         }
         let has_others = self.origin().has_others();
-        let expected = self.expected(kind, delivery::length(reply.framing));
-        let left = self.left.clone();
-        let mut delivery = Delivery::new(&reply, left, has_others, expected);
-        let mut upstream_body = reply.body;
+        let expected = self.expected(kind, delivery::length(response.framing));
+        let failed_endpoints = self.failed_endpoints.clone();
+        let mut delivery = Delivery::new(&response, failed_endpoints, has_others, expected);
+        let mut upstream_body = response.body;
         let is_doubtful = has_bytes && delivery.progress.length.is_none();
-        let mut held = if delivery.race.may_move() || is_doubtful {
-            self.hold(&mut upstream_body, &mut delivery).await
+        let mut buffered = if delivery.race.may_move() || is_doubtful {
+            self.buffer_first_chunks(&mut upstream_body, &mut delivery)
+                .await
         } else {
-            HeldBack::default()
+            BufferedChunks::default()
         };
-        match held.end.take() {
-            Some(BodyEvent::Deserted) => return self.fill.cut(),
-            Some(BodyEvent::Received(Some(Err(failure)))) => return self.failed(failure),
-            Some(BodyEvent::Received(None)) if has_bytes && held.pieces.is_empty() => {
-                return self.empty(delivery.race.endpoint()).await;
+        match buffered.end.take() {
+            Some(BodyEvent::Abandoned) => return self.fill.cut(),
+            Some(BodyEvent::Received(Some(Err(failure)))) => return self.handle_failure(failure),
+            Some(BodyEvent::Received(None)) if has_bytes && buffered.pieces.is_empty() => {
+                return self.handle_empty_body(delivery.race.endpoint()).await;
             }
             Some(BodyEvent::TakenOver(other)) => {
                 upstream_body.fail_overtaken();
-                self.left = delivery.race.left();
+                self.failed_endpoints = delivery.race.used_endpoints();
                 return Box::pin(self.handle_response(other)).await;
             }
-            end => held.end = end,
+            end => buffered.end = end,
         }
-        self.fill.set_vary(self.vary(&reply.headers));
-        let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
+        self.fill.set_vary(self.vary(&response.headers));
+        let mut head = self.head(response.status, response.headers, kind, lifetime, true);
         head.length = delivery.progress.length;
         let length = head.length.unwrap_or_default();
         head.will_be_stored = self.fill.will_have_room(&head, length);
         self.fill.begin(Arc::new(head));
-        delivery.show();
-        self.send_body(upstream_body, delivery, held).await;
+        delivery.mark_sent_to_viewers();
+        self.send_body(upstream_body, delivery, buffered).await;
     }
 
     /// Collects the first chunks until the body is fast enough: another endpoint can replace the
     /// response only until viewers have its head.
-    async fn hold(&self, upstream_body: &mut UpstreamBody, delivery: &mut Delivery) -> HeldBack {
-        let mut held = HeldBack::default();
+    async fn buffer_first_chunks(
+        &self,
+        upstream_body: &mut UpstreamBody,
+        delivery: &mut Delivery,
+    ) -> BufferedChunks {
+        let mut buffered = BufferedChunks::default();
         loop {
             match self.next_chunk(upstream_body, delivery).await {
-                BodyEvent::Received(Some(Ok(bytes))) => held.pieces.push(bytes),
+                BodyEvent::Received(Some(Ok(bytes))) => buffered.pieces.push(bytes),
                 end => {
-                    held.end = Some(end);
-                    return held;
+                    buffered.end = Some(end);
+                    return buffered;
                 }
             }
-            if !delivery.is_held() {
-                return held;
+            if !delivery.is_buffered() {
+                return buffered;
             }
         }
     }
@@ -107,14 +117,14 @@ impl FillTask {
         self,
         mut upstream_body: UpstreamBody,
         mut delivery: Delivery,
-        held: HeldBack,
+        buffered: BufferedChunks,
     ) {
-        for bytes in held.pieces {
+        for bytes in buffered.pieces {
             if !self.send_chunk(bytes, &upstream_body, &mut delivery).await {
                 return self.fill.cut();
             }
         }
-        let mut end = held.end;
+        let mut end = buffered.end;
         loop {
             let piece = match end.take() {
                 Some(end) => end,
@@ -122,7 +132,7 @@ impl FillTask {
             };
             let endpoint = delivery.race.endpoint();
             match piece {
-                BodyEvent::Deserted => return self.fill.cut(),
+                BodyEvent::Abandoned => return self.fill.cut(),
                 BodyEvent::Received(None) if delivery.is_whole() => {
                     return self.fill.finish().await;
                 }
@@ -162,9 +172,9 @@ impl FillTask {
     /// What is known of a body before it arrives, and whether every endpoint that has it has all of
     /// it.
     fn expected(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
-        let listing = self.shield.live.trackers_listing(&self.entry);
+        let listing = self.shield.live.trackers_listing(&self.request);
         let mut listed = listing.iter().filter_map(|tracker| {
-            let (duration, is_segment) = tracker.listed_for(&self.entry)?;
+            let (duration, is_segment) = tracker.listed_for(&self.request)?;
             // An MPD may list a segment that is still being produced; a playlist lists only
             // complete segments.
             Some((duration, is_segment && tracker.request.kind == Kind::Hls))
@@ -183,7 +193,7 @@ impl FillTask {
             },
         };
         let end_is_known = is_small || listed.is_some_and(|(_, whole)| whole);
-        let is_complete = || self.shield.live.is_complete(&self.entry, Now::read());
+        let is_complete = || self.shield.live.is_complete(&self.request, Now::read());
         let expected = ExpectedBody {
             length,
             duration: duration.filter(|duration| is_small || !duration.is_zero()),
@@ -194,16 +204,16 @@ impl FillTask {
 
     /// Slices need ranges, a strong validator to tie them together, and a lifetime. Variants are
     /// never sliced, nor is an object whose slicing failed a moment ago.
-    fn sliceable(&self, reply: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
+    fn sliceable(&self, response: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
         let now = Instant::now();
         let lookup = self.fill.lookup();
         let known = self.shield.cache.memo(&lookup.slot, now);
-        let ranges = reply.headers.get(header::ACCEPT_RANGES)?;
-        let etag = reply.headers.get(header::ETAG)?;
+        let ranges = response.headers.get(header::ACCEPT_RANGES)?;
+        let etag = response.headers.get(header::ETAG)?;
         let sliceable = ranges == "bytes"
             && etag.as_bytes().starts_with(b"\"")
-            && reply.status == StatusCode::OK
-            && Vary::of(&reply.headers) == Vary::Nothing
+            && response.status == StatusCode::OK
+            && Vary::of(&response.headers) == Vary::Nothing
             && !lookup.has_variants()
             && !lifetime.fresh_left(now).is_zero()
             && !matches!(known, Some(KeyMemo::Unsliceable));
@@ -213,9 +223,9 @@ impl FillTask {
     }
 
     /// Cancels this fetch of a large object; slices replace it.
-    fn slice(
+    fn hand_to_slices(
         self,
-        reply: UpstreamResponse,
+        response: UpstreamResponse,
         kind: Kind,
         lifetime: Lifetime,
         length: u64,
@@ -223,7 +233,7 @@ impl FillTask {
     ) {
         let now = Instant::now();
         let memory = lifetime.fresh_left(now).min(LARGE_MEMORY_MAX);
-        let mut head = self.head(reply.status, reply.headers, kind, lifetime, true);
+        let mut head = self.head(response.status, response.headers, kind, lifetime, true);
         head.length = Some(length);
         let slice_set = SliceSet {
             head,
@@ -231,7 +241,7 @@ impl FillTask {
             etag,
             epoch_token: self.shield.cache.bind_slices(&self.fill.lookup().key),
             avoided: EndpointAvoidance::of(
-                self.left_before(now).unwrap_or_default(),
+                self.failed_before(now).unwrap_or_default(),
                 now + AVOIDED,
             ),
         };

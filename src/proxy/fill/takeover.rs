@@ -34,7 +34,7 @@ impl FillTask {
     }
 
     pub(super) fn origin(&self) -> &Origin {
-        &self.shield.origins[self.entry.route.origin_index]
+        &self.shield.origins[self.request.route.origin_index]
     }
 
     /// The endpoints to ask last, if those in `than` must not be asked.
@@ -51,16 +51,16 @@ impl FillTask {
     /// object it lists.
     pub(super) fn avoided(&self) -> EndpointSet {
         let now = Instant::now();
-        if let Some(left) = self.left_before(now) {
-            return left;
+        if let Some(failed_endpoints) = self.failed_before(now) {
+            return failed_endpoints;
         }
-        if self.entry.kind.is_manifest() {
+        if self.request.kind.is_manifest() {
             let tracker = self.tracker();
             return tracker
                 .map(|tracker| tracker.avoided(now))
                 .unwrap_or_default();
         }
-        let listing = self.shield.live.trackers_listing(&self.entry);
+        let listing = self.shield.live.trackers_listing(&self.request);
         let none = EndpointSet::default();
         listing
             .iter()
@@ -68,7 +68,7 @@ impl FillTask {
     }
 
     /// The endpoints that stopped inside this object a moment ago.
-    pub(super) fn left_before(&self, now: Instant) -> Option<EndpointSet> {
+    pub(super) fn failed_before(&self, now: Instant) -> Option<EndpointSet> {
         match self.shield.cache.memo(&self.fill.lookup().slot, now) {
             Some(KeyMemo::Avoid(avoided)) => Some(avoided.at(now)),
             _ => None,
@@ -79,8 +79,8 @@ impl FillTask {
     /// this one, and for these manifests.
     pub(super) fn avoid_for_media(&self, endpoint: usize, why: &str) {
         let now = Instant::now();
-        let path = self.entry.target.path();
-        for tracker in self.shield.live.trackers_listing(&self.entry) {
+        let path = self.request.target.path();
+        for tracker in self.shield.live.trackers_listing(&self.request) {
             if !tracker.avoided(now).contains(endpoint) {
                 tracing::warn!(path, endpoint, "another endpoint is asked first: {why}");
                 tracker.avoid(endpoint, now);
@@ -95,12 +95,12 @@ impl FillTask {
             return None;
         }
         let avoided = self.others(EndpointSet::of(than));
-        let reply = self
+        let response = self
             .fetch(self.fill.upstream_headers().clone(), avoided)
             .await?;
-        let reply = reply.ok()?;
-        let fit = reply.status == StatusCode::OK && reply.endpoint != than;
-        fit.then_some(reply)
+        let response = response.ok()?;
+        let fit = response.status == StatusCode::OK && response.endpoint != than;
+        fit.then_some(response)
     }
 
     /// The endpoint's body broke off: others are asked first for this object, and for those listed
@@ -108,10 +108,10 @@ impl FillTask {
     pub(super) fn avoid_endpoint(&self, endpoint: usize) {
         self.avoid_for_media(endpoint, "it stopped inside a body");
         let now = Instant::now();
-        let left = self.left_before(now).unwrap_or_default().with(endpoint);
+        let failed_endpoints = self.failed_before(now).unwrap_or_default().with(endpoint);
         self.fill.write_memo(ExpiringMemo {
             until: now + AVOIDED,
-            what: KeyMemo::Avoid(EndpointAvoidance::of(left, now + AVOIDED)),
+            what: KeyMemo::Avoid(EndpointAvoidance::of(failed_endpoints, now + AVOIDED)),
         });
     }
 }

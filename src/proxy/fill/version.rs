@@ -1,5 +1,5 @@
-//! Stores a version of a manifest under the key that was requested. A state of a low-latency
-//! playlist is also stored as the newest version.
+//! Stores a version of a manifest under the key that was requested. A version of a low-latency
+//! playlist that was requested by number is also stored as the newest version.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ pub(super) struct StoredVersion {
     /// The response to a plain request for the playlist.
     pub(super) object: Object,
     vary: Vary,
-    /// Its lifetime as the requested state, or as the answer in place of that state.
-    as_state: Option<Lifetime>,
+    /// Its lifetime as the requested version, or as the response in place of that version.
+    as_requested_version: Option<Lifetime>,
 }
 
 impl FillTask {
@@ -34,23 +34,26 @@ impl FillTask {
         lifetime: Lifetime,
         progress: Progress,
     ) -> StoredVersion {
-        if self.entry.has_delivery_directives() && progress == Progress::Restarted {
+        if self.request.has_delivery_directives() && progress == Progress::Restarted {
             // It is the first version of the new epoch.
-            let states = Location::only(self.entry.playlist_epoch_key());
-            self.epoch_token = self.shield.epoch_token(&self.entry, &states);
+            let of_versions = Location::only(self.request.playlist_epoch_key());
+            self.epoch_token = self.shield.epoch_token(&self.request, &of_versions);
         }
         let facts = text.manifest.map(|manifest| manifest.info);
-        let is_state = facts.as_ref().is_some_and(|facts| self.is_state(facts));
-        let judged = is_state.then(|| self.judge(&text.reply, text.kind, facts.as_ref(), true));
-        let as_state = match judged {
+        let is_requested_version = facts
+            .as_ref()
+            .is_some_and(|facts| self.is_requested_version(facts));
+        let storage = is_requested_version
+            .then(|| self.decide_storage(&text.response, text.kind, facts.as_ref(), true));
+        let as_requested_version = match storage {
             Some(StorageDecision::Store(lifetime)) => Some(lifetime),
             Some(_) => None,
             None => facts
                 .as_ref()
                 .and_then(|facts| self.too_early(facts, &lifetime)),
         };
-        let vary = self.vary(&text.reply.headers);
-        let (status, headers) = (text.reply.status, text.reply.headers);
+        let vary = self.vary(&text.response.headers);
+        let (status, headers) = (text.response.status, text.response.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
         head.facts = facts.map(Box::new);
         head.access_tracker = text.tracker.map(|tracker| Arc::clone(&tracker.access));
@@ -69,34 +72,36 @@ impl FillTask {
         StoredVersion {
             object,
             vary,
-            as_state,
+            as_requested_version,
         }
     }
 
     /// The version before this one.
     fn previous_version(&self) -> Option<Arc<Object>> {
-        if self.entry.has_delivery_directives() {
-            let upstream = || self.fill.upstream_headers().clone();
-            return self.shield.newest(&self.entry, Instant::now(), upstream);
+        if self.request.has_delivery_directives() {
+            let upstream_headers = || self.fill.upstream_headers().clone();
+            return self
+                .shield
+                .newest(&self.request, Instant::now(), upstream_headers);
         }
         self.fill.lookup().object.clone()
     }
 
-    /// Whether this is the requested state, and not just the version that existed.
-    pub(super) fn is_state(&self, facts: &ManifestInfo) -> bool {
-        let asked = self.entry.directives();
+    /// Whether this is the version that an LL-HLS request named, and not just the one that existed.
+    pub(super) fn is_requested_version(&self, facts: &ManifestInfo) -> bool {
+        let asked = self.request.directives();
         let edge = facts.playlist_edge();
         let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));
         facts.is_live() && asked.msn.is_some_and(has)
     }
 
-    /// Lifetime of a response that the origin gave before it had the requested state. All followers
-    /// get it, but later requests must not get an old state in place of a new one. Half a part
-    /// saves an origin that never blocks from most of the immediate repeats.
+    /// Lifetime of a response that the origin gave before it had the requested version. All
+    /// followers get it, but later requests must not get an old version in place of a new one. Half
+    /// a part saves an origin that never blocks from most of the immediate repeats.
     fn too_early(&self, facts: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
         const SHARE: u32 = 8;
         let live = facts.is_live() && facts.has_edge();
-        let early = live && self.entry.directives().msn.is_some();
+        let early = live && self.request.directives().msn.is_some();
         let segment = facts.reload_interval().unwrap_or_default();
         let span = facts.part_target().map_or(segment / SHARE, |part| part / 2);
         early.then(|| Lifetime {
@@ -110,7 +115,7 @@ impl FillTask {
     /// The request headers that selected a response. Most kinds are only requested without a
     /// content coding.
     pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
-        if is_requested_uncoded(self.entry.kind, self.entry.target.path()) {
+        if is_requested_uncoded(self.request.kind, self.request.target.path()) {
             Vary::of_uncoded_request(response)
         } else {
             Vary::of(response)
@@ -142,7 +147,7 @@ impl FillTask {
         let StoredVersion {
             object,
             vary,
-            as_state,
+            as_requested_version,
         } = version;
         let edge = object
             .head
@@ -150,13 +155,13 @@ impl FillTask {
             .as_ref()
             .and_then(|facts| facts.playlist_edge());
         let is_whole = edge.is_some_and(|edge| edge.skipped_segments == 0);
-        let newest = self.entry.has_delivery_directives() && is_whole && vary == Vary::Nothing;
+        let newest = self.request.has_delivery_directives() && is_whole && vary == Vary::Nothing;
         let object = Arc::new(object);
         if newest {
-            let (key, kind) = (self.entry.base_key(), self.entry.kind);
+            let (key, kind) = (self.request.base_key(), self.request.kind);
             self.shield.cache.store_under(key, kind, &object);
         }
-        let kept = match as_state {
+        let kept = match as_requested_version {
             Some(lifetime) => Arc::new(object.with_lifetime(&lifetime)),
             None => object,
         };

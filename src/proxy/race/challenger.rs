@@ -25,12 +25,12 @@ pub(super) struct Challenger {
     _leave: Takeover,
 }
 
-/// The challenger's request, and the function that judges its response.
+/// The challenger's request, and the function that says how its response fits.
 pub(super) struct ChallengerRequest {
     pub(super) shield: Arc<Shield>,
     pub(super) origin_index: usize,
     pub(super) upstream_request: UpstreamRequest,
-    pub(super) judge: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
+    pub(super) match_response: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
 }
 
 /// Why the other endpoint did not take over.
@@ -42,17 +42,17 @@ pub(super) enum RaceLost {
 }
 
 impl Challenger {
-    /// `shown`: the number of bytes that readers have; the response begins there. `None`: readers
-    /// have nothing, not even the head, and the response begins at byte 0.
+    /// `sent_to_viewers`: the number of bytes that readers have; the response begins there. `None`:
+    /// readers have nothing, not even the head, and the response begins at byte 0.
     pub(super) fn start(
         request: ChallengerRequest,
-        shown: Option<u64>,
+        sent_to_viewers: Option<u64>,
         received: u64,
         (has_stopped, leave): (bool, Takeover),
     ) -> Challenger {
         let received = Arc::new(AtomicU64::new(received));
         Challenger {
-            end: Box::pin(run(request, shown, Arc::clone(&received))),
+            end: Box::pin(run(request, sent_to_viewers, Arc::clone(&received))),
             received,
             has_stopped,
             _leave: leave,
@@ -77,23 +77,23 @@ pub(super) async fn finish(
 
 async fn run(
     request: ChallengerRequest,
-    shown: Option<u64>,
+    sent_to_viewers: Option<u64>,
     received: Arc<AtomicU64>,
 ) -> Result<UpstreamResponse, RaceLost> {
     let origin = &request.shield.origins[request.origin_index];
-    let reply = origin.fetch(request.upstream_request).await;
-    let mut reply = reply.map_err(|_| RaceLost::Unanswered)?;
-    let fit = (request.judge)(&reply);
+    let response = origin.fetch(request.upstream_request).await;
+    let mut response = response.map_err(|_| RaceLost::Unanswered)?;
+    let fit = (request.match_response)(&response);
     if fit != ResponseFit::Same {
-        return Err(RaceLost::By(reply.endpoint, fit));
+        return Err(RaceLost::By(response.endpoint, fit));
     }
-    let from = shown.unwrap_or_default();
-    match get_ahead(&mut reply.body, &received, from).await {
-        Some(more) if shown.is_some() => reply.body.skip(more),
+    let from = sent_to_viewers.unwrap_or_default();
+    match get_ahead(&mut response.body, &received, from).await {
+        Some(more) if sent_to_viewers.is_some() => response.body.skip(more),
         Some(_) => {}
-        None => return Err(RaceLost::By(reply.endpoint, fit)),
+        None => return Err(RaceLost::By(response.endpoint, fit)),
     }
-    Ok(reply)
+    Ok(response)
 }
 
 /// Reads a body that begins at `from` until it is further than `received`. Returns how far the

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
-use crate::proxy::race::{AVOIDED, Contested, ExpectedBody, Race, ResponseFit};
+use crate::proxy::race::{AVOIDED, ExpectedBody, Race, ResponseFit, TakeoverBody};
 use crate::proxy::{Shield, priority};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
 use seawall_policy::missing_manifest::is_absence;
@@ -42,7 +42,7 @@ impl SliceBody<'_> {
     }
 }
 
-impl Contested for SliceBody<'_> {
+impl TakeoverBody for SliceBody<'_> {
     fn shield(&self) -> &Arc<Shield> {
         &self.source.shield
     }
@@ -65,17 +65,20 @@ impl Contested for SliceBody<'_> {
             .upstream_request(headers, EndpointSet::default())
     }
 
-    fn judge(&self, received: u64) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
+    fn response_matcher(
+        &self,
+        received: u64,
+    ) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
         let (source, missing) = (Arc::clone(self.source), self.missing(received));
-        Box::new(move |reply| match source.examine(reply, missing) {
+        Box::new(move |response| match source.examine(response, missing) {
             Ok(()) => ResponseFit::Same,
             Err(SliceError::Failed) => ResponseFit::Nothing,
-            Err(_) if is_absence(reply.status) => ResponseFit::Nothing,
+            Err(_) if is_absence(response.status) => ResponseFit::Nothing,
             Err(SliceError::Changed | SliceError::NoParts) => ResponseFit::Another,
         })
     }
 
-    fn is_shown(&self) -> bool {
+    fn is_sent_to_viewers(&self) -> bool {
         true
     }
 
@@ -83,18 +86,18 @@ impl Contested for SliceBody<'_> {
         true
     }
 
-    fn left_before(&self) -> EndpointSet {
-        let since = self.source.left.lock().ever();
-        since.and(self.source.left_before)
+    fn failed_before(&self) -> EndpointSet {
+        let since = self.source.failed_endpoints.lock().ever();
+        since.and(self.source.failed_before)
     }
 }
 
 impl SliceContext {
     /// Endpoints that stopped inside this object a moment ago.
-    fn left(&self) -> EndpointSet {
+    fn failed_lately(&self) -> EndpointSet {
         let now = Instant::now();
         let before = self.slice_set.avoided.at(now);
-        self.left.lock().at(now).and(before)
+        self.failed_endpoints.lock().at(now).and(before)
     }
 
     /// The endpoint stopped inside a slice, and no other endpoint can continue this object. New
@@ -103,13 +106,13 @@ impl SliceContext {
         let (now, cache) = (Instant::now(), &self.shield.cache);
         let memo = cache.memo(&self.lookup.slot, now);
         let is_ours = matches!(memo, Some(KeyMemo::Sliced(slice_set)) if slice_set.etag == self.slice_set.etag);
-        let left = self.left().with(endpoint);
-        if is_ours && self.origin().has_another_in_good_standing(left) {
+        let failed_endpoints = self.failed_lately().with(endpoint);
+        if is_ours && self.origin().has_another_in_good_standing(failed_endpoints) {
             cache.write_memo(
                 &self.lookup,
                 ExpiringMemo {
                     until: now + AVOIDED,
-                    what: KeyMemo::Avoid(EndpointAvoidance::of(left, now + AVOIDED)),
+                    what: KeyMemo::Avoid(EndpointAvoidance::of(failed_endpoints, now + AVOIDED)),
                 },
             );
         }
@@ -126,21 +129,21 @@ impl SliceContext {
         fill: &Fill,
         span: ByteSpan,
     ) -> Result<UpstreamResponse, SliceError> {
-        let upstream = || fill.upstream_headers().clone();
+        let upstream_headers = || fill.upstream_headers().clone();
         let none = EndpointSet::default();
-        let reply = self.request_span(upstream(), span, none).await?;
-        let Err(fault) = self.examine(&reply, span) else {
-            return Ok(reply);
+        let response = self.request_span(upstream_headers(), span, none).await?;
+        let Err(fault) = self.examine(&response, span) else {
+            return Ok(response);
         };
         let origin = self.origin();
         if fault == SliceError::Failed || !origin.has_others() {
             return Err(fault);
         }
-        let endpoint = reply.endpoint;
+        let endpoint = response.endpoint;
         // Releases the first response's permit before the second request.
-        drop(reply);
+        drop(response);
         let than = EndpointSet::of(endpoint);
-        let other = self.request_span(upstream(), span, than).await;
+        let other = self.request_span(upstream_headers(), span, than).await;
         let other = other.ok().filter(|other| other.endpoint != endpoint);
         let fit = other.filter(|other| self.examine(other, span).is_ok());
         fit.ok_or(fault)
@@ -174,27 +177,27 @@ impl SliceContext {
         let rank = priority::waited_for(self.lookup.kind, || false);
         UpstreamRequest {
             class: self.lookup.kind.into(),
-            avoided: avoided.and(self.left()),
+            avoided: avoided.and(self.failed_lately()),
             ..UpstreamRequest::get(target, host, headers, rank)
         }
     }
 
     /// Checks that the response is the requested slice of this object.
-    fn examine(&self, reply: &UpstreamResponse, span: ByteSpan) -> Result<(), SliceError> {
-        let told = reply
+    fn examine(&self, response: &UpstreamResponse, span: ByteSpan) -> Result<(), SliceError> {
+        let content_range = response
             .headers
             .get(header::CONTENT_RANGE)
             .and_then(read_content_range);
-        let etag = reply.headers.get(header::ETAG);
+        let etag = response.headers.get(header::ETAG);
         // Some servers use one `ETag` for the coded and the plain body.
-        let is_coded = reply.headers.contains_key(header::CONTENT_ENCODING);
-        match reply.status {
+        let is_coded = response.headers.contains_key(header::CONTENT_ENCODING);
+        match response.status {
             StatusCode::PARTIAL_CONTENT if etag != Some(&self.slice_set.etag) => Err(match etag {
                 Some(other) if other.as_bytes().starts_with(b"\"") => SliceError::Changed,
                 _ => SliceError::NoParts,
             }),
             StatusCode::PARTIAL_CONTENT if is_coded => Err(SliceError::NoParts),
-            StatusCode::PARTIAL_CONTENT => match told {
+            StatusCode::PARTIAL_CONTENT => match content_range {
                 Some((_, length)) if length != self.slice_set.length => Err(SliceError::Changed),
                 Some((there, _)) if there == span => Ok(()),
                 _ => Err(SliceError::NoParts),

@@ -22,25 +22,29 @@ impl Shield {
         slice_set: Arc<SliceSet>,
     ) -> PipelineStep {
         context.forward = ForwardReason::Partial;
-        let entry = &context.entry;
+        let request = &context.request;
         let source = Arc::new(SliceContext {
             shield: Arc::clone(self),
-            route: Arc::clone(&entry.route),
+            route: Arc::clone(&request.route),
             lookup: lookup.clone(),
-            target: entry.target.clone(),
-            host: entry.sent_host().cloned(),
-            upstream: self.upstream(&context),
+            target: request.target.clone(),
+            host: request.sent_host().cloned(),
+            upstream_headers: self.upstream_headers(&context),
             slice_set: Arc::clone(&slice_set),
             client: context.client,
-            left: Mutex::default(),
-            left_before: slice_set.avoided.at(Instant::now()),
+            failed_endpoints: Mutex::default(),
+            failed_before: slice_set.avoided.at(Instant::now()),
         });
         // A request for several ranges of a very large object gets the whole object (allowed).
         let (head, length) = (&slice_set.head, slice_set.length);
         let span = responses::first_span(&context, head, length);
-        let is_held = source.holds(span);
-        let outcome = if is_held { Outcome::Hit } else { Outcome::Miss };
-        let first = if is_held || context.head_only {
+        let is_stored = source.has_stored(span);
+        let outcome = if is_stored {
+            Outcome::Hit
+        } else {
+            Outcome::Miss
+        };
+        let first = if is_stored || context.head_only {
             None
         } else {
             match source.slice(span.start).await {
@@ -48,7 +52,7 @@ impl Shield {
                 Err(_) => return PipelineStep::Again(context),
             }
         };
-        PipelineStep::Answer(responses::sized(
+        PipelineStep::Respond(responses::respond_with_range(
             context,
             head,
             length,

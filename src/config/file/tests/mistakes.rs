@@ -37,6 +37,16 @@ fn suggests_the_nearest_name_for_unknown_keys() {
 }
 
 #[test]
+fn names_the_new_name_of_a_renamed_key() {
+    assert_first_line_problem(
+        "cache.uncacheable_memory = \"10s\"",
+        7,
+        "uncacheable_memory",
+        &["its name is `uncacheable_ttl` now"],
+    );
+}
+
+#[test]
 fn names_wrong_types() {
     assert_first_line_problem(
         "server.threads = \"two\"",

@@ -1,0 +1,163 @@
+//! Waits for a key's fill, and responds with what it brings.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use http::header::RANGE;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::context::{PipelineStep, RequestContext};
+use super::pass_through_response::PassThroughResponse;
+use super::stale_on_error::servable_on_error;
+use super::{Shield, rejections, responses};
+use crate::telemetry::Outcome;
+use seawall_cache::{FillHead, Follower, KeyMemo, Lookup, Verdict};
+use seawall_policy::Now;
+use seawall_policy::access::CacheRequest;
+use seawall_policy::lifetime::UncacheableReason;
+
+impl Shield {
+    /// Waits for a fill's head, and responds with what it brings. After the wait, the viewer gets a
+    /// stale object or a 504.
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        mut context: RequestContext,
+        lookup: &Lookup,
+        upstream_headers: &HeaderMap,
+        mut follower: Follower,
+        pass_receiver: Option<oneshot::Receiver<PassThroughResponse>>,
+    ) -> PipelineStep {
+        // A viewer who may insist on a fresh response waits for it.
+        let accepts_stale =
+            context.directives.is_none() && servable_on_error(&context, lookup).is_some();
+        let wait_max = if accepts_stale {
+            self.settings.stale_wait_max
+        } else {
+            self.wait_max_for(&context.request)
+        };
+        let leads = pass_receiver.is_some();
+        let held_back_limit = (!leads).then(|| self.live.wait_limit(&context.request, Now::read()));
+        let since = Instant::now();
+        let fill_head = timeout(wait_max, follower.wait_for_head()).await;
+        context.now = Instant::now();
+        let waited = context.now.saturating_duration_since(since);
+        context.waited_for_origin(waited);
+        let outcome = match held_back_limit {
+            None => Outcome::Miss,
+            // A response later than expected is late because of the origin, not because it is not
+            // due yet.
+            Some(Some(within)) if waited <= within => Outcome::HeldBack,
+            Some(_) => Outcome::Coalesced,
+        };
+        let Ok(fill_head) = fill_head else {
+            return self.serve_stale_or(context, lookup, rejections::timed_out);
+        };
+        if !leads && !follower.can_share(upstream_headers) {
+            context.collapsed = false;
+            return PipelineStep::Again(context);
+        }
+        match fill_head {
+            FillHead::Growing(head) => PipelineStep::Respond(
+                responses::respond_streaming(context, &head, follower, outcome, &self.settings)
+                    .await,
+            ),
+            FillHead::Settled(Verdict::Refused(_)) if !follower.same_request(upstream_headers) => {
+                context.collapsed = false;
+                PipelineStep::Again(context)
+            }
+            FillHead::Settled(Verdict::Failed(_) | Verdict::Lost | Verdict::Pass)
+                if !self.failure_applies_to(&follower, upstream_headers, &context.request) =>
+            {
+                context.collapsed = false;
+                PipelineStep::Again(context)
+            }
+            FillHead::Settled(verdict) => {
+                drop(follower);
+                self.respond_to_verdict(context, lookup, verdict, outcome, pass_receiver)
+                    .await
+            }
+        }
+    }
+
+    /// How long a viewer waits when nothing stored can be served instead. A request that the origin
+    /// holds back waits as long as the origin may hold it.
+    fn wait_max_for(&self, request: &CacheRequest) -> Duration {
+        let origin = &self.origins[request.route.origin_index];
+        let held_back = self
+            .live
+            .may_be_held_back(request, Instant::now())
+            .then(|| origin.held_back_max());
+        self.settings.wait_max.max(held_back.unwrap_or_default())
+    }
+
+    async fn respond_to_verdict(
+        self: &Arc<Self>,
+        context: RequestContext,
+        lookup: &Lookup,
+        verdict: Verdict,
+        outcome: Outcome,
+        pass_receiver: Option<oneshot::Receiver<PassThroughResponse>>,
+    ) -> PipelineStep {
+        let settings = &self.settings;
+        if let Verdict::Object(object) | Verdict::Revalidated(object) = &verdict {
+            self.wait_for_encoding(responses::full_or_delta(&context, object), &context.headers)
+                .await;
+        }
+        match verdict {
+            Verdict::Object(object) | Verdict::Refused(object) => PipelineStep::Respond(
+                responses::respond_with_object(context, &object, outcome, settings),
+            ),
+            Verdict::Revalidated(object) => {
+                let outcome = match outcome {
+                    Outcome::Miss => Outcome::Revalidated,
+                    coalesced => coalesced,
+                };
+                PipelineStep::Respond(responses::respond_with_object(
+                    context, &object, outcome, settings,
+                ))
+            }
+            Verdict::Failed(error_object) => {
+                self.serve_stale_or_failure(context, lookup, &error_object, |context| {
+                    rejections::failure_response(context, &error_object, Outcome::Failed)
+                })
+            }
+            Verdict::Exhausted(error_object) => self.serve_stale_or(context, lookup, |context| {
+                rejections::failure_response(context, &error_object, Outcome::Overload)
+            }),
+            // No viewer got a byte, and another endpoint may have the whole body.
+            Verdict::Lost
+                if servable_on_error(&context, lookup).is_none()
+                    && self.broke_off_elsewhere(lookup, context.now) =>
+            {
+                PipelineStep::Again(context)
+            }
+            Verdict::Lost => self.serve_stale_or(context, lookup, rejections::lost),
+            Verdict::Sliced => PipelineStep::Again(context),
+            Verdict::Pass => {
+                match pass_receiver.and_then(|mut receiver| receiver.try_recv().ok()) {
+                    // A range of a large object that is not stored is fetched as a range.
+                    Some(passed)
+                        if passed.reason == Some(UncacheableReason::TooLarge)
+                            && context.headers.contains_key(RANGE) =>
+                    {
+                        drop(passed);
+                        PipelineStep::Respond(Box::pin(self.pass(context)).await)
+                    }
+                    Some(passed) => {
+                        PipelineStep::Respond(responses::respond_with_pass_through(context, passed))
+                    }
+                    None => PipelineStep::Respond(Box::pin(self.pass(context)).await),
+                }
+            }
+        }
+    }
+
+    /// An endpoint broke off inside the object a moment ago; the next request goes to another
+    /// endpoint.
+    fn broke_off_elsewhere(&self, lookup: &Lookup, now: Instant) -> bool {
+        let memo = self.cache.memo(&lookup.slot, now);
+        matches!(memo, Some(KeyMemo::Avoid(_)))
+    }
+}

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_unknown_input() {
+    fn rejects_invalid_command_lines() {
         let is_rejected = |line: &str| Cli::try_parse_from(line.split(' ')).is_err();
         assert!(is_rejected("seawall serve"));
         assert!(is_rejected("seawall serve --origin origin.example"));

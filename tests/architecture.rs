@@ -128,7 +128,7 @@ fn manifest_and_policy_have_no_clock_and_no_async() {
 }
 
 #[test]
-fn files_say_what_they_are_for_and_are_short() {
+fn files_have_a_module_doc_and_limited_length() {
     check(&["src", "crates", "tests", "benches"], shape);
 }
 
@@ -138,12 +138,12 @@ fn comments_are_at_most_100_columns_wide() {
 }
 
 #[test]
-fn files_are_named_for_what_they_hold() {
+fn file_names_are_specific() {
     check(&["src", "crates", "tests", "benches"], named);
 }
 
 #[test]
-fn a_type_name_has_one_meaning() {
+fn type_names_are_unique() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let sources = source::read_all(root, SOURCES);

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_addresses_plain_names_and_names_that_are_configured() {
+    fn accepts_ip_single_label_and_configured_hosts() {
         for host in [
             "127.0.0.1:9090",
             "10.1.2.3",

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn explains_and_rejects_in_json() {
+    fn explain_and_its_errors_are_json() {
         let answer = request("GET", "/explain?url=http%3A%2F%2Fknown.example%2Fa", true);
         assert_eq!(answer, (200, "{\"route\":\"/a\"}\n".to_owned()));
         let answer = request("GET", "/explain?url=http://other.example/", true);

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn configures_the_shield_and_prints_each_format() {
+    async fn demo_configures_the_shield_and_prints_every_stream_url() {
         let TestCommand { demo } = TestCommand::parse_from(["demo", "--listen", "127.0.0.1:8123"]);
         let clock = Clock::real();
         let first = SimulatedOrigin::start(BroadcastPlan::from(clock.now()), clock).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn runs_players_for_each_format() {
+    async fn demo_viewers_cover_every_packaging() {
         let TestCommand { demo } = TestCommand::parse_from(["demo", "--viewers", "40"]);
         let players: Vec<_> = demo.players(demo.listen, &Clock::real()).collect();
         assert_eq!(players.len(), 40);

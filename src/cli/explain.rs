@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_every_byte() {
+    fn url_is_percent_encoded_for_the_explain_query() {
         assert_eq!(
             percent_encode("http://a/b?c=1&d=%2f"),
             "http://a/b%3Fc%3D1%26d%3D%252f"
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_the_important_facts() {
+    fn explain_text_shows_object_manifest_and_tracker() {
         let explanation = json!({
             "route": "live", "kind": "hls", "key": "00ff", "target": "/a.m3u8",
             "origin": "main", "endpoint": "https://o.example",
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn says_that_nothing_is_stored() {
+    fn explain_text_shows_missing_object_and_endpoint() {
         let explanation = json!({ "route": "r", "origin": "o", "target": "/x" });
         let explanation = render_text("http://a/x", &explanation);
         assert!(explanation.contains("held      nothing"), "{explanation}");

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_status() {
+    fn health_check_reads_the_status_code() {
         let timeout = Duration::from_secs(10);
         assert_eq!(
             status_of_answer(b"HTTP/1.1 200 OK\r\n\r\n", timeout).unwrap(),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn is_unhealthy_without_an_answer() {
+    fn health_check_fails_without_a_response() {
         assert!(status_of_answer(b"", Duration::from_millis(50)).is_err());
         let unused = TcpListener::bind("127.0.0.1:0")
             .unwrap()

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_invalid_input() {
+    fn rejects_invalid_log_filter() {
         assert!(levels("seawall=loud").is_err());
         assert!(levels("[connection{peer=x}]=debug").is_err());
     }

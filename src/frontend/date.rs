@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_a_clock_that_was_set_back_within_a_second() {
+    fn date_follows_clock_set_back_after_at_most_a_second() {
         let (now, wall) = (
             Instant::now(),
             UNIX_EPOCH + Duration::from_secs(784_111_777),

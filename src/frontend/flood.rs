@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn detects_large_frames_sooner() {
+    fn flood_of_large_unknown_frames_is_stopped_sooner() {
         let (small, _) = flood(FrameKind::Unknown, 0);
         let (large, _) = flood(FrameKind::Unknown, 16 << 10);
         assert!(large < small / 4, "{large} of {small}");

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_type_length_stream_and_flags() {
+    fn parses_frame_type_length_stream_and_ack_flag() {
         let heads = read(&[&frame(6, 1, 0, 8), &frame(1, 4, 0x8000_0007, 300)]);
         let parsed: Vec<_> = heads
             .iter()

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_the_one_stream_that_stays() {
+    fn stalled_stream_is_late_among_short_lived_ones() {
         let unsent = UnsentStreams::default();
         lags(&unsent, 1);
         unsent.enter();

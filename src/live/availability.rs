@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_nobody_can_count_to_stand_for_the_last_one() {
+    fn overflowing_numbers_are_replaced_by_u64_max() {
         let names = |path: &str| with_last_number(path).collect::<Vec<_>>();
         assert_eq!(names("/v1/18446744073709551615.m4s"), [""; 0]);
         assert_eq!(

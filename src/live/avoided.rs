@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_avoided_time_and_again_is_so_for_longer() {
+    fn repeated_rejection_doubles_the_avoidance_time() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let avoided = |span| AvoidedEndpoint {
             endpoint: 0,
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn remembers_each_endpoint_for_itself() {
+    fn avoidance_is_tracked_per_endpoint() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let mut avoided = Vec::new();
         assert!(AvoidedEndpoint::record_rejection(

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_part_is_asked_for_but_not_too_often() {
+    fn blocking_requests_are_spaced_by_half_a_part() {
         let (now, next) = (
             Instant::now(),
             ReloadDirectives::of("_HLS_msn=8&_HLS_part=1").unwrap(),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_block_or_has_ended_is_not_asked_to() {
+    fn no_blocking_request_if_unsupported_or_ended() {
         let now = Instant::now();
         assert_eq!(after(&playlist("HOLD-BACK=12", "")).next_poll(now), None);
         let ended = playlist("CAN-BLOCK-RELOAD=YES", "#EXT-X-ENDLIST\n");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_back_is_late_two_parts_after_it_is_due() {
+    fn blocking_request_is_overdue_two_parts_after_it_is_due() {
         let requested = |query| ReloadDirectives::of(query).unwrap();
         let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
         let overdue = |query, since| blocking.overdue(requested(query), since);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_next_is_not_there_yet_and_near() {
+    fn is_next_accepts_only_versions_just_after_the_live_edge() {
         let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
         for (query, is_next) in [
             ("_HLS_msn=8&_HLS_part=1", true),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_led_nowhere_is_not_tried_again_for_a_while() {
+    fn blocking_reload_pauses_after_a_failure() {
         let now = Instant::now();
         let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
         blocking.record_failure(now, SECOND);

@@ -83,7 +83,7 @@ mod tests {
     use seawall_manifest::{Kind, read_manifest};
 
     #[test]
-    fn however_many_representations_each_shows_who_watches_it() {
+    fn expects_next_segment_of_each_of_40_representations() {
         let representations: Vec<_> = (0..40)
             .map(|number| format!("<Representation id='{number}'/>"))
             .collect();

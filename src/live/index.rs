@@ -244,7 +244,7 @@ mod tests {
 
     /// 20,000 trackers may exist, in addition to `memory`.
     #[test]
-    fn a_watched_playlist_takes_few_kilobytes_however_long_it_is() {
+    fn tracker_takes_under_8_kib_for_any_playlist_length() {
         let line = |number| format!("#EXTINF:4,\nsegment-{number}.ts\n");
         for segments in [30, 900] {
             let lines: String = (0..segments).map(line).collect();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn invented_queries_push_out_nothing_that_is_watched_and_nobody_goes_without() {
+    fn invented_queries_do_not_evict_active_trackers() {
         for memory_bytes in [1 << 30, 16 << 20] {
             keeps_what_is_watched(memory_bytes);
         }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_listed_longest_ago_makes_room_for_other_parents() {
+    fn least_recently_listed_parent_is_evicted_first() {
         let (mut index, start) = (TrackerIndex::new(BYTES_MIN), Instant::now());
         let stream = Arc::new(LiveStream::new("/live/master.m3u8"));
         let key = |number: u64| Key::of(&[&number.to_be_bytes()]);

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_listed_any_more_departs_and_the_rest_moves_on() {
+    fn delisted_segment_departs_and_the_others_advance() {
         let mut window = ListedWindow::default();
         let first = slide(&mut window, &playlist(1, 3));
         assert!(first.departed.is_empty());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_window_departs_at_its_start_only() {
+    fn long_window_departs_only_segments_dropped_at_its_start() {
         let mut window = ListedWindow::default();
         slide(&mut window, &playlist(1, 64));
         for last in 65..=200 {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_manifest_lists_stays() {
+    fn segment_listed_by_another_manifest_does_not_depart() {
         let mut other = ListedWindow::default();
         slide(&mut other, &playlist(2, 3));
         let mut departed = vec![numbered(1), numbered(2)];
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_signed_anew_depart_with_the_version() {
+    fn names_with_an_old_signature_depart_with_their_version() {
         let mut window = ListedWindow::default();
         slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?a"));
         let left = slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?b")).departed;

@@ -365,7 +365,7 @@ mod tests {
 
     /// One directory per version, as with re-signed names, and one for all versions.
     #[test]
-    fn of_more_directories_than_are_remembered_those_found_last_are_known() {
+    fn above_limit_the_most_recent_directories_are_known() {
         let request = request("/live/a.m3u8");
         let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
         let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_segment_away_is_asked_for_each_time() {
+    fn asks_origin_each_time_for_segments_due_soon() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         for _ in 0..100 {
             assert_eq!(decide(&mut horizon, 4, now), HorizonDecision::Forward);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn one_no_is_good_for_all_that_is_further_away_for_a_while() {
+    fn one_absent_segment_makes_later_ones_absent_for_a_while() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         assert_eq!(decide(&mut horizon, 3600, now), HorizonDecision::Forward);
         horizon.record_absent(3600 * SECOND, now);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn who_counts_backwards_is_not_let_through_each_time() {
+    fn descending_requests_ask_the_origin_at_most_doubts_max() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         let mut forwarded = 0;
         for due_in in (1000..5000).rev() {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_wrong_is_found_out() {
+    fn available_segment_corrects_the_horizon_of_a_wrong_clock() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         horizon.record_absent(10 * SECOND, now);
         horizon.record_present(3600 * SECOND, now);
@@ -161,7 +161,7 @@ mod tests {
     proptest! {
         /// For any lead of the origin and any requests: no available segment is reported absent.
         #[test]
-        fn what_the_origin_has_is_never_said_to_be_absent(
+        fn available_segment_is_never_reported_absent(
             lead in 0..10_000_u64,
             requests in prop::collection::vec((0..20_000_u64, 0..5_000_u64), 0..200),
         ) {
@@ -180,7 +180,7 @@ mod tests {
         }
 
         #[test]
-        fn the_origin_is_asked_now_and_then_only(
+        fn origin_is_asked_a_limited_number_of_times_per_window(
             requests in prop::collection::vec((5..u32::MAX, 0..100_u64), 1..500),
         ) {
             let (mut horizon, start) = (MpdHorizon::default(), Instant::now());

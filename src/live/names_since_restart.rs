@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_listed_last_are_remembered() {
+    fn remembers_the_most_recently_listed_names() {
         let mut names = NamesSinceRestart::new(true, Instant::now());
         assert!(names.is_empty());
         for name_hash in 0..3 * LISTED_MIN as u64 {

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn two_directories_that_differ_in_a_number_are_one_place() {
+    fn two_directories_differing_in_a_number_are_one_place() {
         let paths = [
             "/live/9/a.ts",
             "/live/9/b.ts",
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn renditions_that_are_numbered_too_are_told_apart_by_the_segments_number() {
+    fn numbered_renditions_are_not_taken_for_segment_numbers() {
         let paths = (0..100).flat_map(|number| {
             let of = move |rendition| format!("/live/{rendition}/{number}/s.m4s");
             (1..=3).map(of)
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn numbered_directory_memory_is_limited() {
         let paths = (0..2000).flat_map(|number| {
             let of = move |twin| format!("/live/{:x}/x/{twin}/s.m4s", number * 1_000_003);
             (1..=2).map(of)

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_not_foreseen_for_ever() {
+    fn newest_segment_of_an_ended_period_is_dropped() {
         // The first period holds three and a half segments.
         let periods = period(0, 1) + &period(7, 5);
         assert_eq!(newest(&periods, 5), ["/live/2.m4s"]);
@@ -310,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn what_periods_name_alike_is_one() {
+    fn same_name_in_two_periods_is_one_segment() {
         let periods = period(0, 1) + &period(7, 4);
         assert_eq!(newest(&periods, 9), ["/live/4.m4s"]);
     }
 
     #[test]
-    fn what_the_buffer_holds_no_more_has_no_place_and_is_named_when_a_new_segment_comes() {
+    fn segments_outside_time_shift_buffer_have_no_place_and_depart() {
         let (rules, request, listing) = read(&period(0, 0));
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let segment = |number: u64| {

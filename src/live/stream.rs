@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn staleness_is_what_an_average_viewer_saw() {
+    fn staleness_is_the_average_age_seen_by_viewers() {
         let stream = LiveStream::new("/a.m3u8");
         let second = Duration::from_secs(1);
         stream.record_replaced(4 * second, 2 * second);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_counts_once_for_all_manifests_and_each_place_is_left_once() {
+    fn restart_counts_once_per_stream_and_drops_each_place_once() {
         let stream = LiveStream::new("/a.m3u8");
         let now = Instant::now();
         let memory = Duration::from_secs(16);

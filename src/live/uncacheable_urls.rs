@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_named_longest_ago_makes_room() {
+    fn least_recently_named_url_is_evicted_first() {
         let mut named = UncacheableSet::default();
         let mut is_new = |number| named.name(spot(number), Kind::Key);
         for number in 0..NAMED_MIN {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_no_manifest_and_no_segment() {
+    fn clock_url_of_a_manifest_or_segment_is_not_learned() {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_crowd_of_sessions_the_same_ones_stay_known() {
+    fn known_sessions_stay_known_above_the_limit() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
         viewers.ask("/live/a.m3u8", 0..CROWD, start);
         for round in 1..20 {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_are_gone_make_room_for_others() {
+    fn idle_sessions_are_replaced_after_20_seconds() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
         viewers.ask("/live/a.m3u8", 0..CROWD, start);
         let others = CROWD..2 * CROWD;
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_leaves_room_for_the_sessions_of_other_streams() {
+    fn large_stream_leaves_room_for_sessions_of_other_streams() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
         viewers.ask("/live/a.m3u8", 0..CROWD, start);
         for path in ["/live/b.m3u8", "/live/c.m3u8"] {
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_streams_those_that_are_known_stay_known() {
+    fn known_streams_stay_known_above_the_limit() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
         for round in 0..3 {
             let mut all = (0, 0);

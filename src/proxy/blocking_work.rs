@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_breaks_is_no_work() {
+    async fn panicking_work_returns_none() {
         let broken = WorkSize::Long.put_in(|| panic!("on purpose")).await;
         assert_eq!(broken, None::<()>);
     }

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_run_on_of_one_client_and_in_all() {
+    fn limits_running_abandoned_fetches_per_client_and_in_total() {
         let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
         assert_eq!(leave(&mut accounts, client(1), 20, now), RUNNING_MAX);
         let others = (2..20).map(|last| leave(&mut accounts, client(last), 20, now));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_too_many_is_slowed_down_then_refused_and_forgiven() {
+    fn client_abandoning_fetches_is_delayed_refused_then_recovers() {
         let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
         leave(&mut accounts, client(1), 63, now);
         assert_eq!(accounts.admission(client(1), now), FetchAdmission::Now);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn four_that_are_waited_for_pay_for_one_that_is_left() {
+    fn four_completed_fetches_offset_one_abandoned() {
         let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
         for _ in 0..1000 {
             leave(&mut accounts, client(1), 1, now);
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_clients_owe_together_and_are_forgotten_in_time() {
+    fn clients_above_limit_share_one_account_and_expire() {
         let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
         for number in 0..3 * CLIENTS_MAX {
             let [.., high, low] = number.to_be_bytes();
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_is_one_client_however_many_addresses_it_has() {
+    fn client_is_an_ipv6_64_prefix_or_an_ipv4_address() {
         let of = |text: &str| Client::of(Some(text.parse().unwrap()));
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:3::4"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));

@@ -232,7 +232,7 @@ mod tests {
     use seawall_cache::StoredHead;
 
     #[test]
-    fn a_strong_tag_names_the_coding_and_a_weak_one_stays() {
+    fn strong_etag_gets_coding_suffix_and_weak_one_stays() {
         let tag = |text| distinct(&HeaderValue::from_static(text), ContentCoding::Brotli);
         assert_eq!(tag("\"v1\""), Some(HeaderValue::from_static("\"v1-br\"")));
         assert_eq!(tag("W/\"v1\""), None);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_coding_can_be_read_again() {
+    async fn compressed_manifest_decodes_to_the_original() {
         let (object, compressor) = (Arc::new(object()), Compressor::default());
         for coding in ContentCoding::ALL {
             let viewer = takes(coding.as_str());
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn until_the_best_coding_is_there_another_one_does() {
+    fn serves_another_accepted_coding_until_the_best_is_ready() {
         let object = Arc::new(object());
         let bodies = object.coded().unwrap().bodies();
         bodies.deliver(ContentCoding::Gzip, Some("small".into()));

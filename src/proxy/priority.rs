@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manifests_are_always_first_and_other_refreshes_last() {
+    fn manifests_get_first_and_other_refreshes_last_priority() {
         for kind in Kind::ALL {
             let ranks = (waited_for(kind, || false), behind(kind));
             let expected = match kind {

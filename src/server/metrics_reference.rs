@@ -114,7 +114,7 @@ fn wrapped(text: &str, indent: &str) -> String {
 }
 
 #[test]
-fn the_page_of_metrics_is_what_is_registered() {
+fn metrics_reference_page_matches_the_registry() {
     with_metrics(|groups| {
         let written = page(groups);
         if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -134,7 +134,7 @@ fn the_page_of_metrics_is_what_is_registered() {
 }
 
 #[test]
-fn every_metric_keeps_to_the_conventions_of_prometheus() {
+fn metric_names_follow_prometheus_conventions() {
     with_metrics(|groups| {
         for metric in groups.iter().flat_map(|group| &group.metrics) {
             let Metric {

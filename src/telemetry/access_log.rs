@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_the_sampling_factor() {
+    fn sampled_lines_have_the_sample_rate_as_weight() {
         let output = LogLines::default();
         let log = log(output.clone(), 4, 10_000);
         for _ in 0..10_000 {

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_every_line_before_the_guard_is_gone() {
+    fn dropping_the_guard_writes_every_line() {
         let (output, counts) = (SharedBuffer::default(), Arc::new(LogCounts::default()));
         let (queue, guard) = LogQueue::to(output.clone(), counts.clone(), |_| {}).unwrap();
         for number in 0..1000 {

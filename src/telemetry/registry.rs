@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_bucket_of_a_histogram_has_all_observations() {
+    fn histogram_inf_bucket_counts_all_observations() {
         let histogram = metric("seawall_h", MetricKind::Histogram, &[NAME]);
         let text = scraped(histogram, (), |(), samples| {
             let buckets = [(500, 2), (1000, 3)];
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_as_prometheus_reads_them() {
+    fn values_use_the_prometheus_number_format() {
         let exact = 1_u64 << 53;
         let written = |read| scraped(metric("seawall_z", MetricKind::Gauge, &[]), (), read);
         for (text, value) in [
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_be_registered_twice() {
+    fn rejects_metric_name_registered_twice() {
         static TWICE: [CollectedMetric<()>; 1] = [metric("seawall_x", MetricKind::Gauge, &[])
             .collected(|(), samples| samples.add(&[], true))];
         let mut registry = MetricRegistry::default();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_without_samples_is_left_out() {
+    fn metric_without_samples_is_omitted() {
         let gauge = metric("seawall_x", MetricKind::Gauge, &[]);
         assert_eq!(scraped(gauge, (), |(), _| {}), "");
     }

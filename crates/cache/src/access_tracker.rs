@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_viewer_is_counted_and_the_last_one_remembered() {
+    fn counts_first_access_once_and_measures_idle_time_from_last() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let used_count = Arc::new(AtomicU64::new(0));

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_does_not_fit_and_counts_what_does() {
+    fn refuses_bytes_beyond_budget_and_counts_accepted_bytes() {
         let budget = FillBudget::new(10);
         assert!(budget.take(0, 6));
         assert!(!budget.take(6, 5));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn large_fills_leave_room_for_small_ones_and_one_alone_may_have_all() {
+    fn large_fills_leave_room_for_small_ones_but_one_alone_uses_all() {
         let budget = FillBudget::new(1600);
         let mut large = [0; 4];
         for turn in 0..100 {

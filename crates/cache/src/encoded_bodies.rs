@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_asked_for_is_made_of_the_next_versions_until_nobody_asks_for_long() {
+    fn encodes_following_versions_until_requests_stop() {
         let (mut version, _) = EncodedBodySet::after(None);
         version.ask(ContentCoding::Brotli);
         for _ in 0..VERSIONS_AHEAD {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_order_releases_who_waits_and_may_be_given_again() {
+    async fn cancelled_encoding_wakes_waiters_and_can_be_requested_again() {
         let (bodies, _) = EncodedBodySet::after(None);
         assert!(bodies.ask(ContentCoding::Gzip));
         let waiting = bodies.delivered(ContentCoding::Gzip);

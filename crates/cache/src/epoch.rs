@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_of_one_url_are_bounded_and_end_together() {
+    fn limits_keys_per_url_and_invalidates_them_together() {
         let epochs = Epochs::default();
         let (directory, url) = (Key::of(&[b"/a/"]), Key::of(&[b"/a/b"]));
         let epoch_token = epochs.token(Some(&directory), Some(&url));

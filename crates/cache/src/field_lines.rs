@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_for_every_answer_leave_out_what_each_says_anew() {
+    fn shared_lines_omit_fields_set_per_response() {
         let fields = FieldLines::from(map(&[
             ("access-control-allow-origin", "*"),
             ("etag", "\"a: b\""),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_tells_freshness_itself_gets_no_stored_word_of_it() {
+    fn omits_stored_freshness_fields_when_response_sets_its_own() {
         let fields = FieldLines::from(map(&[
             ("cache-control", "max-age=3"),
             ("etag", "1"),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_field_whether_or_not_it_is_marked() {
+    fn finds_marked_and_unmarked_fields() {
         let fields = FieldLines::from(map(&[("date", "then"), ("etag", "1"), ("x-cache", "HIT")]));
         for name in [header::DATE, header::ETAG, MARKED[4].clone()] {
             assert!(fields.contains(&name), "{name}");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_no_buffer_alive_that_a_value_is_a_slice_of() {
+    fn does_not_keep_the_read_buffer_of_a_value_alive() {
         let buffer = Bytes::from(b"max-age=1 and all the rest of what was read".to_vec());
         let value = HeaderValue::from_maybe_shared(buffer.slice(..9)).unwrap();
         let fields = FieldLines::from(HeaderMap::from_iter([(header::CACHE_CONTROL, value)]));
@@ -278,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_map_survives_its_text(
+        fn header_map_round_trips_through_text(
             fields in proptest::collection::vec(
                 ("[!#$a-z0-9-]{1,12}|set-cookie|date|x-request-id", "[ -~\u{80}-\u{ff}]{0,20}"),
                 0..12,

@@ -388,12 +388,12 @@ mod tests {
 
     /// A store may have a million objects. One more word would need the size class of 320 bytes.
     #[test]
-    fn an_object_takes_256_bytes_of_the_allocator() {
+    fn object_allocation_is_at_most_256_bytes() {
         assert!(allocated(size_of::<Object>() + ARC_BYTES) <= 256);
     }
 
     #[test]
-    fn each_is_ordered_once_and_shared_by_all_heads_of_a_text() {
+    fn each_encoding_is_ordered_once_and_shared_by_all_heads() {
         let (codings, ordered) = EncodedBodies::after(None);
         assert_eq!(ordered, []);
         let bodies = codings.bodies();

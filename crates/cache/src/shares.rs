@@ -86,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn partitions_never_take_more_than_memory_and_each_has_some(
+        fn partitions_fit_in_memory_and_none_is_empty(
             memory in 1_u64 << 20..1 << 40,
             kinds in proptest::collection::btree_map(0..Kind::ALL.len(), 1_u64 << 16..1 << 41, 0..7)
         ) {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_may_be_as_large_as_its_class_has_room_for() {
+    fn object_size_limit_follows_partition_and_kind() {
         let settings = Settings {
             memory_bytes: 64 << 20,
             kind_bytes_max: vec![(Kind::Segment, 32 << 20), (Kind::Init, 4 << 20)],

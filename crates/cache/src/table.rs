@@ -99,7 +99,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holds_what_a_map_would_hold(
+        fn matches_hash_map_after_random_operations(
             steps in proptest::collection::vec((0..500_u16, any::<bool>()), 1..2000)
         ) {
             let (table, mut map) = (ObjectTable::new(), HashMap::new());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_room_back_that_it_needs_no_more() {
+    fn shrinks_after_most_objects_are_removed() {
         let table = ObjectTable::new();
         let capacity = |table: &ObjectTable<u16>| {
             let shards = table.shards.iter();

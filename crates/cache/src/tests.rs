@@ -123,7 +123,7 @@ impl Reader {
 }
 
 #[test]
-fn a_purge_during_a_fill_keeps_its_answer_out() {
+fn purge_during_fill_discards_its_response() {
     let cache = Cache::new(Settings::default());
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     cache.purge(&key(), Kind::Segment);
@@ -142,7 +142,7 @@ fn a_purge_during_a_fill_keeps_its_answer_out() {
 }
 
 #[test]
-fn variants_never_cross_and_a_purge_takes_them_all() {
+fn serves_only_the_matching_variant_and_purge_removes_all() {
     let cache = Cache::new(Settings::default());
     for (coding, text) in [("gzip", "coded"), ("identity", "plain")] {
         keep_variant(lead(&cache, &accepting(coding)).0, text);
@@ -160,7 +160,7 @@ fn variants_never_cross_and_a_purge_takes_them_all() {
 }
 
 #[test]
-fn a_purge_during_a_variants_refresh_is_not_undone() {
+fn purge_during_variant_revalidation_discards_its_result() {
     let cache = Cache::new(Settings::default());
     let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
     let gzip = accepting("gzip");
@@ -179,7 +179,7 @@ fn a_purge_during_a_variants_refresh_is_not_undone() {
 }
 
 #[test]
-fn variants_are_capped() {
+fn refuses_variants_above_variants_max() {
     let cache = Cache::new(Settings {
         variants_max: 1,
         ..Settings::default()
@@ -191,7 +191,7 @@ fn variants_are_capped() {
 }
 
 #[test]
-fn who_shares_a_variant_finds_its_flight_while_it_grows() {
+fn request_joins_flight_of_its_own_variant_only() {
     let cache = Cache::new(Settings::default());
     let gzip = accepting("gzip");
     let (fill, _follower) = lead(&cache, &gzip);
@@ -205,7 +205,7 @@ fn who_shares_a_variant_finds_its_flight_while_it_grows() {
 }
 
 #[test]
-fn a_key_takes_only_so_many_waiting() {
+fn refuses_followers_above_waiters_max() {
     let cache = Cache::new(Settings {
         waiters_max: 1,
         ..Settings::default()
@@ -217,7 +217,7 @@ fn a_key_takes_only_so_many_waiting() {
 }
 
 #[test]
-fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
+fn does_not_join_flight_from_before_purge_under_new_vary_marker() {
     let cache = Cache::new(Settings::default());
     let vary = Vary::On(vec![header::ACCEPT_ENCODING]);
     let (gzip, plain) = (accepting("gzip"), accepting("identity"));
@@ -232,7 +232,7 @@ fn a_flight_from_before_a_purge_is_not_joined_under_the_new_marker() {
 }
 
 #[test]
-fn variants_that_were_evicted_make_room_for_others() {
+fn evicted_variant_frees_room_below_variants_max() {
     let cache = Cache::new(Settings {
         variants_max: 1,
         ..Settings::default()
@@ -245,7 +245,7 @@ fn variants_that_were_evicted_make_room_for_others() {
 }
 
 #[test]
-fn who_comes_after_a_broken_fill_leads_a_new_one() {
+fn next_request_leads_after_fill_is_dropped() {
     let cache = Cache::new(Settings::default());
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     drop(fill);
@@ -266,7 +266,7 @@ fn a_memo_about_what_was_purged_is_not_written() {
 }
 
 #[test]
-fn a_viewer_who_leaves_takes_his_waker_along() {
+fn dropped_follower_releases_its_waker() {
     let cache = Cache::new(Settings::default());
     let (_fill, follower) = lead(&cache, &HeaderMap::new());
     let mut reader = Reader::new(follower);
@@ -277,7 +277,7 @@ fn a_viewer_who_leaves_takes_his_waker_along() {
 }
 
 #[test]
-fn an_object_has_its_fields_ready_but_for_those_said_anew() {
+fn shared_head_lines_omit_x_request_id() {
     let mut headers = HeaderMap::new();
     for (name, value) in [("a", "1"), ("x-request-id", "theirs"), ("a", "2")] {
         headers.append(name, HeaderValue::from_static(value));
@@ -334,7 +334,7 @@ fn the_end_of_a_directorys_epoch_drops_what_belongs_to_it_and_what_is_on_its_way
 }
 
 #[test]
-fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
+fn request_after_epoch_end_does_not_join_the_older_flight() {
     let cache = Cache::new(Settings::default());
     let directory = Key::of(&[b"directory"]);
     let lookup = || {
@@ -365,7 +365,7 @@ fn who_comes_after_a_restart_does_not_wait_for_what_was_asked_for_before() {
 }
 
 #[test]
-fn a_state_of_a_playlist_leaves_memory_when_it_may_not_be_shown_any_more() {
+fn playlist_with_epoch_is_kept_only_while_usable() {
     let cache = Cache::new(Settings::default());
     let retention = |kind, epoch_token| {
         Object::new(

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_those_of_the_allocators_classes() {
+    fn allocated_size_matches_allocator_size_classes() {
         for (bytes, class) in [
             (0, 0),
             (1, 8),

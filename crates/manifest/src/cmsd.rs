@@ -26,7 +26,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_are_quoted() {
+    fn cmsd_server_name_is_quoted_and_escaped() {
         assert_eq!(cmsd_dynamic("seawall", false), "\"seawall\"");
         assert_eq!(cmsd_dynamic("seawall", true), "\"seawall\";du");
         assert_eq!(cmsd_dynamic("a\"b\\c", false), "\"a\\\"b\\\\c\"");
@@ -35,7 +35,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_header_can_carry_it(server: String, duress: bool) {
+        fn cmsd_dynamic_is_always_a_valid_header_value(server: String, duress: bool) {
             let value = cmsd_dynamic(&server, duress);
             prop_assert!(http::HeaderValue::from_str(&value).is_ok());
         }

@@ -156,7 +156,7 @@ mod tests {
 
     // Expected values are those of `date -u +%s`.
     #[test]
-    fn dates() {
+    fn parses_dates_in_all_supported_forms() {
         for (text, expected) in [
             ("1970-01-01T00:00:00Z", 0),
             ("1970-01-01T00:00:00", 0),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date() {
+    fn rejects_malformed_dates() {
         for text in [
             "",
             "T",
@@ -218,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_next_day_is_a_day_later(days in 0_u64..2_900_000) {
+        fn date_converts_to_its_day_count_since_1970(days in 0_u64..2_900_000) {
             // Converts a day count to a date by counting.
             let (mut year, mut remaining) = (1970, days);
             let length = |year: u64| 365 + u64::from(
@@ -238,7 +238,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "[0-9TZ:.+é-]{0,30}", date in "[0-9]{4}-[01][0-9]-[0-3][0-9]T") {
+        fn arbitrary_text_does_not_panic(text in "[0-9TZ:.+é-]{0,30}", date in "[0-9]{4}-[01][0-9]-[0-3][0-9]T") {
             let _ = date_time(&text);
             let _ = date_time(&(date + &text));
         }

@@ -35,7 +35,7 @@ mod tests {
 
     /// A film of six hours with a directory per two seconds has more than ten thousand.
     #[test]
-    fn a_directory_for_each_segment_is_not_too_many() {
+    fn finds_20000_directories_of_one_playlist() {
         let names = (0..20_000).map(|number| format!("{number}/s.ts"));
         let names: Vec<_> = names.collect();
         let lines = names.iter().map(|name| format!("#EXTINF:2,\n{name}\n"));
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_playlist_lies_wherever_its_lines_and_attributes_lead() {
+    fn finds_directories_of_playlist_lines_and_attributes() {
         let pod = "#EXTINF:4,\nhttps://h/ads/7/a.ts?t=/x/\n";
         let content = "#EXTINF:4,\nhd/1.ts\n".repeat(500);
         let text = format!(
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_mpd_lies_wherever_any_of_its_periods_does() {
+    fn finds_directories_of_every_mpd_period() {
         let period = |base: &str| {
             format!(
                 "<Period duration='PT4S'><BaseURL>{base}</BaseURL><AdaptationSet>\
@@ -90,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(body in "[#A-Z<>/='\"a-z$%{} \n]{0,300}") {
+        fn arbitrary_text_does_not_panic(body in "[#A-Z<>/='\"a-z$%{} \n]{0,300}") {
             for kind in [Kind::Hls, Kind::Dash] {
                 examples(kind, &body);
                 examples(kind, &format!("<MPD>{body}"));

@@ -225,7 +225,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_by_extension() {
+    fn kind_follows_the_extension() {
         for (path, kind) in [
             ("/live/main.m3u8", Kind::Hls),
             ("/live/MAIN.M3U8", Kind::Hls),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_clocks_are_seen_through_disguise() {
+    fn keys_and_clocks_are_recognized_despite_media_hints() {
         for path in [
             "/a/1.key",
             "/LICENSE",
@@ -273,7 +273,7 @@ mod tests {
 
     // Where one server ends a name, another reads on.
     #[test]
-    fn ambiguous_paths_are_not_known_by_extension() {
+    fn ambiguous_path_has_no_kind_from_its_extension() {
         for path in [
             "/account;x.ts",
             "/account/;x.ts",
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_type_has_the_last_word() {
+    fn content_type_refines_the_kind() {
         for (kind, content_type, refined) in [
             (Kind::Other, "application/vnd.apple.mpegurl", Kind::Hls),
             (
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_own_place() {
+    fn kind_indices_are_dense() {
         for (index, kind) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(kind.index(), index);
         }
@@ -343,12 +343,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_panics(path in "\\PC{0,60}", content_type in "\\PC{0,30}") {
+        fn arbitrary_path_does_not_panic(path in "\\PC{0,60}", content_type in "\\PC{0,30}") {
             let _ = Kind::of_path(&path).refined(Some(&content_type));
         }
 
         #[test]
-        fn a_trick_before_the_name_hides_it(
+        fn delimiter_before_the_name_prevents_a_media_kind(
             path in "/[a-z/]{0,20}", trick in "(;|%23|%3[fF]|%2[fF])",
         ) {
             let kind = Kind::of_path(&format!("{path}{trick}x.ts"));

@@ -26,7 +26,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_no_text_is_refused() {
+    fn rejects_empty_binary_or_html_bodies() {
         for kind in [Kind::Hls, Kind::Dash] {
             for nothing in ["", " \r\n\t", "\u{feff}", "\u{feff}\n"] {
                 let read = read_manifest(kind, nothing.as_bytes());
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn byte_order_mark_is_skipped() {
         let playlist = "\u{feff}#EXTM3U\n#EXT-X-TARGETDURATION:6\n";
         assert!(read_manifest(Kind::Hls, playlist.as_bytes()).is_ok());
         assert!(read_manifest(Kind::Dash, "\u{feff}<MPD></MPD>".as_bytes()).is_ok());
@@ -54,7 +54,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_body_does_not_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
             for kind in Kind::ALL {
                 let _ = read_manifest(kind, &body);
             }

@@ -158,7 +158,7 @@ mod tests {
 
     // RFC 9110 §12.5.3.
     #[test]
-    fn gzip_by_name_or_star() {
+    fn accepts_gzip_by_name_or_wildcard() {
         for value in [
             "gzip",
             "br, GZIP;q=0.001",
@@ -174,7 +174,7 @@ mod tests {
 
     // RFC 9110 §12.4.2: a weight of 0 means "not acceptable".
     #[test]
-    fn a_refusal_is_a_refusal() {
+    fn no_gzip_if_absent_malformed_or_weight_zero() {
         for value in [
             "",
             "identity",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_that_is_named() {
+    fn picks_the_best_named_coding() {
         for (value, expected) in [
             ("gzip, deflate, br, zstd", Some(ContentCoding::Brotli)),
             ("zstd, gzip", Some(ContentCoding::Zstd)),
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_panics(value in "[gzip*;q=01., \\\\\"]{0,40}") {
+        fn arbitrary_value_does_not_panic(value in "[gzip*;q=01., \\\\\"]{0,40}") {
             if let Ok(value) = HeaderValue::try_from(value) {
                 canonical(&HeaderMap::from_iter([(ACCEPT_ENCODING, value)]));
             }

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contains_what_was_added_and_nothing_else() {
+    fn contains_only_added_endpoints_below_64() {
         let set = EndpointSet::of(0).and(EndpointSet::of(63)).with(64);
         let places = [0, 1, 63, 64].map(|place| set.contains(place));
         assert_eq!(places, [true, false, true, false]);

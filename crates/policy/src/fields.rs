@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_weekday_does_not_hide_a_date() {
+    fn accepts_date_with_wrong_weekday() {
         let right = http_date("Sun, 06 Nov 1994 08:49:37 GMT");
         assert!(right.is_some());
         assert_eq!(http_date("Tue, 06 Nov 1994 08:49:37 GMT"), right);
@@ -118,20 +118,20 @@ mod tests {
 
     // RFC 9110 §5.6.1.2: a recipient ignores a reasonable number of empty list elements.
     #[test]
-    fn empty_elements_are_skipped() {
+    fn empty_list_elements_are_skipped() {
         assert_eq!(parts(b", a ,, b,\t,"), ["a", "b"]);
         assert!(parts(b" , ,").is_empty());
     }
 
     // RFC 9110 §5.6.4: within a quoted string commas are text and `\` quotes one character.
     #[test]
-    fn quoted_commas_are_text() {
+    fn commas_in_quoted_strings_do_not_split() {
         assert_eq!(parts(br#"a="x, \", y", b"#), [r#"a="x, \", y""#, "b"]);
         assert_eq!(parts(br#"a, b="open, c"#), ["a", r#"b="open, c"#]);
     }
 
     #[test]
-    fn lines_are_one_list() {
+    fn field_lines_are_combined_into_one_list() {
         let mut headers = HeaderMap::new();
         headers.append("x", HeaderValue::from_static("a, b"));
         headers.append("x", HeaderValue::from_static("c"));

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_that_is_used_up_becomes_what_is_left() {
+    fn used_up_max_age_is_restated_as_age_plus_time_left() {
         for (said, expected) in [
             ("max-age=3", "max-age=7"),
             (
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fresh_or_forbids_reuse_stays_as_the_origin_said_it() {
+    fn fresh_or_no_reuse_cache_control_is_left_unchanged() {
         for said in [
             "max-age=6",
             "max-age=0",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_date_of_expiry_is_overruled() {
+    fn used_up_expires_is_overridden_by_max_age() {
         let date = (DATE, "Sun, 06 Nov 1994 08:49:37 GMT");
         let at = |text| (EXPIRES, text);
         let used_up = at("Sun, 06 Nov 1994 08:49:40 GMT");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_then_stale_then_only_on_error_then_dead() {
+    fn freshness_goes_from_fresh_to_stale_to_if_error_to_unusable() {
         assert_eq!(after(1), Freshness::Fresh);
         assert_eq!(after(3), Freshness::Stale);
         assert_eq!(after(4), Freshness::IfError);
@@ -282,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_that_is_used_up_is_stale() {
+    fn object_is_stale_exactly_at_end_of_lifetime() {
         assert_eq!(after(2), Freshness::Stale);
     }
 
     #[test]
-    fn ttl_turns_negative() {
+    fn ttl_is_negative_after_expiry() {
         let now = Instant::now();
         let held = lifetime(now);
         assert_eq!(ttl_seconds(&held, now), 2);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_viewer_may_ask_for_newer_and_settle_for_older() {
+    fn request_directives_tighten_or_relax_freshness() {
         let now = Instant::now();
         let held = lifetime(now);
         let at = |seconds| now + Duration::from_secs(seconds);

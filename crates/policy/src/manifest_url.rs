@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sibling_goes_by_the_route_that_a_viewers_request_would() {
+    fn reference_uses_the_route_of_a_viewer_request() {
         let routes = || vec![route(0, &[], "/live/hd"), route(1, &[], "/live")];
         assert_eq!(leads_to(routes(), "a", "hd/1.ts"), Some(0));
         assert_eq!(leads_to(routes(), "a", "sd/1.ts"), Some(1));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_of_other_hosts_are_out_of_the_way() {
+    fn reference_ignores_routes_of_other_hosts() {
         let apart = || vec![route(0, &["b"], "/"), route(1, &["a"], "/")];
         assert_eq!(leads_to(apart(), "a", "1.ts"), Some(1));
         let rest = || vec![route(0, &["b"], "/"), route(1, &[], "/")];
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_viewers_own_host_may_be_named() {
+    fn resolves_absolute_references_to_the_same_host_only() {
         let name = "seawall".into();
         let routes = vec![route(0, &[], "/")];
         let rules = Rules { routes, name };
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_differ_in_the_numbers_of_one_part_share_a_place() {
+    fn directories_differing_in_one_number_share_a_place() {
         let rules = Rules {
             routes: vec![route(0, &[], "/")],
             name: "seawall".into(),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_resolved_as_players_resolve_them() {
+    fn resolves_references_as_players_do() {
         let base = "/live/ch1/index.m3u8";
         for (reference, path) in [
             ("seg1.ts", "/live/ch1/seg1.ts"),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_not_followed() {
+    fn rejects_references_without_a_valid_path() {
         assert_eq!(host_and_path("data:text/plain,x"), None);
         for reference in ["a b.ts", "a\\b.ts", "caf\u{e9}.ts"] {
             assert_eq!(resolve("/a.m3u8", reference), None, "{reference}");

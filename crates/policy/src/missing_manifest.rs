@@ -52,7 +52,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_some_answers_say_what_became_of_a_manifest() {
+    fn only_conclusive_statuses_decide_about_a_manifest() {
         let says = |status: u16, has_location: bool| {
             is_conclusive(StatusCode::from_u16(status).unwrap(), has_location)
         };
@@ -80,20 +80,20 @@ mod tests {
     }
 
     #[test]
-    fn without_a_window_everything_is_believed() {
+    fn without_window_missing_manifest_is_not_served() {
         assert_eq!(remaining(1, 0), None);
         assert_eq!(remaining(3, 0), None);
     }
 
     #[test]
-    fn the_window_counts_from_the_end_of_freshness() {
+    fn stale_if_missing_window_starts_at_end_of_freshness() {
         assert_eq!(remaining(3, 10), Some(9 * SECOND));
         assert_eq!(remaining(11, 10), Some(SECOND));
         assert_eq!(remaining(12, 10), None);
     }
 
     #[test]
-    fn what_no_failure_may_show_is_not_shown() {
+    fn missing_manifest_is_not_served_once_unusable() {
         assert_eq!(remaining(61, 100), Some(41 * SECOND));
         assert_eq!(remaining(62, 100), None);
     }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_parameters_keep_their_order_and_count_once() {
+    fn kept_query_parameters_keep_order_and_first_value() {
         let only = QueryPolicy::Only(vec!["a".into(), "b".into()]);
         assert_eq!(only.keep("b=1&utm=x&a=2&b=3").as_deref(), Some("b=1&a=2"));
         assert_eq!(only.keep("utm=x"), None);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_players_tell_of_themselves_never_counts() {
+    fn cmcd_is_always_dropped_from_the_query() {
         let named = || vec!["CMCD".to_owned(), "a".to_owned()];
         for policy in [
             QueryPolicy::All,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_has_its_own() {
+    fn mediapackage_query_policy_differs_by_kind() {
         let queries = QueryPolicies::mediapackage();
         let query = "start=1&token=x&_HLS_msn=7&aws.manifestfilter=video_codec:h264";
         let kept = "start=1&_HLS_msn=7&aws.manifestfilter=video_codec:h264";

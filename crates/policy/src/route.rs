@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wildcard_takes_labels_but_not_the_parent() {
+    fn wildcard_host_matches_subdomains_but_not_the_parent() {
         assert!(host_matches("*.example.com", "a.example.com"));
         assert!(host_matches("*.example.com", "a.b.example.com"));
         assert!(!host_matches("*.example.com", "example.com"));

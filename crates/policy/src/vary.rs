@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_sorted_and_counted_once() {
+    fn vary_names_are_sorted_and_deduplicated() {
         let response = headers(&[
             (VARY, "User-Agent, accept-encoding"),
             (VARY, "ORIGIN, user-agent, cookie"),
@@ -130,7 +130,7 @@ mod tests {
 
     // RFC 9111 §4.1: a stored response with `*` always fails to match.
     #[test]
-    fn a_star_anywhere_is_everything() {
+    fn vary_with_star_malformed_or_too_many_names_is_everything() {
         for value in ["*", "accept, *", "a b", "\"x\"", "é"] {
             assert_eq!(Vary::of(&headers(&[(VARY, value)])), Vary::Everything);
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coded_body_varies_on_its_coding() {
+    fn encoded_body_varies_on_accept_encoding() {
         let coded = headers(&[(CONTENT_ENCODING, "gzip")]);
         assert_eq!(Vary::of(&coded), Vary::On(vec![ACCEPT_ENCODING]));
         let plain = headers(&[(CONTENT_ENCODING, "identity")]);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_in_plain_text_does_not_vary_on_its_coding() {
+    fn identity_response_does_not_vary_on_accept_encoding() {
         let plain = headers(&[(VARY, "Origin, Accept-Encoding")]);
         assert_eq!(Vary::of_uncoded_request(&plain), Vary::Nothing);
         let more = headers(&[(VARY, "accept-encoding, cookie")]);
@@ -164,7 +164,7 @@ mod tests {
 
     // RFC 9111 §4.1: absent fields match only absent ones; lines of one field may be combined.
     #[test]
-    fn values_are_equal_when_the_fields_are() {
+    fn variant_values_are_equal_if_combined_fields_are() {
         let names = [COOKIE, USER_AGENT];
         let values = |lines: &[(HeaderName, &str)]| Vary::values(&names, &headers(lines));
         assert_eq!(
@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_cannot_collide(
+        fn variant_values_do_not_collide(
             [one, two, three, four] in proptest::array::uniform4(
                 proptest::option::of("[!-~][ -~]{0,12}")
             ),
@@ -197,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn no_vary_panics(value in proptest::collection::vec(0x20_u8..=0xff, 0..100)) {
+        fn arbitrary_vary_does_not_panic(value in proptest::collection::vec(0x20_u8..=0xff, 0..100)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {
                 Vary::of(&HeaderMap::from_iter([(VARY, value)]));
             }

@@ -397,7 +397,7 @@ mod tests {
     use crate::{Endpoint, Guards};
 
     #[test]
-    fn who_returns_from_being_slow_starts_with_a_clean_sheet() {
+    fn slow_endpoint_returns_with_cleared_latency_and_one_probe() {
         let ejection = ejection::Settings {
             slow_judgements: 2,
             ..ejection::Settings::default()

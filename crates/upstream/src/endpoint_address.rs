@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_names_the_port_only_where_it_matters() {
+    fn authority_omits_the_default_port() {
         assert_eq!(endpoint(true, "o.example", 443).authority(), "o.example");
         assert_eq!(endpoint(false, "o.example", 80).authority(), "o.example");
         assert_eq!(

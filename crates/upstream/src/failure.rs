@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_of_our_own_is_not_the_origins_failure() {
+    fn local_resource_shortage_is_not_a_connect_failure() {
         for code in SHORTAGES {
             assert_eq!(failure_of(code), Failure::Exhausted);
         }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn indices_are_dense_and_words_differ() {
+    fn failure_indices_are_dense_and_labels_distinct() {
         for (at, failure) in Failure::ALL.into_iter().enumerate() {
             assert_eq!(failure.index(), at);
             let same = Failure::ALL

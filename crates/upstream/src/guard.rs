@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_portion_is_never_more_than_the_whole() {
+    fn jitter_portion_never_exceeds_the_duration() {
         let whole = Duration::from_secs(2);
         assert_eq!(portion(whole, 0.0), Duration::ZERO);
         assert_eq!(portion(whole, 0.25), Duration::from_millis(500));

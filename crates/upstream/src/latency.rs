@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_bound_counts_what_took_no_longer() {
+    fn latency_histogram_buckets_are_cumulative() {
         assert!(LatencyHistogram::BOUNDS.is_sorted());
         let clocked = LatencyTimer::default();
         for millis in [0, 5, 6, 31_000] {

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manifests_go_first_and_what_nobody_waits_for_last() {
+    fn priority_puts_manifests_first_and_prefetch_last() {
         assert!(Priority::Manifest < Priority::Edge && Priority::Edge < Priority::Segment);
         assert!(
             Priority::Manifest < Priority::Segment

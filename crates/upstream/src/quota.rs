@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_class_has_its_own_rate_and_an_unnamed_one_has_none() {
+    fn each_request_class_has_its_own_rate_or_none() {
         let quotas = Quotas::new(Some(Quota::ByClass([Some(1), Some(20), None])), 8);
         let taken = |class| (0..10).take_while(|_| quotas.try_token(class)).count();
         let each = RequestClass::ALL.map(taken);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_all_is_shared_by_the_classes() {
+    fn single_rate_is_shared_by_all_classes() {
         let quotas = Quotas::new(Some(Quota::All(20)), 8);
         assert!(quotas.try_token(RequestClass::Manifest) && quotas.try_token(RequestClass::Other));
         assert!(!quotas.has_token(RequestClass::Segment));

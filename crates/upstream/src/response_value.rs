@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_that_the_endpoint_failed_is_a_failure_whatever_was_asked() {
+    fn status_5xx_408_421_and_429_are_failures() {
         let failures = [
             500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 521, 529, 599, 600, 999, 429, 408,
             421,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_for_is_worth_nothing() {
+    fn responses_that_do_not_fit_the_request_are_worth_nothing() {
         are(PLAIN, &[206, 304], ResponseValue::Unrequested);
         are(PLAIN, &[204], ResponseValue::Answer);
         are(MEDIA, &[204, 205, 206, 304], ResponseValue::Unrequested);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_doubted_only_of_what_should_be_there() {
+    fn client_error_is_a_refusal_only_if_object_is_expected() {
         let refusals = [400, 401, 403, 404, 405, 410, 416, 425, 451];
         are(EXPECTED, &refusals, ResponseValue::Refusal);
         are(MEDIA, &refusals, ResponseValue::Answer);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_and_conditions_have_answers_of_their_own() {
+    fn range_and_conditional_requests_accept_206_304_412_416() {
         let partial = ResponseExpectation {
             is_partial: true,
             is_conditional: true,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_change_something_is_not_doubted() {
+    fn unsafe_methods_accept_any_status() {
         let expected_content = None;
         are(
             ResponseExpectation {

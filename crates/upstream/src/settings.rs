@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_header_is_not_shown() {
+    fn debug_output_hides_header_values() {
         let mut settings = Settings::single("main", endpoint(true, "o.example", 443));
         let value = HeaderValue::from_static("hunter2");
         settings.headers = vec![(http::header::AUTHORIZATION, value)];

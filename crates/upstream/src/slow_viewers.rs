@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_viewer_gives_both_permits_back_and_a_quick_one_keeps_them() {
+    async fn slow_viewer_returns_both_permits_and_fast_one_keeps_them() {
         let (group, endpoint) = (limiter(1), limiter(1));
         let viewers = Arc::new(SlowViewers::new(8));
         let permits = RequestPermits::new(&viewers, enter(&group).await);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn past_the_bound_the_one_that_waited_longest_is_cut() {
+    async fn above_limit_the_longest_waiting_viewer_is_cut() {
         let group = limiter(8);
         let viewers = Arc::new(SlowViewers::new(2));
         let mut stalled = Vec::new();

@@ -79,7 +79,7 @@ async fn applies_the_head_timeout_from_the_first_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_bytes_do_not_extend_the_head_time() {
+async fn more_head_bytes_do_not_extend_the_head_timeout() {
     let mut timer = timer(ViewerProtocol::Http1);
     timer.connection.record_request_bytes();
     tokio::time::advance(Duration::from_secs(6)).await;

@@ -110,7 +110,7 @@ async fn answers_a_request_behind_a_body() {
 }
 
 #[tokio::test]
-async fn answers_requests_of_both_paths_in_order() {
+async fn pipelined_fast_path_and_hyper_requests_keep_order() {
     let server = server();
     let mut viewer = Viewer::connect(&server).await;
     let paths = ["/here/1", "/away", "/here/2", "/away", "/here/3"];

@@ -101,7 +101,7 @@ async fn resets_a_stream_whose_window_stays_closed() {
 
 /// The same as over HTTP/1.1.
 #[tokio::test]
-async fn records_what_is_known_of_a_rejected_head() {
+async fn rejected_http2_head_is_recorded_with_method_and_path() {
     let server = TestServer::with_body(Limits::default(), large);
     let client = connect(&server).await;
     let cases = [

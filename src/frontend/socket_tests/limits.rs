@@ -101,7 +101,7 @@ async fn answers_heads_over_the_limits_before_closing() {
 
 /// The log of a rejected request contains the peer and the target, as far as they are known.
 #[tokio::test]
-async fn records_what_is_known_of_a_rejected_head() {
+async fn rejected_http1_head_is_recorded_with_peer_and_target() {
     let server = TestServer::with_body(Limits::default(), hello);
     let long = "x".repeat(9000);
     let endless = "x".repeat(80 << 10);

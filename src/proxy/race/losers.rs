@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_one_that_had_nothing_less_and_less_often() {
+    fn useless_endpoint_is_retried_with_growing_waits() {
         let (mut losers, mut now) = (Losers::default(), Instant::now());
         for waits in [2, 4, 8, 10, 10] {
             losers.add(1, Loss::Useless, now);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn never_requests_one_again_that_was_no_faster_as_long_as_bytes_come() {
+    fn slower_endpoint_is_not_retried_while_the_body_moves() {
         let (mut losers, start) = (Losers::default(), Instant::now());
         losers.add(1, Loss::Slower, start);
         let left_out = |progress| losers.left_out(progress, true, start + second(3_600));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_each_once_for_what_is_broken() {
+    fn each_endpoint_is_retried_once_for_a_broken_body() {
         let (mut losers, start) = (Losers::default(), Instant::now());
         for (endpoint, loss) in [(1, Loss::Slower), (2, Loss::Useless), (3, Loss::Different)] {
             losers.add(endpoint, loss, start);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn another_object_is_better_only_than_what_does_not_come() {
+    fn different_object_is_better_only_than_a_stalled_body() {
         let (mut losers, now) = (Losers::default(), Instant::now());
         losers.add(1, Loss::Useless, now);
         losers.add(2, Loss::Different, now);

@@ -189,20 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn calls_a_body_late_that_cannot_come_within_its_duration() {
+    fn body_too_slow_for_its_duration_is_late() {
         assert_eq!(late_after(SEGMENT, 2, 250), Some(750));
         assert_eq!(late_after(SEGMENT, 400, 100), Some(700));
         assert_eq!(late_after(SEGMENT, 4_000, 100), Some(700));
     }
 
     #[test]
-    fn leaves_a_body_alone_that_comes_in_time() {
+    fn body_fast_enough_for_its_duration_is_not_late() {
         assert_eq!(late_after(SEGMENT, 12_000, 100), None);
         assert_eq!(late_after(SEGMENT, 65_536, 500), None);
     }
 
     #[test]
-    fn needs_no_duration_to_call_a_dribble_late() {
+    fn dribble_without_known_duration_is_late() {
         let unknown = ExpectedBody {
             duration: None,
             ..SEGMENT
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_a_body_without_a_length_late_that_was_complete_before() {
+    fn slow_complete_body_without_length_is_late() {
         let complete = ExpectedBody {
             length: None,
             ..SEGMENT
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn never_calls_late_what_is_being_produced() {
+    fn body_being_produced_is_never_late() {
         let produced = ExpectedBody {
             length: None,
             is_complete: false,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn judges_what_was_produced_from_when_it_is_complete() {
+    fn produced_body_is_judged_from_its_completion() {
         let (start, second) = (Instant::now(), millis(1_000));
         let mut pace = BodyRate::new(
             ExpectedBody {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_how_fast_it_was_and_how_slow() {
+    fn lateness_follows_the_recent_rate() {
         let start = Instant::now();
         let mut pace = BodyRate::new(SEGMENT, start);
         pace.add(300_000, start + millis(10));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_a_dribble_from_what_is_slow() {
+    fn distinguishes_dribble_from_slow_body() {
         let unknown = ExpectedBody {
             length: Some(100_000_000),
             duration: None,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn blames_no_endpoint_for_a_slow_reader() {
+    fn pause_of_a_slow_reader_does_not_make_the_body_late() {
         let start = Instant::now();
         let mut pace = BodyRate::new(SEGMENT, start);
         pace.add(100_000, start + millis(100));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_first_bytes_for_no_speed() {
+    fn first_bytes_do_not_count_as_speed() {
         let start = Instant::now();
         let mut pace = BodyRate::new(SEGMENT, start);
         pace.add(8, start);

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn remembers_the_last_ones_and_each_once() {
+    fn keeps_most_recent_ghosts_and_recalls_each_once() {
         let mut ghosts = Ghosts::default();
         (0..5).for_each(|name| ghosts.remember(name, 3));
         assert!(!ghosts.recall(1) && ghosts.recall(2) && !ghosts.recall(2));

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::float_cmp, reason = "whole numbers")]
-    fn counts_few_hits_exactly_and_takes_them_once() {
+    fn counts_few_hits_exactly_and_resets_when_taken() {
         let counter = HitCounter::default();
         (0..EXACT_MAX).for_each(|_| counter.add());
         assert_eq!(counter.count(), f32::from(EXACT_MAX));

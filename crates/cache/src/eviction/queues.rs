@@ -278,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nodes_stand_in_line_as_they_came(
+        fn queues_match_model_after_random_operations(
             steps in proptest::collection::vec((0..3_u8, 0..2_usize, any::<usize>()), 1..3000)
         ) {
             let mut queues = SlabQueues::<u16, 2>::new();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_back_the_memory_of_chunks_that_hold_nothing() {
+    fn frees_memory_of_empty_chunks() {
         let mut queues = SlabQueues::<u64, 1>::new();
         let chunks = |queues: &SlabQueues<u64, 1>| {
             let chunks = queues.chunks.iter();

@@ -119,7 +119,7 @@ fn live(rendition: u64) -> ObjectClass {
 }
 
 #[test]
-fn departed_segments_go_first_however_popular_they_were() {
+fn evicts_departed_segments_first_even_if_popular() {
     let mut shelf = Shelf::of(20 * KIB);
     (0..8).for_each(|key| assert!(shelf.store(key, live(1))));
     (0..1000).for_each(|_| assert!(shelf.ask(3)));
@@ -131,7 +131,7 @@ fn departed_segments_go_first_however_popular_they_were() {
 }
 
 #[test]
-fn stores_a_live_segment_whatever_fills_memory() {
+fn stores_live_segment_when_memory_is_full() {
     let mut shelf = Shelf::of(64 * KIB);
     for key in 0..200 {
         shelf.store(key, ObjectClass::OnDemand);
@@ -146,7 +146,7 @@ fn stores_a_live_segment_whatever_fills_memory() {
 }
 
 #[test]
-fn keeps_the_audience_of_the_larger_rendition() {
+fn keeps_segments_of_rendition_with_more_viewers() {
     let mut shelf = Shelf::of(8 * KIB);
     let mut hits = [0, 0];
     for number in 0..200_u64 {
@@ -175,7 +175,7 @@ fn keeps_the_audience_of_the_larger_rendition() {
 }
 
 #[test]
-fn ten_thousand_one_off_urls_displace_nothing_that_was_asked_for_twice() {
+fn one_off_urls_evict_nothing_that_was_requested_again() {
     let mut shelf = Shelf::of(128 * KIB);
     for key in 0..100 {
         shelf.store(
@@ -195,7 +195,7 @@ fn ten_thousand_one_off_urls_displace_nothing_that_was_asked_for_twice() {
 }
 
 #[test]
-fn errors_displace_errors_only() {
+fn errors_evict_only_other_errors() {
     let mut shelf = Shelf::of(64 * KIB);
     (0..50).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
     (100..10_000).for_each(|key| assert!(shelf.store(key, ObjectClass::Error)));
@@ -208,7 +208,7 @@ fn errors_displace_errors_only() {
 }
 
 #[test]
-fn media_displace_no_manifest_and_manifests_take_a_quarter() {
+fn media_evicts_no_manifest_and_manifests_use_at_most_a_quarter() {
     let mut shelf = Shelf::of(64 * KIB);
     (0..10).for_each(|key| assert!(shelf.store(key, ObjectClass::Manifest)));
     (100..1000).for_each(|key| assert!(shelf.store(key, ObjectClass::OnDemand)));
@@ -223,7 +223,7 @@ fn media_displace_no_manifest_and_manifests_take_a_quarter() {
 }
 
 #[test]
-fn a_new_version_takes_the_place_of_the_one_before() {
+fn new_manifest_version_inherits_accesses_of_the_old_one() {
     let mut shelf = Shelf::of(64 * KIB);
     shelf.store(1, ObjectClass::Manifest);
     shelf.ask(1);
@@ -238,7 +238,7 @@ fn a_new_version_takes_the_place_of_the_one_before() {
 }
 
 #[test]
-fn a_marker_stays_as_long_as_its_variants() {
+fn variants_keep_their_vary_marker_and_depart_with_it() {
     let mut shelf = Shelf::of(64 * KIB);
     shelf.store(1, ObjectClass::Marker);
     assert!(shelf.store_large(2, live(1), KIB, Some(1)));
@@ -253,7 +253,7 @@ fn a_marker_stays_as_long_as_its_variants() {
 }
 
 #[test]
-fn what_is_over_goes_before_what_is_not() {
+fn evicts_expired_objects_before_others() {
     let mut shelf = Shelf::of(64 * KIB);
     shelf.store(1, ObjectClass::Marker);
     shelf.store_large(2, live(1), KIB, Some(1));
@@ -269,7 +269,7 @@ fn what_is_over_goes_before_what_is_not() {
 }
 
 #[test]
-fn a_second_version_is_kept_for_its_own_time() {
+fn new_version_expires_by_its_own_keep_time() {
     let mut shelf = Shelf::of(64 * KIB);
     shelf.store_for(1, ObjectClass::Manifest, KIB, None, 5000);
     shelf.store_for(1, ObjectClass::Manifest, KIB, None, 50_000);
@@ -282,7 +282,7 @@ fn a_second_version_is_kept_for_its_own_time() {
 }
 
 #[test]
-fn variants_depart_with_the_name_that_is_listed() {
+fn variants_depart_when_their_listed_url_departs() {
     let mut shelf = Shelf::of(64 * KIB);
     shelf.store(1, ObjectClass::Marker);
     shelf.store_large(2, live(1), KIB, Some(1));
@@ -332,7 +332,7 @@ proptest! {
     /// After any events: the limit holds, the counts are correct, and a live segment that fits is
     /// stored.
     #[test]
-    fn counts_what_is_held_and_never_more_than_the_bound(
+    fn counts_match_and_limit_holds_after_random_operations(
         steps in proptest::collection::vec(step(), 1..300)
     ) {
         const MAX: u64 = 64 * KIB;

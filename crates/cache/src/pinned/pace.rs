@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slower_is_cut_first_and_among_equals_the_earlier() {
+    fn ranks_slower_readers_first_then_earlier_ones() {
         let clock = ReadClock(Instant::now());
         let orders = [
             clock.cut_order(0, 0, 60_000),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_of_the_last_time_and_not_of_all_time() {
+    fn pace_follows_recent_reads_not_the_overall_average() {
         let clock = ReadClock(Instant::now());
         let mut fast_once = ReadPace::new(0, clock.after(0));
         for second in 1..60 {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_just_begun_is_an_average_viewer_until_more_is_known() {
+    fn new_reader_ranks_as_average_until_measured() {
         let clock = ReadClock(Instant::now());
         let orders = [
             clock.cut_order(0, 0, 100_000),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_more_is_not_slow() {
+    fn reader_waiting_for_data_does_not_count_as_slow() {
         let clock = ReadClock(Instant::now());
         let mut waiting = ReadPace::new(0, clock.after(0));
         waiting.set_held_up(false);

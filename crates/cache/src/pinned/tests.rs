@@ -97,7 +97,7 @@ impl BodyConsumer for Leaving {
 }
 
 #[test]
-fn a_viewer_who_leaves_while_the_slowest_is_sought_locks_nobody_out() {
+fn no_deadlock_when_reader_drops_during_slowest_search() {
     let (done, is_done) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let scene = Scene::new();
@@ -118,7 +118,7 @@ fn a_viewer_who_leaves_while_the_slowest_is_sought_locks_nobody_out() {
 }
 
 #[test]
-fn what_the_store_holds_or_nobody_reads_slowly_is_not_counted() {
+fn stored_or_unread_bodies_do_not_count_as_pinned() {
     let scene = Scene::new();
     let (held, idle) = (scene.stored(), scene.stored());
     held.add_entry(&scene.pinned);
@@ -130,7 +130,7 @@ fn what_the_store_holds_or_nobody_reads_slowly_is_not_counted() {
 }
 
 #[test]
-fn a_pinned_body_counts_once_until_its_last_reader_is_through() {
+fn pinned_body_counts_once_until_its_last_reader_ends() {
     let scene = Scene::new();
     let (body, first) = scene.pinned(0);
     let second = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
@@ -142,7 +142,7 @@ fn a_pinned_body_counts_once_until_its_last_reader_is_through() {
 }
 
 #[test]
-fn a_body_that_comes_back_into_the_store_is_no_longer_counted() {
+fn body_stored_again_no_longer_counts_as_pinned() {
     let scene = Scene::new();
     let (body, _reader) = scene.pinned(0);
     body.add_entry(&scene.pinned);
@@ -150,7 +150,7 @@ fn a_body_that_comes_back_into_the_store_is_no_longer_counted() {
 }
 
 #[test]
-fn a_body_under_way_counts_when_it_is_whole_and_was_not_stored() {
+fn unstored_body_counts_as_pinned_once_complete() {
     let scene = Scene::new();
     let body = Arc::<SharedBody>::default();
     let _reader = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
@@ -161,7 +161,7 @@ fn a_body_under_way_counts_when_it_is_whole_and_was_not_stored() {
 }
 
 #[test]
-fn past_the_bound_the_slowest_is_cut_and_woken_and_no_other() {
+fn above_limit_only_the_slowest_reader_is_cut_and_woken() {
     let scene = Scene::new();
     let bell = Arc::new(Bell(AtomicBool::new(false)));
     let (_one, viewer, steady) = scene.pinned_by_viewer(0);
@@ -182,7 +182,7 @@ fn past_the_bound_the_slowest_is_cut_and_woken_and_no_other() {
 }
 
 #[test]
-fn the_slow_readers_of_a_body_are_cut_only_if_nobody_reads_it_fast() {
+fn slow_readers_are_kept_while_another_reads_same_body_fast() {
     let scene = Scene::new();
     let (shared, fast_viewer, fast) = scene.pinned_by_viewer(0);
     let stalled = shared.register_slow_reader(nobody(), Waker::noop(), scene.start);
@@ -201,7 +201,7 @@ fn the_slow_readers_of_a_body_are_cut_only_if_nobody_reads_it_fast() {
 }
 
 #[test]
-fn a_reader_that_comes_to_a_body_that_was_given_up_is_not_cut_with_the_others() {
+fn new_reader_of_a_cut_body_is_not_cut() {
     let scene = Scene::new();
     let (body, stalled) = scene.pinned(0);
     let others = [scene.pinned(1), scene.pinned(2)];
@@ -215,7 +215,7 @@ fn a_reader_that_comes_to_a_body_that_was_given_up_is_not_cut_with_the_others() 
 }
 
 #[test]
-fn what_fills_hold_already_leaves_less_for_pinned_bodies() {
+fn memory_held_by_fills_reduces_room_for_pinned_bodies() {
     let scene = Scene::new();
     assert!(scene.pinned.budget.take(0, 3 * BODY as u64));
     let (_one, first) = scene.pinned(0);
@@ -223,7 +223,7 @@ fn what_fills_hold_already_leaves_less_for_pinned_bodies() {
 }
 
 #[test]
-fn pinned_bodies_give_way_to_fills_down_to_their_share() {
+fn fills_cut_pinned_readers_down_to_the_pinned_share() {
     let scene = Scene::new();
     let (_one, first) = scene.pinned(0);
     let (_two, second) = scene.pinned(1);

@@ -4,7 +4,7 @@ use super::*;
 use crate::flight::{Flight, FlightStage};
 
 #[test]
-fn a_body_too_large_to_hold_goes_through_a_window() {
+fn body_above_object_bytes_max_streams_through_window() {
     let cache = Cache::new(Settings {
         object_bytes_max: 1000,
         ..Settings::default()
@@ -29,7 +29,7 @@ fn a_body_too_large_to_hold_goes_through_a_window() {
 /// Low-latency players request each version under a key of its own, all at once. The newest version
 /// is also stored under the key of the playlist.
 #[test]
-fn versions_that_have_passed_leave_memory_before_the_newest_one() {
+fn older_playlist_versions_are_evicted_before_the_newest() {
     let cache = Cache::new(Settings {
         memory_bytes: 256 << 10,
         ..Settings::default()
@@ -62,7 +62,7 @@ fn versions_that_have_passed_leave_memory_before_the_newest_one() {
 }
 
 #[test]
-fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
+fn stops_fill_without_readers_that_is_too_large_to_store() {
     let cache = Cache::new(Settings {
         object_bytes_max: 10,
         ..Settings::default()
@@ -76,7 +76,7 @@ fn a_body_nobody_reads_and_nothing_can_hold_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_that_ran_out_midway_is_given_back_whole() {
+async fn fill_that_exhausts_budget_midway_returns_all_of_it() {
     let cache = Cache::new(Settings {
         fill_bytes_max: 1000,
         ..Settings::default()
@@ -100,7 +100,7 @@ async fn a_budget_that_ran_out_midway_is_given_back_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fill_waits_a_moment_for_room_and_is_held_when_there_is_some() {
+async fn fill_waits_briefly_for_budget_and_is_stored_when_freed() {
     let cache = Cache::new(Settings {
         fill_bytes_max: 1000,
         ..Settings::default()
@@ -119,7 +119,7 @@ async fn a_fill_waits_a_moment_for_room_and_is_held_when_there_is_some() {
 }
 
 #[tokio::test]
-async fn pieces_of_a_byte_are_gathered_and_followed_all_the_same() {
+async fn single_byte_chunks_are_merged_and_read_completely() {
     const PIECES: usize = 100_000;
     let cache = Cache::new(Settings::default());
     let (fill, follower) = lead(&cache, &HeaderMap::new());

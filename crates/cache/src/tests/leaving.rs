@@ -54,7 +54,7 @@ fn pinned(cache: &Cache) -> u64 {
 }
 
 #[test]
-fn purged() {
+fn purged_body_counts_as_pinned_while_it_is_read() {
     let cache = Cache::new(Settings::default());
     let reader = fetched(&cache, Duration::from_mins(1));
     let object = look(&cache).object.expect("stored");
@@ -69,7 +69,7 @@ fn purged() {
 }
 
 #[test]
-fn purged_on_its_way() {
+fn body_purged_during_fill_counts_as_pinned() {
     let cache = Cache::new(Settings::default());
     let (fill, mut follower) = lead(&cache, &HeaderMap::new());
     fill.begin(Arc::new(head()));
@@ -83,7 +83,7 @@ fn purged_on_its_way() {
 }
 
 #[test]
-fn replaced() {
+fn replaced_body_counts_as_pinned() {
     let cache = Cache::new(Settings::default());
     let _old = fetched(&cache, Duration::from_mins(1));
     assert_eq!(pinned(&cache), 0);
@@ -92,7 +92,7 @@ fn replaced() {
 }
 
 #[test]
-fn confirmed_stays_and_is_not_counted() {
+fn revalidated_body_counts_as_pinned_only_after_purge() {
     let cache = Cache::new(Settings::default());
     let _reader = fetched(&cache, Duration::from_mins(1));
     let held = look(&cache).object.unwrap();
@@ -110,7 +110,7 @@ fn confirmed_stays_and_is_not_counted() {
 }
 
 #[test]
-fn evicted() {
+fn evicted_body_counts_as_pinned() {
     let cache = Cache::new(Settings {
         memory_bytes: 4 * BODY as u64,
         ..Settings::default()
@@ -128,7 +128,7 @@ fn evicted() {
 }
 
 #[test]
-fn too_large_for_the_store() {
+fn body_too_large_to_store_counts_as_pinned() {
     let cache = Cache::new(Settings {
         memory_bytes: BODY as u64 / 2,
         ..Settings::default()
@@ -139,7 +139,7 @@ fn too_large_for_the_store() {
 
 /// Counts the unread part of a body that was never held whole.
 #[test]
-fn through_a_window() {
+fn windowed_body_counts_its_unread_bytes_as_pinned() {
     let cache = Cache::new(Settings {
         object_bytes_max: 1000,
         ..Settings::default()

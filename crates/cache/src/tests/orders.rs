@@ -171,7 +171,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn whatever_the_order_no_one_is_lost_and_nothing_is_left(
+    fn one_fill_no_lost_wakeup_and_no_leak_in_any_event_order(
         events in proptest::collection::vec(event(), 0..60),
     ) {
         let mut model = Model::start();

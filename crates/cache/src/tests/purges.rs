@@ -34,7 +34,7 @@ fn evict(cache: &Cache) {
 
 /// A purge of a path prefix, which removes objects while it walks the store.
 #[test]
-fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
+fn revalidation_started_during_purge_walk_is_discarded() {
     let cache = Cache::new(Settings::default());
     let held = keep(&cache);
     let mut purge = cache.purging();
@@ -49,7 +49,7 @@ fn who_finds_it_while_a_purge_looks_for_it_does_not_bring_it_back() {
 
 /// The object is evicted in between, so the walk does not find it.
 #[test]
-fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
+fn refresh_of_object_evicted_during_purge_walk_is_discarded() {
     for is_confirmed in [true, false] {
         for ends_first in [true, false] {
             let cache = Cache::new(Settings::default());
@@ -84,7 +84,7 @@ fn nor_if_it_was_evicted_before_the_purge_came_to_it() {
 
 /// The matcher is dropped together with its purge.
 #[test]
-fn a_refresh_that_begins_when_a_purge_is_over_is_stored() {
+fn refresh_started_after_purge_is_stored() {
     let purges: [fn(CachePurge); 2] = [|purge| assert_eq!(purge.finish(), 0), drop];
     for end in purges {
         let cache = Cache::new(Settings::default());
@@ -126,7 +126,7 @@ fn nobody_joins_a_refresh_of_what_a_directory_has_dropped() {
 /// A second fill has replaced the refresh, because a restart ended the epoch of the refreshed
 /// object. The purge finds only the second fill.
 #[test]
-fn a_purge_meets_a_refresh_that_gave_way_before_it() {
+fn purge_discards_refresh_already_replaced_by_second_fill() {
     let directory = Key::of(&[b"directory"]);
     for is_prefix in [true, false] {
         let cache = Cache::new(Settings::default());
@@ -148,7 +148,7 @@ fn a_purge_meets_a_refresh_that_gave_way_before_it() {
 }
 
 #[test]
-fn nor_if_it_was_confirmed_before_the_purge_came_to_it() {
+fn object_revalidated_during_purge_walk_is_purged() {
     let cache = Cache::new(Settings::default());
     let held = keep(&cache);
     let mut purge = cache.purging();
@@ -161,7 +161,7 @@ fn nor_if_it_was_confirmed_before_the_purge_came_to_it() {
 
 /// A new request does not belong to anything purged.
 #[test]
-fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
+fn new_fill_during_purge_walk_is_stored() {
     let cache = Cache::new(Settings::default());
     let mut purge = cache.purging();
     purge.all(|meant| *meant == key(), |_| false);
@@ -173,7 +173,7 @@ fn a_purge_that_is_not_over_keeps_nothing_out_that_was_not_there() {
 }
 
 #[test]
-fn no_fill_begins_from_what_was_purged_since_it_was_found() {
+fn no_fill_starts_from_object_purged_after_lookup() {
     let gzip = accepting("gzip");
     let directory = Key::of(&[b"directory"]);
     let purges: [fn(&Cache); 2] = [

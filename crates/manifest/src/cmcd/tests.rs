@@ -28,7 +28,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 #[test]
-fn every_key_is_read() {
+fn parses_every_cmcd_key() {
     let data = "bl=21300,br=3200,bs,cid=\"faec5fc2\",d=4004,dl=18500,mtp=48100,\
         nor=\"..%2F300kbps%2Ftrack.m4v\",nrr=\"12323-48763\",ot=v,pr=1.08,rtp=12000,sf=h,\
         sid=\"6e2fb550-c457-11e9-bb97-0800200c9a66\",st=v,su,tb=6000,v=1,com.example-x=\"1,2\"";
@@ -64,7 +64,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn headers_are_read_together() {
+fn cmcd_headers_are_merged_and_override_the_query() {
     let lines = [
         ("cmcd-object", "br=3200,d=4004, ot=v"),
         ("cmcd-request", "bl=21300,nor=\"2.m4v\""),
@@ -85,7 +85,7 @@ fn headers_are_read_together() {
 }
 
 #[test]
-fn bad_values_are_dropped_one_by_one() {
+fn malformed_cmcd_value_drops_only_itself() {
     let session = "x".repeat(NAME_MAX + 1);
     for bad in [
         "br=-1",
@@ -129,7 +129,7 @@ fn bad_values_are_dropped_one_by_one() {
 }
 
 #[test]
-fn forms_that_players_confuse_are_understood() {
+fn accepts_common_cmcd_mistakes_of_players() {
     assert_eq!(plain("sid=abc").session.as_deref(), Some("abc"));
     assert_eq!(plain("ot=\"av\"").object, Some(ObjectType::Muxed));
     assert!(plain("bs=true").starved && plain("su=?1").is_startup);
@@ -148,7 +148,7 @@ fn forms_that_players_confuse_are_understood() {
 }
 
 #[test]
-fn too_much_is_not_read() {
+fn ignores_cmcd_beyond_size_and_count_limits() {
     let long = format!("br=5,x=\"{}\"", "x".repeat(BYTES_MAX));
     assert_eq!(plain(&long), Cmcd::default());
     assert_eq!(
@@ -160,7 +160,7 @@ fn too_much_is_not_read() {
 }
 
 #[test]
-fn a_query_is_left_without_it() {
+fn strip_query_keeps_parameters_other_than_cmcd() {
     for (query, stripped) in [
         ("", ""),
         ("a=1&b=2", "a=1&b=2"),
@@ -177,7 +177,7 @@ fn a_query_is_left_without_it() {
 
 proptest! {
     #[test]
-    fn no_data_panic(
+    fn arbitrary_cmcd_does_not_panic(
         data in "((bl|br|cid|nor|nrr|ot|pr|sid|su|x)?=?[\"\\\\,=%0-9a-z. é\t-]{0,8},?){0,12}",
     ) {
         let cmcd = plain(&data);
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_stripped_is_gone_and_nothing_else(query in "((CMCD|a|C)(=[a-z%&]{0,3})?&?){0,6}") {
+    fn strip_query_removes_all_cmcd_and_nothing_else(query in "((CMCD|a|C)(=[a-z%&]{0,3})?&?){0,6}") {
         let stripped = strip_query(&query);
         prop_assert_eq!(Cmcd::of(Some(&stripped), &HeaderMap::new()), None);
         let others: Vec<_> = query.split('&').filter(|pair| !is_cmcd(pair)).collect();

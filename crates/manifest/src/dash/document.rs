@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_inherit_whatever_their_order() {
+    fn inherits_attributes_from_outer_levels_in_any_order() {
         let inside = "<BaseURL>https://h/a/</BaseURL><BaseURL>https://other/</BaseURL>\
             <Period><BaseURL availabilityTimeOffset='1.5'>b/</BaseURL>\
               <AdaptationSet mimeType='video/mp4'>\
@@ -299,7 +299,7 @@ mod tests {
 
     // §5.3.2.1.
     #[test]
-    fn periods_follow_each_other() {
+    fn period_start_and_end_follow_from_neighbours() {
         let spans = |inside: &str| {
             let mut spans = Vec::new();
             read(inside, |mpd| {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_are_those_with_an_address() {
+    fn utc_timing_lists_only_urls_up_to_the_limit() {
         let inside = "<UTCTiming schemeIdUri='urn:mpeg:dash:utc:http-iso:2014' value=' a  b '/>\
             <UTCTiming schemeIdUri='urn:mpeg:dash:utc:direct:2014' value='2024-01-01T00:00:00Z'/>\
             <UTCTiming schemeIdUri='urn:mpeg:dash:utc:http-head:2014' value='c'/>";
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn representations_have_a_bound() {
+    fn representations_are_limited() {
         let set = "<AdaptationSet><Representation/><Representation/></AdaptationSet>";
         let inside = format!("<Period>{}</Period>", set.repeat(TRACKS_MAX));
         read(&inside, |mpd| {

@@ -174,7 +174,7 @@ mod tests {
     /// The end of the last range of each file: of the base URL, of named files, and of an inherited
     /// list.
     #[test]
-    fn ranges_of_files_say_how_far_these_reach() {
+    fn media_ranges_give_the_known_end_of_each_file() {
         let list = |ranges: &str| format!("<SegmentList duration='2'>{ranges}</SegmentList>");
         let list_of_representation = list(
             "<Initialization range='0-9999'/><SegmentURL media='b.mp4' mediaRange='10-19'/>\

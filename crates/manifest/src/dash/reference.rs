@@ -91,7 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn references_are_joined() {
+    fn joins_relative_references() {
         for (base, reference, joined) in [
             ("", "a.mp4", "a.mp4"),
             ("dash/", "a.mp4", "dash/a.mp4"),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_path() {
+    fn local_strips_host_and_dot_segments() {
         for (path, expected) in [
             ("v/1.mp4", "v/1.mp4"),
             ("/v/1.mp4", "v/1.mp4"),
@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_reference_panics(base in "[a:/?#.é]{0,12}", reference in "[a:/?#.é]{0,12}") {
+        fn arbitrary_reference_does_not_panic(base in "[a:/?#.é]{0,12}", reference in "[a:/?#.é]{0,12}") {
             prop_assert!(join(&base, &reference).ends_with(&reference));
             let _ = local(&base);
         }

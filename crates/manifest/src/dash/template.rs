@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_tells_which_number_is_the_newest() {
+    fn newest_number_follows_the_clock() {
         let template = by_clock();
         assert_eq!(template.newest(at_second(50.0)), None);
         assert_eq!(template.newest(at_second(101.9)), None);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_start_makes_them_available_sooner() {
+    fn availability_time_offset_makes_segments_available_sooner() {
         let head_start = AvailabilityTimeOffset::By(Duration::from_millis(1500));
         let template = SegmentNaming {
             head_start,
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn head_starts_add_up() {
+    fn availability_time_offsets_add_up() {
         let by = |millis| AvailabilityTimeOffset::By(Duration::from_millis(millis));
         assert_eq!(AvailabilityTimeOffset::sum(None, None), by(0));
         assert_eq!(AvailabilityTimeOffset::sum(Some(by(5)), None), by(5));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_after_the_last() {
+    fn no_segment_follows_the_last_number() {
         let template = SegmentNaming {
             last: Some(3),
             ..by_clock()
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_far_away_to_reckon_with_is_far_away() {
+    fn overflowing_availability_time_is_capped() {
         let far = at_second(100.0) + FAR;
         let mut slow = by_clock();
         slow.pace.step = u64::MAX;
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeline_tells_which_comes_next() {
+    fn timeline_gives_the_next_number_or_time() {
         let now = at_second(0.0);
         let numbered = by_timeline("$Number$.m4s");
         assert_eq!(
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_beginning_there_are_no_times() {
+    fn no_availability_without_a_start_time() {
         let template = SegmentNaming {
             began: None,
             ..by_clock()
@@ -411,19 +411,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_and_values_are_each_others(template in any_template(), value in 0..u64::MAX / 4) {
+        fn segment_name_and_value_round_trip(template in any_template(), value in 0..u64::MAX / 4) {
             prop_assert_eq!(template.number_of(&template.name(value)), Some(value));
         }
 
         #[test]
-        fn later_segments_come_later(template in any_template(), value: u32, more: u32) {
+        fn later_segments_are_never_available_earlier(template in any_template(), value: u32, more: u32) {
             let (value, later) = (u64::from(value), u64::from(value) + u64::from(more));
             let (first, then) = (template.available_at(value), template.available_at(later));
             prop_assert!(first <= then);
         }
 
         #[test]
-        fn a_segment_is_the_newest_from_when_it_is_there(
+        fn segment_is_newest_exactly_from_its_availability_time(
             first in 0..1_000_000_u64, offset in 0..1_000_000_u64, after in 0..1_000_000_u64,
             scale in 1..20_000_000_u64, step in 1000..100_000_000_u64,
         ) {
@@ -441,7 +441,7 @@ mod tests {
         }
 
         #[test]
-        fn no_numbers_panic(
+        fn extreme_numbers_do_not_panic(
             numbers: [u64; 6], ends: bool, listed: bool, seconds: u32, always: bool,
             form in prop::sample::select(vec!["$Number$", "$Time$", "$Number$$Time$"]),
         ) {

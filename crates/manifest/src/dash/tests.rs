@@ -34,7 +34,7 @@ fn liveness(text: &str) -> Option<Liveness> {
 }
 
 #[test]
-fn a_live_mpd() {
+fn parses_live_mpd() {
     let expected = MpdInfo {
         liveness: Liveness::Live,
         is_patch: false,
@@ -48,14 +48,14 @@ fn a_live_mpd() {
 }
 
 #[test]
-fn an_update_period_of_nothing_is_a_statement() {
+fn minimum_update_period_of_zero_is_kept() {
     let text = LIVE.replace("PT1.5S", "PT0S");
     assert_eq!(mpd_info(&text).update_period, Some(Duration::ZERO));
 }
 
 // ISO/IEC 23009-1, table of the MPD element: `@type` defaults to static.
 #[test]
-fn static_is_the_default() {
+fn mpd_type_defaults_to_static() {
     assert_eq!(liveness("<MPD></MPD>"), Some(Liveness::Ended));
     assert_eq!(liveness("<MPD type='static'></MPD>"), Some(Liveness::Ended));
     assert_eq!(liveness("<MPD type='dynamic'></MPD>"), Some(Liveness::Live));
@@ -67,7 +67,7 @@ fn static_is_the_default() {
 }
 
 #[test]
-fn a_dynamic_mpd_that_says_its_end_and_no_update_period_does_not_change() {
+fn dynamic_mpd_with_end_and_no_update_period_is_ended() {
     let mpd = |inside: &str| format!("<MPD type='dynamic' {inside}</MPD>");
     let with_end = "mediaPresentationDuration='PT60S'";
     assert_eq!(
@@ -84,7 +84,7 @@ fn a_dynamic_mpd_that_says_its_end_and_no_update_period_does_not_change() {
 }
 
 #[test]
-fn the_end_tag_may_be_followed_by_notes() {
+fn accepts_comments_after_the_end_tag() {
     let noted = format!("{LIVE}<!-- </x --> <?pi a?>\n<!-- b -->\n");
     assert!(read(&noted).is_ok());
     assert!(read(&format!("{LIVE} x")).is_err());
@@ -92,7 +92,7 @@ fn the_end_tag_may_be_followed_by_notes() {
 }
 
 #[test]
-fn what_is_not_whole_is_broken() {
+fn rejects_truncated_or_wrong_format() {
     for text in [
         "<MPD",
         "<MPD>",
@@ -117,7 +117,7 @@ fn what_is_not_whole_is_broken() {
 }
 
 #[test]
-fn video_and_audio_decide_how_far_it_reaches() {
+fn live_edge_follows_video_and_audio_not_text() {
     let set = |medium: &str, start: u64, count: u64| {
         format!(
             "<AdaptationSet contentType='{medium}'><Representation id='{medium}'/>\
@@ -151,7 +151,7 @@ fn timelines(periods: &[&str]) -> String {
 }
 
 #[test]
-fn a_segment_that_an_advertisement_cut_short_is_not_how_long_segments_are() {
+fn short_ad_segment_does_not_change_typical_duration() {
     let long = "<S t='0' d='4000' r='9'/>";
     for periods in [
         &[&*format!("{long}<S d='40'/>")][..],
@@ -174,7 +174,7 @@ fn a_segment_that_an_advertisement_cut_short_is_not_how_long_segments_are() {
 }
 
 #[test]
-fn no_time_is_so_long_that_it_cannot_be_reckoned_with() {
+fn overflowing_durations_are_capped_at_a_year() {
     let text = timelines(&["<S t='0' d='9223372036854775807'/>"])
         .replace("<MPD", "<MPD minimumUpdatePeriod='PT9223372036854775807S'");
     let mpd = mpd_info(&text);
@@ -186,7 +186,7 @@ fn no_time_is_so_long_that_it_cannot_be_reckoned_with() {
 }
 
 #[test]
-fn of_every_representation_enough_is_listed_to_tell_who_watches() {
+fn lists_last_segments_of_each_representation_up_to_limit() {
     let mut representations = String::new();
     for number in 0..LISTED_MAX + 9 {
         write!(representations, "<Representation id='{number}'/>").unwrap();
@@ -203,7 +203,7 @@ fn of_every_representation_enough_is_listed_to_tell_who_watches() {
 }
 
 #[test]
-fn an_announced_period_does_not_hide_where_it_ends() {
+fn empty_announced_period_does_not_hide_the_live_edge() {
     let period = |start: u64, entries: &str| {
         format!(
             "<Period start='PT{start}S'><AdaptationSet contentType='video'><Representation/>\
@@ -226,7 +226,7 @@ fn an_announced_period_does_not_hide_where_it_ends() {
 }
 
 #[test]
-fn what_is_rounded_off_at_a_periods_end_is_no_segment() {
+fn rounding_remainder_at_period_end_is_not_a_segment() {
     let next = |period: &str| {
         let text = format!(
             "<MPD type='dynamic'><Period duration='{period}'><AdaptationSet><Representation/>\
@@ -243,7 +243,7 @@ fn what_is_rounded_off_at_a_periods_end_is_no_segment() {
 }
 
 #[test]
-fn an_open_timeline_is_told_by_the_clock() {
+fn open_ended_timeline_follows_the_clock() {
     let text = "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z'><Period>\
         <AdaptationSet><Representation/><SegmentTemplate media='$Time$.m4s' timescale='1'>\
         <SegmentTimeline><S t='0' d='3' r='-1'/></SegmentTimeline></SegmentTemplate>\
@@ -263,7 +263,7 @@ fn an_open_timeline_is_told_by_the_clock() {
 }
 
 #[test]
-fn fixtures_say_what_is_written_beside_them() {
+fn fixtures_match_their_facts_files() {
     let mut wrong = String::new();
     let paths = fixtures();
     for path in &paths {
@@ -359,14 +359,14 @@ fn any_fixture() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn every_cut_is_seen(text in any_fixture(), at: prop::sample::Index) {
+    fn rejects_mpd_truncated_at_any_byte(text in any_fixture(), at: prop::sample::Index) {
         let text = text.trim_end();
         let at = at.index(text.len());
         prop_assert!(read(text.get(..at).unwrap_or_default()).is_err());
     }
 
     #[test]
-    fn no_mutation_panics(
+    fn mutated_fixture_does_not_panic(
         text in any_fixture(), at: prop::sample::Index, width in 0_usize..40,
         new in "([<>!?/='\"&; -]|[0-9]{1,21}|PT|S|MPD|\\$|-1|r=|t=){0,4}",
     ) {
@@ -379,7 +379,7 @@ proptest! {
 
     // Well-formed, with arbitrary values.
     #[test]
-    fn no_values_panic(
+    fn arbitrary_attribute_values_do_not_panic(
         text in any_fixture(), values in prop::collection::vec(VALUE, 1..40), every in 1_usize..7,
     ) {
         let mut values = values.iter().cycle();
@@ -391,7 +391,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in TEXT) {
+    fn arbitrary_text_does_not_panic(text in TEXT) {
         harmless(&text);
     }
 }

@@ -74,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn durations() {
+    fn parses_xs_duration_and_rejects_malformed_ones() {
         let seconds = |text| duration(text).map(|duration| duration.as_secs_f64());
         assert_eq!(seconds("PT2S"), Some(2.0));
         assert_eq!(seconds("PT0S"), Some(0.0));
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "[-+PTZYMDHS:.0-9é ]{0,40}") {
+        fn arbitrary_text_does_not_panic(text in "[-+PTZYMDHS:.0-9é ]{0,40}") {
             let _ = duration(&text);
         }
     }

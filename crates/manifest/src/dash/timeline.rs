@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_follow_each_other() {
+    fn timeline_entries_follow_each_other() {
         let timeline = read("\n <S t=\"100\" d=\"10\" r=\"2\"/>\n <S d=\"5\" />").until(None);
         let timeline = timeline.unwrap();
         assert_eq!(
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_of_writing_says_the_same() {
+    fn equivalent_xml_spellings_give_the_same_timeline() {
         let usual = read("<S t=\"7\" d=\"2\" r=\"1\"/><S d=\"3\"/>");
         for other in [
             "<S d='2' t='7' r='1'/><S d='3'></S>",
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_repeat_lasts_to_the_next_start() {
+    fn negative_repeat_ends_at_the_next_start() {
         let timeline = read("<S t=\"0\" d=\"10\" r=\"-1\"/><S t=\"35\" d=\"10\"/>");
         let timeline = timeline.until(None).unwrap();
         assert_eq!((timeline.count, timeline.end), (5, 45));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_end_lasts_as_long_as_its_period() {
+    fn open_ended_repeat_ends_with_its_period() {
         let open = read("<S t=\"5\" d=\"10\"/><S d=\"10\" r=\"-1\"/>");
         let whole = open.clone().until(Some(40)).unwrap();
         assert_eq!((whole.count, whole.end, whole.open), (4, 45, None));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_counts_for_nothing() {
+    fn malformed_timeline_gives_no_segments() {
         for entries in [
             "",
             "<S t=\"1\"/>",
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_there_are_only_the_last_are_held() {
+    fn keeps_only_the_last_segments_of_a_long_timeline() {
         let many = read("<S t=\"0\" d=\"1\" r=\"9000000000000000000\"/>")
             .until(None)
             .unwrap();
@@ -315,7 +315,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_entries_panic(entries in "(<S( [tdrn]=\"-?[0-9]{1,20}\"){0,4}/>){0,8}") {
+        fn arbitrary_timeline_entries_do_not_panic(entries in "(<S( [tdrn]=\"-?[0-9]{1,20}\"){0,4}/>){0,8}") {
             if let Some(timeline) = read(&entries).until(Some(u64::MAX)) {
                 let latest: Vec<_> = timeline.latest().collect();
                 prop_assert!(latest.is_sorted_by(|a, b| a.index > b.index));

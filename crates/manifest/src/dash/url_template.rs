@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_written() {
+    fn formats_names_from_templates() {
         assert_eq!(name("$RepresentationID$/$Number$.m4s"), "v1/7.m4s");
         assert_eq!(name("$Bandwidth$-$Number%05d$.m4s"), "128000-00007.m4s");
         assert_eq!(name("$Bandwidth%08d$-$Time$"), "00128000-90000");
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_gaps_are_refused() {
+    fn rejects_unknown_or_malformed_identifiers() {
         for written in [
             "$Number",
             "$SubNumber$",
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_a_bound_however_they_are_put_together() {
+    fn rejects_templates_whose_names_would_be_too_long() {
         let long = "x".repeat(NAME_BYTES_MAX);
         let ids = "$RepresentationID$".repeat(20) + "$Number$";
         assert_eq!(UrlTemplate::new(&long, "$Number$", "", ""), None);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read() {
+    fn parses_number_and_time_from_names() {
         let number = |written: &str, path: &str| pattern(written).unwrap().read(path)?.number;
         assert_eq!(number("s_$Number$.m4s", "s_7.m4s"), Some(7));
         assert_eq!(number("s_$Number$.m4s", "/out/v1/s_7.m4s"), Some(7));
@@ -322,7 +322,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_can_be_read(
+        fn formatted_name_parses_back(
             number: u64, time: u64, width in 1_usize..=20, base in "(\\.\\./)?[a-z]{0,3}/?",
             form in prop::sample::select(FORMS),
         ) {
@@ -336,7 +336,7 @@ mod tests {
         }
 
         #[test]
-        fn no_pattern_panics(
+        fn arbitrary_template_does_not_panic(
             written in "(\\$|%|0|5|d|Number|Time|\\$Number\\$|[a/?.é]){0,12}",
             path in "[0-9a/.é]{0,30}",
         ) {

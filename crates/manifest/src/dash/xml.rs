@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn children_are_told_and_what_is_in_them_passed_over() {
+    fn lists_children_and_skips_their_content() {
         let text = "<?xml version='1.0'?><a x='1'>\n<b><b/><c>d</c></b><!-- <d/> --><c/>&lt;</a>";
         let (mut xml, root) = Xml::open(text).unwrap();
         assert_eq!(
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_element_has_no_children() {
+    fn empty_element_has_no_children() {
         let (mut xml, _) = Xml::open("<a><b/><c/></a>").unwrap();
         assert_eq!(xml.child(1).unwrap().unwrap().name, "b");
         assert_eq!(names(&mut xml), [""; 0]);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_have_no_name() {
+    fn elements_with_foreign_prefix_have_no_name() {
         let (mut xml, root) = Xml::open("<d:a><d:b/><b/><x:b/></d:a>").unwrap();
         assert_eq!(root.name, "a");
         assert_eq!(names(&mut xml), ["b", "", ""]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn values_lose_their_entities() {
+    fn attribute_entities_are_decoded() {
         let text = "<a x=' &amp;&#x31;&quot; ' y = \"'\" z='&bad;' x:w='1'></a>";
         let (_, root) = Xml::open(text).unwrap();
         assert_eq!(root.attribute("x").as_deref(), Some("&1\""));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn contents() {
+    fn text_content_is_read_only_without_child_nodes() {
         for (inside, expected) in [
             ("<b> u&amp;v </b>", Some("u&v")),
             ("<b><![CDATA[u&v]]></b>", Some("u&v")),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_formed_is_refused() {
+    fn rejects_xml_that_is_not_well_formed() {
         for text in ["", "a", "<a/>", "<a b></a>", "<a b=c></a>", "&amp;<a></a>"] {
             assert!(Xml::open(text).is_err(), "{text}");
         }

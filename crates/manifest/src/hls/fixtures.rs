@@ -114,7 +114,7 @@ fn tell_listed(text: &mut String, name: &str, listed: &ListedResource) {
 }
 
 #[test]
-fn each_shape_is_read_as_told_beside_it() {
+fn fixtures_match_their_facts_files() {
     let playlists = playlists();
     assert!(playlists.len() > 10);
     let mut others = String::new();
@@ -130,7 +130,7 @@ fn each_shape_is_read_as_told_beside_it() {
 }
 
 #[test]
-fn ends_are_those_of_the_clock() {
+fn live_edge_end_follows_program_date_time() {
     let path = playlists()
         .into_iter()
         .find(|path| path.ends_with("ffmpeg_fmp4.m3u8"));
@@ -141,7 +141,7 @@ fn ends_are_those_of_the_clock() {
 
 proptest! {
     #[test]
-    fn no_mutation_panics(
+    fn mutated_fixture_does_not_panic(
         which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
         width in 0_usize..40, new in proptest::collection::vec(any::<u8>(), 0..9),
         tag in "(#EXT(INF|-X-(PART|MAP|SKIP|BYTERANGE|PRELOAD-HINT|MEDIA-SEQUENCE)):)?[0-9@]{0,20}",
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn no_cut_says_that_a_stream_has_ended(
+    fn truncated_playlist_never_looks_ended(
         which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(),
     ) {
         let text = fs::read_to_string(which.get(&playlists())).unwrap();

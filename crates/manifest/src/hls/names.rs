@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_in_a_directory_or_in_the_query_changes_no_fingerprint() {
+    fn fingerprint_ignores_signature_in_directory_or_query() {
         let plain = ["7.ts", "8.ts"];
         assert!(same(&plain, &["/a1/7.ts", "/a1/8.ts"]));
         assert!(same(&plain, &["https://h/b2/7.ts?t=1", "8.ts#x"]));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_count_tell_their_numbers() {
+    fn numbering_is_found_in_counting_names() {
         let zero = Some(0);
         assert_eq!(number_offset(&["seg6.ts", "seg7.ts"], 7), zero);
         assert_eq!(number_offset(&["a/0006.ts", "a/0007.ts"], 7), zero);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_do_not_count_tell_none() {
+    fn no_numbering_for_names_that_do_not_count() {
         for uris in [
             &["7.ts"][..],
             &["a.ts", "b.ts"],
@@ -111,7 +111,7 @@ mod tests {
 
     // The test vectors of draft-eastlake-fnv, appendix C.
     #[test]
-    fn known_fingerprints() {
+    fn fingerprint_matches_fnv_1a_test_vectors() {
         assert_eq!(fingerprint(""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fingerprint("a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fingerprint("foobar"), 0x8594_4171_f739_67e8);

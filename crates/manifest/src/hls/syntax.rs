@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_read_as_written_or_nearly() {
+    fn parses_attribute_lists_leniently() {
         let read = |list| attributes(list).collect::<Vec<_>>();
         assert_eq!(
             read("METHOD=AES-128,URI=\"k,=1.key\",IV=0x1"),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers() {
+    fn parses_only_unsigned_decimal_integers() {
         assert_eq!(count(" 17 "), Some(17));
         for text in ["", "-1", "+1", "1.0", "x", "18446744073709551616"] {
             assert_eq!(count(text), None, "{text}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_exact() {
+    fn decimal_durations_are_exact_and_capped_at_a_day() {
         let nanos = |text| seconds(text).map(|seconds| seconds.as_nanos());
         assert_eq!(nanos("6"), Some(6_000_000_000));
         assert_eq!(nanos("0.33334"), Some(333_340_000));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_without_an_offset_go_on_where_the_last_one_ended() {
+    fn byterange_without_offset_continues_the_previous_one() {
         let mut last = RangeEnd::default();
         let range = |text| ByteRange::of(text).unwrap();
         assert_eq!(last.offset("a", range("10")), None);

@@ -62,7 +62,7 @@ fn names(listed: &[ListedResource]) -> Vec<(u64, &str, Range)> {
 }
 
 #[test]
-fn a_live_playlist() {
+fn parses_live_playlist() {
     let read = playlist(LIVE);
     assert_eq!(read.liveness, Liveness::Live);
     assert_eq!(read.target_duration, Some(Duration::from_secs(6)));
@@ -89,7 +89,7 @@ fn a_live_playlist() {
 }
 
 #[test]
-fn a_low_latency_playlist() {
+fn parses_low_latency_playlist() {
     let Manifest { info, listing } = manifest(LOW_LATENCY);
     let playlist = playlist_of(info);
     assert_eq!(playlist.part_target, Some(Duration::from_secs_f64(0.33334)));
@@ -108,7 +108,7 @@ fn a_low_latency_playlist() {
 }
 
 #[test]
-fn a_multivariant_playlist() {
+fn parses_multivariant_playlist() {
     let Manifest { info, listing } = manifest(MULTIVARIANT);
     let playlist = playlist_of(info);
     assert!(playlist.is_multivariant);
@@ -121,7 +121,7 @@ fn a_multivariant_playlist() {
 }
 
 #[test]
-fn renditions_are_bounded() {
+fn renditions_are_limited() {
     let many = (0..RENDITIONS_MAX + 9)
         .map(|number| format!("#EXT-X-STREAM-INF:BANDWIDTH=1\n{number}.m3u8\n"))
         .collect::<Vec<_>>()
@@ -131,7 +131,7 @@ fn renditions_are_bounded() {
 }
 
 #[test]
-fn what_is_listed_is_bounded() {
+fn listed_inits_parts_and_hints_are_limited() {
     let many = (0..LISTED_MAX + 9)
         .map(|number| {
             format!(
@@ -154,7 +154,7 @@ fn what_is_listed_is_bounded() {
 
 // rfc8216bis §4.4.3.8.
 #[test]
-fn what_a_server_can_do() {
+fn parses_server_control() {
     let control = |list: &str| {
         let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:{list}\n");
         let control = playlist(&text).server_control;
@@ -172,7 +172,7 @@ fn what_a_server_can_do() {
 
 // RFC 8216 §4.3.2.2 and §4.3.2.5.
 #[test]
-fn ranges_say_where_the_bytes_lie() {
+fn byterange_gives_offset_and_length() {
     let listing = listing(
         "#EXT-X-MAP:URI=\"v.mp4\",BYTERANGE=\"700@0\"\n\
          #EXTINF:6,\n#EXT-X-BYTERANGE:1000@700\nv.mp4\n\
@@ -216,7 +216,7 @@ fn ranges_say_where_the_bytes_lie() {
 }
 
 #[test]
-fn what_is_not_there_or_not_named_is_not_listed() {
+fn gaps_and_unresolved_uris_are_not_listed() {
     let text = "#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\n\
         #EXTINF:6,\n#EXT-X-GAP\ngone.ts\n#EXTINF:6,\n{$base}/b.ts\n#EXTINF:6,\n{$c}.ts\n\
         #EXT-X-DEFINE:NAME=\"c\",VALUE=\"c\"\n\
@@ -245,7 +245,7 @@ fn what_is_not_there_or_not_named_is_not_listed() {
 }
 
 #[test]
-fn parts_belong_to_the_segment_after_them() {
+fn parts_belong_to_the_following_segment() {
     let part = "#EXT-X-PART:DURATION=1.5,URI=\"p\"\n";
     let date = "#EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:01:00Z\n";
     let edge = |lines: &str| {
@@ -278,7 +278,7 @@ fn parts_belong_to_the_segment_after_them() {
 }
 
 #[test]
-fn names_are_told_apart_without_their_signatures() {
+fn segment_fingerprints_ignore_signatures() {
     let names = |text: &str| {
         playlist(&LIVE.replace("seg102.ts", text))
             .edge
@@ -293,7 +293,7 @@ fn names_are_told_apart_without_their_signatures() {
 }
 
 #[test]
-fn the_usual_duration_is_not_that_of_one_cut_short() {
+fn typical_duration_ignores_a_single_short_segment() {
     let segments = |durations: &[&str]| -> String {
         durations
             .iter()
@@ -317,7 +317,7 @@ fn the_usual_duration_is_not_that_of_one_cut_short() {
 
 // RFC 8216 §4.3.3.4 and §4.3.3.5.
 #[test]
-fn an_end_is_an_end() {
+fn endlist_or_vod_type_means_ended() {
     for tag in [
         "#EXT-X-ENDLIST\n",
         "#EXT-X-ENDLIST",
@@ -336,7 +336,7 @@ fn an_end_is_an_end() {
 
 // RFC 8216 §4.3.3.2: without the tag the first number is 0.
 #[test]
-fn numbers() {
+fn media_sequence_defaults_to_zero_and_overflow_has_no_edge() {
     let two = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na.ts\n#EXTINF:2,\nb.ts\n";
     assert_eq!(last(two), Some(1));
     assert_eq!(last("#EXTM3U\n#EXT-X-TARGETDURATION:2\n"), None);
@@ -347,7 +347,7 @@ fn numbers() {
 }
 
 #[test]
-fn odd_durations() {
+fn target_duration_is_capped_and_ignored_if_malformed() {
     let target = |value: &str| {
         playlist(&format!("#EXTM3U\n#EXT-X-TARGETDURATION:{value}\na.ts\n")).target_duration
     };
@@ -361,7 +361,7 @@ fn odd_durations() {
 }
 
 #[test]
-fn what_is_not_whole_is_broken() {
+fn rejects_truncated_or_wrong_format() {
     for text in [
         "#EXTM3U",
         "#EXTM3U\n",
@@ -398,7 +398,7 @@ fn what_is_not_whole_is_broken() {
 }
 
 #[test]
-fn a_missing_line_break_alone_is_no_cut() {
+fn missing_final_line_break_is_not_a_truncation() {
     for tail in [
         "#EXTINF:6,\nseg103.ts",
         "#EXTINF:6,\nseg103.ts?token=a",
@@ -416,7 +416,7 @@ fn a_missing_line_break_alone_is_no_cut() {
 
 proptest! {
     #[test]
-    fn a_cut_is_seen_or_harmless(at in 0..LIVE.len()) {
+    fn truncated_playlist_is_rejected_or_says_nothing_false(at in 0..LIVE.len()) {
         // A truncated playlist that is accepted says nothing false: fewer segments, no end.
         if let Ok(Manifest { info, .. }) = read(&LIVE[..at]) {
             let playlist = playlist_of(info);
@@ -426,7 +426,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(
+    fn arbitrary_text_does_not_panic(
         lines in "((#EXT(INF|-X-(SKIP|PART|MAP|BYTERANGE|PRELOAD-HINT|PROGRAM-DATE-TIME)):?)?\
                   (URI|BYTERANGE|DURATION)?[=\"@,.0-9TZé-]{0,9}\r?\n?){0,9}",
     ) {
@@ -434,7 +434,7 @@ proptest! {
     }
 
     #[test]
-    fn segments_are_counted_and_the_last_ones_listed(
+    fn counts_all_segments_and_lists_the_last_64(
         first in 0..u64::MAX / 2, count in 1_u64..150,
     ) {
         let segments: String = (0..count).map(|_| "#EXTINF:6,\na.ts\n").collect();
@@ -448,7 +448,7 @@ proptest! {
     }
 
     #[test]
-    fn the_edge_moves_on_with_each_segment(
+    fn live_edge_advances_with_each_segment(
         durations in proptest::collection::vec(1_u64..9000, 1..40), first in 0_u64..999,
     ) {
         let mut text = format!(
@@ -474,7 +474,7 @@ proptest! {
 }
 
 #[test]
-fn keys_are_listed_once_and_the_latest_of_many() {
+fn keys_are_listed_once_and_limited_to_the_latest() {
     let key =
         |number| format!("#EXT-X-KEY:METHOD=AES-128,URI=\"{number}\"\n#EXTINF:4,\n{number}.ts\n");
     let twice = listing(&(key(0) + "#EXT-X-KEY:METHOD=NONE\n" + &key(0)));

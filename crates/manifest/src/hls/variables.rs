@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_playlist_defines_is_filled_in() {
+    fn substitutes_variables_the_playlist_defines() {
         let mut variables = Variables::default();
         for list in [
             "NAME=\"auth\",VALUE=\"t=1&u={2}\"",
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn no_playlist_blows_a_name_up() {
+    fn variable_substitution_is_limited_in_length() {
         let value = "x".repeat(1000);
         let list = format!("NAME=\"a\",VALUE=\"{value}\"");
         let mut variables = Variables::default();

@@ -13,7 +13,7 @@ fn directives(msn: Option<u64>, part: Option<u64>, skip: Option<Skip>) -> Reload
 }
 
 #[test]
-fn directives_are_read_in_any_order_and_written_in_one() {
+fn directives_in_any_order_have_one_canonical_form() {
     let read = ReloadDirectives::of("a=1&_HLS_part=002&_HLS_skip=YES&b&_HLS_msn=7").unwrap();
     assert_eq!(read, directives(Some(7), Some(2), Some(Skip::Segments)));
     assert_eq!(read.canonical(), "_HLS_msn=7&_HLS_part=2&_HLS_skip=YES");
@@ -27,7 +27,7 @@ fn directives_are_read_in_any_order_and_written_in_one() {
 }
 
 #[test]
-fn what_is_no_directive_is_left_to_the_origin() {
+fn rejects_malformed_directives() {
     for query in [
         "_HLS_part=1",
         "_HLS_part=1&_HLS_skip=YES",
@@ -52,7 +52,7 @@ fn what_is_no_directive_is_left_to_the_origin() {
 }
 
 #[test]
-fn a_directives_name_may_be_written_with_escapes() {
+fn recognizes_percent_encoded_directive_names() {
     for name in ["_HLS_msn", "%5FHLS_msn", "%5fHLS%5Fms%6e", "_HLS_ski%70"] {
         assert!(is_directive(name), "{name}");
     }
@@ -93,7 +93,7 @@ fn extent(edge: &PlaylistEdge) -> (u64, u64, u64, u64) {
 
 // rfc8216bis §6.2.5.2.
 #[test]
-fn a_playlist_has_what_it_lists() {
+fn live_edge_has_segments_and_parts_up_to_its_last() {
     let edge = edge(100, 4, 2);
     for there in [
         (99, None),
@@ -120,7 +120,7 @@ fn a_playlist_has_what_it_lists() {
 
 // rfc8216bis §6.2.5.2.
 #[test]
-fn a_part_that_no_segment_has_is_the_first_of_the_next() {
+fn part_beyond_its_segment_becomes_first_of_the_next() {
     let text = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n\
         #EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:7\n\
         #EXT-X-PART:DURATION=1,URI=\"7.0\"\n#EXT-X-PART:DURATION=1,URI=\"7.1\"\n\
@@ -149,7 +149,7 @@ const HEAD: &str = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:4\n\
     #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=24,PART-HOLD-BACK=3\n";
 
 #[test]
-fn old_segments_are_left_out_and_what_still_applies_is_told_again() {
+fn delta_update_skips_old_segments_and_repeats_their_tags() {
     let old = "#VENDOR-OF-PLAYLIST\n#EXT-X-PART-INF:PART-TARGET=1\n#EXT-X-MEDIA-SEQUENCE:10\n\
         #VENDOR-OF-SEGMENT\n#EXT-X-MAP:URI=\"i.mp4\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"0\"\n\
         #EXTINF:4,\n0.mp4\n#EXT-X-DATERANGE:ID=\"a\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"1\"\n\
@@ -212,7 +212,7 @@ fn plain(count: usize, line_before: &str) -> String {
 }
 
 #[test]
-fn without_reason_to_skip_there_is_no_update() {
+fn no_delta_update_if_nothing_can_be_skipped() {
     assert!(delta(&plain(8, "")).is_some());
     assert_eq!(delta(&plain(7, "")), None);
     let with_parts = plain(7, "#EXT-X-PART:DURATION=4,URI=\"p\"\n");
@@ -234,7 +234,7 @@ fn without_reason_to_skip_there_is_no_update() {
 }
 
 #[test]
-fn the_last_segment_stays() {
+fn delta_update_never_skips_the_last_segment() {
     let text = plain(3, "").replace("UNTIL=24", "UNTIL=0") + "#EXT-X-PART:DURATION=1,URI=\"p\"\n";
     let update = delta(&text).unwrap();
     assert!(
@@ -248,7 +248,7 @@ fn the_last_segment_stays() {
 }
 
 #[test]
-fn the_version_permits_skipping() {
+fn delta_update_has_version_9_or_higher() {
     let version = |head: &str| {
         let update = delta(&plain(20, "").replace("#EXT-X-VERSION:6\n", head)).unwrap();
         let lines = update.lines().filter(|line| line.contains("VERSION"));
@@ -260,7 +260,7 @@ fn the_version_permits_skipping() {
 }
 
 #[test]
-fn a_range_that_goes_on_is_told_where() {
+fn delta_update_adds_offset_to_a_continued_byterange() {
     let text = plain(20, "#EXT-X-BYTERANGE:100\n");
     let text = (0..20).fold(text, |text, number| {
         text.replace(&format!("\n{number}.ts"), "\nv.ts")
@@ -369,7 +369,7 @@ fn tags() -> impl Strategy<Value = &'static str> {
 
 proptest! {
     #[test]
-    fn an_update_and_the_playlist_before_make_the_whole(
+    fn delta_update_applied_to_old_playlist_gives_the_full_one(
         segments in proptest::collection::vec((tags(), tags(), 1_u64..5, 1_u64..99), 1..40),
         appeared in 0_usize..4, parts in 0_usize..3,
     ) {
@@ -393,7 +393,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_again(
+    fn canonical_directives_parse_back(
         msn in proptest::option::of(any::<u64>()), part in any::<u64>(), with_part in any::<bool>(),
         skip in proptest::option::of(prop_oneof![
             Just(Skip::Segments), Just(Skip::SegmentsAndDateRanges)]),
@@ -404,12 +404,12 @@ proptest! {
     }
 
     #[test]
-    fn no_query_panics(query in "((_HLS_)?(msn|part|skip)?[=&0-9é%]{0,5}){0,6}") {
+    fn arbitrary_query_does_not_panic(query in "((_HLS_)?(msn|part|skip)?[=&0-9é%]{0,5}){0,6}") {
         let _ = ReloadDirectives::of(&query);
     }
 
     #[test]
-    fn no_playlist_panics(
+    fn arbitrary_playlist_does_not_panic(
         lines in "((#EXT(INF|-X-(PART|MAP|KEY|BYTERANGE|SERVER-CONTROL)):?)?\
                   (CAN-SKIP-UNTIL|URI|BYTERANGE)?[=\"@,.0-9é]{0,9}\r?\n?){0,9}",
     ) {
@@ -421,7 +421,7 @@ proptest! {
 /// For any number of keys, formats and ranges, a delta update takes no longer than parsing the
 /// playlist, or there is none.
 #[test]
-fn no_playlist_makes_its_delta_update_take_long() {
+fn hostile_playlist_does_not_slow_the_delta_update() {
     const MANY: usize = 60_000;
     let head = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n\
          #EXT-X-SERVER-CONTROL:CAN-SKIP-UNTIL=24.0\n#EXT-X-MEDIA-SEQUENCE:0\n";

@@ -52,7 +52,7 @@ fn status(access: Admission) -> u16 {
 }
 
 #[test]
-fn host_case_port_and_trailing_dot_are_one_host() {
+fn host_key_ignores_case_port_and_trailing_dot() {
     let one = entered(ask("/a", Some("live.example")));
     for other in [
         "LIVE.example",
@@ -71,7 +71,7 @@ fn host_case_port_and_trailing_dot_are_one_host() {
 }
 
 #[test]
-fn hosts_that_cannot_be_read_are_refused() {
+fn rejects_malformed_host_with_400() {
     for host in [
         "a,b",
         "user@host",
@@ -119,7 +119,7 @@ fn hosts_that_cannot_be_read_are_refused() {
 }
 
 #[test]
-fn a_target_and_host_name_the_same_host() {
+fn rejects_absolute_target_that_differs_from_host() {
     for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
         for (target, host, is_same) in [
             ("http://one.example/a", "one.example", true),
@@ -153,7 +153,7 @@ fn host_in(target: &str) -> &str {
 }
 
 #[test]
-fn http10_may_leave_the_host_out() {
+fn http10_request_may_omit_host() {
     for host in [None, Some("")] {
         let asked = ask_over(Version::HTTP_10, &rules(&[]), "/a", host);
         assert_eq!(entered(asked).host, "");
@@ -163,7 +163,7 @@ fn http10_may_leave_the_host_out() {
 }
 
 #[test]
-fn an_ipv6_host_has_one_form() {
+fn ipv6_host_is_normalized() {
     for host in ["[::1]", "[::1]:8080", "[0:0::0:1]:", "[::0001]"] {
         assert_eq!(entered(ask("/a", Some(host))).sent_host().unwrap(), "[::1]");
     }
@@ -172,7 +172,7 @@ fn an_ipv6_host_has_one_form() {
 }
 
 #[test]
-fn an_unknown_host_is_misdirected() {
+fn unknown_host_gets_421() {
     assert_eq!(
         status(ask_at(&rules(&["live.example"]), "/a", Some("x.example"))),
         421
@@ -180,7 +180,7 @@ fn an_unknown_host_is_misdirected() {
 }
 
 #[test]
-fn paths_that_leave_the_root_are_refused_however_written() {
+fn rejects_paths_that_escape_the_root_in_any_encoding() {
     for path in [
         "/..",
         "/a/../..",
@@ -204,7 +204,7 @@ fn paths_are_forwarded_byte_for_byte() {
 }
 
 #[test]
-fn what_is_dropped_from_the_key_is_dropped_upstream() {
+fn query_parameter_outside_the_key_is_not_sent_upstream() {
     let plain = entered(ask("/a?x=1", Some("h")));
     let tracked = entered(ask("/a?utm=9&x=1", Some("h")));
     assert_eq!(plain.key, tracked.key);
@@ -212,7 +212,7 @@ fn what_is_dropped_from_the_key_is_dropped_upstream() {
 }
 
 #[test]
-fn a_prefix_ends_at_a_slash() {
+fn path_prefix_matches_whole_path_segments_only() {
     let rules = Rules {
         routes: vec![Arc::new(route(&[], "/live"))],
         name: "seawall".into(),
@@ -234,7 +234,7 @@ fn a_prefix_ends_at_a_slash() {
 }
 
 #[test]
-fn delivery_directives_have_one_form_and_come_last() {
+fn delivery_directives_are_normalized_and_put_last() {
     let one = entered(ask(
         "/a.m3u8?t=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=v2",
         Some("h"),
@@ -264,7 +264,7 @@ fn delivery_directives_have_one_form_and_come_last() {
 }
 
 #[test]
-fn a_route_that_keeps_no_query_keeps_directives() {
+fn query_policy_never_drops_delivery_directives() {
     for (policy, expected) in [
         (QueryPolicy::None, "/a.m3u8?_HLS_msn=7"),
         (QueryPolicy::All, "/a.m3u8?b=1&b=2&_HLS_msn=7"),
@@ -281,7 +281,7 @@ fn a_route_that_keeps_no_query_keeps_directives() {
 }
 
 #[test]
-fn malformed_directives_go_as_they_came() {
+fn malformed_delivery_directives_are_forwarded_unchanged() {
     let entry = entered(ask("/a.m3u8?_HLS_part=1&utm=x&_HLS_msn=x&t=1", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8?t=1&_HLS_part=1&_HLS_msn=x");
     assert!(!entry.has_delivery_directives());
@@ -293,7 +293,7 @@ fn malformed_directives_go_as_they_came() {
 }
 
 #[test]
-fn a_delta_update_that_is_made_here_is_not_asked_for() {
+fn skip_yes_is_not_forwarded_but_skip_v2_is() {
     let rules = rules(&[]);
     let entry = entered(ask_at(&rules, "/a.m3u8?_HLS_skip=YES", Some("h")));
     assert_eq!(entry.target.as_str(), "/a.m3u8");
@@ -366,7 +366,7 @@ mod keys {
 
     proptest! {
         #[test]
-        fn one_key_is_one_request_to_the_origin(
+        fn keys_are_equal_exactly_if_upstream_requests_are(
             one in viewer(),
             other in viewer(),
             same in any::<bool>(),

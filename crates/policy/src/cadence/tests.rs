@@ -51,7 +51,7 @@ fn changes(period: Duration, phase: Duration, jitter: impl Fn(u32) -> Duration) 
 }
 
 #[test]
-fn a_steady_stream_takes_little_more_than_one_look_a_version() {
+fn steady_stream_needs_about_one_poll_per_version() {
     for (period, phase) in [
         (4000, 10),
         (4000, 1234),
@@ -67,7 +67,7 @@ fn a_steady_stream_takes_little_more_than_one_look_a_version() {
 }
 
 #[test]
-fn a_packager_that_dawdles_is_followed() {
+fn cadence_follows_packager_with_jitter() {
     let told = 4000 * MS;
     let jitter = |number: u32| (number * 37 % 90) * MS;
     let run = run(&changes(told, 900 * MS, jitter), told);
@@ -76,7 +76,7 @@ fn a_packager_that_dawdles_is_followed() {
 }
 
 #[test]
-fn a_clock_that_drifts_is_followed_either_way() {
+fn cadence_follows_clock_drift_in_both_directions() {
     for period in [3994, 4006] {
         let run = run(
             &changes(period * MS, 500 * MS, |_| Duration::ZERO),
@@ -88,7 +88,7 @@ fn a_clock_that_drifts_is_followed_either_way() {
 }
 
 #[test]
-fn a_change_that_stays_away_is_looked_for_ever_less_often() {
+fn polls_less_often_while_a_change_is_overdue() {
     let start = Instant::now();
     let mut cadence = Cadence::new(4000 * MS, start);
     let mut gaps = Vec::new();
@@ -102,7 +102,7 @@ fn a_change_that_stays_away_is_looked_for_ever_less_often() {
 }
 
 #[test]
-fn after_a_gap_the_next_version_is_expected_in_time() {
+fn after_a_gap_next_poll_is_within_one_period() {
     let start = Instant::now();
     let mut cadence = Cadence::new(2000 * MS, start);
     let mut looked = start;

@@ -75,7 +75,7 @@ mod tests {
 
     // The table of RFC 9110 §8.8.3.2.
     #[test]
-    fn comparison() {
+    fn etag_comparison_is_weak_or_strong() {
         assert_eq!(compared("W/\"1\"", "W/\"1\""), Some((false, true)));
         assert_eq!(compared("W/\"1\"", "W/\"2\""), Some((false, false)));
         assert_eq!(compared("W/\"1\"", "\"1\""), Some((false, true)));
@@ -84,14 +84,14 @@ mod tests {
 
     // RFC 9110 §8.8.3: `W/` is case-sensitive, and blanks are no tag characters.
     #[test]
-    fn malformed_tags_are_none() {
+    fn malformed_etag_parses_to_none() {
         for value in ["", "1", "\"1", "w/\"1\"", "W/1", "\"a b\"", "\"1\" x", "*"] {
             assert_eq!(EntityTag::of(value.as_bytes()), None, "{value}");
         }
     }
 
     #[test]
-    fn lists_hold_commas_inside_tags() {
+    fn etag_list_allows_commas_inside_tags() {
         let list = |value: &'static str| EntityTag::list(value.as_bytes()).count();
         assert_eq!(list("\"a,b\" , W/\"c\",, \"\""), 3);
         assert_eq!(list("a, \"b\", \"c\" d, \"e"), 1);

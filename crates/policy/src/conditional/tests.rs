@@ -27,13 +27,13 @@ fn judged(lines: &[(HeaderName, &'static str)]) -> PreconditionResult {
 }
 
 #[test]
-fn no_precondition_holds() {
+fn request_without_precondition_proceeds() {
     assert_eq!(judged(&[]), PreconditionResult::Proceed);
 }
 
 // §13.1.2: weak comparison; false when any listed tag matches, or with `*`.
 #[test]
-fn if_none_match() {
+fn if_none_match_uses_weak_comparison() {
     for value in ["\"a\"", "W/\"a\"", "\"x\", W/\"a\"", "*", "\"x,\",\"a\""] {
         assert_eq!(
             judged(&[(IF_NONE_MATCH, value)]),
@@ -52,7 +52,7 @@ fn if_none_match() {
 
 // §13.1.2: a stored weak tag matches as well; without a tag only `*` does.
 #[test]
-fn if_none_match_against_other_stored_tags() {
+fn if_none_match_against_weak_or_missing_stored_etag() {
     let request = fields(&[(IF_NONE_MATCH, "\"a\"")]);
     let weak = fields(&[(ETAG, "W/\"a\"")]);
     assert_eq!(judge(&request, &weak), PreconditionResult::NotModified);
@@ -69,7 +69,7 @@ fn if_none_match_against_other_stored_tags() {
 
 // §13.1.3: not modified when the stored date is earlier or equal.
 #[test]
-fn if_modified_since() {
+fn if_modified_since_compares_last_modified() {
     let since = |date| judged(&[(IF_MODIFIED_SINCE, date)]);
     assert_eq!(since(MODIFIED), PreconditionResult::NotModified);
     assert_eq!(since(LATER), PreconditionResult::NotModified);
@@ -83,7 +83,7 @@ fn if_modified_since() {
 
 // RFC 9111 §4.3.2: without `Last-Modified`, the stored `Date` is compared.
 #[test]
-fn if_modified_since_against_the_date() {
+fn if_modified_since_uses_date_without_last_modified() {
     let request = fields(&[(IF_MODIFIED_SINCE, MODIFIED)]);
     let dated = fields(&[(DATE, EARLIER)]);
     assert_eq!(judge(&request, &dated), PreconditionResult::NotModified);
@@ -95,14 +95,14 @@ fn if_modified_since_against_the_date() {
 
 // §13.1.3: a recipient must ignore If-Modified-Since if the request contains If-None-Match.
 #[test]
-fn a_tag_overrules_a_date() {
+fn if_none_match_overrides_if_modified_since() {
     let lines = [(IF_NONE_MATCH, "\"b\""), (IF_MODIFIED_SINCE, LATER)];
     assert_eq!(judged(&lines), PreconditionResult::Proceed);
 }
 
 // §13.1.1: strong comparison; a weak tag never matches.
 #[test]
-fn if_match() {
+fn if_match_uses_strong_comparison() {
     assert_eq!(
         judged(&[(IF_MATCH, "\"x\", \"a\"")]),
         PreconditionResult::Proceed
@@ -114,7 +114,7 @@ fn if_match() {
 
 // §13.1.4, and §13.2.2 step 2: only without If-Match.
 #[test]
-fn if_unmodified_since() {
+fn if_unmodified_since_fails_if_modified_without_if_match() {
     let since = |date| judged(&[(IF_UNMODIFIED_SINCE, date)]);
     assert_eq!(since(EARLIER), PreconditionResult::Failed);
     assert_eq!(since(MODIFIED), PreconditionResult::Proceed);
@@ -128,7 +128,7 @@ fn if_unmodified_since() {
 
 // §13.2.2: If-Match is evaluated first, then If-None-Match.
 #[test]
-fn order_of_evaluation() {
+fn if_match_is_evaluated_before_if_none_match() {
     let lines = [(IF_MATCH, "\"b\""), (IF_NONE_MATCH, "\"a\"")];
     assert_eq!(judged(&lines), PreconditionResult::Failed);
     let lines = [(IF_MATCH, "\"a\""), (IF_NONE_MATCH, "\"a\"")];
@@ -137,7 +137,7 @@ fn order_of_evaluation() {
 
 // RFC 9111 §4.3.1: the stored validators are sent as they came.
 #[test]
-fn validators_are_sent_back() {
+fn stored_validators_are_sent_for_revalidation() {
     let mut upstream = HeaderMap::new();
     assert!(validators(&stored(), &mut upstream));
     assert_eq!(upstream[IF_NONE_MATCH], "\"a\"");
@@ -151,7 +151,7 @@ fn validators_are_sent_back() {
 
 // §15.4.5: a 304 carries these fields of the 200, and none that describe its content.
 #[test]
-fn a_304_names_what_it_must() {
+fn response_304_has_only_the_required_fields() {
     let mut full = stored();
     for (name, value) in [
         ("cache-control", "max-age=1"),
@@ -180,7 +180,7 @@ fn a_304_names_what_it_must() {
 
 // RFC 9111 §3.2.
 #[test]
-fn an_update_replaces_all_but_the_body_s_own() {
+fn revalidation_updates_fields_except_those_of_the_body() {
     let mut old = stored();
     old.append(VIA, HeaderValue::from_static("1.1 a"));
     old.append(VIA, HeaderValue::from_static("1.1 b"));
@@ -216,7 +216,7 @@ fn an_update_replaces_all_but_the_body_s_own() {
 
 proptest! {
     #[test]
-    fn no_precondition_panics(value in "[W/\"a, *\\\\GMT0-9:]{0,60}") {
+    fn arbitrary_precondition_does_not_panic(value in "[W/\"a, *\\\\GMT0-9:]{0,60}") {
         let Ok(value) = HeaderValue::try_from(value) else { return Ok(()) };
         for name in [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE] {
             let request = HeaderMap::from_iter([(name, value.clone())]);

@@ -35,7 +35,7 @@ fn secs(count: u64) -> Duration {
 const DEFAULT: Duration = Duration::from_secs(7);
 
 #[test]
-fn nothing_there_says_nothing() {
+fn missing_cache_control_gives_defaults() {
     let (directives, targeted) = ResponseDirectives::of(&HeaderMap::new());
     assert_eq!(directives, ResponseDirectives::default());
     assert_eq!(targeted, Targeted::No);
@@ -45,7 +45,7 @@ fn nothing_there_says_nothing() {
 
 // RFC 9111 §5.2: names are case-insensitive; tokens and quoted strings mean the same.
 #[test]
-fn every_directive_is_read() {
+fn parses_every_response_directive() {
     let read = cache_control(
         r#"Public, MAX-AGE=10, s-maxage="20", stale-while-revalidate=3, stale-if-error=4"#,
     );
@@ -60,7 +60,7 @@ fn every_directive_is_read() {
 
 // RFC 9111 §5.2.2.4, §5.2.2.7: a qualified form may be treated as the unqualified one.
 #[test]
-fn qualified_forms_count_as_unqualified() {
+fn qualified_directives_count_as_unqualified() {
     assert!(cache_control(r#"private="set-cookie, x", max-age=5"#).private);
     let read = cache_control(r#"no-cache="a, max-age=9", max-age=5"#);
     assert!(read.no_cache);
@@ -69,7 +69,7 @@ fn qualified_forms_count_as_unqualified() {
 
 // RFC 9111 §4.2: a directive named inside a quoted string is text.
 #[test]
-fn quoted_text_holds_no_directives() {
+fn directives_in_quoted_text_are_ignored() {
     let read = cache_control(r#"ext="no-store, \", max-age=0", max-age=5"#);
     assert!(!read.no_store);
     assert_eq!(read.max_age, Some(secs(5)));
@@ -78,7 +78,7 @@ fn quoted_text_holds_no_directives() {
 // RFC 9111 §4.2.1: invalid freshness information is encouraged to count as stale, and of
 // conflicting directives the most restrictive is honoured.
 #[test]
-fn malformed_and_repeated_lifetimes_are_read_strictly() {
+fn malformed_max_age_is_zero_and_repeated_takes_the_least() {
     for value in [
         "max-age=",
         "max-age",
@@ -99,7 +99,7 @@ fn malformed_and_repeated_lifetimes_are_read_strictly() {
 
 // RFC 9111 §1.2.2: a value greater than what can be represented counts as 2^31.
 #[test]
-fn huge_lifetimes_saturate() {
+fn huge_max_age_saturates_at_2_pow_31() {
     for value in ["max-age=2147483649", "max-age=99999999999999999999999999"] {
         assert_eq!(cache_control(value).max_age, Some(secs(1 << 31)), "{value}");
     }
@@ -111,7 +111,7 @@ fn huge_lifetimes_saturate() {
 
 // RFC 9111 §4.2.4 and §5.2.2.10, RFC 5861 §3 and §4.
 #[test]
-fn stale_use_is_what_the_origin_allows() {
+fn stale_windows_follow_the_origin_directives() {
     let windows = |value| {
         let read = cache_control(value);
         let windows = (
@@ -132,7 +132,7 @@ fn stale_use_is_what_the_origin_allows() {
 
 // RFC 9213 §2.2: the first valid, non-empty targeted field decides alone.
 #[test]
-fn the_most_targeted_field_decides() {
+fn most_targeted_cache_control_field_decides() {
     let both = [
         ("cache-control", "no-store"),
         ("surrogate-control", "max-age=30"),
@@ -197,7 +197,7 @@ fn malformed_dictionaries_have_none() {
 
 // RFC 9213 §2.1: empty, or a parsing error: as if the field were not present.
 #[test]
-fn a_malformed_targeted_field_is_absent() {
+fn malformed_targeted_field_is_ignored() {
     for bad in ["", "max-age=60,", "MAX-AGE=60", "max-age=60, &", "max-age"] {
         let lines = [("cache-control", "max-age=5"), ("cdn-cache-control", bad)];
         let (read, targeted) = ResponseDirectives::of(&headers(&lines));
@@ -213,7 +213,7 @@ fn a_malformed_targeted_field_is_absent() {
 
 // RFC 8941 §3.2: of duplicate keys the last counts; RFC 9213 §2.1: parameters are ignored.
 #[test]
-fn a_targeted_field_is_a_dictionary() {
+fn targeted_field_is_a_structured_dictionary() {
     let read = |value| ResponseDirectives::of(&headers(&[("cdn-cache-control", value)])).0;
     assert_eq!(read("max-age=9;a=1, max-age=10").max_age, Some(secs(10)));
     assert_eq!(read("max-age=\"9\"").max_age, Some(secs(0)));
@@ -229,7 +229,7 @@ fn a_targeted_field_is_a_dictionary() {
 }
 
 #[test]
-fn surrogate_control_speaks_of_caching_or_not_at_all() {
+fn surrogate_control_for_other_purposes_is_ignored() {
     let of = |value| {
         let lines = [("cache-control", "max-age=5"), ("surrogate-control", value)];
         ResponseDirectives::of(&headers(&lines))
@@ -244,7 +244,7 @@ fn surrogate_control_speaks_of_caching_or_not_at_all() {
 
 // RFC 9111 §5.2.1 and §5.4.
 #[test]
-fn request_directives_are_read() {
+fn parses_every_request_directive() {
     let read = request("no-store, no-cache, only-if-cached, max-age=1, min-fresh=2, max-stale=3");
     assert!(read.no_store && read.no_cache && read.only_if_cached);
     assert_eq!(read.max_age, Some(secs(1)));
@@ -261,7 +261,7 @@ fn request_directives_are_read() {
 }
 
 #[test]
-fn pragma_speaks_only_without_cache_control() {
+fn pragma_counts_only_without_cache_control() {
     let alone = headers(&[("pragma", "x, No-Cache")]);
     assert!(RequestDirectives::of(&alone).no_cache);
     let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=5")]);
@@ -270,7 +270,7 @@ fn pragma_speaks_only_without_cache_control() {
 
 proptest! {
     #[test]
-    fn no_value_panics(value in proptest::collection::vec(0x20_u8..=0xff, 0..200)) {
+    fn arbitrary_value_does_not_panic(value in proptest::collection::vec(0x20_u8..=0xff, 0..200)) {
         let Ok(value) = HeaderValue::from_bytes(&value) else { return Ok(()) };
         let mut headers = HeaderMap::new();
         for name in ["cache-control", "cdn-cache-control", "surrogate-control", "pragma"] {
@@ -281,7 +281,7 @@ proptest! {
     }
 
     #[test]
-    fn a_lifetime_is_never_longer_than_said(first in any::<u64>(), second in any::<u64>()) {
+    fn max_age_is_never_longer_than_stated(first in any::<u64>(), second in any::<u64>()) {
         let mut headers = HeaderMap::new();
         for said in [first, second] {
             if let Ok(value) = HeaderValue::try_from(format!("max-age={said}")) {

@@ -39,7 +39,7 @@ fn names(headers: &HeaderMap) -> Vec<&str> {
 
 // RFC 9110 §7.6.1.
 #[test]
-fn hop_by_hop_fields_go() {
+fn strips_hop_by_hop_fields() {
     let mut all = headers(&[
         ("connection", "close, X-One"),
         ("connection", "keep-alive, x-two"),
@@ -62,7 +62,7 @@ fn hop_by_hop_fields_go() {
 
 // RFC 9110 §7.6.1: `Connection` must not name a field intended for all recipients.
 #[test]
-fn connection_cannot_remove_what_carries_meaning() {
+fn connection_cannot_remove_end_to_end_fields() {
     let mut all = headers(&[
         (
             "connection",
@@ -90,7 +90,7 @@ fn connection_cannot_remove_what_carries_meaning() {
 }
 
 #[test]
-fn only_the_allow_list_goes_upstream() {
+fn only_allowed_headers_are_sent_upstream() {
     let viewer = headers(&[
         ("host", "viewer.example"),
         ("user-agent", "player"),
@@ -124,7 +124,7 @@ fn only_the_allow_list_goes_upstream() {
 }
 
 #[test]
-fn a_route_may_name_credentials_but_not_what_the_shield_decides() {
+fn route_may_forward_credentials_but_not_shield_owned_fields() {
     let viewer = headers(&[
         ("authorization", "Bearer x"),
         ("cookie", "a=b"),
@@ -157,14 +157,14 @@ fn a_route_may_name_credentials_but_not_what_the_shield_decides() {
 }
 
 #[test]
-fn connection_takes_a_named_header_off_the_list() {
+fn header_named_in_connection_is_not_forwarded() {
     let viewer = headers(&[("connection", "x-a"), ("x-a", "1"), ("x-b", "2")]);
     let sent = sent(&viewer, &route(&["x-a", "x-b"]));
     assert!(!sent.contains_key("x-a") && sent.contains_key("x-b"));
 }
 
 #[test]
-fn a_passed_request_keeps_its_body_s_fields_and_preconditions() {
+fn passed_request_keeps_content_type_and_preconditions() {
     let viewer = headers(&[
         ("content-type", "application/json"),
         ("content-length", "5"),
@@ -180,7 +180,7 @@ fn a_passed_request_keeps_its_body_s_fields_and_preconditions() {
 
 // RFC 8586 §2.
 #[test]
-fn a_loop_is_seen_by_name() {
+fn cdn_loop_with_own_name_is_a_loop() {
     let seen = |value| loops(&headers(&[("cdn-loop", value)]), "seawall");
     assert!(seen("seawall"));
     assert!(seen("foo.example:80; a=\"x, y\", SeaWall ; v=1"));
@@ -192,7 +192,7 @@ fn a_loop_is_seen_by_name() {
 }
 
 #[test]
-fn chains_are_bounded() {
+fn overlong_cdn_loop_is_a_loop_and_overlong_via_is_dropped() {
     let mut viewer = HeaderMap::new();
     let long = "a".repeat(CHAIN_BYTES_MAX + 1);
     for name in ["via", "cdn-loop"] {
@@ -206,7 +206,7 @@ fn chains_are_bounded() {
 
 // RFC 9111 §3.1, and the fields that the shield sets again.
 #[test]
-fn answers_lose_what_is_not_for_the_viewer() {
+fn downstream_strips_hop_by_hop_age_and_surrogate_control() {
     let origin = headers(&[
         ("cache-control", "max-age=5"),
         ("cdn-cache-control", "max-age=60"),
@@ -238,7 +238,7 @@ fn answers_lose_what_is_not_for_the_viewer() {
 
 proptest! {
     #[test]
-    fn no_viewer_panics(value in proptest::collection::vec(0x20_u8..=0xff, 0..100)) {
+    fn arbitrary_viewer_headers_do_not_panic(value in proptest::collection::vec(0x20_u8..=0xff, 0..100)) {
         let Ok(value) = HeaderValue::from_bytes(&value) else { return Ok(()) };
         let mut viewer = HeaderMap::new();
         for name in ["connection", "via", "cdn-loop", "cookie", "accept-encoding", "x-a"] {

@@ -79,7 +79,7 @@ fn live_playlist(target_seconds: u64) -> PlaylistInfo {
 }
 
 #[test]
-fn a_segment_without_a_word_is_kept_a_day() {
+fn segment_without_cache_control_is_fresh_for_a_day() {
     assert_eq!(fresh_for(Kind::Segment, &[], None), DAY);
     assert_eq!(fresh_for(Kind::Init, &[], None), DAY);
     assert_eq!(
@@ -89,7 +89,7 @@ fn a_segment_without_a_word_is_kept_a_day() {
 }
 
 #[test]
-fn a_live_playlist_is_kept_half_its_target_duration_at_most() {
+fn live_playlist_is_fresh_at_most_half_its_target_duration() {
     let facts = live(6);
     let kept = |lines| fresh_for(Kind::Hls, lines, Some(&facts));
     assert_eq!(kept(&[("cache-control", "max-age=60")]), 3 * SECOND);
@@ -98,7 +98,7 @@ fn a_live_playlist_is_kept_half_its_target_duration_at_most() {
 }
 
 #[test]
-fn an_ended_playlist_is_kept_as_the_origin_says() {
+fn ended_playlist_is_fresh_as_the_origin_says() {
     let facts = ManifestInfo::from(PlaylistInfo {
         liveness: Liveness::Ended,
         ..live_playlist(6)
@@ -109,7 +109,7 @@ fn an_ended_playlist_is_kept_as_the_origin_says() {
 }
 
 #[test]
-fn shared_maxage_wins_over_maxage_and_expires() {
+fn s_maxage_wins_over_max_age_and_expires() {
     let lines = [
         ("cache-control", "max-age=10, s-maxage=20"),
         ("expires", "Thu, 01 Jan 1970 00:00:00 GMT"),
@@ -131,7 +131,7 @@ fn expires_counts_from_date() {
 }
 
 #[test]
-fn a_missing_object_is_missing_for_a_second_at_most() {
+fn response_404_is_usable_for_at_most_a_second() {
     let told = [("cache-control", "max-age=300")];
     for lines in [&told[..], &[]] {
         match judged(Kind::Segment, 404, lines, None) {
@@ -149,7 +149,7 @@ fn failure(retry_after: Option<Duration>) -> StorageDecision {
 }
 
 #[test]
-fn failures_are_shared_and_never_stored() {
+fn failure_is_not_stored_and_retry_after_is_capped_at_10s() {
     for status in [500, 502, 503, 504, 429, 408] {
         assert_eq!(judged(Kind::Hls, status, &[], None), failure(None));
     }
@@ -166,7 +166,7 @@ fn failures_are_shared_and_never_stored() {
 }
 
 #[test]
-fn what_is_one_viewers_own_is_passed() {
+fn uncacheable_responses_are_passed() {
     let cases = [
         (("cache-control", "no-store"), UncacheableReason::NoStore),
         (
@@ -201,7 +201,7 @@ fn what_is_one_viewers_own_is_passed() {
 }
 
 #[test]
-fn must_revalidate_closes_the_stale_windows_and_shared_maxage_does_not() {
+fn must_revalidate_ends_stale_windows_and_s_maxage_does_not() {
     let windows = |line| match judged(Kind::Segment, 200, &[("cache-control", line)], None) {
         StorageDecision::Store(lifetime) => {
             lifetime.usable_for().saturating_sub(lifetime.fresh_for)
@@ -214,7 +214,7 @@ fn must_revalidate_closes_the_stale_windows_and_shared_maxage_does_not() {
 }
 
 #[test]
-fn an_age_that_came_with_it_counts() {
+fn age_field_of_the_origin_counts() {
     let now = Now::read();
     let lines = [("cache-control", "max-age=60"), ("age", "61")];
     match judged(Kind::Segment, 200, &lines, None) {
@@ -224,7 +224,7 @@ fn an_age_that_came_with_it_counts() {
 }
 
 #[test]
-fn a_clock_that_differs_from_the_origins_makes_nothing_stale() {
+fn clock_difference_to_the_origin_makes_nothing_stale() {
     let lines = [
         ("cache-control", "max-age=60"),
         ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -236,7 +236,7 @@ fn a_clock_that_differs_from_the_origins_makes_nothing_stale() {
 }
 
 #[test]
-fn failures_last_as_long_as_they_say_where_the_route_wants_it() {
+fn store_errors_route_keeps_failure_for_its_max_age() {
     let route = Route {
         store_errors: true,
         ..route()
@@ -267,7 +267,7 @@ fn failures_last_as_long_as_they_say_where_the_route_wants_it() {
 }
 
 #[test]
-fn a_failure_that_is_one_viewers_own_is_told_to_all_without_its_words() {
+fn uncacheable_failure_is_shared_with_its_status_only() {
     for line in [
         ("cache-control", "private"),
         ("set-cookie", "a=b"),
@@ -284,7 +284,7 @@ fn a_failure_that_is_one_viewers_own_is_told_to_all_without_its_words() {
 }
 
 #[test]
-fn what_is_gone_is_gone_for_all_and_what_is_refused_is_refused_to_one() {
+fn no_store_404_is_gone_and_401_or_403_is_refused() {
     let no_store = [("cache-control", "no-store")];
     assert_eq!(
         judged(Kind::Hls, 404, &no_store, None),
@@ -299,7 +299,7 @@ fn what_is_gone_is_gone_for_all_and_what_is_refused_is_refused_to_one() {
 }
 
 #[test]
-fn a_refusal_of_the_method_is_kept_no_longer_than_a_404() {
+fn response_405_is_fresh_for_at_most_a_second() {
     let told = [("cache-control", "max-age=3600")];
     match judged(Kind::Hls, 405, &told, None) {
         StorageDecision::Store(lifetime) => assert_eq!(lifetime.fresh_for, SECOND),
@@ -308,7 +308,7 @@ fn a_refusal_of_the_method_is_kept_no_longer_than_a_404() {
 }
 
 #[test]
-fn an_age_beyond_all_measure_is_old() {
+fn huge_or_listed_age_makes_the_object_stale() {
     for age in [
         "7200, 0",
         "7200,",
@@ -326,7 +326,7 @@ fn an_age_beyond_all_measure_is_old() {
 }
 
 #[test]
-fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
+fn proxy_revalidate_does_not_make_authorized_response_storable() {
     let headers = headers(&[("cache-control", "proxy-revalidate, max-age=60")]);
     let answer = ResponseFacts {
         status: StatusCode::OK,
@@ -348,7 +348,7 @@ fn proxy_revalidate_does_not_share_what_an_authorized_request_brought() {
 }
 
 #[test]
-fn what_is_looked_after_may_grow_older_unless_the_origin_wants_it_shorter() {
+fn refreshed_max_age_exceeds_freshness_unless_origin_is_strict() {
     let lifetime = |fresh: u32| Lifetime {
         fresh_for: fresh * SECOND,
         stale_while_revalidate: fresh * SECOND,
@@ -379,7 +379,7 @@ fn low_latency() -> ManifestInfo {
 }
 
 #[test]
-fn a_low_latency_playlist_is_kept_as_long_as_a_part_says() {
+fn low_latency_playlist_is_fresh_for_half_a_part_by_default() {
     let kept = |lines: &[_]| match judged(Kind::Hls, 200, lines, Some(&low_latency())) {
         StorageDecision::Store(lifetime) => (lifetime.fresh_for, lifetime.stale_while_revalidate),
         other => panic!("{other:?}"),
@@ -396,7 +396,7 @@ fn a_low_latency_playlist_is_kept_as_long_as_a_part_says() {
 }
 
 #[test]
-fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
+fn requested_playlist_version_is_fresh_for_24s_and_never_stale() {
     let kept = |lines: &[_]| {
         let answer = ResponseFacts {
             status: StatusCode::OK,
@@ -424,7 +424,7 @@ fn a_state_that_was_asked_for_is_that_for_ever_and_never_stale() {
 }
 
 #[test]
-fn a_low_latency_playlist_that_is_looked_after_may_wait_for_a_part_that_is_late() {
+fn refreshed_low_latency_playlist_may_wait_for_a_late_part() {
     let facts = low_latency();
     let StorageDecision::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
         panic!("it is stored");

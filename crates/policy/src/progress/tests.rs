@@ -96,7 +96,7 @@ impl Timeline {
 }
 
 #[test]
-fn a_version_that_reaches_further_is_onward() {
+fn later_version_is_onward_and_equal_one_is_same() {
     assert_eq!(judged(plain(20), plain(21)), Progress::Onward);
     assert_eq!(judged(plain(20), plain(20)), Progress::Same);
     let after_an_outage = plain(500);
@@ -108,7 +108,7 @@ fn a_version_that_reaches_further_is_onward() {
 }
 
 #[test]
-fn a_version_that_lags_is_behind() {
+fn earlier_version_of_the_same_stream_is_behind() {
     assert_eq!(judged(plain(20), plain(19)), Progress::Behind);
     assert_eq!(judged(plain(20), plain(12)), Progress::Behind);
     let three_segments = |last| with(plain(last), |edge| edge.media_sequence = last - 2);
@@ -123,7 +123,7 @@ fn a_version_that_lags_is_behind() {
 }
 
 #[test]
-fn a_restart_is_recognized_by_number_name_or_discontinuity() {
+fn restart_is_detected_by_number_name_or_discontinuity() {
     assert_eq!(judged(plain(5000), plain(3)), Progress::Restarted);
     let now = Instant::now();
     let mut timeline = timeline(plain(19), now);
@@ -140,7 +140,7 @@ fn a_restart_is_recognized_by_number_name_or_discontinuity() {
 }
 
 #[test]
-fn the_clock_distinguishes_a_dead_origin_from_a_restarted_packager() {
+fn date_time_tells_dead_origin_from_restarted_packager() {
     assert_eq!(
         judged(dated(5000, 20_000), dated(300, 1_200)),
         Progress::Behind
@@ -152,7 +152,7 @@ fn the_clock_distinguishes_a_dead_origin_from_a_restarted_packager() {
 }
 
 #[test]
-fn a_restart_is_accepted_once() {
+fn after_restart_the_old_generation_is_behind() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     let new = |last| window(last, |number| number + 7000);
@@ -164,7 +164,7 @@ fn a_restart_is_accepted_once() {
 }
 
 #[test]
-fn a_stalled_stream_accepts_any_version() {
+fn stalled_timeline_accepts_any_version_as_restart() {
     let now = Instant::now();
     let timeline = timeline(plain(4), now);
     // A restart with the same names: it looks the same as a lagging origin.
@@ -176,7 +176,7 @@ fn a_stalled_stream_accepts_any_version() {
 }
 
 #[test]
-fn mpds_without_segments_compare_by_publish_time_and_start() {
+fn mpd_without_edge_is_compared_by_publish_and_start_time() {
     let mpd = |publish_seconds, start_seconds| MpdInfo {
         availability_start: Some(second(start_seconds)),
         edge: None,
@@ -188,7 +188,7 @@ fn mpds_without_segments_compare_by_publish_time_and_start() {
 }
 
 #[test]
-fn the_former_generation_is_accepted_only_if_the_current_one_stalls() {
+fn old_generation_is_accepted_if_the_new_one_stalls() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     let current = window(300, |number| number + 7000);
@@ -201,7 +201,7 @@ fn the_former_generation_is_accepted_only_if_the_current_one_stalls() {
 }
 
 #[test]
-fn a_version_without_segments_is_behind_and_forgets_nothing() {
+fn empty_manifest_is_behind_and_keeps_the_timeline() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     assert_eq!(timeline.judges(nothing(), now), Progress::Behind);
@@ -219,7 +219,7 @@ fn a_version_without_segments_is_behind_and_forgets_nothing() {
 
 /// The same numbers with other times are other segments, unless there is a new discontinuity.
 #[test]
-fn the_same_numbers_a_day_later_are_a_restart() {
+fn same_numbers_with_much_later_dates_are_a_restart() {
     let day = 86_400;
     for (held, arrived, progress) in [
         (dated(10, 40), dated(12, 48), Progress::Onward),
@@ -239,14 +239,14 @@ fn the_same_numbers_a_day_later_are_a_restart() {
 }
 
 #[test]
-fn a_discontinuity_dated_earlier_is_not_a_restart() {
+fn discontinuity_in_an_old_version_is_no_restart() {
     let dead = with(dated(4980, 19_920), |edge| edge.discontinuity_sequence = 3);
     assert_eq!(judged(dated(5000, 20_000), dead), Progress::Behind);
 }
 
 /// Timelines with different starts are not comparable.
 #[test]
-fn mpds_of_two_packagers_do_not_take_turns() {
+fn mpds_of_two_packagers_do_not_alternate() {
     let now = Instant::now();
     let mpd = |start_seconds: u64, clock_seconds: u64| MpdInfo {
         availability_start: Some(second(start_seconds)),
@@ -271,7 +271,7 @@ fn mpds_of_two_packagers_do_not_take_turns() {
 
 /// Many packagers write the time of the request as `publishTime`.
 #[test]
-fn a_newer_publish_time_does_not_excuse_a_shorter_timeline() {
+fn newer_publish_time_with_shorter_timeline_is_behind() {
     let held = || mpd(10, (0, 40_000), 2);
     let arrived = |end_ms| judged(held(), mpd(12, (0, end_ms), 2));
     assert_eq!(arrived(39_980), Progress::Behind);
@@ -286,7 +286,7 @@ fn a_newer_publish_time_does_not_excuse_a_shorter_timeline() {
 
 /// A period that listed a whole advertisement may be cut short.
 #[test]
-fn an_advertisement_cut_short_is_neither_a_lag_nor_a_restart() {
+fn ad_period_cut_short_is_no_lag_and_no_restart() {
     let advertisement = || mpd(10, (100_000, 130_000), 2);
     let after = || mpd(12, (115_000, 119_000), 2);
     assert_eq!(judged(advertisement(), after()), Progress::Onward);
@@ -301,7 +301,7 @@ fn an_advertisement_cut_short_is_neither_a_lag_nor_a_restart() {
 
 /// Signed names differ in each version, also in those of a lagging node.
 #[test]
-fn names_signed_again_for_each_version_are_not_a_restart() {
+fn newly_signed_names_are_no_restart() {
     let now = Instant::now();
     let signed = |last: u64, salt: u64| window(last, move |number| number * 1000 + salt);
     let mut timeline = timeline(signed(20, 1), now);
@@ -319,7 +319,7 @@ fn names_signed_again_for_each_version_are_not_a_restart() {
 
 /// The manifest was not polled, and a restarted packager has reached just past the old end.
 #[test]
-fn few_new_segments_after_a_long_silence_are_a_restart() {
+fn few_new_segments_after_long_silence_are_a_restart() {
     let now = Instant::now();
     let mut timeline = timeline(plain(20), now);
     let after = |periods: u32| now + periods * PERIOD;
@@ -337,7 +337,7 @@ fn few_new_segments_after_a_long_silence_are_a_restart() {
 
 /// While the clocks show a lag, an origin may catch up.
 #[test]
-fn a_long_lag_by_the_clock_is_a_restart_only_after_it_should_have_caught_up() {
+fn dated_lag_is_no_restart_until_it_should_have_caught_up() {
     let now = Instant::now();
     let dated = |last| dated(last, 4 * last);
     let timeline = timeline(dated(20), now);
@@ -350,7 +350,7 @@ fn a_long_lag_by_the_clock_is_a_restart_only_after_it_should_have_caught_up() {
 /// A delta update does not list the discontinuities that it skips. A lagging origin that lists all
 /// of them has not restarted.
 #[test]
-fn a_delta_update_forgets_no_discontinuity() {
+fn delta_update_keeps_skipped_discontinuities() {
     let now = Instant::now();
     let discontinued = |last| with(plain(last), |edge| edge.discontinuity_sequence = 2);
     let mut timeline = timeline(discontinued(20), now);

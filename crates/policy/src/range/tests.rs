@@ -30,7 +30,7 @@ fn one(start: u64, end: u64) -> ResolvedRange {
 
 // §14.1.2, and the unit is case-insensitive (§14.1).
 #[test]
-fn single_ranges() {
+fn resolves_single_ranges() {
     assert_eq!(answer("bytes=0-499", 10_000), one(0, 500));
     assert_eq!(answer("Bytes=9500-", 10_000), one(9500, 10_000));
     assert_eq!(answer("BYTES=-500", 10_000), one(9500, 10_000));
@@ -42,7 +42,7 @@ fn single_ranges() {
 
 // §14.2: an invalid or unknown specifier is ignored.
 #[test]
-fn what_is_malformed_is_ignored() {
+fn malformed_range_is_ignored() {
     for range in [
         "",
         "bytes",
@@ -73,7 +73,7 @@ fn what_is_malformed_is_ignored() {
 
 // §15.5.17 and §14.1.2: no range starts within the object, or the suffix is empty.
 #[test]
-fn what_lies_outside_is_unsatisfiable() {
+fn range_outside_the_object_is_unsatisfiable() {
     for range in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=11-,-0"] {
         assert_eq!(answer(range, 10), ResolvedRange::Unsatisfiable, "{range}");
     }
@@ -82,7 +82,7 @@ fn what_lies_outside_is_unsatisfiable() {
 }
 
 #[test]
-fn huge_numbers_are_far_away() {
+fn huge_range_numbers_are_clamped_or_unsatisfiable() {
     assert_eq!(answer("bytes=0-18446744073709551616", 10), one(0, 10));
     assert_eq!(answer("bytes=0-18446744073709551615", 10), one(0, 10));
     assert_eq!(answer("bytes=-99999999999999999999999", 10), one(0, 10));
@@ -93,7 +93,7 @@ fn huge_numbers_are_far_away() {
 }
 
 #[test]
-fn several_ranges() {
+fn resolves_multiple_ranges_in_request_order() {
     let expected = vec![span(5, 7), span(0, 1), span(9, 10)];
     assert_eq!(
         answer("bytes=5-6,0-0,-1", 10),
@@ -105,7 +105,7 @@ fn several_ranges() {
 
 // §14.2: a server may ignore sets of overlapping or many small ranges.
 #[test]
-fn wasteful_sets_get_the_whole() {
+fn overlapping_or_many_ranges_get_the_whole_object() {
     for range in [
         "bytes=0-5,3-9",
         "bytes=0-,0-",
@@ -133,7 +133,7 @@ fn if_range(value: &'static str, stored: &[(http::HeaderName, &'static str)]) ->
 
 // §13.1.5: strong comparison for tags.
 #[test]
-fn if_range_by_tag() {
+fn if_range_needs_strong_etag_match() {
     assert!(if_range("\"a\"", &[(ETAG, "\"a\"")]));
     assert!(!if_range("\"b\"", &[(ETAG, "\"a\"")]));
     assert!(!if_range("W/\"a\"", &[(ETAG, "W/\"a\"")]));
@@ -145,7 +145,7 @@ fn if_range_by_tag() {
 
 // §13.1.5: an exact match of a date that is a strong validator (§8.8.2.2).
 #[test]
-fn if_range_by_date() {
+fn if_range_needs_exact_strong_date() {
     const MODIFIED: &str = "Tue, 15 Nov 1994 12:45:26 GMT";
     const SECOND_LATER: &str = "Tue, 15 Nov 1994 12:45:27 GMT";
     let dated = |date| [(LAST_MODIFIED, MODIFIED), (DATE, date)];
@@ -157,7 +157,7 @@ fn if_range_by_date() {
 
 // §14.4.
 #[test]
-fn content_range_is_written_and_read() {
+fn content_range_round_trips_and_rejects_malformed() {
     let written = content_range(span(42, 1234), 1234);
     assert_eq!(written, "bytes 42-1233/1234");
     assert_eq!(read_content_range(&written), Some((span(42, 1234), 1234)));
@@ -199,7 +199,7 @@ fn body(framing: &Multipart, spans: &[ByteSpan], object: &[u8]) -> Vec<u8> {
 
 // §14.6, RFC 2046 §5.1.1.
 #[test]
-fn several_spans_are_framed() {
+fn multipart_byteranges_are_framed() {
     let spans = [span(0, 2), span(8, 10)];
     let part_type = HeaderValue::from_static("video/mp2t");
     let framing = multipart(&spans, 10, Some(&part_type), "B");
@@ -223,7 +223,7 @@ fn any_spec() -> impl Strategy<Value = RangeSpec> {
 
 proptest! {
     #[test]
-    fn no_range_panics(range in "(bytes)?[=a-z0-9, \\-]{0,60}", length in any::<u64>()) {
+    fn arbitrary_range_does_not_panic(range in "(bytes)?[=a-z0-9, \\-]{0,60}", length in any::<u64>()) {
         resolve(&ask(&range), length);
         if let Ok(value) = HeaderValue::from_str(&range) {
             read_content_range(&value);
@@ -231,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn spans_lie_within_the_object(
+    fn resolved_ranges_lie_within_the_object(
         specs in proptest::collection::vec(any_spec(), 0..6),
         length in prop_oneof![0_u64..200, any::<u64>()],
     ) {
@@ -252,7 +252,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_asked_is_what_was_written(specs in proptest::collection::vec(any_spec(), 1..MAX)) {
+    fn formatted_ranges_parse_back(specs in proptest::collection::vec(any_spec(), 1..MAX)) {
         let text: Vec<String> = specs
             .iter()
             .map(|spec| match spec {
@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn a_multipart_body_is_as_long_as_it_says(
+    fn multipart_body_has_the_stated_length(
         cuts in proptest::collection::btree_set(0_u64..300, 2..12),
         part_type in proptest::option::of("[a-z]{1,8}/[a-z]{1,8}"),
         boundary in "[A-Za-z0-9]{1,70}",

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_of_one_connection_hear_each_other_and_nobody_else() {
+    fn activity_is_shared_by_streams_of_one_connection_only() {
         let activities = ActivityTable::default();
         let (mut one, same, other) = (activities.at(1), activities.at(1), activities.at(2));
         other.record_data();

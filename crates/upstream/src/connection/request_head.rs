@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn path_and_query_keep_every_byte() {
+    fn path_and_query_are_sent_byte_for_byte() {
         let path = "//a/../%2e%2E/b;x|y\"?q=%20&q=&&a={é}";
         let request = request(path, &[]);
         let h1 = request.h1(0, &additions()).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn added_headers_replace_and_framing_is_ours() {
+    fn added_headers_replace_and_framing_headers_are_dropped() {
         let mut request = request(
             "/x",
             &[("x-auth", "1"), ("x-auth", "2"), ("connection", "close")],
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_what_is_to_come_is_known_by_its_query() {
+    fn blocking_request_is_recognized_by_hls_msn_query() {
         assert!(request("/x.m3u8?a=1&_HLS_msn=7&_HLS_part=2", &[]).may_block());
         assert!(request("/x.m3u8?%5FHLS%5fms%6E=7", &[]).may_block());
         assert!(!request("/x.m3u8?a_HLS_msn=7", &[]).may_block());
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_an_answer_may_take_depends_on_what_is_asked_for() {
+    fn response_deadline_depends_on_request_kind() {
         let deadlines = Deadlines::default();
         let head_timeout = |path: &str, priority| {
             AttemptRequest {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_without_a_body_says_so() {
+    fn post_without_body_has_length_zero() {
         assert_eq!(PayloadSize::of(&Method::POST, None), PayloadSize::Bytes(0));
         assert_eq!(PayloadSize::of(&Method::GET, None), PayloadSize::Nothing);
     }

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_follows_the_head() {
+    fn framing_follows_content_length_or_transfer_encoding() {
         let get = |lines: &[_]| read(&Method::GET, 200, lines);
         assert_eq!(get(&[("Content-Length", "5")]), Ok(Framing::Length(5)));
         assert_eq!(
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_without_a_body_have_none_whatever_they_say() {
+    fn head_204_and_304_responses_have_no_body() {
         let five = [("Content-Length", "5")];
         assert_eq!(read(&Method::HEAD, 200, &five), Ok(Framing::Length(0)));
         assert_eq!(read(&Method::GET, 304, &five), Ok(Framing::Length(0)));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_framing_is_refused() {
+    fn rejects_ambiguous_response_framing() {
         let refused = Err(Failure::Protocol);
         let get = |lines: &[_]| read(&Method::GET, 200, lines);
         for length in ["+5", "0x5", "", "-1", "5,6", "99999999999999999999"] {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_is_left_before_the_origin_leaves_it() {
+    fn idle_time_is_shorter_than_keep_alive_timeout() {
         let mut headers = HeaderMap::new();
         headers.insert("keep-alive", "max=100, timeout=5".parse().unwrap());
         let head = read_h2(&Method::GET, StatusCode::OK, headers).ok().unwrap();

@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quick_endpoint_is_late_soon_and_none_is_given_longer_than_the_longest() {
+    fn hedge_delay_follows_p95_between_minimum_and_longest() {
         let after = |is_manifest, p95: Option<u64>| {
             let p95 = p95.map(millis);
             let usual = UsualLatency {
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_slow_by_nature_is_not_asked_for_twice_each_time() {
+    fn typically_slow_endpoint_is_not_hedged_every_time() {
         let usual = |p95| UsualLatency {
             p95,
             typical: Some(millis(800)),

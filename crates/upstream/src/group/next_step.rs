@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_asked_first_and_the_same_one_only_where_nothing_covers() {
+    fn retries_same_endpoint_only_without_a_covering_response() {
         for (verdict, untried, has_fallback, expected) in [
             (AttemptVerdict::Good, 1, false, NextStep::End),
             (POOR, 1, false, NextStep::Retry(CandidateSet::All)),
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_timeout_twice_at_one_place() {
+    fn timed_out_request_is_not_retried_at_same_endpoint() {
         assert_eq!(then(LATE, 1, false), NextStep::Retry(CandidateSet::Others));
         assert_eq!(then(LATE, 0, false), NextStep::End);
     }
 
     #[test]
-    fn who_was_not_reached_costs_no_retry() {
+    fn unreached_endpoint_costs_no_retry() {
         let options = |untried| RemainingOptions {
             untried,
             has_fallback: false,

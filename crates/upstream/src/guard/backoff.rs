@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ceiling_doubles_up_to_its_bound() {
+    fn backoff_ceiling_doubles_up_to_max() {
         let settings = Settings::default();
         let ceiling = |retry| settings.wait(retry, 1.0, None).unwrap().as_millis();
         let ceilings = [0, 1, 2, 4, 5, 1_000].map(ceiling);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_that_asks_for_too_much_is_left_alone() {
+    fn no_retry_when_retry_after_exceeds_max() {
         let settings = Settings::default();
         let wait = |seconds| settings.wait(0, 0.5, Some(Duration::from_secs(seconds)));
         assert_eq!(wait(2), Some(Duration::from_millis(2_025)));
@@ -72,7 +72,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_what_was_asked_for_and_a_bit(
+        fn wait_is_at_least_retry_after_and_adds_at_most_max(
             retry: u32,
             random in 0.0_f64..=1.0,
             retry_after in proptest::option::of(0_u64..5_000),

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_requests_and_the_minimum_may_be_spent() {
+    fn allows_share_of_requests_plus_minimum() {
         let now = Instant::now();
         let mut budget = RetryBudget::new(Settings::default(), now);
         (0..100).for_each(|_| budget.request(now));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn without_share_and_minimum_nothing_is_sent_again() {
+    fn allows_no_retry_with_zero_share_and_minimum() {
         let now = Instant::now();
         let settings = Settings {
             share: 0.0,
@@ -110,7 +110,7 @@ mod tests {
     proptest! {
         /// Compares with an exact count; the sliced window covers at least nine tenths of it.
         #[test]
-        fn what_is_spent_is_never_more_than_share_and_minimum(
+        fn spent_retries_never_exceed_share_plus_minimum(
             share in 0.0_f64..1.0,
             per_s_min in 0_u32..3,
             steps in proptest::collection::vec((0_u64..400, 0_usize..6, 0_usize..6), 1..100),

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_three_failures_and_two_successes() {
+    fn turns_unhealthy_after_3_failures_and_healthy_after_2_passes() {
         let mut health = HealthState::new(Settings::default());
         assert!(health.healthy());
         let down = turns(&mut health, &[false, false, true, false, false, false]);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn needing_none_is_needing_one() {
+    fn zero_failures_or_successes_setting_means_one() {
         let settings = Settings {
             failures: 0,
             successes: 0,
@@ -142,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_verdict_turns_only_after_as_many_in_a_row(
+        fn health_changes_only_after_enough_results_in_a_row(
             checks in proptest::collection::vec(any::<bool>(), 0..60),
         ) {
             let mut health = HealthState::new(Settings::default());
@@ -157,7 +157,7 @@ mod tests {
         }
 
         #[test]
-        fn checks_are_about_the_interval_apart(random in 0.0_f64..=1.0) {
+        fn checks_are_scheduled_near_the_interval(random in 0.0_f64..=1.0) {
             let now = Instant::now();
             let settings = Settings::default();
             let next = (settings.next_check(now, random) - now).as_secs_f64();

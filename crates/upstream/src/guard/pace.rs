@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_join_without_gaps() {
+    fn latency_buckets_are_contiguous() {
         for at in 0..BUCKETS {
             let edge = upper_edge(at);
             assert_eq!(bucket(edge.saturating_sub(Duration::from_nanos(1))), at);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typical_is_the_middle_one_of_the_last_answers() {
+    fn typical_latency_is_median_of_the_last_responses() {
         let mut typical = TypicalLatency::default();
         (0..6).for_each(|_| typical.record(millis(80)));
         assert_eq!(typical.read(), None);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn few_samples_are_no_estimate() {
+    fn no_latency_estimate_below_20_samples() {
         let now = Instant::now();
         let mut pace = pace(now);
         (0..19).for_each(|_| pace.record(now, millis(80)));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn old_times_fade_in_two_steps() {
+    fn samples_expire_after_two_windows() {
         let start = Instant::now();
         let mut pace = pace(start);
         (0..20).for_each(|_| pace.record(start, millis(80)));
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_estimate_is_less_than_a_bucket_above_the_truth(
+        fn estimate_exceeds_true_percentile_by_at_most_a_bucket(
             mut micros in proptest::collection::vec(128_u64..100_000_000, 20..300),
         ) {
             let now = Instant::now();

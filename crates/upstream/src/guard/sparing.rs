@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_how_often_it_was_silent() {
+    fn throttled_log_reports_number_of_skipped_lines() {
         let now = Instant::now();
         let mut sparing = LogThrottle::default();
         assert_eq!(sparing.allows(now), Some(0));

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_span_is_forgotten() {
+    fn events_older_than_the_span_are_dropped() {
         let start = Instant::now();
         let mut window = SlidingWindow::new(SPAN, start);
         count(&mut window, start);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_read_too_early_counts_with_the_newest() {
+    fn event_with_earlier_clock_counts_as_newest() {
         let start = Instant::now();
         let mut window = SlidingWindow::new(SPAN, start + SPAN);
         count(&mut window, start);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_of_nothing_is_a_short_one() {
+    fn zero_span_becomes_a_short_span() {
         let start = Instant::now();
         let mut window = SlidingWindow::new(Duration::ZERO, start);
         count(&mut window, start);
@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn between_nine_slices_and_ten_are_remembered(
+        fn window_covers_between_nine_and_ten_slices(
             steps in proptest::collection::vec(
                 prop_oneof![9 => 0_u64..3_000, 1 => 0_u64..30_000],
                 1..60,

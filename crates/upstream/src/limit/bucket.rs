@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_a_second_at_once_and_then_evenly() {
+    fn burst_is_a_tenth_of_a_second_then_tokens_come_evenly() {
         let (mut bucket, start) = (TokenBucket::new(100), Instant::now());
         assert_eq!(drain(&mut bucket, start), 10);
         assert_eq!(bucket.wait(start), 10 * MS);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn at_least_one_at_once() {
+    fn low_rate_still_has_a_burst_of_one() {
         let (mut bucket, start) = (TokenBucket::new(3), Instant::now());
         let mut taken = 0;
         for ms in 0..3000 {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_put_back_is_there_again_and_makes_no_second_one() {
+    fn returned_token_is_reusable_and_never_exceeds_the_burst() {
         let (mut bucket, start) = (TokenBucket::new(20), Instant::now());
         assert_eq!(drain(&mut bucket, start), 2);
         bucket.put_back();

@@ -229,7 +229,7 @@ proptest! {
     /// Without a rate limit, requests wait only for permits, which are granted by priority, then
     /// age.
     #[test]
-    fn permits_are_neither_lost_nor_too_many(
+    fn permits_are_never_lost_and_never_exceed_the_limit(
         concurrency_max in 1..4_usize,
         events in proptest::collection::vec(event(), 0..80),
     ) {
@@ -251,7 +251,7 @@ proptest! {
     /// With a rate limit, no second has more than the rate and the burst, and each waiting request
     /// gets a permit when a token becomes available, without other events.
     #[test]
-    fn a_pace_holds_whatever_the_order(
+    fn rate_limit_holds_in_any_event_order(
         per_second in 5..60_u32,
         events in proptest::collection::vec(event(), 0..80),
     ) {

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rank_first_then_age_and_the_middle_may_leave() {
+    fn queue_orders_by_priority_then_age_and_allows_removal() {
         let mut queue = PermitQueue::new();
         let behind = queue.join(Priority::Refresh, WaitingFor::Permit);
         let [first, second, third] =
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_no_permit_goes_when_there_is_none() {
+    fn without_permits_only_token_requests_leave_the_queue() {
         let mut queue = PermitQueue::new();
         let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
         let [turn, behind] = [Priority::Manifest, Priority::Refresh]
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn seats_are_used_again() {
+    fn queue_seats_are_reused() {
         let mut queue = PermitQueue::new();
         for _ in 0..100 {
             let called = queue.join(Priority::Segment, WaitingFor::Permit);

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn one_keeps_time_for_all_and_only_while_there_are_permits() {
+    fn one_waiter_holds_the_timer_while_permits_are_free() {
         let mut scene = Scene::paced(2, 8);
         assert!(scene.enters(Priority::Segment));
         let behind = scene.queues(Priority::Refresh);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_has_come_makes_room_before_a_newcomer_is_turned_away() {
+    fn due_token_is_granted_before_the_full_queue_rejects() {
         let mut scene = Scene::paced(2, 1);
         assert!(scene.enters(Priority::Segment));
         let first = scene.queues(Priority::Segment);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_turn_takes_a_token_and_no_permit() {
+    fn second_turn_takes_a_token_but_no_permit() {
         let mut scene = Scene::paced(2, 8);
         assert!(scene.enters(Priority::Manifest));
         let mut wake_ups = WakeUps::new();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_turn_alone_needs_no_permit() {
+    fn request_waiting_for_a_turn_only_needs_no_permit() {
         let mut scene = Scene::paced(1, 8);
         assert!(scene.enters(Priority::Segment));
         let both = scene.queues(Priority::Manifest);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_manifests_no_other_takes() {
+    fn permits_reserved_for_manifests_are_not_given_to_segments() {
         let mut scene = Scene::paced(2, 8);
         scene.state.kept_for_manifests = 1;
         scene.state.pace = None;
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_does_not_take_what_others_wait_for() {
+    fn new_request_does_not_overtake_waiters_of_its_priority() {
         let mut scene = Scene::paced(2, 8);
         assert!(scene.enters(Priority::Segment));
         let first = scene.queues(Priority::Segment);

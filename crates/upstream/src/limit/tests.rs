@@ -76,7 +76,7 @@ async fn enter(limiter: &ConcurrencyLimiter, priority: Priority) -> Permit {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_is_waited_for_and_handed_on() {
+async fn released_permit_goes_to_the_waiting_request() {
     let limiter = limiter(1, 1);
     let first = enter(&limiter, Priority::Segment).await;
     assert_eq!(limiter.counts().in_flight, 1);
@@ -89,7 +89,7 @@ async fn a_permit_is_waited_for_and_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn manifests_overtake_and_equals_keep_their_turn() {
+async fn permits_go_by_priority_then_arrival_order() {
     let limiter = limiter(1, 8);
     let mut permit = enter(&limiter, Priority::Refresh).await;
     let mut behind = Guest::waiting(&limiter, Priority::Refresh);
@@ -103,7 +103,7 @@ async fn manifests_overtake_and_equals_keep_their_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_makes_room_for_a_higher_rank_only() {
+async fn full_queue_displaces_youngest_lower_priority_request() {
     let limiter = limiter(1, 3);
     let _permit = enter(&limiter, Priority::Segment).await;
     let mut old = Guest::waiting(&limiter, Priority::Refresh);
@@ -128,7 +128,7 @@ async fn a_full_queue_makes_room_for_a_higher_rank_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_ends_in_time() {
+async fn queue_wait_ends_at_its_deadline() {
     let limiter = limiter(1, 8);
     let permit = enter(&limiter, Priority::Segment).await;
     let late = limiter.enter(Priority::Manifest, 20 * MS).await;
@@ -144,7 +144,7 @@ async fn waiting_ends_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_that_came_in_time_is_taken_however_late_it_is_noticed() {
+async fn permit_granted_in_time_is_used_even_if_polled_late() {
     let limiter = limiter(1, 8);
     let permit = enter(&limiter, Priority::Segment).await;
     let mut waiting = Guest::waiting(&limiter, Priority::Segment);
@@ -154,7 +154,7 @@ async fn a_permit_that_came_in_time_is_taken_however_late_it_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_leaves_the_queue() {
+async fn dropped_waiter_leaves_the_queue() {
     let limiter = limiter(1, 1);
     let _permit = enter(&limiter, Priority::Segment).await;
     drop(Guest::waiting(&limiter, Priority::Segment));
@@ -164,7 +164,7 @@ async fn who_gives_up_leaves_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_given_to_one_who_has_left_goes_to_the_next() {
+async fn permit_of_dropped_waiter_goes_to_the_next() {
     let limiter = limiter(1, 8);
     let permit = enter(&limiter, Priority::Segment).await;
     let first = Guest::waiting(&limiter, Priority::Segment);
@@ -177,7 +177,7 @@ async fn a_permit_given_to_one_who_has_left_goes_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pace_is_kept_in_order_of_rank() {
+async fn rate_tokens_go_by_priority() {
     let limiter = paced(20);
     let _burst = [
         enter(&limiter, Priority::Segment).await,
@@ -197,7 +197,7 @@ async fn a_pace_is_kept_in_order_of_rank() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_the_pace_ends_in_time_too() {
+async fn rate_limit_wait_ends_at_its_deadline() {
     let limiter = paced(1);
     let _permit = enter(&limiter, Priority::Segment).await;
     let late = limiter.enter(Priority::Manifest, 999 * MS).await;
@@ -211,7 +211,7 @@ async fn waiting_for_the_pace_ends_in_time_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
+async fn token_of_dropped_waiter_goes_to_the_next() {
     let limiter = paced(1);
     drop(enter(&limiter, Priority::Segment).await);
     let mut staying = Guest::waiting(&limiter, Priority::Segment);
@@ -225,7 +225,7 @@ async fn a_token_given_to_one_who_has_left_goes_to_the_next() {
 
 /// A timekeeper that leaves is replaced: the others are still woken at the next token.
 #[tokio::test(start_paused = true)]
-async fn someone_always_keeps_time() {
+async fn timer_is_taken_over_when_its_holder_leaves() {
     let (limiter, start) = (Arc::new(paced(1)), Instant::now());
     drop(enter(&limiter, Priority::Segment).await);
     let staying = tokio::spawn({
@@ -242,7 +242,7 @@ async fn someone_always_keeps_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_would_not_wait_takes_nothing_from_those_who_do() {
+async fn try_enter_does_not_overtake_waiters() {
     let limiter = limiter(1, 8);
     let permit = limiter.try_enter().expect("room");
     assert!(limiter.try_enter().is_none());

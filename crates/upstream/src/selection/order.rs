@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn failover_keeps_the_lists_order_within_a_priority() {
+    fn failover_keeps_configured_order_within_a_priority() {
         let all = [condition(1, 1), condition(0, 1), condition(0, 1)];
         let order = order(&all, Balance::Failover, 0, &mut WeightedRotation::default());
         assert_eq!(order, [1, 2, 0]);
     }
 
     #[test]
-    fn who_is_in_doubt_comes_last_whatever_its_priority() {
+    fn doubtful_endpoint_comes_last_despite_its_priority() {
         let mut all = [condition(0, 1), condition(1, 1), condition(2, 1)];
         all[0].good = false;
         for balance in [
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_follow_the_weights_and_are_spread() {
+    fn round_robin_follows_weights_and_interleaves() {
         let all = [condition(0, 3), condition(0, 1), condition(9, 5)];
         let mut rotation = WeightedRotation::default();
         let mut turn = || first(&all, Balance::RoundRobin, 0, &mut rotation);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn who_returns_has_no_turns_saved_up() {
+    fn returning_endpoint_gets_no_extra_round_robin_turns() {
         let mut all = [condition(0, 1), condition(0, 1)];
         let mut rotation = WeightedRotation::default();
         all[1].good = false;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_busy_for_its_weight_is_asked() {
+    fn least_in_flight_respects_weights() {
         let mut all = [condition(0, 1), condition(0, 4)];
         all[0].in_flight = 2;
         all[1].in_flight = 7;
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_stays_where_it_is_when_another_endpoint_leaves() {
+    fn hash_keeps_url_on_its_endpoint_when_another_leaves() {
         let all = [condition(0, 1), condition(0, 1), condition(0, 2)];
         let mut without = all;
         without[1].good = false;

@@ -65,14 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_alone_decides_for_a_slow_endpoint() {
+    fn takeover_of_slow_endpoint_needs_budget() {
         let takeovers = Takeovers::default();
         assert!(takeovers.begin(false, || true).is_some());
         assert!(takeovers.begin(false, || false).is_none());
     }
 
     #[test]
-    fn a_failed_endpoint_is_replaced_beyond_it_while_that_helps() {
+    fn takeover_of_failed_endpoint_exceeds_budget_while_it_helps() {
         let takeovers = Takeovers::default();
         assert!(takeovers.begin(true, || false).is_some());
         takeovers.end(false);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_under_way_beyond_it_before_one_has_helped() {
+    fn unproven_takeovers_beyond_budget_are_limited() {
         let takeovers = Takeovers::default();
         let begin = || takeovers.begin(true, || false);
         let under_way: Vec<_> = (0..2 * UNPROVEN_MAX).filter_map(|_| begin()).collect();

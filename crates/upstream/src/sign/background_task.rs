@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_at_a_time_sees_to_it() {
+    fn single_task_runs_once_at_a_time() {
         let duty = SingleTask::default();
         let first = duty.take();
         assert!(first.is_some() && duty.take().is_none());

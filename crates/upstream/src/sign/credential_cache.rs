@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_tried_again_later_and_later() {
+    fn failed_renewal_backs_off_up_to_30_seconds() {
         let tries = [1, 2, 3, 9, u32::MAX].map(|failures| next_try(failures, 1.0).as_secs());
         assert_eq!(tries, [2, 4, 8, 30, 30]);
         assert_eq!(next_try(1, 0.0), GAP_MIN);

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_is_read_whole() {
+    fn parses_aws_credentials_document() {
         let answer = br#"{"Code":"Success","LastUpdated":"2015-08-30T12:00:00Z","Type":"AWS-HMAC",
             "AccessKeyId":"AKID","SecretAccessKey":"s","Token":"t",
             "Expiration":"2015-08-30T12:36:00Z"}"#;
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_document_is_told_without_quoting_it() {
+    fn malformed_credentials_error_does_not_quote_the_document() {
         for answer in [
             "hunter2",
             r#"{"AccessKeyId":"A","SecretAccessKey":["hunter2"]}"#,

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_value_is_used_and_the_old_one_remembered_for_a_while() {
+    fn changed_file_is_used_and_old_value_is_kept_for_grace() {
         let folder = tempfile::tempdir().unwrap();
         let watched = watched(folder.path(), "first\n");
         assert_eq!(watched.current(), "first");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_changes_nothing() {
+    fn unusable_file_keeps_the_current_value() {
         let folder = tempfile::tempdir().unwrap();
         let watched = watched(folder.path(), "first");
         let path = folder.path().join("code");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_without_the_value() {
+    fn header_file_error_does_not_quote_the_value() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("code");
         std::fs::write(&path, "hunter\u{1}2").unwrap();

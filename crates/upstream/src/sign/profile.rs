@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_found_among_others() {
+    fn finds_profile_among_others() {
         let one = ("ONE".to_owned(), "s/+=#1".to_owned(), None);
         assert_eq!(key("default"), Ok(one));
         let two = ("TWO".to_owned(), "s2".to_owned(), Some("t2".to_owned()));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_profile_is_not_a_broken_one() {
+    fn distinguishes_missing_profile_from_broken_one() {
         assert_eq!(key("gone"), Err(true));
         assert_eq!(key("half"), Err(false));
         assert_eq!(key("sso"), Err(false));

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_tried_in_the_usual_order() {
+    fn credential_sources_are_tried_in_aws_order() {
         let said = chain(&[
             ("AWS_ACCESS_KEY_ID", "AKID"),
             ("AWS_SECRET_ACCESS_KEY", "hunter2"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_key_and_odd_addresses_are_told() {
+    fn rejects_half_a_key_and_invalid_urls_by_variable_name() {
         let id = ("AWS_ACCESS_KEY_ID", "AKID");
         assert_eq!(chain(&[id]), Err(id.0));
         let secret = ("AWS_SECRET_ACCESS_KEY", "hunter2");
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_told_of_by_its_url() {
+    fn container_full_uri_with_token_file_is_the_only_source() {
         for url in [
             "http://[fd00:ec2::23]/x",
             "http://127.0.0.1:9/x",

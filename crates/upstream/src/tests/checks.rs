@@ -28,7 +28,7 @@ fn passed(origin: &Origin) -> u64 {
 }
 
 #[tokio::test]
-async fn they_end_with_the_group() {
+async fn health_checks_end_with_the_group() {
     let script = Scripted::always(OK).await;
     let origin = checked(&script);
     origin.start_health_checks();
@@ -41,7 +41,7 @@ async fn they_end_with_the_group() {
 }
 
 #[test]
-fn they_go_on_in_another_runtime() {
+fn health_checks_continue_in_another_runtime() {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -47,7 +47,7 @@ fn shown(issuer: &Issuer<'static, KeyPair>) -> (TempDir, ClientCertificate) {
 }
 
 #[tokio::test]
-async fn a_certificate_is_shown_to_an_origin_that_asks() {
+async fn sends_client_certificate_to_origin_that_requests_it() {
     let (issuer, passes) = clients();
     let (_folder, shown) = shown(&issuer);
     let secured = secured_for(passes, &["h2", "http/1.1"]).await;
@@ -62,7 +62,7 @@ async fn a_certificate_is_shown_to_an_origin_that_asks() {
 }
 
 #[tokio::test]
-async fn an_origin_that_asks_answers_nobody_else() {
+async fn fetch_fails_without_or_with_unknown_client_certificate() {
     let (_, passes) = clients();
     let (stranger, _) = clients();
     let (_folder, strange) = shown(&stranger);
@@ -74,7 +74,7 @@ async fn an_origin_that_asks_answers_nobody_else() {
 }
 
 #[test]
-fn files_that_cannot_be_shown_are_refused_at_once() {
+fn rejects_unusable_client_certificate_files_at_startup() {
     let (issuer, _) = clients();
     let (_folder, good) = shown(&issuer);
     let (_other_folder, other) = shown(&issuer);

@@ -84,7 +84,7 @@ fn disabled() -> (&'static str, String) {
 }
 
 #[tokio::test]
-async fn a_container_is_given_credentials_for_its_token() {
+async fn container_credentials_are_fetched_once_and_sign_requests() {
     let shown = Arc::new(Mutex::new(String::new()));
     let container = Scripted::answering({
         let shown = shown.clone();
@@ -134,7 +134,7 @@ async fn a_container_is_given_credentials_for_its_token() {
 }
 
 #[tokio::test]
-async fn an_instance_is_asked_within_a_session() {
+async fn ec2_credentials_are_fetched_with_imds_session_token() {
     const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
     let instance = Scripted::answering(|head| {
         let head = head.to_lowercase();
@@ -164,7 +164,7 @@ async fn an_instance_is_asked_within_a_session() {
 }
 
 #[tokio::test]
-async fn credentials_past_their_time_are_got_anew() {
+async fn expired_credentials_are_renewed_without_a_request() {
     let rounds = Arc::new(Mutex::new(0));
     let container = Scripted::answering({
         let rounds = rounds.clone();
@@ -182,7 +182,7 @@ async fn credentials_past_their_time_are_got_anew() {
 }
 
 #[tokio::test]
-async fn a_profile_is_read_from_its_file() {
+async fn signs_with_profile_of_shared_credentials_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let text = b"[live]\naws_access_key_id = AKIALIVE\naws_secret_access_key = hunter2\n";
     file.as_file().write_all(text).unwrap();
@@ -212,7 +212,7 @@ async fn without_credentials() -> (TcpListener, Settings) {
 }
 
 #[tokio::test]
-async fn who_waits_for_credentials_holds_no_permit() {
+async fn request_waiting_for_credentials_holds_no_permit() {
     let (_silent, settings) = without_credentials().await;
     let origin = origin(settings);
     let mut waiting = Box::pin(origin.fetch(get("/x")));
@@ -222,7 +222,7 @@ async fn who_waits_for_credentials_holds_no_permit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_credentials_beyond_his_time() {
+async fn wait_for_credentials_ends_at_its_deadline() {
     let (_silent, mut settings) = without_credentials().await;
     settings.deadlines.queue = SHORT;
     let origin = origin(settings);
@@ -258,7 +258,7 @@ impl Write for Log {
 }
 
 #[tokio::test]
-async fn without_credentials_a_request_fails_and_what_was_tried_is_told_once() {
+async fn request_without_credentials_fails_and_sources_are_logged_once() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -342,7 +342,7 @@ fn keys() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn what_is_signed_is_what_is_sent() {
+async fn signature_matches_the_sent_target_and_host() {
     let (media, heads) = media().await;
     let origin = signing(&media, &keys());
     let mut request = get("//a%2f../b;c?x=%20&y");
@@ -367,7 +367,7 @@ async fn what_is_signed_is_what_is_sent() {
 }
 
 #[tokio::test]
-async fn over_http2_the_authority_is_signed() {
+async fn http2_signature_covers_the_authority() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = tokio::spawn(async move {

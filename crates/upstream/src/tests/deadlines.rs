@@ -8,7 +8,7 @@ use super::{LONG, SHORT, endpoint, get, origin, settings, until, whole};
 use crate::Failure;
 
 #[tokio::test]
-async fn no_head_in_time() {
+async fn incomplete_head_times_out_at_first_byte_deadline() {
     let script = Scripted::then_silent("HTTP/1.1 200 OK\r\nContent-").await;
     let mut settings = settings(script.address);
     settings.deadlines.first_byte = SHORT;
@@ -21,7 +21,7 @@ async fn no_head_in_time() {
 }
 
 #[tokio::test]
-async fn a_stalled_body_is_a_cut_one() {
+async fn stalled_body_is_truncated_at_between_bytes_deadline() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
     let script = Scripted::then_silent(answer).await;
     let mut settings = settings(script.address);
@@ -31,7 +31,7 @@ async fn a_stalled_body_is_a_cut_one() {
 }
 
 #[tokio::test]
-async fn a_trickle_ends_with_the_total() {
+async fn trickling_body_is_truncated_at_total_deadline() {
     let script = Scripted::play(|mut wire| async move {
         wire.request().await;
         wire.say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
@@ -51,7 +51,7 @@ async fn a_trickle_ends_with_the_total() {
 
 /// A body that keeps arriving has no total deadline; the time that its reader takes does not count.
 #[tokio::test]
-async fn a_body_that_moves_outlives_the_total() {
+async fn steady_body_may_exceed_total_deadline() {
     const PIECES: usize = 40;
     let script = Scripted::play(|mut wire| async move {
         wire.request().await;
@@ -75,7 +75,7 @@ async fn a_body_that_moves_outlives_the_total() {
 }
 
 #[tokio::test]
-async fn the_total_also_ends_the_wait_for_a_head() {
+async fn total_deadline_ends_the_wait_for_a_head() {
     let script = Scripted::then_silent("").await;
     let mut settings = settings(script.address);
     settings.deadlines.total = SHORT;
@@ -84,7 +84,7 @@ async fn the_total_also_ends_the_wait_for_a_head() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_permit_waits_in_a_short_queue() {
+async fn full_permit_queue_fails_as_busy() {
     let script = Scripted::then_silent("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n").await;
     let mut settings = settings(script.address);
     settings.concurrency_max = 1;
@@ -109,7 +109,7 @@ async fn who_waits_for_a_permit_waits_in_a_short_queue() {
 }
 
 #[tokio::test]
-async fn a_fetch_given_up_frees_its_permit_and_closes() {
+async fn dropped_fetch_releases_permit_and_counts_as_abandoned() {
     let script = Scripted::then_silent("").await;
     let origin = origin(settings(script.address));
     let asking = tokio::spawn({
@@ -130,7 +130,7 @@ async fn nobody_listens() -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn the_next_endpoint_answers_where_the_first_does_not() {
+async fn next_endpoint_answers_if_the_first_refuses_connections() {
     let gone = nobody_listens().await;
     let script = Scripted::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let mut settings = settings(gone);
@@ -141,7 +141,7 @@ async fn the_next_endpoint_answers_where_the_first_does_not() {
 }
 
 #[tokio::test]
-async fn a_swallowed_connection_attempt_leaves_time_for_the_next_endpoint() {
+async fn unanswered_connect_leaves_time_for_the_next_endpoint() {
     // Reserved for documentation (RFC 5737): no answer, or a router refuses.
     let black_hole = "192.0.2.1:9".parse().unwrap();
     let script = Scripted::once("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
@@ -152,7 +152,7 @@ async fn a_swallowed_connection_attempt_leaves_time_for_the_next_endpoint() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_said_so() {
+async fn refused_connection_is_a_connect_failure() {
     let origin = origin(settings(nobody_listens().await));
     let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
     assert_eq!(failure, Failure::Connect);
@@ -160,7 +160,7 @@ async fn nobody_listening_is_said_so() {
 
 /// The queue used the time, not the endpoint.
 #[tokio::test]
-async fn what_the_queue_took_of_the_whole_time_is_not_the_endpoints() {
+async fn time_spent_in_queue_does_not_count_against_endpoint() {
     let slow = Scripted::play(|mut wire| async move {
         while wire.request().await.is_some() {
             tokio::time::sleep(Duration::from_millis(300)).await;

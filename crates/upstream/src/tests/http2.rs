@@ -125,7 +125,7 @@ async fn requests_share_a_connection() {
 }
 
 #[tokio::test]
-async fn a_crowd_makes_one_connection() {
+async fn concurrent_first_requests_open_one_connection() {
     let script = play(
         usize::MAX,
         |mut stream| async move { stream.whole("hello") },
@@ -146,7 +146,7 @@ async fn a_crowd_makes_one_connection() {
 }
 
 #[tokio::test]
-async fn the_end_is_told_without_a_length() {
+async fn trailers_complete_an_http2_body_without_length() {
     let script = play(usize::MAX, |mut stream| async move {
         let mut sending = stream.head(None, false);
         sending.send_data("hello".into(), false).unwrap();
@@ -163,7 +163,7 @@ async fn the_end_is_told_without_a_length() {
 }
 
 #[tokio::test]
-async fn an_end_with_the_head_is_an_end() {
+async fn end_stream_on_head_completes_an_empty_body() {
     let script = play(usize::MAX, |mut stream| async move {
         drop(stream.head(Some(0), true));
     })
@@ -172,7 +172,7 @@ async fn an_end_with_the_head_is_an_end() {
 }
 
 #[tokio::test]
-async fn a_reset_cuts() {
+async fn stream_reset_truncates_the_body() {
     for reason in [Reason::INTERNAL_ERROR, Reason::NO_ERROR, Reason::CANCEL] {
         let read = Arc::new(Notify::new());
         let script = play(usize::MAX, {
@@ -196,7 +196,7 @@ async fn a_reset_cuts() {
 }
 
 #[tokio::test]
-async fn data_short_of_the_length_cuts() {
+async fn data_short_of_content_length_truncates() {
     let script = play(usize::MAX, |mut stream| async move {
         let mut sending = stream.head(Some(10), false);
         sending.send_data("hello".into(), true).unwrap();
@@ -206,7 +206,7 @@ async fn data_short_of_the_length_cuts() {
 }
 
 #[tokio::test]
-async fn data_beyond_the_length_cuts() {
+async fn data_beyond_content_length_truncates() {
     let script = play(usize::MAX, |mut stream| async move {
         let mut sending = stream.head(Some(3), false);
         sending.send_data("hello".into(), true).unwrap();
@@ -216,7 +216,7 @@ async fn data_beyond_the_length_cuts() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_cuts() {
+async fn lost_connection_truncates_the_body() {
     let script = play(usize::MAX, |mut stream| async move {
         let mut sending = stream.head(Some(10), false);
         sending.send_data("hello".into(), false).unwrap();
@@ -231,7 +231,7 @@ async fn a_lost_connection_cuts() {
 }
 
 #[tokio::test]
-async fn a_stall_cuts_and_its_connection_is_left() {
+async fn stalled_stream_truncates_and_connection_is_not_reused() {
     let script = play(usize::MAX, |mut stream| async move {
         if stream.request.uri().path() == "/stalls" {
             let mut sending = stream.head(Some(10), false);
@@ -251,7 +251,7 @@ async fn a_stall_cuts_and_its_connection_is_left() {
 }
 
 #[tokio::test]
-async fn a_body_given_up_resets_its_stream_only() {
+async fn dropped_body_resets_only_its_stream() {
     let resets = Arc::new(AtomicUsize::new(0));
     let script = play(usize::MAX, {
         let resets = resets.clone();
@@ -280,7 +280,7 @@ async fn a_body_given_up_resets_its_stream_only() {
 }
 
 #[tokio::test]
-async fn a_stream_refused_on_a_shared_connection_is_tried_on_a_fresh_one() {
+async fn refused_stream_is_resent_on_a_new_connection() {
     let asked = Arc::new(AtomicUsize::new(0));
     let script = play(usize::MAX, move |mut stream| {
         let number = asked.fetch_add(1, Ordering::SeqCst);
@@ -301,7 +301,7 @@ async fn a_stream_refused_on_a_shared_connection_is_tried_on_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn a_connection_said_goodbye_on_is_replaced() {
+async fn connection_with_goaway_is_replaced() {
     let script = play(1, |mut stream| async move { stream.whole("hello") }).await;
     let origin = origin(&script);
     for _ in 0..4 {
@@ -310,7 +310,7 @@ async fn a_connection_said_goodbye_on_is_replaced() {
 }
 
 #[tokio::test]
-async fn interim_answers_are_passed_over() {
+async fn http2_interim_responses_are_skipped() {
     let script = play(usize::MAX, |mut stream| async move {
         for status in [103, 103] {
             let mut interim = Response::new(());
@@ -333,7 +333,7 @@ async fn interim_answers_are_passed_over() {
 
 /// A `Content-Length` on a response without a body is that of the omitted body.
 #[tokio::test]
-async fn answers_without_a_body_may_tell_its_length() {
+async fn bodiless_http2_responses_may_have_content_length() {
     let script = play(usize::MAX, |mut stream| async move {
         let mut head = Response::new(());
         head.headers_mut().insert("content-length", 9.into());

@@ -28,7 +28,7 @@ fn not_http() -> Result<String, (Failure, String)> {
 }
 
 #[tokio::test]
-async fn a_close_short_of_the_length_cuts() {
+async fn close_before_content_length_truncates() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
     assert_eq!(fate(answer).await, cut("hello"));
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
@@ -36,7 +36,7 @@ async fn a_close_short_of_the_length_cuts() {
 }
 
 #[tokio::test]
-async fn a_missing_last_chunk_cuts() {
+async fn missing_last_chunk_truncates() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     assert_eq!(fate(HEAD).await, cut("hello"));
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
@@ -46,7 +46,7 @@ async fn a_missing_last_chunk_cuts() {
 }
 
 #[tokio::test]
-async fn a_broken_chunk_cuts() {
+async fn malformed_chunk_truncates() {
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n";
     assert_eq!(fate(answer).await, cut("hello"));
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n";
@@ -55,7 +55,7 @@ async fn a_broken_chunk_cuts() {
 }
 
 #[tokio::test]
-async fn whole_bodies_are_whole() {
+async fn complete_bodies_are_returned() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
     assert_eq!(fate(answer).await, Ok("hello".into()));
     let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -66,7 +66,7 @@ async fn whole_bodies_are_whole() {
 }
 
 #[tokio::test]
-async fn more_than_promised_is_cut_off_and_the_connection_is_not_used_again() {
+async fn extra_bytes_are_dropped_and_connection_is_not_reused() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and then some";
     let script = Scripted::always(answer).await;
     let origin = origin(settings(script.address));
@@ -78,7 +78,7 @@ async fn more_than_promised_is_cut_off_and_the_connection_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_body_ended_by_the_close_says_so() {
+async fn close_delimited_body_is_reported_as_until_close() {
     let script = Scripted::once("HTTP/1.1 200 OK\r\n\r\nhello").await;
     let origin = origin(settings(script.address));
     let response = origin.fetch(get("/x")).await.ok().unwrap();
@@ -90,7 +90,7 @@ async fn a_body_ended_by_the_close_says_so() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_leave_the_connection_usable() {
+async fn bodiless_responses_keep_the_connection_reusable() {
     let script = Scripted::play(|mut wire| async move {
         while let Some(head) = wire.request().await {
             let answer = match &head[..6] {
@@ -117,7 +117,7 @@ async fn answers_without_a_body_leave_the_connection_usable() {
 }
 
 #[tokio::test]
-async fn interim_answers_are_passed_over() {
+async fn interim_responses_are_skipped_and_101_is_rejected() {
     let answer = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     assert_eq!(fate(answer).await, Ok("ok".into()));
@@ -126,7 +126,7 @@ async fn interim_answers_are_passed_over() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_in_one_way_is_refused() {
+async fn rejects_ambiguous_or_malformed_responses() {
     for answer in [
         "SSH-2.0-OpenSSH_9.2\r\n\r\n",
         "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
@@ -141,7 +141,7 @@ async fn what_cannot_be_understood_in_one_way_is_refused() {
 }
 
 #[tokio::test]
-async fn a_huge_head_is_refused() {
+async fn rejects_oversized_response_head() {
     let script = Scripted::play(|mut wire| async move {
         wire.request().await;
         let field = format!("X-Filler: {}\r\n", "x".repeat(1 << 10));
@@ -158,7 +158,7 @@ async fn a_huge_head_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_given_up_closes_its_connection_and_frees_its_permit() {
+async fn dropped_body_closes_connection_and_releases_permit() {
     let seen = Arc::new(AtomicUsize::new(0));
     let closed = seen.clone();
     let script = Scripted::play(move |mut wire| {
@@ -211,7 +211,7 @@ async fn a_large_body_arrives_byte_for_byte() {
 /// Trailers of any size are dropped: the body was complete before them. Long ones cost the
 /// connection.
 #[tokio::test]
-async fn a_body_is_whole_whatever_trailers_follow() {
+async fn body_is_complete_with_trailers_of_any_size() {
     for (bytes, connections) in [(1000, 1), (60_000, 1), (200_000, 2)] {
         let script = Scripted::play(move |mut wire| async move {
             while wire.request().await.is_some() {
@@ -235,7 +235,7 @@ async fn a_body_is_whole_whatever_trailers_follow() {
 
 /// An invalid end is rejected, with trailers or without.
 #[tokio::test]
-async fn trailers_that_break_off_end_nothing() {
+async fn incomplete_trailers_truncate_the_body() {
     for tail in ["0\r\nx-sum: 1\r\n", "0\r\nx-sum: 1\r\n\rx", "0\r\n"] {
         let script = Scripted::play(move |mut wire| async move {
             wire.request().await;
@@ -251,7 +251,7 @@ async fn trailers_that_break_off_end_nothing() {
 
 /// 1xx responses are skipped, up to the number that an origin that reports progress may send.
 #[tokio::test]
-async fn many_interim_answers_are_passed_over() {
+async fn skips_100_interim_responses_but_not_1000() {
     let script = Scripted::answering(|_| {
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".repeat(100);
         format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

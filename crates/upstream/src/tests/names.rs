@@ -69,7 +69,7 @@ async fn known(names: &Arc<EndpointNames>, at: usize, timeout: Duration) -> Vec<
 }
 
 #[tokio::test]
-async fn an_address_needs_no_look_up() {
+async fn ip_address_needs_no_dns_lookup() {
     let names = names(&["192.0.2.7", "::1"], no_lookup(), LONG);
     names.refresh();
     let loopback = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80));
@@ -78,7 +78,7 @@ async fn an_address_needs_no_look_up() {
 }
 
 #[tokio::test]
-async fn all_addresses_of_an_endpoint_are_known() {
+async fn resolves_all_addresses_of_each_endpoint() {
     let dns = Dns::new(|host| match host {
         "one" => Ok(vec![address(1), address(2)]),
         _ => Ok(vec![address(3)]),
@@ -90,7 +90,7 @@ async fn all_addresses_of_an_endpoint_are_known() {
 }
 
 #[tokio::test]
-async fn last_good_addresses_outlive_failing_dns() {
+async fn last_good_addresses_are_kept_while_dns_fails() {
     let dns = Dns::new(|_| Ok(vec![address(1)]));
     let names = names(&["one"], dns.lookup(), Duration::from_millis(5));
     assert_eq!(known(&names, 0, LONG).await, [address(1)]);
@@ -109,7 +109,7 @@ async fn last_good_addresses_outlive_failing_dns() {
 }
 
 #[tokio::test]
-async fn looking_up_ends_with_the_group() {
+async fn dns_lookups_end_with_the_group() {
     let dns = Dns::new(|_| Ok(vec![address(1)]));
     let names = names(&["one"], dns.lookup(), Duration::from_millis(5));
     names.refresh();
@@ -119,7 +119,7 @@ async fn looking_up_ends_with_the_group() {
 }
 
 #[tokio::test]
-async fn a_hanging_name_is_waited_for_once() {
+async fn hanging_dns_lookup_is_waited_for_only_once() {
     let (release, hold) = std::sync::mpsc::sync_channel::<()>(1);
     let hold = Mutex::new(hold);
     let lookup: Resolver = Arc::new(move |host, _| match host {
@@ -141,7 +141,7 @@ async fn a_hanging_name_is_waited_for_once() {
 }
 
 #[tokio::test]
-async fn an_unknown_name_is_said_so_and_asked_for_again() {
+async fn failed_dns_lookup_is_reported_and_repeated_per_request() {
     let dns = Dns::new(fails);
     let mut settings = settings(address(1));
     settings.endpoints[0].host = "one".to_owned();

@@ -92,7 +92,7 @@ async fn sent(request: UpstreamRequest, ends: &'static str) -> Result<String, Fa
 }
 
 #[tokio::test]
-async fn a_get_is_sent_as_asked_for() {
+async fn get_is_sent_with_unchanged_target_and_added_headers() {
     let mut request = get("//a%2f..\\b?x=%zz&y");
     request
         .headers
@@ -110,7 +110,7 @@ async fn a_get_is_sent_as_asked_for() {
 }
 
 #[tokio::test]
-async fn a_viewers_host_is_sent_where_it_is_forwarded() {
+async fn forwarded_viewer_host_is_sent() {
     let mut request = get("/");
     request.host = Some(HeaderValue::from_static("viewer.example"));
     let text = sent(request, "\r\n\r\n").await.unwrap();
@@ -118,13 +118,13 @@ async fn a_viewers_host_is_sent_where_it_is_forwarded() {
 }
 
 #[tokio::test]
-async fn a_body_of_known_length_is_sent_with_it() {
+async fn body_of_known_length_is_sent_with_content_length() {
     let text = sent(post(Some(11), false), "hello world").await.unwrap();
     assert!(text.contains("Content-Length: 11\r\n"), "{text}");
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_sent_in_chunks() {
+async fn long_body_of_unknown_length_is_sent_chunked() {
     const PIECE: &str = "0123456789abcdef";
     let mut request = post(None, false);
     request.body = Some(Box::pin(Pieces {
@@ -141,7 +141,7 @@ async fn a_body_of_unknown_length_is_sent_in_chunks() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_never_ended() {
+async fn broken_upload_is_never_sent_as_complete() {
     for request in [post(None, true), post(Some(99), false)] {
         let failed = sent(request, "0\r\n\r\n").await;
         assert_eq!(failed, Err(Failure::UploadBroken));
@@ -149,7 +149,7 @@ async fn a_body_that_breaks_off_is_never_ended() {
 }
 
 #[test]
-fn what_cannot_be_a_host_is_refused_at_once() {
+fn rejects_invalid_host_setting() {
     for host in ["", "a b", "user@o.example", "o.example/x", "a\r\nb"] {
         let mut settings = settings("192.0.2.1:80".parse().unwrap());
         settings.host = Some(host.to_owned());
@@ -159,7 +159,7 @@ fn what_cannot_be_a_host_is_refused_at_once() {
 }
 
 #[test]
-fn a_fetch_and_its_body_may_move_between_threads() {
+fn fetch_future_and_response_are_send() {
     fn moves<T: Send>(_: &T) {}
     let origin = origin(settings("192.0.2.1:80".parse().unwrap()));
     let fetch = origin.fetch(get("/x"));
@@ -170,7 +170,7 @@ fn a_fetch_and_its_body_may_move_between_threads() {
 /// S3's encoding of a path may be three times as long: too long to sign, and not the endpoint's
 /// fault.
 #[tokio::test]
-async fn what_cannot_be_signed_is_held_against_nobody() {
+async fn unsignable_request_does_not_count_against_endpoint() {
     let script = Scripted::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let mut settings = settings(script.address);
     settings.sigv4 = Some(Sigv4 {

@@ -10,7 +10,7 @@ const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
 const BUSY_FOR_LONG: &str = "HTTP/1.1 503 Busy\r\nRetry-After: 60\r\nContent-Length: 4\r\n\r\nbusy";
 
 #[tokio::test]
-async fn a_retry_that_is_not_made_is_not_counted() {
+async fn skipped_retry_is_not_counted() {
     let script = Scripted::always(BUSY_FOR_LONG).await;
     let origin = origin(settings(script.address));
     assert_eq!(whole(&origin, get("/x")).await.unwrap().0, 503);
@@ -19,7 +19,7 @@ async fn a_retry_that_is_not_made_is_not_counted() {
 
 /// The other endpoint is full; the first would be retried, but has asked for a pause.
 #[tokio::test]
-async fn retry_after_counts_where_the_same_one_is_asked_again() {
+async fn retry_after_prevents_retry_at_same_endpoint() {
     let busy = Scripted::always(BUSY_FOR_LONG).await;
     let full = Scripted::then_silent("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
     let mut settings = settings(full.address);
@@ -34,7 +34,7 @@ async fn retry_after_counts_where_the_same_one_is_asked_again() {
 
 /// Without a rate token for a retry, the budget is not charged.
 #[tokio::test]
-async fn a_retry_without_a_turn_costs_nothing() {
+async fn retry_without_rate_token_does_not_spend_budget() {
     let script = Scripted::always(BUSY).await;
     let mut settings = settings(script.address);
     settings.requests_per_second_max = Some(20);
@@ -61,7 +61,7 @@ async fn a_retry_without_a_turn_costs_nothing() {
 
 /// A hedge that won holds one permit, like any request.
 #[tokio::test]
-async fn a_hedge_that_won_holds_one_permit() {
+async fn winning_hedge_holds_one_permit() {
     let slow = Scripted::then_silent("").await;
     let quick = Scripted::then_silent("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
     let mut settings = settings(slow.address);

@@ -13,7 +13,7 @@ use crate::{Endpoint, Failure, Origin, Resolver};
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn a_connection_is_used_again() {
+async fn idle_connection_is_reused() {
     let script = Scripted::always(OK).await;
     let origin = origin(settings(script.address));
     for _ in 0..5 {
@@ -28,7 +28,7 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn not_where_the_origin_says_close() {
+async fn connection_close_prevents_reuse() {
     let script =
         Scripted::always("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
             .await;
@@ -73,7 +73,7 @@ async fn fill_pool(origin: &Arc<Origin>, connections: usize) {
 }
 
 #[tokio::test]
-async fn a_reset_of_a_reused_connection_is_retried_on_a_fresh_one() {
+async fn reset_on_reused_connection_is_resent_on_a_new_one() {
     let script = closes_when_asked_again(3).await;
     let origin = origin(settings(script.address));
     fill_pool(&origin, 3).await;
@@ -84,7 +84,7 @@ async fn a_reset_of_a_reused_connection_is_retried_on_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_repeated_takes_a_fresh_one_at_once() {
+async fn post_uses_a_new_connection() {
     let script = closes_when_asked_again(1).await;
     let origin = origin(settings(script.address));
     fill_pool(&origin, 1).await;
@@ -95,7 +95,7 @@ async fn a_request_that_cannot_be_repeated_takes_a_fresh_one_at_once() {
 }
 
 #[tokio::test]
-async fn a_reset_of_a_fresh_connection_is_no_free_retry() {
+async fn reset_on_new_connection_is_not_resent() {
     let script = Scripted::once("").await;
     let mut settings = settings(script.address);
     settings.retry.attempts_max = 0;
@@ -120,7 +120,7 @@ fn refused_then_answered(first: &Scripted, second: &Scripted) -> Arc<Origin> {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_taken_leaves_its_connection_to_the_next() {
+async fn rejected_response_is_drained_and_connection_reused() {
     for busy in [BUSY, BUSY_CHUNKED] {
         let (first, second) = (Scripted::always(busy).await, Scripted::always(OK).await);
         let origin = refused_then_answered(&first, &second);
@@ -134,7 +134,7 @@ async fn an_answer_that_is_not_taken_leaves_its_connection_to_the_next() {
 }
 
 #[tokio::test]
-async fn unless_its_rest_is_long_or_does_not_come() {
+async fn long_or_incomplete_rejected_response_closes_connection() {
     let long = "HTTP/1.1 503 Busy\r\nContent-Length: 70000\r\n\r\nmuch";
     let endless = "HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n";
     let late = "HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nmuch";
@@ -162,7 +162,7 @@ async fn unless_its_rest_is_long_or_does_not_come() {
 }
 
 #[tokio::test]
-async fn probes_use_one_connection() {
+async fn breaker_probes_reuse_one_connection() {
     let failing = "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n";
     let (first, second) = (Scripted::always(failing).await, Scripted::always(OK).await);
     let mut settings = settings(first.address);
@@ -219,7 +219,7 @@ fn one_origin_serves_several_runtimes() {
 /// One of a name's two addresses returns, the other stays dead: the endpoint is found again,
 /// whichever address the resolver returns first.
 #[tokio::test]
-async fn one_address_that_comes_back_is_enough() {
+async fn endpoint_recovers_when_one_of_its_addresses_is_back() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);

@@ -87,7 +87,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn the_former_value_is_tried_where_the_new_one_is_refused() {
+async fn former_header_value_is_tried_if_new_one_is_refused() {
     let scene = scene("first").await;
     assert_eq!(scene.status().await, 200);
     scene.write("second\n");
@@ -105,7 +105,7 @@ async fn the_former_value_is_tried_where_the_new_one_is_refused() {
 }
 
 #[tokio::test]
-async fn where_neither_is_taken_the_first_refusal_is_the_answer() {
+async fn first_refusal_is_returned_if_both_values_are_refused() {
     let scene = scene("first").await;
     *scene.taken.lock() = "third";
     assert_eq!(scene.status().await, 403);
@@ -119,7 +119,7 @@ async fn where_neither_is_taken_the_first_refusal_is_the_answer() {
 }
 
 #[tokio::test]
-async fn what_must_not_be_repeated_is_not() {
+async fn refused_unsafe_request_is_not_resent_with_former_value() {
     let scene = scene("first").await;
     scene.write("second");
     for method in [Method::POST, Method::PUT, Method::DELETE] {
@@ -130,7 +130,7 @@ async fn what_must_not_be_repeated_is_not() {
 }
 
 #[tokio::test]
-async fn a_changed_file_is_noticed_without_a_request() {
+async fn changed_header_file_is_read_without_a_request() {
     let scene = scene("zeroth").await;
     std::fs::write(&scene.file, "first\n").unwrap();
     let noticing = async {
@@ -153,7 +153,7 @@ async fn a_changed_file_is_noticed_without_a_request() {
 }
 
 #[test]
-fn a_file_without_a_value_is_refused_at_once() {
+fn rejects_empty_header_file_at_startup() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("code");
     std::fs::write(&file, "\n").unwrap();

@@ -117,7 +117,7 @@ pub(super) async fn answered(origin: &Origin) -> Result<bytes::Bytes, Failure> {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_where_it_is_offered() {
+async fn uses_http2_if_alpn_offers_it_unless_h1_is_set() {
     let secured = secured(&["h2", "http/1.1"]).await;
     let auto = origin(trusting(&secured));
     for _ in 0..2 {
@@ -130,7 +130,7 @@ async fn http2_is_spoken_where_it_is_offered() {
 }
 
 #[tokio::test]
-async fn http1_is_spoken_where_nothing_is_offered() {
+async fn uses_http1_without_alpn_and_fails_if_h2_is_required() {
     let secured = secured(&[]).await;
     let auto = origin(trusting(&secured));
     for _ in 0..2 {
@@ -143,7 +143,7 @@ async fn http1_is_spoken_where_nothing_is_offered() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_refused() {
+async fn rejects_certificate_for_another_name_unless_verify_is_off() {
     let secured = secured(&[]).await;
     let mut settings = trusting(&secured);
     settings.sni = Some("other.example".to_owned());
@@ -153,7 +153,7 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_strange_authority_is_refused() {
+async fn rejects_certificate_of_unknown_ca() {
     let secured = secured(&[]).await;
     let (_, strange) = authority();
     let mut settings = trusting(&secured);
@@ -162,7 +162,7 @@ async fn a_certificate_of_a_strange_authority_is_refused() {
 }
 
 #[test]
-fn a_file_without_authorities_is_said_so() {
+fn ca_file_without_certificates_is_a_setup_error() {
     let mut settings = settings("192.0.2.1:443".parse().unwrap());
     settings.endpoints[0].tls = true;
     let empty = NamedTempFile::new().unwrap();

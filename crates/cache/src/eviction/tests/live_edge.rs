@@ -109,24 +109,24 @@ fn every_audience_hits(listed: u64, held: u64) {
 }
 
 #[test]
-fn where_all_segments_stay_those_at_the_live_edge_are_kept() {
+fn keeps_live_edge_segments_when_none_leave_the_playlist() {
     every_audience_hits(u64::MAX, SEGMENTS / 3);
 }
 
 #[test]
-fn where_more_is_listed_than_memory_holds_those_at_the_live_edge_are_kept() {
+fn keeps_live_edge_segments_when_playlist_exceeds_memory() {
     every_audience_hits(100, SEGMENTS / 3);
 }
 
 #[test]
-fn where_about_as_much_is_listed_as_memory_holds_those_at_the_live_edge_are_kept() {
+fn keeps_live_edge_segments_when_playlist_about_fills_memory() {
     every_audience_hits(52, SEGMENTS / 3);
 }
 
 /// Memory holds the segments of each rendition between the live edge and the last viewer, and few
 /// more.
 #[test]
-fn where_there_is_little_memory_segments_are_kept_until_their_viewers_come() {
+fn keeps_segments_between_edge_and_last_viewer_in_small_memory() {
     for listed in [u64::MAX, 100, 30] {
         every_audience_hits(listed, 10);
     }

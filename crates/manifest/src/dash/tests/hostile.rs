@@ -7,7 +7,7 @@ use super::*;
 /// A base URL, a template or a name that is longer than any request is ignored, and not copied to
 /// each of the representations below it.
 #[test]
-fn long_names_are_not_multiplied() {
+fn overlong_names_are_not_copied_to_each_representation() {
     let long = "x".repeat(1 << 20);
     let mut representations = String::new();
     for number in 0..512 {
@@ -43,7 +43,7 @@ fn long_names_are_not_multiplied() {
 
 /// Any number of elements is read in time proportional to the text, and none is kept.
 #[test]
-fn empty_elements_are_nothing() {
+fn accepts_any_number_of_empty_elements() {
     for element in [
         "<AdaptationSet/>",
         "<Period/>",

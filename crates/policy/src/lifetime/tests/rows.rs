@@ -208,7 +208,7 @@ fn mpd_patch() {
 }
 
 #[test]
-fn time_endpoints() {
+fn time_endpoints_are_passed() {
     let row = Row::of(Kind::Clock, None);
     assert_eq!(
         row.storage(LONG),
@@ -231,7 +231,7 @@ fn media_and_init_segments() {
 }
 
 #[test]
-fn keys_and_licences() {
+fn keys_and_licences_are_passed() {
     let row = Row::of(Kind::Key, None);
     assert_eq!(
         row.storage(LONG),
@@ -240,7 +240,7 @@ fn keys_and_licences() {
 }
 
 #[test]
-fn absences_end_when_the_object_is_due() {
+fn negative_lifetime_ends_when_the_object_is_due() {
     for kind in [Kind::Segment, Kind::Hls, Kind::Dash] {
         for status in [404, 410] {
             let mut row = Row::of(kind, None);
@@ -257,7 +257,7 @@ fn absences_end_when_the_object_is_due() {
 }
 
 #[test]
-fn failures() {
+fn failures_are_not_stored() {
     for status in [500, 503, 504, 429, 408] {
         let mut row = Row::of(Kind::Segment, None);
         row.status = status;
@@ -267,7 +267,7 @@ fn failures() {
 
 /// Precedence: what forbids storing, the route, the origin, the content, the table.
 #[test]
-fn the_order_of_authority() {
+fn lifetime_precedence_is_no_store_route_origin_content_table() {
     let facts = live(6);
     let mut row = Row::of(Kind::Hls, Some(&facts));
     row.lifetimes.manifest_max = 2 * SECOND;

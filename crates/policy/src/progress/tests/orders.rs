@@ -65,7 +65,7 @@ fn reach(info: &ManifestInfo) -> (Option<u64>, u64) {
 
 proptest! {
     #[test]
-    fn never_backwards_and_never_a_restart(
+    fn lagging_node_causes_no_regression_and_no_restart(
         form in forms(),
         lag in 0..12_000_u64,
         first_lags: bool,

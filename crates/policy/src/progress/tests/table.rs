@@ -99,7 +99,7 @@ macro_rules! assert_rows {
 }
 
 #[test]
-fn each_row_decides() {
+fn every_general_progress_rule_decides_its_case() {
     assert_rows! {
         held(plain(20)).forgotten(); plain(3) => FirstVersion, Onward;
         held(plain(20)); one_period(10, 40_000) => OtherFormat, Restarted;
@@ -115,7 +115,7 @@ fn each_row_decides() {
 }
 
 #[test]
-fn each_row_of_playlists_decides() {
+fn every_playlist_progress_rule_decides_its_case() {
     assert_rows! {
         held(dated(10, 40)); dated(12, 9_000) => DatedAnew, Restarted;
         held(plain(20)); plain(21) => ReachesFurther, Onward;
@@ -132,7 +132,7 @@ fn each_row_of_playlists_decides() {
 }
 
 #[test]
-fn each_row_of_mpds_decides() {
+fn every_mpd_progress_rule_decides_its_case() {
     assert_rows! {
         held(mpd(10, (30_000, 40_000), 2)); one_period(12, 44_000) => EarlierPeriod, Behind;
         held(one_period(10, 40_000)); one_period(12, 44_000) => ReachesFurther, Onward;
@@ -146,7 +146,7 @@ fn each_row_of_mpds_decides() {
 }
 
 #[test]
-fn each_row_of_the_history_decides() {
+fn every_timeline_history_rule_decides_its_case() {
     let restarted = || held(plain(5000)).restarted(other(300));
     assert_rows! {
         restarted().for_periods(4); plain(5004) => FormerContinues, Restarted;

@@ -120,7 +120,7 @@ impl Scene {
 }
 
 #[test]
-fn it_opens_when_nothing_succeeds_and_not_while_anything_does() {
+fn opens_after_enough_failures_without_a_success() {
     let mut scene = Scene::start();
     scene.succeed(1);
     scene.fail(500);
@@ -134,7 +134,7 @@ fn it_opens_when_nothing_succeeds_and_not_while_anything_does() {
 }
 
 #[test]
-fn it_opens_at_a_lower_share_where_that_is_set() {
+fn opens_at_the_configured_error_share() {
     let mut scene = Scene::with(Settings {
         error_share: 0.5,
         ..SETTINGS
@@ -147,7 +147,7 @@ fn it_opens_at_a_lower_share_where_that_is_set() {
 }
 
 #[test]
-fn one_url_is_one_vote() {
+fn repeated_failures_of_one_url_do_not_open() {
     for fault in [
         EndpointFault::Unreachable,
         EndpointFault::Silent,
@@ -165,7 +165,7 @@ fn one_url_is_one_vote() {
 }
 
 #[test]
-fn answers_of_few_directories_say_nothing_of_the_endpoint() {
+fn error_responses_open_only_from_three_directories() {
     for fault in [EndpointFault::Gateway, EndpointFault::Url] {
         let mut scene = Scene::start();
         (0..1000).for_each(|url| scene.fail_in(url % 2, fault));
@@ -176,7 +176,7 @@ fn answers_of_few_directories_say_nothing_of_the_endpoint() {
 }
 
 #[test]
-fn errors_of_urls_count_half() {
+fn url_errors_count_half() {
     let mut scene = Scene::start();
     (0..18).for_each(|url| scene.fail_in(url, EndpointFault::Url));
     assert!(scene.is_closed());
@@ -185,7 +185,7 @@ fn errors_of_urls_count_half() {
 }
 
 #[test]
-fn a_directory_that_has_not_failed_is_let_pass_and_its_success_closes() {
+fn open_breaker_admits_unfailed_directory_and_success_closes() {
     let mut scene = Scene::opened();
     let other = subject(1000, OTHER);
     assert_eq!(
@@ -214,7 +214,7 @@ fn a_directory_that_has_not_failed_is_let_pass_and_its_success_closes() {
 }
 
 #[test]
-fn what_is_spared_does_not_take_the_probes_place() {
+fn request_of_unfailed_directory_does_not_replace_the_probe() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
@@ -229,7 +229,7 @@ fn what_is_spared_does_not_take_the_probes_place() {
 }
 
 #[test]
-fn errors_long_ago_are_forgotten() {
+fn errors_before_the_window_are_forgotten() {
     let mut scene = Scene::start();
     scene.fail(9);
     scene.wait(SETTINGS.window);
@@ -238,7 +238,7 @@ fn errors_long_ago_are_forgotten() {
 }
 
 #[test]
-fn one_probe_goes_and_its_success_closes() {
+fn admits_one_probe_and_its_success_closes() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after.saturating_sub(MS));
     assert_eq!(scene.refused_for(), MS);
@@ -251,7 +251,7 @@ fn one_probe_goes_and_its_success_closes() {
 }
 
 #[test]
-fn after_a_probe_errors_open_it_no_sooner_than_before() {
+fn reopening_after_probe_success_needs_full_error_count() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
@@ -266,7 +266,7 @@ fn after_a_probe_errors_open_it_no_sooner_than_before() {
 }
 
 #[test]
-fn each_probe_that_fails_doubles_the_wait_up_to_its_bound() {
+fn failed_probe_doubles_the_wait_up_to_max() {
     let mut scene = Scene::opened();
     let mut waits = Vec::new();
     for _ in 0..4 {
@@ -281,7 +281,7 @@ fn each_probe_that_fails_doubles_the_wait_up_to_its_bound() {
 }
 
 #[test]
-fn an_origin_that_relapses_waits_longer_and_one_that_held_does_not() {
+fn breaker_that_reopens_soon_waits_longer() {
     let mut scene = Scene::opened();
     let mut relapse = |after| {
         let wait = scene.refused_for();
@@ -299,7 +299,7 @@ fn an_origin_that_relapses_waits_longer_and_one_that_held_does_not() {
 }
 
 #[test]
-fn probes_that_are_lost_do_not_follow_back_to_back() {
+fn abandoned_probe_delays_the_next_by_probe_after() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     for _ in 0..3 {
@@ -314,7 +314,7 @@ fn probes_that_are_lost_do_not_follow_back_to_back() {
 }
 
 #[test]
-fn not_even_where_the_wait_for_a_probe_is_next_to_nothing() {
+fn abandoned_probe_delays_the_next_by_a_minimum() {
     let mut scene = Scene::start();
     scene.breaker.settings.probe_after = Duration::from_nanos(1);
     scene.fail(10);
@@ -325,7 +325,7 @@ fn not_even_where_the_wait_for_a_probe_is_next_to_nothing() {
 }
 
 #[test]
-fn a_probe_that_is_returned_gives_its_place_to_the_next_at_once() {
+fn released_probe_allows_the_next_at_once() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
@@ -336,7 +336,7 @@ fn a_probe_that_is_returned_gives_its_place_to_the_next_at_once() {
 }
 
 #[test]
-fn what_was_sent_before_the_opening_says_nothing() {
+fn results_of_requests_from_before_opening_are_ignored() {
     let mut scene = Scene::start();
     let stragglers = [scene.pass(), scene.pass(), scene.pass(), scene.pass()];
     let [good, bad, lost, late] = stragglers;
@@ -356,7 +356,7 @@ fn what_was_sent_before_the_opening_says_nothing() {
 }
 
 #[test]
-fn a_probe_that_takes_too_long_holds_nobody_up_but_its_success_counts() {
+fn late_probe_does_not_block_others_and_its_success_closes() {
     let mut scene = Scene::opened();
     scene.wait(SETTINGS.probe_after);
     let slow = scene.probe();

@@ -34,7 +34,7 @@ fn fail(ejection: &mut Ejection, now: Instant) -> (usize, Duration) {
 }
 
 #[test]
-fn failures_in_a_row_eject() {
+fn consecutive_failures_eject() {
     let now = Instant::now();
     let mut ejection = ejection();
     (0..4).for_each(|url| assert_eq!(ejection.record_failure(now, now, 1, silence(url)), None));
@@ -45,7 +45,7 @@ fn failures_in_a_row_eject() {
 }
 
 #[test]
-fn the_last_one_stays_and_goes_when_another_is_back() {
+fn last_endpoint_is_ejected_only_when_another_is_back() {
     let now = Instant::now();
     let mut ejection = ejection();
     (0..20).for_each(|url| assert_eq!(ejection.record_failure(now, now, 0, silence(url)), None));
@@ -53,7 +53,7 @@ fn the_last_one_stays_and_goes_when_another_is_back() {
 }
 
 #[test]
-fn a_failure_on_return_ejects_for_longer_up_to_the_bound() {
+fn failure_on_trial_ejects_longer_up_to_max() {
     let mut now = Instant::now();
     let mut ejection = ejection();
     now += fail(&mut ejection, now).1;
@@ -69,7 +69,7 @@ fn a_failure_on_return_ejects_for_longer_up_to_the_bound() {
 }
 
 #[test]
-fn standing_with_success_makes_the_next_ejection_shorter() {
+fn successes_over_time_shorten_the_next_ejection() {
     let mut now = Instant::now();
     let mut ejection = ejection();
     now += fail(&mut ejection, now).1;
@@ -85,7 +85,7 @@ fn standing_with_success_makes_the_next_ejection_shorter() {
 }
 
 #[test]
-fn one_url_that_fails_is_one_failure() {
+fn repeated_failures_of_one_url_count_once() {
     let now = Instant::now();
     let mut ejection = ejection();
     for _ in 0..50 {
@@ -95,7 +95,7 @@ fn one_url_that_fails_is_one_failure() {
 }
 
 #[test]
-fn a_failure_on_return_that_was_there_before_is_no_relapse() {
+fn known_refusals_on_trial_are_no_relapse_but_silence_is() {
     let now = Instant::now();
     let mut ejection = ejection();
     for url in 0..4 {
@@ -122,7 +122,7 @@ fn a_failure_on_return_that_was_there_before_is_no_relapse() {
 }
 
 #[test]
-fn failures_that_another_endpoint_makes_good_eject_in_spite_of_successes_between() {
+fn failures_served_by_another_endpoint_eject_despite_successes() {
     let now = Instant::now();
     let url = |url| silence(url).0;
     let mut ejection = ejection();
@@ -146,7 +146,7 @@ fn failures_that_another_endpoint_makes_good_eject_in_spite_of_successes_between
 }
 
 #[test]
-fn few_failures_among_many_successes_eject_nobody() {
+fn few_failures_among_many_successes_do_not_eject() {
     let now = Instant::now();
     let mut ejection = ejection();
     (0..1000).for_each(|_| ejection.record_success(now, now));
@@ -159,7 +159,7 @@ fn few_failures_among_many_successes_eject_nobody() {
 }
 
 #[test]
-fn an_endpoint_that_is_silent_for_long_is_ejected_and_one_that_speaks_is_not() {
+fn ejects_endpoint_silent_for_long_on_two_urls() {
     let now = Instant::now();
     let silence = Settings::default().silence;
     let mut ejection = ejection();
@@ -186,7 +186,7 @@ fn an_endpoint_that_is_silent_for_long_is_ejected_and_one_that_speaks_is_not() {
 }
 
 #[test]
-fn what_was_sent_before_the_return_says_nothing() {
+fn results_of_requests_from_before_return_are_ignored() {
     let sent = Instant::now();
     let mut ejection = ejection();
     let back = sent + fail(&mut ejection, sent).1;
@@ -196,7 +196,7 @@ fn what_was_sent_before_the_return_says_nothing() {
 }
 
 #[test]
-fn much_slower_than_its_peers_for_a_while_ejects() {
+fn ejects_endpoint_repeatedly_much_slower_than_peers() {
     let now = Instant::now();
     let mut ejection = ejection();
     let (quick, slow) = (Duration::from_millis(200), Duration::from_millis(900));
@@ -209,7 +209,7 @@ fn much_slower_than_its_peers_for_a_while_ejects() {
 }
 
 #[test]
-fn slow_like_its_peers_or_quick_enough_is_not_slow() {
+fn endpoint_slow_like_peers_or_fast_enough_is_not_ejected() {
     let now = Instant::now();
     let mut ejection = ejection();
     let millis = Duration::from_millis;
@@ -223,7 +223,7 @@ fn slow_like_its_peers_or_quick_enough_is_not_slow() {
 }
 
 #[test]
-fn needing_no_judgement_is_needing_one() {
+fn zero_slow_judgements_setting_means_one() {
     let now = Instant::now();
     let settings = Settings {
         slow_judgements: 0,
@@ -237,7 +237,7 @@ fn needing_no_judgement_is_needing_one() {
 }
 
 #[test]
-fn the_median_is_the_middle_one() {
+fn median_is_the_middle_or_lower_middle_value() {
     let median = |times: &[u64]| {
         let mut times: Vec<_> = times.iter().copied().map(Duration::from_secs).collect();
         median(&mut times).map(|median| median.as_secs())
@@ -270,7 +270,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn never_the_last_never_for_longer_than_the_bound(steps in steps()) {
+    fn never_ejects_the_last_endpoint_or_longer_than_max(steps in steps()) {
         let settings = Settings { failures: 2, slow_judgements: 2, ..Settings::default() };
         let mut now = Instant::now();
         let mut ejection = Ejection::new(settings);

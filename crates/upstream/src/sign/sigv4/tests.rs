@@ -74,7 +74,7 @@ fn signature(headers: &HeaderMap) -> &str {
 }
 
 #[test]
-fn the_published_vectors_come_out() {
+fn signatures_match_aws_published_vectors() {
     let unreserved = "-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let vectors = [
         // get-vanilla
@@ -122,7 +122,7 @@ fn the_published_vectors_come_out() {
 }
 
 #[test]
-fn the_other_fields_are_as_published() {
+fn session_token_and_post_match_aws_published_vectors() {
     // get-vanilla-with-session-token
     let token = "6e86291e8372ff2a2260956d9b8aae1d763fbf315fa00fa31553b73ebf194267";
     let headers = signed(&SUITE, &Method::GET, "/", Some(token), &[]);
@@ -139,7 +139,7 @@ fn the_other_fields_are_as_published() {
 }
 
 #[test]
-fn s3_gets_the_key_that_a_path_comes_to() {
+fn s3_signature_of_unusual_path_matches_reference() {
     let target = "/live/../a%20b(1)//é%2f%zz.m4s?x=1&part";
     let theirs = [
         ("x-amz-request-payer", "requester"),
@@ -154,7 +154,7 @@ fn s3_gets_the_key_that_a_path_comes_to() {
 }
 
 #[test]
-fn what_is_sent_is_what_is_signed_however_it_is_spelt() {
+fn sends_the_path_in_the_form_that_is_signed() {
     let of = |place: &CredentialScope<'_>, target: &str| {
         let headers = signed(place, &Method::GET, target, None, &[]);
         signature(&headers).to_owned()
@@ -192,7 +192,7 @@ fn sign_anything(target: &str) {
 }
 
 #[test]
-fn the_longest_and_oddest_targets_are_signed_or_refused() {
+fn long_and_malformed_targets_are_signed_or_rejected() {
     for target in [
         "/?",
         "/?&&=&%",
@@ -216,7 +216,7 @@ fn the_longest_and_oddest_targets_are_signed_or_refused() {
 
 proptest::proptest! {
     #[test]
-    fn nothing_a_viewer_asks_for_panics(target in "/[ -~é]{0,40}(\\?[ -~é]{0,40})?") {
+    fn signing_does_not_panic_for_any_target(target in "/[ -~é]{0,40}(\\?[ -~é]{0,40})?") {
         sign_anything(&target);
     }
 }

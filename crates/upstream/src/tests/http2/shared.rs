@@ -29,7 +29,7 @@ fn without_retries(script: &Scripted) -> Arc<Origin> {
 }
 
 #[tokio::test]
-async fn a_reset_of_one_stream_is_not_resent_and_not_held_against_its_connection() {
+async fn stream_reset_is_not_resent_and_keeps_the_connection() {
     for reason in [
         Reason::INTERNAL_ERROR,
         Reason::CANCEL,
@@ -47,7 +47,7 @@ async fn a_reset_of_one_stream_is_not_resent_and_not_held_against_its_connection
 }
 
 #[tokio::test]
-async fn a_body_cut_off_by_a_reset_leaves_the_connection_to_others() {
+async fn reset_midway_through_a_body_keeps_the_connection() {
     let script = spoils_the_second(|mut stream| {
         let mut sending = stream.head(Some(10), false);
         sending.send_data("hello".into(), false).unwrap();
@@ -88,7 +88,7 @@ async fn hangs_and_flows(hung: &Arc<Notify>, more: &Arc<Notify>) -> Scripted {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_late_is_left_and_the_connection_kept_while_others_make_progress() {
+async fn late_stream_keeps_the_connection_only_if_others_progress() {
     for flows in [true, false] {
         let (hung, more) = (Arc::default(), Arc::default());
         let script = hangs_and_flows(&hung, &more).await;
@@ -171,7 +171,7 @@ async fn speak(mut wire: TcpStream, end: Option<End>) -> std::io::Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_lost_connection_did_not_answer_is_sent_again() {
+async fn unanswered_request_on_lost_connection_is_resent() {
     for end in [End::Goodbye, End::Close] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

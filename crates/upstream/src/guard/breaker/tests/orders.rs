@@ -90,7 +90,7 @@ impl Bystander {
 
 proptest! {
     #[test]
-    fn one_probe_at_a_time_and_one_in_the_end(steps in steps()) {
+    fn at_most_one_probe_and_the_breaker_always_recovers(steps in steps()) {
         let scene = Scene::start();
         let mut bystander = Bystander { scene, out: Vec::new(), probe: None, verdicts: 0 };
         for step in &steps {

@@ -236,6 +236,8 @@ fn mask(source: String, secret_spans: &[SourceSpan]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use insta::assert_snapshot;
+
     use super::*;
 
     fn problems(source: &str, secret_spans: &[SourceSpan]) -> Problems {
@@ -247,11 +249,15 @@ mod tests {
         let mut problems = problems("a = 1\nbb = \"5\"\n", &[]);
         let five = Problem::new("`bb` must be a duration").at(11..14, "the unit is missing");
         problems.push(five.help("write \"5s\""));
-        let text = problems.to_string();
-        assert!(text.contains("error: `bb` must be a duration"), "{text}");
-        assert!(text.contains("seawall.toml:2:6"), "{text}");
-        assert!(text.contains("^^^ the unit is missing"), "{text}");
-        assert!(text.contains("help: write \"5s\""), "{text}");
+        assert_snapshot!(problems, @r#"
+        error: `bb` must be a duration
+         --> seawall.toml:2:6
+          |
+        2 | bb = "5"
+          |      ^^^ the unit is missing
+          |
+          = help: write "5s"
+        "#);
     }
 
     #[test]
@@ -259,7 +265,13 @@ mod tests {
         let mut problems = problems("a = 1\nbb = \"5\"\n", &[]);
         problems.push(Problem::warning("`bb` is small").at(11..14, "here"));
         assert_eq!((problems.errors(), problems.warnings()), (0, 1));
-        assert!(problems.to_string().starts_with("warning: `bb` is small"));
+        assert_snapshot!(problems, @r#"
+        warning: `bb` is small
+         --> seawall.toml:2:6
+          |
+        2 | bb = "5"
+          |      ^^^ here
+        "#);
         let json = problems.to_json();
         assert_eq!(json[0]["severity"], "warning");
         assert_eq!(
@@ -274,12 +286,22 @@ mod tests {
         problems.push(Problem::new("second").at(6..7, ""));
         problems.push(Problem::new("first").at(0..1, ""));
         problems.push(Problem::new("nowhere"));
-        let text = problems.to_string();
-        let position = |word| text.find(word).expect("the problem is in the text");
-        assert!(
-            position("nowhere") < position("first") && position("first") < position("second"),
-            "{text}"
-        );
+        assert_snapshot!(problems, @r"
+        error: nowhere
+        --> seawall.toml
+
+        error: first
+         --> seawall.toml:1:1
+          |
+        1 | a = 1
+          | ^
+
+        error: second
+         --> seawall.toml:2:1
+          |
+        2 | b = 2
+          | ^
+        ");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Tests of `[origin.health]`.
 
+use insta::assert_snapshot;
+
 use super::*;
 use seawall_upstream::{Check, CheckKind};
 
@@ -36,57 +38,30 @@ fn reads_a_health_check() {
 fn reads_a_tcp_health_check() {
     let check = check("health = { kind = \"tcp\", every = \"5s\" }\n").unwrap();
     assert_eq!(check.kind, CheckKind::Tcp);
-    let text = problems_text(
-        2,
-        &format!("{ORIGIN}health = {{ kind = \"tcp\", path = \"/\", expect = [200] }}\n"),
-    );
-    assert!(
-        text.contains("means nothing to a check by \"tcp\""),
-        "{text}"
-    );
+    assert_snapshot!(diagnostics(&[in_origin(
+        "health = { kind = \"tcp\", path = \"/\", expect = [200] }"
+    )]));
 }
 
 #[test]
 fn rejects_a_check_timeout_over_its_interval() {
     let check = check("health = { every = \"2s\" }\n").unwrap();
     assert_eq!(check.timeout, Duration::from_secs(2));
-    let written = "health = { every = \"2s\", timeout = \"3s\" }\n";
-    let text = problems_text(1, &format!("{ORIGIN}{written}"));
-    assert!(text.contains("`timeout` is longer than `every`"), "{text}");
+    assert_snapshot!(diagnostics(&[in_origin(
+        "health = { every = \"2s\", timeout = \"3s\" }"
+    )]));
 }
 
 #[test]
 fn rejects_invalid_health_checks() {
-    assert_origin_problem(
-        "health = { path = \"live\" }",
-        19,
-        "\"live\"",
-        &["\"/live\""],
-    );
-    assert_origin_problem(
-        "health = { path = \"/a#b\" }",
-        19,
-        "\"/a#b\"",
-        &["characters"],
-    );
-    assert_origin_problem(
-        "health = { expect = [99] }",
-        22,
-        "99",
-        &["must be from 0 to 1000"],
-    );
-    assert_origin_problem("health = { expect = [] }", 21, "[]", &["empty"]);
-    assert_origin_problem(
-        "health = { kind = \"http2\" }",
-        19,
-        "\"http2\"",
-        &["\"http\""],
-    );
-    assert_origin_problem(
-        "health = { every = \"0s\" }",
-        20,
-        "\"0s\"",
-        &["must be longer than 0s"],
-    );
-    assert_origin_problem("health = { failures = 0 }", 23, "0", &["at least 1"]);
+    let diagnostics = diagnostics(&[
+        in_origin("health = { path = \"live\" }"),
+        in_origin("health = { path = \"/a#b\" }"),
+        in_origin("health = { expect = [99] }"),
+        in_origin("health = { expect = [] }"),
+        in_origin("health = { kind = \"http2\" }"),
+        in_origin("health = { every = \"0s\" }"),
+        in_origin("health = { failures = 0 }"),
+    ]);
+    assert_snapshot!(diagnostics);
 }

@@ -281,7 +281,7 @@ impl Object {
     }
 
     /// Bytes of memory in the store, under a key of `key_bytes`. Includes the directory's epoch
-    /// until [`StoredHead::charge_epoch`] charges it to a stored object.
+    /// until the store charges it to a stored object.
     pub fn weight_bytes(&self, key_bytes: usize) -> usize {
         entry_bytes(key_bytes) + epoch_bytes(&self.head) + self.own_bytes()
     }
@@ -347,7 +347,7 @@ impl Object {
     }
 
     /// How long an object stays in memory after its reception: as long as it may be served, and
-    /// then for [`KEEP`], because a 304 revalidates it cheaply. Two kinds of objects are not kept
+    /// then for a further time, because a 304 revalidates it cheaply. Two kinds of objects are not kept
     /// beyond their use: numbered versions of a playlist, which no player requests again, and
     /// errors, for which a 304 is no cheaper.
     pub fn retention(&self) -> Duration {

@@ -347,8 +347,8 @@ impl Object {
     }
 
     /// How long an object stays in memory after its reception: as long as it may be served, and
-    /// then for a further time, because a 304 revalidates it cheaply. Two kinds of objects are not kept
-    /// beyond their use: numbered versions of a playlist, which no player requests again, and
+    /// then for a further time, because a 304 revalidates it cheaply. Two kinds of objects are not
+    /// kept beyond their use: numbered versions of a playlist, which no player requests again, and
     /// errors, for which a 304 is no cheaper.
     pub fn retention(&self) -> Duration {
         let keep = if self.is_numbered_version() || !self.head.status.is_success() {

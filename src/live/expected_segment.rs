@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(expected.len(), 40);
         for ExpectedSegment { request, interest } in expected {
             let PrefetchInterest::IfAnyRequested(before) = interest else {
-                panic!("whoever watches it or not");
+                panic!("an MPD's segment is wanted only if an earlier one was");
             };
             assert_eq!(before.len(), 6);
             assert!(before.iter().all(|other| other.place() == request.place()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use seawall_upstream::Balance;
 
-use crate::support::origin::Reply;
+use crate::support::origin::{Reply, Script};
 use crate::support::shield::Builder;
 use crate::support::{
     End, Gate, Origin, Response, Shield, computed, get, manifest, noise, playlist, reply, segment,
@@ -21,6 +21,41 @@ fn in_front_of(endpoints: &[&Origin]) -> Builder {
     let first = Shield::in_front_of(endpoints[0]).without_deadlines();
     let others = endpoints[1..].iter();
     others.fold(first, |builder, other| builder.and_endpoint(other))
+}
+
+/// Objects above 256 KiB are fetched in slices of 64 KiB.
+fn sliced(first: &Origin, second: &Origin) -> Builder {
+    in_front_of(&[first, second]).proxy_settings(|settings| {
+        settings.whole_fetch_max = 256 << 10;
+        settings.slice_bytes = 64 << 10;
+    })
+}
+
+/// How a slice ends after its first bytes: it gets the response so far and the rest of the body.
+type SliceEnd = fn(Reply, &Bytes) -> Reply;
+
+/// The slice stalls, is cut off, or becomes too slow.
+const SLICE_ENDS: [SliceEnd; 3] = [
+    |begun, _| begun.stall(),
+    |begun, _| begun.close(),
+    |begun, rest| begun.send_slowly(rest, 100, Duration::from_millis(100)),
+];
+
+/// An object whose slices all end that way after 1000 bytes.
+fn with_slices_that(end: SliceEnd, body: &Bytes, etag: &'static str) -> Script {
+    let body = body.clone();
+    computed(move |asked| match asked.range(body.len()) {
+        None => segment(Bytes::new()).etag(etag).with_ranges(body.clone()),
+        Some((from, to)) => {
+            let length = body.len();
+            let begun = status(206)
+                .header("ETag", etag)
+                .header("Content-Range", format!("bytes {from}-{}/{length}", to - 1))
+                .content_length((to - from) as u64)
+                .send(body.slice(from..from + 1000));
+            end(begun, &body.slice(from + 1000..to))
+        }
+    })
 }
 
 /// The first endpoint is a little late. The second is requested meanwhile and answers 404 at once;
@@ -183,12 +218,8 @@ async fn slices_come_from_endpoint_with_matching_etag() {
     let named = |etag| segment(Bytes::new()).etag(etag).with_ranges(body.clone());
     let first = Origin::start().await.on(SEGMENT, named("\"one\""));
     let second = Origin::start().await.on(SEGMENT, named("\"other\""));
-    let shield = in_front_of(&[&first, &second])
+    let shield = sliced(&first, &second)
         .origin(|group| group.balance = Balance::RoundRobin)
-        .proxy_settings(|waits| {
-            waits.whole_fetch_max = 256 << 10;
-            waits.slice_bytes = 64 << 10;
-        })
         .start()
         .await;
     for _ in 0..3 {
@@ -203,42 +234,16 @@ async fn slices_come_from_endpoint_with_matching_etag() {
 async fn slice_is_resumed_at_endpoint_with_same_etag() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
-    let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
-        |begun, _| begun.stall(),
-        |begun, _| begun.close(),
-        |begun, rest| begun.send_slowly(rest, 100, Duration::from_millis(100)),
-    ];
-    for end in ends {
+    for end in SLICE_ENDS {
         let whole = || {
             segment(Bytes::new())
                 .etag("\"same\"")
                 .with_ranges(body.clone())
         };
-        let half = {
-            let body = body.clone();
-            computed(move |asked| match asked.range(LENGTH) {
-                None => segment(Bytes::new())
-                    .etag("\"same\"")
-                    .with_ranges(body.clone()),
-                Some((from, to)) => {
-                    let begun = status(206)
-                        .header("ETag", "\"same\"")
-                        .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
-                        .content_length((to - from) as u64)
-                        .send(body.slice(from..from + 1000));
-                    end(begun, &body.slice(from + 1000..to))
-                }
-            })
-        };
+        let half = with_slices_that(end, &body, "\"same\"");
         let first = Origin::start().await.on(SEGMENT, half);
         let second = Origin::start().await.on(SEGMENT, whole());
-        let shield = in_front_of(&[&first, &second])
-            .proxy_settings(|waits| {
-                waits.whole_fetch_max = 256 << 10;
-                waits.slice_bytes = 64 << 10;
-            })
-            .start()
-            .await;
+        let shield = sliced(&first, &second).start().await;
         shield.get(SEGMENT).await.assert_whole(&body);
         assert!(first.hits(SEGMENT) <= 3, "it is not asked for each slice");
         assert!(shield.get(SEGMENT).await.is_hit());
@@ -251,27 +256,9 @@ async fn slice_is_resumed_at_endpoint_with_same_etag() {
 async fn slice_is_cut_when_other_endpoint_has_different_etag() {
     const LENGTH: usize = 1 << 20;
     let body = noise(1, LENGTH);
-    let ends: [fn(Reply, &Bytes) -> Reply; 3] = [
-        |begun, _| begun.stall(),
-        |begun, _| begun.close(),
-        |begun, rest| begun.send_slowly(rest, 100, Duration::from_millis(100)),
-    ];
-    for end in ends {
+    for end in SLICE_ENDS {
         let named = |etag| segment(Bytes::new()).etag(etag).with_ranges(body.clone());
-        let half = {
-            let (body, whole) = (body.clone(), named("\"one\""));
-            computed(move |asked| match asked.range(LENGTH) {
-                None => whole.clone(),
-                Some((from, to)) => {
-                    let begun = status(206)
-                        .header("ETag", "\"one\"")
-                        .header("Content-Range", format!("bytes {from}-{}/{LENGTH}", to - 1))
-                        .content_length((to - from) as u64)
-                        .send(body.slice(from..from + 1000));
-                    end(begun, &body.slice(from + 1000..to))
-                }
-            })
-        };
+        let half = with_slices_that(end, &body, "\"one\"");
         let first = Origin::start().await.on(SEGMENT, half);
         let other = named("\"other\"");
         let second = computed(move |asked| match asked.header("if-match") {
@@ -279,13 +266,7 @@ async fn slice_is_cut_when_other_endpoint_has_different_etag() {
             _ => other.clone(),
         });
         let second = Origin::start().await.on(SEGMENT, second);
-        let shield = in_front_of(&[&first, &second])
-            .proxy_settings(|waits| {
-                waits.whole_fetch_max = 256 << 10;
-                waits.slice_bytes = 64 << 10;
-            })
-            .start()
-            .await;
+        let shield = sliced(&first, &second).start().await;
         shield.get(SEGMENT).await.assert_cut(&body);
         assert_eq!(second.hits(SEGMENT), 1, "it has said that it cannot go on");
         shield.get(SEGMENT).await.assert_whole(&body);
@@ -315,13 +296,7 @@ async fn slow_slice_is_cut_only_once_when_all_endpoints_are_slow() {
     };
     let first = Origin::start().await.on(SEGMENT, slow("\"one\""));
     let second = Origin::start().await.on(SEGMENT, slow("\"other\""));
-    let shield = in_front_of(&[&first, &second])
-        .proxy_settings(|waits| {
-            waits.whole_fetch_max = 256 << 10;
-            waits.slice_bytes = 64 << 10;
-        })
-        .start()
-        .await;
+    let shield = sliced(&first, &second).start().await;
     shield.get(SEGMENT).await.assert_cut(&body);
     shield.get(SEGMENT).await.assert_whole(&body);
 }
@@ -339,12 +314,8 @@ async fn slices_in_different_content_codings_are_not_joined() {
     let first = Origin::start().await.on(SEGMENT, named(&plain));
     let second = named(&coded).header("Content-Encoding", "gzip");
     let second = Origin::start().await.on(SEGMENT, second);
-    let shield = in_front_of(&[&first, &second])
+    let shield = sliced(&first, &second)
         .origin(|group| group.balance = Balance::RoundRobin)
-        .proxy_settings(|waits| {
-            waits.whole_fetch_max = 256 << 10;
-            waits.slice_bytes = 64 << 10;
-        })
         .start()
         .await;
     for _ in 0..3 {

@@ -303,7 +303,7 @@ fn the_end_of_a_directorys_epoch_drops_what_belongs_to_it_and_what_is_on_its_way
         );
         let fill = cache
             .lead(&lookup, HeaderMap::new)
-            .expect("nobody fills it");
+            .expect("no fill is in progress");
         let object = Arc::new(Object::new(
             StoredHead {
                 epoch_token,
@@ -347,7 +347,7 @@ fn request_after_epoch_end_does_not_join_the_older_flight() {
     };
     let join = || cache.join(&lookup(), &HeaderMap::new());
     let JoinOutcome::Lead(before, _first) = join() else {
-        panic!("nobody fills it");
+        panic!("no fill is in progress");
     };
     before.set_epoch(&cache.bind_epoch(Some(&directory), None));
     assert!(matches!(join(), JoinOutcome::Follow(_)));

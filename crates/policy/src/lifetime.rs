@@ -304,7 +304,7 @@ fn unshareable_reason(
     }
 }
 
-/// Why the response cannot be stored, whoever may see it.
+/// Why the response cannot be stored for any viewer.
 fn unstorable_reason(response: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason> {
     if response.status == StatusCode::PARTIAL_CONTENT {
         Some(UncacheableReason::Partial)

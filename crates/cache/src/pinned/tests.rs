@@ -25,20 +25,20 @@ impl BodyConsumer for Taken {
 }
 
 /// A viewer that accepts no bytes.
-fn nobody() -> Weak<dyn BodyConsumer> {
+fn no_consumer() -> Weak<dyn BodyConsumer> {
     Weak::<Taken>::new()
 }
 
 /// A clock, and a limit of two bodies (including the slack after a cut).
-struct Scene {
+struct PinnedBodiesModel {
     start: Instant,
     pinned: Arc<PinnedBodies>,
 }
 
-impl Scene {
-    fn new() -> Scene {
+impl PinnedBodiesModel {
+    fn new() -> PinnedBodiesModel {
         let budget = FillBudget::new(5 * BODY as u64);
-        Scene {
+        PinnedBodiesModel {
             start: Instant::now(),
             pinned: Arc::new(PinnedBodies::new(Arc::new(budget))),
         }
@@ -57,12 +57,12 @@ impl Scene {
     /// A body that was stored, is read by a viewer that accepts no bytes, and was evicted.
     fn pinned(&self, seconds: u64) -> (Arc<SharedBody>, SlowReader) {
         let body = self.stored();
-        let reader = body.register_slow_reader(nobody(), Waker::noop(), self.after(seconds));
+        let reader = body.register_slow_reader(no_consumer(), Waker::noop(), self.after(seconds));
         body.remove_entry(self.after(seconds));
         (body, reader)
     }
 
-    /// As [`Scene::pinned`], with a viewer that may accept bytes.
+    /// As [`PinnedBodiesModel::pinned`], with a viewer that may accept bytes.
     fn pinned_by_viewer(&self, seconds: u64) -> (Arc<SharedBody>, Arc<Taken>, SlowReader) {
         let body = self.stored();
         let viewer = Arc::<Taken>::default();
@@ -100,7 +100,7 @@ impl BodyConsumer for Leaving {
 fn no_deadlock_when_reader_drops_during_slowest_search() {
     let (done, is_done) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
-        let scene = Scene::new();
+        let scene = PinnedBodiesModel::new();
         let viewer = Arc::<Leaving>::default();
         let body = scene.stored();
         let weak = Arc::downgrade(&viewer);
@@ -119,10 +119,10 @@ fn no_deadlock_when_reader_drops_during_slowest_search() {
 
 #[test]
 fn stored_or_unread_bodies_do_not_count_as_pinned() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let (held, idle) = (scene.stored(), scene.stored());
     held.add_entry(&scene.pinned);
-    let _reader = held.register_slow_reader(nobody(), Waker::noop(), scene.start);
+    let _reader = held.register_slow_reader(no_consumer(), Waker::noop(), scene.start);
     held.remove_entry(scene.start);
     idle.remove_entry(scene.start);
     assert_eq!(scene.bytes(), 0);
@@ -131,9 +131,9 @@ fn stored_or_unread_bodies_do_not_count_as_pinned() {
 
 #[test]
 fn pinned_body_counts_once_until_its_last_reader_ends() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let (body, first) = scene.pinned(0);
-    let second = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
+    let second = body.register_slow_reader(no_consumer(), Waker::noop(), scene.start);
     assert_eq!(scene.bytes(), BODY as u64);
     drop(first);
     assert_eq!(scene.bytes(), BODY as u64);
@@ -143,7 +143,7 @@ fn pinned_body_counts_once_until_its_last_reader_ends() {
 
 #[test]
 fn body_stored_again_no_longer_counts_as_pinned() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let (body, _reader) = scene.pinned(0);
     body.add_entry(&scene.pinned);
     assert_eq!(scene.bytes(), 0);
@@ -151,9 +151,9 @@ fn body_stored_again_no_longer_counts_as_pinned() {
 
 #[test]
 fn unstored_body_counts_as_pinned_once_complete() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let body = Arc::<SharedBody>::default();
-    let _reader = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
+    let _reader = body.register_slow_reader(no_consumer(), Waker::noop(), scene.start);
     let body = body.sized(BODY).unwrap();
     assert_eq!(scene.bytes(), 0);
     body.record_unstored(&scene.pinned, scene.start);
@@ -162,7 +162,7 @@ fn unstored_body_counts_as_pinned_once_complete() {
 
 #[test]
 fn above_limit_only_the_slowest_reader_is_cut_and_woken() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let bell = Arc::new(Bell(AtomicBool::new(false)));
     let (_one, viewer, steady) = scene.pinned_by_viewer(0);
     let (_two, stalled) = scene.pinned(1);
@@ -183,9 +183,9 @@ fn above_limit_only_the_slowest_reader_is_cut_and_woken() {
 
 #[test]
 fn slow_readers_are_kept_while_another_reads_same_body_fast() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let (shared, fast_viewer, fast) = scene.pinned_by_viewer(0);
-    let stalled = shared.register_slow_reader(nobody(), Waker::noop(), scene.start);
+    let stalled = shared.register_slow_reader(no_consumer(), Waker::noop(), scene.start);
     let (_other, slow_viewer, slow) = scene.pinned_by_viewer(0);
     for second in 1..30 {
         fast_viewer.0.store(second << 20, Ordering::Relaxed);
@@ -202,11 +202,11 @@ fn slow_readers_are_kept_while_another_reads_same_body_fast() {
 
 #[test]
 fn new_reader_of_a_cut_body_is_not_cut() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let (body, stalled) = scene.pinned(0);
     let others = [scene.pinned(1), scene.pinned(2)];
     assert!(is_cut(&stalled));
-    let late = body.register_slow_reader(nobody(), Waker::noop(), scene.after(3));
+    let late = body.register_slow_reader(no_consumer(), Waker::noop(), scene.after(3));
     // The body stays now, so another one must be cut.
     assert_eq!(
         [&late, &others[0].1, &others[1].1].map(is_cut),
@@ -216,7 +216,7 @@ fn new_reader_of_a_cut_body_is_not_cut() {
 
 #[test]
 fn memory_held_by_fills_reduces_room_for_pinned_bodies() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     assert!(scene.pinned.budget.take(0, 3 * BODY as u64));
     let (_one, first) = scene.pinned(0);
     assert!(is_cut(&first));
@@ -224,7 +224,7 @@ fn memory_held_by_fills_reduces_room_for_pinned_bodies() {
 
 #[test]
 fn fills_cut_pinned_readers_down_to_the_pinned_share() {
-    let scene = Scene::new();
+    let scene = PinnedBodiesModel::new();
     let (_one, first) = scene.pinned(0);
     let (_two, second) = scene.pinned(1);
     scene.pinned.cut_for_fill(BODY as u64, scene.after(2));
@@ -235,7 +235,7 @@ fn fills_cut_pinned_readers_down_to_the_pinned_share() {
     assert!(is_cut(&second));
     let (_small, kept) = {
         let body = SharedBody::of(5 * BODY / 8).unwrap();
-        let reader = body.register_slow_reader(nobody(), Waker::noop(), scene.start);
+        let reader = body.register_slow_reader(no_consumer(), Waker::noop(), scene.start);
         body.record_unstored(&scene.pinned, scene.start);
         (body, reader)
     };

@@ -57,7 +57,7 @@ struct Guest<'a> {
 }
 
 /// A limiter, its requests, and the invariants.
-struct Scene<'a> {
+struct LimiterModel<'a> {
     limiter: &'a ConcurrencyLimiter,
     concurrency_max: usize,
     /// Waiting or woken, in order of arrival.
@@ -71,7 +71,7 @@ struct Scene<'a> {
     taken: Vec<Instant>,
 }
 
-impl Scene<'_> {
+impl LimiterModel<'_> {
     async fn apply(&mut self, event: Event) {
         match event {
             Event::Come(priority, timeout) => self.come(priority, timeout),
@@ -187,7 +187,11 @@ fn limits(concurrency_max: usize, requests_per_second_max: Option<u32>) -> Limit
 }
 
 /// Runs the events under a paused clock.
-fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mut Scene<'_>)) {
+fn play(
+    limits: &LimiterSettings,
+    events: Vec<Event>,
+    then: impl AsyncFnOnce(&mut LimiterModel<'_>),
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -195,7 +199,7 @@ fn play(limits: &LimiterSettings, events: Vec<Event>, then: impl AsyncFnOnce(&mu
         .unwrap();
     let limiter = ConcurrencyLimiter::new(limits);
     runtime.block_on(async {
-        let mut scene = Scene {
+        let mut scene = LimiterModel {
             limiter: &limiter,
             concurrency_max: limits.concurrency_max,
             guests: Vec::new(),

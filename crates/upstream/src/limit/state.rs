@@ -250,17 +250,17 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     /// A limiter with its own clock. Wakers are not called.
-    struct Scene {
+    struct SimulatedLimiter {
         state: LimiterState,
         now: Instant,
         until: Instant,
     }
 
-    impl Scene {
+    impl SimulatedLimiter {
         /// Ten requests per second, burst one.
-        fn paced(concurrency_max: usize, queue_max: usize) -> Scene {
+        fn paced(concurrency_max: usize, queue_max: usize) -> SimulatedLimiter {
             let now = Instant::now();
-            Scene {
+            SimulatedLimiter {
                 state: LimiterState::new(&LimiterSettings {
                     concurrency_max,
                     kept_for_manifests: 0,
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn one_waiter_holds_the_timer_while_permits_are_free() {
-        let mut scene = Scene::paced(2, 8);
+        let mut scene = SimulatedLimiter::paced(2, 8);
         assert!(scene.enters(Priority::Segment));
         let behind = scene.queues(Priority::Refresh);
         let token_at = scene.now + 100 * MS;
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn due_token_is_granted_before_the_full_queue_rejects() {
-        let mut scene = Scene::paced(2, 1);
+        let mut scene = SimulatedLimiter::paced(2, 1);
         assert!(scene.enters(Priority::Segment));
         let first = scene.queues(Priority::Segment);
         scene.now += 100 * MS;
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn second_turn_takes_a_token_but_no_permit() {
-        let mut scene = Scene::paced(2, 8);
+        let mut scene = SimulatedLimiter::paced(2, 8);
         assert!(scene.enters(Priority::Manifest));
         let mut wake_ups = WakeUps::new();
         assert!(!scene.state.try_token(scene.now, &mut wake_ups));
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn request_waiting_for_a_turn_only_needs_no_permit() {
-        let mut scene = Scene::paced(1, 8);
+        let mut scene = SimulatedLimiter::paced(1, 8);
         assert!(scene.enters(Priority::Segment));
         let both = scene.queues(Priority::Manifest);
         let waiting_for = (Priority::Segment, WaitingFor::Token);
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn permits_reserved_for_manifests_are_not_given_to_segments() {
-        let mut scene = Scene::paced(2, 8);
+        let mut scene = SimulatedLimiter::paced(2, 8);
         scene.state.kept_for_manifests = 1;
         scene.state.pace = None;
         assert!(scene.enters(Priority::Segment));
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn new_request_does_not_overtake_waiters_of_its_priority() {
-        let mut scene = Scene::paced(2, 8);
+        let mut scene = SimulatedLimiter::paced(2, 8);
         assert!(scene.enters(Priority::Segment));
         let first = scene.queues(Priority::Segment);
         scene.now += 100 * MS;

@@ -13,7 +13,7 @@ use super::{LONG, get, no_lookup, origin, request, settings, whole};
 use crate::{Origin, SetupError};
 
 /// An origin that accepts one code, and a shield with its code in a file.
-struct Scene {
+struct RotatingSecret {
     /// The code that the origin accepts.
     taken: Arc<Mutex<&'static str>>,
     /// The codes it received.
@@ -35,7 +35,7 @@ fn code(head: &str) -> String {
     line.trim_start_matches(':').trim().to_owned()
 }
 
-async fn scene(code_in_file: &str) -> Scene {
+async fn scene(code_in_file: &str) -> RotatingSecret {
     let (taken, shown) = (Arc::new(Mutex::new("first")), Arc::default());
     let script = Scripted::answering({
         let (taken, shown): (Arc<Mutex<_>>, Arc<Mutex<Vec<_>>>) =
@@ -59,7 +59,7 @@ async fn scene(code_in_file: &str) -> Scene {
     std::fs::write(&file, code_in_file).unwrap();
     let mut settings = settings(script.address);
     settings.header_files = vec![(FIELD.parse().unwrap(), file.clone())];
-    Scene {
+    RotatingSecret {
         taken,
         shown,
         origin: origin(settings),
@@ -69,7 +69,7 @@ async fn scene(code_in_file: &str) -> Scene {
     }
 }
 
-impl Scene {
+impl RotatingSecret {
     /// Changes the file and reads it at once.
     fn write(&self, code: &str) {
         std::fs::write(&self.file, code).unwrap();

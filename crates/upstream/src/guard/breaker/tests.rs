@@ -19,7 +19,7 @@ const FAILED: u64 = 1;
 const OTHER: u64 = 99;
 
 /// A breaker and its simulated clock.
-struct Scene {
+struct SimulatedBreaker {
     breaker: Breaker,
     now: Instant,
     urls: u64,
@@ -29,20 +29,20 @@ fn subject(url: u64, directory: u64) -> FailureSubject {
     FailureSubject { url, directory }
 }
 
-impl Scene {
-    fn start() -> Scene {
-        Scene::with(SETTINGS)
+impl SimulatedBreaker {
+    fn start() -> SimulatedBreaker {
+        SimulatedBreaker::with(SETTINGS)
     }
 
-    fn with(settings: Settings) -> Scene {
+    fn with(settings: Settings) -> SimulatedBreaker {
         let now = Instant::now();
         let breaker = Breaker::new(settings, now);
         let urls = 0;
-        Scene { breaker, now, urls }
+        SimulatedBreaker { breaker, now, urls }
     }
 
-    fn opened() -> Scene {
-        let mut scene = Scene::start();
+    fn opened() -> SimulatedBreaker {
+        let mut scene = SimulatedBreaker::start();
         scene.fail(10);
         assert!(matches!(scene.breaker.state(), State::Open { .. }));
         scene
@@ -121,7 +121,7 @@ impl Scene {
 
 #[test]
 fn opens_after_enough_failures_without_a_success() {
-    let mut scene = Scene::start();
+    let mut scene = SimulatedBreaker::start();
     scene.succeed(1);
     scene.fail(500);
     assert!(scene.is_closed(), "it answered a moment ago");
@@ -135,7 +135,7 @@ fn opens_after_enough_failures_without_a_success() {
 
 #[test]
 fn opens_at_the_configured_error_share() {
-    let mut scene = Scene::with(Settings {
+    let mut scene = SimulatedBreaker::with(Settings {
         error_share: 0.5,
         ..SETTINGS
     });
@@ -154,7 +154,7 @@ fn repeated_failures_of_one_url_do_not_open() {
         EndpointFault::Gateway,
         EndpointFault::Url,
     ] {
-        let mut scene = Scene::start();
+        let mut scene = SimulatedBreaker::start();
         for _ in 0..1000 {
             let pass = scene.pass();
             let what = (subject(5, FAILED), fault);
@@ -167,7 +167,7 @@ fn repeated_failures_of_one_url_do_not_open() {
 #[test]
 fn error_responses_open_only_from_three_directories() {
     for fault in [EndpointFault::Gateway, EndpointFault::Url] {
-        let mut scene = Scene::start();
+        let mut scene = SimulatedBreaker::start();
         (0..1000).for_each(|url| scene.fail_in(url % 2, fault));
         assert!(scene.is_closed(), "{fault:?}");
         scene.fail_in(7, fault);
@@ -177,7 +177,7 @@ fn error_responses_open_only_from_three_directories() {
 
 #[test]
 fn url_errors_count_half() {
-    let mut scene = Scene::start();
+    let mut scene = SimulatedBreaker::start();
     (0..18).for_each(|url| scene.fail_in(url, EndpointFault::Url));
     assert!(scene.is_closed());
     scene.fail_in(18, EndpointFault::Url);
@@ -186,7 +186,7 @@ fn url_errors_count_half() {
 
 #[test]
 fn open_breaker_admits_unfailed_directory_and_success_closes() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     let other = subject(1000, OTHER);
     assert_eq!(
         scene.breaker.outlook_for(other, scene.now),
@@ -215,7 +215,7 @@ fn open_breaker_admits_unfailed_directory_and_success_closes() {
 
 #[test]
 fn request_of_unfailed_directory_does_not_replace_the_probe() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
     let other = subject(1000, OTHER);
@@ -230,7 +230,7 @@ fn request_of_unfailed_directory_does_not_replace_the_probe() {
 
 #[test]
 fn errors_before_the_window_are_forgotten() {
-    let mut scene = Scene::start();
+    let mut scene = SimulatedBreaker::start();
     scene.fail(9);
     scene.wait(SETTINGS.window);
     scene.fail(9);
@@ -239,7 +239,7 @@ fn errors_before_the_window_are_forgotten() {
 
 #[test]
 fn admits_one_probe_and_its_success_closes() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     scene.wait(SETTINGS.probe_after.saturating_sub(MS));
     assert_eq!(scene.refused_for(), MS);
     scene.wait(MS);
@@ -252,7 +252,7 @@ fn admits_one_probe_and_its_success_closes() {
 
 #[test]
 fn reopening_after_probe_success_needs_full_error_count() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
     scene.record(probe, true);
@@ -267,7 +267,7 @@ fn reopening_after_probe_success_needs_full_error_count() {
 
 #[test]
 fn failed_probe_doubles_the_wait_up_to_max() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     let mut waits = Vec::new();
     for _ in 0..4 {
         let wait = scene.refused_for();
@@ -282,7 +282,7 @@ fn failed_probe_doubles_the_wait_up_to_max() {
 
 #[test]
 fn breaker_that_reopens_soon_waits_longer() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     let mut relapse = |after| {
         let wait = scene.refused_for();
         scene.wait(wait);
@@ -300,7 +300,7 @@ fn breaker_that_reopens_soon_waits_longer() {
 
 #[test]
 fn abandoned_probe_delays_the_next_by_probe_after() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     scene.wait(SETTINGS.probe_after);
     for _ in 0..3 {
         let probe = scene.probe();
@@ -315,7 +315,7 @@ fn abandoned_probe_delays_the_next_by_probe_after() {
 
 #[test]
 fn abandoned_probe_delays_the_next_by_a_minimum() {
-    let mut scene = Scene::start();
+    let mut scene = SimulatedBreaker::start();
     scene.breaker.settings.probe_after = Duration::from_nanos(1);
     scene.fail(10);
     scene.wait(MS);
@@ -326,7 +326,7 @@ fn abandoned_probe_delays_the_next_by_a_minimum() {
 
 #[test]
 fn released_probe_allows_the_next_at_once() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     scene.wait(SETTINGS.probe_after);
     let probe = scene.probe();
     scene.breaker.release(probe, scene.now);
@@ -337,7 +337,7 @@ fn released_probe_allows_the_next_at_once() {
 
 #[test]
 fn results_of_requests_from_before_opening_are_ignored() {
-    let mut scene = Scene::start();
+    let mut scene = SimulatedBreaker::start();
     let stragglers = [scene.pass(), scene.pass(), scene.pass(), scene.pass()];
     let [good, bad, lost, late] = stragglers;
     scene.fail(10);
@@ -357,7 +357,7 @@ fn results_of_requests_from_before_opening_are_ignored() {
 
 #[test]
 fn late_probe_does_not_block_others_and_its_success_closes() {
-    let mut scene = Scene::opened();
+    let mut scene = SimulatedBreaker::opened();
     scene.wait(SETTINGS.probe_after);
     let slow = scene.probe();
     let slower = {

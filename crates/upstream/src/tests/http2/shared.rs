@@ -113,7 +113,7 @@ async fn late_stream_keeps_the_connection_only_if_others_progress() {
         assert_eq!(
             long.body.next().await,
             Some(Ok("hello".into())),
-            "whoever is on it stays on it"
+            "its open streams stay on it"
         );
     }
 }

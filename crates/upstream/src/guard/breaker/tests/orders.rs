@@ -28,7 +28,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The state that the test tracks itself: passes in use, the current probe, and the number of
 /// results since the breaker last closed.
 struct Bystander {
-    scene: Scene,
+    scene: SimulatedBreaker,
     out: Vec<BreakerPass>,
     probe: Option<(u64, Instant)>,
     verdicts: u32,
@@ -91,7 +91,7 @@ impl Bystander {
 proptest! {
     #[test]
     fn at_most_one_probe_and_the_breaker_always_recovers(steps in steps()) {
-        let scene = Scene::start();
+        let scene = SimulatedBreaker::start();
         let mut bystander = Bystander { scene, out: Vec::new(), probe: None, verdicts: 0 };
         for step in &steps {
             bystander.step(step)?;

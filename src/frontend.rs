@@ -26,6 +26,7 @@ mod connection;
 mod connection_state;
 mod connection_table;
 mod connection_timer;
+mod counted_bytes;
 mod date;
 mod exchange;
 mod fast_path;
@@ -35,15 +36,14 @@ mod framing_check;
 mod http2_reads;
 mod lingering_close;
 mod listen;
-mod pace;
 mod recording_body;
 mod request_body;
 mod server_context;
 mod shedding;
-mod slice;
 mod sniffing_stream;
 mod stats;
 mod stored_reads;
+mod stream_send_rate;
 mod streams;
 mod tls;
 mod unix;
@@ -74,19 +74,19 @@ pub type RequestRecorder = Arc<dyn Fn(&crate::telemetry::RequestRecord) + Send +
 pub trait Handler: Send + Sync + 'static {
     /// Answers from memory without waiting. With `None`, the caller may pass the same request to
     /// `answer`. The length of the body is known.
-    fn try_answer(&self, arrival: ViewerRequest) -> Option<ViewerResponse>;
+    fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse>;
 
     /// Answers any request.
-    fn answer(&self, arrival: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
+    fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
 
 impl Handler for Arc<Shield> {
-    fn try_answer(&self, arrival: ViewerRequest) -> Option<ViewerResponse> {
-        Shield::answer_from_memory(self, arrival)
+    fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse> {
+        Shield::answer_from_memory(self, request)
     }
 
-    async fn answer(&self, arrival: ViewerRequest) -> ViewerResponse {
-        Shield::answer(self, arrival).await
+    async fn answer(&self, request: ViewerRequest) -> ViewerResponse {
+        Shield::answer(self, request).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -12,10 +12,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::bad_request;
 use super::connection_state::ConnectionState;
 use super::connection_timer::{TimerAction, ViewerProtocol};
-use super::exchange::{exchange, http1_carrier, http2_carrier};
+use super::exchange::{begin_http1_request, begin_http2_request, exchange};
 use super::fast_path::FastPath;
 use super::frames;
 use super::lingering_close::{close_gracefully, linger};
@@ -104,54 +103,62 @@ where
     A: Handler,
     W: Transport,
 {
-    let service =
-        service_fn(|request| exchange(context.clone(), http1_carrier(connection), request));
+    let service = service_fn(|request| {
+        let channel = begin_http1_request(connection);
+        exchange(context.clone(), channel, request)
+    });
     let fast_path = FastPath::new(stream, context.clone(), connection.clone());
     let mut hyper = context
         .http1
         .serve_connection(TokioIo::new(fast_path), service);
     let mut timer = context.timer(ViewerProtocol::Http1, connection);
-    let ended = poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         loop {
-            if let Poll::Ready(ended) = std::pin::Pin::new(&mut hyper).poll(cx) {
-                return Poll::Ready(Ok(ended));
+            if let Poll::Ready(result) = Pin::new(&mut hyper).poll(cx) {
+                return Poll::Ready(ConnectionEnd::of(result));
             }
             match timer.check(cx) {
                 TimerAction::Wait => return Poll::Pending,
-                TimerAction::Finish => std::pin::Pin::new(&mut hyper).graceful_shutdown(),
-                TimerAction::Cut(event) => return Poll::Ready(Err(event)),
+                TimerAction::StartShutdown => Pin::new(&mut hyper).graceful_shutdown(),
+                TimerAction::Cut(event) => return Poll::Ready(ConnectionEnd::Cut(event)),
             }
         }
     })
     .await;
     let parts = hyper.into_parts();
     let fast_path = parts.io.into_inner();
-    if let Ok(Err(error)) = &ended
-        && error.is_parse()
-        && !fast_path.is_recognised()
+    // hyper could not parse the HTTP/2 preface either.
+    if let Some(error) = end.parse_error()
+        && !fast_path.has_http2_preface()
     {
-        let unread = fast_path.unread_head(&parts.read_buf);
-        context
-            .connections
-            .counters
-            .count(ConnectionEvent::HeadRefused);
-        (context.recorder)(&bad_request::http1_record(error, unread, connection));
+        let head = fast_path.unread_head(&parts.read_buf);
+        context.record_unparsable(error, head, connection);
     }
-    let stream = match fast_path.into_stream().into_http2() {
-        Ok(stream) => return Some(stream),
-        Err(stream) => stream,
+    match fast_path.into_stream().into_http2() {
+        Ok(stream) => Some(stream),
+        Err(stream) => {
+            close_http1(context, stream, connection, end).await;
+            None
+        }
+    }
+}
+
+/// Closes an HTTP/1 connection. If the viewer may still send bytes, they are read first, so that
+/// the viewer receives the response.
+async fn close_http1<A, W: Transport>(
+    context: &ServerContext<A>,
+    stream: SniffingStream<W>,
+    connection: &ConnectionState,
+    end: ConnectionEnd,
+) {
+    let is_expecting_bytes = match end {
+        ConnectionEnd::Cut(event) => return context.record_cut(event, connection),
+        _ if end.parse_error().is_some() => true,
+        _ => connection.has_unread_body() && !connection.resets_on_close(),
     };
-    match ended {
-        Err(event) => context.cut(event, connection),
-        Ok(Err(error)) if error.is_parse() => {
-            linger(stream, &context.limits).await;
-        }
-        Ok(_) if connection.has_unread_body() && !connection.is_reset() => {
-            linger(stream, &context.limits).await;
-        }
-        Ok(_) => {}
+    if is_expecting_bytes {
+        linger(stream, &context.limits).await;
     }
-    None
 }
 
 /// Speaks HTTP/2 until the connection ends.
@@ -165,82 +172,110 @@ async fn serve_http2<A, W>(
 {
     let service = {
         let (context, connection) = (context.clone(), connection.clone());
-        service_fn(move |request| exchange(context.clone(), http2_carrier(&connection), request))
+        service_fn(move |request| {
+            let channel = begin_http2_request(&connection);
+            exchange(context.clone(), channel, request)
+        })
     };
-    connection.finish_response(Instant::now());
+    connection.begin_http2(Instant::now());
     let stream = WriteCoalescer::new(stream);
     let io = TokioIo::new(stream.clone());
     let mut hyper = pin!(context.http2.serve_connection(io, service));
     let mut timer = context.timer(ViewerProtocol::Http2, connection);
     let end = poll_fn(|cx| {
         loop {
-            let ended = hyper.as_mut().poll(cx);
+            let polled = hyper.as_mut().poll(cx);
             // A full socket wakes this task when it has room; until then the timer measures the
             // delay.
-            let lost = matches!(stream.poll_send(cx), Poll::Ready(Err(_)));
+            let sent = stream.poll_send(cx);
             for _ in 0..stream.take_malformed() {
                 context.record_malformed(connection);
             }
-            if let Poll::Ready(ended) = ended {
-                return Poll::Ready(
-                    ended.map_or_else(ConnectionEnd::Failed, |()| ConnectionEnd::Proper),
-                );
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(ConnectionEnd::of(result));
             }
-            if lost {
+            if let Poll::Ready(Err(_)) = sent {
                 return Poll::Ready(ConnectionEnd::Lost);
             }
             match timer.check(cx) {
                 TimerAction::Wait => return Poll::Pending,
-                TimerAction::Finish => hyper.as_mut().graceful_shutdown(),
-                TimerAction::Cut(event) => {
-                    context.cut(event, connection);
-                    return Poll::Ready(match event {
-                        // No request is in progress, and the viewer has not sent GOAWAY.
-                        ConnectionEvent::IdleTimeout => ConnectionEnd::Proper,
-                        _ => ConnectionEnd::Lost,
-                    });
-                }
+                TimerAction::StartShutdown => hyper.as_mut().graceful_shutdown(),
+                TimerAction::Cut(event) => return Poll::Ready(ConnectionEnd::Cut(event)),
             }
         }
     })
     .await;
+    close_http2(context, stream, connection, end).await;
+}
+
+/// Closes an HTTP/2 connection: with GOAWAY after a flood, gracefully if no request is in progress,
+/// otherwise at once.
+async fn close_http2<A, W: Transport>(
+    context: &ServerContext<A>,
+    stream: WriteCoalescer<SniffingStream<W>>,
+    connection: &ConnectionState,
+    end: ConnectionEnd,
+) {
+    if let ConnectionEnd::Cut(event) = end {
+        context.record_cut(event, connection);
+    }
     if let Some(flood) = stream.with_stream(SniffingStream::flood) {
-        context.note_flood(flood.kind, connection);
-        stream.append(&frames::goaway(
-            flood.last_stream,
-            frames::ENHANCE_YOUR_CALM,
-        ));
+        context.record_flood(flood.kind, connection);
+        let goaway = frames::goaway(flood.last_stream, frames::ENHANCE_YOUR_CALM);
+        stream.append(&goaway);
         return linger(stream, &context.limits).await;
     }
     match end {
-        ConnectionEnd::Proper => close_gracefully(stream, connection, &context.limits).await,
-        ConnectionEnd::Failed(error) if is_calmed(&error) => {
+        // When the idle timeout expires, no request is in progress either.
+        ConnectionEnd::Finished | ConnectionEnd::Cut(ConnectionEvent::IdleTimeout) => {
+            close_gracefully(stream, connection, &context.limits).await;
+        }
+        ConnectionEnd::Failed(error) if is_flood(&error) => {
             if let Some(kind) = stream.with_stream(SniffingStream::last_frame) {
-                context.note_flood(kind, connection);
+                context.record_flood(kind, connection);
             }
         }
-        ConnectionEnd::Failed(error) if is_rejected(&error) => context.record_malformed(connection),
-        ConnectionEnd::Failed(_) | ConnectionEnd::Lost => {}
+        ConnectionEnd::Failed(error) if is_malformed(&error) => {
+            context.record_malformed(connection);
+        }
+        ConnectionEnd::Failed(_) | ConnectionEnd::Cut(_) | ConnectionEnd::Lost => {}
     }
 }
 
-/// How an HTTP/2 connection ended.
+/// How a connection ended.
 enum ConnectionEnd {
-    /// No request is in progress.
-    Proper,
+    /// hyper has finished: no request is in progress.
+    Finished,
+    /// hyper has failed: the viewer closed the connection or sent something malformed.
     Failed(hyper::Error),
-    /// The socket failed, or the timer cut the connection: nothing more is sent.
+    /// The timer cut the connection: nothing more is sent.
+    Cut(ConnectionEvent),
+    /// Writing to the socket failed.
     Lost,
+}
+
+impl ConnectionEnd {
+    fn of(result: hyper::Result<()>) -> ConnectionEnd {
+        result.map_or_else(ConnectionEnd::Failed, |()| ConnectionEnd::Finished)
+    }
+
+    /// The error, if hyper could not parse what the viewer sent over HTTP/1.
+    fn parse_error(&self) -> Option<&hyper::Error> {
+        match self {
+            ConnectionEnd::Failed(error) if error.is_parse() => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// Whether h2 closed the connection with `ENHANCE_YOUR_CALM`: h2 itself counts resets, CONTINUATION
 /// frames and small DATA frames.
-fn is_calmed(error: &hyper::Error) -> bool {
+fn is_flood(error: &hyper::Error) -> bool {
     library_reason(error) == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// Whether h2 closed the connection because of malformed input.
-fn is_rejected(error: &hyper::Error) -> bool {
+fn is_malformed(error: &hyper::Error) -> bool {
     library_reason(error).is_some_and(|reason| reason != h2::Reason::NO_ERROR)
 }
 

@@ -1,8 +1,10 @@
 //! The state of one connection: its parts write it, and its timer reads it.
 //!
 //! hyper owns the socket, the service and the bodies of a connection, so each of them records here
-//! what the timer needs. All of them run on one thread. The fields are atomic only to satisfy
-//! `Sync`; they are never contended and cost a plain load or store.
+//! what the timer needs. All of them run on the thread that accepted the connection. Other threads
+//! only read how long the connection is idle, how many bytes it has queued and how many its viewer
+//! has received, ask it to close, wake it and abort it. The fields are atomic for these threads;
+//! the connection's own thread pays a plain load or store for almost all of them.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -51,33 +53,37 @@ pub(super) struct ConnectionState {
     has_early_bytes: AtomicBool,
     /// HTTP/2: requests in progress. Stays 0 for HTTP/1.
     streams: AtomicU32,
-    /// HTTP/2: start time of an incomplete head or control frame; 0 means none.
-    unfinished_ns: AtomicU64,
+    /// HTTP/2: since when a head or control frame has been incomplete; 0 means none is.
+    incomplete_frame_since_ns: AtomicU64,
     written: AtomicU64,
-    /// HTTP/2: credit for useful work in addition to the bytes written, in bytes.
-    earned_bytes: AtomicU64,
+    /// HTTP/2: credit for useful work in addition to the bytes written, in bytes: see
+    /// [`super::flood`].
+    flood_credit_bytes: AtomicU64,
     /// HTTP/2: body bytes that h2 has received, has put into frames (`body_sent`) and has dropped.
     body_queued: AtomicU64,
     body_sent: AtomicU64,
     body_dropped: AtomicU64,
     blocked: AtomicBool,
     /// How often the socket accepted all bytes after it had been full.
-    releases: AtomicU32,
+    drain_count: AtomicU32,
     /// HTTP/2: streams whose body h2 has completely.
     pub(super) unsent: UnsentStreams,
-    is_reset: AtomicBool,
+    resets_on_close: AtomicBool,
+    /// The connection no longer owns the socket.
     closed: AtomicBool,
-    choked: AtomicBool,
+    /// HTTP/2: a stream was reset to free memory, and the socket has stayed full since then.
+    waits_for_reset_stream: AtomicBool,
     asked_to_close: AtomicBool,
     can_reset: AtomicBool,
+    /// Part of a request body is unread.
     has_unread: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
-    pub(super) reading: StoredBodiesRead,
+    pub(super) stored_bodies: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
 }
 
-/// A plain load and store: all parts of a connection run on one thread.
+/// A plain load and store: only the connection's thread counts.
 pub(super) fn add(count: &AtomicU64, more: u64) {
     count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
@@ -99,22 +105,22 @@ impl ConnectionState {
             since_ns: AtomicU64::new(0),
             has_early_bytes: AtomicBool::new(false),
             streams: AtomicU32::new(0),
-            unfinished_ns: AtomicU64::new(0),
+            incomplete_frame_since_ns: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            earned_bytes: AtomicU64::new(0),
+            flood_credit_bytes: AtomicU64::new(0),
             body_queued: AtomicU64::new(0),
             body_sent: AtomicU64::new(0),
             body_dropped: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
-            releases: AtomicU32::new(0),
+            drain_count: AtomicU32::new(0),
             unsent: UnsentStreams::default(),
-            is_reset: AtomicBool::new(false),
+            resets_on_close: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            choked: AtomicBool::new(false),
+            waits_for_reset_stream: AtomicBool::new(false),
             asked_to_close: AtomicBool::new(false),
             can_reset: AtomicBool::new(true),
             has_unread: AtomicBool::new(false),
-            reading: StoredBodiesRead::default(),
+            stored_bodies: StoredBodiesRead::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
         }
@@ -140,14 +146,15 @@ impl ConnectionState {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
-    /// Sets the start time of an incomplete head or control frame (HTTP/2).
-    pub(super) fn set_unfinished(&self, since: Option<Instant>) {
+    /// Sets since when a head or control frame has been incomplete (HTTP/2).
+    pub(super) fn set_incomplete_frame_since(&self, since: Option<Instant>) {
         let since = since.map_or(0, |since| self.nanos(since).max(1));
-        self.unfinished_ns.store(since, Ordering::Relaxed);
+        self.incomplete_frame_since_ns
+            .store(since, Ordering::Relaxed);
     }
 
-    pub(super) fn unfinished(&self) -> Option<Instant> {
-        let since = self.unfinished_ns.load(Ordering::Relaxed);
+    pub(super) fn incomplete_frame_since(&self) -> Option<Instant> {
+        let since = self.incomplete_frame_since_ns.load(Ordering::Relaxed);
         (since > 0).then(|| self.born + Duration::from_nanos(since))
     }
 
@@ -166,7 +173,7 @@ impl ConnectionState {
         }
     }
 
-    /// Records that a head is complete (HTTP/1).
+    /// Records that a request head is complete (HTTP/1).
     pub(super) fn begin_request(&self) {
         self.has_early_bytes.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
@@ -177,8 +184,8 @@ impl ConnectionState {
         self.phase.store(Phase::Sending as u8, Ordering::Relaxed);
     }
 
-    /// Records that the bytes since the head belonged to the body of this request, also if they
-    /// arrived after the response.
+    /// Records that the request body is complete: the bytes since the head belonged to it, also
+    /// those that arrived after the response. They are not the head of the next request.
     pub(super) fn finish_request_body(&self) {
         self.has_early_bytes.store(false, Ordering::Relaxed);
         if self.phase() == Phase::Head {
@@ -201,6 +208,12 @@ impl ConnectionState {
         );
     }
 
+    /// Records that the connection speaks HTTP/2 from now on. The preface was no request head, so
+    /// the idle time begins.
+    pub(super) fn begin_http2(&self, now: Instant) {
+        self.set_phase(Phase::Quiet, now);
+    }
+
     /// Records a new request (HTTP/2).
     pub(super) fn stream_opened(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
@@ -219,13 +232,14 @@ impl ConnectionState {
         add(&self.written, bytes as u64);
     }
 
-    /// Records useful work on an HTTP/2 connection, in equivalent bytes sent: see [`super::flood`].
-    pub(super) fn earn(&self, bytes: u64) {
-        add(&self.earned_bytes, bytes);
+    /// Records useful work on an HTTP/2 connection, as the bytes sent that are worth as much: see
+    /// [`super::flood`].
+    pub(super) fn add_flood_credit(&self, bytes: u64) {
+        add(&self.flood_credit_bytes, bytes);
     }
 
-    /// Records body bytes handed to h2.
-    pub(super) fn queue_body(&self, bytes: usize) {
+    /// Records body bytes passed to h2.
+    pub(super) fn record_queued_body(&self, bytes: usize) {
         add(&self.body_queued, bytes as u64);
     }
 
@@ -244,7 +258,7 @@ impl ConnectionState {
         let dropped = self.body_dropped.load(Ordering::Relaxed);
         let finished = self.body_bytes() + dropped;
         let queued = self.body_queued.load(Ordering::Relaxed);
-        // Another thread may count between the loads.
+        // The connection's thread may count between these loads.
         queued.saturating_sub(finished)
     }
 
@@ -258,24 +272,24 @@ impl ConnectionState {
         let written = self.written.load(Ordering::Relaxed);
         WorkDone {
             now,
-            earned: written + self.earned_bytes.load(Ordering::Relaxed),
-            body: self.body_bytes(),
+            credit_bytes: written + self.flood_credit_bytes.load(Ordering::Relaxed),
+            body_bytes: self.body_bytes(),
         }
     }
 
     /// Records that the socket is full (`true`) or has accepted all bytes (`false`).
     pub(super) fn set_blocked(&self, blocked: bool) {
         if self.blocked() && !blocked {
-            let releases = self.releases.load(Ordering::Relaxed);
-            self.releases
-                .store(releases.wrapping_add(1), Ordering::Relaxed);
+            let drain_count = self.drain_count.load(Ordering::Relaxed);
+            self.drain_count
+                .store(drain_count.wrapping_add(1), Ordering::Relaxed);
         }
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
     /// How often the socket accepted all bytes after it had been full.
-    pub(super) fn releases(&self) -> u32 {
-        self.releases.load(Ordering::Relaxed)
+    pub(super) fn drain_count(&self) -> u32 {
+        self.drain_count.load(Ordering::Relaxed)
     }
 
     /// Whether bytes wait because the socket is full.
@@ -294,7 +308,7 @@ impl ConnectionState {
     }
 
     /// Whether the kernel holds bytes that the viewer has not acknowledged; `false` if unknown.
-    pub(super) fn has_untaken(&self) -> bool {
+    pub(super) fn has_unacknowledged(&self) -> bool {
         self.tcp_info()
             .is_some_and(|info| info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0)
     }
@@ -305,33 +319,36 @@ impl ConnectionState {
         get_tcp_info(socket).ok()
     }
 
-    /// From now on, the connection must not end with a clean close.
-    pub(super) fn reset(&self) {
-        self.is_reset.store(true, Ordering::Relaxed);
+    /// Records that the connection must end with a reset: a clean close would make an incomplete
+    /// response look complete.
+    pub(super) fn reset_on_close(&self) {
+        self.resets_on_close.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_reset(&self) -> bool {
-        self.is_reset.load(Ordering::Relaxed)
+    pub(super) fn resets_on_close(&self) -> bool {
+        self.resets_on_close.load(Ordering::Relaxed)
     }
 
-    /// Records that a stream was reset to free memory: the bytes that h2 queued for it stay until
-    /// the socket accepts bytes again (HTTP/2).
-    pub(super) fn stream_cut(&self) {
-        self.choked.store(true, Ordering::Relaxed);
+    /// Records that a stream was reset to free memory (HTTP/2). h2 keeps the bytes that it queued
+    /// for the stream until the socket accepts bytes again.
+    pub(super) fn record_reset_stream(&self) {
+        self.waits_for_reset_stream.store(true, Ordering::Relaxed);
         self.wake();
     }
 
-    /// Whether the socket has stayed full since then.
-    pub(super) fn choked(&self) -> bool {
-        if !self.blocked() && self.choked.load(Ordering::Relaxed) {
-            self.choked.store(false, Ordering::Relaxed);
+    /// Whether the socket has stayed full since a stream was reset to free memory.
+    pub(super) fn waits_for_reset_stream(&self) -> bool {
+        if !self.blocked() && self.waits_for_reset_stream.load(Ordering::Relaxed) {
+            self.waits_for_reset_stream.store(false, Ordering::Relaxed);
         }
-        self.choked.load(Ordering::Relaxed)
+        self.waits_for_reset_stream.load(Ordering::Relaxed)
     }
 
-    /// Whether the connection must end because its slow viewer holds memory that must be freed.
-    pub(super) fn must_end(self: &Arc<ConnectionState>, waker: &Waker) -> bool {
-        self.reading.must_end(self, self.blocked(), waker)
+    /// Whether the connection must end because its slow viewer holds memory that must be freed. If
+    /// not, `waker` is called as soon as it must.
+    pub(super) fn must_free_memory(self: &Arc<ConnectionState>, waker: &Waker) -> bool {
+        self.stored_bodies
+            .must_free_memory(self, self.blocked(), waker)
     }
 
     /// Records that the connection no longer owns the socket.
@@ -339,7 +356,7 @@ impl ConnectionState {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Sets whether the viewer can distinguish an aborted connection from a clean close.
+    /// Sets whether the viewer can distinguish a reset from a clean close.
     pub(super) fn set_can_reset(&self, can_reset: bool) {
         self.can_reset.store(can_reset, Ordering::Relaxed);
     }
@@ -348,7 +365,7 @@ impl ConnectionState {
         self.can_reset.load(Ordering::Relaxed)
     }
 
-    /// Records that part of a request body was not read.
+    /// Records that part of a request body will not be read.
     pub(super) fn leave_unread(&self) {
         self.set_unread(true);
     }
@@ -383,12 +400,12 @@ impl ConnectionState {
         self.asked_to_close.load(Ordering::Relaxed)
     }
 
-    /// Sets the waker for shutdown.
+    /// Sets the waker of the connection's task.
     pub(super) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }
 
-    /// Wakes the connection's task so that it checks the state of the connection table.
+    /// Wakes the connection's task, so that its timer checks the connection.
     pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.lock() {
             waker.wake_by_ref();

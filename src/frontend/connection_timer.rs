@@ -23,11 +23,12 @@ use super::unsent::StreamLag;
 /// only after this time; a request that arrives before is answered with `Connection: close`.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
-/// Resetting a stream to free memory also drops its queue, once the socket accepts bytes. If the
-/// socket accepts nothing for this time, the connection is closed.
-const CHOKED_MAX: Duration = Duration::from_secs(1);
+/// When a stream is reset to free memory, h2 drops the bytes that it queued for the stream only
+/// once the socket accepts bytes. If the socket accepts nothing for this time, the connection is
+/// closed.
+const RESET_STREAM_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Time in which a connection must close after it was asked to make room.
+/// Time in which a connection must close after it was asked to make room for a new one.
 pub(super) const LEAVING_TIME: Duration = Duration::from_secs(1);
 
 /// The protocol of the connection.
@@ -43,15 +44,9 @@ pub(super) enum TimerAction {
     /// Nothing: the task will be woken.
     Wait,
     /// Finish the requests in progress and accept no new one. Returned once.
-    Finish,
+    StartShutdown,
     /// Close the connection now.
     Cut(ConnectionEvent),
-}
-
-/// A period in which bytes were ready for the viewer.
-struct ViewerStall {
-    since: Instant,
-    taken: u64,
 }
 
 /// The timer of one connection.
@@ -61,23 +56,64 @@ pub(super) struct ConnectionTimer {
     connections: Arc<ConnectionTable>,
     connection: Arc<ConnectionState>,
     alarm: Pin<Box<Sleep>>,
+    /// Set while the socket is full.
     stall: Option<ViewerStall>,
-    /// Since when the socket has been full after a stream was reset to free memory.
-    choked_since: Option<Instant>,
-    /// The current turn, if h2 has the whole body of a stream.
+    /// Set while the socket stays full after a stream was reset to free memory.
+    reset_stream_since: Option<Instant>,
+    /// Set while h2 has the whole body of a stream and has not sent it.
     turn: Option<UnsentTurn>,
     /// When the graceful shutdown of the connection began.
-    finishing: Option<Instant>,
+    shutdown_since: Option<Instant>,
     has_waker: bool,
 }
 
-/// A turn of the streams whose body h2 has completely.
+/// A period in which the socket is full: bytes are ready, and the viewer does not receive them.
+struct ViewerStall {
+    since: Instant,
+    /// Bytes that the viewer had received when the period began.
+    received_bytes: u64,
+}
+
+/// The current turn of [`super::unsent`]: the streams whose body h2 has completely are checked at
+/// its end.
 struct UnsentTurn {
     since: Instant,
-    /// How often the socket had accepted all bytes.
-    releases: u32,
-    /// Body bytes that h2 had put into frames.
+    /// [`ConnectionState::drain_count`] when the turn began.
+    drain_count: u32,
+    /// Body bytes that h2 had put into frames when the turn began.
     body_bytes: u64,
+}
+
+/// When something must have happened on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deadline {
+    at: Instant,
+    kind: DeadlineKind,
+}
+
+/// What must have happened by a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeadlineKind {
+    /// The next request has begun to arrive.
+    NextRequest,
+    /// A request head is complete.
+    RequestHead,
+    /// The viewer has received bytes at the minimum rate.
+    SendRate,
+    /// The streams whose body h2 has completely have made progress.
+    UnsentTurn,
+    /// h2 has dropped the queue of a stream that was reset to free memory.
+    QueueFreed,
+    /// A quiet connection begins its graceful shutdown.
+    ShutdownStart,
+    /// The graceful shutdown has ended.
+    ShutdownEnd,
+}
+
+impl DeadlineKind {
+    fn at(self, at: Instant) -> Deadline {
+        Deadline { at, kind: self }
+    }
 }
 
 impl ConnectionTimer {
@@ -95,9 +131,9 @@ impl ConnectionTimer {
             connection,
             alarm,
             stall: None,
-            choked_since: None,
+            reset_stream_since: None,
             turn: None,
-            finishing: None,
+            shutdown_since: None,
             has_waker: false,
         }
     }
@@ -108,70 +144,78 @@ impl ConnectionTimer {
             self.has_waker = true;
             self.connection.set_waker(cx.waker());
         }
-        let must_finish = (self.connections.closing() && self.may_finish())
-            || (self.connection.is_asked_to_close() && self.may_leave());
-        if self.finishing.is_none() && must_finish {
-            self.finishing = Some(Instant::now());
-            return TimerAction::Finish;
+        if self.must_start_shutdown() {
+            self.shutdown_since = Some(Instant::now());
+            return TimerAction::StartShutdown;
         }
-        if self.connection.must_end(cx.waker()) {
+        if self.connection.must_free_memory(cx.waker()) {
             return TimerAction::Cut(ConnectionEvent::CutForMemory);
         }
-        self.follow_stall();
-        self.follow_choke();
-        self.follow_unsent();
+        self.watch_stall();
+        self.watch_reset_stream();
+        self.watch_unsent_streams();
         loop {
-            if let Some((due, _)) = self.due()
-                && due < self.alarm.deadline()
+            if let Some(next) = self.next_deadline()
+                && next.at < self.alarm.deadline()
             {
-                self.alarm.as_mut().reset(due);
+                self.alarm.as_mut().reset(next.at);
             }
             if self.alarm.as_mut().poll(cx).is_pending() {
                 return TimerAction::Wait;
             }
             let now = Instant::now();
-            match self.due() {
-                Some((due, overdue)) if due <= now => {
-                    if let Some(action) = self.handle_expired(overdue, now) {
+            match self.next_deadline() {
+                Some(next) if next.at <= now => {
+                    if let Some(action) = self.handle_expired(next.kind, now) {
                         return action;
                     }
                 }
-                Some((due, _)) => self.alarm.as_mut().reset(due),
+                Some(next) => self.alarm.as_mut().reset(next.at),
                 None => self.alarm.as_mut().reset(now + self.limits.idle_timeout),
             }
         }
     }
 
+    /// Whether the graceful shutdown must begin and has not: the server stops, or the connection
+    /// must make room for a new one.
+    fn must_start_shutdown(&self) -> bool {
+        self.shutdown_since.is_none()
+            && ((self.connections.closing() && self.can_stop())
+                || (self.connection.is_asked_to_close() && self.can_make_room()))
+    }
+
     /// A response in progress can be marked as the last one, unless its head is already sent. A
     /// quiet connection first waits for a request that may be in flight.
-    fn may_finish(&self) -> bool {
-        let is_past_last_call = || self.last_call().is_some_and(|time| time <= Instant::now());
+    fn can_stop(&self) -> bool {
         match self.connection.phase() {
             _ if self.protocol == ViewerProtocol::Http2 => true,
             Phase::Serving => true,
             Phase::Sending => false,
-            Phase::Quiet | Phase::Head => is_past_last_call(),
+            Phase::Quiet | Phase::Head => self
+                .grace_end()
+                .is_some_and(|grace_end| grace_end <= Instant::now()),
         }
     }
 
     /// HTTP/2 can finish its streams in progress. HTTP/1 must be quiet, because a response in
     /// progress was not marked as the last one.
-    fn may_leave(&self) -> bool {
+    fn can_make_room(&self) -> bool {
         self.protocol == ViewerProtocol::Http2 || self.connection.phase() == Phase::Quiet
     }
 
-    fn last_call(&self) -> Option<Instant> {
+    /// When a quiet connection begins its shutdown, if the server stops.
+    fn grace_end(&self) -> Option<Instant> {
         self.connections
             .closing_since()
             .map(|since| since + SHUTDOWN_GRACE)
     }
 
-    fn follow_stall(&mut self) {
+    fn watch_stall(&mut self) {
         match (self.connection.blocked(), &self.stall) {
             (true, None) => {
                 self.stall = Some(ViewerStall {
                     since: Instant::now(),
-                    taken: self.connection.received_bytes(),
+                    received_bytes: self.connection.received_bytes(),
                 });
             }
             (false, Some(_)) => self.stall = None,
@@ -179,165 +223,172 @@ impl ConnectionTimer {
         }
     }
 
-    fn follow_choke(&mut self) {
-        if !self.connection.choked() {
-            self.choked_since = None;
-        } else if self.choked_since.is_none() {
-            self.choked_since = Some(Instant::now());
+    fn watch_reset_stream(&mut self) {
+        if !self.connection.waits_for_reset_stream() {
+            self.reset_stream_since = None;
+        } else if self.reset_stream_since.is_none() {
+            self.reset_stream_since = Some(Instant::now());
         }
     }
 
-    fn follow_unsent(&mut self) {
+    fn watch_unsent_streams(&mut self) {
         match (self.connection.unsent.any(), &self.turn) {
-            (true, None) => self.turn = Some(self.unsent_turn(Instant::now())),
+            (true, None) => self.turn = Some(self.begin_turn(Instant::now())),
             (false, Some(_)) => self.turn = None,
             _ => {}
         }
     }
 
-    fn unsent_turn(&self, since: Instant) -> UnsentTurn {
+    fn begin_turn(&self, since: Instant) -> UnsentTurn {
         UnsentTurn {
             since,
-            releases: self.connection.releases(),
+            drain_count: self.connection.drain_count(),
             body_bytes: self.connection.body_bytes(),
         }
     }
 
-    /// The earliest deadline and its kind.
-    fn due(&self) -> Option<(Instant, ExceededDeadline)> {
-        let since = self.connection.since();
-        let phase = match (self.connection.phase(), self.finishing) {
-            (Phase::Serving | Phase::Sending, _) => None,
-            // The end of a response still waits for the socket: the send rate below applies.
-            (Phase::Quiet, _) if self.connection.blocked() => None,
-            (Phase::Quiet | Phase::Head, Some(finishing)) => {
-                let since = finishing.max(since);
-                let is_waited_for = self.connection.is_asked_to_close();
-                let time = if is_waited_for {
-                    LEAVING_TIME
-                } else {
-                    self.limits.send_rate_window
-                };
-                Some((since + time, ExceededDeadline::Farewell))
-            }
-            (Phase::Quiet, None) => {
-                Some((since + self.limits.idle_timeout, ExceededDeadline::Request))
-            }
-            (Phase::Head, None) => Some((since + self.limits.head_timeout, ExceededDeadline::Head)),
-        };
-        let stall = self.stall.as_ref().map(|stall| {
-            (
-                stall.since + self.limits.send_rate_window,
-                ExceededDeadline::Bytes,
-            )
-        });
-        let unfinished = self.connection.unfinished();
-        let unfinished =
-            unfinished.map(|since| (since + self.limits.head_timeout, ExceededDeadline::Head));
-        let sending = self.connection.phase() == Phase::Sending;
-        let last_call = (self.finishing.is_none() && !sending && self.connections.closing())
-            .then(|| {
-                self.last_call()
-                    .map(|time| (time, ExceededDeadline::LastCall))
-            })
-            .flatten();
-        let choked = self.choked_since;
-        let choked = choked.map(|since| (since + CHOKED_MAX, ExceededDeadline::Room));
-        let turn = self.turn.as_ref();
-        let turn = turn.map(|turn| {
-            (
-                turn.since + self.limits.unsent_turn(),
-                ExceededDeadline::Turn,
-            )
-        });
-        [phase, stall, unfinished, last_call, choked, turn]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(time, _)| *time)
+    /// The earliest deadline.
+    fn next_deadline(&self) -> Option<Deadline> {
+        [
+            self.phase_deadline(),
+            self.send_rate_deadline(),
+            self.incomplete_frame_deadline(),
+            self.shutdown_start_deadline(),
+            self.queue_freed_deadline(),
+            self.unsent_turn_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|deadline| deadline.at)
     }
 
-    /// Handles an expired deadline. `None`: the connection may continue.
-    fn handle_expired(&mut self, overdue: ExceededDeadline, now: Instant) -> Option<TimerAction> {
-        match overdue {
-            ExceededDeadline::Head => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
-            ExceededDeadline::Farewell => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
-            ExceededDeadline::Room => {
-                self.connection.reading.note_cut();
-                Some(TimerAction::Cut(ConnectionEvent::CutForMemory))
+    /// The deadline of what the connection is doing.
+    fn phase_deadline(&self) -> Option<Deadline> {
+        let since = self.connection.since();
+        match (self.connection.phase(), self.shutdown_since) {
+            (Phase::Serving | Phase::Sending, _) => None,
+            // The end of a response still waits for the socket: the send rate applies.
+            (Phase::Quiet, _) if self.connection.blocked() => None,
+            (Phase::Quiet | Phase::Head, Some(shutdown_since)) => {
+                let since = shutdown_since.max(since);
+                Some(DeadlineKind::ShutdownEnd.at(since + self.shutdown_time()))
             }
-            ExceededDeadline::Request if self.protocol == ViewerProtocol::Http1 => {
-                Some(TimerAction::Cut(ConnectionEvent::IdleTimeout))
+            (Phase::Quiet, None) => {
+                Some(DeadlineKind::NextRequest.at(since + self.limits.idle_timeout))
             }
-            ExceededDeadline::Request | ExceededDeadline::LastCall => {
-                self.finishing = Some(now);
-                Some(TimerAction::Finish)
-            }
-            ExceededDeadline::Turn => {
-                let turn = self.turn.replace(self.unsent_turn(now))?;
-                // If the socket accepts nothing, the deadline of the socket applies.
-                let stuck =
-                    self.connection.blocked() && self.connection.releases() == turn.releases;
-                if stuck {
-                    return None;
-                }
-                let moved = self.connection.body_bytes() - turn.body_bytes;
-                let is_cut = match self.connection.unsent.next_turn() {
-                    StreamLag::None => false,
-                    // Other streams used the connection: at least two streams at the minimum rate.
-                    StreamLag::Late => moved < self.limits.send_min_bytes(),
-                    StreamLag::TooLate => true,
-                };
-                is_cut.then_some(TimerAction::Cut(ConnectionEvent::SlowViewer))
-            }
-            ExceededDeadline::Bytes => {
-                let taken = self.connection.received_bytes();
-                let stall = self.stall.as_mut()?;
-                if taken.saturating_sub(stall.taken) < self.limits.send_min_bytes() {
-                    return Some(TimerAction::Cut(ConnectionEvent::SlowViewer));
-                }
-                *stall = ViewerStall { since: now, taken };
-                None
+            (Phase::Head, None) => {
+                Some(DeadlineKind::RequestHead.at(since + self.limits.head_timeout))
             }
         }
     }
-}
 
-/// The deadlines of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExceededDeadline {
-    /// The next request.
-    Request,
-    /// The end of a request head.
-    Head,
-    /// The minimum rate of the viewer.
-    Bytes,
-    /// The turn of the streams whose body h2 has completely.
-    Turn,
-    /// The end of the graceful shutdown.
-    Farewell,
-    /// Freeing the queue of a stream that was reset to free memory.
-    Room,
-    /// The graceful shutdown of a quiet connection.
-    LastCall,
+    /// Time in which a quiet connection must close after its shutdown began.
+    fn shutdown_time(&self) -> Duration {
+        if self.connection.is_asked_to_close() {
+            LEAVING_TIME
+        } else {
+            self.limits.send_rate_window
+        }
+    }
+
+    fn send_rate_deadline(&self) -> Option<Deadline> {
+        let stall = self.stall.as_ref()?;
+        Some(DeadlineKind::SendRate.at(stall.since + self.limits.send_rate_window))
+    }
+
+    fn incomplete_frame_deadline(&self) -> Option<Deadline> {
+        let since = self.connection.incomplete_frame_since()?;
+        Some(DeadlineKind::RequestHead.at(since + self.limits.head_timeout))
+    }
+
+    fn shutdown_start_deadline(&self) -> Option<Deadline> {
+        let is_waiting = self.shutdown_since.is_none()
+            && self.connection.phase() != Phase::Sending
+            && self.connections.closing();
+        if !is_waiting {
+            return None;
+        }
+        self.grace_end()
+            .map(|grace_end| DeadlineKind::ShutdownStart.at(grace_end))
+    }
+
+    fn queue_freed_deadline(&self) -> Option<Deadline> {
+        let since = self.reset_stream_since?;
+        Some(DeadlineKind::QueueFreed.at(since + RESET_STREAM_WAIT_MAX))
+    }
+
+    fn unsent_turn_deadline(&self) -> Option<Deadline> {
+        let turn = self.turn.as_ref()?;
+        Some(DeadlineKind::UnsentTurn.at(turn.since + self.limits.turn_time()))
+    }
+
+    /// Handles an expired deadline. `None`: the connection may continue.
+    fn handle_expired(&mut self, kind: DeadlineKind, now: Instant) -> Option<TimerAction> {
+        match kind {
+            DeadlineKind::RequestHead => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
+            DeadlineKind::ShutdownEnd => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
+            DeadlineKind::QueueFreed => {
+                self.connection.stored_bodies.record_cut();
+                Some(TimerAction::Cut(ConnectionEvent::CutForMemory))
+            }
+            DeadlineKind::NextRequest if self.protocol == ViewerProtocol::Http1 => {
+                Some(TimerAction::Cut(ConnectionEvent::IdleTimeout))
+            }
+            DeadlineKind::NextRequest | DeadlineKind::ShutdownStart => {
+                self.shutdown_since = Some(now);
+                Some(TimerAction::StartShutdown)
+            }
+            DeadlineKind::UnsentTurn => self.end_turn(now),
+            DeadlineKind::SendRate => self.check_send_rate(now),
+        }
+    }
+
+    /// Begins the next turn. Cuts the connection if one of its unsent streams is too slow.
+    fn end_turn(&mut self, now: Instant) -> Option<TimerAction> {
+        let turn = self.turn.replace(self.begin_turn(now))?;
+        // If the socket accepts nothing, `check_send_rate` decides.
+        if self.connection.blocked() && self.connection.drain_count() == turn.drain_count {
+            return None;
+        }
+        let sent_bytes = self.connection.body_bytes() - turn.body_bytes;
+        let is_too_slow = match self.connection.unsent.next_turn() {
+            StreamLag::None => false,
+            // It may have waited for other streams, if these sent enough in this half of a window:
+            // as much as two streams at the minimum rate.
+            StreamLag::Late => sent_bytes < self.limits.send_min_bytes(),
+            StreamLag::TooLate => true,
+        };
+        is_too_slow.then_some(TimerAction::Cut(ConnectionEvent::SlowViewer))
+    }
+
+    /// Cuts the connection if its viewer has received too few bytes in this window; otherwise
+    /// begins the next window.
+    fn check_send_rate(&mut self, now: Instant) -> Option<TimerAction> {
+        let received_bytes = self.connection.received_bytes();
+        let stall = self.stall.as_mut()?;
+        if received_bytes.saturating_sub(stall.received_bytes) < self.limits.send_min_bytes() {
+            return Some(TimerAction::Cut(ConnectionEvent::SlowViewer));
+        }
+        *stall = ViewerStall {
+            since: now,
+            received_bytes,
+        };
+        None
+    }
 }
 
 impl Limits {
-    /// Half a window: a stream without progress is late after 1 to 1.5 windows.
-    fn unsent_turn(&self) -> Duration {
+    /// How long a turn of the unsent streams lasts: half a window, so a stream without progress is
+    /// late after 1 to 1.5 windows.
+    fn turn_time(&self) -> Duration {
         self.send_rate_window / 2
     }
 
-    /// The time that these bytes take at the minimum rate.
-    pub(super) fn paid_by(&self, bytes: u64) -> Duration {
-        let seconds = bytes.checked_div(self.send_rate_min_bytes_per_second);
-        let max = self.taken_ahead_max();
-        seconds.map_or(max, |seconds| max.min(Duration::from_secs(seconds)))
-    }
-
-    /// The longest time for which bytes received early count. HTTP/2 viewers open their window
-    /// again after they have read half of it: a window of 16 MiB every 67 s at 1 Mbit/s.
-    pub(super) fn taken_ahead_max(&self) -> Duration {
-        self.send_rate_window * 4
+    /// The time that these bytes take at the minimum rate; `None` if there is no minimum.
+    pub(super) fn time_at_min_rate(&self, bytes: u64) -> Option<Duration> {
+        bytes
+            .checked_div(self.send_rate_min_bytes_per_second)
+            .map(Duration::from_secs)
     }
 
     /// Bytes that a viewer must receive within one window.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::connection_state::ConnectionState;
 use super::date::date_field;
-use super::recording_body::{RecordingBody, ResponseCarrier};
+use super::recording_body::{RecordingBody, ResponseChannel};
 use super::request_body::{DrainError, DrainedBody, ViewerUpload};
 use super::server_context::ServerContext;
 use super::stats::{ConnectionCounters, ConnectionEvent};
@@ -27,7 +27,7 @@ use seawall_upstream::RequestBody;
 struct RequestFacts {
     arrived: Instant,
     version: Version,
-    bodiless: bool,
+    is_head: bool,
 }
 
 impl RequestFacts {
@@ -37,7 +37,7 @@ impl RequestFacts {
     fn has_ambiguous_end(&self, response: &ViewerResponse, connection: &ConnectionState) -> bool {
         self.version <= Version::HTTP_10
             && !connection.can_reset()
-            && !self.bodiless
+            && !self.is_head
             && response.body.size_hint().exact().is_none()
             && !response.headers.contains_key(CONTENT_LENGTH)
     }
@@ -46,18 +46,18 @@ impl RequestFacts {
 /// Answers one request.
 pub(super) async fn exchange<A: Handler>(
     context: Arc<ServerContext<A>>,
-    carrier: ResponseCarrier,
+    channel: ResponseChannel,
     request: Request<Incoming>,
 ) -> Result<Response<RecordingBody>, Infallible> {
     let (head, body) = request.into_parts();
     let facts = RequestFacts {
         arrived: Instant::now(),
         version: head.version,
-        bodiless: head.method == Method::HEAD,
+        is_head: head.method == Method::HEAD,
     };
     let read_body = match check_head(&head, &context.limits) {
         Some(status) => Err(status),
-        None => take_body(&head, body, carrier.connection(), &context).await,
+        None => take_body(&head, body, channel.connection(), &context).await,
     };
     let (body, all_read) = match read_body {
         Ok(read_body) => read_body,
@@ -66,9 +66,9 @@ pub(super) async fn exchange<A: Handler>(
                 .connections
                 .counters
                 .count(ConnectionEvent::HeadRefused);
-            carrier.connection().leave_unread();
-            let response = rejection(status, facts.arrived, Some(carrier.log_fields(&head)));
-            let mut response = into_hyper_response(response, &facts, carrier, &context.connections);
+            channel.connection().leave_unread();
+            let response = rejection(status, facts.arrived, Some(channel.log_fields(&head)));
+            let mut response = into_hyper_response(response, &facts, channel, &context.connections);
             disable_keep_alive(&mut response, &facts);
             return Ok(response);
         }
@@ -79,8 +79,8 @@ pub(super) async fn exchange<A: Handler>(
         uri: head.uri,
         version: head.version,
         headers: head.headers,
-        peer: carrier.connection().peer,
-        tls: carrier.connection().tls,
+        peer: channel.connection().peer,
+        tls: channel.connection().tls,
         arrived: facts.arrived.into_std(),
         body,
     };
@@ -89,7 +89,7 @@ pub(super) async fn exchange<A: Handler>(
     };
     let mut response = context.handler.answer(request).await;
     std::mem::forget(leave_guard);
-    if facts.has_ambiguous_end(&response, carrier.connection()) {
+    if facts.has_ambiguous_end(&response, channel.connection()) {
         let log_fields = response.record.log_fields.take();
         response = rejection(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -99,8 +99,8 @@ pub(super) async fn exchange<A: Handler>(
     }
     let is_last = !all_read
         || is_malformed(&response)
-        || (is_upload && carrier.connection().has_unread_body());
-    let mut response = into_hyper_response(response, &facts, carrier, &context.connections);
+        || (is_upload && channel.connection().has_unread_body());
+    let mut response = into_hyper_response(response, &facts, channel, &context.connections);
     if is_last {
         disable_keep_alive(&mut response, &facts);
     }
@@ -230,7 +230,7 @@ async fn take_body<A>(
 fn into_hyper_response(
     mut response: ViewerResponse,
     facts: &RequestFacts,
-    carrier: ResponseCarrier,
+    channel: ResponseChannel,
     connections: &ConnectionTable,
 ) -> Response<RecordingBody> {
     let now = Instant::now();
@@ -246,11 +246,11 @@ fn into_hyper_response(
         ..
     } = response;
     record.head_time = now.saturating_duration_since(facts.arrived);
-    let bodiless = facts.bodiless || is_bodiless(status);
-    let body = if bodiless { ResponseBody::Empty } else { body };
-    let recording = RecordingBody::new(body, record, carrier);
-    if let Some(shared) = shared.filter(|_| !bodiless) {
-        recording.reads(shared);
+    let is_empty = facts.is_head || has_no_content(status);
+    let body = if is_empty { ResponseBody::Empty } else { body };
+    let recording = RecordingBody::new(body, record, channel);
+    if let Some(shared) = shared.filter(|_| !is_empty) {
+        recording.add_stored_body(shared);
     }
     let mut response = Response::new(recording);
     *response.status_mut() = status;
@@ -274,7 +274,7 @@ fn is_malformed(response: &ViewerResponse) -> bool {
 }
 
 /// Whether a response with this status has no body.
-pub(super) fn is_bodiless(status: StatusCode) -> bool {
+pub(super) fn has_no_content(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
@@ -287,7 +287,7 @@ fn disable_keep_alive(response: &mut Response<RecordingBody>, facts: &RequestFac
     }
 }
 
-impl ResponseCarrier {
+impl ResponseChannel {
     /// The access log fields of a request that is rejected here.
     fn log_fields(&self, head: &http::request::Parts) -> Box<AccessLogFields> {
         let peer = self.connection().peer;
@@ -317,15 +317,15 @@ fn rejection(
     }
 }
 
-/// The carrier of an HTTP/1 request.
-pub(super) fn http1_carrier(connection: &Arc<ConnectionState>) -> ResponseCarrier {
+/// The channel of an HTTP/1 request.
+pub(super) fn begin_http1_request(connection: &Arc<ConnectionState>) -> ResponseChannel {
     connection.begin_request();
-    ResponseCarrier::Connection(connection.clone())
+    ResponseChannel::Connection(connection.clone())
 }
 
-/// The carrier of an HTTP/2 request.
-pub(super) fn http2_carrier(connection: &Arc<ConnectionState>) -> ResponseCarrier {
-    ResponseCarrier::Stream(connection.clone(), begin_stream(connection))
+/// The channel of an HTTP/2 request.
+pub(super) fn begin_http2_request(connection: &Arc<ConnectionState>) -> ResponseChannel {
+    ResponseChannel::Stream(connection.clone(), begin_stream(connection))
 }
 
 #[cfg(test)]

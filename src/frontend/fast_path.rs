@@ -31,7 +31,7 @@ use self::feed::StrictFeed;
 use self::head_parser::ParsedRequest;
 use super::Handler;
 use super::connection_state::{ConnectionState, Phase};
-use super::exchange::{http1_carrier, is_bodiless, over_limit};
+use super::exchange::{begin_http1_request, has_no_content, over_limit};
 use super::recording_body::RecordingBody;
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
@@ -40,9 +40,9 @@ use seawall_cache::Object;
 
 /// Which side reads the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReadTurn {
+enum NextReader {
     /// This wrapper: hyper holds no bytes and owes no response.
-    Ours,
+    FastPath,
     /// hyper answers one complete request.
     HyperOnce,
     /// hyper, until the connection closes.
@@ -54,11 +54,11 @@ pub(super) struct FastPath<A, W: Transport> {
     stream: SniffingStream<W>,
     context: Arc<ServerContext<A>>,
     connection: Arc<ConnectionState>,
-    next_read: ReadTurn,
+    next_reader: NextReader,
     /// Boxed: it is unused most of the time.
     pending: Option<Box<PendingResponse>>,
     /// The first bytes of the request that hyper is reading.
-    head_start: Vec<u8>,
+    opening_bytes: Vec<u8>,
     strict_feed: StrictFeed,
 }
 
@@ -92,23 +92,23 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             stream,
             context,
             connection,
-            next_read: ReadTurn::Ours,
+            next_reader: NextReader::FastPath,
             pending: None,
-            head_start: Vec::new(),
+            opening_bytes: Vec::new(),
             strict_feed: StrictFeed::new(),
         }
     }
 
-    pub(super) fn is_recognised(&self) -> bool {
-        self.stream.is_recognised()
+    pub(super) fn has_http2_preface(&self) -> bool {
+        self.stream.has_http2_preface()
     }
 
     /// The beginning of the request that hyper could not parse: the recorded bytes if only this
     /// request can have arrived, otherwise the bytes that hyper still holds, unless they belong to
     /// a body.
     pub(super) fn unread_head<'a>(&'a self, held: &'a [u8]) -> &'a [u8] {
-        if self.connection.phase() == Phase::Head && !self.head_start.is_empty() {
-            return &self.head_start;
+        if self.connection.phase() == Phase::Head && !self.opening_bytes.is_empty() {
+            return &self.opening_bytes;
         }
         let first = held.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let is_head = first.trim_ascii_end().ends_with(b" HTTP/1.1");
@@ -116,15 +116,15 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     }
 
     /// Records the beginning of a request that hyper reads, to log it if it is rejected.
-    fn keep_head_start(&mut self, phase_before: Phase, received: &[u8]) {
+    fn keep_opening_bytes(&mut self, phase_before: Phase, received: &[u8]) {
         match phase_before {
-            Phase::Quiet => self.head_start.clear(),
+            Phase::Quiet => self.opening_bytes.clear(),
             // Pipelined bytes: it is unknown to which request they belong.
-            Phase::Serving | Phase::Sending => return self.head_start.clear(),
+            Phase::Serving | Phase::Sending => return self.opening_bytes.clear(),
             Phase::Head => {}
         }
-        let room = OPENING_BYTES_MAX - self.head_start.len();
-        self.head_start
+        let room = OPENING_BYTES_MAX - self.opening_bytes.len();
+        self.opening_bytes
             .extend_from_slice(&received[..received.len().min(room)]);
     }
 
@@ -137,21 +137,21 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         if received.is_empty() {
             return false;
         }
-        let parsed = match self.next_read {
-            ReadTurn::Ours if received.len() <= self.context.limits.head_bytes_max => {
+        let parsed = match self.next_reader {
+            NextReader::FastPath if received.len() <= self.context.limits.head_bytes_max => {
                 head_parser::read(received)
             }
             _ => ParsedRequest::Other,
         };
-        self.next_read = match parsed {
-            ParsedRequest::Other => ReadTurn::Hyper,
-            ParsedRequest::Bodiless => ReadTurn::HyperOnce,
+        self.next_reader = match parsed {
+            ParsedRequest::Other => NextReader::Hyper,
+            ParsedRequest::NotFast => NextReader::HyperOnce,
             ParsedRequest::Get { uri, headers } => {
                 self.pending = self.start_response(uri, headers);
                 if self.pending.is_some() {
-                    ReadTurn::Ours
+                    NextReader::FastPath
                 } else {
-                    ReadTurn::HyperOnce
+                    NextReader::HyperOnce
                 }
             }
         };
@@ -187,7 +187,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         };
         let sent = pending.poll_send(&mut self.stream, cx);
         match sent {
-            Poll::Pending => pending.wait(),
+            Poll::Pending => pending.record_would_block(),
             Poll::Ready(_) => self.pending = None,
         }
         sent
@@ -200,16 +200,16 @@ impl PendingResponse {
         response: ViewerResponse,
         connection: &Arc<ConnectionState>,
     ) -> Option<Box<PendingResponse>> {
-        let bodiless = is_bodiless(response.status);
+        let is_empty = has_no_content(response.status);
         let length = response.body.size_hint().exact()?;
-        let head = response::head(&response, (!bodiless).then_some(length));
-        let body = if bodiless {
+        let head = response::head(&response, (!is_empty).then_some(length));
+        let body = if is_empty {
             ResponseBody::Empty
         } else {
             response.body
         };
-        let part_of = response.held.or(response.part_of).filter(|_| !bodiless);
-        let mut body = RecordingBody::new(body, response.record, http1_carrier(connection));
+        let part_of = response.held.or(response.part_of).filter(|_| !is_empty);
+        let mut body = RecordingBody::new(body, response.record, begin_http1_request(connection));
         connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {
@@ -225,12 +225,12 @@ impl PendingResponse {
     }
 
     /// Called when the response cannot be sent with one write.
-    fn wait(&mut self) {
+    fn record_would_block(&mut self) {
         self.body.head_ready();
         if let Some(object) = self.part_of.take()
             && let Some(shared) = object.shared_body()
         {
-            self.body.reads(Arc::clone(shared));
+            self.body.add_stored_body(Arc::clone(shared));
         }
     }
 
@@ -300,8 +300,8 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
             // hyper regards this as waiting for bytes, although it may wait for room in the socket.
             // Both wake the task, which calls this again.
             ready!(this.poll_pending(cx))?;
-            if this.strict_feed.is_at_fault() {
-                return this.strict_feed.poll_substitute(buf);
+            if this.strict_feed.has_fault() {
+                return this.strict_feed.poll_replacement(buf);
             }
             let start = buf.filled().len();
             let phase_before = this.connection.phase();
@@ -311,10 +311,10 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
                 buf.set_filled(start);
                 continue;
             }
-            this.keep_head_start(phase_before, received);
+            this.keep_opening_bytes(phase_before, received);
             this.strict_feed.keep_back(buf, start);
             // hyper would regard an empty read as the end of the connection.
-            if buf.filled().len() > start || !this.strict_feed.is_at_fault() {
+            if buf.filled().len() > start || !this.strict_feed.has_fault() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -357,11 +357,11 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
         ready!(this.poll_pending(cx))?;
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         if this.connection.phase() == Phase::Quiet {
-            this.head_start = Vec::new();
+            this.opening_bytes = Vec::new();
         }
         // hyper has sent the whole response to the request that was left to it.
-        if this.next_read == ReadTurn::HyperOnce && this.connection.phase() == Phase::Quiet {
-            this.next_read = ReadTurn::Ours;
+        if this.next_reader == NextReader::HyperOnce && this.connection.phase() == Phase::Quiet {
+            this.next_reader = NextReader::FastPath;
         }
         Poll::Ready(Ok(()))
     }

@@ -2,7 +2,7 @@
 //!
 //! A PING, SETTINGS or `WINDOW_UPDATE` frame costs a viewer a few bytes and causes work here. Each
 //! connection has an allowance of frames. Time refills it slowly. Useful work refills it quickly:
-//! complete responses, pieces of bodies, and bytes. A connection that only sends control frames
+//! complete responses, chunks of bodies, and bytes. A connection that only sends control frames
 //! runs out of it.
 //!
 //! `WINDOW_UPDATE` has its own allowance, which body bytes refill much faster. Clients may
@@ -26,10 +26,10 @@ const BYTES_PER_CREDIT: u64 = 256;
 /// out.
 const BODY_BYTES_PER_ACK: u64 = 2;
 
-/// The credit for a complete response and for a piece of a body, in bytes. An origin may send small
-/// pieces, and a client may answer each of them with two `WINDOW_UPDATE` frames and a PING.
+/// The credit for a complete response and for a chunk of a body, in bytes. An origin may send small
+/// chunks, and a client may answer each of them with two `WINDOW_UPDATE` frames and a PING.
 pub(super) const RESPONSE_CREDIT: u64 = 8 * BYTES_PER_CREDIT;
-pub(super) const PIECE_CREDIT: u64 = 4 * BYTES_PER_CREDIT;
+pub(super) const CHUNK_CREDIT: u64 = 4 * BYTES_PER_CREDIT;
 
 /// New settings may affect every stream. Clients send them once or a few times.
 const SETTINGS_COST: u32 = 128;
@@ -37,14 +37,14 @@ const SETTINGS_COST: u32 = 128;
 /// Payload bytes that cost as much as one more frame.
 const BYTES_PER_COST: u32 = 4 << 10;
 
-/// The work of a connection up to a moment.
+/// The useful work of a connection up to a moment.
 #[derive(Clone, Copy)]
 pub(super) struct WorkDone {
     pub(super) now: Instant,
     /// Credit for all useful work, in bytes.
-    pub(super) earned: u64,
+    pub(super) credit_bytes: u64,
     /// Body bytes among them.
-    pub(super) body: u64,
+    pub(super) body_bytes: u64,
 }
 
 /// The remaining allowances of a connection.
@@ -81,11 +81,11 @@ impl FrameBudget {
         };
         if allowance.credit < cost {
             let work = work();
-            let mut earned = work.earned / BYTES_PER_CREDIT;
+            let mut frames_earned = work.credit_bytes / BYTES_PER_CREDIT;
             if is_ack {
-                earned += work.body / BODY_BYTES_PER_ACK;
+                frames_earned += work.body_bytes / BODY_BYTES_PER_ACK;
             }
-            allowance.refill(work.now, earned);
+            allowance.refill(work.now, frames_earned);
             if allowance.credit == CREDIT_MAX {
                 self.spent = [0; FrameKind::ALL.len()];
             }
@@ -107,32 +107,34 @@ impl FrameBudget {
     }
 }
 
-/// A number of frames, and the time and work already credited to it.
+/// A number of frames that the viewer may send, refilled by time and by useful work.
 struct FrameAllowance {
     credit: u32,
+    /// Up to when time has been credited.
     refilled: Instant,
-    earned: u64,
+    /// Frames already credited for work.
+    frames_earned: u64,
 }
 
 impl FrameAllowance {
-    fn full(now: Instant, earned: u64) -> FrameAllowance {
+    fn full(now: Instant, frames_earned: u64) -> FrameAllowance {
         FrameAllowance {
             credit: CREDIT_MAX,
             refilled: now,
-            earned,
+            frames_earned,
         }
     }
 
-    /// Adds the credit for time and work since the last refill. `earned` is the total number of
-    /// frames earned by work.
-    fn refill(&mut self, now: Instant, earned: u64) {
+    /// Adds the credit for time and work since the last refill. `frames_earned` is the
+    /// number of frames that work has earned since the connection began.
+    fn refill(&mut self, now: Instant, frames_earned: u64) {
         let room = u64::from(CREDIT_MAX - self.credit);
         let elapsed = now.saturating_duration_since(self.refilled);
         let by_time = elapsed.as_nanos() / TIME_PER_CREDIT.as_nanos();
         let by_time = u64::try_from(by_time).unwrap_or(u64::MAX);
-        let by_work = earned.saturating_sub(self.earned);
+        let by_work = frames_earned.saturating_sub(self.frames_earned);
         if by_time.saturating_add(by_work) >= room {
-            *self = FrameAllowance::full(now, earned);
+            *self = FrameAllowance::full(now, frames_earned);
             return;
         }
         // The sum is less than `room`, which is at most `CREDIT_MAX`.
@@ -141,7 +143,7 @@ impl FrameAllowance {
         self.credit += gained;
         // The remainder of the time counts at the next refill.
         self.refilled += TIME_PER_CREDIT * by_time;
-        self.earned = earned;
+        self.frames_earned = frames_earned;
     }
 }
 
@@ -171,8 +173,8 @@ mod tests {
                 budget: FrameBudget::new(now),
                 work: WorkDone {
                     now,
-                    earned: 0,
-                    body: 0,
+                    credit_bytes: 0,
+                    body_bytes: 0,
                 },
             }
         }
@@ -188,8 +190,8 @@ mod tests {
 
         /// Sends a DATA frame with `bytes` body bytes.
         fn send_body(&mut self, bytes: u64) {
-            self.work.earned += bytes + 9;
-            self.work.body += bytes;
+            self.work.credit_bytes += bytes + 9;
+            self.work.body_bytes += bytes;
         }
     }
 
@@ -268,13 +270,13 @@ mod tests {
         }
     }
 
-    /// A live stream with pieces of a few bytes, acknowledged in the same way.
+    /// A live stream with chunks of a few bytes, acknowledged in the same way.
     #[test]
     fn allows_the_window_updates_of_small_chunks() {
         let mut connection = Connection::new();
         for _ in 0..1_000_000 {
             connection.send_body(20);
-            connection.work.earned += PIECE_CREDIT;
+            connection.work.credit_bytes += CHUNK_CREDIT;
             connection.send(FrameKind::WindowUpdate, 4).unwrap();
             connection.send(FrameKind::WindowUpdate, 4).unwrap();
             connection.send(FrameKind::Ping, 8).unwrap();
@@ -329,7 +331,7 @@ mod tests {
             connection.send(FrameKind::RstStream, 4).unwrap();
             connection.send(FrameKind::Unknown, 40).unwrap();
             connection.send_body(1);
-            connection.work.earned += PIECE_CREDIT + RESPONSE_CREDIT;
+            connection.work.credit_bytes += CHUNK_CREDIT + RESPONSE_CREDIT;
         }
     }
 

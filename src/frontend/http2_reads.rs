@@ -67,7 +67,7 @@ impl Http2Reads {
         let unfinished = self.parser.unfinished();
         if unfinished != self.unfinished {
             self.unfinished = unfinished;
-            connection.set_unfinished(unfinished.map(|_| Instant::now()));
+            connection.set_incomplete_frame_since(unfinished.map(|_| Instant::now()));
         }
         self.flood.is_none()
     }

@@ -18,7 +18,7 @@ use super::connection_timer::LEAVING_TIME;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Interval for checking whether the kernel still holds bytes for the viewer.
-const UNTAKEN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const UNACKNOWLEDGED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shuts down writing, and reads what the viewer still sends, within limits.
 pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, limits: &Limits) {
@@ -45,7 +45,7 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
     limits: &Limits,
 ) {
     let reading = async {
-        let mut wait = UnreadWait::new(connection, Instant::now());
+        let mut wait = CloseWait::new(connection, Instant::now());
         let (mut is_ended, mut bytes_left) = (false, limits.unwanted_body_bytes_max);
         let mut bytes = [0; 1024];
         loop {
@@ -56,7 +56,7 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
                 }
                 stream.read(&mut bytes).await
             };
-            let read = timeout(UNTAKEN_CHECK_INTERVAL, step).await;
+            let read = timeout(UNACKNOWLEDGED_CHECK_INTERVAL, step).await;
             let now = Instant::now();
             match read {
                 Ok(Ok(count @ 1..)) => match bytes_left.checked_sub(count as u64) {
@@ -66,8 +66,13 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
                 Ok(_) => break,
                 Err(_) => {}
             }
-            let is_untaken = !is_ended || connection.has_untaken();
-            if wait.is_over(is_untaken, || connection.received_bytes(), limits, now) {
+            let has_unacknowledged = !is_ended || connection.has_unacknowledged();
+            if wait.is_over(
+                has_unacknowledged,
+                || connection.received_bytes(),
+                limits,
+                now,
+            ) {
                 break;
             }
         }
@@ -86,36 +91,36 @@ async fn end<L: AsyncWrite + Unpin>(stream: &mut L) {
 }
 
 /// The state of waiting for a viewer to close.
-struct UnreadWait {
+struct CloseWait {
     /// The kernel had no bytes of the last response by then.
     quiet_since: Instant,
     last_read_at: Instant,
     /// Start of the window in which bytes are counted.
     since: Instant,
     taken: u64,
-    all_taken_at: Option<Instant>,
+    all_acknowledged_at: Option<Instant>,
 }
 
-impl UnreadWait {
-    fn new(connection: &ConnectionState, now: Instant) -> UnreadWait {
-        UnreadWait {
+impl CloseWait {
+    fn new(connection: &ConnectionState, now: Instant) -> CloseWait {
+        CloseWait {
             quiet_since: connection.since(),
             last_read_at: now,
             since: now,
             taken: connection.received_bytes(),
-            all_taken_at: None,
+            all_acknowledged_at: None,
         }
     }
 
     fn is_over(
         &mut self,
-        is_untaken: bool,
+        has_unacknowledged: bool,
         taken: impl FnOnce() -> u64,
         limits: &Limits,
         now: Instant,
     ) -> bool {
         let window = limits.send_rate_window;
-        if is_untaken {
+        if has_unacknowledged {
             self.quiet_since = now;
             if now < self.since + window {
                 return false;
@@ -125,10 +130,10 @@ impl UnreadWait {
             return self.taken.saturating_sub(before) < limits.send_min_bytes();
         }
         // The kernel of the viewer may still hold all bytes.
-        let all_taken_at = *self.all_taken_at.get_or_insert(now);
+        let all_acknowledged_at = *self.all_acknowledged_at.get_or_insert(now);
         now >= self.quiet_since + window
             || now >= self.last_read_at + LINGER
-            || now >= all_taken_at + window
+            || now >= all_acknowledged_at + window
     }
 }
 
@@ -146,20 +151,20 @@ mod tests {
         }
     }
 
-    fn unread_wait(now: Instant) -> UnreadWait {
-        UnreadWait {
+    fn close_wait(now: Instant) -> CloseWait {
+        CloseWait {
             quiet_since: now,
             last_read_at: now,
             since: now,
             taken: 0,
-            all_taken_at: None,
+            all_acknowledged_at: None,
         }
     }
 
     #[test]
     fn waits_for_a_viewer_at_the_minimum_rate() {
         let now = Instant::now();
-        let mut wait = unread_wait(now);
+        let mut wait = close_wait(now);
         for (window, taken, is_over) in [(1, 10_000, false), (2, 20_000, false), (3, 29_999, true)]
         {
             let early = now + WINDOW * window - Duration::from_secs(1);
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn waits_one_window_at_most_for_frames_after_the_last_byte() {
         let now = Instant::now();
-        let mut wait = unread_wait(now);
+        let mut wait = close_wait(now);
         assert!(!wait.is_over(true, || 0, &limits(), now));
         for second in 0..20 {
             wait.last_read_at = now + Duration::from_secs(second);
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn is_not_idle_just_after_the_last_bytes() {
         let now = Instant::now();
-        let mut wait = unread_wait(now);
+        let mut wait = close_wait(now);
         let later = now + WINDOW - Duration::from_secs(1);
         assert!(!wait.is_over(true, || 0, &limits(), later));
         wait.last_read_at = later;
@@ -194,10 +199,10 @@ mod tests {
     #[test]
     fn waits_shortly_for_a_silent_viewer_and_not_for_an_idle_one() {
         let now = Instant::now();
-        let mut silent = unread_wait(now);
+        let mut silent = close_wait(now);
         assert!(!silent.is_over(false, || 0, &limits(), now));
         assert!(silent.is_over(false, || 0, &limits(), now + LINGER));
-        let mut idle = unread_wait(now);
+        let mut idle = close_wait(now);
         idle.quiet_since = now - WINDOW;
         assert!(idle.is_over(false, || 0, &limits(), now));
     }

@@ -3,7 +3,7 @@
 //! Slices are needed because hyper takes one frame at a time and drops a body as soon as its last
 //! frame is queued. A whole object would be recorded before a byte was sent, and never as aborted.
 //! Slicing shares the bytes without copying. The recorded bytes are at most one slice ahead of the
-//! socket. An HTTP/2 stream is recorded when its last slice has been sent: see [`SendRate`].
+//! socket. An HTTP/2 stream is recorded when its last slice has been sent: see [`StreamSendRate`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,35 +15,35 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::connection_state::ConnectionState;
-use super::pace::SendRate;
+use super::counted_bytes::CountedBytes;
 use super::server_context::SEND_QUEUE_BYTES;
-use super::slice::CountedBytes;
 use super::stored_reads::StoredBodiesRead;
+use super::stream_send_rate::StreamSendRate;
 use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
 use crate::telemetry::{AbortCause, RequestRecord};
 
 /// One writev each, and a quarter of the maximum size of the kernel's send buffer.
-const SLICE_HTTP1: usize = 256 << 10;
+const CHUNK_BYTES_HTTP1: usize = 256 << 10;
 
 /// A body that h2 has completely can be dropped only with its connection, so a slice is small
 /// enough for the windows of clients.
-const SLICE_HTTP2: usize = 32 << 10;
+const CHUNK_BYTES_HTTP2: usize = 32 << 10;
 
 /// The most that h2 queues of one stream: its send queue less one byte, plus one slice.
-const QUEUED_BYTES_MAX: u64 = (SEND_QUEUE_BYTES + SLICE_HTTP2) as u64;
+const QUEUED_BYTES_MAX: u64 = (SEND_QUEUE_BYTES + CHUNK_BYTES_HTTP2) as u64;
 
 /// The transport of a response.
-pub(super) enum ResponseCarrier {
+pub(super) enum ResponseChannel {
     /// A whole connection (HTTP/1).
     Connection(Arc<ConnectionState>),
     /// One of a connection's streams (HTTP/2).
-    Stream(Arc<ConnectionState>, Arc<SendRate>),
+    Stream(Arc<ConnectionState>, Arc<StreamSendRate>),
 }
 
-impl ResponseCarrier {
+impl ResponseChannel {
     pub(super) fn connection(&self) -> &Arc<ConnectionState> {
         match self {
-            ResponseCarrier::Connection(connection) | ResponseCarrier::Stream(connection, _) => {
+            ResponseChannel::Connection(connection) | ResponseChannel::Stream(connection, _) => {
                 connection
             }
         }
@@ -51,13 +51,13 @@ impl ResponseCarrier {
 
     /// Whether this response, or its whole connection, was cut to free memory.
     fn was_cut_for_memory(&self) -> bool {
-        self.reading().was_cut() || self.connection().reading.was_cut()
+        self.stored_bodies().was_cut() || self.connection().stored_bodies.was_cut()
     }
 
-    fn reading(&self) -> &StoredBodiesRead {
+    fn stored_bodies(&self) -> &StoredBodiesRead {
         match self {
-            ResponseCarrier::Connection(connection) => &connection.reading,
-            ResponseCarrier::Stream(_, rate) => &rate.reading,
+            ResponseChannel::Connection(connection) => &connection.stored_bodies,
+            ResponseChannel::Stream(_, rate) => &rate.stored_bodies,
         }
     }
 }
@@ -83,19 +83,19 @@ pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
     ended: bool,
     failed: bool,
     record: RequestRecord,
-    carrier: ResponseCarrier,
+    channel: ResponseChannel,
 }
 
 impl<B: ReadsStoredBodies> RecordingBody<B> {
     pub(super) fn new(
         mut body: B,
         record: RequestRecord,
-        carrier: ResponseCarrier,
+        channel: ResponseChannel,
     ) -> RecordingBody<B> {
         if let Some(shared) = body.new_body() {
-            carrier.reading().begin(shared);
+            channel.stored_bodies().begin(shared);
         }
-        if let ResponseCarrier::Stream(_, rate) = &carrier
+        if let ResponseChannel::Stream(_, rate) = &channel
             && !body.is_end_stream()
         {
             rate.begin_body();
@@ -106,24 +106,24 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             ended: false,
             failed: false,
             record,
-            carrier,
+            channel,
         }
     }
 
     fn slice(&mut self) -> CountedBytes {
-        let slice_max = match &self.carrier {
-            ResponseCarrier::Connection(_) => SLICE_HTTP1,
-            ResponseCarrier::Stream(..) => SLICE_HTTP2,
+        let chunk_max = match &self.channel {
+            ResponseChannel::Connection(_) => CHUNK_BYTES_HTTP1,
+            ResponseChannel::Stream(..) => CHUNK_BYTES_HTTP2,
         };
-        let length = self.pending.len().min(slice_max);
+        let length = self.pending.len().min(chunk_max);
         let slice = self
             .pending
             .split_to(length - usize::from(self.keeps_last(length)));
-        let slice = self.detach_slice(slice);
+        let slice = self.detach_chunk(slice);
         self.record.bytes += slice.len() as u64;
-        match &self.carrier {
-            ResponseCarrier::Connection(_) => CountedBytes::on_http1(slice),
-            ResponseCarrier::Stream(_, rate) => CountedBytes::on_http2(slice, rate.clone()),
+        match &self.channel {
+            ResponseChannel::Connection(_) => CountedBytes::on_http1(slice),
+            ResponseChannel::Stream(_, rate) => CountedBytes::on_http2(slice, rate.clone()),
         }
     }
 
@@ -133,9 +133,9 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     /// connection.
     fn keeps_last(&self, length: usize) -> bool {
         let is_last = || length == self.pending.len() && self.body.is_end_stream();
-        match &self.carrier {
-            ResponseCarrier::Stream(_, rate) => length > 1 && rate.handed() > 0 && is_last(),
-            ResponseCarrier::Connection(_) => false,
+        match &self.channel {
+            ResponseChannel::Stream(_, rate) => length > 1 && rate.passed_to_h2() > 0 && is_last(),
+            ResponseChannel::Connection(_) => false,
         }
     }
 
@@ -147,13 +147,13 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     /// Copies a slice if needed. h2 may keep the last slices after the stream's task has ended, and
     /// a shared slice keeps the whole body in memory. So they are copied if the viewer is slow, or
     /// if they belong to a range, which may be two bytes of megabytes.
-    fn detach_slice(&self, slice: Bytes) -> Bytes {
+    fn detach_chunk(&self, slice: Bytes) -> Bytes {
         let is_part = self.record.status == StatusCode::PARTIAL_CONTENT;
-        match &self.carrier {
-            ResponseCarrier::Stream(_, rate)
-                if rate.reading.reads()
+        match &self.channel {
+            ResponseChannel::Stream(_, rate)
+                if rate.stored_bodies.has_any()
                     && self.left_bytes_min() < QUEUED_BYTES_MAX
-                    && (is_part || rate.reading.is_slow()) =>
+                    && (is_part || rate.stored_bodies.is_slow()) =>
             {
                 Bytes::copy_from_slice(&slice)
             }
@@ -162,13 +162,13 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
     }
 
     /// Records that the response reads a stored body.
-    pub(super) fn reads(&self, shared: Arc<SharedBody>) {
-        self.carrier.reading().begin(shared);
+    pub(super) fn add_stored_body(&self, shared: Arc<SharedBody>) {
+        self.channel.stored_bodies().begin(shared);
     }
 
     /// Records that all bytes have been sent.
     pub(super) fn finish_reading(&self) {
-        self.carrier.reading().end();
+        self.channel.stored_bodies().end();
     }
 
     /// Records the time to the head, if not yet recorded.
@@ -194,10 +194,10 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             BodyTruncated::Viewer => AbortCause::Viewer,
             BodyTruncated::Memory => AbortCause::Memory,
         });
-        if let ResponseCarrier::Connection(connection) = &self.carrier {
+        if let ResponseChannel::Connection(connection) = &self.channel {
             // hyper closes the connection. If the body is delimited by the close, a clean close
             // would look complete.
-            connection.reset();
+            connection.reset_on_close();
         }
         cut
     }
@@ -218,7 +218,7 @@ where
         while this.pending.is_empty() {
             let polled = Pin::new(&mut this.body).poll_frame(cx);
             if let Some(shared) = this.body.new_body() {
-                this.reads(shared);
+                this.add_stored_body(shared);
             }
             match polled {
                 // Trailers are not forwarded.
@@ -231,7 +231,7 @@ where
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    if let ResponseCarrier::Stream(_, rate) = &this.carrier {
+                    if let ResponseChannel::Stream(_, rate) = &this.channel {
                         rate.wait_for_body();
                     }
                     return Poll::Pending;
@@ -260,16 +260,16 @@ where
 impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
     fn drop(&mut self) {
         if self.record.aborted_by.is_none() && (self.failed || !self.is_finished()) {
-            self.record.aborted_by = Some(if self.carrier.was_cut_for_memory() {
+            self.record.aborted_by = Some(if self.channel.was_cut_for_memory() {
                 AbortCause::Memory
             } else {
                 AbortCause::Viewer
             });
         }
-        let connection = match &self.carrier {
-            ResponseCarrier::Connection(connection) => connection,
-            ResponseCarrier::Stream(_, rate) => {
-                rate.reading.end();
+        let connection = match &self.channel {
+            ResponseChannel::Connection(connection) => connection,
+            ResponseChannel::Stream(_, rate) => {
+                rate.stored_bodies.end();
                 let empty_record = RequestRecord::begin(self.record.arrived);
                 return rate.record_at_end(std::mem::replace(&mut self.record, empty_record));
             }
@@ -284,7 +284,7 @@ impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
             self.record.head_time = total_time;
         }
         // The last slice may still wait for the socket.
-        connection.reading.answered();
+        connection.stored_bodies.answered();
         connection.finish_response(now);
         (connection.recorder)(&self.record);
     }
@@ -301,7 +301,7 @@ mod tests {
         let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
         let record = test_support::record(std::time::Instant::now());
         (
-            RecordingBody::new(body, record, ResponseCarrier::Connection(connection)),
+            RecordingBody::new(body, record, ResponseChannel::Connection(connection)),
             records,
         )
     }
@@ -314,13 +314,13 @@ mod tests {
 
     #[tokio::test]
     async fn sends_a_large_object_in_slices_and_records_all_bytes() {
-        let size = SLICE_HTTP1 * 2 + 5;
+        let size = CHUNK_BYTES_HTTP1 * 2 + 5;
         let (mut recording, records) =
             recording(ResponseBody::Whole(Some(Bytes::from(vec![0; size]))));
         assert_eq!(recording.size_hint().exact(), Some(size as u64));
-        assert_eq!(next(&mut recording).await, Some(SLICE_HTTP1));
+        assert_eq!(next(&mut recording).await, Some(CHUNK_BYTES_HTTP1));
         assert!(!recording.is_end_stream());
-        assert_eq!(next(&mut recording).await, Some(SLICE_HTTP1));
+        assert_eq!(next(&mut recording).await, Some(CHUNK_BYTES_HTTP1));
         assert_eq!(next(&mut recording).await, Some(5));
         assert!(recording.is_end_stream());
         assert!(records.take().is_empty(), "not told before its end");
@@ -346,14 +346,15 @@ mod tests {
                 false,
                 None,
             ));
-            let carrier = ResponseCarrier::Stream(connection.clone(), SendRate::new(connection));
+            let channel =
+                ResponseChannel::Stream(connection.clone(), StreamSendRate::new(connection));
             let record = RequestRecord {
                 status: StatusCode::from_u16(status).unwrap(),
                 ..test_support::record(std::time::Instant::now())
             };
             let body = ResponseBody::Whole(Some(object.slice(1000..1000 + length)));
-            let mut recording = RecordingBody::new(body, record, carrier);
-            recording.reads(Arc::new(SharedBody::default()));
+            let mut recording = RecordingBody::new(body, record, channel);
+            recording.add_stored_body(Arc::new(SharedBody::default()));
             let mut left = length;
             while left > 0 {
                 let frame =
@@ -371,7 +372,7 @@ mod tests {
     async fn records_a_body_dropped_early_as_cut_by_the_viewer() {
         let (mut recording, records) = recording(ResponseBody::Whole(Some(Bytes::from(vec![
             0;
-            SLICE_HTTP1 + 1
+            CHUNK_BYTES_HTTP1 + 1
         ]))));
         next(&mut recording).await;
         drop(recording);

@@ -47,8 +47,15 @@ impl<B> ViewerUpload<B> {
         }
     }
 
+    /// The deadline of the whole body.
     fn due(&self) -> Instant {
-        self.start + self.limits.send_rate_window + self.limits.slice_time(self.received)
+        self.start + self.limits.send_rate_window + self.time_allowed()
+    }
+
+    /// The time of the received bytes at the minimum rate, but at least one window.
+    fn time_allowed(&self) -> Duration {
+        let time = self.limits.time_at_min_rate(self.received);
+        self.limits.send_rate_window.max(time.unwrap_or_default())
     }
 }
 
@@ -88,7 +95,7 @@ where
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         this.received += bytes;
-        this.connection.earn(bytes);
+        this.connection.add_flood_credit(bytes);
         if this.received > this.limits.request_body_bytes_max {
             this.connection.leave_unread();
             return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));
@@ -108,16 +115,6 @@ where
     }
 }
 
-impl Limits {
-    /// The time allowed for these bytes: at the minimum rate, but at least the window.
-    fn slice_time(&self, bytes: u64) -> Duration {
-        let seconds = bytes
-            .checked_div(self.send_rate_min_bytes_per_second)
-            .unwrap_or(0);
-        self.send_rate_window.max(Duration::from_secs(seconds))
-    }
-}
-
 /// An unwanted body that is read and discarded, up to a limit.
 pub(super) struct DrainedBody<B> {
     body: B,
@@ -134,8 +131,9 @@ pub(super) enum DrainError {
     Broken,
 }
 
-/// Runtime turns within which hyper passes on body bytes that it has already read.
-const TURNS: u32 = 3;
+/// How often the task yields without receiving bytes. Within so many yields, hyper passes on the
+/// body bytes that it has already read.
+const YIELDS_MAX: u32 = 3;
 
 impl<B> DrainedBody<B>
 where
@@ -154,13 +152,13 @@ where
         if self.body.size_hint().lower() > self.bytes_left {
             return Some(Err(DrainError::TooLong));
         }
-        let mut turns = 0;
-        while turns < TURNS {
+        let mut yields = 0;
+        while yields < YIELDS_MAX {
             let before = self.frames;
             if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.poll_read(cx))).await {
                 return Some(read);
             }
-            turns = if self.frames == before { turns + 1 } else { 0 };
+            yields = if self.frames == before { yields + 1 } else { 0 };
             tokio::task::yield_now().await;
         }
         None

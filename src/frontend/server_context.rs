@@ -1,4 +1,4 @@
-//! What the connections of one worker share: the handler, the limits, and hyper's settings.
+//! What the connections of one listener and worker share: the handler, the limits, and hyper's settings.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use super::{Limits, RequestRecorder};
 const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
 const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
 
-/// hyper passes the next slice of a stream to h2 while h2 has queued less than this.
+/// hyper passes the next chunk of a stream to h2 while h2 has queued less than this.
 pub(super) const SEND_QUEUE_BYTES: usize = 64 << 10;
 
-/// Streams reset before they were accepted, and streams reset for errors of the viewer, before the
-/// connection is closed as abusive.
+/// h2 closes a connection as abusive when it has more streams than this that the viewer reset
+/// before they were accepted, or that were reset for errors of the viewer.
 const RESET_STREAMS_MAX: usize = 32;
 
 /// The smallest buffer size that hyper accepts.
@@ -31,7 +31,7 @@ const BUFFER_BYTES_MIN: usize = 8 << 10;
 /// hyper parses this many header fields without allocating.
 const FIELDS_INLINE: usize = 100;
 
-/// Shared by the connections of one worker.
+/// Shared by the connections of one listener on one worker thread.
 pub(super) struct ServerContext<A> {
     pub(super) handler: A,
     pub(super) recorder: RequestRecorder,
@@ -114,13 +114,26 @@ impl<A> ServerContext<A> {
     }
 
     /// Counts and logs a connection that is closed because of too many control frames.
-    pub(super) fn note_flood(&self, kind: FrameKind, connection: &ConnectionState) {
+    pub(super) fn record_flood(&self, kind: FrameKind, connection: &ConnectionState) {
         self.connections.counters.count_flood(kind);
         tracing::warn!(
             peer = connection.peer.map(tracing::field::display),
             frame = kind.as_str(),
             "closed an HTTP/2 connection: too many control frames for its requests"
         );
+    }
+
+    /// Counts and records a request that hyper could not parse (HTTP/1). `head` is its beginning.
+    pub(super) fn record_unparsable(
+        &self,
+        error: &hyper::Error,
+        head: &[u8],
+        connection: &ConnectionState,
+    ) {
+        self.connections
+            .counters
+            .count(ConnectionEvent::HeadRefused);
+        (self.recorder)(&bad_request::http1_record(error, head, connection));
     }
 
     /// Counts and records a request that h2 rejected without passing it to hyper.
@@ -131,14 +144,15 @@ impl<A> ServerContext<A> {
         (self.recorder)(&bad_request::http2_record(connection));
     }
 
-    pub(super) fn cut(&self, event: ConnectionEvent, connection: &ConnectionState) {
+    /// Counts a connection that is cut, and frees what the kernel still holds for a slow viewer.
+    pub(super) fn record_cut(&self, event: ConnectionEvent, connection: &ConnectionState) {
         self.connections.counters.count(event);
         if matches!(
             event,
             ConnectionEvent::SlowViewer | ConnectionEvent::CutForMemory
         ) {
-            // Frees the bytes that the kernel still holds for the connection.
-            connection.reset();
+            // The kernel drops the unsent bytes of a connection that is reset.
+            connection.reset_on_close();
         }
     }
 }

@@ -63,7 +63,7 @@ enum ProtocolGuess {
     /// Not known yet; all bytes so far match the preface.
     Unknown(Vec<u8>),
     /// The preface and these bytes have arrived; the HTTP/1 reader must release the stream.
-    Recognised(Vec<u8>),
+    Http2Preface(Vec<u8>),
 }
 
 impl<W: Transport> SniffingStream<W> {
@@ -95,13 +95,13 @@ impl<W: Transport> SniffingStream<W> {
     }
 
     /// Whether the viewer sent the HTTP/2 preface.
-    pub(super) fn is_recognised(&self) -> bool {
-        matches!(self.protocol, ProtocolGuess::Recognised(_))
+    pub(super) fn has_http2_preface(&self) -> bool {
+        matches!(self.protocol, ProtocolGuess::Http2Preface(_))
     }
 
     /// The stream for HTTP/2 if the viewer sent the preface, otherwise the unchanged stream.
     pub(super) fn into_http2(mut self) -> Result<SniffingStream<W>, SniffingStream<W>> {
-        if let ProtocolGuess::Recognised(buffered) = &mut self.protocol {
+        if let ProtocolGuess::Http2Preface(buffered) = &mut self.protocol {
             self.protocol = ProtocolGuess::Http2(Http2Reads::new(std::mem::take(buffered)));
             return Ok(self);
         }
@@ -160,7 +160,7 @@ impl<W: Transport> SniffingStream<W> {
             }
             let ended = matches!(polled, Poll::Ready(_)) && received.len() == buffered.len();
             if received.len() >= PREFACE.len() && received.starts_with(PREFACE) {
-                self.protocol = ProtocolGuess::Recognised(received.to_vec());
+                self.protocol = ProtocolGuess::Http2Preface(received.to_vec());
                 buf.set_filled(start);
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
@@ -183,7 +183,7 @@ impl<W: Transport> SniffingStream<W> {
 impl<W: Transport> Drop for SniffingStream<W> {
     fn drop(&mut self) {
         self.connection.mark_closed();
-        if self.connection.is_reset() {
+        if self.connection.resets_on_close() {
             self.transport.reset_on_close();
         }
     }
@@ -208,13 +208,13 @@ impl<W: Transport> AsyncRead for SniffingStream<W> {
             }
             ProtocolGuess::Http2(_) => this.poll_http2(cx, buf),
             ProtocolGuess::Unknown(_) => this.poll_unknown(cx, buf),
-            ProtocolGuess::Recognised(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            ProtocolGuess::Http2Preface(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
         }
     }
 }
 
 impl<W: Transport> SniffingStream<W> {
-    fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record_write(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Ready(Ok(count)) => self.connection.record_written(*count),
             Poll::Ready(Err(_)) => {}
@@ -232,7 +232,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.transport).poll_write(cx, bytes);
-        this.note(polled)
+        this.record_write(polled)
     }
 
     fn poll_write_vectored(
@@ -242,7 +242,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.transport).poll_write_vectored(cx, bytes);
-        this.note(polled)
+        this.record_write(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -254,7 +254,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
         let polled = Pin::new(&mut this.transport).poll_flush(cx);
         this.connection.set_blocked(polled.is_pending());
         if polled.is_ready() {
-            this.connection.reading.flushed();
+            this.connection.stored_bodies.flushed();
         }
         polled
     }
@@ -262,7 +262,9 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // An aborted response must not end with a clean close.
-        if matches!(this.protocol, ProtocolGuess::Recognised(_)) || this.connection.is_reset() {
+        if matches!(this.protocol, ProtocolGuess::Http2Preface(_))
+            || this.connection.resets_on_close()
+        {
             return Poll::Ready(Ok(()));
         }
         let polled = Pin::new(&mut this.transport).poll_shutdown(cx);

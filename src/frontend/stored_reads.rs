@@ -51,7 +51,7 @@ impl StoredBodiesRead {
 
     /// Records that the whole response was passed on.
     pub(super) fn answered(&self) {
-        if self.reads() {
+        if self.has_any() {
             let mut bodies = self.bodies.lock();
             bodies.iter_mut().for_each(|read| read.is_over = true);
         }
@@ -59,7 +59,7 @@ impl StoredBodiesRead {
 
     /// Records that all bytes passed on have been sent.
     pub(super) fn flushed(&self) {
-        if self.reads() {
+        if self.has_any() {
             let mut bodies = self.bodies.lock();
             bodies.retain(|read| !read.is_over);
             self.any.store(!bodies.is_empty(), Ordering::Relaxed);
@@ -73,24 +73,24 @@ impl StoredBodiesRead {
     }
 
     /// Whether stored bodies are being read.
-    pub(super) fn reads(&self) -> bool {
+    pub(super) fn has_any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
     }
 
     /// Whether the viewer has been slow.
     pub(super) fn is_slow(&self) -> bool {
-        self.reads() && self.bodies.lock().iter().any(|read| read.slow.is_some())
+        self.has_any() && self.bodies.lock().iter().any(|read| read.slow.is_some())
     }
 
     /// Whether the response must end because its slow viewer holds memory that must be freed. If
     /// not, `waker` is called as soon as it must. `is_held_up`: the viewer accepts no bytes now.
-    pub(super) fn must_end<V: BodyConsumer + 'static>(
+    pub(super) fn must_free_memory<V: BodyConsumer + 'static>(
         &self,
         viewer: &Arc<V>,
         is_held_up: bool,
         waker: &Waker,
     ) -> bool {
-        if !self.reads() {
+        if !self.has_any() {
             return false;
         }
         let mut bodies = self.bodies.lock();
@@ -110,13 +110,13 @@ impl StoredBodiesRead {
             }
         }
         if must_end {
-            self.note_cut();
+            self.record_cut();
         }
         must_end
     }
 
     /// Records that the current response is cut to free memory.
-    pub(super) fn note_cut(&self) {
+    pub(super) fn record_cut(&self) {
         self.was_cut.store(true, Ordering::Relaxed);
     }
 

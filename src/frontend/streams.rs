@@ -9,26 +9,26 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, Sleep};
 
 use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::poll_alarm;
-use super::pace::SendRate;
 use super::stats::ConnectionEvent;
+use super::stream_send_rate::StreamSendRate;
 
 thread_local! {
     /// The send rate of the newest request. hyper calls the service and then at once the executor,
     /// so this value connects the two; neither can pass anything to the other.
-    static NEWEST: Cell<Option<Arc<SendRate>>> = const { Cell::new(None) };
+    static NEWEST: Cell<Option<Arc<StreamSendRate>>> = const { Cell::new(None) };
 }
 
 /// Creates the send rate of a request that hyper has just accepted.
-pub(super) fn begin_stream(connection: &Arc<ConnectionState>) -> Arc<SendRate> {
-    let rate = SendRate::new(connection.clone());
+pub(super) fn begin_stream(connection: &Arc<ConnectionState>) -> Arc<StreamSendRate> {
+    let rate = StreamSendRate::new(connection.clone());
     NEWEST.set(Some(rate.clone()));
     rate
 }
@@ -66,22 +66,22 @@ where
         let stream = Box::pin(stream);
         let StreamExecutor(spawner) = self.clone();
         tokio::spawn(async move {
-            let result = paced(&spawner.limits, &rate, stream).await;
-            match result {
-                Ok(()) => rate.leave_to_h2(spawner.limits.send_min_bytes()),
-                // Dropping the stream has reset it.
-                Err(event) => spawner.connections.counters.count(event),
-            }
-            if result == Err(ConnectionEvent::CutForMemory) {
-                rate.connection().stream_cut();
+            let Err(event) = run_stream(&spawner.limits, &rate, stream).await else {
+                return rate.leave_to_h2(spawner.limits.send_min_bytes());
+            };
+            // Dropping the stream has reset it.
+            spawner.connections.counters.count(event);
+            if event == ConnectionEvent::CutForMemory {
+                rate.connection().record_reset_stream();
             }
         });
     }
 }
 
-async fn paced<F>(
+/// Runs a stream to its end. The error is why it was dropped before its end.
+async fn run_stream<F>(
     limits: &Limits,
-    rate: &Arc<SendRate>,
+    rate: &Arc<StreamSendRate>,
     mut stream: Pin<Box<F>>,
 ) -> Result<(), ConnectionEvent>
 where
@@ -90,99 +90,120 @@ where
     let mut deadline = SendDeadline::default();
     poll_fn(|cx| match stream.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(Ok(())),
-        Poll::Pending if rate.must_end(cx) => Poll::Ready(Err(ConnectionEvent::CutForMemory)),
-        Poll::Pending => deadline.poll_end(limits, rate, cx).map(Err),
+        Poll::Pending if rate.must_free_memory(cx) => {
+            Poll::Ready(Err(ConnectionEvent::CutForMemory))
+        }
+        Poll::Pending => deadline.poll_too_slow(limits, rate, cx).map(Err),
     })
     .await
 }
 
-/// The deadline for the bytes passed to h2.
-#[derive(Default)]
-struct SendDeadline {
-    alarm: Option<Pin<Box<tokio::time::Sleep>>>,
-    stall: Option<StreamStall>,
-    credit: RateCredit,
-}
-
-/// Credit for bytes received faster than the minimum rate: viewers may read in bursts.
+/// Credit for bytes that the viewer received faster than the minimum rate: viewers may read in
+/// bursts.
 #[derive(Default)]
 struct RateCredit {
-    paid_until: Option<Instant>,
+    /// Until when the bytes sent so far suffice at the minimum rate.
+    until: Option<Instant>,
+    /// When bytes were last counted, and all bytes sent by then.
     counted_at: Option<Instant>,
-    sent: u64,
+    counted_bytes: u64,
 }
 
 impl RateCredit {
-    fn count(&mut self, limits: &Limits, sent: u64, now: Instant) {
-        let from_time = self.counted_at.replace(now).unwrap_or(now);
-        let bytes = sent - std::mem::replace(&mut self.sent, sent);
-        let from = self
-            .paid_until
-            .map_or(from_time, |until| until.max(from_time));
-        let until = from + limits.paid_by(bytes);
-        self.paid_until = Some(until.min(now + limits.taken_ahead_max()));
+    /// Counts the bytes sent since the last call. `sent_bytes`: all bytes sent so far.
+    fn count(&mut self, limits: &Limits, sent_bytes: u64, now: Instant) {
+        let counted_at = self.counted_at.replace(now).unwrap_or(now);
+        let bytes = sent_bytes - std::mem::replace(&mut self.counted_bytes, sent_bytes);
+        let from = self.until.map_or(counted_at, |until| until.max(counted_at));
+        let max = limits.rate_credit_max();
+        let credit = limits
+            .time_at_min_rate(bytes)
+            .map_or(max, |time| time.min(max));
+        self.until = Some((from + credit).min(now + max));
     }
 
-    fn is_enough_at(&self, now: Instant) -> bool {
-        self.paid_until.is_some_and(|until| until > now)
+    fn is_left_at(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until > now)
+    }
+}
+
+impl Limits {
+    /// The longest time for which bytes received early count. HTTP/2 viewers open their window
+    /// again after they have read half of it: a window of 16 MiB every 67 s at 1 Mbit/s.
+    fn rate_credit_max(&self) -> Duration {
+        self.send_rate_window * 4
     }
 }
 
 /// A period in which bytes of the stream were ready for the viewer.
+#[derive(Clone, Copy)]
 struct StreamStall {
     since: Instant,
-    spell: u32,
-    sent: u64,
-    /// How often the socket had accepted all bytes.
-    releases: u32,
+    /// The stream's [`StreamSendRate::send_bursts`] and bytes sent when the period began.
+    send_bursts: u32,
+    sent_bytes: u64,
+    /// The connection's [`ConnectionState::drain_count`] when the period began.
+    drain_count: u32,
 }
 
 impl StreamStall {
-    fn now(rate: &SendRate) -> StreamStall {
+    fn now(rate: &StreamSendRate) -> StreamStall {
         StreamStall {
             since: Instant::now(),
-            spell: rate.spells(),
-            sent: rate.sent(),
-            releases: rate.connection().releases(),
+            send_bursts: rate.send_bursts(),
+            sent_bytes: rate.sent(),
+            drain_count: rate.connection().drain_count(),
         }
     }
 
     /// Whether the socket accepts nothing of any stream. The connection's timer then decides from
     /// the kernel's TCP state whether the viewer is too slow.
-    fn is_socket_full(&self, rate: &SendRate) -> bool {
-        rate.connection().blocked() && rate.connection().releases() == self.releases
+    fn is_socket_full(&self, rate: &StreamSendRate) -> bool {
+        rate.connection().blocked() && rate.connection().drain_count() == self.drain_count
     }
 }
 
+/// The deadline for the bytes passed to h2.
+#[derive(Default)]
+struct SendDeadline {
+    alarm: Option<Pin<Box<Sleep>>>,
+    stall: Option<StreamStall>,
+    credit: RateCredit,
+}
+
 impl SendDeadline {
-    fn poll_end(
+    /// Waits until the viewer is slower than the minimum rate.
+    fn poll_too_slow(
         &mut self,
         limits: &Limits,
-        rate: &SendRate,
+        rate: &StreamSendRate,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionEvent> {
-        loop {
-            if !rate.is_held_up() {
-                self.stall = None;
-                return Poll::Pending;
-            }
-            let stall = match self.stall.take() {
-                Some(stall) if stall.spell == rate.spells() => stall,
-                _ => {
-                    let stall = StreamStall::now(rate);
-                    self.credit.count(limits, stall.sent, stall.since);
-                    stall
-                }
-            };
-            let due = stall.since + limits.send_rate_window;
-            let (sent, is_socket_full) = (rate.sent() - stall.sent, stall.is_socket_full(rate));
-            self.stall = Some(stall);
-            std::task::ready!(poll_alarm(&mut self.alarm, due, cx));
-            self.credit.count(limits, rate.sent(), due);
-            if sent < limits.send_min_bytes() && !is_socket_full && !self.credit.is_enough_at(due) {
+        while rate.is_held_up() {
+            let stall = self.current_stall(limits, rate);
+            let window_end = stall.since + limits.send_rate_window;
+            ready!(poll_alarm(&mut self.alarm, window_end, cx));
+            self.credit.count(limits, rate.sent(), window_end);
+            let has_sent_enough = rate.sent() - stall.sent_bytes >= limits.send_min_bytes()
+                || self.credit.is_left_at(window_end);
+            if !has_sent_enough && !stall.is_socket_full(rate) {
                 return Poll::Ready(ConnectionEvent::SlowViewer);
             }
             self.stall = None;
+        }
+        self.stall = None;
+        Poll::Pending
+    }
+
+    /// The stall in progress. A new one begins with each burst.
+    fn current_stall(&mut self, limits: &Limits, rate: &StreamSendRate) -> StreamStall {
+        match self.stall {
+            Some(stall) if stall.send_bursts == rate.send_bursts() => stall,
+            _ => {
+                let stall = StreamStall::now(rate);
+                self.credit.count(limits, stall.sent_bytes, stall.since);
+                *self.stall.insert(stall)
+            }
         }
     }
 }
@@ -193,8 +214,6 @@ mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use tokio::time::Duration;
-
     fn limits() -> Limits {
         Limits {
             send_rate_window: Duration::from_secs(20),
@@ -203,15 +222,15 @@ mod tests {
         }
     }
 
-    async fn run<F: Future<Output = ()>>(rate: &Arc<SendRate>, stream: F) -> (bool, u64) {
+    async fn run<F: Future<Output = ()>>(rate: &Arc<StreamSendRate>, stream: F) -> (bool, u64) {
         let start = Instant::now();
-        let is_kept = paced(&limits(), rate, Box::pin(stream)).await.is_ok();
+        let is_kept = run_stream(&limits(), rate, Box::pin(stream)).await.is_ok();
         (is_kept, start.elapsed().as_secs())
     }
 
     /// The send rate of a stream with its own connection.
-    fn rate() -> Arc<SendRate> {
-        SendRate::new(connection())
+    fn rate() -> Arc<StreamSendRate> {
+        StreamSendRate::new(connection())
     }
 
     fn connection() -> Arc<ConnectionState> {
@@ -233,7 +252,7 @@ mod tests {
             let rate = rate();
             let sender = Arc::clone(&rate);
             let stream = async move {
-                sender.record_handed(window_bytes * 3);
+                sender.record_passed_to_h2(window_bytes * 3);
                 for _ in 0..5 {
                     sender.send(window_bytes / 2);
                     sleep_seconds(every_seconds).await;
@@ -252,7 +271,7 @@ mod tests {
         for bytes in [100, 32_000] {
             let rate = rate();
             let stream = async {
-                rate.record_handed(bytes);
+                rate.record_passed_to_h2(bytes);
                 pending::<()>().await;
             };
             assert_eq!(run(&rate, stream).await, (false, 20));
@@ -263,7 +282,7 @@ mod tests {
     async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
         let rate = rate();
         let stream = async {
-            rate.record_handed(100_000);
+            rate.record_passed_to_h2(100_000);
             for _ in 0..3 {
                 sleep_seconds(19).await;
                 rate.send(10_000);
@@ -280,7 +299,7 @@ mod tests {
         let rate = rate();
         let stream = async {
             for _ in 0..5 {
-                rate.record_handed(100);
+                rate.record_passed_to_h2(100);
                 sleep_seconds(19).await;
                 rate.send(100);
             }
@@ -293,7 +312,7 @@ mod tests {
         let rate = rate();
         let stream = async {
             sleep_seconds(600).await;
-            rate.record_handed(100);
+            rate.record_passed_to_h2(100);
             rate.send(100);
             rate.wait_for_body();
             sleep_seconds(600).await;
@@ -316,7 +335,7 @@ mod tests {
     async fn leaves_a_full_socket_to_the_connection_timer() {
         let rate = rate();
         let stream = async {
-            rate.record_handed(100);
+            rate.record_passed_to_h2(100);
             rate.connection().set_blocked(true);
             sleep_seconds(70).await;
             // From here on, the stream's window is the cause.
@@ -336,7 +355,7 @@ mod tests {
         for bytes in [0, 100, 0] {
             let (rate, finished) = (begin_stream(&connection), finished.clone());
             if bytes > 0 {
-                rate.record_handed(bytes);
+                rate.record_passed_to_h2(bytes);
             }
             hyper::rt::Executor::execute(&streams, async move {
                 sleep_seconds(60).await;

@@ -50,7 +50,7 @@ async fn cuts_a_quiet_viewer_after_the_idle_timeout() {
 async fn sends_the_end_of_a_response_before_the_idle_timeout_counts() {
     for is_finishing in [false, true] {
         let mut timer = timer(ViewerProtocol::Http1);
-        timer.finishing = is_finishing.then(Instant::now);
+        timer.shutdown_since = is_finishing.then(Instant::now);
         timer.connection.finish_response(Instant::now());
         timer.connection.set_blocked(true);
         let connection = timer.connection.clone();
@@ -141,7 +141,9 @@ async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
 async fn applies_the_head_timeout_among_streams() {
     let mut timer = timer(ViewerProtocol::Http2);
     timer.connection.stream_opened();
-    timer.connection.set_unfinished(Some(Instant::now()));
+    timer
+        .connection
+        .set_incomplete_frame_since(Some(Instant::now()));
     assert_eq!(
         next_action(&mut timer).await,
         (TimerAction::Cut(ConnectionEvent::HeadTimeout), 10)
@@ -152,23 +154,26 @@ async fn applies_the_head_timeout_among_streams() {
 async fn cuts_a_blocked_connection_one_second_after_a_memory_cut() {
     let mut timer = timer(ViewerProtocol::Http2);
     timer.connection.stream_opened();
-    timer.connection.stream_cut();
+    timer.connection.record_reset_stream();
     let waits = tokio::time::timeout(Duration::from_secs(10), next_action(&mut timer));
     assert!(waits.await.is_err(), "its socket takes everything");
     timer.connection.set_blocked(true);
-    timer.connection.stream_cut();
+    timer.connection.record_reset_stream();
     assert_eq!(
         next_action(&mut timer).await,
         (TimerAction::Cut(ConnectionEvent::CutForMemory), 1)
     );
-    let was_cut = timer.connection.reading.was_cut();
+    let was_cut = timer.connection.stored_bodies.was_cut();
     assert!(was_cut, "the log says so of the other streams too");
 }
 
 #[tokio::test(start_paused = true)]
 async fn sends_goaway_before_cutting_an_idle_http2_connection() {
     let mut timer = timer(ViewerProtocol::Http2);
-    assert_eq!(next_action(&mut timer).await, (TimerAction::Finish, 75));
+    assert_eq!(
+        next_action(&mut timer).await,
+        (TimerAction::StartShutdown, 75)
+    );
     assert_eq!(
         next_action(&mut timer).await,
         (TimerAction::Cut(ConnectionEvent::IdleTimeout), 20)
@@ -184,7 +189,10 @@ async fn gives_a_shed_connection_one_second() {
         assert!(waits.await.is_err());
         assert!(timer.connection.idle_since().is_some() && timer.connection.ask_to_close());
         assert_eq!(timer.connection.idle_since(), None, "it is told once");
-        assert_eq!(next_action(&mut timer).await, (TimerAction::Finish, 0));
+        assert_eq!(
+            next_action(&mut timer).await,
+            (TimerAction::StartShutdown, 0)
+        );
         assert_eq!(
             next_action(&mut timer).await,
             (TimerAction::Cut(ConnectionEvent::IdleTimeout), 1)
@@ -202,7 +210,10 @@ async fn answers_a_request_that_arrives_before_shedding() {
     let waits = tokio::time::timeout(Duration::from_mins(1), next_action(&mut timer));
     assert!(waits.await.is_err());
     timer.connection.finish_response(Instant::now());
-    assert_eq!(next_action(&mut timer).await, (TimerAction::Finish, 0));
+    assert_eq!(
+        next_action(&mut timer).await,
+        (TimerAction::StartShutdown, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,11 +221,14 @@ async fn closes_quiet_viewers_after_the_grace_time() {
     let mut serving = timer(ViewerProtocol::Http1);
     serving.connection.begin_request();
     serving.connections.close();
-    assert_eq!(next_action(&mut serving).await, (TimerAction::Finish, 0));
+    assert_eq!(
+        next_action(&mut serving).await,
+        (TimerAction::StartShutdown, 0)
+    );
 
     let mut quiet = timer(ViewerProtocol::Http1);
     quiet.connections.close();
     let start = Instant::now();
-    assert_eq!(next_action(&mut quiet).await.0, TimerAction::Finish);
+    assert_eq!(next_action(&mut quiet).await.0, TimerAction::StartShutdown);
     assert!(start.elapsed() >= SHUTDOWN_GRACE);
 }

@@ -8,16 +8,16 @@ use tokio::io::ReadBuf;
 use crate::frontend::framing_check::StrictReader;
 
 /// Invalid at any position of a head.
-const UNREADABLE: &[u8] = b"\0\r\n\r\n";
+const INVALID_HEAD: &[u8] = b"\0\r\n\r\n";
 
 /// Checks what hyper reads, and keeps back the first invalid byte and all bytes after it.
 pub(super) struct StrictFeed {
     reader: StrictReader,
-    substitute: Option<ReplacementInput>,
+    replacement: Option<ReplacementInput>,
 }
 
 enum ReplacementInput {
-    /// The rest of [`UNREADABLE`], for a head: hyper rejects it like any other malformed head.
+    /// The rest of [`INVALID_HEAD`], for a head: hyper rejects it like any other malformed head.
     Head(&'static [u8]),
     /// An I/O error, for a body.
     Body,
@@ -27,13 +27,13 @@ impl StrictFeed {
     pub(super) fn new() -> StrictFeed {
         StrictFeed {
             reader: StrictReader::new(),
-            substitute: None,
+            replacement: None,
         }
     }
 
     /// Whether an invalid byte has arrived.
-    pub(super) fn is_at_fault(&self) -> bool {
-        self.substitute.is_some()
+    pub(super) fn has_fault(&self) -> bool {
+        self.replacement.is_some()
     }
 
     /// Keeps back the invalid bytes among those read from `start` on.
@@ -42,16 +42,16 @@ impl StrictFeed {
             return;
         };
         buf.set_filled(start + fault.at);
-        self.substitute = Some(if fault.in_body {
+        self.replacement = Some(if fault.in_body {
             ReplacementInput::Body
         } else {
-            ReplacementInput::Head(UNREADABLE)
+            ReplacementInput::Head(INVALID_HEAD)
         });
     }
 
     /// Returns the replacement for the bytes kept back.
-    pub(super) fn poll_substitute(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.substitute {
+    pub(super) fn poll_replacement(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.replacement {
             Some(ReplacementInput::Head(rest)) if !rest.is_empty() => {
                 let (now, later) = rest.split_at(rest.len().min(buf.remaining()));
                 buf.put_slice(now);

@@ -23,7 +23,7 @@ pub(super) enum ParsedRequest {
     /// One complete GET request that keeps the connection open.
     Get { uri: Uri, headers: HeaderMap },
     /// Another complete request without a body.
-    Bodiless,
+    NotFast,
     /// Incomplete, more than one request, or anything else.
     Other,
 }
@@ -55,11 +55,11 @@ pub(super) fn read(received: &[u8]) -> ParsedRequest {
         || target.contains('#')
         || !is_keep_alive(&headers)
     {
-        return ParsedRequest::Bodiless;
+        return ParsedRequest::NotFast;
     }
     match Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())) {
         Ok(uri) => ParsedRequest::Get { uri, headers },
-        Err(_) => ParsedRequest::Bodiless,
+        Err(_) => ParsedRequest::NotFast,
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     fn parse_result(received: &str) -> &'static str {
         match read(received.as_bytes()) {
             ParsedRequest::Get { .. } => "get",
-            ParsedRequest::Bodiless => "bodiless",
+            ParsedRequest::NotFast => "not_fast",
             ParsedRequest::Other => "other",
         }
     }
@@ -122,7 +122,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-b\r\n\r\n",
         ] {
-            assert_eq!(parse_result(received), "bodiless", "{received}");
+            assert_eq!(parse_result(received), "not_fast", "{received}");
         }
     }
 

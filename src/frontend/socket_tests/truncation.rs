@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::frontend::connection_state::ConnectionState;
-use crate::frontend::exchange::{http1_carrier, http2_carrier};
-use crate::frontend::recording_body::{RecordingBody, ResponseCarrier};
+use crate::frontend::exchange::{begin_http1_request, begin_http2_request};
+use crate::frontend::recording_body::{RecordingBody, ResponseChannel};
 use crate::frontend::sniffing_stream::SniffingStream;
 use crate::frontend::test_support::{RequestRecords, record};
 use crate::proxy::BodyTruncated;
@@ -64,13 +64,13 @@ impl crate::frontend::recording_body::ReadsStoredBodies for TruncatedBody {}
 
 fn truncated(
     length: Option<u64>,
-    carrier: ResponseCarrier,
+    channel: ResponseChannel,
 ) -> Response<RecordingBody<TruncatedBody>> {
     let body = TruncatedBody { length, polls: 0 };
     Response::new(RecordingBody::new(
         body,
         record(std::time::Instant::now()),
-        carrier,
+        channel,
     ))
 }
 
@@ -81,7 +81,7 @@ async fn receive_over_http1(version: &str, length: Option<u64>) -> (String, bool
     let line = SniffingStream::open(transport, connection.clone());
     let serving = tokio::spawn(async move {
         let service = service_fn(|_| {
-            let response = truncated(length, http1_carrier(&connection));
+            let response = truncated(length, begin_http1_request(&connection));
             async move { Ok::<_, Infallible>(response) }
         });
         let _ = http1::Builder::new()
@@ -126,7 +126,7 @@ async fn resets_the_http2_stream_and_keeps_the_connection() {
     let line = SniffingStream::http2(transport, connection.clone());
     tokio::spawn(async move {
         let service = service_fn(move |_| {
-            let response = truncated(None, http2_carrier(&connection));
+            let response = truncated(None, begin_http2_request(&connection));
             async move { Ok::<_, Infallible>(response) }
         });
         let builder = http2::Builder::new(TokioExecutor::new());

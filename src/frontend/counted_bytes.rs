@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::pace::SendRate;
+use super::stream_send_rate::StreamSendRate;
 
 /// A piece of a body. Over HTTP/2 it reports the bytes that h2 puts into frames.
 pub(super) struct CountedBytes {
     bytes: Bytes,
-    stream: Option<Arc<SendRate>>,
+    stream: Option<Arc<StreamSendRate>>,
 }
 
 impl CountedBytes {
@@ -22,8 +22,8 @@ impl CountedBytes {
     }
 
     /// A piece sent over an HTTP/2 stream.
-    pub(super) fn on_http2(bytes: Bytes, stream: Arc<SendRate>) -> CountedBytes {
-        stream.record_handed(bytes.len());
+    pub(super) fn on_http2(bytes: Bytes, stream: Arc<StreamSendRate>) -> CountedBytes {
+        stream.record_passed_to_h2(bytes.len());
         CountedBytes {
             bytes,
             stream: Some(stream),

@@ -7,7 +7,7 @@ use std::task::Context;
 use tokio::time::Instant;
 
 use super::connection_state::{ConnectionState, add};
-use super::flood::{PIECE_CREDIT, RESPONSE_CREDIT};
+use super::flood::{CHUNK_CREDIT, RESPONSE_CREDIT};
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::SendTurn;
 use crate::proxy::BodyConsumer;
@@ -15,21 +15,21 @@ use crate::telemetry::{AbortCause, RequestRecord};
 
 /// The send rate of a stream. The body, the stream's task and every unsent slice in h2 hold it;
 /// when it is dropped, the stream is over and its request is recorded.
-pub(super) struct SendRate {
+pub(super) struct StreamSendRate {
     /// Bytes passed to h2.
-    handed: AtomicU64,
+    passed_to_h2: AtomicU64,
     /// Bytes that h2 has put into frames (`sent`) or has dropped (`dropped`).
     sent: AtomicU64,
     dropped: AtomicU64,
     /// How often bytes were passed to h2 when it had sent all bytes before.
-    send_spells: AtomicU32,
+    send_bursts: AtomicU32,
     /// The viewer delays the next bytes: they have been passed to h2, or the windows leave no room
     /// for them. `false`: the body has no bytes yet.
-    is_viewers_turn: AtomicBool,
+    is_waiting_for_viewer: AtomicBool,
     /// Progress of a stream whose body h2 has completely.
     unsent: UnsentStream,
     /// Stored bodies that the response is reading.
-    pub(super) reading: StoredBodiesRead,
+    pub(super) stored_bodies: StoredBodiesRead,
     record: OnceLock<RequestRecord>,
     connection: Arc<ConnectionState>,
 }
@@ -43,18 +43,18 @@ struct UnsentStream {
     progress: AtomicU64,
 }
 
-impl SendRate {
+impl StreamSendRate {
     /// The send rate of a new request.
-    pub(super) fn new(connection: Arc<ConnectionState>) -> Arc<SendRate> {
+    pub(super) fn new(connection: Arc<ConnectionState>) -> Arc<StreamSendRate> {
         connection.stream_opened();
-        Arc::new(SendRate {
-            handed: AtomicU64::new(0),
+        Arc::new(StreamSendRate {
+            passed_to_h2: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            send_spells: AtomicU32::new(0),
-            is_viewers_turn: AtomicBool::new(false),
+            send_bursts: AtomicU32::new(0),
+            is_waiting_for_viewer: AtomicBool::new(false),
             unsent: UnsentStream::default(),
-            reading: StoredBodiesRead::default(),
+            stored_bodies: StoredBodiesRead::default(),
             record: OnceLock::new(),
             connection,
         })
@@ -66,27 +66,27 @@ impl SendRate {
 
     /// Records that the response has body bytes.
     pub(super) fn begin_body(&self) {
-        self.is_viewers_turn.store(true, Ordering::Relaxed);
+        self.is_waiting_for_viewer.store(true, Ordering::Relaxed);
     }
 
     /// Records bytes passed to h2.
-    pub(super) fn record_handed(&self, bytes: usize) {
-        self.is_viewers_turn.store(true, Ordering::Relaxed);
+    pub(super) fn record_passed_to_h2(&self, bytes: usize) {
+        self.is_waiting_for_viewer.store(true, Ordering::Relaxed);
         if self.outstanding() == 0 {
-            let send_spells = self.send_spells.load(Ordering::Relaxed);
-            self.send_spells
-                .store(send_spells.wrapping_add(1), Ordering::Relaxed);
+            let send_bursts = self.send_bursts.load(Ordering::Relaxed);
+            self.send_bursts
+                .store(send_bursts.wrapping_add(1), Ordering::Relaxed);
         }
-        add(&self.handed, bytes as u64);
-        self.connection.queue_body(bytes);
-        self.connection.earn(PIECE_CREDIT);
+        add(&self.passed_to_h2, bytes as u64);
+        self.connection.record_queued_body(bytes);
+        self.connection.add_flood_credit(CHUNK_CREDIT);
     }
 
     /// Records bytes that h2 put into frames.
     pub(super) fn send(&self, bytes: usize) {
         add(&self.sent, bytes as u64);
         self.connection.record_sent_body(bytes);
-        self.note_progress();
+        self.record_progress();
     }
 
     /// Records bytes that h2 dropped.
@@ -97,40 +97,41 @@ impl SendRate {
 
     /// Records that the body has no bytes now.
     pub(super) fn wait_for_body(&self) {
-        self.is_viewers_turn.store(false, Ordering::Relaxed);
+        self.is_waiting_for_viewer.store(false, Ordering::Relaxed);
     }
 
     /// Whether bytes are ready that the viewer has not received.
     pub(super) fn is_held_up(&self) -> bool {
-        self.is_viewers_turn() || self.outstanding() > 0
+        self.is_waiting_for_viewer() || self.outstanding() > 0
     }
 
-    fn is_viewers_turn(&self) -> bool {
-        self.is_viewers_turn.load(Ordering::Relaxed)
+    fn is_waiting_for_viewer(&self) -> bool {
+        self.is_waiting_for_viewer.load(Ordering::Relaxed)
     }
 
     /// Bytes passed to h2 that it has neither sent nor dropped.
     pub(super) fn outstanding(&self) -> u64 {
         let finished = self.sent() + self.dropped.load(Ordering::Relaxed);
-        self.handed().saturating_sub(finished)
+        self.passed_to_h2().saturating_sub(finished)
     }
 
-    pub(super) fn handed(&self) -> u64 {
-        self.handed.load(Ordering::Relaxed)
+    pub(super) fn passed_to_h2(&self) -> u64 {
+        self.passed_to_h2.load(Ordering::Relaxed)
     }
 
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn spells(&self) -> u32 {
-        self.send_spells.load(Ordering::Relaxed)
+    pub(super) fn send_bursts(&self) -> u32 {
+        self.send_bursts.load(Ordering::Relaxed)
     }
 
     /// Whether the stream must end because its slow viewer holds memory that must be freed.
-    pub(super) fn must_end(self: &Arc<SendRate>, cx: &Context<'_>) -> bool {
-        let is_held_up = self.is_viewers_turn();
-        self.reading.must_end(self, is_held_up, cx.waker())
+    pub(super) fn must_free_memory(self: &Arc<StreamSendRate>, cx: &Context<'_>) -> bool {
+        let is_held_up = self.is_waiting_for_viewer();
+        self.stored_bodies
+            .must_free_memory(self, is_held_up, cx.waker())
     }
 
     /// Records that only the connection's timer observes the stream now. `progress`: the bytes that
@@ -150,7 +151,7 @@ impl SendRate {
         self.unsent.sent.store(self.sent(), Ordering::Relaxed);
     }
 
-    fn note_progress(&self) {
+    fn record_progress(&self) {
         if let Some(turn) = self.unsent_turn()
             && self.sent() - self.unsent.sent.load(Ordering::Relaxed)
                 >= self.unsent.progress.load(Ordering::Relaxed)
@@ -172,13 +173,13 @@ impl SendRate {
     }
 }
 
-impl BodyConsumer for SendRate {
+impl BodyConsumer for StreamSendRate {
     fn bytes_taken(&self) -> u64 {
         self.sent()
     }
 }
 
-impl Drop for SendRate {
+impl Drop for StreamSendRate {
     fn drop(&mut self) {
         let connection = &self.connection;
         if let Some(turn) = self.unsent_turn() {
@@ -188,8 +189,8 @@ impl Drop for SendRate {
         if let Some(mut record) = self.record.take() {
             record.bytes = self.sent();
             record.total_time = now.into_std().saturating_duration_since(record.arrived);
-            if record.aborted_by.is_none() && self.sent() < self.handed() {
-                let for_memory = self.reading.was_cut() || connection.reading.was_cut();
+            if record.aborted_by.is_none() && self.sent() < self.passed_to_h2() {
+                let for_memory = self.stored_bodies.was_cut() || connection.stored_bodies.was_cut();
                 record.aborted_by = Some(if for_memory {
                     AbortCause::Memory
                 } else {
@@ -197,7 +198,7 @@ impl Drop for SendRate {
                 });
             }
             if record.aborted_by.is_none() {
-                connection.earn(RESPONSE_CREDIT);
+                connection.add_flood_credit(RESPONSE_CREDIT);
             }
             (connection.recorder)(&record);
         }

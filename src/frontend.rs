@@ -11,13 +11,19 @@
 //! limited before its first byte is read. Each worker registers each listener with its own runtime,
 //! so a connection stays on the thread that accepted it.
 //!
-//! The path of a connection: `listen` binds, `accept` accepts it and registers it in the
-//! `connection_table`, `tls` does the handshake, `connection` runs hyper for HTTP/1.1, or for
-//! HTTP/2 if `sniffing_stream` found its preface. `frames` parses HTTP/2 frame headers and `flood`
-//! limits their number. `fast_path` answers cache hits before hyper reads the request; `exchange`
-//! answers all other requests. `recording_body` sends the body and records the request at its end.
-//! `connection_timer` is the one timer of a connection; it reads what the other parts write to the
-//! `connection_state`. `streams` does the same for each HTTP/2 stream.
+//! The path of a connection: `listen` binds the socket. `accept` accepts the connection and
+//! registers it in the `connection_table`. `connection` does the TLS handshake, which `tls`
+//! configures, and runs hyper: for HTTP/2 if ALPN has selected it or if `sniffing_stream` finds its
+//! preface, otherwise for HTTP/1.1. `frames` parses HTTP/2 frame headers, and `flood` limits their
+//! number.
+//!
+//! The path of a request: `fast_path` answers cache hits over HTTP/1.1 before hyper reads the
+//! request. `exchange` answers all other requests. `recording_body` sends the body and records the
+//! request at its end.
+//!
+//! `connection_timer` is the one timer of a connection. It enforces the deadlines, from what the
+//! other parts write to the `connection_state`. `streams` enforces the minimum send rate of each
+//! HTTP/2 stream, from its `stream_send_rate`.
 
 mod accept;
 mod bad_request;

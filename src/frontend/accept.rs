@@ -64,7 +64,7 @@ impl Frontend {
 
     /// Whether the frontend is draining.
     pub fn is_draining(&self) -> bool {
-        self.connections.closing()
+        self.connections.is_closing()
     }
 
     /// Stops accepting, lets all connections finish, and returns when all are closed.
@@ -134,9 +134,9 @@ impl Accepted {
         }
     }
 
-    /// Sends [`REFUSAL`] if that is possible without waiting.
+    /// Sends [`REFUSAL`] if that is possible without waiting, and closes the connection.
     fn reject(self) {
-        // The connection is closed next, also if the write failed.
+        // A viewer that cannot be told is closed without a response.
         let _ = match self {
             Accepted::Tcp(transport, _) => transport
                 .into_std()
@@ -173,7 +173,7 @@ impl RegisteredSocket {
 
 impl<A: Handler> RegisteredListener<A> {
     async fn run(self) {
-        let mut stage = self.context.connections.stage();
+        let mut closing = self.context.connections.watch_closing();
         let accepting = async {
             let mut backoff = BACKOFF_MIN;
             loop {
@@ -182,7 +182,7 @@ impl<A: Handler> RegisteredListener<A> {
                         self.admit(accepted);
                         backoff = BACKOFF_MIN;
                     }
-                    Err(error) if is_shortage(&error) => {
+                    Err(error) if is_out_of_resources(&error) => {
                         self.context
                             .connections
                             .counters
@@ -198,7 +198,7 @@ impl<A: Handler> RegisteredListener<A> {
         };
         tokio::select! {
             () = accepting => {}
-            _ = stage.wait_for(Option::is_some) => {}
+            _ = closing.wait_for(Option::is_some) => {}
         }
         self.accept_queued().await;
     }
@@ -217,6 +217,7 @@ impl<A: Handler> RegisteredListener<A> {
         }
     }
 
+    /// Serves a connection, or rejects it if a limit is reached.
     fn admit(&self, accepted: Accepted) {
         let guard = match self
             .context
@@ -260,9 +261,9 @@ impl<A: Handler> RegisteredListener<A> {
         peer: PeerInfo,
         guard: ConnectionGuard,
     ) {
-        let connection = peer.connection(&self.context.recorder, self.acceptor.is_some());
+        let connection = peer.new_state(&self.context.recorder, self.acceptor.is_some());
         guard.register(&connection);
-        let (context, registered_state) = (self.context.clone(), connection.clone());
+        let (context, state) = (self.context.clone(), connection.clone());
         let task = if let Some(acceptor) = &self.acceptor {
             let serving = serve_tls(context, transport, connection, acceptor.clone());
             tokio::spawn(async move {
@@ -275,18 +276,19 @@ impl<A: Handler> RegisteredListener<A> {
                 serve_plain(context, transport, connection).await;
             })
         };
-        registered_state.set_task(task.abort_handle());
+        state.set_task(task.abort_handle());
     }
 }
 
-/// Errors that recur at once unless accepting pauses (errno values of Linux).
-fn is_shortage(error: &io::Error) -> bool {
-    const NO_MEMORY: i32 = 12;
-    const SYSTEM_FILES: i32 = 23;
-    const PROCESS_FILES: i32 = 24;
-    const NO_BUFFERS: i32 = 105;
+/// The system has no descriptor or memory for the connection: the error recurs at once unless
+/// accepting pauses. The numbers are errno values of Linux.
+fn is_out_of_resources(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
     matches!(
         error.raw_os_error(),
-        Some(NO_MEMORY | SYSTEM_FILES | PROCESS_FILES | NO_BUFFERS)
+        Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)
     )
 }

@@ -77,8 +77,8 @@ impl Certificates {
         }))
     }
 
-    /// Reads the files again if one has changed; `Ok(true)` if the new ones are in use. An invalid
-    /// file is reported once, and the old certificates stay in use. Blocks on file I/O.
+    /// Reads the files again if one has changed. `Ok(true)`: the new certificates are in use. An
+    /// invalid file is reported once, and the old certificates stay in use. Blocks on file I/O.
     pub fn refresh(&self) -> Result<bool, CertificateError> {
         let now = stamps(&self.files);
         if *self.stamps.lock() == now {
@@ -136,7 +136,7 @@ impl CertificateStore {
     }
 
     fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
-        let metadata = name.and_then(|name| {
+        let key = name.and_then(|name| {
             let name = name.to_ascii_lowercase();
             let parent = name.split_once('.').map_or("", |(_, parent)| parent);
             self.exact
@@ -144,7 +144,7 @@ impl CertificateStore {
                 .or_else(|| self.wildcard.get(parent))
                 .cloned()
         });
-        metadata.unwrap_or_else(|| self.default.clone())
+        key.unwrap_or_else(|| self.default.clone())
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) struct PeerInfo {
 }
 
 impl PeerInfo {
-    pub(super) fn connection(self, recorder: &RequestRecorder, tls: bool) -> Arc<ConnectionState> {
+    /// Creates the state of the connection.
+    pub(super) fn new_state(self, recorder: &RequestRecorder, tls: bool) -> Arc<ConnectionState> {
         Arc::new(ConnectionState::new(
             recorder.clone(),
             self.peer,
@@ -51,7 +52,7 @@ pub(super) async fn serve_plain<A, W>(
     A: Handler,
     W: Transport,
 {
-    let stream = SniffingStream::open(transport, connection.clone());
+    let stream = SniffingStream::detecting(transport, connection.clone());
     if let Some(stream) = serve_http1(&context, stream, &connection).await {
         // Boxed: an HTTP/1 connection must not have the size of an HTTP/2 one.
         Box::pin(serve_http2(&context, stream, &connection)).await;
@@ -131,7 +132,7 @@ where
     if let Some(error) = end.parse_error()
         && !fast_path.has_http2_preface()
     {
-        let head = fast_path.unread_head(&parts.read_buf);
+        let head = fast_path.unparsed_head(&parts.read_buf);
         context.record_unparsable(error, head, connection);
     }
     match fast_path.into_stream().into_http2() {

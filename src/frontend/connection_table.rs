@@ -26,14 +26,17 @@ pub(super) struct ConnectionTable {
     connections_max: usize,
     connections_per_client_max: usize,
     open: AtomicUsize,
+    /// Number of open connections per client.
     clients: [Mutex<HashMap<IpAddr, usize, ahash::RandomState>>; SHARDS],
+    /// By the number of the connection.
     open_connections: Mutex<HashMap<u64, Arc<ConnectionState>, ahash::RandomState>>,
     next_id: AtomicU64,
     shedding: Mutex<ConnectionShedding>,
     hasher: ahash::RandomState,
-    /// A cheap copy of `stage` for connections.
-    closing: AtomicBool,
-    stage: watch::Sender<Option<Instant>>,
+    /// Whether `closing_since` is set: cheaper to read for connections.
+    is_closing: AtomicBool,
+    closing_since: watch::Sender<Option<Instant>>,
+    /// Notified when the last connection closes.
     emptied: Notify,
 }
 
@@ -49,8 +52,8 @@ impl ConnectionTable {
             next_id: AtomicU64::new(0),
             shedding: Mutex::default(),
             hasher: ahash::RandomState::new(),
-            closing: AtomicBool::new(false),
-            stage: watch::Sender::new(None),
+            is_closing: AtomicBool::new(false),
+            closing_since: watch::Sender::new(None),
             emptied: Notify::new(),
         })
     }
@@ -64,7 +67,7 @@ impl ConnectionTable {
     ) -> Result<ConnectionGuard, ConnectionEvent> {
         let client = peer.map(client_of);
         if let Some(client) = client
-            && !self.enter(client)
+            && !self.add_client_connection(client)
         {
             return Err(ConnectionEvent::RefusedClient);
         }
@@ -72,8 +75,8 @@ impl ConnectionTable {
         if open >= self.connections_max
             && (open >= self.connections_max + LEAVING_MAX || !self.shed_idle(now))
         {
-            self.exit(client);
-            self.leave();
+            self.remove_client_connection(client);
+            self.remove_open_connection();
             return Err(ConnectionEvent::RefusedFull);
         }
         self.counters.count(ConnectionEvent::Accepted);
@@ -85,7 +88,8 @@ impl ConnectionTable {
         })
     }
 
-    fn enter(&self, client: IpAddr) -> bool {
+    /// Counts a connection of this client; `false` if the client has reached its limit.
+    fn add_client_connection(&self, client: IpAddr) -> bool {
         let mut connections_by_client = self.shard(client).lock();
         let count = connections_by_client.entry(client).or_insert(0);
         let is_below_max = *count < self.connections_per_client_max;
@@ -96,7 +100,7 @@ impl ConnectionTable {
         is_below_max
     }
 
-    fn exit(&self, client: Option<IpAddr>) {
+    fn remove_client_connection(&self, client: Option<IpAddr>) {
         let Some(client) = client else {
             return;
         };
@@ -131,7 +135,7 @@ impl ConnectionTable {
         false
     }
 
-    fn leave(&self) {
+    fn remove_open_connection(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.emptied.notify_one();
         }
@@ -145,27 +149,27 @@ impl ConnectionTable {
     }
 
     /// Whether the graceful shutdown has begun.
-    pub(super) fn closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
-    /// When the graceful shutdown began; changes once.
-    pub(super) fn stage(&self) -> watch::Receiver<Option<Instant>> {
-        self.stage.subscribe()
+    /// Watches when the graceful shutdown begins; changes once.
+    pub(super) fn watch_closing(&self) -> watch::Receiver<Option<Instant>> {
+        self.closing_since.subscribe()
     }
 
     /// When the graceful shutdown began.
     pub(super) fn closing_since(&self) -> Option<Instant> {
-        *self.stage.borrow()
+        *self.closing_since.borrow()
     }
 
     /// Begins the graceful shutdown: no new connections, and no new requests on open ones.
     pub(super) fn close(&self) {
-        if self.closing() {
+        if self.is_closing() {
             return;
         }
-        self.stage.send_replace(Some(Instant::now()));
-        self.closing.store(true, Ordering::Release);
+        self.closing_since.send_replace(Some(Instant::now()));
+        self.is_closing.store(true, Ordering::Release);
         for connection in self.open_connections.lock().values() {
             connection.wake();
         }
@@ -217,8 +221,8 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.table.open_connections.lock().remove(&self.id);
-        self.table.exit(self.client);
-        self.table.leave();
+        self.table.remove_client_connection(self.client);
+        self.table.remove_open_connection();
     }
 }
 
@@ -285,7 +289,7 @@ mod tests {
         assert_eq!(
             table.stats().open,
             1,
-            "rejected and gone connections hold no seat"
+            "rejected and closed connections are not counted"
         );
     }
 

@@ -180,7 +180,7 @@ impl ConnectionTimer {
     /// must make room for a new one.
     fn must_start_shutdown(&self) -> bool {
         self.shutdown_since.is_none()
-            && ((self.connections.closing() && self.can_stop())
+            && ((self.connections.is_closing() && self.can_stop())
                 || (self.connection.is_asked_to_close() && self.can_make_room()))
     }
 
@@ -304,7 +304,7 @@ impl ConnectionTimer {
     fn shutdown_start_deadline(&self) -> Option<Deadline> {
         let is_waiting = self.shutdown_since.is_none()
             && self.connection.phase() != Phase::Sending
-            && self.connections.closing();
+            && self.connections.is_closing();
         if !is_waiting {
             return None;
         }

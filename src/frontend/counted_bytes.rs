@@ -1,4 +1,4 @@
-//! A piece of a response body that counts its bytes as hyper sends them.
+//! A chunk of a response body that counts its bytes as hyper sends them.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use bytes::{Buf, Bytes};
 
 use super::stream_send_rate::StreamSendRate;
 
-/// A piece of a body. Over HTTP/2 it reports the bytes that h2 puts into frames.
+/// A chunk of a body. Over HTTP/2 it reports the bytes that h2 puts into frames.
 pub(super) struct CountedBytes {
     bytes: Bytes,
     stream: Option<Arc<StreamSendRate>>,
 }
 
 impl CountedBytes {
-    /// A piece sent over HTTP/1, where the socket as a whole is observed.
+    /// A chunk sent over HTTP/1, where the socket as a whole is observed.
     pub(super) fn on_http1(bytes: Bytes) -> CountedBytes {
         CountedBytes {
             bytes,
@@ -21,7 +21,7 @@ impl CountedBytes {
         }
     }
 
-    /// A piece sent over an HTTP/2 stream.
+    /// A chunk sent over an HTTP/2 stream.
     pub(super) fn on_http2(bytes: Bytes, stream: Arc<StreamSendRate>) -> CountedBytes {
         stream.record_passed_to_h2(bytes.len());
         CountedBytes {
@@ -47,12 +47,12 @@ impl Buf for CountedBytes {
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
         if let Some(stream) = &self.stream {
-            stream.send(count);
+            stream.record_sent(count);
         }
     }
 }
 
-/// h2 never sends the remaining bytes: the stream was reset or the connection is closed.
+/// h2 never sends the rest of a dropped chunk: the stream was reset or the connection is closed.
 impl Drop for CountedBytes {
     fn drop(&mut self) {
         if let Some(stream) = &self.stream {

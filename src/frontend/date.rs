@@ -1,8 +1,8 @@
 //! Writes the `Date` of every response, for hyper and for the fast path.
 //!
-//! hyper's own cached date freezes for as long as the clock was set back: responses of one server
-//! then had two times, the correct one and the frozen one. Here the monotonic clock limits the life
-//! of a cached date, so that it follows every change of the wall clock.
+//! When the wall clock is set back by an hour, hyper's own cached date does not change for an hour:
+//! responses of one server would have two dates, the correct one and that one. Here the monotonic
+//! clock limits the life of a cached date, so that it follows every change of the wall clock.
 
 use std::cell::RefCell;
 use std::io::Write as _;
@@ -32,12 +32,12 @@ struct CachedDate {
 impl CachedDate {
     /// The date at a moment given by both clocks.
     fn at(now: Instant, wall: SystemTime) -> CachedDate {
-        let (text, lasts) = written(wall);
+        let (text, valid_for) = format(wall);
         CachedDate {
             text,
             // All bytes of a date are valid in a field value.
             field: HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("")),
-            until: now + lasts,
+            until: now + valid_for,
         }
     }
 }
@@ -64,13 +64,13 @@ fn with<T>(
 }
 
 /// A date in the form of RFC 9110 §5.6.7, and how long it is valid.
-fn written(wall: SystemTime) -> (DateText, Duration) {
+fn format(wall: SystemTime) -> (DateText, Duration) {
     let mut text = [b' '; DATE_BYTES];
     // The array is large enough, so the write cannot fail.
     let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(wall));
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let left = NANOS_PER_SECOND - since.subsec_nanos();
-    (text, Duration::from_nanos(left.into()))
+    let nanos_left = NANOS_PER_SECOND - since.subsec_nanos();
+    (text, Duration::from_nanos(nanos_left.into()))
 }
 
 #[cfg(test)]
@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn keeps_a_date_until_the_end_of_its_second() {
         let wall = UNIX_EPOCH + Duration::from_millis(784_111_777_250);
-        let (text, lasts) = written(wall);
+        let (text, valid_for) = format(wall);
         assert_eq!(&text, b"Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(lasts, Duration::from_millis(750));
+        assert_eq!(valid_for, Duration::from_millis(750));
     }
 
     #[test]

@@ -31,6 +31,14 @@ struct RequestFacts {
 }
 
 impl RequestFacts {
+    fn of(head: &http::request::Parts) -> RequestFacts {
+        RequestFacts {
+            arrived: Instant::now(),
+            version: head.version,
+            is_head: head.method == Method::HEAD,
+        }
+    }
+
     /// Whether the viewer could take an incomplete response for a complete one: the close of the
     /// connection ends the body, and an aborted body looks the same. That is the case for HTTP/1.0
     /// on a Unix socket whose first request had another version.
@@ -43,6 +51,16 @@ impl RequestFacts {
     }
 }
 
+/// What happens to the body of an accepted request.
+enum AcceptedBody {
+    /// There is none, or it is read and discarded.
+    Discarded,
+    /// The handler forwards it to an origin.
+    Forwarded(RequestBody),
+    /// It stays unread, so no other request can follow on the connection.
+    Unread,
+}
+
 /// Answers one request.
 pub(super) async fn exchange<A: Handler>(
     context: Arc<ServerContext<A>>,
@@ -50,54 +68,30 @@ pub(super) async fn exchange<A: Handler>(
     request: Request<Incoming>,
 ) -> Result<Response<RecordingBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let facts = RequestFacts {
-        arrived: Instant::now(),
-        version: head.version,
-        is_head: head.method == Method::HEAD,
-    };
-    let read_body = match check_head(&head, &context.limits) {
+    let facts = RequestFacts::of(&head);
+    let accepted = match check_head(&head, &context.limits) {
         Some(status) => Err(status),
-        None => take_body(&head, body, channel.connection(), &context).await,
+        None => accept_body(&head, body, channel.connection(), &context).await,
     };
-    let (body, all_read) = match read_body {
-        Ok(read_body) => read_body,
-        Err(status) => {
-            context
-                .connections
-                .counters
-                .count(ConnectionEvent::HeadRefused);
-            channel.connection().leave_unread();
-            let response = rejection(status, facts.arrived, Some(channel.log_fields(&head)));
-            let mut response = into_hyper_response(response, &facts, channel, &context.connections);
-            disable_keep_alive(&mut response, &facts);
-            return Ok(response);
-        }
+    let body = match accepted {
+        Ok(body) => body,
+        Err(status) => return Ok(reject(status, &head, &facts, channel, &context)),
     };
-    let is_upload = body.is_some();
-    let request = ViewerRequest {
-        method: head.method,
-        uri: head.uri,
-        version: head.version,
-        headers: head.headers,
-        peer: channel.connection().peer,
-        tls: channel.connection().tls,
-        arrived: facts.arrived.into_std(),
-        body,
-    };
-    let leave_guard = LeaveGuard {
+    let is_left_unread = matches!(body, AcceptedBody::Unread);
+    let is_upload = matches!(body, AcceptedBody::Forwarded(_));
+    let request = viewer_request(head, body, &facts, channel.connection());
+
+    let abandon_guard = AbandonGuard {
         counters: &context.connections.counters,
     };
     let mut response = context.handler.answer(request).await;
-    std::mem::forget(leave_guard);
+    abandon_guard.disarm();
+
     if facts.has_ambiguous_end(&response, channel.connection()) {
-        let log_fields = response.record.log_fields.take();
-        response = rejection(
-            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            facts.arrived,
-            log_fields,
-        );
+        let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+        response = rejection(status, facts.arrived, response.record.log_fields.take());
     }
-    let is_last = !all_read
+    let is_last = is_left_unread
         || is_malformed(&response)
         || (is_upload && channel.connection().has_unread_body());
     let mut response = into_hyper_response(response, &facts, channel, &context.connections);
@@ -107,12 +101,59 @@ pub(super) async fn exchange<A: Handler>(
     Ok(response)
 }
 
-/// Counts a viewer that closes before there is a response; the handler records the request.
-struct LeaveGuard<'a> {
+/// Counts and rejects a request before the handler sees it. It is the last of its connection.
+fn reject<A>(
+    status: StatusCode,
+    head: &http::request::Parts,
+    facts: &RequestFacts,
+    channel: ResponseChannel,
+    context: &ServerContext<A>,
+) -> Response<RecordingBody> {
+    context
+        .connections
+        .counters
+        .count(ConnectionEvent::HeadRefused);
+    channel.connection().leave_unread();
+    let response = rejection(status, facts.arrived, Some(channel.log_fields(head)));
+    let mut response = into_hyper_response(response, facts, channel, &context.connections);
+    disable_keep_alive(&mut response, facts);
+    response
+}
+
+fn viewer_request(
+    head: http::request::Parts,
+    body: AcceptedBody,
+    facts: &RequestFacts,
+    connection: &ConnectionState,
+) -> ViewerRequest {
+    ViewerRequest {
+        method: head.method,
+        uri: head.uri,
+        version: head.version,
+        headers: head.headers,
+        peer: connection.peer,
+        tls: connection.tls,
+        arrived: facts.arrived.into_std(),
+        body: match body {
+            AcceptedBody::Forwarded(body) => Some(body),
+            AcceptedBody::Discarded | AcceptedBody::Unread => None,
+        },
+    }
+}
+
+/// Counts a viewer that closes before there is a response. The handler records the request.
+struct AbandonGuard<'a> {
     counters: &'a ConnectionCounters,
 }
 
-impl Drop for LeaveGuard<'_> {
+impl AbandonGuard<'_> {
+    /// There is a response: nothing is counted.
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for AbandonGuard<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.counters.count(ConnectionEvent::Abandoned);
@@ -128,7 +169,8 @@ fn check_head(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode
         .or_else(|| framing_rejection(headers, limits))
 }
 
-/// h2 reads larger heads than the limit. For HTTP/1, hyper enforces the limit itself.
+/// The status for an HTTP/2 head over the limit, because h2 reads larger ones. For HTTP/1, hyper
+/// enforces the limit itself.
 fn header_list_too_large(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     /// The overhead of a field in addition to its text (RFC 9113 §6.5.2).
     const FIELD_COST: usize = 32;
@@ -169,8 +211,9 @@ pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Opt
     None
 }
 
-/// hyper accepts any list of transfer codings that ends in `chunked`, and several field lines. A
-/// list that two parties could read differently is rejected here.
+/// The status for a body whose framing is ambiguous or whose announced length exceeds the limit.
+/// hyper accepts any list of transfer codings that ends in `chunked`, in several field lines too. Two
+/// recipients could read such a list differently.
 fn framing_rejection(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -187,27 +230,26 @@ fn framing_rejection(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode>
     (length > limits.request_body_bytes_max).then_some(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
-/// Returns the body if the method may have one. Otherwise the body is read and discarded, and the
-/// second value is whether another request may follow. Does not wait for bytes that have not
-/// arrived.
-async fn take_body<A>(
+/// Accepts the body for the handler if the method may have one. Otherwise reads and discards it, but
+/// does not wait for bytes that have not arrived.
+async fn accept_body<A>(
     head: &http::request::Parts,
     body: Incoming,
     connection: &Arc<ConnectionState>,
     context: &ServerContext<A>,
-) -> Result<(Option<RequestBody>, bool), StatusCode> {
+) -> Result<AcceptedBody, StatusCode> {
     if body.is_end_stream() {
-        return Ok((None, true));
+        return Ok(AcceptedBody::Discarded);
     }
     if !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
         let (limits, connections) = (context.limits.clone(), context.connections.clone());
         let upload = ViewerUpload::new(body, limits, connections, connection.clone());
-        return Ok((Some(Box::pin(upload)), true));
+        return Ok(AcceptedBody::Forwarded(Box::pin(upload)));
     }
     // A client that waits for `100 Continue` gets the response instead.
     if head.headers.contains_key(EXPECT) {
         connection.leave_unread();
-        return Ok((None, false));
+        return Ok(AcceptedBody::Unread);
     }
     let mut unwanted = DrainedBody::new(body, &context.limits);
     match unwanted.read_available().await {
@@ -215,7 +257,7 @@ async fn take_body<A>(
         Some(Err(DrainError::Broken)) => return Err(StatusCode::BAD_REQUEST),
         Some(Err(DrainError::TooLong)) => {
             connection.leave_unread();
-            return Ok((None, false));
+            return Ok(AcceptedBody::Unread);
         }
         None => unwanted.spawn_drain(
             &context.limits,
@@ -223,7 +265,7 @@ async fn take_body<A>(
             connection.clone(),
         ),
     }
-    Ok((None, true))
+    Ok(AcceptedBody::Discarded)
 }
 
 /// Converts a response into hyper's form.
@@ -260,7 +302,7 @@ fn into_hyper_response(
         let empty_reason = ReasonPhrase::from_static(b"");
         response.extensions_mut().insert(empty_reason);
     }
-    if connections.closing() {
+    if connections.is_closing() {
         disable_keep_alive(&mut response, facts);
     }
     response
@@ -317,13 +359,13 @@ fn rejection(
     }
 }
 
-/// The channel of an HTTP/1 request.
+/// Records that an HTTP/1 request begins, and returns the channel for its response.
 pub(super) fn begin_http1_request(connection: &Arc<ConnectionState>) -> ResponseChannel {
     connection.begin_request();
     ResponseChannel::Connection(connection.clone())
 }
 
-/// The channel of an HTTP/2 request.
+/// Records that an HTTP/2 request begins, and returns the channel for its response.
 pub(super) fn begin_http2_request(connection: &Arc<ConnectionState>) -> ResponseChannel {
     ResponseChannel::Stream(connection.clone(), begin_stream(connection))
 }

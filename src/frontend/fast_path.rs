@@ -1,17 +1,17 @@
 //! Answers plain HTTP/1.1 GET requests from memory before hyper reads them.
 //!
 //! Most requests are cache hits, and then hyper costs more than the response: its dispatcher, a
-//! service future, two header maps. This wrapper sits between hyper and the socket. It parses what
+//! service future, two header maps. This wrapper is between hyper and the socket. It parses what
 //! hyper would read. If that is exactly one plain request and the response is in memory, it writes
 //! the response and reads on; hyper does not see the request. This saves a fifth of the user CPU
 //! time per playlist; the time in the kernel stays the same.
 //!
-//! Two readers of one connection must agree on where a request begins. So this one is active only
-//! while hyper holds no byte and owes no response: each request that was left to hyper was
-//! complete, was parsed here with the same parser, and its response was flushed. The first bytes
-//! that are not one complete request (half a head, two heads, a body) leave the connection to hyper
-//! until it closes. [`StrictFeed`] checks what hyper reads and keeps back all bytes that another
-//! parser could read differently.
+//! Two parsers of one connection must agree on where a request begins. So this wrapper parses only
+//! while hyper has no unparsed byte and no response to send. It has parsed each request that it left
+//! to hyper, with the same parser, the request was complete, and its response was flushed. The first
+//! bytes that are not one complete request (half a head, two heads, a body) leave the connection to
+//! hyper until it closes. [`StrictFeed`] checks what hyper reads and keeps back all bytes that
+//! another parser could read differently.
 
 mod feed;
 mod head_parser;
@@ -38,12 +38,12 @@ use super::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use seawall_cache::Object;
 
-/// Which side reads the next request.
+/// Which parser reads the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextReader {
-    /// This wrapper: hyper holds no bytes and owes no response.
+    /// This wrapper: hyper has no unparsed byte and no response to send.
     FastPath,
-    /// hyper answers one complete request.
+    /// hyper, for one complete request.
     HyperOnce,
     /// hyper, until the connection closes.
     Hyper,
@@ -65,18 +65,20 @@ pub(super) struct FastPath<A, W: Transport> {
 /// Bytes kept from the beginning of a request: the method and part of the target.
 const OPENING_BYTES_MAX: usize = 512;
 
-/// A small body or piece is copied behind the head: for the kernel one buffer is cheaper than a
-/// list of two, and many pieces are sent with one write.
+/// A chunk up to this size is copied behind the head: for the kernel one buffer is cheaper than a
+/// list of two, and many small chunks are sent with one write.
 const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// No more chunks are copied when head and chunks have reached this size.
 const GATHERED_BYTES_MAX: usize = 64 << 10;
 
 /// A response that is being sent.
 struct PendingResponse {
-    /// The head, followed by small pieces of the body.
+    /// The head, followed by small chunks of the body.
     head: Vec<u8>,
     head_sent: usize,
-    /// The next piece of a larger body.
-    piece: Bytes,
+    /// The next chunk that is too large to be copied.
+    chunk: Bytes,
     body: RecordingBody,
     /// The object of the body, until the socket is full.
     part_of: Option<Arc<Object>>,
@@ -103,16 +105,17 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         self.stream.has_http2_preface()
     }
 
-    /// The beginning of the request that hyper could not parse: the recorded bytes if only this
-    /// request can have arrived, otherwise the bytes that hyper still holds, unless they belong to
-    /// a body.
-    pub(super) fn unread_head<'a>(&'a self, held: &'a [u8]) -> &'a [u8] {
+    /// The beginning of the request that hyper could not parse, for the log. These are the recorded
+    /// bytes if they can only belong to this request, otherwise `unparsed`, the bytes that hyper has
+    /// left. Empty if those belong to a body.
+    pub(super) fn unparsed_head<'a>(&'a self, unparsed: &'a [u8]) -> &'a [u8] {
         if self.connection.phase() == Phase::Head && !self.opening_bytes.is_empty() {
             return &self.opening_bytes;
         }
-        let first = held.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let is_head = first.trim_ascii_end().ends_with(b" HTTP/1.1");
-        if is_head { held } else { &[] }
+        let mut lines = unparsed.split(|&byte| byte == b'\n');
+        let first_line = lines.next().unwrap_or_default();
+        let is_head = first_line.trim_ascii_end().ends_with(b" HTTP/1.1");
+        if is_head { unparsed } else { &[] }
     }
 
     /// Records the beginning of a request that hyper reads, to log it if it is rejected.
@@ -139,7 +142,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         }
         let parsed = match self.next_reader {
             NextReader::FastPath if received.len() <= self.context.limits.head_bytes_max => {
-                head_parser::read(received)
+                head_parser::parse(received)
             }
             _ => ParsedRequest::Other,
         };
@@ -158,10 +161,11 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         self.pending.is_some()
     }
 
-    /// The response to a GET if it is in memory. hyper marks the last response of a connection, and
-    /// rejects requests over a limit.
+    /// The response to a GET if it is in memory. A request over a limit and the last request of a
+    /// connection are left to hyper: [`super::exchange`] rejects the one, and adds
+    /// `Connection: close` to the response of the other.
     fn start_response(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
-        if self.context.connections.closing()
+        if self.context.connections.is_closing()
             || over_limit(&uri, &headers, &self.context.limits).is_some()
         {
             return None;
@@ -177,7 +181,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             arrived: self.connection.since().into_std(),
             body: None,
         };
-        PendingResponse::of(self.context.handler.try_answer(request)?, &self.connection)
+        PendingResponse::prepare(self.context.handler.try_answer(request)?, &self.connection)
     }
 
     /// Sends the current response.
@@ -195,8 +199,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
 }
 
 impl PendingResponse {
-    /// Prepares a response for sending. A response of unknown length needs hyper's framing.
-    fn of(
+    /// Prepares a response for sending. `None`: its length is unknown, so hyper must frame it.
+    fn prepare(
         response: ViewerResponse,
         connection: &Arc<ConnectionState>,
     ) -> Option<Box<PendingResponse>> {
@@ -213,20 +217,20 @@ impl PendingResponse {
         connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {
-            body.head_ready();
+            body.record_head_time();
         }
         Some(Box::new(PendingResponse {
             head,
             head_sent: 0,
-            piece: Bytes::new(),
+            chunk: Bytes::new(),
             body,
             part_of,
         }))
     }
 
-    /// Called when the response cannot be sent with one write.
+    /// Records that the socket is full, so the response is not sent with one write.
     fn record_would_block(&mut self) {
-        self.body.head_ready();
+        self.body.record_head_time();
         if let Some(object) = self.part_of.take()
             && let Some(shared) = object.shared_body()
         {
@@ -239,12 +243,12 @@ impl PendingResponse {
         stream: &mut SniffingStream<W>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !ready!(self.poll_load(cx))? {
+        while let NextBytes::Loaded = ready!(self.poll_load(cx))? {
             let head = &self.head[self.head_sent..];
-            let count = if self.piece.is_empty() {
+            let count = if self.chunk.is_empty() {
                 ready!(Pin::new(&mut *stream).poll_write(cx, head))?
             } else {
-                let slices = [IoSlice::new(head), IoSlice::new(&self.piece)];
+                let slices = [IoSlice::new(head), IoSlice::new(&self.chunk)];
                 ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?
             };
             if count == 0 {
@@ -252,40 +256,47 @@ impl PendingResponse {
             }
             let head_count = count.min(head.len());
             self.head_sent += head_count;
-            self.piece.advance(count - head_count);
+            self.chunk.advance(count - head_count);
         }
         Pin::new(stream).poll_flush(cx)
     }
 
-    /// Loads the next bytes to send and gathers small pieces. `true`: the whole response was sent.
-    fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        while self.piece.is_empty() {
+    /// Loads the next bytes to send, and copies small chunks behind the head.
+    fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NextBytes>> {
+        while self.chunk.is_empty() {
             let unsent = self.head.len() - self.head_sent;
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(frame)) => frame.map(Frame::into_data),
-                Poll::Ready(None) => return Poll::Ready(Ok(unsent == 0)),
+                Poll::Ready(None) if unsent == 0 => return Poll::Ready(Ok(NextBytes::AllSent)),
+                Poll::Ready(None) => break,
                 Poll::Pending if unsent > 0 => break,
                 Poll::Pending => return Poll::Pending,
             };
-            let Ok(Ok(piece)) = frame else {
+            let Ok(Ok(chunk)) = frame else {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             };
-            let piece = piece.into_bytes();
-            if piece.len() <= COPIED_BYTES_MAX && self.head.len() < GATHERED_BYTES_MAX {
-                self.head.extend_from_slice(&piece);
+            let chunk = chunk.into_bytes();
+            if chunk.len() <= COPIED_BYTES_MAX && self.head.len() < GATHERED_BYTES_MAX {
+                self.head.extend_from_slice(&chunk);
             } else {
-                self.piece = piece;
+                self.chunk = chunk;
             }
         }
-        Poll::Ready(Ok(false))
+        Poll::Ready(Ok(NextBytes::Loaded))
     }
+}
+
+/// Whether a response has more bytes to send.
+enum NextBytes {
+    Loaded,
+    AllSent,
 }
 
 impl Drop for PendingResponse {
     fn drop(&mut self) {
         self.body
-            .record_unsent(self.head.len() - self.head_sent + self.piece.len());
-        self.body.finish_reading();
+            .record_unsent(self.head.len() - self.head_sent + self.chunk.len());
+        self.body.release_stored_bodies();
     }
 }
 
@@ -297,8 +308,8 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            // hyper regards this as waiting for bytes, although it may wait for room in the socket.
-            // Both wake the task, which calls this again.
+            // hyper takes `Pending` for waiting for bytes of the viewer, although this may wait for
+            // room in the socket. Both wake the task, which calls this again.
             ready!(this.poll_pending(cx))?;
             if this.strict_feed.has_fault() {
                 return this.strict_feed.poll_replacement(buf);

@@ -135,7 +135,7 @@ pub(super) struct FrameParser {
     /// Number of frames begun; a field block counts as one.
     frames_begun: u32,
     /// Error code of a `RST_STREAM` frame, as far as it has been read.
-    code: u32,
+    error_code: u32,
     /// Number of streams reset as malformed.
     malformed: u32,
 }
@@ -151,7 +151,7 @@ impl FrameParser {
             payload_kind: FrameKind::Unknown,
             in_header_block: false,
             frames_begun: 0,
-            code: 0,
+            error_code: 0,
             malformed: 0,
         }
     }
@@ -169,21 +169,22 @@ impl FrameParser {
         std::mem::take(&mut self.malformed)
     }
 
-    fn read_code(&mut self, part: &[u8]) {
+    /// Reads part of the error code of a `RST_STREAM` frame.
+    fn read_error_code(&mut self, part: &[u8]) {
         for byte in part {
-            self.code = (self.code << 8) | u32::from(*byte);
+            self.error_code = (self.error_code << 8) | u32::from(*byte);
         }
-        let is_malformed = self.payload_left == 0 && self.code == PROTOCOL_ERROR;
+        let is_malformed = self.payload_left == 0 && self.error_code == PROTOCOL_ERROR;
         self.malformed += u32::from(is_malformed);
     }
 
-    /// The number of the incomplete frame: the preface, a control frame, or a field block, which
-    /// ends with its last frame. DATA frames do not count; bodies have their own minimum rate.
-    pub(super) fn unfinished(&self) -> Option<u32> {
+    /// The number of the frame that is incomplete, if one is: the preface, a control frame, or all
+    /// frames of a field block. DATA frames do not count: bodies have their own minimum rate.
+    pub(super) fn incomplete_frame(&self) -> Option<u32> {
         let in_preface = (1..PREFACE_BYTES).contains(&self.preface_left);
         let in_payload = self.payload_left > 0 && self.payload_kind != FrameKind::Data;
-        let unfinished = in_preface || self.head_read > 0 || in_payload || self.in_header_block;
-        unfinished.then_some(self.frames_begun)
+        let is_incomplete = in_preface || self.head_read > 0 || in_payload || self.in_header_block;
+        is_incomplete.then_some(self.frames_begun)
     }
 
     /// Parses the next bytes and calls `each` with every complete frame header, until it returns
@@ -202,7 +203,7 @@ impl FrameParser {
                 self.payload_left -= payload;
                 let (part, remaining) = bytes.split_at(payload as usize);
                 if self.payload_kind == FrameKind::RstStream {
-                    self.read_code(part);
+                    self.read_error_code(part);
                 }
                 bytes = remaining;
                 continue;
@@ -293,11 +294,11 @@ mod tests {
     }
 
     #[test]
-    fn reports_unfinished_until_the_end_of_frame_and_header_block() {
+    fn reports_incomplete_until_the_end_of_frame_and_header_block() {
         let mut parser = FrameParser::new();
         let mut feed = |bytes: &[u8]| {
             parser.feed(bytes, |_| true);
-            parser.unfinished()
+            parser.incomplete_frame()
         };
         assert_eq!(feed(b"PRI"), Some(0));
         assert_eq!(feed(&[b'x'; PREFACE_BYTES as usize - 3]), None);

@@ -3,8 +3,8 @@
 //! httparse and hyper are as lenient as RFC 9112 allows: a line may end with a bare LF, a chunk
 //! size may have any number of digits, and a request with two framings is accepted. A proxy in
 //! front that reads such bytes differently disagrees with hyper on where a request ends (request
-//! smuggling). So this check follows every request that hyper reads, and stops at the first byte
-//! that is not strictly valid.
+//! smuggling). So every request that hyper reads is checked here, up to the first byte that is not
+//! strictly valid.
 //!
 //! It finds the ends of bodies as hyper does, because it accepts only unambiguous framing. It does
 //! not check methods, names and values; hyper does.
@@ -15,7 +15,8 @@ use memchr::{memchr, memchr2};
 
 use self::chunks::ChunkParser;
 
-/// Maximum length of a field line about framing. Leading zeros could make it longer.
+/// Maximum length of a `Content-Length` or `Transfer-Encoding` line. Leading zeros could make it
+/// longer.
 const FRAMING_LINE_MAX: usize = 128;
 
 /// The position of the first invalid bytes.
@@ -68,7 +69,7 @@ impl StrictReader {
     }
 
     /// Checks the next bytes. Must not be called again after a fault.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
+    pub(super) fn check(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -88,14 +89,14 @@ impl StrictReader {
                     count
                 }
                 ReaderState::Chunks(chunks) => {
-                    let read = chunks.follow(rest).map_err(|offset| fault(offset, true))?;
-                    if chunks.is_over() {
+                    let read = chunks.check(rest).map_err(|offset| fault(offset, true))?;
+                    if chunks.is_complete() {
                         self.state = ReaderState::Idle;
                     }
                     read
                 }
                 ReaderState::Idle | ReaderState::RequestLine { .. } | ReaderState::Field => self
-                    .follow_line(rest)
+                    .check_line(rest)
                     .map_err(|offset| fault(offset, false))?,
             };
         }
@@ -104,7 +105,7 @@ impl StrictReader {
 
     /// Checks the rest of one line of a head, as far as it has arrived. Returns the number of bytes
     /// read; the error is the number of valid bytes.
-    fn follow_line(&mut self, rest: &[u8]) -> Result<usize, usize> {
+    fn check_line(&mut self, rest: &[u8]) -> Result<usize, usize> {
         if self.after_cr {
             self.after_cr = false;
             if rest[0] != b'\n' {
@@ -233,7 +234,7 @@ mod tests {
     fn followed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<bool, (usize, bool)> {
         let (mut reader, mut read) = (StrictReader::new(), 0);
         for piece in pieces {
-            let followed = reader.follow(piece);
+            let followed = reader.check(piece);
             followed.map_err(|FramingFault { at, in_body }| (read + at, in_body))?;
             read += piece.len();
         }

@@ -10,53 +10,53 @@ use super::frames::{FrameKind, FrameParser};
 /// The state of the bytes read from an HTTP/2 connection.
 pub(super) struct Http2Reads {
     /// Read during protocol detection, and not yet passed on.
-    held: Vec<u8>,
+    buffered: Vec<u8>,
     parser: FrameParser,
     budget: FrameBudget,
-    /// The highest stream of a request.
+    /// The highest stream number of a request.
     last_stream: u32,
     /// The type of the last frame.
-    last: FrameKind,
+    last_kind: FrameKind,
     /// The frame type that exhausted the budget.
     flood: Option<FrameKind>,
-    /// The incomplete frame last reported to the connection state.
-    unfinished: Option<u32>,
+    /// The number of the incomplete frame that the connection state knows of.
+    incomplete_frame: Option<u32>,
 }
 
 impl Http2Reads {
-    /// `held`: bytes read during protocol detection.
-    pub(super) fn new(held: Vec<u8>) -> Box<Http2Reads> {
+    /// `buffered`: bytes read during protocol detection.
+    pub(super) fn new(buffered: Vec<u8>) -> Box<Http2Reads> {
         Box::new(Http2Reads {
-            held,
+            buffered,
             parser: FrameParser::new(),
             budget: FrameBudget::new(Instant::now()),
             last_stream: 0,
-            last: FrameKind::Unknown,
+            last_kind: FrameKind::Unknown,
             flood: None,
-            unfinished: None,
+            incomplete_frame: None,
         })
     }
 
-    /// Passes on held bytes; `false` if there are none.
-    pub(super) fn give_held(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let count = self.held.len().min(buf.remaining());
-        buf.put_slice(&self.held[..count]);
-        self.held.drain(..count);
+    /// Passes on buffered bytes; `false` if there are none.
+    pub(super) fn pass_on_buffered(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let count = self.buffered.len().min(buf.remaining());
+        buf.put_slice(&self.buffered[..count]);
+        self.buffered.drain(..count);
         count > 0
     }
 
     /// Checks the frames in these bytes. `false`: they are a flood.
-    pub(super) fn admit(&mut self, received: &[u8], connection: &ConnectionState) -> bool {
+    pub(super) fn check(&mut self, received: &[u8], connection: &ConnectionState) -> bool {
         let Http2Reads {
             parser,
             budget,
             last_stream,
-            last,
+            last_kind,
             flood,
             ..
         } = self;
         parser.feed(received, |frame| {
-            *last = frame.kind;
+            *last_kind = frame.kind;
             if frame.kind == FrameKind::Headers {
                 *last_stream = frame.stream.max(*last_stream);
             }
@@ -64,10 +64,10 @@ impl Http2Reads {
             *flood = spent.err();
             flood.is_none()
         });
-        let unfinished = self.parser.unfinished();
-        if unfinished != self.unfinished {
-            self.unfinished = unfinished;
-            connection.set_incomplete_frame_since(unfinished.map(|_| Instant::now()));
+        let incomplete_frame = self.parser.incomplete_frame();
+        if incomplete_frame != self.incomplete_frame {
+            self.incomplete_frame = incomplete_frame;
+            connection.set_incomplete_frame_since(incomplete_frame.map(|_| Instant::now()));
         }
         self.flood.is_none()
     }
@@ -79,8 +79,8 @@ impl Http2Reads {
     }
 
     /// The type of the last frame.
-    pub(super) fn last(&self) -> FrameKind {
-        self.last
+    pub(super) fn last_kind(&self) -> FrameKind {
+        self.last_kind
     }
 }
 
@@ -88,6 +88,6 @@ impl Http2Reads {
 pub(super) struct Flood {
     /// The frame type with the highest cost.
     pub(super) kind: FrameKind,
-    /// The highest stream of a request.
+    /// The highest stream number of a request.
     pub(super) last_stream: u32,
 }

@@ -14,16 +14,16 @@ use super::Limits;
 use super::connection_state::ConnectionState;
 use super::connection_timer::LEAVING_TIME;
 
-/// Time to wait for a silent viewer after its kernel has acknowledged all bytes.
+/// Time to wait for a viewer that sends nothing, after its kernel has acknowledged all bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Interval for checking whether the kernel still holds bytes for the viewer.
+/// Interval for checking whether the kernel still has bytes that the viewer has not acknowledged.
 const UNACKNOWLEDGED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shuts down writing, and reads what the viewer still sends, within limits.
 pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, limits: &Limits) {
     let reading = async {
-        end(&mut stream).await;
+        shut_down_writing(&mut stream).await;
         let mut bytes_left = limits.unwanted_body_bytes_max;
         let mut bytes = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut bytes).await {
@@ -33,12 +33,12 @@ pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, lim
             }
         }
     };
-    // Bytes that arrive later are not worth more time.
+    // After this time, the connection is closed even if the viewer still sends.
     let _ = timeout(LINGER, reading).await;
 }
 
-/// Shuts down writing, and waits until the viewer closes too, as long as it receives the bytes in
-/// the kernel at the minimum rate. HTTP/2 viewers send frames while they read.
+/// Shuts down writing, and waits until the viewer closes too. Waits as long as the viewer receives
+/// the bytes in the kernel at the minimum rate, and reads the frames that it sends meanwhile.
 pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
     mut stream: L,
     connection: &ConnectionState,
@@ -51,7 +51,7 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
         loop {
             let step = async {
                 if !is_ended {
-                    end(&mut stream).await;
+                    shut_down_writing(&mut stream).await;
                     is_ended = true;
                 }
                 stream.read(&mut bytes).await
@@ -85,19 +85,20 @@ pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn end<L: AsyncWrite + Unpin>(stream: &mut L) {
-    // An error no longer matters.
+async fn shut_down_writing<L: AsyncWrite + Unpin>(stream: &mut L) {
+    // The connection ends next, also after an error.
     let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx)).await;
 }
 
 /// The state of waiting for a viewer to close.
 struct CloseWait {
-    /// The kernel had no bytes of the last response by then.
+    /// Since when the kernel has had no unacknowledged bytes and no request has been in progress.
     quiet_since: Instant,
     last_read_at: Instant,
-    /// Start of the window in which bytes are counted.
-    since: Instant,
-    taken: u64,
+    /// Start of the window in which received bytes are counted.
+    window_start: Instant,
+    /// Bytes that the viewer had received by then.
+    received_bytes: u64,
     all_acknowledged_at: Option<Instant>,
 }
 
@@ -106,30 +107,31 @@ impl CloseWait {
         CloseWait {
             quiet_since: connection.since(),
             last_read_at: now,
-            since: now,
-            taken: connection.received_bytes(),
+            window_start: now,
+            received_bytes: connection.received_bytes(),
             all_acknowledged_at: None,
         }
     }
 
+    /// Whether the connection is closed now. `received_bytes` is called at the end of a window.
     fn is_over(
         &mut self,
         has_unacknowledged: bool,
-        taken: impl FnOnce() -> u64,
+        received_bytes: impl FnOnce() -> u64,
         limits: &Limits,
         now: Instant,
     ) -> bool {
         let window = limits.send_rate_window;
         if has_unacknowledged {
             self.quiet_since = now;
-            if now < self.since + window {
+            if now < self.window_start + window {
                 return false;
             }
-            let before = std::mem::replace(&mut self.taken, taken());
-            self.since = now;
-            return self.taken.saturating_sub(before) < limits.send_min_bytes();
+            let before = std::mem::replace(&mut self.received_bytes, received_bytes());
+            self.window_start = now;
+            return self.received_bytes.saturating_sub(before) < limits.send_min_bytes();
         }
-        // The kernel of the viewer may still hold all bytes.
+        // The viewer's program may not have read the bytes that its kernel has acknowledged.
         let all_acknowledged_at = *self.all_acknowledged_at.get_or_insert(now);
         now >= self.quiet_since + window
             || now >= self.last_read_at + LINGER
@@ -155,8 +157,8 @@ mod tests {
         CloseWait {
             quiet_since: now,
             last_read_at: now,
-            since: now,
-            taken: 0,
+            window_start: now,
+            received_bytes: 0,
             all_acknowledged_at: None,
         }
     }

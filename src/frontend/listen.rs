@@ -85,7 +85,7 @@ impl BoundListener {
         })
     }
 
-    /// The address, with the port that the system chose.
+    /// The address, with the port that the system chose if port 0 was requested.
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }
@@ -156,10 +156,10 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 
 /// Removes the socket file of a stopped server. Fails on a live socket and on any other file.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(found) = std::fs::symlink_metadata(path) else {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };
-    if !found.file_type().is_socket() {
+    if !metadata.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             "the file is not a socket",
@@ -205,11 +205,11 @@ mod tests {
         let error = BoundListener::bind(&plain(first.address().clone()))
             .err()
             .unwrap();
-        let told = error.to_string();
-        assert!(told.contains(&first.address().to_string()), "{told}");
+        let message = error.to_string();
+        assert!(message.contains(&first.address().to_string()), "{message}");
         assert!(
-            told.contains("another program listens there already"),
-            "{told}"
+            message.contains("another program listens there already"),
+            "{message}"
         );
     }
 
@@ -239,7 +239,10 @@ mod tests {
         let live = BoundListener::bind(&listener).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        assert!(BoundListener::bind(&listener).is_err(), "somebody answers");
+        assert!(
+            BoundListener::bind(&listener).is_err(),
+            "a server accepts connections"
+        );
         drop(live);
         BoundListener::bind(&listener).unwrap();
     }

@@ -1,9 +1,10 @@
-//! Sends the body of a response in slices, and records the request once at its end.
+//! Sends the body of a response in chunks, and records the request once at its end.
 //!
-//! Slices are needed because hyper takes one frame at a time and drops a body as soon as its last
+//! Chunks are needed because hyper takes one frame at a time and drops a body as soon as its last
 //! frame is queued. A whole object would be recorded before a byte was sent, and never as aborted.
-//! Slicing shares the bytes without copying. The recorded bytes are at most one slice ahead of the
-//! socket. An HTTP/2 stream is recorded when its last slice has been sent: see [`StreamSendRate`].
+//! A chunk shares the bytes of the object without copying. The recorded bytes are at most one chunk
+//! ahead of the socket. An HTTP/2 stream is recorded when h2 has sent or dropped its last chunk:
+//! see [`StreamSendRate`].
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,17 +23,18 @@ use super::stream_send_rate::StreamSendRate;
 use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
 use crate::telemetry::{AbortCause, RequestRecord};
 
-/// One writev each, and a quarter of the maximum size of the kernel's send buffer.
+/// Maximum bytes of a chunk over HTTP/1: one system call each, and a quarter of the largest send
+/// buffer of the kernel.
 const CHUNK_BYTES_HTTP1: usize = 256 << 10;
 
-/// A body that h2 has completely can be dropped only with its connection, so a slice is small
-/// enough for the windows of clients.
+/// Maximum bytes of a chunk over HTTP/2. Once h2 has the last chunk of a body, the stream cannot be
+/// reset alone, only closed with its connection. So a chunk fits into the windows of clients.
 const CHUNK_BYTES_HTTP2: usize = 32 << 10;
 
-/// The most that h2 queues of one stream: its send queue less one byte, plus one slice.
+/// The most that h2 queues of one stream: its send queue less one byte, plus one chunk.
 const QUEUED_BYTES_MAX: u64 = (SEND_QUEUE_BYTES + CHUNK_BYTES_HTTP2) as u64;
 
-/// The transport of a response.
+/// Where a response is sent.
 pub(super) enum ResponseChannel {
     /// A whole connection (HTTP/1).
     Connection(Arc<ConnectionState>),
@@ -65,13 +67,13 @@ impl ResponseChannel {
 /// A body that may read stored bodies while it is sent.
 pub(super) trait ReadsStoredBodies: http_body::Body {
     /// The stored body that it has begun to read since the last call.
-    fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+    fn take_stored_body(&mut self) -> Option<Arc<SharedBody>> {
         None
     }
 }
 
 impl ReadsStoredBodies for ResponseBody {
-    fn new_body(&mut self) -> Option<Arc<SharedBody>> {
+    fn take_stored_body(&mut self) -> Option<Arc<SharedBody>> {
         self.new_body()
     }
 }
@@ -79,9 +81,12 @@ impl ReadsStoredBodies for ResponseBody {
 /// A body that records its request when it ends or is dropped.
 pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
     body: B,
+    /// Bytes of the body that have not been passed on.
     pending: Bytes,
-    ended: bool,
-    failed: bool,
+    /// The body has returned all its frames.
+    is_ended: bool,
+    /// Bytes that were passed on were not sent.
+    has_failed: bool,
     record: RequestRecord,
     channel: ResponseChannel,
 }
@@ -92,46 +97,47 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         record: RequestRecord,
         channel: ResponseChannel,
     ) -> RecordingBody<B> {
-        if let Some(shared) = body.new_body() {
-            channel.stored_bodies().begin(shared);
+        if let Some(shared) = body.take_stored_body() {
+            channel.stored_bodies().add(shared);
         }
         if let ResponseChannel::Stream(_, rate) = &channel
             && !body.is_end_stream()
         {
-            rate.begin_body();
+            rate.record_body_start();
         }
         RecordingBody {
             body,
             pending: Bytes::new(),
-            ended: false,
-            failed: false,
+            is_ended: false,
+            has_failed: false,
             record,
             channel,
         }
     }
 
-    fn slice(&mut self) -> CountedBytes {
+    /// The next chunk of the pending bytes.
+    fn next_chunk(&mut self) -> CountedBytes {
         let chunk_max = match &self.channel {
             ResponseChannel::Connection(_) => CHUNK_BYTES_HTTP1,
             ResponseChannel::Stream(..) => CHUNK_BYTES_HTTP2,
         };
         let length = self.pending.len().min(chunk_max);
-        let slice = self
+        let chunk = self
             .pending
-            .split_to(length - usize::from(self.keeps_last(length)));
-        let slice = self.detach_chunk(slice);
-        self.record.bytes += slice.len() as u64;
+            .split_to(length - usize::from(self.keeps_back_last_byte(length)));
+        let chunk = self.copy_if_kept_long(chunk);
+        self.record.bytes += chunk.len() as u64;
         match &self.channel {
-            ResponseChannel::Connection(_) => CountedBytes::on_http1(slice),
-            ResponseChannel::Stream(_, rate) => CountedBytes::on_http2(slice, rate.clone()),
+            ResponseChannel::Connection(_) => CountedBytes::on_http1(chunk),
+            ResponseChannel::Stream(_, rate) => CountedBytes::on_http2(chunk, rate.clone()),
         }
     }
 
-    /// Whether the last byte of a body is kept back. hyper requests it only when the windows have
-    /// room for it and all bytes before. Until then the stream's task runs and can reset the stream
-    /// alone. A body of one slice is not split: a viewer without a window for it loses the
-    /// connection.
-    fn keeps_last(&self, length: usize) -> bool {
+    /// Whether the last byte of an HTTP/2 body is kept back from a chunk of this length. hyper asks
+    /// for that byte only when the viewer's windows have room for all bytes before it. Until then
+    /// the stream's task runs, and a slow stream is reset alone. A body of one chunk is sent whole:
+    /// if the viewer opens no window for it, its connection is cut.
+    fn keeps_back_last_byte(&self, length: usize) -> bool {
         let is_last = || length == self.pending.len() && self.body.is_end_stream();
         match &self.channel {
             ResponseChannel::Stream(_, rate) => length > 1 && rate.passed_to_h2() > 0 && is_last(),
@@ -144,10 +150,11 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         self.pending.len() as u64 + self.body.size_hint().lower()
     }
 
-    /// Copies a slice if needed. h2 may keep the last slices after the stream's task has ended, and
-    /// a shared slice keeps the whole body in memory. So they are copied if the viewer is slow, or
-    /// if they belong to a range, which may be two bytes of megabytes.
-    fn detach_chunk(&self, slice: Bytes) -> Bytes {
+    /// Copies a chunk that h2 may keep long. h2 may have the last chunks of a stored body after the
+    /// stream's task has ended, and a chunk that is not copied keeps the whole body in memory. So
+    /// the last chunks are copied if the viewer is slow, or if they belong to a range, which may be
+    /// two bytes of an object of megabytes.
+    fn copy_if_kept_long(&self, chunk: Bytes) -> Bytes {
         let is_part = self.record.status == StatusCode::PARTIAL_CONTENT;
         match &self.channel {
             ResponseChannel::Stream(_, rate)
@@ -155,24 +162,24 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
                     && self.left_bytes_min() < QUEUED_BYTES_MAX
                     && (is_part || rate.stored_bodies.is_slow()) =>
             {
-                Bytes::copy_from_slice(&slice)
+                Bytes::copy_from_slice(&chunk)
             }
-            _ => slice,
+            _ => chunk,
         }
     }
 
     /// Records that the response reads a stored body.
     pub(super) fn add_stored_body(&self, shared: Arc<SharedBody>) {
-        self.channel.stored_bodies().begin(shared);
+        self.channel.stored_bodies().add(shared);
     }
 
-    /// Records that all bytes have been sent.
-    pub(super) fn finish_reading(&self) {
-        self.channel.stored_bodies().end();
+    /// Records that the response reads no stored body any more.
+    pub(super) fn release_stored_bodies(&self) {
+        self.channel.stored_bodies().clear();
     }
 
-    /// Records the time to the head, if not yet recorded.
-    pub(super) fn head_ready(&mut self) {
+    /// Records the time to the head, if it is not yet recorded.
+    pub(super) fn record_head_time(&mut self) {
         if self.record.head_time.is_zero() {
             self.record.head_time = self.record.arrived.elapsed();
         }
@@ -180,26 +187,27 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
 
     /// Records that the last `bytes` bytes were not sent.
     pub(super) fn record_unsent(&mut self, bytes: usize) {
-        self.failed |= bytes > 0;
+        self.has_failed |= bytes > 0;
         self.record.bytes = self.record.bytes.saturating_sub(bytes as u64);
     }
 
     fn is_finished(&self) -> bool {
-        self.ended || (self.pending.is_empty() && self.body.is_end_stream())
+        self.is_ended || (self.pending.is_empty() && self.body.is_end_stream())
     }
 
-    fn cut(&mut self, cut: BodyTruncated) -> BodyTruncated {
-        self.record.aborted_by = Some(match cut {
+    /// Records that the body ends before its end.
+    fn record_truncation(&mut self, truncated: BodyTruncated) -> BodyTruncated {
+        self.record.aborted_by = Some(match truncated {
             BodyTruncated::Origin => AbortCause::Origin,
             BodyTruncated::Viewer => AbortCause::Viewer,
             BodyTruncated::Memory => AbortCause::Memory,
         });
         if let ResponseChannel::Connection(connection) = &self.channel {
-            // hyper closes the connection. If the body is delimited by the close, a clean close
-            // would look complete.
+            // hyper closes the connection. If the close marks the end of the body, a clean close
+            // would make the body look complete.
             connection.reset_on_close();
         }
-        cut
+        truncated
     }
 }
 
@@ -217,7 +225,7 @@ where
         let this = self.get_mut();
         while this.pending.is_empty() {
             let polled = Pin::new(&mut this.body).poll_frame(cx);
-            if let Some(shared) = this.body.new_body() {
+            if let Some(shared) = this.body.take_stored_body() {
                 this.add_stored_body(shared);
             }
             match polled {
@@ -225,20 +233,22 @@ where
                 Poll::Ready(Some(Ok(frame))) => {
                     this.pending = frame.into_data().unwrap_or_default();
                 }
-                Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(this.cut(cut)))),
+                Poll::Ready(Some(Err(truncated))) => {
+                    return Poll::Ready(Some(Err(this.record_truncation(truncated))));
+                }
                 Poll::Ready(None) => {
-                    this.ended = true;
+                    this.is_ended = true;
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
                     if let ResponseChannel::Stream(_, rate) = &this.channel {
-                        rate.wait_for_body();
+                        rate.record_body_wait();
                     }
                     return Poll::Pending;
                 }
             }
         }
-        Poll::Ready(Some(Ok(Frame::data(this.slice()))))
+        Poll::Ready(Some(Ok(Frame::data(this.next_chunk()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -259,35 +269,38 @@ where
 
 impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
     fn drop(&mut self) {
-        if self.record.aborted_by.is_none() && (self.failed || !self.is_finished()) {
+        if self.record.aborted_by.is_none() && (self.has_failed || !self.is_finished()) {
             self.record.aborted_by = Some(if self.channel.was_cut_for_memory() {
                 AbortCause::Memory
             } else {
                 AbortCause::Viewer
             });
         }
-        let connection = match &self.channel {
-            ResponseChannel::Connection(connection) => connection,
-            ResponseChannel::Stream(_, rate) => {
-                rate.stored_bodies.end();
-                let empty_record = RequestRecord::begin(self.record.arrived);
-                return rate.record_at_end(std::mem::replace(&mut self.record, empty_record));
+        match &self.channel {
+            ResponseChannel::Connection(connection) => {
+                record_http1_request(&mut self.record, connection);
             }
-        };
-        let now = Instant::now();
-        let total_time = now
-            .into_std()
-            .saturating_duration_since(self.record.arrived);
-        self.record.total_time = total_time;
-        // The clock was not read before for a response that was sent with one write.
-        if self.record.head_time.is_zero() {
-            self.record.head_time = total_time;
+            ResponseChannel::Stream(_, rate) => {
+                rate.stored_bodies.clear();
+                let empty_record = RequestRecord::begin(self.record.arrived);
+                rate.record_at_end(std::mem::replace(&mut self.record, empty_record));
+            }
         }
-        // The last slice may still wait for the socket.
-        connection.stored_bodies.answered();
-        connection.finish_response(now);
-        (connection.recorder)(&self.record);
     }
+}
+
+/// Completes and records a request whose whole response was passed on.
+fn record_http1_request(record: &mut RequestRecord, connection: &ConnectionState) {
+    let now = Instant::now();
+    record.total_time = now.into_std().saturating_duration_since(record.arrived);
+    // The clock was not read before for a response that was sent with one write.
+    if record.head_time.is_zero() {
+        record.head_time = record.total_time;
+    }
+    // The last chunk may still wait for the socket.
+    connection.stored_bodies.end_response();
+    connection.finish_response(now);
+    (connection.recorder)(record);
 }
 
 #[cfg(test)]
@@ -308,12 +321,12 @@ mod tests {
 
     async fn next(recording: &mut RecordingBody) -> Option<usize> {
         let frame = std::future::poll_fn(|cx| Pin::new(&mut *recording).poll_frame(cx)).await;
-        let slice = frame.map(|frame| frame.unwrap().into_data().ok().unwrap());
-        slice.map(|slice| slice.into_bytes().len())
+        let chunk = frame.map(|frame| frame.unwrap().into_data().ok().unwrap());
+        chunk.map(|chunk| chunk.into_bytes().len())
     }
 
     #[tokio::test]
-    async fn sends_a_large_object_in_slices_and_records_all_bytes() {
+    async fn sends_a_large_object_in_chunks_and_records_all_bytes() {
         let size = CHUNK_BYTES_HTTP1 * 2 + 5;
         let (mut recording, records) =
             recording(ResponseBody::Whole(Some(Bytes::from(vec![0; size]))));
@@ -323,7 +336,7 @@ mod tests {
         assert_eq!(next(&mut recording).await, Some(CHUNK_BYTES_HTTP1));
         assert_eq!(next(&mut recording).await, Some(5));
         assert!(recording.is_end_stream());
-        assert!(records.take().is_empty(), "not told before its end");
+        assert!(records.take().is_empty(), "not recorded before its end");
         drop(recording);
         let recording = records.take();
         assert_eq!(recording.len(), 1);
@@ -333,7 +346,7 @@ mod tests {
         );
     }
 
-    /// The slices that h2 may still hold after the stream's task has ended.
+    /// The chunks that h2 may still hold after the stream's task has ended.
     #[tokio::test]
     async fn copies_the_end_of_a_range_over_http2() {
         let object = Bytes::from(vec![0; 1 << 20]);
@@ -359,10 +372,10 @@ mod tests {
             while left > 0 {
                 let frame =
                     std::future::poll_fn(|cx| Pin::new(&mut recording).poll_frame(cx)).await;
-                let slice = frame.unwrap().unwrap().into_data().ok().unwrap();
-                let slice = slice.into_bytes();
-                left -= slice.len();
-                let is_copy = !object.as_ptr_range().contains(&slice.as_ptr());
+                let chunk = frame.unwrap().unwrap().into_data().ok().unwrap();
+                let chunk = chunk.into_bytes();
+                left -= chunk.len();
+                let is_copy = !object.as_ptr_range().contains(&chunk.as_ptr());
                 assert_eq!(is_copy, is_apart && left < 96 << 10, "{status} {left}");
             }
         }

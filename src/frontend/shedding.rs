@@ -1,10 +1,11 @@
-//! Selects the connection that is closed for a new one: the longest idle. Pure.
+//! Selects the connection that must close to make room for a new one: the longest idle. Pure.
 //!
-//! A search checks every connection, so it returns many candidates and runs rarely.
+//! A search checks every connection, so it runs rarely and returns many candidates.
 
 use tokio::time::{Duration, Instant};
 
-/// A viewer that pauses between a playlist and its segments is not idle.
+/// A connection is idle after this time without a request. A viewer that pauses between a playlist
+/// and its segments is not idle.
 const IDLE_MIN: Duration = Duration::from_secs(1);
 
 /// Maximum number of connections asked to close that are still open, in addition to
@@ -17,10 +18,10 @@ const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum number of candidates per search.
 const CANDIDATES_MAX: usize = 1024;
 
-/// The next connections to close.
+/// The connections that are asked to close next.
 #[derive(Default)]
 pub(super) struct ConnectionShedding {
-    /// The longest idle connection is the last.
+    /// Sorted: the longest idle connection is the last.
     candidates: Vec<IdleConnection>,
     searched_at: Option<Instant>,
 }
@@ -42,10 +43,10 @@ impl ConnectionShedding {
     where
         I: Iterator<Item = IdleConnection>,
     {
-        let is_time = self
+        let may_search = self
             .searched_at
             .is_none_or(|searched_at| now >= searched_at + SEARCH_INTERVAL);
-        if self.candidates.is_empty() && is_time {
+        if self.candidates.is_empty() && may_search {
             self.searched_at = Some(now);
             self.candidates = idle().filter(|idle| idle.since + IDLE_MIN <= now).collect();
             if self.candidates.len() > CANDIDATES_MAX {

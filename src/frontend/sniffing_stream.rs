@@ -20,11 +20,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A transport between Seawall and a viewer.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes the next close a reset: unsent bytes are dropped, and the viewer cannot mistake it for
-    /// a clean close.
+    /// Makes the next close a reset: the kernel drops unsent bytes, and the viewer can distinguish
+    /// it from a clean close.
     fn reset_on_close(&self) {}
 
-    /// Whether `reset` works now.
+    /// Whether a close can be a reset now.
     fn can_reset(&self) -> bool {
         true
     }
@@ -37,7 +37,8 @@ impl Transport for TcpStream {
     }
 }
 
-/// TLS has its own close message; without it no close is clean, on any transport.
+/// [`Transport::can_reset`] is always `true`: TLS has its own close message, and a close without it
+/// is not clean.
 impl<W: Transport> Transport for TlsStream<W> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
@@ -62,7 +63,8 @@ enum ProtocolGuess {
     Http2(Box<Http2Reads>),
     /// Not known yet; all bytes so far match the preface.
     Unknown(Vec<u8>),
-    /// The preface and these bytes have arrived; the HTTP/1 reader must release the stream.
+    /// The HTTP/2 preface has arrived; these are all bytes so far. hyper's HTTP/1 side must release
+    /// the stream.
     Http2Preface(Vec<u8>),
 }
 
@@ -86,7 +88,7 @@ impl<W: Transport> SniffingStream<W> {
     }
 
     /// A stream that detects the protocol. Reading fails once the HTTP/2 preface has arrived.
-    pub(super) fn open(transport: W, connection: Arc<ConnectionState>) -> SniffingStream<W> {
+    pub(super) fn detecting(transport: W, connection: Arc<ConnectionState>) -> SniffingStream<W> {
         SniffingStream {
             transport,
             connection,
@@ -108,7 +110,7 @@ impl<W: Transport> SniffingStream<W> {
         Err(self)
     }
 
-    /// The reason of a failed read, if an HTTP/2 connection sent too many control frames.
+    /// The flood for which a read failed, if an HTTP/2 viewer sent too many control frames.
     pub(super) fn flood(&self) -> Option<Flood> {
         match &self.protocol {
             ProtocolGuess::Http2(reads) => reads.flood(),
@@ -119,7 +121,7 @@ impl<W: Transport> SniffingStream<W> {
     /// The type of the last frame on an HTTP/2 connection.
     pub(super) fn last_frame(&self) -> Option<FrameKind> {
         match &self.protocol {
-            ProtocolGuess::Http2(reads) => Some(reads.last()),
+            ProtocolGuess::Http2(reads) => Some(reads.last_kind()),
             _ => None,
         }
     }
@@ -129,10 +131,10 @@ impl<W: Transport> SniffingStream<W> {
             return Poll::Ready(Ok(()));
         };
         let start = buf.filled().len();
-        if !reads.give_held(buf) {
+        if !reads.pass_on_buffered(buf) {
             ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
         }
-        if reads.admit(&buf.filled()[start..], &self.connection) {
+        if reads.check(&buf.filled()[start..], &self.connection) {
             return Poll::Ready(Ok(()));
         }
         buf.set_filled(start);
@@ -214,6 +216,7 @@ impl<W: Transport> AsyncRead for SniffingStream<W> {
 }
 
 impl<W: Transport> SniffingStream<W> {
+    /// Records the result of a write.
     fn record_write(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Ready(Ok(count)) => self.connection.record_written(*count),
@@ -254,7 +257,7 @@ impl<W: Transport> AsyncWrite for SniffingStream<W> {
         let polled = Pin::new(&mut this.transport).poll_flush(cx);
         this.connection.set_blocked(polled.is_pending());
         if polled.is_ready() {
-            this.connection.stored_bodies.flushed();
+            this.connection.stored_bodies.record_flush();
         }
         polled
     }
@@ -281,7 +284,7 @@ mod tests {
     fn pair() -> (DuplexStream, SniffingStream<DuplexStream>) {
         let (viewer, transport) = duplex(1024);
         let connection = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
-        (viewer, SniffingStream::open(transport, connection))
+        (viewer, SniffingStream::detecting(transport, connection))
     }
 
     async fn read(stream: &mut SniffingStream<DuplexStream>) -> io::Result<Vec<u8>> {

@@ -1,8 +1,8 @@
 //! Tracks the stored bodies that a response is reading, and ends a slow viewer whose body must
 //! leave memory.
 //!
-//! A viewer that receives all bytes at once is never registered as a slow reader: see
-//! [`SlowReader`].
+//! A viewer is registered as a slow reader when its socket or window is full for the first time: see
+//! [`SlowReader`]. Most viewers never are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::proxy::{BodyConsumer, SharedBody, SlowReader};
 /// The stored bodies that a connection (HTTP/1) or a stream (HTTP/2) is reading.
 #[derive(Default)]
 pub(super) struct StoredBodiesRead {
-    /// Whether there are any: most responses are small and never take the lock.
+    /// Whether `bodies` has any: a response without one never takes the lock.
     any: AtomicBool,
     was_cut: AtomicBool,
     bodies: Mutex<Vec<StoredBodyRead>>,
@@ -32,10 +32,10 @@ struct StoredBodyRead {
 
 impl StoredBodiesRead {
     /// Records that the current response reads this body.
-    pub(super) fn begin(&self, body: Arc<SharedBody>) {
+    pub(super) fn add(&self, body: Arc<SharedBody>) {
         let mut bodies = self.bodies.lock();
-        // If a response reads many bodies in turn, only the previous one may still have bytes that
-        // wait for the socket.
+        // If a response reads many bodies one after another, only the previous one may still have
+        // bytes that wait for the socket.
         let first = bodies.partition_point(|read| read.is_over);
         let last = bodies.len().saturating_sub(1);
         if first < last {
@@ -50,15 +50,15 @@ impl StoredBodiesRead {
     }
 
     /// Records that the whole response was passed on.
-    pub(super) fn answered(&self) {
+    pub(super) fn end_response(&self) {
         if self.has_any() {
             let mut bodies = self.bodies.lock();
             bodies.iter_mut().for_each(|read| read.is_over = true);
         }
     }
 
-    /// Records that all bytes passed on have been sent.
-    pub(super) fn flushed(&self) {
+    /// Records that the socket has accepted all bytes passed on.
+    pub(super) fn record_flush(&self) {
         if self.has_any() {
             let mut bodies = self.bodies.lock();
             bodies.retain(|read| !read.is_over);
@@ -66,10 +66,10 @@ impl StoredBodiesRead {
         }
     }
 
-    /// Records that nothing is read any more.
-    pub(super) fn end(&self) {
-        self.answered();
-        self.flushed();
+    /// Records that no stored body is read any more.
+    pub(super) fn clear(&self) {
+        self.end_response();
+        self.record_flush();
     }
 
     /// Whether stored bodies are being read.

@@ -13,17 +13,18 @@ use super::unsent::SendTurn;
 use crate::proxy::BodyConsumer;
 use crate::telemetry::{AbortCause, RequestRecord};
 
-/// The send rate of a stream. The body, the stream's task and every unsent slice in h2 hold it;
-/// when it is dropped, the stream is over and its request is recorded.
+/// The send rate of a stream. The body, the stream's task and every unsent chunk in h2 hold it.
+/// When it is dropped, the stream has ended, and its request is recorded.
 pub(super) struct StreamSendRate {
     /// Bytes passed to h2.
     passed_to_h2: AtomicU64,
     /// Bytes that h2 has put into frames (`sent`) or has dropped (`dropped`).
     sent: AtomicU64,
     dropped: AtomicU64,
-    /// How often bytes were passed to h2 when it had sent all bytes before.
+    /// How often bytes were passed to h2 when it had sent all bytes before. A burst ends when h2 has
+    /// sent everything.
     send_bursts: AtomicU32,
-    /// The viewer delays the next bytes: they have been passed to h2, or the windows leave no room
+    /// The next bytes wait for the viewer: they have been passed to h2, or the windows have no room
     /// for them. `false`: the body has no bytes yet.
     is_waiting_for_viewer: AtomicBool,
     /// Progress of a stream whose body h2 has completely.
@@ -36,11 +37,12 @@ pub(super) struct StreamSendRate {
 
 #[derive(Default)]
 struct UnsentStream {
-    /// The last turn with progress plus 1; 0: h2 does not have the whole body.
+    /// The turn of the last progress, plus 1. 0: h2 does not have the whole body.
     turn: AtomicU32,
+    /// Bytes sent at the last progress.
     sent: AtomicU64,
-    /// Bytes that count as progress.
-    progress: AtomicU64,
+    /// Bytes that must be sent for the next progress.
+    progress_bytes: AtomicU64,
 }
 
 impl StreamSendRate {
@@ -64,15 +66,15 @@ impl StreamSendRate {
         &self.connection
     }
 
-    /// Records that the response has body bytes.
-    pub(super) fn begin_body(&self) {
+    /// Records that the response has a body.
+    pub(super) fn record_body_start(&self) {
         self.is_waiting_for_viewer.store(true, Ordering::Relaxed);
     }
 
     /// Records bytes passed to h2.
     pub(super) fn record_passed_to_h2(&self, bytes: usize) {
         self.is_waiting_for_viewer.store(true, Ordering::Relaxed);
-        if self.outstanding() == 0 {
+        if self.unsent_bytes() == 0 {
             let send_bursts = self.send_bursts.load(Ordering::Relaxed);
             self.send_bursts
                 .store(send_bursts.wrapping_add(1), Ordering::Relaxed);
@@ -83,7 +85,7 @@ impl StreamSendRate {
     }
 
     /// Records bytes that h2 put into frames.
-    pub(super) fn send(&self, bytes: usize) {
+    pub(super) fn record_sent(&self, bytes: usize) {
         add(&self.sent, bytes as u64);
         self.connection.record_sent_body(bytes);
         self.record_progress();
@@ -96,21 +98,21 @@ impl StreamSendRate {
     }
 
     /// Records that the body has no bytes now.
-    pub(super) fn wait_for_body(&self) {
+    pub(super) fn record_body_wait(&self) {
         self.is_waiting_for_viewer.store(false, Ordering::Relaxed);
     }
 
     /// Whether bytes are ready that the viewer has not received.
     pub(super) fn is_held_up(&self) -> bool {
-        self.is_waiting_for_viewer() || self.outstanding() > 0
+        self.is_waiting_for_viewer() || self.unsent_bytes() > 0
     }
 
     fn is_waiting_for_viewer(&self) -> bool {
         self.is_waiting_for_viewer.load(Ordering::Relaxed)
     }
 
-    /// Bytes passed to h2 that it has neither sent nor dropped.
-    pub(super) fn outstanding(&self) -> u64 {
+    /// Bytes that h2 holds: neither sent nor dropped.
+    fn unsent_bytes(&self) -> u64 {
         let finished = self.sent() + self.dropped.load(Ordering::Relaxed);
         self.passed_to_h2().saturating_sub(finished)
     }
@@ -134,15 +136,19 @@ impl StreamSendRate {
             .must_free_memory(self, is_held_up, cx.waker())
     }
 
-    /// Records that only the connection's timer observes the stream now. `progress`: the bytes that
-    /// count as progress.
-    pub(super) fn leave_to_h2(&self, progress: u64) {
-        if self.outstanding() > 0 {
-            self.unsent.progress.store(progress, Ordering::Relaxed);
+    /// Records that the stream's task has ended and h2 has the rest of the body: from now on the
+    /// connection's timer checks the stream. Each time that h2 has sent `progress_bytes`, the stream
+    /// has made progress.
+    pub(super) fn leave_to_h2(&self, progress_bytes: u64) {
+        if self.unsent_bytes() > 0 {
+            self.unsent
+                .progress_bytes
+                .store(progress_bytes, Ordering::Relaxed);
             self.enter_turn();
         }
     }
 
+    /// Counts the stream in the current turn: it has made progress.
     fn enter_turn(&self) {
         let SendTurn(turn) = self.connection.unsent.enter();
         self.unsent
@@ -154,7 +160,7 @@ impl StreamSendRate {
     fn record_progress(&self) {
         if let Some(turn) = self.unsent_turn()
             && self.sent() - self.unsent.sent.load(Ordering::Relaxed)
-                >= self.unsent.progress.load(Ordering::Relaxed)
+                >= self.unsent.progress_bytes.load(Ordering::Relaxed)
         {
             self.connection.unsent.leave(turn);
             self.enter_turn();
@@ -166,7 +172,8 @@ impl StreamSendRate {
         turn.checked_sub(1).map(SendTurn)
     }
 
-    /// Sets the record to complete at the end with the bytes sent and the time.
+    /// Sets the record. When the stream has ended, the bytes sent and the total time are added, and
+    /// the request is recorded.
     pub(super) fn record_at_end(&self, record: RequestRecord) {
         // Set once.
         let _ = self.record.set(record);
@@ -190,8 +197,9 @@ impl Drop for StreamSendRate {
             record.bytes = self.sent();
             record.total_time = now.into_std().saturating_duration_since(record.arrived);
             if record.aborted_by.is_none() && self.sent() < self.passed_to_h2() {
-                let for_memory = self.stored_bodies.was_cut() || connection.stored_bodies.was_cut();
-                record.aborted_by = Some(if for_memory {
+                let was_cut_for_memory =
+                    self.stored_bodies.was_cut() || connection.stored_bodies.was_cut();
+                record.aborted_by = Some(if was_cut_for_memory {
                     AbortCause::Memory
                 } else {
                     AbortCause::Viewer

@@ -254,7 +254,7 @@ mod tests {
             let stream = async move {
                 sender.record_passed_to_h2(window_bytes * 3);
                 for _ in 0..5 {
-                    sender.send(window_bytes / 2);
+                    sender.record_sent(window_bytes / 2);
                     sleep_seconds(every_seconds).await;
                 }
             };
@@ -285,10 +285,10 @@ mod tests {
             rate.record_passed_to_h2(100_000);
             for _ in 0..3 {
                 sleep_seconds(19).await;
-                rate.send(10_000);
+                rate.record_sent(10_000);
                 sleep_seconds(1).await;
             }
-            rate.send(9_999);
+            rate.record_sent(9_999);
             pending::<()>().await;
         };
         assert_eq!(run(&rate, stream).await, (false, 80));
@@ -301,7 +301,7 @@ mod tests {
             for _ in 0..5 {
                 rate.record_passed_to_h2(100);
                 sleep_seconds(19).await;
-                rate.send(100);
+                rate.record_sent(100);
             }
         };
         assert_eq!(run(&rate, stream).await, (true, 95));
@@ -313,8 +313,8 @@ mod tests {
         let stream = async {
             sleep_seconds(600).await;
             rate.record_passed_to_h2(100);
-            rate.send(100);
-            rate.wait_for_body();
+            rate.record_sent(100);
+            rate.record_body_wait();
             sleep_seconds(600).await;
         };
         assert_eq!(run(&rate, stream).await, (true, 1200));
@@ -325,7 +325,7 @@ mod tests {
         let rate = rate();
         let stream = async {
             sleep_seconds(60).await;
-            rate.begin_body();
+            rate.record_body_start();
             pending::<()>().await;
         };
         assert_eq!(run(&rate, stream).await, (false, 80));

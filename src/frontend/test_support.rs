@@ -183,7 +183,7 @@ impl TestServer {
         }
     }
 
-    /// One scene where hyper answers, and one where the fast path does.
+    /// One server where hyper answers, and one where the fast path does.
     pub(super) fn on_both_paths(limits: Limits, body: fn() -> ResponseBody) -> [TestServer; 2] {
         [
             TestServer::with_body(limits.clone(), body),
@@ -195,7 +195,7 @@ impl TestServer {
         ]
     }
 
-    /// A scene whose responses have this body.
+    /// A server whose responses have this body.
     pub(super) fn with_body(limits: Limits, body: fn() -> ResponseBody) -> TestServer {
         TestServer::start(limits, None, move |request| async move {
             answer(&request, body())
@@ -247,7 +247,7 @@ impl Viewer {
         };
         timeout(PATIENCE, reading)
             .await
-            .expect("the answer never came");
+            .expect("the response never came");
         String::from_utf8_lossy(&received).into_owned()
     }
 

@@ -28,8 +28,8 @@ const HTTP10: &[u8] = b"HTTP/1.0";
 pub(super) struct UnixTransport {
     stream: UnixStream,
     version: FirstLineVersion,
-    /// The last byte passed on is still in the socket.
-    held: bool,
+    /// The last byte that was passed on is still in the socket.
+    keeps_last_byte: bool,
 }
 
 /// The version in the first request line.
@@ -44,7 +44,7 @@ enum FirstLineVersion {
 
 impl FirstLineVersion {
     /// Reads further bytes of the line.
-    fn follow(&mut self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8]) {
         let FirstLineVersion::Unknown(first_line) = self else {
             return;
         };
@@ -56,10 +56,10 @@ impl FirstLineVersion {
                 first_line.push(*byte);
                 continue;
             }
-            let is_closed = first_line.strip_suffix(b"\r").unwrap_or(first_line);
+            let line_end = first_line.strip_suffix(b"\r").unwrap_or(first_line);
             // Blank lines before a request are ignored.
-            if !is_closed.is_empty() {
-                *self = if is_closed.ends_with(HTTP10) {
+            if !line_end.is_empty() {
+                *self = if line_end.ends_with(HTTP10) {
                     FirstLineVersion::Http10
                 } else {
                     FirstLineVersion::Other
@@ -77,7 +77,7 @@ impl UnixTransport {
         UnixTransport {
             stream,
             version: FirstLineVersion::Unknown(Vec::new()),
-            held: false,
+            keeps_last_byte: false,
         }
     }
 
@@ -86,13 +86,13 @@ impl UnixTransport {
         UnixTransport {
             stream,
             version: FirstLineVersion::Other,
-            held: false,
+            keeps_last_byte: false,
         }
     }
 
-    /// Removes peeked bytes from the socket. They are there, so the readiness state of the runtime
-    /// does not matter.
-    fn take(&self, count: usize) -> io::Result<()> {
+    /// Removes peeked bytes from the socket. They are in it, so the call does not have to wait for
+    /// the runtime to report the socket as readable.
+    fn remove_peeked(&self, count: usize) -> io::Result<()> {
         let mut bytes = [0; PEEK_BYTES];
         let mut bytes_left = count.min(PEEK_BYTES);
         while bytes_left > 0 {
@@ -109,30 +109,30 @@ impl UnixTransport {
     }
 
     fn poll_peek(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let held = usize::from(self.held);
+        let kept = usize::from(self.keeps_last_byte);
         let mut bytes = [0; PEEK_BYTES];
-        let room = (buf.remaining() + held).min(PEEK_BYTES);
+        let peek_max = (buf.remaining() + kept).min(PEEK_BYTES);
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             let is_closed = self.is_read_closed();
             let socket = self.stream.as_raw_fd();
             let peeked = self.stream.try_io(Interest::READABLE, || {
-                match recv(socket, &mut bytes[..room], MsgFlags::MSG_PEEK)? {
-                    count if count > held || count == 0 || is_closed => Ok(count),
+                match recv(socket, &mut bytes[..peek_max], MsgFlags::MSG_PEEK)? {
+                    count if count > kept || count == 0 || is_closed => Ok(count),
                     // Only bytes that were already passed on.
                     _ => Err(io::ErrorKind::WouldBlock.into()),
                 }
             });
             let count = match peeked {
-                Ok(count) if count > held => count,
+                Ok(count) if count > kept => count,
                 Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            let received = &bytes[held..count];
-            self.version.follow(received);
-            self.held = !matches!(self.version, FirstLineVersion::Other);
-            self.take(count - usize::from(self.held))?;
+            let received = &bytes[kept..count];
+            self.version.read(received);
+            self.keeps_last_byte = !matches!(self.version, FirstLineVersion::Other);
+            self.remove_peeked(count - usize::from(self.keeps_last_byte))?;
             buf.put_slice(received);
             return Poll::Ready(Ok(()));
         }
@@ -150,7 +150,7 @@ impl UnixTransport {
 
 impl Transport for UnixTransport {
     fn can_reset(&self) -> bool {
-        self.held
+        self.keeps_last_byte
     }
 }
 
@@ -196,8 +196,8 @@ impl AsyncWrite for UnixTransport {
     /// A clean close: removes the byte that was kept in the socket.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if std::mem::take(&mut this.held) {
-            this.take(1)?;
+        if std::mem::take(&mut this.keeps_last_byte) {
+            this.remove_peeked(1)?;
         }
         this.version = FirstLineVersion::Other;
         Pin::new(&mut this.stream).poll_shutdown(cx)

@@ -1,23 +1,23 @@
 //! Finds the HTTP/2 streams whose body h2 has completely but does not send.
 //!
-//! hyper drops a stream when h2 has the last piece of its body, and h2 waits for the windows of the
-//! viewer without a limit. So the [`super::connection_timer`] checks these streams. Most are sent
-//! within a turn, so there is no list of them, and no clock is read. They are counted by the turn
-//! of their last progress; the timer ends each turn.
+//! hyper drops a stream when h2 has the last chunk of its body, and h2 waits for the windows of the
+//! viewer without a limit. So the [`super::connection_timer`] checks these streams. It divides time
+//! into turns of half a `send_rate_window`. Most streams are sent within a turn, so there is no list
+//! of them, and no clock is read for them: they are only counted, by the turn in which they last
+//! made progress.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A stream is late after this many whole turns without progress: see [`StreamLag`].
 const LATE_TURNS: u32 = 2;
 
-/// After this many whole turns without progress, a stream is too late. Two turns are a window, and
-/// 32 KiB, the most that h2 has of a complete body, take less than four windows at the default
-/// minimum rate. If many streams share a connection that is just fast enough for all, the last one
-/// waits that long.
+/// A stream is too late after this many whole turns without progress: four windows. h2 has at most
+/// 32 KiB of a complete body, and they take less than four windows at the default minimum rate. If
+/// many streams share a connection that is just fast enough for all, the last one waits that long.
 const LATE_TURNS_MAX: u32 = 8;
 
-/// The current turn, earlier turns that may have streams, and the next turn. A power of two,
-/// because turn numbers wrap around.
+/// Number of counters: for the current turn, the earlier turns that may have streams, and the next
+/// turn. A power of two, because turn numbers wrap around.
 const TURNS: usize = 16;
 
 /// The number of streams per turn of their last progress.
@@ -55,11 +55,11 @@ impl UnsentStreams {
     /// Removes a stream that has ended or moves to a later turn.
     pub(super) fn leave(&self, turn: SendTurn) {
         let streams = self.streams_in(turn.0);
-        let left = streams.load(Ordering::Relaxed).saturating_sub(1);
-        streams.store(left, Ordering::Relaxed);
+        let remaining = streams.load(Ordering::Relaxed).saturating_sub(1);
+        streams.store(remaining, Ordering::Relaxed);
     }
 
-    /// Whether there are such streams.
+    /// Whether any stream is counted.
     pub(super) fn any(&self) -> bool {
         let count = |streams: &AtomicU32| streams.load(Ordering::Relaxed);
         self.streams.iter().any(|streams| count(streams) > 0)

@@ -15,26 +15,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::FrameParser;
 
-/// Maximum bytes held: what rustls accepts at once. Half of it costs 10 % more per response.
-const HELD_BYTES_MAX: usize = 64 << 10;
+/// Maximum bytes buffered: what rustls accepts at once. Half of it costs 10 % more per response.
+const BUFFERED_BYTES_MAX: usize = 64 << 10;
 
 thread_local! {
-    /// The buffer of the connection that is being polled. Only a connection with a full socket
-    /// keeps it.
+    /// A buffer for the connection that is being polled. A connection whose socket is full keeps the
+    /// buffer; all others return it here when it is empty.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A stream that holds written bytes until [`WriteCoalescer::poll_send`]. Clones share one stream:
+/// A stream that buffers written bytes until [`WriteCoalescer::poll_send`]. Clones share one stream:
 /// hyper owns one clone, and the connection's task sends what hyper wrote.
 ///
 /// Flushing does nothing, so the owner must send after each poll. Shutdown sends first.
-pub(super) struct WriteCoalescer<L>(Arc<Mutex<HeldWrites<L>>>);
+pub(super) struct WriteCoalescer<L>(Arc<Mutex<BufferedWrites<L>>>);
 
-struct HeldWrites<L> {
+struct BufferedWrites<L> {
     stream: L,
     bytes: Vec<u8>,
-    /// The last write was partial, so a frame may be incomplete.
-    is_torn: bool,
+    /// The last write was partial, so the bytes may end within a frame.
+    ends_within_frame: bool,
     /// Parses the frames that h2 has written.
     frames: FrameParser,
 }
@@ -47,10 +47,10 @@ impl<L> Clone for WriteCoalescer<L> {
 
 impl<L: AsyncWrite + Unpin> WriteCoalescer<L> {
     pub(super) fn new(stream: L) -> WriteCoalescer<L> {
-        WriteCoalescer(Arc::new(Mutex::new(HeldWrites {
+        WriteCoalescer(Arc::new(Mutex::new(BufferedWrites {
             stream,
             bytes: Vec::new(),
-            is_torn: false,
+            ends_within_frame: false,
             frames: FrameParser::of_server(),
         })))
     }
@@ -65,34 +65,34 @@ impl<L: AsyncWrite + Unpin> WriteCoalescer<L> {
         self.0.lock().frames.take_malformed()
     }
 
-    /// Appends a frame if the held bytes end with a complete frame. Call it only after h2 has
+    /// Appends a frame if the written bytes end with a complete frame. Call it only after h2 has
     /// written its last frame.
     pub(super) fn append(&self, frame: &[u8]) {
-        let mut held = self.0.lock();
-        if !held.is_torn {
-            held.bytes.extend_from_slice(frame);
+        let mut writes = self.0.lock();
+        if !writes.ends_within_frame {
+            writes.bytes.extend_from_slice(frame);
         }
     }
 
-    /// Sends the held bytes and flushes the stream.
+    /// Sends the buffered bytes and flushes the stream.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut held = self.0.lock();
-        ready!(held.poll_empty(cx))?;
-        Pin::new(&mut held.stream).poll_flush(cx)
+        let mut writes = self.0.lock();
+        ready!(writes.poll_send_buffer(cx))?;
+        Pin::new(&mut writes.stream).poll_flush(cx)
     }
 }
 
-impl<L: AsyncWrite + Unpin> HeldWrites<L> {
-    /// Parses the first `frames` bytes of these slices.
-    fn follow(&mut self, slices: &[IoSlice<'_>], mut frames: usize) {
+impl<L: AsyncWrite + Unpin> BufferedWrites<L> {
+    /// Parses the frames in the first `bytes_left` bytes of these slices.
+    fn parse_frames(&mut self, slices: &[IoSlice<'_>], mut bytes_left: usize) {
         for slice in slices {
-            let count = slice.len().min(frames);
-            frames -= count;
+            let count = slice.len().min(bytes_left);
+            bytes_left -= count;
             self.frames.feed(&slice[..count], |_| true);
         }
     }
 
-    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send_buffer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sent = 0;
         let polled = loop {
             if sent == self.bytes.len() {
@@ -137,25 +137,25 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<L> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut held = self.0.lock();
+        let mut writes = self.0.lock();
         let count = slices.iter().map(|slice| slice.len()).sum::<usize>();
-        if held.bytes.len() + count > HELD_BYTES_MAX {
-            ready!(held.poll_empty(cx))?;
-            if count > HELD_BYTES_MAX {
-                let sent = ready!(Pin::new(&mut held.stream).poll_write_vectored(cx, slices))?;
-                held.is_torn = sent < count;
-                held.follow(slices, sent);
+        if writes.bytes.len() + count > BUFFERED_BYTES_MAX {
+            ready!(writes.poll_send_buffer(cx))?;
+            if count > BUFFERED_BYTES_MAX {
+                let sent = ready!(Pin::new(&mut writes.stream).poll_write_vectored(cx, slices))?;
+                writes.ends_within_frame = sent < count;
+                writes.parse_frames(slices, sent);
                 return Poll::Ready(Ok(sent));
             }
         }
-        if held.bytes.capacity() == 0 {
-            held.bytes = SPARE.take();
+        if writes.bytes.capacity() == 0 {
+            writes.bytes = SPARE.take();
         }
         for slice in slices {
-            held.bytes.extend_from_slice(slice);
+            writes.bytes.extend_from_slice(slice);
         }
-        held.is_torn = false;
-        held.follow(slices, count);
+        writes.ends_within_frame = false;
+        writes.parse_frames(slices, count);
         Poll::Ready(Ok(count))
     }
 
@@ -168,9 +168,9 @@ impl<L: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<L> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut held = self.0.lock();
-        ready!(held.poll_empty(cx))?;
-        Pin::new(&mut held.stream).poll_shutdown(cx)
+        let mut writes = self.0.lock();
+        ready!(writes.poll_send_buffer(cx))?;
+        Pin::new(&mut writes.stream).poll_shutdown(cx)
     }
 }
 
@@ -210,13 +210,13 @@ mod tests {
     #[tokio::test]
     async fn keeps_unsent_bytes_and_waits_above_the_limit() {
         let (mut viewer, mut coalescer) = pair();
-        let (all, mut received) = (vec![7; HELD_BYTES_MAX * 3], Vec::new());
+        let (all, mut received) = (vec![7; BUFFERED_BYTES_MAX * 3], Vec::new());
         coalescer.write_all(&all[..2000]).await.unwrap();
         assert!(send_once(&coalescer).await.is_pending());
         assert_eq!(coalescer.0.lock().bytes.len(), 2000 - 1024);
         let writing = async {
             coalescer.write_all(&all[2000..]).await.unwrap();
-            assert!(coalescer.0.lock().bytes.len() <= HELD_BYTES_MAX);
+            assert!(coalescer.0.lock().bytes.len() <= BUFFERED_BYTES_MAX);
             coalescer.shutdown().await.unwrap();
         };
         let ((), read) = tokio::join!(writing, viewer.read_to_end(&mut received));

@@ -95,9 +95,9 @@ async fn has_no_deadline_while_waiting_for_the_origin() {
     let mut timer = timer(ViewerProtocol::Http1);
     timer.connection.record_request_bytes();
     timer.connection.begin_request();
-    let patience = Duration::from_hours(1);
+    let wait_max = Duration::from_hours(1);
     assert!(
-        tokio::time::timeout(patience, next_action(&mut timer))
+        tokio::time::timeout(wait_max, next_action(&mut timer))
             .await
             .is_err()
     );

@@ -1,4 +1,5 @@
-//! Keeps invalid bytes away from hyper, and supplies a replacement.
+//! Checks the bytes that hyper reads. Keeps back what is not strictly valid, and gives hyper bytes
+//! that it rejects instead.
 
 use std::io;
 use std::task::Poll;
@@ -7,7 +8,7 @@ use tokio::io::ReadBuf;
 
 use crate::frontend::framing_check::StrictReader;
 
-/// Invalid at any position of a head.
+/// hyper rejects these bytes at any position of a head.
 const INVALID_HEAD: &[u8] = b"\0\r\n\r\n";
 
 /// Checks what hyper reads, and keeps back the first invalid byte and all bytes after it.
@@ -16,10 +17,11 @@ pub(super) struct StrictFeed {
     replacement: Option<ReplacementInput>,
 }
 
+/// What hyper reads instead of invalid bytes.
 enum ReplacementInput {
-    /// The rest of [`INVALID_HEAD`], for a head: hyper rejects it like any other malformed head.
+    /// In a head: the rest of [`INVALID_HEAD`].
     Head(&'static [u8]),
-    /// An I/O error, for a body.
+    /// In a body: an I/O error.
     Body,
 }
 
@@ -38,7 +40,7 @@ impl StrictFeed {
 
     /// Keeps back the invalid bytes among those read from `start` on.
     pub(super) fn keep_back(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
-        let Err(fault) = self.reader.follow(&buf.filled()[start..]) else {
+        let Err(fault) = self.reader.check(&buf.filled()[start..]) else {
             return;
         };
         buf.set_filled(start + fault.at);

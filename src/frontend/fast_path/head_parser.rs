@@ -10,7 +10,7 @@ use memchr::memchr_iter;
 /// More fields than players and CDNs send.
 const FIELDS_MAX: usize = 64;
 
-/// Header fields with which a request may continue after its head.
+/// Header fields after which a request may continue behind its head.
 const NON_PLAIN_FIELDS: [HeaderName; 4] = [
     header::CONTENT_LENGTH,
     header::TRANSFER_ENCODING,
@@ -22,15 +22,15 @@ const NON_PLAIN_FIELDS: [HeaderName; 4] = [
 pub(super) enum ParsedRequest {
     /// One complete GET request that keeps the connection open.
     Get { uri: Uri, headers: HeaderMap },
-    /// Another complete request without a body.
+    /// One complete request without a body that hyper must answer.
     NotFast,
-    /// Incomplete, more than one request, or anything else.
+    /// Anything else: an incomplete request, one with a body, more than one request.
     Other,
 }
 
-/// Parses the bytes read. Uses the same parser with the same settings as hyper, so it never takes
-/// bytes for a request that hyper reads differently.
-pub(super) fn read(received: &[u8]) -> ParsedRequest {
+/// Parses the bytes read. Uses the parser and the settings of hyper, so both find the same request
+/// in the same bytes.
+pub(super) fn parse(received: &[u8]) -> ParsedRequest {
     // One copy, shared by the target and all values.
     let bytes = Bytes::copy_from_slice(received);
     let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn parse_result(received: &str) -> &'static str {
-        match read(received.as_bytes()) {
+        match parse(received.as_bytes()) {
             ParsedRequest::Get { .. } => "get",
             ParsedRequest::NotFast => "not_fast",
             ParsedRequest::Other => "other",
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn parses_a_plain_get_with_its_fields() {
         let received = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
-        let ParsedRequest::Get { uri, headers } = read(received.as_bytes()) else {
+        let ParsedRequest::Get { uri, headers } = parse(received.as_bytes()) else {
             panic!("not taken");
         };
         assert_eq!(uri, "/a?b");

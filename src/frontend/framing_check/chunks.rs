@@ -13,7 +13,7 @@ enum ChunkState {
         size: u64,
         digits: u8,
     },
-    /// Whitespace after the size: a further digit could be read as a different size.
+    /// Whitespace after the size. No digit may follow: parsers could read different sizes.
     Blanks {
         size: u64,
     },
@@ -31,19 +31,19 @@ enum ChunkState {
     DataCr,
     DataLf,
     /// The beginning of a trailer line or of the final CRLF.
-    Line,
+    LineStart,
     Trailer,
     TrailerLf,
     EndLf,
-    Over,
+    Complete,
 }
 
-/// Whether the value of an extension is within quotes.
+/// Whether the value of an extension is within double quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Quote {
-    Shut,
+    None,
     Open,
-    /// After a backslash.
+    /// Within quotes, after a backslash.
     Escape,
 }
 
@@ -52,15 +52,15 @@ impl ChunkParser {
         ChunkParser(ChunkState::Size { size: 0, digits: 0 })
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.0, ChunkState::Over)
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self.0, ChunkState::Complete)
     }
 
     /// Checks bytes to the end of the body, or as far as they have arrived. Returns the number of
     /// bytes read; the error is the number of valid bytes.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, usize> {
+    pub(super) fn check(&mut self, bytes: &[u8]) -> Result<usize, usize> {
         let mut read = 0;
-        while read < bytes.len() && !self.is_over() {
+        while read < bytes.len() && !self.is_complete() {
             if let ChunkState::Data { left } = self.0 {
                 let here = (bytes.len() - read) as u64;
                 let count = left.min(here);
@@ -87,7 +87,7 @@ impl ChunkState {
             b'\r' => Some(ChunkState::SizeLf { size }),
             b';' => Some(ChunkState::Extension {
                 size,
-                quote: Quote::Shut,
+                quote: Quote::None,
             }),
             b' ' | b'\t' => Some(ChunkState::Blanks { size }),
             _ => None,
@@ -103,7 +103,7 @@ impl ChunkState {
             },
             ChunkState::Blanks { size } => end_of_size(size),
             ChunkState::Extension { size, quote } => match (quote, byte) {
-                (Quote::Shut, b'\r') => Some(ChunkState::SizeLf { size }),
+                (Quote::None, b'\r') => Some(ChunkState::SizeLf { size }),
                 (_, b'\t') => Some(self),
                 (_, byte) if byte.is_ascii_control() => None,
                 (quote, byte) => Some(ChunkState::Extension {
@@ -112,16 +112,18 @@ impl ChunkState {
                 }),
             },
             ChunkState::SizeLf { size } if byte == b'\n' => Some(match size {
-                0 => ChunkState::Line,
+                0 => ChunkState::LineStart,
                 left => ChunkState::Data { left },
             }),
             ChunkState::DataCr if byte == b'\r' => Some(ChunkState::DataLf),
             ChunkState::DataLf if byte == b'\n' => Some(ChunkState::Size { size: 0, digits: 0 }),
-            ChunkState::Line if byte == b'\r' => Some(ChunkState::EndLf),
+            ChunkState::LineStart if byte == b'\r' => Some(ChunkState::EndLf),
             ChunkState::Trailer if byte == b'\r' => Some(ChunkState::TrailerLf),
-            ChunkState::Line | ChunkState::Trailer if byte != b'\n' => Some(ChunkState::Trailer),
-            ChunkState::TrailerLf if byte == b'\n' => Some(ChunkState::Line),
-            ChunkState::EndLf if byte == b'\n' => Some(ChunkState::Over),
+            ChunkState::LineStart | ChunkState::Trailer if byte != b'\n' => {
+                Some(ChunkState::Trailer)
+            }
+            ChunkState::TrailerLf if byte == b'\n' => Some(ChunkState::LineStart),
+            ChunkState::EndLf if byte == b'\n' => Some(ChunkState::Complete),
             _ => None,
         }
     }
@@ -130,8 +132,8 @@ impl ChunkState {
 impl Quote {
     fn after(self, byte: u8) -> Quote {
         match (self, byte) {
-            (Quote::Shut, b'"') | (Quote::Escape, _) => Quote::Open,
-            (Quote::Open, b'"') => Quote::Shut,
+            (Quote::None, b'"') | (Quote::Escape, _) => Quote::Open,
+            (Quote::Open, b'"') => Quote::None,
             (Quote::Open, b'\\') => Quote::Escape,
             (quote, _) => quote,
         }

@@ -78,7 +78,7 @@ async fn receive_over_http1(version: &str, length: Option<u64>) -> (String, bool
     let (mut viewer, transport) = connected_pair().await;
     let records = RequestRecords::default();
     let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
-    let line = SniffingStream::open(transport, connection.clone());
+    let line = SniffingStream::detecting(transport, connection.clone());
     let serving = tokio::spawn(async move {
         let service = service_fn(|_| {
             let response = truncated(length, begin_http1_request(&connection));

@@ -212,8 +212,8 @@ pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Opt
 }
 
 /// The status for a body whose framing is ambiguous or whose announced length exceeds the limit.
-/// hyper accepts any list of transfer codings that ends in `chunked`, in several field lines too. Two
-/// recipients could read such a list differently.
+/// hyper accepts any list of transfer codings that ends in `chunked`, in several field lines too.
+/// Two recipients could read such a list differently.
 fn framing_rejection(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -230,8 +230,8 @@ fn framing_rejection(headers: &HeaderMap, limits: &Limits) -> Option<StatusCode>
     (length > limits.request_body_bytes_max).then_some(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
-/// Accepts the body for the handler if the method may have one. Otherwise reads and discards it, but
-/// does not wait for bytes that have not arrived.
+/// Accepts the body for the handler if the method may have one. Otherwise reads and discards it,
+/// but does not wait for bytes that have not arrived.
 async fn accept_body<A>(
     head: &http::request::Parts,
     body: Incoming,

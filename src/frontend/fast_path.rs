@@ -7,11 +7,11 @@
 //! time per playlist; the time in the kernel stays the same.
 //!
 //! Two parsers of one connection must agree on where a request begins. So this wrapper parses only
-//! while hyper has no unparsed byte and no response to send. It has parsed each request that it left
-//! to hyper, with the same parser, the request was complete, and its response was flushed. The first
-//! bytes that are not one complete request (half a head, two heads, a body) leave the connection to
-//! hyper until it closes. [`StrictFeed`] checks what hyper reads and keeps back all bytes that
-//! another parser could read differently.
+//! while hyper has no unparsed byte and no response to send. It has parsed each request that it
+//! left to hyper, with the same parser, the request was complete, and its response was flushed. The
+//! first bytes that are not one complete request (half a head, two heads, a body) leave the
+//! connection to hyper until it closes. [`StrictFeed`] checks what hyper reads and keeps back all
+//! bytes that another parser could read differently.
 
 mod feed;
 mod head_parser;
@@ -106,8 +106,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     }
 
     /// The beginning of the request that hyper could not parse, for the log. These are the recorded
-    /// bytes if they can only belong to this request, otherwise `unparsed`, the bytes that hyper has
-    /// left. Empty if those belong to a body.
+    /// bytes if they can only belong to this request, otherwise `unparsed`, the bytes that hyper
+    /// has left. Empty if those belong to a body.
     pub(super) fn unparsed_head<'a>(&'a self, unparsed: &'a [u8]) -> &'a [u8] {
         if self.connection.phase() == Phase::Head && !self.opening_bytes.is_empty() {
             return &self.opening_bytes;

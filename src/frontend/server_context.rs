@@ -1,4 +1,5 @@
-//! What the connections of one listener and worker share: the handler, the limits, and hyper's settings.
+//! What the connections of one listener and worker share: the handler, the limits, and hyper's
+//! settings.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Tracks the stored bodies that a response is reading, and ends a slow viewer whose body must
 //! leave memory.
 //!
-//! A viewer is registered as a slow reader when its socket or window is full for the first time: see
-//! [`SlowReader`]. Most viewers never are.
+//! A viewer is registered as a slow reader when its socket or window is full for the first time:
+//! see [`SlowReader`]. Most viewers never are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -21,8 +21,8 @@ pub(super) struct StreamSendRate {
     /// Bytes that h2 has put into frames (`sent`) or has dropped (`dropped`).
     sent: AtomicU64,
     dropped: AtomicU64,
-    /// How often bytes were passed to h2 when it had sent all bytes before. A burst ends when h2 has
-    /// sent everything.
+    /// How often bytes were passed to h2 when it had sent all bytes before. A burst ends when h2
+    /// has sent everything.
     send_bursts: AtomicU32,
     /// The next bytes wait for the viewer: they have been passed to h2, or the windows have no room
     /// for them. `false`: the body has no bytes yet.
@@ -137,8 +137,8 @@ impl StreamSendRate {
     }
 
     /// Records that the stream's task has ended and h2 has the rest of the body: from now on the
-    /// connection's timer checks the stream. Each time that h2 has sent `progress_bytes`, the stream
-    /// has made progress.
+    /// connection's timer checks the stream. Each time that h2 has sent `progress_bytes`, the
+    /// stream has made progress.
     pub(super) fn leave_to_h2(&self, progress_bytes: u64) {
         if self.unsent_bytes() > 0 {
             self.unsent

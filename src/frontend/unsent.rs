@@ -2,9 +2,9 @@
 //!
 //! hyper drops a stream when h2 has the last chunk of its body, and h2 waits for the windows of the
 //! viewer without a limit. So the [`super::connection_timer`] checks these streams. It divides time
-//! into turns of half a `send_rate_window`. Most streams are sent within a turn, so there is no list
-//! of them, and no clock is read for them: they are only counted, by the turn in which they last
-//! made progress.
+//! into turns of half a `send_rate_window`. Most streams are sent within a turn, so there is no
+//! list of them, and no clock is read for them: they are only counted, by the turn in which they
+//! last made progress.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -19,13 +19,13 @@ use super::frames::FrameParser;
 const BUFFERED_BYTES_MAX: usize = 64 << 10;
 
 thread_local! {
-    /// A buffer for the connection that is being polled. A connection whose socket is full keeps the
-    /// buffer; all others return it here when it is empty.
+    /// A buffer for the connection that is being polled. A connection whose socket is full keeps
+    /// the buffer; all others return it here when it is empty.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A stream that buffers written bytes until [`WriteCoalescer::poll_send`]. Clones share one stream:
-/// hyper owns one clone, and the connection's task sends what hyper wrote.
+/// A stream that buffers written bytes until [`WriteCoalescer::poll_send`]. Clones share one
+/// stream: hyper owns one clone, and the connection's task sends what hyper wrote.
 ///
 /// Flushing does nothing, so the owner must send after each poll. Shutdown sends first.
 pub(super) struct WriteCoalescer<L>(Arc<Mutex<BufferedWrites<L>>>);

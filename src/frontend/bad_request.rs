@@ -20,7 +20,7 @@ pub(super) fn http1_record(
     } else {
         StatusCode::BAD_REQUEST
     };
-    let started = connection.since().into_std();
+    let started = connection.phase_since().into_std();
     let total_time = started.elapsed();
     RequestRecord {
         status,

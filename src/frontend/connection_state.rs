@@ -48,14 +48,14 @@ pub(super) struct ConnectionState {
     socket: Option<RawFd>,
     born: Instant,
     phase: AtomicU8,
-    since_ns: AtomicU64,
+    phase_since_ns: AtomicU64,
     /// Bytes of the next request arrived before this one was answered.
     has_early_bytes: AtomicBool,
     /// HTTP/2: requests in progress. Stays 0 for HTTP/1.
     streams: AtomicU32,
     /// HTTP/2: since when a head or control frame has been incomplete; 0 means none is.
     incomplete_frame_since_ns: AtomicU64,
-    written: AtomicU64,
+    written_bytes: AtomicU64,
     /// HTTP/2: credit for useful work in addition to the bytes written, in bytes: see
     /// [`super::flood`].
     flood_credit_bytes: AtomicU64,
@@ -70,7 +70,7 @@ pub(super) struct ConnectionState {
     pub(super) unsent: UnsentStreams,
     resets_on_close: AtomicBool,
     /// The connection no longer owns the socket.
-    closed: AtomicBool,
+    is_closed: AtomicBool,
     /// HTTP/2: a stream was reset to free memory, and the socket has stayed full since then.
     waits_for_reset_stream: AtomicBool,
     asked_to_close: AtomicBool,
@@ -102,11 +102,11 @@ impl ConnectionState {
             socket,
             born: Instant::now(),
             phase: AtomicU8::new(Phase::Quiet as u8),
-            since_ns: AtomicU64::new(0),
+            phase_since_ns: AtomicU64::new(0),
             has_early_bytes: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             incomplete_frame_since_ns: AtomicU64::new(0),
-            written: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
             flood_credit_bytes: AtomicU64::new(0),
             body_queued: AtomicU64::new(0),
             body_sent: AtomicU64::new(0),
@@ -115,7 +115,7 @@ impl ConnectionState {
             drain_count: AtomicU32::new(0),
             unsent: UnsentStreams::default(),
             resets_on_close: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             waits_for_reset_stream: AtomicBool::new(false),
             asked_to_close: AtomicBool::new(false),
             can_reset: AtomicBool::new(true),
@@ -136,8 +136,8 @@ impl ConnectionState {
     }
 
     /// Start of the current phase.
-    pub(super) fn since(&self) -> Instant {
-        self.born + Duration::from_nanos(self.since_ns.load(Ordering::Relaxed))
+    pub(super) fn phase_since(&self) -> Instant {
+        self.born + Duration::from_nanos(self.phase_since_ns.load(Ordering::Relaxed))
     }
 
     fn nanos(&self, time: Instant) -> u64 {
@@ -159,8 +159,8 @@ impl ConnectionState {
     }
 
     fn set_phase(&self, phase: Phase, now: Instant) {
-        let since_ns = self.nanos(now);
-        self.since_ns.store(since_ns, Ordering::Relaxed);
+        let phase_since_ns = self.nanos(now);
+        self.phase_since_ns.store(phase_since_ns, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -215,13 +215,13 @@ impl ConnectionState {
     }
 
     /// Records a new request (HTTP/2).
-    pub(super) fn stream_opened(&self) {
+    pub(super) fn record_stream_start(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
     /// Records the end of a response (HTTP/2).
-    pub(super) fn stream_closed(&self, now: Instant) {
+    pub(super) fn record_stream_end(&self, now: Instant) {
         if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.set_phase(Phase::Quiet, now);
         }
@@ -229,7 +229,7 @@ impl ConnectionState {
 
     /// Records bytes written to the socket.
     pub(super) fn record_written(&self, bytes: usize) {
-        add(&self.written, bytes as u64);
+        add(&self.written_bytes, bytes as u64);
     }
 
     /// Records useful work on an HTTP/2 connection, as the bytes sent that are worth as much: see
@@ -256,30 +256,30 @@ impl ConnectionState {
     /// Body bytes that h2 holds: neither put into frames nor dropped.
     pub(super) fn queued_bytes(&self) -> u64 {
         let dropped = self.body_dropped.load(Ordering::Relaxed);
-        let finished = self.body_bytes() + dropped;
+        let finished = self.sent_body_bytes() + dropped;
         let queued = self.body_queued.load(Ordering::Relaxed);
         // The connection's thread may count between these loads.
         queued.saturating_sub(finished)
     }
 
     /// Body bytes that h2 has put into frames.
-    pub(super) fn body_bytes(&self) -> u64 {
+    pub(super) fn sent_body_bytes(&self) -> u64 {
         self.body_sent.load(Ordering::Relaxed)
     }
 
     /// The work of an HTTP/2 connection up to now.
     pub(super) fn work(&self, now: Instant) -> WorkDone {
-        let written = self.written.load(Ordering::Relaxed);
+        let written = self.written_bytes.load(Ordering::Relaxed);
         WorkDone {
             now,
             credit_bytes: written + self.flood_credit_bytes.load(Ordering::Relaxed),
-            body_bytes: self.body_bytes(),
+            body_bytes: self.sent_body_bytes(),
         }
     }
 
     /// Records that the socket is full (`true`) or has accepted all bytes (`false`).
     pub(super) fn set_blocked(&self, blocked: bool) {
-        if self.blocked() && !blocked {
+        if self.is_blocked() && !blocked {
             let drain_count = self.drain_count.load(Ordering::Relaxed);
             self.drain_count
                 .store(drain_count.wrapping_add(1), Ordering::Relaxed);
@@ -293,7 +293,7 @@ impl ConnectionState {
     }
 
     /// Whether bytes wait because the socket is full.
-    pub(super) fn blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
 
@@ -304,7 +304,7 @@ impl ConnectionState {
         self.tcp_info()
             .map(|info| info.tcpi_bytes_acked)
             .filter(|acked| *acked > 0)
-            .unwrap_or_else(|| self.written.load(Ordering::Relaxed))
+            .unwrap_or_else(|| self.written_bytes.load(Ordering::Relaxed))
     }
 
     /// Whether the kernel holds bytes that the viewer has not acknowledged; `false` if unknown.
@@ -314,7 +314,7 @@ impl ConnectionState {
     }
 
     fn tcp_info(&self) -> Option<TCP_INFO> {
-        let is_open = !self.closed.load(Ordering::Acquire);
+        let is_open = !self.is_closed.load(Ordering::Acquire);
         let socket = self.socket.filter(|_| is_open)?;
         get_tcp_info(socket).ok()
     }
@@ -338,7 +338,7 @@ impl ConnectionState {
 
     /// Whether the socket has stayed full since a stream was reset to free memory.
     pub(super) fn waits_for_reset_stream(&self) -> bool {
-        if !self.blocked() && self.waits_for_reset_stream.load(Ordering::Relaxed) {
+        if !self.is_blocked() && self.waits_for_reset_stream.load(Ordering::Relaxed) {
             self.waits_for_reset_stream.store(false, Ordering::Relaxed);
         }
         self.waits_for_reset_stream.load(Ordering::Relaxed)
@@ -348,12 +348,12 @@ impl ConnectionState {
     /// not, `waker` is called as soon as it must.
     pub(super) fn must_free_memory(self: &Arc<ConnectionState>, waker: &Waker) -> bool {
         self.stored_bodies
-            .must_free_memory(self, self.blocked(), waker)
+            .must_free_memory(self, self.is_blocked(), waker)
     }
 
     /// Records that the connection no longer owns the socket.
     pub(super) fn mark_closed(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.is_closed.store(true, Ordering::Release);
     }
 
     /// Sets whether the viewer can distinguish a reset from a clean close.
@@ -381,8 +381,9 @@ impl ConnectionState {
 
     /// Start of the idle period, if the connection is idle and has not been asked to close.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let is_idle = self.phase() == Phase::Quiet && !self.blocked() && !self.is_asked_to_close();
-        is_idle.then(|| self.since())
+        let is_idle =
+            self.phase() == Phase::Quiet && !self.is_blocked() && !self.is_asked_to_close();
+        is_idle.then(|| self.phase_since())
     }
 
     /// Asks the connection to close, to make room for a new one. `false`: its timer does not run
@@ -464,11 +465,11 @@ mod tests {
     #[test]
     fn becomes_quiet_after_the_last_stream() {
         let connection = connection();
-        connection.stream_opened();
-        connection.stream_opened();
-        connection.stream_closed(Instant::now());
+        connection.record_stream_start();
+        connection.record_stream_start();
+        connection.record_stream_end(Instant::now());
         assert_eq!(connection.phase(), Phase::Serving);
-        connection.stream_closed(Instant::now());
+        connection.record_stream_end(Instant::now());
         assert_eq!(connection.phase(), Phase::Quiet);
     }
 }

@@ -211,7 +211,7 @@ impl ConnectionTimer {
     }
 
     fn watch_stall(&mut self) {
-        match (self.connection.blocked(), &self.stall) {
+        match (self.connection.is_blocked(), &self.stall) {
             (true, None) => {
                 self.stall = Some(ViewerStall {
                     since: Instant::now(),
@@ -243,7 +243,7 @@ impl ConnectionTimer {
         UnsentTurn {
             since,
             drain_count: self.connection.drain_count(),
-            body_bytes: self.connection.body_bytes(),
+            body_bytes: self.connection.sent_body_bytes(),
         }
     }
 
@@ -264,11 +264,11 @@ impl ConnectionTimer {
 
     /// The deadline of what the connection is doing.
     fn phase_deadline(&self) -> Option<Deadline> {
-        let since = self.connection.since();
+        let since = self.connection.phase_since();
         match (self.connection.phase(), self.shutdown_since) {
             (Phase::Serving | Phase::Sending, _) => None,
             // The end of a response still waits for the socket: the send rate applies.
-            (Phase::Quiet, _) if self.connection.blocked() => None,
+            (Phase::Quiet, _) if self.connection.is_blocked() => None,
             (Phase::Quiet | Phase::Head, Some(shutdown_since)) => {
                 let since = shutdown_since.max(since);
                 Some(DeadlineKind::ShutdownEnd.at(since + self.shutdown_time()))
@@ -347,10 +347,10 @@ impl ConnectionTimer {
     fn end_turn(&mut self, now: Instant) -> Option<TimerAction> {
         let turn = self.turn.replace(self.begin_turn(now))?;
         // If the socket accepts nothing, `check_send_rate` decides.
-        if self.connection.blocked() && self.connection.drain_count() == turn.drain_count {
+        if self.connection.is_blocked() && self.connection.drain_count() == turn.drain_count {
             return None;
         }
-        let sent_bytes = self.connection.body_bytes() - turn.body_bytes;
+        let sent_bytes = self.connection.sent_body_bytes() - turn.body_bytes;
         let is_too_slow = match self.connection.unsent.next_turn() {
             StreamLag::None => false,
             // It may have waited for other streams, if these sent enough in this half of a window:

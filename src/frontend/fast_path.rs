@@ -178,7 +178,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             peer: self.connection.peer,
             tls: self.connection.tls,
             // The first of these bytes began the current phase.
-            arrived: self.connection.since().into_std(),
+            arrived: self.connection.phase_since().into_std(),
             body: None,
         };
         PendingResponse::prepare(self.context.handler.try_answer(request)?, &self.connection)

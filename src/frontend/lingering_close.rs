@@ -40,51 +40,58 @@ pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, lim
 /// Shuts down writing, and waits until the viewer closes too. Waits as long as the viewer receives
 /// the bytes in the kernel at the minimum rate, and reads the frames that it sends meanwhile.
 pub(super) async fn close_gracefully<L: AsyncRead + AsyncWrite + Unpin>(
+    stream: L,
+    connection: &ConnectionState,
+    limits: &Limits,
+) {
+    let closing = wait_for_close(stream, connection, limits);
+    if connection.is_asked_to_close() {
+        // A new connection waits for this one to close.
+        let _ = timeout(LEAVING_TIME, closing).await;
+    } else {
+        closing.await;
+    }
+}
+
+async fn wait_for_close<L: AsyncRead + AsyncWrite + Unpin>(
     mut stream: L,
     connection: &ConnectionState,
     limits: &Limits,
 ) {
-    let reading = async {
-        let mut wait = CloseWait::new(connection, Instant::now());
-        let (mut is_ended, mut bytes_left) = (false, limits.unwanted_body_bytes_max);
-        let mut bytes = [0; 1024];
-        loop {
-            let step = async {
-                if !is_ended {
-                    shut_down_writing(&mut stream).await;
-                    is_ended = true;
-                }
-                stream.read(&mut bytes).await
-            };
-            let read = timeout(UNACKNOWLEDGED_CHECK_INTERVAL, step).await;
-            let now = Instant::now();
-            match read {
-                Ok(Ok(count @ 1..)) => match bytes_left.checked_sub(count as u64) {
-                    Some(remaining) => (bytes_left, wait.last_read_at) = (remaining, now),
-                    None => break,
-                },
-                Ok(_) => break,
-                Err(_) => {}
+    let mut wait = CloseWait::new(connection, Instant::now());
+    let (mut is_shut_down, mut bytes_left) = (false, limits.unwanted_body_bytes_max);
+    let mut bytes = [0; 1024];
+    loop {
+        let read = async {
+            if !is_shut_down {
+                shut_down_writing(&mut stream).await;
+                is_shut_down = true;
             }
-            let has_unacknowledged = !is_ended || connection.has_unacknowledged();
-            if wait.is_over(
-                has_unacknowledged,
-                || connection.received_bytes(),
-                limits,
-                now,
-            ) {
-                break;
+            stream.read(&mut bytes).await
+        };
+        let read = timeout(UNACKNOWLEDGED_CHECK_INTERVAL, read).await;
+        let now = Instant::now();
+        match read {
+            Ok(Ok(count @ 1..)) => {
+                let Some(remaining) = bytes_left.checked_sub(count as u64) else {
+                    return;
+                };
+                bytes_left = remaining;
+                wait.last_read_at = now;
             }
+            // The viewer has closed the connection, or it failed.
+            Ok(_) => return,
+            Err(_) => {}
         }
-    };
-    if connection.is_asked_to_close() {
-        // A new connection waits for this one to close.
-        let _ = timeout(LEAVING_TIME, reading).await;
-    } else {
-        reading.await;
+        let has_unacknowledged = !is_shut_down || connection.has_unacknowledged();
+        let received_bytes = || connection.received_bytes();
+        if wait.is_over(has_unacknowledged, received_bytes, limits, now) {
+            return;
+        }
     }
 }
 
+/// Sends what the stream has buffered and then the end of the connection.
 async fn shut_down_writing<L: AsyncWrite + Unpin>(stream: &mut L) {
     // The connection ends next, also after an error.
     let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx)).await;
@@ -105,7 +112,7 @@ struct CloseWait {
 impl CloseWait {
     fn new(connection: &ConnectionState, now: Instant) -> CloseWait {
         CloseWait {
-            quiet_since: connection.since(),
+            quiet_since: connection.phase_since(),
             last_read_at: now,
             window_start: now,
             received_bytes: connection.received_bytes(),

@@ -145,8 +145,8 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         }
     }
 
-    /// The minimum number of bytes still to be passed to hyper.
-    fn left_bytes_min(&self) -> u64 {
+    /// How many bytes are still to be passed to hyper, at least.
+    fn remaining_bytes_min(&self) -> u64 {
         self.pending.len() as u64 + self.body.size_hint().lower()
     }
 
@@ -159,7 +159,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         match &self.channel {
             ResponseChannel::Stream(_, rate)
                 if rate.stored_bodies.has_any()
-                    && self.left_bytes_min() < QUEUED_BYTES_MAX
+                    && self.remaining_bytes_min() < QUEUED_BYTES_MAX
                     && (is_part || rate.stored_bodies.is_slow()) =>
             {
                 Bytes::copy_from_slice(&chunk)
@@ -195,7 +195,7 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         self.is_ended || (self.pending.is_empty() && self.body.is_end_stream())
     }
 
-    /// Records that the body ends before its end.
+    /// Records why the body is incomplete.
     fn record_truncation(&mut self, truncated: BodyTruncated) -> BodyTruncated {
         self.record.aborted_by = Some(match truncated {
             BodyTruncated::Origin => AbortCause::Origin,

@@ -360,11 +360,11 @@ mod tests {
             stream.flush().await.unwrap();
         });
         let once = futures_poll(&mut writing).await;
-        assert!(once.is_pending() && connection.blocked());
+        assert!(once.is_pending() && connection.is_blocked());
         let mut sink = vec![0; 2000];
         let ((), count) = tokio::join!(writing, viewer.read_exact(&mut sink));
         assert_eq!(count.unwrap(), 2000);
-        assert!(!connection.blocked());
+        assert!(!connection.is_blocked());
         assert_eq!(connection.received_bytes(), 2000);
     }
 

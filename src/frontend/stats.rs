@@ -151,7 +151,8 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
         unit: "bytes",
         labels: &[],
         help: "Bytes of responses that HTTP/2 streams have queued because their viewers do not \
-               take them: up to 96 KiB each, shared with the store where it has the object.",
+               receive them: up to 96 KiB per stream, in memory that the cache shares if it \
+               stores the object.",
         remedy: "If it stays high, lower streams_max or send_rate_window.",
     }
     .collected(|stats, samples| samples.add(&[], stats.queued_bytes)),

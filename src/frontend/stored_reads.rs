@@ -83,18 +83,18 @@ impl StoredBodiesRead {
     }
 
     /// Whether the response must end because its slow viewer holds memory that must be freed. If
-    /// not, `waker` is called as soon as it must. `is_held_up`: the viewer accepts no bytes now.
+    /// not, `waker` is called as soon as it must. `is_blocked`: the viewer accepts no bytes now.
     pub(super) fn must_free_memory<V: BodyConsumer + 'static>(
         &self,
         viewer: &Arc<V>,
-        is_held_up: bool,
+        is_blocked: bool,
         waker: &Waker,
     ) -> bool {
         if !self.has_any() {
             return false;
         }
         let mut bodies = self.bodies.lock();
-        if !is_held_up {
+        if !is_blocked {
             let slow = bodies.iter().filter_map(|read| read.slow.as_ref());
             slow.for_each(SlowReader::record_caught_up);
             return false;

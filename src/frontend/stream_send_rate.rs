@@ -16,7 +16,7 @@ use crate::telemetry::{AbortCause, RequestRecord};
 /// The send rate of a stream. The body, the stream's task and every unsent chunk in h2 hold it.
 /// When it is dropped, the stream has ended, and its request is recorded.
 pub(super) struct StreamSendRate {
-    /// Bytes passed to h2.
+    /// Body bytes passed to h2.
     passed_to_h2: AtomicU64,
     /// Bytes that h2 has put into frames (`sent`) or has dropped (`dropped`).
     sent: AtomicU64,
@@ -46,9 +46,9 @@ struct UnsentStream {
 }
 
 impl StreamSendRate {
-    /// The send rate of a new request.
+    /// The send rate of the stream of a new request.
     pub(super) fn new(connection: Arc<ConnectionState>) -> Arc<StreamSendRate> {
-        connection.stream_opened();
+        connection.record_stream_start();
         Arc::new(StreamSendRate {
             passed_to_h2: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -103,7 +103,7 @@ impl StreamSendRate {
     }
 
     /// Whether bytes are ready that the viewer has not received.
-    pub(super) fn is_held_up(&self) -> bool {
+    pub(super) fn has_waiting_bytes(&self) -> bool {
         self.is_waiting_for_viewer() || self.unsent_bytes() > 0
     }
 
@@ -131,9 +131,8 @@ impl StreamSendRate {
 
     /// Whether the stream must end because its slow viewer holds memory that must be freed.
     pub(super) fn must_free_memory(self: &Arc<StreamSendRate>, cx: &Context<'_>) -> bool {
-        let is_held_up = self.is_waiting_for_viewer();
         self.stored_bodies
-            .must_free_memory(self, is_held_up, cx.waker())
+            .must_free_memory(self, self.is_waiting_for_viewer(), cx.waker())
     }
 
     /// Records that the stream's task has ended and h2 has the rest of the body: from now on the
@@ -148,7 +147,7 @@ impl StreamSendRate {
         }
     }
 
-    /// Counts the stream in the current turn: it has made progress.
+    /// Counts the stream in the current turn.
     fn enter_turn(&self) {
         let SendTurn(turn) = self.connection.unsent.enter();
         self.unsent
@@ -157,6 +156,7 @@ impl StreamSendRate {
         self.unsent.sent.store(self.sent(), Ordering::Relaxed);
     }
 
+    /// Moves the stream to the current turn if it has made progress since its turn.
     fn record_progress(&self) {
         if let Some(turn) = self.unsent_turn()
             && self.sent() - self.unsent.sent.load(Ordering::Relaxed)
@@ -167,6 +167,7 @@ impl StreamSendRate {
         }
     }
 
+    /// The turn of the last progress, if h2 has the whole body.
     fn unsent_turn(&self) -> Option<SendTurn> {
         let turn = self.unsent.turn.load(Ordering::Relaxed);
         turn.checked_sub(1).map(SendTurn)
@@ -210,6 +211,6 @@ impl Drop for StreamSendRate {
             }
             (connection.recorder)(&record);
         }
-        connection.stream_closed(now);
+        connection.record_stream_end(now);
     }
 }

@@ -159,7 +159,7 @@ impl StreamStall {
     /// Whether the socket accepts nothing of any stream. The connection's timer then decides from
     /// the kernel's TCP state whether the viewer is too slow.
     fn is_socket_full(&self, rate: &StreamSendRate) -> bool {
-        rate.connection().blocked() && rate.connection().drain_count() == self.drain_count
+        rate.connection().is_blocked() && rate.connection().drain_count() == self.drain_count
     }
 }
 
@@ -179,7 +179,7 @@ impl SendDeadline {
         rate: &StreamSendRate,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionEvent> {
-        while rate.is_held_up() {
+        while rate.has_waiting_bytes() {
             let stall = self.current_stall(limits, rate);
             let window_end = stall.since + limits.send_rate_window;
             ready!(poll_alarm(&mut self.alarm, window_end, cx));

@@ -140,7 +140,7 @@ async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
 #[tokio::test(start_paused = true)]
 async fn applies_the_head_timeout_among_streams() {
     let mut timer = timer(ViewerProtocol::Http2);
-    timer.connection.stream_opened();
+    timer.connection.record_stream_start();
     timer
         .connection
         .set_incomplete_frame_since(Some(Instant::now()));
@@ -153,7 +153,7 @@ async fn applies_the_head_timeout_among_streams() {
 #[tokio::test(start_paused = true)]
 async fn cuts_a_blocked_connection_one_second_after_a_memory_cut() {
     let mut timer = timer(ViewerProtocol::Http2);
-    timer.connection.stream_opened();
+    timer.connection.record_stream_start();
     timer.connection.record_reset_stream();
     let waits = tokio::time::timeout(Duration::from_secs(10), next_action(&mut timer));
     assert!(waits.await.is_err(), "its socket takes everything");

@@ -2,14 +2,14 @@
 //! viewers, and ends when no viewer watches.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout};
 
 use super::Shield;
 use super::fill::{FillTask, FillTrigger};
-use crate::live::{PlannedPoll, PlaylistTracker, Variant};
-use seawall_cache::{Fill, JoinOutcome, Object};
+use crate::live::{PlannedPoll, PlaylistTracker};
+use seawall_cache::{Fill, FillHead, JoinOutcome, Object, Verdict};
 use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::freshness::{Freshness, freshness};
@@ -67,35 +67,54 @@ impl Refresher {
     async fn poll(&self) {
         let Refresher { shield, tracker } = self;
         let responses = tracker.responses();
-        self.fetch_newest().await;
-        if tracker.responses() == responses {
+        let is_fetched_elsewhere = self.fetch_newest().await;
+        if tracker.responses() == responses && !is_fetched_elsewhere {
             tracker.rest(Instant::now(), shield.settings.failure_backoff);
         }
     }
 
-    async fn fetch_newest(&self) {
+    /// Fetches the newest version, or waits for the fill that fetches it already. True if that
+    /// other fill brought a version: it may have recorded the origin's response before this poll.
+    async fn fetch_newest(&self) -> bool {
         let Refresher { shield, tracker } = self;
         let request = &tracker.request;
         let client_headers = tracker.background_headers().unwrap_or_default();
-        let upstream_headers = || shield.upstream_headers_for(&client_headers, request);
-        let now = Instant::now();
-        let lookup = shield
-            .cache
-            .lookup(&request.key, request.kind, now, upstream_headers);
+        let upstream_headers = shield.upstream_headers_for(&client_headers, request);
+        let (cache, now) = (&shield.cache, Instant::now());
+        let lookup = cache.lookup(&request.key, request.kind, now, || upstream_headers.clone());
         if shield.is_backing_off(&lookup, &client_headers, request, now) {
-            return;
+            return false;
         }
-        match shield.cache.lead(&lookup, upstream_headers) {
-            Some(fill) => self.run_fill(request, fill).await,
-            // Another fill polls already. Its result serves as well.
-            None => tracker.record_unchanged(Variant::default(), Instant::now()),
-        }
+        let joined = cache.join(&lookup, &upstream_headers);
+        self.run_or_follow(request, joined, shield.settings.wait_max)
+            .await
     }
 
-    async fn run_fill(&self, request: &CacheRequest, fill: Fill) {
-        let shield = Arc::clone(&self.shield);
-        let task = FillTask::new(shield, request, fill, FillTrigger::Refresh);
-        task.run().await;
+    /// Runs the fill, or waits for that of another request. True if the other one brought a
+    /// version.
+    async fn run_or_follow(
+        &self,
+        request: &CacheRequest,
+        joined: JoinOutcome<Fill>,
+        wait_max: Duration,
+    ) -> bool {
+        match joined {
+            JoinOutcome::Lead(fill, follower) => {
+                drop(follower);
+                let shield = Arc::clone(&self.shield);
+                let task = FillTask::new(shield, request, fill, FillTrigger::Refresh);
+                task.run().await;
+                false
+            }
+            JoinOutcome::Follow(mut follower) => matches!(
+                timeout(wait_max, follower.wait_for_head()).await,
+                Ok(FillHead::Settled(
+                    Verdict::Object(_) | Verdict::Revalidated(_)
+                ))
+            ),
+            JoinOutcome::Stored(_) => true,
+            JoinOutcome::Retry | JoinOutcome::Crowded => false,
+        }
     }
 
     /// Sends a blocking request for the next version, or follows that of a viewer.
@@ -116,19 +135,15 @@ impl Refresher {
             }
             _ => cache.join(&lookup, &upstream_headers),
         };
-        match joined {
-            JoinOutcome::Lead(fill, follower) => {
-                drop(follower);
-                self.run_fill(&request, fill).await;
-            }
-            JoinOutcome::Follow(mut follower) => {
-                let origin = &shield.origins[request.route.origin_index];
-                let _ = timeout(origin.held_back_max(), follower.wait_for_head()).await;
-            }
-            // It has arrived in the meantime and is recorded.
-            JoinOutcome::Stored(object) if has_requested_version(&object, next) => return,
-            JoinOutcome::Stored(_) | JoinOutcome::Retry | JoinOutcome::Crowded => {}
+        // It has arrived in the meantime and is recorded.
+        if let JoinOutcome::Stored(object) = &joined
+            && has_requested_version(object, next)
+        {
+            return;
         }
+        let origin = &shield.origins[request.route.origin_index];
+        self.run_or_follow(&request, joined, origin.held_back_max())
+            .await;
         tracker.end_blocking(newest, Instant::now());
     }
 }
@@ -141,4 +156,69 @@ fn has_requested_version(object: &Object, requested: ReloadDirectives) -> bool {
         return false;
     };
     edge.has(msn, requested.part)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::proxy::{Settings, ShieldParts};
+    use crate::telemetry::{MetricRegistry, Telemetry};
+    use seawall_manifest::{Kind, read_manifest};
+    use seawall_policy::{Route, Rules};
+
+    const PLAYLIST: &[u8] = b"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
+
+    /// A shield without origins.
+    fn shield() -> Arc<Shield> {
+        let routes = ["main".into()];
+        let telemetry = Telemetry::new(
+            &crate::telemetry::Settings::default(),
+            &routes,
+            &mut MetricRegistry::default(),
+        );
+        Shield::new(ShieldParts {
+            rules: Rules {
+                routes: vec![Arc::new(Route::everything("main"))],
+                name: "seawall".into(),
+            },
+            cache: seawall_cache::Settings::default(),
+            settings: Settings::default(),
+            origins: Vec::new(),
+            telemetry: Arc::new(telemetry.unwrap()),
+        })
+    }
+
+    fn refresher_of(shield: &Arc<Shield>) -> Refresher {
+        let request = CacheRequest::asked(&shield.rules, "a", "/live/index.m3u8");
+        let info = read_manifest(Kind::Hls, PLAYLIST).unwrap().info;
+        let tracker = shield.live.track(&request, &info, Instant::now());
+        Refresher {
+            shield: Arc::clone(shield),
+            tracker: tracker.unwrap(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn poll_that_finds_a_running_fill_waits_for_it_and_records_no_response() {
+        let shield = shield();
+        let refresher = refresher_of(&shield);
+        let Refresher { tracker, .. } = &refresher;
+        let (request, now) = (&tracker.request, Instant::now());
+        let headers = shield.upstream_headers_for(&http::HeaderMap::new(), request);
+        let cache = &shield.cache;
+        let lookup = cache.lookup(&request.key, request.kind, now, || headers.clone());
+        let fill = cache.lead(&lookup, || headers).unwrap();
+        {
+            let mut poll = pin!(refresher.fetch_newest());
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(poll.as_mut().poll(&mut context).is_pending());
+            fill.settle(Verdict::Lost);
+            assert!(!poll.await, "the other fill has failed");
+        }
+        assert_eq!(tracker.responses(), 0, "no origin has answered");
+    }
 }

@@ -86,15 +86,17 @@ fn decode(coding: ContentCoding, body: &[u8], bytes_max: u64) -> Result<Vec<u8>,
     const BUFFER_BYTES: usize = 4096;
     let mut text = Vec::new();
     // One byte above the limit shows that the text is too large.
-    let most = bytes_max.saturating_add(1);
+    let read_max = bytes_max.saturating_add(1);
     let read = match coding {
-        ContentCoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut text),
+        ContentCoding::Gzip => MultiGzDecoder::new(body)
+            .take(read_max)
+            .read_to_end(&mut text),
         ContentCoding::Brotli => brotli::Decompressor::new(body, BUFFER_BYTES)
-            .take(most)
+            .take(read_max)
             .read_to_end(&mut text),
         ContentCoding::Zstd => zstd::Decoder::new(body).and_then(|mut decoder| {
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-            decoder.take(most).read_to_end(&mut text)
+            decoder.take(read_max).read_to_end(&mut text)
         }),
     };
     read.map_err(|_| DecodeError::Coding)?;
@@ -104,12 +106,12 @@ fn decode(coding: ContentCoding, body: &[u8], bytes_max: u64) -> Result<Vec<u8>,
     Ok(text)
 }
 
-/// The form of a stored object that suits a viewer.
-pub(super) enum EncodedForm<'o> {
-    /// This form is available.
+/// In which coding a stored object is sent to a viewer.
+pub(super) enum EncodingChoice<'o> {
+    /// In this one.
     Ready(&'o Arc<Object>),
-    /// A better form is being made, and will be available in a moment.
-    Coming(&'o Arc<EncodedBodySet>, ContentCoding),
+    /// In a better one, which is being made and will be ready in a moment.
+    InProgress(&'o Arc<EncodedBodySet>, ContentCoding),
 }
 
 impl Shield {
@@ -117,11 +119,11 @@ impl Shield {
     /// which the previous version was requested.
     pub(super) fn codable(&self, mut object: Object, before: Option<&Object>) -> Object {
         let mut headers = object.head.headers.to_map();
-        let worth_it = object.head.status == StatusCode::OK
+        let is_codable = object.head.status == StatusCode::OK
             && !headers.contains_key(header::CONTENT_ENCODING)
-            && !is_untouchable(&headers)
+            && !forbids_transform(&headers)
             && (CODED_BYTES_MIN..=CODED_BYTES_MAX).contains(&object.body.len());
-        if !worth_it {
+        if !is_codable {
             return object;
         }
         if !fields::lists(&headers, header::VARY, b"accept-encoding") {
@@ -145,38 +147,38 @@ impl Shield {
         &self,
         object: &'o Arc<Object>,
         viewer: &HeaderMap,
-    ) -> EncodedForm<'o> {
+    ) -> EncodingChoice<'o> {
         let Some(codings) = object.coded() else {
-            return EncodedForm::Ready(object);
+            return EncodingChoice::Ready(object);
         };
-        let mut taken = encoding::accepted(viewer);
-        let Some(best) = taken.next() else {
-            return EncodedForm::Ready(object);
+        let mut accepted = encoding::accepted(viewer);
+        let Some(best) = accepted.next() else {
+            return EncodingChoice::Ready(object);
         };
         let bodies = codings.bodies();
         if bodies.ask(best) {
             self.compressor.order(&object.body, best, bodies);
         }
         if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
-            return EncodedForm::Coming(bodies, best);
+            return EncodingChoice::InProgress(bodies, best);
         }
-        EncodedForm::Ready(best_available(object, codings, best, taken))
+        EncodingChoice::Ready(best_available(object, codings, best, accepted))
     }
 
-    /// Waits until the best form is available, at most [`WAIT_MAX`].
+    /// Waits until the best coding is ready, at most [`WAIT_MAX`].
     pub(super) async fn wait_for_encoding(&self, object: &Arc<Object>, viewer: &HeaderMap) {
-        if let EncodedForm::Coming(bodies, coding) = self.choose_encoding(object, viewer) {
-            // After the timeout, an available form is served.
+        if let EncodingChoice::InProgress(bodies, coding) = self.choose_encoding(object, viewer) {
+            // After the timeout, another coding is served.
             let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
         }
     }
 }
 
-/// The available form that the viewer prefers; else the uncompressed text.
+/// The object in the best coding that is ready and that the viewer accepts; else uncompressed.
 pub(super) fn best_encoding<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
-    let mut taken = encoding::accepted(viewer);
-    match object.coded().zip(taken.next()) {
-        Some((codings, best)) => best_available(object, codings, best, taken),
+    let mut accepted = encoding::accepted(viewer);
+    match object.coded().zip(accepted.next()) {
+        Some((codings, best)) => best_available(object, codings, best, accepted),
         None => object,
     }
 }
@@ -187,9 +189,9 @@ fn best_available<'o>(
     best: ContentCoding,
     others: impl Iterator<Item = ContentCoding>,
 ) -> &'o Arc<Object> {
-    let around = |coding| move |body| in_coding(object, coding, body);
-    let mut taken = std::iter::once(best).chain(others);
-    let coded = taken.find_map(|coding| codings.in_coding(coding, around(coding)));
+    let encoded = |coding| move |body| in_coding(object, coding, body);
+    let mut accepted = std::iter::once(best).chain(others);
+    let coded = accepted.find_map(|coding| codings.in_coding(coding, encoded(coding)));
     coded.unwrap_or(object)
 }
 
@@ -200,7 +202,7 @@ fn in_coding(object: &Object, coding: ContentCoding, body: Bytes) -> Object {
     let name = HeaderValue::from_static(coding.as_str());
     headers.insert(header::CONTENT_ENCODING, name);
     let tag = headers.get(header::ETAG);
-    if let Some(tag) = tag.and_then(|tag| distinct(tag, coding)) {
+    if let Some(tag) = tag.and_then(|tag| tag_with_coding(tag, coding)) {
         headers.insert(header::ETAG, tag);
     }
     for digest in DIGESTS {
@@ -211,13 +213,13 @@ fn in_coding(object: &Object, coding: ContentCoding, body: Bytes) -> Object {
 }
 
 /// No intermediary may change the coding (RFC 9110 §7.7).
-fn is_untouchable(headers: &HeaderMap) -> bool {
+fn forbids_transform(headers: &HeaderMap) -> bool {
     fields::lists(headers, header::CACHE_CONTROL, b"no-transform")
 }
 
 /// Two codings of one text are two representations and need different strong tags (RFC 9110
 /// §8.8.3.3).
-fn distinct(tag: &HeaderValue, coding: ContentCoding) -> Option<HeaderValue> {
+fn tag_with_coding(tag: &HeaderValue, coding: ContentCoding) -> Option<HeaderValue> {
     let inner = tag.as_bytes().strip_suffix(b"\"")?;
     let strong = inner.starts_with(b"\"");
     let coded = [inner, b"-", coding.as_str().as_bytes(), b"\""].concat();
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn strong_etag_gets_coding_suffix_and_weak_one_stays() {
-        let tag = |text| distinct(&HeaderValue::from_static(text), ContentCoding::Brotli);
+        let tag = |text| tag_with_coding(&HeaderValue::from_static(text), ContentCoding::Brotli);
         assert_eq!(tag("\"v1\""), Some(HeaderValue::from_static("\"v1-br\"")));
         assert_eq!(tag("W/\"v1\""), None);
     }
@@ -250,7 +252,7 @@ mod tests {
         object
     }
 
-    fn takes(codings: &'static str) -> HeaderMap {
+    fn accepting(codings: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(codings))])
     }
 
@@ -258,7 +260,7 @@ mod tests {
     async fn compressed_manifest_decodes_to_the_original() {
         let (object, compressor) = (Arc::new(object()), Compressor::default());
         for coding in ContentCoding::ALL {
-            let viewer = takes(coding.as_str());
+            let viewer = accepting(coding.as_str());
             assert!(
                 Arc::ptr_eq(best_encoding(&object, &viewer), &object),
                 "not there yet"
@@ -268,8 +270,8 @@ mod tests {
             compressor.order(&object.body, coding, bodies);
             bodies.delivered(coding).await;
             let coded = best_encoding(&object, &viewer);
-            let told = coded.head.headers.get(&header::CONTENT_ENCODING);
-            assert_eq!(told.unwrap(), coding.as_str().as_bytes());
+            let stated = coded.head.headers.get(&header::CONTENT_ENCODING);
+            assert_eq!(stated.unwrap(), coding.as_str().as_bytes());
             assert!(coded.body.len() < object.body.len() / 2, "{coding:?}");
             let mut read = Vec::new();
             match coding {
@@ -295,9 +297,9 @@ mod tests {
         let object = Arc::new(object());
         let bodies = object.coded().unwrap().bodies();
         bodies.deliver(ContentCoding::Gzip, Some("small".into()));
-        assert_eq!(best_encoding(&object, &takes("br, gzip")).body, "small");
+        assert_eq!(best_encoding(&object, &accepting("br, gzip")).body, "small");
         assert!(Arc::ptr_eq(
-            best_encoding(&object, &takes("br, zstd")),
+            best_encoding(&object, &accepting("br, zstd")),
             &object
         ));
     }

@@ -59,7 +59,7 @@ pub(super) struct FillTask {
     /// Endpoints from which another one has taken over.
     failed_endpoints: EndpointAvoidance,
     /// Number of responses without any byte.
-    empty_answers: u8,
+    empty_responses: u8,
 }
 
 /// The origin's response, and how it was requested.
@@ -83,6 +83,7 @@ impl FillTask {
         } else {
             shield.live.location_of(request)
         };
+        // Read before `from_before_restart`: a restart in between ends this epoch.
         let mut epoch_token = shield.epoch_token(request, &location);
         let now = Now::read();
         let from_before_restart = shield.live.is_left_over(request, now);
@@ -107,7 +108,7 @@ impl FillTask {
             ),
             held_back: shield.live.may_be_held_back(request, Instant::now()),
             failed_endpoints: EndpointAvoidance::default(),
-            empty_answers: 0,
+            empty_responses: 0,
             shield,
             fill,
             trigger,
@@ -122,25 +123,22 @@ impl FillTask {
             outcome = self.request_object() => outcome,
             newest = self.wait_for_newer_version() => return self.fill.settle(Verdict::Object(newest)),
         };
-        match (outcome, stored) {
+        let OriginOutcome {
+            response,
+            conditional,
+        } = match outcome {
             // All viewers have left. Dropping the fill releases its key.
-            (None, _) => {}
-            (Some(Err(failure)), _) => self.handle_failure(failure),
-            (
-                Some(Ok(OriginOutcome {
-                    response,
-                    conditional,
-                })),
-                Some(stored),
-            ) if conditional && response.status == StatusCode::NOT_MODIFIED => {
-                self.apply_not_modified(&response, &stored);
-            }
-            (Some(Ok(OriginOutcome { response, .. })), _)
-                if response.status == StatusCode::NOT_MODIFIED =>
-            {
-                self.handle_failure(Failure::Protocol);
-            }
-            (Some(Ok(OriginOutcome { response, .. })), _) => self.handle_response(response).await,
+            None => return,
+            Some(Err(failure)) => return self.handle_failure(failure),
+            Some(Ok(outcome)) => outcome,
+        };
+        if response.status != StatusCode::NOT_MODIFIED {
+            return self.handle_response(response).await;
+        }
+        match stored.filter(|_| conditional) {
+            Some(stored) => self.apply_not_modified(&response, &stored),
+            // It confirms nothing.
+            None => self.handle_failure(Failure::Protocol),
         }
     }
 
@@ -216,7 +214,7 @@ impl FillTask {
             kind,
             facts,
             end_is_proven: true,
-            authorized: self.authorized(),
+            authorized: self.is_authorized(),
             delay: self.delay(response),
             context: facts.map_or(ManifestContext::CurrentVersion, |facts| {
                 self.manifest_context(facts)
@@ -227,13 +225,13 @@ impl FillTask {
     }
 
     fn manifest_context(&self, facts: &ManifestInfo) -> ManifestContext {
-        let lately = || {
+        let was_live = || {
             let tracker = self.tracker();
             tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
         };
         if self.is_requested_version(facts) {
             ManifestContext::RequestedVersion
-        } else if !facts.is_live() && lately() {
+        } else if !facts.is_live() && was_live() {
             ManifestContext::JustEnded
         } else {
             ManifestContext::CurrentVersion
@@ -249,12 +247,14 @@ impl FillTask {
         }
     }
 
-    fn authorized(&self) -> bool {
+    fn is_authorized(&self) -> bool {
         self.fill
             .upstream_headers()
             .contains_key(header::AUTHORIZATION)
     }
 
+    /// Handles the origin's response, unless it is implausible: then another request or a failure
+    /// takes its place.
     async fn handle_response(mut self, response: UpstreamResponse) {
         let response = match self.confirm_absence(response).await {
             Some(Ok(response)) => response,
@@ -270,14 +270,35 @@ impl FillTask {
         if self.is_endpoint_behind(response.status) {
             return self.retry_elsewhere(response).await;
         }
-        self.shield
-            .live
-            .record_presence(&self.request, response.status, Now::read());
+        self.accept_response(response).await;
+    }
+
+    /// Stores, passes on or shares a response, as the caching rules say.
+    async fn accept_response(self, response: UpstreamResponse) {
+        let live = &self.shield.live;
+        live.record_presence(&self.request, response.status, Now::read());
         let kind = self.kind(response.status, &response.headers);
         if let Some(endpoint) = response.endpoint_to_avoid.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
+        if response.status == StatusCode::OK && kind.is_manifest() {
+            return self.handle_manifest(response).await;
+        }
         match self.decide_storage(&response, kind, None, false) {
+            StorageDecision::Pass(reason) => self.pass_to_leader(response, reason),
+            StorageDecision::Store(lifetime) if !is_error(response.status) => {
+                let lifetime = self.limit_unlisted_lifetime(lifetime);
+                self.stream_response(response, kind, lifetime).await;
+            }
+            error => self.handle_error(response, kind, error).await,
+        }
+    }
+
+    /// Shares an error with all followers, or only with requests that have the same unkeyed headers
+    /// if these may have caused it.
+    async fn handle_error(self, response: UpstreamResponse, kind: Kind, decision: StorageDecision) {
+        let is_unkeyed = self.unkeyed_memo_key.is_some();
+        match decision {
             StorageDecision::Failure {
                 retry_after,
                 is_shareable,
@@ -288,28 +309,19 @@ impl FillTask {
             StorageDecision::CacheableFailure(lifetime) => {
                 self.fail_while_fresh(response, lifetime).await;
             }
-            StorageDecision::Store(lifetime)
-                if self.unkeyed_memo_key.is_some() && is_error(response.status) =>
-            {
+            StorageDecision::Store(lifetime) if is_unkeyed => {
                 self.settle_unkeyed_error(response, lifetime.fresh_for)
                     .await;
             }
-            StorageDecision::Gone if self.unkeyed_memo_key.is_some() => {
+            StorageDecision::Store(lifetime) => {
+                self.store_error(response, kind, lifetime).await;
+            }
+            StorageDecision::Gone if is_unkeyed => {
                 self.settle_unkeyed_error(response, Duration::ZERO).await;
             }
             StorageDecision::Gone => self.handle_gone(response).await,
             StorageDecision::Refused => self.handle_refused(response).await,
-            _ if response.status == StatusCode::OK && kind.is_manifest() => {
-                self.handle_manifest(response).await;
-            }
             StorageDecision::Pass(reason) => self.pass_to_leader(response, reason),
-            StorageDecision::Store(lifetime) if is_error(response.status) => {
-                self.handle_error(response, kind, lifetime).await;
-            }
-            StorageDecision::Store(lifetime) => {
-                let lifetime = self.limit_unlisted_lifetime(lifetime);
-                self.stream_response(response, kind, lifetime).await;
-            }
         }
     }
 
@@ -344,6 +356,16 @@ impl FillTask {
         }
     }
 
+    /// The epoch of a stored object. A manifest belongs only to that of its URL.
+    fn epoch_token_of(&self, kind: Kind) -> Option<EpochToken> {
+        let epoch_token = self.epoch_token.as_ref()?;
+        if kind.is_manifest() && !self.request.has_delivery_directives() {
+            epoch_token.to_url()
+        } else {
+            Some(epoch_token.clone())
+        }
+    }
+
     /// The head under which a response is stored and sent.
     fn head(
         &self,
@@ -367,14 +389,7 @@ impl FillTask {
             facts: None,
             length: None,
             will_be_stored,
-            epoch_token: self.epoch_token.as_ref().and_then(|epoch_token| {
-                let of_place = !kind.is_manifest() || self.request.has_delivery_directives();
-                if of_place {
-                    Some(epoch_token.clone())
-                } else {
-                    epoch_token.to_url()
-                }
-            }),
+            epoch_token: self.epoch_token_of(kind),
             access_tracker: match &self.trigger {
                 FillTrigger::Prefetch(prefetch) => Some(Arc::clone(&prefetch.access_tracker)),
                 _ => None,

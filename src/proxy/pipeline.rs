@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
 
 use super::blocking_reload::{ReloadAction, is_kept_current, is_refreshed_low_latency};
-use super::coding::EncodedForm;
+use super::coding::EncodingChoice;
 use super::context::{ForwardReason, PipelineStep, RequestContext};
 use super::fill::{FillTask, FillTrigger};
 use super::{Shield, ViewerRequest, ViewerResponse, rejections, responses};
@@ -34,6 +34,16 @@ enum LookupOutcome {
     AwaitsCoding(RequestContext, Arc<Object>),
     /// Nothing stored may be served as it is.
     NeedsFetch(RequestContext, Lookup),
+}
+
+/// How a stored object may be used for a request.
+enum StoredUse {
+    /// As the current version.
+    Current,
+    /// While it is refreshed.
+    Stale,
+    /// Not without the origin.
+    None,
 }
 
 impl Shield {
@@ -66,7 +76,7 @@ impl Shield {
         )
     }
 
-    fn context_of(
+    fn begin_context(
         &self,
         viewer_request: &mut ViewerRequest,
         request: CacheRequest,
@@ -86,7 +96,7 @@ impl Shield {
             }
             Admission::Pass(request) => {
                 let host = viewer_request.host().to_owned();
-                let context = self.context_of(&mut viewer_request, request);
+                let context = self.begin_context(&mut viewer_request, request);
                 // Boxed like all futures that wait: a connection reserves room for its largest
                 // future.
                 let record = context.record_if_left();
@@ -100,23 +110,13 @@ impl Shield {
                     LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
                         let record = context.record_if_left();
-                        Box::pin(
-                            self.record_if_abandoned(
-                                record,
-                                self.hit_with_coding(context, &object),
-                            ),
-                        )
-                        .await
+                        let answering = self.hit_with_coding(context, &object);
+                        Box::pin(self.record_if_abandoned(record, answering)).await
                     }
                     LookupOutcome::NeedsFetch(context, lookup) => {
                         let record = context.record_if_left();
-                        Box::pin(
-                            self.record_if_abandoned(
-                                record,
-                                self.fetch_and_respond(context, lookup),
-                            ),
-                        )
-                        .await
+                        let answering = self.fetch_and_respond(context, lookup);
+                        Box::pin(self.record_if_abandoned(record, answering)).await
                     }
                 }
             }
@@ -128,7 +128,7 @@ impl Shield {
         viewer_request: &mut ViewerRequest,
         request: CacheRequest,
     ) -> LookupOutcome {
-        let context = self.context_of(viewer_request, request);
+        let context = self.begin_context(viewer_request, request);
         if headers::loops(&context.headers, &self.rules.name) {
             return LookupOutcome::Served(rejections::looped(context));
         }
@@ -147,25 +147,13 @@ impl Shield {
         let lookup = self
             .cache
             .lookup(&request.key, request.kind, now, upstream_headers);
-        if let Some(object) = &lookup.object
-            && !self.is_outgrown(&context, &object.head, object.body.len() as u64)
-        {
-            // The refresher keeps the playlist current, not the stored answers to blocking
-            // requests.
-            let may_be_refreshed =
-                context.directives.is_none() && !context.request.has_delivery_directives();
-            match context.freshness(object) {
-                Freshness::Fresh => return self.hit(context, object),
-                _ if may_be_refreshed && is_refreshed_low_latency(object, context.now) => {
-                    return self.hit(context, object);
-                }
-                Freshness::Stale => {
+        if let Some(object) = &lookup.object {
+            match self.use_of_stored(&context, object) {
+                StoredUse::Current => return self.hit(context, object),
+                StoredUse::Stale => {
                     return LookupOutcome::Served(self.stale(context, &lookup, object));
                 }
-                Freshness::IfError if may_be_refreshed && is_kept_current(object, context.now) => {
-                    return LookupOutcome::Served(self.stale(context, &lookup, object));
-                }
-                Freshness::IfError | Freshness::Unusable => {}
+                StoredUse::None => {}
             }
         }
         context.forward = ForwardReason::because(&lookup);
@@ -173,6 +161,27 @@ impl Shield {
             return LookupOutcome::Served(rejections::not_stored(context));
         }
         LookupOutcome::NeedsFetch(context, lookup)
+    }
+
+    /// How a stored object may be used for this request.
+    fn use_of_stored(&self, context: &RequestContext, object: &Object) -> StoredUse {
+        if self.is_outgrown(context, &object.head, object.body.len() as u64) {
+            return StoredUse::None;
+        }
+        // The refresher keeps the playlist current, not the stored responses to blocking requests.
+        let may_be_refreshed =
+            context.directives.is_none() && !context.request.has_delivery_directives();
+        match context.freshness(object) {
+            Freshness::Fresh => StoredUse::Current,
+            _ if may_be_refreshed && is_refreshed_low_latency(object, context.now) => {
+                StoredUse::Current
+            }
+            Freshness::Stale => StoredUse::Stale,
+            Freshness::IfError if may_be_refreshed && is_kept_current(object, context.now) => {
+                StoredUse::Stale
+            }
+            Freshness::IfError | Freshness::Unusable => StoredUse::None,
+        }
     }
 
     /// Fetches, and looks the key up again when the fetch asks for it.
@@ -230,16 +239,15 @@ impl Shield {
             Outcome::Hit
         };
         match self.choose_encoding(responses::full_or_delta(&context, object), &context.headers) {
-            EncodedForm::Ready(form) => {
+            EncodingChoice::Ready(encoded) => {
                 object.hits.add();
-                LookupOutcome::Served(responses::respond_with_encoded(
-                    context,
-                    form,
-                    outcome,
-                    &self.settings,
-                ))
+                let response =
+                    responses::respond_with_encoded(context, encoded, outcome, &self.settings);
+                LookupOutcome::Served(response)
             }
-            EncodedForm::Coming(..) => LookupOutcome::AwaitsCoding(context, Arc::clone(object)),
+            EncodingChoice::InProgress(..) => {
+                LookupOutcome::AwaitsCoding(context, Arc::clone(object))
+            }
         }
     }
 
@@ -251,12 +259,14 @@ impl Shield {
         object: &Arc<Object>,
     ) -> ViewerResponse {
         object.hits.add();
-        if (context.request.has_delivery_directives()
-            || !self.ensure_refreshed(&context.request, object))
-            && !self.is_backing_off(lookup, &context.headers, &context.request, context.now)
+        let request = &context.request;
+        let has_refresher =
+            !request.has_delivery_directives() && self.ensure_refreshed(request, object);
+        if !has_refresher
+            && !self.is_backing_off(lookup, &context.headers, request, context.now)
             && let Some(fill) = self.cache.lead(lookup, || self.upstream_headers(&context))
         {
-            self.spawn_fill(&context.request, fill, FillTrigger::Refresh);
+            self.spawn_fill(request, fill, FillTrigger::Refresh);
         }
         // The response does not wait for the coding; this starts it for later requests.
         self.choose_encoding(responses::full_or_delta(&context, object), &context.headers);
@@ -340,9 +350,9 @@ impl Shield {
         self: &Arc<Self>,
         request: &CacheRequest,
         fill: Fill,
-        viewer: FillTrigger,
+        trigger: FillTrigger,
     ) {
-        tokio::spawn(FillTask::new(Arc::clone(self), request, fill, viewer).run());
+        tokio::spawn(FillTask::new(Arc::clone(self), request, fill, trigger).run());
     }
 
     /// The request's headers as they go to the origin.

@@ -2,23 +2,23 @@
 //! responses are read; the other takes over as soon as it is further into the body. Used for whole
 //! bodies and for slices. Does not depend on keys or on storage.
 
-mod challenger;
-mod losers;
-mod pace;
+mod body_rate;
+mod takeover_request;
+mod tried_endpoints;
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 
-pub(super) use pace::{BodyRate, ExpectedBody};
+pub(super) use body_rate::{BodyRate, ExpectedBody};
 
-use self::challenger::{Challenger, ChallengerRequest, RaceLost, finish};
-use self::losers::{BodyMovement, Losers, Loss};
+use self::takeover_request::{TakeoverError, TakeoverParts, TakeoverRequest, finish};
+use self::tried_endpoints::{BodyMovement, TriedEndpoints, UnfitReason};
 use super::Shield;
 use seawall_policy::{EndpointAvoidance, EndpointSet};
 use seawall_upstream::{
@@ -27,16 +27,16 @@ use seawall_upstream::{
 
 /// After this time without a byte, another endpoint is requested.
 pub(super) const SILENCE: Duration = Duration::from_millis(700);
-/// The same for a body that may still be produced: chunks can be a second apart.
-const PAUSE: Duration = Duration::from_millis(1500);
+/// The same for a body that may still be produced: its chunks can be a second apart.
+const SILENCE_WHILE_PRODUCED: Duration = Duration::from_millis(1500);
 /// Delay before the next attempt when the retry budget refuses, or no other endpoint is available.
-const REFUSED_FOR: Duration = Duration::from_millis(250);
+const RETRY_AFTER_REFUSAL: Duration = Duration::from_millis(250);
 /// A body that no other endpoint can continue is cut after this further time, also one that stays
 /// too slow: players request it again, and another endpoint answers.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
 /// Interval of requests to other endpoints, after none answered or none was left, and of checks
 /// whether the origin has the complete body.
-const CHALLENGE_INTERVAL: Duration = Duration::from_secs(1);
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
 /// For this time, other endpoints are preferred to one that stopped inside a body of the same
 /// object.
 pub(super) const AVOIDED: Duration = Duration::from_secs(10);
@@ -50,6 +50,42 @@ pub(super) enum BodyEvent {
     TakenOver(UpstreamResponse),
     /// All readers have left.
     Abandoned,
+}
+
+/// When something is done about a silent body.
+struct SilenceDeadlines {
+    /// When another endpoint is requested. `None`: not before the running request has ended.
+    attempt: Option<tokio::time::Instant>,
+    /// When the body is cut, because no other endpoint can continue it.
+    cut: Option<tokio::time::Instant>,
+}
+
+impl SilenceDeadlines {
+    fn new(is_complete: bool) -> SilenceDeadlines {
+        let silence = if is_complete {
+            SILENCE
+        } else {
+            SILENCE_WHILE_PRODUCED
+        };
+        SilenceDeadlines {
+            attempt: Some(tokio::time::Instant::now() + silence),
+            cut: None,
+        }
+    }
+
+    /// The running request has ended without success: another attempt may succeed later.
+    fn allow_next_attempt(&mut self) {
+        self.attempt
+            .get_or_insert_with(|| tokio::time::Instant::now() + ATTEMPT_INTERVAL);
+    }
+}
+
+/// Resolves at this time; `None`: never.
+async fn reached(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
 }
 
 /// How another endpoint's response fits the body that is being delivered.
@@ -102,12 +138,12 @@ pub(super) struct Race {
     /// Endpoints already left when the body began; they do no better until the body ends.
     failed_before: Option<EndpointSet>,
     /// Endpoints that were requested without success.
-    losers: Losers,
+    tried_endpoints: TriedEndpoints,
     /// The current endpoint's body broke off.
     is_broken: bool,
-    pace: BodyRate,
+    rate: BodyRate,
     late_since: Option<Instant>,
-    challenger: Option<Challenger>,
+    takeover_request: Option<TakeoverRequest>,
     /// When another endpoint was last requested.
     requested: Option<Instant>,
     /// When the race last checked whether the origin has the complete body.
@@ -115,7 +151,7 @@ pub(super) struct Race {
 }
 
 impl Race {
-    /// `former`: endpoints from which another one has already taken over.
+    /// `failed_endpoints`: endpoints from which another one has already taken over.
     pub(super) fn new(
         endpoint: usize,
         failed_endpoints: EndpointAvoidance,
@@ -128,11 +164,11 @@ impl Race {
             may_move,
             failed_endpoints,
             failed_before: None,
-            losers: Losers::default(),
+            tried_endpoints: TriedEndpoints::default(),
             is_broken: false,
-            pace: BodyRate::new(expected, now),
+            rate: BodyRate::new(expected, now),
             late_since: None,
-            challenger: None,
+            takeover_request: None,
             requested: None,
             completeness_checked_at: now,
         }
@@ -155,30 +191,30 @@ impl Race {
     }
 
     pub(super) fn received(&self) -> u64 {
-        self.pace.received()
+        self.rate.received()
     }
 
     pub(super) fn age(&self, now: Instant) -> Duration {
-        self.pace.age(now)
+        self.rate.age(now)
     }
 
     /// The body is too slow so far, and another endpoint may still replace it.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         self.may_move
-            && self.pace.is_behind(now)
-            && (self.challenger.is_some() || !self.pace.is_late(now))
+            && self.rate.is_behind(now)
+            && (self.takeover_request.is_some() || !self.rate.is_late(now))
     }
 
     /// Readers receive the body from now on: another endpoint can only continue it, and lateness is
     /// measured from now.
     pub(super) fn mark_sent_to_viewers(&mut self) {
-        self.challenger = None;
+        self.takeover_request = None;
         self.late_since = None;
     }
 
     /// Excludes time in which the reader took no bytes.
     pub(super) fn pause(&mut self, span: Duration) {
-        self.pace.pause(span);
+        self.rate.pause(span);
     }
 
     /// Another endpoint continues the body.
@@ -187,7 +223,7 @@ impl Race {
         self.failed_endpoints.avoid(self.endpoint, now + AVOIDED);
         self.endpoint = endpoint;
         self.is_broken = false;
-        self.pace.restart(now);
+        self.rate.restart(now);
         self.late_since = None;
         self.requested = None;
     }
@@ -205,83 +241,106 @@ impl Race {
         if self.should_cut(body) {
             return BodyEvent::Received(Some(Err(Failure::Truncated)));
         }
+        let mut deadlines = SilenceDeadlines::new(self.rate.is_complete());
         let mut abandoned = pin!(abandoned);
         let mut next = pin!(upstream_body.next());
-        let patience = if self.pace.is_complete() {
-            SILENCE
-        } else {
-            PAUSE
-        };
-        let mut silent = pin!(sleep(patience));
-        let mut too_long = pin!(sleep(patience + CUT_AFTER));
-        let (mut is_silent, mut is_cut) = (false, false);
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
-                came = &mut next => match came {
-                    Some(Err(failure)) => break self.handle_break(failure, body, abandoned).await,
-                    Some(Ok(bytes)) => {
-                        self.record_bytes(bytes.len(), body);
-                        break BodyEvent::Received(Some(Ok(bytes)));
-                    }
-                    None => break BodyEvent::Received(None),
-                },
-                () = &mut abandoned => break BodyEvent::Abandoned,
-                end = finish(&mut self.challenger) => {
-                    if let Some(response) = self.settle(end, body) {
-                        break BodyEvent::TakenOver(response);
-                    }
-                    // Another attempt may succeed later.
-                    if is_silent && self.challenger.is_none() {
-                        is_silent = false;
-                        silent.as_mut().reset(tokio::time::Instant::now() + CHALLENGE_INTERVAL);
-                    }
+                received = &mut next => {
+                    return self.handle_received(received, body, abandoned).await;
                 }
-                () = &mut silent, if !is_silent => {
-                    let now = tokio::time::Instant::now();
-                    self.check_if_complete(body);
-                    let wait = self.handle_silence(body);
-                    if wait.is_none() && !is_cut {
-                        is_cut = self.pace.is_complete() && self.sent_to_viewers(body) > 0;
-                        too_long.as_mut().reset(now + CUT_AFTER);
+                () = &mut abandoned => Some(BodyEvent::Abandoned),
+                end = finish(&mut self.takeover_request) => {
+                    let response = self.handle_takeover_end(end, body);
+                    if self.takeover_request.is_none() {
+                        deadlines.allow_next_attempt();
                     }
-                    is_silent = self.challenger.is_some() || is_cut || !self.may_move;
-                    silent.as_mut().reset(now + wait.unwrap_or(CHALLENGE_INTERVAL));
+                    response.map(BodyEvent::TakenOver)
                 }
-                () = &mut too_long, if is_cut => {
-                    break BodyEvent::Received(Some(Err(Failure::Truncated)));
+                () = reached(deadlines.attempt) => {
+                    self.handle_silence(body, &mut deadlines);
+                    None
                 }
+                () = reached(deadlines.cut) => {
+                    Some(BodyEvent::Received(Some(Err(Failure::Truncated))))
+                }
+            };
+            if let Some(event) = event {
+                return event;
             }
         }
     }
 
-    /// No byte has come for `patience`. Returns the time until the next attempt when no other
-    /// endpoint may be requested now.
-    fn handle_silence(&mut self, body: &impl TakeoverBody) -> Option<Duration> {
-        let stands = self.may_move && self.has_other_endpoint(body);
-        if stands && self.pace.is_complete() {
-            body.record_stopped(self.endpoint);
+    /// Handles what the delivering endpoint sent: a chunk, the end or a failure.
+    async fn handle_received(
+        &mut self,
+        received: Option<Result<Bytes, Failure>>,
+        body: &impl TakeoverBody,
+        abandoned: Pin<&mut impl Future<Output = ()>>,
+    ) -> BodyEvent {
+        match received {
+            Some(Err(failure)) => self.handle_break(failure, body, abandoned).await,
+            Some(Ok(bytes)) => {
+                self.record_bytes(bytes.len(), body);
+                BodyEvent::Received(Some(Ok(bytes)))
+            }
+            None => BodyEvent::Received(None),
         }
-        let may = stands && self.challenge(body, true);
-        (!may).then_some(REFUSED_FOR)
     }
 
-    /// Counts received bytes. Requests another endpoint when the rate is too low; drops the
-    /// challenger when it is not.
+    /// No byte has come until `deadlines.attempt`: requests another endpoint, and plans the next
+    /// attempt, or when to cut a body for which no endpoint takes over.
+    fn handle_silence(&mut self, body: &impl TakeoverBody, deadlines: &mut SilenceDeadlines) {
+        self.check_if_complete(body);
+        let is_allowed = self.request_after_silence(body);
+        let now = tokio::time::Instant::now();
+        let may_be_cut = self.rate.is_complete() && self.sent_to_viewers(body) > 0;
+        if is_allowed && may_be_cut && deadlines.cut.is_none() {
+            deadlines.cut = Some(now + CUT_AFTER);
+        }
+        let is_decided =
+            self.takeover_request.is_some() || deadlines.cut.is_some() || !self.may_move;
+        let wait = if is_allowed {
+            ATTEMPT_INTERVAL
+        } else {
+            RETRY_AFTER_REFUSAL
+        };
+        deadlines.attempt = (!is_decided).then(|| now + wait);
+    }
+
+    /// Requests another endpoint because this one is silent. False when none is available, or the
+    /// retry budget refuses.
+    fn request_after_silence(&mut self, body: &impl TakeoverBody) -> bool {
+        if !self.may_move || !self.has_other_endpoint(body) {
+            return false;
+        }
+        if self.rate.is_complete() {
+            body.record_stopped(self.endpoint);
+        }
+        self.request_takeover(body, true)
+    }
+
+    /// Counts received bytes. Requests another endpoint when the rate is too low, and drops that
+    /// request when it is not.
     fn record_bytes(&mut self, bytes: usize, body: &impl TakeoverBody) {
         let now = Instant::now();
-        self.pace.add(bytes, now);
-        if now >= self.completeness_checked_at + CHALLENGE_INTERVAL {
+        self.rate.add(bytes, now);
+        if now >= self.completeness_checked_at + ATTEMPT_INTERVAL {
             self.check_if_complete(body);
         }
-        if let Some(challenger) = &self.challenger {
-            challenger.report(self.pace.received());
+        if let Some(request) = &self.takeover_request {
+            request.report(self.rate.received());
         }
-        let is_late = self.pace.is_late(now);
+        let is_late = self.rate.is_late(now);
         self.late_since = is_late.then(|| self.late_since.unwrap_or(now));
         if is_late {
-            self.challenge(body, false);
-        } else if self.challenger.take().is_some_and(|one| one.has_stopped) {
+            self.request_takeover(body, false);
+        } else if self
+            .takeover_request
+            .take()
+            .is_some_and(|request| request.has_stopped)
+        {
             body.origin().record_takeover(false);
         }
     }
@@ -291,8 +350,8 @@ impl Race {
     fn check_if_complete(&mut self, body: &impl TakeoverBody) {
         let now = Instant::now();
         self.completeness_checked_at = now;
-        if self.may_move && !self.pace.is_complete() && body.is_complete() {
-            self.pace.complete(now);
+        if self.may_move && !self.rate.is_complete() && body.is_complete() {
+            self.rate.complete(now);
         }
     }
 
@@ -305,17 +364,17 @@ impl Race {
         mut abandoned: Pin<&mut impl Future<Output = ()>>,
     ) -> BodyEvent {
         let broken = BodyEvent::Received(Some(Err(failure)));
-        self.losers.forget_overdue(Instant::now());
+        self.tried_endpoints.forget_overdue(Instant::now());
         self.is_broken = true;
         if !self.may_move || !self.has_other_endpoint(body) {
             return broken;
         }
         body.record_stopped(self.endpoint);
-        self.challenge(body, true);
-        while self.challenger.is_some() {
+        self.request_takeover(body, true);
+        while self.takeover_request.is_some() {
             tokio::select! {
-                end = finish(&mut self.challenger) => {
-                    if let Some(response) = self.settle(end, body) {
+                end = finish(&mut self.takeover_request) => {
+                    if let Some(response) = self.handle_takeover_end(end, body) {
                         return BodyEvent::TakenOver(response);
                     }
                 }
@@ -325,53 +384,54 @@ impl Race {
         broken
     }
 
-    /// Handles the challenger's end: it has taken over, or the next endpoint is requested.
-    fn settle(
+    /// Handles the end of the takeover request: that endpoint has taken over, or the next one is
+    /// requested.
+    fn handle_takeover_end(
         &mut self,
-        end: Result<UpstreamResponse, RaceLost>,
+        end: Result<UpstreamResponse, TakeoverError>,
         body: &impl TakeoverBody,
     ) -> Option<UpstreamResponse> {
-        let challenger = self.challenger.take();
-        let has_stopped = challenger.is_some_and(|one| one.has_stopped);
+        let ended = self.takeover_request.take();
+        let has_stopped = ended.is_some_and(|request| request.has_stopped);
         match end {
             Ok(response) => {
                 body.origin().record_takeover(true);
-                Some(response)
+                return Some(response);
             }
-            Err(lost) => {
-                if has_stopped {
-                    body.origin().record_takeover(false);
-                }
-                if let RaceLost::By(endpoint, fit) = lost {
-                    let now = Instant::now();
-                    let loss = match fit {
-                        ResponseFit::Another => Loss::Different,
-                        ResponseFit::Same
-                            if self.progress(has_stopped, now) == BodyMovement::Moves =>
-                        {
-                            Loss::Slower
-                        }
-                        ResponseFit::Same | ResponseFit::Nothing => Loss::Useless,
-                    };
-                    self.losers.add(endpoint, loss, now);
-                    self.requested = None;
-                    self.challenge(body, has_stopped);
-                }
-                None
+            Err(_) if has_stopped => body.origin().record_takeover(false),
+            Err(_) => {}
+        }
+        if let Err(TakeoverError::Rejected(endpoint, fit)) = end {
+            let now = Instant::now();
+            let reason = self.unfit_reason(fit, has_stopped, now);
+            self.tried_endpoints.add(endpoint, reason, now);
+            self.requested = None;
+            self.request_takeover(body, has_stopped);
+        }
+        None
+    }
+
+    /// Why the endpoint of a response that fits like this has not taken over.
+    fn unfit_reason(&self, fit: ResponseFit, has_stopped: bool, now: Instant) -> UnfitReason {
+        match fit {
+            ResponseFit::Another => UnfitReason::Different,
+            ResponseFit::Same if self.movement(has_stopped, now) == BodyMovement::Moves => {
+                UnfitReason::Slower
             }
+            ResponseFit::Same | ResponseFit::Nothing => UnfitReason::Useless,
         }
     }
 
     /// Requests another endpoint, if one is available and can continue the body. Returns false when
     /// the retry budget refuses: further attempts would only add load.
-    fn challenge(&mut self, body: &impl TakeoverBody, has_stopped: bool) -> bool {
+    fn request_takeover(&mut self, body: &impl TakeoverBody, has_stopped: bool) -> bool {
         let now = Instant::now();
         let excluded = self.excluded(has_stopped, now);
-        let is_busy = self.challenger.is_some();
+        let is_busy = self.takeover_request.is_some();
         if is_busy || !self.may_move || !body.origin().has_another_in_good_standing(excluded) {
             return true;
         }
-        let lately = |requested: Instant| now < requested + CHALLENGE_INTERVAL;
+        let lately = |requested: Instant| now < requested + ATTEMPT_INTERVAL;
         if !has_stopped && self.requested.is_some_and(lately) {
             return true;
         }
@@ -380,7 +440,7 @@ impl Race {
             return true;
         };
         self.requested = Some(now);
-        let Some(leave) = body.origin().take_over(self.endpoint, has_stopped) else {
+        let Some(permission) = body.origin().take_over(self.endpoint, has_stopped) else {
             return false;
         };
         let upstream_request = UpstreamRequest {
@@ -388,16 +448,19 @@ impl Race {
             excluded,
             ..body.upstream_request(headers)
         };
-        let request = ChallengerRequest {
+        let parts = TakeoverParts {
             shield: Arc::clone(body.shield()),
             origin_index: body.origin_index(),
             upstream_request,
             match_response: body.response_matcher(received),
         };
         let sent_to_viewers = body.is_sent_to_viewers().then_some(received);
-        let challenger =
-            Challenger::start(request, sent_to_viewers, received, (has_stopped, leave));
-        self.challenger = Some(challenger);
+        self.takeover_request = Some(TakeoverRequest::start(
+            parts,
+            sent_to_viewers,
+            received,
+            (has_stopped, permission),
+        ));
         true
     }
 
@@ -409,10 +472,14 @@ impl Race {
         let is_long = self
             .late_since
             .is_some_and(|since| now >= since + CUT_AFTER);
-        if !is_long || !body.is_sent_to_viewers() || !self.may_move || self.challenger.is_some() {
+        if !is_long
+            || !body.is_sent_to_viewers()
+            || !self.may_move
+            || self.takeover_request.is_some()
+        {
             return false;
         }
-        let progress = self.progress(false, now);
+        let progress = self.movement(false, now);
         if progress == BodyMovement::Moves && body.rest(self.received()).is_some() {
             return false;
         }
@@ -422,8 +489,8 @@ impl Race {
             .ever()
             .and(failed_before)
             .and(body.failed_before());
-        let losers = self.losers.no_better(progress);
-        let no_better = had_turns.and(losers).with(self.endpoint);
+        let tried_endpoints = self.tried_endpoints.no_better(progress);
+        let no_better = had_turns.and(tried_endpoints).with(self.endpoint);
         if !body.origin().has_another_in_good_standing(no_better) {
             return false;
         }
@@ -443,31 +510,31 @@ impl Race {
         }
     }
 
-    fn progress(&self, has_stopped: bool, now: Instant) -> BodyMovement {
+    fn movement(&self, has_stopped: bool, now: Instant) -> BodyMovement {
         if self.is_broken {
             BodyMovement::Broken
-        } else if has_stopped || self.pace.is_dribble(now) {
+        } else if has_stopped || self.rate.is_dribble(now) {
             BodyMovement::Stalled
         } else {
             BodyMovement::Moves
         }
     }
 
-    /// Endpoints that a challenge must not use.
+    /// Endpoints that a takeover request must not use.
     fn excluded(&self, has_stopped: bool, now: Instant) -> EndpointSet {
-        let progress = self.progress(has_stopped, now);
-        let losers = self.losers.left_out(progress, true, now);
-        self.excluded_endpoints(now).and(losers)
+        let progress = self.movement(has_stopped, now);
+        let tried_endpoints = self.tried_endpoints.excluded(progress, true, now);
+        self.excluded_endpoints(now).and(tried_endpoints)
     }
 
     /// An endpoint is available that may do better, even with a different object, now that this one
     /// has stopped.
     fn has_other_endpoint(&self, body: &impl TakeoverBody) -> bool {
         let now = Instant::now();
-        let progress = self.progress(true, now);
-        let losers = self.losers.left_out(progress, false, now);
+        let progress = self.movement(true, now);
+        let tried_endpoints = self.tried_endpoints.excluded(progress, false, now);
         body.origin()
-            .has_another_in_good_standing(self.excluded_endpoints(now).and(losers))
+            .has_another_in_good_standing(self.excluded_endpoints(now).and(tried_endpoints))
     }
 
     /// The current endpoint and those left within [`AVOIDED`].

@@ -27,8 +27,8 @@ impl FillTask {
     pub(super) async fn handle_empty_body(mut self, endpoint: usize) {
         let path = self.request.target.path();
         tracing::warn!(path, endpoint, "origin sent an empty segment");
-        let answers = self.empty_answers;
-        self.empty_answers += 1;
+        let answers = self.empty_responses;
+        self.empty_responses += 1;
         if answers == 0
             && let Some(other) = self.request_elsewhere(endpoint).await
         {
@@ -36,7 +36,7 @@ impl FillTask {
             return Box::pin(self.handle_response(other)).await;
         }
         if answers < 2 {
-            self.empty_answers = 2;
+            self.empty_responses = 2;
             sleep(WRITTEN_AFTER).await;
             match self
                 .fetch(self.fill.upstream_headers().clone(), EndpointSet::default())

@@ -24,7 +24,7 @@ use seawall_upstream::{Failure, UpstreamResponse};
 const ERROR_BODY_BYTES_MAX: u64 = 64 << 10;
 
 /// Maximum wait for an error page: players need only its status.
-const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
+const ERROR_BODY_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A key whose object is too large to store, and is not served in slices, is remembered for this
 /// time.
@@ -68,8 +68,9 @@ impl FillTask {
         self.fill.settle(Verdict::Object(error_object));
     }
 
-    /// A cacheable error. If its page is late, viewers get the status alone, and it is not stored.
-    pub(super) async fn handle_error(
+    /// Stores a cacheable error. If its page is late, viewers get the status alone, and it is not
+    /// stored.
+    pub(super) async fn store_error(
         self,
         mut response: UpstreamResponse,
         kind: Kind,
@@ -85,8 +86,8 @@ impl FillTask {
             }
             Ok(())
         };
-        let is_there = matches!(timeout(ERROR_BODY_PATIENCE, reading).await, Ok(Ok(())));
-        if is_there {
+        let has_arrived = matches!(timeout(ERROR_BODY_WAIT_MAX, reading).await, Ok(Ok(())));
+        if has_arrived {
             let lifetime = self.limit_unlisted_lifetime(lifetime);
             return self.stream_response(response, kind, lifetime).await;
         }
@@ -105,17 +106,19 @@ impl FillTask {
         self.fill.settle(Verdict::Refused(error_object));
     }
 
-    /// Time for which a manifest's absence is doubted: a version is stored, and the route allows
-    /// it. A 403 to a viewer's own credentials is not doubted.
+    /// Time for which a manifest's absence is still doubted: a version is stored, and the route
+    /// allows it. A 403 to a viewer's own credentials is not doubted.
     pub(super) fn doubted(&self, status: StatusCode) -> Option<Duration> {
-        let is_refused_by_credentials = status == StatusCode::FORBIDDEN && self.authorized();
-        let stored = self.fill.lookup().object.as_ref();
-        let head = &stored
-            .filter(|_| is_absence(status) && !is_refused_by_credentials)?
-            .head;
-        let manifest = head.status == StatusCode::OK && head.kind.is_manifest();
+        let is_refused_by_credentials = status == StatusCode::FORBIDDEN && self.is_authorized();
+        if !is_absence(status) || is_refused_by_credentials {
+            return None;
+        }
+        let head = &self.stored_object()?.head;
+        if !head.kind.is_manifest() {
+            return None;
+        }
         let window = self.request.route.lifetimes.manifest_stale_if_missing;
-        remaining_stale_window(&head.lifetime, window, Instant::now()).filter(|_| manifest)
+        remaining_stale_window(&head.lifetime, window, Instant::now())
     }
 
     /// The status makes no sense for a manifest of which a servable version is stored. Not if
@@ -157,14 +160,14 @@ impl FillTask {
             | Failure::Connect
             | Failure::Tls
             | Failure::Timeout
-            | Failure::Reset => self.back_off_until_heard(&error_object),
+            | Failure::Reset => self.back_off_until_reachable(&error_object),
             _ => self.back_off(None, &error_object),
         }
         self.fill.settle(Verdict::Failed(error_object));
     }
 
-    /// The body broke off while it was sent to all followers.
-    pub(super) fn broke_off(self, failure: Failure, endpoint: usize) {
+    /// The body broke off while it was sent to the followers.
+    pub(super) fn handle_truncation(self, failure: Failure, endpoint: usize) {
         let origin = self.origin();
         let now = Instant::now();
         let memo = self.memo_for(now);
@@ -188,11 +191,11 @@ impl FillTask {
     fn back_off_unless_first(&self, error_object: &Arc<Object>) {
         let backoff = self.shield.settings.failure_backoff;
         let now = Instant::now();
-        let again = matches!(
+        let is_second = matches!(
             self.memo_for(now),
             Some(KeyMemo::Truncated | KeyMemo::Avoid(_))
         );
-        if again || self.has_servable_object() {
+        if is_second || self.has_servable_object() {
             self.back_off(None, error_object);
         } else if !backoff.is_zero() {
             self.write_memo(ExpiringMemo {
@@ -220,8 +223,8 @@ impl FillTask {
         }
     }
 
-    /// The same, but only until an endpoint answers again to which no connection was possible.
-    fn back_off_until_heard(&self, error_object: &Arc<Object>) {
+    /// The same, but ends earlier: when an endpoint answers to which no connection was possible.
+    fn back_off_until_reachable(&self, error_object: &Arc<Object>) {
         let (wait, now) = (self.shield.settings.failure_backoff, Instant::now());
         if !wait.is_zero() {
             self.write_memo(ExpiringMemo {
@@ -261,7 +264,7 @@ impl FillTask {
         lifetime: Lifetime,
     ) -> Object {
         let reading = whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true);
-        let body = timeout(ERROR_BODY_PATIENCE, reading).await;
+        let body = timeout(ERROR_BODY_WAIT_MAX, reading).await;
         let body = body.ok().and_then(Result::ok);
         let head = self.head(
             response.status,
@@ -283,19 +286,18 @@ impl FillTask {
     /// Gives the response to the leader. An uncacheable key is remembered, so that its viewers do
     /// not queue behind one another; a response to one unusual request is not.
     pub(super) fn hand_over(self, mut passed: PassThroughResponse, reason: UncacheableReason) {
+        let ttl = self.shield.settings.uncacheable_ttl;
+        let remembered_for = match reason {
+            // This rarely changes, and to find out costs an aborted fetch.
+            UncacheableReason::TooLarge => ttl.max(TOO_LARGE_MEMORY),
+            _ => ttl,
+        };
         if passed.status == StatusCode::OK && reason != UncacheableReason::Partial {
             if self.unkeyed_memo_key.is_none() {
                 self.fill.remove_previous();
             }
             self.write_memo(ExpiringMemo {
-                until: Instant::now()
-                    + match reason {
-                        // This rarely changes, and to find out costs an aborted fetch.
-                        UncacheableReason::TooLarge => {
-                            TOO_LARGE_MEMORY.max(self.shield.settings.uncacheable_ttl)
-                        }
-                        _ => self.shield.settings.uncacheable_ttl,
-                    },
+                until: Instant::now() + remembered_for,
                 what: KeyMemo::Pass,
             });
         }

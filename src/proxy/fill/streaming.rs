@@ -136,13 +136,15 @@ impl FillTask {
                 BodyEvent::Received(None) if delivery.is_whole() => {
                     return self.fill.finish().await;
                 }
-                BodyEvent::Received(None) => return self.broke_off(Failure::Truncated, endpoint),
+                BodyEvent::Received(None) => {
+                    return self.handle_truncation(Failure::Truncated, endpoint);
+                }
                 BodyEvent::Received(Some(Err(failure))) => {
-                    return self.broke_off(failure, endpoint);
+                    return self.handle_truncation(failure, endpoint);
                 }
                 BodyEvent::Received(Some(Ok(bytes))) => {
                     if delivery.is_too_long() {
-                        return self.broke_off(Failure::Truncated, endpoint);
+                        return self.handle_truncation(Failure::Truncated, endpoint);
                     }
                     if !self.send_chunk(bytes, &upstream_body, &mut delivery).await {
                         return self.fill.cut();

@@ -12,50 +12,51 @@ use super::{ResponseFit, SILENCE};
 use crate::proxy::Shield;
 use seawall_upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
-/// A challenger that has sent this much and is still behind is given up.
+/// A request to another endpoint that has brought this much and is still behind is cancelled.
 const BYTES_MAX: u64 = 1 << 20;
 
 /// A request to another endpoint.
-pub(super) struct Challenger {
-    end: Pin<Box<dyn Future<Output = Result<UpstreamResponse, RaceLost>> + Send>>,
+pub(super) struct TakeoverRequest {
+    end: Pin<Box<dyn Future<Output = Result<UpstreamResponse, TakeoverError>> + Send>>,
     /// Bytes received from the endpoint that delivers the body.
     received: Arc<AtomicU64>,
     /// The delivering endpoint is silent or has failed. If false, it is slow.
     pub(super) has_stopped: bool,
-    _leave: Takeover,
+    _permission: Takeover,
 }
 
-/// The challenger's request, and the function that says how its response fits.
-pub(super) struct ChallengerRequest {
+/// What a request to another endpoint is made of.
+pub(super) struct TakeoverParts {
     pub(super) shield: Arc<Shield>,
     pub(super) origin_index: usize,
     pub(super) upstream_request: UpstreamRequest,
+    /// Says how the response fits the body.
     pub(super) match_response: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
 }
 
 /// Why the other endpoint did not take over.
-pub(super) enum RaceLost {
+pub(super) enum TakeoverError {
     /// No endpoint answered.
     Unanswered,
     /// This endpoint's response did not fit, or was too slow.
-    By(usize, ResponseFit),
+    Rejected(usize, ResponseFit),
 }
 
-impl Challenger {
+impl TakeoverRequest {
     /// `sent_to_viewers`: the number of bytes that readers have; the response begins there. `None`:
     /// readers have nothing, not even the head, and the response begins at byte 0.
     pub(super) fn start(
-        request: ChallengerRequest,
+        parts: TakeoverParts,
         sent_to_viewers: Option<u64>,
         received: u64,
-        (has_stopped, leave): (bool, Takeover),
-    ) -> Challenger {
+        (has_stopped, permission): (bool, Takeover),
+    ) -> TakeoverRequest {
         let received = Arc::new(AtomicU64::new(received));
-        Challenger {
-            end: Box::pin(run(request, sent_to_viewers, Arc::clone(&received))),
+        TakeoverRequest {
+            end: Box::pin(run(parts, sent_to_viewers, Arc::clone(&received))),
             received,
             has_stopped,
-            _leave: leave,
+            _permission: permission,
         }
     }
 
@@ -65,33 +66,33 @@ impl Challenger {
     }
 }
 
-/// Resolves when the race ends; never, if no other endpoint was requested.
+/// Resolves when the request has ended; never, if no other endpoint was requested.
 pub(super) async fn finish(
-    challenger: &mut Option<Challenger>,
-) -> Result<UpstreamResponse, RaceLost> {
-    match challenger {
-        Some(challenger) => challenger.end.as_mut().await,
+    request: &mut Option<TakeoverRequest>,
+) -> Result<UpstreamResponse, TakeoverError> {
+    match request {
+        Some(request) => request.end.as_mut().await,
         None => pending().await,
     }
 }
 
 async fn run(
-    request: ChallengerRequest,
+    parts: TakeoverParts,
     sent_to_viewers: Option<u64>,
     received: Arc<AtomicU64>,
-) -> Result<UpstreamResponse, RaceLost> {
-    let origin = &request.shield.origins[request.origin_index];
-    let response = origin.fetch(request.upstream_request).await;
-    let mut response = response.map_err(|_| RaceLost::Unanswered)?;
-    let fit = (request.match_response)(&response);
+) -> Result<UpstreamResponse, TakeoverError> {
+    let origin = &parts.shield.origins[parts.origin_index];
+    let response = origin.fetch(parts.upstream_request).await;
+    let mut response = response.map_err(|_| TakeoverError::Unanswered)?;
+    let fit = (parts.match_response)(&response);
     if fit != ResponseFit::Same {
-        return Err(RaceLost::By(response.endpoint, fit));
+        return Err(TakeoverError::Rejected(response.endpoint, fit));
     }
     let from = sent_to_viewers.unwrap_or_default();
     match get_ahead(&mut response.body, &received, from).await {
         Some(more) if sent_to_viewers.is_some() => response.body.skip(more),
         Some(_) => {}
-        None => return Err(RaceLost::By(response.endpoint, fit)),
+        None => return Err(TakeoverError::Rejected(response.endpoint, fit)),
     }
     Ok(response)
 }

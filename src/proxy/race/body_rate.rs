@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 /// A body is not judged before this time: a connection needs a moment to reach its rate.
-const JUDGED_AFTER: Duration = Duration::from_millis(700);
+const MEASURED_AFTER: Duration = Duration::from_millis(700);
 /// The rate is averaged over at least this time: the first bytes alone give no rate.
-const SPEED_AFTER: Duration = Duration::from_millis(200);
+const MEASURED_OVER_MIN: Duration = Duration::from_millis(200);
 /// The current rate is measured over this time, and over at most twice this time.
 const WINDOW: Duration = Duration::from_secs(1);
 /// The rest of a body must arrive within the duration of its media, limited to these bounds.
@@ -33,7 +33,7 @@ pub(in crate::proxy) struct ExpectedBody {
 
 /// Bytes received at a moment.
 #[derive(Clone, Copy, Debug)]
-struct PacePoint {
+struct RatePoint {
     at: Instant,
     received: u64,
 }
@@ -45,12 +45,12 @@ pub(in crate::proxy) struct BodyRate {
     began: Instant,
     received: u64,
     /// Two past points; the first is the start of the measuring window.
-    marks: [PacePoint; 2],
+    marks: [RatePoint; 2],
 }
 
 impl BodyRate {
     pub(in crate::proxy) fn new(expected: ExpectedBody, now: Instant) -> BodyRate {
-        let mark = PacePoint {
+        let mark = RatePoint {
             at: now,
             received: 0,
         };
@@ -66,7 +66,7 @@ impl BodyRate {
     pub(in crate::proxy) fn restart(&mut self, now: Instant) {
         let received = self.received;
         self.began = now;
-        self.marks = [PacePoint { at: now, received }; 2];
+        self.marks = [RatePoint { at: now, received }; 2];
     }
 
     /// Bytes received.
@@ -95,7 +95,7 @@ impl BodyRate {
         self.received += bytes as u64;
         if now.saturating_duration_since(self.marks[1].at) >= WINDOW {
             let received = self.received;
-            self.marks = [self.marks[1], PacePoint { at: now, received }];
+            self.marks = [self.marks[1], RatePoint { at: now, received }];
         }
     }
 
@@ -109,23 +109,23 @@ impl BodyRate {
 
     /// The rest cannot arrive in time at the current rate.
     pub(in crate::proxy) fn is_late(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.began) >= JUDGED_AFTER && self.is_behind(now)
+        now.saturating_duration_since(self.began) >= MEASURED_AFTER && self.is_behind(now)
     }
 
-    /// The same, without waiting for `JUDGED_AFTER`.
+    /// The same, without waiting for `MEASURED_AFTER`.
     pub(in crate::proxy) fn is_behind(&self, now: Instant) -> bool {
         if !self.expected.is_complete {
             return false;
         }
-        let come_in = |bytes, within| self.come_in(bytes, within, now);
+        let can_arrive = |bytes, within| self.can_arrive(bytes, within, now);
         let second = Duration::from_secs(1);
         let Some(length) = self.expected.length else {
             let so_far = now.saturating_duration_since(self.began);
-            return so_far > self.within() || !come_in(BYTES_PER_S_MIN, second);
+            return so_far > self.time_allowed() || !can_arrive(BYTES_PER_S_MIN, second);
         };
         let rest = length.saturating_sub(self.received);
-        let is_large = self.expected.duration.is_none() && come_in(BYTES_PER_S_ENOUGH, second);
-        !is_large && !come_in(rest, self.within())
+        let is_large = self.expected.duration.is_none() && can_arrive(BYTES_PER_S_ENOUGH, second);
+        !is_large && !can_arrive(rest, self.time_allowed())
     }
 
     /// The rate is too low to be of any use.
@@ -135,21 +135,23 @@ impl BodyRate {
         } = self.expected;
         let rest = length.map(|length| length.saturating_sub(self.received));
         let is_useless = duration.and(rest).is_some_and(|rest| {
-            let within = self.within() * DRIBBLE_FACTOR;
-            !self.come_in(rest, within, now)
+            let within = self.time_allowed() * DRIBBLE_FACTOR;
+            !self.can_arrive(rest, within, now)
         });
-        is_useless || !self.come_in(BYTES_PER_S_MIN, Duration::from_secs(1), now)
+        is_useless || !self.can_arrive(BYTES_PER_S_MIN, Duration::from_secs(1), now)
     }
 
     /// At the current rate, this many bytes arrive within this time.
-    fn come_in(&self, bytes: u64, within: Duration, now: Instant) -> bool {
+    fn can_arrive(&self, bytes: u64, within: Duration, now: Instant) -> bool {
         let [since, _] = self.marks;
-        let span = now.saturating_duration_since(since.at).max(SPEED_AFTER);
+        let span = now
+            .saturating_duration_since(since.at)
+            .max(MEASURED_OVER_MIN);
         let came = self.received - since.received;
         u128::from(came) * within.as_millis() >= u128::from(bytes) * span.as_millis()
     }
 
-    fn within(&self) -> Duration {
+    fn time_allowed(&self) -> Duration {
         let duration = self.expected.duration;
         duration.map_or(REST_UNKNOWN, |duration| duration.clamp(REST_MIN, REST_MAX))
     }
@@ -172,7 +174,7 @@ mod tests {
     /// Milliseconds until a body is late that delivers `bytes` every `every` milliseconds.
     fn late_after(expected: ExpectedBody, bytes: usize, every: u64) -> Option<u64> {
         let start = Instant::now();
-        let mut pace = BodyRate::new(expected, start);
+        let mut rate = BodyRate::new(expected, start);
         let mut received = 0;
         for after in (0..60_000 / every).map(|turn| turn * every) {
             let now = start + millis(after);
@@ -180,8 +182,8 @@ mod tests {
             if expected.length.is_some_and(|length| received >= length) {
                 return None;
             }
-            pace.add(bytes, now);
-            if pace.is_late(now) {
+            rate.add(bytes, now);
+            if rate.is_late(now) {
                 return Some(after);
             }
         }
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn produced_body_is_judged_from_its_completion() {
         let (start, second) = (Instant::now(), millis(1_000));
-        let mut pace = BodyRate::new(
+        let mut rate = BodyRate::new(
             ExpectedBody {
                 length: None,
                 is_complete: false,
@@ -251,32 +253,32 @@ mod tests {
             start,
         );
         for after in 1..=6 {
-            pace.add(5, start + second * after);
+            rate.add(5, start + second * after);
         }
         let complete = start + second * 6;
-        pace.complete(complete);
-        assert!(!pace.is_late(complete));
-        pace.add(5, complete + millis(700));
-        assert!(pace.is_late(complete + millis(700)));
+        rate.complete(complete);
+        assert!(!rate.is_late(complete));
+        rate.add(5, complete + millis(700));
+        assert!(rate.is_late(complete + millis(700)));
     }
 
     #[test]
     fn lateness_follows_the_recent_rate() {
         let start = Instant::now();
-        let mut pace = BodyRate::new(SEGMENT, start);
-        pace.add(300_000, start + millis(10));
+        let mut rate = BodyRate::new(SEGMENT, start);
+        rate.add(300_000, start + millis(10));
         // From then on, eight bytes a second.
         let mut late = None;
         for after in 1..10 {
             let now = start + millis(after * 1_000);
-            pace.add(8, now);
-            late = late.or(pace.is_late(now).then_some(after));
+            rate.add(8, now);
+            late = late.or(rate.is_late(now).then_some(after));
         }
         assert_eq!(late, Some(2));
         for after in 10..14 {
-            pace.add(60_000, start + millis(after * 1_000));
+            rate.add(60_000, start + millis(after * 1_000));
         }
-        assert!(!pace.is_late(start + millis(13_000)));
+        assert!(!rate.is_late(start + millis(13_000)));
     }
 
     #[test]
@@ -288,11 +290,11 @@ mod tests {
         };
         let is_dribble = |expected, bytes: usize| {
             let start = Instant::now();
-            let mut pace = BodyRate::new(expected, start);
+            let mut rate = BodyRate::new(expected, start);
             for after in 1..=20 {
-                pace.add(bytes / 10, start + millis(100 * after));
+                rate.add(bytes / 10, start + millis(100 * after));
             }
-            pace.is_dribble(start + millis(2_000))
+            rate.is_dribble(start + millis(2_000))
         };
         assert!(is_dribble(unknown, 1_000));
         assert!(!is_dribble(unknown, 3_000));
@@ -305,19 +307,19 @@ mod tests {
     #[test]
     fn pause_of_a_slow_reader_does_not_make_the_body_late() {
         let start = Instant::now();
-        let mut pace = BodyRate::new(SEGMENT, start);
-        pace.add(100_000, start + millis(100));
-        pace.pause(millis(60_000));
-        assert!(!pace.is_late(start + millis(60_800)));
+        let mut rate = BodyRate::new(SEGMENT, start);
+        rate.add(100_000, start + millis(100));
+        rate.pause(millis(60_000));
+        assert!(!rate.is_late(start + millis(60_800)));
     }
 
     #[test]
     fn first_bytes_do_not_count_as_speed() {
         let start = Instant::now();
-        let mut pace = BodyRate::new(SEGMENT, start);
-        pace.add(8, start);
-        assert!(pace.is_behind(start) && !pace.is_late(start));
-        pace.add(32_768, start);
-        assert!(!pace.is_behind(start));
+        let mut rate = BodyRate::new(SEGMENT, start);
+        rate.add(8, start);
+        assert!(rate.is_behind(start) && !rate.is_late(start));
+        rate.add(32_768, start);
+        assert!(!rate.is_behind(start));
     }
 }

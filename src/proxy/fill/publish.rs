@@ -23,40 +23,52 @@ use crate::live::{
     WindowChange,
 };
 
+/// A version whose effects on trackers and cache have been applied; it is stored next.
+struct AppliedVersion {
+    task: FillTask,
+    text: ManifestText,
+    update: Box<VersionUpdate>,
+    /// The prefetches of its new segments.
+    prefetches: Vec<Follower>,
+    applied_at: Instant,
+}
+
 impl FillTask {
     /// Serves a version to all followers and stores it, or settles the fill in another way.
     pub(super) async fn publish(self, text: ManifestText) {
-        let (update, prefetches, applied_at) = {
-            let tracker = text.tracker.clone();
-            let _turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-            match self.plan_update(&text, text.progress()) {
-                ManifestUpdate::Settle(settlement) => return self.settle(text, settlement),
-                ManifestUpdate::Store(mut update) => {
-                    let prefetches = self.apply_effects(&text, &mut update);
-                    (update, prefetches, Instant::now())
-                }
-            }
-        };
-        if let Some(delay) = update.delay {
-            let all_begun = async {
-                for mut prefetch in prefetches {
-                    prefetch.wait_for_head().await;
-                }
-            };
-            // The version is served even if the prefetches have not begun in time.
-            let _ = timeout(delay, all_begun).await;
+        if let Some(version) = self.apply_or_settle(text) {
+            version.store_when_prefetched().await;
         }
-        self.store_version(text, *update, applied_at);
+    }
+
+    /// Decides about a manifest. Applies the effects of a version that will be stored; settles the
+    /// fill for any other.
+    fn apply_or_settle(self, text: ManifestText) -> Option<AppliedVersion> {
+        let tracker = text.tracker.clone();
+        let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
+        match self.plan_update(&text, text.progress()) {
+            ManifestUpdate::Settle(settlement) => {
+                self.settle(text, settlement);
+                None
+            }
+            ManifestUpdate::Store(mut update) => Some(AppliedVersion {
+                prefetches: self.apply_effects(&text, &mut update),
+                applied_at: Instant::now(),
+                task: self,
+                text,
+                update,
+            }),
+        }
     }
 
     /// Settles a fill whose manifest is behind what viewers have seen.
     pub(super) fn settle_behind(self, text: ManifestText) {
         let tracker = text.tracker.clone();
-        let _turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
+        let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         self.settle_overtaken(text);
     }
 
-    /// The same; the caller holds the tracker's turn.
+    /// The same; the caller holds the tracker's publishing lock.
     fn settle_overtaken(self, text: ManifestText) {
         let storage = self.decide_storage(&text.response, text.kind, text.facts(), false);
         let settlement = decide_behind(self.newest_stored(&text), &storage);
@@ -64,7 +76,7 @@ impl FillTask {
     }
 
     /// Collects the facts about a manifest, decides, and records a version that will be stored in
-    /// its stream. The caller holds the tracker's turn.
+    /// its stream. The caller holds the tracker's publishing lock.
     fn plan_update(&self, text: &ManifestText, progress: Progress) -> ManifestUpdate {
         let is_behind = progress == Progress::Behind;
         let decision = decide(UpdateFacts {
@@ -85,7 +97,7 @@ impl FillTask {
             lifetime,
             progress,
             effects,
-            // The refresher may run for longer than any viewer stays.
+            // The refresher may run on after all viewers have left.
             is_prefetching: tracker.is_some_and(|tracker| is_for_viewer || tracker.is_wanted(now)),
             avoids_endpoint: tracker
                 .is_some_and(|tracker| self.should_have_changed(tracker, text.is_old, now)),
@@ -162,9 +174,9 @@ impl FillTask {
             return Vec::new();
         }
         let client_headers = tracker.background_headers();
-        let fields = client_headers.as_deref().cloned().unwrap_or_default();
+        let headers = client_headers.as_deref().cloned().unwrap_or_default();
         let wanted =
-            shield.segments_wanted(effects.to_prefetch, &fields, tracker.unwatched_after());
+            shield.segments_wanted(effects.to_prefetch, &headers, tracker.unwatched_after());
         tracker.count_new_segments(wanted.len());
         let Some(client_headers) = client_headers else {
             return Vec::new();
@@ -177,7 +189,7 @@ impl FillTask {
     /// `applied_at`.
     fn store_version(mut self, text: ManifestText, update: VersionUpdate, applied_at: Instant) {
         let tracker = text.tracker.clone();
-        let turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
+        let lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         if let Some(tracker) = &tracker
             && tracker.has_newer_version(text.variant, applied_at)
         {
@@ -195,7 +207,7 @@ impl FillTask {
             tracker.set_fresh_for(refreshed_left(&version.object.head, current_at), current_at);
         }
         self.store_and_serve(version);
-        drop(turn);
+        drop(lock);
         if let Some(tracker) = &tracker {
             tracker.version_stored.notify_waiters();
             shield.start_refresher(tracker);
@@ -304,6 +316,23 @@ impl FillTask {
     fn avoid_stalled_endpoint(&self, tracker: &PlaylistTracker, endpoint: usize) {
         self.shield.live.count_rejection(RejectReason::Stalled);
         tracker.avoid(endpoint, Instant::now());
+    }
+}
+
+impl AppliedVersion {
+    /// Stores and serves the version once its prefetches have begun, or after its delay.
+    async fn store_when_prefetched(self) {
+        if let Some(delay) = self.update.delay {
+            let all_begun = async {
+                for mut prefetch in self.prefetches {
+                    prefetch.wait_for_head().await;
+                }
+            };
+            // The version is served even if the prefetches have not begun in time.
+            let _ = timeout(delay, all_begun).await;
+        }
+        self.task
+            .store_version(self.text, *self.update, self.applied_at);
     }
 }
 

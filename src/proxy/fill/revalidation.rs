@@ -18,7 +18,7 @@ impl FillTask {
     pub(super) fn apply_not_modified(self, response: &UpstreamResponse, stored: &Arc<Object>) {
         let tracker = self.tracker();
         // Takes its turn like any version: another request may have brought a newer one.
-        let _turn = tracker.as_ref().map(|tracker| tracker.lock_publishing());
+        let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         let name = &self.shield.rules.name;
         let update = headers::downstream(response.headers.clone(), name);
         let updated = conditional::updated(&stored.head.headers.to_map(), &update);

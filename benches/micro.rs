@@ -262,7 +262,7 @@ fn store(cache: &Cache, key: &Key) {
             ..Lifetime::none(Instant::now())
         },
         targeted: None,
-        facts: None,
+        manifest_info: None,
         length: None,
         will_be_stored: true,
         epoch_token: None,

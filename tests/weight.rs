@@ -81,7 +81,7 @@ fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
             ..Lifetime::none(Instant::now())
         },
         targeted: None,
-        facts: None,
+        manifest_info: None,
         length: None,
         will_be_stored: true,
         epoch_token: Some(cache.bind_epoch(Some(&place_key(place)), None)),

@@ -193,7 +193,7 @@ pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
         remedy: "If it rises, find the clients that abandon their requests in the access log \
                  (outcome left).",
     }
-    .collected(|stats, samples| samples.add(&[], stats.given_up)),
+    .collected(|stats, samples| samples.add(&[], stats.cancelled)),
     Metric {
         name: "seawall_requests_throttled_total",
         kind: MetricKind::Counter,
@@ -205,7 +205,10 @@ pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
                  access log.",
     }
     .collected(|stats, samples| {
-        for (result, count) in THROTTLINGS.into_iter().zip([stats.delayed, stats.refused]) {
+        for (result, count) in THROTTLINGS
+            .into_iter()
+            .zip([stats.throttled, stats.refused])
+        {
             samples.add(&[result], count);
         }
     }),

@@ -10,12 +10,12 @@ use seawall_policy::freshness::Freshness;
 
 /// The body of `/explain`. Fields that do not apply are left out.
 pub fn explanation(explanation: &Explanation) -> Value {
-    let request = &explanation.entry;
+    let request = &explanation.request;
     let host = request.sent_host().and_then(|host| host.to_str().ok());
     let info = explanation
-        .held
+        .stored
         .as_ref()
-        .and_then(|held| held.object.head.facts.as_deref());
+        .and_then(|held| held.object.head.manifest_info.as_deref());
     without_nulls(json!({
         "route": &*request.route.name,
         "kind": explanation.kind.as_str(),
@@ -25,10 +25,10 @@ pub fn explanation(explanation: &Explanation) -> Value {
         "origin": &*request.route.origin,
         "endpoint": explanation.endpoint.as_deref(),
         "varies": explanation.varies.then_some(true),
-        "held": explanation.held.as_ref().map(stored_object),
+        "held": explanation.stored.as_ref().map(stored_object),
         "manifest": info.map(manifest),
-        "followed": explanation.followed.as_ref().map(tracked_manifest),
-        "known": explanation.known,
+        "followed": explanation.tracked.as_ref().map(tracked_manifest),
+        "known": explanation.memo,
         "due_in_seconds": seconds(explanation.due_in),
     }))
 }
@@ -38,10 +38,10 @@ fn stored_object(held: &StoredObject) -> Value {
         object,
         age,
         freshness,
-        tended_for,
+        refreshed_max_age,
     } = held;
     let lifetime = &object.head.lifetime;
-    let tended_for = Some(*tended_for).filter(|_| object.head.kind.is_manifest());
+    let refreshed_max_age = Some(*refreshed_max_age).filter(|_| object.head.kind.is_manifest());
     without_nulls(json!({
         "status": object.head.status.as_u16(),
         "bytes": object.body.len(),
@@ -56,7 +56,7 @@ fn stored_object(held: &StoredObject) -> Value {
         "because": lifetime.rule.as_str(),
         "stale_while_revalidate_seconds": seconds(Some(lifetime.stale_while_revalidate)),
         "stale_if_error_seconds": seconds(Some(lifetime.stale_if_error)),
-        "tended_until_age_seconds": seconds(tended_for),
+        "tended_until_age_seconds": seconds(refreshed_max_age),
     }))
 }
 

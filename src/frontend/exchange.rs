@@ -352,7 +352,7 @@ fn rejection(
     ViewerResponse {
         status,
         headers: HeaderMap::new(),
-        held: None,
+        stored: None,
         body: ResponseBody::Empty,
         part_of: None,
         record,

@@ -212,7 +212,7 @@ impl PendingResponse {
         } else {
             response.body
         };
-        let part_of = response.held.or(response.part_of).filter(|_| !is_empty);
+        let part_of = response.stored.or(response.part_of).filter(|_| !is_empty);
         let mut body = RecordingBody::new(body, response.record, begin_http1_request(connection));
         connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.

@@ -56,7 +56,7 @@ pub(super) fn answer(request: &ViewerRequest, body: ResponseBody) -> ViewerRespo
     ViewerResponse {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
-        held: None,
+        stored: None,
         body,
         part_of: None,
         record,

@@ -116,7 +116,7 @@ impl Shield {
     }
 }
 
-/// The facts of a live playlist that supports blocking requests.
+/// The info of a live playlist that supports blocking requests.
 fn blocking_playlist(object: &Object) -> Option<&ManifestInfo> {
     let playlist = media_playlist(object)?;
     (playlist.is_live() && playlist.can_block_reload()).then_some(playlist)
@@ -124,15 +124,15 @@ fn blocking_playlist(object: &Object) -> Option<&ManifestInfo> {
 
 fn media_playlist(object: &Object) -> Option<&ManifestInfo> {
     let head = &object.head;
-    let facts = head.facts.as_deref();
-    facts.filter(|facts| head.status == StatusCode::OK && !facts.is_multivariant())
+    let info = head.manifest_info.as_deref();
+    info.filter(|info| head.status == StatusCode::OK && !info.is_multivariant())
 }
 
 /// Whether this is the current version of a refreshed low-latency playlist: the refresher has
 /// requested the next version, and the origin has not answered yet.
 pub(super) fn is_refreshed_low_latency(object: &Object, now: Instant) -> bool {
-    let facts = object.head.facts.as_deref();
-    let blocks = facts.is_some_and(ManifestInfo::can_block_reload);
+    let info = object.head.manifest_info.as_deref();
+    let blocks = info.is_some_and(ManifestInfo::can_block_reload);
     blocks && is_kept_current(object, now)
 }
 
@@ -142,11 +142,11 @@ pub(super) fn is_kept_current(object: &Object, now: Instant) -> bool {
     let StoredHead {
         lifetime,
         access_tracker,
-        facts,
+        manifest_info,
         ..
     } = &object.head;
     let has_refresher = access_tracker
         .as_ref()
         .is_some_and(|access_tracker| access_tracker.has_refresher());
-    has_refresher && lifetime.age(now) < lifetime.refreshed_max_age(facts.as_deref())
+    has_refresher && lifetime.age(now) < lifetime.refreshed_max_age(manifest_info.as_deref())
 }

@@ -13,7 +13,7 @@ const AT_ONCE_MAX: usize = 2;
 /// Work that has not started after this time is dropped.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
 /// How long work may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +35,16 @@ impl WorkSize {
     }
 
     /// Runs the work. `None`: it did not start in time, or it panicked.
-    pub(super) async fn put_in<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         if self == WorkSize::Short {
             return Some(work());
         }
-        let turn = timeout(WAIT_MAX, TURNS.acquire()).await.ok()?.ok()?;
+        let permit = timeout(WAIT_MAX, PERMITS.acquire()).await.ok()?.ok()?;
         let done = spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             work()
         });
         done.await.ok()
@@ -58,7 +58,7 @@ mod tests {
     #[tokio::test]
     async fn long_work_runs_on_another_thread_and_short_work_does_not() {
         let here = std::thread::current().id();
-        let at = |effort: WorkSize| effort.put_in(|| std::thread::current().id());
+        let at = |size: WorkSize| size.run(|| std::thread::current().id());
         let (small, large) = (SHORT_BYTES_MAX, SHORT_BYTES_MAX + 1);
         assert_eq!(at(WorkSize::of(small, false)).await, Some(here));
         assert_ne!(at(WorkSize::of(large, false)).await, Some(here));
@@ -67,7 +67,7 @@ mod tests {
 
     #[tokio::test]
     async fn panicking_work_returns_none() {
-        let broken = WorkSize::Long.put_in(|| panic!("on purpose")).await;
+        let broken = WorkSize::Long.run(|| panic!("on purpose")).await;
         assert_eq!(broken, None::<()>);
     }
 }

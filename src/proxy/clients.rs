@@ -1,10 +1,10 @@
 //! Limits the origin work that a client can cause for responses that no viewer waits for. A fetch
 //! whose viewers have all left continues only while few such fetches run, per client and in all. A
-//! client that abandons most of its requests is slowed down before its next ones reach an origin: a
+//! client that abandons most of its requests is throttled before its next ones reach an origin: a
 //! closed connection cancels a request here, not at the origin.
 //!
 //! A client is an address, so it may stand for many viewers. Each fetch that is waited for to its
-//! end pays back a part of an abandoned one: a proxy is slowed down only when it abandons a fifth
+//! end pays back a part of an abandoned one: a proxy is throttled only when it abandons a fifth
 //! of its fetches.
 
 use std::collections::HashMap;
@@ -22,15 +22,15 @@ const RUNNING_MAX: usize = 16;
 const RUNNING_IN_ALL_MAX: usize = 64;
 /// Debt added by an abandoned fetch, and debt removed by a completed one.
 const COST: u64 = 4;
-const PAY: u64 = 1;
+const REPAID: u64 = 1;
 /// Debt that a client is forgiven per second: 32 fetches.
 const FORGIVEN_PER_SECOND: u64 = 32 * COST;
 /// From this debt on, no further fetch of a client continues without a viewer.
-const RUN_ON_DEBT_MAX: u64 = 32 * COST;
-/// From this debt on, the client is slowed down.
+const DETACHED_DEBT_MAX: u64 = 32 * COST;
+/// From this debt on, the client is throttled.
 const DEBT_MAX: u64 = 64 * COST;
-/// Minimum interval between two requests of a client that is slowed down.
-const PACE: Duration = Duration::from_micros(31_250);
+/// Minimum interval between two requests of a client that is throttled.
+const THROTTLED_INTERVAL: Duration = Duration::from_micros(31_250);
 /// A request that would wait longer is refused.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 /// Maximum clients with an account of their own; further clients share one.
@@ -46,9 +46,9 @@ pub struct ClientStats {
     /// Fetches in progress for which no viewer waits.
     pub running: u64,
     /// Fetches cancelled because their viewers had left.
-    pub given_up: u64,
+    pub cancelled: u64,
     /// Requests delayed because their client had abandoned too many.
-    pub delayed: u64,
+    pub throttled: u64,
     /// Requests refused for the same reason.
     pub refused: u64,
 }
@@ -57,14 +57,14 @@ pub struct ClientStats {
 #[derive(Default)]
 pub(super) struct Clients {
     accounts: Mutex<ClientAccounts>,
-    given_up: AtomicU64,
-    delayed: AtomicU64,
+    cancelled: AtomicU64,
+    throttled: AtomicU64,
     refused: AtomicU64,
 }
 
 #[derive(Default)]
 struct ClientAccounts {
-    of: HashMap<Client, ClientAccount, ahash::RandomState>,
+    by_client: HashMap<Client, ClientAccount, ahash::RandomState>,
     running: usize,
 }
 
@@ -73,7 +73,7 @@ struct ClientAccount {
     /// When `debt` was computed.
     at: Instant,
     running: usize,
-    /// Earliest time of the next request while the client is slowed down.
+    /// Earliest time of the next request while the client is throttled.
     next: Instant,
 }
 
@@ -98,7 +98,7 @@ impl Client {
 }
 
 impl ClientAccount {
-    fn settle(&mut self, now: Instant) {
+    fn forgive(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.at);
         let forgiven = since.as_millis() * u128::from(FORGIVEN_PER_SECOND) / 1000;
         if forgiven > 0 {
@@ -109,17 +109,17 @@ impl ClientAccount {
     }
 
     fn is_clear(&mut self, now: Instant) -> bool {
-        self.settle(now);
+        self.forgive(now);
         self.debt == 0 && self.running == 0
     }
 }
 
 impl ClientAccounts {
     fn admission(&mut self, client: Client, now: Instant) -> FetchAdmission {
-        let Some(account) = self.of.get_mut(&client) else {
+        let Some(account) = self.by_client.get_mut(&client) else {
             return FetchAdmission::Now;
         };
-        account.settle(now);
+        account.forgive(now);
         if account.debt < DEBT_MAX {
             return FetchAdmission::Now;
         }
@@ -127,7 +127,7 @@ impl ClientAccounts {
         if turn.saturating_duration_since(now) > DELAY_MAX {
             return FetchAdmission::Refused;
         }
-        account.next = turn + PACE;
+        account.next = turn + THROTTLED_INTERVAL;
         FetchAdmission::At(turn)
     }
 
@@ -137,69 +137,72 @@ impl ClientAccounts {
         &mut self,
         client: Client,
         first: bool,
-        wants_to_run: bool,
+        may_continue: bool,
         now: Instant,
     ) -> bool {
         let has_room = self.running < RUNNING_IN_ALL_MAX;
         let account = self.account(client, now);
-        let runs = wants_to_run
+        let continues = may_continue
             && has_room
             && account.running < RUNNING_MAX
-            && account.debt < RUN_ON_DEBT_MAX;
+            && account.debt < DETACHED_DEBT_MAX;
         // A limit, because a debt without one could never be paid.
         let cost = if first { COST } else { 0 };
         account.debt = (account.debt + cost).min(2 * DEBT_MAX);
-        account.running += usize::from(runs);
-        self.running += usize::from(runs);
-        runs
+        account.running += usize::from(continues);
+        self.running += usize::from(continues);
+        continues
     }
 
     fn account(&mut self, client: Client, now: Instant) -> &mut ClientAccount {
-        if self.of.len() >= CLIENTS_MAX && !self.of.contains_key(&client) {
-            self.of.retain(|_, account| !account.is_clear(now));
+        if self.by_client.len() >= CLIENTS_MAX && !self.by_client.contains_key(&client) {
+            self.by_client.retain(|_, account| !account.is_clear(now));
         }
-        let account = self.of.entry(self.owner(client)).or_insert(ClientAccount {
-            debt: 0,
-            at: now,
-            running: 0,
-            next: now,
-        });
-        account.settle(now);
+        let account = self
+            .by_client
+            .entry(self.owner(client))
+            .or_insert(ClientAccount {
+                debt: 0,
+                at: now,
+                running: 0,
+                next: now,
+            });
+        account.forgive(now);
         account
     }
 
     /// The account that a client uses: its own, unless there are too many.
     fn owner(&self, client: Client) -> Client {
-        let known = self.of.len() < CLIENTS_MAX || self.of.contains_key(&client);
+        let known = self.by_client.len() < CLIENTS_MAX || self.by_client.contains_key(&client);
         if known { client } else { Client(None) }
     }
 
-    fn stopped(&mut self, client: Client) {
+    fn record_detached_end(&mut self, client: Client) {
         self.running = self.running.saturating_sub(1);
-        if let Some(account) = self.of.get_mut(&client) {
+        if let Some(account) = self.by_client.get_mut(&client) {
             account.running = account.running.saturating_sub(1);
         }
     }
 
-    fn waited_for(&mut self, client: Client, now: Instant) {
-        let Some(account) = self.of.get_mut(&client) else {
+    fn record_completed(&mut self, client: Client, now: Instant) {
+        let Some(account) = self.by_client.get_mut(&client) else {
             return;
         };
-        account.debt = account.debt.saturating_sub(PAY);
+        account.debt = account.debt.saturating_sub(REPAID);
         if account.is_clear(now) {
-            self.of.remove(&client);
+            self.by_client.remove(&client);
         }
     }
 }
 
 impl Clients {
-    /// Waits while the client is slowed down; `false`: the request is refused.
+    /// Waits while the client is throttled; `false`: the request is refused.
     pub(super) async fn admit(&self, client: Client) -> bool {
         let admission = self.accounts.lock().admission(client, Instant::now());
         match admission {
             FetchAdmission::Now => true,
             FetchAdmission::At(turn) => {
-                self.delayed.fetch_add(1, Ordering::Relaxed);
+                self.throttled.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep_until(turn.into()).await;
                 true
             }
@@ -223,8 +226,8 @@ impl Clients {
     pub(super) fn read(&self) -> ClientStats {
         ClientStats {
             running: self.accounts.lock().running as u64,
-            given_up: self.given_up.load(Ordering::Relaxed),
-            delayed: self.delayed.load(Ordering::Relaxed),
+            cancelled: self.cancelled.load(Ordering::Relaxed),
+            throttled: self.throttled.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }
     }
@@ -247,11 +250,11 @@ struct DetachedFetchGuard {
 
 impl ClientFetch {
     /// Resolves when the viewers of a fill have left and it must not continue.
-    pub(super) async fn wait_until_abandoned(&self, fill: &Fill, may_run_on: bool) {
+    pub(super) async fn wait_until_abandoned(&self, fill: &Fill, may_continue: bool) {
         loop {
             fill.wait_for_no_followers().await;
             if self.running.lock().is_none() {
-                let running = self.leave(may_run_on);
+                let running = self.detach_or_cancel(may_continue);
                 if running.is_none() {
                     return;
                 }
@@ -263,23 +266,23 @@ impl ClientFetch {
     }
 
     /// The client has left. A fetch is charged once.
-    fn leave(&self, may_run_on: bool) -> Option<DetachedFetchGuard> {
+    fn detach_or_cancel(&self, may_continue: bool) -> Option<DetachedFetchGuard> {
         let first = !self.is_abandoned.swap(true, Ordering::Relaxed);
         let mut accounts = self.clients.accounts.lock();
         let client = accounts.owner(self.client);
-        let runs = accounts.record_abandoned(client, first, may_run_on, Instant::now());
+        let continues = accounts.record_abandoned(client, first, may_continue, Instant::now());
         drop(accounts);
-        if runs {
+        if continues {
             let clients = Arc::clone(&self.clients);
             return Some(DetachedFetchGuard { clients, client });
         }
-        self.clients.given_up.fetch_add(1, Ordering::Relaxed);
+        self.clients.cancelled.fetch_add(1, Ordering::Relaxed);
         None
     }
 
     /// The same for a fetch for which only this viewer waited.
     pub(super) fn abandon(&self) {
-        self.leave(false);
+        self.detach_or_cancel(false);
     }
 
     /// The response goes to one viewer, so the fetch ends or is abandoned with that viewer.
@@ -293,14 +296,17 @@ impl Drop for ClientFetch {
     fn drop(&mut self) {
         if !*self.is_abandoned.get_mut() {
             let mut accounts = self.clients.accounts.lock();
-            accounts.waited_for(self.client, Instant::now());
+            accounts.record_completed(self.client, Instant::now());
         }
     }
 }
 
 impl Drop for DetachedFetchGuard {
     fn drop(&mut self) {
-        self.clients.accounts.lock().stopped(self.client);
+        self.clients
+            .accounts
+            .lock()
+            .record_detached_end(self.client);
     }
 }
 
@@ -347,7 +353,7 @@ mod tests {
         let others = (2..20).map(|last| leave(&mut accounts, client(last), 20, now));
         let others: usize = others.sum();
         assert_eq!(others + RUNNING_MAX, RUNNING_IN_ALL_MAX);
-        accounts.stopped(client(1));
+        accounts.record_detached_end(client(1));
         assert_eq!(leave(&mut accounts, client(30), 2, now), 1);
     }
 
@@ -360,7 +366,7 @@ mod tests {
         assert_eq!(accounts.admission(client(1), now), FetchAdmission::At(now));
         assert_eq!(
             accounts.admission(client(1), now),
-            FetchAdmission::At(now + PACE)
+            FetchAdmission::At(now + THROTTLED_INTERVAL)
         );
         let pending_viewer = (0..1000).map(|_| accounts.admission(client(1), now));
         let pending_viewer =
@@ -376,10 +382,10 @@ mod tests {
         let (mut accounts, now) = (ClientAccounts::default(), Instant::now());
         for _ in 0..1000 {
             leave(&mut accounts, client(1), 1, now);
-            accounts.stopped(client(1));
-            (0..4).for_each(|_| accounts.waited_for(client(1), now));
+            accounts.record_detached_end(client(1));
+            (0..4).for_each(|_| accounts.record_completed(client(1), now));
         }
-        assert!(accounts.of.is_empty() && accounts.running == 0);
+        assert!(accounts.by_client.is_empty() && accounts.running == 0);
     }
 
     #[test]
@@ -391,14 +397,14 @@ mod tests {
             let owner = accounts.owner(client);
             accounts.record_abandoned(owner, true, false, now);
         }
-        assert!(accounts.of.len() <= CLIENTS_MAX + 1);
+        assert!(accounts.by_client.len() <= CLIENTS_MAX + 1);
         assert_eq!(
             accounts.admission(Client(None), now),
             FetchAdmission::At(now)
         );
         let later = now + Duration::from_mins(1);
         accounts.account(client(1), later);
-        assert_eq!(accounts.of.len(), 1);
+        assert_eq!(accounts.by_client.len(), 1);
     }
 
     #[test]

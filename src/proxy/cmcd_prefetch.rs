@@ -17,8 +17,8 @@ const CMCD_REQUEST: HeaderName = HeaderName::from_static("cmcd-request");
 
 /// The announced request, and the headers to send with it.
 pub(super) struct CmcdPrefetch {
-    next: CacheRequest,
-    with: HeaderMap,
+    request: CacheRequest,
+    headers: HeaderMap,
 }
 
 impl Shield {
@@ -45,19 +45,22 @@ impl Shield {
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
         let same_route = next.route.index == request.route.index;
         let wanted = is_media && same_route && next.key != request.key;
-        let with =
+        let headers =
             headers::shareable_headers(&viewer_request.headers, &next.route).filter(|_| wanted)?;
-        Some(CmcdPrefetch { next, with })
+        Some(CmcdPrefetch {
+            request: next,
+            headers,
+        })
     }
 
     /// Prefetches the object, unless it is known not to exist yet.
-    pub(super) fn prefetch_announced(self: &Arc<Self>, hint: Option<CmcdPrefetch>) {
-        let Some(CmcdPrefetch { next, with }) = hint else {
+    pub(super) fn prefetch_announced(self: &Arc<Self>, announced: Option<CmcdPrefetch>) {
+        let Some(CmcdPrefetch { request, headers }) = announced else {
             return;
         };
-        match self.live.availability_of(&next, Now::read()) {
+        match self.live.availability_of(&request, Now::read()) {
             Some(Availability::DueIn(..)) => {}
-            _ => drop(self.prefetch(&[next], PrefetchSource::Nor, &with)),
+            _ => drop(self.prefetch(&[request], PrefetchSource::Nor, &headers)),
         }
     }
 }

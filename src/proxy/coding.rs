@@ -52,20 +52,20 @@ pub(super) enum DecodeError {
 const CODINGS_MAX: usize = 4;
 
 /// Parses a manifest after decoding it. `None`: it has an unsupported coding.
-pub(super) fn read(
+pub(super) fn decode_and_parse(
     kind: Kind,
     headers: &HeaderMap,
     body: &Bytes,
     bytes_max: u64,
 ) -> Result<Option<Manifest>, DecodeError> {
-    match plain(headers, body, bytes_max)? {
+    match decoded_text(headers, body, bytes_max)? {
         Some(text) => Ok(Some(read_manifest(kind, &text)?)),
         None => Ok(None),
     }
 }
 
 /// The text without its codings. `None`: one of them is unsupported.
-pub(super) fn plain(
+pub(super) fn decoded_text(
     headers: &HeaderMap,
     body: &Bytes,
     bytes_max: u64,
@@ -135,7 +135,7 @@ impl Shield {
         let (codings, ordered) = EncodedBodies::after(before);
         for coding in ordered {
             self.compressor
-                .order(&codable.body, coding, codings.bodies());
+                .enqueue(&codable.body, coding, codings.bodies());
         }
         codable.set_coded(Some(codings));
         codable
@@ -157,7 +157,7 @@ impl Shield {
         };
         let bodies = codings.bodies();
         if bodies.ask(best) {
-            self.compressor.order(&object.body, best, bodies);
+            self.compressor.enqueue(&object.body, best, bodies);
         }
         if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
             return EncodingChoice::InProgress(bodies, best);
@@ -267,7 +267,7 @@ mod tests {
             );
             let bodies = object.coded().unwrap().bodies();
             assert!(bodies.ask(coding));
-            compressor.order(&object.body, coding, bodies);
+            compressor.enqueue(&object.body, coding, bodies);
             bodies.delivered(coding).await;
             let coded = best_encoding(&object, &viewer);
             let stated = coded.head.headers.get(&header::CONTENT_ENCODING);

@@ -103,7 +103,7 @@ impl RequestContext {
         let directives = route
             .honour_request_directives
             .then(|| RequestDirectives::of(&viewer_request.headers));
-        let mut record = blank_record(viewer_request, is_logged);
+        let mut record = begin_record(viewer_request, is_logged);
         record.kind = request.kind;
         record.route = Some((Arc::clone(&route.name), route.index));
         if is_logged {
@@ -154,7 +154,7 @@ impl RequestContext {
         let mut record = self.record;
         record.outcome = outcome;
         record.origin_time = self.origin_time;
-        stamp(&mut headers, &self.headers, &mut record);
+        add_request_id(&mut headers, &self.headers, &mut record);
         let body = if self.head_only {
             ResponseBody::Empty
         } else {
@@ -172,14 +172,14 @@ impl RequestContext {
     ) -> ViewerResponse {
         let body = ResponseBody::whole(object.body.clone());
         let mut response = self.respond(object.head.status, added, body, outcome);
-        response.held = Some(Arc::clone(object));
+        response.stored = Some(Arc::clone(object));
         response
     }
 
     /// The record to write if the viewer leaves before there is a response.
-    pub(super) fn record_if_left(&self) -> RequestRecord {
+    pub(super) fn abandoned_record(&self) -> RequestRecord {
         let mut record = self.record.clone();
-        if let (Some(line), Some(id)) = (&mut record.log_fields, given_id(&self.headers)) {
+        if let (Some(line), Some(id)) = (&mut record.log_fields, request_id_of(&self.headers)) {
             id.to_str()
                 .unwrap_or_default()
                 .clone_into(&mut line.request_id);
@@ -202,9 +202,9 @@ pub(super) fn respond_unadmitted(
     body: ResponseBody,
     outcome: Outcome,
 ) -> ViewerResponse {
-    let mut record = blank_record(viewer_request, is_logged);
+    let mut record = begin_record(viewer_request, is_logged);
     record.outcome = outcome;
-    stamp(&mut headers, &viewer_request.headers, &mut record);
+    add_request_id(&mut headers, &viewer_request.headers, &mut record);
     finish(status, headers, body, record)
 }
 
@@ -218,7 +218,7 @@ fn finish(
     ViewerResponse {
         status,
         headers,
-        held: None,
+        stored: None,
         body,
         part_of: None,
         record,
@@ -227,8 +227,10 @@ fn finish(
 
 /// Puts the request id into the response and the access log: the viewer's own id if it is short
 /// printable ASCII.
-fn stamp(response: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecord) {
-    let id = given_id(viewer).cloned().unwrap_or_else(fresh_request_id);
+fn add_request_id(response: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecord) {
+    let id = request_id_of(viewer)
+        .cloned()
+        .unwrap_or_else(random_request_id);
     if let Some(line) = &mut record.log_fields {
         id.to_str()
             .unwrap_or_default()
@@ -237,21 +239,21 @@ fn stamp(response: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecor
     response.insert(X_REQUEST_ID, id);
 }
 
-fn given_id(viewer: &HeaderMap) -> Option<&HeaderValue> {
+fn request_id_of(viewer: &HeaderMap) -> Option<&HeaderValue> {
     viewer.get(X_REQUEST_ID).filter(|id| {
         id.len() <= REQUEST_ID_BYTES_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic)
     })
 }
 
-fn fresh_request_id() -> HeaderValue {
+fn random_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u64(..);
     let text: [u8; 16] =
-        std::array::from_fn(|place| DIGITS[(random >> (place * 4) & 0xf) as usize]);
+        std::array::from_fn(|digit| DIGITS[(random >> (digit * 4) & 0xf) as usize]);
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-fn blank_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecord {
+fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecord {
     RequestRecord {
         log_fields: is_logged.then(|| {
             let ViewerRequest {

@@ -61,7 +61,7 @@ pub(super) fn preflight(viewer: &HeaderMap, route: &Route) -> HeaderMap {
     response.insert(header::ALLOW, methods.clone());
     allow(&mut response, viewer, route);
     if response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
-        copy_asked(viewer, &mut response);
+        allow_requested_headers(viewer, &mut response);
         response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         response.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
     }
@@ -69,9 +69,9 @@ pub(super) fn preflight(viewer: &HeaderMap, route: &Route) -> HeaderMap {
 }
 
 /// Any requested header is allowed: the shield drops it before the origin.
-fn copy_asked(viewer: &HeaderMap, response: &mut HeaderMap) {
-    const ASKED: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
-    if let Some(asked) = viewer.get(ASKED) {
-        response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+fn allow_requested_headers(viewer: &HeaderMap, response: &mut HeaderMap) {
+    const REQUESTED: HeaderName = header::ACCESS_CONTROL_REQUEST_HEADERS;
+    if let Some(requested) = viewer.get(REQUESTED) {
+        response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, requested.clone());
     }
 }

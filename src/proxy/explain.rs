@@ -18,18 +18,18 @@ use seawall_policy::freshness::{Freshness, freshness};
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The request as it would be cached and sent: route, origin, key.
-    pub entry: CacheRequest,
+    pub request: CacheRequest,
     /// The kind of object: by the stored response, a manifest's listing, or the path.
     pub kind: Kind,
     /// The stored object.
-    pub held: Option<StoredObject>,
-    /// The object is stored in variants by request headers; `held` is for a request without
+    pub stored: Option<StoredObject>,
+    /// The object is stored in variants by request headers; `stored` is for a request without
     /// headers.
     pub varies: bool,
     /// The key's memo, in words.
-    pub known: Option<&'static str>,
+    pub memo: Option<&'static str>,
     /// The state of its tracker, if it is a live manifest.
-    pub followed: Option<TrackedManifest>,
+    pub tracked: Option<TrackedManifest>,
     /// Time until the segment exists, if an MPD predicts that.
     pub due_in: Option<Duration>,
     /// The endpoint that a request would go to now; `None`: no endpoint is allowed.
@@ -46,7 +46,7 @@ pub struct StoredObject {
     /// What may be done with it now.
     pub freshness: Freshness,
     /// The maximum age at which it is served while the refresher keeps it current.
-    pub tended_for: Duration,
+    pub refreshed_max_age: Duration,
 }
 
 impl Shield {
@@ -54,40 +54,40 @@ impl Shield {
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessRejection> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
-        let entry = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
-            Admission::Cache(entry) | Admission::Pass(entry) => entry,
+        let request = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
+            Admission::Cache(request) | Admission::Pass(request) => request,
             Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.
             Admission::Preflight(_) => return Err(AccessRejection::not_served()),
         };
         let now = Now::read();
-        let upstream_headers = || self.upstream_headers_for(&headers, &entry);
+        let upstream_headers = || self.upstream_headers_for(&headers, &request);
         let lookup = self
             .cache
-            .lookup(&entry.key, entry.kind, now.mono, upstream_headers);
-        let held = lookup
+            .lookup(&request.key, request.kind, now.mono, upstream_headers);
+        let stored = lookup
             .object
             .as_ref()
             .map(|object| stored_object(object, now.mono));
-        let stored_kind = held.as_ref().map(|held| held.object.head.kind);
-        let known = self.memo_for(&lookup, &headers, &entry, now.mono);
-        let tracker = self.live.tracker(&entry);
-        let due = self.live.availability_of(&entry, now);
+        let stored_kind = stored.as_ref().map(|stored| stored.object.head.kind);
+        let memo = self.memo_for(&lookup, &headers, &request, now.mono);
+        let tracker = self.live.tracker(&request);
+        let due = self.live.availability_of(&request, now);
         let avoided = tracker.as_ref().map(|tracker| tracker.avoided(now.mono));
         let avoided = avoided.unwrap_or_default();
-        let origin = &self.origins[entry.route.origin_index];
+        let origin = &self.origins[request.route.origin_index];
         Ok(Explanation {
-            kind: stored_kind.unwrap_or_else(|| self.live.kind_of(&entry)),
-            held,
+            kind: stored_kind.unwrap_or_else(|| self.live.kind_of(&request)),
+            stored,
             varies: lookup.has_variants(),
-            known: known.as_ref().map(phrase),
-            followed: tracker.map(|tracker| tracker.tracked_manifest(now.mono)),
+            memo: memo.as_ref().map(phrase),
+            tracked: tracker.map(|tracker| tracker.tracked_manifest(now.mono)),
             due_in: match due {
                 Some(Availability::DueIn(due_in, _)) if lookup.object.is_none() => Some(due_in),
                 _ => None,
             },
-            endpoint: origin.first_choice(&entry.target, entry.sent_host(), avoided),
-            entry,
+            endpoint: origin.first_choice(&request.target, request.sent_host(), avoided),
+            request,
         })
     }
 }
@@ -97,13 +97,13 @@ fn stored_object(object: &Arc<Object>, now: Instant) -> StoredObject {
     StoredObject {
         age: lifetime.age(now),
         freshness: freshness(lifetime, now),
-        tended_for: lifetime.refreshed_max_age(object.head.facts.as_deref()),
+        refreshed_max_age: lifetime.refreshed_max_age(object.head.manifest_info.as_deref()),
         object: Arc::clone(object),
     }
 }
 
-fn phrase(known: &KeyMemo) -> &'static str {
-    match known {
+fn phrase(memo: &KeyMemo) -> &'static str {
+    match memo {
         KeyMemo::Pass => "answers to it are not kept: each request goes to the origin",
         KeyMemo::Failed(_) | KeyMemo::Unreachable(..) => {
             "the origin failed on it just now: no request until its backoff ends"

@@ -177,10 +177,10 @@ impl FillTask {
         &self,
         response: &UpstreamResponse,
         kind: Kind,
-        facts: Option<&ManifestInfo>,
+        info: Option<&ManifestInfo>,
         as_requested_version: bool,
     ) -> StorageDecision {
-        let response_facts = self.response_facts(response, &response.headers, kind, facts);
+        let response_facts = self.response_facts(response, &response.headers, kind, info);
         let manifest_context = match response_facts.context {
             ManifestContext::RequestedVersion if !as_requested_version => {
                 ManifestContext::CurrentVersion
@@ -203,35 +203,35 @@ impl FillTask {
         response: &UpstreamResponse,
         headers: &'a HeaderMap,
         kind: Kind,
-        facts: Option<&'a ManifestInfo>,
+        info: Option<&'a ManifestInfo>,
     ) -> ResponseFacts<'a> {
-        let multivariant = facts.filter(|facts| facts.is_multivariant());
+        let multivariant = info.filter(|info| info.is_multivariant());
         let children =
             multivariant.and_then(|_| self.shield.live.target_duration(&self.request.key));
         ResponseFacts {
             status: StatusCode::OK,
             headers,
             kind,
-            facts,
+            facts: info,
             end_is_proven: true,
             authorized: self.is_authorized(),
             delay: self.delay(response),
-            context: facts.map_or(ManifestContext::CurrentVersion, |facts| {
-                self.manifest_context(facts)
+            context: info.map_or(ManifestContext::CurrentVersion, |info| {
+                self.manifest_context(info)
             }),
             child_target_duration: children,
             due_in: None,
         }
     }
 
-    fn manifest_context(&self, facts: &ManifestInfo) -> ManifestContext {
+    fn manifest_context(&self, info: &ManifestInfo) -> ManifestContext {
         let was_live = || {
             let tracker = self.tracker();
             tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
         };
-        if self.is_requested_version(facts) {
+        if self.is_requested_version(info) {
             ManifestContext::RequestedVersion
-        } else if !facts.is_live() && was_live() {
+        } else if !info.is_live() && was_live() {
             ManifestContext::JustEnded
         } else {
             ManifestContext::CurrentVersion
@@ -386,7 +386,7 @@ impl FillTask {
             targeted,
             kind,
             lifetime,
-            facts: None,
+            manifest_info: None,
             length: None,
             will_be_stored,
             epoch_token: self.epoch_token_of(kind),

@@ -24,7 +24,7 @@ const TEXT_BYTES_MAX: usize = 2 << 20;
 /// Maximum manifests tapped at once; further ones are passed on without being parsed.
 const AT_ONCE_MAX: usize = 32;
 
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
+static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE_MAX);
 
 /// An uncacheable manifest, as far as it has arrived.
 pub(super) struct ManifestTap {
@@ -36,7 +36,7 @@ pub(super) struct ManifestTap {
     variant: Variant,
     sent: Instant,
     text: Vec<u8>,
-    _turn: SemaphorePermit<'static>,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl ManifestTap {
@@ -53,7 +53,7 @@ impl ManifestTap {
         if response.status != StatusCode::OK || !kind.is_manifest() {
             return None;
         }
-        let turn = TURNS.try_acquire().ok()?;
+        let permit = PERMITS.try_acquire().ok()?;
         let values = match Vary::of(&response.headers) {
             Vary::On(names) => Some(Vary::values(&names, upstream_headers)),
             Vary::Nothing | Vary::Everything => None,
@@ -67,7 +67,7 @@ impl ManifestTap {
             variant: shield.live.variant(values.as_deref()),
             sent: now.checked_sub(response.waited).unwrap_or(now),
             text: Vec::new(),
-            _turn: turn,
+            _permit: permit,
         }))
     }
 
@@ -81,22 +81,22 @@ impl ManifestTap {
     }
 
     /// The manifest is complete: parses it, and applies it to its stream.
-    pub(super) fn learn(mut self: Box<Self>) {
+    pub(super) fn apply(mut self: Box<Self>) {
         let text = Bytes::from(std::mem::take(&mut self.text));
         let (kind, headers) = (self.kind, std::mem::take(&mut self.headers));
         let is_coded = headers.contains_key(header::CONTENT_ENCODING);
-        let effort = WorkSize::of(text.len(), is_coded);
-        let read = move || coding::read(kind, &headers, &text, TEXT_BYTES_MAX as u64);
-        if effort == WorkSize::Short {
-            return self.take(read().ok().flatten());
+        let size = WorkSize::of(text.len(), is_coded);
+        let read = move || coding::decode_and_parse(kind, &headers, &text, TEXT_BYTES_MAX as u64);
+        if size == WorkSize::Short {
+            return self.record(read().ok().flatten());
         }
         tokio::spawn(async move {
-            let manifest = effort.put_in(read).await.and_then(Result::ok);
-            self.take(manifest.flatten());
+            let manifest = size.run(read).await.and_then(Result::ok);
+            self.record(manifest.flatten());
         });
     }
 
-    fn take(&self, manifest: Option<Manifest>) {
+    fn record(&self, manifest: Option<Manifest>) {
         if let Some(manifest) = manifest {
             let what = (&self.request, self.variant);
             self.shield.record_unstored(what, &manifest, self.sent);

@@ -45,15 +45,15 @@ impl ViewerRequest {
 pub struct ViewerResponse {
     /// The status.
     pub status: StatusCode,
-    /// All header fields except `Date` and the fields of `held`. The frontend adds `Date`, and the
-    /// framing of a body; the `Content-Length` of a response to HEAD is here.
+    /// All header fields except `Date` and the fields of `stored`. The frontend adds `Date`, and
+    /// the framing of a body; the `Content-Length` of a response to HEAD is here.
     pub headers: HeaderMap,
     /// An object whose header fields are also the response's, shared instead of copied; except
     /// [`seawall_cache::REPLACED_FIELDS`], and except the freshness fields if `headers` has any.
-    pub held: Option<Arc<Object>>,
+    pub stored: Option<Arc<Object>>,
     /// The body.
     pub body: ResponseBody,
-    /// The object that the body, or parts of it, comes from, if that is not `held`.
+    /// The object that the body, or parts of it, comes from, if that is not `stored`.
     pub part_of: Option<Arc<Object>>,
     /// The frontend completes and records it when the body has ended.
     pub record: RequestRecord,
@@ -62,14 +62,14 @@ pub struct ViewerResponse {
 impl ViewerResponse {
     /// The body shared with a stored object; its slow readers are counted.
     pub fn shared_body(&self) -> Option<&Arc<SharedBody>> {
-        let object = self.held.as_ref().or(self.part_of.as_ref())?;
+        let object = self.stored.as_ref().or(self.part_of.as_ref())?;
         object.shared_body()
     }
 
     /// All header fields in one map.
     pub fn take_headers(&mut self) -> HeaderMap {
         let added = std::mem::take(&mut self.headers);
-        let Some(object) = self.held.take() else {
+        let Some(object) = self.stored.take() else {
             return added;
         };
         let mut headers = object.head.headers.shared_map(&added);

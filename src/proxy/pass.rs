@@ -104,7 +104,7 @@ impl Shield {
             host: request.sent_host().cloned(),
             headers,
             body,
-            priority: priority::waited_for(request.kind, || {
+            priority: priority::for_waiting_viewer(request.kind, || {
                 self.live.is_new(&request.key, context.now)
             }),
             is_blocking: false,

@@ -69,7 +69,7 @@ impl PassThroughStream {
             self.private_fetch.iter_mut().for_each(PrivateFetch::ended);
             let is_whole = !matches!(next, Some(Err(_)));
             let manifest_tap = self.manifest_tap.take().filter(|_| is_whole);
-            manifest_tap.into_iter().for_each(ManifestTap::learn);
+            manifest_tap.into_iter().for_each(ManifestTap::apply);
         }
         Poll::Ready(next)
     }

@@ -20,7 +20,7 @@ impl Shield {
             record: Some(record),
         };
         let response = answering.await;
-        pending_viewer.over();
+        pending_viewer.finish();
         response
     }
 
@@ -44,7 +44,7 @@ struct PendingViewer<'a> {
 }
 
 impl PendingViewer<'_> {
-    fn over(mut self) {
+    fn finish(mut self) {
         self.record = None;
     }
 }

@@ -56,10 +56,10 @@ impl Shield {
         let Admission::Cache(request) = self.admit(&viewer_request) else {
             return None;
         };
-        let hint = self.announced_request(&viewer_request, &request);
+        let announced = self.announced_request(&viewer_request, &request);
         match self.look_up_request(&mut viewer_request, request) {
             LookupOutcome::Served(response) => {
-                self.prefetch_announced(hint);
+                self.prefetch_announced(announced);
                 Some(response)
             }
             LookupOutcome::AwaitsCoding(..) | LookupOutcome::NeedsFetch(..) => None,
@@ -99,7 +99,7 @@ impl Shield {
                 let context = self.begin_context(&mut viewer_request, request);
                 // Boxed like all futures that wait: a connection reserves room for its largest
                 // future.
-                let record = context.record_if_left();
+                let record = context.abandoned_record();
                 let answering =
                     self.pass_method(context, &host, viewer_request.method, viewer_request.body);
                 Box::pin(self.record_if_abandoned(record, answering)).await
@@ -109,12 +109,12 @@ impl Shield {
                 match self.look_up_request(&mut viewer_request, request) {
                     LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
-                        let record = context.record_if_left();
+                        let record = context.abandoned_record();
                         let answering = self.hit_with_coding(context, &object);
                         Box::pin(self.record_if_abandoned(record, answering)).await
                     }
                     LookupOutcome::NeedsFetch(context, lookup) => {
-                        let record = context.record_if_left();
+                        let record = context.abandoned_record();
                         let answering = self.fetch_and_respond(context, lookup);
                         Box::pin(self.record_if_abandoned(record, answering)).await
                     }
@@ -303,7 +303,7 @@ impl Shield {
                 self.cache.erase_memo(lookup);
             }
             Some(KeyMemo::Sliced(slice_set)) => {
-                return self.sliced(context, lookup, slice_set).await;
+                return self.respond_from_slices(context, lookup, slice_set).await;
             }
             Some(
                 KeyMemo::Unsliceable

@@ -21,17 +21,17 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::encoding::is_requested_uncoded;
 
 impl Shield {
-    /// The new segments that viewers want: a preceding segment was requested within `patience`.
+    /// The new segments that viewers want: a preceding segment was requested within `idle_max`.
     pub(super) fn segments_wanted(
         &self,
         expected: Vec<ExpectedSegment>,
         client_headers: &HeaderMap,
-        patience: Duration,
+        idle_max: Duration,
     ) -> Vec<CacheRequest> {
         let now = Instant::now();
         let was_requested = |segment: &CacheRequest| {
             let idle_time = self.idle_time(segment, client_headers, now);
-            idle_time.is_some_and(|idle_time| idle_time <= patience)
+            idle_time.is_some_and(|idle_time| idle_time <= idle_max)
         };
         let is_wanted = |segment: &ExpectedSegment| match &segment.interest {
             PrefetchInterest::Always => true,
@@ -48,7 +48,7 @@ impl Shield {
         client_headers: &HeaderMap,
         now: Instant,
     ) -> Option<Duration> {
-        let client_headers = as_players(client_headers, request);
+        let client_headers = with_player_encoding(client_headers, request);
         let upstream_headers = || self.upstream_headers_for(&client_headers, request);
         let lookup = self
             .cache
@@ -103,7 +103,7 @@ impl Shield {
         source: PrefetchSource,
         client_headers: &HeaderMap,
     ) -> Option<Follower> {
-        let client_headers = as_players(client_headers, request);
+        let client_headers = with_player_encoding(client_headers, request);
         let upstream_headers = || self.upstream_headers_for(&client_headers, request);
         let now = Instant::now();
         let mut lookup = self
@@ -158,9 +158,12 @@ impl Shield {
 
 /// Sends the request as players will: an object that is not always requested uncompressed is
 /// requested with gzip.
-fn as_players<'h>(client_headers: &'h HeaderMap, request: &CacheRequest) -> Cow<'h, HeaderMap> {
-    let is_plain = is_requested_uncoded(request.kind, request.target.path());
-    if is_plain || client_headers.contains_key(ACCEPT_ENCODING) {
+fn with_player_encoding<'h>(
+    client_headers: &'h HeaderMap,
+    request: &CacheRequest,
+) -> Cow<'h, HeaderMap> {
+    let is_uncoded = is_requested_uncoded(request.kind, request.target.path());
+    if is_uncoded || client_headers.contains_key(ACCEPT_ENCODING) {
         return Cow::Borrowed(client_headers);
     }
     let mut with_gzip = client_headers.clone();

@@ -4,7 +4,7 @@ use seawall_manifest::Kind;
 use seawall_upstream::Priority;
 
 /// A viewer waits. `is_new`: the object is new at the live edge.
-pub(super) fn waited_for(kind: Kind, is_new: impl FnOnce() -> bool) -> Priority {
+pub(super) fn for_waiting_viewer(kind: Kind, is_new: impl FnOnce() -> bool) -> Priority {
     if kind.is_manifest() {
         Priority::Manifest
     } else if is_new() {
@@ -15,7 +15,7 @@ pub(super) fn waited_for(kind: Kind, is_new: impl FnOnce() -> bool) -> Priority 
 }
 
 /// A background refresh. A manifest is urgent all the same: viewers see its age.
-pub(super) fn behind(kind: Kind) -> Priority {
+pub(super) fn for_refresh(kind: Kind) -> Priority {
     if kind.is_manifest() {
         Priority::Manifest
     } else {
@@ -30,13 +30,13 @@ mod tests {
     #[test]
     fn manifests_get_first_and_other_refreshes_last_priority() {
         for kind in Kind::ALL {
-            let ranks = (waited_for(kind, || false), behind(kind));
+            let priorities = (for_waiting_viewer(kind, || false), for_refresh(kind));
             let expected = match kind {
                 Kind::Hls | Kind::Dash => (Priority::Manifest, Priority::Manifest),
                 _ => (Priority::Segment, Priority::Refresh),
             };
-            assert_eq!(ranks, expected, "{kind:?}");
-            let new = waited_for(kind, || true);
+            assert_eq!(priorities, expected, "{kind:?}");
+            let new = for_waiting_viewer(kind, || true);
             assert!(new == Priority::Edge || new == Priority::Manifest && kind.is_manifest());
         }
     }

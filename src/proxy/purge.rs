@@ -37,7 +37,7 @@ struct StreamPurge {
 
 /// The URLs in a stored manifest.
 #[derive(Default)]
-struct Named {
+struct ListedUrls {
     manifests: Vec<CacheRequest>,
     /// Directories of everything else that it lists.
     directories: Vec<Key>,
@@ -116,14 +116,14 @@ impl Shield {
 
     fn purge_stream(&self, request: &CacheRequest) -> StreamPurge {
         let mut purge = self.cache.purging();
-        let unit = self.live.stream_manifests(request);
-        let (mut is_known, mut is_complete) = (unit.is_some(), true);
+        let stream = self.live.stream_manifests(request);
+        let (mut is_known, mut is_complete) = (stream.is_some(), true);
         let mut directories = HashSet::new();
         let mut to_read = VecDeque::from([request.without_directives()]);
-        for key in unit.iter().flat_map(|unit| &unit.manifests) {
+        for key in stream.iter().flat_map(|stream| &stream.manifests) {
             to_read.extend(self.request_of_key(request, key));
         }
-        for tracker in unit.iter().flat_map(|unit| &unit.trackers) {
+        for tracker in stream.iter().flat_map(|stream| &stream.trackers) {
             to_read.push_back(tracker.request.clone());
             directories.extend(tracker.directories());
         }
@@ -147,14 +147,14 @@ impl Shield {
                 directories.insert(manifest.place());
             }
             for object in stored {
-                let named = self.named(&manifest, &object);
-                to_read.extend(named.manifests);
-                directories.extend(named.directories);
-                is_complete &= !named.has_more;
+                let listed = self.urls_listed_in(&manifest, &object);
+                to_read.extend(listed.manifests);
+                directories.extend(listed.directories);
+                is_complete &= !listed.has_more;
             }
             self.forget(&manifest, &mut purge);
         }
-        for key in unit.iter().flat_map(|unit| &unit.manifests) {
+        for key in stream.iter().flat_map(|stream| &stream.manifests) {
             purge.key(key, request.kind);
         }
         for place in &directories {
@@ -179,25 +179,26 @@ impl Shield {
         (other.base_key() == key).then_some(other)
     }
 
-    fn named(&self, request: &CacheRequest, object: &Object) -> Named {
+    fn urls_listed_in(&self, request: &CacheRequest, object: &Object) -> ListedUrls {
         let headers = object.head.headers.to_map();
         let bytes_max = self.settings.manifest_bytes_max;
-        let text = coding::plain(&headers, &object.body, bytes_max);
+        let text = coding::decoded_text(&headers, &object.body, bytes_max);
         let kind = object.head.kind;
         let (Ok(Some(text)), true) = (text, kind.is_manifest()) else {
-            return Named::default();
+            return ListedUrls::default();
         };
         let renditions = match read_manifest(kind, &text) {
             Ok(manifest) if manifest.info.is_multivariant() => manifest.listing.renditions,
             _ => Vec::new(),
         };
         if !renditions.is_empty() {
-            let siblings = renditions.iter();
-            let siblings = siblings.filter_map(|name| request.resolve_same_host(&self.rules, name));
-            return Named {
-                manifests: siblings.collect(),
+            let renditions_listed = renditions.iter();
+            let renditions_listed =
+                renditions_listed.filter_map(|name| request.resolve_same_host(&self.rules, name));
+            return ListedUrls {
+                manifests: renditions_listed.collect(),
                 has_more: renditions.len() >= RENDITIONS_MAX,
-                ..Named::default()
+                ..ListedUrls::default()
             };
         }
         let mut directories = Vec::new();
@@ -205,9 +206,9 @@ impl Shield {
             let named = request.resolve_any_host(&self.rules, name);
             directories.extend(named.map(|named| named.place()));
         });
-        Named {
+        ListedUrls {
             directories,
-            ..Named::default()
+            ..ListedUrls::default()
         }
     }
 

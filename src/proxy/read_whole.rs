@@ -16,7 +16,7 @@ pub(super) enum ReadWholeError {
 }
 
 /// Reads a body of at most `bytes_max`, while `reserve` grants its memory.
-pub(super) async fn whole(
+pub(super) async fn read_whole(
     upstream_body: &mut UpstreamBody,
     bytes_max: u64,
     reserve: impl Fn(u64) -> bool,

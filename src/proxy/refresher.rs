@@ -150,8 +150,8 @@ impl Refresher {
 
 /// Is it the requested version, or a later one?
 fn has_requested_version(object: &Object, requested: ReloadDirectives) -> bool {
-    let facts = object.head.facts.as_deref();
-    let edge = facts.and_then(|facts| facts.playlist_edge());
+    let info = object.head.manifest_info.as_deref();
+    let edge = info.and_then(|info| info.playlist_edge());
     let (Some(edge), Some(msn)) = (edge, requested.msn) else {
         return false;
     };

@@ -211,7 +211,7 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
         access_tracker: None,
         kind: Kind::Other,
         lifetime: Lifetime::none(Instant::now()),
-        facts: None,
+        manifest_info: None,
         length: None,
     };
     Object::new(head, Bytes::from(format!("{why}\n")))

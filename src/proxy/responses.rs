@@ -40,7 +40,7 @@ pub(super) fn full_or_delta<'o>(
     delta.unwrap_or(object)
 }
 
-/// Responds with a stored object in the given form (coding, delta update).
+/// Responds with a stored object in the given coding.
 pub(super) fn respond_with_encoded(
     mut context: RequestContext,
     object: &Arc<Object>,
@@ -100,7 +100,7 @@ fn wants_whole(context: &RequestContext, head: &StoredHead) -> bool {
     !context.head_only
         && (head.status != StatusCode::OK
             || !context.headers.contains_key(header::RANGE)
-                && condition(context, head) == PreconditionResult::Proceed)
+                && precondition_result(context, head) == PreconditionResult::Proceed)
 }
 
 /// Responds with a body of known length; `body` makes the bytes of the spans.
@@ -113,7 +113,7 @@ pub(super) fn respond_with_range(
     body: impl FnOnce(&[ByteSpan]) -> ResponseBody,
 ) -> ViewerResponse {
     context.set_kind(head.kind);
-    if let Some(response) = precondition(&context, head, outcome) {
+    if let Some(response) = precondition_response(&context, head, outcome) {
         return finish(context, response, ResponseBody::Empty, outcome);
     }
     let mut headers = build_stored_headers(&context, head, outcome);
@@ -140,12 +140,12 @@ pub(super) fn respond_with_range(
         }
         ResolvedRange::One(span) => {
             let content_range = range::content_range(span, length);
-            partial(context, headers, content_range, body(&[span]), outcome)
+            respond_partial(context, headers, content_range, body(&[span]), outcome)
         }
         ResolvedRange::Many(spans) => {
-            multipart(context, headers, &spans, length, body(&spans), outcome)
+            respond_multipart(context, headers, &spans, length, body(&spans), outcome)
         }
-        ResolvedRange::Unsatisfiable => unsatisfiable(context, head, length, outcome),
+        ResolvedRange::Unsatisfiable => respond_unsatisfiable(context, head, length, outcome),
     }
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn respond_streaming(
         });
     }
     context.set_kind(head.kind);
-    if let Some(response) = precondition(&context, head, outcome) {
+    if let Some(response) = precondition_response(&context, head, outcome) {
         return finish(context, response, ResponseBody::Empty, outcome);
     }
     let arriving = StreamingResponse {
@@ -195,11 +195,11 @@ pub(super) async fn respond_streaming(
         outcome,
     };
     if arriving.context.head_only {
-        return arriving.whole(None);
+        return arriving.respond_whole(None);
     }
-    match near_range(&arriving.context, head, settings.whole_fetch_max) {
-        None => arriving.whole(None),
-        Some(range) => arriving.range(range, settings.wait_max).await,
+    match servable_range(&arriving.context, head, settings.whole_fetch_max) {
+        None => arriving.respond_whole(None),
+        Some(range) => arriving.respond_range(range, settings.wait_max).await,
     }
 }
 
@@ -213,7 +213,7 @@ struct StreamingResponse<'h> {
 }
 
 impl StreamingResponse<'_> {
-    fn whole(self, remaining: Option<u64>) -> ViewerResponse {
+    fn respond_whole(self, remaining: Option<u64>) -> ViewerResponse {
         let body = ResponseBody::Growing {
             follower: self.follower,
             remaining,
@@ -223,7 +223,11 @@ impl StreamingResponse<'_> {
     }
 
     /// A closed range, sent when its last byte is there.
-    async fn range(mut self, (first, last): (u64, u64), wait_max: Duration) -> ViewerResponse {
+    async fn respond_range(
+        mut self,
+        (first, last): (u64, u64),
+        wait_max: Duration,
+    ) -> ViewerResponse {
         match timeout(wait_max, self.follower.wait_for_offset(last + 1)).await {
             Err(_) => rejections::timed_out(self.context),
             Ok(Err(_)) => rejections::lost(self.context),
@@ -232,7 +236,7 @@ impl StreamingResponse<'_> {
                     start: first,
                     end: last + 1,
                 };
-                self.part(range::content_range_so_far(span), span)
+                self.respond_part(range::content_range_so_far(span), span)
             }
             // The first requested bytes have left the window, and a later start would not be the
             // requested range.
@@ -240,23 +244,27 @@ impl StreamingResponse<'_> {
             Ok(Ok(BodyExtent::Whole(length))) => {
                 let spec = RequestedRange::Ranges(vec![RangeSpec::Closed(first, last)]);
                 match range::resolve(&spec, length) {
-                    ResolvedRange::One(span) => self.part(range::content_range(span, length), span),
-                    ResolvedRange::Unsatisfiable => {
-                        unsatisfiable(self.context, self.head, length, self.outcome)
+                    ResolvedRange::One(span) => {
+                        self.respond_part(range::content_range(span, length), span)
                     }
-                    ResolvedRange::Whole | ResolvedRange::Many(_) => self.whole(Some(length)),
+                    ResolvedRange::Unsatisfiable => {
+                        respond_unsatisfiable(self.context, self.head, length, self.outcome)
+                    }
+                    ResolvedRange::Whole | ResolvedRange::Many(_) => {
+                        self.respond_whole(Some(length))
+                    }
                 }
             }
         }
     }
 
-    fn part(mut self, content_range: HeaderValue, span: ByteSpan) -> ViewerResponse {
+    fn respond_part(mut self, content_range: HeaderValue, span: ByteSpan) -> ViewerResponse {
         self.follower.set_range(span.start, span.end);
         let body = ResponseBody::Growing {
             follower: self.follower,
             remaining: Some(span.length()),
         };
-        partial(
+        respond_partial(
             self.context,
             self.headers,
             content_range,
@@ -269,7 +277,11 @@ impl StreamingResponse<'_> {
 /// While the length is unknown, a closed range can be answered once its bytes are there. An open
 /// range would wait for the end of the body, and a range beyond the buffer limit would wait
 /// forever: both are ignored (allowed by RFC 9110 §14.2).
-fn near_range(context: &RequestContext, head: &StoredHead, bytes_max: u64) -> Option<(u64, u64)> {
+fn servable_range(
+    context: &RequestContext,
+    head: &StoredHead,
+    bytes_max: u64,
+) -> Option<(u64, u64)> {
     match requested_range(context, head, 1) {
         RequestedRange::Ranges(specs) => match specs[..] {
             [RangeSpec::Closed(first, last)] if last < bytes_max => Some((first, last)),
@@ -345,7 +357,7 @@ fn build_headers(
 }
 
 /// The result of the viewer's preconditions. Most requests have none.
-fn condition(context: &RequestContext, head: &StoredHead) -> PreconditionResult {
+fn precondition_result(context: &RequestContext, head: &StoredHead) -> PreconditionResult {
     if !conditional::is_conditional(&context.headers) {
         return PreconditionResult::Proceed;
     }
@@ -370,7 +382,7 @@ fn seconds_until_poll(head: &StoredHead, now: Instant) -> Option<u64> {
 }
 
 /// 304 or 412, if the viewer's preconditions require it.
-fn precondition(
+fn precondition_response(
     context: &RequestContext,
     head: &StoredHead,
     outcome: Outcome,
@@ -378,7 +390,7 @@ fn precondition(
     if head.status != StatusCode::OK {
         return None;
     }
-    match condition(context, head) {
+    match precondition_result(context, head) {
         PreconditionResult::Proceed => None,
         PreconditionResult::NotModified => {
             let headers = conditional::not_modified_headers(&head.headers.to_map());
@@ -413,7 +425,7 @@ fn requested_range(
     }
 }
 
-fn partial(
+fn respond_partial(
     context: RequestContext,
     mut headers: HeaderMap,
     content_range: HeaderValue,
@@ -431,7 +443,7 @@ fn partial(
 
 /// A 416 concerns this request only: it has none of the object's headers, above all none that would
 /// let a downstream cache keep it.
-fn unsatisfiable(
+fn respond_unsatisfiable(
     context: RequestContext,
     head: &StoredHead,
     length: u64,
@@ -445,7 +457,7 @@ fn unsatisfiable(
     finish(context, (status, headers), ResponseBody::Empty, outcome)
 }
 
-fn multipart(
+fn respond_multipart(
     context: RequestContext,
     mut headers: HeaderMap,
     spans: &[ByteSpan],

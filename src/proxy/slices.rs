@@ -62,7 +62,7 @@ enum SliceError {
     /// The object has changed at the origin.
     Changed,
     /// The origin does not answer range requests for it.
-    NoParts,
+    RangesIgnored,
     /// A failure, or no memory: the next attempt may succeed.
     Failed,
 }
@@ -266,13 +266,14 @@ impl SliceContext {
         };
         let response = match fetched {
             Ok(response) => response,
-            Err(fault) => {
-                self.learn(fault);
+            Err(error) => {
+                self.record_error(error);
                 return fill.settle(Verdict::Lost);
             }
         };
-        let (mut upstream_body, mut race) = (response.body, fetch::race(span, response.endpoint));
-        fill.begin(Arc::new(self.head(span)));
+        let (mut upstream_body, mut race) =
+            (response.body, fetch::begin_race(span, response.endpoint));
+        fill.begin(Arc::new(self.slice_head(span)));
         let body = SliceBody {
             source: &self,
             fill: &fill,
@@ -284,7 +285,7 @@ impl SliceContext {
                 BodyEvent::Abandoned => return fill.cut(),
                 BodyEvent::Received(None) => break,
                 BodyEvent::Received(Some(Err(_))) => {
-                    self.leave(race.endpoint());
+                    self.avoid_endpoint(race.endpoint());
                     return fill.cut();
                 }
                 BodyEvent::Received(Some(Ok(bytes))) => bytes,
@@ -314,13 +315,13 @@ impl SliceContext {
     }
 
     /// Stores what a missing slice shows about the object.
-    fn learn(&self, fault: SliceError) {
+    fn record_error(&self, error: SliceError) {
         let cache = &self.shield.cache;
-        match fault {
+        match error {
             SliceError::Failed => {}
             // Stored slices stay: another endpoint may still have this object.
             SliceError::Changed => cache.erase_memo(&self.lookup),
-            SliceError::NoParts => cache.write_memo(
+            SliceError::RangesIgnored => cache.write_memo(
                 &self.lookup,
                 ExpiringMemo {
                     until: Instant::now() + UNSLICEABLE_MEMORY,
@@ -335,7 +336,7 @@ impl SliceContext {
         epoch_token.of_slice(&self.slice_set.epoch_token)
     }
 
-    fn head(&self, span: ByteSpan) -> StoredHead {
+    fn slice_head(&self, span: ByteSpan) -> StoredHead {
         StoredHead {
             headers: FieldLines::default(),
             targeted: None,

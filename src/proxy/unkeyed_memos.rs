@@ -19,9 +19,9 @@ impl Shield {
         location: &Location,
     ) -> Option<EpochToken> {
         let url = request.url();
-        let place = location.here.as_ref();
-        let tied = place.is_some() || url.is_some();
-        let epoch_token = tied.then(|| self.cache.bind_epoch(place, url.as_ref()))?;
+        let directory = location.here.as_ref();
+        let is_bound = directory.is_some() || url.is_some();
+        let epoch_token = is_bound.then(|| self.cache.bind_epoch(directory, url.as_ref()))?;
         Some(match &location.around {
             Some(around) => epoch_token.within(&self.cache.bind_epoch(Some(around), None)),
             None => epoch_token,
@@ -35,8 +35,8 @@ impl Shield {
         upstream_headers: &HeaderMap,
         request: &CacheRequest,
     ) -> Option<Key> {
-        let words = headers::unkeyed_values(upstream_headers, &request.route, &self.rules.name)?;
-        Some(Key::of(&[b"own", lookup.slot.bytes(), &words]))
+        let values = headers::unkeyed_values(upstream_headers, &request.route, &self.rules.name)?;
+        Some(Key::of(&[b"own", lookup.slot.bytes(), &values]))
     }
 
     /// The memo of a key that applies to a viewer's request.
@@ -47,19 +47,19 @@ impl Shield {
         request: &CacheRequest,
         now: Instant,
     ) -> Option<KeyMemo> {
-        let known = self.drop_recovered(self.cache.memo(&lookup.slot, now), request);
-        if known.is_some() || !headers::has_unkeyed_values(viewer, &request.route) {
-            return known;
+        let memo = self.drop_recovered(self.cache.memo(&lookup.slot, now), request);
+        if memo.is_some() || !headers::has_unkeyed_values(viewer, &request.route) {
+            return memo;
         }
-        let own_key =
+        let unkeyed_key =
             self.unkeyed_memo_key(lookup, &self.upstream_headers_for(viewer, request), request)?;
-        self.drop_recovered(self.cache.memo(&own_key, now), request)
+        self.drop_recovered(self.cache.memo(&unkeyed_key, now), request)
     }
 
     /// Drops the memo of a failure without any connection once an endpoint is back.
-    fn drop_recovered(&self, known: Option<KeyMemo>, request: &CacheRequest) -> Option<KeyMemo> {
-        let Some(KeyMemo::Unreachable(error_object, since)) = known else {
-            return known;
+    fn drop_recovered(&self, memo: Option<KeyMemo>, request: &CacheRequest) -> Option<KeyMemo> {
+        let Some(KeyMemo::Unreachable(error_object, since)) = memo else {
+            return memo;
         };
         let origin = &self.origins[request.route.origin_index];
         let is_back = origin.has_returned_since(since);
@@ -85,10 +85,10 @@ impl Shield {
         upstream_headers: &HeaderMap,
         request: &CacheRequest,
     ) -> bool {
-        let words = |upstream_headers| {
+        let values = |upstream_headers| {
             headers::unkeyed_values(upstream_headers, &request.route, &self.rules.name)
         };
-        let led = words(follower.upstream_headers());
-        led.is_none() || led == words(upstream_headers)
+        let leader_values = values(follower.upstream_headers());
+        leader_values.is_none() || leader_values == values(upstream_headers)
     }
 }

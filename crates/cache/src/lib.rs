@@ -56,7 +56,7 @@
 //!     targeted: None,
 //!     kind: Kind::Segment,
 //!     lifetime: Lifetime::none(Instant::now()),
-//!     facts: None,
+//!     manifest_info: None,
 //!     length: None,
 //!     will_be_stored: true,
 //!     epoch_token: None,

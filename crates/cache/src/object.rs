@@ -30,7 +30,7 @@ pub struct StoredHead {
     /// How long it is fresh, and may be served stale.
     pub lifetime: Lifetime,
     /// What a manifest says about itself.
-    pub facts: Option<Box<ManifestInfo>>,
+    pub manifest_info: Option<Box<ManifestInfo>>,
     /// Body length in bytes, if known.
     pub length: Option<u64>,
     /// Whether it will be stored, as far as is known when the response is sent.
@@ -52,7 +52,7 @@ impl StoredHead {
             targeted: None,
             kind,
             lifetime: Lifetime::none(Instant::now()),
-            facts: None,
+            manifest_info: None,
             length: None,
             will_be_stored: true,
             epoch_token: None,
@@ -74,12 +74,12 @@ impl StoredHead {
             .targeted
             .iter()
             .map(|targeted| allocated(size_of::<FieldLines>()) + fields(targeted));
-        let facts = self
-            .facts
+        let info = self
+            .manifest_info
             .iter()
-            .map(|facts| allocated(size_of::<ManifestInfo>()) + allocated(facts.heap_bytes()));
+            .map(|info| allocated(size_of::<ManifestInfo>()) + allocated(info.heap_bytes()));
         let epoch_token = self.epoch_token.iter().map(EpochToken::own_bytes);
-        fields(&self.headers) + targeted.chain(facts).chain(epoch_token).sum::<usize>()
+        fields(&self.headers) + targeted.chain(info).chain(epoch_token).sum::<usize>()
     }
 
     /// Records that the weight of its epoch is charged to a stored object.
@@ -93,10 +93,9 @@ impl StoredHead {
     /// be served past the lifetime its origin stated. Not for low-latency playlists: their players
     /// wait for the next version.
     pub fn restates_freshness(&self) -> bool {
-        let blocks =
-            |facts: &ManifestInfo| facts.part_target().is_some() || facts.can_block_reload();
+        let blocks = |info: &ManifestInfo| info.part_target().is_some() || info.can_block_reload();
         let may_have_refresher = self.kind.is_manifest() && self.access_tracker.is_some();
-        may_have_refresher && !self.facts.as_deref().is_some_and(blocks)
+        may_have_refresher && !self.manifest_info.as_deref().is_some_and(blocks)
     }
 }
 

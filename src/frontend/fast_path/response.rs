@@ -16,18 +16,18 @@ pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
     let ViewerResponse {
         status,
         headers,
-        held,
+        stored,
         record,
         ..
     } = response;
-    let held = held.as_deref();
+    let stored = stored.as_deref();
     let mut head = Vec::with_capacity(HEAD_BYTES);
     head.extend_from_slice(b"HTTP/1.1 ");
     head.extend_from_slice(status.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     head.extend_from_slice(b"\r\n");
-    if let Some(object) = held {
+    if let Some(object) = stored {
         head.extend_from_slice(object.head.headers.shared(headers));
     }
     for (name, value) in headers {
@@ -39,8 +39,8 @@ pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
         // Writing to a vector cannot fail.
         let _ = write!(head, "content-length: {length}\r\n");
     }
-    let held_dated = held.is_some_and(|object| object.head.headers.contains(&header::DATE));
-    if !held_dated && !headers.contains_key(header::DATE) {
+    let has_stored_date = stored.is_some_and(|object| object.head.headers.contains(&header::DATE));
+    if !has_stored_date && !headers.contains_key(header::DATE) {
         // A response from memory is generated when its request arrives.
         head.extend_from_slice(b"date: ");
         head.extend_from_slice(&date(record.arrived));
@@ -63,7 +63,7 @@ mod tests {
         let response = ViewerResponse {
             status: StatusCode::from_u16(status).unwrap(),
             headers: headers.clone(),
-            held: None,
+            stored: None,
             body: ResponseBody::Empty,
             part_of: None,
             record: test_support::record(Instant::now()),

@@ -72,7 +72,12 @@ pub struct CodingStats {
 
 impl Compressor {
     /// Queues a text for compression.
-    pub(super) fn order(&self, text: &Bytes, coding: ContentCoding, bodies: &Arc<EncodedBodySet>) {
+    pub(super) fn enqueue(
+        &self,
+        text: &Bytes,
+        coding: ContentCoding,
+        bodies: &Arc<EncodedBodySet>,
+    ) {
         let queues = self
             .queues
             .get_or_init(|| CompressionQueues::start(&self.counts));
@@ -81,18 +86,17 @@ impl Compressor {
         } else {
             &queues.long
         };
-        let order = CompressionJob {
+        let job = CompressionJob {
             text: text.clone(),
             coding,
             bodies: Arc::clone(bodies),
         };
         self.counts.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) =
-            queue.try_send(order)
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = queue.try_send(job)
         {
             self.counts.queued.fetch_sub(1, Ordering::Relaxed);
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            order.bodies.cancel(order.coding);
+            job.bodies.cancel(job.coding);
         }
     }
 
@@ -123,7 +127,7 @@ fn queue(
     threads: usize,
     counts: &Arc<CompressionCounters>,
 ) -> SyncSender<CompressionJob> {
-    let (orders, receiver) = sync_channel(bound);
+    let (jobs, receiver) = sync_channel(bound);
     let receiver = Arc::new(Mutex::new(receiver));
     for _ in 0..threads {
         let (receiver, counts) = (Arc::clone(&receiver), Arc::clone(counts));
@@ -132,27 +136,24 @@ fn queue(
             tracing::error!(%error, "cannot start a compressor thread: texts go uncompressed");
         }
     }
-    orders
+    jobs
 }
 
-fn work(orders: &Mutex<Receiver<CompressionJob>>, counts: &CompressionCounters) {
+fn work(jobs: &Mutex<Receiver<CompressionJob>>, counts: &CompressionCounters) {
     loop {
         // The lock is held while waiting: one thread waits here, the others wait for the lock.
-        let Ok(order) = orders.lock().recv() else {
+        let Ok(job) = jobs.lock().recv() else {
             return;
         };
-        let body = catch_unwind(|| compress(&order.text, order.coding));
+        let body = catch_unwind(|| compress(&job.text, job.coding));
         let body = body.unwrap_or_else(|_| {
-            tracing::error!(
-                coding = order.coding.as_str(),
-                "compressing a text panicked"
-            );
+            tracing::error!(coding = job.coding.as_str(), "compressing a text panicked");
             None
         });
-        let smaller = body.filter(|body| body.len() < order.text.len());
-        counts.made[order.coding as usize].fetch_add(1, Ordering::Relaxed);
+        let smaller = body.filter(|body| body.len() < job.text.len());
+        counts.made[job.coding as usize].fetch_add(1, Ordering::Relaxed);
         counts.queued.fetch_sub(1, Ordering::Relaxed);
-        order.bodies.deliver(order.coding, smaller);
+        job.bodies.deliver(job.coding, smaller);
     }
 }
 

@@ -11,7 +11,7 @@ use super::manifest::ManifestText;
 use super::{FillTask, FillTrigger};
 use crate::live::RejectReason;
 use crate::proxy::pass_through_response::PassThroughResponse;
-use crate::proxy::read_whole::whole;
+use crate::proxy::read_whole::read_whole;
 use crate::proxy::rejections;
 use seawall_cache::{ExpiringMemo, KeyMemo, Object, Verdict};
 use seawall_manifest::Kind;
@@ -144,7 +144,7 @@ impl FillTask {
         self.back_off(Some(wait), &error_object);
         self.fill.settle(Verdict::Failed(error_object));
         // No viewer waits for the rest of the body; reading it lets the connection be reused.
-        let _ = whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true).await;
+        let _ = read_whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true).await;
     }
 
     /// The request got no usable response.
@@ -263,7 +263,7 @@ impl FillTask {
         mut response: UpstreamResponse,
         lifetime: Lifetime,
     ) -> Object {
-        let reading = whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true);
+        let reading = read_whole(&mut response.body, ERROR_BODY_BYTES_MAX, |_| true);
         let body = timeout(ERROR_BODY_WAIT_MAX, reading).await;
         let body = body.ok().and_then(Result::ok);
         let head = self.head(

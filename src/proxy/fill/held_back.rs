@@ -16,7 +16,7 @@ use seawall_upstream::UpstreamResponse;
 
 impl FillTask {
     /// The requested playlist, or the one that announces the requested object.
-    pub(super) fn waited_for(&self) -> Option<Arc<PlaylistTracker>> {
+    pub(super) fn awaited_playlist(&self) -> Option<Arc<PlaylistTracker>> {
         if self.request.has_delivery_directives() {
             return self.tracker();
         }
@@ -27,7 +27,7 @@ impl FillTask {
 
     /// The time after which another endpoint is requested too.
     pub(super) fn overdue(&self) -> Option<Duration> {
-        let tracker = self.held_back.then(|| self.waited_for()).flatten()?;
+        let tracker = self.held_back.then(|| self.awaited_playlist()).flatten()?;
         tracker.overdue(self.request.directives(), Instant::now())
     }
 

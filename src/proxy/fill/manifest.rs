@@ -16,7 +16,7 @@ use crate::live::{PlaylistTracker, RejectReason, Variant};
 use crate::proxy::blocking_work::WorkSize;
 use crate::proxy::coding::{self, DecodeError};
 use crate::proxy::race::SILENCE;
-use crate::proxy::read_whole::{ReadWholeError, whole};
+use crate::proxy::read_whole::{ReadWholeError, read_whole};
 use seawall_manifest::{Kind, Manifest, ManifestInfo, low_latency};
 use seawall_policy::headers;
 use seawall_policy::lifetime::StorageDecision;
@@ -58,7 +58,7 @@ pub(super) enum ManifestRejection {
 }
 
 impl ManifestText {
-    pub(super) fn facts(&self) -> Option<&ManifestInfo> {
+    pub(super) fn info(&self) -> Option<&ManifestInfo> {
         self.manifest.as_ref().map(|manifest| &manifest.info)
     }
 
@@ -71,7 +71,7 @@ impl ManifestText {
     }
 
     fn is_live(&self) -> bool {
-        self.facts().is_some_and(ManifestInfo::is_live)
+        self.info().is_some_and(ManifestInfo::is_live)
     }
 
     /// It says that a stream has ended that was live until now. A packager that is stopped says so,
@@ -80,7 +80,7 @@ impl ManifestText {
         let Some(tracker) = &self.tracker else {
             return false;
         };
-        let ends = self.facts().is_some() && !self.is_live();
+        let ends = self.info().is_some() && !self.is_live();
         ends && tracker.is_progressing(Instant::now())
     }
 
@@ -96,8 +96,8 @@ impl ManifestText {
 
     /// Its position relative to the newest version that viewers have seen.
     pub(super) fn progress(&self) -> Progress {
-        match (&self.tracker, self.facts()) {
-            (Some(tracker), Some(facts)) => tracker.judge(self.variant, facts, self.current_at),
+        match (&self.tracker, self.info()) {
+            (Some(tracker), Some(info)) => tracker.judge(self.variant, info, self.current_at),
             _ => Progress::Onward,
         }
     }
@@ -113,8 +113,8 @@ impl FillTask {
             Err(ManifestRejection::Unusable | ManifestRejection::Behind(_)) => true,
         };
         if doubtful && let Some(other) = self.request_elsewhere(first).await {
-            let other = self.read(other).await;
-            text = self.choose(text, other);
+            let other = self.read_manifest(other).await;
+            text = self.choose_version(text, other);
         }
         match text {
             Ok(text) => self.publish(text).await,
@@ -125,7 +125,7 @@ impl FillTask {
     }
 
     /// Chooses between two endpoints' versions after the first was unusable or doubtful.
-    fn choose(
+    fn choose_version(
         &self,
         first: Result<ManifestText, ManifestRejection>,
         other: Result<ManifestText, ManifestRejection>,
@@ -174,7 +174,7 @@ impl FillTask {
         response: UpstreamResponse,
     ) -> Result<ManifestText, ManifestRejection> {
         let first = response.endpoint;
-        let mut reading = pin!(self.read(response));
+        let mut reading = pin!(self.read_manifest(response));
         if let Ok(text) = timeout(SILENCE, &mut reading).await {
             return text;
         }
@@ -183,20 +183,20 @@ impl FillTask {
             text = &mut reading => text,
             Some(other) = self.request_elsewhere(first) => {
                 self.avoid_endpoint(first);
-                self.read(other).await
+                self.read_manifest(other).await
             }
         }
     }
 
-    async fn read(
+    async fn read_manifest(
         &self,
         mut response: UpstreamResponse,
     ) -> Result<ManifestText, ManifestRejection> {
-        let (sent, current_at) = self.times(&response);
+        let (sent, current_at) = self.sent_and_current_at(&response);
         let kind = self.kind(response.status, &response.headers);
         let bytes_max = self.shield.settings.manifest_bytes_max;
         let reserve = |bytes| self.fill.reserve(bytes);
-        let body = match whole(&mut response.body, bytes_max, reserve).await {
+        let body = match read_whole(&mut response.body, bytes_max, reserve).await {
             Ok(body) => body,
             Err(ReadWholeError::Origin(failure)) => {
                 return Err(ManifestRejection::FetchFailed(failure));
@@ -254,14 +254,14 @@ impl FillTask {
         kind: Kind,
         current_at: Instant,
     ) -> Option<Arc<PlaylistTracker>> {
-        let facts = &manifest?.info;
+        let info = &manifest?.info;
         if matches!(
-            self.decide_storage(response, kind, Some(facts), false),
+            self.decide_storage(response, kind, Some(info), false),
             StorageDecision::Pass(_)
         ) {
             return None;
         }
-        self.shield.live.track(&self.request, facts, current_at)
+        self.shield.live.track(&self.request, info, current_at)
     }
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
@@ -277,22 +277,22 @@ impl FillTask {
         let (headers, text) = (response.headers.clone(), body.clone());
         let is_coded = headers.contains_key(header::CONTENT_ENCODING);
         let work = move || {
-            let manifest = coding::read(kind, &headers, &text, bytes_max)?;
-            let facts = manifest.as_ref().map(|manifest| &manifest.info);
-            let offered = facts.is_some_and(ManifestInfo::can_skip);
+            let manifest = coding::decode_and_parse(kind, &headers, &text, bytes_max)?;
+            let info = manifest.as_ref().map(|manifest| &manifest.info);
+            let offered = info.is_some_and(ManifestInfo::can_skip);
             let text = std::str::from_utf8(&text).ok();
             let text = text.filter(|_| makes_delta && offered);
             let delta = text.and_then(low_latency::delta);
             Ok(ParsedManifest { manifest, delta })
         };
-        match WorkSize::of(body.len(), is_coded).put_in(work).await {
+        match WorkSize::of(body.len(), is_coded).run(work).await {
             Some(parsed) => parsed.map(Some),
             None => Ok(None),
         }
     }
 
     /// When the request was sent, and when the response was current.
-    pub(super) fn times(&self, response: &UpstreamResponse) -> (Instant, Instant) {
+    pub(super) fn sent_and_current_at(&self, response: &UpstreamResponse) -> (Instant, Instant) {
         let now = Instant::now();
         let sent = now.checked_sub(response.waited).unwrap_or(now);
         (sent, if self.held_back { now } else { sent })

@@ -70,7 +70,7 @@ impl FillTask {
 
     /// The same; the caller holds the tracker's publishing lock.
     fn settle_overtaken(self, text: ManifestText) {
-        let storage = self.decide_storage(&text.response, text.kind, text.facts(), false);
+        let storage = self.decide_storage(&text.response, text.kind, text.info(), false);
         let settlement = decide_behind(self.newest_stored(&text), &storage);
         self.settle(text, settlement);
     }
@@ -81,7 +81,7 @@ impl FillTask {
         let is_behind = progress == Progress::Behind;
         let decision = decide(UpdateFacts {
             progress,
-            storage: self.decide_storage(&text.response, text.kind, text.facts(), false),
+            storage: self.decide_storage(&text.response, text.kind, text.info(), false),
             is_readable: text.manifest.is_some(),
             newest_stored: is_behind.then(|| self.newest_stored(text)).flatten(),
         });
@@ -115,10 +115,11 @@ impl FillTask {
     /// The newest stored version of the manifest, if it is the newest that viewers have seen.
     fn newest_stored(&self, text: &ManifestText) -> Option<Arc<Object>> {
         let newest = self.newest()?;
-        let (Some(tracker), Some(facts)) = (&text.tracker, newest.head.facts.as_deref()) else {
+        let (Some(tracker), Some(info)) = (&text.tracker, newest.head.manifest_info.as_deref())
+        else {
             return Some(newest);
         };
-        let progress = tracker.judge(text.variant, facts, Instant::now());
+        let progress = tracker.judge(text.variant, info, Instant::now());
         (progress != Progress::Behind).then_some(newest)
     }
 
@@ -196,13 +197,13 @@ impl FillTask {
             return self.settle_overtaken(text);
         }
         if text
-            .facts()
-            .is_some_and(|facts| self.is_requested_version(facts))
+            .info()
+            .is_some_and(|info| self.is_requested_version(info))
         {
             self.avoid_endpoint_that_held_back(tracker.as_deref(), text.response.endpoint_to_avoid);
         }
         let (shield, current_at) = (Arc::clone(&self.shield), text.current_at);
-        let version = self.version(text, update.lifetime, update.progress);
+        let version = self.build_version(text, update.lifetime, update.progress);
         if let Some(tracker) = &tracker {
             tracker.set_fresh_for(refreshed_left(&version.object.head, current_at), current_at);
         }
@@ -263,7 +264,7 @@ impl FillTask {
             self.fill.set_vary(self.vary(&text.response.headers));
         }
         let lifetime = Lifetime::none(Instant::now());
-        let version = self.version(text, lifetime, Progress::Same);
+        let version = self.build_version(text, lifetime, Progress::Same);
         self.fill.settle(Verdict::Object(Arc::new(version.object)));
     }
 
@@ -292,7 +293,7 @@ impl FillTask {
         let Some(tracker) = self.tracker() else {
             return;
         };
-        let (_, current_at) = self.times(response);
+        let (_, current_at) = self.sent_and_current_at(response);
         tracker.record_unchanged(variant, current_at);
         tracker.set_fresh_for(refreshed_left(head, current_at), current_at);
         self.avoid_endpoint_if_stalled(&tracker, response.endpoint, false);
@@ -339,6 +340,6 @@ impl AppliedVersion {
 /// How long it may still be served at `now` while the refresher keeps it current.
 fn refreshed_left(head: &StoredHead, now: Instant) -> Duration {
     let lifetime = &head.lifetime;
-    let max_age = lifetime.refreshed_max_age(head.facts.as_deref());
+    let max_age = lifetime.refreshed_max_age(head.manifest_info.as_deref());
     max_age.saturating_sub(lifetime.age(now))
 }

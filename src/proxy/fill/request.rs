@@ -41,9 +41,9 @@ impl FillTask {
     /// A stored version of a live manifest whose tracker was evicted. A 304 would not rebuild the
     /// tracker.
     fn is_forgotten(&self, stored: &Object) -> bool {
-        let facts = stored.head.facts.as_deref();
-        let is_live = facts.is_some_and(ManifestInfo::is_live);
-        let is_watched = facts.is_some_and(|facts| !facts.is_multivariant() && !facts.is_patch());
+        let info = stored.head.manifest_info.as_deref();
+        let is_live = info.is_some_and(ManifestInfo::is_live);
+        let is_watched = info.is_some_and(|info| !info.is_multivariant() && !info.is_patch());
         is_live && is_watched && !self.request.has_delivery_directives() && self.tracker().is_none()
     }
 
@@ -134,7 +134,7 @@ impl FillTask {
             late_after: self.overdue(),
             avoided,
             upgrade: self.upgrade(),
-            ..UpstreamRequest::get(target, host, headers, self.rank())
+            ..UpstreamRequest::get(target, host, headers, self.priority())
         }
     }
 
@@ -180,10 +180,12 @@ impl FillTask {
         stored.is_some_and(|stored| freshness(&stored.head.lifetime, now) != Freshness::Unusable)
     }
 
-    pub(super) fn rank(&self) -> Priority {
+    pub(super) fn priority(&self) -> Priority {
         match self.trigger {
-            FillTrigger::Viewer(..) => priority::waited_for(self.request.kind, || self.is_new()),
-            FillTrigger::Refresh => priority::behind(self.request.kind),
+            FillTrigger::Viewer(..) => {
+                priority::for_waiting_viewer(self.request.kind, || self.is_new())
+            }
+            FillTrigger::Refresh => priority::for_refresh(self.request.kind),
             FillTrigger::Prefetch(_) => Priority::Prefetch,
         }
     }
@@ -194,7 +196,7 @@ impl FillTask {
             matches!(self.trigger, FillTrigger::Viewer(..)) || self.request.kind.is_manifest();
         (!waits).then(|| Upgrade {
             when: Box::pin(self.fill.wait_for_join()),
-            priority: priority::waited_for(self.request.kind, || true),
+            priority: priority::for_waiting_viewer(self.request.kind, || true),
         })
     }
 }

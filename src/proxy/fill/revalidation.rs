@@ -52,8 +52,8 @@ impl FillTask {
         variant: Variant,
         stored: &Object,
     ) -> Option<Arc<Object>> {
-        let facts = stored.head.facts.as_deref()?;
-        if tracker.judge(variant, facts, Instant::now()) != Progress::Behind {
+        let info = stored.head.manifest_info.as_deref()?;
+        if tracker.judge(variant, info, Instant::now()) != Progress::Behind {
             return None;
         }
         self.newest().filter(|newest| newest.body != stored.body)
@@ -70,17 +70,17 @@ impl FillTask {
         response: &UpstreamResponse,
     ) -> (Object, bool) {
         let now = Now::read();
-        let known = || Some(Box::new(stored_object.head.targeted.as_ref()?.to_map()));
-        let targeted = targeted.or_else(known);
-        let mut facts_headers = headers.clone();
-        facts_headers.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
-        facts_headers.remove(header::AGE);
-        facts_headers.extend(headers::age(&response.headers));
+        let stored_targeted = || Some(Box::new(stored_object.head.targeted.as_ref()?.to_map()));
+        let targeted = targeted.or_else(stored_targeted);
+        let mut storage_headers = headers.clone();
+        storage_headers.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
+        storage_headers.remove(header::AGE);
+        storage_headers.extend(headers::age(&response.headers));
         let mut response_facts = self.response_facts(
             response,
-            &facts_headers,
+            &storage_headers,
             stored_object.head.kind,
-            stored_object.head.facts.as_deref(),
+            stored_object.head.manifest_info.as_deref(),
         );
         if response_facts.context == ManifestContext::RequestedVersion && !as_requested_version {
             response_facts.context = ManifestContext::CurrentVersion;

@@ -40,10 +40,10 @@ impl FillTask {
     ) {
         if let Framing::Length(length) = response.framing {
             let settings = &self.shield.settings;
-            let place = self.fill.lookup().kind;
-            let whole_max = self.shield.cache.object_bytes_max(place);
+            let stored_kind = self.fill.lookup().kind;
+            let whole_max = self.shield.cache.object_bytes_max(stored_kind);
             if length > settings.whole_fetch_max.min(whole_max)
-                && let Some(etag) = self.sliceable(&response, &lifetime)
+                && let Some(etag) = self.slice_etag(&response, &lifetime)
             {
                 return self.hand_to_slices(response, kind, lifetime, length, etag);
             }
@@ -56,7 +56,7 @@ impl FillTask {
             return self.handle_empty_body(response.endpoint).await;
         }
         let has_others = self.origin().has_others();
-        let expected = self.expected(kind, delivery::length(response.framing));
+        let expected = self.expected_body(kind, delivery::length(response.framing));
         let failed_endpoints = self.failed_endpoints.clone();
         let mut delivery = Delivery::new(&response, failed_endpoints, has_others, expected);
         let mut upstream_body = response.body;
@@ -126,12 +126,12 @@ impl FillTask {
         }
         let mut end = buffered.end;
         loop {
-            let piece = match end.take() {
+            let event = match end.take() {
                 Some(end) => end,
                 None => self.next_chunk(&mut upstream_body, &mut delivery).await,
             };
             let endpoint = delivery.race.endpoint();
-            match piece {
+            match event {
                 BodyEvent::Abandoned => return self.fill.cut(),
                 BodyEvent::Received(None) if delivery.is_whole() => {
                     return self.fill.finish().await;
@@ -173,7 +173,7 @@ impl FillTask {
 
     /// What is known of a body before it arrives, and whether every endpoint that has it has all of
     /// it.
-    fn expected(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
+    fn expected_body(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
         let listing = self.shield.live.trackers_listing(&self.request);
         let mut listed = listing.iter().filter_map(|tracker| {
             let (duration, is_segment) = tracker.listed_for(&self.request)?;
@@ -206,10 +206,10 @@ impl FillTask {
 
     /// Slices need ranges, a strong validator to tie them together, and a lifetime. Variants are
     /// never sliced, nor is an object whose slicing failed a moment ago.
-    fn sliceable(&self, response: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
+    fn slice_etag(&self, response: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
         let now = Instant::now();
         let lookup = self.fill.lookup();
-        let known = self.shield.cache.memo(&lookup.slot, now);
+        let memo = self.shield.cache.memo(&lookup.slot, now);
         let ranges = response.headers.get(header::ACCEPT_RANGES)?;
         let etag = response.headers.get(header::ETAG)?;
         let sliceable = ranges == "bytes"
@@ -218,7 +218,7 @@ impl FillTask {
             && Vary::of(&response.headers) == Vary::Nothing
             && !lookup.has_variants()
             && !lifetime.fresh_left(now).is_zero()
-            && !matches!(known, Some(KeyMemo::Unsliceable));
+            && !matches!(memo, Some(KeyMemo::Unsliceable));
         // A copy: the value is kept for long, and must not keep the response's read buffer alive.
         let etag = HeaderValue::from_bytes(etag.as_bytes()).ok()?;
         sliceable.then_some(etag)

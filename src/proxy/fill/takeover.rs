@@ -38,7 +38,7 @@ impl FillTask {
     }
 
     /// The endpoints to ask last, if those in `than` must not be asked.
-    fn others(&self, than: EndpointSet) -> EndpointSet {
+    fn avoided_with(&self, than: EndpointSet) -> EndpointSet {
         let all = self.avoided().and(than);
         if self.origin().has_another_in_good_standing(all) {
             all
@@ -94,7 +94,7 @@ impl FillTask {
         if !origin.has_others() {
             return None;
         }
-        let avoided = self.others(EndpointSet::of(than));
+        let avoided = self.avoided_with(EndpointSet::of(than));
         let response = self
             .fetch(self.fill.upstream_headers().clone(), avoided)
             .await?;

@@ -28,7 +28,7 @@ pub(super) struct StoredVersion {
 
 impl FillTask {
     /// Builds the stored object of a manifest, with its delta update and codings.
-    pub(super) fn version(
+    pub(super) fn build_version(
         &mut self,
         text: ManifestText,
         lifetime: Lifetime,
@@ -39,23 +39,23 @@ impl FillTask {
             let of_versions = Location::only(self.request.playlist_epoch_key());
             self.epoch_token = self.shield.epoch_token(&self.request, &of_versions);
         }
-        let facts = text.manifest.map(|manifest| manifest.info);
-        let is_requested_version = facts
+        let info = text.manifest.map(|manifest| manifest.info);
+        let is_requested_version = info
             .as_ref()
-            .is_some_and(|facts| self.is_requested_version(facts));
+            .is_some_and(|info| self.is_requested_version(info));
         let storage = is_requested_version
-            .then(|| self.decide_storage(&text.response, text.kind, facts.as_ref(), true));
+            .then(|| self.decide_storage(&text.response, text.kind, info.as_ref(), true));
         let as_requested_version = match storage {
             Some(StorageDecision::Store(lifetime)) => Some(lifetime),
             Some(_) => None,
-            None => facts
+            None => info
                 .as_ref()
-                .and_then(|facts| self.too_early(facts, &lifetime)),
+                .and_then(|info| self.early_lifetime(info, &lifetime)),
         };
         let vary = self.vary(&text.response.headers);
         let (status, headers) = (text.response.status, text.response.headers);
         let mut head = self.head(status, headers, text.kind, lifetime, true);
-        head.facts = facts.map(Box::new);
+        head.manifest_info = info.map(Box::new);
         head.access_tracker = text.tracker.map(|tracker| Arc::clone(&tracker.access));
         let delta = text
             .delta
@@ -88,22 +88,22 @@ impl FillTask {
     }
 
     /// Whether this is the version that an LL-HLS request named, and not just the one that existed.
-    pub(super) fn is_requested_version(&self, facts: &ManifestInfo) -> bool {
-        let asked = self.request.directives();
-        let edge = facts.playlist_edge();
-        let has = |msn| edge.is_some_and(|edge| edge.has(msn, asked.part));
-        facts.is_live() && asked.msn.is_some_and(has)
+    pub(super) fn is_requested_version(&self, info: &ManifestInfo) -> bool {
+        let requested = self.request.directives();
+        let edge = info.playlist_edge();
+        let has = |msn| edge.is_some_and(|edge| edge.has(msn, requested.part));
+        info.is_live() && requested.msn.is_some_and(has)
     }
 
     /// Lifetime of a response that the origin gave before it had the requested version. All
     /// followers get it, but later requests must not get an old version in place of a new one. Half
     /// a part saves an origin that never blocks from most of the immediate repeats.
-    fn too_early(&self, facts: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
+    fn early_lifetime(&self, info: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
         const SHARE: u32 = 8;
-        let live = facts.is_live() && facts.has_edge();
+        let live = info.is_live() && info.has_edge();
         let early = live && self.request.directives().msn.is_some();
-        let segment = facts.reload_interval().unwrap_or_default();
-        let span = facts.part_target().map_or(segment / SHARE, |part| part / 2);
+        let segment = info.reload_interval().unwrap_or_default();
+        let span = info.part_target().map_or(segment / SHARE, |part| part / 2);
         early.then(|| Lifetime {
             fresh_for: lifetime.fresh_for.min(lifetime.age_received + span),
             stale_while_revalidate: Duration::ZERO,
@@ -125,11 +125,11 @@ impl FillTask {
     /// The variant of a response with these headers: by its `Vary`, or by the `Vary` of earlier
     /// responses.
     pub(super) fn variant(&self, headers: &HeaderMap) -> Variant {
-        let said = match self.vary(headers) {
+        let stated = match self.vary(headers) {
             Vary::On(names) => Some(names),
             Vary::Nothing | Vary::Everything => None,
         };
-        let names = said
+        let names = stated
             .as_deref()
             .or_else(|| self.fill.lookup().variant_names());
         // Manifests are requested without a content coding. One that arrives in a coding all the
@@ -151,9 +151,9 @@ impl FillTask {
         } = version;
         let edge = object
             .head
-            .facts
+            .manifest_info
             .as_ref()
-            .and_then(|facts| facts.playlist_edge());
+            .and_then(|info| info.playlist_edge());
         let is_whole = edge.is_some_and(|edge| edge.skipped_segments == 0);
         let newest = self.request.has_delivery_directives() && is_whole && vary == Vary::Nothing;
         let object = Arc::new(object);
@@ -161,12 +161,12 @@ impl FillTask {
             let (key, kind) = (self.request.base_key(), self.request.kind);
             self.shield.cache.store_under(key, kind, &object);
         }
-        let kept = match as_requested_version {
+        let requested_version = match as_requested_version {
             Some(lifetime) => Arc::new(object.with_lifetime(&lifetime)),
             None => object,
         };
         self.fill.set_vary(vary);
-        let verdict = Verdict::Object(Arc::clone(&kept));
-        self.fill.store_and_publish(&kept, verdict);
+        let verdict = Verdict::Object(Arc::clone(&requested_version));
+        self.fill.store_and_publish(&requested_version, verdict);
     }
 }

@@ -16,7 +16,7 @@ use seawall_policy::{EndpointAvoidance, EndpointSet};
 use seawall_upstream::{Origin, UpstreamRequest, UpstreamResponse};
 
 /// The race for a slice that `endpoint` delivers.
-pub(super) fn race(span: ByteSpan, endpoint: usize) -> Race {
+pub(super) fn begin_race(span: ByteSpan, endpoint: usize) -> Race {
     let expected = ExpectedBody {
         length: Some(span.length()),
         duration: None,
@@ -57,7 +57,7 @@ impl TakeoverBody for SliceBody<'_> {
             return None;
         }
         let headers = self.fill.upstream_headers().clone();
-        self.source.part(headers, missing).ok()
+        self.source.range_headers(headers, missing).ok()
     }
 
     fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest {
@@ -70,11 +70,11 @@ impl TakeoverBody for SliceBody<'_> {
         received: u64,
     ) -> Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send> {
         let (source, missing) = (Arc::clone(self.source), self.missing(received));
-        Box::new(move |response| match source.examine(response, missing) {
+        Box::new(move |response| match source.check(response, missing) {
             Ok(()) => ResponseFit::Same,
             Err(SliceError::Failed) => ResponseFit::Nothing,
             Err(_) if is_absence(response.status) => ResponseFit::Nothing,
-            Err(SliceError::Changed | SliceError::NoParts) => ResponseFit::Another,
+            Err(SliceError::Changed | SliceError::RangesIgnored) => ResponseFit::Another,
         })
     }
 
@@ -102,7 +102,7 @@ impl SliceContext {
 
     /// The endpoint stopped inside a slice, and no other endpoint can continue this object. New
     /// requests go to another endpoint, which may have the object under another `ETag`.
-    pub(super) fn leave(&self, endpoint: usize) {
+    pub(super) fn avoid_endpoint(&self, endpoint: usize) {
         let (now, cache) = (Instant::now(), &self.shield.cache);
         let memo = cache.memo(&self.lookup.slot, now);
         let is_ours = matches!(memo, Some(KeyMemo::Sliced(slice_set)) if slice_set.etag == self.slice_set.etag);
@@ -132,12 +132,12 @@ impl SliceContext {
         let upstream_headers = || fill.upstream_headers().clone();
         let none = EndpointSet::default();
         let response = self.request_span(upstream_headers(), span, none).await?;
-        let Err(fault) = self.examine(&response, span) else {
+        let Err(error) = self.check(&response, span) else {
             return Ok(response);
         };
         let origin = self.origin();
-        if fault == SliceError::Failed || !origin.has_others() {
-            return Err(fault);
+        if error == SliceError::Failed || !origin.has_others() {
+            return Err(error);
         }
         let endpoint = response.endpoint;
         // Releases the first response's permit before the second request.
@@ -145,8 +145,8 @@ impl SliceContext {
         let than = EndpointSet::of(endpoint);
         let other = self.request_span(upstream_headers(), span, than).await;
         let other = other.ok().filter(|other| other.endpoint != endpoint);
-        let fit = other.filter(|other| self.examine(other, span).is_ok());
-        fit.ok_or(fault)
+        let fit = other.filter(|other| self.check(other, span).is_ok());
+        fit.ok_or(error)
     }
 
     /// `avoided`: endpoints that do not have the slice.
@@ -156,7 +156,7 @@ impl SliceContext {
         span: ByteSpan,
         avoided: EndpointSet,
     ) -> Result<UpstreamResponse, SliceError> {
-        let upstream_request = self.upstream_request(self.part(headers, span)?, avoided);
+        let upstream_request = self.upstream_request(self.range_headers(headers, span)?, avoided);
         self.origin()
             .fetch(upstream_request)
             .await
@@ -164,7 +164,11 @@ impl SliceContext {
     }
 
     /// Headers of a range request that only this object may answer.
-    fn part(&self, mut headers: HeaderMap, span: ByteSpan) -> Result<HeaderMap, SliceError> {
+    fn range_headers(
+        &self,
+        mut headers: HeaderMap,
+        span: ByteSpan,
+    ) -> Result<HeaderMap, SliceError> {
         let range = format!("bytes={}-{}", span.start, span.end - 1);
         let range = HeaderValue::try_from(range).map_err(|_| SliceError::Failed)?;
         headers.insert(header::RANGE, range);
@@ -174,16 +178,16 @@ impl SliceContext {
 
     fn upstream_request(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
         let (target, host) = (self.target.clone(), self.host.clone());
-        let rank = priority::waited_for(self.lookup.kind, || false);
+        let priority = priority::for_waiting_viewer(self.lookup.kind, || false);
         UpstreamRequest {
             class: self.lookup.kind.into(),
             avoided: avoided.and(self.failed_lately()),
-            ..UpstreamRequest::get(target, host, headers, rank)
+            ..UpstreamRequest::get(target, host, headers, priority)
         }
     }
 
     /// Checks that the response is the requested slice of this object.
-    fn examine(&self, response: &UpstreamResponse, span: ByteSpan) -> Result<(), SliceError> {
+    fn check(&self, response: &UpstreamResponse, span: ByteSpan) -> Result<(), SliceError> {
         let content_range = response
             .headers
             .get(header::CONTENT_RANGE)
@@ -194,15 +198,15 @@ impl SliceContext {
         match response.status {
             StatusCode::PARTIAL_CONTENT if etag != Some(&self.slice_set.etag) => Err(match etag {
                 Some(other) if other.as_bytes().starts_with(b"\"") => SliceError::Changed,
-                _ => SliceError::NoParts,
+                _ => SliceError::RangesIgnored,
             }),
-            StatusCode::PARTIAL_CONTENT if is_coded => Err(SliceError::NoParts),
+            StatusCode::PARTIAL_CONTENT if is_coded => Err(SliceError::RangesIgnored),
             StatusCode::PARTIAL_CONTENT => match content_range {
                 Some((_, length)) if length != self.slice_set.length => Err(SliceError::Changed),
                 Some((there, _)) if there == span => Ok(()),
-                _ => Err(SliceError::NoParts),
+                _ => Err(SliceError::RangesIgnored),
             },
-            StatusCode::OK if etag == Some(&self.slice_set.etag) => Err(SliceError::NoParts),
+            StatusCode::OK if etag == Some(&self.slice_set.etag) => Err(SliceError::RangesIgnored),
             StatusCode::OK | StatusCode::PRECONDITION_FAILED => Err(SliceError::Changed),
             StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_FOUND | StatusCode::GONE => {
                 Err(SliceError::Changed)

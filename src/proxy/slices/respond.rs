@@ -15,7 +15,7 @@ use seawall_policy::range::ByteSpan;
 impl Shield {
     /// Responds from slices. Fetches the first slice before the head is sent; if that fails, the
     /// key is looked up again.
-    pub(in crate::proxy) async fn sliced(
+    pub(in crate::proxy) async fn respond_from_slices(
         self: &Arc<Self>,
         mut context: RequestContext,
         lookup: &Lookup,

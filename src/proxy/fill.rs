@@ -253,8 +253,8 @@ impl FillTask {
             .contains_key(header::AUTHORIZATION)
     }
 
-    /// Handles the origin's response, unless it is implausible: then another request or a failure
-    /// takes its place.
+    /// Stores, passes on or shares the response, as the caching rules say. An implausible response
+    /// is replaced: by that to another request, or by a failure.
     async fn handle_response(mut self, response: UpstreamResponse) {
         let response = match self.confirm_absence(response).await {
             Some(Ok(response)) => response,
@@ -270,11 +270,6 @@ impl FillTask {
         if self.is_endpoint_behind(response.status) {
             return self.retry_elsewhere(response).await;
         }
-        self.accept_response(response).await;
-    }
-
-    /// Stores, passes on or shares a response, as the caching rules say.
-    async fn accept_response(self, response: UpstreamResponse) {
         let live = &self.shield.live;
         live.record_presence(&self.request, response.status, Now::read());
         let kind = self.kind(response.status, &response.headers);

@@ -3,20 +3,23 @@
 //! bodies and for slices. Does not depend on keys or on storage.
 
 mod body_rate;
+mod silence;
 mod takeover_request;
 mod tried_endpoints;
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::sleep_until;
 
 pub(super) use body_rate::{BodyRate, ExpectedBody};
+pub(super) use silence::SILENCE;
+pub(super) use takeover_request::ResponseFit;
 
+use self::silence::{SilenceDeadlines, reached};
 use self::takeover_request::{TakeoverError, TakeoverParts, TakeoverRequest, finish};
 use self::tried_endpoints::{BodyMovement, TriedEndpoints, UnfitReason};
 use super::Shield;
@@ -25,10 +28,6 @@ use seawall_upstream::{
     BudgetUse, Failure, Origin, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };
 
-/// After this time without a byte, another endpoint is requested.
-pub(super) const SILENCE: Duration = Duration::from_millis(700);
-/// The same for a body that may still be produced: its chunks can be a second apart.
-const SILENCE_WHILE_PRODUCED: Duration = Duration::from_millis(1500);
 /// Delay before the next attempt when the retry budget refuses, or no other endpoint is available.
 const RETRY_AFTER_REFUSAL: Duration = Duration::from_millis(250);
 /// A body that no other endpoint can continue is cut after this further time, also one that stays
@@ -50,53 +49,6 @@ pub(super) enum BodyEvent {
     TakenOver(UpstreamResponse),
     /// All readers have left.
     Abandoned,
-}
-
-/// When something is done about a silent body.
-struct SilenceDeadlines {
-    /// When another endpoint is requested. `None`: not before the running request has ended.
-    attempt: Option<tokio::time::Instant>,
-    /// When the body is cut, because no other endpoint can continue it.
-    cut: Option<tokio::time::Instant>,
-}
-
-impl SilenceDeadlines {
-    fn new(is_complete: bool) -> SilenceDeadlines {
-        let silence = if is_complete {
-            SILENCE
-        } else {
-            SILENCE_WHILE_PRODUCED
-        };
-        SilenceDeadlines {
-            attempt: Some(tokio::time::Instant::now() + silence),
-            cut: None,
-        }
-    }
-
-    /// The running request has ended without success: another attempt may succeed later.
-    fn allow_next_attempt(&mut self) {
-        self.attempt
-            .get_or_insert_with(|| tokio::time::Instant::now() + ATTEMPT_INTERVAL);
-    }
-}
-
-/// Resolves at this time; `None`: never.
-async fn reached(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
-}
-
-/// How another endpoint's response fits the body that is being delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResponseFit {
-    /// It is the rest of the body, or the whole body while readers have nothing.
-    Same,
-    /// That endpoint has a different object under this URL; a new request would get that object.
-    Another,
-    /// It is neither.
-    Nothing,
 }
 
 /// What a race needs to know about a body.

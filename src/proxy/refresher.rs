@@ -103,7 +103,8 @@ impl Refresher {
                 drop(follower);
                 let shield = Arc::clone(&self.shield);
                 let task = FillTask::new(shield, request, fill, FillTrigger::Refresh);
-                task.run().await;
+                // Boxed: while it waits for the next poll, a refresher keeps no room for a fill.
+                Box::pin(task.run()).await;
                 false
             }
             JoinOutcome::Follow(mut follower) => matches!(

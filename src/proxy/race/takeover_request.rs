@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::timeout;
 
-use super::{ResponseFit, SILENCE};
+use super::SILENCE;
 use crate::proxy::Shield;
 use seawall_upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
@@ -32,6 +32,17 @@ pub(super) struct TakeoverParts {
     pub(super) upstream_request: UpstreamRequest,
     /// Says how the response fits the body.
     pub(super) match_response: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
+}
+
+/// How another endpoint's response fits the body that is being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ResponseFit {
+    /// It is the rest of the body, or the whole body while readers have nothing.
+    Same,
+    /// That endpoint has a different object under this URL; a new request would get that object.
+    Another,
+    /// It is neither.
+    Nothing,
 }
 
 /// Why the other endpoint did not take over.

@@ -4,6 +4,7 @@ mod checks;
 mod client_certificate;
 mod credentials;
 mod deadlines;
+mod hedges;
 mod http2;
 mod integrity;
 mod names;

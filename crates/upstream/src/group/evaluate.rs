@@ -194,15 +194,19 @@ pub(crate) fn has_content(status: StatusCode) -> bool {
     status.is_success() || status == StatusCode::NOT_MODIFIED
 }
 
-/// The more valuable of two responses; the earlier one if they are equal, unless both came from one
-/// endpoint.
+/// The more valuable of two responses. Of two equal ones, the one with the object, else the earlier
+/// one, unless both came from one endpoint.
 pub(crate) fn better(
     later: AttemptResponse,
     earlier: AttemptResponse,
     selection: &EndpointSelection,
 ) -> AttemptResponse {
     let is_same_endpoint = later.endpoint() == earlier.endpoint();
-    if is_same_endpoint || rate(&later, selection) > rate(&earlier, selection) {
+    let value = |response: &AttemptResponse| {
+        let has_object = has_content(response.head.status);
+        (rate(response, selection), has_object)
+    };
+    if is_same_endpoint || value(&later) > value(&earlier) {
         earlier.discard();
         later
     } else {

@@ -1,11 +1,13 @@
 //! Hedged requests: when an endpoint takes longer than usual and a viewer waits, the next endpoint
-//! is asked too; the first good response wins and the others are cancelled. Being overtaken counts
-//! as one failure of an endpoint. A blocking request is hedged after the time its caller sets,
-//! without using the retry budget.
+//! is asked too; the first response with the object wins and the others are cancelled. A refusal is
+//! used only after the others had time to answer. Being overtaken counts as one failure of an
+//! endpoint. A blocking request is hedged after the time its caller sets, without using the retry
+//! budget.
 //!
 //! All attempts run in the caller's task: dropping its future cancels them all.
 
 use std::future::{Future, pending, poll_fn};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -118,12 +120,10 @@ impl<'a> HedgedSender<'a> {
             };
             let is_good = self.is_good(&outcome, selection);
             let outcome = better(outcome, best.take(), selection);
-            if is_good && ended.is_hedge {
-                return self
-                    .finish_with_hedge(ended, outcome, running, selection)
-                    .await;
+            if is_good {
+                return self.finish(ended, outcome, running, selection).await;
             }
-            if is_good || running.is_empty() {
+            if running.is_empty() {
                 return outcome;
             }
             best = Some(outcome);
@@ -180,35 +180,36 @@ impl<'a> HedgedSender<'a> {
         }
     }
 
-    /// A hedge got a good response while other attempts are running.
-    async fn finish_with_hedge(
+    /// A good response arrived while these attempts are running.
+    async fn finish(
         &self,
-        hedge: HedgedAttempt<'_>,
+        ended: HedgedAttempt<'_>,
         outcome: AttemptOutcome,
-        mut slower: Vec<HedgedAttempt<'_>>,
+        mut running: Vec<HedgedAttempt<'_>>,
         selection: &mut EndpointSelection,
     ) -> AttemptOutcome {
-        let response = outcome?;
+        let mut response = outcome?;
         if !has_content(response.head.status) {
-            // The hedge lacks the object: give the slower endpoint, which may have it, more time.
-            let hedge_delay = slower
-                .first()
-                .map_or(Duration::ZERO, |slower| slower.hedge_delay);
-            let hedge_delay = hedge_delay.max(self.retry.hedge_after_max * 2);
-            let other = timeout(hedge_delay, self.first_good(&mut slower, selection)).await;
-            let Some(other) = other.ok().flatten() else {
-                return Ok(response);
-            };
-            response.discard();
-            return Ok(other);
+            // The endpoint lacks the object: give the others, which may have it, more time.
+            let hedge_delay = running.first().map(|other| other.hedge_delay);
+            let patience = hedge_delay
+                .unwrap_or_default()
+                .max(self.retry.hedge_after_max * 2);
+            let waiting = self.read_better(&mut response, &mut running, selection);
+            // In time or not: the response is the best one.
+            let _ = timeout(patience, waiting).await;
+            return Ok(response);
         }
-        hedge.endpoint.counters.hedge_won();
+        if !ended.is_hedge {
+            return Ok(response);
+        }
+        ended.endpoint.counters.hedge_won();
         let mut endpoint_to_avoid = None;
-        for slower in slower
+        for slower in running
             .iter()
-            .filter(|slower| slower.started < hedge.started)
+            .filter(|slower| slower.started < ended.started)
         {
-            if self.record_overtaken(slower, &hedge, selection) {
+            if self.record_overtaken(slower, &ended, selection) {
                 endpoint_to_avoid = endpoint_to_avoid.or(Some(slower.endpoint.index));
             }
         }
@@ -218,21 +219,30 @@ impl<'a> HedgedSender<'a> {
         })
     }
 
-    /// The first good response among the running attempts.
-    async fn first_good(
+    /// Replaces a refusal by the object, if a running attempt brings it. When all endpoints refuse
+    /// it, by the refusal of the first one.
+    async fn read_better(
         &self,
+        response: &mut AttemptResponse,
         running: &mut Vec<HedgedAttempt<'_>>,
         selection: &mut EndpointSelection,
-    ) -> Option<AttemptResponse> {
-        while !running.is_empty() {
-            let (_, outcome) = first_ended(running).await;
-            if let Ok(response) = outcome
-                && self.is_good_response(&response, selection)
-            {
-                return Some(response);
+    ) {
+        while !running.is_empty() && !has_content(response.head.status) {
+            let (ended, outcome) = first_ended(running).await;
+            let Ok(other) = outcome else {
+                continue;
+            };
+            let is_good = self.is_good_response(&other, selection);
+            let is_object = has_content(other.head.status);
+            if !is_good || (ended.is_hedge && !is_object) {
+                other.discard();
+                continue;
             }
+            if ended.is_hedge {
+                ended.endpoint.counters.hedge_won();
+            }
+            mem::replace(response, other).discard();
         }
-        None
     }
 
     /// Records that another endpoint was quicker; true if this endpoint is reported as lacking the

@@ -276,8 +276,8 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
     }
     .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            if let Some(pace) = endpoint.pace {
-                samples.add(&labels, pace.p50);
+            if let Some(latency) = endpoint.recent_latency {
+                samples.add(&labels, latency.p50);
             }
         }
     }),
@@ -293,8 +293,8 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
     }
     .collected(|groups, samples| {
         for (labels, endpoint) in endpoints(groups) {
-            if let Some(pace) = endpoint.pace {
-                samples.add(&labels, pace.p95);
+            if let Some(latency) = endpoint.recent_latency {
+                samples.add(&labels, latency.p95);
             }
         }
     }),

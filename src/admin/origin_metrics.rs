@@ -44,7 +44,7 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
     }
     .collected(|groups, samples| {
         for group in groups {
-            samples.add(&[&group.name], group.held_back);
+            samples.add(&[&group.name], group.blocking);
         }
     }),
     Metric {

@@ -12,7 +12,7 @@ pub fn status(groups: &[Stats]) -> Value {
         json!({
             "name": &*stats.name,
             "in_flight": stats.in_flight,
-            "held_back": stats.held_back,
+            "held_back": stats.blocking,
             "slow_viewers": stats.slow_viewers,
             "queued": stats.queued,
             "queued_by_priority": counts_by_name(stats.queued_by_priority.map(|(priority, n)| (priority.as_str(), n as u64))),
@@ -50,7 +50,7 @@ fn endpoint_status(endpoint: &EndpointStats) -> Value {
         "hedges_won": endpoint.counts.hedges_won,
         "takeovers": endpoint.counts.takeovers,
         "takeovers_refused": endpoint.counts.takeovers_refused,
-        "response_ms": endpoint.pace.map(|response_times| json!({
+        "response_ms": endpoint.recent_latency.map(|response_times| json!({
             "p50": millis(response_times.p50),
             "p95": millis(response_times.p95),
         })),

@@ -20,7 +20,7 @@ fn often(kind: CheckKind) -> Check {
     Check {
         kind,
         timeout: Duration::from_hours(1),
-        pace: health::Settings {
+        schedule: health::Settings {
             every: Duration::from_millis(10),
             ..health::Settings::default()
         },

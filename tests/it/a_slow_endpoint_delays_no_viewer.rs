@@ -33,7 +33,7 @@ fn in_front_of_both(first: &Origin, second: &Origin) -> Builder {
             group.deadlines.manifest = HOUR;
             group.deadlines.first_byte = HOUR;
             group.deadlines.total = HOUR;
-            group.guards.pace.window = HOUR;
+            group.guards.latency.window = HOUR;
         })
         .proxy_settings(|waits| waits.wait_max = HOUR)
 }
@@ -256,7 +256,7 @@ async fn endpoint_much_slower_than_its_peer_is_ejected() {
     let shield = in_front_of_both(&slow, &peer)
         .origin(|group| {
             group.balance = Balance::RoundRobin;
-            group.guards.pace.samples_min = u32::try_from(PAIRS).unwrap();
+            group.guards.latency.samples_min = u32::try_from(PAIRS).unwrap();
             group.guards.ejection.slow_factor = 2.0;
             group.guards.ejection.slow_floor = Duration::ZERO;
             group.guards.ejection.slow_judgements = 1;

@@ -23,11 +23,11 @@ async fn metrics_after_traffic() -> String {
         .origin(|group| {
             group.endpoints[0].concurrency_max = Some(100);
             group.endpoints[0].requests_per_second_max = Some(Quota::All(1000));
-            group.guards.pace.samples_min = 1;
+            group.guards.latency.samples_min = 1;
             group.health = Some(Check {
                 kind: CheckKind::Tcp,
                 timeout: std::time::Duration::from_hours(1),
-                pace: health::Settings::default(),
+                schedule: health::Settings::default(),
             });
         })
         .start()

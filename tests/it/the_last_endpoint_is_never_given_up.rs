@@ -34,7 +34,7 @@ fn checked(group: &mut seawall_upstream::Settings) {
             expect: Vec::new(),
         },
         timeout: HOUR,
-        pace: health::Settings {
+        schedule: health::Settings {
             every: Duration::from_millis(10),
             ..health::Settings::default()
         },

@@ -49,7 +49,7 @@ pub struct UpstreamBody {
 /// are free, the attempt is recorded.
 enum BodyPhase {
     UnderWay(Box<BodyState>),
-    Whole,
+    Complete,
     Failed(Failure),
 }
 
@@ -61,7 +61,7 @@ pub(super) struct BodyState {
     pub(super) status: StatusCode,
     pub(super) framing: Framing,
     /// Idle timeout of the connection afterwards.
-    pub(super) idle: Duration,
+    pub(super) idle_timeout: Duration,
     /// Deadline for the next chunk.
     pub(super) chunk_timeout: Duration,
     /// Time that the origin may be waited for beyond what its bytes take at the minimum rate.
@@ -95,7 +95,7 @@ impl UpstreamBody {
         tokio::task::consume_budget().await;
         let chunk = match &mut self.phase {
             BodyPhase::UnderWay(state) => state.read().await,
-            BodyPhase::Whole => return None,
+            BodyPhase::Complete => return None,
             BodyPhase::Failed(failure) => return Some(Err(*failure)),
         };
         match chunk {
@@ -154,7 +154,7 @@ impl UpstreamBody {
     pub(super) fn permits(&self) -> Option<&Arc<RequestPermits>> {
         match &self.phase {
             BodyPhase::UnderWay(state) => Some(&state.permits),
-            BodyPhase::Whole | BodyPhase::Failed(_) => None,
+            BodyPhase::Complete | BodyPhase::Failed(_) => None,
         }
     }
 
@@ -172,7 +172,7 @@ impl UpstreamBody {
     fn finish_if_complete(&mut self, is_end: bool) {
         if let BodyPhase::UnderWay(state) = &mut self.phase
             && (is_end || state.is_complete())
-            && let BodyPhase::UnderWay(state) = mem::replace(&mut self.phase, BodyPhase::Whole)
+            && let BodyPhase::UnderWay(state) = mem::replace(&mut self.phase, BodyPhase::Complete)
         {
             state.finish();
         }
@@ -233,11 +233,11 @@ impl BodyState {
             Framing::Length(length) => length,
             Framing::Delimited | Framing::UntilClose => self.received,
         };
-        self.received == expected && self.connection.ended()
+        self.received == expected && self.connection.has_ended()
     }
 
     fn finish(self) {
-        self.connection.release(self.idle);
+        self.connection.release(self.idle_timeout);
         self.guard.complete(self.status);
         drop(self.permits);
     }

@@ -59,7 +59,7 @@ impl HealthChecks {
         }
         let tasks = Arc::new(CheckTasks(Arc::downgrade(self)));
         for endpoint in &self.endpoints {
-            let first = self.check.pace.first_check(std_now(), fastrand::f64());
+            let first = self.check.schedule.first_check(std_now(), fastrand::f64());
             tokio::spawn(Arc::clone(&tasks).run(endpoint.index, first.into()));
         }
     }
@@ -89,9 +89,9 @@ impl HealthChecks {
         path: &PathAndQuery,
         until: Instant,
     ) -> Result<StatusCode, Failure> {
-        self.signer.ready(until).await?;
+        self.signer.wait_for_credentials(until).await?;
         let connection = self.client.connect_for_check(endpoint, until).await?;
-        let request = check_request(path, self.signer.request_credentials()?)?;
+        let request = check_request(path, self.signer.request_auth()?)?;
         let exchange = async {
             let answered = self.client.send(connection, &request, None).await;
             let mut answered = answered.map_err(|broken| broken.failure)?;
@@ -142,7 +142,7 @@ impl CheckTasks {
             };
             let started = std_now();
             checks.check(&checks.endpoints[endpoint]).await;
-            let due = checks.check.pace.next_check(started, fastrand::f64());
+            let due = checks.check.schedule.next_check(started, fastrand::f64());
             next = Instant::from_std(due).max(Instant::now() + PAUSE_MIN);
         }
     }

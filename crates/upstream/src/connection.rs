@@ -16,7 +16,7 @@ mod session;
 
 pub(crate) use connector::EndpointConnector;
 pub(crate) use drain::{drain, drain_and_release};
-pub(crate) use request_head::{AttemptRequest, GroupHeaders, PayloadSize, seed, subject};
+pub(crate) use request_head::{AttemptRequest, GroupHeaders, PayloadSize, balance_hash, subject};
 pub(crate) use resolve::{EndpointNames, attempt_deadline};
 pub use response_head::Framing;
 pub(crate) use response_head::ResponseHead;

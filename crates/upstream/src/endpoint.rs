@@ -12,10 +12,10 @@ use super::guard::FailureSubject;
 use super::guard::breaker::{Breaker, BreakerDecision, BreakerOutlook, BreakerPass};
 use super::guard::ejection::Ejection;
 use super::guard::health::HealthState;
-use super::guard::pace::{self, LatencyWindow, TypicalLatency};
-use super::guard::sparing::LogThrottle;
+use super::guard::latency_window::{LatencyReading, LatencyWindow, TypicalLatency};
+use super::guard::log_throttle::LogThrottle;
 use super::limit::{
-    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, kept_for_manifests,
+    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, reserved_for_manifests,
 };
 use super::quota::Quotas;
 use super::stats::{Condition, EndpointCounters, EndpointStats, HealthCheckStats};
@@ -104,25 +104,25 @@ pub(super) struct EndpointGuards {
     pub(super) ejection: Ejection,
     /// `None`: no health checks.
     health: Option<HealthState>,
-    pace: LatencyWindow,
+    latency_window: LatencyWindow,
     typical: TypicalLatency,
     /// Ejected as slow; its old response times are dropped when it returns.
-    slow: bool,
+    is_ejected_as_slow: bool,
     /// Earliest time of the next background trial.
     trial_from: Option<Instant>,
     /// Throttles for log messages about the breaker (opened, closed) and ejections.
-    breaker_lines: [LogThrottle; 2],
-    ejection_lines: LogThrottle,
+    breaker_log: [LogThrottle; 2],
+    ejection_log: LogThrottle,
 }
 
 impl EndpointGuards {
     /// The latency window, cleared after an ejection as slow.
-    fn pace(&mut self, now: Instant) -> &mut LatencyWindow {
-        if self.slow && self.ejection.until(now).is_none() {
-            self.slow = false;
-            self.pace.clear(now);
+    fn latency_window(&mut self, now: Instant) -> &mut LatencyWindow {
+        if self.is_ejected_as_slow && self.ejection.until(now).is_none() {
+            self.is_ejected_as_slow = false;
+            self.latency_window.clear(now);
         }
-        &mut self.pace
+        &mut self.latency_window
     }
 }
 
@@ -143,7 +143,7 @@ impl EndpointState {
                 limiter: ConcurrencyLimiter::new(&LimiterSettings {
                     concurrency_max,
                     kept_for_manifests: match endpoint.requests_per_second_max {
-                        Some(_) => kept_for_manifests(concurrency_max),
+                        Some(_) => reserved_for_manifests(concurrency_max),
                         None => 0,
                     },
                     queue_max: group.queue_max,
@@ -157,23 +157,23 @@ impl EndpointState {
                 health: group
                     .health
                     .as_ref()
-                    .map(|check| HealthState::new(check.pace)),
-                pace: LatencyWindow::new(guards.pace, now),
+                    .map(|check| HealthState::new(check.schedule)),
+                latency_window: LatencyWindow::new(guards.latency, now),
                 typical: TypicalLatency::default(),
-                slow: false,
+                is_ejected_as_slow: false,
                 trial_from: None,
-                breaker_lines: Default::default(),
-                ejection_lines: LogThrottle::default(),
+                breaker_log: Default::default(),
+                ejection_log: LogThrottle::default(),
             }),
         }
     }
 
     /// Breaker closed, not ejected or on trial, and health checks pass.
-    pub(super) fn in_good_standing(&self, now: Instant) -> bool {
+    pub(super) fn is_in_good_standing(&self, now: Instant) -> bool {
         let guards = self.guards.lock();
         guards.breaker.outlook(now) == BreakerOutlook::Clear
             && guards.ejection.until(now).is_none()
-            && !guards.ejection.on_trial()
+            && !guards.ejection.is_on_trial()
             && guards.health.as_ref().is_none_or(HealthState::healthy)
     }
 
@@ -192,7 +192,7 @@ impl EndpointState {
     /// rate token but no capacity.
     pub(super) fn try_slot(&self, class: RequestClass, is_blocking: bool) -> Option<EndpointSlot> {
         let permit = match &self.cap {
-            Some(cap) if !is_blocking => Some(cap.limiter.try_enter()?),
+            Some(cap) if !is_blocking => Some(cap.limiter.try_acquire()?),
             _ => None,
         };
         let has_token = self.quotas.try_token(class);
@@ -218,7 +218,7 @@ impl EndpointState {
         let until = tokio::time::Instant::now() + timeout;
         let permit = match &self.cap {
             Some(cap) if !request.is_blocking => {
-                Some(cap.limiter.enter(request.priority, timeout).await?)
+                Some(cap.limiter.acquire(request.priority, timeout).await?)
             }
             _ => None,
         };
@@ -249,12 +249,12 @@ impl EndpointState {
         if guards.breaker.outlook(now) == BreakerOutlook::ProbeDue {
             return true;
         }
-        let back = guards.ejection.on_trial() && guards.ejection.until(now).is_none();
-        let due = back && guards.trial_from.is_none_or(|from| now >= from);
-        if due {
+        let has_returned = guards.ejection.is_on_trial() && guards.ejection.until(now).is_none();
+        let is_due = has_returned && guards.trial_from.is_none_or(|from| now >= from);
+        if is_due {
             guards.trial_from = Some(now + TRIAL_EVERY);
         }
-        due
+        is_due
     }
 
     /// Records whether the endpoint is in good standing, for the ejection decisions of others.
@@ -262,7 +262,7 @@ impl EndpointState {
         self.roster[self.index].store(is_good, Ordering::Relaxed);
     }
 
-    fn others_standing(&self) -> usize {
+    fn count_others_in_good_standing(&self) -> usize {
         let others = self.roster.iter().enumerate();
         let others = others.filter(|(index, _)| *index != self.index);
         others
@@ -294,11 +294,11 @@ impl EndpointState {
             Some(pass) => guards.breaker.release(pass, now),
             None => {}
         }
-        let line = change.and_then(|_| guards.breaker_lines[1].allows(now));
+        let suppressed = change.and_then(|_| guards.breaker_log[1].allows(now));
         let health = guards.health.as_mut();
         let turned = health.is_some_and(|health| health.record(result.is_ok()));
         drop(guards);
-        self.log_breaker_transition(change, line, None);
+        self.log_breaker_transition(change, suppressed, None);
         let endpoint = &*self.url;
         match result {
             Ok(()) if turned => tracing::info!(endpoint, "origin endpoint healthy again"),
@@ -310,15 +310,18 @@ impl EndpointState {
     }
 
     /// Recent latency, if known.
-    pub(super) fn pace(&self, now: Instant) -> Option<pace::LatencyReading> {
-        self.guards.lock().pace(now).read(now)
+    pub(super) fn recent_latency(&self, now: Instant) -> Option<LatencyReading> {
+        self.guards.lock().latency_window(now).read(now)
     }
 
     /// What the endpoint's responses usually take.
     pub(super) fn usual_latency(&self, now: Instant) -> UsualLatency {
         let mut guards = self.guards.lock();
         UsualLatency {
-            p95: guards.pace(now).read(now).map(|reading| reading.p95),
+            p95: guards
+                .latency_window(now)
+                .read(now)
+                .map(|reading| reading.p95),
             typical: guards.typical.read(),
         }
     }
@@ -344,23 +347,23 @@ impl EndpointState {
 
     /// Records a latency of at least this much.
     pub(super) fn record_latency(&self, now: Instant, waited: Duration) {
-        self.guards.lock().pace(now).record(now, waited);
+        self.guards.lock().latency_window(now).record(now, waited);
     }
 
     /// Compares its latency with that of `others` endpoints in good standing; ejects it if too
     /// slow.
-    pub(super) fn compare(&self, now: Instant, typical: Duration, others: usize) {
+    pub(super) fn judge_latency(&self, now: Instant, typical: Duration, others: usize) {
         let mut guards = self.guards.lock();
-        let Some(latency) = guards.pace(now).read(now) else {
+        let Some(latency) = guards.latency_window(now).read(now) else {
             return;
         };
         if let Some(until) = guards
             .ejection
             .judge_latency(now, latency.p50, typical, others)
         {
-            guards.slow = true;
+            guards.is_ejected_as_slow = true;
             drop(guards);
-            self.ejected(until.saturating_duration_since(now), "slow");
+            self.record_ejection(until.saturating_duration_since(now), "slow");
         }
     }
 
@@ -384,7 +387,7 @@ impl EndpointState {
                     failed: health.failed_total(),
                 }),
             },
-            pace: guards.pace(now).read(now),
+            recent_latency: guards.latency_window(now).read(now),
             latency: self.counters.response_times.read(),
         }
     }
@@ -415,14 +418,14 @@ mod tests {
         let now = Instant::now();
         (0..20).for_each(|_| endpoint.record_latency(now, Duration::from_secs(2)));
         let typical = Duration::from_millis(20);
-        endpoint.compare(now, typical, 1);
-        assert!(endpoint.in_good_standing(now));
-        endpoint.compare(now, typical, 1);
-        assert!(!endpoint.in_good_standing(now) && endpoint.pace(now).is_some());
+        endpoint.judge_latency(now, typical, 1);
+        assert!(endpoint.is_in_good_standing(now));
+        endpoint.judge_latency(now, typical, 1);
+        assert!(!endpoint.is_in_good_standing(now) && endpoint.recent_latency(now).is_some());
         let back = now + ejection.base;
-        assert!(endpoint.pace(back).is_none());
+        assert!(endpoint.recent_latency(back).is_none());
         assert!(
-            !endpoint.in_good_standing(back),
+            !endpoint.is_in_good_standing(back),
             "it has to prove itself first"
         );
         assert!(

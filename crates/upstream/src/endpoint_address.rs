@@ -58,10 +58,10 @@ impl Endpoint {
 
     /// The `Host` value: with the port only if it is not the scheme's default.
     pub(super) fn authority(&self) -> String {
-        let bracketed = self.host.contains(':');
-        let (open, close) = if bracketed { ("[", "]") } else { ("", "") };
-        let usual_port = if self.tls { 443 } else { 80 };
-        if self.port == usual_port {
+        let is_ipv6 = self.host.contains(':');
+        let (open, close) = if is_ipv6 { ("[", "]") } else { ("", "") };
+        let default_port = if self.tls { 443 } else { 80 };
+        if self.port == default_port {
             format!("{open}{}{close}", self.host)
         } else {
             format!("{open}{}{close}:{}", self.host, self.port)

@@ -144,7 +144,7 @@ impl Failure {
     }
 
     /// The failure that an error between request and end of the response head means.
-    pub(super) fn of_asking(error: &Error) -> Failure {
+    pub(super) fn of_exchange(error: &Error) -> Failure {
         match error.etype() {
             ErrorType::InvalidHTTPHeader
             | ErrorType::H1Error

@@ -19,7 +19,7 @@ use super::connection::EndpointConnector;
 use super::connection::EndpointNames;
 use super::connection::ResponseHead;
 use super::connection::{self, AttemptRequest, GroupHeaders};
-use super::endpoint::EndpointState;
+use super::endpoint::{EndpointState, std_now};
 use super::group_limits::GroupLimits;
 use super::response_value::ResponseExpectation;
 use super::selection::EndpointSelector;
@@ -38,8 +38,8 @@ use hedge::{HedgedSender, may_hedge};
 /// the sender, so a slow upload that progresses may continue.
 const UPLOAD_MAX: Duration = Duration::from_hours(24);
 
-/// One origin group. A request passes these steps in the order of the fields: signing, limits, the
-/// choice of an endpoint, and the exchange with it.
+/// One origin group. A request passes its parts in the order of the fields: `signer` adds the
+/// credentials, `limits` grants a permit, `selector` chooses an endpoint, `client` sends it there.
 pub(super) struct OriginGroup {
     pub(super) signer: Arc<Signer>,
     pub(super) limits: Arc<GroupLimits>,
@@ -108,7 +108,7 @@ impl OriginGroup {
             return Err(Failure::BreakerOpen);
         }
         // Wait for credentials before taking a permit: others can proceed.
-        let ready = self.signer.ready(deadlines.queue).await;
+        let ready = self.signer.wait_for_credentials(deadlines.queue).await;
         ready.inspect_err(|&failure| self.count_unsent(failure))?;
         let queue_timeout = deadlines.queue.saturating_duration_since(Instant::now());
         let permits = self.limits.acquire(&mut request, queue_timeout).await?;
@@ -129,7 +129,7 @@ impl OriginGroup {
 
     /// No endpoint was contacted; the failure is counted for the first one.
     fn count_unsent(&self, failure: Failure) {
-        self.selector.endpoints[0].counters.missed(failure);
+        self.selector.endpoints[0].counters.record_unsent(failure);
     }
 
     /// Sends the request to the endpoints of the group until one gives a usable response.
@@ -140,18 +140,23 @@ impl OriginGroup {
         deadlines: RequestDeadlines,
     ) -> Result<AttemptResponse, Failure> {
         let upgrade = request.upgrade.take();
-        let (avoided, excluded) = (request.avoided, request.excluded);
-        let (late_after, has_fallback) = (request.late_after, request.has_fallback);
+        let UpstreamRequest {
+            avoided,
+            excluded,
+            late_after,
+            has_fallback,
+            budget,
+            ..
+        } = request;
         let expectation = ResponseExpectation::of(&request);
-        let is_first_request = request.budget == BudgetUse::Earns;
         let (signed, body) = self.sign(request).inspect_err(|&failure| {
             self.count_unsent(failure);
         })?;
-        if is_first_request {
+        if budget == BudgetUse::Earns {
             self.selector.extra_requests.record_request();
         }
         let order = self.selector.order(&signed, avoided, excluded);
-        if order.good > 0 {
+        if order.good_count > 0 {
             self.probe_endpoints_in_doubt(&signed);
         }
         let final_priority = upgrade
@@ -189,7 +194,7 @@ impl OriginGroup {
         &self,
         request: UpstreamRequest,
     ) -> Result<(AttemptRequest, Option<super::RequestBody>), Failure> {
-        AttemptRequest::of(request, self.signer.request_credentials()?)
+        AttemptRequest::of(request, self.signer.request_auth()?)
     }
 
     /// Sends each endpoint that is due for a probe a HEAD of this request, in the background. Only
@@ -234,7 +239,7 @@ impl OriginGroup {
         if let permit @ Some(_) = guard.endpoint_permit() {
             permits.set_endpoint_permit(permit);
         }
-        let idle = head.idle();
+        let idle_timeout = head.idle_timeout();
         let endpoint = guard.endpoint().index;
         let ResponseHead {
             status,
@@ -247,7 +252,7 @@ impl OriginGroup {
             guard,
             status,
             framing,
-            idle,
+            idle_timeout,
             chunk_timeout: self.deadlines.between_bytes,
             slack: self.deadlines.total,
             waited: Duration::ZERO,
@@ -273,7 +278,7 @@ impl OriginGroup {
 
     /// An endpoint is in good standing.
     pub(super) fn has_good_endpoint(&self) -> bool {
-        let now = std::time::Instant::now();
+        let now = std_now();
         let mut endpoints = self.selector.endpoints.iter();
         endpoints.any(|endpoint| self.selector.is_in_good_standing(endpoint, now))
     }
@@ -287,8 +292,9 @@ impl OriginGroup {
         for endpoint in &self.selector.endpoints {
             waits.add_waits(&endpoint.waits());
         }
-        let read =
-            |endpoint: &Arc<EndpointState>| endpoint.read(self.connector.reachable(endpoint.index));
+        let read = |endpoint: &Arc<EndpointState>| {
+            endpoint.read(self.connector.is_reachable(endpoint.index))
+        };
         let endpoints: Vec<_> = self.selector.endpoints.iter().map(read).collect();
         let mut total = AttemptCounts::default();
         for endpoint in &endpoints {
@@ -299,7 +305,7 @@ impl OriginGroup {
             total,
             endpoints,
             in_flight: waits.in_flight,
-            held_back: counts.blocking.in_flight,
+            blocking: counts.blocking.in_flight,
             slow_viewers: counts.slow_viewers,
             slow_viewers_cut: counts.slow_viewers_cut,
             queued: waits.queued.iter().sum(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::limit::{
-    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, kept_for_manifests,
+    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, reserved_for_manifests,
 };
 use super::slow_viewers::{RequestPermits, SlowViewers};
 use super::{Failure, Priority, Settings, UpstreamRequest};
@@ -31,7 +31,7 @@ impl GroupLimits {
             requests: ConcurrencyLimiter::new(&LimiterSettings {
                 concurrency_max,
                 kept_for_manifests: if has_quota {
-                    kept_for_manifests(concurrency_max)
+                    reserved_for_manifests(concurrency_max)
                 } else {
                     0
                 },
@@ -81,9 +81,9 @@ impl GroupLimits {
         until: Instant,
     ) -> Result<Permit, Failure> {
         if !is_blocking {
-            return self.requests.enter(priority, remaining(until)).await;
+            return self.requests.acquire(priority, remaining(until)).await;
         }
-        let permit = self.blocking.enter(priority, remaining(until)).await?;
+        let permit = self.blocking.acquire(priority, remaining(until)).await?;
         // The rate limit holds for blocking requests too.
         self.wait_for_token(priority, until).await?;
         Ok(permit)
@@ -107,7 +107,7 @@ impl GroupLimits {
 
     /// A permit for an extra attempt, if one is free at once.
     pub(super) fn try_permit(&self) -> Option<Permit> {
-        self.requests.try_enter()
+        self.requests.try_acquire()
     }
 
     /// The queue is empty and more than half of the permits are free.

@@ -9,8 +9,8 @@ pub mod breaker;
 pub mod budget;
 pub mod ejection;
 pub mod health;
-pub mod pace;
-pub(super) mod sparing;
+pub mod latency_window;
+pub(super) mod log_throttle;
 mod window;
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Latency histogram since the start, with upper bounds that monitoring can add up over instances
-//! and compare over time. Recent latency is in `guard::pace`.
+//! and compare over time. Recent latency is in `guard::latency_window`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

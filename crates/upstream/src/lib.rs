@@ -197,9 +197,12 @@ impl Origin {
         host: Option<&HeaderValue>,
         avoided: EndpointSet,
     ) -> Option<Arc<str>> {
-        let seed = connection::seed(target, host);
+        let balance_hash = connection::balance_hash(target, host);
         let subject = connection::subject(target, host);
-        let endpoint = self.group.selector.first_choice(seed, subject, avoided)?;
+        let endpoint = self
+            .group
+            .selector
+            .first_choice(balance_hash, subject, avoided)?;
         Some(endpoint.url())
     }
 

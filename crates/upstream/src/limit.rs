@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Failure, Priority};
 use queue::{SeatId, WaitingFor};
-use state::{LimiterAdmission, LimiterState, QueueOutlook, WakeUps};
+use state::{LimiterAdmission, LimiterState, QueuePoll, WakeUps};
 
 /// Settings of a limiter.
 pub(super) struct LimiterSettings {
@@ -36,7 +36,7 @@ pub(super) struct LimiterSettings {
 
 /// Number of permits reserved for manifests where requests hold a permit while they wait for a
 /// quota: other requests must not take all of them.
-pub(super) fn kept_for_manifests(concurrency_max: usize) -> usize {
+pub(super) fn reserved_for_manifests(concurrency_max: usize) -> usize {
     concurrency_max
         .div_ceil(8)
         .min(concurrency_max.saturating_sub(1))
@@ -98,12 +98,12 @@ impl LimiterCounts {
     }
 }
 
-/// Limits requests to an origin.
+/// Limits the requests to a group or to an endpoint.
 pub(super) struct ConcurrencyLimiter {
     state: Arc<Mutex<LimiterState>>,
 }
 
-/// Permits one request; passed to the next in the queue when dropped.
+/// Permits one request; goes to the next in the queue when dropped.
 pub(super) struct Permit {
     state: Arc<Mutex<LimiterState>>,
 }
@@ -117,13 +117,13 @@ impl ConcurrencyLimiter {
 
     /// Waits for a permit: after requests of the same priority and before lower ones, but neither
     /// in a queue full of them nor longer than `timeout`. Dropping the future leaves the queue.
-    pub(super) async fn enter(
+    pub(super) async fn acquire(
         &self,
         priority: Priority,
         timeout: Duration,
     ) -> Result<Permit, Failure> {
-        let entered = self.wait((priority, WaitingFor::Permit), timeout).await;
-        entered.map(|()| self.permit())
+        let admitted = self.wait((priority, WaitingFor::Permit), timeout).await;
+        admitted.map(|()| self.permit())
     }
 
     /// The same for a rate token only, for requests that need no permit here.
@@ -141,25 +141,25 @@ impl ConcurrencyLimiter {
         timeout: Duration,
     ) -> Result<(), Failure> {
         let until = Instant::now() + timeout;
-        match self.step(|state, now, wake_ups| state.enter(waiting_for, now, wake_ups)) {
+        match self.step(|state, now, wake_ups| state.acquire(waiting_for, now, wake_ups)) {
             LimiterAdmission::Admitted => Ok(()),
             LimiterAdmission::Rejected => Err(Failure::Busy),
-            LimiterAdmission::Queued(ticket) => {
-                let mut place = QueuedRequest {
+            LimiterAdmission::Queued(seat) => {
+                let mut request = QueuedRequest {
                     limiter: self,
-                    ticket: Some(ticket),
+                    seat: Some(seat),
                     until,
                 };
-                let mut alarm = pin!(sleep_until(until));
-                poll_fn(|cx| place.poll(alarm.as_mut(), cx)).await
+                let mut timer = pin!(sleep_until(until));
+                poll_fn(|cx| request.poll(timer.as_mut(), cx)).await
             }
         }
     }
 
     /// A permit, if one is free at once and no request waits for it. A refusal is not counted as
     /// rejected.
-    pub(super) fn try_enter(&self) -> Option<Permit> {
-        self.step(LimiterState::try_enter).then(|| self.permit())
+    pub(super) fn try_acquire(&self) -> Option<Permit> {
+        self.step(LimiterState::try_acquire).then(|| self.permit())
     }
 
     /// A further rate token for a request that has a permit, if one is available at once.
@@ -192,12 +192,12 @@ impl ConcurrencyLimiter {
     }
 
     fn step<T>(&self, step: impl FnOnce(&mut LimiterState, Instant, &mut WakeUps) -> T) -> T {
-        stepping(&self.state, step)
+        run_step(&self.state, step)
     }
 }
 
 /// Runs one step under the lock, then wakes the affected waiters without it.
-fn stepping<T>(
+fn run_step<T>(
     state: &Mutex<LimiterState>,
     step: impl FnOnce(&mut LimiterState, Instant, &mut WakeUps) -> T,
 ) -> T {
@@ -209,7 +209,7 @@ fn stepping<T>(
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        stepping(&self.state, LimiterState::leave);
+        run_step(&self.state, LimiterState::release);
     }
 }
 
@@ -217,7 +217,7 @@ impl Drop for Permit {
 struct QueuedRequest<'a> {
     limiter: &'a ConcurrencyLimiter,
     /// `None`: the wait is over.
-    ticket: Option<SeatId>,
+    seat: Option<SeatId>,
     until: Instant,
 }
 
@@ -225,24 +225,24 @@ impl QueuedRequest<'_> {
     /// One timer serves both the deadline and, if this request is the timekeeper, the next token.
     fn poll(
         &mut self,
-        mut alarm: Pin<&mut Sleep>,
+        mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        while let Some(ticket) = self.ticket {
-            let outlook = self.limiter.step(|state, now, wake_ups| {
-                state.poll(ticket, self.until, cx.waker(), now, wake_ups)
+        while let Some(seat) = self.seat {
+            let polled = self.limiter.step(|state, now, wake_ups| {
+                state.poll(seat, self.until, cx.waker(), now, wake_ups)
             });
-            match outlook {
-                QueueOutlook::Admitted => {
-                    self.ticket = None;
+            match polled {
+                QueuePoll::Admitted => {
+                    self.seat = None;
                     return Poll::Ready(Ok(()));
                 }
-                QueueOutlook::Rejected => self.ticket = None,
-                QueueOutlook::Waits(again) => {
-                    if alarm.deadline() != again {
-                        alarm.as_mut().reset(again);
+                QueuePoll::Rejected => self.seat = None,
+                QueuePoll::Waiting(poll_at) => {
+                    if timer.deadline() != poll_at {
+                        timer.as_mut().reset(poll_at);
                     }
-                    ready!(alarm.as_mut().poll(cx));
+                    ready!(timer.as_mut().poll(cx));
                 }
             }
         }
@@ -252,9 +252,9 @@ impl QueuedRequest<'_> {
 
 impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
+        if let Some(seat) = self.seat {
             self.limiter
-                .step(|state, now, wake_ups| state.give_up(ticket, now, wake_ups));
+                .step(|state, now, wake_ups| state.give_up(seat, now, wake_ups));
         }
     }
 }

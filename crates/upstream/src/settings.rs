@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::guard::{backoff, breaker, budget, ejection, health, pace};
+use super::guard::{backoff, breaker, budget, ejection, health, latency_window};
 use super::sign::{ClientCertificate, Sigv4};
 use super::{Balance, Endpoint};
 
@@ -121,7 +121,7 @@ pub struct Guards {
     /// Consecutive failures, or responses much slower than those of other endpoints.
     pub ejection: ejection::Settings,
     /// How latency is estimated.
-    pub pace: pace::Settings,
+    pub latency: latency_window::Settings,
 }
 
 /// An active health check of an endpoint.
@@ -132,7 +132,7 @@ pub struct Check {
     /// Deadline of a whole check.
     pub timeout: Duration,
     /// Interval, and how many results change the state.
-    pub pace: health::Settings,
+    pub schedule: health::Settings,
 }
 
 /// What a health check does.
@@ -157,7 +157,7 @@ impl Default for Check {
                 expect: Vec::new(),
             },
             timeout: Duration::from_secs(5),
-            pace: health::Settings::default(),
+            schedule: health::Settings::default(),
         }
     }
 }

@@ -25,7 +25,7 @@ use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, sleep};
 
 pub use certificate::ClientCertificate;
-pub use credential_provider::look_for_profile;
+pub use credential_provider::check_profile;
 pub use credentials::Credentials;
 pub use header_file::header_value;
 pub use source::{
@@ -42,7 +42,7 @@ use credential_cache::CredentialCache;
 use header_file::HeaderFile;
 
 /// Interval at which files are read again.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const REREAD_EVERY: Duration = Duration::from_secs(1);
 
 /// The header is part of a SigV4 signature.
 pub fn is_of_signature(name: &str) -> bool {
@@ -59,9 +59,9 @@ pub(super) struct Signer {
     fixed: Vec<(HeaderName, HeaderValue)>,
     /// Header values from files.
     files: Vec<HeaderFile>,
-    looking: SingleTask,
+    file_task: SingleTask,
     /// The origin accepted the values before the last change, and refused the new ones.
-    former_first: AtomicBool,
+    prefers_previous: AtomicBool,
     /// Scope and credentials for SigV4, if configured.
     signing: Option<(Arc<sigv4::Scope>, Arc<CredentialCache>)>,
 }
@@ -71,7 +71,7 @@ pub(super) struct Signer {
 pub(super) struct RequestAuth {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// It uses the values before the last change.
-    former: bool,
+    uses_previous: bool,
     /// Scope and credentials of the signature.
     signing: Option<(Arc<sigv4::Scope>, Credentials)>,
     signer: Arc<Signer>,
@@ -81,23 +81,23 @@ impl Signer {
     /// Reads the files, and starts the background tasks if there is a runtime.
     pub(super) fn new(settings: &Settings, lookup: &Resolver) -> Result<Arc<Signer>, SetupError> {
         let files = settings.header_files.iter().map(|(name, path)| {
-            let watched = HeaderFile::new(name.clone(), path.clone());
-            watched.map_err(|(path, why)| SetupError::HeaderFile { path, why })
+            let file = HeaderFile::new(name.clone(), path.clone());
+            file.map_err(|(path, why)| SetupError::HeaderFile { path, why })
         });
         let signing = settings.sigv4.as_ref().map(|sigv4| {
-            let keyring = CredentialCache::new(&settings.name, &sigv4.sources, lookup)?;
-            let scope = sigv4::Scope::of(sigv4, &settings.endpoints).map_err(|place| {
-                let host = settings.endpoints[place].host.clone();
+            let cache = CredentialCache::new(&settings.name, &sigv4.sources, lookup)?;
+            let scope = sigv4::Scope::of(sigv4, &settings.endpoints).map_err(|index| {
+                let host = settings.endpoints[index].host.clone();
                 SetupError::Region { host }
             })?;
-            Ok((Arc::new(scope), keyring))
+            Ok((Arc::new(scope), cache))
         });
         let signer = Arc::new(Signer {
             owner: Arc::clone(&settings.name),
             fixed: settings.headers.clone(),
             files: files.collect::<Result<_, _>>()?,
-            looking: SingleTask::default(),
-            former_first: AtomicBool::new(false),
+            file_task: SingleTask::default(),
+            prefers_previous: AtomicBool::new(false),
             signing: signing.transpose()?,
         });
         if tokio::runtime::Handle::try_current().is_ok() {
@@ -107,46 +107,47 @@ impl Signer {
     }
 
     /// Waits briefly for credentials if there are none.
-    pub(super) async fn ready(&self, until: Instant) -> Result<(), Failure> {
+    pub(super) async fn wait_for_credentials(&self, until: Instant) -> Result<(), Failure> {
         match &self.signing {
-            Some((_, keyring)) => keyring.ready(until).await,
+            Some((_, cache)) => cache.wait_until_valid(until).await,
             None => Ok(()),
         }
     }
 
     /// The authentication for the next request.
-    pub(super) fn request_credentials(self: &Arc<Self>) -> Result<RequestAuth, Failure> {
+    pub(super) fn request_auth(self: &Arc<Self>) -> Result<RequestAuth, Failure> {
         self.start_tasks();
         let signing = match &self.signing {
-            Some((scope, keyring)) => Some((Arc::clone(scope), keyring.credentials()?)),
+            Some((scope, cache)) => Some((Arc::clone(scope), cache.credentials()?)),
             None => None,
         };
-        let former = self.former_first.load(Ordering::Relaxed) && self.remembers(Instant::now());
-        Ok(self.sealed(former, signing))
+        let uses_previous = self.prefers_previous.load(Ordering::Relaxed)
+            && self.has_previous_value(Instant::now());
+        Ok(self.build_auth(uses_previous, signing))
     }
 
     /// Starts the background tasks, unless they run already.
     fn start_tasks(self: &Arc<Self>) {
-        if let Some((_, keyring)) = &self.signing {
-            keyring.tend();
+        if let Some((_, cache)) = &self.signing {
+            cache.start_renewal();
         }
         if self.files.is_empty() {
             return;
         }
-        let Some(on_duty) = self.looking.take() else {
+        let Some(task) = self.file_task.take() else {
             return;
         };
         let signer = Arc::downgrade(self);
         tokio::spawn(async move {
-            let _on_duty = on_duty;
+            let _task = task;
             loop {
-                sleep(LOOK_EVERY).await;
+                sleep(REREAD_EVERY).await;
                 let Some(signer) = signer.upgrade() else {
                     return;
                 };
                 // Not on the async workers: the file system may hang.
-                let looked = tokio::task::spawn_blocking(move || signer.look());
-                if looked.await.is_err() {
+                let reading = tokio::task::spawn_blocking(move || signer.reread_files());
+                if reading.await.is_err() {
                     return;
                 }
             }
@@ -154,27 +155,27 @@ impl Signer {
     }
 
     /// Reads the files again. Blocks.
-    pub(super) fn look(&self) {
-        let changed = self.files.iter().filter(|file| file.look()).count();
+    pub(super) fn reread_files(&self) {
+        let changed = self.files.iter().filter(|file| file.reread()).count();
         if changed > 0 {
-            self.former_first.store(false, Ordering::Relaxed);
+            self.prefers_previous.store(false, Ordering::Relaxed);
         }
     }
 
     /// A value from before a change may still be tried.
-    fn remembers(&self, now: Instant) -> bool {
-        self.files.iter().any(|file| file.former(now).is_some())
+    fn has_previous_value(&self, now: Instant) -> bool {
+        self.files.iter().any(|file| file.previous(now).is_some())
     }
 
-    fn sealed(
+    fn build_auth(
         self: &Arc<Self>,
-        former: bool,
+        uses_previous: bool,
         signing: Option<(Arc<sigv4::Scope>, Credentials)>,
     ) -> RequestAuth {
         let now = Instant::now();
         let value = |file: &HeaderFile| {
-            let former = file.former(now).filter(|_| former);
-            former.unwrap_or_else(|| file.current())
+            let previous = file.previous(now).filter(|_| uses_previous);
+            previous.unwrap_or_else(|| file.current())
         };
         let live = self
             .files
@@ -182,7 +183,7 @@ impl Signer {
             .map(|file| (file.name.clone(), value(file)));
         RequestAuth {
             headers: self.fixed.iter().cloned().chain(live).collect(),
-            former,
+            uses_previous,
             signing,
             signer: Arc::clone(self),
         }
@@ -198,11 +199,11 @@ impl RequestAuth {
             owner: "main".into(),
             fixed,
             files: Vec::new(),
-            looking: SingleTask::default(),
-            former_first: AtomicBool::new(false),
+            file_task: SingleTask::default(),
+            prefers_previous: AtomicBool::new(false),
             signing: None,
         });
-        signer.sealed(false, None)
+        signer.build_auth(false, None)
     }
 
     /// Header fields to set; they replace fields of the same names.
@@ -211,10 +212,10 @@ impl RequestAuth {
     }
 
     /// The target to send for a requested target.
-    pub(super) fn target(&self, asked: &PathAndQuery) -> Result<PathAndQuery, Failure> {
+    pub(super) fn target(&self, requested: &PathAndQuery) -> Result<PathAndQuery, Failure> {
         match &self.signing {
-            Some((scope, _)) => scope.target(asked),
-            None => Ok(asked.clone()),
+            Some((scope, _)) => scope.target(requested),
+            None => Ok(requested.clone()),
         }
     }
 
@@ -235,19 +236,24 @@ impl RequestAuth {
     /// The alternative if the origin refuses these values: those before or after the change, while
     /// both may be valid.
     pub(super) fn other(&self) -> Option<RequestAuth> {
-        let two = self.signer.remembers(Instant::now());
-        two.then(|| self.signer.sealed(!self.former, self.signing.clone()))
+        let two = self.signer.has_previous_value(Instant::now());
+        two.then(|| {
+            self.signer
+                .build_auth(!self.uses_previous, self.signing.clone())
+        })
     }
 
     /// The origin accepted these values and refused the others: use them first from now on.
     pub(super) fn prefer(&self) {
         let before = self
             .signer
-            .former_first
-            .swap(self.former, Ordering::Relaxed);
+            .prefers_previous
+            .swap(self.uses_previous, Ordering::Relaxed);
         let origin = &*self.signer.owner;
-        match (before, self.former) {
-            (false, true) => tracing::warn!(origin, "new header values refused: former ones used"),
+        match (before, self.uses_previous) {
+            (false, true) => {
+                tracing::warn!(origin, "new header values refused: previous ones used");
+            }
             (true, false) => tracing::info!(origin, "new header values accepted"),
             _ => {}
         }

@@ -187,7 +187,7 @@ mod tests {
     }
 
     async fn enter(limiter: &ConcurrencyLimiter) -> Permit {
-        limiter.enter(Priority::Segment, SOON).await.unwrap()
+        limiter.acquire(Priority::Segment, SOON).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -198,10 +198,10 @@ mod tests {
         permits.set_endpoint_permit(Some(enter(&endpoint).await));
         let quick = tokio::time::sleep(SLOW_VIEWER_AFTER / 2);
         assert_eq!(permits.wait_for_viewer(quick).await, Some(()));
-        assert!(group.try_enter().is_none() && endpoint.try_enter().is_none());
+        assert!(group.try_acquire().is_none() && endpoint.try_acquire().is_none());
         let slow = tokio::time::sleep(SLOW_VIEWER_AFTER * 2);
         assert_eq!(permits.wait_for_viewer(slow).await, Some(()));
-        assert!(group.try_enter().is_some() && endpoint.try_enter().is_some());
+        assert!(group.try_acquire().is_some() && endpoint.try_acquire().is_some());
         assert_eq!(viewers.counts(), (1, 0));
         drop(permits);
         assert_eq!(viewers.counts(), (0, 0));

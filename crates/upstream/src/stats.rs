@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::StatusCode;
 
-use super::guard::pace;
+use super::guard::latency_window::LatencyReading;
 use super::latency::LatencyTimer;
 use super::{Failure, LatencyHistogram, Priority, QuotaStats, Rejection};
 
@@ -22,7 +22,7 @@ pub struct Stats {
     /// Requests that hold a permit.
     pub in_flight: usize,
     /// Blocking requests in progress, not included in `in_flight`.
-    pub held_back: usize,
+    pub blocking: usize,
     /// Requests with slow viewers, included in neither.
     pub slow_viewers: usize,
     /// Requests with slow viewers that were cut because there were too many.
@@ -51,7 +51,7 @@ pub struct EndpointStats {
     /// Its health.
     pub condition: Condition,
     /// Recent latency; `None` while there are too few responses.
-    pub pace: Option<pace::LatencyReading>,
+    pub recent_latency: Option<LatencyReading>,
     /// Latency since the start.
     pub latency: LatencyHistogram,
 }
@@ -173,12 +173,12 @@ pub(super) struct EndpointCounters {
 }
 
 impl EndpointCounters {
-    pub(super) fn begun(&self) {
+    pub(super) fn record_start(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     /// `None`: cancelled.
-    pub(super) fn ended(&self, end: Option<Result<StatusCode, Failure>>) {
+    pub(super) fn record_end(&self, end: Option<Result<StatusCode, Failure>>) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let counter = match end {
             Some(Ok(status)) => &self.classes[usize::from(status.as_u16() / 100).clamp(2, 5) - 2],
@@ -189,16 +189,16 @@ impl EndpointCounters {
     }
 
     /// Counts a request that was never sent.
-    pub(super) fn missed(&self, failure: Failure) {
+    pub(super) fn record_unsent(&self, failure: Failure) {
         self.failures[failure.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn received(&self, bytes: usize) {
+    pub(super) fn record_bytes(&self, bytes: usize) {
         self.bytes_received
             .fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn connected(&self, reused: bool) {
+    pub(super) fn record_connection(&self, reused: bool) {
         let counter = if reused {
             &self.connections_reused
         } else {
@@ -211,15 +211,15 @@ impl EndpointCounters {
         self.resent.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn retried(&self) {
+    pub(super) fn record_retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn hedged(&self) {
+    pub(super) fn record_hedge(&self) {
         self.hedges.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn hedge_won(&self) {
+    pub(super) fn record_hedge_won(&self) {
         self.hedges_won.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -277,8 +277,8 @@ mod tests {
             None,
         ];
         for end in ends {
-            counters.begun();
-            counters.ended(end);
+            counters.record_start();
+            counters.record_end(end);
         }
         let counts = counters.read();
         let classes = (counts.success, counts.redirect, counts.client_error);

@@ -40,9 +40,9 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
                 .add_problem(problem.help("leave it out, or write kind = \"http\""));
         }
     }
-    table.read_into("every", &mut check.pace.every, read::timeout);
+    table.read_into("every", &mut check.schedule.every, read::timeout);
     table.read_into("timeout", &mut check.timeout, read::timeout);
-    if check.timeout > check.pace.every {
+    if check.timeout > check.schedule.every {
         // Only a configured value is reported; the default is shortened silently.
         if let Some(value) = table.value("timeout") {
             let problem = Problem::new("`timeout` is longer than `every`");
@@ -51,10 +51,10 @@ pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
                 .reader()
                 .add_problem(problem.help("lower `timeout`, or raise `every`"));
         }
-        check.timeout = check.pace.every;
+        check.timeout = check.schedule.every;
     }
-    table.read_into("successes", &mut check.pace.successes, read::count);
-    table.read_into("failures", &mut check.pace.failures, read::count);
+    table.read_into("successes", &mut check.schedule.successes, read::count);
+    table.read_into("failures", &mut check.schedule.failures, read::count);
     check
 }
 

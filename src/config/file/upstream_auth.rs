@@ -279,7 +279,7 @@ fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     let sources = reader.value_or_report(sources)?;
     if let (CredentialSupply::File, [CredentialSource::File { path, profile }]) =
         (supply, &sources[..])
-        && let Err(why) = sign::look_for_profile(path, profile)
+        && let Err(why) = sign::check_profile(path, profile)
     {
         let problem = problem("this file has no such credentials".to_owned(), why);
         let has_variables = file_key.is_some_and(|value| value.has_variables());

@@ -33,7 +33,7 @@ impl AttemptGuard {
             BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => pass,
             BreakerDecision::Refuse { .. } => return None,
         };
-        endpoint.counters.begun();
+        endpoint.counters.record_start();
         Some(AttemptGuard {
             endpoint: Arc::clone(endpoint),
             slot,
@@ -67,7 +67,7 @@ impl AttemptGuard {
     }
 
     pub(crate) fn record_bytes(&self, bytes: usize) {
-        self.endpoint.counters.received(bytes);
+        self.endpoint.counters.record_bytes(bytes);
     }
 
     /// The response arrived complete.
@@ -117,7 +117,7 @@ impl Drop for AttemptGuard {
                 .breaker
                 .record_abandoned(pass, Instant::now());
         }
-        self.endpoint.counters.ended(self.end);
+        self.endpoint.counters.record_end(self.end);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::connection::UpstreamConnection;
 use crate::connection::drain_and_release;
 use crate::connection::{AttemptRequest, GroupHeaders, PayloadSize};
 use crate::endpoint::{EndpointState, std_now};
-use crate::guard::sparing::LogThrottle;
+use crate::guard::log_throttle::LogThrottle;
 use crate::{Deadlines, Failure};
 
 /// Sends requests to single endpoints of a group. It does not choose the endpoint, and it does not
@@ -199,7 +199,7 @@ impl EndpointClient {
         let connection = self
             .connect(endpoint, !request.is_repeatable(), connect_until)
             .await?;
-        let is_reused = connection.reused();
+        let is_reused = connection.is_reused();
         progress.sent_at = Some(Instant::now());
         let answered = match self.send(connection, request, upload.take()).await {
             Ok(answered) => answered,
@@ -282,7 +282,7 @@ impl EndpointClient {
             .connector
             .acquire(endpoint.index, is_new_required, until)
             .await?;
-        endpoint.counters.connected(connection.reused());
+        endpoint.counters.record_connection(connection.is_reused());
         Ok(connection)
     }
 

@@ -29,7 +29,7 @@ const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// Timeout for taking a connection from the pool: the task that watches it must release it, which
 /// fails only if its runtime has stopped.
-const POOL_PATIENCE: Duration = Duration::from_millis(100);
+const POOL_TIMEOUT: Duration = Duration::from_millis(100);
 /// An unreachable address is tried again after this time, in the background.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UNREACHABLE_MAX: usize = 64;
@@ -45,14 +45,14 @@ pub(crate) struct EndpointConnector {
     names: Arc<EndpointNames>,
     unreachable: Mutex<Vec<UnreachableAddress>>,
     /// When an unreachable address last became reachable again.
-    returned: Mutex<Option<Instant>>,
+    recovered_at: Mutex<Option<Instant>>,
     /// New connections started, by endpoint.
-    begun: Vec<AtomicUsize>,
+    started: Vec<AtomicUsize>,
     /// Held, by endpoint, while a shareable HTTP/2 connection is being opened.
     opening: Vec<tokio::sync::Mutex<()>>,
     /// HTTP/2 was offered and declined: connections are not shared, so requests do not wait for one
     /// being opened.
-    declined: AtomicBool,
+    h2_declined: AtomicBool,
 }
 
 /// An unreachable address: tried last until a connection succeeds.
@@ -90,8 +90,8 @@ impl EndpointConnector {
             connect_timeout: settings.deadlines.connect,
             names,
             unreachable: Mutex::default(),
-            returned: Mutex::default(),
-            begun: settings
+            recovered_at: Mutex::default(),
+            started: settings
                 .endpoints
                 .iter()
                 .map(|_| AtomicUsize::default())
@@ -101,38 +101,38 @@ impl EndpointConnector {
                 .iter()
                 .map(|_| tokio::sync::Mutex::default())
                 .collect(),
-            declined: AtomicBool::new(false),
+            h2_declined: AtomicBool::new(false),
         })
     }
 
     /// Gets a connection to an endpoint: a pooled one to any reachable address, else a new one to
-    /// the first address that accepts in time. `fresh`: always a new connection.
+    /// the first address that accepts in time. `is_new_required`: always a new connection.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         endpoint: usize,
-        fresh: bool,
+        is_new_required: bool,
         until: Instant,
     ) -> Result<UpstreamConnection, Failure> {
         self.names.refresh();
         let mut addresses = self.names.addresses(endpoint, until).await;
         let reachable = self.put_unreachable_last(&mut addresses);
         let reachable = &mut addresses[..reachable];
-        if !fresh
+        if !is_new_required
             && reachable.len() > 1
             && let Some(connection) = self.pooled_to_any(endpoint, reachable).await
         {
             return Ok(connection);
         }
-        self.take_turns(endpoint, reachable);
+        self.rotate(endpoint, reachable);
         let mut failure = Failure::Resolve;
-        let mut left = addresses.len();
+        let mut remaining = addresses.len();
         for address in addresses {
             let peer = self.peer(endpoint, address);
-            if !fresh && let Some(session) = self.pooled(&peer).await {
+            if !is_new_required && let Some(session) = self.pooled(&peer).await {
                 return Ok(self.connection(session, true, peer, endpoint));
             }
-            let deadline = attempt_deadline(until, left);
-            let connecting = self.connect_or_join(&peer, endpoint, fresh, deadline);
+            let deadline = attempt_deadline(until, remaining);
+            let connecting = self.connect_or_join(&peer, endpoint, is_new_required, deadline);
             match timeout_at(deadline, connecting)
                 .await
                 .unwrap_or_else(|_| Err(timed_out()))
@@ -151,7 +151,7 @@ impl EndpointConnector {
                     }
                 }
             }
-            left -= 1;
+            remaining -= 1;
         }
         Err(failure)
     }
@@ -184,7 +184,7 @@ impl EndpointConnector {
     }
 
     /// At least one known address is not marked unreachable. True before the first lookup result.
-    pub(crate) fn reachable(&self, endpoint: usize) -> bool {
+    pub(crate) fn is_reachable(&self, endpoint: usize) -> bool {
         let Some(known) = self.names.known(endpoint) else {
             return true;
         };
@@ -203,12 +203,12 @@ impl EndpointConnector {
                 && known().is_some_and(|known| known.contains(&marked.address))
             {
                 marked.retry_at = now + RETRY_AFTER;
-                self.try_again(marked.endpoint, marked.address);
+                self.retry_address(marked.endpoint, marked.address);
             }
         }
     }
 
-    fn try_again(self: &Arc<Self>, endpoint: usize, address: SocketAddr) {
+    fn retry_address(self: &Arc<Self>, endpoint: usize, address: SocketAddr) {
         let connector = Arc::clone(self);
         tokio::spawn(async move {
             let peer = connector.peer(endpoint, address);
@@ -239,7 +239,7 @@ impl EndpointConnector {
             }
             None
         };
-        timeout(POOL_PATIENCE, taking).await.ok().flatten()
+        timeout(POOL_TIMEOUT, taking).await.ok().flatten()
     }
 
     /// Connects. If an HTTP/2 connection is already being opened, waits for it for half of the
@@ -249,13 +249,13 @@ impl EndpointConnector {
         &self,
         peer: &HttpPeer,
         endpoint: usize,
-        fresh: bool,
+        is_new_required: bool,
         until: Instant,
     ) -> Result<(UpstreamSession, bool), ConnectRefusal> {
-        let may_be_shared = || self.speaks_h2(peer) && !self.declined.load(Ordering::Relaxed);
+        let may_be_shared = || self.speaks_h2(peer) && !self.h2_declined.load(Ordering::Relaxed);
         // Held while the connection is being opened.
         let mut _opening = None;
-        if !fresh && may_be_shared() {
+        if !is_new_required && may_be_shared() {
             let opening =
                 timeout_at(attempt_deadline(until, 2), self.opening[endpoint].lock()).await;
             if let Some(session) = self.pooled(peer).await {
@@ -280,7 +280,7 @@ impl EndpointConnector {
             reason: error.to_string(),
         })?;
         let is_h2 = matches!(session, HttpSession::H2(_));
-        self.declined.store(!is_h2, Ordering::Relaxed);
+        self.h2_declined.store(!is_h2, Ordering::Relaxed);
         match session {
             HttpSession::H2(session) => Ok(UpstreamSession::H2(Box::new(session))),
             HttpSession::H1(session) if self.speaks_h1() => {
@@ -340,11 +340,11 @@ impl EndpointConnector {
 
     /// Each new connection starts at the next address. Sorting makes this independent of a resolver
     /// that rotates its results.
-    fn take_turns(&self, endpoint: usize, good: &mut [SocketAddr]) {
-        if good.len() > 1 {
-            good.sort_unstable();
-            let turn = self.begun[endpoint].fetch_add(1, Ordering::Relaxed);
-            good.rotate_left(turn % good.len());
+    fn rotate(&self, endpoint: usize, reachable: &mut [SocketAddr]) {
+        if reachable.len() > 1 {
+            reachable.sort_unstable();
+            let turn = self.started[endpoint].fetch_add(1, Ordering::Relaxed);
+            reachable.rotate_left(turn % reachable.len());
         }
     }
 
@@ -372,12 +372,14 @@ impl EndpointConnector {
         let before = unreachable.len();
         unreachable.retain(|marked| marked.address != address);
         if unreachable.len() < before {
-            *self.returned.lock() = Some(Instant::now());
+            *self.recovered_at.lock() = Some(Instant::now());
         }
     }
 
     /// An unreachable address became reachable again after this time.
     pub(crate) fn has_returned_since(&self, then: Instant) -> bool {
-        self.returned.lock().is_some_and(|returned| returned > then)
+        self.recovered_at
+            .lock()
+            .is_some_and(|recovered_at| recovered_at > then)
     }
 }

@@ -19,9 +19,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Releases a connection after the response head, once a short rest is drained; otherwise closes
 /// it.
 pub(crate) fn drain_and_release(mut connection: UpstreamConnection, head: &ResponseHead) {
-    let (framing, idle) = (head.framing, head.idle());
+    let (framing, idle) = (head.framing, head.idle_timeout());
     match framing {
-        Framing::Length(0) if connection.ended() => return connection.release(idle),
+        Framing::Length(0) if connection.has_ended() => return connection.release(idle),
         Framing::Length(0..=BYTES_MAX) | Framing::Delimited => {}
         Framing::Length(_) | Framing::UntilClose => return,
     }
@@ -57,7 +57,7 @@ pub(crate) async fn drain(
     framing: Framing,
 ) -> Result<DrainEnd, Failure> {
     let mut received = 0;
-    while !connection.ended() {
+    while !connection.has_ended() {
         match connection.read().await.map_err(|_| Failure::Truncated)? {
             Some(chunk) => received += chunk.len() as u64,
             None => break,

@@ -93,8 +93,8 @@ impl PayloadSize {
     }
 }
 
-/// See [`AttemptRequest::seed`].
-pub(crate) fn seed(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
+/// See [`AttemptRequest::balance_hash`].
+pub(crate) fn balance_hash(target: &PathAndQuery, host: Option<&HeaderValue>) -> u64 {
     let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
     hasher.hash_one((target.as_str(), host))
 }
@@ -156,8 +156,8 @@ impl AttemptRequest {
     }
 
     /// A hash of target and host, for load balancing.
-    pub(crate) fn seed(&self) -> u64 {
-        seed(&self.target, self.host.as_ref())
+    pub(crate) fn balance_hash(&self) -> u64 {
+        balance_hash(&self.target, self.host.as_ref())
     }
 
     /// Can be sent twice: the method is idempotent and there is no body.

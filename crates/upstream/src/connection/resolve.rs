@@ -108,9 +108,10 @@ impl EndpointNames {
     }
 }
 
-/// Deadline of the next of `left` attempts: half of the remaining time, or all of it for the last.
-pub(crate) fn attempt_deadline(until: Instant, left: usize) -> Instant {
-    if left <= 1 {
+/// Deadline of the next of `remaining` attempts: half of the remaining time, or all of it for the
+/// last.
+pub(crate) fn attempt_deadline(until: Instant, remaining: usize) -> Instant {
+    if remaining <= 1 {
         return until;
     }
     let now = Instant::now();

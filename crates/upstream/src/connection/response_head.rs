@@ -111,7 +111,7 @@ impl ResponseHead {
     }
 
     /// Idle timeout of the connection: a little less than the origin's.
-    pub(crate) fn idle(&self) -> Duration {
+    pub(crate) fn idle_timeout(&self) -> Duration {
         let timeout = self.headers.get("keep-alive").and_then(|value| {
             let mut parts = value.to_str().ok()?.split(',').map(str::trim);
             let seconds = parts.find_map(|part| part.strip_prefix("timeout="))?;
@@ -228,8 +228,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("keep-alive", "max=100, timeout=5".parse().unwrap());
         let head = read_h2(&Method::GET, StatusCode::OK, headers).ok().unwrap();
-        assert_eq!(head.idle(), Duration::from_secs(4));
+        assert_eq!(head.idle_timeout(), Duration::from_secs(4));
         let without = read_h2(&Method::GET, StatusCode::OK, HeaderMap::new());
-        assert_eq!(without.ok().unwrap().idle(), IDLE_MAX);
+        assert_eq!(without.ok().unwrap().idle_timeout(), IDLE_MAX);
     }
 }

@@ -77,7 +77,7 @@ impl UpstreamConnection {
     }
 
     /// The connection carried other requests before.
-    pub(crate) fn reused(&self) -> bool {
+    pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
@@ -122,8 +122,8 @@ impl UpstreamConnection {
                 session.write_request_header(head, request.payload.is_empty())
             }
         };
-        self.note_error(sent)
-            .map_err(|error| Failure::of_asking(&error))
+        self.record_error(sent)
+            .map_err(|error| Failure::of_exchange(&error))
     }
 
     /// Sends a chunk of the body.
@@ -133,7 +133,7 @@ impl UpstreamConnection {
             UpstreamSession::H1(session) => session.write_body(&chunk).await.map(drop),
             UpstreamSession::H2(session) => session.write_request_body(chunk, false).await,
         };
-        self.note_error(sent)
+        self.record_error(sent)
     }
 
     /// Ends the body.
@@ -142,7 +142,7 @@ impl UpstreamConnection {
             UpstreamSession::H1(session) => session.finish_body().await.map(drop),
             UpstreamSession::H2(session) => session.finish_request_body(),
         };
-        self.note_error(ended)
+        self.record_error(ended)
     }
 
     /// Reads the response head, skipping 1xx responses.
@@ -150,12 +150,12 @@ impl UpstreamConnection {
         &mut self,
         method: &Method,
     ) -> std::result::Result<ResponseHead, Failure> {
-        let asking = |error: Box<pingora_error::Error>| Failure::of_asking(&error);
+        let failure_of = |error: Box<pingora_error::Error>| Failure::of_exchange(&error);
         self.begin_wait();
         match self.session() {
             UpstreamSession::H1(session) => {
                 for _ in 0..INTERIM_MAX {
-                    session.read_response().await.map_err(asking)?;
+                    session.read_response().await.map_err(failure_of)?;
                     let head = session.resp_header().ok_or(Failure::Protocol)?;
                     if !head.status.is_informational() || head.status.as_u16() == 101 {
                         let parts = (head.status, head.headers.clone());
@@ -169,7 +169,7 @@ impl UpstreamConnection {
                 let read = session.read_response_header().await;
                 let head = session.response_header();
                 let head = head.map(|head| (head.status, head.headers.clone()));
-                self.note_error(read).map_err(asking)?;
+                self.record_error(read).map_err(failure_of)?;
                 self.record_data();
                 let (status, headers) = head.ok_or(Failure::Protocol)?;
                 read_h2(method, status, headers)
@@ -188,14 +188,14 @@ impl UpstreamConnection {
         if read.is_ok() {
             self.record_data();
         }
-        match self.note_error(read) {
+        match self.record_error(read) {
             Err(error) if has_long_trailers(&error) => Ok(None),
             read => read,
         }
     }
 
     /// The end of the body is already known to have arrived; call after a successful read.
-    pub(crate) fn ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         match self.session() {
             UpstreamSession::H1(session) => session.is_body_done(),
             UpstreamSession::H2(session) => session.check_response_end_or_error().unwrap_or(false),
@@ -234,7 +234,7 @@ impl UpstreamConnection {
 
     /// After an error an unshared connection is not reused; a shared one is not if the error is the
     /// connection's.
-    fn note_error<T>(&mut self, step: Result<T>) -> Result<T> {
+    fn record_error<T>(&mut self, step: Result<T>) -> Result<T> {
         step.inspect_err(|error| {
             if self.activity.is_none() || is_of_connection(error) {
                 self.unusable = true;

@@ -62,34 +62,36 @@ impl fmt::Display for CheckFailure {
 impl EndpointState {
     /// Another endpoint was asked later and answered first. This counts as a failure; if this
     /// endpoint has sent nothing at all for a while, it is ejected as silent.
-    pub(crate) fn record_overtaken(&self, asked: Instant, subject: FailureSubject) {
+    pub(crate) fn record_overtaken(&self, sent_at: Instant, subject: FailureSubject) {
         let now = Instant::now();
-        let others = self.others_standing();
+        let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
-        let until = guards.ejection.record_silence(now, asked, others, subject);
+        let until = guards
+            .ejection
+            .record_silence(now, sent_at, others, subject);
         drop(guards);
         match until {
-            Some(until) => self.ejected(until.saturating_duration_since(now), "silent"),
+            Some(until) => self.record_ejection(until.saturating_duration_since(now), "silent"),
             None => self.record_failure(
                 None,
-                asked,
+                sent_at,
                 (subject, EndpointFault::Silent),
                 AttemptEnd::Late,
             ),
         }
     }
 
-    /// It failed a request sent at `asked`, which another endpoint answered well.
-    pub(crate) fn record_own_fault(&self, asked: Instant, subject: FailureSubject) {
+    /// It failed a request sent at `sent_at`, which another endpoint answered well.
+    pub(crate) fn record_own_fault(&self, sent_at: Instant, subject: FailureSubject) {
         let now = Instant::now();
-        let others = self.others_standing();
+        let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
         let until = guards
             .ejection
-            .record_success_elsewhere(now, asked, others, subject);
+            .record_success_elsewhere(now, sent_at, others, subject);
         drop(guards);
         if let Some(until) = until {
-            self.ejected(until.saturating_duration_since(now), "others do better");
+            self.record_ejection(until.saturating_duration_since(now), "others do better");
         }
     }
 
@@ -98,35 +100,35 @@ impl EndpointState {
         self.guards.lock().ejection.record_contact();
     }
 
-    /// A request sent at `asked` succeeded.
-    pub(crate) fn record_success(&self, pass: BreakerPass, asked: Instant) {
+    /// A request sent at `sent_at` succeeded.
+    pub(crate) fn record_success(&self, pass: BreakerPass, sent_at: Instant) {
         let now = Instant::now();
         let mut guards = self.guards.lock();
-        guards.ejection.record_success(now, asked);
+        guards.ejection.record_success(now, sent_at);
         let change = guards.breaker.record_success(pass, now);
-        let line = change.and_then(|_| guards.breaker_lines[1].allows(now));
+        let suppressed = change.and_then(|_| guards.breaker_log[1].allows(now));
         drop(guards);
-        self.log_breaker_transition(change, line, None);
+        self.log_breaker_transition(change, suppressed, None);
     }
 
     /// Records a failure: the breaker may open, and the endpoint may be ejected.
     pub(crate) fn record_failure(
         &self,
         pass: Option<BreakerPass>,
-        asked: Instant,
+        sent_at: Instant,
         what: (FailureSubject, EndpointFault),
         reason: AttemptEnd,
     ) {
         let now = Instant::now();
-        let others = self.others_standing();
+        let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
         let change = pass.and_then(|pass| guards.breaker.record_failure(pass, now, what));
-        let line = change.and_then(|_| guards.breaker_lines[0].allows(now));
-        let until = guards.ejection.record_failure(now, asked, others, what);
+        let suppressed = change.and_then(|_| guards.breaker_log[0].allows(now));
+        let until = guards.ejection.record_failure(now, sent_at, others, what);
         drop(guards);
-        self.log_breaker_transition(change, line, Some(reason));
+        self.log_breaker_transition(change, suppressed, Some(reason));
         if let Some(until) = until {
-            self.ejected(until.saturating_duration_since(now), reason.as_str());
+            self.record_ejection(until.saturating_duration_since(now), reason.as_str());
         }
     }
 
@@ -169,11 +171,11 @@ impl EndpointState {
         }
     }
 
-    pub(super) fn ejected(&self, span: Duration, reason: &str) {
+    pub(super) fn record_ejection(&self, span: Duration, reason: &str) {
         self.set_in_good_standing(false);
         let now = Instant::now();
-        let line = self.guards.lock().ejection_lines.allows(now);
-        if let Some(left_out) = line {
+        let suppressed = self.guards.lock().ejection_log.allows(now);
+        if let Some(left_out) = suppressed {
             let (endpoint, seconds) = (&*self.url, span.as_secs());
             tracing::warn!(
                 endpoint,

@@ -62,7 +62,7 @@ impl AttemptSequence<'_> {
             if !backoff.is_zero() {
                 sleep(backoff).await;
             }
-            endpoint.counters.retried();
+            endpoint.counters.record_retry();
             retries += 1;
         }
         judge.into_result(&self.selection)

@@ -163,7 +163,7 @@ impl<'a> HedgedSender<'a> {
 
     fn start_hedge(&self, guard: AttemptGuard, selection: &EndpointSelection) -> HedgedAttempt<'a> {
         let endpoint = Arc::clone(guard.endpoint());
-        endpoint.counters.hedged();
+        endpoint.counters.record_hedge();
         let (client, request) = (self.client, self.request);
         let deadlines = self.deadlines(selection);
         let hedge_delay = self.hedge_delay(&endpoint, selection);
@@ -203,7 +203,7 @@ impl<'a> HedgedSender<'a> {
         if !ended.is_hedge {
             return Ok(response);
         }
-        ended.endpoint.counters.hedge_won();
+        ended.endpoint.counters.record_hedge_won();
         let mut endpoint_to_avoid = None;
         for slower in running
             .iter()
@@ -239,7 +239,7 @@ impl<'a> HedgedSender<'a> {
                 continue;
             }
             if ended.is_hedge {
-                ended.endpoint.counters.hedge_won();
+                ended.endpoint.counters.record_hedge_won();
             }
             mem::replace(response, other).discard();
         }

@@ -40,7 +40,7 @@ pub struct Settings {
     /// After this time a probe without a result no longer blocks the next probe. (The origin may
     /// delay its response on purpose, as for a blocking playlist request.) If the late probe
     /// succeeds, it still closes the breaker.
-    pub probe_patience: Duration,
+    pub probe_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -51,7 +51,7 @@ impl Default for Settings {
             requests_min: 10,
             probe_after: Duration::from_millis(500),
             probe_after_max: Duration::from_secs(1),
-            probe_patience: Duration::from_secs(2),
+            probe_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -196,7 +196,7 @@ impl Breaker {
             BreakerOutlook::Refused { until } => BreakerDecision::Refuse { until },
             BreakerOutlook::ProbeDue => {
                 self.round += 1;
-                let until = now + self.settings.probe_patience;
+                let until = now + self.settings.probe_timeout;
                 self.state = State::Probing { until };
                 BreakerDecision::Probe(BreakerPass {
                     round: self.round,
@@ -211,11 +211,11 @@ impl Breaker {
         &mut self,
         BreakerPass {
             round,
-            admitted_while_open: spared,
+            admitted_while_open,
         }: BreakerPass,
         now: Instant,
     ) -> Option<BreakerTransition> {
-        let of_this_outage = if spared {
+        let is_of_this_outage = if admitted_while_open {
             round >= self.outage_round
         } else {
             round > self.outage_round
@@ -227,7 +227,7 @@ impl Breaker {
                 }
                 None
             }
-            State::Open { .. } | State::Probing { .. } if of_this_outage => {
+            State::Open { .. } | State::Probing { .. } if is_of_this_outage => {
                 self.close(now);
                 Some(BreakerTransition::Closed)
             }
@@ -240,7 +240,7 @@ impl Breaker {
         &mut self,
         BreakerPass {
             round,
-            admitted_while_open: spared,
+            admitted_while_open,
         }: BreakerPass,
         now: Instant,
         (subject, fault): (FailureSubject, EndpointFault),
@@ -252,11 +252,11 @@ impl Breaker {
             }
             State::Closed => None,
             State::Open { .. } | State::Probing { .. } => {
-                if spared || round >= self.outage_round {
+                if admitted_while_open || round >= self.outage_round {
                     self.votes.cast(subject, fault, now);
                 }
-                let probes = matches!(self.state, State::Probing { .. });
-                if probes && !spared && round == self.round {
+                let is_probing = matches!(self.state, State::Probing { .. });
+                if is_probing && !admitted_while_open && round == self.round {
                     self.wait = self.next_wait();
                     self.state = self.open_for_a_while(now);
                 }
@@ -273,7 +273,7 @@ impl Breaker {
         self.end_probe(pass, now + wait);
     }
 
-    /// Gives a pass back whose request says nothing about viewers' requests. If it was the probe,
+    /// Takes back a pass whose request says nothing about viewers' requests. If it was the probe,
     /// the next request may be a probe at once.
     pub(crate) fn release(&mut self, pass: BreakerPass, now: Instant) {
         self.end_probe(pass, now);
@@ -283,12 +283,12 @@ impl Breaker {
         &mut self,
         BreakerPass {
             round,
-            admitted_while_open: spared,
+            admitted_while_open,
         }: BreakerPass,
         until: Instant,
     ) {
-        let probes = matches!(self.state, State::Probing { .. }) && !spared;
-        if probes && round == self.round {
+        let is_probe = matches!(self.state, State::Probing { .. }) && !admitted_while_open;
+        if is_probe && round == self.round {
             self.state = State::Open { until };
         }
     }
@@ -313,7 +313,7 @@ impl Breaker {
         if !self.votes.is_decisive(self.settings.requests_min, now) {
             return None;
         }
-        let successes = self.successes.tally(now).all;
+        let successes = self.successes.counts(now).all;
         let failed = f64::from(self.votes.weight());
         let all = failed + f64::from(successes);
         if failed < all * self.settings.error_share {

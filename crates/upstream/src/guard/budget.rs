@@ -1,4 +1,4 @@
-//! Retry budget: limits a group's retries and hedges to a share of its requests, so that a failing
+//! Retry budget: limits a group's extra requests to a share of its requests, so that a failing
 //! origin does not get twice the requests of a healthy one. It does not decide when or why a
 //! request is repeated.
 
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::window::SlidingWindow;
 
-/// How many requests may be repeated.
+/// How many extra requests may be sent: retries, hedges and takeovers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// The share of requests that may be repeated: 0.2 is one in five.
+    /// Extra requests per request: 0.2 is one in five.
     pub share: f64,
-    /// Added to the share: repeats per second, so that a group with few requests can retry at all.
+    /// Extra requests per second on top of the share, so that a group with few requests can retry.
     pub per_s_min: u32,
     /// The period over which both are counted. The unused part of the minimum may be spent at once.
     pub window: Duration,
@@ -31,7 +31,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     settings: Settings,
-    /// Requests, and (marked) repeats.
+    /// Requests, and (marked) the extra ones.
     window: SlidingWindow,
 }
 
@@ -43,34 +43,35 @@ impl RetryBudget {
         }
     }
 
-    /// Counts a first request. Repeats are counted by [`RetryBudget::try_spend`].
-    pub(crate) fn request(&mut self, now: Instant) {
+    /// Counts a first request. Extra ones are counted by [`RetryBudget::try_spend`].
+    pub(crate) fn record_request(&mut self, now: Instant) {
         let slice = self.window.slice(now);
         slice.all = slice.all.saturating_add(1);
     }
 
-    /// Spends one repeat if the budget allows it. Call it last, when the request is sure to be
-    /// sent: a repeat cannot be given back.
+    /// Spends one extra request if the budget allows it. Call it last, when the request is sure to
+    /// be sent: it cannot be given back.
     pub(crate) fn try_spend(&mut self, now: Instant) -> bool {
-        let affordable = self.affords(now);
-        if affordable {
+        let can_afford = self.can_afford(now);
+        if can_afford {
             let slice = self.window.slice(now);
             slice.marked = slice.marked.saturating_add(1);
         }
-        affordable
+        can_afford
     }
 
-    /// Whether the budget allows a repeat.
-    pub(crate) fn affords(&self, now: Instant) -> bool {
-        self.left(now) >= 1.0
+    /// The budget allows an extra request.
+    pub(crate) fn can_afford(&self, now: Instant) -> bool {
+        self.available(now) >= 1.0
     }
 
-    /// Repeats left. Negative when the requests that earned the spent repeats have left the window.
-    fn left(&self, now: Instant) -> f64 {
-        let tally = self.window.tally(now);
-        let earned = f64::from(tally.all) * self.settings.share;
-        let given = f64::from(self.settings.per_s_min) * self.settings.window.as_secs_f64();
-        earned + given - f64::from(tally.marked)
+    /// Extra requests that may still be sent. Negative when the requests that earned those already
+    /// sent have left the window.
+    fn available(&self, now: Instant) -> f64 {
+        let counts = self.window.counts(now);
+        let earned = f64::from(counts.all) * self.settings.share;
+        let minimum = f64::from(self.settings.per_s_min) * self.settings.window.as_secs_f64();
+        earned + minimum - f64::from(counts.marked)
     }
 }
 
@@ -88,7 +89,7 @@ mod tests {
     fn allows_share_of_requests_plus_minimum() {
         let now = Instant::now();
         let mut budget = RetryBudget::new(Settings::default(), now);
-        (0..100).for_each(|_| budget.request(now));
+        (0..100).for_each(|_| budget.record_request(now));
         assert_eq!(spend_all(&mut budget, now), 20 + 10);
         let later = now + Settings::default().window;
         assert_eq!(spend_all(&mut budget, later), 10);
@@ -103,7 +104,7 @@ mod tests {
             ..Settings::default()
         };
         let mut budget = RetryBudget::new(settings, now);
-        (0..100).for_each(|_| budget.request(now));
+        (0..100).for_each(|_| budget.record_request(now));
         assert!(!budget.try_spend(now));
     }
 
@@ -124,18 +125,18 @@ mod tests {
                 f64::from(u32::try_from(recent).unwrap())
             };
             let (most, least) = (settings.window, settings.window * 9 / 10);
-            let given = f64::from(per_s_min) * settings.window.as_secs_f64();
+            let minimum = f64::from(per_s_min) * settings.window.as_secs_f64();
             for (wait, asked, wanted) in steps {
                 now += Duration::from_millis(wait);
-                (0..asked).for_each(|_| budget.request(now));
+                (0..asked).for_each(|_| budget.record_request(now));
                 requests.extend(std::iter::repeat_n(now, asked));
                 for _ in 0..wanted {
                     if budget.try_spend(now) {
                         spent.push(now);
-                        let bound = share * within(&requests, now, most) + given;
+                        let bound = share * within(&requests, now, most) + minimum;
                         prop_assert!(within(&spent, now, least) <= bound + 1e-6);
                     } else {
-                        let bound = share * within(&requests, now, least) + given;
+                        let bound = share * within(&requests, now, least) + minimum;
                         prop_assert!(within(&spent, now, most) + 1.0 > bound - 1e-6);
                     }
                 }

@@ -63,8 +63,8 @@ impl Default for Settings {
 ///
 /// Two endpoints judged at the same instant may each count the other. The owner must judge one at a
 /// time, or use ejected endpoints when no other is left.
-fn may_eject(others_standing: usize) -> bool {
-    others_standing > 0
+fn may_eject(others_in_good_standing: usize) -> bool {
+    others_in_good_standing > 0
 }
 
 /// The median; of an even number of times, the lower of the middle two.
@@ -90,7 +90,7 @@ pub(crate) struct Ejection {
     /// Cleared when this endpoint sends anything.
     silent_since: Option<(Instant, u64)>,
     /// Consecutive slow judgements.
-    slow: u32,
+    slow_judgements: u32,
     /// Ejections in a row.
     ejections: u32,
     /// No success since the last return.
@@ -105,7 +105,7 @@ pub(crate) struct Ejection {
 
 impl Ejection {
     /// Whether the endpoint has not succeeded since its last ejection.
-    pub(crate) fn on_trial(&self) -> bool {
+    pub(crate) fn is_on_trial(&self) -> bool {
         self.on_trial
     }
 
@@ -117,7 +117,7 @@ impl Ejection {
             successes: None,
             bad_directories: Vec::new(),
             silent_since: None,
-            slow: 0,
+            slow_judgements: 0,
             ejections: 0,
             on_trial: false,
             returns_at: None,
@@ -136,9 +136,9 @@ impl Ejection {
         self.ejected_total
     }
 
-    /// Records that a request sent at `asked` succeeded.
-    pub(crate) fn record_success(&mut self, now: Instant, asked: Instant) {
-        if self.is_past(asked) {
+    /// Records that a request sent at `sent_at` succeeded.
+    pub(crate) fn record_success(&mut self, now: Instant, sent_at: Instant) {
+        if self.is_out_of_date(sent_at) {
             return;
         }
         self.failed_urls.clear();
@@ -153,16 +153,16 @@ impl Ejection {
         }
     }
 
-    /// Records that a request sent at `asked` failed while `others_standing` other endpoints are
-    /// not ejected. Returns the end of the ejection if this caused one.
+    /// Records that a request sent at `sent_at` failed while `others_in_good_standing` other
+    /// endpoints are not ejected. Returns the end of the ejection if this caused one.
     pub(crate) fn record_failure(
         &mut self,
         now: Instant,
-        asked: Instant,
-        others_standing: usize,
+        sent_at: Instant,
+        others_in_good_standing: usize,
         (subject, fault): (FailureSubject, EndpointFault),
     ) -> Option<Instant> {
-        if self.is_past(asked) {
+        if self.is_out_of_date(sent_at) {
             return None;
         }
         let known = self.bad_directories.contains(&subject.directory);
@@ -176,26 +176,26 @@ impl Ejection {
             // The endpoint responds. What failed before its return may still fail, so this is no
             // relapse.
             let unrelated = fault.is_of_url() || (!fault.is_silence() && known);
-            return (!unrelated && may_eject(others_standing)).then(|| self.eject(now));
+            return (!unrelated && may_eject(others_in_good_standing)).then(|| self.eject(now));
         }
         let needed = usize::try_from(self.settings.failures).unwrap_or(usize::MAX);
         if self.failed_urls.len() < needed && !self.failed_urls.contains(&subject.url) {
             self.failed_urls.push(subject.url);
         }
         let enough = self.failed_urls.len() >= needed;
-        (enough && may_eject(others_standing)).then(|| self.eject(now))
+        (enough && may_eject(others_in_good_standing)).then(|| self.eject(now))
     }
 
-    /// Records that a request sent at `asked` failed here and succeeded at another endpoint, so the
-    /// requested object is not the cause. Returns the end of the ejection if this caused one.
+    /// Records that a request sent at `sent_at` failed here and succeeded at another endpoint, so
+    /// the requested object is not the cause. Returns the end of the ejection if this caused one.
     pub(crate) fn record_success_elsewhere(
         &mut self,
         now: Instant,
-        asked: Instant,
-        others_standing: usize,
+        sent_at: Instant,
+        others_in_good_standing: usize,
         subject: FailureSubject,
     ) -> Option<Instant> {
-        if self.is_past(asked) {
+        if self.is_out_of_date(sent_at) {
             return None;
         }
         self.succeeded_elsewhere.retain(|&(url, at)| {
@@ -206,11 +206,11 @@ impl Ejection {
         }
         self.succeeded_elsewhere.push((subject.url, now));
         let failed = u32::try_from(self.succeeded_elsewhere.len()).unwrap_or(u32::MAX);
-        let succeeded = f64::from(self.successes(now).tally(now).all);
+        let succeeded = f64::from(self.successes(now).counts(now).all);
         let too_much =
             f64::from(failed) >= (f64::from(failed) + succeeded) * SUCCEEDED_ELSEWHERE_SHARE;
         let enough = failed >= self.settings.failures.max(1) && too_much;
-        (enough && may_eject(others_standing)).then(|| self.eject(now))
+        (enough && may_eject(others_in_good_standing)).then(|| self.eject(now))
     }
 
     fn successes(&mut self, now: Instant) -> &mut SlidingWindow {
@@ -223,22 +223,23 @@ impl Ejection {
         self.silent_since = None;
     }
 
-    /// Records that another endpoint responded to a request that this one was sent at `asked` and
+    /// Records that another endpoint responded to a request that this one was sent at `sent_at` and
     /// has not responded to yet. Returns the end of the ejection if the endpoint was silent for too
     /// long, for more than one URL (a single URL may be slow by itself).
     pub(crate) fn record_silence(
         &mut self,
         now: Instant,
-        asked: Instant,
-        others_standing: usize,
+        sent_at: Instant,
+        others_in_good_standing: usize,
         subject: FailureSubject,
     ) -> Option<Instant> {
-        if self.is_past(asked) {
+        if self.is_out_of_date(sent_at) {
             return None;
         }
-        let (since, first) = *self.silent_since.get_or_insert((asked, subject.url));
+        let (since, first) = *self.silent_since.get_or_insert((sent_at, subject.url));
         let silent = now.saturating_duration_since(since) >= self.settings.silence;
-        (silent && subject.url != first && may_eject(others_standing)).then(|| self.eject(now))
+        (silent && subject.url != first && may_eject(others_in_good_standing))
+            .then(|| self.eject(now))
     }
 
     /// Compares the median response time with that of the peers. Called periodically, not per
@@ -249,7 +250,7 @@ impl Ejection {
         now: Instant,
         own: Duration,
         peers: Duration,
-        others_standing: usize,
+        others_in_good_standing: usize,
     ) -> Option<Instant> {
         if self.until(now).is_some() {
             return None;
@@ -257,28 +258,28 @@ impl Ejection {
         let Settings {
             slow_factor,
             slow_floor,
-            slow_judgements,
+            slow_judgements: needed,
             ..
         } = self.settings;
-        let out_of_line = own.as_secs_f64() > peers.as_secs_f64() * slow_factor;
-        self.slow = if out_of_line && own > slow_floor {
-            self.slow.saturating_add(1)
+        let is_outlier = own.as_secs_f64() > peers.as_secs_f64() * slow_factor;
+        self.slow_judgements = if is_outlier && own > slow_floor {
+            self.slow_judgements.saturating_add(1)
         } else {
             0
         };
-        let enough = self.slow > 0 && self.slow >= slow_judgements;
-        (enough && may_eject(others_standing)).then(|| self.eject(now))
+        let enough = self.slow_judgements > 0 && self.slow_judgements >= needed;
+        (enough && may_eject(others_in_good_standing)).then(|| self.eject(now))
     }
 
-    fn is_past(&self, asked: Instant) -> bool {
-        self.returns_at.is_some_and(|back| asked < back)
+    fn is_out_of_date(&self, sent_at: Instant) -> bool {
+        self.returns_at.is_some_and(|back| sent_at < back)
     }
 
     fn eject(&mut self, now: Instant) -> Instant {
         self.failed_urls.clear();
         self.succeeded_elsewhere.clear();
         self.silent_since = None;
-        self.slow = 0;
+        self.slow_judgements = 0;
         self.on_trial = true;
         self.ejections = self.ejections.saturating_add(1);
         self.ejected_total += 1;

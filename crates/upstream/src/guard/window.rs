@@ -50,15 +50,15 @@ impl SlidingWindow {
     }
 
     /// The sum over the window.
-    pub(super) fn tally(&self, now: Instant) -> WindowCounts {
+    pub(super) fn counts(&self, now: Instant) -> WindowCounts {
         let live = SLICES.saturating_sub(self.passed(now));
-        let mut tally = WindowCounts::default();
+        let mut counts = WindowCounts::default();
         for back in 0..live {
             let slice = self.slices[(self.newest + SLICES - back) % SLICES];
-            tally.all = tally.all.saturating_add(slice.all);
-            tally.marked = tally.marked.saturating_add(slice.marked);
+            counts.all = counts.all.saturating_add(slice.all);
+            counts.marked = counts.marked.saturating_add(slice.marked);
         }
-        tally
+        counts
     }
 
     /// Drops all counts.
@@ -94,15 +94,15 @@ mod tests {
         count(&mut window, start);
         window.slice(start).marked += 1;
         assert_eq!(
-            window.tally(start + SPAN / 2),
+            window.counts(start + SPAN / 2),
             WindowCounts { all: 1, marked: 1 }
         );
         count(&mut window, start + SPAN / 2);
         assert_eq!(
-            window.tally(start + SPAN),
+            window.counts(start + SPAN),
             WindowCounts { all: 1, marked: 0 }
         );
-        assert_eq!(window.tally(start + SPAN * 2), WindowCounts::default());
+        assert_eq!(window.counts(start + SPAN * 2), WindowCounts::default());
     }
 
     #[test]
@@ -110,8 +110,8 @@ mod tests {
         let start = Instant::now();
         let mut window = SlidingWindow::new(SPAN, start + SPAN);
         count(&mut window, start);
-        assert_eq!(window.tally(start).all, 1);
-        assert_eq!(window.tally(start + SPAN).all, 1);
+        assert_eq!(window.counts(start).all, 1);
+        assert_eq!(window.counts(start + SPAN).all, 1);
     }
 
     #[test]
@@ -119,8 +119,8 @@ mod tests {
         let start = Instant::now();
         let mut window = SlidingWindow::new(Duration::ZERO, start);
         count(&mut window, start);
-        assert_eq!(window.tally(start).all, 1);
-        assert_eq!(window.tally(start + SPAN).all, 0);
+        assert_eq!(window.counts(start).all, 1);
+        assert_eq!(window.counts(start + SPAN).all, 0);
     }
 
     proptest! {
@@ -139,7 +139,7 @@ mod tests {
                 count(&mut window, now);
                 counted.push(now);
                 let within = |span| counted.iter().filter(|&&at| now - at < span).count();
-                let remembered = usize::try_from(window.tally(now).all).unwrap();
+                let remembered = usize::try_from(window.counts(now).all).unwrap();
                 prop_assert!(remembered <= within(SPAN));
                 prop_assert!(remembered >= within(SPAN * 9 / 10));
             }

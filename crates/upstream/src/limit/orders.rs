@@ -102,7 +102,7 @@ impl LimiterModel<'_> {
             number: self.came,
             until: Instant::now() + timeout,
             bell: Arc::default(),
-            entering: Box::pin(self.limiter.enter(priority, timeout)),
+            entering: Box::pin(self.limiter.acquire(priority, timeout)),
         });
         self.came += 1;
         self.poll(self.guests.len() - 1);

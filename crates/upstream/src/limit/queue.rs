@@ -10,7 +10,7 @@ use crate::Priority;
 /// Waiting requests, and those that have a result they have not polled yet.
 pub(super) struct PermitQueue {
     seats: Vec<QueueSeat>,
-    vacant: Vec<usize>,
+    free_seats: Vec<usize>,
     /// By priority; in each, requests for a token only come before those for a permit.
     rows: [[PriorityRow; 2]; Priority::COUNT],
 }
@@ -41,7 +41,7 @@ impl WaitingFor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SeatState {
     /// Waiting in its row.
-    Waits,
+    Waiting,
     /// Admitted: a permit is reserved for it.
     Admitted,
     /// Displaced by a request of a higher priority.
@@ -70,25 +70,25 @@ impl PermitQueue {
     pub(super) fn new() -> PermitQueue {
         PermitQueue {
             seats: Vec::new(),
-            vacant: Vec::new(),
+            free_seats: Vec::new(),
             rows: [[PriorityRow::default(); 2]; Priority::COUNT],
         }
     }
 
     /// Adds a request at the end of its row.
-    pub(super) fn join(&mut self, priority: Priority, waiting_for: WaitingFor) -> SeatId {
+    pub(super) fn push(&mut self, priority: Priority, waiting_for: WaitingFor) -> SeatId {
         let row = &mut self.rows[priority.index()][waiting_for.row()];
         let seat = QueueSeat {
             priority,
             waiting_for,
-            state: SeatState::Waits,
+            state: SeatState::Waiting,
             waker: None,
             ahead: row.last,
             behind: None,
         };
-        let at = self.vacant.pop().unwrap_or(self.seats.len());
+        let at = self.free_seats.pop().unwrap_or(self.seats.len());
         match self.seats.get_mut(at) {
-            Some(vacant) => *vacant = seat,
+            Some(free) => *free = seat,
             None => self.seats.push(seat),
         }
         match row.last.replace(at) {
@@ -117,36 +117,37 @@ impl PermitQueue {
         Some((self.seats[last].priority, SeatId(last)))
     }
 
-    /// Ends a wait; the seat stays until the request has polled the result. Returns the waker.
-    pub(super) fn call(&mut self, ticket: SeatId, news: SeatState) -> Option<Waker> {
-        self.unlink(ticket);
-        let seat = &mut self.seats[ticket.0];
-        seat.state = news;
+    /// Ends a wait with this result; the seat stays until the request has polled it. Returns the
+    /// waker.
+    pub(super) fn end_wait(&mut self, seat_id: SeatId, end: SeatState) -> Option<Waker> {
+        self.unlink(seat_id);
+        let seat = &mut self.seats[seat_id.0];
+        seat.state = end;
         seat.waker.take()
     }
 
     /// Frees the seat and returns its state.
-    pub(super) fn vacate(&mut self, ticket: SeatId) -> SeatState {
-        let state = self.state(ticket);
-        if state == SeatState::Waits {
-            self.unlink(ticket);
+    pub(super) fn free(&mut self, seat_id: SeatId) -> SeatState {
+        let state = self.state(seat_id);
+        if state == SeatState::Waiting {
+            self.unlink(seat_id);
         }
-        self.seats[ticket.0].waker = None;
-        self.vacant.push(ticket.0);
+        self.seats[seat_id.0].waker = None;
+        self.free_seats.push(seat_id.0);
         state
     }
 
-    pub(super) fn state(&self, ticket: SeatId) -> SeatState {
-        self.seats[ticket.0].state
+    pub(super) fn state(&self, seat_id: SeatId) -> SeatState {
+        self.seats[seat_id.0].state
     }
 
-    pub(super) fn waiting_for(&self, ticket: SeatId) -> WaitingFor {
-        self.seats[ticket.0].waiting_for
+    pub(super) fn waiting_for(&self, seat_id: SeatId) -> WaitingFor {
+        self.seats[seat_id.0].waiting_for
     }
 
     /// The waker of a seat.
-    pub(super) fn waker(&mut self, ticket: SeatId) -> &mut Option<Waker> {
-        &mut self.seats[ticket.0].waker
+    pub(super) fn waker(&mut self, seat_id: SeatId) -> &mut Option<Waker> {
+        &mut self.seats[seat_id.0].waker
     }
 
     /// Number of waiting requests.
@@ -188,16 +189,16 @@ mod tests {
     #[test]
     fn queue_orders_by_priority_then_age_and_allows_removal() {
         let mut queue = PermitQueue::new();
-        let behind = queue.join(Priority::Refresh, WaitingFor::Permit);
+        let behind = queue.push(Priority::Refresh, WaitingFor::Permit);
         let [first, second, third] =
-            [(); 3].map(|()| queue.join(Priority::Segment, WaitingFor::Permit));
-        let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
+            [(); 3].map(|()| queue.push(Priority::Segment, WaitingFor::Permit));
+        let manifest = queue.push(Priority::Manifest, WaitingFor::Permit);
         assert_eq!(queue.lengths(), [1, 0, 3, 1, 0]);
         assert_eq!(queue.last(), Some((Priority::Refresh, behind)));
-        assert_eq!(queue.vacate(second), SeatState::Waits);
+        assert_eq!(queue.free(second), SeatState::Waiting);
         for expected in [manifest, first, third, behind] {
             assert_eq!(queue.first(|_| true), Some(expected));
-            queue.call(expected, SeatState::Admitted);
+            queue.end_wait(expected, SeatState::Admitted);
             assert_eq!(queue.state(expected), SeatState::Admitted);
         }
         assert!(queue.len() == 0 && queue.last().is_none());
@@ -206,11 +207,11 @@ mod tests {
     #[test]
     fn without_permits_only_token_requests_leave_the_queue() {
         let mut queue = PermitQueue::new();
-        let manifest = queue.join(Priority::Manifest, WaitingFor::Permit);
+        let manifest = queue.push(Priority::Manifest, WaitingFor::Permit);
         let [turn, behind] = [Priority::Manifest, Priority::Refresh]
-            .map(|priority| queue.join(priority, WaitingFor::Token));
+            .map(|priority| queue.push(priority, WaitingFor::Token));
         assert_eq!(queue.first(|_| true), Some(turn));
-        queue.vacate(turn);
+        queue.free(turn);
         assert_eq!(queue.first(|_| true), Some(manifest));
         assert_eq!(queue.first(|_| false), Some(behind));
         assert_eq!(queue.last(), Some((Priority::Refresh, behind)));
@@ -221,11 +222,11 @@ mod tests {
     fn queue_seats_are_reused() {
         let mut queue = PermitQueue::new();
         for _ in 0..100 {
-            let called = queue.join(Priority::Segment, WaitingFor::Permit);
-            let leaving = queue.join(Priority::Segment, WaitingFor::Permit);
-            queue.call(called, SeatState::Displaced);
-            queue.vacate(leaving);
-            assert_eq!(queue.vacate(called), SeatState::Displaced);
+            let called = queue.push(Priority::Segment, WaitingFor::Permit);
+            let leaving = queue.push(Priority::Segment, WaitingFor::Permit);
+            queue.end_wait(called, SeatState::Displaced);
+            queue.free(leaving);
+            assert_eq!(queue.free(called), SeatState::Displaced);
         }
         assert_eq!(queue.seats.len(), 2);
     }

@@ -21,15 +21,15 @@ pub(super) struct LimiterState {
     kept_for_manifests: usize,
     queue_max: usize,
     in_flight: usize,
-    pace: Option<TokenBucket>,
+    bucket: Option<TokenBucket>,
     queue: PermitQueue,
-    /// While permits are free but no token is, one waiting request is the timekeeper: it polls
-    /// again at the next token, and `admit_waiting` then admits the first in the queue.
+    /// While permits are free but no token is, one waiting request is the timekeeper: its timer
+    /// ends when the next token is due, and `admit_waiting` then admits the first in the queue.
     timekeeper: Option<SeatId>,
     rejected: [u64; Rejection::ALL.len()],
 }
 
-/// Result of entering.
+/// What became of a request for a permit or a token.
 pub(super) enum LimiterAdmission {
     /// Admitted at once.
     Admitted,
@@ -40,13 +40,13 @@ pub(super) enum LimiterAdmission {
 }
 
 /// Result of a poll by a queued request.
-pub(super) enum QueueOutlook {
+pub(super) enum QueuePoll {
     /// Admitted; the seat is released.
     Admitted,
     /// Rejected; the seat is released.
     Rejected,
     /// Still waiting: poll again when woken, and at this time.
-    Waits(Instant),
+    Waiting(Instant),
 }
 
 impl LimiterState {
@@ -56,16 +56,16 @@ impl LimiterState {
             kept_for_manifests: limits.kept_for_manifests,
             queue_max: limits.queue_max,
             in_flight: 0,
-            pace: limits.requests_per_second_max.map(TokenBucket::new),
+            bucket: limits.requests_per_second_max.map(TokenBucket::new),
             queue: PermitQueue::new(),
             timekeeper: None,
             rejected: [0; Rejection::ALL.len()],
         }
     }
 
-    /// A request enters. If the queue is full, it displaces the newest request of the lowest
-    /// priority, if that is lower than its own.
-    pub(super) fn enter(
+    /// Admits a request or queues it. If the queue is full, it displaces the newest request of the
+    /// lowest priority, if that is lower than its own.
+    pub(super) fn acquire(
         &mut self,
         (priority, waiting_for): (Priority, WaitingFor),
         now: Instant,
@@ -80,9 +80,9 @@ impl LimiterState {
         }
         if self.queue.len() >= self.queue_max {
             match self.queue.last() {
-                Some((last, ticket)) if priority < last => {
+                Some((last, seat)) if priority < last => {
                     self.reject(Rejection::Displaced);
-                    self.call(ticket, SeatState::Displaced, wake_ups);
+                    self.end_wait(seat, SeatState::Displaced, wake_ups);
                 }
                 _ => {
                     self.reject(Rejection::QueueFull);
@@ -90,12 +90,12 @@ impl LimiterState {
                 }
             }
         }
-        LimiterAdmission::Queued(self.queue.join(priority, waiting_for))
+        LimiterAdmission::Queued(self.queue.push(priority, waiting_for))
     }
 
     /// A request that does not wait. It has no priority, so the permits reserved for manifests are
     /// not available to it.
-    pub(super) fn try_enter(&mut self, now: Instant, wake_ups: &mut WakeUps) -> bool {
+    pub(super) fn try_acquire(&mut self, now: Instant, wake_ups: &mut WakeUps) -> bool {
         self.admit(Priority::Prefetch, now, wake_ups)
     }
 
@@ -116,60 +116,60 @@ impl LimiterState {
     /// A queued request polls its state, and registers its waker.
     pub(super) fn poll(
         &mut self,
-        ticket: SeatId,
+        seat: SeatId,
         until: Instant,
         waker: &Waker,
         now: Instant,
         wake_ups: &mut WakeUps,
-    ) -> QueueOutlook {
+    ) -> QueuePoll {
         self.admit_waiting(now, wake_ups);
-        match self.queue.state(ticket) {
+        match self.queue.state(seat) {
             SeatState::Admitted => {
-                self.queue.vacate(ticket);
-                QueueOutlook::Admitted
+                self.queue.free(seat);
+                QueuePoll::Admitted
             }
             SeatState::Displaced => {
-                self.queue.vacate(ticket);
-                QueueOutlook::Rejected
+                self.queue.free(seat);
+                QueuePoll::Rejected
             }
-            SeatState::Waits if now >= until => {
+            SeatState::Waiting if now >= until => {
                 self.reject(Rejection::Deadline);
-                self.give_up(ticket, now, wake_ups);
-                QueueOutlook::Rejected
+                self.give_up(seat, now, wake_ups);
+                QueuePoll::Rejected
             }
-            SeatState::Waits => {
-                *self.queue.waker(ticket) = Some(waker.clone());
-                let token_at = self.pace.as_ref().map(|pace| now + pace.wait(now));
-                match token_at.filter(|_| self.timekeeper == Some(ticket)) {
-                    Some(token_at) => QueueOutlook::Waits(token_at.min(until)),
-                    None => QueueOutlook::Waits(until),
+            SeatState::Waiting => {
+                *self.queue.waker(seat) = Some(waker.clone());
+                let token_at = self.bucket.as_ref().map(|bucket| now + bucket.wait(now));
+                match token_at.filter(|_| self.timekeeper == Some(seat)) {
+                    Some(token_at) => QueuePoll::Waiting(token_at.min(until)),
+                    None => QueuePoll::Waiting(until),
                 }
             }
         }
     }
 
     /// A queued request gives up. A permit that it was granted goes to the next.
-    pub(super) fn give_up(&mut self, ticket: SeatId, now: Instant, wake_ups: &mut WakeUps) {
-        self.resign(ticket);
-        let waiting_for = self.queue.waiting_for(ticket);
-        if self.queue.vacate(ticket) == SeatState::Admitted {
+    pub(super) fn give_up(&mut self, seat: SeatId, now: Instant, wake_ups: &mut WakeUps) {
+        self.dismiss_timekeeper(seat);
+        let waiting_for = self.queue.waiting_for(seat);
+        if self.queue.free(seat) == SeatState::Admitted {
             self.in_flight -= usize::from(waiting_for == WaitingFor::Permit);
-            if let Some(pace) = &mut self.pace {
-                pace.put_back();
+            if let Some(bucket) = &mut self.bucket {
+                bucket.put_back();
             }
         }
         self.admit_waiting(now, wake_ups);
     }
 
     /// A permit is returned.
-    pub(super) fn leave(&mut self, now: Instant, wake_ups: &mut WakeUps) {
+    pub(super) fn release(&mut self, now: Instant, wake_ups: &mut WakeUps) {
         self.in_flight -= 1;
         self.admit_waiting(now, wake_ups);
     }
 
     /// A new request would get a token now.
     pub(super) fn has_token(&self, now: Instant) -> bool {
-        let wait = self.pace.as_ref().map(|pace| pace.wait(now));
+        let wait = self.bucket.as_ref().map(|bucket| bucket.wait(now));
         wait.is_none_or(|wait| wait.is_zero() && self.queue.len() == 0)
     }
 
@@ -195,17 +195,17 @@ impl LimiterState {
     fn admit_waiting(&mut self, now: Instant, wake_ups: &mut WakeUps) {
         while let Some(first) = self.queue.first(|priority| self.has_permit(priority)) {
             if !self.take_token(now) {
-                return self.appoint(wake_ups);
+                return self.appoint_timekeeper(wake_ups);
             }
             self.in_flight += usize::from(self.queue.waiting_for(first) == WaitingFor::Permit);
-            self.call(first, SeatState::Admitted, wake_ups);
+            self.end_wait(first, SeatState::Admitted, wake_ups);
         }
         self.timekeeper = None;
     }
 
-    /// The last in the queue becomes timekeeper: it will wait longest, so it is replaced least
+    /// Makes the last in the queue the timekeeper: it will wait longest, so it is replaced least
     /// often.
-    fn appoint(&mut self, wake_ups: &mut WakeUps) {
+    fn appoint_timekeeper(&mut self, wake_ups: &mut WakeUps) {
         if self.timekeeper.is_none()
             && let Some((_, last)) = self.queue.last()
         {
@@ -214,13 +214,14 @@ impl LimiterState {
         }
     }
 
-    fn call(&mut self, ticket: SeatId, news: SeatState, wake_ups: &mut WakeUps) {
-        self.resign(ticket);
-        wake_ups.extend(self.queue.call(ticket, news));
+    fn end_wait(&mut self, seat: SeatId, result: SeatState, wake_ups: &mut WakeUps) {
+        self.dismiss_timekeeper(seat);
+        wake_ups.extend(self.queue.end_wait(seat, result));
     }
 
-    fn resign(&mut self, ticket: SeatId) {
-        self.timekeeper = self.timekeeper.filter(|keeper| *keeper != ticket);
+    /// The request at this seat no longer waits: it cannot be the timekeeper.
+    fn dismiss_timekeeper(&mut self, seat: SeatId) {
+        self.timekeeper = self.timekeeper.filter(|keeper| *keeper != seat);
     }
 
     fn has_permit(&self, priority: Priority) -> bool {
@@ -232,7 +233,7 @@ impl LimiterState {
     }
 
     fn take_token(&mut self, now: Instant) -> bool {
-        self.pace.as_mut().is_none_or(|pace| pace.take(now))
+        self.bucket.as_mut().is_none_or(|bucket| bucket.take(now))
     }
 
     fn reject(&mut self, reason: Rejection) {
@@ -273,33 +274,33 @@ mod tests {
         }
 
         fn enters(&mut self, priority: Priority) -> bool {
-            let entrance = self.state.enter(
+            let admission = self.state.acquire(
                 (priority, WaitingFor::Permit),
                 self.now,
                 &mut WakeUps::new(),
             );
-            matches!(entrance, LimiterAdmission::Admitted)
+            matches!(admission, LimiterAdmission::Admitted)
         }
 
         fn queues(&mut self, priority: Priority) -> SeatId {
-            let entrance = self.state.enter(
+            let admission = self.state.acquire(
                 (priority, WaitingFor::Permit),
                 self.now,
                 &mut WakeUps::new(),
             );
-            let LimiterAdmission::Queued(ticket) = entrance else {
-                panic!("let in at once, or turned away");
+            let LimiterAdmission::Queued(seat) = admission else {
+                panic!("not queued");
             };
-            ticket
+            seat
         }
 
         /// When to poll again; `None`: the wait is over.
-        fn poll(&mut self, ticket: SeatId) -> Option<Instant> {
+        fn poll(&mut self, seat: SeatId) -> Option<Instant> {
             let (waker, mut wake_ups) = (Waker::noop(), WakeUps::new());
             let (until, now) = (self.until, self.now);
-            match self.state.poll(ticket, until, waker, now, &mut wake_ups) {
-                QueueOutlook::Waits(again) => Some(again),
-                QueueOutlook::Admitted | QueueOutlook::Rejected => None,
+            match self.state.poll(seat, until, waker, now, &mut wake_ups) {
+                QueuePoll::Waiting(again) => Some(again),
+                QueuePoll::Admitted | QueuePoll::Rejected => None,
             }
         }
     }
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!(scene.poll(behind), Some(scene.until), "no permit is left");
         assert_eq!(scene.poll(segment), None);
         let mut wake_ups = WakeUps::new();
-        scene.state.leave(scene.now, &mut wake_ups);
+        scene.state.release(scene.now, &mut wake_ups);
         assert_eq!(wake_ups.len(), 1, "the timekeeper is told");
         assert_eq!(scene.poll(behind), Some(token_at + 100 * MS));
     }
@@ -355,10 +356,10 @@ mod tests {
         assert!(scene.enters(Priority::Segment));
         let both = scene.queues(Priority::Manifest);
         let waiting_for = (Priority::Segment, WaitingFor::Token);
-        let entrance = scene
+        let admission = scene
             .state
-            .enter(waiting_for, scene.now, &mut WakeUps::new());
-        let LimiterAdmission::Queued(turn) = entrance else {
+            .acquire(waiting_for, scene.now, &mut WakeUps::new());
+        let LimiterAdmission::Queued(turn) = admission else {
             panic!("there is no token yet");
         };
         scene.poll(both);
@@ -373,15 +374,15 @@ mod tests {
     fn permits_reserved_for_manifests_are_not_given_to_segments() {
         let mut scene = SimulatedLimiter::paced(2, 8);
         scene.state.kept_for_manifests = 1;
-        scene.state.pace = None;
+        scene.state.bucket = None;
         assert!(scene.enters(Priority::Segment));
         let segment = scene.queues(Priority::Segment);
-        assert!(!scene.state.try_enter(scene.now, &mut WakeUps::new()));
+        assert!(!scene.state.try_acquire(scene.now, &mut WakeUps::new()));
         assert_eq!(scene.poll(segment), Some(scene.until));
         assert!(scene.enters(Priority::Manifest));
-        scene.state.leave(scene.now, &mut WakeUps::new());
+        scene.state.release(scene.now, &mut WakeUps::new());
         assert_eq!(scene.poll(segment), Some(scene.until));
-        scene.state.leave(scene.now, &mut WakeUps::new());
+        scene.state.release(scene.now, &mut WakeUps::new());
         assert_eq!(scene.poll(segment), None);
     }
 

@@ -37,7 +37,7 @@ impl<'a> Guest<'a> {
     /// Enters and waits.
     fn waiting(limiter: &'a ConcurrencyLimiter, priority: Priority) -> Guest<'a> {
         let mut guest = Guest {
-            entering: Box::pin(limiter.enter(priority, LONG)),
+            entering: Box::pin(limiter.acquire(priority, LONG)),
         };
         assert!(guest.poll().is_none(), "let in at once, or turned away");
         guest
@@ -72,7 +72,10 @@ fn rejected(limiter: &ConcurrencyLimiter, reason: Rejection) -> u64 {
 }
 
 async fn enter(limiter: &ConcurrencyLimiter, priority: Priority) -> Permit {
-    limiter.enter(priority, LONG).await.expect("a free permit")
+    limiter
+        .acquire(priority, LONG)
+        .await
+        .expect("a free permit")
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,14 +112,14 @@ async fn full_queue_displaces_youngest_lower_priority_request() {
     let mut old = Guest::waiting(&limiter, Priority::Refresh);
     let mut young = Guest::waiting(&limiter, Priority::Refresh);
     let segment = Guest::waiting(&limiter, Priority::Segment);
-    let same = limiter.enter(Priority::Refresh, LONG).await;
+    let same = limiter.acquire(Priority::Refresh, LONG).await;
     assert_eq!(same.err(), Some(Failure::Busy), "no higher than the last");
     let manifest = Guest::waiting(&limiter, Priority::Manifest);
     young.is_turned_away();
     assert!(old.poll().is_none(), "only the youngest goes");
     let second = Guest::waiting(&limiter, Priority::Segment);
     old.is_turned_away();
-    let third = limiter.enter(Priority::Segment, LONG).await;
+    let third = limiter.acquire(Priority::Segment, LONG).await;
     assert_eq!(third.err(), Some(Failure::Busy));
     let counts = limiter.counts();
     assert_eq!(
@@ -131,9 +134,9 @@ async fn full_queue_displaces_youngest_lower_priority_request() {
 async fn queue_wait_ends_at_its_deadline() {
     let limiter = limiter(1, 8);
     let permit = enter(&limiter, Priority::Segment).await;
-    let late = limiter.enter(Priority::Manifest, 20 * MS).await;
+    let late = limiter.acquire(Priority::Manifest, 20 * MS).await;
     assert_eq!(late.err(), Some(Failure::Busy));
-    let unwilling = limiter.enter(Priority::Manifest, Duration::ZERO).await;
+    let unwilling = limiter.acquire(Priority::Manifest, Duration::ZERO).await;
     assert_eq!(unwilling.err(), Some(Failure::Busy));
     assert_eq!(
         (queued(&limiter), rejected(&limiter, Rejection::Deadline)),
@@ -200,11 +203,11 @@ async fn rate_tokens_go_by_priority() {
 async fn rate_limit_wait_ends_at_its_deadline() {
     let limiter = paced(1);
     let _permit = enter(&limiter, Priority::Segment).await;
-    let late = limiter.enter(Priority::Manifest, 999 * MS).await;
+    let late = limiter.acquire(Priority::Manifest, 999 * MS).await;
     assert_eq!(late.err(), Some(Failure::Busy));
     assert_eq!(rejected(&limiter, Rejection::Deadline), 1);
     let _permit = limiter
-        .enter(Priority::Manifest, 2 * MS)
+        .acquire(Priority::Manifest, 2 * MS)
         .await
         .ok()
         .unwrap();
@@ -230,12 +233,12 @@ async fn timer_is_taken_over_when_its_holder_leaves() {
     drop(enter(&limiter, Priority::Segment).await);
     let staying = tokio::spawn({
         let limiter = Arc::clone(&limiter);
-        async move { limiter.enter(Priority::Manifest, LONG).await.map(drop) }
+        async move { limiter.acquire(Priority::Manifest, LONG).await.map(drop) }
     });
     tokio::task::yield_now().await;
     let keeper = Guest::waiting(&limiter, Priority::Refresh);
     drop(keeper);
-    let short = limiter.enter(Priority::Refresh, 10 * MS).await;
+    let short = limiter.acquire(Priority::Refresh, 10 * MS).await;
     assert!(short.is_err());
     assert_eq!(staying.await.unwrap(), Ok(()));
     assert_eq!(start.elapsed(), 1000 * MS);
@@ -244,12 +247,12 @@ async fn timer_is_taken_over_when_its_holder_leaves() {
 #[tokio::test(start_paused = true)]
 async fn try_enter_does_not_overtake_waiters() {
     let limiter = limiter(1, 8);
-    let permit = limiter.try_enter().expect("room");
-    assert!(limiter.try_enter().is_none());
+    let permit = limiter.try_acquire().expect("room");
+    assert!(limiter.try_acquire().is_none());
     let mut guest = Guest::waiting(&limiter, Priority::Refresh);
     drop(permit);
-    assert!(limiter.try_enter().is_none(), "it is the guest's");
+    assert!(limiter.try_acquire().is_none(), "it is the guest's");
     drop(guest.enters());
-    assert!(limiter.try_enter().is_some());
+    assert!(limiter.try_acquire().is_some());
     assert_eq!(limiter.counts().rejected, [0; 3], "nobody was turned away");
 }

@@ -15,7 +15,7 @@ use crate::{Failure, Priority, RequestClass, Upgrade};
 pub(crate) struct EndpointOrder {
     pub(crate) endpoints: Vec<usize>,
     /// How many of them, from the start, are in good standing.
-    pub(crate) good: usize,
+    pub(crate) good_count: usize,
 }
 
 /// What matters of a request when its endpoints are chosen.
@@ -152,7 +152,7 @@ impl EndpointSelection {
     /// others.
     pub(crate) fn next_candidates(&self) -> &[usize] {
         if self.has_good_candidate() {
-            &self.order.endpoints[self.tried..self.order.good]
+            &self.order.endpoints[self.tried..self.order.good_count]
         } else {
             self.untried()
         }
@@ -160,14 +160,14 @@ impl EndpointSelection {
 
     /// An endpoint in good standing was not tried yet.
     pub(crate) fn has_good_candidate(&self) -> bool {
-        self.tried < self.order.good
+        self.tried < self.order.good_count
     }
 
     /// The positions to look at for the next endpoint, from here on. Endpoints not in good standing
     /// are left out while one in good standing was skipped for lack of room.
     pub(crate) fn candidate_at(&self, position: usize) -> Option<usize> {
-        let only_lack_room = position == self.order.good && position > self.tried;
-        if only_lack_room {
+        let others_only_lack_room = position == self.order.good_count && position > self.tried;
+        if others_only_lack_room {
             return None;
         }
         self.order.endpoints.get(position).copied()

@@ -34,13 +34,13 @@ impl ExtraRequests {
 
     /// Counts a first request: it earns a share of an extra request.
     pub(crate) fn record_request(&self) {
-        self.budget.lock().request(std_now());
+        self.budget.lock().record_request(std_now());
     }
 
     /// A retry. A failover that is likely to help is granted beyond the budget.
     pub(crate) fn try_retry(&self, is_fail_over: bool) -> bool {
         let mut budget = self.budget.lock();
-        let is_affordable = is_fail_over || budget.affords(std_now());
+        let is_affordable = is_fail_over || budget.can_afford(std_now());
         is_affordable && self.limits.try_token() && (budget.try_spend(std_now()) || is_fail_over)
     }
 
@@ -52,7 +52,7 @@ impl ExtraRequests {
     ) -> Option<EndpointSlot> {
         let mut budget = self.budget.lock();
         // Checked first: a rate token taken in vain is lost.
-        if !budget.affords(std_now()) || !endpoint.has_slot(class) {
+        if !budget.can_afford(std_now()) || !endpoint.has_slot(class) {
             return None;
         }
         let permit = self.limits.try_permit()?;

@@ -29,12 +29,12 @@ pub(crate) struct EndpointCondition {
     pub(crate) good: bool,
 }
 
-/// Endpoint indices in the order to try them. `seed` is a hash of the request; `rotation` is the
-/// rotation state.
+/// Endpoint indices in the order to try them. `balance_hash` is a hash of the request, `rotation`
+/// the rotation state.
 pub(crate) fn order(
     conditions: &[EndpointCondition],
     balance: Balance,
-    seed: u64,
+    balance_hash: u64,
     rotation: &mut WeightedRotation,
 ) -> Vec<usize> {
     let mut indices: Vec<usize> = (0..conditions.len()).collect();
@@ -49,7 +49,7 @@ pub(crate) fn order(
             Balance::RoundRobin => -rotation.credit(index),
             #[expect(clippy::cast_precision_loss, reason = "counts of requests under way")]
             Balance::LeastInFlight => (condition.in_flight + 1) as f64 / weight,
-            Balance::Hash => distance(seed, index, weight),
+            Balance::Hash => distance(balance_hash, index, weight),
         }
     };
     let standing_key = |index: &usize| (!conditions[*index].good, conditions[*index].priority);
@@ -68,8 +68,8 @@ pub(crate) fn order(
 
 /// Weighted rendezvous hashing: each endpoint draws a number per URL, and the lowest wins. An
 /// endpoint that leaves moves only its own URLs.
-fn distance(seed: u64, index: usize, weight: f64) -> f64 {
-    let hasher = ahash::RandomState::with_seeds(seed, 1, 2, 3);
+fn distance(balance_hash: u64, index: usize, weight: f64) -> f64 {
+    let hasher = ahash::RandomState::with_seeds(balance_hash, 1, 2, 3);
     // 53 bits make a fraction that is neither 0 nor 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     let drawn = ((hasher.hash_one(index) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
@@ -136,10 +136,10 @@ mod tests {
     fn first(
         conditions: &[EndpointCondition],
         balance: Balance,
-        seed: u64,
+        balance_hash: u64,
         rotation: &mut WeightedRotation,
     ) -> usize {
-        order(conditions, balance, seed, rotation)[0]
+        order(conditions, balance, balance_hash, rotation)[0]
     }
 
     #[test]
@@ -205,11 +205,14 @@ mod tests {
         without[1].good = false;
         let mut rotation = WeightedRotation::default();
         let mut shares = [0_u32; 3];
-        for seed in 0..4000 {
-            let index = first(&all, Balance::Hash, seed, &mut rotation);
+        for balance_hash in 0..4000 {
+            let index = first(&all, Balance::Hash, balance_hash, &mut rotation);
             shares[index] += 1;
             if index != 1 {
-                assert_eq!(first(&without, Balance::Hash, seed, &mut rotation), index);
+                assert_eq!(
+                    first(&without, Balance::Hash, balance_hash, &mut rotation),
+                    index
+                );
             }
         }
         assert!(

@@ -44,10 +44,10 @@ impl OutlierDetection {
         for endpoint in endpoints.iter().filter(|endpoint| is_good(endpoint)) {
             let peers = endpoints.iter().filter(|peer| peer.index != endpoint.index);
             let peers: Vec<_> = peers.filter(|peer| is_good(peer)).collect();
-            let times = peers.iter().filter_map(|peer| peer.pace(now));
+            let times = peers.iter().filter_map(|peer| peer.recent_latency(now));
             let mut times: Vec<_> = times.map(|reading| reading.p50).collect();
             if let Some(typical) = median(&mut times) {
-                endpoint.compare(now, typical, peers.len());
+                endpoint.judge_latency(now, typical, peers.len());
             }
         }
     }

@@ -80,7 +80,7 @@ impl EndpointSelector {
 
     /// The endpoint is in good standing and reachable.
     pub(crate) fn is_in_good_standing(&self, endpoint: &EndpointState, now: Instant) -> bool {
-        endpoint.in_good_standing(now) && self.connector.reachable(endpoint.index)
+        endpoint.is_in_good_standing(now) && self.connector.is_reachable(endpoint.index)
     }
 
     /// An endpoint outside `excluded` is in good standing.
@@ -111,10 +111,18 @@ impl EndpointSelector {
         let is_asked = |index: &usize| !excluded.contains(*index);
         let good = (0..conditions.len()).filter(|&index| conditions[index].good);
         let good = good.filter(is_asked).count();
-        let seed = request.seed();
-        let mut endpoints = order(&conditions, self.balance, seed, &mut self.rotation.lock());
+        let balance_hash = request.balance_hash();
+        let mut endpoints = order(
+            &conditions,
+            self.balance,
+            balance_hash,
+            &mut self.rotation.lock(),
+        );
         endpoints.retain(is_asked);
-        EndpointOrder { endpoints, good }
+        EndpointOrder {
+            endpoints,
+            good_count: good,
+        }
     }
 
     /// The endpoints that are due for a probe, each claimed for the caller.
@@ -157,10 +165,11 @@ impl EndpointSelector {
         self.endpoints.iter().map(condition).collect()
     }
 
-    /// The endpoint that would be tried first for this seed; `None`: no endpoint accepts it.
+    /// The endpoint that a request with this hash would go to first; `None`: no endpoint accepts
+    /// it.
     pub(crate) fn first_choice(
         &self,
-        seed: u64,
+        balance_hash: u64,
         subject: FailureSubject,
         avoided: EndpointSet,
     ) -> Option<&Arc<EndpointState>> {
@@ -168,7 +177,7 @@ impl EndpointSelector {
         let conditions = self.conditions(avoided, now);
         // Work on a copy, so that the rotation does not advance.
         let mut rotation = self.rotation.lock().clone();
-        let order = order(&conditions, self.balance, seed, &mut rotation);
+        let order = order(&conditions, self.balance, balance_hash, &mut rotation);
         let mut endpoints = order.into_iter().map(|index| &self.endpoints[index]);
         endpoints.find(|endpoint| !endpoint.refuses(subject, now))
     }

@@ -83,29 +83,29 @@ impl CredentialProvider {
         }
     }
 
-    pub(super) async fn issue(&self) -> Result<Credentials, CredentialError> {
-        let issued = match self {
+    pub(super) async fn fetch(&self) -> Result<Credentials, CredentialError> {
+        let credentials = match self {
             CredentialProvider::Given(credentials) => credentials.clone(),
             CredentialProvider::File { path, profile } => {
                 let place = (path.clone(), profile.clone());
-                let read = run_blocking(move || of_file(&place.0, &place.1)).await?;
-                read.map_err(|refusal| CredentialError {
-                    why: format!("{}, profile {profile}: {}", path.display(), refusal.why),
-                    ..refusal
+                let read = run_blocking(move || from_file(&place.0, &place.1)).await?;
+                read.map_err(|error| CredentialError {
+                    why: format!("{}, profile {profile}: {}", path.display(), error.why),
+                    ..error
                 })?
             }
             CredentialProvider::Container {
                 origin,
                 target,
                 token,
-            } => of_container(origin, target, token).await?,
-            CredentialProvider::Instance { origin } => of_instance(origin).await?,
+            } => from_container(origin, target, token).await?,
+            CredentialProvider::Instance { origin } => from_instance(origin).await?,
         };
-        match issued.expiry() {
+        match credentials.expiry() {
             Some(expiry) if expiry <= SystemTime::now() => {
                 Err(CredentialError::broken("its credentials have expired"))
             }
-            _ => Ok(issued),
+            _ => Ok(credentials),
         }
     }
 }
@@ -126,7 +126,7 @@ async fn run_blocking<T: Send + 'static>(
     done.map_err(|_| CredentialError::broken("the program is stopping"))
 }
 
-fn of_file(path: &Path, profile: &str) -> Result<Credentials, CredentialError> {
+fn from_file(path: &Path, profile: &str) -> Result<Credentials, CredentialError> {
     let text = file::text(path).map_err(|error| CredentialError {
         absent: error.kind() == std::io::ErrorKind::NotFound,
         why: error.to_string(),
@@ -135,12 +135,12 @@ fn of_file(path: &Path, profile: &str) -> Result<Credentials, CredentialError> {
 }
 
 /// Checks that a file has a profile's credentials, or says why not. Blocks.
-pub fn look_for_profile(path: &Path, profile: &str) -> Result<(), String> {
-    let read = of_file(path, profile);
-    read.map(drop).map_err(|refusal| refusal.why)
+pub fn check_profile(path: &Path, profile: &str) -> Result<(), String> {
+    let read = from_file(path, profile);
+    read.map(drop).map_err(|error| error.why)
 }
 
-async fn of_container(
+async fn from_container(
     origin: &Origin,
     target: &PathAndQuery,
     token: &ContainerToken,
@@ -156,16 +156,16 @@ async fn of_container(
         }
     };
     headers.extend(token.map(|token| (header::AUTHORIZATION, token)));
-    let answer = ask(
+    let response = ask(
         origin,
         UpstreamRequest::get(target.clone(), None, headers, Priority::Manifest),
     )
     .await?;
-    document(&answer)
+    parse_credentials(&response)
 }
 
 /// IMDSv2: get a session token, then the role name, then its credentials.
-async fn of_instance(origin: &Origin) -> Result<Credentials, CredentialError> {
+async fn from_instance(origin: &Origin) -> Result<Credentials, CredentialError> {
     let mut headers = HeaderMap::new();
     headers.insert(SESSION_SECONDS_FIELD, SESSION_SECONDS);
     let opening = UpstreamRequest {
@@ -185,9 +185,9 @@ async fn of_instance(origin: &Origin) -> Result<Credentials, CredentialError> {
         )
         .await
     };
-    let roles = get(ROLES).await.map_err(|refusal| CredentialError {
-        why: format!("no role, {}", refusal.why),
-        ..refusal
+    let roles = get(ROLES).await.map_err(|error| CredentialError {
+        why: format!("no role, {}", error.why),
+        ..error
     })?;
     let role = std::str::from_utf8(&roles)
         .unwrap_or_default()
@@ -195,13 +195,13 @@ async fn of_instance(origin: &Origin) -> Result<Credentials, CredentialError> {
         .next();
     let role = role.map(str::trim).filter(|role| !role.is_empty());
     let role = role.ok_or_else(|| CredentialError::broken("the instance has no role"))?;
-    document(&get(&format!("{ROLES}{role}")).await?)
+    parse_credentials(&get(&format!("{ROLES}{role}")).await?)
 }
 
 /// Sends a request and reads the whole body.
 async fn ask(origin: &Origin, errand: UpstreamRequest) -> Result<Bytes, CredentialError> {
     let failed = |failure: crate::Failure| {
-        CredentialError::broken(format!("no answer ({})", failure.as_str()))
+        CredentialError::broken(format!("no response ({})", failure.as_str()))
     };
     let mut reply = origin.fetch(errand).await.map_err(failed)?;
     if reply.status != StatusCode::OK {
@@ -210,14 +210,14 @@ async fn ask(origin: &Origin, errand: UpstreamRequest) -> Result<Bytes, Credenti
             "answered with status {status}"
         )));
     }
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     while let Some(piece) = reply.body.next().await {
-        answer.extend_from_slice(&piece.map_err(failed)?);
-        if answer.len() > ANSWER_BYTES_MAX {
+        response.extend_from_slice(&piece.map_err(failed)?);
+        if response.len() > ANSWER_BYTES_MAX {
             return Err(CredentialError::broken("answered with too much"));
         }
     }
-    Ok(answer.into())
+    Ok(response.into())
 }
 
 /// The JSON document of both kinds of endpoints.
@@ -231,10 +231,10 @@ struct CredentialDocument {
 }
 
 /// Parses credentials. JSON errors may quote a secret, so they are not passed on.
-fn document(answer: &[u8]) -> Result<Credentials, CredentialError> {
-    let document: CredentialDocument = serde_json::from_slice(answer)
+fn parse_credentials(response: &[u8]) -> Result<Credentials, CredentialError> {
+    let document: CredentialDocument = serde_json::from_slice(response)
         .map_err(|_| CredentialError::broken("answered with something else than credentials"))?;
-    let expiry = document.expiration.as_deref().map(moment).transpose()?;
+    let expiry = document.expiration.as_deref().map(parse_time).transpose()?;
     let (id, secret) = (document.access_key_id, document.secret_access_key);
     if id.is_empty() || secret.is_empty() {
         return Err(CredentialError::broken("answered with an empty key"));
@@ -242,7 +242,7 @@ fn document(answer: &[u8]) -> Result<Credentials, CredentialError> {
     Ok(Credentials::new(id, secret, document.token, expiry))
 }
 
-fn moment(text: &str) -> Result<SystemTime, CredentialError> {
+fn parse_time(text: &str) -> Result<SystemTime, CredentialError> {
     let unreadable = || CredentialError::broken("answered with a time that cannot be read");
     date_time(text).ok_or_else(unreadable)
 }
@@ -255,10 +255,11 @@ mod tests {
 
     #[test]
     fn parses_aws_credentials_document() {
-        let answer = br#"{"Code":"Success","LastUpdated":"2015-08-30T12:00:00Z","Type":"AWS-HMAC",
+        let response =
+            br#"{"Code":"Success","LastUpdated":"2015-08-30T12:00:00Z","Type":"AWS-HMAC",
             "AccessKeyId":"AKID","SecretAccessKey":"s","Token":"t",
             "Expiration":"2015-08-30T12:36:00Z"}"#;
-        let read = document(answer).unwrap();
+        let read = parse_credentials(response).unwrap();
         assert_eq!(
             (read.access_key_id(), read.secret_access_key()),
             ("AKID", "s")
@@ -270,17 +271,14 @@ mod tests {
 
     #[test]
     fn malformed_credentials_error_does_not_quote_the_document() {
-        for answer in [
+        for response in [
             "hunter2",
             r#"{"AccessKeyId":"A","SecretAccessKey":["hunter2"]}"#,
             r#"{"AccessKeyId":"","SecretAccessKey":"hunter2"}"#,
             r#"{"AccessKeyId":"A","SecretAccessKey":"hunter2","Expiration":"hunter2"}"#,
         ] {
-            let refusal = document(answer.as_bytes()).unwrap_err();
-            assert!(
-                !refusal.absent && !refusal.why.contains("hunter2"),
-                "{refusal:?}"
-            );
+            let error = parse_credentials(response.as_bytes()).unwrap_err();
+            assert!(!error.absent && !error.why.contains("hunter2"), "{error:?}");
         }
     }
 }

@@ -22,13 +22,13 @@ pub(super) struct HeaderFile {
     path: PathBuf,
     values: RwLock<HeaderFileValues>,
     /// The file was unusable at the last read.
-    troubled: AtomicBool,
+    was_unusable: AtomicBool,
 }
 
 struct HeaderFileValues {
     current: HeaderValue,
     /// The previous value, and until when it may be tried.
-    former: Option<(HeaderValue, Instant)>,
+    previous: Option<(HeaderValue, Instant)>,
 }
 
 impl HeaderFile {
@@ -38,38 +38,38 @@ impl HeaderFile {
             Ok(value) => value,
             Err(why) => return Err((path, why)),
         };
-        let former = None;
+        let previous = None;
         Ok(HeaderFile {
             name,
             path,
-            values: RwLock::new(HeaderFileValues { current, former }),
-            troubled: AtomicBool::new(false),
+            values: RwLock::new(HeaderFileValues { current, previous }),
+            was_unusable: AtomicBool::new(false),
         })
     }
 
     /// Reads the file again; true if the value changed. Blocks.
-    pub(super) fn look(&self) -> bool {
-        self.learn(header_value(&self.path), Instant::now())
+    pub(super) fn reread(&self) -> bool {
+        self.apply(header_value(&self.path), Instant::now())
     }
 
-    fn learn(&self, read: Result<HeaderValue, String>, now: Instant) -> bool {
+    fn apply(&self, read: Result<HeaderValue, String>, now: Instant) -> bool {
         let (header, path) = (self.name.as_str(), self.path.display());
         let value = match read {
             Ok(value) => value,
             Err(why) => {
-                if !self.troubled.swap(true, Ordering::Relaxed) {
+                if !self.was_unusable.swap(true, Ordering::Relaxed) {
                     tracing::warn!(header, %path, why, "header file not usable: last value kept");
                 }
                 return false;
             }
         };
-        self.troubled.store(false, Ordering::Relaxed);
+        self.was_unusable.store(false, Ordering::Relaxed);
         let mut values = self.values.write();
         if values.current == value {
             return false;
         }
-        let former = std::mem::replace(&mut values.current, value);
-        values.former = Some((former, now + GRACE));
+        let previous = std::mem::replace(&mut values.current, value);
+        values.previous = Some((previous, now + GRACE));
         drop(values);
         tracing::info!(header, %path, "header file changed: its new value is used");
         true
@@ -80,9 +80,9 @@ impl HeaderFile {
     }
 
     /// The previous value, while it is kept.
-    pub(super) fn former(&self, now: Instant) -> Option<HeaderValue> {
+    pub(super) fn previous(&self, now: Instant) -> Option<HeaderValue> {
         let values = self.values.read();
-        let (value, until) = values.former.as_ref()?;
+        let (value, until) = values.previous.as_ref()?;
         (now < *until).then(|| value.clone())
     }
 }
@@ -105,7 +105,7 @@ pub fn header_value(path: &Path) -> Result<HeaderValue, String> {
 mod tests {
     use super::*;
 
-    fn watched(folder: &Path, text: &str) -> HeaderFile {
+    fn file(folder: &Path, text: &str) -> HeaderFile {
         let path = folder.join("code");
         std::fs::write(&path, text).unwrap();
         let name = HeaderName::from_static("x-mediapackagev2-cdnidentifier");
@@ -115,33 +115,33 @@ mod tests {
     #[test]
     fn changed_file_is_used_and_old_value_is_kept_for_grace() {
         let folder = tempfile::tempdir().unwrap();
-        let watched = watched(folder.path(), "first\n");
-        assert_eq!(watched.current(), "first");
-        assert!(watched.current().is_sensitive());
-        assert!(!watched.look());
+        let file = file(folder.path(), "first\n");
+        assert_eq!(file.current(), "first");
+        assert!(file.current().is_sensitive());
+        assert!(!file.reread());
         let now = Instant::now();
-        assert_eq!(watched.former(now), None);
+        assert_eq!(file.previous(now), None);
         std::fs::write(folder.path().join("code"), "second\r\n").unwrap();
-        assert!(watched.look());
-        assert_eq!(watched.current(), "second");
-        assert_eq!(watched.former(now).unwrap(), "first");
-        assert_eq!(watched.former(Instant::now() + GRACE), None);
+        assert!(file.reread());
+        assert_eq!(file.current(), "second");
+        assert_eq!(file.previous(now).unwrap(), "first");
+        assert_eq!(file.previous(Instant::now() + GRACE), None);
     }
 
     #[test]
     fn unusable_file_keeps_the_current_value() {
         let folder = tempfile::tempdir().unwrap();
-        let watched = watched(folder.path(), "first");
+        let file = file(folder.path(), "first");
         let path = folder.path().join("code");
         for text in ["", "\n", "a\nb", "caf\u{e9}\u{7}", &"x".repeat(300_000)] {
             std::fs::write(&path, text).unwrap();
-            assert!(!watched.look());
-            assert_eq!(watched.current(), "first");
+            assert!(!file.reread());
+            assert_eq!(file.current(), "first");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(!watched.look() && watched.troubled.load(Ordering::Relaxed));
+        assert!(!file.reread() && file.was_unusable.load(Ordering::Relaxed));
         std::fs::write(&path, "second").unwrap();
-        assert!(watched.look() && !watched.troubled.load(Ordering::Relaxed));
+        assert!(file.reread() && !file.was_unusable.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -5,14 +5,14 @@ use super::credential_error::CredentialError;
 
 /// The credentials of one profile.
 pub(super) fn read(text: &str, profile: &str) -> Result<Credentials, CredentialError> {
-    let mut there = false;
-    let mut inside = false;
+    let mut is_present = false;
+    let mut in_profile = false;
     let (mut id, mut secret, mut token) = (None, None, None);
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix('[') {
-            inside = name.strip_suffix(']').map(str::trim) == Some(profile);
-            there |= inside;
-        } else if inside
+            in_profile = name.strip_suffix(']').map(str::trim) == Some(profile);
+            is_present |= in_profile;
+        } else if in_profile
             && !line.starts_with(['#', ';'])
             && let Some((key, value)) = line.split_once('=')
         {
@@ -30,7 +30,7 @@ pub(super) fn read(text: &str, profile: &str) -> Result<Credentials, CredentialE
             let token = token.map(str::to_owned);
             Ok(Credentials::new(id, secret, token, None))
         }
-        _ if !there => Err(CredentialError::absent("no such profile in it")),
+        _ if !is_present => Err(CredentialError::absent("no such profile in it")),
         _ => Err(CredentialError::broken("the profile has no complete key")),
     }
 }

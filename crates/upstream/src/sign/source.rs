@@ -123,7 +123,7 @@ impl CredentialSource {
     pub fn given(environment: &AwsEnvironment<'_>) -> SourceResult {
         const ID: &str = "AWS_ACCESS_KEY_ID";
         const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
-        let lonely = |name| {
+        let half_a_key = |name| {
             let why = "the other half of the key is not set";
             Err(BadVariable { name, why })
         };
@@ -134,8 +134,8 @@ impl CredentialSource {
                 Ok(Some(CredentialSource::Given(credentials)))
             }
             (None, None) => Ok(None),
-            (Some(_), None) => lonely(ID),
-            (None, Some(_)) => lonely(SECRET),
+            (Some(_), None) => half_a_key(ID),
+            (None, Some(_)) => half_a_key(SECRET),
         }
     }
 
@@ -147,10 +147,10 @@ impl CredentialSource {
     ) -> Option<CredentialSource> {
         let variable = |name| set(environment, name);
         let named = || variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
-        let usual = || Some(PathBuf::from(variable("HOME")?).join(".aws/credentials"));
+        let default = || Some(PathBuf::from(variable("HOME")?).join(".aws/credentials"));
         let profile = profile.or_else(|| variable("AWS_PROFILE"));
         Some(CredentialSource::File {
-            path: path.or_else(named).or_else(usual)?,
+            path: path.or_else(named).or_else(default)?,
             profile: profile.unwrap_or_else(|| "default".to_owned()),
         })
     }
@@ -169,7 +169,7 @@ impl CredentialSource {
         };
         let bad = |why| BadVariable { name, why };
         let address = CredentialUrl::parse(&url).ok_or(bad("not a valid http or https URL"))?;
-        if !address.may_hear_a_token() {
+        if !address.may_receive_token() {
             return Err(bad(
                 "without TLS, only loopback and container addresses are allowed",
             ));
@@ -195,17 +195,17 @@ impl CredentialSource {
     pub fn instance(environment: &AwsEnvironment<'_>) -> SourceResult {
         const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
         let variable = |name| set(environment, name);
-        let says =
+        let is_set_to =
             |name, word: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
-        if says("AWS_EC2_METADATA_DISABLED", "true") {
+        if is_set_to("AWS_EC2_METADATA_DISABLED", "true") {
             return Ok(None);
         }
-        let usual = if says("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ipv6") {
+        let default = if is_set_to("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "ipv6") {
             INSTANCES_V6
         } else {
             INSTANCES
         };
-        let url = variable(ENDPOINT).unwrap_or_else(|| usual.to_owned());
+        let url = variable(ENDPOINT).unwrap_or_else(|| default.to_owned());
         let (name, why) = (ENDPOINT, "not the URL of a metadata service");
         let address = CredentialUrl::parse(&url).ok_or(BadVariable { name, why })?;
         Ok(Some(CredentialSource::Instance { address }))
@@ -233,15 +233,15 @@ impl CredentialUrl {
             return None;
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let usual_port = if tls { 443 } else { 80 };
-        let port = authority.port_u16().unwrap_or(usual_port);
+        let default_port = if tls { 443 } else { 80 };
+        let port = authority.port_u16().unwrap_or(default_port);
         let endpoint = Endpoint::new(tls, host, port);
         let slash = PathAndQuery::from_static("/");
         let target = uri.path_and_query().cloned().unwrap_or(slash);
         Some(CredentialUrl { endpoint, target })
     }
 
-    fn may_hear_a_token(&self) -> bool {
+    fn may_receive_token(&self) -> bool {
         let Endpoint { tls, host, .. } = &self.endpoint;
         let loopback = match host.parse::<IpAddr>() {
             Ok(ip) => ip.is_loopback(),

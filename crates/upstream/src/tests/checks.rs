@@ -13,7 +13,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 fn checked(script: &Scripted) -> Arc<Origin> {
     let mut settings = settings(script.address);
     settings.health = Some(Check {
-        pace: health::Settings {
+        schedule: health::Settings {
             every: Duration::from_millis(5),
             ..health::Settings::default()
         },

@@ -66,7 +66,7 @@ async fn winning_hedge_holds_one_permit() {
     let quick = Scripted::then_silent("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
     let mut settings = settings(slow.address);
     settings.endpoints.push(endpoint(quick.address));
-    settings.guards.pace.samples_min = 1;
+    settings.guards.latency.samples_min = 1;
     let origin = origin(settings);
     let endpoint = &origin.group.selector.endpoints[0];
     endpoint.record_latency(Instant::now(), Duration::from_millis(1));

@@ -73,7 +73,7 @@ impl RotatingSecret {
     /// Changes the file and reads it at once.
     fn write(&self, code: &str) {
         std::fs::write(&self.file, code).unwrap();
-        self.origin.group.signer.look();
+        self.origin.group.signer.reread_files();
     }
 
     async fn status(&self) -> u16 {
@@ -134,16 +134,7 @@ async fn changed_header_file_is_read_without_a_request() {
     let scene = scene("zeroth").await;
     std::fs::write(&scene.file, "first\n").unwrap();
     let noticing = async {
-        while scene
-            .origin
-            .group
-            .signer
-            .request_credentials()
-            .unwrap()
-            .headers()[0]
-            .1
-            != "first"
-        {
+        while scene.origin.group.signer.request_auth().unwrap().headers()[0].1 != "first" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

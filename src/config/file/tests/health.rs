@@ -30,8 +30,8 @@ fn reads_a_health_check() {
     };
     assert_eq!(check.kind, kind);
     assert_eq!(check.timeout, Duration::from_millis(200));
-    assert_eq!(check.pace.every, Duration::from_secs(1));
-    assert_eq!((check.pace.successes, check.pace.failures), (1, 5));
+    assert_eq!(check.schedule.every, Duration::from_secs(1));
+    assert_eq!((check.schedule.successes, check.schedule.failures), (1, 5));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const SETTINGS: Settings = Settings {
     requests_min: 10,
     probe_after: Duration::from_millis(500),
     probe_after_max: Duration::from_secs(2),
-    probe_patience: Duration::from_secs(3),
+    probe_timeout: Duration::from_secs(3),
 };
 
 /// A directory that failed in every test, and one that was never requested.
@@ -245,7 +245,7 @@ fn admits_one_probe_and_its_success_closes() {
     scene.wait(MS);
     assert_eq!(scene.breaker.outlook(scene.now), BreakerOutlook::ProbeDue);
     let probe = scene.probe();
-    assert_eq!(scene.refused_for(), SETTINGS.probe_patience);
+    assert_eq!(scene.refused_for(), SETTINGS.probe_timeout);
     scene.record(probe, true);
     assert!(scene.is_closed());
 }
@@ -361,10 +361,10 @@ fn late_probe_does_not_block_others_and_its_success_closes() {
     scene.wait(SETTINGS.probe_after);
     let slow = scene.probe();
     let slower = {
-        scene.wait(SETTINGS.probe_patience);
+        scene.wait(SETTINGS.probe_timeout);
         scene.probe()
     };
-    scene.wait(SETTINGS.probe_patience);
+    scene.wait(SETTINGS.probe_timeout);
     let third = scene.probe();
     scene.record(slow, false);
     assert_eq!(scene.breaker.state().as_str(), "probing");

@@ -117,7 +117,7 @@ fn known_refusals_on_trial_are_no_relapse_but_silence_is() {
         EndpointFault::Url,
     );
     assert_eq!(ejection.record_failure(back, back, 1, of_url), None);
-    assert!(ejection.on_trial());
+    assert!(ejection.is_on_trial());
     assert_eq!(fail(&mut ejection, back), (1, BASE * 2));
 }
 

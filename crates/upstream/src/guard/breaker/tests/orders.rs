@@ -47,7 +47,7 @@ impl Bystander {
             Step::Admit => match self.scene.admit() {
                 BreakerDecision::Admit(pass) => self.out.push(pass),
                 BreakerDecision::Probe(pass) => {
-                    let overdue = |sent| self.scene.now >= sent + SETTINGS.probe_patience;
+                    let overdue = |sent| self.scene.now >= sent + SETTINGS.probe_timeout;
                     prop_assert!(self.probe.is_none_or(|(_, sent)| overdue(sent)));
                     self.probe = Some((pass.round, self.scene.now));
                     self.out.push(pass);
@@ -97,7 +97,7 @@ proptest! {
             bystander.step(step)?;
         }
         let mut scene = bystander.scene;
-        scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_patience));
+        scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_timeout));
         match scene.admit() {
             BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => scene.record(pass, true),
             BreakerDecision::Refuse { .. } => prop_assert!(false, "nobody is ever let through again"),

@@ -180,7 +180,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn pace(now: Instant) -> LatencyWindow {
+    fn empty(now: Instant) -> LatencyWindow {
         LatencyWindow::new(Settings::default(), now)
     }
 
@@ -211,29 +211,29 @@ mod tests {
     #[test]
     fn no_latency_estimate_below_20_samples() {
         let now = Instant::now();
-        let mut pace = pace(now);
-        (0..19).for_each(|_| pace.record(now, millis(80)));
-        assert_eq!(pace.read(now), None);
-        pace.record(now, millis(80));
-        assert_eq!(pace.read(now).unwrap().samples, 20);
-        pace.clear(now);
-        assert_eq!(pace.read(now), None);
+        let mut window = empty(now);
+        (0..19).for_each(|_| window.record(now, millis(80)));
+        assert_eq!(window.read(now), None);
+        window.record(now, millis(80));
+        assert_eq!(window.read(now).unwrap().samples, 20);
+        window.clear(now);
+        assert_eq!(window.read(now), None);
     }
 
     #[test]
     fn samples_expire_after_two_windows() {
         let start = Instant::now();
-        let mut pace = pace(start);
-        (0..20).for_each(|_| pace.record(start, millis(80)));
+        let mut window = empty(start);
+        (0..20).for_each(|_| window.record(start, millis(80)));
         let second = start + WINDOW;
-        assert_eq!(pace.read(second).unwrap().samples, 20);
-        (0..30).for_each(|_| pace.record(second, millis(10)));
-        assert_eq!(pace.read(second).unwrap().samples, 50);
+        assert_eq!(window.read(second).unwrap().samples, 20);
+        (0..30).for_each(|_| window.record(second, millis(10)));
+        assert_eq!(window.read(second).unwrap().samples, 50);
         let third = second + WINDOW;
-        assert_eq!(pace.read(third).unwrap().samples, 30);
-        assert_eq!(pace.read(third + WINDOW), None);
-        pace.record(third + WINDOW, millis(10));
-        assert_eq!(pace.read(third + WINDOW), None);
+        assert_eq!(window.read(third).unwrap().samples, 30);
+        assert_eq!(window.read(third + WINDOW), None);
+        window.record(third + WINDOW, millis(10));
+        assert_eq!(window.read(third + WINDOW), None);
     }
 
     proptest! {
@@ -242,13 +242,13 @@ mod tests {
             mut micros in proptest::collection::vec(128_u64..100_000_000, 20..300),
         ) {
             let now = Instant::now();
-            let mut pace = pace(now);
+            let mut window = empty(now);
             for (at, &took) in micros.iter().enumerate() {
                 let later = if at % 2 == 0 { Duration::ZERO } else { WINDOW };
-                pace.record(now + later, Duration::from_micros(took));
+                window.record(now + later, Duration::from_micros(took));
             }
             micros.sort_unstable();
-            let reading = pace.read(now + WINDOW).unwrap();
+            let reading = window.read(now + WINDOW).unwrap();
             for (percent, estimate) in [(50, reading.p50), (95, reading.p95)] {
                 let truth = micros[(micros.len() * percent).div_ceil(100) - 1];
                 let truth = Duration::from_micros(truth);

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 /// Minimum time between two lines.
-const PAUSE: Duration = Duration::from_secs(10);
+const INTERVAL_MIN: Duration = Duration::from_secs(10);
 
 /// Rate limit of one log line.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle {
     next: Option<Instant>,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl LogThrottle {
@@ -17,11 +17,11 @@ impl LogThrottle {
     /// `None`.
     pub(crate) fn allows(&mut self, now: Instant) -> Option<u64> {
         if self.next.is_some_and(|next| now < next) {
-            self.left_out += 1;
+            self.suppressed += 1;
             return None;
         }
-        self.next = Some(now + PAUSE);
-        Some(std::mem::take(&mut self.left_out))
+        self.next = Some(now + INTERVAL_MIN);
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -32,10 +32,10 @@ mod tests {
     #[test]
     fn throttled_log_reports_number_of_skipped_lines() {
         let now = Instant::now();
-        let mut sparing = LogThrottle::default();
-        assert_eq!(sparing.allows(now), Some(0));
-        assert_eq!(sparing.allows(now), None);
-        assert_eq!(sparing.allows(now + PAUSE / 2), None);
-        assert_eq!(sparing.allows(now + PAUSE), Some(2));
+        let mut throttle = LogThrottle::default();
+        assert_eq!(throttle.allows(now), Some(0));
+        assert_eq!(throttle.allows(now), None);
+        assert_eq!(throttle.allows(now + INTERVAL_MIN / 2), None);
+        assert_eq!(throttle.allows(now + INTERVAL_MIN), Some(2));
     }
 }

@@ -128,7 +128,7 @@ impl TrackerState {
         let Manifest { info, listing } = manifest;
         let window_change = self
             .window
-            .slide((request, rules), manifest, self.reload_interval_max);
+            .slide((request, rules), manifest, self.segment_duration);
         self.record_file_ends(request, rules, listing);
         self.representations = Arc::new(Representations::of(listing, wall));
         let is_delta = info

@@ -176,6 +176,12 @@ impl Representations {
         listed.unwrap_or(u64::MAX)
     }
 
+    /// The segment duration of a representation; zero if the MPD has no such representation.
+    pub(super) fn segment_duration_of(&self, template: usize) -> Duration {
+        let template = self.templates.get(template);
+        template.map(SegmentNaming::step).unwrap_or_default()
+    }
+
     /// Number of segments of a representation that are available at once (ISO/IEC 23009-1
     /// §5.3.9.5.3: each for the depth of the buffer and twice its own length); `None`: they stay.
     fn window_length(&self, template: &SegmentNaming) -> Option<u64> {

@@ -109,9 +109,7 @@ impl PlaylistTracker {
 
     /// Compares a version with the latest one of its variant. The first version of all is current.
     pub(crate) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
-        let mut state = self.state.lock();
-        let period = state.reload_interval_max;
-        state.variants.of(variant, info, (period, now)).judge(now)
+        self.state.lock().variants.judge(variant, info, now)
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
@@ -176,17 +174,16 @@ impl PlaylistTracker {
         } = *version;
         let info = &manifest.info;
         let state = &mut *self.state.lock();
-        let is_first = state.listed_names.is_empty() && state.accepted_at.is_none();
+        let is_first = state.accepted_at.is_none();
+        let has_previous = state.variants.has_version(variant);
         state.record_response(current_at);
         let restart = if progress == Progress::Restarted {
             self.begin_restart(state, variant, current_at)
         } else {
             RestartedDirectories::default()
         };
-        let timelines = &mut state.variants;
-        timelines
-            .of(variant, info, (state.reload_interval_max, current_at))
-            .take(progress, current_at);
+        let interval = (state.reload_interval_max, current_at);
+        state.variants.record(variant, (info, progress), interval);
         if let Some(target) = info.reload_interval() {
             self.stream.set_target_duration(target);
         }
@@ -195,7 +192,9 @@ impl PlaylistTracker {
             // A held-back response is never late: the version did not exist earlier.
             state.cadence.unchanged(current_at);
         }
-        self.update_cadence(state, progress, is_first, current_at);
+        if has_previous {
+            self.update_cadence(state, progress, current_at);
+        }
         if progress != Progress::Same {
             state.accepted_at = Some(now.mono);
             state.variants.record_accepted(variant, now.mono);
@@ -238,16 +237,16 @@ impl PlaylistTracker {
         RestartedDirectories { all, newly_ended }
     }
 
-    /// Updates the cadence with the result of a poll.
+    /// Updates the cadence with the result of a poll. The first version of a variant is no result:
+    /// it says nothing about when the manifest changes.
     fn update_cadence(
         &self,
         state: &mut TrackerState,
         progress: Progress,
-        is_first: bool,
         current_at: Instant,
     ) {
         match progress {
-            Progress::Onward | Progress::Restarted if !is_first => {
+            Progress::Onward | Progress::Restarted => {
                 let change = state.cadence.changed(current_at, state.version_interval);
                 let shown = current_at.saturating_duration_since(state.found_at);
                 // Without a refresher the last poll may be long ago.
@@ -256,7 +255,6 @@ impl PlaylistTracker {
                 }
                 state.found_at = current_at;
             }
-            Progress::Onward | Progress::Restarted => state.found_at = current_at,
             Progress::Same | Progress::Behind => state.cadence.unchanged(current_at),
         }
     }
@@ -310,9 +308,8 @@ impl PlaylistTracker {
     pub(super) fn clock_advance(&self, template: usize) -> Advance {
         let state = self.state.lock();
         let listed = state.representations.window_length_of(template);
-        state
-            .window
-            .advance_by_clock(template, listed, state.reload_interval_max)
+        let segment = state.representations.segment_duration_of(template);
+        state.window.advance_by_clock(template, listed, segment)
     }
 
     /// Removes from `departed`, the segments of another manifest, those that this one still lists.

@@ -53,16 +53,16 @@ struct UnstoredManifest {
 }
 
 impl UnstoredManifests {
-    /// The tracker of a manifest, and whether it is new. `None`: the table is full.
+    /// The tracker of a manifest; created with its first version. `None`: the table is full.
     fn track(
         &mut self,
         request: &CacheRequest,
         info: &ManifestInfo,
         now: Instant,
-    ) -> Option<(Arc<PlaylistTracker>, bool)> {
+    ) -> Option<Arc<PlaylistTracker>> {
         if let Some(known) = self.trackers.get_mut(request.base_key()) {
             known.last_request = now;
-            return Some((Arc::clone(&known.tracker), false));
+            return Some(Arc::clone(&known.tracker));
         }
         let plain = request.without_directives();
         let path_key = plain.path_key();
@@ -83,7 +83,7 @@ impl UnstoredManifests {
             restarts: (0, now),
         };
         self.trackers.insert(key, known);
-        Some((tracker, true))
+        Some(tracker)
     }
 
     /// Drops unwatched manifests. If there are none, the largest crowd loses its older half, if the
@@ -204,15 +204,15 @@ impl LiveStreams {
         if info.is_multivariant() || info.is_patch() || !info.is_live() {
             return UnstoredEffects::default();
         }
-        let known = self.unstored.lock().track(request, info, current_at);
-        let Some((tracker, is_first)) = known else {
+        let tracker = self.unstored.lock().track(request, info, current_at);
+        let Some(tracker) = tracker else {
             return UnstoredEffects::default();
         };
         let publishing = tracker.lock_publishing();
         let progress = tracker.judge(variant, info, current_at);
         match progress {
             Progress::Behind => return UnstoredEffects::default(),
-            Progress::Same if !is_first => {
+            Progress::Same => {
                 tracker.record_unchanged(variant, current_at);
                 return UnstoredEffects::default();
             }
@@ -220,7 +220,7 @@ impl LiveStreams {
                 tracker.forget_restart();
                 return UnstoredEffects::default();
             }
-            Progress::Same | Progress::Onward | Progress::Restarted => {}
+            Progress::Onward | Progress::Restarted => {}
         }
         let version = ManifestVersion {
             request,
@@ -288,9 +288,10 @@ mod tests {
             let (mut known, mut new) = (0, 0);
             for session in sessions {
                 let request = request(&format!("{path}?session={session}"));
+                let is_known = self.unstored.trackers.contains_key(request.base_key());
                 match self.unstored.track(&request, &self.info, now) {
-                    Some((_, true)) => new += 1,
-                    Some((_, false)) => known += 1,
+                    Some(_) if is_known => known += 1,
+                    Some(_) => new += 1,
                     None => {}
                 }
                 assert!(self.unstored.trackers.len() <= UNSTORED_MAX);

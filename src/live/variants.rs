@@ -39,31 +39,23 @@ struct VariantTimeline {
     accepted_at: Option<Instant>,
 }
 
-/// A version, and the timeline to compare it with.
-pub(super) struct ComparedVersion<'a> {
-    info: &'a ManifestInfo,
-    timeline: &'a mut Timeline,
-}
-
-impl ComparedVersion<'_> {
-    pub(super) fn judge(&self, now: Instant) -> Progress {
-        self.timeline.judge(self.info, now)
-    }
-
-    pub(super) fn take(&mut self, progress: Progress, now: Instant) {
-        self.timeline.record(self.info, progress, now);
-    }
-}
-
 impl VariantTimelines {
-    /// A version of a variant; the first one starts its timeline.
-    pub(super) fn of<'a>(
-        &'a mut self,
+    /// Compares a version with the latest one of its variant. The first one of a variant continues
+    /// the stream.
+    pub(super) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
+        let known = self.known(variant);
+        known.map_or(Progress::Onward, |known| known.timeline.judge(info, now))
+    }
+
+    /// Records a version with the result of [`VariantTimelines::judge`]. The first one of a variant
+    /// begins its timeline.
+    pub(super) fn record(
+        &mut self,
         variant: Variant,
-        info: &'a ManifestInfo,
+        (info, progress): (&ManifestInfo, Progress),
         (period, now): (Duration, Instant),
-    ) -> ComparedVersion<'a> {
-        let at = self.position(variant).unwrap_or_else(|| {
+    ) {
+        let Some(at) = self.position(variant) else {
             if self.known.len() >= VARIANTS_MAX {
                 self.known.remove(0);
             }
@@ -72,12 +64,16 @@ impl VariantTimelines {
                 timeline: Timeline::new(info, period, now),
                 accepted_at: None,
             });
-            self.known.len() - 1
-        });
+            return;
+        };
+        self.known[at].timeline.record(info, progress, now);
         self.known[at..].rotate_left(1);
-        let last = self.known.len() - 1;
-        let timeline = &mut self.known[last].timeline;
-        ComparedVersion { info, timeline }
+    }
+
+    /// Is there a version of this variant to compare the next one with?
+    pub(super) fn has_version(&self, variant: Variant) -> bool {
+        let known = self.known(variant);
+        known.is_some_and(|known| known.timeline.has_version())
     }
 
     fn position(&self, variant: Variant) -> Option<usize> {
@@ -92,6 +88,7 @@ impl VariantTimelines {
     pub(super) fn record_confirmation(&mut self, variant: Variant, now: Instant) {
         if let Some(at) = self.position(variant) {
             self.known[at].timeline.record_response(now);
+            self.known[at..].rotate_left(1);
         }
     }
 

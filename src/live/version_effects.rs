@@ -114,7 +114,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::live::fixtures::{one_segment, playlist, request, rules, seconds, show};
+    use crate::live::fixtures::{at, one_segment, playlist, request, rules, seconds, show, version};
+    use seawall_manifest::{Kind, Manifest, read_manifest};
     use seawall_policy::progress::Progress;
 
     /// The paths of the objects to prefetch.
@@ -173,6 +174,80 @@ mod tests {
         let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
         assert!(!effects.ended_epochs.contains(&directory));
         assert_eq!(effects.ended_epochs, [super::super::unlisted(&directory)]);
+    }
+
+    /// Segments of 2 s that are announced in versions up to 30 s apart.
+    fn rarely_updated_mpd(media: &str) -> Manifest {
+        let mpd = format!(
+            "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' \
+             minimumUpdatePeriod='PT30S'><Period start='PT0S'><AdaptationSet>{media}\
+             <Representation/></AdaptationSet></Period></MPD>"
+        );
+        read_manifest(Kind::Dash, mpd.as_bytes()).unwrap()
+    }
+
+    fn timeline_until(last: usize) -> Manifest {
+        rarely_updated_mpd(&format!(
+            "<SegmentTemplate media='$Number$.m4s'><SegmentTimeline><S t='0' d='2' r='{last}'/>\
+             </SegmentTimeline></SegmentTemplate>"
+        ))
+    }
+
+    #[test]
+    fn eviction_learns_the_time_between_segments_not_between_versions() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        show(&live, "/live/a.mpd", &timeline_until(9), start);
+        let next = start + seconds(30);
+        let (_, _, effects) = show(&live, "/live/a.mpd", &timeline_until(24), next);
+        let advances = effects.window.advances;
+        assert_eq!((advances[0].segments, advances[0].period_ms), (15, 2000));
+    }
+
+    #[test]
+    fn eviction_learns_the_time_between_segments_that_the_clock_announces() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let by_clock =
+            rarely_updated_mpd("<SegmentTemplate media='$Number$.m4s' duration='2'/>");
+        let (tracker, ..) = show(&live, "/live/a.mpd", &by_clock, start);
+        assert_eq!(tracker.clock_advance(0).period_ms, 2000);
+    }
+
+    #[test]
+    fn the_first_version_is_no_poll_that_found_nothing() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        assert_eq!(
+            tracker.next_version(start),
+            Some(seconds(3)),
+            "a search at three quarters of the interval narrows the time of the change"
+        );
+        assert_eq!(tracker.stream.stats(0).floor, 1, "it had to be requested");
+    }
+
+    #[test]
+    fn the_first_version_of_a_variant_says_nothing_about_the_cadence() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let due = tracker.next_version(start);
+        let (manifest, request) = (one_segment(1), request("/live/a.m3u8"));
+        let other = live.variant(Some(b"other"));
+        let later = start + seconds(1);
+        let version = ManifestVersion {
+            variant: other,
+            ..version(&request, &manifest, tracker.judge(other, &manifest.info, later), later)
+        };
+        live.record_version(Some(&tracker), &version, at(later));
+        assert_eq!(tracker.next_version(start), due);
+    }
+
+    #[test]
+    fn the_first_version_after_a_purge_is_no_change_at_the_origin() {
+        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let due = tracker.next_version(start);
+        tracker.forget();
+        show(&live, "/live/a.m3u8", &one_segment(1), start + seconds(1));
+        assert_eq!(tracker.next_version(start), due);
     }
 
     #[test]

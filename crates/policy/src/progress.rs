@@ -234,6 +234,11 @@ impl Timeline {
         self.last_response = self.last_response.max(now);
     }
 
+    /// Whether there is a version to compare the next one with.
+    pub fn has_version(&self) -> bool {
+        self.latest.is_some()
+    }
+
     /// Drops the history. The next version counts as the first.
     pub fn forget(&mut self) {
         (self.latest, self.former) = (None, None);
@@ -431,7 +436,11 @@ fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, former: &ManifestInf
                 return false;
             };
             let end = arrived.end_ms;
-            end.abs_diff(latest.end_ms) < end.abs_diff(former.end_ms)
+            // This generation began within the former one's window: it is the same stream, from an
+            // origin that lags. Whatever reaches further continues it.
+            let has_lagged = (former.start_ms..=former.end_ms).contains(&latest.end_ms);
+            has_lagged && end > latest.end_ms
+                || end.abs_diff(latest.end_ms) < end.abs_diff(former.end_ms)
         }
         _ => false,
     }

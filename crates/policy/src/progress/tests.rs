@@ -95,6 +95,31 @@ impl Timeline {
     }
 }
 
+/// Two origins of one MPD without a clock; the second is several segments behind when the first one
+/// stops. Viewers go back once, and then see each further version of the second one.
+#[test]
+fn lagging_mpd_that_was_accepted_passes_the_end_of_the_stopped_one() {
+    let undated = |end_ms| MpdInfo {
+        availability_start: None,
+        publish_time: None,
+        ..mpd(10, (0, end_ms), 2)
+    };
+    let start = Instant::now();
+    let mut timeline = timeline(undated(40_000), start);
+    let now = start + 4 * PERIOD;
+    let accepted = undated(32_000).into();
+    assert_eq!(timeline.judge(&accepted, now), Progress::Restarted);
+    timeline.record(&accepted, Progress::Restarted, now);
+    for further in 1..6 {
+        let version = undated(32_000 + 4000 * u64::from(further)).into();
+        let now = now + further * PERIOD;
+        assert_eq!(timeline.judge(&version, now), Progress::Onward, "{further}");
+        timeline.record(&version, Progress::Onward, now);
+    }
+    let stopped = undated(40_000).into();
+    assert_eq!(timeline.judge(&stopped, now + 6 * PERIOD), Progress::Behind);
+}
+
 #[test]
 fn later_version_is_onward_and_equal_one_is_same() {
     assert_eq!(judged(plain(20), plain(21)), Progress::Onward);

@@ -6,21 +6,21 @@
 //! object is due. `proxy` carries them out. This module starts no fetch and no task, reads no clock
 //! and does not know the cache's content.
 //!
-//! **State.** A [`PlaylistTracker`] per requested live manifest, found by key and by the
+//! **State.** A [`ManifestTracker`] per requested live manifest, found by key and by the
 //! directories of what it lists (`index`, `directories`); trackers of manifests that are not stored
 //! (`unstored`); one `LiveStream` for the manifests that belong together (`stream`); the URLs that
 //! manifests name as uncacheable; the limits and counters of prefetches.
 //!
 //! **The path of a version**, file by file:
 //!
-//! 1. [`LiveStreams::track`] finds or creates the tracker.
-//! 2. [`PlaylistTracker::judge`] compares the version with the timeline of its variant
+//! 1. [`LiveStreams::tracker_or_new`] finds or creates the tracker.
+//! 2. [`ManifestTracker::judge`] compares the version with the timeline of its variant
 //!    (`variants`): the same, onward, behind, or a restart.
 //! 3. [`LiveStreams::record_version`] (`version_effects`) takes it: `tracker` updates the cadence
 //!    and the durations in its `tracker_state`; `manifest_diff` and `listed_window` find what is
-//!    new and what departed, `expected_segment` what to prefetch; `names_since_restart` remembers
+//!    new and what dropped, `expected_segment` what to prefetch; `names_since_restart` remembers
 //!    what is listed since a restart. It returns [`VersionEffects`].
-//! 4. [`PlaylistTracker::next_poll`] (`poll_schedule`) plans the next poll, plain or
+//! 4. [`ManifestTracker::next_poll`] (`poll_schedule`) plans the next poll, plain or
 //!    blocking (`blocking_reload`).
 //!
 //! **The questions about a requested object**: is it new, complete, due (`availability`, with
@@ -82,7 +82,7 @@ pub(crate) use restart_leftovers::UNLISTED_FOR;
 pub use snapshot::{StreamsSnapshot, TrackedManifest};
 use stream::LiveStream;
 pub use stream::StreamStats;
-pub(crate) use tracker::PlaylistTracker;
+pub(crate) use tracker::ManifestTracker;
 pub(crate) use variants::Variant;
 pub(crate) use version_effects::VersionEffects;
 
@@ -113,7 +113,7 @@ pub(crate) struct LiveStreams {
 pub(crate) struct StreamManifests {
     /// Keys of the manifests that other manifests list.
     pub(crate) manifests: Vec<Key>,
-    pub(crate) trackers: Vec<Arc<PlaylistTracker>>,
+    pub(crate) trackers: Vec<Arc<ManifestTracker>>,
 }
 
 impl LiveStreams {
@@ -134,12 +134,12 @@ impl LiveStreams {
     }
 
     /// The tracker of a live manifest; created with its first version.
-    pub(crate) fn track(
+    pub(crate) fn tracker_or_new(
         &self,
         request: &CacheRequest,
         info: &ManifestInfo,
         sent: Instant,
-    ) -> Option<Arc<PlaylistTracker>> {
+    ) -> Option<Arc<ManifestTracker>> {
         if info.is_multivariant() || info.is_patch() {
             return None;
         }
@@ -151,13 +151,13 @@ impl LiveStreams {
             return None;
         }
         let stream = index.stream_of(request);
-        let tracker = Arc::new(PlaylistTracker::new(
+        let tracker = Arc::new(ManifestTracker::new(
             request.without_directives(),
             stream,
             info,
             sent,
         ));
-        index.begin(&tracker, sent);
+        index.add(&tracker, sent);
         Some(tracker)
     }
 
@@ -167,7 +167,7 @@ impl LiveStreams {
     }
 
     /// The tracker of the manifest that this request is for, with or without delivery directives.
-    pub(crate) fn tracker(&self, request: &CacheRequest) -> Option<Arc<PlaylistTracker>> {
+    pub(crate) fn tracker(&self, request: &CacheRequest) -> Option<Arc<ManifestTracker>> {
         self.index.lock().trackers.get(request.base_key()).cloned()
     }
 
@@ -207,7 +207,10 @@ impl LiveStreams {
     }
 
     /// The trackers of manifests, stored or not, that list something in one of these directories.
-    fn trackers_in(&self, directories: &[Key]) -> Vec<Arc<PlaylistTracker>> {
+    fn trackers_of_directories_with_unstored(
+        &self,
+        directories: &[Key],
+    ) -> Vec<Arc<ManifestTracker>> {
         let index = self.index.lock();
         let stored = directories
             .iter()
@@ -218,7 +221,7 @@ impl LiveStreams {
         trackers.extend(
             directories
                 .iter()
-                .flat_map(|directory| unstored.trackers_listing(directory)),
+                .flat_map(|directory| unstored.trackers_of(directory)),
         );
         trackers
     }
@@ -231,7 +234,7 @@ impl LiveStreams {
         }
         let (index, unstored) = (self.index.lock(), self.unstored.lock());
         let is_listed = |directory: &Key| {
-            index.directories.contains_key(directory) || unstored.has_listing(directory)
+            index.directories.contains_key(directory) || unstored.lists_from(directory)
         };
         Location {
             around: request.numbered_places().find(is_listed),
@@ -288,9 +291,9 @@ impl LiveStreams {
     }
 
     /// The manifests that list objects in the directory of this one; the most recent last.
-    pub(crate) fn trackers_listing(&self, request: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
+    pub(crate) fn trackers_beside(&self, request: &CacheRequest) -> Vec<Arc<ManifestTracker>> {
         let directories = self.location_of(request);
-        let mut listing: Vec<Arc<PlaylistTracker>> = Vec::new();
+        let mut listing: Vec<Arc<ManifestTracker>> = Vec::new();
         let index = self.index.lock();
         let directories = directories.around.iter().chain(&directories.here);
         let known = directories.filter_map(|directory| index.directories.get(directory));
@@ -302,32 +305,32 @@ impl LiveStreams {
     }
 
     /// Other watched manifests that list objects in the same directories.
-    fn others_in_same_directories(
+    fn watched_neighbors(
         &self,
-        tracker: &Arc<PlaylistTracker>,
+        tracker: &Arc<ManifestTracker>,
         now: Instant,
-    ) -> Vec<Arc<PlaylistTracker>> {
-        let mut others: Vec<Arc<PlaylistTracker>> = Vec::new();
+    ) -> Vec<Arc<ManifestTracker>> {
+        let mut others: Vec<Arc<ManifestTracker>> = Vec::new();
         let directories = tracker.directories();
         let index = self.index.lock();
         let listing = directories
             .iter()
             .filter_map(|directory| index.directories.get(directory));
         for other in listing.flatten().filter_map(Weak::upgrade) {
-            let is_known = |known: &Arc<PlaylistTracker>| Arc::ptr_eq(known, &other);
+            let is_known = |known: &Arc<ManifestTracker>| Arc::ptr_eq(known, &other);
             if !is_known(tracker) && !others.iter().any(is_known) {
                 others.push(other);
             }
         }
         drop(index);
-        others.retain(|other| other.is_watched(now));
+        others.retain(|other| other.is_watched_or_refreshed(now));
         others
     }
 
     /// Counts an origin request for the stream that the object belongs to.
     pub(crate) fn count_origin_request(&self, request: &CacheRequest) {
         let tracker = self.tracker(request);
-        if let Some(tracker) = tracker.or_else(|| self.trackers_listing(request).pop()) {
+        if let Some(tracker) = tracker.or_else(|| self.trackers_beside(request).pop()) {
             tracker.stream.count_request();
         }
     }
@@ -338,14 +341,14 @@ impl LiveStreams {
 
     /// The position of an object in a live stream that lists it.
     pub(crate) fn live_position(&self, request: &CacheRequest, now: Now) -> Option<LivePosition> {
-        let listing = self.trackers_listing(request).into_iter();
+        let listing = self.trackers_beside(request).into_iter();
         let mut positions =
             listing.filter_map(|tracker| tracker.position(&self.rules, request, now.wall));
         positions.next()
     }
 
     /// May the origin hold the response back until the object exists?
-    pub(crate) fn may_be_held_back(&self, request: &CacheRequest, now: Instant) -> bool {
+    pub(crate) fn may_be_blocked(&self, request: &CacheRequest, now: Instant) -> bool {
         request.directives().msn.is_some() || self.is_announced(&request.key, now)
     }
 }

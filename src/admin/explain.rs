@@ -93,10 +93,10 @@ fn mpd_edge(edge: &MpdEdge) -> Value {
 fn tracked_manifest(followed: &TrackedManifest) -> Value {
     without_nulls(json!({
         "stream": &*followed.stream,
-        "is_tended": followed.is_refreshed,
+        "is_refreshed": followed.is_refreshed,
         "is_stalled": followed.is_stalled,
-        "unasked_for_seconds": seconds(followed.idle_for),
-        "next_look_in_seconds": seconds(followed.next_poll_in),
+        "idle_seconds": seconds(followed.idle_for),
+        "next_poll_in_seconds": seconds(followed.next_poll_in),
     }))
 }
 

@@ -205,13 +205,13 @@ fn tracker_line(followed: &Value) -> Option<String> {
     if followed["is_stalled"] == true {
         explanation.push("it has STALLED".to_owned());
     }
-    explanation.push(match followed["unasked_for_seconds"].as_f64() {
+    explanation.push(match followed["idle_seconds"].as_f64() {
         Some(seconds) => format!("a viewer asked {seconds} s ago"),
         None => "no viewer requested it since it was first seen".to_owned(),
     });
-    explanation.push(match followed["next_look_in_seconds"].as_f64() {
+    explanation.push(match followed["next_poll_in_seconds"].as_f64() {
         Some(seconds) => format!("looked at again in {seconds} s"),
-        None if followed["is_tended"] == true => "about to stop being refreshed".to_owned(),
+        None if followed["is_refreshed"] == true => "about to stop being refreshed".to_owned(),
         None => "refreshed when a viewer requests it".to_owned(),
     });
     Some(explanation.join(", "))
@@ -247,8 +247,8 @@ mod tests {
                 "edge": { "first": 7, "last": 9, "parts": 2 }
             },
             "followed": {
-                "stream": "/main.m3u8", "is_tended": true, "is_stalled": false,
-                "unasked_for_seconds": 0.1, "next_look_in_seconds": 1.25
+                "stream": "/main.m3u8", "is_refreshed": true, "is_stalled": false,
+                "idle_seconds": 0.1, "next_poll_in_seconds": 1.25
             },
             "due_in_seconds": 3.0
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::mpd_horizon::HorizonDecision;
-use super::{LiveStreams, PlaylistTracker};
+use super::{LiveStreams, ManifestTracker};
 use seawall_manifest::Kind;
 use seawall_policy::Now;
 use seawall_policy::access::CacheRequest;
@@ -16,9 +16,9 @@ use seawall_policy::missing_manifest::is_absence;
 /// What is known about a segment's availability.
 pub(crate) enum Availability {
     /// A watched MPD says that it is due in this time.
-    DueIn(Duration, Arc<PlaylistTracker>),
+    DueIn(Duration, Arc<ManifestTracker>),
     /// A watched MPD says that it has been available for this time.
-    AvailableSince(Duration, Arc<PlaylistTracker>),
+    AvailableSince(Duration, Arc<ManifestTracker>),
     /// The next version of a playlist, which may list it, is due in this time.
     Listed(Duration),
 }
@@ -67,10 +67,10 @@ impl LiveStreams {
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
     pub(crate) fn is_complete(&self, request: &CacheRequest, now: Now) -> bool {
-        let listing = self.trackers_listing(request);
+        let listing = self.trackers_beside(request);
         listing.iter().any(|tracker| {
             if tracker.request.kind == Kind::Hls {
-                return tracker.listed_for(request).is_some();
+                return tracker.listed_duration(request).is_some();
             }
             let ends = tracker
                 .representations()
@@ -90,11 +90,11 @@ impl LiveStreams {
             tracker.filter(|tracker| tracker.will_block_for(request.directives()))
         } else {
             let is_announced = self.is_announced(&request.key, now.mono);
-            let mut listing = is_announced.then(|| self.trackers_listing(request));
+            let mut listing = is_announced.then(|| self.trackers_beside(request));
             listing.as_mut().and_then(Vec::pop)
         };
         if let Some(tracker) = announcing {
-            return tracker.overdue(request.directives(), now.mono);
+            return tracker.overdue_after(request.directives(), now.mono);
         }
         match self.availability_of(request, now)? {
             Availability::DueIn(due_in, tracker) if due_in <= request.route.live.hold_early => {
@@ -130,7 +130,7 @@ impl LiveStreams {
         if request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock) {
             return None;
         }
-        let listing = self.trackers_listing(request);
+        let listing = self.trackers_beside(request);
         let with_huge_numbers = with_last_number(request.target.path());
         let with_huge_numbers: Vec<CacheRequest> = with_huge_numbers
             .filter_map(|path| request.resolve_any_host(rules, &path))

@@ -29,7 +29,7 @@ impl AvoidedEndpoint {
         let before = avoided.iter().position(is_it);
         let before = before.map(|at| avoided.swap_remove(at));
         let is_new = before.as_ref().is_none_or(|before| now >= before.until);
-        let span = before.map_or(least, |before| before.span_again(least, now));
+        let span = before.map_or(least, |before| before.next_span(least, now));
         avoided.push(AvoidedEndpoint {
             endpoint,
             until: now + span,
@@ -38,14 +38,14 @@ impl AvoidedEndpoint {
         is_new
     }
 
-    pub(super) fn endpoints_at(avoided: &[AvoidedEndpoint], now: Instant) -> EndpointSet {
+    pub(super) fn still_avoided(avoided: &[AvoidedEndpoint], now: Instant) -> EndpointSet {
         let until_later = avoided.iter().filter(|avoided| avoided.until > now);
         let none = EndpointSet::default();
         until_later.fold(none, |set, avoided| set.with(avoided.endpoint))
     }
 
     /// The duration for which it is avoided now; `least` is the shortest.
-    fn span_again(&self, least: Duration, now: Instant) -> Duration {
+    fn next_span(&self, least: Duration, now: Instant) -> Duration {
         if now < self.until {
             self.span
         } else if now < self.until + self.span {
@@ -68,7 +68,7 @@ mod tests {
             until: now,
             span,
         };
-        let again = |span, later| avoided(span).span_again(20 * second, now + later);
+        let again = |span, later| avoided(span).next_span(20 * second, now + later);
         assert_eq!(again(20 * second, second), 40 * second);
         assert_eq!(again(20 * second, 21 * second), 20 * second);
         assert_eq!(again(400 * second, second), AVOIDED_MAX);
@@ -76,7 +76,7 @@ mod tests {
             until: now + second,
             ..avoided(40 * second)
         };
-        assert_eq!(meanwhile.span_again(20 * second, now), 40 * second);
+        assert_eq!(meanwhile.next_span(20 * second, now), 40 * second);
     }
 
     #[test]
@@ -99,9 +99,9 @@ mod tests {
             (second, now + second)
         ));
         let both = EndpointSet::of(0).with(1);
-        assert_eq!(AvoidedEndpoint::endpoints_at(&avoided, now + second), both);
+        assert_eq!(AvoidedEndpoint::still_avoided(&avoided, now + second), both);
         assert_eq!(avoided.len(), 2);
-        let later = AvoidedEndpoint::endpoints_at(&avoided, now + 6 * second);
+        let later = AvoidedEndpoint::still_avoided(&avoided, now + 6 * second);
         assert_eq!(later, EndpointSet::default());
     }
 }

@@ -1,5 +1,5 @@
 //! Decides how the next version of a low-latency playlist is requested. A server that supports
-//! blocking reload (LL-HLS) holds the request until the version exists: one request per version,
+//! blocking reload (LL-HLS) delays its response until the version exists: one request per version,
 //! without delay. If that fails, the playlist is polled like any other.
 
 use std::time::{Duration, Instant};
@@ -25,41 +25,41 @@ impl PlannedPoll {
     }
 }
 
-/// How the newest stored version of a playlist relates to a request for a state of it.
+/// How the newest stored version of a playlist relates to the version that a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadStatus {
-    /// It has the state, so it is the answer.
-    HasState,
+    /// It contains the requested version, so it is the answer.
+    HasVersion,
     /// The directives have no effect: the current playlist is the answer.
     NoEffect,
-    /// It does not have the state yet, or this is unknown.
-    LacksState,
+    /// It does not contain the requested version yet, or this is unknown.
+    LacksVersion,
 }
 
 impl ReloadStatus {
     /// `newest`: the newest stored version; `None`: it is no media playlist.
     pub(crate) fn of(newest: Option<&ManifestInfo>, requested: ReloadDirectives) -> ReloadStatus {
         let Some(newest) = newest else {
-            return ReloadStatus::LacksState;
+            return ReloadStatus::LacksVersion;
         };
         if !newest.is_live() {
             return ReloadStatus::NoEffect;
         }
         let (Some(msn), Some(edge)) = (requested.msn, newest.playlist_edge()) else {
-            return ReloadStatus::LacksState;
+            return ReloadStatus::LacksVersion;
         };
         if !newest.can_block_reload() {
             return ReloadStatus::NoEffect;
         }
         // A delta update that the shield does not make must come from the origin.
         if requested.skip.is_some() || !edge.has(msn, requested.part) {
-            return ReloadStatus::LacksState;
+            return ReloadStatus::LacksVersion;
         }
-        ReloadStatus::HasState
+        ReloadStatus::HasVersion
     }
 }
 
-/// Is the requested state farther ahead of the newest version than a server blocks for?
+/// Is the requested version farther ahead of the newest version than a server blocks for?
 pub(crate) fn is_too_far(newest: &ManifestInfo, requested: ReloadDirectives) -> bool {
     let (Some(msn), Some(edge)) = (requested.msn, newest.playlist_edge()) else {
         return false;
@@ -67,10 +67,10 @@ pub(crate) fn is_too_far(newest: &ManifestInfo, requested: ReloadDirectives) -> 
     edge.is_too_far(msn)
 }
 
-/// After a blocking request without a new version, no further one is sent for this many periods.
-const FAILED_PERIODS: u32 = 6;
+/// After a blocking request without a new version, no further one is sent for this many intervals.
+const FAILED_INTERVALS: u32 = 6;
 
-/// A version this many parts late is looked for at another endpoint: a player as close to the edge
+/// A version this many parts late is requested from another endpoint too: a player as close to the edge
 /// as the server permits (`PART-HOLD-BACK`) has three parts buffered.
 const LATE_PARTS: u32 = 2;
 /// A server blocks for segments at most this far ahead.
@@ -116,10 +116,14 @@ impl BlockingReload {
             .map(|next| PlannedPoll::Blocking(from, next))
     }
 
-    /// The wait after which a held-back request is overdue. `since`: the age of the newest version.
+    /// The wait after which a blocking request is overdue. `since`: the age of the newest version.
     /// Without directives the request is for an announced object, which comes with the next
     /// version.
-    pub(super) fn overdue(&self, requested: ReloadDirectives, since: Duration) -> Option<Duration> {
+    pub(super) fn overdue_after(
+        &self,
+        requested: ReloadDirectives,
+        since: Duration,
+    ) -> Option<Duration> {
         const FAR: u64 = 64;
         let next = self.next_version?;
         let ahead = |requested: Option<u64>, next: Option<u64>| {
@@ -170,8 +174,8 @@ impl BlockingReload {
     }
 
     /// Records a blocking request that brought no new version.
-    pub(super) fn record_failure(&mut self, now: Instant, period: Duration) {
-        self.failed_until = Some(now + period * FAILED_PERIODS);
+    pub(super) fn record_failure(&mut self, now: Instant) {
+        self.failed_until = Some(now + self.version_interval * FAILED_INTERVALS);
     }
 }
 
@@ -239,7 +243,7 @@ mod tests {
     fn blocking_request_is_overdue_two_parts_after_it_is_due() {
         let requested = |query| ReloadDirectives::of(query).unwrap();
         let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
-        let overdue = |query, since| blocking.overdue(requested(query), since);
+        let overdue_after = |query, since| blocking.overdue_after(requested(query), since);
         for (query, due) in [
             ("_HLS_msn=8&_HLS_part=1", 1),
             ("", 1),
@@ -249,27 +253,27 @@ mod tests {
             ("_HLS_msn=9", 8),
         ] {
             assert_eq!(
-                overdue(query, Duration::ZERO),
+                overdue_after(query, Duration::ZERO),
                 Some((due + 2) * SECOND),
                 "{query}"
             );
         }
-        assert_eq!(overdue("", SECOND / 2), Some(SECOND * 5 / 2));
-        assert_eq!(overdue("", 60 * SECOND), Some(2 * SECOND));
+        assert_eq!(overdue_after("", SECOND / 2), Some(SECOND * 5 / 2));
+        assert_eq!(overdue_after("", 60 * SECOND), Some(2 * SECOND));
         let text = playlist_text("CAN-BLOCK-RELOAD=YES", "");
         let whole = read(&text.replace("PART-TARGET=1", ""));
         assert_eq!(
-            after(&whole).overdue(requested("_HLS_msn=8"), SECOND),
+            after(&whole).overdue_after(requested("_HLS_msn=8"), SECOND),
             Some(5 * SECOND)
         );
         assert_eq!(
-            after(&playlist("", "")).overdue(requested("_HLS_msn=8"), SECOND),
+            after(&playlist("", "")).overdue_after(requested("_HLS_msn=8"), SECOND),
             None
         );
     }
 
     #[test]
-    fn is_next_accepts_only_versions_just_after_the_live_edge() {
+    fn server_blocks_only_for_versions_just_after_the_live_edge() {
         let blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
         for (query, is_next) in [
             ("_HLS_msn=8&_HLS_part=1", true),
@@ -294,7 +298,7 @@ mod tests {
     fn blocking_reload_pauses_after_a_failure() {
         let now = Instant::now();
         let mut blocking = after(&playlist("CAN-BLOCK-RELOAD=YES", ""));
-        blocking.record_failure(now, SECOND);
+        blocking.record_failure(now);
         assert_eq!(blocking.next_poll(now + 5 * SECOND), None);
         assert!(blocking.next_poll(now + 6 * SECOND).is_some());
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::expected_segment::ExpectedSegment;
 use super::listed_window::WindowChange;
-use super::{LiveStreams, PlaylistTracker};
+use super::{LiveStreams, ManifestTracker};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 
@@ -20,7 +20,7 @@ const UNWANTED_MAX: u32 = 6;
 
 /// The prefetch of one MPD; at most one exists per MPD.
 pub(crate) struct ClockPrefetch {
-    tracker: Arc<PlaylistTracker>,
+    tracker: Arc<ManifestTracker>,
     /// The newest segments that have been counted.
     counted: Vec<Key>,
     /// Checks since viewers last wanted a segment.
@@ -36,7 +36,7 @@ impl Drop for ClockPrefetch {
 
 impl ClockPrefetch {
     /// Begins, unless the route forbids it, another one exists, or the clock announces nothing.
-    pub(crate) fn begin(tracker: &Arc<PlaylistTracker>, now: SystemTime) -> Option<ClockPrefetch> {
+    pub(crate) fn begin(tracker: &Arc<ManifestTracker>, now: SystemTime) -> Option<ClockPrefetch> {
         let is_of_use = tracker.request.route.live.prefetch && wait(tracker, now).is_some();
         if !is_of_use || tracker.is_prefetching.swap(true, Ordering::Relaxed) {
             return None;
@@ -49,7 +49,7 @@ impl ClockPrefetch {
     }
 
     /// The MPD.
-    pub(crate) fn tracker(&self) -> &Arc<PlaylistTracker> {
+    pub(crate) fn tracker(&self) -> &Arc<ManifestTracker> {
         &self.tracker
     }
 
@@ -62,7 +62,7 @@ impl ClockPrefetch {
     }
 }
 
-fn wait(tracker: &PlaylistTracker, now: SystemTime) -> Option<Duration> {
+fn wait(tracker: &ManifestTracker, now: SystemTime) -> Option<Duration> {
     let wait = tracker
         .representations()
         .next_check(now)?
@@ -75,7 +75,7 @@ impl LiveStreams {
     /// The newest available segment of each representation that is timed by the clock.
     pub(crate) fn newest_by_clock(
         &self,
-        mpd: &PlaylistTracker,
+        mpd: &ManifestTracker,
         now: SystemTime,
     ) -> Vec<ExpectedSegment> {
         mpd.representations().newest(&self.rules, &mpd.request, now)
@@ -96,10 +96,10 @@ impl LiveStreams {
         mpd.stream.raise_floor(new.len() as u64);
         let of = (&self.rules, &mpd.request);
         let changes = new.iter().filter_map(|segment| {
-            let (rendition, departed) = representations.dropped_by(of, segment, now)?;
+            let (rendition, dropped) = representations.dropped_by(of, segment, now)?;
             Some(WindowChange {
                 advances: vec![mpd.clock_advance(rendition)],
-                departed: departed.iter().map(Key::fingerprint).collect(),
+                dropped: dropped.iter().map(Key::fingerprint).collect(),
             })
         });
         let changes = changes.collect();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
-use super::PlaylistTracker;
+use super::ManifestTracker;
 use super::owned_request::own_values;
 use seawall_policy::headers;
 
@@ -16,7 +16,7 @@ pub(super) const IDLE_SEGMENTS: u32 = 3;
 /// Allowance for players that request later than once per segment, and for slow networks.
 const REQUEST_SLACK: Duration = Duration::from_millis(500);
 
-impl PlaylistTracker {
+impl ManifestTracker {
     /// Remembers the header fields of a viewer's request for repetition in the background, reduced
     /// to those that may be sent for other viewers. Only where the response is the same for all
     /// (`alike`), not one per header value.
@@ -32,13 +32,13 @@ impl PlaylistTracker {
 
     /// A rendition counts as unwatched when no viewer has requested a segment of it for this long:
     /// two segment durations and an allowance.
-    pub(crate) fn unwatched_after(&self) -> Duration {
+    pub(crate) fn prefetch_window(&self) -> Duration {
         self.state.lock().segment_duration * 2 + REQUEST_SLACK
     }
 
     /// Has a viewer requested it recently? Players request a playlist once per segment, an MPD once
     /// per update period.
-    pub(crate) fn is_wanted(&self, now: Instant) -> bool {
+    pub(crate) fn is_watched(&self, now: Instant) -> bool {
         let idle_max = {
             let state = self.state.lock();
             state.reload_interval_max + state.segment_duration + REQUEST_SLACK
@@ -48,7 +48,7 @@ impl PlaylistTracker {
     }
 
     /// Do viewers watch it, or did they recently?
-    pub(super) fn is_watched(&self, now: Instant) -> bool {
+    pub(super) fn is_watched_or_refreshed(&self, now: Instant) -> bool {
         let idle_max = self.state.lock().reload_interval_max * IDLE_SEGMENTS;
         let idle_time = self.access.idle_time(now);
         self.access.has_refresher() || idle_time.is_some_and(|idle_time| idle_time < idle_max)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::PlaylistTracker;
+use super::ManifestTracker;
 use super::manifest_diff::ManifestDiff;
 use seawall_policy::Key;
 
@@ -13,14 +13,14 @@ use seawall_policy::Key;
 const LISTING_MAX: usize = 16;
 
 /// The manifests that list objects in a directory, the most recent last.
-pub(super) type DirectoryIndex = HashMap<Key, Vec<Weak<PlaylistTracker>>, ahash::RandomState>;
+pub(super) type DirectoryIndex = HashMap<Key, Vec<Weak<ManifestTracker>>, ahash::RandomState>;
 
 /// Registers the directories of a version; `known` are all directories of the manifest.
 pub(super) fn register_version(
     directories: &mut DirectoryIndex,
     diff: &ManifestDiff,
     known: &[Key],
-    tracker: &Arc<PlaylistTracker>,
+    tracker: &Arc<ManifestTracker>,
 ) {
     for directory in &diff.forgotten {
         remove_listing(directories, directory, tracker);
@@ -39,7 +39,7 @@ pub(super) fn register_version(
 fn is_registered(
     directories: &DirectoryIndex,
     directory: &Key,
-    tracker: &Arc<PlaylistTracker>,
+    tracker: &Arc<ManifestTracker>,
 ) -> bool {
     let mut listing = directories.get(directory).into_iter().flatten();
     listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
@@ -49,7 +49,7 @@ fn is_registered(
 fn add_listing(
     directories: &mut DirectoryIndex,
     directory: &Key,
-    tracker: &Arc<PlaylistTracker>,
+    tracker: &Arc<ManifestTracker>,
     now: Instant,
 ) {
     let listing = directories.entry(directory.clone()).or_default();
@@ -64,12 +64,12 @@ fn add_listing(
 /// The manifest to displace. Clients can create manifests by inventing queries; such a manifest
 /// displaces neither one with a refresher nor one that shows a restart. But manifests that show a
 /// restart and have no refresher keep at most half of the slots: the others say what is listed now.
-fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
+fn index_to_displace(listing: &[Weak<ManifestTracker>], now: Instant) -> usize {
     struct Slot {
         shows_restart: bool,
         is_refreshed: bool,
     }
-    let slot = |tracker: &Weak<PlaylistTracker>| {
+    let slot = |tracker: &Weak<ManifestTracker>| {
         let tracker = tracker.upgrade();
         let tracker = tracker.as_ref();
         Slot {
@@ -94,7 +94,7 @@ fn index_to_displace(listing: &[Weak<PlaylistTracker>], now: Instant) -> usize {
 fn remove_listing(
     directories: &mut DirectoryIndex,
     directory: &Key,
-    tracker: &Arc<PlaylistTracker>,
+    tracker: &Arc<ManifestTracker>,
 ) {
     if let Some(listing) = directories.get_mut(directory) {
         let own = Arc::as_ptr(tracker);
@@ -121,8 +121,8 @@ mod tests {
             let (tracker, ..) = fixtures::show(&live, uri, &one_segment(first), now);
             tracker
         };
-        let is_listed = |tracker: &Arc<PlaylistTracker>| {
-            let listing = live.trackers_listing(&request("/live/1.ts"));
+        let is_listed = |tracker: &Arc<ManifestTracker>| {
+            let listing = live.trackers_beside(&request("/live/1.ts"));
             listing.iter().any(|other| Arc::ptr_eq(other, tracker))
         };
         let first = show("/live/a.m3u8", 1);
@@ -146,7 +146,7 @@ mod tests {
         let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
         let tracker = |uri: String| {
             let (request, stream) = (request(&uri), Arc::clone(&stream));
-            Arc::new(PlaylistTracker::new(request, stream, &info, now))
+            Arc::new(ManifestTracker::new(request, stream, &info, now))
         };
         let restarted = |uri: String| {
             let tracker = tracker(uri);
@@ -178,7 +178,7 @@ mod tests {
                 known.push(invented);
             }
             let listing = &directories[&directory];
-            let listed = |tracker: &Arc<PlaylistTracker>| {
+            let listed = |tracker: &Arc<ManifestTracker>| {
                 let mut listing = listing.iter();
                 listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
             };

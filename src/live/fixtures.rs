@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::version_effects::VersionEffects;
-use super::{LiveStreams, ManifestVersion, PlaylistTracker, Variant};
+use super::{LiveStreams, ManifestTracker, ManifestVersion, Variant};
 use seawall_manifest::{Kind, Manifest, read_manifest};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
@@ -59,7 +59,7 @@ pub(super) fn version<'a>(
         variant: Variant::default(),
         progress,
         current_at,
-        held_back: false,
+        may_have_blocked: false,
     }
 }
 
@@ -69,9 +69,9 @@ pub(super) fn show(
     uri: &str,
     manifest: &Manifest,
     now: Instant,
-) -> (Arc<PlaylistTracker>, Progress, VersionEffects) {
+) -> (Arc<ManifestTracker>, Progress, VersionEffects) {
     let request = request(uri);
-    let tracker = live.track(&request, &manifest.info, now).unwrap();
+    let tracker = live.tracker_or_new(&request, &manifest.info, now).unwrap();
     let progress = tracker.judge(Variant::default(), &manifest.info, now);
     let version = version(&request, manifest, progress, now);
     let effects = live.record_version(Some(&tracker), &version, at(now));

@@ -76,9 +76,12 @@ impl LiveStreams {
         let resident = now.saturating_duration_since(lifetime.received);
         let may_grow = !request.kind.is_manifest() && resident >= SETTLED_AFTER;
         may_grow
-            && self.all_trackers_listing(request).iter().any(|tracker| {
-                let end = tracker.state.lock().listed_end_of(request);
-                end.is_some_and(|end| end > length)
-            })
+            && self
+                .trackers_beside_with_unstored(request)
+                .iter()
+                .any(|tracker| {
+                    let end = tracker.state.lock().listed_end_of(request);
+                    end.is_some_and(|end| end > length)
+                })
     }
 }

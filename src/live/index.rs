@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::directories::DirectoryIndex;
 use super::stream::LiveStream;
-use super::{ManifestDiff, PlaylistTracker};
+use super::{ManifestDiff, ManifestTracker};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 
@@ -46,7 +46,7 @@ pub(super) struct TrackerIndex {
     bytes_max: usize,
     /// Bytes used by the trackers, as of their last versions.
     bytes: usize,
-    pub(super) trackers: HashMap<Key, Arc<PlaylistTracker>, ahash::RandomState>,
+    pub(super) trackers: HashMap<Key, Arc<ManifestTracker>, ahash::RandomState>,
     /// The stream of a manifest that another manifest lists, and when it was listed.
     pub(super) parents: HashMap<Key, (Arc<LiveStream>, Instant), ahash::RandomState>,
     /// Recently listed segments, by a hash of their keys, and until when they count as new.
@@ -80,7 +80,7 @@ impl TrackerIndex {
     }
 
     /// Adds a tracker.
-    pub(super) fn begin(&mut self, tracker: &Arc<PlaylistTracker>, now: Instant) {
+    pub(super) fn add(&mut self, tracker: &Arc<ManifestTracker>, now: Instant) {
         self.sweep(now);
         if self.trackers.len() >= self.trackers_max() {
             self.make_room(now);
@@ -93,7 +93,7 @@ impl TrackerIndex {
     /// Updates the size of a tracker.
     pub(super) fn update_size(
         &mut self,
-        tracker: &Arc<PlaylistTracker>,
+        tracker: &Arc<ManifestTracker>,
         bytes: usize,
         now: Instant,
     ) {
@@ -143,7 +143,7 @@ impl TrackerIndex {
     pub(super) fn of_url(
         &self,
         request: &CacheRequest,
-    ) -> impl Iterator<Item = &Arc<PlaylistTracker>> {
+    ) -> impl Iterator<Item = &Arc<ManifestTracker>> {
         let (url, path) = (request.url(), request.target.path());
         let trackers = url.is_some().then(|| self.trackers.values());
         let trackers = trackers.into_iter().flatten();
@@ -166,7 +166,7 @@ impl TrackerIndex {
         for tracker in self.trackers.values() {
             *crowds.entry(tracker.request.target.path()).or_default() += 1;
         }
-        let rank = |tracker: &PlaylistTracker| {
+        let rank = |tracker: &ManifestTracker| {
             let since = tracker.access.since();
             let idle_time = tracker.access.idle_time(now);
             let asked = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
@@ -194,7 +194,7 @@ impl TrackerIndex {
 
     /// Replaces the announced objects of the previous version by those of this one.
     pub(super) fn announce(&mut self, diff: &ManifestDiff) {
-        for key in &diff.withdrawn {
+        for key in &diff.no_longer_announced {
             self.announced.remove(key);
         }
         let until = diff.found + ANNOUNCED_FOR_MAX;
@@ -208,7 +208,7 @@ impl TrackerIndex {
         if self.len() < self.sweep_at.max(SWEEP_MIN) {
             return;
         }
-        let idle_time = |tracker: &PlaylistTracker| {
+        let idle_time = |tracker: &ManifestTracker| {
             let since = now.saturating_duration_since(tracker.access.since());
             tracker.access.idle_time(now).unwrap_or(since)
         };
@@ -222,7 +222,7 @@ impl TrackerIndex {
         });
         self.parents
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < PARENT_VALID_FOR);
-        let is_known = |tracker: &Weak<PlaylistTracker>| tracker.strong_count() > 0;
+        let is_known = |tracker: &Weak<ManifestTracker>| tracker.strong_count() > 0;
         self.directories
             .retain(|_, listing| listing.iter().any(is_known));
         self.new_segments.retain(|_, until| now < *until);
@@ -266,7 +266,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), memory_bytes), Instant::now());
         let info = one_segment(1).info;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
-        let tracker = |uri: String, at| live.track(&request(&uri), &info, at);
+        let tracker = |uri: String, at| live.tracker_or_new(&request(&uri), &info, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
         let trackers = watched.map(|uri| tracker(uri.to_owned(), start).unwrap());
         let invented = TRACKERS_MAX * 3 / 2;

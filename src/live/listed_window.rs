@@ -10,7 +10,7 @@ use seawall_manifest::{ListedResource, Listing, Manifest, ManifestInfo};
 use seawall_policy::Rules;
 use seawall_policy::access::CacheRequest;
 
-/// Most segments remembered per manifest. Older ones are never reported as departed.
+/// Most segments remembered per manifest. Older ones are never reported as dropped.
 const REMEMBERED_MAX: usize = 2048;
 /// Parts are listed for three target durations after their segment is complete (RFC 8216bis
 /// §4.4.4.9). Which parts are still listed is not parsed.
@@ -57,7 +57,7 @@ pub(super) struct ListedWindow {
 pub(crate) struct WindowChange {
     pub(crate) advances: Vec<Advance>,
     /// Fingerprints of the keys that this manifest no longer lists.
-    pub(crate) departed: Vec<u64>,
+    pub(crate) dropped: Vec<u64>,
 }
 
 impl ListedWindow {
@@ -71,7 +71,7 @@ impl ListedWindow {
         let is_first = self.segments.is_empty();
         let part = info.part_target().unwrap_or(segment);
         let version = self.whole_objects(listing);
-        let (mut departed, mut known) = self.remove_dropped(&version, info);
+        let (mut dropped, mut known) = self.remove_dropped(&version, info);
         let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
         for ListedName {
             rendition,
@@ -107,8 +107,8 @@ impl ListedWindow {
         });
         let advances = advances.collect();
         // The same name may be listed again under another number.
-        self.remove_listed(&mut departed);
-        WindowChange { advances, departed }
+        self.remove_listed(&mut dropped);
+        WindowChange { advances, dropped }
     }
 
     /// The listed objects of a version that are whole files, not byte ranges.
@@ -149,7 +149,7 @@ impl ListedWindow {
         }
         let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
         let mut known = HashSet::new();
-        let mut departed = std::mem::take(&mut self.dropped_by_restart);
+        let mut dropped = std::mem::take(&mut self.dropped_by_restart);
         self.segments.retain(|segment| {
             if listed.contains(&segment.listed()) {
                 known.insert(segment.listed());
@@ -166,13 +166,13 @@ impl ListedWindow {
                 }
                 None => true,
             };
-            departed.extend(left.then_some(segment.key_hash));
+            dropped.extend(left.then_some(segment.key_hash));
             !left
         });
-        (departed, known)
+        (dropped, known)
     }
 
-    /// Called on a restart: all listed segments are reported as departed with the next version.
+    /// Called on a restart: all listed segments are reported as dropped with the next version.
     pub(super) fn clear(&mut self) {
         let all = self.segments.drain(..);
         self.dropped_by_restart
@@ -239,9 +239,9 @@ impl ListedWindow {
         self.segments.capacity() * size_of::<WindowSegment>() + dropped_by_restart
     }
 
-    /// Removes from `departed` the segments that this manifest still lists.
-    pub(super) fn remove_listed(&self, departed: &mut Vec<u64>) {
-        if departed.is_empty() {
+    /// Removes from `dropped` the segments that this manifest still lists.
+    pub(super) fn remove_listed(&self, dropped: &mut Vec<u64>) {
+        if dropped.is_empty() {
             return;
         }
         let own: HashSet<u64> = self
@@ -249,7 +249,7 @@ impl ListedWindow {
             .iter()
             .map(|segment| segment.key_hash)
             .collect();
-        departed.retain(|key_hash| !own.contains(key_hash));
+        dropped.retain(|key_hash| !own.contains(key_hash));
     }
 
     fn rendition(&self, listed: &ListedResource, is_part: bool) -> u64 {
@@ -319,11 +319,11 @@ mod tests {
     fn delisted_segment_departs_and_the_others_advance() {
         let mut window = ListedWindow::default();
         let first = slide(&mut window, &playlist(1, 3));
-        assert!(first.departed.is_empty());
+        assert!(first.dropped.is_empty());
         assert_eq!(first.advances[0].segments, 0, "nobody knows since when");
         assert_eq!(window.position(numbered(1)).unwrap().behind, 2);
         let second = slide(&mut window, &playlist(2, 3));
-        assert_eq!(second.departed, [numbered(1)]);
+        assert_eq!(second.dropped, [numbered(1)]);
         assert_eq!(second.advances[0].segments, 1);
         assert_eq!(second.advances[0].period_ms, 4000);
         assert_eq!(window.position(numbered(1)), None);
@@ -331,7 +331,7 @@ mod tests {
         assert!(slide(&mut window, &playlist(2, 3)).advances.is_empty());
         window.clear();
         let restarted = slide(&mut window, &playlist(3, 3));
-        assert_eq!(restarted.departed, [numbered(2)]);
+        assert_eq!(restarted.dropped, [numbered(2)]);
     }
 
     #[test]
@@ -339,11 +339,11 @@ mod tests {
         let mut window = ListedWindow::default();
         slide(&mut window, &playlist(1, 64));
         for last in 65..=200 {
-            assert!(slide(&mut window, &playlist(1, last)).departed.is_empty());
+            assert!(slide(&mut window, &playlist(1, last)).dropped.is_empty());
         }
         let position = window.position(numbered(2)).unwrap();
         assert_eq!(position.behind, 198);
-        let left = slide(&mut window, &playlist(11, 190)).departed;
+        let left = slide(&mut window, &playlist(11, 190)).dropped;
         assert_eq!(left.len(), 10);
     }
 
@@ -351,16 +351,16 @@ mod tests {
     fn segment_listed_by_another_manifest_does_not_depart() {
         let mut other = ListedWindow::default();
         slide(&mut other, &playlist(2, 3));
-        let mut departed = vec![numbered(1), numbered(2)];
-        other.remove_listed(&mut departed);
-        assert_eq!(departed, [numbered(1)]);
+        let mut dropped = vec![numbered(1), numbered(2)];
+        other.remove_listed(&mut dropped);
+        assert_eq!(dropped, [numbered(1)]);
     }
 
     #[test]
     fn names_with_an_old_signature_depart_with_their_version() {
         let mut window = ListedWindow::default();
         slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?a"));
-        let left = slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?b")).departed;
+        let left = slide(&mut window, &playlist(1, 3).replace(".ts", ".ts?b")).dropped;
         assert_eq!(left.len(), 3);
     }
 
@@ -376,8 +376,8 @@ mod tests {
         let part = name("/live/11.0.ts");
         assert_eq!(window.position(part), Some(window.next_part()));
         for last in 11..14 {
-            assert!(!slide(&mut window, &parts(last)).departed.contains(&part));
+            assert!(!slide(&mut window, &parts(last)).dropped.contains(&part));
         }
-        assert!(slide(&mut window, &parts(14)).departed.contains(&part));
+        assert!(slide(&mut window, &parts(14)).dropped.contains(&part));
     }
 }

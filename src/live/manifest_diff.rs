@@ -33,11 +33,12 @@ pub(crate) struct ManifestVersion<'a> {
     pub(crate) manifest: &'a Manifest,
     pub(crate) variant: Variant,
     pub(crate) progress: Progress,
-    /// When the poll was sent; if the origin held the response back, the moment when the version
-    /// became the newest.
+    /// When its request was sent; if the origin blocked that, when the response arrived. The version
+    /// was the newest then.
     pub(crate) current_at: Instant,
-    /// The origin may have held the response back: the request was one that it blocks.
-    pub(crate) held_back: bool,
+    /// The origin may have delayed the response until the version existed: the request was one that
+    /// it blocks.
+    pub(crate) may_have_blocked: bool,
 }
 
 /// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).
@@ -71,11 +72,11 @@ pub(super) struct ManifestDiff {
     /// Announced objects that do not exist yet.
     pub(super) announced: Vec<AnnouncedPart>,
     /// Objects that the previous version announced and this one does not.
-    pub(super) withdrawn: Vec<Key>,
+    pub(super) no_longer_announced: Vec<Key>,
     /// Newly known directories of the listed objects, and directories that are forgotten.
     pub(super) directories: Vec<Key>,
     pub(super) forgotten: Vec<Key>,
-    /// The directories of the previous generation, if this is the first version after a restart.
+    /// The directories from before the restart, if this is the first version after one.
     pub(super) restarted_directories: Vec<Key>,
     /// The manifest lists segments in numbered directories.
     pub(super) numbered: bool,
@@ -143,10 +144,10 @@ impl TrackerState {
             .iter()
             .filter(|directory| !self.directories.contains(directory));
         let forgotten = forgotten.cloned().collect();
-        let (announced, withdrawn) = self.announce(request, rules, listing);
+        let (announced, no_longer_announced) = self.announce(request, rules, listing);
         // An object that is no longer announced exists: listed, or a part of a segment that is now
         // complete.
-        let appeared = withdrawn.iter().filter(|(_, whole)| *whole);
+        let appeared = no_longer_announced.iter().filter(|(_, whole)| *whole);
         for (request, _) in appeared {
             if new.iter().all(|new| new.request.key != request.key) {
                 new.push(NewObject {
@@ -181,7 +182,7 @@ impl TrackerState {
             to_prefetch,
             found: current_at,
             announced,
-            withdrawn: withdrawn
+            no_longer_announced: no_longer_announced
                 .into_iter()
                 .map(|(request, _)| request.key)
                 .collect(),
@@ -252,7 +253,7 @@ impl TrackerState {
             self.register_object(request.resolve_any_host(rules, &one.uri));
         }
         let representations = Arc::clone(&self.representations);
-        for example in representations.examples() {
+        for example in representations.example_names() {
             if let Some(example) = request.resolve_any_host(rules, &example) {
                 self.register_directory(&example);
             }
@@ -301,10 +302,10 @@ impl TrackerState {
         let in_use = listed.map(|one| one.place());
         let in_use = self.numbered.known().iter().cloned().chain(in_use);
         let in_use: HashSet<Key> = in_use.take(DIRECTORIES_MAX).collect();
-        let mut spare = self.directories.len() - DIRECTORIES_MAX / 2;
+        let mut excess = self.directories.len() - DIRECTORIES_MAX / 2;
         self.directories.retain(|directory| {
-            let goes = spare > 0 && !in_use.contains(directory);
-            spare -= usize::from(goes);
+            let goes = excess > 0 && !in_use.contains(directory);
+            excess -= usize::from(goes);
             !goes
         });
         self.directories.truncate(DIRECTORIES_MAX);
@@ -317,7 +318,7 @@ impl TrackerState {
         rules: &Rules,
         listing: &Listing,
     ) -> (Vec<AnnouncedPart>, Vec<(CacheRequest, bool)>) {
-        let mut withdrawn = std::mem::take(&mut self.announced);
+        let mut no_longer_announced = std::mem::take(&mut self.announced);
         let mut announced = Vec::new();
         for ListedResource { uri, range, .. } in &listing.preload_hints {
             let Some(request) = request.resolve_same_host(rules, uri) else {
@@ -326,7 +327,7 @@ impl TrackerState {
             let whole = range.is_none();
             self.announced.push((request.clone(), whole));
             announced.push(AnnouncedPart {
-                new: withdrawn
+                new: no_longer_announced
                     .iter()
                     .all(|(before, _)| before.key != request.key),
                 whole,
@@ -334,8 +335,8 @@ impl TrackerState {
             });
         }
         let still = |key: &Key| self.announced.iter().any(|(one, _)| one.key == *key);
-        withdrawn.retain(|(request, _)| !still(&request.key));
-        (announced, withdrawn)
+        no_longer_announced.retain(|(request, _)| !still(&request.key));
+        (announced, no_longer_announced)
     }
 }
 
@@ -383,7 +384,7 @@ mod tests {
         }
         let listing = |name: &str| {
             let listed = request.resolve_same_host(&rules(), name).unwrap();
-            live.trackers_listing(&listed).len()
+            live.trackers_beside(&listed).len()
         };
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last))), 1);
         assert_eq!(listing(&format!("/{}/x.mp4", signed(last - 100))), 1);

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 /// Tolerance for clock differences and early packagers, in addition to one segment.
-const EARLY_MAX: Duration = Duration::from_secs(2);
+const TOLERANCE: Duration = Duration::from_secs(2);
 /// An observed absence is valid for this time.
 const ABSENT_FOR: Duration = Duration::from_secs(2);
 /// An observed early presence is valid for this time.
@@ -40,17 +40,20 @@ pub(super) enum HorizonDecision {
 }
 
 impl MpdHorizon {
-    /// Decides about a request for a segment that is due in `due_in`. `step`: the segment duration.
+    /// Decides about a request for a segment that is due in `due_in`.
     pub(super) fn decide(
         &mut self,
         due_in: Duration,
-        step: Duration,
+        segment_duration: Duration,
         now: Instant,
     ) -> HorizonDecision {
         let since = |at: Instant| now.saturating_duration_since(at);
         let present = self.present.filter(|(_, at)| since(*at) < PRESENT_FOR);
-        let lead = present.map_or(Duration::ZERO, |(lead, _)| lead);
-        if due_in <= lead.saturating_add(step).saturating_add(EARLY_MAX) {
+        let early_max = present.map_or(Duration::ZERO, |(early_by, _)| early_by);
+        let horizon = early_max
+            .saturating_add(segment_duration)
+            .saturating_add(TOLERANCE);
+        if due_in <= horizon {
             return HorizonDecision::Forward;
         }
         let absent = self.absent.filter(|(_, at)| since(*at) < ABSENT_FOR);
@@ -76,10 +79,10 @@ impl MpdHorizon {
 
     /// Records that the origin had a segment that is due in `due_in`.
     pub(super) fn record_present(&mut self, due_in: Duration, now: Instant) {
-        let further = self.present.is_none_or(|(lead, at)| {
-            lead <= due_in || now.saturating_duration_since(at) >= PRESENT_FOR
+        let is_further = self.present.is_none_or(|(early_by, at)| {
+            early_by <= due_in || now.saturating_duration_since(at) >= PRESENT_FOR
         });
-        if further {
+        if is_further {
             self.present = Some((due_in, now));
         }
         // A segment that is due later than an available one may be available too.
@@ -88,10 +91,10 @@ impl MpdHorizon {
 
     /// Records that the origin did not have it.
     pub(super) fn record_absent(&mut self, due_in: Duration, now: Instant) {
-        let nearer = self.absent.is_none_or(|(from, at)| {
+        let is_nearer = self.absent.is_none_or(|(from, at)| {
             due_in <= from || now.saturating_duration_since(at) >= ABSENT_FOR
         });
-        if nearer {
+        if is_nearer {
             self.absent = Some((due_in, now));
         }
     }
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn descending_requests_ask_the_origin_at_most_doubts_max() {
+    fn descending_requests_reach_the_origin_at_most_probes_max_times() {
         let (mut horizon, now) = (MpdHorizon::default(), Instant::now());
         let mut forwarded = 0;
         for due_in in (1000..5000).rev() {
@@ -159,16 +162,16 @@ mod tests {
     }
 
     proptest! {
-        /// For any lead of the origin and any requests: no available segment is reported absent.
+        /// However early the origin has segments, and for any requests: no available segment is reported absent.
         #[test]
         fn available_segment_is_never_reported_absent(
-            lead in 0..10_000_u64,
+            early_by in 0..10_000_u64,
             requests in prop::collection::vec((0..20_000_u64, 0..5_000_u64), 0..200),
         ) {
             let (mut horizon, mut now) = (MpdHorizon::default(), Instant::now());
             for (due_in, pause) in requests {
                 now += Duration::from_millis(pause);
-                let (has, due_in) = (due_in <= lead, Duration::from_secs(due_in));
+                let (has, due_in) = (due_in <= early_by, Duration::from_secs(due_in));
                 match horizon.decide(due_in, 2 * SECOND, now) {
                     HorizonDecision::Forward if has => horizon.record_present(due_in, now),
                     HorizonDecision::Forward => horizon.record_absent(due_in, now),

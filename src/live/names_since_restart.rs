@@ -30,7 +30,7 @@ impl NamesSinceRestart {
         }
     }
 
-    pub(super) fn is_own(&self) -> bool {
+    pub(super) fn is_own_restart(&self) -> bool {
         self.own
     }
 

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::PlaylistTracker;
+use super::ManifestTracker;
 use super::blocking_reload::PlannedPoll;
 use super::demand::IDLE_SEGMENTS;
 
-impl PlaylistTracker {
+impl ManifestTracker {
     /// Time until the next version is due.
     pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
         let state = self.state.lock();
@@ -42,7 +42,7 @@ impl PlaylistTracker {
     }
 
     /// Records a failed poll: no further one for `pause`.
-    pub(crate) fn rest(&self, now: Instant, pause: Duration) {
+    pub(crate) fn record_failed_poll(&self, now: Instant, pause: Duration) {
         let mut state = self.state.lock();
         state.no_poll_before = now + pause.max(state.poll_interval_min());
     }
@@ -59,8 +59,7 @@ impl PlaylistTracker {
     pub(crate) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
         let mut state = self.state.lock();
         if state.accepted_at == taken {
-            let period = state.version_interval;
-            state.blocking.record_failure(now, period);
+            state.blocking.record_failure(now);
         }
     }
 

@@ -31,7 +31,7 @@ impl Representations {
     }
 
     /// Two segment names of each, from which their directories follow.
-    pub(super) fn examples(&self) -> impl Iterator<Item = String> {
+    pub(super) fn example_names(&self) -> impl Iterator<Item = String> {
         let names =
             |template: &SegmentNaming| [1, 2].map(|number_or_time| template.name(number_or_time));
         self.templates.iter().flat_map(names)

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::names_since_restart::{NamesSinceRestart, name_hash};
-use super::{LiveStreams, PlaylistTracker};
+use super::{LiveStreams, ManifestTracker};
 use seawall_manifest::Kind;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Now, Rules};
 
-impl PlaylistTracker {
+impl ManifestTracker {
     /// It has restarted and not yet reached its former position: names that it does not list may be
     /// from before the restart.
     pub(super) fn has_unfinished_restart(&self, now: Instant) -> bool {
@@ -19,7 +19,7 @@ impl PlaylistTracker {
         let names = state.listed_since_restart.as_ref();
         names.is_some_and(|names| {
             let has_evidence = !names.is_empty() || !state.representations.has_no_templates();
-            names.is_own() && !names.is_over(now) && has_evidence
+            names.is_own_restart() && !names.is_over(now) && has_evidence
         })
     }
 
@@ -65,17 +65,19 @@ impl LiveStreams {
             return false;
         }
         let directories = self.location_of(request);
-        let trackers_of = |directory: &Option<Key>| self.trackers_in(directory.as_slice());
+        let trackers_of = |directory: &Option<Key>| {
+            self.trackers_of_directories_with_unstored(directory.as_slice())
+        };
         let (here, around) = (
             trackers_of(&directories.here),
             trackers_of(&directories.around),
         );
-        let is_short = |tracker: &Arc<PlaylistTracker>| tracker.has_unfinished_restart(now.mono);
+        let is_short = |tracker: &Arc<ManifestTracker>| tracker.has_unfinished_restart(now.mono);
         let is_around =
-            |tracker: &Arc<PlaylistTracker>| around.iter().any(|other| Arc::ptr_eq(tracker, other));
+            |tracker: &Arc<ManifestTracker>| around.iter().any(|other| Arc::ptr_eq(tracker, other));
         // A real directory may also be listed by manifests that do not take part in its numbered
         // directory.
-        let is_others = |tracker: &Arc<PlaylistTracker>| !is_short(tracker) && !is_around(tracker);
+        let is_others = |tracker: &Arc<ManifestTracker>| !is_short(tracker) && !is_around(tracker);
         if !here.is_empty() && here.iter().all(is_others) {
             return false;
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::prefetch::PrefetchStats;
 use super::reject_reason::RejectReason;
 use super::stream::{LiveStream, StreamStats};
-use super::{LiveStreams, PlaylistTracker};
+use super::{LiveStreams, ManifestTracker};
 
 /// Counters of all streams, for metrics.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct TrackedManifest {
     pub next_poll_in: Option<Duration>,
 }
 
-impl PlaylistTracker {
+impl ManifestTracker {
     /// The state of this tracker, for `/status`.
     pub(crate) fn tracked_manifest(&self, now: Instant) -> TrackedManifest {
         let is_refreshed = self.access.has_refresher();
@@ -62,7 +62,7 @@ impl LiveStreams {
     /// The counters now.
     pub(crate) fn snapshot(&self, now: Instant) -> StreamsSnapshot {
         let trackers: Vec<_> = self.index.lock().trackers.values().cloned().collect();
-        let is_refreshed = |tracker: &&Arc<PlaylistTracker>| tracker.access.has_refresher();
+        let is_refreshed = |tracker: &&Arc<ManifestTracker>| tracker.access.has_refresher();
         let refreshed = trackers.iter().filter(is_refreshed).count();
         let stalled = trackers
             .iter()

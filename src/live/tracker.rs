@@ -28,7 +28,7 @@ use seawall_policy::{EndpointSet, Key, Now, Rules};
 const RESTARTED_SEGMENTS: u32 = 4;
 
 /// The tracker of one requested manifest.
-pub(crate) struct PlaylistTracker {
+pub(crate) struct ManifestTracker {
     /// The request for it, without delivery directives.
     pub(crate) request: CacheRequest,
     pub(crate) access: Arc<AccessTracker>,
@@ -46,15 +46,15 @@ pub(crate) struct PlaylistTracker {
     pub(super) counted_bytes: AtomicUsize,
 }
 
-impl PlaylistTracker {
+impl ManifestTracker {
     /// Starts with the first version.
     pub(super) fn new(
         request: CacheRequest,
         stream: Arc<LiveStream>,
         info: &ManifestInfo,
         sent: Instant,
-    ) -> PlaylistTracker {
-        PlaylistTracker {
+    ) -> ManifestTracker {
+        ManifestTracker {
             request: owned(request),
             access: Arc::new(AccessTracker::new(sent)),
             stream,
@@ -74,7 +74,7 @@ impl PlaylistTracker {
 
     /// Longest time by which the publication of a version is delayed until its new segments begin
     /// to arrive.
-    pub(crate) fn hold_max(&self) -> Duration {
+    pub(crate) fn publication_delay_max(&self) -> Duration {
         const SHARE: u32 = 20;
         self.state.lock().reload_interval_max / SHARE
     }
@@ -82,7 +82,7 @@ impl PlaylistTracker {
     /// Lifetime of a response that the origin sent before the requested version existed: half an
     /// update period. It protects an origin that never blocks from players that repeat the request
     /// at once.
-    pub(crate) fn early_for(&self) -> Duration {
+    pub(crate) fn early_response_lifetime(&self) -> Duration {
         self.state.lock().version_interval / 2
     }
 
@@ -113,7 +113,7 @@ impl PlaylistTracker {
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
-    pub(crate) fn listed_for(&self, request: &CacheRequest) -> Option<(Duration, bool)> {
+    pub(crate) fn listed_duration(&self, request: &CacheRequest) -> Option<(Duration, bool)> {
         let state = self.state.lock();
         let is_segment = state.window.is_segment(request.key.fingerprint())?;
         let duration = if is_segment {
@@ -131,12 +131,16 @@ impl PlaylistTracker {
 
     /// The wait after which a blocking request for a version, or for an announced object, is
     /// overdue.
-    pub(crate) fn overdue(&self, requested: ReloadDirectives, now: Instant) -> Option<Duration> {
+    pub(crate) fn overdue_after(
+        &self,
+        requested: ReloadDirectives,
+        now: Instant,
+    ) -> Option<Duration> {
         let state = self.state.lock();
         let newest = state.accepted_at.unwrap_or(state.found_at);
         state
             .blocking
-            .overdue(requested, now.saturating_duration_since(newest))
+            .overdue_after(requested, now.saturating_duration_since(newest))
     }
 
     /// Does the request ask for a future version that the server will block for?
@@ -169,7 +173,7 @@ impl PlaylistTracker {
             variant,
             progress,
             current_at,
-            held_back,
+            may_have_blocked,
             ..
         } = *version;
         let info = &manifest.info;
@@ -188,7 +192,7 @@ impl PlaylistTracker {
             self.stream.set_target_duration(target);
         }
         state.record_info(info, current_at);
-        if held_back {
+        if may_have_blocked {
             // A held-back response is never late: the version did not exist earlier.
             state.cadence.unchanged(current_at);
         }
@@ -239,14 +243,9 @@ impl PlaylistTracker {
 
     /// Updates the cadence with the result of a poll. The first version of a variant is no result:
     /// it says nothing about when the manifest changes.
-    fn update_cadence(
-        &self,
-        state: &mut TrackerState,
-        progress: Progress,
-        current_at: Instant,
-    ) {
+    fn update_cadence(&self, state: &mut TrackerState, progress: Progress, current_at: Instant) {
         match progress {
-            Progress::Onward | Progress::Restarted => {
+            Progress::Newer | Progress::Restarted => {
                 let change = state.cadence.changed(current_at, state.version_interval);
                 let shown = current_at.saturating_duration_since(state.found_at);
                 // Without a refresher the last poll may be long ago.
@@ -274,7 +273,7 @@ impl PlaylistTracker {
 
     /// The endpoints that are avoided now.
     pub(crate) fn avoided(&self, now: Instant) -> EndpointSet {
-        AvoidedEndpoint::endpoints_at(&self.state.lock().avoided, now)
+        AvoidedEndpoint::still_avoided(&self.state.lock().avoided, now)
     }
 
     /// The position of an object that the live manifest lists or announces.
@@ -312,9 +311,9 @@ impl PlaylistTracker {
         state.window.advance_by_clock(template, listed, segment)
     }
 
-    /// Removes from `departed`, the segments of another manifest, those that this one still lists.
-    pub(super) fn remove_listed(&self, departed: &mut Vec<u64>) {
-        self.state.lock().window.remove_listed(departed);
+    /// Removes from `dropped`, the segments of another manifest, those that this one still lists.
+    pub(super) fn remove_listed(&self, dropped: &mut Vec<u64>) {
+        self.state.lock().window.remove_listed(dropped);
     }
 
     /// Counts new segments that viewers want.

@@ -1,12 +1,12 @@
 //! Computes the memory that a tracker uses.
 
-use super::PlaylistTracker;
+use super::ManifestTracker;
 use super::stream::LiveStream;
 use seawall_cache::AccessTracker;
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
 
-impl PlaylistTracker {
+impl ManifestTracker {
     /// Approximate bytes of memory of this tracker.
     pub(super) fn weight_bytes(&self) -> usize {
         /// Texts and keys of a `CacheRequest`, and the overhead of an allocation.
@@ -27,7 +27,7 @@ impl PlaylistTracker {
         let fields = background_headers.map(|(_, value)| value.len() + FIELD_BYTES);
         let names = state.listed_since_restart.as_ref();
         let files = size_of_val(&*state.file_ends) + state.window.weight_bytes();
-        let bytes = size_of::<PlaylistTracker>()
+        let bytes = size_of::<ManifestTracker>()
             + text(&self.request)
             + size_of::<AccessTracker>()
             + size_of::<LiveStream>()

@@ -11,7 +11,7 @@ use super::listed_window::ListedWindow;
 use super::names_since_restart::NamesSinceRestart;
 use super::numbered_directories::NumberedDirectories;
 use super::representations::Representations;
-use super::variants::VariantTimelines;
+use super::variants::VariantHistories;
 use seawall_manifest::ManifestInfo;
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
@@ -23,10 +23,10 @@ const INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Least interval assumed between versions of a manifest that states no update interval.
 const UNSTATED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of one manifest. [`super::PlaylistTracker`] holds its lock.
+/// What is known of one manifest. [`super::ManifestTracker`] holds its lock.
 pub(super) struct TrackerState {
     /// The timeline of each variant.
-    pub(super) variants: VariantTimelines,
+    pub(super) variants: VariantHistories,
     pub(super) cadence: Cadence,
     /// Interval between versions; low latency: the part duration.
     pub(super) version_interval: Duration,
@@ -91,7 +91,7 @@ impl TrackerState {
     pub(super) fn new(info: &ManifestInfo, sent: Instant) -> TrackerState {
         let period = info.version_interval().unwrap_or_default();
         TrackerState {
-            variants: VariantTimelines::default(),
+            variants: VariantHistories::default(),
             cadence: Cadence::new(period, sent),
             version_interval: period,
             reload_interval_max: reload_interval_max(info).unwrap_or(period),
@@ -129,7 +129,7 @@ impl TrackerState {
             self.version_interval = period;
             self.reload_interval_max = reload_interval_max(info).unwrap_or(period);
             self.segment_duration = segment_duration(info, period);
-            self.variants.set_period(self.reload_interval_max);
+            self.variants.set_interval_max(self.reload_interval_max);
         }
         self.blocking.update(info);
     }
@@ -140,7 +140,7 @@ impl TrackerState {
         let Some(names) = &self.listed_since_restart else {
             return;
         };
-        let is_passed = names.is_own() && !self.variants.is_before_former_end();
+        let is_passed = names.is_own_restart() && !self.variants.is_before_previous_end();
         if is_passed || names.is_over(current_at) {
             self.listed_since_restart = None;
         }

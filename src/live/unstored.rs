@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::directories::{self, DirectoryIndex};
 use super::stream::LiveStream;
 use super::variants::Variant;
-use super::{LiveStreams, ManifestVersion, PlaylistTracker};
+use super::{LiveStreams, ManifestTracker, ManifestVersion};
 use seawall_manifest::{Manifest, ManifestInfo};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
@@ -44,7 +44,7 @@ pub(super) struct UnstoredManifests {
 }
 
 struct UnstoredManifest {
-    tracker: Arc<PlaylistTracker>,
+    tracker: Arc<ManifestTracker>,
     /// The same for all sessions that differ only in the query.
     path_key: Key,
     last_request: Instant,
@@ -54,12 +54,12 @@ struct UnstoredManifest {
 
 impl UnstoredManifests {
     /// The tracker of a manifest; created with its first version. `None`: the table is full.
-    fn track(
+    fn tracker_or_new(
         &mut self,
         request: &CacheRequest,
         info: &ManifestInfo,
         now: Instant,
-    ) -> Option<Arc<PlaylistTracker>> {
+    ) -> Option<Arc<ManifestTracker>> {
         if let Some(known) = self.trackers.get_mut(request.base_key()) {
             known.last_request = now;
             return Some(Arc::clone(&known.tracker));
@@ -75,7 +75,7 @@ impl UnstoredManifests {
         let same = others.find(|known| known.path_key == path_key);
         let stream = same.map(|known| Arc::clone(&known.tracker.stream));
         let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(plain.target.path())));
-        let tracker = Arc::new(PlaylistTracker::new(plain, stream, info, now));
+        let tracker = Arc::new(ManifestTracker::new(plain, stream, info, now));
         let known = UnstoredManifest {
             tracker: Arc::clone(&tracker),
             path_key,
@@ -100,7 +100,7 @@ impl UnstoredManifests {
         }
         let has_room = self.trackers.len() < UNSTORED_MAX;
         if has_room {
-            let is_known = |tracker: &Weak<PlaylistTracker>| tracker.strong_count() > 0;
+            let is_known = |tracker: &Weak<ManifestTracker>| tracker.strong_count() > 0;
             self.directories
                 .retain(|_, listing| listing.iter().any(is_known));
         }
@@ -154,15 +154,15 @@ impl UnstoredManifests {
         *times <= RESTARTS_MAX
     }
 
-    pub(super) fn has_listing(&self, directory: &Key) -> bool {
+    pub(super) fn lists_from(&self, directory: &Key) -> bool {
         self.directories.contains_key(directory)
     }
 
     /// The manifests that list objects in this directory.
-    pub(super) fn trackers_listing(
+    pub(super) fn trackers_of(
         &self,
         directory: &Key,
-    ) -> impl Iterator<Item = Arc<PlaylistTracker>> {
+    ) -> impl Iterator<Item = Arc<ManifestTracker>> {
         let listing = self.directories.get(directory).into_iter().flatten();
         listing.filter_map(Weak::upgrade)
     }
@@ -179,13 +179,16 @@ impl UnstoredManifest {
 impl LiveStreams {
     /// The manifests that list objects in the directory of this one, including those that must not
     /// be stored.
-    pub(super) fn all_trackers_listing(&self, request: &CacheRequest) -> Vec<Arc<PlaylistTracker>> {
-        let mut listing = self.trackers_listing(request);
+    pub(super) fn trackers_beside_with_unstored(
+        &self,
+        request: &CacheRequest,
+    ) -> Vec<Arc<ManifestTracker>> {
+        let mut listing = self.trackers_beside(request);
         let directories = self.location_of(request);
         let unstored = self.unstored.lock();
         if !unstored.trackers.is_empty() {
             let directories = directories.around.iter().chain(&directories.here);
-            listing.extend(directories.flat_map(|directory| unstored.trackers_listing(directory)));
+            listing.extend(directories.flat_map(|directory| unstored.trackers_of(directory)));
         }
         listing
     }
@@ -204,7 +207,10 @@ impl LiveStreams {
         if info.is_multivariant() || info.is_patch() || !info.is_live() {
             return UnstoredEffects::default();
         }
-        let tracker = self.unstored.lock().track(request, info, current_at);
+        let tracker = self
+            .unstored
+            .lock()
+            .tracker_or_new(request, info, current_at);
         let Some(tracker) = tracker else {
             return UnstoredEffects::default();
         };
@@ -220,7 +226,7 @@ impl LiveStreams {
                 tracker.forget_restart();
                 return UnstoredEffects::default();
             }
-            Progress::Onward | Progress::Restarted => {}
+            Progress::Newer | Progress::Restarted => {}
         }
         let version = ManifestVersion {
             request,
@@ -228,7 +234,7 @@ impl LiveStreams {
             variant,
             progress,
             current_at,
-            held_back: false,
+            may_have_blocked: false,
         };
         let diff = tracker.take_version(&self.rules, &version, now);
         drop(publishing);
@@ -289,7 +295,7 @@ mod tests {
             for session in sessions {
                 let request = request(&format!("{path}?session={session}"));
                 let is_known = self.unstored.trackers.contains_key(request.base_key());
-                match self.unstored.track(&request, &self.info, now) {
+                match self.unstored.tracker_or_new(&request, &self.info, now) {
                     Some(_) if is_known => known += 1,
                     Some(_) => new += 1,
                     None => {}

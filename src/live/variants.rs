@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use seawall_manifest::{ManifestInfo, NAMES_MAX};
 use seawall_policy::Key;
-use seawall_policy::progress::{Progress, Timeline};
+use seawall_policy::progress::{ManifestHistory, Progress};
 
 /// Most variants tracked per manifest. Beyond that the variant seen longest ago is forgotten, and
 /// its next version counts as the first.
@@ -28,66 +28,66 @@ impl Variant {
 
 /// The timelines of a manifest, the most recently seen last.
 #[derive(Default)]
-pub(super) struct VariantTimelines {
-    known: Vec<VariantTimeline>,
+pub(super) struct VariantHistories {
+    known: Vec<VariantHistory>,
 }
 
-struct VariantTimeline {
+struct VariantHistory {
     variant: Variant,
-    timeline: Timeline,
+    history: ManifestHistory,
     /// When the last changed version was taken.
     accepted_at: Option<Instant>,
 }
 
-impl VariantTimelines {
+impl VariantHistories {
     /// Compares a version with the latest one of its variant. The first one of a variant continues
     /// the stream.
     pub(super) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
         let known = self.known(variant);
-        known.map_or(Progress::Onward, |known| known.timeline.judge(info, now))
+        known.map_or(Progress::Newer, |known| known.history.judge(info, now))
     }
 
-    /// Records a version with the result of [`VariantTimelines::judge`]. The first one of a variant
+    /// Records a version with the result of [`VariantHistories::judge`]. The first one of a variant
     /// begins its timeline.
     pub(super) fn record(
         &mut self,
         variant: Variant,
         (info, progress): (&ManifestInfo, Progress),
-        (period, now): (Duration, Instant),
+        (interval_max, now): (Duration, Instant),
     ) {
         let Some(at) = self.position(variant) else {
             if self.known.len() >= VARIANTS_MAX {
                 self.known.remove(0);
             }
-            self.known.push(VariantTimeline {
+            self.known.push(VariantHistory {
                 variant,
-                timeline: Timeline::new(info, period, now),
+                history: ManifestHistory::new(info, interval_max, now),
                 accepted_at: None,
             });
             return;
         };
-        self.known[at].timeline.record(info, progress, now);
+        self.known[at].history.record(info, progress, now);
         self.known[at..].rotate_left(1);
     }
 
     /// Is there a version of this variant to compare the next one with?
     pub(super) fn has_version(&self, variant: Variant) -> bool {
         let known = self.known(variant);
-        known.is_some_and(|known| known.timeline.has_version())
+        known.is_some_and(|known| known.history.has_version())
     }
 
     fn position(&self, variant: Variant) -> Option<usize> {
         self.known.iter().position(|known| known.variant == variant)
     }
 
-    fn known(&self, variant: Variant) -> Option<&VariantTimeline> {
+    fn known(&self, variant: Variant) -> Option<&VariantHistory> {
         self.position(variant).map(|at| &self.known[at])
     }
 
     /// The origin has confirmed the known version.
     pub(super) fn record_confirmation(&mut self, variant: Variant, now: Instant) {
         if let Some(at) = self.position(variant) {
-            self.known[at].timeline.record_response(now);
+            self.known[at].history.record_response(now);
             self.known[at..].rotate_left(1);
         }
     }
@@ -105,43 +105,43 @@ impl VariantTimelines {
     /// The next version of each variant counts as the first.
     pub(super) fn forget(&mut self) {
         for known in &mut self.known {
-            known.timeline.forget();
+            known.history.forget();
         }
     }
 
-    pub(super) fn set_period(&mut self, period: Duration) {
+    pub(super) fn set_interval_max(&mut self, interval_max: Duration) {
         for known in &mut self.known {
-            known.timeline.set_period(period);
+            known.history.set_interval_max(interval_max);
         }
     }
 
     /// The most recently seen variant should have changed by now.
     pub(super) fn is_late(&self, now: Instant) -> bool {
         let latest = self.known.last();
-        latest.is_some_and(|known| known.timeline.late(now))
+        latest.is_some_and(|known| known.history.is_late(now))
     }
 
     /// The most recently seen variant should have changed long ago.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let latest = self.known.last();
-        latest.is_some_and(|known| known.timeline.stalled(now))
+        latest.is_some_and(|known| known.history.is_stalled(now))
     }
 
     /// The media sequence number of the last segment, if segments are numbered.
     pub(super) fn last_sequence(&self) -> Option<u64> {
-        self.known.last()?.timeline.last_sequence()
+        self.known.last()?.history.last_sequence()
     }
 
     /// A variant has restarted and not yet reached its former position.
-    pub(super) fn is_before_former_end(&self) -> bool {
-        let mut timelines = self.known.iter().map(|known| &known.timeline);
-        timelines.any(Timeline::is_short_of_former)
+    pub(super) fn is_before_previous_end(&self) -> bool {
+        let mut histories = self.known.iter().map(|known| &known.history);
+        histories.any(ManifestHistory::is_before_previous_end)
     }
 
     /// Approximate bytes of memory.
     pub(super) fn weight_bytes(&self) -> usize {
         /// Two marks with the fingerprints of their names.
         const NAMES_BYTES: usize = 2 * NAMES_MAX * size_of::<u64>();
-        self.known.capacity() * size_of::<VariantTimeline>() + self.known.len() * NAMES_BYTES
+        self.known.capacity() * size_of::<VariantHistory>() + self.known.len() * NAMES_BYTES
     }
 }

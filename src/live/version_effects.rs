@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::expected_segment::ExpectedSegment;
 use super::listed_window::WindowChange;
 use super::manifest_diff::{AnnouncedPart, ManifestDiff, ManifestVersion};
-use super::{LiveStreams, PlaylistTracker, directories};
+use super::{LiveStreams, ManifestTracker, directories};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Now};
 
@@ -16,14 +16,14 @@ use seawall_policy::{Key, Now};
 pub(crate) struct VersionEffects {
     /// URLs that the version is the first to name as uncacheable: stored responses must go.
     pub(crate) uncacheable: Vec<CacheRequest>,
-    /// Segments that became newer or departed: the cache evicts by these.
+    /// Segments that were added or dropped: the cache evicts by these.
     pub(crate) window: WindowChange,
     /// Epochs to end: of the directories from before a restart, and of the objects that no
     /// manifest listed until now.
     pub(crate) ended_epochs: Vec<Key>,
     /// New objects to prefetch if viewers want them.
     pub(crate) to_prefetch: Vec<ExpectedSegment>,
-    /// Objects that do not exist yet; the origin holds a request for them back.
+    /// Objects that do not exist yet: the origin blocks a request for them until they do.
     pub(crate) announced: Vec<AnnouncedPart>,
 }
 
@@ -32,7 +32,7 @@ impl LiveStreams {
     /// the tracker's `lock_publishing`.
     pub(crate) fn record_version(
         &self,
-        tracker: Option<&Arc<PlaylistTracker>>,
+        tracker: Option<&Arc<ManifestTracker>>,
         version: &ManifestVersion,
         now: Now,
     ) -> VersionEffects {
@@ -54,9 +54,9 @@ impl LiveStreams {
         let mut diff = tracker.take_version(&self.rules, version, now);
         self.register(&diff, tracker);
         let mut window = std::mem::take(&mut diff.window_change);
-        if !window.departed.is_empty() {
-            for other in self.others_in_same_directories(tracker, diff.found) {
-                other.remove_listed(&mut window.departed);
+        if !window.dropped.is_empty() {
+            for other in self.watched_neighbors(tracker, diff.found) {
+                other.remove_listed(&mut window.dropped);
             }
         }
         VersionEffects {
@@ -69,7 +69,7 @@ impl LiveStreams {
     }
 
     /// Registers what a new version of this manifest lists.
-    pub(super) fn register(&self, diff: &ManifestDiff, tracker: &Arc<PlaylistTracker>) {
+    pub(super) fn register(&self, diff: &ManifestDiff, tracker: &Arc<ManifestTracker>) {
         let (bytes, directories) = (tracker.weight_bytes(), tracker.directories());
         let mut index = self.index.lock();
         index.sweep(diff.found);
@@ -88,7 +88,7 @@ impl LiveStreams {
     /// Applies what a version says about other manifests: files may grow; and where a packager
     /// restarted, every manifest that lists from the same directories begins to remember what it
     /// lists.
-    pub(super) fn notify_others(&self, diff: &ManifestDiff, tracker: &Arc<PlaylistTracker>) {
+    pub(super) fn notify_others(&self, diff: &ManifestDiff, tracker: &Arc<ManifestTracker>) {
         if diff.ranged {
             self.has_byte_ranges.store(true, Ordering::Relaxed);
         }
@@ -97,12 +97,13 @@ impl LiveStreams {
         } else if !self.has_restarts.load(Ordering::Relaxed) {
             return;
         }
-        let neighbors = self.trackers_in(&diff.restarted_directories);
-        let newcomer_to = self.trackers_in(&diff.directories);
-        for neighbor in neighbors {
+        let restarted_beside =
+            self.trackers_of_directories_with_unstored(&diff.restarted_directories);
+        let sharing_directories = self.trackers_of_directories_with_unstored(&diff.directories);
+        for neighbor in restarted_beside {
             neighbor.record_neighbor_restart(diff.found);
         }
-        let mut others = newcomer_to.iter();
+        let mut others = sharing_directories.iter();
         if others.any(|other| other.has_unfinished_restart(diff.found)) {
             tracker.record_neighbor_restart(diff.found);
         }
@@ -114,7 +115,9 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::live::fixtures::{at, one_segment, playlist, request, rules, seconds, show, version};
+    use crate::live::fixtures::{
+        at, one_segment, playlist, request, rules, seconds, show, version,
+    };
     use seawall_manifest::{Kind, Manifest, read_manifest};
     use seawall_policy::progress::Progress;
 
@@ -131,7 +134,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(prefetched(&effects), [""; 0]);
-        assert!(effects.ended_epochs.is_empty() && effects.window.departed.is_empty());
+        assert!(effects.ended_epochs.is_empty() && effects.window.dropped.is_empty());
     }
 
     #[test]
@@ -140,10 +143,10 @@ mod tests {
         show(&live, "/live/a.m3u8", &one_segment(1), start);
         let next = start + seconds(4);
         let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
-        assert_eq!(progress, Progress::Onward);
+        assert_eq!(progress, Progress::Newer);
         assert_eq!(prefetched(&effects), ["/live/2.ts"]);
-        let departed = request("/live/1.ts").key.fingerprint();
-        assert_eq!(effects.window.departed, [departed]);
+        let dropped = request("/live/1.ts").key.fingerprint();
+        assert_eq!(effects.window.dropped, [dropped]);
         assert!(effects.ended_epochs.is_empty());
         let now = next + seconds(1);
         assert!(live.is_new(&request("/live/2.ts").key, now));
@@ -158,7 +161,7 @@ mod tests {
         }
         let next = start + seconds(4);
         let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
-        assert_eq!(effects.window.departed, [0; 0]);
+        assert_eq!(effects.window.dropped, [0; 0]);
     }
 
     #[test]
@@ -206,8 +209,7 @@ mod tests {
     #[test]
     fn eviction_learns_the_time_between_segments_that_the_clock_announces() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let by_clock =
-            rarely_updated_mpd("<SegmentTemplate media='$Number$.m4s' duration='2'/>");
+        let by_clock = rarely_updated_mpd("<SegmentTemplate media='$Number$.m4s' duration='2'/>");
         let (tracker, ..) = show(&live, "/live/a.mpd", &by_clock, start);
         assert_eq!(tracker.clock_advance(0).period_ms, 2000);
     }
@@ -234,7 +236,12 @@ mod tests {
         let later = start + seconds(1);
         let version = ManifestVersion {
             variant: other,
-            ..version(&request, &manifest, tracker.judge(other, &manifest.info, later), later)
+            ..version(
+                &request,
+                &manifest,
+                tracker.judge(other, &manifest.info, later),
+                later,
+            )
         };
         live.record_version(Some(&tracker), &version, at(later));
         assert_eq!(tracker.next_version(start), due);
@@ -258,7 +265,7 @@ mod tests {
         let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
         assert_eq!(progress, Progress::Same);
         assert_eq!(prefetched(&effects), [""; 0]);
-        assert!(effects.ended_epochs.is_empty() && effects.window.departed.is_empty());
+        assert!(effects.ended_epochs.is_empty() && effects.window.dropped.is_empty());
     }
 
     #[test]

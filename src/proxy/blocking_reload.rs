@@ -51,10 +51,10 @@ impl Shield {
         let may_be_served = context.freshness(&newest) == Freshness::Fresh
             || context.directives.is_none() && is_current;
         match ReloadStatus::of(media_playlist(&newest), context.request.directives()) {
-            ReloadStatus::HasState if may_be_served => ReloadAction::Serve(newest),
-            ReloadStatus::LacksState => ReloadAction::LookUp,
+            ReloadStatus::HasVersion if may_be_served => ReloadAction::Serve(newest),
+            ReloadStatus::LacksVersion => ReloadAction::LookUp,
             // A version that must not be served as it is: request the current one.
-            ReloadStatus::HasState | ReloadStatus::NoEffect => {
+            ReloadStatus::HasVersion | ReloadStatus::NoEffect => {
                 context.request = context.request.without_directives();
                 ReloadAction::LookUp
             }
@@ -84,8 +84,8 @@ impl Shield {
             return None;
         }
         match ReloadStatus::of(media_playlist(&newest), request.directives()) {
-            ReloadStatus::HasState | ReloadStatus::NoEffect => Some(newest),
-            ReloadStatus::LacksState => None,
+            ReloadStatus::HasVersion | ReloadStatus::NoEffect => Some(newest),
+            ReloadStatus::LacksVersion => None,
         }
     }
 

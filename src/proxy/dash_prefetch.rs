@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use tokio::time::sleep;
 
 use super::Shield;
-use crate::live::{ClockPrefetch, PlaylistTracker, PrefetchSource};
+use crate::live::{ClockPrefetch, ManifestTracker, PrefetchSource};
 
 impl Shield {
     /// Starts the prefetch task of an MPD when a viewer requests one of its segments.
-    pub(super) fn start_dash_prefetch(self: &Arc<Self>, mpd: &Arc<PlaylistTracker>) {
+    pub(super) fn start_dash_prefetch(self: &Arc<Self>, mpd: &Arc<ManifestTracker>) {
         let Some(mut prefetch) = ClockPrefetch::begin(mpd, SystemTime::now()) else {
             return;
         };
@@ -31,13 +31,13 @@ impl Shield {
         let newest = self.live.newest_by_clock(mpd, SystemTime::now());
         let client_headers = mpd.background_headers();
         let fields = client_headers.as_deref().cloned().unwrap_or_default();
-        let wanted = self.segments_wanted(newest, &fields, mpd.unwatched_after());
+        let wanted = self.segments_wanted(newest, &fields, mpd.prefetch_window());
         for change in self
             .live
             .record_wanted(prefetch, &wanted, SystemTime::now())
         {
             self.cache
-                .update_live_windows(&change.advances, &change.departed);
+                .update_live_windows(&change.advances, &change.dropped);
         }
         if let Some(client_headers) = client_headers {
             self.prefetch(&wanted, PrefetchSource::Template, &client_headers);

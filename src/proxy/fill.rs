@@ -106,7 +106,7 @@ impl FillTask {
                 fill.upstream_headers(),
                 request,
             ),
-            held_back: shield.live.may_be_held_back(request, Instant::now()),
+            held_back: shield.live.may_be_blocked(request, Instant::now()),
             failed_endpoints: EndpointAvoidance::default(),
             empty_responses: 0,
             shield,
@@ -227,7 +227,7 @@ impl FillTask {
     fn manifest_context(&self, info: &ManifestInfo) -> ManifestContext {
         let was_live = || {
             let tracker = self.tracker();
-            tracker.is_some_and(|tracker| tracker.lately_live(Instant::now()))
+            tracker.is_some_and(|tracker| tracker.was_live_recently(Instant::now()))
         };
         if self.is_requested_version(info) {
             ManifestContext::RequestedVersion

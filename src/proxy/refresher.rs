@@ -8,7 +8,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::Shield;
 use super::fill::{FillTask, FillTrigger};
-use crate::live::{PlannedPoll, PlaylistTracker};
+use crate::live::{ManifestTracker, PlannedPoll};
 use seawall_cache::{Fill, FillHead, JoinOutcome, Object, Verdict};
 use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_policy::access::CacheRequest;
@@ -17,7 +17,7 @@ use seawall_policy::freshness::{Freshness, freshness};
 /// The task of one manifest.
 struct Refresher {
     shield: Arc<Shield>,
-    tracker: Arc<PlaylistTracker>,
+    tracker: Arc<ManifestTracker>,
 }
 
 /// When the task ends, for any reason, viewers' requests refresh the manifest.
@@ -29,7 +29,7 @@ impl Drop for Refresher {
 
 impl Shield {
     /// Starts a refresher for a watched manifest. True if one is running.
-    pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<PlaylistTracker>) -> bool {
+    pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<ManifestTracker>) -> bool {
         if !tracker.request.route.live.cadence {
             return false;
         }
@@ -69,7 +69,7 @@ impl Refresher {
         let responses = tracker.responses();
         let is_fetched_elsewhere = self.fetch_newest().await;
         if tracker.responses() == responses && !is_fetched_elsewhere {
-            tracker.rest(Instant::now(), shield.settings.failure_backoff);
+            tracker.record_failed_poll(Instant::now(), shield.settings.failure_backoff);
         }
     }
 
@@ -196,7 +196,7 @@ mod tests {
     fn refresher_of(shield: &Arc<Shield>) -> Refresher {
         let request = CacheRequest::asked(&shield.rules, "a", "/live/index.m3u8");
         let info = read_manifest(Kind::Hls, PLAYLIST).unwrap().info;
-        let tracker = shield.live.track(&request, &info, Instant::now());
+        let tracker = shield.live.tracker_or_new(&request, &info, Instant::now());
         Refresher {
             shield: Arc::clone(shield),
             tracker: tracker.unwrap(),

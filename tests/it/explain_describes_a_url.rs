@@ -40,7 +40,7 @@ async fn explain_describes_live_playlist() {
     assert_eq!(followed["is_stalled"], false);
     shield.get(PATH).await;
     let followed = &explained(&shield, PATH).await["followed"];
-    assert!(followed["unasked_for_seconds"].is_number(), "{followed}");
+    assert!(followed["idle_seconds"].is_number(), "{followed}");
 }
 
 #[tokio::test]

@@ -3,41 +3,41 @@
 //!
 //! # Decision table
 //!
-//! `held` is the latest version that viewers have seen, `arrived` the one to be judged. The first
+//! `shown` is the latest version that viewers have seen, `arrived` the one to be judged. The first
 //! row that matches decides; each row is a variant of `Situation`.
 //!
 //! A playlist reaches as far as its last complete segment and the parts after it, an MPD as far as
 //! the end of its last segment on the media timeline. "Not dated later": both versions have a
 //! clock, and the last segment of `arrived` ends no later by it.
 //!
-//! | arrived, compared with held | decision | reason |
+//! | arrived, compared with shown | decision | reason |
 //! |---|---|---|
 //! | **any format** | | |
-//! | nothing is held | onward | it is the first version |
+//! | nothing is shown | newer | it is the first version |
 //! | is of the other format | restarted | nothing of the two can be compared |
 //! | **DASH** | | |
 //! | starts earlier and was published earlier | behind | a packager that has died |
 //! | starts at another time | restarted | a new timeline |
 //! | was published earlier | behind | an older version |
 //! | **any format** | | |
-//! | lists no segments, held does; has not ended | behind | the packager has lost its input |
-//! | one of the two lists no segments | onward | it does not say how far it reaches |
+//! | lists no segments, shown does; has not ended | behind | the packager has lost its input |
+//! | one of the two lists no segments | newer | it does not say how far it reaches |
 //! | **HLS** | | |
 //! | dates the same numbers over 30 s too late, no new discontinuity | restarted | the packager has reached the old numbers again |
-//! | reaches further | onward | |
+//! | reaches further | newer | |
 //! | reaches as far | same | |
 //! | less far; a common segment has the same name, or names count alike | behind | the same stream, late |
 //! | less far; not dated later | behind | a restart is never dated before what it follows |
 //! | less far; more discontinuities | restarted | the packager marks its restart |
 //! | less far; common segments have other names, which did not change before | restarted | other segments under the same numbers |
-//! | less far; no common segment, ends over six segments before held begins | restarted | no origin lags by that much |
+//! | less far; no common segment, ends over six segments before shown begins | restarted | no origin lags by that much |
 //! | less far otherwise | behind | the origin lags |
 //! | **DASH** | | |
 //! | its last period begins earlier | behind | an older version |
-//! | reaches further | onward | |
+//! | reaches further | newer | |
 //! | reaches as far | same | |
-//! | less far; its last period begins later | onward | the previous period was cut short |
-//! | less far by a segment at most; more representations, the longest not shorter | onward | a new representation ends a little before the others |
+//! | less far; its last period begins later | newer | the previous period was cut short |
+//! | less far by a segment at most; more representations, the longest not shorter | newer | a new representation ends a little before the others |
 //! | less far otherwise | behind | the origin lags |
 //!
 //! New names alone are not a restart: many packagers sign them again for each version. A newer
@@ -47,10 +47,10 @@
 //!
 //! | arrived | decision | reason |
 //! |---|---|---|
-//! | continues the generation before the last restart; the current one has stalled | restarted | a stream that continues is better than one that stalls |
-//! | belongs to the generation before the last restart | behind | viewers have seen the restart |
-//! | behind, and nothing else came for [`STALLED_PERIODS`] | restarted | the current generation is over, whatever the reason; if the clocks show a lag, only after the origin had time to catch up |
-//! | onward, and the manifest was not polled for much longer than the new segments last; no clock and no discontinuity explains that | restarted | a restarted packager has passed the old end |
+//! | continues the timeline before the last restart; the current one has stalled | restarted | a stream that continues is better than one that stalls |
+//! | belongs to the timeline before the last restart | behind | viewers have seen the restart |
+//! | behind, and nothing else came for [`STALLED_INTERVALS`] | restarted | the current timeline is over, whatever the reason; if the clocks show a lag, only after the origin had time to catch up |
+//! | newer, and the manifest was not polled for much longer than the new segments last; no clock and no discontinuity explains that | restarted | a restarted packager has passed the old end |
 
 mod comparison;
 #[cfg(test)]
@@ -64,11 +64,13 @@ use seawall_manifest::{Liveness, ManifestInfo};
 /// How a version relates to the latest known one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It continues the stream, or does not say how far it reaches.
-    Onward,
+    /// It continues the stream: it is the first one, reaches further, or does not say how far it
+    /// reaches.
+    Newer,
     /// It reaches as far.
     Same,
-    /// It is older than what viewers have seen and must not be served.
+    /// It is older than what viewers have seen: it is not stored, and served only where nothing
+    /// newer is stored.
     Behind,
     /// The packager began a new timeline: objects stored under the old numbers are other content.
     Restarted,
@@ -84,10 +86,10 @@ enum Situation {
     PublishedEarlier,
     ListsNothing,
     NothingToCompare,
-    DatedAnew,
+    DatedTooLate,
     ReachesFurther,
     ReachesAsFar,
-    SharesNames,
+    SameNames,
     DatedNoLater,
     NewDiscontinuity,
     OtherNames,
@@ -97,9 +99,9 @@ enum Situation {
     PeriodCutShort,
     NewRepresentation,
     // Rows of the history.
-    FormerContinues,
-    Former,
-    GenerationOver,
+    PreviousContinues,
+    OfPrevious,
+    TimelineOver,
     PassedOldEnd,
 }
 
@@ -111,67 +113,69 @@ impl Situation {
             | Situation::NothingToCompare
             | Situation::ReachesFurther
             | Situation::PeriodCutShort
-            | Situation::NewRepresentation => Progress::Onward,
+            | Situation::NewRepresentation => Progress::Newer,
             Situation::ReachesAsFar => Progress::Same,
             Situation::EarlierStream
             | Situation::PublishedEarlier
             | Situation::ListsNothing
-            | Situation::SharesNames
+            | Situation::SameNames
             | Situation::DatedNoLater
             | Situation::Lags
             | Situation::EarlierPeriod
-            | Situation::Former => Progress::Behind,
+            | Situation::OfPrevious => Progress::Behind,
             Situation::OtherFormat
             | Situation::OtherStart
-            | Situation::DatedAnew
+            | Situation::DatedTooLate
             | Situation::NewDiscontinuity
             | Situation::OtherNames
             | Situation::EndsLongBefore
-            | Situation::FormerContinues
-            | Situation::GenerationOver
+            | Situation::PreviousContinues
+            | Situation::TimelineOver
             | Situation::PassedOldEnd => Progress::Restarted,
         }
     }
 }
 
-/// A live manifest is stalled after this many update periods without a change.
-pub const STALLED_PERIODS: u32 = 3;
-/// How long the previous generation is remembered. Until then versions of it are rejected.
-const FORMER_MEMORY: Duration = Duration::from_mins(10);
+/// A live manifest is stalled after this many intervals without a change.
+pub const STALLED_INTERVALS: u32 = 3;
+/// How long the timeline before a restart is remembered. Until then versions of it are rejected.
+const PREVIOUS_REMEMBERED_FOR: Duration = Duration::from_mins(10);
 /// Maximum lag in segments that is considered.
 const LAG_SEGMENTS_MAX: u64 = 1000;
 
-/// How far a manifest has come, from all URLs and origins that serve it.
+/// The history of a manifest: its latest version and the timeline before the last restart, whatever
+/// origin sent them.
 #[derive(Clone, Debug)]
-pub struct Timeline {
+pub struct ManifestHistory {
     /// The latest version that continued the stream.
     latest: Option<ManifestInfo>,
-    /// The generation before the last restart.
-    former: Option<FormerGeneration>,
+    /// The timeline before the last restart.
+    previous: Option<PreviousTimeline>,
     /// When `latest` arrived.
     last_change: Instant,
-    /// When the origin last sent a version of this generation, old or new.
+    /// When the origin last sent a version of this timeline, old or new.
     last_response: Instant,
     comparer: VersionComparer,
 }
 
-/// A generation that ended with a restart.
+/// The last version of a timeline that ended with a restart.
 #[derive(Clone, Debug)]
-struct FormerGeneration {
+struct PreviousTimeline {
     latest: ManifestInfo,
     ended: Instant,
 }
 
-impl Timeline {
-    /// Begins with the first version. `period` is the longest expected time between changes.
-    pub fn new(first: &ManifestInfo, period: Duration, now: Instant) -> Timeline {
-        Timeline {
+impl ManifestHistory {
+    /// Begins with the first version. `interval_max` is the longest expected time between two
+    /// versions.
+    pub fn new(first: &ManifestInfo, interval_max: Duration, now: Instant) -> ManifestHistory {
+        ManifestHistory {
             latest: Some(first.clone()),
-            former: None,
+            previous: None,
             last_change: now,
             last_response: now,
             comparer: VersionComparer {
-                period,
+                interval_max,
                 names_stay: false,
             },
         }
@@ -184,52 +188,52 @@ impl Timeline {
 
     /// The row of the decision table.
     fn situation(&self, arrived: &ManifestInfo, now: Instant) -> Situation {
-        let Some(held) = &self.latest else {
+        let Some(shown) = &self.latest else {
             return Situation::FirstVersion;
         };
-        let situation = self.comparer.compare(held, arrived);
+        let situation = self.comparer.compare(shown, arrived);
         let progress = situation.progress();
-        match self.compare_with_former(held, arrived, now) {
+        match self.compare_with_previous(shown, arrived, now) {
             _ if progress == Progress::Same => situation,
-            Some(Progress::Onward) if self.stalled(now) => Situation::FormerContinues,
-            Some(_) => Situation::Former,
-            None if progress == Progress::Behind && self.is_over(held, arrived, now) => {
-                Situation::GenerationOver
+            Some(Progress::Newer) if self.is_stalled(now) => Situation::PreviousContinues,
+            Some(_) => Situation::OfPrevious,
+            None if progress == Progress::Behind && self.is_over(shown, arrived, now) => {
+                Situation::TimelineOver
             }
-            None if progress == Progress::Onward && self.has_passed_old_end(held, arrived, now) => {
+            None if progress == Progress::Newer && self.has_passed_old_end(shown, arrived, now) => {
                 Situation::PassedOldEnd
             }
             None => situation,
         }
     }
 
-    /// Records a version with the result of [`Timeline::judge`].
+    /// Records a version with the result of [`ManifestHistory::judge`].
     pub fn record(&mut self, arrived: &ManifestInfo, progress: Progress, now: Instant) {
         self.record_response(now);
         match progress {
             Progress::Behind | Progress::Same => return,
-            Progress::Onward => self.continue_with(arrived),
+            Progress::Newer => self.continue_with(arrived),
             Progress::Restarted => {
                 let ended = self.latest.replace(arrived.clone());
-                self.former = ended.map(|latest| FormerGeneration { latest, ended: now });
+                self.previous = ended.map(|latest| PreviousTimeline { latest, ended: now });
             }
         }
         self.last_change = now;
     }
 
     fn continue_with(&mut self, arrived: &ManifestInfo) {
-        let Some(held) = &self.latest else {
+        let Some(shown) = &self.latest else {
             self.latest = Some(arrived.clone());
             return;
         };
-        let edges = held.playlist_edge().zip(arrived.playlist_edge());
-        if let Some(names) = edges.and_then(|(held, arrived)| compare_names(held, arrived)) {
+        let edges = shown.playlist_edge().zip(arrived.playlist_edge());
+        if let Some(names) = edges.and_then(|(shown, arrived)| compare_names(shown, arrived)) {
             self.comparer.names_stay = names == CommonNames::Same;
         }
-        self.latest = Some(completed(arrived, held));
+        self.latest = Some(completed(arrived, shown));
     }
 
-    /// Records that the origin still serves this generation.
+    /// Records that the origin still serves this timeline.
     pub fn record_response(&mut self, now: Instant) {
         self.last_response = self.last_response.max(now);
     }
@@ -241,22 +245,23 @@ impl Timeline {
 
     /// Drops the history. The next version counts as the first.
     pub fn forget(&mut self) {
-        (self.latest, self.former) = (None, None);
+        (self.latest, self.previous) = (None, None);
     }
 
     /// Sets the expected time between changes.
-    pub fn set_period(&mut self, period: Duration) {
-        self.comparer.period = period;
+    pub fn set_interval_max(&mut self, interval_max: Duration) {
+        self.comparer.interval_max = interval_max;
     }
 
-    /// Whether the next change is overdue by more than half a period.
-    pub fn late(&self, now: Instant) -> bool {
-        self.lists_segments() && self.unchanged_for(now) > self.comparer.period * 3 / 2
+    /// Whether the next change is overdue by more than half an interval.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.lists_segments() && self.unchanged_for(now) > self.comparer.interval_max * 3 / 2
     }
 
-    /// Whether the manifest has stalled; see [`STALLED_PERIODS`].
-    pub fn stalled(&self, now: Instant) -> bool {
-        self.lists_segments() && self.unchanged_for(now) > self.comparer.period * STALLED_PERIODS
+    /// Whether the manifest has stalled; see [`STALLED_INTERVALS`].
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        self.lists_segments()
+            && self.unchanged_for(now) > self.comparer.interval_max * STALLED_INTERVALS
     }
 
     fn lists_segments(&self) -> bool {
@@ -274,49 +279,53 @@ impl Timeline {
     }
 
     /// Whether the packager has restarted and has not yet passed the end of the previous
-    /// generation. Until then, old segments at the origin may have the names of future ones.
-    pub fn is_short_of_former(&self) -> bool {
-        let Some(former) = &self.former else {
+    /// timeline. Until then, old segments at the origin may have the names of future ones.
+    pub fn is_before_previous_end(&self) -> bool {
+        let Some(previous) = &self.previous else {
             return false;
         };
-        let ends = self.latest.as_ref().and_then(end).zip(end(&former.latest));
-        ends.is_none_or(|(latest, former)| latest <= former)
+        let ends = self
+            .latest
+            .as_ref()
+            .and_then(end)
+            .zip(end(&previous.latest));
+        ends.is_none_or(|(latest, previous)| latest <= previous)
     }
 
-    /// Compares a version with the previous generation. `None` if it does not belong to that one.
-    fn compare_with_former(
+    /// Compares a version with the previous timeline. `None` if it does not belong to that one.
+    fn compare_with_previous(
         &self,
-        held: &ManifestInfo,
+        shown: &ManifestInfo,
         arrived: &ManifestInfo,
         now: Instant,
     ) -> Option<Progress> {
-        let former = self.former.as_ref()?;
-        let is_remembered = now.saturating_duration_since(former.ended) < FORMER_MEMORY;
-        let progress = self.comparer.compare(&former.latest, arrived).progress();
+        let previous = self.previous.as_ref()?;
+        let is_remembered = now.saturating_duration_since(previous.ended) < PREVIOUS_REMEMBERED_FOR;
+        let progress = self.comparer.compare(&previous.latest, arrived).progress();
         let belongs = is_remembered
             && progress != Progress::Restarted
-            && !is_nearer(arrived, held, &former.latest);
+            && !is_nearer(arrived, shown, &previous.latest);
         belongs.then_some(progress)
     }
 
-    /// Whether this generation is over, given that only versions behind it, like this one, have
+    /// Whether this timeline is over, given that only versions behind it, like this one, have
     /// come for a long time. An origin whose clock shows a lag gets the time to catch up.
-    fn is_over(&self, held: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
-        self.stalled(now)
+    fn is_over(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
+        self.is_stalled(now)
             && self
-                .catch_up_time(held, arrived)
+                .catch_up_time(shown, arrived)
                 .is_none_or(|catch_up_time| self.unchanged_for(now) > catch_up_time)
     }
 
     /// The time that an origin gets to catch up; `None` if its clock does not show a lag.
-    fn catch_up_time(&self, held: &ManifestInfo, arrived: &ManifestInfo) -> Option<Duration> {
-        if arrived.end_time()? >= held.end_time()? {
+    fn catch_up_time(&self, shown: &ManifestInfo, arrived: &ManifestInfo) -> Option<Duration> {
+        if arrived.end_time()? >= shown.end_time()? {
             return None;
         }
-        let segment = self.comparer.period.max(segment_max(arrived));
+        let segment = self.comparer.interval_max.max(segment_max(arrived));
         let lag_max = times(segment, LAG_SEGMENTS_MAX);
-        let lag = advance(arrived, held, segment)?.min(lag_max);
-        Some(lag.saturating_add(segment * STALLED_PERIODS))
+        let lag = advance(arrived, shown, segment)?.min(lag_max);
+        Some(lag.saturating_add(segment * STALLED_INTERVALS))
     }
 
     /// Whether a version just past the known end is a restart: the manifest was not polled for so
@@ -324,16 +333,16 @@ impl Timeline {
     /// repeated fetches.
     fn has_passed_old_end(
         &self,
-        held: &ManifestInfo,
+        shown: &ManifestInfo,
         arrived: &ManifestInfo,
         now: Instant,
     ) -> bool {
-        if arrived.liveness() == Liveness::Ended || explains_silence(held, arrived) {
+        if arrived.liveness() == Liveness::Ended || explains_silence(shown, arrived) {
             return false;
         }
-        let segment = segment_max(arrived).max(segment_max(held));
-        let segment = self.comparer.period.max(segment);
-        let Some(new) = advance(held, arrived, segment) else {
+        let segment = segment_max(arrived).max(segment_max(shown));
+        let segment = self.comparer.interval_max.max(segment);
+        let Some(new) = advance(shown, arrived, segment) else {
             return false;
         };
         // Segments may be a little longer than declared.
@@ -342,24 +351,24 @@ impl Timeline {
             ManifestInfo::Dash(_) => new,
         };
         let silence = now.saturating_duration_since(self.last_response);
-        !segment.is_zero() && silence > new.saturating_add(segment * (STALLED_PERIODS + 1))
+        !segment.is_zero() && silence > new.saturating_add(segment * (STALLED_INTERVALS + 1))
     }
 }
 
 /// Whether a clock or a new discontinuity explains that a manifest did not grow while it was not
 /// polled.
-fn explains_silence(held: &ManifestInfo, arrived: &ManifestInfo) -> bool {
-    match (held, arrived) {
-        (ManifestInfo::Hls(held), ManifestInfo::Hls(arrived)) => {
-            let edges = held.edge.as_ref().zip(arrived.edge.as_ref());
-            edges.is_some_and(|(held, arrived)| {
-                held.end_time.is_some() && arrived.end_time.is_some()
-                    || arrived.discontinuity_sequence > held.discontinuity_sequence
+fn explains_silence(shown: &ManifestInfo, arrived: &ManifestInfo) -> bool {
+    match (shown, arrived) {
+        (ManifestInfo::Hls(shown), ManifestInfo::Hls(arrived)) => {
+            let edges = shown.edge.as_ref().zip(arrived.edge.as_ref());
+            edges.is_some_and(|(shown, arrived)| {
+                shown.end_time.is_some() && arrived.end_time.is_some()
+                    || arrived.discontinuity_sequence > shown.discontinuity_sequence
             })
         }
         // All times count from the start of the stream, so the timeline itself is dated.
-        (ManifestInfo::Dash(held), ManifestInfo::Dash(arrived)) => {
-            held.availability_start.is_some() && arrived.availability_start.is_some()
+        (ManifestInfo::Dash(shown), ManifestInfo::Dash(arrived)) => {
+            shown.availability_start.is_some() && arrived.availability_start.is_some()
         }
         _ => false,
     }
@@ -411,36 +420,36 @@ fn completed(arrived: &ManifestInfo, before: &ManifestInfo) -> ManifestInfo {
     arrived
 }
 
-/// Whether a version is nearer to the latest one of this generation than to that of the former.
-fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, former: &ManifestInfo) -> bool {
-    match (arrived, latest, former) {
-        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(former))
-            if latest.availability_start != former.availability_start =>
+/// Whether a version is nearer to the latest one of this timeline than to that of the previous one.
+fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, previous: &ManifestInfo) -> bool {
+    match (arrived, latest, previous) {
+        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(previous))
+            if latest.availability_start != previous.availability_start =>
         {
             latest.availability_start == arrived.availability_start
         }
-        (ManifestInfo::Hls(arrived), ManifestInfo::Hls(latest), ManifestInfo::Hls(former)) => {
-            let (Some(arrived), Some(latest), Some(former)) =
-                (&arrived.edge, &latest.edge, &former.edge)
+        (ManifestInfo::Hls(arrived), ManifestInfo::Hls(latest), ManifestInfo::Hls(previous)) => {
+            let (Some(arrived), Some(latest), Some(previous)) =
+                (&arrived.edge, &latest.edge, &previous.edge)
             else {
                 return false;
             };
             let end = arrived.last_sequence;
             compare_names(latest, arrived) == Some(CommonNames::Same)
-                || end.abs_diff(latest.last_sequence) < end.abs_diff(former.last_sequence)
+                || end.abs_diff(latest.last_sequence) < end.abs_diff(previous.last_sequence)
         }
-        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(former)) => {
-            let (Some(arrived), Some(latest), Some(former)) =
-                (&arrived.edge, &latest.edge, &former.edge)
+        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(previous)) => {
+            let (Some(arrived), Some(latest), Some(previous)) =
+                (&arrived.edge, &latest.edge, &previous.edge)
             else {
                 return false;
             };
             let end = arrived.end_ms;
-            // This generation began within the former one's window: it is the same stream, from an
+            // This timeline began within the previous one's window: it is the same stream, from an
             // origin that lags. Whatever reaches further continues it.
-            let has_lagged = (former.start_ms..=former.end_ms).contains(&latest.end_ms);
+            let has_lagged = (previous.start_ms..=previous.end_ms).contains(&latest.end_ms);
             has_lagged && end > latest.end_ms
-                || end.abs_diff(latest.end_ms) < end.abs_diff(former.end_ms)
+                || end.abs_diff(latest.end_ms) < end.abs_diff(previous.end_ms)
         }
         _ => false,
     }

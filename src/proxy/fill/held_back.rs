@@ -9,26 +9,26 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::sleep;
 
 use super::FillTask;
-use crate::live::{PlaylistTracker, RejectReason};
+use crate::live::{ManifestTracker, RejectReason};
 use crate::proxy::rejections;
 use seawall_cache::{Object, Verdict};
 use seawall_upstream::UpstreamResponse;
 
 impl FillTask {
     /// The requested playlist, or the one that announces the requested object.
-    pub(super) fn awaited_playlist(&self) -> Option<Arc<PlaylistTracker>> {
+    pub(super) fn awaited_playlist(&self) -> Option<Arc<ManifestTracker>> {
         if self.request.has_delivery_directives() {
             return self.tracker();
         }
         let announced = self.held_back && !self.request.kind.is_manifest();
-        let listing = announced.then(|| self.shield.live.trackers_listing(&self.request));
+        let listing = announced.then(|| self.shield.live.trackers_beside(&self.request));
         listing?.pop()
     }
 
     /// The time after which another endpoint is requested too.
     pub(super) fn overdue(&self) -> Option<Duration> {
         let tracker = self.held_back.then(|| self.awaited_playlist()).flatten()?;
-        tracker.overdue(self.request.directives(), Instant::now())
+        tracker.overdue_after(self.request.directives(), Instant::now())
     }
 
     /// Resolves when another request has brought a version that answers this one.
@@ -71,7 +71,9 @@ impl FillTask {
         if let Some(other) = other {
             return self.handle_manifest(other).await;
         }
-        let pause = self.tracker().map(|tracker| tracker.early_for());
+        let pause = self
+            .tracker()
+            .map(|tracker| tracker.early_response_lifetime());
         let newest = tokio::select! {
             newest = self.wait_for_newer_version() => Some(newest),
             // Limits how often a player that repeats at once gets the same version.
@@ -91,7 +93,7 @@ impl FillTask {
     /// The endpoint still holds back a version that another endpoint has.
     pub(super) fn avoid_endpoint_that_held_back(
         &self,
-        tracker: Option<&PlaylistTracker>,
+        tracker: Option<&ManifestTracker>,
         endpoint: Option<usize>,
     ) {
         if let Some((tracker, endpoint)) = tracker.zip(endpoint) {

@@ -12,7 +12,7 @@ use http::{HeaderMap, header};
 use tokio::time::timeout;
 
 use super::FillTask;
-use crate::live::{PlaylistTracker, RejectReason, Variant};
+use crate::live::{ManifestTracker, RejectReason, Variant};
 use crate::proxy::blocking_work::WorkSize;
 use crate::proxy::coding::{self, DecodeError};
 use crate::proxy::race::SILENCE;
@@ -32,7 +32,7 @@ pub(super) struct ManifestText {
     pub(super) manifest: Option<Manifest>,
     /// The delta update, if the shield makes it.
     pub(super) delta: Option<String>,
-    pub(super) tracker: Option<Arc<PlaylistTracker>>,
+    pub(super) tracker: Option<Arc<ManifestTracker>>,
     pub(super) variant: Variant,
     /// When it was current, as far as known: when its request was sent, or when its response
     /// arrived if the origin held that back.
@@ -98,7 +98,7 @@ impl ManifestText {
     pub(super) fn progress(&self) -> Progress {
         match (&self.tracker, self.info()) {
             (Some(tracker), Some(info)) => tracker.judge(self.variant, info, self.current_at),
-            _ => Progress::Onward,
+            _ => Progress::Newer,
         }
     }
 }
@@ -164,7 +164,7 @@ impl FillTask {
     }
 
     /// The tracker of the requested manifest.
-    pub(super) fn tracker(&self) -> Option<Arc<PlaylistTracker>> {
+    pub(super) fn tracker(&self) -> Option<Arc<ManifestTracker>> {
         self.shield.live.tracker(&self.request)
     }
 
@@ -253,7 +253,7 @@ impl FillTask {
         response: &UpstreamResponse,
         kind: Kind,
         current_at: Instant,
-    ) -> Option<Arc<PlaylistTracker>> {
+    ) -> Option<Arc<ManifestTracker>> {
         let info = &manifest?.info;
         if matches!(
             self.decide_storage(response, kind, Some(info), false),
@@ -261,7 +261,9 @@ impl FillTask {
         ) {
             return None;
         }
-        self.shield.live.track(&self.request, info, current_at)
+        self.shield
+            .live
+            .tracker_or_new(&self.request, info, current_at)
     }
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
@@ -311,7 +313,7 @@ impl FillTask {
     /// Counts and logs a rejected manifest, and avoids its endpoint for a time.
     pub(super) fn reject(
         &self,
-        tracker: Option<&PlaylistTracker>,
+        tracker: Option<&ManifestTracker>,
         endpoint: usize,
         reason: RejectReason,
         why: &dyn Display,
@@ -327,7 +329,7 @@ impl FillTask {
 
 /// The manifest's last-updated header (MediaPackage) says that it has not changed for several
 /// periods.
-fn is_old(tracker: &PlaylistTracker, headers: &HeaderMap) -> bool {
+fn is_old(tracker: &ManifestTracker, headers: &HeaderMap) -> bool {
     let updated = headers::last_updated(headers);
     updated.is_some_and(|updated| tracker.is_old(updated, SystemTime::now()))
 }

@@ -115,7 +115,7 @@ pub(super) struct DelayFacts {
 /// How long a version may be delayed until its new segments begin to arrive: only when no viewer
 /// waits for it, the version before may still be served, and this one continues it.
 pub(super) fn publication_delay(facts: &DelayFacts) -> Option<Duration> {
-    if facts.has_waiting_viewer || facts.progress != Progress::Onward {
+    if facts.has_waiting_viewer || facts.progress != Progress::Newer {
         return None;
     }
     Some(facts.delay_max?.min(facts.stored_remaining?))
@@ -147,13 +147,13 @@ mod tests {
         };
         // Progress, storage, readable, the newest version is held → result.
         let table = [
-            (Progress::Onward, store(), true, false, "store"),
+            (Progress::Newer, store(), true, false, "store"),
             (Progress::Same, store(), true, false, "store"),
             (Progress::Restarted, store(), true, false, "store"),
-            (Progress::Onward, store(), false, false, "pass on unread"),
-            (Progress::Onward, pass(), true, false, "pass on"),
+            (Progress::Newer, store(), false, false, "pass on unread"),
+            (Progress::Newer, pass(), true, false, "pass on"),
             (Progress::Restarted, pass(), false, false, "pass on"),
-            (Progress::Onward, failure(), true, false, "fail"),
+            (Progress::Newer, failure(), true, false, "fail"),
             (Progress::Same, StorageDecision::Gone, true, false, "fail"),
             (
                 Progress::Same,
@@ -196,16 +196,16 @@ mod tests {
         // Progress, a viewer waits, left of the version before, the most → held back for.
         let table = [
             (
-                Progress::Onward,
+                Progress::Newer,
                 false,
                 millis(900),
                 millis(200),
                 millis(200),
             ),
-            (Progress::Onward, false, millis(50), millis(200), millis(50)),
-            (Progress::Onward, true, millis(900), millis(200), None),
-            (Progress::Onward, false, None, millis(200), None),
-            (Progress::Onward, false, millis(900), None, None),
+            (Progress::Newer, false, millis(50), millis(200), millis(50)),
+            (Progress::Newer, true, millis(900), millis(200), None),
+            (Progress::Newer, false, None, millis(200), None),
+            (Progress::Newer, false, millis(900), None, None),
             (Progress::Same, false, millis(900), millis(200), None),
             (Progress::Restarted, false, millis(900), millis(200), None),
         ];

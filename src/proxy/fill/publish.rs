@@ -19,7 +19,7 @@ use super::manifest_update::{
 };
 use super::{FillTask, FillTrigger};
 use crate::live::{
-    ManifestVersion, PlaylistTracker, PrefetchSource, RejectReason, Variant, VersionEffects,
+    ManifestTracker, ManifestVersion, PrefetchSource, RejectReason, Variant, VersionEffects,
     WindowChange,
 };
 
@@ -98,7 +98,7 @@ impl FillTask {
             progress,
             effects,
             // The refresher may run on after all viewers have left.
-            is_prefetching: tracker.is_some_and(|tracker| is_for_viewer || tracker.is_wanted(now)),
+            is_prefetching: tracker.is_some_and(|tracker| is_for_viewer || tracker.is_watched(now)),
             avoids_endpoint: tracker
                 .is_some_and(|tracker| self.should_have_changed(tracker, text.is_old, now)),
             delay: publication_delay(&DelayFacts {
@@ -107,7 +107,7 @@ impl FillTask {
                 stored_remaining: self
                     .stored_object()
                     .map(|stored_version| refreshed_left(&stored_version.head, now)),
-                delay_max: tracker.map(PlaylistTracker::hold_max),
+                delay_max: tracker.map(ManifestTracker::publication_delay_max),
             }),
         }))
     }
@@ -139,7 +139,7 @@ impl FillTask {
             variant: text.variant,
             progress,
             current_at: text.current_at,
-            held_back: self.held_back,
+            may_have_blocked: self.held_back,
         };
         let live = &self.shield.live;
         live.record_version(text.tracker.as_ref(), &version, Now::read())
@@ -153,9 +153,9 @@ impl FillTask {
         for named in &effects.uncacheable {
             shield.cache.purge(&named.key, named.kind);
         }
-        let WindowChange { advances, departed } = &effects.window;
-        if !(advances.is_empty() && departed.is_empty()) {
-            shield.cache.update_live_windows(advances, departed);
+        let WindowChange { advances, dropped } = &effects.window;
+        if !(advances.is_empty() && dropped.is_empty()) {
+            shield.cache.update_live_windows(advances, dropped);
         }
         for epoch in &effects.ended_epochs {
             shield.cache.end_epoch(epoch);
@@ -177,7 +177,7 @@ impl FillTask {
         let client_headers = tracker.background_headers();
         let headers = client_headers.as_deref().cloned().unwrap_or_default();
         let wanted =
-            shield.segments_wanted(effects.to_prefetch, &headers, tracker.unwatched_after());
+            shield.segments_wanted(effects.to_prefetch, &headers, tracker.prefetch_window());
         tracker.count_new_segments(wanted.len());
         let Some(client_headers) = client_headers else {
             return Vec::new();
@@ -300,7 +300,7 @@ impl FillTask {
         self.shield.start_refresher(&tracker);
     }
 
-    fn avoid_endpoint_if_stalled(&self, tracker: &PlaylistTracker, endpoint: usize, is_old: bool) {
+    fn avoid_endpoint_if_stalled(&self, tracker: &ManifestTracker, endpoint: usize, is_old: bool) {
         if self.should_have_changed(tracker, is_old, Instant::now()) {
             self.avoid_stalled_endpoint(tracker, endpoint);
         }
@@ -309,12 +309,12 @@ impl FillTask {
     /// The manifest should have changed by now: another endpoint may have a newer version. Players
     /// buffer about three segments; where there is another endpoint, it is requested before these
     /// run out.
-    fn should_have_changed(&self, tracker: &PlaylistTracker, is_old: bool, now: Instant) -> bool {
+    fn should_have_changed(&self, tracker: &ManifestTracker, is_old: bool, now: Instant) -> bool {
         let is_late = self.origin().has_others() && tracker.is_late(now);
         is_old || is_late || tracker.is_stalled(now)
     }
 
-    fn avoid_stalled_endpoint(&self, tracker: &PlaylistTracker, endpoint: usize) {
+    fn avoid_stalled_endpoint(&self, tracker: &ManifestTracker, endpoint: usize) {
         self.shield.live.count_rejection(RejectReason::Stalled);
         tracker.avoid(endpoint, Instant::now());
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 
 use super::FillTask;
-use crate::live::{PlaylistTracker, Variant};
+use crate::live::{ManifestTracker, Variant};
 use seawall_cache::{EncodedBodies, Object, StoredHead, Verdict};
 use seawall_policy::lifetime::{ManifestContext, StorageDecision, storage};
 use seawall_policy::progress::Progress;
@@ -48,7 +48,7 @@ impl FillTask {
     /// The version that viewers have seen since, if the origin confirmed an older one.
     fn newer(
         &self,
-        tracker: &PlaylistTracker,
+        tracker: &ManifestTracker,
         variant: Variant,
         stored: &Object,
     ) -> Option<Arc<Object>> {

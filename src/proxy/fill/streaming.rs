@@ -174,9 +174,9 @@ impl FillTask {
     /// What is known of a body before it arrives, and whether every endpoint that has it has all of
     /// it.
     fn expected_body(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
-        let listing = self.shield.live.trackers_listing(&self.request);
+        let listing = self.shield.live.trackers_beside(&self.request);
         let mut listed = listing.iter().filter_map(|tracker| {
-            let (duration, is_segment) = tracker.listed_for(&self.request)?;
+            let (duration, is_segment) = tracker.listed_duration(&self.request)?;
             // An MPD may list a segment that is still being produced; a playlist lists only
             // complete segments.
             Some((duration, is_segment && tracker.request.kind == Kind::Hls))

@@ -60,7 +60,7 @@ impl FillTask {
                 .map(|tracker| tracker.avoided(now))
                 .unwrap_or_default();
         }
-        let listing = self.shield.live.trackers_listing(&self.request);
+        let listing = self.shield.live.trackers_beside(&self.request);
         let none = EndpointSet::default();
         listing
             .iter()
@@ -80,7 +80,7 @@ impl FillTask {
     pub(super) fn avoid_for_media(&self, endpoint: usize, why: &str) {
         let now = Instant::now();
         let path = self.request.target.path();
-        for tracker in self.shield.live.trackers_listing(&self.request) {
+        for tracker in self.shield.live.trackers_beside(&self.request) {
             if !tracker.avoided(now).contains(endpoint) {
                 tracing::warn!(path, endpoint, "another endpoint is asked first: {why}");
                 tracker.avoid(endpoint, now);

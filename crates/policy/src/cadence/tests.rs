@@ -7,26 +7,26 @@ const MS: Duration = Duration::from_millis(1);
 /// The result of polling a simulated manifest by a cadence.
 struct Run {
     /// Polls per version, without the first few versions.
-    looks: f64,
+    polls: f64,
     /// Mean delay until a version is found, as a share of the mean time between versions.
     late: f64,
 }
 
-fn run(changes: &[Duration], told: Duration) -> Run {
+fn run(changes: &[Duration], stated: Duration) -> Run {
     const LEARNING: usize = 5;
     let start = Instant::now();
-    let mut cadence = Cadence::new(told, start);
-    let (mut seen, mut looks, mut late) = (0, 0_u32, Duration::ZERO);
+    let mut cadence = Cadence::new(stated, start);
+    let (mut seen, mut polls, mut late) = (0, 0_u32, Duration::ZERO);
     let version = |at: Instant| changes.partition_point(|change| start + *change <= at);
     while seen + 1 < changes.len() {
         let at = cadence.next();
         assert!(
             at > cadence.last_poll,
-            "a look must come after the last one"
+            "a poll must come after the last one"
         );
         let now = version(at);
         let counts = seen >= LEARNING;
-        looks += u32::from(counts);
+        polls += u32::from(counts);
         if now == seen {
             cadence.unchanged(at);
             continue;
@@ -34,56 +34,56 @@ fn run(changes: &[Duration], told: Duration) -> Run {
         if counts {
             late += at - (start + changes[now - 1]);
         }
-        cadence.changed(at, told);
+        cadence.changed(at, stated);
         seen = now;
     }
     let versions = f64::from(u32::try_from(seen - LEARNING).unwrap());
     Run {
-        looks: f64::from(looks) / versions,
-        late: late.as_secs_f64() / versions / told.as_secs_f64(),
+        polls: f64::from(polls) / versions,
+        late: late.as_secs_f64() / versions / stated.as_secs_f64(),
     }
 }
 
 /// A hundred versions, one per `period` from `phase` on, each delayed by `jitter`.
-fn changes(period: Duration, phase: Duration, jitter: impl Fn(u32) -> Duration) -> Vec<Duration> {
-    let at = |number| phase + period * number + jitter(number);
+fn changes(interval: Duration, phase: Duration, jitter: impl Fn(u32) -> Duration) -> Vec<Duration> {
+    let at = |number| phase + interval * number + jitter(number);
     (0..100).map(at).collect()
 }
 
 #[test]
 fn steady_stream_needs_about_one_poll_per_version() {
-    for (period, phase) in [
+    for (interval, phase) in [
         (4000, 10),
         (4000, 1234),
         (4000, 3990),
         (2000, 700),
         (6006, 5000),
     ] {
-        let told = period * MS;
-        let run = run(&changes(told, phase * MS, |_| Duration::ZERO), told);
-        assert!(run.looks <= 1.2, "{period} {phase}: {} looks", run.looks);
-        assert!(run.late <= 0.03, "{period} {phase}: {} late", run.late);
+        let stated = interval * MS;
+        let run = run(&changes(stated, phase * MS, |_| Duration::ZERO), stated);
+        assert!(run.polls <= 1.2, "{interval} {phase}: {} polls", run.polls);
+        assert!(run.late <= 0.03, "{interval} {phase}: {} late", run.late);
     }
 }
 
 #[test]
 fn cadence_follows_packager_with_jitter() {
-    let told = 4000 * MS;
+    let stated = 4000 * MS;
     let jitter = |number: u32| (number * 37 % 90) * MS;
-    let run = run(&changes(told, 900 * MS, jitter), told);
-    assert!(run.looks <= 1.8, "{} looks", run.looks);
+    let run = run(&changes(stated, 900 * MS, jitter), stated);
+    assert!(run.polls <= 1.8, "{} polls", run.polls);
     assert!(run.late <= 0.04, "{} late", run.late);
 }
 
 #[test]
 fn cadence_follows_clock_drift_in_both_directions() {
-    for period in [3994, 4006] {
+    for interval in [3994, 4006] {
         let run = run(
-            &changes(period * MS, 500 * MS, |_| Duration::ZERO),
+            &changes(interval * MS, 500 * MS, |_| Duration::ZERO),
             4000 * MS,
         );
-        assert!(run.looks <= 1.6, "{period}: {} looks", run.looks);
-        assert!(run.late <= 0.04, "{period}: {} late", run.late);
+        assert!(run.polls <= 1.6, "{interval}: {} polls", run.polls);
+        assert!(run.late <= 0.04, "{interval}: {} late", run.late);
     }
 }
 
@@ -105,10 +105,10 @@ fn polls_less_often_while_a_change_is_overdue() {
 fn after_a_gap_next_poll_is_within_one_period() {
     let start = Instant::now();
     let mut cadence = Cadence::new(2000 * MS, start);
-    let mut looked = start;
-    while looked < start + 10_000 * MS {
-        looked = cadence.next();
-        cadence.unchanged(looked);
+    let mut polled = start;
+    while polled < start + 10_000 * MS {
+        polled = cadence.next();
+        cadence.unchanged(polled);
     }
     let found = cadence.next();
     cadence.changed(found, 2000 * MS);

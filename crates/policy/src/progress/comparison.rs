@@ -17,72 +17,72 @@ const LAG_SEGMENTS: u64 = 6;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VersionComparer {
     /// The longest expected time between two versions.
-    pub(super) period: Duration,
+    pub(super) interval_max: Duration,
     /// The last two versions use the same names for the segments that both list.
     pub(super) names_stay: bool,
 }
 
 impl VersionComparer {
-    /// The row of the decision table for a version that arrived while another one is held.
-    pub(super) fn compare(self, held: &ManifestInfo, arrived: &ManifestInfo) -> Situation {
-        match (held, arrived) {
-            (ManifestInfo::Hls(held), ManifestInfo::Hls(arrived)) => {
-                self.compare_playlists(held, arrived)
+    /// The row of the decision table for a version that arrived while another one is shown.
+    pub(super) fn compare(self, shown: &ManifestInfo, arrived: &ManifestInfo) -> Situation {
+        match (shown, arrived) {
+            (ManifestInfo::Hls(shown), ManifestInfo::Hls(arrived)) => {
+                self.compare_playlists(shown, arrived)
             }
-            (ManifestInfo::Dash(held), ManifestInfo::Dash(arrived)) => {
-                self.compare_mpds(held, arrived)
+            (ManifestInfo::Dash(shown), ManifestInfo::Dash(arrived)) => {
+                self.compare_mpds(shown, arrived)
             }
             _ => Situation::OtherFormat,
         }
     }
 
-    fn compare_playlists(self, held: &PlaylistInfo, arrived: &PlaylistInfo) -> Situation {
-        let (held_edge, edge) = match (&held.edge, &arrived.edge) {
-            (Some(held_edge), Some(edge)) => (held_edge, edge),
+    fn compare_playlists(self, shown: &PlaylistInfo, arrived: &PlaylistInfo) -> Situation {
+        let (shown_edge, edge) = match (&shown.edge, &arrived.edge) {
+            (Some(shown_edge), Some(edge)) => (shown_edge, edge),
             edges => return without_segments(edges.0.is_some(), arrived.liveness),
         };
-        let segment_max = held
+        let segment_max = shown
             .segment_duration_max()
             .max(arrived.segment_duration_max());
-        let segment_max = self.period.max(segment_max.unwrap_or_default());
-        if is_dated_anew(held_edge, edge, segment_max) {
-            return Situation::DatedAnew;
+        let segment_max = self.interval_max.max(segment_max.unwrap_or_default());
+        if is_dated_too_late(shown_edge, edge, segment_max) {
+            return Situation::DatedTooLate;
         }
-        match end(edge).cmp(&end(held_edge)) {
+        match end(edge).cmp(&end(shown_edge)) {
             Ordering::Greater => Situation::ReachesFurther,
             Ordering::Equal => Situation::ReachesAsFar,
-            Ordering::Less => self.compare_with_longer_playlist(held_edge, edge),
+            Ordering::Less => self.compare_with_longer_playlist(shown_edge, edge),
         }
     }
 
-    /// The arrived playlist ends before the held one: it lags, or its packager has restarted.
+    /// The arrived playlist ends before the shown one: it lags, or its packager has restarted.
     fn compare_with_longer_playlist(
         self,
-        held: &PlaylistEdge,
+        shown: &PlaylistEdge,
         arrived: &PlaylistEdge,
     ) -> Situation {
-        let names = compare_names(held, arrived);
-        let dates = held.end_time.zip(arrived.end_time);
+        let names = compare_names(shown, arrived);
+        let dates = shown.end_time.zip(arrived.end_time);
         if names == Some(CommonNames::Same) {
-            Situation::SharesNames
-        } else if dates.is_some_and(|(held, arrived)| arrived <= held) {
+            Situation::SameNames
+        } else if dates.is_some_and(|(shown, arrived)| arrived <= shown) {
             Situation::DatedNoLater
-        } else if arrived.discontinuity_sequence > held.discontinuity_sequence {
+        } else if arrived.discontinuity_sequence > shown.discontinuity_sequence {
             Situation::NewDiscontinuity
         } else if names == Some(CommonNames::Different) && self.names_stay {
             Situation::OtherNames
-        } else if names.is_none() && ends_long_before(held, arrived) {
+        } else if names.is_none() && ends_long_before(shown, arrived) {
             Situation::EndsLongBefore
         } else {
             Situation::Lags
         }
     }
 
-    fn compare_mpds(self, held: &MpdInfo, arrived: &MpdInfo) -> Situation {
-        let starts = held.availability_start.zip(arrived.availability_start);
-        let publish_times = held.publish_time.zip(arrived.publish_time);
-        let is_published_earlier = publish_times.is_some_and(|(held, arrived)| arrived < held);
-        match starts.map(|(held, arrived)| arrived.cmp(&held)) {
+    fn compare_mpds(self, shown: &MpdInfo, arrived: &MpdInfo) -> Situation {
+        let starts = shown.availability_start.zip(arrived.availability_start);
+        let publish_times = shown.publish_time.zip(arrived.publish_time);
+        let is_published_earlier = publish_times.is_some_and(|(shown, arrived)| arrived < shown);
+        match starts.map(|(shown, arrived)| arrived.cmp(&shown)) {
             Some(Ordering::Less) if is_published_earlier => return Situation::EarlierStream,
             Some(Ordering::Less | Ordering::Greater) => return Situation::OtherStart,
             Some(Ordering::Equal) | None => {}
@@ -90,30 +90,32 @@ impl VersionComparer {
         if is_published_earlier {
             return Situation::PublishedEarlier;
         }
-        match (&held.edge, &arrived.edge) {
-            (Some(held), Some(arrived)) => self.compare_timelines(held, arrived),
+        match (&shown.edge, &arrived.edge) {
+            (Some(shown), Some(arrived)) => self.compare_timelines(shown, arrived),
             edges => without_segments(edges.0.is_some(), arrived.liveness),
         }
     }
 
-    fn compare_timelines(self, held: &MpdEdge, arrived: &MpdEdge) -> Situation {
+    fn compare_timelines(self, shown: &MpdEdge, arrived: &MpdEdge) -> Situation {
         // Redundant packagers do not begin periods at exactly the same time.
-        let segment_ms = u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX);
+        let segment_ms = u64::try_from(self.interval_max.as_millis()).unwrap_or(u64::MAX);
         let is_after =
             |start_ms: u64, other_ms: u64| start_ms.saturating_sub(other_ms) > segment_ms;
-        if is_after(held.last_period_start_ms, arrived.last_period_start_ms) {
+        if is_after(shown.last_period_start_ms, arrived.last_period_start_ms) {
             return Situation::EarlierPeriod;
         }
-        match arrived.end_ms.cmp(&held.end_ms) {
+        match arrived.end_ms.cmp(&shown.end_ms) {
             Ordering::Greater => Situation::ReachesFurther,
             Ordering::Equal => Situation::ReachesAsFar,
-            Ordering::Less if is_after(arrived.last_period_start_ms, held.last_period_start_ms) => {
+            Ordering::Less
+                if is_after(arrived.last_period_start_ms, shown.last_period_start_ms) =>
+            {
                 Situation::PeriodCutShort
             }
             Ordering::Less
-                if arrived.representations > held.representations
-                    && arrived.longest_end_ms >= held.longest_end_ms
-                    && held.end_ms - arrived.end_ms <= segment_ms =>
+                if arrived.representations > shown.representations
+                    && arrived.longest_end_ms >= shown.longest_end_ms
+                    && shown.end_ms - arrived.end_ms <= segment_ms =>
             {
                 Situation::NewRepresentation
             }
@@ -123,8 +125,8 @@ impl VersionComparer {
 }
 
 /// One of the two versions, or both, list no segments.
-fn without_segments(held_lists_segments: bool, arrived: Liveness) -> Situation {
-    if held_lists_segments && arrived == Liveness::Live {
+fn without_segments(shown_lists_segments: bool, arrived: Liveness) -> Situation {
+    if shown_lists_segments && arrived == Liveness::Live {
         Situation::ListsNothing
     } else {
         Situation::NothingToCompare
@@ -138,41 +140,41 @@ fn end(edge: &PlaylistEdge) -> (u64, u64) {
 
 /// Whether segments that both versions list are dated far apart, without a new discontinuity: the
 /// packager restarted and has reached the same numbers again.
-fn is_dated_anew(held: &PlaylistEdge, arrived: &PlaylistEdge, segment_max: Duration) -> bool {
-    let (Some(held_end), Some(end)) = (held.end_time, arrived.end_time) else {
+fn is_dated_too_late(shown: &PlaylistEdge, arrived: &PlaylistEdge, segment_max: Duration) -> bool {
+    let (Some(shown_end), Some(end)) = (shown.end_time, arrived.end_time) else {
         return false;
     };
-    let share_numbers = arrived.media_sequence <= held.last_sequence
-        && held.media_sequence <= arrived.last_sequence;
+    let share_numbers = arrived.media_sequence <= shown.last_sequence
+        && shown.media_sequence <= arrived.last_sequence;
     // A lagging origin also ends earlier by the clock, whatever its segment duration.
     share_numbers
-        && end > held_end
-        && arrived.discontinuity_sequence <= held.discontinuity_sequence
-        && latest_end(held, held_end, arrived, segment_max)
+        && end > shown_end
+        && arrived.discontinuity_sequence <= shown.discontinuity_sequence
+        && latest_end(shown, shown_end, arrived, segment_max)
             .and_then(|latest| latest.checked_add(CLOCK_DIFFERENCE_MAX))
             .is_some_and(|latest| end > latest)
 }
 
-/// When the arrived version ends at the latest if the packager of the held one made it.
+/// When the arrived version ends at the latest if the packager of the shown one made it.
 fn latest_end(
-    held: &PlaylistEdge,
-    held_end: SystemTime,
+    shown: &PlaylistEdge,
+    shown_end: SystemTime,
     arrived: &PlaylistEdge,
     segment_max: Duration,
 ) -> Option<SystemTime> {
-    let segments = arrived.last_sequence.abs_diff(held.last_sequence);
+    let segments = arrived.last_sequence.abs_diff(shown.last_sequence);
     let distance = times(segment_max, segments);
-    if arrived.last_sequence < held.last_sequence {
-        held_end.checked_sub(distance)
+    if arrived.last_sequence < shown.last_sequence {
+        shown_end.checked_sub(distance)
     } else {
-        held_end.checked_add(distance)
+        shown_end.checked_add(distance)
     }
 }
 
-/// Whether the arrived version ends so long before the held one begins that no origin lags by that
+/// Whether the arrived version ends so long before the shown one begins that no origin lags by that
 /// much.
-fn ends_long_before(held: &PlaylistEdge, arrived: &PlaylistEdge) -> bool {
-    arrived.last_sequence.saturating_add(LAG_SEGMENTS) < held.media_sequence
+fn ends_long_before(shown: &PlaylistEdge, arrived: &PlaylistEdge) -> bool {
+    arrived.last_sequence.saturating_add(LAG_SEGMENTS) < shown.media_sequence
 }
 
 /// The duration of this many segments.
@@ -191,16 +193,16 @@ pub(super) enum CommonNames {
 
 /// Compares the names of the segments that both versions list. Names that are signed again for each
 /// version are compared by the numbers in them. `None`: no segment is in both.
-pub(super) fn compare_names(held: &PlaylistEdge, arrived: &PlaylistEdge) -> Option<CommonNames> {
-    let last = held.last_sequence.min(arrived.last_sequence);
+pub(super) fn compare_names(shown: &PlaylistEdge, arrived: &PlaylistEdge) -> Option<CommonNames> {
+    let last = shown.last_sequence.min(arrived.last_sequence);
     let mut common = (0..)
         .map_while(|back| last.checked_sub(back))
-        .map_while(|sequence| name(held, sequence).zip(name(arrived, sequence)))
+        .map_while(|sequence| name(shown, sequence).zip(name(arrived, sequence)))
         .peekable();
     common.peek()?;
-    let offsets = held.name_number_offset.zip(arrived.name_number_offset);
-    let count_alike = offsets.is_some_and(|(held, arrived)| held == arrived);
-    let is_same = count_alike || common.any(|(held, arrived)| held == arrived);
+    let offsets = shown.name_number_offset.zip(arrived.name_number_offset);
+    let count_alike = offsets.is_some_and(|(shown, arrived)| shown == arrived);
+    let is_same = count_alike || common.any(|(shown, arrived)| shown == arrived);
     Some(if is_same {
         CommonNames::Same
     } else {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::*;
 use seawall_manifest::{MpdEdge, MpdInfo, PlaylistEdge, PlaylistInfo, ServerControl};
 
-const PERIOD: Duration = Duration::from_secs(4);
+const INTERVAL: Duration = Duration::from_secs(4);
 
 /// A playlist of ten segments that ends with number `last`; `name` names the segments.
 fn window(last: u64, name: impl Fn(u64) -> u64) -> PlaylistInfo {
@@ -16,9 +16,9 @@ fn window(last: u64, name: impl Fn(u64) -> u64) -> PlaylistInfo {
     PlaylistInfo {
         liveness: Liveness::Live,
         is_multivariant: false,
-        target_duration: Some(PERIOD),
+        target_duration: Some(INTERVAL),
         part_target: None,
-        segment_duration: Some(PERIOD),
+        segment_duration: Some(INTERVAL),
         server_control: ServerControl::default(),
         edge: Some(PlaylistEdge {
             media_sequence: first,
@@ -58,8 +58,8 @@ fn mpd(publish_seconds: u64, (period_ms, end_ms): (u64, u64), representations: u
     MpdInfo {
         liveness: Liveness::Live,
         is_patch: false,
-        update_period: Some(PERIOD),
-        segment_duration: Some(PERIOD),
+        update_period: Some(INTERVAL),
+        segment_duration: Some(INTERVAL),
         publish_time: Some(second(publish_seconds)),
         availability_start: Some(second(1)),
         edge: Some(MpdEdge {
@@ -76,16 +76,16 @@ fn second(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn timeline(held: impl Into<ManifestInfo>, now: Instant) -> Timeline {
-    Timeline::new(&held.into(), PERIOD, now)
+fn timeline(shown: impl Into<ManifestInfo>, now: Instant) -> ManifestHistory {
+    ManifestHistory::new(&shown.into(), INTERVAL, now)
 }
 
-fn judged(held: impl Into<ManifestInfo>, arrived: impl Into<ManifestInfo>) -> Progress {
+fn judged(shown: impl Into<ManifestInfo>, arrived: impl Into<ManifestInfo>) -> Progress {
     let now = Instant::now();
-    timeline(held, now).judge(&arrived.into(), now)
+    timeline(shown, now).judge(&arrived.into(), now)
 }
 
-impl Timeline {
+impl ManifestHistory {
     fn judges(&self, arrived: impl Into<ManifestInfo>, now: Instant) -> Progress {
         self.judge(&arrived.into(), now)
     }
@@ -106,28 +106,31 @@ fn lagging_mpd_that_was_accepted_passes_the_end_of_the_stopped_one() {
     };
     let start = Instant::now();
     let mut timeline = timeline(undated(40_000), start);
-    let now = start + 4 * PERIOD;
+    let now = start + 4 * INTERVAL;
     let accepted = undated(32_000).into();
     assert_eq!(timeline.judge(&accepted, now), Progress::Restarted);
     timeline.record(&accepted, Progress::Restarted, now);
     for further in 1..6 {
         let version = undated(32_000 + 4000 * u64::from(further)).into();
-        let now = now + further * PERIOD;
-        assert_eq!(timeline.judge(&version, now), Progress::Onward, "{further}");
-        timeline.record(&version, Progress::Onward, now);
+        let now = now + further * INTERVAL;
+        assert_eq!(timeline.judge(&version, now), Progress::Newer, "{further}");
+        timeline.record(&version, Progress::Newer, now);
     }
     let stopped = undated(40_000).into();
-    assert_eq!(timeline.judge(&stopped, now + 6 * PERIOD), Progress::Behind);
+    assert_eq!(
+        timeline.judge(&stopped, now + 6 * INTERVAL),
+        Progress::Behind
+    );
 }
 
 #[test]
 fn later_version_is_onward_and_equal_one_is_same() {
-    assert_eq!(judged(plain(20), plain(21)), Progress::Onward);
+    assert_eq!(judged(plain(20), plain(21)), Progress::Newer);
     assert_eq!(judged(plain(20), plain(20)), Progress::Same);
     let after_an_outage = plain(500);
-    assert_eq!(judged(plain(20), after_an_outage), Progress::Onward);
+    assert_eq!(judged(plain(20), after_an_outage), Progress::Newer);
     let part = with(plain(20), |edge| edge.next_segment_parts = 2);
-    assert_eq!(judged(plain(20), part), Progress::Onward);
+    assert_eq!(judged(plain(20), part), Progress::Newer);
     let longer_window = with(plain(20), |edge| edge.media_sequence = 3);
     assert_eq!(judged(plain(20), longer_window), Progress::Same);
 }
@@ -155,7 +158,7 @@ fn restart_is_detected_by_number_name_or_discontinuity() {
     let renamed = || window(15, |number| number + 1000);
     let progress = timeline.judges(renamed(), now);
     assert_eq!(progress, Progress::Behind, "names may be signed");
-    timeline.records(plain(20), Progress::Onward, now);
+    timeline.records(plain(20), Progress::Newer, now);
     assert_eq!(timeline.judges(renamed(), now), Progress::Restarted);
     let discontinuity = with(plain(10), |edge| {
         edge.discontinuity_sequence = 1;
@@ -185,7 +188,7 @@ fn after_restart_the_old_generation_is_behind() {
     timeline.records(new(3), Progress::Restarted, now);
     assert_eq!(timeline.judges(plain(5001), now), Progress::Behind);
     assert_eq!(timeline.judges(plain(4999), now), Progress::Behind);
-    assert_eq!(timeline.judges(new(4), now), Progress::Onward);
+    assert_eq!(timeline.judges(new(4), now), Progress::Newer);
 }
 
 #[test]
@@ -193,10 +196,10 @@ fn stalled_timeline_accepts_any_version_as_restart() {
     let now = Instant::now();
     let timeline = timeline(plain(4), now);
     // A restart with the same names: it looks the same as a lagging origin.
-    let progress = timeline.judges(plain(1), now + 3 * PERIOD);
+    let progress = timeline.judges(plain(1), now + 3 * INTERVAL);
     assert_eq!(progress, Progress::Behind);
-    let late = now + 3 * PERIOD + Duration::from_millis(1);
-    assert!(timeline.stalled(late));
+    let late = now + 3 * INTERVAL + Duration::from_millis(1);
+    assert!(timeline.is_stalled(late));
     assert_eq!(timeline.judges(plain(1), late), Progress::Restarted);
 }
 
@@ -208,7 +211,7 @@ fn mpd_without_edge_is_compared_by_publish_and_start_time() {
         ..mpd(publish_seconds, (0, 0), 0)
     };
     assert_eq!(judged(mpd(100, 1), mpd(99, 1)), Progress::Behind);
-    assert_eq!(judged(mpd(100, 1), mpd(104, 1)), Progress::Onward);
+    assert_eq!(judged(mpd(100, 1), mpd(104, 1)), Progress::Newer);
     assert_eq!(judged(mpd(100, 1), mpd(104, 90)), Progress::Restarted);
 }
 
@@ -218,7 +221,7 @@ fn old_generation_is_accepted_if_the_new_one_stalls() {
     let mut timeline = timeline(plain(5000), now);
     let current = window(300, |number| number + 7000);
     timeline.records(current, Progress::Restarted, now);
-    let late = now + 4 * PERIOD;
+    let late = now + 4 * INTERVAL;
     assert_eq!(timeline.judges(plain(5001), now), Progress::Behind);
     assert_eq!(timeline.judges(plain(5004), late), Progress::Restarted);
     let both_stall = timeline.judges(plain(5000), late);
@@ -230,14 +233,14 @@ fn empty_manifest_is_behind_and_keeps_the_timeline() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     assert_eq!(timeline.judges(nothing(), now), Progress::Behind);
-    let late = now + 4 * PERIOD;
+    let late = now + 4 * INTERVAL;
     assert_eq!(timeline.judges(nothing(), late), Progress::Restarted);
     let ended = || PlaylistInfo {
         liveness: Liveness::Ended,
         ..nothing()
     };
-    assert_eq!(timeline.judges(ended(), now), Progress::Onward);
-    timeline.records(ended(), Progress::Onward, now);
+    assert_eq!(timeline.judges(ended(), now), Progress::Newer);
+    timeline.records(ended(), Progress::Newer, now);
     assert_eq!(timeline.judges(plain(4995), now), Progress::Behind);
     assert_eq!(timeline.judges(plain(5), now), Progress::Restarted);
 }
@@ -246,21 +249,21 @@ fn empty_manifest_is_behind_and_keeps_the_timeline() {
 #[test]
 fn same_numbers_with_much_later_dates_are_a_restart() {
     let day = 86_400;
-    for (held, arrived, progress) in [
-        (dated(10, 40), dated(12, 48), Progress::Onward),
+    for (shown, arrived, progress) in [
+        (dated(10, 40), dated(12, 48), Progress::Newer),
         (dated(10, 40), dated(12, 48 + day), Progress::Restarted),
         (dated(10, 40), dated(2, 8 + 60), Progress::Restarted),
         (dated(10, 40), dated(9, 36), Progress::Behind),
         // A lagging origin with segments shorter than their maximum.
         (dated(40, 240), dated(31, 239), Progress::Behind),
         // After an outage.
-        (dated(10, 40), dated(30, 120 + day), Progress::Onward),
+        (dated(10, 40), dated(30, 120 + day), Progress::Newer),
     ] {
         let what = format!("{:?}", arrived.edge);
-        assert_eq!(judged(held, arrived), progress, "{what}");
+        assert_eq!(judged(shown, arrived), progress, "{what}");
     }
     let gap = with(dated(12, 48 + day), |edge| edge.discontinuity_sequence = 1);
-    assert_eq!(judged(dated(10, 40), gap), Progress::Onward);
+    assert_eq!(judged(dated(10, 40), gap), Progress::Newer);
 }
 
 #[test]
@@ -287,8 +290,8 @@ fn mpds_of_two_packagers_do_not_alternate() {
     timeline.records(mpd(other, 2000), Progress::Restarted, now);
     for clock in (2002..2400).step_by(2) {
         assert_eq!(timeline.judges(mpd(first, clock), now), Progress::Behind);
-        assert_eq!(timeline.judges(mpd(other, clock), now), Progress::Onward);
-        timeline.records(mpd(other, clock), Progress::Onward, now);
+        assert_eq!(timeline.judges(mpd(other, clock), now), Progress::Newer);
+        timeline.records(mpd(other, clock), Progress::Newer, now);
     }
     let dead = mpd(500, 1500);
     assert_eq!(timeline.judges(dead, now), Progress::Behind);
@@ -297,16 +300,16 @@ fn mpds_of_two_packagers_do_not_alternate() {
 /// Many packagers write the time of the request as `publishTime`.
 #[test]
 fn newer_publish_time_with_shorter_timeline_is_behind() {
-    let held = || mpd(10, (0, 40_000), 2);
-    let arrived = |end_ms| judged(held(), mpd(12, (0, end_ms), 2));
+    let shown = || mpd(10, (0, 40_000), 2);
+    let arrived = |end_ms| judged(shown(), mpd(12, (0, end_ms), 2));
     assert_eq!(arrived(39_980), Progress::Behind);
     assert_eq!(arrived(28_000), Progress::Behind);
-    assert_eq!(arrived(44_000), Progress::Onward);
+    assert_eq!(arrived(44_000), Progress::Newer);
     let nothing = MpdInfo {
         edge: None,
         ..mpd(12, (0, 0), 2)
     };
-    assert_eq!(judged(held(), nothing), Progress::Behind);
+    assert_eq!(judged(shown(), nothing), Progress::Behind);
 }
 
 /// A period that listed a whole advertisement may be cut short.
@@ -314,14 +317,14 @@ fn newer_publish_time_with_shorter_timeline_is_behind() {
 fn ad_period_cut_short_is_no_lag_and_no_restart() {
     let advertisement = || mpd(10, (100_000, 130_000), 2);
     let after = || mpd(12, (115_000, 119_000), 2);
-    assert_eq!(judged(advertisement(), after()), Progress::Onward);
+    assert_eq!(judged(advertisement(), after()), Progress::Newer);
     let other_packager = judged(after(), advertisement());
     assert_eq!(other_packager, Progress::Behind);
     // Redundant packagers do not begin periods at exactly the same time.
     let other_packager = judged(advertisement(), mpd(12, (100_040, 126_000), 2));
     assert_eq!(other_packager, Progress::Behind);
     let next = judged(after(), mpd(13, (114_960, 123_000), 2));
-    assert_eq!(next, Progress::Onward);
+    assert_eq!(next, Progress::Newer);
 }
 
 /// Signed names differ in each version, also in those of a lagging node.
@@ -332,7 +335,7 @@ fn newly_signed_names_are_no_restart() {
     let mut timeline = timeline(signed(20, 1), now);
     for (last, salt) in [(21, 2), (21, 3), (22, 4)] {
         let progress = timeline.judges(signed(last, salt), now);
-        assert!(matches!(progress, Progress::Onward | Progress::Same));
+        assert!(matches!(progress, Progress::Newer | Progress::Same));
         timeline.records(signed(last, salt), progress, now);
         let lag = timeline.judges(signed(last - 2, salt + 100), now);
         assert_eq!(lag, Progress::Behind, "{last}");
@@ -347,17 +350,17 @@ fn newly_signed_names_are_no_restart() {
 fn few_new_segments_after_long_silence_are_a_restart() {
     let now = Instant::now();
     let mut timeline = timeline(plain(20), now);
-    let after = |periods: u32| now + periods * PERIOD;
-    assert_eq!(timeline.judges(plain(22), after(6)), Progress::Onward);
+    let after = |intervals: u32| now + intervals * INTERVAL;
+    assert_eq!(timeline.judges(plain(22), after(6)), Progress::Newer);
     assert_eq!(timeline.judges(plain(22), after(12)), Progress::Restarted);
     let unwatched = timeline.judges(plain(120), after(100));
-    assert_eq!(unwatched, Progress::Onward);
+    assert_eq!(unwatched, Progress::Newer);
     let gap = with(plain(22), |edge| edge.discontinuity_sequence = 1);
     let says_that_it_stalled = timeline.judges(gap, after(12));
-    assert_eq!(says_that_it_stalled, Progress::Onward);
+    assert_eq!(says_that_it_stalled, Progress::Newer);
     timeline.record_response(after(11));
     let polled = timeline.judges(plain(22), after(12));
-    assert_eq!(polled, Progress::Onward);
+    assert_eq!(polled, Progress::Newer);
 }
 
 /// While the clocks show a lag, an origin may catch up.
@@ -366,9 +369,9 @@ fn dated_lag_is_no_restart_until_it_should_have_caught_up() {
     let now = Instant::now();
     let dated = |last| dated(last, 4 * last);
     let timeline = timeline(dated(20), now);
-    let progress = timeline.judges(dated(14), now + 8 * PERIOD);
+    let progress = timeline.judges(dated(14), now + 8 * INTERVAL);
     assert_eq!(progress, Progress::Behind);
-    let progress = timeline.judges(dated(14), now + 10 * PERIOD);
+    let progress = timeline.judges(dated(14), now + 10 * INTERVAL);
     assert_eq!(progress, Progress::Restarted);
 }
 
@@ -383,6 +386,6 @@ fn delta_update_keeps_skipped_discontinuities() {
         (edge.media_sequence, edge.skipped_segments) = (25, 6);
         edge.discontinuity_sequence = 0;
     });
-    timeline.records(delta, Progress::Onward, now);
+    timeline.records(delta, Progress::Newer, now);
     assert_eq!(timeline.judges(discontinued(28), now), Progress::Behind);
 }

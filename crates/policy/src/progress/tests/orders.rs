@@ -76,7 +76,7 @@ proptest! {
         let at = |now: u64| start + Duration::from_millis(now);
         let of = |now, lags: bool, salt| version(form, now, if lags { lag } else { 0 }, salt);
         // By its names, the second version may be the same one, signed again.
-        let mut timeline = Timeline::new(&of(0, first_lags, 0), PERIOD, at(0));
+        let mut timeline = ManifestHistory::new(&of(0, first_lags, 0), INTERVAL, at(0));
         let mut shown = of(0, first_lags, 0);
         let mut now = 0;
         for (salt, (wait, lags)) in (1..).zip(responses) {

@@ -70,8 +70,8 @@ pub(crate) fn is_too_far(newest: &ManifestInfo, requested: ReloadDirectives) -> 
 /// After a blocking request without a new version, no further one is sent for this many intervals.
 const FAILED_INTERVALS: u32 = 6;
 
-/// A version this many parts late is requested from another endpoint too: a player as close to the edge
-/// as the server permits (`PART-HOLD-BACK`) has three parts buffered.
+/// A version this many parts late is requested from another endpoint too: a player as close to the
+/// edge as the server permits (`PART-HOLD-BACK`) has three parts buffered.
 const LATE_PARTS: u32 = 2;
 /// A server blocks for segments at most this far ahead.
 const SEGMENTS_AHEAD_MAX: u64 = 2;

@@ -22,16 +22,16 @@ pub(super) fn register_version(
     known: &[Key],
     tracker: &Arc<ManifestTracker>,
 ) {
-    for directory in &diff.forgotten {
+    for directory in &diff.forgotten_directories {
         remove_listing(directories, directory, tracker);
     }
-    for directory in &diff.directories {
-        add_listing(directories, directory, tracker, diff.found);
+    for directory in &diff.new_directories {
+        add_listing(directories, directory, tracker, diff.current_at);
     }
     // Other manifests may have displaced it since.
     for directory in known {
         if !is_registered(directories, directory, tracker) {
-            add_listing(directories, directory, tracker, diff.found);
+            add_listing(directories, directory, tracker, diff.current_at);
         }
     }
 }
@@ -154,7 +154,7 @@ mod tests {
                 let manifest = one_segment(first);
                 let progress = tracker.judge(Variant::default(), &manifest.info, now);
                 let version = version(&tracker.request, &manifest, progress, now);
-                tracker.take_version(&rules(), &version, at(now));
+                tracker.apply_version(&rules(), &version, at(now));
             }
             assert!(tracker.has_unfinished_restart(now));
             tracker

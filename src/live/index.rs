@@ -197,7 +197,7 @@ impl TrackerIndex {
         for key in &diff.no_longer_announced {
             self.announced.remove(key);
         }
-        let until = diff.found + ANNOUNCED_FOR_MAX;
+        let until = diff.current_at + ANNOUNCED_FOR_MAX;
         if self.announced.len() < ANNOUNCED_EACH * self.trackers_max() {
             let keys = diff.announced.iter().map(|one| one.request.key.clone());
             self.announced.extend(keys.map(|key| (key, until)));

@@ -22,7 +22,7 @@ enum RenditionId {
     /// HLS: the only rendition. DASH: a representation whose timeline is listed.
     Segments(usize),
     Parts,
-    /// DASH: a representation whose segments are timed by the clock.
+    /// DASH: a representation whose segments the clock announces.
     Template(usize),
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct WindowChange {
 
 impl ListedWindow {
     /// Applies a version. `segment`: the segment duration.
-    pub(super) fn slide(
+    pub(super) fn update(
         &mut self,
         (request, rules): (&CacheRequest, &Rules),
         Manifest { info, listing }: &Manifest,
@@ -86,8 +86,8 @@ impl ListedWindow {
             let Some(sibling) = request.resolve_same_host(rules, &listed.uri) else {
                 continue;
             };
-            let period = if is_part { part } else { segment };
-            new.entry(rendition).or_insert((0, period)).0 += 1;
+            let interval = if is_part { part } else { segment };
+            new.entry(rendition).or_insert((0, interval)).0 += 1;
             self.segments.push_back(WindowSegment {
                 rendition,
                 is_part,
@@ -98,13 +98,15 @@ impl ListedWindow {
         }
         let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
         self.segments.drain(..forgotten);
-        let advances = new.into_iter().map(|(rendition, (count, period))| Advance {
-            rendition,
-            // The first version says nothing about the pace of the rendition.
-            segments: if is_first { 0 } else { count },
-            listed: self.count_of(rendition),
-            period_ms: millis(period),
-        });
+        let advances = new
+            .into_iter()
+            .map(|(rendition, (count, interval))| Advance {
+                rendition,
+                // The first version says nothing about the pace of the rendition.
+                segments: if is_first { 0 } else { count },
+                listed: self.count_of(rendition),
+                period_ms: millis(interval),
+            });
         let advances = advances.collect();
         // The same name may be listed again under another number.
         self.remove_listed(&mut dropped);
@@ -151,11 +153,11 @@ impl ListedWindow {
         let mut known = HashSet::new();
         let mut dropped = std::mem::take(&mut self.dropped_by_restart);
         self.segments.retain(|segment| {
-            if listed.contains(&segment.listed()) {
-                known.insert(segment.listed());
+            if listed.contains(&segment.id()) {
+                known.insert(segment.id());
                 return true;
             }
-            let left = match extent {
+            let is_dropped = match extent {
                 Some((_, end)) if segment.is_part => segment.sequence + PART_SEGMENTS <= end,
                 // Of a long window, only the end is parsed into the listing.
                 Some((start, _)) => {
@@ -166,8 +168,8 @@ impl ListedWindow {
                 }
                 None => true,
             };
-            dropped.extend(left.then_some(segment.key_hash));
-            !left
+            dropped.extend(is_dropped.then_some(segment.key_hash));
+            !is_dropped
         });
         (dropped, known)
     }
@@ -210,26 +212,12 @@ impl ListedWindow {
         }
     }
 
-    /// The position of an MPD's segment that is timed by the clock.
-    pub(super) fn by_clock(&self, template: usize, behind: u64) -> LivePosition {
+    /// The position of an MPD's segment that the clock announces, `distance` segments behind the
+    /// newest one of its template.
+    pub(super) fn template_position(&self, template: usize, distance: u64) -> LivePosition {
         LivePosition {
             rendition: self.hasher.hash_one(RenditionId::Template(template)),
-            behind,
-        }
-    }
-
-    /// The progress of such a representation by one segment.
-    pub(super) fn advance_by_clock(
-        &self,
-        template: usize,
-        listed: u64,
-        segment: Duration,
-    ) -> Advance {
-        Advance {
-            rendition: self.by_clock(template, 0).rendition,
-            segments: 1,
-            listed,
-            period_ms: millis(segment),
+            behind: distance,
         }
     }
 
@@ -267,13 +255,13 @@ impl ListedWindow {
 }
 
 impl WindowSegment {
-    /// Its identity within a version.
-    fn listed(&self) -> (u64, u64) {
+    /// Its rendition and the hash of its name, which identify it in a version.
+    fn id(&self) -> (u64, u64) {
         (self.rendition, self.uri)
     }
 }
 
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -296,7 +284,7 @@ mod tests {
         let manifest = read_manifest(Kind::Hls, text.as_bytes()).unwrap();
         let rules = rules();
         let request = CacheRequest::asked(&rules, "a", "/live/a.m3u8");
-        window.slide((&request, &rules), &manifest, Duration::from_secs(4))
+        window.update((&request, &rules), &manifest, Duration::from_secs(4))
     }
 
     fn playlist(first: u64, count: u64) -> String {

@@ -1,5 +1,5 @@
-//! Compares a version of a manifest with the one before it: what is newly listed, and in which
-//! directories.
+//! Compares a version of a manifest with the one before it: what is newly listed, what to prefetch
+//! of it, and in which directories.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -18,8 +18,8 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Rules};
 
-/// A listed object counts as new for this many segment durations: players start about there.
-const NEW_SEGMENTS: u32 = 3;
+/// A listed object counts as new for this many reload intervals: players start about there.
+const NEW_INTERVALS: u32 = 3;
 
 /// Most names remembered of a manifest that sends delta updates.
 const REMEMBERED_MAX: usize = 1024;
@@ -33,8 +33,8 @@ pub(crate) struct ManifestVersion<'a> {
     pub(crate) manifest: &'a Manifest,
     pub(crate) variant: Variant,
     pub(crate) progress: Progress,
-    /// When its request was sent; if the origin blocked that, when the response arrived. The version
-    /// was the newest then.
+    /// When its request was sent; if the origin blocked that, when the response arrived. The
+    /// version was the newest then.
     pub(crate) current_at: Instant,
     /// The origin may have delayed the response until the version existed: the request was one that
     /// it blocks.
@@ -55,7 +55,18 @@ struct NewObject {
     sequence: u64,
     request: CacheRequest,
     /// An initialization segment; its number is that of the first segment that uses it.
-    init: bool,
+    is_init: bool,
+}
+
+/// An object that a preload hint announces; true: the whole object, not a byte range of it.
+type Announced = (CacheRequest, bool);
+
+/// The directories that a manifest listed before a restart.
+#[derive(Default)]
+pub(super) struct RestartedDirectories {
+    pub(super) all: Vec<Key>,
+    /// Those whose epoch no other manifest of the stream has ended yet.
+    pub(super) newly_ended: Vec<Key>,
 }
 
 /// What a version changed.
@@ -67,35 +78,34 @@ pub(super) struct ManifestDiff {
     /// Newly listed objects to prefetch if viewers want them, the newest first; empty for the first
     /// version.
     pub(super) to_prefetch: Vec<ExpectedSegment>,
-    /// When the version was found.
-    pub(super) found: Instant,
+    /// When the version was the newest.
+    pub(super) current_at: Instant,
     /// Announced objects that do not exist yet.
     pub(super) announced: Vec<AnnouncedPart>,
     /// Objects that the previous version announced and this one does not.
     pub(super) no_longer_announced: Vec<Key>,
-    /// Newly known directories of the listed objects, and directories that are forgotten.
-    pub(super) directories: Vec<Key>,
-    pub(super) forgotten: Vec<Key>,
-    /// The directories from before the restart, if this is the first version after one.
-    pub(super) restarted_directories: Vec<Key>,
+    /// Directories in which this version is the first to list something.
+    pub(super) new_directories: Vec<Key>,
+    /// Directories that are forgotten, since there are too many.
+    pub(super) forgotten_directories: Vec<Key>,
+    /// If this is the first version after a restart.
+    pub(super) restart: RestartedDirectories,
     /// The manifest lists segments in numbered directories.
-    pub(super) numbered: bool,
+    pub(super) has_numbered_directories: bool,
     /// The manifest lists byte ranges of files.
-    pub(super) ranged: bool,
+    pub(super) has_byte_ranges: bool,
     /// The names that it lists are being remembered: an unlisted object in its directories may be
     /// from before the restart.
     pub(super) records_names: bool,
-    /// Directories whose epoch has ended: this is the first version after a restart.
-    pub(super) ended_directories: Vec<Key>,
     /// Segments added and dropped.
     pub(super) window_change: WindowChange,
 }
 
 impl ManifestDiff {
-    /// The epochs that the new version ends: those of the directories from before a restart; and
-    /// if it says what is listed, those of the unlisted objects in its `directories`.
+    /// The epochs that the new version ends: those of the directories from before a restart; and,
+    /// while listed names are remembered, those of the unlisted objects in its `directories`.
     pub(super) fn epochs_to_end(&self, directories: &[Key]) -> Vec<Key> {
-        let mut ended = self.ended_directories.clone();
+        let mut ended = self.restart.newly_ended.clone();
         if self.records_names {
             ended.extend(directories.iter().map(unlisted));
         }
@@ -116,152 +126,147 @@ pub(super) struct VersionComparison<'a> {
 }
 
 impl TrackerState {
-    /// Compares a version with the previous one.
+    /// Compares a version with the previous one, and remembers what it lists and announces.
     pub(super) fn compare_version(&mut self, comparison: &VersionComparison) -> ManifestDiff {
         let VersionComparison {
             request,
             rules,
             manifest,
-            is_first,
             current_at,
-            wall,
+            ..
         } = *comparison;
-        let Manifest { info, listing } = manifest;
+        let listing = &manifest.listing;
         let window_change = self
             .window
-            .slide((request, rules), manifest, self.segment_duration);
+            .update((request, rules), manifest, self.segment_duration);
         self.record_file_ends(request, rules, listing);
-        self.representations = Arc::new(Representations::of(listing, wall));
-        let is_delta = info
-            .playlist_edge()
-            .is_some_and(|edge| edge.skipped_segments > 0);
-        let low_latency = info.part_target().is_some();
-        let known = self.directories.clone();
-        let mut new = self.list(request, rules, listing, (low_latency, is_delta));
-        let is_new = |directory: &&Key| !known.contains(directory);
-        let directories = self.directories.iter().filter(is_new).cloned().collect();
-        let forgotten = known
-            .iter()
-            .filter(|directory| !self.directories.contains(directory));
-        let forgotten = forgotten.cloned().collect();
-        let (announced, no_longer_announced) = self.announce(request, rules, listing);
-        // An object that is no longer announced exists: listed, or a part of a segment that is now
-        // complete.
-        let appeared = no_longer_announced.iter().filter(|(_, whole)| *whole);
-        for (request, _) in appeared {
-            if new.iter().all(|new| new.request.key != request.key) {
-                new.push(NewObject {
-                    sequence: u64::MAX,
-                    request: request.clone(),
-                    init: false,
-                });
-            }
+        self.representations = Arc::new(Representations::of(listing, comparison.wall));
+        let directories_before = self.directories.clone();
+        let mut new = self.record_listed(request, rules, manifest);
+        self.record_unprefetched(request, rules, manifest);
+        if self.directories.len() > DIRECTORIES_MAX {
+            self.forget_directories(request, rules, listing);
         }
-        let playlist = info.playlist_edge();
-        let last_sequence = playlist.map(|edge| edge.last_sequence);
-        let before = std::mem::replace(&mut self.last_sequence, last_sequence);
-        // A segment whose name is re-signed in each version is not new.
-        let is_later = |sequence: u64| before.is_none_or(|before| sequence > before);
+        let (announced, no_longer_announced) = self.record_announced(request, rules, listing);
+        add_appeared(&mut new, &no_longer_announced);
         let listed: Vec<Key> = new.iter().map(|new| new.request.key.clone()).collect();
-        let to_prefetch = match (is_first, playlist) {
-            (true, _) => Vec::new(),
-            (_, Some(edge)) => {
-                new.retain(|new| is_later(new.sequence));
-                let new = at_the_edge(new, edge.last_sequence);
-                new.into_iter().map(ExpectedSegment::always).collect()
-            }
-            (_, None) => {
-                let new: HashSet<&Key> = listed.iter().collect();
-                let is_new = |key: &Key| new.contains(key);
-                ExpectedSegment::new_in_mpd(rules, request, listing, is_new)
-            }
-        };
         ManifestDiff {
+            to_prefetch: self.select_prefetches(comparison, new, &listed),
             listed,
-            new_until: current_at + self.reload_interval_max * NEW_SEGMENTS,
-            to_prefetch,
-            found: current_at,
+            new_until: current_at + self.reload_interval_max * NEW_INTERVALS,
+            current_at,
             announced,
             no_longer_announced: no_longer_announced
                 .into_iter()
                 .map(|(request, _)| request.key)
                 .collect(),
-            directories,
-            forgotten,
-            restarted_directories: Vec::new(),
-            numbered: !self.numbered.known().is_empty(),
-            ranged: !self.file_ends.is_empty(),
+            new_directories: difference(&self.directories, &directories_before),
+            forgotten_directories: difference(&directories_before, &self.directories),
+            restart: RestartedDirectories::default(),
+            has_numbered_directories: !self.numbered.known().is_empty(),
+            has_byte_ranges: !self.file_ends.is_empty(),
             records_names: false,
-            ended_directories: Vec::new(),
             window_change,
         }
     }
 
-    /// Resolves and remembers the listed objects and their directories. Returns those with a new
-    /// name, with their numbers. In a low-latency playlist only the parts count: a viewer that
-    /// wants whole segments is behind, and requests them.
-    fn list(
+    /// Selects the new objects to prefetch. Advances the number of the last listed segment: a
+    /// segment whose name is signed again in each version is not new.
+    fn select_prefetches(
+        &mut self,
+        comparison: &VersionComparison,
+        mut new: Vec<NewObject>,
+        listed: &[Key],
+    ) -> Vec<ExpectedSegment> {
+        let Manifest { info, listing } = comparison.manifest;
+        let last_sequence = info.playlist_edge().map(|edge| edge.last_sequence);
+        let before = std::mem::replace(&mut self.last_sequence, last_sequence);
+        if comparison.is_first {
+            return Vec::new();
+        }
+        let Some(last_sequence) = last_sequence else {
+            let new: HashSet<&Key> = listed.iter().collect();
+            let is_new = |key: &Key| new.contains(key);
+            return ExpectedSegment::new_in_mpd(
+                comparison.rules,
+                comparison.request,
+                listing,
+                is_new,
+            );
+        };
+        new.retain(|new| before.is_none_or(|before| new.sequence > before));
+        let newest = newest_at_edge(new, last_sequence);
+        newest.into_iter().map(ExpectedSegment::always).collect()
+    }
+
+    /// Remembers the names of the listed objects and their directories. Returns the objects with a
+    /// new name. In a low-latency playlist only the parts count: a viewer that wants whole segments
+    /// is far behind, and requests them itself.
+    fn record_listed(
         &mut self,
         request: &CacheRequest,
         rules: &Rules,
-        listing: &Listing,
-        (low_latency, is_delta): (bool, bool),
+        manifest: &Manifest,
     ) -> Vec<NewObject> {
-        let segments: &[ListedResource] = if low_latency { &[] } else { &listing.segments };
+        let listing = &manifest.listing;
+        let segments: &[ListedResource] = if is_low_latency(manifest) {
+            &[]
+        } else {
+            &listing.segments
+        };
         let media = segments.iter().chain(&listing.parts);
-        let listed = listing.inits.iter().map(|init| (init, true));
-        let listed = listed.chain(media.map(|one| (one, false)));
+        let inits = listing.inits.iter().map(|init| (init, true));
+        let listed = inits.chain(media.map(|one| (one, false)));
         let before = std::mem::take(&mut self.listed_names);
-        let mut now: HashSet<u64, ahash::RandomState> = HashSet::default();
-        if is_delta && before.len() < REMEMBERED_MAX {
+        let mut names: HashSet<u64, ahash::RandomState> = HashSet::default();
+        if is_delta_update(manifest) && before.len() < REMEMBERED_MAX {
             // Segments that a delta update skips are still listed.
-            now.extend(&before);
+            names.extend(&before);
         }
         let mut new = Vec::new();
-        for (listed, init) in listed {
+        for (listed, is_init) in listed {
             let ListedResource { uri, range, .. } = listed;
-            let whole = range.is_none();
-            let fingerprint = self.hasher.hash_one((uri, whole));
-            if !now.insert(fingerprint) || before.binary_search(&fingerprint).is_ok() {
+            let is_whole = range.is_none();
+            let name = self.hasher.hash_one((uri, is_whole));
+            if !names.insert(name) || before.binary_search(&name).is_ok() {
                 continue;
             }
             self.register_object(request.resolve_any_host(rules, uri));
-            let sibling = request.resolve_same_host(rules, uri).filter(|_| whole);
-            new.extend(sibling.map(|request| NewObject {
+            let object = request.resolve_same_host(rules, uri).filter(|_| is_whole);
+            new.extend(object.map(|request| NewObject {
                 sequence: listed.position,
                 request,
-                init,
+                is_init,
             }));
         }
-        let mut listed: Box<[u64]> = now.into_iter().collect();
-        listed.sort_unstable();
-        self.listed_names = listed;
-        // Segments that are not prefetched have a directory too; and after a restart, a name to
-        // remember.
-        let last = listing.segments.last().filter(|_| low_latency);
-        let unfetched = match &self.listed_since_restart {
-            Some(_) if low_latency => &listing.segments[..],
-            _ => last.map_or(&[][..], std::slice::from_ref),
+        let mut names: Box<[u64]> = names.into_iter().collect();
+        names.sort_unstable();
+        self.listed_names = names;
+        new
+    }
+
+    /// Remembers the directories of objects that are never prefetched, and after a restart their
+    /// names too: the whole segments of a low-latency playlist, files of which ranges are listed,
+    /// announced objects, and segments whose names are computed.
+    fn record_unprefetched(&mut self, request: &CacheRequest, rules: &Rules, manifest: &Manifest) {
+        let listing = &manifest.listing;
+        let is_after_restart = self.listed_since_restart.is_some();
+        let segments = match listing.segments.as_slice() {
+            _ if !is_low_latency(manifest) => &[],
+            segments if is_after_restart => segments,
+            // The directory of the last one is enough.
+            segments => &segments[segments.len().saturating_sub(1)..],
         };
-        let announced = listing
-            .preload_hints
-            .iter()
-            .filter(|_| self.listed_since_restart.is_some());
-        let besides = unfetched.iter().chain(&listing.files).chain(announced);
-        let besides: Vec<&ListedResource> = besides.collect();
-        for one in besides {
-            self.register_object(request.resolve_any_host(rules, &one.uri));
+        let hints = listing.preload_hints.iter().filter(|_| is_after_restart);
+        for listed in segments.iter().chain(&listing.files).chain(hints) {
+            self.register_object(request.resolve_any_host(rules, &listed.uri));
         }
         let representations = Arc::clone(&self.representations);
-        for example in representations.example_names() {
-            if let Some(example) = request.resolve_any_host(rules, &example) {
+        for name in representations.example_names() {
+            if let Some(example) = request.resolve_any_host(rules, &name) {
                 self.register_directory(&example);
             }
         }
-        if self.directories.len() > DIRECTORIES_MAX {
-            self.forget_directories(request, rules, listing);
-        }
-        new
     }
 
     /// Remembers a listed object and its directory.
@@ -304,20 +309,21 @@ impl TrackerState {
         let in_use: HashSet<Key> = in_use.take(DIRECTORIES_MAX).collect();
         let mut excess = self.directories.len() - DIRECTORIES_MAX / 2;
         self.directories.retain(|directory| {
-            let goes = excess > 0 && !in_use.contains(directory);
-            excess -= usize::from(goes);
-            !goes
+            let is_forgotten = excess > 0 && !in_use.contains(directory);
+            excess -= usize::from(is_forgotten);
+            !is_forgotten
         });
         self.directories.truncate(DIRECTORIES_MAX);
     }
 
-    /// The objects announced now, and those no longer announced.
-    fn announce(
+    /// Remembers what the version announces. Returns these objects, and those that are no longer
+    /// announced.
+    fn record_announced(
         &mut self,
         request: &CacheRequest,
         rules: &Rules,
         listing: &Listing,
-    ) -> (Vec<AnnouncedPart>, Vec<(CacheRequest, bool)>) {
+    ) -> (Vec<AnnouncedPart>, Vec<Announced>) {
         let mut no_longer_announced = std::mem::take(&mut self.announced);
         let mut announced = Vec::new();
         for ListedResource { uri, range, .. } in &listing.preload_hints {
@@ -340,13 +346,42 @@ impl TrackerState {
     }
 }
 
+fn is_low_latency(manifest: &Manifest) -> bool {
+    manifest.info.part_target().is_some()
+}
+
+fn is_delta_update(manifest: &Manifest) -> bool {
+    let edge = manifest.info.playlist_edge();
+    edge.is_some_and(|edge| edge.skipped_segments > 0)
+}
+
+/// The items of `these` that are not in `those`.
+fn difference(these: &[Key], those: &[Key]) -> Vec<Key> {
+    let only_here = these.iter().filter(|key| !those.contains(key));
+    only_here.cloned().collect()
+}
+
+/// Adds the objects that are no longer announced: they exist now, as listed parts, or as parts of a
+/// segment that is complete.
+fn add_appeared(new: &mut Vec<NewObject>, no_longer_announced: &[Announced]) {
+    for (request, _) in no_longer_announced.iter().filter(|(_, whole)| *whole) {
+        if new.iter().all(|new| new.request.key != request.key) {
+            new.push(NewObject {
+                sequence: u64::MAX,
+                request: request.clone(),
+                is_init: false,
+            });
+        }
+    }
+}
+
 /// The new objects of a playlist, ending with segment `last`, that a player at the live edge will
 /// request: first an initialization segment, then the newest segments. Of all that was added to a
 /// long playlist while it was not watched, only the end will be requested.
-fn at_the_edge(new: Vec<NewObject>, last: u64) -> Vec<CacheRequest> {
+fn newest_at_edge(new: Vec<NewObject>, last: u64) -> Vec<CacheRequest> {
     let from = last.saturating_sub(EDGE_SEGMENTS as u64 - 1);
     let (inits, mut media): (Vec<NewObject>, Vec<NewObject>) =
-        new.into_iter().partition(|new| new.init);
+        new.into_iter().partition(|new| new.is_init);
     let init = inits.into_iter().max_by_key(|init| init.sequence);
     media.retain(|new| new.sequence >= from);
     // The last part of a segment is the newest.

@@ -162,7 +162,8 @@ mod tests {
     }
 
     proptest! {
-        /// However early the origin has segments, and for any requests: no available segment is reported absent.
+        /// However early the origin has segments, and for any requests: no available segment is
+        /// reported absent.
         #[test]
         fn available_segment_is_never_reported_absent(
             early_by in 0..10_000_u64,

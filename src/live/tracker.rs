@@ -1,4 +1,4 @@
-//! Keeps the state of one live manifest across its versions.
+//! Tracks one live manifest across its versions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -8,7 +8,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::avoided::AvoidedEndpoint;
-use super::manifest_diff::{ManifestDiff, ManifestVersion, VersionComparison};
+use super::listed_window::millis;
+use super::manifest_diff::{
+    ManifestDiff, ManifestVersion, RestartedDirectories, VersionComparison,
+};
 use super::mpd_horizon::MpdHorizon;
 use super::names_since_restart::NamesSinceRestart;
 use super::owned_request::owned;
@@ -24,8 +27,9 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{EndpointSet, Key, Now, Rules};
 
-/// All manifests of a stream show a restart within this many segment durations.
-const RESTARTED_SEGMENTS: u32 = 4;
+/// The manifests of a stream show a restart one after another, all within this many reload
+/// intervals.
+const RESTARTED_INTERVALS: u32 = 4;
 
 /// The tracker of one requested manifest.
 pub(crate) struct ManifestTracker {
@@ -40,7 +44,7 @@ pub(crate) struct ManifestTracker {
     pub(super) state: Mutex<TrackerState>,
     /// MPD only: how far the origin is ahead of the MPD's clock.
     pub(super) horizon: Mutex<MpdHorizon>,
-    /// Locked while a version is compared and published: one version at a time.
+    /// Locked while a version is compared, applied and published: one version at a time.
     publishing: Mutex<()>,
     /// The bytes of this tracker in the total of all trackers.
     pub(super) counted_bytes: AtomicUsize,
@@ -67,7 +71,7 @@ impl ManifestTracker {
         }
     }
 
-    /// Held while a version is compared, recorded and published.
+    /// The caller holds it while a version is compared, applied and published.
     pub(crate) fn lock_publishing(&self) -> MutexGuard<'_, ()> {
         self.publishing.lock()
     }
@@ -79,14 +83,14 @@ impl ManifestTracker {
         self.state.lock().reload_interval_max / SHARE
     }
 
-    /// Lifetime of a response that the origin sent before the requested version existed: half an
-    /// update period. It protects an origin that never blocks from players that repeat the request
-    /// at once.
+    /// Lifetime of a response that the origin sent before the requested version existed: half the
+    /// interval between versions. It protects an origin that never blocks from players that repeat
+    /// the request at once.
     pub(crate) fn early_response_lifetime(&self) -> Duration {
         self.state.lock().version_interval / 2
     }
 
-    /// Forgets the timelines: the next version counts as the first.
+    /// Forgets the history: the next version of each variant counts as the first.
     pub(crate) fn forget(&self) {
         let mut state = self.state.lock();
         state.variants.forget();
@@ -98,16 +102,16 @@ impl ManifestTracker {
         self.state.lock().directories.clone()
     }
 
-    /// Has a version of this variant been taken after `then`?
+    /// Has a newer version of this variant been accepted after `then`?
     pub(crate) fn has_newer_version(&self, variant: Variant, then: Instant) -> bool {
         let state = self.state.lock();
         state
             .variants
             .accepted_at(variant)
-            .is_some_and(|taken| taken > then)
+            .is_some_and(|accepted_at| accepted_at > then)
     }
 
-    /// Compares a version with the latest one of its variant. The first version of all is current.
+    /// Compares a version with the latest one of its variant.
     pub(crate) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
         self.state.lock().variants.judge(variant, info, now)
     }
@@ -161,8 +165,8 @@ impl ManifestTracker {
         state.record_response(sent);
     }
 
-    /// Takes a version that is published from now on.
-    pub(super) fn take_version(
+    /// Applies a version that is published from now on. Returns what it changes elsewhere.
+    pub(super) fn apply_version(
         &self,
         rules: &Rules,
         version: &ManifestVersion,
@@ -170,39 +174,20 @@ impl ManifestTracker {
     ) -> ManifestDiff {
         let ManifestVersion {
             manifest,
-            variant,
             progress,
             current_at,
-            may_have_blocked,
             ..
         } = *version;
-        let info = &manifest.info;
         let state = &mut *self.state.lock();
         let is_first = state.accepted_at.is_none();
-        let has_previous = state.variants.has_version(variant);
         state.record_response(current_at);
-        let restart = if progress == Progress::Restarted {
-            self.begin_restart(state, variant, current_at)
-        } else {
-            RestartedDirectories::default()
-        };
-        let interval = (state.reload_interval_max, current_at);
-        state.variants.record(variant, (info, progress), interval);
-        if let Some(target) = info.reload_interval() {
-            self.stream.set_target_duration(target);
-        }
-        state.record_info(info, current_at);
-        if may_have_blocked {
-            // A held-back response is never late: the version did not exist earlier.
-            state.cadence.unchanged(current_at);
-        }
-        if has_previous {
-            self.update_cadence(state, progress, current_at);
-        }
+        let restart = (progress == Progress::Restarted).then(|| self.begin_restart(state, version));
+        let has_previous = state.variants.has_version(version.variant);
+        record_progress(state, version);
+        self.record_durations(state, &manifest.info, current_at);
+        self.update_cadence(state, version, has_previous);
         if progress != Progress::Same {
-            state.accepted_at = Some(now.mono);
-            state.variants.record_accepted(variant, now.mono);
-            self.stream.raise_floor(1);
+            self.record_accepted(state, version.variant, now.mono);
         }
         let comparison = VersionComparison {
             request: &self.request,
@@ -213,8 +198,7 @@ impl ManifestTracker {
             wall: now.wall,
         };
         let mut diff = state.compare_version(&comparison);
-        diff.restarted_directories = restart.all;
-        diff.ended_directories = restart.newly_ended;
+        diff.restart = restart.unwrap_or_default();
         diff.records_names = progress != Progress::Same && state.listed_since_restart.is_some();
         state.end_finished_restart(current_at);
         diff
@@ -224,27 +208,45 @@ impl ManifestTracker {
     fn begin_restart(
         &self,
         state: &mut TrackerState,
-        variant: Variant,
-        current_at: Instant,
+        version: &ManifestVersion,
     ) -> RestartedDirectories {
+        let current_at = version.current_at;
         *self.horizon.lock() = MpdHorizon::default();
-        state.listed_names = Box::default();
-        state.window.clear();
-        state.last_sequence = None;
+        let all = state.forget_listed();
         state.listed_since_restart = Some(Box::new(NamesSinceRestart::new(true, current_at)));
-        let all = std::mem::take(&mut state.directories);
-        let shown_within = state.reload_interval_max * RESTARTED_SEGMENTS;
-        let manifest = variant.name(self.request.base_key());
+        let shown_within = state.reload_interval_max * RESTARTED_INTERVALS;
+        let manifest = version.variant.name(self.request.base_key());
         let newly_ended =
             self.stream
                 .record_restart(&manifest, all.clone(), (current_at, shown_within));
         RestartedDirectories { all, newly_ended }
     }
 
+    /// Records what a version states about durations and liveness.
+    fn record_durations(&self, state: &mut TrackerState, info: &ManifestInfo, current_at: Instant) {
+        if let Some(target) = info.reload_interval() {
+            self.stream.set_target_duration(target);
+        }
+        state.record_info(info, current_at);
+    }
+
     /// Updates the cadence with the result of a poll. The first version of a variant is no result:
     /// it says nothing about when the manifest changes.
-    fn update_cadence(&self, state: &mut TrackerState, progress: Progress, current_at: Instant) {
-        match progress {
+    fn update_cadence(
+        &self,
+        state: &mut TrackerState,
+        version: &ManifestVersion,
+        has_previous: bool,
+    ) {
+        let current_at = version.current_at;
+        if version.may_have_blocked {
+            // A version for which the origin blocked is never late: it did not exist earlier.
+            state.cadence.unchanged(current_at);
+        }
+        if !has_previous {
+            return;
+        }
+        match version.progress {
             Progress::Newer | Progress::Restarted => {
                 let change = state.cadence.changed(current_at, state.version_interval);
                 let shown = current_at.saturating_duration_since(state.found_at);
@@ -258,6 +260,13 @@ impl ManifestTracker {
         }
     }
 
+    /// Records that the current version changed.
+    fn record_accepted(&self, state: &mut TrackerState, variant: Variant, now: Instant) {
+        state.accepted_at = Some(now);
+        state.variants.record_accepted(variant, now);
+        self.stream.raise_floor(1);
+    }
+
     /// The representations, if it is an MPD.
     pub(super) fn representations(&self) -> Arc<Representations> {
         Arc::clone(&self.state.lock().representations)
@@ -267,8 +276,8 @@ impl ManifestTracker {
     /// the endpoint was not avoided before.
     pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let segment = state.reload_interval_max;
-        AvoidedEndpoint::record_rejection(&mut state.avoided, endpoint, (segment, now))
+        let interval = state.reload_interval_max;
+        AvoidedEndpoint::record_rejection(&mut state.avoided, endpoint, (interval, now))
     }
 
     /// The endpoints that are avoided now.
@@ -287,28 +296,29 @@ impl ManifestTracker {
         if state.ended {
             return None;
         }
-        let is_announced = |(one, whole): &(CacheRequest, bool)| *whole && one.key == request.key;
+        let listed = state.window.position(request.key.fingerprint());
         let announced = || {
-            let is_announced = state.announced.iter().any(is_announced);
+            let is_announced = state.announces_whole(&request.key);
             is_announced.then(|| state.window.next_part())
         };
         let by_clock = || {
-            let (template, behind) =
-                state
-                    .representations
-                    .clock_position(rules, &self.request, request, now)?;
-            Some(state.window.by_clock(template, behind))
+            let representations = &state.representations;
+            let (template, distance) =
+                representations.clock_position(rules, &self.request, request, now)?;
+            Some(state.window.template_position(template, distance))
         };
-        let listed = state.window.position(request.key.fingerprint());
         listed.or_else(announced).or_else(by_clock)
     }
 
-    /// The progress by one segment of a representation that is timed by the clock.
+    /// One new segment of a representation whose segments the clock announces.
     pub(super) fn clock_advance(&self, template: usize) -> Advance {
         let state = self.state.lock();
-        let listed = state.representations.window_length_of(template);
-        let segment = state.representations.segment_duration_of(template);
-        state.window.advance_by_clock(template, listed, segment)
+        Advance {
+            rendition: state.window.template_position(template, 0).rendition,
+            segments: 1,
+            listed: state.representations.window_length_of(template),
+            period_ms: millis(state.representations.segment_duration_of(template)),
+        }
     }
 
     /// Removes from `dropped`, the segments of another manifest, those that this one still lists.
@@ -322,10 +332,9 @@ impl ManifestTracker {
     }
 }
 
-/// The directories that a manifest listed before a restart.
-#[derive(Default)]
-struct RestartedDirectories {
-    all: Vec<Key>,
-    /// Those whose epoch no other manifest of the stream has ended yet.
-    newly_ended: Vec<Key>,
+/// Records a version in the history of its variant.
+fn record_progress(state: &mut TrackerState, version: &ManifestVersion) {
+    let compared = (&version.manifest.info, version.progress);
+    let times = (state.reload_interval_max, version.current_at);
+    state.variants.record(version.variant, compared, times);
 }

@@ -25,7 +25,7 @@ const UNSTATED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known of one manifest. [`super::ManifestTracker`] holds its lock.
 pub(super) struct TrackerState {
-    /// The timeline of each variant.
+    /// The history of each variant.
     pub(super) variants: VariantHistories,
     pub(super) cadence: Cadence,
     /// Interval between versions; low latency: the part duration.
@@ -80,22 +80,22 @@ fn reload_interval_max(info: &ManifestInfo) -> Option<Duration> {
 }
 
 /// The segment duration; an MPD may be updated far less often than it grows.
-fn segment_duration(info: &ManifestInfo, period: Duration) -> Duration {
+fn segment_duration(info: &ManifestInfo, version_interval: Duration) -> Duration {
     info.segment_duration_max()
-        .unwrap_or(period)
+        .unwrap_or(version_interval)
         .min(INTERVAL_MAX)
 }
 
 impl TrackerState {
     /// Starts with the first version, requested at `sent`.
     pub(super) fn new(info: &ManifestInfo, sent: Instant) -> TrackerState {
-        let period = info.version_interval().unwrap_or_default();
+        let interval = info.version_interval().unwrap_or_default();
         TrackerState {
             variants: VariantHistories::default(),
-            cadence: Cadence::new(period, sent),
-            version_interval: period,
-            reload_interval_max: reload_interval_max(info).unwrap_or(period),
-            segment_duration: segment_duration(info, period),
+            cadence: Cadence::new(interval, sent),
+            version_interval: interval,
+            reload_interval_max: reload_interval_max(info).unwrap_or(interval),
+            segment_duration: segment_duration(info, interval),
             found_at: sent,
             avoided: Vec::new(),
             poll_before: None,
@@ -119,23 +119,23 @@ impl TrackerState {
         }
     }
 
-    /// Takes the durations and the liveness that a version states.
+    /// Records the durations and the liveness that a version states.
     pub(super) fn record_info(&mut self, info: &ManifestInfo, current_at: Instant) {
         self.ended = !info.is_live();
         if !self.ended {
             self.last_live = Some(current_at);
         }
-        if let Some(period) = info.version_interval() {
-            self.version_interval = period;
-            self.reload_interval_max = reload_interval_max(info).unwrap_or(period);
-            self.segment_duration = segment_duration(info, period);
+        if let Some(interval) = info.version_interval() {
+            self.version_interval = interval;
+            self.reload_interval_max = reload_interval_max(info).unwrap_or(interval);
+            self.segment_duration = segment_duration(info, interval);
             self.variants.set_interval_max(self.reload_interval_max);
         }
         self.blocking.update(info);
     }
 
-    /// Stops remembering what is listed once the restarted manifest has reached its former
-    /// position, or nothing from before the restart can be stored any more.
+    /// Stops remembering what is listed once the restarted manifest has passed the end of the
+    /// timeline before the restart, or nothing from before the restart can be stored any more.
     pub(super) fn end_finished_restart(&mut self, current_at: Instant) {
         let Some(names) = &self.listed_since_restart else {
             return;
@@ -146,12 +146,26 @@ impl TrackerState {
         }
     }
 
+    /// Forgets what the last version listed. Returns the directories of these objects.
+    pub(super) fn forget_listed(&mut self) -> Vec<Key> {
+        self.listed_names = Box::default();
+        self.window.clear();
+        self.last_sequence = None;
+        std::mem::take(&mut self.directories)
+    }
+
+    /// Does a preload hint announce the whole object of this key?
+    pub(super) fn announces_whole(&self, key: &Key) -> bool {
+        let mut announced = self.announced.iter();
+        announced.any(|(request, is_whole)| *is_whole && request.key == *key)
+    }
+
     pub(super) fn record_response(&mut self, sent: Instant) {
         self.responses += 1;
         self.no_poll_before = sent + self.poll_interval_min();
     }
 
-    /// The interval between versions; where that is unknown, the longest one.
+    /// The interval between versions; where it is unknown, the longest that is possible.
     pub(super) fn version_interval_or_default(&self) -> Duration {
         if self.version_interval.is_zero() {
             self.reload_interval_max.max(UNSTATED_INTERVAL)

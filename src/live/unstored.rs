@@ -236,7 +236,7 @@ impl LiveStreams {
             current_at,
             may_have_blocked: false,
         };
-        let diff = tracker.take_version(&self.rules, &version, now);
+        let diff = tracker.apply_version(&self.rules, &version, now);
         drop(publishing);
         let directories = tracker.directories();
         directories::register_version(
@@ -245,7 +245,7 @@ impl LiveStreams {
             &directories,
             &tracker,
         );
-        if diff.numbered {
+        if diff.has_numbered_directories {
             self.has_numbered_directories.store(true, Ordering::Relaxed);
         }
         self.notify_others(&diff, &tracker);

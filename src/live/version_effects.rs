@@ -51,11 +51,11 @@ impl LiveStreams {
                 ..VersionEffects::default()
             };
         };
-        let mut diff = tracker.take_version(&self.rules, version, now);
+        let mut diff = tracker.apply_version(&self.rules, version, now);
         self.register(&diff, tracker);
         let mut window = std::mem::take(&mut diff.window_change);
         if !window.dropped.is_empty() {
-            for other in self.watched_neighbors(tracker, diff.found) {
+            for other in self.watched_neighbors(tracker, diff.current_at) {
                 other.remove_listed(&mut window.dropped);
             }
         }
@@ -72,11 +72,11 @@ impl LiveStreams {
     pub(super) fn register(&self, diff: &ManifestDiff, tracker: &Arc<ManifestTracker>) {
         let (bytes, directories) = (tracker.weight_bytes(), tracker.directories());
         let mut index = self.index.lock();
-        index.sweep(diff.found);
-        if diff.numbered {
+        index.sweep(diff.current_at);
+        if diff.has_numbered_directories {
             self.has_numbered_directories.store(true, Ordering::Relaxed);
         }
-        index.update_size(tracker, bytes, diff.found);
+        index.update_size(tracker, bytes, diff.current_at);
         let listed = diff.listed.iter().map(|key| self.hasher.hash_one(key));
         index.mark_new(listed, diff.new_until);
         directories::register_version(&mut index.directories, diff, &directories, tracker);
@@ -89,23 +89,22 @@ impl LiveStreams {
     /// restarted, every manifest that lists from the same directories begins to remember what it
     /// lists.
     pub(super) fn notify_others(&self, diff: &ManifestDiff, tracker: &Arc<ManifestTracker>) {
-        if diff.ranged {
+        if diff.has_byte_ranges {
             self.has_byte_ranges.store(true, Ordering::Relaxed);
         }
-        if !diff.restarted_directories.is_empty() {
+        if !diff.restart.all.is_empty() {
             self.has_restarts.store(true, Ordering::Relaxed);
         } else if !self.has_restarts.load(Ordering::Relaxed) {
             return;
         }
-        let restarted_beside =
-            self.trackers_of_directories_with_unstored(&diff.restarted_directories);
-        let sharing_directories = self.trackers_of_directories_with_unstored(&diff.directories);
+        let restarted_beside = self.trackers_of_directories_with_unstored(&diff.restart.all);
+        let sharing_directories = self.trackers_of_directories_with_unstored(&diff.new_directories);
         for neighbor in restarted_beside {
-            neighbor.record_neighbor_restart(diff.found);
+            neighbor.record_neighbor_restart(diff.current_at);
         }
         let mut others = sharing_directories.iter();
-        if others.any(|other| other.has_unfinished_restart(diff.found)) {
-            tracker.record_neighbor_restart(diff.found);
+        if others.any(|other| other.has_unfinished_restart(diff.current_at)) {
+            tracker.record_neighbor_restart(diff.current_at);
         }
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! A live manifest changes about once per segment. The exact time is learned from polls: a poll
 //! that finds the old version shows that the change comes later, and a poll that finds a new
-//! version shows that it came before. Both times plus one interval bracket the next change. While the
-//! bracket is wide, polls narrow it; once it is narrow, one poll at its end is enough.
+//! version shows that it came before. Both times plus one interval bracket the next change. While
+//! the bracket is wide, polls narrow it; once it is narrow, one poll at its end is enough.
 
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-/// A bracket narrower than this share of the interval is narrow enough. More polls would cost origin
-/// requests for a gain that no viewer notices.
+/// A bracket narrower than this share of the interval is narrow enough. More polls would cost
+/// origin requests for a gain that no viewer notices.
 const TOLERANCE: f64 = 0.05;
 /// The bracket grows by this share of the interval with each version, because clocks drift and
 /// packagers are not exact.
@@ -25,8 +25,8 @@ const OVERDUE_WAIT_GROWTH: f64 = 1.6;
 const SEARCH_AT: f64 = 0.75;
 /// Maximum number of search polls per version that find nothing new.
 const SEARCH_POLLS_MAX: u32 = 1;
-/// Range of the interval between two versions. Changes are not expected faster, and slower manifests are polled at the
-/// maximum.
+/// Range of the interval between two versions. Changes are not expected faster, and slower
+/// manifests are polled at the maximum.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const INTERVAL_MAX: Duration = Duration::from_secs(30);
 

@@ -172,35 +172,35 @@ impl RegisteredSocket {
 }
 
 impl<A: Handler> RegisteredListener<A> {
+    /// Serves connections until the graceful shutdown begins.
     async fn run(self) {
         let mut closing = self.context.connections.watch_closing();
-        let accepting = async {
-            let mut backoff = BACKOFF_MIN;
-            loop {
-                match self.socket.accept().await {
-                    Ok(accepted) => {
-                        self.admit(accepted);
-                        backoff = BACKOFF_MIN;
-                    }
-                    Err(error) if is_out_of_resources(&error) => {
-                        self.context
-                            .connections
-                            .counters
-                            .count(ConnectionEvent::AcceptFailed);
-                        tracing::warn!(%error, "cannot accept connections for now");
-                        sleep(backoff).await;
-                        backoff = (backoff * 2).min(BACKOFF_MAX);
-                    }
-                    // The connection was closed before it was accepted.
-                    Err(_) => {}
-                }
-            }
-        };
         tokio::select! {
-            () = accepting => {}
+            () = self.accept_all() => {}
             _ = closing.wait_for(Option::is_some) => {}
         }
         self.accept_queued().await;
+    }
+
+    /// Accepts connections without end.
+    async fn accept_all(&self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            match self.socket.accept().await {
+                Ok(accepted) => {
+                    self.admit(accepted);
+                    backoff = BACKOFF_MIN;
+                }
+                Err(error) if is_out_of_resources(&error) => {
+                    self.context.count(ConnectionEvent::AcceptFailed);
+                    tracing::warn!(%error, "cannot accept connections for now");
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                // The connection was closed before it was accepted.
+                Err(_) => {}
+            }
+        }
     }
 
     /// Accepts the connections in the queue: closing the socket would reset them.
@@ -226,7 +226,7 @@ impl<A: Handler> RegisteredListener<A> {
         {
             Ok(guard) => guard,
             Err(rejected) => {
-                self.context.connections.counters.count(rejected);
+                self.context.count(rejected);
                 if rejected == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
                     accepted.reject();
                 }

@@ -24,7 +24,7 @@ use super::stats::ConnectionEvent;
 use super::write_coalescer::WriteCoalescer;
 use super::{Handler, RequestRecorder};
 
-/// The peer of a connection.
+/// The other side of a connection: its address, and our socket for it.
 #[derive(Clone, Copy)]
 pub(super) struct PeerInfo {
     pub(super) peer: Option<IpAddr>,
@@ -72,18 +72,8 @@ pub(super) async fn serve_tls<A, W>(
     let handshake = Box::pin(acceptor.accept(transport));
     let transport = match timeout(context.limits.handshake_timeout, handshake).await {
         Ok(Ok(transport)) => transport,
-        Ok(Err(_)) => {
-            return context
-                .connections
-                .counters
-                .count(ConnectionEvent::HandshakeFailed);
-        }
-        Err(_) => {
-            return context
-                .connections
-                .counters
-                .count(ConnectionEvent::HandshakeTimeout);
-        }
+        Ok(Err(_)) => return context.count(ConnectionEvent::HandshakeFailed),
+        Err(_) => return context.count(ConnectionEvent::HandshakeTimeout),
     };
     if transport.get_ref().1.alpn_protocol() == Some(b"h2") {
         let stream = SniffingStream::http2(transport, connection.clone());

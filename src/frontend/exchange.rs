@@ -109,10 +109,7 @@ fn reject<A>(
     channel: ResponseChannel,
     context: &ServerContext<A>,
 ) -> Response<RecordingBody> {
-    context
-        .connections
-        .counters
-        .count(ConnectionEvent::HeadRefused);
+    context.count(ConnectionEvent::HeadRefused);
     channel.connection().leave_unread();
     let response = rejection(status, facts.arrived, Some(channel.log_fields(head)));
     let mut response = into_hyper_response(response, facts, channel, &context.connections);

@@ -131,7 +131,7 @@ pub(super) struct FrameParser {
     payload_left: u32,
     payload_kind: FrameKind,
     /// A field block (HEADERS and its CONTINUATION frames) is incomplete.
-    in_header_block: bool,
+    in_field_block: bool,
     /// Number of frames begun; a field block counts as one.
     frames_begun: u32,
     /// Error code of a `RST_STREAM` frame, as far as it has been read.
@@ -149,7 +149,7 @@ impl FrameParser {
             head_read: 0,
             payload_left: 0,
             payload_kind: FrameKind::Unknown,
-            in_header_block: false,
+            in_field_block: false,
             frames_begun: 0,
             error_code: 0,
             malformed: 0,
@@ -170,8 +170,8 @@ impl FrameParser {
     }
 
     /// Reads part of the error code of a `RST_STREAM` frame.
-    fn read_error_code(&mut self, part: &[u8]) {
-        for byte in part {
+    fn read_error_code(&mut self, payload: &[u8]) {
+        for byte in payload {
             self.error_code = (self.error_code << 8) | u32::from(*byte);
         }
         let is_malformed = self.payload_left == 0 && self.error_code == PROTOCOL_ERROR;
@@ -183,52 +183,73 @@ impl FrameParser {
     pub(super) fn incomplete_frame(&self) -> Option<u32> {
         let in_preface = (1..PREFACE_BYTES).contains(&self.preface_left);
         let in_payload = self.payload_left > 0 && self.payload_kind != FrameKind::Data;
-        let is_incomplete = in_preface || self.head_read > 0 || in_payload || self.in_header_block;
+        let is_incomplete = in_preface || self.head_read > 0 || in_payload || self.in_field_block;
         is_incomplete.then_some(self.frames_begun)
     }
 
     /// Parses the next bytes and calls `each` with every complete frame header, until it returns
     /// `false`.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(FrameHead) -> bool) {
-        let preface = bytes.len().min(usize::from(self.preface_left));
-        // At most 24.
-        #[expect(clippy::cast_possible_truncation)]
-        let read = preface as u8;
-        self.preface_left -= read;
-        bytes = &bytes[preface..];
+    pub(super) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(FrameHead) -> bool) {
+        let mut bytes = self.skip_preface(bytes);
         while !bytes.is_empty() {
             if self.payload_left > 0 {
-                let payload = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                let payload = payload.min(self.payload_left);
-                self.payload_left -= payload;
-                let (part, remaining) = bytes.split_at(payload as usize);
-                if self.payload_kind == FrameKind::RstStream {
-                    self.read_error_code(part);
-                }
-                bytes = remaining;
+                bytes = self.read_payload(bytes);
                 continue;
             }
-            if self.head_read == 0 && !self.in_header_block {
-                self.frames_begun = self.frames_begun.wrapping_add(1);
-            }
-            let read = bytes.len().min(HEAD_BYTES - self.head_read);
-            self.head[self.head_read..self.head_read + read].copy_from_slice(&bytes[..read]);
-            self.head_read += read;
-            bytes = &bytes[read..];
-            if self.head_read < HEAD_BYTES {
+            let (head, rest) = self.read_head(bytes);
+            if let Some(head) = head
+                && !each(head)
+            {
                 return;
             }
-            self.head_read = 0;
-            let head = FrameHead::of(self.head);
-            self.payload_left = head.length;
-            self.payload_kind = head.kind;
-            if matches!(head.kind, FrameKind::Headers | FrameKind::Continuation) {
-                self.in_header_block = !head.ends_headers;
-            }
-            if !each(head) {
-                return;
-            }
+            bytes = rest;
         }
+    }
+
+    /// Returns the bytes after the preface.
+    fn skip_preface<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let count = bytes.len().min(usize::from(self.preface_left));
+        // At most 24.
+        #[expect(clippy::cast_possible_truncation)]
+        let read = count as u8;
+        self.preface_left -= read;
+        &bytes[count..]
+    }
+
+    /// Reads the payload of the current frame, as far as it has arrived. Returns the bytes after
+    /// it.
+    fn read_payload<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let arrived = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let read = arrived.min(self.payload_left);
+        self.payload_left -= read;
+        let (payload, rest) = bytes.split_at(read as usize);
+        if self.payload_kind == FrameKind::RstStream {
+            self.read_error_code(payload);
+        }
+        rest
+    }
+
+    /// Reads a frame header, as far as it has arrived. Returns it if it is complete, and the bytes
+    /// after it.
+    fn read_head<'a>(&mut self, bytes: &'a [u8]) -> (Option<FrameHead>, &'a [u8]) {
+        if self.head_read == 0 && !self.in_field_block {
+            self.frames_begun = self.frames_begun.wrapping_add(1);
+        }
+        let read = bytes.len().min(HEAD_BYTES - self.head_read);
+        let (arrived, rest) = bytes.split_at(read);
+        self.head[self.head_read..self.head_read + read].copy_from_slice(arrived);
+        self.head_read += read;
+        if self.head_read < HEAD_BYTES {
+            return (None, rest);
+        }
+        self.head_read = 0;
+        let head = FrameHead::of(self.head);
+        self.payload_left = head.length;
+        self.payload_kind = head.kind;
+        if matches!(head.kind, FrameKind::Headers | FrameKind::Continuation) {
+            self.in_field_block = !head.ends_headers;
+        }
+        (Some(head), rest)
     }
 }
 
@@ -294,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_incomplete_until_the_end_of_frame_and_header_block() {
+    fn reports_incomplete_until_the_end_of_frame_and_field_block() {
         let mut parser = FrameParser::new();
         let mut feed = |bytes: &[u8]| {
             parser.feed(bytes, |_| true);

@@ -41,9 +41,11 @@ pub(super) struct StrictReader {
 enum ReaderState {
     /// Between requests; blank lines are allowed.
     Idle,
+    /// A request line; `in_target` after its first space.
     RequestLine {
         in_target: bool,
     },
+    /// A field line, or the blank line that ends the head.
     Field,
     /// Remaining bytes of a body.
     Body(u64),
@@ -72,35 +74,42 @@ impl StrictReader {
     pub(super) fn check(&mut self, bytes: &[u8]) -> Result<(), FramingFault> {
         let mut at = 0;
         while at < bytes.len() {
-            let rest = &bytes[at..];
-            let fault = |offset, in_body| FramingFault {
-                at: at + offset,
-                in_body,
-            };
-            at += match &mut self.state {
-                ReaderState::Body(remaining) => {
-                    let count = usize::try_from(*remaining)
-                        .unwrap_or(usize::MAX)
-                        .min(rest.len());
-                    *remaining -= count as u64;
-                    if *remaining == 0 {
-                        self.state = ReaderState::Idle;
-                    }
-                    count
-                }
-                ReaderState::Chunks(chunks) => {
-                    let read = chunks.check(rest).map_err(|offset| fault(offset, true))?;
-                    if chunks.is_complete() {
-                        self.state = ReaderState::Idle;
-                    }
-                    read
-                }
-                ReaderState::Idle | ReaderState::RequestLine { .. } | ReaderState::Field => self
-                    .check_line(rest)
-                    .map_err(|offset| fault(offset, false))?,
-            };
+            let in_body = matches!(self.state, ReaderState::Body(_) | ReaderState::Chunks(_));
+            at += self
+                .check_part(&bytes[at..])
+                .map_err(|valid| FramingFault {
+                    at: at + valid,
+                    in_body,
+                })?;
         }
         Ok(())
+    }
+
+    /// Checks the rest of one line of a head, or of one body, as far as it has arrived. Returns the
+    /// number of bytes read; the error is the number of valid bytes.
+    fn check_part(&mut self, rest: &[u8]) -> Result<usize, usize> {
+        match &mut self.state {
+            ReaderState::Idle | ReaderState::RequestLine { .. } | ReaderState::Field => {
+                self.check_line(rest)
+            }
+            ReaderState::Body(remaining) => {
+                let count = usize::try_from(*remaining)
+                    .unwrap_or(usize::MAX)
+                    .min(rest.len());
+                *remaining -= count as u64;
+                if *remaining == 0 {
+                    self.state = ReaderState::Idle;
+                }
+                Ok(count)
+            }
+            ReaderState::Chunks(chunks) => {
+                let read = chunks.check(rest)?;
+                if chunks.is_complete() {
+                    self.state = ReaderState::Idle;
+                }
+                Ok(read)
+            }
+        }
     }
 
     /// Checks the rest of one line of a head, as far as it has arrived. Returns the number of bytes
@@ -119,19 +128,7 @@ impl StrictReader {
         if !text.is_empty() && matches!(self.state, ReaderState::Idle) {
             self.state = ReaderState::RequestLine { in_target: false };
         }
-        if let ReaderState::RequestLine { in_target } = &mut self.state {
-            let target = match memchr(b' ', text) {
-                _ if *in_target => Some(0),
-                Some(space) => Some(space),
-                None => None,
-            };
-            if let Some(target) = target {
-                *in_target = true;
-                if let Some(hash) = memchr(b'#', &text[target..]) {
-                    return Err(target + hash);
-                }
-            }
-        }
+        self.check_target(text)?;
         match rest.get(end..) {
             Some([b'\r', b'\n', ..]) => {
                 self.end_line(text).map_err(|()| end)?;
@@ -152,6 +149,26 @@ impl StrictReader {
         }
     }
 
+    /// Rejects a fragment in the target of a request line. The error is the number of valid bytes.
+    fn check_target(&mut self, text: &[u8]) -> Result<(), usize> {
+        let ReaderState::RequestLine { in_target } = &mut self.state else {
+            return Ok(());
+        };
+        let target = if *in_target {
+            Some(0)
+        } else {
+            memchr(b' ', text)
+        };
+        let Some(target) = target else {
+            return Ok(());
+        };
+        *in_target = true;
+        match memchr(b'#', &text[target..]) {
+            Some(hash) => Err(target + hash),
+            None => Ok(()),
+        }
+    }
+
     /// Keeps the beginning of a field line: enough to tell whether it is about framing and whether
     /// it is too long.
     fn keep(&mut self, text: &[u8]) {
@@ -161,6 +178,7 @@ impl StrictReader {
         }
     }
 
+    /// Reads a complete line of a head, of which `text` is the last part.
     fn end_line(&mut self, text: &[u8]) -> Result<(), ()> {
         let kept_part = std::mem::take(&mut self.line);
         let is_blank = kept_part.is_empty() && text.is_empty();

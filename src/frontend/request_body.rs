@@ -57,6 +57,12 @@ impl<B> ViewerUpload<B> {
         let time = self.limits.time_at_min_rate(self.received);
         self.limits.send_rate_window.max(time.unwrap_or_default())
     }
+
+    /// Records that the rest of the body will not be read.
+    fn fail(&self, fault: UploadFault) -> Box<dyn Error + Send + Sync> {
+        self.connection.leave_unread();
+        fault.into()
+    }
 }
 
 impl<B> Body for ViewerUpload<B>
@@ -75,8 +81,7 @@ where
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => frame,
             Poll::Ready(Some(Err(_))) => {
-                this.connection.leave_unread();
-                return Poll::Ready(Some(Err(UploadFault::Broken.into())));
+                return Poll::Ready(Some(Err(this.fail(UploadFault::Broken))));
             }
             Poll::Ready(None) => {
                 this.connection.finish_request_body();
@@ -84,21 +89,17 @@ where
             }
             Poll::Pending => {
                 let due = this.due();
-                return poll_alarm(&mut this.alarm, due, cx).map(|()| {
-                    this.connections
-                        .counters
-                        .count(ConnectionEvent::BodyTimeout);
-                    this.connection.leave_unread();
-                    Some(Err(UploadFault::TooSlow.into()))
-                });
+                ready!(poll_alarm(&mut this.alarm, due, cx));
+                let counters = &this.connections.counters;
+                counters.count(ConnectionEvent::BodyTimeout);
+                return Poll::Ready(Some(Err(this.fail(UploadFault::TooSlow))));
             }
         };
         let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
         this.received += bytes;
         this.connection.add_flood_credit(bytes);
         if this.received > this.limits.request_body_bytes_max {
-            this.connection.leave_unread();
-            return Poll::Ready(Some(Err(UploadFault::TooLarge.into())));
+            return Poll::Ready(Some(Err(this.fail(UploadFault::TooLarge))));
         }
         if this.body.is_end_stream() {
             this.connection.finish_request_body();

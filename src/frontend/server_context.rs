@@ -114,6 +114,10 @@ impl<A> ServerContext<A> {
         )
     }
 
+    pub(super) fn count(&self, event: ConnectionEvent) {
+        self.connections.counters.count(event);
+    }
+
     /// Counts and logs a connection that is closed because of too many control frames.
     pub(super) fn record_flood(&self, kind: FrameKind, connection: &ConnectionState) {
         self.connections.counters.count_flood(kind);
@@ -131,23 +135,19 @@ impl<A> ServerContext<A> {
         head: &[u8],
         connection: &ConnectionState,
     ) {
-        self.connections
-            .counters
-            .count(ConnectionEvent::HeadRefused);
+        self.count(ConnectionEvent::HeadRefused);
         (self.recorder)(&bad_request::http1_record(error, head, connection));
     }
 
     /// Counts and records a request that h2 rejected without passing it to hyper.
     pub(super) fn record_malformed(&self, connection: &ConnectionState) {
-        self.connections
-            .counters
-            .count(ConnectionEvent::HeadRefused);
+        self.count(ConnectionEvent::HeadRefused);
         (self.recorder)(&bad_request::http2_record(connection));
     }
 
     /// Counts a connection that is cut, and frees what the kernel still holds for a slow viewer.
     pub(super) fn record_cut(&self, event: ConnectionEvent, connection: &ConnectionState) {
-        self.connections.counters.count(event);
+        self.count(event);
         if matches!(
             event,
             ConnectionEvent::SlowViewer | ConnectionEvent::CutForMemory

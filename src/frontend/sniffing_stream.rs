@@ -141,8 +141,9 @@ impl<W: Transport> SniffingStream<W> {
         Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 
-    /// Reads into hyper's buffer and checks the bytes. HTTP/1 is detected by the first byte, at the
-    /// cost of one comparison.
+    /// Reads into hyper's buffer, and takes the bytes back as long as they may be the preface. The
+    /// first byte of almost all HTTP/1 connections shows that they are not, at the cost of one
+    /// comparison.
     fn poll_unknown(
         &mut self,
         cx: &mut Context<'_>,
@@ -156,17 +157,18 @@ impl<W: Transport> SniffingStream<W> {
             buf.put_slice(buffered);
             let polled = Pin::new(&mut self.transport).poll_read(cx, buf);
             let received = &buf.filled()[start..];
-            if received.len() > buffered.len() {
+            let has_new_bytes = received.len() > buffered.len();
+            if has_new_bytes {
                 self.connection.record_request_bytes();
                 self.connection.set_can_reset(self.transport.can_reset());
             }
-            let ended = matches!(polled, Poll::Ready(_)) && received.len() == buffered.len();
-            if received.len() >= PREFACE.len() && received.starts_with(PREFACE) {
+            if received.starts_with(PREFACE) {
                 self.protocol = ProtocolGuess::Http2Preface(received.to_vec());
                 buf.set_filled(start);
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
-            if ended || !PREFACE.starts_with(received) {
+            let has_ended = polled.is_ready() && !has_new_bytes;
+            if has_ended || !PREFACE.starts_with(received) {
                 self.protocol = ProtocolGuess::Http1;
                 return match polled {
                     Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

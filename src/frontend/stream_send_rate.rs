@@ -179,6 +179,25 @@ impl StreamSendRate {
         // Set once.
         let _ = self.record.set(record);
     }
+
+    /// Completes and records the request of the stream.
+    fn record_request(&self, mut record: RequestRecord, now: Instant) {
+        record.bytes = self.sent();
+        record.total_time = now.into_std().saturating_duration_since(record.arrived);
+        if record.aborted_by.is_none() && self.sent() < self.passed_to_h2() {
+            let was_cut_for_memory =
+                self.stored_bodies.was_cut() || self.connection.stored_bodies.was_cut();
+            record.aborted_by = Some(if was_cut_for_memory {
+                AbortCause::Memory
+            } else {
+                AbortCause::Viewer
+            });
+        }
+        if record.aborted_by.is_none() {
+            self.connection.add_flood_credit(RESPONSE_CREDIT);
+        }
+        (self.connection.recorder)(&record);
+    }
 }
 
 impl BodyConsumer for StreamSendRate {
@@ -189,28 +208,13 @@ impl BodyConsumer for StreamSendRate {
 
 impl Drop for StreamSendRate {
     fn drop(&mut self) {
-        let connection = &self.connection;
         if let Some(turn) = self.unsent_turn() {
-            connection.unsent.leave(turn);
+            self.connection.unsent.leave(turn);
         }
         let now = Instant::now();
-        if let Some(mut record) = self.record.take() {
-            record.bytes = self.sent();
-            record.total_time = now.into_std().saturating_duration_since(record.arrived);
-            if record.aborted_by.is_none() && self.sent() < self.passed_to_h2() {
-                let was_cut_for_memory =
-                    self.stored_bodies.was_cut() || connection.stored_bodies.was_cut();
-                record.aborted_by = Some(if was_cut_for_memory {
-                    AbortCause::Memory
-                } else {
-                    AbortCause::Viewer
-                });
-            }
-            if record.aborted_by.is_none() {
-                connection.add_flood_credit(RESPONSE_CREDIT);
-            }
-            (connection.recorder)(&record);
+        if let Some(record) = self.record.take() {
+            self.record_request(record, now);
         }
-        connection.record_stream_end(now);
+        self.connection.record_stream_end(now);
     }
 }

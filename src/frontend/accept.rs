@@ -136,7 +136,7 @@ impl Accepted {
 
     /// Sends [`REFUSAL`] if that is possible without waiting, and closes the connection.
     fn reject(self) {
-        // A viewer that cannot be told is closed without a response.
+        // If the write fails, the connection is closed without a response.
         let _ = match self {
             Accepted::Tcp(transport, _) => transport
                 .into_std()

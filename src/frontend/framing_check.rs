@@ -249,18 +249,18 @@ mod tests {
 
     /// Position of the first fault and whether it is in a body, or whether the bytes end between
     /// two requests.
-    fn followed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<bool, (usize, bool)> {
+    fn check_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<bool, (usize, bool)> {
         let (mut reader, mut read) = (StrictReader::new(), 0);
         for piece in pieces {
-            let followed = reader.check(piece);
-            followed.map_err(|FramingFault { at, in_body }| (read + at, in_body))?;
+            let checked = reader.check(piece);
+            checked.map_err(|FramingFault { at, in_body }| (read + at, in_body))?;
             read += piece.len();
         }
         Ok(matches!(reader.state, ReaderState::Idle))
     }
 
     fn whole(text: &str) -> Result<bool, (usize, bool)> {
-        followed([text.as_bytes()])
+        check_pieces([text.as_bytes()])
     }
 
     /// Checks that the fault is at the position of `|`.
@@ -269,7 +269,7 @@ mod tests {
         let text = marked.replacen('|', "", 1);
         assert_eq!(whole(&text), Err((at, in_body)), "{marked:?}");
         // A CR may be passed on before the next byte shows that the line is invalid.
-        let cut = followed(text.as_bytes().chunks(1));
+        let cut = check_pieces(text.as_bytes().chunks(1));
         let expected = [Err((at, in_body)), Err((at + 1, in_body))];
         assert!(expected.contains(&cut), "{marked:?} in bytes: {cut:?}");
     }
@@ -323,7 +323,7 @@ mod tests {
             "GET / HTTP/1.1\r\nA: b\rc",
             "\r\rG",
         ] {
-            let (whole, cut) = (whole(text), followed(text.as_bytes().chunks(1)));
+            let (whole, cut) = (whole(text), check_pieces(text.as_bytes().chunks(1)));
             let cr = text
                 .find("\rH")
                 .or(text.find("\rc"))
@@ -418,7 +418,7 @@ mod tests {
                 pieces.push(piece);
                 rest = after;
             }
-            let (whole, cut) = (whole(&text), followed(pieces));
+            let (whole, cut) = (whole(&text), check_pieces(pieces));
             match (whole, cut) {
                 // A CR may be passed on before the next byte is known.
                 (Err((one, a)), Err((other, b))) => {

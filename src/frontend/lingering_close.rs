@@ -174,12 +174,13 @@ mod tests {
     fn waits_for_a_viewer_at_the_minimum_rate() {
         let now = Instant::now();
         let mut wait = close_wait(now);
-        for (window, taken, is_over) in [(1, 10_000, false), (2, 20_000, false), (3, 29_999, true)]
+        for (window, received, is_over) in
+            [(1, 10_000, false), (2, 20_000, false), (3, 29_999, true)]
         {
             let early = now + WINDOW * window - Duration::from_secs(1);
             assert!(!wait.is_over(true, || 0, &limits(), early));
-            let over = wait.is_over(true, || taken, &limits(), now + WINDOW * window);
-            assert_eq!(over, is_over, "{taken}");
+            let over = wait.is_over(true, || received, &limits(), now + WINDOW * window);
+            assert_eq!(over, is_over, "{received}");
         }
     }
 

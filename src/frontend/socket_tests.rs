@@ -1,7 +1,7 @@
 //! Tests of the frontend over real sockets. One file per kind of promise.
 
 mod closing;
-mod express;
+mod fast_path;
 mod http1;
 mod http2;
 mod late_streams;

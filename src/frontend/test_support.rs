@@ -131,7 +131,7 @@ where
 }
 
 /// Serves one connection without a socket, so that a test can pause the clock.
-pub(super) fn serve_wire(
+pub(super) fn serve_duplex(
     limits: Limits,
     transport: DuplexStream,
     body: fn() -> ResponseBody,
@@ -210,7 +210,7 @@ impl Drop for TestServer {
 }
 
 /// Longer than any successful step takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Waits until a condition holds; the test fails if it never does.
 pub(super) async fn until(condition: &str, is_true: impl Fn() -> bool) {
@@ -219,7 +219,7 @@ pub(super) async fn until(condition: &str, is_true: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    timeout(PATIENCE, waiting).await.expect(condition);
+    timeout(WAIT_MAX, waiting).await.expect(condition);
 }
 
 /// A viewer that sends raw bytes.
@@ -245,7 +245,7 @@ impl Viewer {
                 }
             }
         };
-        timeout(PATIENCE, reading)
+        timeout(WAIT_MAX, reading)
             .await
             .expect("the response never came");
         String::from_utf8_lossy(&received).into_owned()
@@ -254,9 +254,9 @@ impl Viewer {
     /// Reads to the end; the second value is whether the connection was closed cleanly.
     pub(super) async fn read_to_end(&mut self) -> (String, bool) {
         let mut received = Vec::new();
-        let end = timeout(PATIENCE, self.0.read_to_end(&mut received))
+        let end = timeout(WAIT_MAX, self.0.read_to_end(&mut received))
             .await
-            .expect("no end");
+            .expect("the connection did not end");
         (String::from_utf8_lossy(&received).into_owned(), end.is_ok())
     }
 }

@@ -2,10 +2,11 @@
 //! one.
 //!
 //! A response without a length to an HTTP/1.0 client ends when its connection closes. Over TCP, the
-//! connection of an incomplete body is reset, and no client takes that for the end. A Unix socket
-//! has no such reset, with one exception: if it is closed while it holds unread bytes, the kernel
-//! reports `ECONNRESET` to the other side after all bytes sent. So the last byte of an HTTP/1.0
-//! request is passed on but stays in the socket, and is removed when the response is complete.
+//! connection of an incomplete body is reset, and no client takes a reset for the end. A Unix
+//! socket has no such reset, with one exception: if it is closed while it holds unread bytes, the
+//! kernel reports `ECONNRESET` to the other side after all bytes sent. So the last byte of an
+//! HTTP/1.0 request is passed on but stays in the socket, and is removed when the response is
+//! complete.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -72,7 +73,7 @@ impl FirstLineVersion {
 }
 
 impl UnixTransport {
-    /// A connection whose first request line gives the version.
+    /// A connection without TLS. Its first request line names the version of HTTP.
     pub(super) fn plain(stream: UnixStream) -> UnixTransport {
         UnixTransport {
             stream,

@@ -54,14 +54,14 @@ async fn sends_the_end_of_a_response_before_the_idle_timeout_counts() {
         timer.connection.finish_response(Instant::now());
         timer.connection.set_blocked(true);
         let connection = timer.connection.clone();
-        let taking = async move {
+        let receiving = async move {
             for _ in 0..10 {
                 tokio::time::sleep(Duration::from_secs(19)).await;
                 connection.record_written(20_000);
             }
         };
         tokio::select! {
-            () = taking => {}
+            () = receiving => {}
             next_action = next_action(&mut timer) => panic!("{next_action:?}"),
         }
     }
@@ -104,7 +104,7 @@ async fn has_no_deadline_while_waiting_for_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cuts_a_viewer_that_takes_nothing_after_the_window() {
+async fn cuts_a_viewer_that_receives_nothing_after_the_window() {
     let mut timer = timer(ViewerProtocol::Http1);
     timer.connection.begin_request();
     timer.connection.set_blocked(true);
@@ -120,7 +120,7 @@ async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
     timer.connection.begin_request();
     timer.connection.set_blocked(true);
     let connection = timer.connection.clone();
-    let taking = async move {
+    let receiving = async move {
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_secs(19)).await;
             connection.record_written(10_000);
@@ -130,7 +130,7 @@ async fn keeps_a_viewer_at_the_rate_and_cuts_it_below() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = taking => {}
+        () = receiving => {}
         next_action = next_action(&mut timer) => {
             assert_eq!(next_action, (TimerAction::Cut(ConnectionEvent::SlowViewer), 80));
         }
@@ -156,7 +156,7 @@ async fn cuts_a_blocked_connection_one_second_after_a_memory_cut() {
     timer.connection.record_stream_start();
     timer.connection.record_reset_stream();
     let waits = tokio::time::timeout(Duration::from_secs(10), next_action(&mut timer));
-    assert!(waits.await.is_err(), "its socket takes everything");
+    assert!(waits.await.is_err(), "its socket accepts everything");
     timer.connection.set_blocked(true);
     timer.connection.record_reset_stream();
     assert_eq!(
@@ -164,7 +164,10 @@ async fn cuts_a_blocked_connection_one_second_after_a_memory_cut() {
         (TimerAction::Cut(ConnectionEvent::CutForMemory), 1)
     );
     let was_cut = timer.connection.stored_bodies.was_cut();
-    assert!(was_cut, "the log says so of the other streams too");
+    assert!(
+        was_cut,
+        "the other streams are logged as cut for memory too"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,11 +187,14 @@ async fn sends_goaway_before_cutting_an_idle_http2_connection() {
 async fn gives_a_shed_connection_one_second() {
     for protocol in [ViewerProtocol::Http1, ViewerProtocol::Http2] {
         let mut timer = timer(protocol);
-        assert!(!timer.connection.ask_to_close(), "nobody looks yet");
+        assert!(
+            !timer.connection.ask_to_close(),
+            "its timer does not run yet"
+        );
         let waits = tokio::time::timeout(Duration::from_secs(1), next_action(&mut timer));
         assert!(waits.await.is_err());
         assert!(timer.connection.idle_since().is_some() && timer.connection.ask_to_close());
-        assert_eq!(timer.connection.idle_since(), None, "it is told once");
+        assert_eq!(timer.connection.idle_since(), None, "it is asked once");
         assert_eq!(
             next_action(&mut timer).await,
             (TimerAction::StartShutdown, 0)

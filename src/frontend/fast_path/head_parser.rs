@@ -105,7 +105,7 @@ mod tests {
     fn parses_a_plain_get_with_its_fields() {
         let received = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
         let ParsedRequest::Get { uri, headers } = parse(received.as_bytes()) else {
-            panic!("not taken");
+            panic!("not a plain GET");
         };
         assert_eq!(uri, "/a?b");
         assert_eq!(headers["host"], "c");

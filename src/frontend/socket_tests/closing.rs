@@ -18,17 +18,17 @@ fn hello() -> ResponseBody {
     ResponseBody::Whole(Some(Bytes::from_static(b"hello")))
 }
 
-async fn drained(server: &TestServer) {
+async fn drain(server: &TestServer) {
     timeout(Duration::from_secs(10), server.frontend.drain())
         .await
-        .expect("somebody was kept");
+        .expect("a connection was not closed");
 }
 
 #[tokio::test]
 async fn drains_at_once_without_connections() {
     let server = TestServer::with_body(Limits::default(), hello);
-    drained(&server).await;
-    until("the door is shut", || {
+    drain(&server).await;
+    until("the listener is closed", || {
         std::net::TcpStream::connect(server.address).is_err()
     })
     .await;
@@ -41,11 +41,14 @@ async fn does_not_wait_for_quiet_viewers_while_draining() {
         used.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
         used.read_until("hello").await;
         let mut fresh = Viewer::connect(&server).await;
-        until("both are in", || server.frontend.stats().open == 2).await;
-        drained(&server).await;
+        until("both connections are open", || {
+            server.frontend.stats().open == 2
+        })
+        .await;
+        drain(&server).await;
         assert!(
             used.read_to_end().await.1 && fresh.read_to_end().await.1,
-            "proper ends"
+            "both end cleanly"
         );
     }
 }
@@ -63,7 +66,10 @@ async fn finishes_responses_in_progress_while_draining() {
     });
     let mut viewer = Viewer::connect(&server).await;
     viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    until("the viewer is in", || server.frontend.stats().open == 1).await;
+    until("the connection is open", || {
+        server.frontend.stats().open == 1
+    })
+    .await;
     let frontend = server.frontend.clone();
     let draining = tokio::spawn(async move { frontend.drain().await });
     until("draining", || server.frontend.is_draining()).await;
@@ -110,10 +116,16 @@ async fn abort_closes_all_connections() {
     });
     let mut viewer = Viewer::connect(&server).await;
     viewer.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    until("the viewer is in", || server.frontend.stats().open == 1).await;
+    until("the connection is open", || {
+        server.frontend.stats().open == 1
+    })
+    .await;
     server.frontend.abort();
     assert_eq!(viewer.read_to_end().await.0, "");
-    until("nobody is left", || server.frontend.stats().open == 0).await;
+    until("all connections are closed", || {
+        server.frontend.stats().open == 0
+    })
+    .await;
 }
 
 /// A second request during a large response must not truncate that response.
@@ -154,7 +166,7 @@ async fn read_u24(viewer: &mut TcpStream) -> std::io::Result<u32> {
 }
 
 /// A `WINDOW_UPDATE` frame for the connection.
-fn opened(bytes: u32) -> Vec<u8> {
+fn window_update(bytes: u32) -> Vec<u8> {
     [frame_head(4, 8, 0, 0), bytes.to_be_bytes().to_vec()].concat()
 }
 
@@ -184,11 +196,14 @@ async fn lets_an_http2_viewer_read_after_the_last_write() {
     let opening = [
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
         [frame_head(6, 4, 0, 0), windows].concat(),
-        opened(1 << 30),
+        window_update(1 << 30),
         [frame_head(6, 1, 5, 1), get.to_vec()].concat(),
     ];
     viewer.write_all(&opening.concat()).await.unwrap();
-    until("the viewer is in", || server.frontend.stats().open == 1).await;
+    until("the connection is open", || {
+        server.frontend.stats().open == 1
+    })
+    .await;
     let frontend = server.frontend.clone();
     let draining = tokio::spawn(async move { frontend.drain().await });
     let mut received = 0;
@@ -207,12 +222,12 @@ async fn lets_an_http2_viewer_read_after_the_last_write() {
             let pong = [frame_head(8, PING, 1, 0), payload].concat();
             viewer.write_all(&pong).await.unwrap();
             gate.add_permits(1);
-            until("all is written", || server.records.count() == 1).await;
+            until("the response is recorded", || server.records.count() == 1).await;
         } else if kind == 0 {
             received += length as usize;
             is_whole |= flags & 1 == 1;
             // Many viewers discard unread bytes when a write fails.
-            let written = viewer.write_all(&opened(length)).await;
+            let written = viewer.write_all(&window_update(length)).await;
             written.expect("the connection is open");
         }
     }

@@ -23,7 +23,10 @@ async fn answers_several_requests_on_a_connection() {
             assert!(received.contains("\r\ncontent-length: 5\r\n"), "{received}");
             assert!(received.contains("\r\ndate: "), "{received}");
         }
-        until("three tales", || server.records.count() == 3).await;
+        until("three requests are recorded", || {
+            server.records.count() == 3
+        })
+        .await;
         let records = server.records.take();
         assert!(
             records
@@ -105,7 +108,7 @@ async fn drains_an_unread_body_before_the_next_request() {
         .await;
     viewer.read_until("hello").await;
     viewer.read_until("hello").await;
-    until("two tales", || server.records.count() == 2).await;
+    until("two requests are recorded", || server.records.count() == 2).await;
 }
 
 #[tokio::test]
@@ -154,7 +157,10 @@ async fn survives_a_panic_in_a_handler() {
     assert_eq!(trapped.read_to_end().await.0, "");
     other.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     other.read_until("hello").await;
-    until("one seat", || server.frontend.stats().open == 1).await;
+    until("one connection is open", || {
+        server.frontend.stats().open == 1
+    })
+    .await;
 }
 
 #[tokio::test]

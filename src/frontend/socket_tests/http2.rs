@@ -70,7 +70,7 @@ async fn serves_large_bodies_over_http2_with_prior_knowledge() {
     assert!(response.headers().contains_key("date"));
     assert_eq!(read_out(response.into_body()).await.unwrap(), LARGE);
     assert_eq!(first.await.unwrap().unwrap(), LARGE);
-    until("both told", || server.records.count() == 2).await;
+    until("both requests are recorded", || server.records.count() == 2).await;
     assert!(
         server
             .records
@@ -94,7 +94,7 @@ async fn resets_a_stream_whose_window_stays_closed() {
         server.frontend.stats().of(ConnectionEvent::SlowViewer) == 1
     })
     .await;
-    until("told", || server.records.count() == 1).await;
+    until("recorded", || server.records.count() == 1).await;
     assert!(server.records.take()[0].aborted_by.is_some());
     assert!(read_out(held.into_body()).await.unwrap_err().is_reset());
 }
@@ -122,7 +122,7 @@ async fn rejected_http2_head_is_recorded_with_method_and_path() {
             .send_request(request.body(()).unwrap(), true)
             .unwrap();
         assert_eq!(response.await.unwrap().status(), status, "{path}");
-        until("told", || server.records.count() == 1).await;
+        until("recorded", || server.records.count() == 1).await;
         let record = server.records.take().remove(0);
         assert_eq!(record.status, status, "{path}");
         let log_fields = record.log_fields.unwrap();
@@ -250,14 +250,14 @@ async fn counts_failed_and_slow_handshakes() {
         .write_all(b"GET / HTTP/1.1\r\n\r\n")
         .await
         .unwrap();
-    until("failed", || {
+    until("the handshake has failed", || {
         stats().of(ConnectionEvent::HandshakeFailed) == 1
     })
     .await;
     let _silent = TcpStream::connect(secure.server.address).await.unwrap();
-    until("dawdled", || {
+    until("the handshake has timed out", || {
         stats().of(ConnectionEvent::HandshakeTimeout) == 1
     })
     .await;
-    until("nobody is left", || stats().open == 0).await;
+    until("all connections are closed", || stats().open == 0).await;
 }

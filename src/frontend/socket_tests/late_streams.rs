@@ -11,15 +11,15 @@ use parking_lot::Mutex;
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep_until};
 
-use crate::frontend::test_support::serve_wire;
+use crate::frontend::test_support::serve_duplex;
 use crate::frontend::{ConnectionEvent, Limits};
 use crate::proxy::ResponseBody;
 
-/// One slice, which h2 then has completely.
-const SMALL: usize = 30_000;
+/// One chunk, which h2 then has completely.
+const BODY_BYTES: usize = 30_000;
 
 /// What a viewer received.
-struct Got {
+struct Download {
     whole: usize,
     slow_viewers: u64,
     seconds: u64,
@@ -33,14 +33,14 @@ struct Reader {
 
 impl Reader {
     async fn read(&self, bytes: usize) {
-        let taken_at = {
+        let read_at = {
             let mut free_at = self.free_at.lock();
             let time =
                 Duration::from_secs(bytes as u64) / u32::try_from(self.bytes_per_second).unwrap();
             *free_at = (*free_at).max(Instant::now()) + time;
             *free_at
         };
-        sleep_until(taken_at).await;
+        sleep_until(read_at).await;
     }
 
     /// Whether the response is complete.
@@ -56,33 +56,38 @@ impl Reader {
             self.read(bytes).await;
             body.flow_control().release_capacity(bytes).ok()?;
         }
-        Some(received == SMALL)
+        Some(received == BODY_BYTES)
     }
 }
 
 /// Sends `streams` requests at once, `each` times in turn, on a connection whose window is 64 KiB
-/// and opens as the viewer reads. With `is_one_shut` there is one more stream that is never read;
-/// its window lacks one byte.
-async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: bool) -> Got {
+/// and opens as the viewer reads. With `has_unread_stream` there is one more stream that is never
+/// read; its window lacks one byte.
+async fn download(
+    streams: usize,
+    each: usize,
+    bytes_per_second: u64,
+    has_unread_stream: bool,
+) -> Download {
     let began = Instant::now();
     let (viewer, transport) = duplex(64 << 10);
-    let (connections, _tales) = serve_wire(Limits::default(), transport, || {
-        ResponseBody::Whole(Some(Bytes::from(vec![7; SMALL])))
+    let (connections, _records) = serve_duplex(Limits::default(), transport, || {
+        ResponseBody::Whole(Some(Bytes::from(vec![7; BODY_BYTES])))
     });
     let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(u32::try_from(SMALL).unwrap() - 1);
+    builder.initial_window_size(u32::try_from(BODY_BYTES).unwrap() - 1);
     let (client, connection) = builder.handshake::<_, Bytes>(viewer).await.unwrap();
     tokio::spawn(connection);
     let reader = Arc::new(Reader {
         bytes_per_second,
         free_at: Mutex::new(began),
     });
-    let mut shut = None;
-    if is_one_shut {
+    let mut unread = None;
+    if has_unread_stream {
         let mut client = client.clone().ready().await.unwrap();
         let request = Request::get("http://a.example/").body(()).unwrap();
         let (response, _) = client.send_request(request, true).unwrap();
-        shut = Some(response.await.unwrap());
+        unread = Some(response.await.unwrap());
     }
     let asking = (0..streams).map(|_| {
         let (reader, client) = (reader.clone(), client.clone());
@@ -101,8 +106,8 @@ async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: b
     for asking in asking.collect::<Vec<_>>() {
         whole += asking.await.unwrap();
     }
-    drop(shut);
-    Got {
+    drop(unread);
+    Download {
         whole,
         slow_viewers: connections.stats().of(ConnectionEvent::SlowViewer),
         seconds: began.elapsed().as_secs(),
@@ -113,17 +118,26 @@ async fn take(streams: usize, each: usize, bytes_per_second: u64, is_one_shut: b
 #[tokio::test(start_paused = true)]
 async fn keeps_a_stream_that_waits_for_other_streams() {
     for (streams, bytes_per_second) in [(100, 50_000), (30, 20_000), (12, 10_000)] {
-        let got = take(streams, 1, bytes_per_second, false).await;
+        let download = download(streams, 1, bytes_per_second, false).await;
         let expected = (streams, 0);
-        assert_eq!((got.whole, got.slow_viewers), expected, "{} s", got.seconds);
+        assert_eq!(
+            (download.whole, download.slow_viewers),
+            expected,
+            "{} s",
+            download.seconds
+        );
     }
 }
 
 /// Other streams do not keep the connection open forever.
 #[tokio::test(start_paused = true)]
 async fn cuts_a_connection_with_a_never_read_stream_after_four_windows() {
-    let got = take(20, 10_000, 20_000, true).await;
-    assert_eq!(got.slow_viewers, 1, "{} s", got.seconds);
-    assert!((80..=100).contains(&got.seconds), "{} s", got.seconds);
-    assert!(got.whole > 20, "{} answers", got.whole);
+    let download = download(20, 10_000, 20_000, true).await;
+    assert_eq!(download.slow_viewers, 1, "{} s", download.seconds);
+    assert!(
+        (80..=100).contains(&download.seconds),
+        "{} s",
+        download.seconds
+    );
+    assert!(download.whole > 20, "{} responses", download.whole);
 }

@@ -31,11 +31,14 @@ async fn closes_connections_over_the_limit_at_once() {
     let received = second.read_to_end().await.0;
     assert!(
         received.starts_with("HTTP/1.1 503 "),
-        "the first was busy just now: {received}"
+        "the first is not idle yet: {received}"
     );
     assert_eq!(server.frontend.stats().of(ConnectionEvent::RefusedFull), 1);
     drop(first);
-    until("the seat is free", || server.frontend.stats().open == 0).await;
+    until("the connection is closed", || {
+        server.frontend.stats().open == 0
+    })
+    .await;
     let mut third = Viewer::connect(&server).await;
     third.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     third.read_until("hello").await;
@@ -148,9 +151,9 @@ async fn rejected_http1_head_is_recorded_with_peer_and_target() {
         let mut viewer = Viewer::connect(&server).await;
         let _ = tokio::io::AsyncWriteExt::write_all(&mut viewer.0, request.as_bytes()).await;
         viewer.read_to_end().await;
-        until("told", || server.records.count() == 1).await;
+        until("recorded", || server.records.count() == 1).await;
         let record = server.records.take().remove(0);
-        let log_fields = record.log_fields.expect("a line");
+        let log_fields = record.log_fields.expect("fields of the access log");
         assert_eq!(record.status.as_u16(), status, "{path}");
         assert_eq!(
             log_fields.method.as_ref().map(Method::as_str),
@@ -177,9 +180,9 @@ async fn records_a_rejected_head_separately_from_the_request_before() {
             ))
             .await;
         viewer.read_to_end().await;
-        until("told", || server.records.count() == 2).await;
+        until("recorded", || server.records.count() == 2).await;
         let record = server.records.take().remove(1);
-        let log_fields = record.log_fields.expect("a line");
+        let log_fields = record.log_fields.expect("fields of the access log");
         assert_eq!(record.status, 400);
         assert!(
             ["/bad", ""].contains(&&*log_fields.path),
@@ -223,7 +226,7 @@ async fn applies_the_idle_timeout_between_requests() {
 }
 
 #[tokio::test]
-async fn cuts_a_viewer_that_takes_nothing() {
+async fn cuts_a_viewer_that_receives_nothing() {
     let limits = Limits {
         send_rate_window: SOON,
         ..Limits::default()
@@ -237,10 +240,10 @@ async fn cuts_a_viewer_that_takes_nothing() {
             server.frontend.stats().of(ConnectionEvent::SlowViewer) == 1
         })
         .await;
-        until("told", || server.records.count() == 1).await;
+        until("recorded", || server.records.count() == 1).await;
         let record = server.records.take().remove(0);
         assert!(record.aborted_by.is_some() && record.bytes < 64 << 20);
-        assert!(!viewer.read_to_end().await.1, "a reset, not an end");
+        assert!(!viewer.read_to_end().await.1, "a reset, not a clean end");
     }
 }
 

@@ -78,14 +78,14 @@ async fn receive_over_http1(version: &str, length: Option<u64>) -> (String, bool
     let (mut viewer, transport) = connected_pair().await;
     let records = RequestRecords::default();
     let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
-    let line = SniffingStream::detecting(transport, connection.clone());
+    let stream = SniffingStream::detecting(transport, connection.clone());
     let serving = tokio::spawn(async move {
         let service = service_fn(|_| {
             let response = truncated(length, begin_http1_request(&connection));
             async move { Ok::<_, Infallible>(response) }
         });
         let _ = http1::Builder::new()
-            .serve_connection(TokioIo::new(line), service)
+            .serve_connection(TokioIo::new(stream), service)
             .await;
     });
     let request = format!("GET / HTTP/{version}\r\nhost: a\r\n\r\n");
@@ -115,7 +115,7 @@ async fn sends_http1_short_of_its_length_when_truncated() {
 #[tokio::test]
 async fn resets_the_connection_when_it_delimits_a_truncated_body() {
     let (_, is_clean_end) = receive_over_http1("1.0", None).await;
-    assert!(!is_clean_end, "a plain close would have been a proper end");
+    assert!(!is_clean_end, "a clean close would end the body");
 }
 
 #[tokio::test]
@@ -123,14 +123,16 @@ async fn resets_the_http2_stream_and_keeps_the_connection() {
     let (viewer, transport) = connected_pair().await;
     let records = RequestRecords::default();
     let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
-    let line = SniffingStream::http2(transport, connection.clone());
+    let stream = SniffingStream::http2(transport, connection.clone());
     tokio::spawn(async move {
         let service = service_fn(move |_| {
             let response = truncated(None, begin_http2_request(&connection));
             async move { Ok::<_, Infallible>(response) }
         });
         let builder = http2::Builder::new(TokioExecutor::new());
-        builder.serve_connection(TokioIo::new(line), service).await
+        builder
+            .serve_connection(TokioIo::new(stream), service)
+            .await
     });
     let (client, driving) = h2::client::handshake(viewer).await.unwrap();
     tokio::spawn(driving);
@@ -149,7 +151,7 @@ async fn resets_the_http2_stream_and_keeps_the_connection() {
                 }
             }
         }
-        assert!(failed.expect("not a proper end").is_reset());
+        assert!(failed.expect("the body ended cleanly").is_reset());
     }
     assert!(
         records

@@ -46,7 +46,7 @@ async fn records_fast_path_responses() {
         assert!(received.contains("\r\ncontent-length: 6\r\n"), "{received}");
         assert!(received.contains("\r\ndate: "), "{received}");
     }
-    until("told", || server.records.count() == 3).await;
+    until("recorded", || server.records.count() == 3).await;
     for record in server.records.take() {
         assert!(record.bytes == 6 && record.aborted_by.is_none());
         assert!(!record.head_time.is_zero());
@@ -122,7 +122,7 @@ async fn pipelined_fast_path_and_hyper_requests_keep_order() {
     for end in ["/here/1.", "/here/2.", "/here/3."] {
         viewer.read_until(end).await;
     }
-    until("told", || server.records.count() == paths.len()).await;
+    until("recorded", || server.records.count() == paths.len()).await;
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn sends_small_pieces_together_and_in_order() {
         "{received}"
     );
     assert!(received.ends_with("\r\n\r\none, two, three."), "{received}");
-    until("told", || server.records.count() == 1).await;
+    until("recorded", || server.records.count() == 1).await;
     assert_eq!(server.records.take()[0].bytes, 16);
 }
 

@@ -48,6 +48,7 @@ pub(super) struct ConnectionState {
     socket: Option<RawFd>,
     born: Instant,
     phase: AtomicU8,
+    /// Start of the phase, in nanoseconds after `born`; the same for all `_ns` fields.
     phase_since_ns: AtomicU64,
     /// Bytes of the next request arrived before this one was answered.
     has_early_bytes: AtomicBool,
@@ -63,17 +64,20 @@ pub(super) struct ConnectionState {
     body_queued: AtomicU64,
     body_sent: AtomicU64,
     body_dropped: AtomicU64,
+    /// The socket is full, and bytes wait for it.
     blocked: AtomicBool,
     /// How often the socket accepted all bytes after it had been full.
     drain_count: AtomicU32,
     /// HTTP/2: streams whose body h2 has completely.
     pub(super) unsent: UnsentStreams,
+    /// The connection must end with a reset.
     resets_on_close: AtomicBool,
     /// The connection no longer owns the socket.
     is_closed: AtomicBool,
     /// HTTP/2: a stream was reset to free memory, and the socket has stayed full since then.
     waits_for_reset_stream: AtomicBool,
     asked_to_close: AtomicBool,
+    /// The viewer can distinguish a reset from a clean close.
     can_reset: AtomicBool,
     /// Part of a request body is unread.
     has_unread: AtomicBool,
@@ -198,14 +202,12 @@ impl ConnectionState {
         // A request body that is still read has its own deadline.
         let has_early_bytes =
             self.has_early_bytes.swap(false, Ordering::Relaxed) && !self.has_unread_body();
-        self.set_phase(
-            if has_early_bytes {
-                Phase::Head
-            } else {
-                Phase::Quiet
-            },
-            now,
-        );
+        let phase = if has_early_bytes {
+            Phase::Head
+        } else {
+            Phase::Quiet
+        };
+        self.set_phase(phase, now);
     }
 
     /// Records that the connection speaks HTTP/2 from now on. The preface was no request head, so
@@ -232,8 +234,7 @@ impl ConnectionState {
         add(&self.written_bytes, bytes as u64);
     }
 
-    /// Records useful work on an HTTP/2 connection, as the bytes sent that are worth as much: see
-    /// [`super::flood`].
+    /// Adds credit for useful work on an HTTP/2 connection, in bytes: see [`super::flood`].
     pub(super) fn add_flood_credit(&self, bytes: u64) {
         add(&self.flood_credit_bytes, bytes);
     }
@@ -267,8 +268,8 @@ impl ConnectionState {
         self.body_sent.load(Ordering::Relaxed)
     }
 
-    /// The work of an HTTP/2 connection up to now.
-    pub(super) fn work(&self, now: Instant) -> WorkDone {
+    /// The useful work of an HTTP/2 connection up to now.
+    pub(super) fn work_done(&self, now: Instant) -> WorkDone {
         let written = self.written_bytes.load(Ordering::Relaxed);
         WorkDone {
             now,

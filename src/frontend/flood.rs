@@ -24,7 +24,7 @@ const BYTES_PER_CREDIT: u64 = 256;
 
 /// The body bytes that add one `WINDOW_UPDATE`. A viewer that opens a window by single bytes runs
 /// out.
-const BODY_BYTES_PER_ACK: u64 = 2;
+const BODY_BYTES_PER_WINDOW_UPDATE: u64 = 2;
 
 /// The credit for a complete response and for a chunk of a body, in bytes. An origin may send small
 /// chunks, and a client may answer each of them with two `WINDOW_UPDATE` frames and a PING.
@@ -49,8 +49,9 @@ pub(super) struct WorkDone {
 
 /// The remaining allowances of a connection.
 pub(super) struct FrameBudget {
+    /// For all frames but `WINDOW_UPDATE`.
     frames: FrameAllowance,
-    acks: FrameAllowance,
+    window_updates: FrameAllowance,
     /// The cost of each frame type since its allowance was last full.
     spent: [u32; FrameKind::ALL.len()],
 }
@@ -60,7 +61,7 @@ impl FrameBudget {
     pub(super) fn new(now: Instant) -> FrameBudget {
         FrameBudget {
             frames: FrameAllowance::full(now, 0),
-            acks: FrameAllowance::full(now, 0),
+            window_updates: FrameAllowance::full(now, 0),
             spent: [0; FrameKind::ALL.len()],
         }
     }
@@ -73,17 +74,17 @@ impl FrameBudget {
         work: impl FnOnce() -> WorkDone,
     ) -> Result<(), FrameKind> {
         let cost = cost(frame);
-        let is_ack = frame.kind == FrameKind::WindowUpdate;
-        let allowance = if is_ack {
-            &mut self.acks
+        let is_window_update = frame.kind == FrameKind::WindowUpdate;
+        let allowance = if is_window_update {
+            &mut self.window_updates
         } else {
             &mut self.frames
         };
         if allowance.credit < cost {
             let work = work();
             let mut frames_earned = work.credit_bytes / BYTES_PER_CREDIT;
-            if is_ack {
-                frames_earned += work.body_bytes / BODY_BYTES_PER_ACK;
+            if is_window_update {
+                frames_earned += work.body_bytes / BODY_BYTES_PER_WINDOW_UPDATE;
             }
             allowance.refill(work.now, frames_earned);
             if allowance.credit == CREDIT_MAX {
@@ -93,7 +94,7 @@ impl FrameBudget {
         let spent = &mut self.spent[frame.kind as usize];
         *spent = spent.saturating_add(cost);
         match allowance.credit.checked_sub(cost) {
-            Some(left) => allowance.credit = left,
+            Some(credit) => allowance.credit = credit,
             None => return Err(self.costliest()),
         }
         Ok(())
@@ -125,19 +126,19 @@ impl FrameAllowance {
         }
     }
 
-    /// Adds the credit for time and work since the last refill. `frames_earned` is the
-    /// number of frames that work has earned since the connection began.
+    /// Adds the credit for time and work since the last refill. `frames_earned` is the number of
+    /// frames that work has earned since the connection began.
     fn refill(&mut self, now: Instant, frames_earned: u64) {
-        let room = u64::from(CREDIT_MAX - self.credit);
+        let missing = u64::from(CREDIT_MAX - self.credit);
         let elapsed = now.saturating_duration_since(self.refilled);
         let by_time = elapsed.as_nanos() / TIME_PER_CREDIT.as_nanos();
         let by_time = u64::try_from(by_time).unwrap_or(u64::MAX);
         let by_work = frames_earned.saturating_sub(self.frames_earned);
-        if by_time.saturating_add(by_work) >= room {
+        if by_time.saturating_add(by_work) >= missing {
             *self = FrameAllowance::full(now, frames_earned);
             return;
         }
-        // The sum is less than `room`, which is at most `CREDIT_MAX`.
+        // The sum is less than `missing`, which is at most `CREDIT_MAX`.
         #[expect(clippy::cast_possible_truncation)]
         let (by_time, gained) = (by_time as u32, (by_time + by_work) as u32);
         self.credit += gained;
@@ -147,6 +148,7 @@ impl FrameAllowance {
     }
 }
 
+/// The cost of a frame, in frames.
 fn cost(frame: FrameHead) -> u32 {
     match frame.kind {
         FrameKind::Settings if !frame.is_ack => SETTINGS_COST + frame.length / BYTES_PER_COST,

@@ -60,7 +60,7 @@ impl Http2Reads {
             if frame.kind == FrameKind::Headers {
                 *last_stream = frame.stream.max(*last_stream);
             }
-            let spent = budget.spend(frame, || connection.work(Instant::now()));
+            let spent = budget.spend(frame, || connection.work_done(Instant::now()));
             *flood = spent.err();
             flood.is_none()
         });

@@ -15,7 +15,7 @@ use super::streams::StreamExecutor;
 use super::{Limits, RequestRecorder};
 
 /// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
-/// Downloads are governed by the windows of the viewer.
+/// The viewer's windows limit downloads.
 const UPLOAD_STREAM_WINDOW: u32 = 64 << 10;
 const UPLOAD_CONNECTION_WINDOW: u32 = 256 << 10;
 

@@ -170,6 +170,7 @@ impl ConnectionTimer {
                         return action;
                     }
                 }
+                // The deadline has moved since the alarm was set.
                 Some(next) => self.alarm.as_mut().reset(next.at),
                 None => self.alarm.as_mut().reset(now + self.limits.idle_timeout),
             }
@@ -184,8 +185,9 @@ impl ConnectionTimer {
                 || (self.connection.is_asked_to_close() && self.can_make_room()))
     }
 
-    /// A response in progress can be marked as the last one, unless its head is already sent. A
-    /// quiet connection first waits for a request that may be in flight.
+    /// Whether the shutdown can begin because the server stops. A response in progress can be
+    /// marked as the last one, unless its head is already sent. A quiet connection first waits for
+    /// a request that may be in flight.
     fn can_stop(&self) -> bool {
         match self.connection.phase() {
             _ if self.protocol == ViewerProtocol::Http2 => true,
@@ -197,8 +199,8 @@ impl ConnectionTimer {
         }
     }
 
-    /// HTTP/2 can finish its streams in progress. HTTP/1 must be quiet, because a response in
-    /// progress was not marked as the last one.
+    /// Whether the shutdown can begin to make room. HTTP/2 can finish its streams in progress.
+    /// HTTP/1 must be quiet, because a response in progress was not marked as the last one.
     fn can_make_room(&self) -> bool {
         self.protocol == ViewerProtocol::Http2 || self.connection.phase() == Phase::Quiet
     }

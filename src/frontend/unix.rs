@@ -109,23 +109,31 @@ impl UnixTransport {
         Ok(())
     }
 
+    /// Copies the bytes in the socket. `WouldBlock`: all of them were already passed on.
+    fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let kept = usize::from(self.keeps_last_byte);
+        let is_closed = self.is_read_closed();
+        let socket = self.stream.as_raw_fd();
+        self.stream.try_io(Interest::READABLE, || {
+            let count = recv(socket, bytes, MsgFlags::MSG_PEEK)?;
+            if count == kept && count > 0 && !is_closed {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(count)
+        })
+    }
+
+    /// Passes on new bytes, but leaves the last one in the socket while the version is HTTP/1.0 or
+    /// unknown.
     fn poll_peek(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let kept = usize::from(self.keeps_last_byte);
         let mut bytes = [0; PEEK_BYTES];
         let peek_max = (buf.remaining() + kept).min(PEEK_BYTES);
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            let is_closed = self.is_read_closed();
-            let socket = self.stream.as_raw_fd();
-            let peeked = self.stream.try_io(Interest::READABLE, || {
-                match recv(socket, &mut bytes[..peek_max], MsgFlags::MSG_PEEK)? {
-                    count if count > kept || count == 0 || is_closed => Ok(count),
-                    // Only bytes that were already passed on.
-                    _ => Err(io::ErrorKind::WouldBlock.into()),
-                }
-            });
-            let count = match peeked {
+            let count = match self.peek(&mut bytes[..peek_max]) {
                 Ok(count) if count > kept => count,
+                // The peer has closed its sending side.
                 Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Poll::Ready(Err(error)),

@@ -161,39 +161,43 @@ impl Drop for AbandonGuard<'_> {
 /// The status for an unacceptable head. hyper has already rejected heads that it could not parse.
 fn check_head(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     let headers = &head.headers;
-    over_limit(&head.uri, headers, limits)
-        .or_else(|| header_list_too_large(head, limits))
+    limit_rejection(&head.uri, headers, limits)
+        .or_else(|| header_list_rejection(head, limits))
         .or_else(|| framing_rejection(headers, limits))
 }
 
 /// The status for an HTTP/2 head over the limit, because h2 reads larger ones. For HTTP/1, hyper
 /// enforces the limit itself.
-fn header_list_too_large(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
+fn header_list_rejection(head: &http::request::Parts, limits: &Limits) -> Option<StatusCode> {
     /// The overhead of a field in addition to its text (RFC 9113 §6.5.2).
     const FIELD_COST: usize = 32;
     if head.version < Version::HTTP_2 {
         return None;
     }
-    let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
+    let field_bytes = |(name, value): (&http::HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + FIELD_COST
     };
-    let target = head
+    let target_bytes = head
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
-    let list_bytes = target + head.headers.iter().map(field).sum::<usize>();
+    let list_bytes = target_bytes + head.headers.iter().map(field_bytes).sum::<usize>();
     (list_bytes > limits.head_bytes_max).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
 /// The status for a head that exceeds a limit.
-pub(super) fn over_limit(uri: &Uri, headers: &HeaderMap, limits: &Limits) -> Option<StatusCode> {
-    let target = uri
+pub(super) fn limit_rejection(
+    uri: &Uri,
+    headers: &HeaderMap,
+    limits: &Limits,
+) -> Option<StatusCode> {
+    let target_bytes = uri
         .path_and_query()
-        .map_or(0, |target| target.as_str().len())
-        + uri
-            .authority()
-            .map_or(0, |authority| authority.as_str().len());
-    if target > limits.uri_bytes_max {
+        .map_or(0, |target| target.as_str().len());
+    let authority_bytes = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
+    if target_bytes + authority_bytes > limits.uri_bytes_max {
         return Some(StatusCode::URI_TOO_LONG);
     }
     if headers.len() > limits.headers_max {
@@ -287,11 +291,11 @@ fn into_hyper_response(
     record.head_time = now.saturating_duration_since(facts.arrived);
     let is_empty = facts.is_head || has_no_content(status);
     let body = if is_empty { ResponseBody::Empty } else { body };
-    let recording = RecordingBody::new(body, record, channel);
+    let body = RecordingBody::new(body, record, channel);
     if let Some(shared) = shared.filter(|_| !is_empty) {
-        recording.add_stored_body(shared);
+        body.add_stored_body(shared);
     }
-    let mut response = Response::new(recording);
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     if status.canonical_reason().is_none() {
@@ -305,7 +309,8 @@ fn into_hyper_response(
     response
 }
 
-/// The head was rejected before a route was found: the sender may also frame the rest differently.
+/// Whether the handler rejected the head before it chose a route. The viewer may then also disagree
+/// with this server on where the next request begins, so the connection is closed.
 fn is_malformed(response: &ViewerResponse) -> bool {
     response.status == StatusCode::BAD_REQUEST
         && response.record.outcome == Outcome::Refused

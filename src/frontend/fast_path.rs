@@ -31,7 +31,7 @@ use self::feed::StrictFeed;
 use self::head_parser::ParsedRequest;
 use super::Handler;
 use super::connection_state::{ConnectionState, Phase};
-use super::exchange::{begin_http1_request, has_no_content, over_limit};
+use super::exchange::{begin_http1_request, has_no_content, limit_rejection};
 use super::recording_body::RecordingBody;
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
@@ -166,7 +166,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     /// `Connection: close` to the response of the other.
     fn start_response(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
         if self.context.connections.is_closing()
-            || over_limit(&uri, &headers, &self.context.limits).is_some()
+            || limit_rejection(&uri, &headers, &self.context.limits).is_some()
         {
             return None;
         }
@@ -213,7 +213,8 @@ impl PendingResponse {
             response.body
         };
         let part_of = response.stored.or(response.part_of).filter(|_| !is_empty);
-        let mut body = RecordingBody::new(body, response.record, begin_http1_request(connection));
+        let channel = begin_http1_request(connection);
+        let mut body = RecordingBody::new(body, response.record, channel);
         connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {

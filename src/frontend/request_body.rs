@@ -119,7 +119,9 @@ where
 /// An unwanted body that is read and discarded, up to a limit.
 pub(super) struct DrainedBody<B> {
     body: B,
+    /// Bytes that may still be read.
     bytes_left: u64,
+    /// Number of frames read.
     frames: u64,
 }
 
@@ -188,6 +190,7 @@ where
         });
     }
 
+    /// Reads and discards bytes until the end of the body or the limit.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DrainError>> {
         loop {
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {

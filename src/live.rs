@@ -1,6 +1,6 @@
 //! What is known of live streams, and the decisions that follow from it.
 //!
-//! [`LiveStreams`] is the one face. It takes facts: a manifest that was parsed, a request that
+//! [`LiveStreams`] is the only interface. It takes facts: a manifest that was parsed, a request that
 //! arrived, a response from the origin, the time. It returns decisions: which stored objects became
 //! invalid, what to prefetch, when to poll next, whether a version is behind, whether an absent
 //! object is due. `proxy` carries them out. This module starts no fetch and no task, reads no clock
@@ -14,12 +14,12 @@
 //! **The path of a version**, file by file:
 //!
 //! 1. [`LiveStreams::tracker_or_new`] finds or creates the tracker.
-//! 2. [`ManifestTracker::judge`] compares the version with the timeline of its variant
-//!    (`variants`): the same, onward, behind, or a restart.
-//! 3. [`LiveStreams::record_version`] (`version_effects`) takes it: `tracker` updates the cadence
-//!    and the durations in its `tracker_state`; `manifest_diff` and `listed_window` find what is
-//!    new and what dropped, `expected_segment` what to prefetch; `names_since_restart` remembers
-//!    what is listed since a restart. It returns [`VersionEffects`].
+//! 2. [`ManifestTracker::judge`] compares the version with the latest one of its variant
+//!    (`variants`): the same, newer, behind, or a restart.
+//! 3. [`LiveStreams::record_version`] (`version_effects`) records it: `tracker` updates the
+//!    cadence and the durations in its `tracker_state`; `manifest_diff` and `listed_window` find
+//!    what was added and dropped, `expected_segment` what to prefetch; `names_since_restart`
+//!    remembers what is listed since a restart. It returns [`VersionEffects`].
 //! 4. [`ManifestTracker::next_poll`] (`poll_schedule`) plans the next poll, plain or
 //!    blocking (`blocking_reload`).
 //!
@@ -182,9 +182,9 @@ impl LiveStreams {
             .collect();
         let mut index = self.index.lock();
         index.sweep(now);
-        let identity = request.base_key();
+        let base_key = request.base_key();
         let stream = index.stream_of(request);
-        let all = children.into_iter().chain([identity.clone()]);
+        let all = children.into_iter().chain([base_key.clone()]);
         index.assign_stream(&stream, all, now);
     }
 
@@ -228,17 +228,17 @@ impl LiveStreams {
 
     /// The directories of an object, according to the listed manifests.
     pub(crate) fn location_of(&self, request: &CacheRequest) -> Location {
-        let here = Location::only(request.place());
+        let own = Location::only(request.directory());
         if !self.has_numbered_directories.load(Ordering::Relaxed) {
-            return here;
+            return own;
         }
         let (index, unstored) = (self.index.lock(), self.unstored.lock());
         let is_listed = |directory: &Key| {
             index.directories.contains_key(directory) || unstored.lists_from(directory)
         };
         Location {
-            around: request.numbered_places().find(is_listed),
-            ..here
+            numbered_directory: request.numbered_directories().find(is_listed),
+            ..own
         }
     }
 
@@ -251,11 +251,11 @@ impl LiveStreams {
     /// All manifests of the stream that this manifest belongs to.
     pub(crate) fn stream_manifests(&self, request: &CacheRequest) -> Option<StreamManifests> {
         let index = self.index.lock();
-        let identity = request.base_key();
-        let tracker = index.trackers.get(identity).map(|tracker| &tracker.stream);
-        let parent = index.parents.get(identity).map(|(stream, _)| stream);
-        let keyed = index.of_url(request).map(|tracker| &tracker.stream);
-        let streams: Vec<_> = tracker.or(parent).into_iter().chain(keyed).collect();
+        let base_key = request.base_key();
+        let tracker = index.trackers.get(base_key).map(|tracker| &tracker.stream);
+        let parent = index.parents.get(base_key).map(|(stream, _)| stream);
+        let same_url = index.of_url(request).map(|tracker| &tracker.stream);
+        let streams: Vec<_> = tracker.or(parent).into_iter().chain(same_url).collect();
         if streams.is_empty() {
             return None;
         }
@@ -270,32 +270,36 @@ impl LiveStreams {
         })
     }
 
-    /// Forgets the timelines of a URL under each of its keys: the next version counts as the first.
+    /// Forgets the history of a URL's manifests, one per key: the next version counts as the first.
     pub(crate) fn forget_url(&self, request: &CacheRequest) {
         let index = self.index.lock();
         index.of_url(request).for_each(|tracker| tracker.forget());
     }
 
     /// The same for all manifests whose key matches.
-    pub(crate) fn forget_where(&self, is_meant: impl Fn(&Key) -> bool) {
+    pub(crate) fn forget_where(&self, matches: impl Fn(&Key) -> bool) {
         let index = self.index.lock();
         let trackers = index.trackers.iter();
-        let meant: Vec<_> = trackers
-            .filter(|(key, _)| is_meant(key))
+        let matching: Vec<_> = trackers
+            .filter(|(key, _)| matches(key))
             .map(|(_, tracker)| Arc::clone(tracker))
             .collect();
         drop(index);
-        for tracker in meant {
+        for tracker in matching {
             tracker.forget();
         }
     }
 
-    /// The manifests that list objects in the directory of this one; the most recent last.
+    /// The trackers of stored manifests that list something in the directory of this object, or in
+    /// the numbered directory around it; the most recent last.
     pub(crate) fn trackers_beside(&self, request: &CacheRequest) -> Vec<Arc<ManifestTracker>> {
         let directories = self.location_of(request);
         let mut listing: Vec<Arc<ManifestTracker>> = Vec::new();
         let index = self.index.lock();
-        let directories = directories.around.iter().chain(&directories.here);
+        let directories = directories
+            .numbered_directory
+            .iter()
+            .chain(&directories.directory);
         let known = directories.filter_map(|directory| index.directories.get(directory));
         for tracker in known.flatten().filter_map(Weak::upgrade) {
             listing.retain(|other| !Arc::ptr_eq(other, &tracker));
@@ -304,7 +308,7 @@ impl LiveStreams {
         listing
     }
 
-    /// Other watched manifests that list objects in the same directories.
+    /// Other manifests that list something in the directories of this one, and are or were watched.
     fn watched_neighbors(
         &self,
         tracker: &Arc<ManifestTracker>,
@@ -347,7 +351,7 @@ impl LiveStreams {
         positions.next()
     }
 
-    /// May the origin hold the response back until the object exists?
+    /// May the origin block this request until the object exists?
     pub(crate) fn may_be_blocked(&self, request: &CacheRequest, now: Instant) -> bool {
         request.directives().msn.is_some() || self.is_announced(&request.key, now)
     }

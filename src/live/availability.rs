@@ -25,8 +25,8 @@ pub(crate) enum Availability {
 
 /// Packagers are usually late by no more than this …
 const LATE_MAX: Duration = Duration::from_secs(2);
-/// … and a late segment may appear at any moment.
-const LATE_STEP: Duration = Duration::from_millis(100);
+/// … and a late segment may appear at any moment: its absence is cached for this time only.
+const LATE_ABSENT_FOR: Duration = Duration::from_millis(100);
 
 /// Players have segments buffered: they tolerate a delay of 1/n segment.
 const LATE_SHARE: u32 = 2;
@@ -45,7 +45,9 @@ impl Availability {
         match self {
             Availability::DueIn(due_in, _) => Some(*due_in),
             Availability::Listed(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
-            Availability::AvailableSince(since, _) => (*since < LATE_MAX).then_some(LATE_STEP),
+            Availability::AvailableSince(since, _) => {
+                (*since < LATE_MAX).then_some(LATE_ABSENT_FOR)
+            }
         }
     }
 }
@@ -58,8 +60,8 @@ impl LiveStreams {
         let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now) else {
             return false;
         };
-        let step = tracker.state.lock().segment_duration;
-        let decision = tracker.horizon.lock().decide(due_in, step, now.mono);
+        let segment = tracker.segment_duration();
+        let decision = tracker.horizon.lock().decide(due_in, segment, now.mono);
         decision != HorizonDecision::Forward && !self.is_new(&request.key, now.mono)
     }
 
@@ -85,7 +87,7 @@ impl LiveStreams {
     /// For an object that does not exist yet by the stored manifests and is answered once it does:
     /// the wait until it is late. `None`: it exists, or that is unknown.
     pub(crate) fn wait_limit(&self, request: &CacheRequest, now: Now) -> Option<Duration> {
-        let announcing = if request.has_delivery_directives() {
+        let blocking = if request.has_delivery_directives() {
             let tracker = self.tracker(request);
             tracker.filter(|tracker| tracker.will_block_for(request.directives()))
         } else {
@@ -93,13 +95,12 @@ impl LiveStreams {
             let mut listing = is_announced.then(|| self.trackers_beside(request));
             listing.as_mut().and_then(Vec::pop)
         };
-        if let Some(tracker) = announcing {
+        if let Some(tracker) = blocking {
             return tracker.overdue_after(request.directives(), now.mono);
         }
         match self.availability_of(request, now)? {
             Availability::DueIn(due_in, tracker) if due_in <= request.route.live.hold_early => {
-                let step = tracker.state.lock().segment_duration;
-                Some(due_in + step / LATE_SHARE)
+                Some(due_in + tracker.segment_duration() / LATE_SHARE)
             }
             Availability::DueIn(..)
             | Availability::AvailableSince(..)
@@ -153,7 +154,7 @@ impl LiveStreams {
         let playlists = listing
             .iter()
             .filter(|tracker| tracker.request.kind == Kind::Hls);
-        let versions = playlists.filter_map(|tracker| tracker.next_version(now.mono));
+        let versions = playlists.filter_map(|tracker| tracker.next_version_in(now.mono));
         by_clock.or_else(|| versions.min().map(Availability::Listed))
     }
 }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use seawall_policy::EndpointSet;
 
-/// An endpoint is avoided for this many intervals between versions; for twice as long as the last
-/// time if it fails again within that time after the end …
-const AVOIDED_SEGMENTS: u32 = 5;
+/// An endpoint is avoided for this many reload intervals; for twice as long as the last time if it
+/// fails again within that time after the end …
+const AVOIDED_INTERVALS: u32 = 5;
 /// … but no longer than this.
 const AVOIDED_MAX: Duration = Duration::from_mins(10);
 
@@ -22,9 +22,9 @@ impl AvoidedEndpoint {
     pub(super) fn record_rejection(
         avoided: &mut Vec<AvoidedEndpoint>,
         endpoint: usize,
-        (segment, now): (Duration, Instant),
+        (interval, now): (Duration, Instant),
     ) -> bool {
-        let least = segment * AVOIDED_SEGMENTS;
+        let least = interval * AVOIDED_INTERVALS;
         let is_it = |before: &AvoidedEndpoint| before.endpoint == endpoint;
         let before = avoided.iter().position(is_it);
         let before = before.map(|at| avoided.swap_remove(at));

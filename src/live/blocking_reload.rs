@@ -124,36 +124,38 @@ impl BlockingReload {
         requested: ReloadDirectives,
         since: Duration,
     ) -> Option<Duration> {
-        const FAR: u64 = 64;
         let next = self.next_version?;
-        let ahead = |requested: Option<u64>, next: Option<u64>| {
-            let ahead = requested
-                .unwrap_or_default()
-                .saturating_sub(next.unwrap_or_default());
-            u32::try_from(ahead.min(FAR)).unwrap_or_default()
-        };
-        let requested = if requested.msn.is_some() {
-            requested
-        } else {
-            next
-        };
-        let segments = ahead(requested.msn, next.msn);
-        let due = match requested.part {
-            Some(_) if segments == 0 => {
-                self.version_interval * (ahead(requested.part, next.part) + 1)
-            }
-            Some(_) => {
-                self.segment_duration * segments
-                    + self.version_interval * (ahead(requested.part, None) + 1)
-            }
-            None => self.segment_duration * (segments + 1),
+        let requested = match requested.msn {
+            Some(_) => requested,
+            None => next,
         };
         let late = if self.version_interval < self.segment_duration {
             self.version_interval * LATE_PARTS
         } else {
             self.segment_duration / LATE_SHARE
         };
+        let due = self.time_between_newest_and(requested, next);
         Some(due.saturating_sub(since) + late)
+    }
+
+    /// The time from the newest version to the requested one, if the server is in time. `next`: the
+    /// version after the newest.
+    fn time_between_newest_and(
+        &self,
+        requested: ReloadDirectives,
+        next: ReloadDirectives,
+    ) -> Duration {
+        let segments = distance(requested.msn, next.msn);
+        match requested.part {
+            Some(_) if segments == 0 => {
+                self.version_interval * (distance(requested.part, next.part) + 1)
+            }
+            Some(_) => {
+                let parts = distance(requested.part, None) + 1;
+                self.segment_duration * segments + self.version_interval * parts
+            }
+            None => self.segment_duration * (segments + 1),
+        }
     }
 
     /// Does the request ask for a future version that the server will block for?
@@ -177,6 +179,16 @@ impl BlockingReload {
     pub(super) fn record_failure(&mut self, now: Instant) {
         self.failed_until = Some(now + self.version_interval * FAILED_INTERVALS);
     }
+}
+
+/// By how much one number is greater than another, up to a limit far above what a server blocks for.
+/// An absent number counts as zero.
+fn distance(number: Option<u64>, other: Option<u64>) -> u32 {
+    const DISTANCE_MAX: u64 = 64;
+    let distance = number
+        .unwrap_or_default()
+        .saturating_sub(other.unwrap_or_default());
+    u32::try_from(distance.min(DISTANCE_MAX)).unwrap_or_default()
 }
 
 #[cfg(test)]

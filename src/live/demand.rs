@@ -1,5 +1,5 @@
-//! Says whether viewers currently want a live manifest and its segments, and with which header
-//! fields they are fetched in the background.
+//! Knows whether viewers watch a live manifest, and with which header fields it and its segments are
+//! fetched in the background.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::ManifestTracker;
 use super::owned_request::own_values;
 use seawall_policy::headers;
 
-/// A manifest counts as unwatched after this many segment durations without a request.
+/// A manifest is idle after this many reload intervals without a request.
 pub(super) const IDLE_SEGMENTS: u32 = 3;
 
 /// Allowance for players that request later than once per segment, and for slow networks.
@@ -30,14 +30,14 @@ impl ManifestTracker {
         self.state.lock().background_headers.clone()
     }
 
-    /// A rendition counts as unwatched when no viewer has requested a segment of it for this long:
-    /// two segment durations and an allowance.
+    /// New segments of a representation are prefetched while a viewer requested one of it within
+    /// this time: two segment durations and an allowance.
     pub(crate) fn prefetch_window(&self) -> Duration {
         self.state.lock().segment_duration * 2 + REQUEST_SLACK
     }
 
-    /// Has a viewer requested it recently? Players request a playlist once per segment, an MPD once
-    /// per update period.
+    /// Does a viewer watch it now? Players request a playlist once per segment, an MPD once per
+    /// `minimumUpdatePeriod`.
     pub(crate) fn is_watched(&self, now: Instant) -> bool {
         let idle_max = {
             let state = self.state.lock();
@@ -47,7 +47,7 @@ impl ManifestTracker {
         idle_time.is_some_and(|idle_time| idle_time <= idle_max)
     }
 
-    /// Do viewers watch it, or did they recently?
+    /// Did viewers watch it a short time ago, or is it still refreshed?
     pub(super) fn is_watched_or_refreshed(&self, now: Instant) -> bool {
         let idle_max = self.state.lock().reload_interval_max * IDLE_SEGMENTS;
         let idle_time = self.access.idle_time(now);

@@ -61,9 +61,10 @@ fn add_listing(
     listing.push(Arc::downgrade(tracker));
 }
 
-/// The manifest to displace. Clients can create manifests by inventing queries; such a manifest
-/// displaces neither one with a refresher nor one that shows a restart. But manifests that show a
-/// restart and have no refresher keep at most half of the slots: the others say what is listed now.
+/// The manifest to displace, in this order: one that neither shows a restart nor is refreshed; one
+/// that shows a restart and is not refreshed, if more than half of the slots show one; one that
+/// shows no restart. So manifests that clients create by inventing queries displace neither one
+/// that is refreshed nor one that shows a restart, and some say what is listed now.
 fn index_to_displace(listing: &[Weak<ManifestTracker>], now: Instant) -> usize {
     struct Slot {
         shows_restart: bool,
@@ -140,7 +141,7 @@ mod tests {
     /// Invented queries do not displace them, and they do not displace manifests that list current
     /// objects.
     #[test]
-    fn those_that_with_restart_and_those_looked_after_stay_listed_in_a_place() {
+    fn restarted_and_refreshed_manifests_stay_registered_for_a_directory() {
         let now = Instant::now();
         let info = one_segment(1).info;
         let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
@@ -159,7 +160,7 @@ mod tests {
             assert!(tracker.has_unfinished_restart(now));
             tracker
         };
-        let directory = Key::of(&[b"place"]);
+        let directory = Key::of(&[b"directory"]);
         for (with_restart, is_idle) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
             let mut directories = DirectoryIndex::default();
             let mut known: Vec<_> = (0..with_restart)

@@ -108,7 +108,11 @@ mod tests {
                 panic!("an MPD's segment is wanted only if an earlier one was");
             };
             assert_eq!(before.len(), 6);
-            assert!(before.iter().all(|other| other.place() == request.place()));
+            assert!(
+                before
+                    .iter()
+                    .all(|other| other.directory() == request.directory())
+            );
         }
     }
 }

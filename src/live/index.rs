@@ -20,8 +20,8 @@ const MEMORY_PART: u64 = 8;
 const BYTES_MIN: u64 = 1 << 20;
 /// Approximate least size of a tracker, in bytes.
 const TRACKER_BYTES: usize = 4 << 10;
-/// A tracker is dropped after this time without a request. Its segments may be stored as long, and
-/// a restarted packager may reuse their names.
+/// A sweep drops a tracker after this time without a request. Its segments may be stored as long,
+/// and a restarted packager may reuse their names.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 /// The relation of a playlist to its multivariant playlist is swept this long after that was read.
 const PARENT_VALID_FOR: Duration = Duration::from_mins(5);
@@ -31,7 +31,8 @@ const ANNOUNCED_EACH: usize = 4;
 const ANNOUNCED_FOR_MAX: Duration = Duration::from_secs(20);
 /// When the index is full, 1/n of the entries are dropped at once.
 const DROPPED_PART: usize = 10;
-/// This many manifests with the same path are a crowd: a client may have invented their queries.
+/// This many manifests with the same path, on any host, are a crowd: a client may have invented
+/// their queries.
 const CROWD: usize = 256;
 /// A manifest counts as requested repeatedly when a request comes this long after the first one.
 const REPEATED_AFTER: Duration = Duration::from_millis(500);
@@ -169,11 +170,15 @@ impl TrackerIndex {
         let rank = |tracker: &ManifestTracker| {
             let since = tracker.access.since();
             let idle_time = tracker.access.idle_time(now);
-            let asked = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
-            let asked = asked.unwrap_or(since);
+            let last_request = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
+            let last_request = last_request.unwrap_or(since);
             let crowd = crowds.get(tracker.request.target.path());
             let is_alone = crowd.is_none_or(|crowd| *crowd < CROWD);
-            (is_alone, asked > since + REPEATED_AFTER, asked)
+            (
+                is_alone,
+                last_request > since + REPEATED_AFTER,
+                last_request,
+            )
         };
         let ranked = self.trackers.iter();
         let mut ranked: Vec<_> = ranked
@@ -193,7 +198,7 @@ impl TrackerIndex {
     }
 
     /// Replaces the announced objects of the previous version by those of this one.
-    pub(super) fn announce(&mut self, diff: &ManifestDiff) {
+    pub(super) fn record_announced(&mut self, diff: &ManifestDiff) {
         for key in &diff.no_longer_announced {
             self.announced.remove(key);
         }
@@ -214,11 +219,11 @@ impl TrackerIndex {
         };
         let bytes = &mut self.bytes;
         self.trackers.retain(|_, tracker| {
-            let stays = idle_time(tracker) < FORGOTTEN_AFTER;
-            if !stays {
+            let is_kept = idle_time(tracker) < FORGOTTEN_AFTER;
+            if !is_kept {
                 *bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
             }
-            stays
+            is_kept
         });
         self.parents
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < PARENT_VALID_FOR);

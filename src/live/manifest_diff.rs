@@ -284,7 +284,7 @@ impl TrackerState {
         let is_known = around
             .as_ref()
             .is_some_and(|directory| self.directories.contains(directory));
-        let here = (!is_known).then(|| listed.place());
+        let here = (!is_known).then(|| listed.directory());
         for directory in here.into_iter().chain(around) {
             if !self.directories.contains(&directory) {
                 self.directories.push(directory);
@@ -304,7 +304,7 @@ impl TrackerState {
         } = listing;
         let listed = inits.iter().chain(segments).chain(parts).chain(files);
         let listed = listed.filter_map(|one| request.resolve_any_host(rules, &one.uri));
-        let in_use = listed.map(|one| one.place());
+        let in_use = listed.map(|one| one.directory());
         let in_use = self.numbered.known().iter().cloned().chain(in_use);
         let in_use: HashSet<Key> = in_use.take(DIRECTORIES_MAX).collect();
         let mut excess = self.directories.len() - DIRECTORIES_MAX / 2;

@@ -25,13 +25,13 @@ pub(super) struct NumberedDirectories {
 impl NumberedDirectories {
     /// Registers a listed object. Returns its numbered directory, if it has one.
     pub(super) fn list(&mut self, listed: &CacheRequest) -> Option<Key> {
-        let directories: Vec<Key> = listed.numbered_places().collect();
+        let directories: Vec<Key> = listed.numbered_directories().collect();
         let is_known = |directory: &Key| directories.contains(directory);
         if let Some(at) = self.known.iter().position(is_known) {
             self.known[at..].rotate_left(1);
             return self.known.last().cloned();
         }
-        let here = listed.place();
+        let here = listed.directory();
         for directory in directories {
             if self.candidates.len() >= CANDIDATES_MAX {
                 self.candidates.clear();
@@ -70,16 +70,16 @@ impl NumberedDirectories {
 #[derive(Default)]
 pub(crate) struct Location {
     /// Its directory.
-    pub(crate) here: Option<Key>,
+    pub(crate) directory: Option<Key>,
     /// The numbered directory that contains it.
-    pub(crate) around: Option<Key>,
+    pub(crate) numbered_directory: Option<Key>,
 }
 
 impl Location {
-    pub(crate) fn only(here: Key) -> Location {
+    pub(crate) fn only(directory: Key) -> Location {
         Location {
-            here: Some(here),
-            around: None,
+            directory: Some(directory),
+            numbered_directory: None,
         }
     }
 
@@ -87,8 +87,8 @@ impl Location {
     /// is listed.
     pub(crate) fn unlisted(&self) -> Location {
         Location {
-            here: self.here.as_ref().map(unlisted),
-            around: self.around.as_ref().map(unlisted),
+            directory: self.directory.as_ref().map(unlisted),
+            numbered_directory: self.numbered_directory.as_ref().map(unlisted),
         }
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn two_directories_differing_in_a_number_are_one_place() {
+    fn two_directories_differing_in_a_number_are_one_numbered_directory() {
         let paths = [
             "/live/9/a.ts",
             "/live/9/b.ts",
@@ -150,7 +150,7 @@ mod tests {
         }
         let last = requests((1..=3).map(|rendition| format!("/live/{rendition}/100/s.m4s")));
         for request in last {
-            let by_segment = request.numbered_places().next();
+            let by_segment = request.numbered_directories().next();
             assert_eq!(numbered.list(&request), by_segment);
         }
     }

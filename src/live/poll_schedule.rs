@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use super::ManifestTracker;
 use super::blocking_reload::PlannedPoll;
 use super::demand::IDLE_SEGMENTS;
+use super::tracker_state::TrackerState;
 
 impl ManifestTracker {
     /// Time until the next version is due.
-    pub(super) fn next_version(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn next_version_in(&self, now: Instant) -> Option<Duration> {
         let state = self.state.lock();
         let changes = !state.ended && !state.version_interval.is_zero();
         let due = state.cadence.next().checked_duration_since(now)?;
@@ -21,19 +22,13 @@ impl ManifestTracker {
         let state = self.state.lock();
         let idle = self.request.route.live.idle;
         let idle_max = (state.reload_interval_max * IDLE_SEGMENTS).max(idle);
-        let idle_time = self.access.idle_time(now)?;
-        let until = state.poll_before?;
+        let is_watched = self.access.idle_time(now)? < idle_max;
         let may_be_polled = state.background_headers.is_some() && !state.ended;
-        let is_watched = idle_time < idle_max && may_be_polled;
-        // However short a lifetime the origin gives, polls keep a distance.
-        let until = until.max(state.no_poll_before + state.version_interval_or_default() / 8);
-        let plainly = || {
-            // An MPD that lists no segments may never change: it is revalidated before it is stale.
-            let changes =
-                (!state.version_interval.is_zero()).then(|| state.cadence.next().min(until));
-            PlannedPoll::At(changes.unwrap_or(until).max(state.no_poll_before))
-        };
-        is_watched.then(|| state.blocking.next_poll(now).unwrap_or_else(plainly))
+        if !(is_watched && may_be_polled) {
+            return None;
+        }
+        let plain = state.next_plain_poll()?;
+        Some(state.blocking.next_poll(now).unwrap_or(plain))
     }
 
     /// Number of polls that the origin has answered.
@@ -47,28 +42,44 @@ impl ManifestTracker {
         state.no_poll_before = now + pause.max(state.poll_interval_min());
     }
 
-    /// Records the start of a blocking request. Returns when the latest version was taken.
+    /// Records the start of a blocking request. Returns when the latest version was accepted.
     pub(crate) fn begin_blocking(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         state.blocking.record_request(now);
         state.accepted_at
     }
 
-    /// Records the end of a blocking request. If no version came since `taken`, plain polling
-    /// replaces blocking requests for a time.
-    pub(crate) fn end_blocking(&self, taken: Option<Instant>, now: Instant) {
+    /// Records the end of a blocking request. `accepted_at`: what its start returned. If no version
+    /// has been accepted since, plain polling replaces blocking requests for a time.
+    pub(crate) fn end_blocking(&self, accepted_at: Option<Instant>, now: Instant) {
         let mut state = self.state.lock();
-        if state.accepted_at == taken {
+        if state.accepted_at == accepted_at {
             state.blocking.record_failure(now);
         }
     }
 
-    /// The stored version is fresh for `span` from now; the next poll is planned before it expires.
+    /// The stored version is fresh for `span` from `now` on; the next poll is planned before it expires.
     /// With a span of zero there is no refresher: viewers' requests fetch it.
     pub(crate) fn set_fresh_for(&self, span: Duration, now: Instant) {
         /// A poll takes time, and may need a second one.
         const SHARE: f64 = 0.9;
         let until = (!span.is_zero()).then(|| now + span.mul_f64(SHARE));
         self.state.lock().poll_before = until;
+    }
+}
+
+impl TrackerState {
+    /// The time of the next plain poll: when the next version is due, and before the stored one
+    /// expires. However short a lifetime the origin gives, polls keep a distance.
+    fn next_plain_poll(&self) -> Option<PlannedPoll> {
+        let distance = self.version_interval_or_default() / 8;
+        let latest = self.poll_before?.max(self.no_poll_before + distance);
+        // An MPD that lists no segments may never change: it is revalidated before it is stale.
+        let at = if self.version_interval.is_zero() {
+            latest
+        } else {
+            self.cadence.next().min(latest)
+        };
+        Some(PlannedPoll::At(at.max(self.no_poll_before)))
     }
 }

@@ -10,7 +10,7 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
 
 /// All segments farther behind the newest one than this count as this far behind.
-const BEHIND_MAX: u64 = 64;
+const DISTANCE_MAX: u64 = 64;
 
 /// The representations of an MPD whose segment names can be computed.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Representations {
         self.templates.is_empty()
     }
 
-    /// Is the entry a segment of the MPD at `mpd` that is available now, by a timeline or by the
+    /// Is the object a segment of the MPD at `mpd` that is available now, by a timeline or by the
     /// clock?
     pub(super) fn has_available(
         &self,
@@ -129,21 +129,21 @@ impl Representations {
         request: &CacheRequest,
         now: SystemTime,
     ) -> Option<(usize, u64)> {
-        let mut of = self.templates.iter().enumerate();
-        of.find_map(|(at, template)| {
+        let mut templates = self.templates.iter().enumerate();
+        templates.find_map(|(index, template)| {
             let number_or_time = template.number_of(request.target.path())?;
             let newest = template.newest(now).filter(|_| template.is_by_clock())?;
             let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
-            let behind = (0..BEHIND_MAX).find(|behind| {
-                let before = template.before(newest, *behind);
+            let distance = (0..DISTANCE_MAX).find(|distance| {
+                let before = template.before(newest, *distance);
                 before.is_none_or(|before| before <= number_or_time)
             });
-            let behind = behind.unwrap_or(BEHIND_MAX);
-            let is_there = self
+            let distance = distance.unwrap_or(DISTANCE_MAX);
+            let is_in_window = self
                 .window_length(template)
-                .is_none_or(|listed| behind < listed);
+                .is_none_or(|length| distance < length);
             // Names of other representations may have the same ending.
-            (is_there && named.path_key() == request.path_key()).then_some((at, behind))
+            (is_in_window && named.path_key() == request.path_key()).then_some((index, distance))
         })
     }
 
@@ -157,8 +157,8 @@ impl Representations {
     ) -> Option<(usize, Vec<Key>)> {
         /// A late check finds several segments gone.
         const DROPPED_MAX: u64 = 4;
-        let (at, _) = self.clock_position(rules, mpd, newest, now)?;
-        let template = self.templates.get(at)?;
+        let (index, _) = self.clock_position(rules, mpd, newest, now)?;
+        let template = self.templates.get(index)?;
         let number_or_time = template.number_of(newest.target.path())?;
         let oldest = self.window_length(template);
         let dropped = oldest.into_iter().flat_map(|from| from..from + DROPPED_MAX);
@@ -166,7 +166,7 @@ impl Representations {
             let name = template.name(template.before(number_or_time, back)?);
             Some(mpd.resolve_same_host(rules, &name)?.key)
         });
-        Some((at, dropped.collect()))
+        Some((index, dropped.collect()))
     }
 
     /// Number of segments of a representation that are available at once; `u64::MAX` if they stay.
@@ -224,8 +224,8 @@ impl Representations {
         const WAIT_MIN: Duration = Duration::from_millis(20);
         let checks = self.by_clock(now).flat_map(|(template, newest)| {
             let step = template.step();
-            let there = template.available_at(newest);
-            let late = [step / 20, step / 5].map(|late| there?.checked_add(late));
+            let available_at = template.available_at(newest);
+            let late = [step / 20, step / 5].map(|late| available_at?.checked_add(late));
             let next = template
                 .next(now)
                 .and_then(|next| template.available_at(next));
@@ -251,8 +251,8 @@ impl Representations {
 /// no further one follows.
 fn newest(template: &SegmentNaming, now: SystemTime) -> Option<u64> {
     let newest = template.newest(now)?;
-    let there = template.available_at(newest)?;
-    let is_over = template.next(now).is_none() && there.checked_add(template.step())? <= now;
+    let available_at = template.available_at(newest)?;
+    let is_over = template.next(now).is_none() && available_at.checked_add(template.step())? <= now;
     (!is_over).then_some(newest)
 }
 
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_outside_time_shift_buffer_have_no_place_and_depart() {
+    fn segments_outside_time_shift_buffer_have_no_position_and_are_dropped() {
         let (rules, request, listing) = read(&period(0, 0));
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let segment = |number: u64| {
@@ -345,11 +345,11 @@ mod tests {
         // The buffer holds 20 s, and one segment more on both sides.
         let (.., listing) = read_with("timeShiftBufferDepth='PT20S'", &period(0, 0));
         let representations = Representations::of(&listing, at(200));
-        let place =
+        let position =
             |number| representations.clock_position(&rules, &request, &segment(number), at(200));
-        assert_eq!(place(88), Some((0, 11)));
+        assert_eq!(position(88), Some((0, 11)));
         assert_eq!(representations.window_length_of(0), 12);
-        assert_eq!(place(87), None);
+        assert_eq!(position(87), None);
         let (_, dropped) = representations
             .dropped_by((&rules, &request), &segment(99), at(200))
             .unwrap();

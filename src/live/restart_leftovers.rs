@@ -12,8 +12,8 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Now, Rules};
 
 impl ManifestTracker {
-    /// It has restarted and not yet reached its former position: names that it does not list may be
-    /// from before the restart.
+    /// It has restarted and not yet passed the end of the timeline before: names that it does not
+    /// list may be from before the restart.
     pub(super) fn has_unfinished_restart(&self, now: Instant) -> bool {
         let state = self.state.lock();
         let names = state.listed_since_restart.as_ref();
@@ -56,36 +56,44 @@ impl ManifestTracker {
 }
 
 impl LiveStreams {
-    /// May this object be left over from before a restart? The manifests of its directory have
-    /// listed other names since the restart, and will reach this one.
+    /// May this object be left over from before a restart? A manifest of its directory has restarted
+    /// and not yet come as far as before, and none has listed this name since.
     pub(crate) fn is_left_over(&self, request: &CacheRequest, now: Now) -> bool {
         let is_never_left_over =
             request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock);
         if is_never_left_over || !self.has_restarts.load(Ordering::Relaxed) {
             return false;
         }
-        let directories = self.location_of(request);
-        let trackers_of = |directory: &Option<Key>| {
+        let location = self.location_of(request);
+        let listing = |directory: &Option<Key>| {
             self.trackers_of_directories_with_unstored(directory.as_slice())
         };
-        let (here, around) = (
-            trackers_of(&directories.here),
-            trackers_of(&directories.around),
-        );
-        let is_short = |tracker: &Arc<ManifestTracker>| tracker.has_unfinished_restart(now.mono);
-        let is_around =
-            |tracker: &Arc<ManifestTracker>| around.iter().any(|other| Arc::ptr_eq(tracker, other));
-        // A real directory may also be listed by manifests that do not take part in its numbered
-        // directory.
-        let is_others = |tracker: &Arc<ManifestTracker>| !is_short(tracker) && !is_around(tracker);
-        if !here.is_empty() && here.iter().all(is_others) {
+        let beside = listing(&location.directory);
+        let around = listing(&location.numbered_directory);
+        if belongs_to_others(&beside, &around, now.mono) {
             return false;
         }
-        let mut listing = here.iter().chain(&around);
-        listing.any(is_short)
-            && !(here.iter().chain(&around))
-                .any(|tracker| tracker.has_listed_since_restart(&self.rules, request, now))
+        let all = || beside.iter().chain(&around);
+        let has_restarted = all().any(|tracker| tracker.has_unfinished_restart(now.mono));
+        let is_listed = |tracker: &Arc<ManifestTracker>| {
+            tracker.has_listed_since_restart(&self.rules, request, now)
+        };
+        has_restarted && !all().any(is_listed)
     }
+}
+
+/// Is a directory listed only by manifests that neither restarted nor take part in the numbered
+/// directory around it?
+fn belongs_to_others(
+    beside: &[Arc<ManifestTracker>],
+    around: &[Arc<ManifestTracker>],
+    now: Instant,
+) -> bool {
+    let is_other = |tracker: &Arc<ManifestTracker>| {
+        let takes_part = around.iter().any(|other| Arc::ptr_eq(tracker, other));
+        !takes_part && !tracker.has_unfinished_restart(now)
+    };
+    !beside.is_empty() && beside.iter().all(is_other)
 }
 
 /// The lifetime of an object that no manifest lists.

@@ -69,40 +69,12 @@ impl LiveStreams {
             .filter(is_refreshed)
             .filter(|tracker| tracker.is_stalled(now));
         let stalled = stalled.count();
-        let mut sequence_ranges: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> =
-            HashMap::new();
-        for tracker in &trackers {
-            let (_, low, high) = sequence_ranges
-                .entry(Arc::as_ptr(&tracker.stream))
-                .or_insert_with(|| (Arc::clone(&tracker.stream), u64::MAX, 0));
-            // A manifest without a refresher is not up to date, so it says nothing about skew.
-            if let Some(last) = tracker
-                .last_sequence()
-                .filter(|_| tracker.access.has_refresher())
-            {
-                *low = last.min(*low);
-                *high = last.max(*high);
-            }
-        }
-        let streams = sequence_ranges.into_values();
-        let mut streams: Vec<_> = streams
-            .map(|(stream, low, high)| stream.stats(high.saturating_sub(low)))
-            .collect();
-        // Manifests that differ only in the query have no common parent, but share a name.
-        streams.sort_by(|a, b| a.name.cmp(&b.name));
-        streams.dedup_by(|more, stream| {
-            let same = more.name == stream.name;
-            if same {
-                stream.add(more);
-            }
-            same
-        });
         let bytes = trackers
             .iter()
             .map(|tracker| tracker.weight_bytes() as u64)
             .sum();
         StreamsSnapshot {
-            streams,
+            streams: streams_of(&trackers),
             bytes,
             refreshed: refreshed as u64,
             stalled: stalled as u64,
@@ -111,4 +83,39 @@ impl LiveStreams {
             prefetches: self.prefetch_limits.stats(),
         }
     }
+}
+
+/// The counters of all streams, one item per name.
+fn streams_of(trackers: &[Arc<ManifestTracker>]) -> Vec<StreamStats> {
+    let mut sequence_ranges: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> =
+        HashMap::new();
+    for tracker in trackers {
+        let (_, low, high) = sequence_ranges
+            .entry(Arc::as_ptr(&tracker.stream))
+            .or_insert_with(|| (Arc::clone(&tracker.stream), u64::MAX, 0));
+        // A manifest without a refresher is not up to date: it says nothing about the skew.
+        let is_refreshed = tracker.access.has_refresher();
+        if let Some(last) = tracker.last_sequence().filter(|_| is_refreshed) {
+            *low = last.min(*low);
+            *high = last.max(*high);
+        }
+    }
+    let streams = sequence_ranges.into_values();
+    let mut streams: Vec<_> = streams
+        .map(|(stream, low, high)| stream.stats(high.saturating_sub(low)))
+        .collect();
+    merge_same_names(&mut streams);
+    streams
+}
+
+/// Manifests that differ only in the query or the host have no common parent, but share a name.
+fn merge_same_names(streams: &mut Vec<StreamStats>) {
+    streams.sort_by(|a, b| a.name.cmp(&b.name));
+    streams.dedup_by(|more, stream| {
+        let is_same = more.name == stream.name;
+        if is_same {
+            stream.add(more);
+        }
+        is_same
+    });
 }

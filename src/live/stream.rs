@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn restart_counts_once_per_stream_and_drops_each_place_once() {
+    fn restart_counts_once_per_stream_and_ends_each_epoch_once() {
         let stream = LiveStream::new("/a.m3u8");
         let now = Instant::now();
         let memory = Duration::from_secs(16);

@@ -97,14 +97,14 @@ mod tests {
     use super::*;
     use seawall_policy::Route;
 
-    fn spot(number: usize) -> Key {
+    fn path_key_of(number: usize) -> Key {
         Key::of(&[&number.to_be_bytes()])
     }
 
     #[test]
     fn least_recently_named_url_is_evicted_first() {
         let mut named = UncacheableSet::default();
-        let mut is_new = |number| named.name(spot(number), Kind::Key);
+        let mut is_new = |number| named.name(path_key_of(number), Kind::Key);
         for number in 0..NAMED_MIN {
             assert!(is_new(number));
             assert!(!is_new(0), "named again and again");
@@ -125,7 +125,7 @@ mod tests {
             name: "seawall".into(),
         };
         let request = CacheRequest::asked(&rules, "a", "/live/a.mpd?x=1");
-        let (apart, own) = (
+        let (uncacheable, own) = (
             UncacheableUrls::default(),
             CacheRequest::asked(&rules, "a", "/live/stream"),
         );
@@ -135,7 +135,7 @@ mod tests {
                 clocks,
                 ..Listing::default()
             };
-            !apart.learn(&rules, request, &listing).is_empty()
+            !uncacheable.learn(&rules, request, &listing).is_empty()
         };
         for clock in [
             "a.mpd",
@@ -156,8 +156,8 @@ mod tests {
             keys,
             ..Listing::default()
         };
-        assert_eq!(apart.learn(&rules, &request, &listing).len(), 1);
+        assert_eq!(uncacheable.learn(&rules, &request, &listing).len(), 1);
         let key = CacheRequest::asked(&rules, "a", "/1.bin");
-        assert_eq!(apart.kind_of(&key), Some(Kind::Key));
+        assert_eq!(uncacheable.kind_of(&key), Some(Kind::Key));
     }
 }

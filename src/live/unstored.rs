@@ -19,7 +19,7 @@ use seawall_policy::{Key, Now};
 /// Most of these manifests tracked at once. Tracked ones stay while they are requested: a restart
 /// in one of them counts for all sessions, while the first text of a new session shows nothing.
 const UNSTORED_MAX: usize = 2048;
-/// A manifest counts as unwatched after this many segment durations without a request …
+/// A manifest is idle after this many segment durations without a request …
 const IDLE_SEGMENTS: u32 = 5;
 /// … and after this time at the latest.
 const IDLE_AFTER_MAX: Duration = Duration::from_mins(1);
@@ -64,18 +64,18 @@ impl UnstoredManifests {
             known.last_request = now;
             return Some(Arc::clone(&known.tracker));
         }
-        let plain = request.without_directives();
-        let path_key = plain.path_key();
+        let request = request.without_directives();
+        let path_key = request.path_key();
         if self.trackers.len() >= UNSTORED_MAX && !self.make_room(&path_key, now) {
             return None;
         }
-        let key = plain.key.clone();
+        let key = request.key.clone();
         // The same playlist for another session shows the same restart.
         let mut others = self.trackers.values();
         let same = others.find(|known| known.path_key == path_key);
         let stream = same.map(|known| Arc::clone(&known.tracker.stream));
-        let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(plain.target.path())));
-        let tracker = Arc::new(ManifestTracker::new(plain, stream, info, now));
+        let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(request.target.path())));
+        let tracker = Arc::new(ManifestTracker::new(request, stream, info, now));
         let known = UnstoredManifest {
             tracker: Arc::clone(&tracker),
             path_key,
@@ -86,8 +86,8 @@ impl UnstoredManifests {
         Some(tracker)
     }
 
-    /// Drops unwatched manifests. If there are none, the largest crowd loses its older half, if the
-    /// new manifest's crowd is smaller than that half.
+    /// Drops idle manifests. If there are none, it drops the half of the largest crowd that was
+    /// requested longest ago, if the new manifest's crowd is smaller than that half.
     fn make_room(&mut self, new: &Key, now: Instant) -> bool {
         let swept = self.swept;
         if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
@@ -117,26 +117,23 @@ impl UnstoredManifests {
         let Some((path_key, half)) = largest.map(|(path_key, count)| (path_key, count / 2)) else {
             return;
         };
-        if own >= half {
-            if self.full_crowds.len() < UNSTORED_MAX {
-                self.full_crowds.insert(new.clone());
-            }
-            return;
+        if own < half {
+            let path_key = path_key.clone();
+            self.drop_longest_idle(&path_key, half);
+        } else if self.full_crowds.len() < UNSTORED_MAX {
+            self.full_crowds.insert(new.clone());
         }
-        let crowd = self
-            .trackers
-            .iter()
-            .filter(|(_, known)| known.path_key == *path_key);
+    }
+
+    /// Drops those manifests of a crowd that were requested longest ago.
+    fn drop_longest_idle(&mut self, path_key: &Key, count: usize) {
+        let crowd = self.trackers.iter();
+        let crowd = crowd.filter(|(_, known)| known.path_key == *path_key);
         let mut crowd: Vec<_> = crowd
-            .map(|(key, known)| (known.last_request, key))
+            .map(|(key, known)| (known.last_request, key.clone()))
             .collect();
-        // Drop those requested longest ago.
-        crowd.select_nth_unstable_by_key(half, |(last_request, _)| *last_request);
-        let dropped: Vec<Key> = crowd[..half]
-            .iter()
-            .map(|(_, key)| (*key).clone())
-            .collect();
-        for key in &dropped {
+        crowd.select_nth_unstable_by_key(count, |(last_request, _)| *last_request);
+        for (_, key) in &crowd[..count] {
             self.trackers.remove(key);
         }
     }
@@ -187,7 +184,10 @@ impl LiveStreams {
         let directories = self.location_of(request);
         let unstored = self.unstored.lock();
         if !unstored.trackers.is_empty() {
-            let directories = directories.around.iter().chain(&directories.here);
+            let directories = directories
+                .numbered_directory
+                .iter()
+                .chain(&directories.directory);
             listing.extend(directories.flat_map(|directory| unstored.trackers_of(directory)));
         }
         listing

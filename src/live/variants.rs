@@ -1,4 +1,4 @@
-//! Keeps a timeline for each variant of one manifest. Where responses differ by country or device,
+//! Keeps a history for each variant of one manifest. Where responses differ by country or device,
 //! a variant that ends earlier than another does not lag, and other names are not a restart.
 
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ impl Variant {
     }
 }
 
-/// The timelines of a manifest, the most recently seen last.
+/// The histories of the variants of a manifest, the most recently seen last.
 #[derive(Default)]
 pub(super) struct VariantHistories {
     known: Vec<VariantHistory>,
@@ -48,7 +48,7 @@ impl VariantHistories {
     }
 
     /// Records a version with the result of [`VariantHistories::judge`]. The first one of a variant
-    /// begins its timeline.
+    /// begins its history.
     pub(super) fn record(
         &mut self,
         variant: Variant,
@@ -132,7 +132,7 @@ impl VariantHistories {
         self.known.last()?.history.last_sequence()
     }
 
-    /// A variant has restarted and not yet reached its former position.
+    /// A variant has restarted and not yet passed the end of the timeline before the restart.
     pub(super) fn is_before_previous_end(&self) -> bool {
         let mut histories = self.known.iter().map(|known| &known.history);
         histories.any(ManifestHistory::is_before_previous_end)

@@ -80,7 +80,7 @@ impl LiveStreams {
         let listed = diff.listed.iter().map(|key| self.hasher.hash_one(key));
         index.mark_new(listed, diff.new_until);
         directories::register_version(&mut index.directories, diff, &directories, tracker);
-        index.announce(diff);
+        index.record_announced(diff);
         drop(index);
         self.notify_others(diff, tracker);
     }
@@ -97,13 +97,13 @@ impl LiveStreams {
         } else if !self.has_restarts.load(Ordering::Relaxed) {
             return;
         }
-        let restarted_beside = self.trackers_of_directories_with_unstored(&diff.restart.all);
-        let sharing_directories = self.trackers_of_directories_with_unstored(&diff.new_directories);
-        for neighbor in restarted_beside {
+        for neighbor in self.trackers_of_directories_with_unstored(&diff.restart.all) {
             neighbor.record_neighbor_restart(diff.current_at);
         }
-        let mut others = sharing_directories.iter();
-        if others.any(|other| other.has_unfinished_restart(diff.current_at)) {
+        let neighbors = self.trackers_of_directories_with_unstored(&diff.new_directories);
+        let has_restarted =
+            |neighbor: &Arc<ManifestTracker>| neighbor.has_unfinished_restart(diff.current_at);
+        if neighbors.iter().any(has_restarted) {
             tracker.record_neighbor_restart(diff.current_at);
         }
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_restart_ends_the_epoch_of_its_directory_once() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let directory = request("/live/1.ts").place();
+        let directory = request("/live/1.ts").directory();
         show(&live, "/live/a.m3u8", &one_segment(5000), start);
         let next = start + seconds(4);
         let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
@@ -218,7 +218,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(
-            tracker.next_version(start),
+            tracker.next_version_in(start),
             Some(seconds(3)),
             "a search at three quarters of the interval narrows the time of the change"
         );
@@ -229,7 +229,7 @@ mod tests {
     fn the_first_version_of_a_variant_says_nothing_about_the_cadence() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
-        let due = tracker.next_version(start);
+        let due = tracker.next_version_in(start);
         let (manifest, request) = (one_segment(1), request("/live/a.m3u8"));
         let other = live.variant(Some(b"other"));
         let later = start + seconds(1);
@@ -243,17 +243,17 @@ mod tests {
             )
         };
         live.record_version(Some(&tracker), &version, at(later));
-        assert_eq!(tracker.next_version(start), due);
+        assert_eq!(tracker.next_version_in(start), due);
     }
 
     #[test]
     fn the_first_version_after_a_purge_is_no_change_at_the_origin() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
-        let due = tracker.next_version(start);
+        let due = tracker.next_version_in(start);
         tracker.forget();
         show(&live, "/live/a.m3u8", &one_segment(1), start + seconds(1));
-        assert_eq!(tracker.next_version(start), due);
+        assert_eq!(tracker.next_version_in(start), due);
     }
 
     #[test]

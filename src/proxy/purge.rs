@@ -144,7 +144,7 @@ impl Shield {
             is_known |= !stored.is_empty();
             if stored.is_empty() && manifest.kind.is_manifest() {
                 // An unknown manifest's objects are most likely in its own directory.
-                directories.insert(manifest.place());
+                directories.insert(manifest.directory());
             }
             for object in stored {
                 let listed = self.urls_listed_in(&manifest, &object);
@@ -162,7 +162,7 @@ impl Shield {
             purge.epoch(&unlisted(place));
         }
         purge.memos(|key| {
-            key.place()
+            key.directory()
                 .is_some_and(|place| directories.contains(&place))
         });
         StreamPurge {
@@ -204,7 +204,7 @@ impl Shield {
         let mut directories = Vec::new();
         directory_examples(kind, &text, |name| {
             let named = request.resolve_any_host(&self.rules, name);
-            directories.extend(named.map(|named| named.place()));
+            directories.extend(named.map(|named| named.directory()));
         });
         ListedUrls {
             directories,

@@ -19,10 +19,10 @@ impl Shield {
         location: &Location,
     ) -> Option<EpochToken> {
         let url = request.url();
-        let directory = location.here.as_ref();
+        let directory = location.directory.as_ref();
         let is_bound = directory.is_some() || url.is_some();
         let epoch_token = is_bound.then(|| self.cache.bind_epoch(directory, url.as_ref()))?;
-        Some(match &location.around {
+        Some(match &location.numbered_directory {
             Some(around) => epoch_token.within(&self.cache.bind_epoch(Some(around), None)),
             None => epoch_token,
         })

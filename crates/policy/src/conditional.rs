@@ -45,8 +45,8 @@ pub fn is_conditional(request: &HeaderMap) -> bool {
 /// Evaluates the preconditions of a GET or HEAD against the headers of a stored 200.
 pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
     if request.contains_key(IF_MATCH) {
-        if !names_stored(request, IF_MATCH, stored, |tag, held| {
-            tag.matches_strongly(held)
+        if !names_stored(request, IF_MATCH, stored, |tag, stored_tag| {
+            tag.matches_strongly(stored_tag)
         }) {
             return PreconditionResult::Failed;
         }
@@ -59,8 +59,8 @@ pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
 
     // §13.1.3: `If-Modified-Since` is ignored if `If-None-Match` is present, whatever its result.
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
-        names_stored(request, IF_NONE_MATCH, stored, |tag, held| {
-            tag.matches_weakly(held)
+        names_stored(request, IF_NONE_MATCH, stored, |tag, stored_tag| {
+            tag.matches_weakly(stored_tag)
         })
     } else if let Some(since) = fields::date(request, IF_MODIFIED_SINCE) {
         // RFC 9111 §4.3.2: without a stored modification date its `Date` is used.
@@ -130,13 +130,15 @@ fn names_stored(
     stored: &HeaderMap,
     same: impl Fn(EntityTag<'_>, EntityTag<'_>) -> bool,
 ) -> bool {
-    let held = stored
+    let stored_tag = stored
         .get(ETAG)
         .and_then(|value| EntityTag::of(value.as_bytes()));
     request.get_all(field).into_iter().any(|line| {
         let line = line.as_bytes().trim_ascii();
         // `*` matches any stored representation (RFC 9110 §13.1.1, §13.1.2).
-        line == b"*" || held.is_some_and(|held| EntityTag::list(line).any(|tag| same(tag, held)))
+        line == b"*"
+            || stored_tag
+                .is_some_and(|stored_tag| EntityTag::list(line).any(|tag| same(tag, stored_tag)))
     })
 }
 

@@ -96,11 +96,11 @@ impl ResponseDirectives {
         self.must_revalidate || self.proxy_revalidate || self.no_cache || implied
     }
 
-    fn stale_window(&self, said: Option<Duration>, default: Duration) -> Duration {
+    fn stale_window(&self, stated: Option<Duration>, default: Duration) -> Duration {
         if self.must_revalidate || self.proxy_revalidate || self.no_cache {
             return Duration::ZERO;
         }
-        match said {
+        match stated {
             Some(window) => window,
             None if self.s_maxage.is_some() => Duration::ZERO,
             None => default,
@@ -134,7 +134,7 @@ impl ResponseDirectives {
             present: true,
             ..ResponseDirectives::default()
         };
-        let mut said = false;
+        let mut stated = false;
         for element in fields::elements(headers, &SURROGATE_CONTROL) {
             // `max-age=60;abc` is meant for a surrogate called abc.
             if fields::split(element, b';').nth(1).is_some() {
@@ -143,9 +143,9 @@ impl ResponseDirectives {
             let (name, value) = fields::name_and_value(element);
             // `max-age=60+30`: 60 s fresh, and 30 s more that are not used here.
             let value = value.and_then(|value| value.split(|&byte| byte == b'+').next());
-            said |= directives.set(name, Argument::of(value), DuplicateRule::Strictest);
+            stated |= directives.set(name, Argument::of(value), DuplicateRule::Strictest);
         }
-        said.then_some(directives)
+        stated.then_some(directives)
     }
 
     /// Records one directive. Returns false if it is unknown.
@@ -308,18 +308,18 @@ enum DuplicateRule {
 }
 
 impl DuplicateRule {
-    fn flag(self, field: &mut bool, said: bool) {
+    fn flag(self, field: &mut bool, stated: bool) {
         *field = match self {
-            DuplicateRule::Strictest => *field || said,
-            DuplicateRule::Last => said,
+            DuplicateRule::Strictest => *field || stated,
+            DuplicateRule::Last => stated,
         };
     }
 
     fn lifetime(self, field: &mut Option<Duration>, argument: Argument) {
-        let said = argument.lifetime();
+        let stated = argument.lifetime();
         *field = Some(match (self, *field) {
-            (DuplicateRule::Strictest, Some(earlier)) => earlier.min(said),
-            _ => said,
+            (DuplicateRule::Strictest, Some(earlier)) => earlier.min(stated),
+            _ => stated,
         });
     }
 }

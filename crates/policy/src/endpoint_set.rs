@@ -7,14 +7,14 @@ pub struct EndpointSet(u64);
 
 impl EndpointSet {
     /// A set with one endpoint.
-    pub fn of(place: usize) -> EndpointSet {
-        EndpointSet::default().with(place)
+    pub fn of(index: usize) -> EndpointSet {
+        EndpointSet::default().with(index)
     }
 
     /// The set with one more endpoint.
     #[must_use]
-    pub fn with(self, place: usize) -> EndpointSet {
-        EndpointSet(self.0 | bit(place))
+    pub fn with(self, index: usize) -> EndpointSet {
+        EndpointSet(self.0 | bit(index))
     }
 
     /// The union of both sets.
@@ -25,19 +25,19 @@ impl EndpointSet {
 
     /// The indexes of its endpoints, in order.
     pub fn indexes(self) -> impl Iterator<Item = usize> {
-        (0..u64::BITS as usize).filter(move |place| self.contains(*place))
+        (0..u64::BITS as usize).filter(move |index| self.contains(*index))
     }
 
     /// Whether the endpoint at this index is in the set.
-    pub fn contains(self, place: usize) -> bool {
-        self.0 & bit(place) != 0
+    pub fn contains(self, index: usize) -> bool {
+        self.0 & bit(index) != 0
     }
 }
 
-fn bit(place: usize) -> u64 {
-    u32::try_from(place)
+fn bit(index: usize) -> u64 {
+    u32::try_from(index)
         .ok()
-        .and_then(|place| 1_u64.checked_shl(place))
+        .and_then(|index| 1_u64.checked_shl(index))
         .unwrap_or(0)
 }
 
@@ -48,8 +48,8 @@ mod tests {
     #[test]
     fn contains_only_added_endpoints_below_64() {
         let set = EndpointSet::of(0).and(EndpointSet::of(63)).with(64);
-        let places = [0, 1, 63, 64].map(|place| set.contains(place));
-        assert_eq!(places, [true, false, true, false]);
+        let contained = [0, 1, 63, 64].map(|index| set.contains(index));
+        assert_eq!(contained, [true, false, true, false]);
         assert!(set.indexes().eq([0, 63]));
     }
 }

@@ -58,8 +58,8 @@ impl Key {
     }
 
     /// The directory of the request; see
-    /// [`CacheRequest::place`](super::access::CacheRequest::place).
-    pub fn place(&self) -> Option<Key> {
+    /// [`CacheRequest::directory`](super::access::CacheRequest::directory).
+    pub fn directory(&self) -> Option<Key> {
         let parts = self.request_parts()?;
         let path = parts.target.split(|byte| *byte == b'?').next()?;
         let end = path.iter().rposition(|byte| *byte == b'/');
@@ -99,8 +99,8 @@ pub struct KeyParts<'k> {
 fn request_parts(bytes: &[u8]) -> Option<KeyParts<'_>> {
     let (first, rest) = part(bytes)?;
     let (second, rest) = part(rest)?;
-    // A derived key has the key that it is derived from in the place of the host. That key begins
-    // with a length, whose first byte is zero. A host never begins with a zero byte.
+    // A derived key has as its second part the key that it is derived from, where other keys have
+    // the host. A key begins with a length, whose first byte is zero; a host never does.
     if second.first() == Some(&0) {
         return request_parts(second);
     }
@@ -144,7 +144,7 @@ mod tests {
         let slice = Key::of(&[b"slice", variant.bytes(), b"\"1\"", &[0; 8]]);
         for key in [key, forwarded, variant, slice] {
             assert_eq!(key.request_parts(), Some(parts));
-            assert_eq!(key.place(), Some(Key::of(&[b"main", b"", b"/live/"])));
+            assert_eq!(key.directory(), Some(Key::of(&[b"main", b"", b"/live/"])));
         }
         let named_so = Key::of(&[b"variant", b"h", b"/a", b"", b""]);
         assert_eq!(

@@ -176,7 +176,7 @@ pub struct ResponseFacts<'a> {
     pub end_is_proven: bool,
     /// Whether the request to the origin had `Authorization`.
     pub authorized: bool,
-    /// Time from the request to the response. Zero if the origin held the response back until the
+    /// Time from the request to the response. Zero if the origin blocked the request until the
     /// content existed, because then it is new on arrival.
     pub delay: Duration,
     /// How the response relates to the current version of the manifest.

@@ -45,7 +45,7 @@ impl CacheRequest {
     }
 
     /// The key of the request's directory, for epochs. An origin may restart one directory.
-    pub fn place(&self) -> Key {
+    pub fn directory(&self) -> Key {
         let path = self.target.path();
         let directory = path.rfind('/').map_or("", |end| &path[..=end]);
         let host = self.sent_host().map(http::HeaderValue::as_bytes);
@@ -58,7 +58,7 @@ impl CacheRequest {
 
     /// Packagers may use a numbered directory per segment. Each key stands for all directories that
     /// differ from this one only in the numbers of one path segment, the last path segment first.
-    pub fn numbered_places(&self) -> impl Iterator<Item = Key> {
+    pub fn numbered_directories(&self) -> impl Iterator<Item = Key> {
         /// More numbered path segments than any packager uses.
         const PARTS_MAX: usize = 4;
         let path = self.target.path();
@@ -259,7 +259,7 @@ mod tests {
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let places = |path: &str| -> Vec<Key> {
             let entry = base.resolve_same_host(&rules, path).unwrap();
-            entry.numbered_places().collect()
+            entry.numbered_directories().collect()
         };
         assert_eq!(places("/seg1.ts"), []);
         assert_eq!(places("/live/seg1.ts"), []);

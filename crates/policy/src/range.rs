@@ -88,8 +88,8 @@ pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
     if let Some(tag) = EntityTag::of(value.as_bytes()) {
         return stored
             .get(ETAG)
-            .and_then(|held| EntityTag::of(held.as_bytes()))
-            .is_some_and(|held| tag.matches_strongly(held));
+            .and_then(|stored_tag| EntityTag::of(stored_tag.as_bytes()))
+            .is_some_and(|stored_tag| tag.matches_strongly(stored_tag));
     }
     date_holds(request, stored)
 }

@@ -134,21 +134,7 @@ impl ListedWindow {
         version: &[ListedName],
         info: &ManifestInfo,
     ) -> (Vec<u64>, HashSet<(u64, u64)>) {
-        let extent = match info {
-            ManifestInfo::Hls(playlist) => {
-                let edge = playlist.edge.as_ref();
-                edge.map(|edge| (edge.media_sequence, edge.last_sequence))
-            }
-            ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| (edge.start_ms, edge.end_ms)),
-        };
-        let mut oldest: HashMap<u64, u64> = HashMap::new();
-        for ListedName {
-            rendition, listed, ..
-        } in version
-        {
-            let oldest = oldest.entry(*rendition).or_insert(listed.position);
-            *oldest = listed.position.min(*oldest);
-        }
+        let extent = VersionExtent::of(version, info);
         let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
         let mut known = HashSet::new();
         let mut dropped = std::mem::take(&mut self.dropped_by_restart);
@@ -157,17 +143,7 @@ impl ListedWindow {
                 known.insert(segment.id());
                 return true;
             }
-            let is_dropped = match extent {
-                Some((_, end)) if segment.is_part => segment.sequence + PART_SEGMENTS <= end,
-                // Of a long window, only the end is parsed into the listing.
-                Some((start, _)) => {
-                    segment.sequence < start
-                        || oldest
-                            .get(&segment.rendition)
-                            .is_some_and(|oldest| segment.sequence >= *oldest)
-                }
-                None => true,
-            };
+            let is_dropped = extent.has_dropped(segment);
             dropped.extend(is_dropped.then_some(segment.key_hash));
             !is_dropped
         });
@@ -251,6 +227,49 @@ impl ListedWindow {
     fn count_of(&self, rendition: u64) -> u64 {
         let of = self.segments.iter();
         of.filter(|segment| segment.rendition == rendition).count() as u64
+    }
+}
+
+/// How far a version reaches, to tell a dropped segment from one that is merely not parsed: of a long
+/// window only the end is parsed into the listing.
+struct VersionExtent {
+    /// The first and last media sequence number; milliseconds in DASH. `None`: it lists nothing.
+    bounds: Option<(u64, u64)>,
+    /// The oldest parsed segment of each rendition.
+    oldest_parsed: HashMap<u64, u64>,
+}
+
+impl VersionExtent {
+    fn of(version: &[ListedName], info: &ManifestInfo) -> VersionExtent {
+        let bounds = match info {
+            ManifestInfo::Hls(playlist) => {
+                let edge = playlist.edge.as_ref();
+                edge.map(|edge| (edge.media_sequence, edge.last_sequence))
+            }
+            ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| (edge.start_ms, edge.end_ms)),
+        };
+        let mut oldest_parsed: HashMap<u64, u64> = HashMap::new();
+        for one in version {
+            let position = one.listed.position;
+            let oldest = oldest_parsed.entry(one.rendition).or_insert(position);
+            *oldest = position.min(*oldest);
+        }
+        VersionExtent {
+            bounds,
+            oldest_parsed,
+        }
+    }
+
+    /// Has the version dropped this segment, which it does not list by the same name?
+    fn has_dropped(&self, segment: &WindowSegment) -> bool {
+        let Some((start, end)) = self.bounds else {
+            return true;
+        };
+        if segment.is_part {
+            return segment.sequence + PART_SEGMENTS <= end;
+        }
+        let oldest_parsed = self.oldest_parsed.get(&segment.rendition);
+        segment.sequence < start || oldest_parsed.is_some_and(|oldest| segment.sequence >= *oldest)
     }
 }
 

@@ -114,19 +114,19 @@ impl LiveStream {
         state.lateness += late.as_secs_f64().powi(2) / 2.0;
     }
 
-    /// Records a restart shown by a manifest. The manifests of a stream show it one after the
-    /// other, within `memory`; a manifest that shows it again means another restart. Returns the
+    /// Records a restart shown by a manifest. The manifests of a stream show it one after the other,
+    /// within `shown_within`; a manifest that shows it again means another restart. Returns the
     /// directories whose epoch this restart has not ended yet.
     pub(super) fn record_restart(
         &self,
         manifest: &Key,
         mut directories: Vec<Key>,
-        (now, memory): (Instant, Duration),
+        (now, shown_within): (Instant, Duration),
     ) -> Vec<Key> {
         let mut state = self.state.lock();
         let same = state.restart.take().filter(|restart| {
-            let recent = now.saturating_duration_since(restart.since) <= memory;
-            recent && !restart.reported_by.contains(manifest)
+            let is_recent = now.saturating_duration_since(restart.since) <= shown_within;
+            is_recent && !restart.reported_by.contains(manifest)
         });
         self.restarts
             .fetch_add(u64::from(same.is_none()), Ordering::Relaxed);

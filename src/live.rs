@@ -1,10 +1,10 @@
 //! What is known of live streams, and the decisions that follow from it.
 //!
-//! [`LiveStreams`] is the only interface. It takes facts: a manifest that was parsed, a request that
-//! arrived, a response from the origin, the time. It returns decisions: which stored objects became
-//! invalid, what to prefetch, when to poll next, whether a version is behind, whether an absent
-//! object is due. `proxy` carries them out. This module starts no fetch and no task, reads no clock
-//! and does not know the cache's content.
+//! [`LiveStreams`] is the only interface. It takes facts: a manifest that was parsed, a request
+//! that arrived, a response from the origin, the time. It returns decisions: which stored objects
+//! became invalid, what to prefetch, when to poll next, whether a version is behind, whether an
+//! absent object is due. `proxy` carries them out. This module starts no fetch and no task, reads
+//! no clock and does not know the cache's content.
 //!
 //! **State.** A [`ManifestTracker`] per requested live manifest, found by key and by the
 //! directories of what it lists (`index`, `directories`); trackers of manifests that are not stored

@@ -181,8 +181,8 @@ impl BlockingReload {
     }
 }
 
-/// By how much one number is greater than another, up to a limit far above what a server blocks for.
-/// An absent number counts as zero.
+/// By how much one number is greater than another, up to a limit far above what a server blocks
+/// for. An absent number counts as zero.
 fn distance(number: Option<u64>, other: Option<u64>) -> u32 {
     const DISTANCE_MAX: u64 = 64;
     let distance = number

@@ -1,5 +1,5 @@
-//! Knows whether viewers watch a live manifest, and with which header fields it and its segments are
-//! fetched in the background.
+//! Knows whether viewers watch a live manifest, and with which header fields it and its segments
+//! are fetched in the background.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -230,8 +230,8 @@ impl ListedWindow {
     }
 }
 
-/// How far a version reaches, to tell a dropped segment from one that is merely not parsed: of a long
-/// window only the end is parsed into the listing.
+/// How far a version reaches, to tell a dropped segment from one that is merely not parsed: of a
+/// long window only the end is parsed into the listing.
 struct VersionExtent {
     /// The first and last media sequence number; milliseconds in DASH. `None`: it lists nothing.
     bounds: Option<(u64, u64)>,

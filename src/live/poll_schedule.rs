@@ -58,8 +58,8 @@ impl ManifestTracker {
         }
     }
 
-    /// The stored version is fresh for `span` from `now` on; the next poll is planned before it expires.
-    /// With a span of zero there is no refresher: viewers' requests fetch it.
+    /// The stored version is fresh for `span` from `now` on; the next poll is planned before it
+    /// expires. With a span of zero there is no refresher: viewers' requests fetch it.
     pub(crate) fn set_fresh_for(&self, span: Duration, now: Instant) {
         /// A poll takes time, and may need a second one.
         const SHARE: f64 = 0.9;

@@ -56,8 +56,8 @@ impl ManifestTracker {
 }
 
 impl LiveStreams {
-    /// May this object be left over from before a restart? A manifest of its directory has restarted
-    /// and not yet come as far as before, and none has listed this name since.
+    /// May this object be left over from before a restart? A manifest of its directory has
+    /// restarted and not yet come as far as before, and none has listed this name since.
     pub(crate) fn is_left_over(&self, request: &CacheRequest, now: Now) -> bool {
         let is_never_left_over =
             request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock);

@@ -114,9 +114,9 @@ impl LiveStream {
         state.lateness += late.as_secs_f64().powi(2) / 2.0;
     }
 
-    /// Records a restart shown by a manifest. The manifests of a stream show it one after the other,
-    /// within `shown_within`; a manifest that shows it again means another restart. Returns the
-    /// directories whose epoch this restart has not ended yet.
+    /// Records a restart shown by a manifest. The manifests of a stream show it one after the
+    /// other, within `shown_within`; a manifest that shows it again means another restart. Returns
+    /// the directories whose epoch this restart has not ended yet.
     pub(super) fn record_restart(
         &self,
         manifest: &Key,

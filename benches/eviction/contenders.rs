@@ -211,7 +211,7 @@ impl Memory for Seawall<'_> {
         let hits = Arc::new(HitCounter::default());
         let candidate = Candidate {
             key: id,
-            name: u64::from(id),
+            fingerprint: u64::from(id),
             bytes: u64::from(self.trace.items[id as usize].bytes),
             class: self.class(id),
             hits: Some(Arc::clone(&hits)),

@@ -56,8 +56,8 @@ pub struct Note {
 
 impl Note {
     fn of(fetch: &PlayerFetch) -> Note {
-        let facts = fetch.manifest.as_ref().map(|manifest| &manifest.info);
-        let edge = facts.and_then(|facts| facts.playlist_edge());
+        let info = fetch.manifest.as_ref().map(|manifest| &manifest.info);
+        let edge = info.and_then(|info| info.playlist_edge());
         Note {
             resource: fetch.resource,
             asked: fetch.requested_at,

@@ -117,7 +117,7 @@ pub(super) enum EncodingChoice<'o> {
 impl Shield {
     /// Makes a manifest available in other codings, if that is worthwhile. Starts the codings in
     /// which the previous version was requested.
-    pub(super) fn codable(&self, mut object: Object, before: Option<&Object>) -> Object {
+    pub(super) fn with_encodings(&self, mut object: Object, before: Option<&Object>) -> Object {
         let mut headers = object.head.headers.to_map();
         let is_codable = object.head.status == StatusCode::OK
             && !headers.contains_key(header::CONTENT_ENCODING)
@@ -131,13 +131,13 @@ impl Shield {
             object.head.headers = headers.into();
         }
         let mut codable = Object::new(object.head, object.body);
-        let before = before.and_then(Object::coded);
-        let (codings, ordered) = EncodedBodies::after(before);
-        for coding in ordered {
+        let before = before.and_then(Object::encodings);
+        let (codings, to_encode) = EncodedBodies::of_next_version(before);
+        for coding in to_encode {
             self.compressor
                 .enqueue(&codable.body, coding, codings.bodies());
         }
-        codable.set_coded(Some(codings));
+        codable.set_encodings(Some(codings));
         codable
     }
 
@@ -148,7 +148,7 @@ impl Shield {
         object: &'o Arc<Object>,
         viewer: &HeaderMap,
     ) -> EncodingChoice<'o> {
-        let Some(codings) = object.coded() else {
+        let Some(codings) = object.encodings() else {
             return EncodingChoice::Ready(object);
         };
         let mut accepted = encoding::accepted(viewer);
@@ -156,10 +156,10 @@ impl Shield {
             return EncodingChoice::Ready(object);
         };
         let bodies = codings.bodies();
-        if bodies.ask(best) {
+        if bodies.request(best) {
             self.compressor.enqueue(&object.body, best, bodies);
         }
-        if object.body.len() <= SHORT_BYTES_MAX && bodies.is_coming(best) {
+        if object.body.len() <= SHORT_BYTES_MAX && bodies.is_being_made(best) {
             return EncodingChoice::InProgress(bodies, best);
         }
         EncodingChoice::Ready(best_available(object, codings, best, accepted))
@@ -169,7 +169,7 @@ impl Shield {
     pub(super) async fn wait_for_encoding(&self, object: &Arc<Object>, viewer: &HeaderMap) {
         if let EncodingChoice::InProgress(bodies, coding) = self.choose_encoding(object, viewer) {
             // After the timeout, another coding is served.
-            let _ = timeout(WAIT_MAX, bodies.delivered(coding)).await;
+            let _ = timeout(WAIT_MAX, bodies.wait_until_made(coding)).await;
         }
     }
 }
@@ -177,7 +177,7 @@ impl Shield {
 /// The object in the best coding that is ready and that the viewer accepts; else uncompressed.
 pub(super) fn best_encoding<'o>(object: &'o Arc<Object>, viewer: &HeaderMap) -> &'o Arc<Object> {
     let mut accepted = encoding::accepted(viewer);
-    match object.coded().zip(accepted.next()) {
+    match object.encodings().zip(accepted.next()) {
         Some((codings, best)) => best_available(object, codings, best, accepted),
         None => object,
     }
@@ -209,7 +209,7 @@ fn in_coding(object: &Object, coding: ContentCoding, body: Bytes) -> Object {
         headers.remove(digest);
     }
     head.headers = headers.into();
-    object.coded_as(head, body)
+    object.with_encoded_body(head, body)
 }
 
 /// No intermediary may change the coding (RFC 9110 §7.7).
@@ -248,7 +248,7 @@ mod tests {
         };
         let text = "#EXTINF:4.00000,\nsegment.ts\n".repeat(100);
         let mut object = Object::new(head, text.into());
-        object.set_coded(Some(EncodedBodies::after(None).0));
+        object.set_encodings(Some(EncodedBodies::of_next_version(None).0));
         object
     }
 
@@ -265,10 +265,10 @@ mod tests {
                 Arc::ptr_eq(best_encoding(&object, &viewer), &object),
                 "not there yet"
             );
-            let bodies = object.coded().unwrap().bodies();
-            assert!(bodies.ask(coding));
+            let bodies = object.encodings().unwrap().bodies();
+            assert!(bodies.request(coding));
             compressor.enqueue(&object.body, coding, bodies);
-            bodies.delivered(coding).await;
+            bodies.wait_until_made(coding).await;
             let coded = best_encoding(&object, &viewer);
             let stated = coded.head.headers.get(&header::CONTENT_ENCODING);
             assert_eq!(stated.unwrap(), coding.as_str().as_bytes());
@@ -295,8 +295,8 @@ mod tests {
     #[test]
     fn serves_another_accepted_coding_until_the_best_is_ready() {
         let object = Arc::new(object());
-        let bodies = object.coded().unwrap().bodies();
-        bodies.deliver(ContentCoding::Gzip, Some("small".into()));
+        let bodies = object.encodings().unwrap().bodies();
+        bodies.set_made(ContentCoding::Gzip, Some("small".into()));
         assert_eq!(best_encoding(&object, &accepting("br, gzip")).body, "small");
         assert!(Arc::ptr_eq(
             best_encoding(&object, &accepting("br, zstd")),

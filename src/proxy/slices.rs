@@ -325,7 +325,7 @@ impl SliceContext {
                 &self.lookup,
                 ExpiringMemo {
                     until: Instant::now() + UNSLICEABLE_MEMORY,
-                    what: KeyMemo::Unsliceable,
+                    memo: KeyMemo::Unsliceable,
                 },
             ),
         }

@@ -25,27 +25,30 @@ pub struct EncodedBodySet {
 struct EncodedBodySlot {
     /// `None`: encoding does not make the text smaller.
     body: OnceLock<Option<Bytes>>,
-    ordered: AtomicBool,
+    started: AtomicBool,
     /// Number of versions, including this one, for which this coding is to be made.
-    wanted: AtomicU8,
+    versions_wanted: AtomicU8,
 }
 
 impl EncodedBodySet {
     /// The set of a new text, still without encoded bodies. Codings that were requested for recent
     /// versions are made for this one too; the second value lists those to encode at once.
-    pub(super) fn after(before: Option<&EncodedBodySet>) -> (EncodedBodySet, Vec<ContentCoding>) {
+    pub(super) fn of_next_version(
+        before: Option<&EncodedBodySet>,
+    ) -> (EncodedBodySet, Vec<ContentCoding>) {
         let bodies = EncodedBodySet::default();
-        let mut ordered = Vec::new();
+        let mut to_encode = Vec::new();
         for coding in ContentCoding::ALL {
-            let wanted = before.map(|before| before.slot(coding).wanted.load(Ordering::Relaxed));
-            if let Some(versions @ 1..) = wanted {
+            let versions_wanted =
+                before.map(|before| before.slot(coding).versions_wanted.load(Ordering::Relaxed));
+            if let Some(versions @ 1..) = versions_wanted {
                 let slot = bodies.slot(coding);
-                slot.wanted.store(versions - 1, Ordering::Relaxed);
-                slot.ordered.store(true, Ordering::Release);
-                ordered.push(coding);
+                slot.versions_wanted.store(versions - 1, Ordering::Relaxed);
+                slot.started.store(true, Ordering::Release);
+                to_encode.push(coding);
             }
         }
-        (bodies, ordered)
+        (bodies, to_encode)
     }
 
     /// The encoded body, if it exists and is smaller than the text.
@@ -63,27 +66,28 @@ impl EncodedBodySet {
     }
 
     /// Records a request for this coding. True for the one caller that must start the encoding.
-    pub fn ask(&self, coding: ContentCoding) -> bool {
+    pub fn request(&self, coding: ContentCoding) -> bool {
         let slot = self.slot(coding);
         // A load is cheaper than a store, which invalidates the cache line of other cores.
-        if slot.wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
-            slot.wanted.store(VERSIONS_AHEAD, Ordering::Relaxed);
+        if slot.versions_wanted.load(Ordering::Relaxed) != VERSIONS_AHEAD {
+            slot.versions_wanted
+                .store(VERSIONS_AHEAD, Ordering::Relaxed);
         }
-        self.order(coding)
+        self.start_once(coding)
     }
 
-    fn order(&self, coding: ContentCoding) -> bool {
-        let ordered = &self.slot(coding).ordered;
-        !ordered.load(Ordering::Relaxed) && !ordered.swap(true, Ordering::AcqRel)
+    fn start_once(&self, coding: ContentCoding) -> bool {
+        let started = &self.slot(coding).started;
+        !started.load(Ordering::Relaxed) && !started.swap(true, Ordering::AcqRel)
     }
 
     /// Whether the encoding is in progress.
-    pub fn is_coming(&self, coding: ContentCoding) -> bool {
-        !self.is_made(coding) && self.slot(coding).ordered.load(Ordering::Acquire)
+    pub fn is_being_made(&self, coding: ContentCoding) -> bool {
+        !self.is_made(coding) && self.slot(coding).started.load(Ordering::Acquire)
     }
 
     /// Stores the result of an encoding. `None`: it makes the text no smaller.
-    pub fn deliver(&self, coding: ContentCoding, body: Option<Bytes>) {
+    pub fn set_made(&self, coding: ContentCoding, body: Option<Bytes>) {
         // Each encoding delivers once, so the slot is empty.
         let _ = self.slot(coding).body.set(body);
         self.made.notify_waiters();
@@ -91,15 +95,15 @@ impl EncodedBodySet {
 
     /// The encoding failed. The next viewer may start it again.
     pub fn cancel(&self, coding: ContentCoding) {
-        self.slot(coding).ordered.store(false, Ordering::Release);
+        self.slot(coding).started.store(false, Ordering::Release);
         self.made.notify_waiters();
     }
 
-    /// Resolves when the encoding has been delivered or cancelled.
-    pub async fn delivered(&self, coding: ContentCoding) {
+    /// Resolves when the encoding has been made or cancelled.
+    pub async fn wait_until_made(&self, coding: ContentCoding) {
         loop {
             let made = self.made.notified();
-            if !self.is_coming(coding) {
+            if !self.is_being_made(coding) {
                 return;
             }
             made.await;
@@ -113,25 +117,25 @@ mod tests {
 
     #[test]
     fn encodes_following_versions_until_requests_stop() {
-        let (mut version, _) = EncodedBodySet::after(None);
-        version.ask(ContentCoding::Brotli);
+        let (mut version, _) = EncodedBodySet::of_next_version(None);
+        version.request(ContentCoding::Brotli);
         for _ in 0..VERSIONS_AHEAD {
-            let (next, ordered) = EncodedBodySet::after(Some(&version));
-            assert_eq!(ordered, [ContentCoding::Brotli]);
-            assert!(!next.order(ContentCoding::Brotli), "ordered already");
+            let (next, to_encode) = EncodedBodySet::of_next_version(Some(&version));
+            assert_eq!(to_encode, [ContentCoding::Brotli]);
+            assert!(!next.start_once(ContentCoding::Brotli), "started already");
             version = next;
         }
-        let (_, ordered) = EncodedBodySet::after(Some(&version));
-        assert_eq!(ordered, []);
+        let (_, to_encode) = EncodedBodySet::of_next_version(Some(&version));
+        assert_eq!(to_encode, []);
     }
 
     #[tokio::test]
     async fn cancelled_encoding_wakes_waiters_and_can_be_requested_again() {
-        let (bodies, _) = EncodedBodySet::after(None);
-        assert!(bodies.ask(ContentCoding::Gzip));
-        let waiting = bodies.delivered(ContentCoding::Gzip);
+        let (bodies, _) = EncodedBodySet::of_next_version(None);
+        assert!(bodies.request(ContentCoding::Gzip));
+        let waiting = bodies.wait_until_made(ContentCoding::Gzip);
         bodies.cancel(ContentCoding::Gzip);
         waiting.await;
-        assert!(bodies.ask(ContentCoding::Gzip));
+        assert!(bodies.request(ContentCoding::Gzip));
     }
 }

@@ -34,7 +34,7 @@ struct EpochMarks {
     /// URL.
     whole: Option<EpochMark>,
     /// Of an object in a directory of its own: the epoch of all such directories.
-    around: Option<EpochMark>,
+    parent: Option<EpochMark>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl From<EpochMarks> for EpochToken {
                 directory: Some(EpochMark { epoch, number }),
                 url: None,
                 whole: None,
-                around: None,
+                parent: None,
             } => EpochBinding::Directory { number, epoch },
             marks => EpochBinding::Marks(Box::new(marks)),
         })
@@ -101,7 +101,7 @@ impl EpochToken {
         match &self.0 {
             EpochBinding::Directory { number, epoch } => holds(epoch, *number),
             EpochBinding::Marks(marks) => {
-                let marks = [&marks.directory, &marks.url, &marks.whole, &marks.around];
+                let marks = [&marks.directory, &marks.url, &marks.whole, &marks.parent];
                 let mut marks = marks.into_iter().flatten();
                 marks.all(|mark| holds(&mark.epoch, mark.number))
             }
@@ -129,11 +129,11 @@ impl EpochToken {
         })
     }
 
-    /// The same token, also bound to the directory of `around`.
+    /// The same token, also bound to the directory of `parent`.
     #[must_use]
-    pub fn within(&self, around: &EpochToken) -> EpochToken {
+    pub fn within(&self, parent: &EpochToken) -> EpochToken {
         EpochToken::from(EpochMarks {
-            around: around.marks().directory,
+            parent: parent.marks().directory,
             ..self.marks()
         })
     }
@@ -190,7 +190,12 @@ impl EpochToken {
     }
 
     /// Adds a key to the keys of its URL, unless `keys_max` others have stored objects.
-    pub(crate) fn admit(&self, key: &Key, keys_max: usize, held: impl Fn(&Key) -> bool) -> bool {
+    pub(crate) fn admit(
+        &self,
+        key: &Key,
+        keys_max: usize,
+        is_stored: impl Fn(&Key) -> bool,
+    ) -> bool {
         let EpochBinding::Marks(marks) = &self.0 else {
             return true;
         };
@@ -203,7 +208,7 @@ impl EpochToken {
             return true;
         }
         if keys.len() >= keys_max {
-            keys.retain(held);
+            keys.retain(is_stored);
         }
         keys.len() < keys_max && keys.insert(key.clone())
     }
@@ -223,7 +228,7 @@ impl EndedEpochs {
         ended.is_some_and(|ended| *ended == number)
     }
 
-    fn take(&mut self, epoch: Arc<Epoch>) {
+    fn end(&mut self, epoch: Arc<Epoch>) {
         let number = epoch.end();
         // Later ends in the same purge do not count: the first one dropped the objects.
         let address = Arc::as_ptr(&epoch).addr();
@@ -291,17 +296,17 @@ impl Epochs {
     pub(crate) fn end_for(&self, key: &Key, ended: &mut EndedEpochs) {
         let table = self.shard(key).lock();
         if let Some(epoch) = table.epochs.get(key).and_then(Weak::upgrade) {
-            ended.take(epoch);
+            ended.end(epoch);
         }
     }
 
     /// Ends the epochs of all matching directories and records them in `ended`.
-    pub(crate) fn end_where(&self, is_meant: impl Fn(&Key) -> bool, ended: &mut EndedEpochs) {
+    pub(crate) fn end_where(&self, is_match: impl Fn(&Key) -> bool, ended: &mut EndedEpochs) {
         for shard in &self.shards {
             let table = shard.lock();
-            let meant = table.epochs.iter().filter(|(key, _)| is_meant(key));
-            let epochs = meant.filter_map(|(_, epoch)| epoch.upgrade());
-            epochs.for_each(|epoch| ended.take(epoch));
+            let matching = table.epochs.iter().filter(|(key, _)| is_match(key));
+            let epochs = matching.filter_map(|(_, epoch)| epoch.upgrade());
+            epochs.for_each(|epoch| ended.end(epoch));
         }
     }
 
@@ -364,11 +369,11 @@ mod tests {
     #[test]
     fn what_lies_within_ends_with_either_directory() {
         let epochs = Epochs::default();
-        let (here, around) = (Key::of(&[b"/a/1/"]), Key::of(&[b"/a/#/"]));
-        for ends in [&here, &around] {
+        let (here, parent) = (Key::of(&[b"/a/1/"]), Key::of(&[b"/a/#/"]));
+        for ends in [&here, &parent] {
             let (epoch_token, outer) = (
                 epochs.token(Some(&here), None),
-                epochs.token(Some(&around), None),
+                epochs.token(Some(&parent), None),
             );
             let epoch_token = epoch_token.within(&outer);
             assert!(
@@ -420,10 +425,10 @@ mod tests {
         let key = |number: u8| Key::of(&[b"key", &[number]]);
         let all = |_: &Key| true;
         assert!(epoch_token.admit(&key(1), 2, all) && epoch_token.admit(&key(2), 2, all));
-        assert!(!epoch_token.admit(&key(3), 2, all), "two are held");
+        assert!(!epoch_token.admit(&key(3), 2, all), "two are stored");
         assert!(epoch_token.admit(&key(1), 2, all), "one of the two");
         assert!(
-            epoch_token.admit(&key(3), 2, |held| *held != key(1)),
+            epoch_token.admit(&key(3), 2, |stored| *stored != key(1)),
             "one left"
         );
         let manifest = epoch_token.to_url().unwrap();

@@ -70,7 +70,7 @@ struct Node<K, H> {
 #[derive(Debug)]
 enum Role {
     Other,
-    /// Media requested once, with their name.
+    /// Media requested once, with the fingerprint of their key.
     Probation(u64),
     /// On-demand media, with the start of their round in milliseconds.
     OnDemand(u64),
@@ -80,7 +80,7 @@ enum Role {
 
 #[derive(Clone, Copy, Debug)]
 struct LiveRole {
-    name: u64,
+    fingerprint: u64,
     rendition: u64,
     number: u64,
     /// Its index in [`Policy::live`].
@@ -109,7 +109,7 @@ pub struct Policy<K, H> {
     queues: SlabQueues<Node<K, H>, QUEUES>,
     bounds: MemoryBounds,
     live: Vec<NodeId>,
-    /// Live segments by name.
+    /// Live segments by fingerprint.
     listed: HashMap<u64, Vec<NodeId>, ahash::RandomState>,
     renditions: Renditions,
     ghosts: Ghosts,
@@ -164,11 +164,11 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         now_ms: u64,
         evicted: &mut Vec<K>,
     ) -> Option<NodeId> {
-        let known = replaces.is_some_and(|id| self.displace(id, &candidate));
+        let known = replaces.is_some_and(|id| self.remove_replaced(id, &candidate));
         self.expire(now_ms, evicted);
         let Candidate {
             key,
-            name,
+            fingerprint,
             bytes,
             class,
             hits,
@@ -180,14 +180,14 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let marker = marker.filter(|marker| self.is_marker(*marker));
         if let Some(marker) = marker {
             // The marker must not be evicted to make room for its own variant.
-            self.queues.shift(marker, EvictionQueue::Parents as usize);
+            self.queues.move_to(marker, EvictionQueue::Parents as usize);
         }
         let room = self.make_room(class, bytes, now_ms, evicted);
         if let (None, Some(marker)) = (room, marker) {
-            self.disown(marker, None);
+            self.remove_variant(marker, None);
         }
         room?;
-        let again = again || class == ObjectClass::OnDemand && self.ghosts.recall(name);
+        let again = again || class == ObjectClass::OnDemand && self.ghosts.recall(fingerprint);
         let queue = match class {
             ObjectClass::Error => EvictionQueue::Errors,
             ObjectClass::Manifest if again => EvictionQueue::Manifests,
@@ -199,7 +199,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         };
         let role = match (class, queue) {
             (ObjectClass::Marker, _) => Role::Marker(Box::default()),
-            (_, EvictionQueue::Probation) => Role::Probation(name),
+            (_, EvictionQueue::Probation) => Role::Probation(fingerprint),
             (_, EvictionQueue::OnDemand) => Role::OnDemand(now_ms),
             _ => Role::Other,
         };
@@ -214,10 +214,10 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let id = self.queues.push(queue as usize, bytes, node);
         self.expiry.enter(expiry, id);
         if let ObjectClass::Live(position) = class {
-            self.enter_live((id, name), position, requests, now_ms);
+            self.enter_live((id, fingerprint), position, requests, now_ms);
         }
         if let Some(marker) = marker {
-            self.adopt(marker, id);
+            self.add_variant(marker, id);
         }
         Some(id)
     }
@@ -247,9 +247,10 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         self.renditions.advance(advance, take, now_ms);
     }
 
-    /// Records that no live manifest lists this name any more: its objects are evicted first.
-    pub fn depart(&mut self, name: u64) {
-        for id in self.listed.remove(&name).unwrap_or_default() {
+    /// Records that no live manifest lists the objects with this fingerprint any more: they are
+    /// evicted first.
+    pub fn depart(&mut self, fingerprint: u64) {
+        for id in self.listed.remove(&fingerprint).unwrap_or_default() {
             self.depart_one(id);
         }
     }
@@ -262,7 +263,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     fn depart_one(&mut self, id: NodeId) {
         self.leave_live(id);
-        self.queues.shift(id, EvictionQueue::Departed as usize);
+        self.queues.move_to(id, EvictionQueue::Departed as usize);
     }
 
     /// Without their marker the variants cannot be found.
@@ -275,19 +276,19 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     }
 
     /// Removes a replaced object. Returns whether it was requested more than once.
-    fn displace(&mut self, id: NodeId, by: &Candidate<K, H>) -> bool {
+    fn remove_replaced(&mut self, id: NodeId, by: &Candidate<K, H>) -> bool {
         let queue = self.queues.queue_of(id).map(|(queue, _)| queue);
         let Some(node) = self.take(id) else {
             return false;
         };
-        let kept = [EvictionQueue::Manifests, EvictionQueue::OnDemand];
-        let kept = kept.iter().any(|kept| Some(*kept as usize) == queue);
-        let asked = node.counter().is_some_and(|hits| hits.count() > 0.0);
-        if asked && let Some(hits) = &by.hits {
+        let kept_queues = [EvictionQueue::Manifests, EvictionQueue::OnDemand];
+        let was_kept = kept_queues.iter().any(|kept| Some(*kept as usize) == queue);
+        let was_requested = node.counter().is_some_and(|hits| hits.count() > 0.0);
+        if was_requested && let Some(hits) = &by.hits {
             (**hits).as_ref().add();
         }
         self.depart_variants(node);
-        kept || asked
+        was_kept || was_requested
     }
 
     /// Removes a node from everything except its list of variants.
@@ -296,7 +297,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let node = self.queues.remove(id)?;
         self.expiry.leave(node.expiry, id);
         if let Some(marker) = node.marker {
-            self.disown(marker, Some(id));
+            self.remove_variant(marker, Some(id));
         }
         Some(node)
     }
@@ -307,17 +308,17 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         queue.is_some_and(|(queue, _)| markers.iter().any(|one| *one as usize == queue))
     }
 
-    fn adopt(&mut self, marker: NodeId, variant: NodeId) {
+    fn add_variant(&mut self, marker: NodeId, variant: NodeId) {
         if let Some(Role::Marker(variants)) = self.role(marker) {
             variants.ids.push(variant);
         }
     }
 
-    fn disown(&mut self, marker: NodeId, variant: Option<NodeId>) {
+    fn remove_variant(&mut self, marker: NodeId, variant: Option<NodeId>) {
         if let Some(Role::Marker(variants)) = self.role(marker) {
             variants.ids.retain(|other| Some(*other) != variant);
             if variants.ids.is_empty() {
-                self.queues.shift(marker, EvictionQueue::Markers as usize);
+                self.queues.move_to(marker, EvictionQueue::Markers as usize);
             }
         }
     }
@@ -328,16 +329,18 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     fn enter_live(
         &mut self,
-        (id, name): (NodeId, u64),
+        (id, fingerprint): (NodeId, u64),
         position: LivePosition,
         requests: u32,
         now_ms: u64,
     ) {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let asked = requests as f32;
-        let number = self.renditions.hold(position, (id, asked), now_ms);
+        let requests = requests as f32;
+        let number = self
+            .renditions
+            .record_stored(position, (id, requests), now_ms);
         let live = LiveRole {
-            name,
+            fingerprint,
             rendition: position.rendition,
             number: number.unwrap_or(0),
             live_index: self.live.len(),
@@ -345,7 +348,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         if let Some(role) = self.role(id) {
             *role = Role::Live(Box::new(live));
             self.live.push(id);
-            self.listed.entry(name).or_default().push(id);
+            self.listed.entry(fingerprint).or_default().push(id);
         }
     }
 
@@ -357,23 +360,23 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             return;
         };
         let LiveRole {
-            name,
+            fingerprint,
             rendition,
             live_index,
             ..
         } = **live;
         node.role = Role::Other;
-        self.renditions.release(rendition, node.take_hits());
+        self.renditions.record_removed(rendition, node.take_hits());
         self.live.swap_remove(live_index);
         if let Some(&moved) = self.live.get(live_index)
             && let Some(Role::Live(moved)) = self.role(moved)
         {
             moved.live_index = live_index;
         }
-        if let Some(ids) = self.listed.get_mut(&name) {
+        if let Some(ids) = self.listed.get_mut(&fingerprint) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
-                self.listed.remove(&name);
+                self.listed.remove(&fingerprint);
             }
         }
     }

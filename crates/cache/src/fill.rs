@@ -1,8 +1,8 @@
 //! The producing side of a flight: the one fill of a key, which feeds its followers.
 //!
-//! A body is held whole while it arrives, within the memory budget of all fills. A body that grows
-//! beyond its limit continues through a window: the fill keeps pace with its fastest reader and
-//! discards the rest.
+//! A body is buffered whole while it arrives, within the memory budget of all fills. A body that
+//! grows beyond its limit continues through a window: the fill keeps pace with its fastest reader
+//! and discards the rest.
 
 use std::future::Future;
 use std::pin::pin;
@@ -189,7 +189,7 @@ impl Fill {
         FillControl::Continue
     }
 
-    /// Charges a piece to the budget, if it is to be held. False when there is no room.
+    /// Charges a piece to the budget, if it is to be buffered. False when there is no room.
     fn make_room(&self, bytes: u64) -> bool {
         let mut state = self.flight.state();
         let FlightState {
@@ -259,47 +259,46 @@ impl Fill {
         let FlightStage::Growing(growing) = stage else {
             return;
         };
-        let end = growing.end;
+        let (budget, end) = (&self.inner.budget, growing.end);
         let window_start = |bytes| end.saturating_sub(bytes).min(fastest.unwrap_or(end));
         let needed_from = slowest.unwrap_or(end);
         growing.discard_before(needed_from.max(window_start(BEHIND_BYTES_MAX)));
-        let missing = growing.held_bytes().saturating_sub(*budgeted);
-        growing.is_window_reduced = missing > 0 && !self.inner.budget.take(*budgeted, missing);
+        let missing = growing.buffered_bytes().saturating_sub(*budgeted);
+        growing.is_window_reduced = missing > 0 && !budget.take(*budgeted, missing);
         if growing.is_window_reduced {
             growing.discard_before(window_start(WINDOW_BYTES_MIN));
-            let missing = growing.held_bytes().saturating_sub(*budgeted);
-            self.inner.budget.add(missing);
+            // The smallest window is kept even without room in the budget.
+            budget.add(growing.buffered_bytes().saturating_sub(*budgeted));
         }
-        let held = growing.held_bytes();
-        self.inner.budget.give_back(budgeted.saturating_sub(held));
-        *budgeted = held;
+        budget.give_back(budgeted.saturating_sub(growing.buffered_bytes()));
+        *budgeted = growing.buffered_bytes();
     }
 
     /// Waits until the producer is close enough to the fastest reader to continue.
     async fn wait_for_fastest_reader(&self) -> FillControl {
         loop {
             let moved = self.flight.producer.notified();
-            {
-                let state = self.flight.state();
-                let FlightStage::Growing(growing) = &state.stage else {
-                    return FillControl::Stop;
-                };
-                match state.fastest_offset() {
-                    None => return FillControl::Stop,
-                    Some(at) => {
-                        let ahead_max = if growing.is_window_reduced {
-                            WINDOW_BYTES_MIN / 2
-                        } else {
-                            AHEAD_BYTES_MAX
-                        };
-                        if growing.end.saturating_sub(at) < ahead_max {
-                            return FillControl::Continue;
-                        }
-                    }
-                }
+            if let Some(control) = self.control_by_fastest_reader() {
+                return control;
             }
             moved.await;
         }
+    }
+
+    /// `None`: the producer is too far ahead of the fastest reader.
+    fn control_by_fastest_reader(&self) -> Option<FillControl> {
+        let state = self.flight.state();
+        let (FlightStage::Growing(growing), Some(offset)) = (&state.stage, state.fastest_offset())
+        else {
+            return Some(FillControl::Stop);
+        };
+        let ahead_max = if growing.is_window_reduced {
+            WINDOW_BYTES_MIN / 2
+        } else {
+            AHEAD_BYTES_MAX
+        };
+        let is_near = growing.end.saturating_sub(offset) < ahead_max;
+        is_near.then_some(FillControl::Continue)
     }
 
     /// Resolves when no viewer follows.
@@ -364,11 +363,11 @@ impl Fill {
         };
         if growing.windowed {
             growing.complete = true;
-            let held = usize::try_from(growing.held_bytes()).unwrap_or(usize::MAX);
+            let buffered = usize::try_from(growing.buffered_bytes()).unwrap_or(usize::MAX);
             Flight::wake(state);
             // From here on, slow followers of the rest are counted as pinned, not charged to a
             // fill.
-            if let Some(body) = Arc::clone(&self.flight.body).sized(held) {
+            if let Some(body) = Arc::clone(&self.flight.body).sized(buffered) {
                 body.record_unstored(&self.inner.pinned, Instant::now().into_std());
             }
             return None;
@@ -394,11 +393,11 @@ impl Fill {
     }
 
     /// The body was truncated: cuts the followers off and stores nothing. A follower that has not
-    /// read any of it gets `answer`.
-    pub fn truncate(mut self, answer: Arc<Object>) {
+    /// read any of it gets `error_object`.
+    pub fn truncate(mut self, error_object: Arc<Object>) {
         registry::detach(&self.inner, &self.flight);
-        self.skip_store(&answer);
-        self.publish(FlightStage::Cut(Some(answer)));
+        self.skip_store(&error_object);
+        self.publish(FlightStage::Cut(Some(error_object)));
         self.end();
     }
 
@@ -409,7 +408,7 @@ impl Fill {
 
     fn store(&self, object: &Arc<Object>) -> StoreOutcome {
         let stored = registry::store(&self.inner, &self.flight, object);
-        if stored != StoreOutcome::Yes {
+        if stored != StoreOutcome::Stored {
             self.skip_store(object);
         }
         stored

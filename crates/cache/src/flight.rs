@@ -224,7 +224,7 @@ impl GrowingBody {
     }
 
     /// Bytes held.
-    pub(super) fn held_bytes(&self) -> u64 {
+    pub(super) fn buffered_bytes(&self) -> u64 {
         let start = self.end - self.small_pieces.len() as u64;
         self.end - self.chunks.front().map_or(start, |chunk| chunk.start)
     }
@@ -374,8 +374,8 @@ impl Flight {
     }
 
     /// Whether it is for a matching key, or for a variant of one.
-    pub(super) fn is_of(&self, is_meant: impl Fn(&Key) -> bool) -> bool {
-        is_meant(&self.lookup.slot) || is_meant(&self.lookup.key)
+    pub(super) fn is_of(&self, is_match: impl Fn(&Key) -> bool) -> bool {
+        is_match(&self.lookup.slot) || is_match(&self.lookup.key)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, FlightState> {

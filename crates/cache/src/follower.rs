@@ -26,7 +26,7 @@ pub struct Follower {
     flight: Arc<Flight>,
     counts: Arc<FlightCounts>,
     reader: usize,
-    at: u64,
+    offset: u64,
     end: u64,
     waker: Option<RegisteredWaker>,
     is_body_taken: bool,
@@ -40,7 +40,7 @@ impl Follower {
             flight,
             counts,
             reader,
-            at: 0,
+            offset: 0,
             end: u64::MAX,
             waker: None,
             is_body_taken: false,
@@ -60,8 +60,8 @@ impl Follower {
             }
             FlightStage::Settled(verdict) => Poll::Ready(FillHead::Settled(verdict.clone())),
             // For a viewer whose head was not sent yet, a truncated body is a failed fill.
-            FlightStage::Cut(answer) => Poll::Ready(FillHead::Settled(match answer {
-                Some(answer) => Verdict::Failed(Arc::clone(answer)),
+            FlightStage::Cut(error_object) => Poll::Ready(FillHead::Settled(match error_object {
+                Some(error_object) => Verdict::Failed(Arc::clone(error_object)),
                 None => Verdict::Lost,
             })),
             FlightStage::Waiting => {
@@ -112,7 +112,7 @@ impl Follower {
 
     /// Limits reading to `start..end` from here on.
     pub fn set_range(&mut self, start: u64, end: u64) {
-        (self.at, self.end) = (start, end);
+        (self.offset, self.end) = (start, end);
         let mut state = self.flight.state();
         self.flight.record_offset(&mut state, self.reader, start);
     }
@@ -149,19 +149,19 @@ impl Follower {
 
     /// The next bytes. `None` is the proven end of the body, or of the range.
     pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, BodyTruncated>>> {
-        if self.at >= self.end {
+        if self.offset >= self.end {
             return Poll::Ready(None);
         }
         let mut state = self.flight.state();
         let bytes = match &state.stage {
             FlightStage::Settled(Verdict::Object(object) | Verdict::Revalidated(object)) => {
                 let end = self.end.min(object.body.len() as u64);
-                if self.at >= end {
+                if self.offset >= end {
                     return Poll::Ready(None);
                 }
-                object.body.slice(to_usize(self.at)..to_usize(end))
+                object.body.slice(to_usize(self.offset)..to_usize(end))
             }
-            FlightStage::Growing(growing) => match growing.read(self.at, self.end) {
+            FlightStage::Growing(growing) => match growing.read(self.offset, self.end) {
                 Err(cut) => return Poll::Ready(Some(Err(cut))),
                 Ok(Some(bytes)) => bytes,
                 Ok(None) if growing.complete => return Poll::Ready(None),
@@ -178,8 +178,9 @@ impl Follower {
                 return Poll::Ready(Some(Err(BodyTruncated::Origin)));
             }
         };
-        self.at += bytes.len() as u64;
-        self.flight.record_offset(&mut state, self.reader, self.at);
+        self.offset += bytes.len() as u64;
+        self.flight
+            .record_offset(&mut state, self.reader, self.offset);
         Poll::Ready(Some(Ok(bytes)))
     }
 }

@@ -22,7 +22,7 @@ pub struct ExpiringMemo {
     /// When it expires.
     pub until: Instant,
     /// The memo.
-    pub what: KeyMemo,
+    pub memo: KeyMemo,
 }
 
 /// A memo about a key.
@@ -95,9 +95,11 @@ impl Expiry<Key, ExpiringMemo> for MemoExpiry {
 }
 
 fn weigh(key: &Key, memo: &ExpiringMemo) -> u32 {
-    let what = match &memo.what {
+    let content = match &memo.memo {
         // A response that several keys share is charged to each of them.
-        KeyMemo::Failed(answer) | KeyMemo::Unreachable(answer, _) => answer.own_bytes(),
+        KeyMemo::Failed(error_object) | KeyMemo::Unreachable(error_object, _) => {
+            error_object.own_bytes()
+        }
         KeyMemo::Sliced(slice_set) => {
             allocated(size_of::<SliceSet>() + ARC_BYTES)
                 + slice_set.head.own_bytes()
@@ -108,7 +110,7 @@ fn weigh(key: &Key, memo: &ExpiringMemo) -> u32 {
         KeyMemo::Pass | KeyMemo::Unsliceable | KeyMemo::Truncated => 0,
     };
     let key = allocated(key.bytes().len() + ARC_BYTES);
-    u32::try_from(ENTRY_BYTES + size_of::<ExpiringMemo>() + key + what).unwrap_or(u32::MAX)
+    u32::try_from(ENTRY_BYTES + size_of::<ExpiringMemo>() + key + content).unwrap_or(u32::MAX)
 }
 
 fn table(bytes_max: u64) -> MemoTable {
@@ -131,7 +133,7 @@ impl KeyMemos {
     }
 
     pub(crate) fn write(&self, key: &Key, memo: ExpiringMemo) {
-        if matches!(memo.what, KeyMemo::Failed(_) | KeyMemo::Unreachable(..)) {
+        if matches!(memo.memo, KeyMemo::Failed(_) | KeyMemo::Unreachable(..)) {
             self.failures.insert(key.clone(), memo);
         } else {
             self.failures.invalidate(key);
@@ -141,16 +143,16 @@ impl KeyMemos {
 
     /// The memo that is valid at a time. A failure has precedence.
     pub(crate) fn read(&self, key: &Key, now: Instant) -> Option<KeyMemo> {
-        let holds = |memo: &ExpiringMemo| memo.until > now && memo.what.holds();
-        let read = |table: &MemoTable| table.get(key).filter(holds);
+        let is_valid = |memo: &ExpiringMemo| memo.until > now && memo.memo.is_valid();
+        let read = |table: &MemoTable| table.get(key).filter(is_valid);
         let memo = read(&self.failures).or_else(|| read(&self.other_memos))?;
-        Some(memo.what)
+        Some(memo.memo)
     }
 
-    pub(crate) fn erase_where(&self, is_meant: impl Fn(&Key) -> bool) {
+    pub(crate) fn erase_where(&self, is_match: impl Fn(&Key) -> bool) {
         for table in [&self.failures, &self.other_memos] {
-            let meant = table.iter().filter(|(key, _)| is_meant(key));
-            meant.for_each(|(key, _)| table.invalidate(&*key));
+            let matching = table.iter().filter(|(key, _)| is_match(key));
+            matching.for_each(|(key, _)| table.invalidate(&*key));
         }
     }
 
@@ -161,7 +163,7 @@ impl KeyMemos {
 }
 
 impl KeyMemo {
-    fn holds(&self) -> bool {
+    fn is_valid(&self) -> bool {
         match self {
             KeyMemo::Sliced(slice_set) => slice_set.head.is_valid(),
             _ => true,
@@ -195,12 +197,12 @@ mod tests {
         let key = |number: u32| Key::of(&[&number.to_be_bytes()]);
         let pass = ExpiringMemo {
             until,
-            what: KeyMemo::Pass,
+            memo: KeyMemo::Pass,
         };
         memos.write(&key(0), pass.clone());
         let memo = ExpiringMemo {
             until,
-            what: failed(now),
+            memo: failed(now),
         };
         for number in 0..10_000 {
             memos.write(&key(number), memo.clone());

@@ -1,5 +1,5 @@
 //! A stored response: its head with its lifetime, its body in one allocation, and for some
-//! manifests other forms of it (encoded, playlist delta update).
+//! manifests what is made from it (encoded, playlist delta update).
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -111,9 +111,10 @@ impl EncodedBodies {
     /// Creates the set for a new text, still without encoded bodies. Codings that were requested
     /// for recent versions are made for this one too; the second value lists those to encode at
     /// once.
-    pub fn after(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
-        let (bodies, ordered) = EncodedBodySet::after(before.map(|before| &*before.bodies));
-        (EncodedBodies::of(Arc::new(bodies)), ordered)
+    pub fn of_next_version(before: Option<&EncodedBodies>) -> (EncodedBodies, Vec<ContentCoding>) {
+        let (bodies, to_encode) =
+            EncodedBodySet::of_next_version(before.map(|before| &*before.bodies));
+        (EncodedBodies::of(Arc::new(bodies)), to_encode)
     }
 
     fn of(bodies: Arc<EncodedBodySet>) -> EncodedBodies {
@@ -125,7 +126,7 @@ impl EncodedBodies {
 
     /// The same encoded bodies for an object with another head.
     #[must_use]
-    pub fn again(&self) -> EncodedBodies {
+    pub fn for_other_head(&self) -> EncodedBodies {
         EncodedBodies::of(Arc::clone(&self.bodies))
     }
 
@@ -134,22 +135,22 @@ impl EncodedBodies {
         &self.bodies
     }
 
-    /// The object in a coding, if its body exists. `around` creates the object, once.
+    /// The object in a coding, if its body exists. `encoded` creates the object, once.
     pub fn in_coding(
         &self,
         coding: ContentCoding,
-        around: impl FnOnce(Bytes) -> Object,
+        encoded: impl FnOnce(Bytes) -> Object,
     ) -> Option<&Arc<Object>> {
         let body = self.bodies.body(coding)?;
         let object = &self.objects[coding as usize];
-        Some(object.get_or_init(|| Arc::new(around(body.clone()))))
+        Some(object.get_or_init(|| Arc::new(encoded(body.clone()))))
     }
 }
 
-/// Other forms of a manifest.
+/// What the shield makes from a manifest.
 #[derive(Clone, Debug, Default)]
-struct ManifestForms {
-    coded: Option<EncodedBodies>,
+struct DerivedBodies {
+    encodings: Option<EncodedBodies>,
     delta: Option<Arc<Object>>,
 }
 
@@ -165,7 +166,7 @@ pub struct Object {
     /// Its body, in one allocation.
     pub body: Bytes,
     /// Only for some manifests.
-    forms: Option<Box<ManifestForms>>,
+    derived: Option<Box<DerivedBodies>>,
     /// Hits from memory, for eviction.
     pub hits: HitCounter,
     /// The store entries and slow readers of the body. `None` for a small body.
@@ -180,14 +181,14 @@ impl Object {
             shared: SharedBody::of(body.len()),
             head,
             body,
-            forms: None,
+            derived: None,
             hits: HitCounter::default(),
         }
     }
 
     /// The same body with another head.
     #[must_use]
-    pub fn under(&self, head: StoredHead) -> Object {
+    pub fn with_head(&self, head: StoredHead) -> Object {
         Object {
             shared: self.shared.clone(),
             ..Object::new(head, self.body.clone())
@@ -196,7 +197,7 @@ impl Object {
 
     /// An encoded form of this object. Its readers count as readers of this object's body.
     #[must_use]
-    pub fn coded_as(&self, head: StoredHead, body: Bytes) -> Object {
+    pub fn with_encoded_body(&self, head: StoredHead, body: Bytes) -> Object {
         Object {
             shared: self.shared.clone(),
             ..Object::new(head, body)
@@ -238,10 +239,13 @@ impl Object {
     /// The same response with another lifetime. Its body is shared.
     #[must_use]
     pub fn with_lifetime(&self, lifetime: &Lifetime) -> Object {
-        let forms = self.forms.as_ref().map(|forms| {
-            let delta = forms.delta.as_ref();
-            Box::new(ManifestForms {
-                coded: forms.coded.as_ref().map(EncodedBodies::again),
+        let derived = self.derived.as_ref().map(|derived| {
+            let delta = derived.delta.as_ref();
+            Box::new(DerivedBodies {
+                encodings: derived
+                    .encodings
+                    .as_ref()
+                    .map(EncodedBodies::for_other_head),
                 delta: delta.map(|delta| Arc::new(delta.with_lifetime(lifetime))),
             })
         });
@@ -250,32 +254,32 @@ impl Object {
                 lifetime: lifetime.clone(),
                 ..self.head.clone()
             },
-            forms,
+            derived,
             ..self.clone()
         }
     }
 
     /// Its encoded bodies. `None` when it is not to be encoded.
-    pub fn coded(&self) -> Option<&EncodedBodies> {
-        self.forms.as_ref()?.coded.as_ref()
+    pub fn encodings(&self) -> Option<&EncodedBodies> {
+        self.derived.as_ref()?.encodings.as_ref()
     }
 
     /// The playlist delta update (LL-HLS): the same playlist without its old segments.
     pub fn delta(&self) -> Option<&Arc<Object>> {
-        self.forms.as_ref()?.delta.as_ref()
+        self.derived.as_ref()?.delta.as_ref()
     }
 
     /// Sets its encoded bodies.
-    pub fn set_coded(&mut self, coded: Option<EncodedBodies>) {
-        if coded.is_some() || self.forms.is_some() {
-            self.forms.get_or_insert_default().coded = coded;
+    pub fn set_encodings(&mut self, encodings: Option<EncodedBodies>) {
+        if encodings.is_some() || self.derived.is_some() {
+            self.derived.get_or_insert_default().encodings = encodings;
         }
     }
 
     /// Sets its playlist delta update.
     pub fn set_delta(&mut self, delta: Option<Arc<Object>>) {
-        if delta.is_some() || self.forms.is_some() {
-            self.forms.get_or_insert_default().delta = delta;
+        if delta.is_some() || self.derived.is_some() {
+            self.derived.get_or_insert_default().delta = delta;
         }
     }
 
@@ -299,7 +303,10 @@ impl Object {
     /// Marks it as sent to viewers but not stored.
     pub fn set_unstored(&mut self) {
         self.head.will_be_stored = false;
-        let delta = self.forms.as_mut().and_then(|forms| forms.delta.as_mut());
+        let delta = self
+            .derived
+            .as_mut()
+            .and_then(|derived| derived.delta.as_mut());
         if let Some(delta) = delta {
             Arc::make_mut(delta).set_unstored();
         }
@@ -313,14 +320,14 @@ impl Object {
             .map(|_| allocated(size_of::<SharedBody>() + ARC_BYTES));
         let body = allocated(self.body.len()) + SHARED_BYTES + shared.sum::<usize>();
         // The encoded bodies are made later. Together they are about as large as the text.
-        let coded = self.coded().map(|_| body + self.head.own_bytes());
+        let encodings = self.encodings().map(|_| body + self.head.own_bytes());
         let delta = self.delta().map(|delta| delta.own_bytes());
-        let forms = self
-            .forms
+        let derived = self
+            .derived
             .iter()
-            .map(|_| allocated(size_of::<ManifestForms>()));
-        let forms: usize = forms.chain(coded).chain(delta).sum();
-        allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + forms
+            .map(|_| allocated(size_of::<DerivedBodies>()));
+        let derived: usize = derived.chain(encodings).chain(delta).sum();
+        allocated(size_of::<Object>() + ARC_BYTES) + self.head.own_bytes() + body + derived
     }
 
     /// The newest version of a playlist, as it is stored under the playlist's own key. A version
@@ -393,16 +400,19 @@ mod tests {
 
     #[test]
     fn each_encoding_is_ordered_once_and_shared_by_all_heads() {
-        let (codings, ordered) = EncodedBodies::after(None);
-        assert_eq!(ordered, []);
+        let (codings, to_encode) = EncodedBodies::of_next_version(None);
+        assert_eq!(to_encode, []);
         let bodies = codings.bodies();
-        assert!(bodies.ask(ContentCoding::Gzip) && !bodies.ask(ContentCoding::Gzip));
-        let again = codings.again();
-        assert!(!again.bodies().ask(ContentCoding::Gzip), "it is being made");
+        assert!(bodies.request(ContentCoding::Gzip) && !bodies.request(ContentCoding::Gzip));
+        let again = codings.for_other_head();
+        assert!(
+            !again.bodies().request(ContentCoding::Gzip),
+            "it is being made"
+        );
         assert!(codings.in_coding(ContentCoding::Gzip, object).is_none());
-        bodies.deliver(ContentCoding::Gzip, Some("small".into()));
-        bodies.ask(ContentCoding::Zstd);
-        bodies.deliver(ContentCoding::Zstd, None);
+        bodies.set_made(ContentCoding::Gzip, Some("small".into()));
+        bodies.request(ContentCoding::Zstd);
+        bodies.set_made(ContentCoding::Zstd, None);
         for one in [&codings, &again] {
             let gzip = one.in_coding(ContentCoding::Gzip, object);
             assert_eq!(gzip.unwrap().body, "small");

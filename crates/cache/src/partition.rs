@@ -79,21 +79,21 @@ impl Partition {
 
     /// The entry of a key, unless it has expired.
     pub(super) fn get(&self, key: &Key, now: Instant) -> Option<TableEntry> {
-        let entry = self.table.read(key, |held| held.entry.clone())?;
+        let entry = self.table.read(key, |guard| guard.entry.clone())?;
         entry.is_retained(now).then_some(entry)
     }
 
     pub(super) fn contains(&self, key: &Key, now: Instant) -> bool {
-        let is_retained = self.table.read(key, |held| held.entry.is_retained(now));
+        let is_retained = self.table.read(key, |guard| guard.entry.is_retained(now));
         is_retained.unwrap_or(false)
     }
 
     /// Stores an object. False when it does not fit beside objects that must stay.
     pub(super) fn insert(&self, slot: Key, object: &Arc<Object>, hints: &StorageHints) -> bool {
-        let name = slot.fingerprint();
+        let fingerprint = slot.fingerprint();
         self.insert_entry(
             slot,
-            name,
+            fingerprint,
             TableEntry::Object(Arc::clone(object)),
             hints,
             None,
@@ -113,16 +113,16 @@ impl Partition {
 
     /// Stores the marker of a key's variants.
     pub(super) fn mark(&self, key: Key, variants: &Arc<VariantIndex>) {
-        let is_it = |held: &EntryGuard| match &held.entry {
-            TableEntry::Variants(now) => Arc::ptr_eq(now, variants),
+        let is_current = |guard: &EntryGuard| match &guard.entry {
+            TableEntry::Variants(stored) => Arc::ptr_eq(stored, variants),
             TableEntry::Object(_) => false,
         };
-        if self.table.read(&key, is_it) == Some(true) {
+        if self.table.read(&key, is_current) == Some(true) {
             return;
         }
-        let name = key.fingerprint();
+        let fingerprint = key.fingerprint();
         let entry = TableEntry::Variants(Arc::clone(variants));
-        self.insert_entry(key, name, entry, &StorageHints::default(), None);
+        self.insert_entry(key, fingerprint, entry, &StorageHints::default(), None);
     }
 
     /// Makes room for an entry and stores it. False when it does not fit: then the previous entry
@@ -130,42 +130,47 @@ impl Partition {
     fn insert_entry(
         &self,
         slot: Key,
-        name: u64,
+        fingerprint: u64,
         entry: TableEntry,
         hints: &StorageHints,
         marker: Option<&Key>,
     ) -> bool {
         let now = Instant::now();
-        let id_of = |key: &Key| self.table.read(key, |held| held.id);
+        let now_ms = self.ms(now);
         let mut evicted = Vec::new();
         let mut policy = self.policy.lock();
         let candidate = Candidate {
             key: slot.clone(),
-            name,
+            fingerprint,
             bytes: entry.weight_bytes(&slot) as u64,
             class: entry.class(hints),
             hits: entry.as_object().map(Arc::clone),
             requests: hints.requests,
-            marker: marker.and_then(id_of),
-            kept_until_ms: self
-                .ms(now)
-                .saturating_add(millis(entry.retention_left(now))),
+            marker: marker.and_then(|marker| self.id_of(marker)),
+            kept_until_ms: now_ms.saturating_add(millis(entry.retention_left(now))),
         };
-        let replaced = id_of(&slot);
-        let inserted = policy.insert(candidate, replaced, self.ms(now), &mut evicted);
+        let replaced = self.id_of(&slot);
+        let inserted = policy.insert(candidate, replaced, now_ms, &mut evicted);
         let mut removed = self.take_all(&evicted);
         removed.extend(match inserted {
-            Some(id) => {
-                entry.charge_epoch();
-                let guard = EntryGuard::new(entry, id, &self.pinned);
-                self.table.insert(slot, guard)
-            }
+            Some(id) => self.put_in_table(slot, entry, id),
             None => self.table.remove(&slot),
         });
         // Frees the removed objects after the lock is released.
         drop(policy);
         drop(removed);
         inserted.is_some()
+    }
+
+    /// Returns the previous entry.
+    fn put_in_table(&self, slot: Key, entry: TableEntry, id: NodeId) -> Option<EntryGuard> {
+        entry.charge_epoch();
+        let guard = EntryGuard::new(entry, id, &self.pinned);
+        self.table.insert(slot, guard)
+    }
+
+    fn id_of(&self, slot: &Key) -> Option<NodeId> {
+        self.table.read(slot, |guard| guard.id)
     }
 
     fn take_all(&self, keys: &[Key]) -> Vec<EntryGuard> {
@@ -177,17 +182,17 @@ impl Partition {
     pub(super) fn remove(&self, key: &Key) -> Option<TableEntry> {
         let mut policy = self.policy.lock();
         let gone = self.table.remove(key);
-        if let Some(held) = &gone {
-            policy.remove(held.id);
+        if let Some(guard) = &gone {
+            policy.remove(guard.id);
         }
         drop(policy);
-        gone.map(|held| held.entry.clone())
+        gone.map(|guard| guard.entry.clone())
     }
 
     /// The keys of all matching entries.
-    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &TableEntry) -> bool) -> Vec<Key> {
+    pub(super) fn keys_where(&self, is_match: impl Fn(&Key, &TableEntry) -> bool) -> Vec<Key> {
         self.table
-            .keys_where(|key, held| is_meant(key, &held.entry))
+            .keys_where(|key, guard| is_match(key, &guard.entry))
     }
 
     /// See [`Policy::advance`] and [`Policy::depart`].
@@ -197,8 +202,8 @@ impl Partition {
         for advance in advances {
             policy.advance(*advance, now_ms);
         }
-        for name in departed {
-            policy.depart(*name);
+        for fingerprint in departed {
+            policy.depart(*fingerprint);
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct PinnedBodies {
     budget: Arc<FillBudget>,
     bytes: AtomicU64,
     /// Bytes of bodies whose readers are all cut off but have not ended yet.
-    leaving: AtomicU64,
+    cut_bytes: AtomicU64,
     /// By the address of the body.
     bodies: Mutex<HashMap<usize, Weak<SharedBody>>>,
     /// Only one task at a time chooses bodies to cut.
@@ -50,7 +50,7 @@ impl PinnedBodies {
         PinnedBodies {
             budget,
             bytes: AtomicU64::new(0),
-            leaving: AtomicU64::new(0),
+            cut_bytes: AtomicU64::new(0),
             bodies: Mutex::default(),
             choosing: Mutex::default(),
         }
@@ -77,21 +77,21 @@ impl PinnedBodies {
         room.clamp(self.budget.max() / SHARE_KEPT, self.bytes_max())
     }
 
-    fn keep_within_bound(&self, now: Instant) {
+    fn enforce_limit(&self, now: Instant) {
         let max = self.bytes_max_beside(0);
-        if self.staying() > max {
+        if self.uncut_bytes() > max {
             self.cut_down_to(max - max / SLACK, now);
         }
     }
 
     /// Bytes of pinned bodies whose readers are not all cut off.
-    fn staying(&self) -> u64 {
-        let leaving = self.leaving.load(Ordering::Relaxed);
-        self.bytes().saturating_sub(leaving)
+    fn uncut_bytes(&self) -> u64 {
+        let cut_bytes = self.cut_bytes.load(Ordering::Relaxed);
+        self.bytes().saturating_sub(cut_bytes)
     }
 
     fn cut_down_to(&self, bytes_max: u64, now: Instant) {
-        if self.staying() <= bytes_max {
+        if self.uncut_bytes() <= bytes_max {
             return;
         }
         let choosing = self.choosing.lock();
@@ -102,7 +102,7 @@ impl PinnedBodies {
             .collect();
         ranked.sort_unstable_by_key(|(fastest, _)| *fastest);
         for (_, body) in &ranked {
-            if self.staying() <= bytes_max {
+            if self.uncut_bytes() <= bytes_max {
                 break;
             }
             body.cut();
@@ -146,7 +146,7 @@ struct PinnedState {
     /// own.
     pinned: Option<Arc<PinnedBodies>>,
     is_counted: bool,
-    is_leaving: bool,
+    are_all_cut: bool,
     readers: HashMap<u64, Arc<PinnedReader>>,
     readers_cut: usize,
     next_reader: u64,
@@ -193,7 +193,7 @@ impl SharedBody {
     pub(super) fn remove_entry(self: &Arc<SharedBody>, now: Instant) {
         let mut state = self.state.lock();
         state.entries = state.entries.saturating_sub(1);
-        self.count_and_bound(state, now);
+        self.count_and_limit(state, now);
     }
 
     /// It is complete and was not stored.
@@ -204,7 +204,7 @@ impl SharedBody {
     ) {
         let mut state = self.state.lock();
         state.pinned = Some(Arc::clone(pinned));
-        self.count_and_bound(state, now);
+        self.count_and_limit(state, now);
     }
 
     /// Registers a reader whose viewer accepts no more bytes now. The waker is called when the
@@ -228,7 +228,7 @@ impl SharedBody {
         let id = state.next_reader;
         state.next_reader += 1;
         state.readers.insert(id, Arc::clone(&reader));
-        self.count_and_bound(state, now);
+        self.count_and_limit(state, now);
         SlowReader {
             body: Arc::clone(self),
             id,
@@ -236,7 +236,7 @@ impl SharedBody {
         }
     }
 
-    fn count_and_bound(
+    fn count_and_limit(
         self: &Arc<SharedBody>,
         mut state: parking_lot::MutexGuard<'_, PinnedState>,
         now: Instant,
@@ -245,7 +245,7 @@ impl SharedBody {
         let pinned = state.pinned.clone().filter(|_| state.is_counted);
         drop(state);
         if let Some(pinned) = pinned {
-            pinned.keep_within_bound(now);
+            pinned.enforce_limit(now);
         }
     }
 
@@ -253,29 +253,29 @@ impl SharedBody {
     fn count(self: &Arc<SharedBody>, state: &mut PinnedState) {
         let Some(pinned) = &state.pinned else { return };
         let counts = state.entries == 0 && !state.readers.is_empty();
-        let leaves = counts && state.readers_cut == state.readers.len();
+        let all_cut = counts && state.readers_cut == state.readers.len();
         match (counts, state.is_counted) {
             (true, false) => pinned.add(self, state.bytes),
             (false, true) => pinned.remove(self, state.bytes),
             _ => {}
         }
-        match (leaves, state.is_leaving) {
-            (true, false) => pinned.leaving.fetch_add(state.bytes, Ordering::Relaxed),
-            (false, true) => pinned.leaving.fetch_sub(state.bytes, Ordering::Relaxed),
+        match (all_cut, state.are_all_cut) {
+            (true, false) => pinned.cut_bytes.fetch_add(state.bytes, Ordering::Relaxed),
+            (false, true) => pinned.cut_bytes.fetch_sub(state.bytes, Ordering::Relaxed),
             _ => 0,
         };
-        (state.is_counted, state.is_leaving) = (counts, leaves);
+        (state.is_counted, state.are_all_cut) = (counts, all_cut);
     }
 
     /// The pace of its fastest reader. `None` when all have been cut off.
     fn fastest(&self, now: Instant) -> Option<CutOrder> {
-        let staying: Vec<_> = {
+        let uncut: Vec<_> = {
             let state = self.state.lock();
-            let staying = state.readers.values().filter(|reader| !reader.is_cut());
-            staying.cloned().collect()
+            let uncut = state.readers.values().filter(|reader| !reader.is_cut());
+            uncut.cloned().collect()
         };
         // Without the lock: a viewer that leaves during the call is dropped here, with its readers.
-        staying.iter().map(|reader| reader.cut_order(now)).max()
+        uncut.iter().map(|reader| reader.cut_order(now)).max()
     }
 
     fn cut(self: &Arc<SharedBody>) {
@@ -332,7 +332,7 @@ impl SlowReader {
     #[must_use]
     pub fn record_blocked(&self, waker: &Waker, now: Instant) -> bool {
         let mut progress = self.reader.progress.lock();
-        progress.pace.set_held_up(true);
+        progress.pace.set_blocked(true);
         if progress.pace.is_due(now) {
             progress.pace.record(bytes_taken(&self.reader.viewer), now);
         }
@@ -343,7 +343,7 @@ impl SlowReader {
 
     /// The viewer has accepted all available bytes and waits for more.
     pub fn record_caught_up(&self) {
-        self.reader.progress.lock().pace.set_held_up(false);
+        self.reader.progress.lock().pace.set_blocked(false);
     }
 }
 

@@ -31,25 +31,25 @@ pub(crate) struct PurgesInProgress(Mutex<Vec<Arc<PurgeMatcher>>>);
 /// A purge that walks the store, until this is dropped.
 struct PurgeInProgress {
     inner: Arc<CacheInner>,
-    is_meant: Arc<PurgeMatcher>,
+    is_match: Arc<PurgeMatcher>,
 }
 
 impl PurgesInProgress {
     pub(crate) fn matches(&self, key: &Key) -> bool {
-        self.0.lock().iter().any(|is_meant| is_meant(key))
+        self.0.lock().iter().any(|is_match| is_match(key))
     }
 }
 
 impl PurgeInProgress {
-    fn begin(inner: &Arc<CacheInner>, is_meant: Arc<PurgeMatcher>) -> PurgeInProgress {
+    fn begin(inner: &Arc<CacheInner>, is_match: Arc<PurgeMatcher>) -> PurgeInProgress {
         inner
             .purges_in_progress
             .0
             .lock()
-            .push(Arc::clone(&is_meant));
+            .push(Arc::clone(&is_match));
         PurgeInProgress {
             inner: Arc::clone(inner),
-            is_meant,
+            is_match,
         }
     }
 }
@@ -57,7 +57,7 @@ impl PurgeInProgress {
 impl Drop for PurgeInProgress {
     fn drop(&mut self) {
         let mut purges_in_progress = self.inner.purges_in_progress.0.lock();
-        purges_in_progress.retain(|is_meant| !Arc::ptr_eq(is_meant, &self.is_meant));
+        purges_in_progress.retain(|is_match| !Arc::ptr_eq(is_match, &self.is_match));
     }
 }
 
@@ -88,8 +88,8 @@ impl CachePurge {
 
     /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads
     /// that serve viewers.
-    pub fn memos(&self, is_meant: impl Fn(&Key) -> bool) {
-        self.inner.memos.erase_where(is_meant);
+    pub fn memos(&self, is_match: impl Fn(&Key) -> bool) {
+        self.inner.memos.erase_where(is_match);
     }
 
     /// Purges all objects with a matching key, or with a key derived from one. `whole` matches a
@@ -97,14 +97,14 @@ impl CachePurge {
     /// viewers.
     pub fn all(
         &mut self,
-        is_meant: impl Fn(&Key) -> bool + Send + Sync + 'static,
+        is_match: impl Fn(&Key) -> bool + Send + Sync + 'static,
         whole: impl Fn(&Key) -> bool,
     ) {
         // First, so that new flights know the purge; the flights in progress are marked next.
-        let purge = PurgeInProgress::begin(&self.inner, Arc::new(is_meant));
+        let purge = PurgeInProgress::begin(&self.inner, Arc::new(is_match));
         self.inner.epochs.end_where(whole, &mut self.ended);
-        registry::mark_purged(&self.inner, |flight| flight.is_of(&*purge.is_meant));
-        self.memos(&*purge.is_meant);
+        registry::mark_purged(&self.inner, |flight| flight.is_of(&*purge.is_match));
+        self.memos(&*purge.is_match);
         self.in_progress = Some(purge);
     }
 
@@ -135,13 +135,13 @@ impl CachePurge {
         let of_key = |key: &Key| {
             in_progress
                 .as_ref()
-                .is_some_and(|purge| (purge.is_meant)(key))
+                .is_some_and(|purge| (purge.is_match)(key))
         };
-        let is_meant = |key: &Key, object: Option<&Object>| {
+        let is_match = |key: &Key, object: Option<&Object>| {
             let token = object.and_then(|object| object.head.epoch_token.as_ref());
             token.is_some_and(|token| token.ended_with(&ended)) || of_key(key)
         };
-        inner.store.remove_where(is_meant, |object| {
+        inner.store.remove_where(is_match, |object| {
             dropped += u64::from(was_valid(object));
         });
         // New requests must not join a refresh of an object that was dropped, or evicted before.

@@ -269,14 +269,14 @@ pub(super) fn purge(
 
 /// Marks all matching flights as purged. A store that was in progress when this call began is
 /// complete when it ends.
-pub(super) fn mark_purged(inner: &CacheInner, is_meant: impl Fn(&Flight) -> bool) {
+pub(super) fn mark_purged(inner: &CacheInner, is_match: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
         shard.lock().retain(|_, flight| {
-            let meant = is_meant(flight);
-            if meant {
+            let is_marked = is_match(flight);
+            if is_marked {
                 flight.state().purged = true;
             }
-            !meant
+            !is_marked
         });
     }
 }

@@ -52,7 +52,7 @@ impl Lookup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreOutcome {
     /// The object is stored.
-    Yes,
+    Stored,
     /// The key already has the maximum number of variants.
     TooVaried,
     /// The key was purged during the fetch.
@@ -95,7 +95,7 @@ impl Store {
         &self.shares
     }
 
-    fn of(&self, kind: Kind) -> &Partition {
+    fn partition_of(&self, kind: Kind) -> &Partition {
         &self.partitions[self.shares.by_kind[kind.index()]]
     }
 
@@ -113,7 +113,7 @@ impl Store {
             object: None,
             variants: None,
         };
-        match self.of(kind).get(key, now) {
+        match self.partition_of(kind).get(key, now) {
             None => {}
             Some(TableEntry::Object(object)) => lookup.object = filter_valid(object),
             Some(TableEntry::Variants(variants)) => {
@@ -126,14 +126,14 @@ impl Store {
     }
 
     fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
-        match self.of(kind).get(slot, now) {
+        match self.partition_of(kind).get(slot, now) {
             Some(TableEntry::Object(object)) => filter_valid(object),
             _ => None,
         }
     }
 
     fn marker(&self, kind: Kind, key: &Key) -> Option<Arc<VariantIndex>> {
-        match self.of(kind).get(key, Instant::now()) {
+        match self.partition_of(kind).get(key, Instant::now()) {
             Some(TableEntry::Variants(variants)) => Some(variants),
             _ => None,
         }
@@ -142,7 +142,10 @@ impl Store {
     /// What changed in the store after this lookup: a new object or marker, or its object is gone.
     pub(crate) fn find_newer(&self, lookup: &Lookup) -> Option<NewerObject> {
         let now = Instant::now();
-        let object = match (self.of(lookup.kind).get(&lookup.key, now), &lookup.variants) {
+        let object = match (
+            self.partition_of(lookup.kind).get(&lookup.key, now),
+            &lookup.variants,
+        ) {
             (Some(TableEntry::Variants(seen)), Some(then)) if Arc::ptr_eq(&seen, then) => {
                 self.object(lookup.kind, &lookup.slot, now)
             }
@@ -177,7 +180,7 @@ impl Store {
 
     /// Stores a slot's marker, so that other requests find the variants.
     pub(crate) fn mark(&self, lookup: &Lookup, variant_slot: &VariantSlot) {
-        self.of(lookup.kind)
+        self.partition_of(lookup.kind)
             .mark(lookup.key.clone(), &variant_slot.variants);
     }
 
@@ -191,7 +194,7 @@ impl Store {
         if !self.admits(lookup, object) {
             return StoreOutcome::TooVaried;
         }
-        let partition = self.of(lookup.kind);
+        let partition = self.partition_of(lookup.kind);
         let once = StorageHints::default();
         // Players request a numbered version all at once and never again. The number of requests so
         // far says nothing about later ones.
@@ -205,12 +208,12 @@ impl Store {
 
     /// Limits the number of keys of one URL, where viewers' request headers are part of the key.
     fn admits(&self, lookup: &Lookup, object: &Object) -> bool {
-        let partition = self.of(lookup.kind);
+        let partition = self.partition_of(lookup.kind);
         let now = Instant::now();
-        let held = |key: &Key| partition.contains(key, now);
+        let is_stored = |key: &Key| partition.contains(key, now);
         let epoch_token = object.head.epoch_token.as_ref();
         let admitted = epoch_token
-            .is_none_or(|epoch_token| epoch_token.admit(&lookup.key, self.variants_max, held));
+            .is_none_or(|epoch_token| epoch_token.admit(&lookup.key, self.variants_max, is_stored));
         if !admitted {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
         }
@@ -220,7 +223,7 @@ impl Store {
     /// Stores the newest version of a playlist, unless the key has variants. Requests under other
     /// keys use it too, so it starts with two requests and stays longer than older versions.
     pub(crate) fn replace(&self, key: &Key, kind: Kind, object: &Arc<Object>) {
-        let partition = self.of(kind);
+        let partition = self.partition_of(kind);
         if self.marker(kind, key).is_none() {
             let hints = StorageHints {
                 live: None,
@@ -239,7 +242,7 @@ impl Store {
         object: &Arc<Object>,
         hints: &StorageHints,
     ) -> StoreOutcome {
-        let partition = self.of(lookup.kind);
+        let partition = self.partition_of(lookup.kind);
         match self.marker(lookup.kind, &lookup.key) {
             Some(now) if Arc::ptr_eq(&now, &variant_slot.variants) => {}
             _ => return StoreOutcome::Purged,
@@ -248,10 +251,10 @@ impl Store {
             return StoreOutcome::TooVaried;
         }
         let now = Instant::now();
-        let held = |slot: &Key| partition.contains(slot, now);
+        let is_stored = |slot: &Key| partition.contains(slot, now);
         if !variant_slot
             .variants
-            .admit(&variant_slot.slot, self.variants_max, held)
+            .admit(&variant_slot.slot, self.variants_max, is_stored)
         {
             self.too_varied.fetch_add(1, Ordering::Relaxed);
             return StoreOutcome::TooVaried;
@@ -265,7 +268,7 @@ impl Store {
             return StoreOutcome::NoRoom;
         }
         self.insertions.fetch_add(1, Ordering::Relaxed);
-        StoreOutcome::Yes
+        StoreOutcome::Stored
     }
 
     /// Passes on new segments of live renditions and unlisted objects; see [`super::eviction`].
@@ -285,7 +288,7 @@ impl Store {
 
     /// Removes a key with its variants. Returns the removed objects.
     pub(crate) fn remove(&self, key: &Key, kind: Kind) -> Vec<Arc<Object>> {
-        let partition = self.of(kind);
+        let partition = self.partition_of(kind);
         match partition.remove(key) {
             None => Vec::new(),
             Some(TableEntry::Object(object)) => vec![object],
@@ -300,13 +303,13 @@ impl Store {
     /// Removes all entries that match, in all partitions, and passes each removed object to `gone`.
     pub(crate) fn remove_where(
         &self,
-        is_meant: impl Fn(&Key, Option<&Object>) -> bool,
+        is_match: impl Fn(&Key, Option<&Object>) -> bool,
         mut gone: impl FnMut(&Object),
     ) {
         for partition in &self.partitions {
             let keys = partition.keys_where(|key, entry| match entry {
-                TableEntry::Object(object) => is_meant(key, Some(object)),
-                TableEntry::Variants(_) => is_meant(key, None),
+                TableEntry::Object(object) => is_match(key, Some(object)),
+                TableEntry::Variants(_) => is_match(key, None),
             });
             let removed = keys.iter().filter_map(|key| partition.remove(key));
             let objects = removed.filter_map(TableEntry::object);
@@ -316,7 +319,7 @@ impl Store {
 
     /// All objects of a key, in all variants.
     pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
-        let slots = match self.of(kind).get(key, now) {
+        let slots = match self.partition_of(kind).get(key, now) {
             Some(TableEntry::Variants(variants)) => variants.slots(),
             _ => vec![key.clone()],
         };

@@ -67,12 +67,12 @@ impl<V> ObjectTable<V> {
 
     /// The keys of all matching entries. Scans one shard at a time; meanwhile that shard's writers
     /// wait and its readers do not.
-    pub(super) fn keys_where(&self, is_meant: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
+    pub(super) fn keys_where(&self, is_match: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
         for shard in &self.shards {
             let shard = shard.0.read();
-            let meant = shard.iter().filter(|(key, value)| is_meant(key, value));
-            keys.extend(meant.map(|(key, _)| key.clone()));
+            let matching = shard.iter().filter(|(key, value)| is_match(key, value));
+            keys.extend(matching.map(|(key, _)| key.clone()));
         }
         keys
     }

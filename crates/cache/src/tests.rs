@@ -136,7 +136,7 @@ fn purge_during_fill_discards_its_response() {
     let new = object("new");
     assert_eq!(
         next.store_and_publish(&new, Verdict::Object(Arc::clone(&new))),
-        StoreOutcome::Yes
+        StoreOutcome::Stored
     );
     assert_eq!(look(&cache).object.unwrap().body, "new");
 }
@@ -185,7 +185,7 @@ fn refuses_variants_above_variants_max() {
         ..Settings::default()
     });
     let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
-    assert_eq!(keep("gzip"), StoreOutcome::Yes);
+    assert_eq!(keep("gzip"), StoreOutcome::Stored);
     assert_eq!(keep("br"), StoreOutcome::TooVaried);
     assert_eq!(cache.stats().too_varied, 1);
 }
@@ -238,10 +238,10 @@ fn evicted_variant_frees_room_below_variants_max() {
         ..Settings::default()
     });
     let keep = |coding| keep_variant(lead(&cache, &accepting(coding)).0, "x");
-    assert_eq!(keep("gzip"), StoreOutcome::Yes);
+    assert_eq!(keep("gzip"), StoreOutcome::Stored);
     let lookup = look_with(&cache, &accepting("gzip"));
     cache.inner.store.remove(&lookup.slot, Kind::Segment);
-    assert_eq!(keep("br"), StoreOutcome::Yes);
+    assert_eq!(keep("br"), StoreOutcome::Stored);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_memo_about_what_was_purged_is_not_written() {
     let now = Instant::now();
     fill.write_memo(ExpiringMemo {
         until: now + Duration::from_mins(1),
-        what: KeyMemo::Pass,
+        memo: KeyMemo::Pass,
     });
     assert!(cache.memo(&key(), now).is_none());
 }

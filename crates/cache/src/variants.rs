@@ -59,14 +59,14 @@ impl VariantIndex {
         &self,
         slot: &Key,
         variants_max: usize,
-        held: impl Fn(&Key) -> bool,
+        is_stored: impl Fn(&Key) -> bool,
     ) -> bool {
         let mut known = self.known.lock();
         if known.contains(slot) {
             return true;
         }
         if known.len() >= variants_max {
-            known.retain(held);
+            known.retain(is_stored);
         }
         known.len() < variants_max && known.insert(slot.clone())
     }

@@ -190,7 +190,7 @@ mod tests {
 
     const START: Utc = Duration::from_secs(1_750_000_000);
 
-    fn told(packaging: Packaging, plan: BroadcastPlan, seconds: u64) -> String {
+    fn mpd_text(packaging: Packaging, plan: BroadcastPlan, seconds: u64) -> String {
         mpd(
             &Broadcast::new(plan),
             packaging,
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn lists_available_segments_and_publish_time_in_a_timeline() {
-        let text = told(
+        let text = mpd_text(
             Packaging::Timeline,
             BroadcastPlan::from(START).window(4),
             21,
@@ -225,7 +225,10 @@ mod tests {
     fn number_templates_never_change() {
         for packaging in [Packaging::Number, Packaging::Chunked] {
             let plan = BroadcastPlan::from(START).segment_seconds(4);
-            assert_eq!(told(packaging, plan, 4), told(packaging, plan, 4000));
+            assert_eq!(
+                mpd_text(packaging, plan, 4),
+                mpd_text(packaging, plan, 4000)
+            );
         }
     }
 
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn sends_either_latency_target_or_presentation_delay() {
         for packaging in [Packaging::Timeline, Packaging::Number, Packaging::Chunked] {
-            let text = told(packaging, BroadcastPlan::from(START).segment_seconds(4), 21);
+            let text = mpd_text(packaging, BroadcastPlan::from(START).segment_seconds(4), 21);
             let has_delay = text.contains("suggestedPresentationDelay");
             let has_target = text.contains("<Latency target");
             assert!(has_delay != has_target, "{text}");
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn announces_chunks_early_with_an_availability_offset() {
         let plan = BroadcastPlan::from(START).segment_seconds(4).part_thirds(2);
-        let text = told(Packaging::Chunked, plan, 4);
+        let text = mpd_text(Packaging::Chunked, plan, 4);
         assert!(text.contains("availabilityTimeOffset=\"3.333\""), "{text}");
         assert!(text.contains("duration=\"192000\""), "{text}");
     }

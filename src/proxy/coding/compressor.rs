@@ -153,7 +153,7 @@ fn work(jobs: &Mutex<Receiver<CompressionJob>>, counts: &CompressionCounters) {
         let smaller = body.filter(|body| body.len() < job.text.len());
         counts.made[job.coding as usize].fetch_add(1, Ordering::Relaxed);
         counts.queued.fetch_sub(1, Ordering::Relaxed);
-        job.bodies.deliver(job.coding, smaller);
+        job.bodies.set_made(job.coding, smaller);
     }
 }
 

@@ -200,7 +200,7 @@ impl FillTask {
         } else if !backoff.is_zero() {
             self.write_memo(ExpiringMemo {
                 until: now + backoff,
-                what: KeyMemo::Truncated,
+                memo: KeyMemo::Truncated,
             });
         }
     }
@@ -218,7 +218,7 @@ impl FillTask {
         if !wait.is_zero() {
             self.write_memo(ExpiringMemo {
                 until: Instant::now() + wait,
-                what: KeyMemo::Failed(Arc::clone(error_object)),
+                memo: KeyMemo::Failed(Arc::clone(error_object)),
             });
         }
     }
@@ -229,7 +229,7 @@ impl FillTask {
         if !wait.is_zero() {
             self.write_memo(ExpiringMemo {
                 until: now + wait,
-                what: KeyMemo::Unreachable(Arc::clone(error_object), now),
+                memo: KeyMemo::Unreachable(Arc::clone(error_object), now),
             });
         }
     }
@@ -298,7 +298,7 @@ impl FillTask {
             }
             self.write_memo(ExpiringMemo {
                 until: Instant::now() + remembered_for,
-                what: KeyMemo::Pass,
+                memo: KeyMemo::Pass,
             });
         }
         if let FillTrigger::Viewer(viewer, client_fetch) = self.trigger {

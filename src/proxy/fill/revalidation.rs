@@ -96,8 +96,8 @@ impl FillTask {
             will_be_stored: is_storable,
             ..stored_object.head.clone()
         };
-        let mut object = stored_object.under(head);
-        object.set_coded(stored_object.coded().map(EncodedBodies::again));
+        let mut object = stored_object.with_head(head);
+        object.set_encodings(stored_object.encodings().map(EncodedBodies::for_other_head));
         let delta = stored_object.delta().map(|delta| {
             let delta = Object::clone(delta).with_lifetime(&object.head.lifetime);
             Arc::new(delta)

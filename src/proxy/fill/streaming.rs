@@ -250,7 +250,7 @@ impl FillTask {
         self.fill.remove_previous();
         self.fill.write_memo(ExpiringMemo {
             until: now + memory,
-            what: KeyMemo::Sliced(Arc::new(slice_set)),
+            memo: KeyMemo::Sliced(Arc::new(slice_set)),
         });
         self.fill.settle(Verdict::Sliced);
     }

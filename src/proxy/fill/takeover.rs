@@ -111,7 +111,7 @@ impl FillTask {
         let failed_endpoints = self.failed_before(now).unwrap_or_default().with(endpoint);
         self.fill.write_memo(ExpiringMemo {
             until: now + AVOIDED,
-            what: KeyMemo::Avoid(EndpointAvoidance::of(failed_endpoints, now + AVOIDED)),
+            memo: KeyMemo::Avoid(EndpointAvoidance::of(failed_endpoints, now + AVOIDED)),
         });
     }
 }

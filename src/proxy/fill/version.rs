@@ -62,9 +62,9 @@ impl FillTask {
             .map(|delta| Object::new(head.clone(), delta.into()));
         let before = self.previous_version();
         let shield = &self.shield;
-        let mut object = shield.codable(Object::new(head, text.body), before.as_deref());
+        let mut object = shield.with_encodings(Object::new(head, text.body), before.as_deref());
         let before = before.as_ref().and_then(|before| before.delta());
-        let codable = |delta| Arc::new(shield.codable(delta, before.map(Arc::as_ref)));
+        let codable = |delta| Arc::new(shield.with_encodings(delta, before.map(Arc::as_ref)));
         object.set_delta(delta.map(codable));
         if !self.fill.has_room_for(&object) {
             object.set_unstored();

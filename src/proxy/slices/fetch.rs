@@ -112,7 +112,7 @@ impl SliceContext {
                 &self.lookup,
                 ExpiringMemo {
                     until: now + AVOIDED,
-                    what: KeyMemo::Avoid(EndpointAvoidance::of(failed_endpoints, now + AVOIDED)),
+                    memo: KeyMemo::Avoid(EndpointAvoidance::of(failed_endpoints, now + AVOIDED)),
                 },
             );
         }

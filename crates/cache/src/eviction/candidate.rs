@@ -23,7 +23,7 @@ pub struct Candidate<K, H> {
     /// The key under which the store evicts it.
     pub key: K,
     /// A fingerprint of the requested key: all variants of a key have the same.
-    pub name: u64,
+    pub fingerprint: u64,
     /// Its weight in bytes.
     pub bytes: u64,
     /// Its class.

@@ -11,11 +11,11 @@ pub(super) struct Ghosts {
 }
 
 impl Ghosts {
-    /// Adds a name, and removes the oldest ones until at most `len_max` are left.
-    pub(super) fn remember(&mut self, name: u64, len_max: usize) {
+    /// Adds a fingerprint, and removes the oldest ones until at most `len_max` are left.
+    pub(super) fn remember(&mut self, fingerprint: u64, len_max: usize) {
         self.count += 1;
-        self.since.insert(name, self.count);
-        self.order.push_back((name, self.count));
+        self.since.insert(fingerprint, self.count);
+        self.order.push_back((fingerprint, self.count));
         while self.order.len() > len_max {
             let Some((oldest, since)) = self.order.pop_front() else {
                 return;
@@ -26,9 +26,9 @@ impl Ghosts {
         }
     }
 
-    /// Removes a name. Returns whether it was remembered.
-    pub(super) fn recall(&mut self, name: u64) -> bool {
-        self.since.remove(&name).is_some()
+    /// Removes a fingerprint. Returns whether it was remembered.
+    pub(super) fn recall(&mut self, fingerprint: u64) -> bool {
+        self.since.remove(&fingerprint).is_some()
     }
 }
 
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn keeps_most_recent_ghosts_and_recalls_each_once() {
         let mut ghosts = Ghosts::default();
-        (0..5).for_each(|name| ghosts.remember(name, 3));
+        (0..5).for_each(|fingerprint| ghosts.remember(fingerprint, 3));
         assert!(!ghosts.recall(1) && ghosts.recall(2) && !ghosts.recall(2));
         ghosts.remember(3, 3);
         ghosts.remember(5, 3);

@@ -134,7 +134,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
     }
 
     /// Moves a node to the end of a queue, which may be its own.
-    pub(super) fn shift(&mut self, id: NodeId, queue: usize) {
+    pub(super) fn move_to(&mut self, id: NodeId, queue: usize) {
         if self.slot(id).is_some() {
             self.unlink(id.index);
             self.link(id.index, queue);
@@ -289,7 +289,7 @@ mod tests {
                     0 => held.push((queues.push(queue, 1, number), number, queue)),
                     1 if !held.is_empty() => {
                         let (id, node, _) = held.remove(which % held.len());
-                        queues.shift(id, queue);
+                        queues.move_to(id, queue);
                         held.push((id, node, queue));
                     }
                     _ if !held.is_empty() => {

@@ -4,7 +4,7 @@
 //! Two figures predict a segment's demand: how often a segment of its rendition is requested in
 //! all, and the share of these requests at each distance from the live edge, which is similar for
 //! all renditions. A prefetched segment is not requested yet but will be soon. So the estimate is
-//! not the rate at the present distance, but the requests per second if the segment is held until
+//! not the rate at the present distance, but the requests per second if the segment is stored until
 //! its best time.
 
 #![expect(
@@ -70,11 +70,11 @@ struct TrackedRendition {
     demand: f32,
     segments: f32,
     /// Requests since its last segment.
-    asked: f32,
+    requests: f32,
     /// Its stored segments near the live edge.
     near: Vec<(u64, NodeId)>,
     /// Number of stored segments.
-    held: u32,
+    stored: u32,
 }
 
 /// All renditions with stored or listed segments.
@@ -83,7 +83,7 @@ pub(super) struct Renditions {
     known: HashMap<u64, TrackedRendition, ahash::RandomState>,
     /// Requests by distance from the live edge, and the number there would be if all requests for a
     /// segment came at that distance.
-    asked: [f32; DISTANCES],
+    requests: [f32; DISTANCES],
     possible: [f32; DISTANCES],
     sweep_at: usize,
 }
@@ -92,37 +92,37 @@ impl Renditions {
     pub(super) fn new() -> Renditions {
         Renditions {
             known: HashMap::default(),
-            asked: std::array::from_fn(|at| if at < EXPECTED { 1.0 } else { 0.0 }),
+            requests: std::array::from_fn(|at| if at < EXPECTED { 1.0 } else { 0.0 }),
             possible: [1.0; DISTANCES],
             sweep_at: SWEEP_MIN,
         }
     }
 
-    /// Records a stored segment that had `asked` requests. Returns its number; `None` if there are
-    /// too many renditions.
-    pub(super) fn hold(
+    /// Records a stored segment with `requests` requests so far. Returns its number; `None` if
+    /// there are too many renditions.
+    pub(super) fn record_stored(
         &mut self,
         LivePosition { rendition, behind }: LivePosition,
-        (id, asked): (NodeId, f32),
+        (id, requests): (NodeId, f32),
         now_ms: u64,
     ) -> Option<u64> {
-        let of = self.known(rendition, now_ms)?;
-        let number = of.newest.saturating_sub(behind);
-        of.held += 1;
-        of.asked += asked;
+        let tracked = self.known(rendition, now_ms)?;
+        let number = tracked.newest.saturating_sub(behind);
+        tracked.stored += 1;
+        tracked.requests += requests;
         if behind < NEAR {
-            of.near.retain(|(other, _)| *other != number);
-            of.near.push((number, id));
+            tracked.near.retain(|(other, _)| *other != number);
+            tracked.near.push((number, id));
         }
-        self.asked[distance(behind)] += asked;
+        self.requests[distance(behind)] += requests;
         Some(number)
     }
 
     /// Records that a segment was removed from the store.
-    pub(super) fn release(&mut self, rendition: u64, asked: f32) {
-        if let Some(of) = self.known.get_mut(&rendition) {
-            of.held = of.held.saturating_sub(1);
-            of.asked += asked;
+    pub(super) fn record_removed(&mut self, rendition: u64, requests: f32) {
+        if let Some(tracked) = self.known.get_mut(&rendition) {
+            tracked.stored = tracked.stored.saturating_sub(1);
+            tracked.requests += requests;
         }
     }
 
@@ -134,31 +134,31 @@ impl Renditions {
         take: impl Fn(NodeId) -> Option<f32>,
         now_ms: u64,
     ) {
-        let Some(of) = self.known(advance.rendition, now_ms) else {
+        let Some(tracked) = self.known(advance.rendition, now_ms) else {
             return;
         };
-        let newest = of.newest;
+        let newest = tracked.newest;
         let mut by_distance = [0.0; DISTANCES];
-        of.near.retain(|(number, id)| {
+        tracked.near.retain(|(number, id)| {
             let hits = take(*id);
             by_distance[distance(newest - number)] += hits.unwrap_or(0.0);
             hits.is_some()
         });
-        let demand = of.demand;
-        of.asked += by_distance.iter().sum::<f32>();
-        of.newest += advance.segments;
-        of.advanced_ms = now_ms;
-        of.period_ms = advance.period_ms.max(1);
-        of.listed = advance.listed;
-        let newest = of.newest;
-        of.near.retain(|(number, _)| newest - number < NEAR);
-        of.learn(advance.segments);
-        for (at, asked) in by_distance.into_iter().enumerate() {
-            self.asked[at] += asked;
+        let demand = tracked.demand;
+        tracked.requests += by_distance.iter().sum::<f32>();
+        tracked.newest += advance.segments;
+        tracked.advanced_ms = now_ms;
+        tracked.period_ms = advance.period_ms.max(1);
+        tracked.listed = advance.listed;
+        let newest = tracked.newest;
+        tracked.near.retain(|(number, _)| newest - number < NEAR);
+        tracked.update_demand(advance.segments);
+        for (at, requests) in by_distance.into_iter().enumerate() {
+            self.requests[at] += requests;
             self.possible[at] += demand * width(at, advance.listed);
         }
         if self.possible[0] > COUNTED_MAX {
-            let counts = self.asked.iter_mut().chain(&mut self.possible);
+            let counts = self.requests.iter_mut().chain(&mut self.possible);
             counts.for_each(|count| *count /= 2.0);
         }
     }
@@ -170,42 +170,44 @@ impl Renditions {
         counter: &HitCounter,
         now_ms: u64,
     ) -> f32 {
-        let Some(of) = self.known.get_mut(&rendition) else {
+        let Some(tracked) = self.known.get_mut(&rendition) else {
             return 0.0;
         };
-        let behind = of.newest.saturating_sub(number);
+        let behind = tracked.newest.saturating_sub(number);
         let at = distance(behind);
         if behind >= NEAR {
-            let asked = counter.take();
-            of.asked += asked;
-            self.asked[at] += asked;
+            let requests = counter.take();
+            tracked.requests += requests;
+            self.requests[at] += requests;
         }
-        let demand = if of.segments > 0.0 {
-            of.demand
+        let demand = if tracked.segments > 0.0 {
+            tracked.demand
         } else {
-            of.asked.max(counter.count()).max(1.0)
+            tracked.requests.max(counter.count()).max(1.0)
         };
         // A rendition without new segments loses its viewers, or has lost them.
-        let since_ms = now_ms.saturating_sub(of.advanced_ms).max(of.period_ms);
-        let listed = of.listed;
+        let since_ms = now_ms
+            .saturating_sub(tracked.advanced_ms)
+            .max(tracked.period_ms);
+        let listed = tracked.listed;
         demand * self.share_from(at, listed) / seconds(since_ms)
     }
 
     /// The expected share of a segment's requests per new segment, from a distance on: the maximum
     /// over all periods in which the segment is still listed.
     fn share_from(&self, at: usize, listed: u64) -> f32 {
-        let (mut requests, mut segments, mut most) = (0.0, 0.0, 0.0_f32);
+        let (mut requests, mut segments, mut rate_max) = (0.0, 0.0, 0.0_f32);
         for at in at..DISTANCES {
             let width = width(at, listed);
             if segments > 0.0 && width == 0.0 {
                 break;
             }
             let width = width.max(1.0);
-            requests += width * self.asked[at] / self.possible[at].max(1.0);
+            requests += width * self.requests[at] / self.possible[at].max(1.0);
             segments += width;
-            most = most.max(requests / segments);
+            rate_max = rate_max.max(requests / segments);
         }
-        most
+        rate_max
     }
 
     fn known(&mut self, rendition: u64, now_ms: u64) -> Option<&mut TrackedRendition> {
@@ -226,7 +228,7 @@ impl Renditions {
 
     fn make_room(&mut self) {
         if self.known.len() >= self.sweep_at {
-            self.known.retain(|_, of| of.held > 0);
+            self.known.retain(|_, tracked| tracked.stored > 0);
             self.sweep_at = SWEEP_MIN.max(2 * self.known.len());
         }
     }
@@ -235,13 +237,13 @@ impl Renditions {
 impl TrackedRendition {
     /// The requests since the last segment estimate the requests for one segment in all, as all
     /// segments are requested alike.
-    fn learn(&mut self, new: u64) {
-        let asked = std::mem::take(&mut self.asked);
+    fn update_demand(&mut self, new: u64) {
+        let requests = std::mem::take(&mut self.requests);
         if new == 0 {
-            self.asked = asked;
+            self.requests = requests;
             return;
         }
-        let each = asked / new as f32;
+        let each = requests / new as f32;
         self.segments = (self.segments + 1.0).min(FIRST_SEGMENTS);
         let share = if self.segments < FIRST_SEGMENTS {
             1.0 / self.segments

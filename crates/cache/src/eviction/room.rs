@@ -10,9 +10,9 @@ const MARKERS_PART: u64 = 32;
 /// Objects requested once may always take 1/50 of the part of media or manifests.
 const PROBATION_PART: u64 = 50;
 /// Size of the random sample of live segments; the one with the lowest expected rate is evicted.
-const DRAWN: usize = 32;
+const SAMPLE_SIZE: usize = 32;
 /// An object without a request in its last round is assumed to get half a request in the next one.
-const UNASKED: f32 = 0.5;
+const REQUESTS_EXPECTED: f32 = 0.5;
 
 const MEDIA: [EvictionQueue; 6] = [
     EvictionQueue::Departed,
@@ -72,8 +72,9 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         let is_full = probation > self.bounds.manifests / PROBATION_PART;
         if probation > 0 && (is_full || self.bytes_of(&[EvictionQueue::Manifests]) == 0) {
             let first = self.queues.first(EvictionQueue::NewManifests as usize)?;
-            if self.was_asked(first) {
-                self.queues.shift(first, EvictionQueue::Manifests as usize);
+            if self.was_requested(first) {
+                self.queues
+                    .move_to(first, EvictionQueue::Manifests as usize);
             } else {
                 self.evict(first, EvictionReason::Manifest, evicted);
             }
@@ -91,8 +92,8 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         evicted: &mut Vec<K>,
     ) -> Option<()> {
         let first = self.queues.first(queue as usize)?;
-        if self.was_asked(first) {
-            self.queues.shift(first, queue as usize);
+        if self.was_requested(first) {
+            self.queues.move_to(first, queue as usize);
         } else {
             self.evict(first, reason, evicted);
         }
@@ -113,46 +114,56 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
             self.end_probation(once, now_ms, evicted);
             return Some(());
         }
-        let live = self.least_wanted(now_ms);
-        let on_demand = self.queues.first(EvictionQueue::OnDemand as usize);
-        if let Some(oldest) = on_demand {
-            let since_ms = match self.queues.get(oldest)?.role {
-                Role::OnDemand(since_ms) => since_ms,
-                _ => now_ms,
-            };
-            if self.was_asked(oldest) {
-                self.queues.get_mut(oldest)?.role = Role::OnDemand(now_ms);
-                self.queues.shift(oldest, EvictionQueue::OnDemand as usize);
-                return Some(());
-            }
-            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let round = now_ms.saturating_sub(since_ms).max(1) as f32 / 1000.0;
-            if live.is_none_or(|(rate, _)| UNASKED / round <= rate) {
-                self.evict(oldest, EvictionReason::OnDemand, evicted);
-                return Some(());
-            }
-        }
-        if let Some((_, least)) = live {
-            self.evict(least, EvictionReason::Live, evicted);
-            return Some(());
-        }
-        self.evict_oldest(EvictionQueue::Markers, EvictionReason::Marker, evicted)
+        self.evict_less_likely(now_ms, evicted)
+            .or_else(|| self.evict_oldest(EvictionQueue::Markers, EvictionReason::Marker, evicted))
     }
 
-    /// Keeps an object that was requested again. Otherwise evicts it and remembers its name for a
-    /// while.
+    /// Evicts the less likely one of a live segment and the oldest on-demand object. An on-demand
+    /// object that had a request begins another round instead.
+    fn evict_less_likely(&mut self, now_ms: u64, evicted: &mut Vec<K>) -> Option<()> {
+        let live = self.least_wanted(now_ms);
+        match self.queues.first(EvictionQueue::OnDemand as usize) {
+            Some(oldest) if self.was_requested(oldest) => {
+                self.queues.get_mut(oldest)?.role = Role::OnDemand(now_ms);
+                self.queues
+                    .move_to(oldest, EvictionQueue::OnDemand as usize);
+            }
+            Some(oldest)
+                if live.is_none_or(|(rate, _)| self.on_demand_rate(oldest, now_ms) <= rate) =>
+            {
+                self.evict(oldest, EvictionReason::OnDemand, evicted);
+            }
+            _ => self.evict(live?.1, EvictionReason::Live, evicted),
+        }
+        Some(())
+    }
+
+    /// The expected request rate per second of an on-demand object without a request in its round.
+    fn on_demand_rate(&self, id: NodeId, now_ms: u64) -> f32 {
+        let role = self.queues.get(id).map(|node| &node.role);
+        let since_ms = match role {
+            Some(Role::OnDemand(since_ms)) => *since_ms,
+            _ => now_ms,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let round = now_ms.saturating_sub(since_ms).max(1) as f32 / 1000.0;
+        REQUESTS_EXPECTED / round
+    }
+
+    /// Keeps an object that was requested again. Otherwise evicts it and remembers its fingerprint
+    /// for a while.
     fn end_probation(&mut self, id: NodeId, now_ms: u64, evicted: &mut Vec<K>) {
-        if self.was_asked(id) {
+        if self.was_requested(id) {
             if let Some(node) = self.queues.get_mut(id) {
                 node.role = Role::OnDemand(now_ms);
             }
-            self.queues.shift(id, EvictionQueue::OnDemand as usize);
+            self.queues.move_to(id, EvictionQueue::OnDemand as usize);
             return;
         }
-        if let Some(&mut Role::Probation(name)) = self.role(id) {
+        if let Some(&mut Role::Probation(fingerprint)) = self.role(id) {
             let len = self.queues.len(EvictionQueue::OnDemand as usize) + self.live.len();
             self.ghosts.remember(
-                name,
+                fingerprint,
                 len + self.queues.len(EvictionQueue::Probation as usize),
             );
         }
@@ -163,7 +174,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     /// second.
     fn least_wanted(&mut self, now_ms: u64) -> Option<(f32, NodeId)> {
         let mut least: Option<(f32, NodeId)> = None;
-        for _ in 0..DRAWN.min(self.live.len() * 2) {
+        for _ in 0..SAMPLE_SIZE.min(self.live.len() * 2) {
             let drawn = self.live[self.rng.usize(..self.live.len())];
             let Some(node) = self.queues.get(drawn) else {
                 continue;
@@ -180,7 +191,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         least
     }
 
-    fn was_asked(&self, id: NodeId) -> bool {
+    fn was_requested(&self, id: NodeId) -> bool {
         let node = self.queues.get(id);
         node.is_some_and(|node| node.take_hits() > 0.0)
     }

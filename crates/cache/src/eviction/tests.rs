@@ -63,7 +63,7 @@ impl Shelf {
         let hits = Arc::new(HitCounter::default());
         let candidate = Candidate {
             key,
-            name: marker.unwrap_or(key),
+            fingerprint: marker.unwrap_or(key),
             bytes,
             class,
             hits: (class != ObjectClass::Marker).then(|| Arc::clone(&hits)),

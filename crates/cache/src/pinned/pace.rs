@@ -21,7 +21,7 @@ pub(super) struct ReadPace {
     began: Instant,
     earlier: PaceMark,
     later: PaceMark,
-    is_held_up: bool,
+    is_blocked: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +46,13 @@ impl ReadPace {
             began: now,
             earlier: mark,
             later: mark,
-            is_held_up: true,
+            is_blocked: true,
         }
     }
 
     /// Sets whether the viewer accepts no more bytes, or has accepted all available ones and waits.
-    pub(super) fn set_held_up(&mut self, is_held_up: bool) {
-        self.is_held_up = is_held_up;
+    pub(super) fn set_blocked(&mut self, is_blocked: bool) {
+        self.is_blocked = is_blocked;
     }
 
     /// Whether it is time for a new mark.
@@ -68,7 +68,7 @@ impl ReadPace {
     }
 
     pub(super) fn cut_order(&self, taken: u64, now: Instant) -> CutOrder {
-        let bytes_per_second = if self.is_held_up {
+        let bytes_per_second = if self.is_blocked {
             self.bytes_per_second(taken, now)
         } else {
             u64::MAX
@@ -154,10 +154,10 @@ mod tests {
     fn reader_waiting_for_data_does_not_count_as_slow() {
         let clock = ReadClock(Instant::now());
         let mut waiting = ReadPace::new(0, clock.after(0));
-        waiting.set_held_up(false);
+        waiting.set_blocked(false);
         let fast = clock.cut_order(0, 1 << 30, 60_000);
         assert!(fast < waiting.cut_order(0, clock.after(60_000)));
-        waiting.set_held_up(true);
+        waiting.set_blocked(true);
         assert!(waiting.cut_order(0, clock.after(60_000)) < fast);
     }
 }

@@ -178,7 +178,7 @@ fn above_limit_only_the_slowest_reader_is_cut_and_woken() {
     assert!(stalled.record_blocked(Waker::noop(), scene.after(31)));
     drop((steady, stalled, new));
     assert_eq!(scene.bytes(), 0);
-    assert_eq!(scene.pinned.leaving.load(Ordering::Relaxed), 0);
+    assert_eq!(scene.pinned.cut_bytes.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn older_playlist_versions_are_evicted_before_the_newest() {
         cache.store_under(&newest, Kind::Hls, &version);
         assert_eq!(
             fill.store_and_publish(&version, Verdict::Object(Arc::clone(&version))),
-            StoreOutcome::Yes
+            StoreOutcome::Stored
         );
         let held = cache
             .lookup(&newest, Kind::Hls, Instant::now(), HeaderMap::new)

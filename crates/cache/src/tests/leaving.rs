@@ -96,12 +96,12 @@ fn revalidated_body_counts_as_pinned_only_after_purge() {
     let cache = Cache::new(Settings::default());
     let _reader = fetched(&cache, Duration::from_mins(1));
     let held = look(&cache).object.unwrap();
-    let confirmed = Arc::new(held.under(head()));
+    let confirmed = Arc::new(held.with_head(head()));
     let fill = cache.lead(&look(&cache), HeaderMap::new).unwrap();
     let verdict = Verdict::Revalidated(Arc::clone(&confirmed));
     assert_eq!(
         fill.store_and_publish(&confirmed, verdict),
-        StoreOutcome::Yes
+        StoreOutcome::Stored
     );
     drop(held);
     assert_eq!(pinned(&cache), 0);

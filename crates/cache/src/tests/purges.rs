@@ -38,7 +38,7 @@ fn revalidation_started_during_purge_walk_is_discarded() {
     let cache = Cache::new(Settings::default());
     let held = keep(&cache);
     let mut purge = cache.purging();
-    purge.all(|meant| *meant == key(), |_| false);
+    purge.all(|matching| *matching == key(), |_| false);
     let lookup = look(&cache);
     let refresh = cache.lead(&lookup, HeaderMap::new).expect("it is held");
     assert_eq!(purge.finish(), 1);
@@ -55,7 +55,7 @@ fn refresh_of_object_evicted_during_purge_walk_is_discarded() {
             let cache = Cache::new(Settings::default());
             let held = keep(&cache);
             let mut purge = cache.purging();
-            purge.all(|meant| *meant == key(), |_| false);
+            purge.all(|matching| *matching == key(), |_| false);
             let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
             evict(&cache);
             let mut ended = None;
@@ -89,12 +89,15 @@ fn refresh_started_after_purge_is_stored() {
     for end in purges {
         let cache = Cache::new(Settings::default());
         let mut purge = cache.purging();
-        purge.all(|meant| *meant == key(), |_| false);
+        purge.all(|matching| *matching == key(), |_| false);
         end(purge);
         let held = keep(&cache);
         let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
         let verdict = Verdict::Revalidated(Arc::clone(&held));
-        assert_eq!(refresh.store_and_publish(&held, verdict), StoreOutcome::Yes);
+        assert_eq!(
+            refresh.store_and_publish(&held, verdict),
+            StoreOutcome::Stored
+        );
     }
 }
 
@@ -135,7 +138,7 @@ fn purge_discards_refresh_already_replaced_by_second_fill() {
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         if is_prefix {
             let mut purge = cache.purging();
-            purge.all(|meant| *meant == key(), |_| false);
+            purge.all(|matching| *matching == key(), |_| false);
             purge.finish();
         } else {
             cache.purge(&key(), Kind::Segment);
@@ -152,7 +155,7 @@ fn object_revalidated_during_purge_walk_is_purged() {
     let cache = Cache::new(Settings::default());
     let held = keep(&cache);
     let mut purge = cache.purging();
-    purge.all(|meant| *meant == key(), |_| false);
+    purge.all(|matching| *matching == key(), |_| false);
     let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
     refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
     purge.finish();
@@ -164,12 +167,12 @@ fn object_revalidated_during_purge_walk_is_purged() {
 fn new_fill_during_purge_walk_is_stored() {
     let cache = Cache::new(Settings::default());
     let mut purge = cache.purging();
-    purge.all(|meant| *meant == key(), |_| false);
+    purge.all(|matching| *matching == key(), |_| false);
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     purge.finish();
     let new = object("new");
     let stored = fill.store_and_publish(&new, Verdict::Object(Arc::clone(&new)));
-    assert_eq!(stored, StoreOutcome::Yes);
+    assert_eq!(stored, StoreOutcome::Stored);
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn no_fill_starts_from_object_purged_after_lookup() {
         |cache| cache.purge(&key(), Kind::Segment),
         |cache| {
             let mut purge = cache.purging();
-            purge.all(|meant| *meant == key(), |_| false);
+            purge.all(|matching| *matching == key(), |_| false);
             purge.finish();
         },
     ];

@@ -65,8 +65,8 @@ pub(super) async fn watch(player: &Player) {
 impl PlayerProgress {
     /// The time until the next reload.
     fn reload_interval(&mut self, manifest: &Manifest) -> Duration {
-        let facts = &manifest.info;
-        let end = match facts {
+        let info = &manifest.info;
+        let end = match info {
             ManifestInfo::Hls(playlist) => playlist.edge.as_ref().map(|edge| edge.last_sequence),
             ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| edge.end_ms),
         };
@@ -75,11 +75,11 @@ impl PlayerProgress {
             self.last = None;
         }
         let changed = end != std::mem::replace(&mut self.end, end);
-        let pause = facts
+        let pause = info
             .reload_interval()
-            .or(facts.segment_duration())
+            .or(info.segment_duration())
             .unwrap_or(RETRY_PAUSE);
-        if facts.playlist_edge().is_some() && !changed {
+        if info.playlist_edge().is_some() && !changed {
             pause / 2
         } else {
             pause

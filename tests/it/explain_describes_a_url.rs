@@ -56,7 +56,7 @@ async fn explain_shows_segment_target_without_cmcd() {
     assert_eq!(told["target"], "/live/a.ts");
     assert_eq!(
         told["held"]["because"],
-        "the route's default, as nobody says anything"
+        "the route's default: no other rule applies"
     );
 }
 

@@ -93,7 +93,7 @@ impl Rule {
             Rule::Patch => "an MPD patch, and the origin gives no lifetime",
             Rule::RouteMax => "the route's upper bound (manifest_max, segment_max)",
             Rule::RouteMin => "the route's lower bound (segment_min)",
-            Rule::RouteDefault => "the route's default, as nobody says anything",
+            Rule::RouteDefault => "the route's default: no other rule applies",
             Rule::Heuristic => "a tenth of the time since Last-Modified",
         }
     }

@@ -124,7 +124,7 @@ fn lagging_mpd_that_was_accepted_passes_the_end_of_the_stopped_one() {
 }
 
 #[test]
-fn later_version_is_onward_and_equal_one_is_same() {
+fn later_version_is_newer_and_equal_one_is_same() {
     assert_eq!(judged(plain(20), plain(21)), Progress::Newer);
     assert_eq!(judged(plain(20), plain(20)), Progress::Same);
     let after_an_outage = plain(500);

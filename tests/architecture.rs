@@ -144,10 +144,8 @@ fn file_names_are_specific() {
 
 #[test]
 fn type_names_are_unique() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let sources = source::read_all(root, SOURCES);
-    for source in &sources {
+    for source in source::sources_in(SOURCES) {
         for token in types_defined(&source.tokens) {
             let at = format!("{}:{}", source.path, token.line);
             defined.entry(token.word.clone()).or_default().push(at);
@@ -175,7 +173,7 @@ fn files_import_one_another_in_no_circle() {
     let crates = crates.map(|entry| format!("crates/{}/src", name(entry.unwrap())));
     let mut report = String::new();
     for directory in crates.chain(["src".to_owned()]) {
-        let sources = source::read_all(root, &[&directory]);
+        let sources = source::sources_in(&[&directory]);
         for circle in circles::circles(&directory, &sources) {
             report += &circle.describe(&sources);
         }
@@ -203,9 +201,8 @@ fn types_defined(tokens: &[Token]) -> impl Iterator<Item = &Token> {
 
 /// Runs a rule over every file and fails with everything it found.
 fn check(directories: &[&str], rule: fn(&Source) -> Vec<Violation>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = source::read_all(root, directories);
-    let violations: Vec<_> = sources.iter().flat_map(rule).collect();
+    let sources = source::sources_in(directories);
+    let violations: Vec<_> = sources.into_iter().flat_map(rule).collect();
     let messages: Vec<_> = violations
         .iter()
         .map(|Violation(line)| line.as_str())

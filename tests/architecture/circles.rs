@@ -23,7 +23,7 @@ pub(crate) struct Circle {
 
 impl Circle {
     /// The files, and each import among them with one line.
-    pub(crate) fn describe(&self, sources: &[Source]) -> String {
+    pub(crate) fn describe(&self, sources: &[&Source]) -> String {
         let mut lines = BTreeSet::new();
         for Import {
             from,
@@ -53,13 +53,13 @@ struct Module {
 
 /// The files of one crate as a tree of modules.
 struct Modules<'a> {
-    sources: &'a [Source],
+    sources: &'a [&'a Source],
     declared: Vec<Module>,
     by_path: BTreeMap<Vec<String>, usize>,
 }
 
 /// The circles among the files of one crate, whose sources lie in `directory`.
-pub(crate) fn circles(directory: &str, sources: &[Source]) -> Vec<Circle> {
+pub(crate) fn circles(directory: &str, sources: &[&Source]) -> Vec<Circle> {
     let modules = Modules::new(directory, sources);
     let imports = modules.imports();
     let mut targets = vec![BTreeSet::new(); sources.len()];
@@ -106,7 +106,7 @@ fn reachable(start: usize, targets: &[BTreeSet<usize>]) -> BTreeSet<usize> {
 }
 
 impl<'a> Modules<'a> {
-    fn new(directory: &str, sources: &'a [Source]) -> Modules<'a> {
+    fn new(directory: &str, sources: &'a [&'a Source]) -> Modules<'a> {
         let path = |source: &Source| -> Option<Vec<String>> {
             let inside = source.path.strip_prefix(directory)?.strip_prefix('/')?;
             match inside.trim_end_matches(".rs") {

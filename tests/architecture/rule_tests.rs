@@ -133,7 +133,7 @@ fn finds_wide_comments_that_can_be_broken() {
 fn circles_among(files: &[(&str, &str)]) -> Vec<String> {
     let source = |(path, text): &(&str, &str)| Source::new(&format!("a/src/{path}"), text).0;
     let sources: Vec<_> = files.iter().map(source).collect();
-    let found = circles::circles("a/src", &sources);
+    let found = circles::circles("a/src", &sources.iter().collect::<Vec<_>>());
     let names = |circle: &circles::Circle| {
         let files = circle.files.iter().map(|&file| files[file].0);
         files.collect::<Vec<_>>().join(" ")

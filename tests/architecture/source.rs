@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use super::tokens::{Token, tokens, without_tests};
 
@@ -46,10 +47,11 @@ impl Source {
     }
 }
 
-/// Every source in these directories; files that are test modules come without tokens.
-pub(crate) fn read_all(root: &Path, directories: &[&str]) -> Vec<Source> {
+/// Every source, read once for all tests. Files that are test modules come without tokens.
+static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
-    for directory in directories {
+    for directory in ["src", "crates", "tests", "benches"] {
         walk(&root.join(directory), &mut paths);
     }
     let mut tests = BTreeSet::new();
@@ -76,6 +78,15 @@ pub(crate) fn read_all(root: &Path, directories: &[&str]) -> Vec<Source> {
         }
     }
     sources
+});
+
+/// The sources in these directories.
+pub(crate) fn sources_in(directories: &[&str]) -> Vec<&'static Source> {
+    let is_in = |source: &&Source| {
+        let rest = |directory: &&str| source.path.strip_prefix(*directory);
+        directories.iter().filter_map(rest).any(|rest| rest.starts_with('/'))
+    };
+    SOURCES.iter().filter(is_in).collect()
 }
 
 fn walk(directory: &Path, found: &mut Vec<PathBuf>) {

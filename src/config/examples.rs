@@ -24,12 +24,13 @@ fn text(path: &str) -> String {
 }
 
 fn examples() -> Vec<PathBuf> {
-    let folder = std::fs::read_dir(root().join("config")).unwrap();
-    let paths = folder.map(|entry| entry.unwrap().path());
-    let examples: Vec<_> = paths
+    let folders = ["config", "examples"].map(|folder| std::fs::read_dir(root().join(folder)));
+    let entries = folders.into_iter().flat_map(Result::unwrap);
+    let examples: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().unwrap() == "toml")
         .collect();
-    assert!(examples.len() >= 4, "{examples:?}");
+    assert!(examples.len() >= 6, "{examples:?}");
     examples
 }
 

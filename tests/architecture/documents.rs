@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const COLUMNS_MAX: usize = 100;
 
 /// Where documents are, apart from the top level.
-const DIRECTORIES: &[&str] = &["", "docs", "docs/decisions", "fuzz", "crates/manifest"];
+const DIRECTORIES: &[&str] = &["", "docs", "docs/decisions", "examples", "crates/manifest"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -84,7 +84,10 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
 pub(crate) fn sources_in(directories: &[&str]) -> Vec<&'static Source> {
     let is_in = |source: &&Source| {
         let rest = |directory: &&str| source.path.strip_prefix(*directory);
-        directories.iter().filter_map(rest).any(|rest| rest.starts_with('/'))
+        directories
+            .iter()
+            .filter_map(rest)
+            .any(|rest| rest.starts_with('/'))
     };
     SOURCES.iter().filter(is_in).collect()
 }

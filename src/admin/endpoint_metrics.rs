@@ -1,7 +1,9 @@
 //! The metrics of each endpoint of an origin group: attempts, limits, latency and state.
 
 use super::origin_metrics::ORIGIN;
-use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, YES_OR_NO};
+use crate::telemetry::{
+    CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
+};
 use seawall_upstream::{
     AttemptCounts, EndpointStats, Failure, HealthCheckStats, LatencyHistogram, Stats,
 };
@@ -44,6 +46,19 @@ fn endpoints(groups: &[Stats]) -> impl Iterator<Item = ([&str; 2], &EndpointStat
         let endpoints = group.endpoints.iter();
         endpoints.map(|endpoint| ([&*group.name, &*endpoint.endpoint], endpoint))
     })
+}
+
+/// Adds a sample for each endpoint that has a value.
+fn add_by_endpoint<V: SampleValue>(
+    groups: &[Stats],
+    samples: &mut Samples,
+    value: impl Fn(&EndpointStats) -> Option<V>,
+) {
+    for (labels, endpoint) in endpoints(groups) {
+        if let Some(value) = value(endpoint) {
+            samples.add(&labels, value);
+        }
+    }
 }
 
 /// The endpoints with health checks.
@@ -97,9 +112,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                  ratio (docs/outcomes.md).",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.bytes_received);
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            Some(endpoint.counts.bytes_received)
+        });
     }),
     Metric {
         name: "seawall_origin_connections_total",
@@ -127,9 +142,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If one endpoint has far more than the others, it is slower than they are.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.in_flight);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.counts.in_flight));
     }),
     Metric {
         name: "seawall_origin_active_max",
@@ -141,11 +154,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                  add endpoints.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            if let Some(limit) = endpoint.concurrency_max {
-                samples.add(&labels, limit);
-            }
-        }
+        add_by_endpoint(groups, samples, |endpoint| endpoint.concurrency_max);
     }),
     Metric {
         name: "seawall_origin_requests_per_second_max",
@@ -190,9 +199,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                  idle timeout.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.resent);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.counts.resent));
     }),
     Metric {
         name: "seawall_origin_retries_total",
@@ -204,9 +211,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                  seawall_origin_requests_total.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.retries);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.counts.retries));
     }),
     Metric {
         name: "seawall_origin_hedges_total",
@@ -219,9 +224,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                  seawall_origin_target_response_seconds.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.hedges);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.counts.hedges));
     }),
     Metric {
         name: "seawall_origin_hedges_won_total",
@@ -233,9 +236,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If nearly all hedges win, the late endpoint is of no use: take it out.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.hedges_won);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.counts.hedges_won));
     }),
     Metric {
         name: "seawall_origin_takeovers_total",
@@ -247,9 +248,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, check this endpoint and the network to it.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.takeovers);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.counts.takeovers));
     }),
     Metric {
         name: "seawall_origin_takeovers_refused_total",
@@ -261,9 +260,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, all endpoints are slow: check the origin.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.counts.takeovers_refused);
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            Some(endpoint.counts.takeovers_refused)
+        });
     }),
     Metric {
         name: "seawall_origin_response_p50_seconds",
@@ -275,11 +274,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, check the endpoint.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            if let Some(latency) = endpoint.recent_latency {
-                samples.add(&labels, latency.p50);
-            }
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            endpoint.recent_latency.map(|latency| latency.p50)
+        });
     }),
     Metric {
         name: "seawall_origin_response_p95_seconds",
@@ -292,11 +289,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
                  requests.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            if let Some(latency) = endpoint.recent_latency {
-                samples.add(&labels, latency.p95);
-            }
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            endpoint.recent_latency.map(|latency| latency.p95)
+        });
     }),
     Metric {
         name: "seawall_origin_target_response_seconds",
@@ -323,9 +318,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If 0, check the endpoint, its name and the network.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.condition.reachable);
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            Some(endpoint.condition.reachable)
+        });
     }),
     Metric {
         name: "seawall_origin_ejected",
@@ -337,9 +332,7 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If 1, check the endpoint; it returns by itself.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.condition.ejected);
-        }
+        add_by_endpoint(groups, samples, |endpoint| Some(endpoint.condition.ejected));
     }),
     Metric {
         name: "seawall_origin_ejections_total",
@@ -350,9 +343,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, the endpoint fails or slows down again and again: check it.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.condition.ejections);
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            Some(endpoint.condition.ejections)
+        });
     }),
     Metric {
         name: "seawall_origin_breaker",
@@ -379,9 +372,9 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         remedy: "If it rises, the endpoint fails again and again: check it.",
     }
     .collected(|groups, samples| {
-        for (labels, endpoint) in endpoints(groups) {
-            samples.add(&labels, endpoint.condition.breaker_opened);
-        }
+        add_by_endpoint(groups, samples, |endpoint| {
+            Some(endpoint.condition.breaker_opened)
+        });
     }),
     Metric {
         name: "seawall_origin_healthy",

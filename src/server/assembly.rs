@@ -143,9 +143,11 @@ fn collect_metrics(
     let codings = shield.clone();
     registry.collect("Compression", &CODING_METRICS, move || codings.codings())?;
     let groups = shield.origins().to_vec();
-    registry.collect("Origin groups", &GROUP_METRICS, move || stats(&groups))?;
-    let groups = shield.origins().to_vec();
-    registry.collect("Endpoints", &ENDPOINT_METRICS, move || stats(&groups))?;
+    let origin_metrics: [(_, &'static [_]); 2] = [
+        ("Origin groups", &GROUP_METRICS),
+        ("Endpoints", &ENDPOINT_METRICS),
+    ];
+    registry.collect_groups(&origin_metrics, move || stats(&groups))?;
     let streams = shield.clone();
     registry.collect("Live streams", &STREAM_METRICS, move || streams.streams())
 }

@@ -33,8 +33,18 @@ impl MetricRegistry {
         metrics: &'static [CollectedMetric<S>],
         snapshot: impl Fn() -> S + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        let descriptions = metrics
-            .iter()
+        self.collect_groups(&[(title, metrics)], snapshot)
+    }
+
+    /// The same for several groups of metrics, each with its title, that share a snapshot.
+    pub fn collect_groups<S: 'static>(
+        &mut self,
+        groups: &[(&'static str, &'static [CollectedMetric<S>])],
+        snapshot: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let all = || groups.iter().flat_map(|(_, metrics)| metrics.iter());
+        let metrics: Vec<_> = all().collect();
+        let descriptions = all()
             .map(|one| description(one.declaration()))
             .collect::<Result<_, _>>()?;
         self.registry.register(Box::new(SnapshotCollector {
@@ -42,8 +52,10 @@ impl MetricRegistry {
             descriptions,
             snapshot,
         }))?;
-        for one in metrics {
-            self.declare(title, one.declaration());
+        for (title, metrics) in groups {
+            for one in *metrics {
+                self.declare(title, one.declaration());
+            }
         }
         Ok(())
     }
@@ -140,7 +152,7 @@ fn description(metric: &Metric) -> Result<Desc, Error> {
 
 /// Reads all its metrics from one snapshot per scrape.
 struct SnapshotCollector<S: 'static, R> {
-    metrics: &'static [CollectedMetric<S>],
+    metrics: Vec<&'static CollectedMetric<S>>,
     descriptions: Vec<Desc>,
     snapshot: R,
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::context::{PipelineStep, RequestContext};
 use super::pass_through_response::PassThroughResponse;
 use super::stale_on_error::servable_on_error;
-use super::{Shield, rejections, responses};
+use super::{Shield, ViewerResponse, rejections, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{FillHead, Follower, KeyMemo, Lookup, Verdict};
 use seawall_policy::Now;
@@ -136,21 +136,26 @@ impl Shield {
             Verdict::Lost => self.serve_stale_or(context, lookup, rejections::lost),
             Verdict::Sliced => PipelineStep::Again(context),
             Verdict::Pass => {
-                match pass_receiver.and_then(|mut receiver| receiver.try_recv().ok()) {
-                    // A range of a large object that is not stored is fetched as a range.
-                    Some(passed)
-                        if passed.reason == Some(UncacheableReason::TooLarge)
-                            && context.headers.contains_key(RANGE) =>
-                    {
-                        drop(passed);
-                        PipelineStep::Respond(Box::pin(self.pass(context)).await)
-                    }
-                    Some(passed) => {
-                        PipelineStep::Respond(responses::respond_with_pass_through(context, passed))
-                    }
-                    None => PipelineStep::Respond(Box::pin(self.pass(context)).await),
-                }
+                let passed = pass_receiver.and_then(|mut receiver| receiver.try_recv().ok());
+                PipelineStep::Respond(self.respond_to_pass(context, passed).await)
             }
+        }
+    }
+
+    /// Responds to the leader with the response that may not be shared. Any other viewer makes a
+    /// request of its own, and so does a leader that wants a range of an object too large to store.
+    async fn respond_to_pass(
+        self: &Arc<Self>,
+        context: RequestContext,
+        passed: Option<PassThroughResponse>,
+    ) -> ViewerResponse {
+        let is_range = context.headers.contains_key(RANGE);
+        let is_for_viewer = |passed: &PassThroughResponse| {
+            !(is_range && passed.reason == Some(UncacheableReason::TooLarge))
+        };
+        match passed.filter(is_for_viewer) {
+            Some(passed) => responses::respond_with_pass_through(context, passed),
+            None => Box::pin(self.pass(context)).await,
         }
     }
 

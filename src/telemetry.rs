@@ -10,6 +10,7 @@ mod metric;
 mod outcome;
 mod registry;
 mod request_metrics;
+mod thread_counters;
 
 use std::path::PathBuf;
 use std::sync::Arc;

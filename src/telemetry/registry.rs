@@ -2,12 +2,9 @@
 //! declarations for `docs/metrics.md`.
 
 use prometheus::core::{Collector, Desc};
-use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    TextEncoder, proto,
-};
+use prometheus::{Error, Registry, TextEncoder, proto};
 
-use super::metric::{CollectedMetric, LabelValues, Metric, MetricKind};
+use super::metric::{CollectedMetric, Metric};
 
 /// All metrics of a server.
 #[derive(Default)]
@@ -60,48 +57,6 @@ impl MetricRegistry {
         Ok(())
     }
 
-    /// Registers a counter, and creates a sample for every combination of label values. The last
-    /// label changes fastest. `dynamic_values` are the values of a dynamic label; a metric with
-    /// fixed labels only does not use them.
-    pub(super) fn register_counter(
-        &mut self,
-        title: &'static str,
-        metric: &'static Metric,
-        dynamic_values: &[&str],
-    ) -> Result<Vec<IntCounter>, Error> {
-        debug_assert_eq!(metric.kind, MetricKind::Counter);
-        let options = Opts::new(metric.name, metric.full_help());
-        let family = IntCounterVec::new(options, &metric.label_names())?;
-        self.registry.register(Box::new(family.clone()))?;
-        self.declare(title, metric);
-        let samples = combinations(metric, dynamic_values);
-        let samples = samples
-            .iter()
-            .map(|values| family.get_metric_with_label_values(values));
-        samples.collect()
-    }
-
-    /// The same for a histogram with these upper bounds.
-    pub(super) fn register_histogram(
-        &mut self,
-        title: &'static str,
-        metric: &'static Metric,
-        bounds: &[f64],
-        dynamic_values: &[&str],
-    ) -> Result<Vec<Histogram>, Error> {
-        debug_assert_eq!(metric.kind, MetricKind::Histogram);
-        let options = HistogramOpts::new(metric.name, metric.full_help());
-        let options = options.buckets(bounds.to_vec());
-        let family = HistogramVec::new(options, &metric.label_names())?;
-        self.registry.register(Box::new(family.clone()))?;
-        self.declare(title, metric);
-        let samples = combinations(metric, dynamic_values);
-        let samples = samples
-            .iter()
-            .map(|values| family.get_metric_with_label_values(values));
-        samples.collect()
-    }
-
     /// The declarations of all registered metrics.
     pub fn groups(&self) -> &[MetricGroup] {
         &self.groups
@@ -126,21 +81,6 @@ impl MetricRegistry {
             }),
         }
     }
-}
-
-/// Every combination of the values of a metric's labels.
-fn combinations<'a>(metric: &Metric, dynamic_values: &[&'a str]) -> Vec<Vec<&'a str>> {
-    let prefixes = vec![Vec::new()];
-    metric.labels.iter().fold(prefixes, |prefixes, label| {
-        let values = match label.values {
-            LabelValues::Fixed(values) => values(),
-            LabelValues::Dynamic(_) => dynamic_values.to_vec(),
-        };
-        let extended = prefixes.iter().flat_map(|head: &Vec<&str>| {
-            values.iter().map(|value| [&head[..], &[*value]].concat())
-        });
-        extended.collect()
-    })
 }
 
 fn description(metric: &Metric) -> Result<Desc, Error> {
@@ -173,7 +113,7 @@ impl<S: 'static, R: Fn() -> S + Send + Sync> Collector for SnapshotCollector<S, 
 mod tests {
     use std::time::Duration;
 
-    use super::super::metric::{MetricLabel, Samples};
+    use super::super::metric::{LabelValues, MetricKind, MetricLabel, Samples};
     use super::*;
 
     const NAME: MetricLabel = MetricLabel {

@@ -1,28 +1,40 @@
-//! The metrics of requests. Every sample is looked up once at start, so that counting a request
-//! costs a few relaxed atomic additions and no lookup.
+//! The metrics of requests. A counter's position is computed from its labels, and each thread has
+//! counters of its own, so that counting a request costs a few additions and no lookup.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
-use prometheus::{Histogram, IntCounter};
 
-use super::metric::{LabelValues, Metric, MetricKind, MetricLabel};
+use super::metric::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, Samples};
+use super::thread_counters::{OwnCounters, ThreadCounters};
 use super::{AbortCause, MetricRegistry, Outcome, RequestRecord, ResponseSource};
 use seawall_manifest::Kind;
 
 /// The route label of requests without a matching route.
 const NO_ROUTE: &str = "none";
 
+const fn microseconds<const COUNT: usize>(values: [u64; COUNT]) -> [Duration; COUNT] {
+    let mut bounds = [Duration::ZERO; COUNT];
+    let mut index = 0;
+    while index < COUNT {
+        bounds[index] = Duration::from_micros(values[index]);
+        index += 1;
+    }
+    bounds
+}
+
 /// From a hit in memory to the longest wait of a viewer.
-const HEAD_SECONDS: [f64; 15] = [
-    0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-    15.0,
-];
+const HEAD_BOUNDS: [Duration; 15] = microseconds([
+    50, 100, 250, 1000, 2500, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 15_000_000,
+]);
 
 /// From an origin in the same rack to one that is about to time out.
-const ORIGIN_SECONDS: [f64; 12] = [
-    0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
-];
+const ORIGIN_BOUNDS: [Duration; 12] = microseconds([
+    2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    15_000_000,
+]);
 
 /// Status classes. Codes outside 100–599 count as `other`.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
@@ -57,42 +69,47 @@ const SOURCE: MetricLabel = MetricLabel {
     values: LabelValues::Fixed(|| ResponseSource::ALL.map(ResponseSource::as_str).to_vec()),
 };
 
-static REQUESTS: Metric = Metric {
+static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 6] = [
+Metric {
     name: "seawall_requests_total",
     kind: MetricKind::Counter,
     unit: "requests",
-    labels: &[ROUTE, KIND, OUTCOME],
+    labels: &[KIND, OUTCOME, ROUTE],
     help: "Requests from viewers, by outcome. Increments when a request ends.",
     remedy: "If failed, stale_error or overload rise, check the origin; docs/outcomes.md explains \
              each outcome and the hit ratio.",
-};
-static RESPONSES: Metric = Metric {
+}
+.collected(RequestCounts::write_requests),
+Metric {
     name: "seawall_responses_total",
     kind: MetricKind::Counter,
     unit: "responses",
-    labels: &[ROUTE, CLASS],
+    labels: &[CLASS, ROUTE],
     help: "Responses to viewers, by status class. Increments when a response ends.",
     remedy: "If 5xx rises, see the outcomes in seawall_requests_total.",
-};
-static SENT_BYTES: Metric = Metric {
+}
+.collected(RequestCounts::write_responses),
+Metric {
     name: "seawall_sent_bytes_total",
     kind: MetricKind::Counter,
     unit: "bytes",
     labels: &[KIND],
     help: "Body bytes sent to viewers. Increments when a response ends, by the whole body.",
     remedy: "If it is near the capacity of the network, add a server.",
-};
-static ABORTED: Metric = Metric {
+}
+.collected(RequestCounts::write_sent_bytes),
+Metric {
     name: "seawall_responses_aborted_total",
     kind: MetricKind::Counter,
     unit: "responses",
-    labels: &[KIND, CAUSE],
+    labels: &[CAUSE, KIND],
     help: "Responses whose body was truncated, by cause. Increments when such a response ends.",
     remedy: "origin: the origin's body ended early; check the origin. viewer: the viewer left or \
              was too slow. memory: the viewer was too slow for the memory limit; raise [cache] \
              memory or [fill] memory.",
-};
-static HEAD_TIME: Metric = Metric {
+}
+.collected(RequestCounts::write_aborted),
+Metric {
     name: "seawall_response_head_seconds",
     kind: MetricKind::Histogram,
     unit: "seconds",
@@ -102,8 +119,9 @@ static HEAD_TIME: Metric = Metric {
            when a response ends.",
     remedy: "If source=origin rises, check the origin. If source=memory rises, the server's \
              processors are busy.",
-};
-static ORIGIN_TIME: Metric = Metric {
+}
+.collected(RequestCounts::write_head_seconds),
+Metric {
     name: "seawall_origin_head_seconds",
     kind: MetricKind::Histogram,
     unit: "seconds",
@@ -113,90 +131,221 @@ static ORIGIN_TIME: Metric = Metric {
            requests for objects that did not exist yet, are not observed.",
     remedy: "If it rises, check the origin: seawall_origin_target_response_seconds says which \
              endpoint is slow, seawall_origin_queued whether requests wait for a permit.",
-};
+}
+.collected(RequestCounts::write_origin_seconds),
+];
 
-/// The metrics of requests. Tables are dense: the position of a sample is computed from the indexes
-/// of its labels.
+/// The metrics of requests.
 pub struct RequestMetrics {
-    /// Number of routes. It is also the index of the route "none".
-    routes: usize,
-    /// Indexed by route, kind and outcome.
-    requests: Vec<IntCounter>,
-    /// Indexed by route and status class.
-    responses: Vec<IntCounter>,
-    /// Indexed by kind.
-    sent_bytes: Vec<IntCounter>,
-    /// Indexed by kind and cause.
-    aborted: Vec<IntCounter>,
-    /// Indexed by kind and source.
-    head_seconds: Vec<Histogram>,
-    /// Indexed by route.
-    origin_seconds: Vec<Histogram>,
+    layout: Arc<Layout>,
+    counters: Arc<ThreadCounters>,
 }
 
 impl RequestMetrics {
-    /// Registers the metrics and creates every sample for these routes. A request record holds its
-    /// route's index in this list.
+    /// Registers the metrics for these routes. A request record holds its route's index in this
+    /// list.
     pub fn new(
         route_names: &[Arc<str>],
         registry: &mut MetricRegistry,
     ) -> Result<RequestMetrics, prometheus::Error> {
-        const TITLE: &str = "Requests and responses";
-        let named = route_names.iter().map(|name| &**name);
-        // The values of `route`, the only dynamic label here.
-        let routes: Vec<&str> = named.chain([NO_ROUTE]).collect();
-        Ok(RequestMetrics {
-            routes: route_names.len(),
-            requests: registry.register_counter(TITLE, &REQUESTS, &routes)?,
-            responses: registry.register_counter(TITLE, &RESPONSES, &routes)?,
-            sent_bytes: registry.register_counter(TITLE, &SENT_BYTES, &routes)?,
-            aborted: registry.register_counter(TITLE, &ABORTED, &routes)?,
-            head_seconds: registry.register_histogram(TITLE, &HEAD_TIME, &HEAD_SECONDS, &routes)?,
-            origin_seconds: registry.register_histogram(
-                TITLE,
-                &ORIGIN_TIME,
-                &ORIGIN_SECONDS,
-                &routes,
-            )?,
-        })
+        let layout = Arc::new(Layout {
+            route_names: route_names.to_vec(),
+        });
+        let counters = Arc::new(ThreadCounters::new(layout.len()));
+        let (scraped_layout, scraped) = (Arc::clone(&layout), Arc::clone(&counters));
+        registry.collect("Requests and responses", &REQUEST_METRICS, move || {
+            RequestCounts {
+                layout: Arc::clone(&scraped_layout),
+                sums: scraped.sums(),
+            }
+        })?;
+        Ok(RequestMetrics { layout, counters })
     }
 
     /// Counts one finished request.
     pub fn count(&self, record: &RequestRecord) {
-        let route = record
-            .route
-            .as_ref()
-            .map_or(self.routes, |(_, index)| *index);
-        // The routes are the same while the process runs. Counting must not panic all the same.
-        let route = route.min(self.routes);
+        let layout = &self.layout;
+        let route = record.route.as_ref().map(|(_, index)| *index);
+        let route = layout.route_index(route);
         let kind = record.kind.index();
-        let outcome = record.outcome.index();
-        self.requests[(route * Kind::ALL.len() + kind) * Outcome::ALL.len() + outcome].inc();
+        let counters = self.counters.of_this_thread();
+        counters.add(layout.requests(route, kind, record.outcome.index()), 1);
         if record.outcome == Outcome::Left {
             // There was no response.
             return;
         }
-        self.responses[route * CLASSES.len() + class_index(record.status)].inc();
-        self.sent_bytes[kind].inc_by(record.bytes);
+        counters.add(layout.responses(route, class_index(record.status)), 1);
+        counters.add(layout.sent_bytes(kind), record.bytes);
         if let Some(cause) = record.aborted_by {
-            self.aborted[kind * AbortCause::ALL.len() + cause.index()].inc();
+            counters.add(layout.aborted(kind, cause.index()), 1);
         }
         let source = record.outcome.source();
-        self.head_seconds[kind * ResponseSource::ALL.len() + source.index()]
-            .observe(record.head_time.as_secs_f64());
+        let histogram = layout.head_time(kind, source.index());
+        observe(&counters, histogram, &HEAD_BOUNDS, record.head_time);
         if let Some(waited) = record
             .origin_time
             .filter(|_| source != ResponseSource::HeldBack)
         {
-            self.origin_seconds[route].observe(waited.as_secs_f64());
+            let histogram = layout.origin_time(route);
+            observe(&counters, histogram, &ORIGIN_BOUNDS, waited);
         }
+    }
+}
+
+/// Counts a time in the histogram whose first counter is `first`.
+fn observe(counters: &OwnCounters<'_>, first: usize, bounds: &[Duration], time: Duration) {
+    let bucket = bounds.iter().take_while(|bound| time > **bound).count();
+    counters.add(first + bucket, 1);
+    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    counters.add(first + bounds.len() + 1, nanoseconds);
+}
+
+/// Where each counter is: tables one after another, each indexed by its labels, the last label
+/// changing fastest. A histogram has a counter per bound, one for the times above all bounds, and
+/// the sum in nanoseconds.
+struct Layout {
+    /// After them comes the route [`NO_ROUTE`].
+    route_names: Vec<Arc<str>>,
+}
+
+const KINDS: usize = Kind::ALL.len();
+const OUTCOMES: usize = Outcome::ALL.len();
+const CAUSES: usize = AbortCause::ALL.len();
+const SOURCES: usize = ResponseSource::ALL.len();
+const HEAD_COUNTERS: usize = HEAD_BOUNDS.len() + 2;
+const ORIGIN_COUNTERS: usize = ORIGIN_BOUNDS.len() + 2;
+
+impl Layout {
+    /// An unknown index counts as no route: counting must not panic.
+    fn route_index(&self, route: Option<usize>) -> usize {
+        let none = self.route_names.len();
+        route.map_or(none, |index| index.min(none))
+    }
+
+    fn routes(&self) -> usize {
+        self.route_names.len() + 1
+    }
+
+    fn route_labels(&self) -> impl Iterator<Item = (usize, &str)> {
+        let named = self.route_names.iter().map(|name| &**name);
+        named.chain([NO_ROUTE]).enumerate()
+    }
+
+    fn requests(&self, route: usize, kind: usize, outcome: usize) -> usize {
+        (route * KINDS + kind) * OUTCOMES + outcome
+    }
+
+    fn responses(&self, route: usize, class: usize) -> usize {
+        self.requests(self.routes(), 0, 0) + route * CLASSES.len() + class
+    }
+
+    fn sent_bytes(&self, kind: usize) -> usize {
+        self.responses(self.routes(), 0) + kind
+    }
+
+    fn aborted(&self, kind: usize, cause: usize) -> usize {
+        self.sent_bytes(KINDS) + kind * CAUSES + cause
+    }
+
+    fn head_time(&self, kind: usize, source: usize) -> usize {
+        self.aborted(KINDS, 0) + (kind * SOURCES + source) * HEAD_COUNTERS
+    }
+
+    fn origin_time(&self, route: usize) -> usize {
+        self.head_time(KINDS, 0) + route * ORIGIN_COUNTERS
+    }
+
+    fn len(&self) -> usize {
+        self.origin_time(self.routes())
+    }
+}
+
+/// The counts of one scrape.
+struct RequestCounts {
+    layout: Arc<Layout>,
+    sums: Vec<u64>,
+}
+
+impl RequestCounts {
+    fn write_requests(&self, samples: &mut Samples) {
+        for (route, name) in self.layout.route_labels() {
+            for kind in Kind::ALL {
+                for outcome in Outcome::ALL {
+                    let index = self.layout.requests(route, kind.index(), outcome.index());
+                    let labels = [kind.as_str(), outcome.as_str(), name];
+                    samples.add(&labels, self.sums[index]);
+                }
+            }
+        }
+    }
+
+    fn write_responses(&self, samples: &mut Samples) {
+        for (route, name) in self.layout.route_labels() {
+            for (class, class_name) in CLASSES.iter().enumerate() {
+                let index = self.layout.responses(route, class);
+                samples.add(&[class_name, name], self.sums[index]);
+            }
+        }
+    }
+
+    fn write_sent_bytes(&self, samples: &mut Samples) {
+        for kind in Kind::ALL {
+            let index = self.layout.sent_bytes(kind.index());
+            samples.add(&[kind.as_str()], self.sums[index]);
+        }
+    }
+
+    fn write_aborted(&self, samples: &mut Samples) {
+        for kind in Kind::ALL {
+            for cause in AbortCause::ALL {
+                let index = self.layout.aborted(kind.index(), cause.index());
+                samples.add(&[cause.as_str(), kind.as_str()], self.sums[index]);
+            }
+        }
+    }
+
+    fn write_head_seconds(&self, samples: &mut Samples) {
+        for kind in Kind::ALL {
+            for source in ResponseSource::ALL {
+                let first = self.layout.head_time(kind.index(), source.index());
+                let labels = [kind.as_str(), source.as_str()];
+                self.write_histogram(samples, &labels, first, &HEAD_BOUNDS);
+            }
+        }
+    }
+
+    fn write_origin_seconds(&self, samples: &mut Samples) {
+        for (route, name) in self.layout.route_labels() {
+            let first = self.layout.origin_time(route);
+            self.write_histogram(samples, &[name], first, &ORIGIN_BOUNDS);
+        }
+    }
+
+    fn write_histogram(
+        &self,
+        samples: &mut Samples,
+        labels: &[&str],
+        first: usize,
+        bounds: &[Duration],
+    ) {
+        let mut within = 0;
+        let counters = &self.sums[first..];
+        let buckets: Vec<(Duration, u64)> = bounds
+            .iter()
+            .zip(counters)
+            .map(|(bound, count)| {
+                within += count;
+                (*bound, within)
+            })
+            .collect();
+        let total = within + counters[bounds.len()];
+        let sum = Duration::from_nanos(counters[bounds.len() + 1]);
+        samples.add_histogram(labels, buckets, (total, sum));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::tests::record_of;
     use super::*;
 

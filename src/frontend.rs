@@ -50,6 +50,7 @@ mod sniffing_stream;
 mod stats;
 mod stored_reads;
 mod stream_send_rate;
+mod stream_server;
 mod streams;
 mod tls;
 mod unix;
@@ -67,11 +68,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::{Shield, ViewerRequest, ViewerResponse};
+use seawall_policy::IgnoredFields;
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
 pub use listen::{BindError, BoundListener};
 pub use stats::{CONNECTION_METRICS, ConnectionEvent, Stats};
+pub use stream_server::StreamServer;
 
 /// Receives the record of each finished request.
 pub type RequestRecorder = Arc<dyn Fn(&crate::telemetry::RequestRecord) + Send + Sync>;
@@ -82,6 +85,11 @@ pub trait Handler: Send + Sync + 'static {
     /// `answer`. The length of the body is known.
     fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse>;
 
+    /// The request fields that cannot change a response; by default all can.
+    fn ignored_fields(&self) -> Arc<IgnoredFields> {
+        Arc::default()
+    }
+
     /// Answers any request.
     fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
@@ -89,6 +97,10 @@ pub trait Handler: Send + Sync + 'static {
 impl Handler for Arc<Shield> {
     fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse> {
         Shield::answer_from_memory(self, request)
+    }
+
+    fn ignored_fields(&self) -> Arc<IgnoredFields> {
+        Arc::clone(Shield::ignored_fields(self))
     }
 
     async fn answer(&self, request: ViewerRequest) -> ViewerResponse {

@@ -47,6 +47,7 @@ mod race;
 mod read_whole;
 mod refresher;
 mod rejections;
+mod repeat;
 mod responses;
 mod slices;
 mod stale_on_error;
@@ -59,10 +60,12 @@ use std::time::{Duration, Instant};
 pub use body::ResponseBody;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
+pub use context::new_request_id;
 pub use explain::{Explanation, StoredObject};
 pub use messages::{ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
+pub use repeat::RepeatPermit;
 pub use slices::SlicedBody;
 
 use crate::live::LiveStreams;
@@ -72,7 +75,7 @@ pub use crate::live::{
 use crate::telemetry::Telemetry;
 use seawall_cache::Cache;
 pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
-use seawall_policy::Rules;
+use seawall_policy::{IgnoredFields, Rules};
 use seawall_upstream::Origin;
 
 /// Waits and limits of the proxy.
@@ -127,6 +130,7 @@ pub struct Shield {
     live: LiveStreams,
     compressor: coding::Compressor,
     clients: Arc<clients::Clients>,
+    ignored_fields: Arc<IgnoredFields>,
 }
 
 /// Everything a shield is built from.
@@ -149,6 +153,7 @@ impl Shield {
         let mut settings = parts.settings;
         settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
         Arc::new(Shield {
+            ignored_fields: Arc::new(IgnoredFields::of(&parts.rules)),
             live: LiveStreams::new(parts.rules.clone(), parts.cache.memory_bytes),
             rules: parts.rules,
             cache: Cache::new(parts.cache),
@@ -163,6 +168,11 @@ impl Shield {
     /// Receives one outcome per request.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
+    }
+
+    /// The request fields that cannot change a response.
+    pub fn ignored_fields(&self) -> &Arc<IgnoredFields> {
+        &self.ignored_fields
     }
 
     /// The cache, for metrics.

@@ -79,6 +79,20 @@ impl Frontend {
         self.connections.abort();
     }
 
+    /// What the connections of one worker and listener share.
+    pub(super) fn context<A: Handler>(
+        &self,
+        handler: A,
+        recorder: RequestRecorder,
+    ) -> Arc<ServerContext<A>> {
+        ServerContext::new(
+            handler,
+            recorder,
+            self.limits.clone(),
+            self.connections.clone(),
+        )
+    }
+
     /// Serves one listener on the runtime of the current thread until the frontend is drained.
     /// `recorder` receives the record of each finished request.
     pub async fn serve<A: Handler>(
@@ -97,12 +111,7 @@ impl Frontend {
         let registered = RegisteredListener {
             socket: RegisteredSocket::new(listener.socket)?,
             acceptor,
-            context: ServerContext::new(
-                handler,
-                recorder,
-                self.limits.clone(),
-                self.connections.clone(),
-            ),
+            context: self.context(handler, recorder),
         };
         registered.run().await;
         Ok(())

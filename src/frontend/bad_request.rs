@@ -39,6 +39,7 @@ pub(super) fn http2_record(connection: &ConnectionState) -> RequestRecord {
         host: String::new(),
         peer: connection.peer,
         protocol: "HTTP/2.0",
+        route: None,
         request_id: String::new(),
     };
     RequestRecord {
@@ -71,6 +72,7 @@ fn log_fields(head: &[u8], connection: &ConnectionState) -> AccessLogFields {
             Some(b"HTTP/1.0") => "HTTP/1.0",
             _ => "HTTP/1.1",
         },
+        route: None,
         request_id: String::new(),
     }
 }

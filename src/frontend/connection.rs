@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection_state::ConnectionState;
-use super::connection_timer::{TimerAction, ViewerProtocol};
+use super::connection_timer::{ConnectionTimer, TimerAction, ViewerProtocol};
 use super::exchange::{begin_http1_request, begin_http2_request, exchange};
 use super::fast_path::FastPath;
 use super::frames;
@@ -94,30 +94,101 @@ where
     A: Handler,
     W: Transport,
 {
+    let mut timer = context.timer(ViewerProtocol::Http1, connection);
+    let mut fast_path = FastPath::new(stream, context.clone(), connection.clone());
+    let (end, stream) = loop {
+        let next = poll_fn(|cx| {
+            if fast_path.poll_without_hyper(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            match timer.check(cx) {
+                TimerAction::Wait => Poll::Pending,
+                action => Poll::Ready(Some(action)),
+            }
+        })
+        .await;
+        if let Some(TimerAction::Cut(event)) = next {
+            break (ConnectionEnd::Cut(event), fast_path.into_stream());
+        }
+        let must_shut_down = next == Some(TimerAction::StartShutdown);
+        // Boxed: a connection that needs no hyper must not have the size of one that does.
+        let with_hyper = Box::pin(serve_with_hyper(
+            context,
+            fast_path,
+            connection,
+            &mut timer,
+            must_shut_down,
+        ));
+        match with_hyper.await {
+            HyperEnd::NotNeeded(released) => fast_path = released,
+            HyperEnd::Closed(end, stream) => break (end, stream),
+        }
+    };
+    match stream.into_http2() {
+        Ok(stream) => Some(stream),
+        Err(stream) => {
+            close_http1(context, stream, connection, end).await;
+            None
+        }
+    }
+}
+
+/// Why hyper no longer serves a connection.
+enum HyperEnd<A, W: Transport> {
+    /// The viewer's requests are answered without it again.
+    NotNeeded(FastPath<A, W>),
+    Closed(ConnectionEnd, SniffingStream<W>),
+}
+
+/// Speaks HTTP/1 with hyper until the connection ends, or a request is answered without hyper.
+async fn serve_with_hyper<A, W>(
+    context: &Arc<ServerContext<A>>,
+    fast_path: FastPath<A, W>,
+    connection: &Arc<ConnectionState>,
+    timer: &mut ConnectionTimer,
+    must_shut_down: bool,
+) -> HyperEnd<A, W>
+where
+    A: Handler,
+    W: Transport,
+{
     let service = service_fn(|request| {
         let channel = begin_http1_request(connection);
         exchange(context.clone(), channel, request)
     });
-    let fast_path = FastPath::new(stream, context.clone(), connection.clone());
     let mut hyper = context
         .http1
         .serve_connection(TokioIo::new(fast_path), service);
-    let mut timer = context.timer(ViewerProtocol::Http1, connection);
+    let mut shuts_down = must_shut_down;
+    if shuts_down {
+        Pin::new(&mut hyper).graceful_shutdown();
+    }
+    connection.set_needs_hyper(true);
     let end = poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = Pin::new(&mut hyper).poll(cx) {
-                return Poll::Ready(ConnectionEnd::of(result));
+                return Poll::Ready(Some(ConnectionEnd::of(result)));
             }
             match timer.check(cx) {
-                TimerAction::Wait => return Poll::Pending,
-                TimerAction::StartShutdown => Pin::new(&mut hyper).graceful_shutdown(),
-                TimerAction::Cut(event) => return Poll::Ready(ConnectionEnd::Cut(event)),
+                TimerAction::Wait if shuts_down || connection.needs_hyper() => {
+                    return Poll::Pending;
+                }
+                TimerAction::Wait => return Poll::Ready(None),
+                TimerAction::StartShutdown => {
+                    shuts_down = true;
+                    Pin::new(&mut hyper).graceful_shutdown();
+                }
+                TimerAction::Cut(event) => return Poll::Ready(Some(ConnectionEnd::Cut(event))),
             }
         }
     })
     .await;
     let parts = hyper.into_parts();
     let fast_path = parts.io.into_inner();
+    let Some(end) = end else {
+        debug_assert!(parts.read_buf.is_empty(), "hyper has read nothing since");
+        return HyperEnd::NotNeeded(fast_path);
+    };
     // hyper could not parse the HTTP/2 preface either.
     if let Some(error) = end.parse_error()
         && !fast_path.has_http2_preface()
@@ -125,13 +196,7 @@ where
         let head = fast_path.unparsed_head(&parts.read_buf);
         context.record_unparsable(error, head, connection);
     }
-    match fast_path.into_stream().into_http2() {
-        Ok(stream) => Some(stream),
-        Err(stream) => {
-            close_http1(context, stream, connection, end).await;
-            None
-        }
-    }
+    HyperEnd::Closed(end, fast_path.into_stream())
 }
 
 /// Closes an HTTP/1 connection. If the viewer may still send bytes, they are read first, so that

@@ -81,6 +81,7 @@ pub(super) struct ConnectionState {
     can_reset: AtomicBool,
     /// Part of a request body is unread.
     has_unread: AtomicBool,
+    needs_hyper: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
     pub(super) stored_bodies: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
@@ -124,6 +125,7 @@ impl ConnectionState {
             asked_to_close: AtomicBool::new(false),
             can_reset: AtomicBool::new(true),
             has_unread: AtomicBool::new(false),
+            needs_hyper: AtomicBool::new(false),
             stored_bodies: StoredBodiesRead::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
@@ -181,6 +183,16 @@ impl ConnectionState {
     pub(super) fn begin_request(&self) {
         self.has_early_bytes.store(false, Ordering::Relaxed);
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
+    }
+
+    /// Records whether hyper has a request, or the last request was answered without it (HTTP/1).
+    pub(super) fn set_needs_hyper(&self, needs_hyper: bool) {
+        self.needs_hyper.store(needs_hyper, Ordering::Relaxed);
+    }
+
+    /// Whether hyper's state must be kept (HTTP/1).
+    pub(super) fn needs_hyper(&self) -> bool {
+        self.needs_hyper.load(Ordering::Relaxed) || self.phase() != Phase::Quiet
     }
 
     /// Records that the fast path sends a response (HTTP/1).

@@ -52,6 +52,11 @@ pub(super) fn date_field(now: Instant) -> HeaderValue {
     with(now, SystemTime::now, |dated| dated.field.clone())
 }
 
+/// Until when the current date stays the same.
+pub(super) fn date_valid_until(now: Instant) -> Instant {
+    with(now, SystemTime::now, |dated| dated.until)
+}
+
 fn with<T>(
     now: Instant,
     wall: impl FnOnce() -> SystemTime,

@@ -131,6 +131,7 @@ fn viewer_request(
         peer: connection.peer,
         tls: connection.tls,
         arrived: facts.arrived.into_std(),
+        may_repeat: false,
         body: match body {
             AcceptedBody::Forwarded(body) => Some(body),
             AcceptedBody::Discarded | AcceptedBody::Unread => None,
@@ -357,6 +358,7 @@ fn rejection(
         stored: None,
         body: ResponseBody::Empty,
         part_of: None,
+        repeat: None,
         record,
     }
 }

@@ -3,8 +3,11 @@
 //! Most requests are cache hits, and then hyper costs more than the response: its dispatcher, a
 //! service future, two header maps. This wrapper is between hyper and the socket. It parses what
 //! hyper would read. If that is exactly one plain request and the response is in memory, it writes
-//! the response and reads on; hyper does not see the request. This saves a fifth of the user CPU
-//! time per playlist; the time in the kernel stays the same.
+//! the response and reads on; hyper does not see the request. A response to the same request of the
+//! same second is sent again: see [`RepeatedResponses`].
+//!
+//! A connection begins without hyper, which is made for the first request that needs it
+//! ([`FastPath::poll_without_hyper`]), and is dropped when a request was answered without it.
 //!
 //! Two parsers of one connection must agree on where a request begins. So this wrapper parses only
 //! while hyper has no unparsed byte and no response to send. It has parsed each request that it
@@ -15,28 +18,41 @@
 
 mod feed;
 mod head_parser;
+mod pending_response;
+mod repeated_responses;
 mod response;
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Method, Uri, Version};
-use http_body::{Body as _, Frame};
+use http::{Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::feed::StrictFeed;
-use self::head_parser::ParsedRequest;
+use self::head_parser::{EMPTY_FIELDS, ParsedRequest, PlainGet};
+use self::pending_response::{PendingResponse, head_of};
+pub(super) use self::repeated_responses::RepeatedResponses;
+use self::repeated_responses::{RepeatLookup, RepeatedResponse};
 use super::Handler;
 use super::connection_state::{ConnectionState, Phase};
-use super::exchange::{begin_http1_request, has_no_content, limit_rejection};
-use super::recording_body::RecordingBody;
+use super::date::date_valid_until;
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
-use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
-use seawall_cache::Object;
+use crate::proxy::ViewerRequest;
+
+thread_local! {
+    /// Where a worker reads requests while their connection has no hyper: what is not answered at
+    /// once is copied out before the next connection reads.
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into());
+}
+
+/// As hyper's first buffer.
+const READ_BUFFER_BYTES: usize = 8 << 10;
 
 /// Which parser reads the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,29 +76,19 @@ pub(super) struct FastPath<A, W: Transport> {
     /// The first bytes of the request that hyper is reading.
     opening_bytes: Vec<u8>,
     strict_feed: StrictFeed,
+    /// What was read before hyper existed, and is left to it.
+    left_to_hyper: Option<LeftToHyper>,
+}
+
+/// The result of a read that hyper must see.
+struct LeftToHyper {
+    /// Empty: the viewer has closed the connection.
+    read: io::Result<Bytes>,
+    phase_before: Phase,
 }
 
 /// Bytes kept from the beginning of a request: the method and part of the target.
 const OPENING_BYTES_MAX: usize = 512;
-
-/// A chunk up to this size is copied behind the head: for the kernel one buffer is cheaper than a
-/// list of two, and many small chunks are sent with one write.
-const COPIED_BYTES_MAX: usize = 4 << 10;
-
-/// No more chunks are copied when head and chunks have reached this size.
-const GATHERED_BYTES_MAX: usize = 64 << 10;
-
-/// A response that is being sent.
-struct PendingResponse {
-    /// The head, followed by small chunks of the body.
-    head: Vec<u8>,
-    head_sent: usize,
-    /// The next chunk that is too large to be copied.
-    chunk: Bytes,
-    body: RecordingBody,
-    /// The object of the body, until the socket is full.
-    part_of: Option<Arc<Object>>,
-}
 
 impl<A: Handler, W: Transport> FastPath<A, W> {
     pub(super) fn new(
@@ -98,7 +104,52 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             pending: None,
             opening_bytes: Vec::new(),
             strict_feed: StrictFeed::new(),
+            left_to_hyper: None,
         }
+    }
+
+    /// Answers requests without hyper, until something arrives that hyper must read. An idle
+    /// connection, and one whose requests are all hits, needs neither hyper's state nor its
+    /// buffers.
+    pub(super) fn poll_without_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let phase_before = self.connection.phase();
+                let read = match self.poll_pending(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Ready(Ok(())) => {
+                        let mut buf = ReadBuf::new(buffer);
+                        match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                            Poll::Pending => return Poll::Pending,
+                            Poll::Ready(Err(error)) => Err(error),
+                            Poll::Ready(Ok(())) if self.answer_from_memory(buf.filled()) => {
+                                continue;
+                            }
+                            Poll::Ready(Ok(())) => Ok(Bytes::copy_from_slice(buf.filled())),
+                        }
+                    }
+                };
+                self.left_to_hyper = Some(LeftToHyper { read, phase_before });
+                return Poll::Ready(());
+            }
+        })
+    }
+
+    /// Gives hyper what was read before; what finds no room is kept for its next read.
+    fn give_to_hyper(&mut self, left: LeftToHyper, buf: &mut ReadBuf<'_>) -> io::Result<Phase> {
+        let LeftToHyper { read, phase_before } = left;
+        let mut bytes = read?;
+        let room = buf.remaining().min(bytes.len());
+        buf.put_slice(&bytes[..room]);
+        bytes.advance(room);
+        if bytes.has_remaining() {
+            self.left_to_hyper = Some(LeftToHyper {
+                read: Ok(bytes),
+                phase_before: Phase::Head,
+            });
+        }
+        Ok(phase_before)
     }
 
     pub(super) fn has_http2_preface(&self) -> bool {
@@ -140,17 +191,18 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         if received.is_empty() {
             return false;
         }
+        let mut fields = EMPTY_FIELDS;
         let parsed = match self.next_reader {
             NextReader::FastPath if received.len() <= self.context.limits.head_bytes_max => {
-                head_parser::parse(received)
+                head_parser::parse(received, &mut fields)
             }
             _ => ParsedRequest::Other,
         };
         self.next_reader = match parsed {
             ParsedRequest::Other => NextReader::Hyper,
             ParsedRequest::NotFast => NextReader::HyperOnce,
-            ParsedRequest::Get { uri, headers } => {
-                self.pending = self.start_response(uri, headers);
+            ParsedRequest::Get(get) => {
+                self.pending = self.start_response(&get);
                 if self.pending.is_some() {
                     NextReader::FastPath
                 } else {
@@ -164,12 +216,23 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     /// The response to a GET if it is in memory. A request over a limit and the last request of a
     /// connection are left to hyper: [`super::exchange`] rejects the one, and adds
     /// `Connection: close` to the response of the other.
-    fn start_response(&self, uri: Uri, headers: HeaderMap) -> Option<Box<PendingResponse>> {
-        if self.context.connections.is_closing()
-            || limit_rejection(&uri, &headers, &self.context.limits).is_some()
-        {
+    fn start_response(&self, get: &PlainGet<'_>) -> Option<Box<PendingResponse>> {
+        if self.context.connections.is_closing() || get.is_over_limit(&self.context.limits) {
             return None;
         }
+        // The first of these bytes began the current phase.
+        let arrived = self.connection.phase_since().into_std();
+        let write_key = |key: &mut Vec<u8>| get.write_key(&self.context.ignored_fields, key);
+        let repeated = self.context.repeated.lock().look_up(arrived, write_key);
+        if let RepeatLookup::Found(response) = repeated {
+            response.permit().record_hit(arrived);
+            return Some(PendingResponse::repeat(
+                &response,
+                arrived,
+                &self.connection,
+            ));
+        }
+        let (uri, headers) = get.to_parts()?;
         let request = ViewerRequest {
             method: Method::GET,
             uri,
@@ -177,11 +240,29 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             headers,
             peer: self.connection.peer,
             tls: self.connection.tls,
-            // The first of these bytes began the current phase.
-            arrived: self.connection.phase_since().into_std(),
+            arrived,
+            may_repeat: matches!(repeated, RepeatLookup::Second),
             body: None,
         };
-        PendingResponse::prepare(self.context.handler.try_answer(request)?, &self.connection)
+        let mut response = self.context.handler.try_answer(request)?;
+        let (head, length) = head_of(&response)?;
+        if let Some(repeated) = RepeatedResponse::of(&mut response, &head) {
+            self.remember(repeated, arrived);
+        }
+        Some(PendingResponse::of(
+            response,
+            head,
+            length,
+            &self.connection,
+        ))
+    }
+
+    fn remember(&self, response: RepeatedResponse, arrived: Instant) {
+        let mut repeated = self.context.repeated.lock();
+        let bytes_before = repeated.bytes();
+        repeated.insert(response, arrived, date_valid_until(arrived));
+        let counters = &self.context.connections.counters;
+        counters.record_repeated_bytes(bytes_before, repeated.bytes());
     }
 
     /// Sends the current response.
@@ -192,112 +273,12 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         let sent = pending.poll_send(&mut self.stream, cx);
         match sent {
             Poll::Pending => pending.record_would_block(),
-            Poll::Ready(_) => self.pending = None,
+            Poll::Ready(_) => {
+                self.pending = None;
+                self.connection.set_needs_hyper(false);
+            }
         }
         sent
-    }
-}
-
-impl PendingResponse {
-    /// Prepares a response for sending. `None`: its length is unknown, so hyper must frame it.
-    fn prepare(
-        response: ViewerResponse,
-        connection: &Arc<ConnectionState>,
-    ) -> Option<Box<PendingResponse>> {
-        let is_empty = has_no_content(response.status);
-        let length = response.body.size_hint().exact()?;
-        let head = response::head(&response, (!is_empty).then_some(length));
-        let body = if is_empty {
-            ResponseBody::Empty
-        } else {
-            response.body
-        };
-        let part_of = response.stored.or(response.part_of).filter(|_| !is_empty);
-        let channel = begin_http1_request(connection);
-        let mut body = RecordingBody::new(body, response.record, channel);
-        connection.begin_fast_response();
-        // A small response is sent with one write, so the clock is read only once, at its end.
-        if length > COPIED_BYTES_MAX as u64 {
-            body.record_head_time();
-        }
-        Some(Box::new(PendingResponse {
-            head,
-            head_sent: 0,
-            chunk: Bytes::new(),
-            body,
-            part_of,
-        }))
-    }
-
-    /// Records that the socket is full, so the response is not sent with one write.
-    fn record_would_block(&mut self) {
-        self.body.record_head_time();
-        if let Some(object) = self.part_of.take()
-            && let Some(shared) = object.shared_body()
-        {
-            self.body.add_stored_body(Arc::clone(shared));
-        }
-    }
-
-    fn poll_send<W: Transport>(
-        &mut self,
-        stream: &mut SniffingStream<W>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while let NextBytes::Loaded = ready!(self.poll_load(cx))? {
-            let head = &self.head[self.head_sent..];
-            let count = if self.chunk.is_empty() {
-                ready!(Pin::new(&mut *stream).poll_write(cx, head))?
-            } else {
-                let slices = [IoSlice::new(head), IoSlice::new(&self.chunk)];
-                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?
-            };
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let head_count = count.min(head.len());
-            self.head_sent += head_count;
-            self.chunk.advance(count - head_count);
-        }
-        Pin::new(stream).poll_flush(cx)
-    }
-
-    /// Loads the next bytes to send, and copies small chunks behind the head.
-    fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NextBytes>> {
-        while self.chunk.is_empty() {
-            let unsent = self.head.len() - self.head_sent;
-            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(frame)) => frame.map(Frame::into_data),
-                Poll::Ready(None) if unsent == 0 => return Poll::Ready(Ok(NextBytes::AllSent)),
-                Poll::Ready(None) => break,
-                Poll::Pending if unsent > 0 => break,
-                Poll::Pending => return Poll::Pending,
-            };
-            let Ok(Ok(chunk)) = frame else {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-            };
-            let chunk = chunk.into_bytes();
-            if chunk.len() <= COPIED_BYTES_MAX && self.head.len() < GATHERED_BYTES_MAX {
-                self.head.extend_from_slice(&chunk);
-            } else {
-                self.chunk = chunk;
-            }
-        }
-        Poll::Ready(Ok(NextBytes::Loaded))
-    }
-}
-
-/// Whether a response has more bytes to send.
-enum NextBytes {
-    Loaded,
-    AllSent,
-}
-
-impl Drop for PendingResponse {
-    fn drop(&mut self) {
-        self.body
-            .record_unsent(self.head.len() - self.head_sent + self.chunk.len());
-        self.body.release_stored_bodies();
     }
 }
 
@@ -316,13 +297,19 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
                 return this.strict_feed.poll_replacement(buf);
             }
             let start = buf.filled().len();
-            let phase_before = this.connection.phase();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let phase_before = if let Some(left) = this.left_to_hyper.take() {
+                this.give_to_hyper(left, buf)?
+            } else {
+                let phase_before = this.connection.phase();
+                ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+                if this.answer_from_memory(&buf.filled()[start..]) {
+                    buf.set_filled(start);
+                    continue;
+                }
+                phase_before
+            };
+            this.connection.set_needs_hyper(true);
             let received = &buf.filled()[start..];
-            if this.answer_from_memory(received) {
-                buf.set_filled(start);
-                continue;
-            }
             this.keep_opening_bytes(phase_before, received);
             this.strict_feed.keep_back(buf, start);
             // hyper would regard an empty read as the end of the connection.

@@ -4,15 +4,18 @@
 use std::sync::Arc;
 
 use hyper::server::conn::{http1, http2};
+use parking_lot::Mutex;
 
 use super::bad_request;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::{ConnectionTimer, ViewerProtocol};
+use super::fast_path::RepeatedResponses;
 use super::frames::FrameKind;
 use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
-use super::{Limits, RequestRecorder};
+use super::{Handler, Limits, RequestRecorder};
+use seawall_policy::IgnoredFields;
 
 /// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
 /// The viewer's windows limit downloads.
@@ -38,17 +41,21 @@ pub(super) struct ServerContext<A> {
     pub(super) recorder: RequestRecorder,
     pub(super) limits: Arc<Limits>,
     pub(super) connections: Arc<ConnectionTable>,
+    pub(super) ignored_fields: Arc<IgnoredFields>,
+    /// Locked by one thread only: each worker has a context of its own.
+    pub(super) repeated: Mutex<RepeatedResponses>,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<StreamExecutor>,
 }
 
-impl<A> ServerContext<A> {
+impl<A: Handler> ServerContext<A> {
     pub(super) fn new(
         handler: A,
         recorder: RequestRecorder,
         limits: Arc<Limits>,
         connections: Arc<ConnectionTable>,
     ) -> Arc<ServerContext<A>> {
+        let ignored_fields = handler.ignored_fields();
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(
             &limits,
@@ -59,6 +66,8 @@ impl<A> ServerContext<A> {
             recorder,
             limits,
             connections,
+            ignored_fields,
+            repeated: Mutex::default(),
             http1,
             http2,
         })

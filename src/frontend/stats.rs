@@ -84,6 +84,7 @@ impl ConnectionEvent {
 pub(super) struct ConnectionCounters {
     counts: [AtomicU64; ConnectionEvent::ALL.len()],
     floods: [AtomicU64; FrameKind::ALL.len()],
+    repeated_bytes: AtomicU64,
 }
 
 impl ConnectionCounters {
@@ -96,10 +97,17 @@ impl ConnectionCounters {
         self.floods[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Records that a worker remembers more or fewer bytes of responses.
+    pub(super) fn record_repeated_bytes(&self, before: usize, after: usize) {
+        let change = (after as u64).wrapping_sub(before as u64);
+        self.repeated_bytes.fetch_add(change, Ordering::Relaxed);
+    }
+
     pub(super) fn snapshot(&self, open: usize, queued_bytes: u64) -> Stats {
         Stats {
             open,
             queued_bytes,
+            repeated_bytes: self.repeated_bytes.load(Ordering::Relaxed),
             counts: std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed)),
             floods: std::array::from_fn(|index| self.floods[index].load(Ordering::Relaxed)),
         }
@@ -113,6 +121,8 @@ pub struct Stats {
     pub open: usize,
     /// Body bytes that HTTP/2 streams have queued.
     queued_bytes: u64,
+    /// Bytes of responses that workers remember.
+    repeated_bytes: u64,
     counts: [u64; ConnectionEvent::ALL.len()],
     floods: [u64; FrameKind::ALL.len()],
 }
@@ -134,7 +144,7 @@ const FRAME: MetricLabel = MetricLabel {
 };
 
 /// The metrics of viewer connections.
-pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
+pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 5] = [
     Metric {
         name: "seawall_viewer_connections_open",
         kind: MetricKind::Gauge,
@@ -156,6 +166,16 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 4] = [
         remedy: "If it stays high, lower streams_max or send_rate_window.",
     }
     .collected(|stats, samples| samples.add(&[], stats.queued_bytes)),
+    Metric {
+        name: "seawall_repeated_response_bytes",
+        kind: MetricKind::Gauge,
+        unit: "bytes",
+        labels: &[],
+        help: "Bytes of responses that workers remember for a second, to send them again without \
+               a lookup: at most 8 MiB for each worker and listener, outside of [cache] memory.",
+        remedy: "None is needed.",
+    }
+    .collected(|stats, samples| samples.add(&[], stats.repeated_bytes)),
     Metric {
         name: "seawall_viewer_events_total",
         kind: MetricKind::Counter,

@@ -59,6 +59,7 @@ pub(super) fn answer(request: &ViewerRequest, body: ResponseBody) -> ViewerRespo
         stored: None,
         body,
         part_of: None,
+        repeat: None,
         record,
     }
 }

@@ -2,7 +2,7 @@
 //! later one, whichever request brought it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
@@ -139,6 +139,11 @@ pub(super) fn is_refreshed_low_latency(object: &Object, now: Instant) -> bool {
 /// Whether the refresher keeps this manifest current; it is then valid for longer than its
 /// freshness.
 pub(super) fn is_kept_current(object: &Object, now: Instant) -> bool {
+    kept_current_for(object, now).is_some()
+}
+
+/// How long the refresher keeps it current. `None`: it does not.
+pub(super) fn kept_current_for(object: &Object, now: Instant) -> Option<Duration> {
     let StoredHead {
         lifetime,
         access_tracker,
@@ -148,5 +153,7 @@ pub(super) fn is_kept_current(object: &Object, now: Instant) -> bool {
     let has_refresher = access_tracker
         .as_ref()
         .is_some_and(|access_tracker| access_tracker.has_refresher());
-    has_refresher && lifetime.age(now) < lifetime.refreshed_max_age(manifest_info.as_deref())
+    let max_age = lifetime.refreshed_max_age(manifest_info.as_deref());
+    let left = max_age.saturating_sub(lifetime.age(now));
+    (has_refresher && left > Duration::ZERO).then_some(left)
 }

@@ -31,6 +31,8 @@ pub(super) struct RequestContext {
     /// The viewer's cache directives, if the route honours them.
     pub(super) directives: Option<RequestDirectives>,
     pub(super) now: Instant,
+    /// The response is wanted for sending it again.
+    pub(super) may_repeat: bool,
     /// Why the cache could not answer (RFC 9211 `fwd`).
     pub(super) forward: ForwardReason,
     /// The request joined a fill of another request.
@@ -105,8 +107,9 @@ impl RequestContext {
             .then(|| RequestDirectives::of(&viewer_request.headers));
         let mut record = begin_record(viewer_request, is_logged);
         record.kind = request.kind;
-        record.route = Some((Arc::clone(&route.name), route.index));
-        if is_logged {
+        record.route = Some(route.index);
+        if let Some(fields) = &mut record.log_fields {
+            fields.route = Some(Arc::clone(&route.name));
             record.key_hash = request.key.fingerprint();
         }
         RequestContext {
@@ -117,11 +120,21 @@ impl RequestContext {
             headers: std::mem::take(&mut viewer_request.headers),
             directives,
             now: viewer_request.arrived,
+            may_repeat: viewer_request.may_repeat,
             forward: ForwardReason::Nothing,
             collapsed: false,
             origin_time: None,
             record,
         }
+    }
+
+    pub(super) fn is_logged(&self) -> bool {
+        self.record.log_fields.is_some()
+    }
+
+    /// Whether the viewer chose the request id.
+    pub(super) fn names_its_id(&self) -> bool {
+        request_id_of(&self.headers).is_some()
     }
 
     pub(super) fn freshness(&self, object: &Object) -> Freshness {
@@ -221,6 +234,7 @@ fn finish(
         stored: None,
         body,
         part_of: None,
+        repeat: None,
         record,
     }
 }
@@ -228,9 +242,9 @@ fn finish(
 /// Puts the request id into the response and the access log: the viewer's own id if it is short
 /// printable ASCII.
 fn add_request_id(response: &mut HeaderMap, viewer: &HeaderMap, record: &mut RequestRecord) {
-    let id = request_id_of(viewer)
-        .cloned()
-        .unwrap_or_else(random_request_id);
+    let id = request_id_of(viewer).cloned().unwrap_or_else(|| {
+        HeaderValue::from_bytes(&new_request_id()).unwrap_or(HeaderValue::from_static("-"))
+    });
     if let Some(line) = &mut record.log_fields {
         id.to_str()
             .unwrap_or_default()
@@ -245,12 +259,11 @@ fn request_id_of(viewer: &HeaderMap) -> Option<&HeaderValue> {
     })
 }
 
-fn random_request_id() -> HeaderValue {
+/// A random request id: 16 hexadecimal digits.
+pub fn new_request_id() -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u64(..);
-    let text: [u8; 16] =
-        std::array::from_fn(|digit| DIGITS[(random >> (digit * 4) & 0xf) as usize]);
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+    std::array::from_fn(|digit| DIGITS[(random >> (digit * 4) & 0xf) as usize])
 }
 
 fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecord {

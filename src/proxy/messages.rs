@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::ResponseBody;
+use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{Object, SharedBody};
 use seawall_upstream::RequestBody;
@@ -28,6 +28,8 @@ pub struct ViewerRequest {
     /// When the request head was complete, or its first byte arrived if it is answered from memory
     /// before it is parsed in full.
     pub arrived: Instant,
+    /// The caller wants to send the response again: see [`ViewerResponse::repeat`].
+    pub may_repeat: bool,
     /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
 }
@@ -55,6 +57,8 @@ pub struct ViewerResponse {
     pub body: ResponseBody,
     /// The object that the body, or parts of it, comes from, if that is not `stored`.
     pub part_of: Option<Arc<Object>>,
+    /// Set if the request asked for it, and the response may be sent again.
+    pub repeat: Option<RepeatPermit>,
     /// The frontend completes and records it when the body has ended.
     pub record: RequestRecord,
 }

@@ -2,22 +2,25 @@
 //! or from the key's fill. [`LookupOutcome`] and [`PipelineStep`] say where a step leads.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::header::ACCEPT_ENCODING;
+use http::header::{self, ACCEPT_ENCODING};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
 
-use super::blocking_reload::{ReloadAction, is_kept_current, is_refreshed_low_latency};
+use super::blocking_reload::{
+    ReloadAction, is_kept_current, is_refreshed_low_latency, kept_current_for,
+};
 use super::coding::EncodingChoice;
 use super::context::{ForwardReason, PipelineStep, RequestContext};
 use super::fill::{FillTask, FillTrigger};
-use super::{Shield, ViewerRequest, ViewerResponse, rejections, responses};
+use super::{RepeatPermit, Shield, ViewerRequest, ViewerResponse, rejections, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
 use seawall_policy::access::{Admission, CacheRequest, access};
+use seawall_policy::directives::RequestDirectives;
 use seawall_policy::encoding::is_requested_uncoded;
-use seawall_policy::freshness::Freshness;
+use seawall_policy::freshness::{Freshness, past_second, seconds_unchanged_for};
 use seawall_policy::range::reaches;
 use seawall_policy::{Now, headers};
 
@@ -37,6 +40,7 @@ enum LookupOutcome {
 }
 
 /// How a stored object may be used for a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum StoredUse {
     /// As the current version.
     Current,
@@ -44,6 +48,15 @@ enum StoredUse {
     Stale,
     /// Not without the origin.
     None,
+}
+
+impl LookupOutcome {
+    fn with_repeat(mut self, permit: Option<RepeatPermit>) -> LookupOutcome {
+        if let LookupOutcome::Served(response) = &mut self {
+            response.repeat = permit;
+        }
+        self
+    }
 }
 
 impl Shield {
@@ -57,6 +70,7 @@ impl Shield {
             return None;
         };
         let announced = self.announced_request(&viewer_request, &request);
+        viewer_request.may_repeat &= announced.is_none();
         match self.look_up_request(&mut viewer_request, request) {
             LookupOutcome::Served(response) => {
                 self.prefetch_announced(announced);
@@ -148,10 +162,13 @@ impl Shield {
             .cache
             .lookup(&request.key, request.kind, now, upstream_headers);
         if let Some(object) = &lookup.object {
-            match self.use_of_stored(&context, object) {
-                StoredUse::Current => return self.hit(context, object),
+            let stored_use = self.use_of_stored(&context, object);
+            let permit = self.repeat_permit(&context, &lookup, stored_use);
+            match stored_use {
+                StoredUse::Current => return self.hit(context, object).with_repeat(permit),
                 StoredUse::Stale => {
-                    return LookupOutcome::Served(self.stale(context, &lookup, object));
+                    let response = self.stale(context, &lookup, object);
+                    return LookupOutcome::Served(response).with_repeat(permit);
                 }
                 StoredUse::None => {}
             }
@@ -230,6 +247,47 @@ impl Shield {
             && self
                 .live
                 .is_outgrown(&context.request, length, &head.lifetime, context.now)
+    }
+
+    /// Permits repeating the response with the object of a lookup: one that is fresh, or that the
+    /// refresher keeps current.
+    fn repeat_permit(
+        &self,
+        context: &RequestContext,
+        lookup: &Lookup,
+        stored_use: StoredUse,
+    ) -> Option<RepeatPermit> {
+        // Each of these may lead to another response at any time, or to one for this viewer alone.
+        let depends_on_more = context.is_logged()
+            || context.names_its_id()
+            || context.request.has_delivery_directives()
+            || context
+                .directives
+                .as_ref()
+                .is_some_and(|directives| *directives != RequestDirectives::default())
+            || self.live.has_byte_ranges() && context.headers.contains_key(header::RANGE);
+        if !context.may_repeat || stored_use == StoredUse::None || depends_on_more {
+            return None;
+        }
+        let found = self.cache.found_object(lookup, context.now)?;
+        let needs_refresher = context.freshness(found.object()) != Freshness::Fresh;
+        let served_for = match needs_refresher {
+            false => Duration::MAX,
+            true if context.directives.is_some() => return None,
+            true => kept_current_for(found.object(), context.now)?,
+        };
+        let head = &found.object().head;
+        // Less than a second is stated as one second.
+        let until_poll = responses::time_until_stated_poll(head, context.now)
+            .filter(|until_poll| until_poll.as_secs() > 0);
+        let unchanged = seconds_unchanged_for(&head.lifetime, context.now)
+            .min(until_poll.map_or(Duration::MAX, past_second))
+            .min(served_for);
+        (unchanged > Duration::ZERO).then(|| RepeatPermit {
+            until: context.now + unchanged,
+            found,
+            needs_refresher,
+        })
     }
 
     fn hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {

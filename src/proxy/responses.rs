@@ -328,7 +328,9 @@ fn build_headers(
         header::AGE,
         HeaderValue::from(lifetime.age(context.now).as_secs()),
     );
-    if let Some(seconds) = seconds_until_poll(head, context.now) {
+    if let Some(until_poll) = time_until_stated_poll(head, context.now) {
+        // Caches count whole seconds.
+        let seconds = until_poll.as_secs().max(1);
         let age = lifetime.age(context.now).as_secs();
         if let Some(restated_fields) = restated(&head.headers.only(&FRESHNESS_READ), age, seconds) {
             for name in &FRESHNESS_FIELDS_SENT {
@@ -365,10 +367,9 @@ fn precondition_result(context: &RequestContext, head: &StoredHead) -> Precondit
     conditional::judge(&context.headers, &validators)
 }
 
-/// Seconds for which downstream caches may keep a manifest whose stated freshness is over, but
-/// which the refresher keeps current: the time to the next poll, at most the origin's lifetime, at
-/// least 1 s because caches count whole seconds.
-fn seconds_until_poll(head: &StoredHead, now: Instant) -> Option<u64> {
+/// Time for which downstream caches may keep a manifest whose stated freshness is over, but which
+/// the refresher keeps current: the time to the next poll, at most the origin's lifetime.
+pub(super) fn time_until_stated_poll(head: &StoredHead, now: Instant) -> Option<Duration> {
     let access_tracker = head.access_tracker.as_ref()?;
     let lifetime = &head.lifetime;
     // Avoids reading the headers of every hit: objects fresh by fields that downstream caches see
@@ -377,8 +378,7 @@ fn seconds_until_poll(head: &StoredHead, now: Instant) -> Option<u64> {
         || lifetime.rule == Rule::Override
         || head.targeted.is_some();
     let is_due = may_be_used_up && access_tracker.has_refresher() && head.restates_freshness();
-    let until_poll = access_tracker.time_until_poll(now).min(lifetime.fresh_for);
-    is_due.then(|| until_poll.as_secs().max(1))
+    is_due.then(|| access_tracker.time_until_poll(now).min(lifetime.fresh_for))
 }
 
 /// 304 or 412, if the viewer's preconditions require it.

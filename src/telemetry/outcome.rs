@@ -205,12 +205,14 @@ pub struct RequestRecord {
     pub outcome: Outcome,
     /// The kind of the requested object.
     pub kind: Kind,
-    /// The route's name and metric index. `None` without a matching route.
-    pub route: Option<(Arc<str>, usize)>,
+    /// The route's index. `None` without a matching route.
+    pub route: Option<usize>,
     /// Hash of the cache key. 0 without a key.
     pub key_hash: u64,
     /// Status of the response.
     pub status: StatusCode,
+    /// The response of an earlier request was sent again. Set by the frontend.
+    pub is_repeated: bool,
     /// How long this request waited for the head of an origin response, from its own fetch or a
     /// joined one.
     pub origin_time: Option<Duration>,
@@ -237,6 +239,7 @@ impl RequestRecord {
             route: None,
             key_hash: 0,
             status: StatusCode::OK,
+            is_repeated: false,
             origin_time: None,
             head_time: Duration::ZERO,
             total_time: Duration::ZERO,
@@ -270,6 +273,8 @@ pub struct AccessLogFields {
     pub peer: Option<IpAddr>,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: &'static str,
+    /// The route's name. `None` without a matching route.
+    pub route: Option<Arc<str>>,
     /// The request id, also sent as `X-Request-Id`. Empty: it has none.
     pub request_id: String,
 }
@@ -295,6 +300,7 @@ impl AccessLogFields {
                 Version::HTTP_2 => "HTTP/2.0",
                 _ => "HTTP/1.1",
             },
+            route: None,
             request_id: String::new(),
         }
     }

@@ -69,70 +69,82 @@ const SOURCE: MetricLabel = MetricLabel {
     values: LabelValues::Fixed(|| ResponseSource::ALL.map(ResponseSource::as_str).to_vec()),
 };
 
-static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 6] = [
-Metric {
-    name: "seawall_requests_total",
-    kind: MetricKind::Counter,
-    unit: "requests",
-    labels: &[KIND, OUTCOME, ROUTE],
-    help: "Requests from viewers, by outcome. Increments when a request ends.",
-    remedy: "If failed, stale_error or overload rise, check the origin; docs/outcomes.md explains \
-             each outcome and the hit ratio.",
-}
-.collected(RequestCounts::write_requests),
-Metric {
-    name: "seawall_responses_total",
-    kind: MetricKind::Counter,
-    unit: "responses",
-    labels: &[CLASS, ROUTE],
-    help: "Responses to viewers, by status class. Increments when a response ends.",
-    remedy: "If 5xx rises, see the outcomes in seawall_requests_total.",
-}
-.collected(RequestCounts::write_responses),
-Metric {
-    name: "seawall_sent_bytes_total",
-    kind: MetricKind::Counter,
-    unit: "bytes",
-    labels: &[KIND],
-    help: "Body bytes sent to viewers. Increments when a response ends, by the whole body.",
-    remedy: "If it is near the capacity of the network, add a server.",
-}
-.collected(RequestCounts::write_sent_bytes),
-Metric {
-    name: "seawall_responses_aborted_total",
-    kind: MetricKind::Counter,
-    unit: "responses",
-    labels: &[CAUSE, KIND],
-    help: "Responses whose body was truncated, by cause. Increments when such a response ends.",
-    remedy: "origin: the origin's body ended early; check the origin. viewer: the viewer left or \
-             was too slow. memory: the viewer was too slow for the memory limit; raise [cache] \
-             memory or [fill] memory.",
-}
-.collected(RequestCounts::write_aborted),
-Metric {
-    name: "seawall_response_head_seconds",
-    kind: MetricKind::Histogram,
-    unit: "seconds",
-    labels: &[KIND, SOURCE],
-    help: "Time from a request's arrival to its response head, by what it depended on: memory (no \
-           wait), held_back (the object did not exist yet), origin, shield (rejections). Observed \
-           when a response ends.",
-    remedy: "If source=origin rises, check the origin. If source=memory rises, the server's \
-             processors are busy.",
-}
-.collected(RequestCounts::write_head_seconds),
-Metric {
-    name: "seawall_origin_head_seconds",
-    kind: MetricKind::Histogram,
-    unit: "seconds",
-    labels: &[ROUTE],
-    help: "Time that requests waited for the head of an origin response, from their own fetch or \
-           a joined one. Observed when a response ends. Requests answered from memory, and \
-           requests for objects that did not exist yet, are not observed.",
-    remedy: "If it rises, check the origin: seawall_origin_target_response_seconds says which \
-             endpoint is slow, seawall_origin_queued whether requests wait for a permit.",
-}
-.collected(RequestCounts::write_origin_seconds),
+static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
+    Metric {
+        name: "seawall_requests_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[KIND, OUTCOME, ROUTE],
+        help: "Requests from viewers, by outcome. Increments when a request ends.",
+        remedy: "If failed, stale_error or overload rise, check the origin; docs/outcomes.md explains \
+                 each outcome and the hit ratio.",
+    }
+    .collected(RequestCounts::write_requests),
+    Metric {
+        name: "seawall_repeated_responses_total",
+        kind: MetricKind::Counter,
+        unit: "responses",
+        labels: &[],
+        help: "Hits that got the response of an earlier hit of the same second again, at a \
+               fraction of its cost. They are also in seawall_requests_total. Increments when a \
+               response ends.",
+        remedy: "If it is a small part of the hits of manifests, viewers send a field or a query \
+                 that differs in each request.",
+    }
+    .collected(RequestCounts::write_repeated),
+    Metric {
+        name: "seawall_responses_total",
+        kind: MetricKind::Counter,
+        unit: "responses",
+        labels: &[CLASS, ROUTE],
+        help: "Responses to viewers, by status class. Increments when a response ends.",
+        remedy: "If 5xx rises, see the outcomes in seawall_requests_total.",
+    }
+    .collected(RequestCounts::write_responses),
+    Metric {
+        name: "seawall_sent_bytes_total",
+        kind: MetricKind::Counter,
+        unit: "bytes",
+        labels: &[KIND],
+        help: "Body bytes sent to viewers. Increments when a response ends, by the whole body.",
+        remedy: "If it is near the capacity of the network, add a server.",
+    }
+    .collected(RequestCounts::write_sent_bytes),
+    Metric {
+        name: "seawall_responses_aborted_total",
+        kind: MetricKind::Counter,
+        unit: "responses",
+        labels: &[CAUSE, KIND],
+        help: "Responses whose body was truncated, by cause. Increments when such a response ends.",
+        remedy: "origin: the origin's body ended early; check the origin. viewer: the viewer left or \
+                 was too slow. memory: the viewer was too slow for the memory limit; raise [cache] \
+                 memory or [fill] memory.",
+    }
+    .collected(RequestCounts::write_aborted),
+    Metric {
+        name: "seawall_response_head_seconds",
+        kind: MetricKind::Histogram,
+        unit: "seconds",
+        labels: &[KIND, SOURCE],
+        help: "Time from a request's arrival to its response head, by what it depended on: memory (no \
+               wait), held_back (the object did not exist yet), origin, shield (rejections). Observed \
+               when a response ends.",
+        remedy: "If source=origin rises, check the origin. If source=memory rises, the server's \
+                 processors are busy.",
+    }
+    .collected(RequestCounts::write_head_seconds),
+    Metric {
+        name: "seawall_origin_head_seconds",
+        kind: MetricKind::Histogram,
+        unit: "seconds",
+        labels: &[ROUTE],
+        help: "Time that requests waited for the head of an origin response, from their own fetch or \
+               a joined one. Observed when a response ends. Requests answered from memory, and \
+               requests for objects that did not exist yet, are not observed.",
+        remedy: "If it rises, check the origin: seawall_origin_target_response_seconds says which \
+                 endpoint is slow, seawall_origin_queued whether requests wait for a permit.",
+    }
+    .collected(RequestCounts::write_origin_seconds),
 ];
 
 /// The metrics of requests.
@@ -165,11 +177,11 @@ impl RequestMetrics {
     /// Counts one finished request.
     pub fn count(&self, record: &RequestRecord) {
         let layout = &self.layout;
-        let route = record.route.as_ref().map(|(_, index)| *index);
-        let route = layout.route_index(route);
+        let route = layout.route_index(record.route);
         let kind = record.kind.index();
         let counters = self.counters.of_this_thread();
-        counters.add(layout.requests(route, kind, record.outcome.index()), 1);
+        counters.add(layout.repeated(), u64::from(record.is_repeated));
+        counters.add(Layout::requests(route, kind, record.outcome.index()), 1);
         if record.outcome == Outcome::Left {
             // There was no response.
             return;
@@ -231,12 +243,12 @@ impl Layout {
         named.chain([NO_ROUTE]).enumerate()
     }
 
-    fn requests(&self, route: usize, kind: usize, outcome: usize) -> usize {
+    fn requests(route: usize, kind: usize, outcome: usize) -> usize {
         (route * KINDS + kind) * OUTCOMES + outcome
     }
 
     fn responses(&self, route: usize, class: usize) -> usize {
-        self.requests(self.routes(), 0, 0) + route * CLASSES.len() + class
+        Layout::requests(self.routes(), 0, 0) + route * CLASSES.len() + class
     }
 
     fn sent_bytes(&self, kind: usize) -> usize {
@@ -255,8 +267,12 @@ impl Layout {
         self.head_time(KINDS, 0) + route * ORIGIN_COUNTERS
     }
 
-    fn len(&self) -> usize {
+    fn repeated(&self) -> usize {
         self.origin_time(self.routes())
+    }
+
+    fn len(&self) -> usize {
+        self.repeated() + 1
     }
 }
 
@@ -271,12 +287,16 @@ impl RequestCounts {
         for (route, name) in self.layout.route_labels() {
             for kind in Kind::ALL {
                 for outcome in Outcome::ALL {
-                    let index = self.layout.requests(route, kind.index(), outcome.index());
+                    let index = Layout::requests(route, kind.index(), outcome.index());
                     let labels = [kind.as_str(), outcome.as_str(), name];
                     samples.add(&labels, self.sums[index]);
                 }
             }
         }
+    }
+
+    fn write_repeated(&self, samples: &mut Samples) {
+        samples.add(&[], self.sums[self.layout.repeated()]);
     }
 
     fn write_responses(&self, samples: &mut Samples) {
@@ -383,7 +403,7 @@ mod tests {
         for kind in Kind::ALL {
             for outcome in Outcome::ALL {
                 metrics.count(&RequestRecord {
-                    route: Some(("vod \"x\"".into(), 1)),
+                    route: Some(1),
                     bytes: 10,
                     ..record_of(outcome, kind, 206)
                 });
@@ -404,7 +424,7 @@ mod tests {
         let (metrics, registry) = metrics();
         metrics.count(&record_of(Outcome::Refused, Kind::Other, 421));
         metrics.count(&RequestRecord {
-            route: Some(("unknown".into(), 9)),
+            route: Some(9),
             ..record_of(Outcome::Refused, Kind::Other, 403)
         });
         let labels = r#"kind="other",outcome="refused",route="none""#;
@@ -419,7 +439,7 @@ mod tests {
     fn counts_cut_bodies_and_times_by_label() {
         let (metrics, registry) = metrics();
         metrics.count(&RequestRecord {
-            route: Some(("live".into(), 0)),
+            route: Some(0),
             aborted_by: Some(AbortCause::Origin),
             origin_time: Some(Duration::from_millis(20)),
             head_time: Duration::from_millis(30),

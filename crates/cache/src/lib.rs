@@ -107,7 +107,7 @@ pub use fill::{Fill, FillControl};
 pub use flight::{BodyTruncated, Verdict};
 pub use follower::{BodyExtent, FillHead, Follower};
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
-pub use object::{EncodedBodies, Object, StoredHead};
+pub use object::{EncodedBodies, FoundObject, Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
 pub use purge::CachePurge;
 pub use registry::JoinOutcome;
@@ -237,6 +237,12 @@ impl Cache {
         upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Lookup {
         self.inner.store.lookup(key, kind, now, upstream_headers)
+    }
+
+    /// The object of a lookup, for a caller that will use it again without a lookup. `None` if it
+    /// is no longer stored.
+    pub fn found_object(&self, lookup: &Lookup, now: Instant) -> Option<FoundObject> {
+        self.inner.store.found_object(lookup, now)
     }
 
     /// Joins the fill for this lookup, or becomes its leader. `upstream_headers` holds the request

@@ -1,6 +1,7 @@
 //! A stored response: its head with its lifetime, its body in one allocation, and for some
 //! manifests what is made from it (encoded, playlist delta update).
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -169,8 +170,40 @@ pub struct Object {
     derived: Option<Box<DerivedBodies>>,
     /// Hits from memory, for eviction.
     pub hits: HitCounter,
+    /// How often an entry with this object has left the store.
+    removals: RemovalCount,
     /// The store entries and slow readers of the body. `None` for a small body.
     shared: Option<Arc<SharedBody>>,
+}
+
+#[derive(Debug, Default)]
+struct RemovalCount(AtomicU32);
+
+/// A copy has never been stored.
+impl Clone for RemovalCount {
+    fn clone(&self) -> RemovalCount {
+        RemovalCount::default()
+    }
+}
+
+/// An object that was found in the store, for a caller that uses it several times.
+#[derive(Clone, Debug)]
+pub struct FoundObject {
+    object: Arc<Object>,
+    removals: u32,
+}
+
+impl FoundObject {
+    /// Whether a lookup would still find it. Reads two cache lines and writes none. `false` when it
+    /// was purged, replaced or evicted, or when its epoch ended; then a new lookup decides.
+    pub fn is_still_stored(&self) -> bool {
+        self.object.removals() == self.removals && self.object.head.is_valid()
+    }
+
+    /// The object.
+    pub fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
 }
 
 impl Object {
@@ -183,6 +216,7 @@ impl Object {
             body,
             derived: None,
             hits: HitCounter::default(),
+            removals: RemovalCount::default(),
         }
     }
 
@@ -217,6 +251,23 @@ impl Object {
         self.shared.as_ref()
     }
 
+    fn removals(&self) -> u32 {
+        self.removals.0.load(Ordering::Acquire)
+    }
+
+    /// `is_stored` looks it up again.
+    pub(super) fn found(
+        self: &Arc<Object>,
+        is_stored: impl FnOnce() -> bool,
+    ) -> Option<FoundObject> {
+        // Counted before the lookup: a removal after the lookup changes the count.
+        let removals = self.removals();
+        is_stored().then(|| FoundObject {
+            object: Arc::clone(self),
+            removals,
+        })
+    }
+
     fn shared_bodies(&self) -> impl Iterator<Item = &Arc<SharedBody>> {
         let delta = self.delta().and_then(|delta| delta.shared.as_ref());
         self.shared.iter().chain(delta)
@@ -227,6 +278,7 @@ impl Object {
     }
 
     pub(super) fn leave_store(&self, now: Instant) {
+        self.removals.0.fetch_add(1, Ordering::Release);
         self.shared_bodies().for_each(|body| body.remove_entry(now));
     }
 

@@ -17,7 +17,7 @@ use super::partition::{Partition, StorageHints, TableEntry};
 use super::pinned::PinnedBodies;
 use super::shares::MemoryShares;
 use super::variants::{VariantIndex, VariantSlot};
-use super::{Object, Settings};
+use super::{FoundObject, Object, Settings};
 use seawall_manifest::Kind;
 use seawall_policy::Key;
 
@@ -123,6 +123,15 @@ impl Store {
             }
         }
         lookup
+    }
+
+    /// The object of a lookup, if it is still stored.
+    pub(crate) fn found_object(&self, lookup: &Lookup, now: Instant) -> Option<FoundObject> {
+        let object = lookup.object.as_ref()?;
+        object.found(|| {
+            let current = self.object(lookup.kind, &lookup.slot, now);
+            current.is_some_and(|current| Arc::ptr_eq(&current, object))
+        })
     }
 
     fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {

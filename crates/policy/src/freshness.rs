@@ -78,6 +78,26 @@ pub fn ttl_seconds(lifetime: &Lifetime, now: Instant) -> i64 {
     }
 }
 
+/// How long the age and the remaining freshness stay the same in whole seconds.
+pub fn seconds_unchanged_for(lifetime: &Lifetime, now: Instant) -> Duration {
+    let age = lifetime.age(now);
+    let until_older = until_next_second(age);
+    let until_less_fresh = match lifetime.fresh_for.checked_sub(age) {
+        Some(remaining) => past_second(remaining),
+        None => until_next_second(age.saturating_sub(lifetime.fresh_for)),
+    };
+    until_older.min(until_less_fresh)
+}
+
+/// What is above whole seconds.
+pub fn past_second(duration: Duration) -> Duration {
+    Duration::from_nanos(duration.subsec_nanos().into())
+}
+
+fn until_next_second(duration: Duration) -> Duration {
+    Duration::from_secs(1).saturating_sub(past_second(duration))
+}
+
 /// The fields that state freshness to downstream caches and players.
 pub static FRESHNESS_FIELDS_SENT: [HeaderName; 2] = [CACHE_CONTROL, CDN_CACHE_CONTROL];
 
@@ -292,6 +312,33 @@ mod tests {
         let held = lifetime(now);
         assert_eq!(ttl_seconds(&held, now), 2);
         assert_eq!(ttl_seconds(&held, now + Duration::from_secs(5)), -3);
+    }
+
+    #[test]
+    fn age_and_ttl_are_unchanged_until_the_first_passes_a_second() {
+        let now = Instant::now();
+        let millis = Duration::from_millis;
+        for (fresh_for, after, expected) in [
+            (2000, 0, 0),
+            (2000, 300, 700),
+            (2500, 300, 200),
+            (2500, 600, 400),
+            // Stale since 1100 and 600 ms.
+            (2000, 3100, 900),
+            (2500, 3100, 400),
+        ] {
+            let stored = Lifetime {
+                fresh_for: millis(fresh_for),
+                ..lifetime(now)
+            };
+            let at = now + millis(after);
+            let unchanged = seconds_unchanged_for(&stored, at);
+            assert_eq!(unchanged, millis(expected), "{fresh_for} after {after}");
+            let seconds = |at| (stored.age(at).as_secs(), ttl_seconds(&stored, at));
+            if let Some(last) = unchanged.checked_sub(Duration::from_nanos(1)) {
+                assert_eq!(seconds(at + last), seconds(at));
+            }
+        }
     }
 
     #[test]

@@ -3,42 +3,49 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use httparse::{Header, Request, Status};
 use memchr::memchr_iter;
+
+use crate::frontend::Limits;
+use seawall_policy::IgnoredFields;
 
 /// More fields than players and CDNs send.
 const FIELDS_MAX: usize = 64;
 
 /// Header fields after which a request may continue behind its head.
-const NON_PLAIN_FIELDS: [HeaderName; 4] = [
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::EXPECT,
-    header::UPGRADE,
-];
+const NON_PLAIN_FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "expect", "upgrade"];
 
 /// The kind of the bytes read.
-pub(super) enum ParsedRequest {
+pub(super) enum ParsedRequest<'b> {
     /// One complete GET request that keeps the connection open.
-    Get { uri: Uri, headers: HeaderMap },
+    Get(PlainGet<'b>),
     /// One complete request without a body that hyper must answer.
     NotFast,
     /// Anything else: an incomplete request, one with a body, more than one request.
     Other,
 }
 
+/// A GET request in the bytes read.
+pub(super) struct PlainGet<'b> {
+    received: &'b [u8],
+    target: &'b str,
+    fields: &'b [Header<'b>],
+}
+
+/// Memory for the fields of a request.
+pub(super) type FieldBuffer<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+
+pub(super) const EMPTY_FIELDS: FieldBuffer<'static> = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+
 /// Parses the bytes read. Uses the parser and the settings of hyper, so both find the same request
 /// in the same bytes.
-pub(super) fn parse(received: &[u8]) -> ParsedRequest {
-    // One copy, shared by the target and all values.
-    let bytes = Bytes::copy_from_slice(received);
-    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; FIELDS_MAX];
+pub(super) fn parse<'b>(received: &'b [u8], buffer: &'b mut FieldBuffer<'b>) -> ParsedRequest<'b> {
     let mut request = Request::new(&mut []);
-    let parsed = request.parse_with_uninit_headers(&bytes, &mut fields);
+    let parsed = request.parse_with_uninit_headers(received, buffer);
     if parsed != Ok(Status::Complete(received.len()))
         || request.version != Some(1)
-        || has_bare_lf(&bytes)
+        || has_bare_lf(received)
     {
         return ParsedRequest::Other;
     }
@@ -47,19 +54,66 @@ pub(super) fn parse(received: &[u8]) -> ParsedRequest {
     else {
         return ParsedRequest::Other;
     };
-    let Some(headers) = headers(request.headers, &bytes) else {
+    let fields: &[Header<'_>] = request.headers;
+    if fields
+        .iter()
+        .any(|field| is_one_of(field, &NON_PLAIN_FIELDS))
+    {
         return ParsedRequest::Other;
-    };
+    }
     if method != "GET"
         || !target.starts_with('/')
         || target.contains('#')
-        || !is_keep_alive(&headers)
+        || !fields.iter().all(keeps_alive)
     {
         return ParsedRequest::NotFast;
     }
-    match Uri::from_maybe_shared(bytes.slice_ref(target.as_bytes())) {
-        Ok(uri) => ParsedRequest::Get { uri, headers },
-        Err(_) => ParsedRequest::NotFast,
+    ParsedRequest::Get(PlainGet {
+        received,
+        target,
+        fields,
+    })
+}
+
+impl PlainGet<'_> {
+    /// Whether the request exceeds a limit: see [`super::super::exchange::limit_rejection`].
+    pub(super) fn is_over_limit(&self, limits: &Limits) -> bool {
+        let too_large =
+            |field: &Header<'_>| field.name.len() + field.value.len() > limits.header_bytes_max;
+        self.target.len() > limits.uri_bytes_max
+            || self.fields.len() > limits.headers_max
+            || self.fields.iter().any(too_large)
+    }
+
+    /// Appends everything that can change the response.
+    pub(super) fn write_key(&self, ignored: &IgnoredFields, key: &mut Vec<u8>) {
+        key.extend_from_slice(self.target.as_bytes());
+        for field in self.fields {
+            if !ignored.contains(field.name) {
+                // None of these bytes is in a target, a name or a value.
+                key.push(b'\n');
+                key.extend_from_slice(field.name.as_bytes());
+                key.push(b'\r');
+                key.extend_from_slice(field.value);
+            }
+        }
+    }
+
+    /// The target and the fields, in one copy of the bytes. `None`: hyper must judge them.
+    pub(super) fn to_parts(&self) -> Option<(Uri, HeaderMap)> {
+        let bytes = Bytes::copy_from_slice(self.received);
+        let part = |text: &[u8]| {
+            let start = text.as_ptr().addr() - self.received.as_ptr().addr();
+            bytes.slice(start..start + text.len())
+        };
+        let mut headers = HeaderMap::with_capacity(self.fields.len());
+        for field in self.fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+            let value = HeaderValue::from_maybe_shared(part(field.value)).ok()?;
+            headers.append(name, value);
+        }
+        let uri = Uri::from_maybe_shared(part(self.target.as_bytes())).ok()?;
+        Some((uri, headers))
     }
 }
 
@@ -68,25 +122,14 @@ fn has_bare_lf(head: &[u8]) -> bool {
     memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
-/// `None` if a field says that the request continues after its head.
-fn headers(fields: &[Header<'_>], bytes: &Bytes) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        if NON_PLAIN_FIELDS.contains(&name) {
-            return None;
-        }
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
-        headers.append(name, value);
-    }
-    Some(headers)
+fn is_one_of(field: &Header<'_>, names: &[&str]) -> bool {
+    names
+        .iter()
+        .any(|name| name.len() == field.name.len() && field.name.eq_ignore_ascii_case(name))
 }
 
-fn is_keep_alive(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
+fn keeps_alive(field: &Header<'_>) -> bool {
+    !is_one_of(field, &["connection"]) || field.value.eq_ignore_ascii_case(b"keep-alive")
 }
 
 #[cfg(test)]
@@ -94,8 +137,8 @@ mod tests {
     use super::*;
 
     fn parse_result(received: &str) -> &'static str {
-        match parse(received.as_bytes()) {
-            ParsedRequest::Get { .. } => "get",
+        match parse(received.as_bytes(), &mut { EMPTY_FIELDS }) {
+            ParsedRequest::Get(_) => "get",
             ParsedRequest::NotFast => "not_fast",
             ParsedRequest::Other => "other",
         }
@@ -104,9 +147,11 @@ mod tests {
     #[test]
     fn parses_a_plain_get_with_its_fields() {
         let received = "GET /a?b HTTP/1.1\r\nHost: c\r\nAccept: x\r\nAccept: y\r\nConnection: Keep-Alive\r\n\r\n";
-        let ParsedRequest::Get { uri, headers } = parse(received.as_bytes()) else {
+        let mut buffer = EMPTY_FIELDS;
+        let ParsedRequest::Get(get) = parse(received.as_bytes(), &mut buffer) else {
             panic!("not a plain GET");
         };
+        let (uri, headers) = get.to_parts().unwrap();
         assert_eq!(uri, "/a?b");
         assert_eq!(headers["host"], "c");
         assert_eq!(headers.get_all("accept").iter().count(), 2);

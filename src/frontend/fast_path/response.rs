@@ -9,7 +9,7 @@ use crate::proxy::ViewerResponse;
 use seawall_cache::write_field;
 
 /// Holds most heads followed by a playlist without a reallocation.
-const HEAD_BYTES: usize = 4 << 10;
+pub(super) const HEAD_BYTES: usize = 4 << 10;
 
 /// Writes the head of a response. `length` is the length of the body if it may have one.
 pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
@@ -66,6 +66,7 @@ mod tests {
             stored: None,
             body: ResponseBody::Empty,
             part_of: None,
+            repeat: None,
             record: test_support::record(Instant::now()),
         };
         String::from_utf8(head(&response, length)).unwrap()

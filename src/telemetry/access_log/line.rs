@@ -28,14 +28,12 @@ pub(super) struct AccessLogEntry {
 impl AccessLogEntry {
     /// Copies the fields that the line needs, and truncates long ones.
     pub(super) fn of(record: &RequestRecord, weight: u32, ended: SystemTime) -> AccessLogEntry {
-        let route = record.route.clone();
         let fields = record
             .log_fields
             .as_deref()
             .map(|fields| Box::new(bounded(fields)));
         AccessLogEntry {
             record: RequestRecord {
-                route,
                 log_fields: fields,
                 ..*record
             },
@@ -64,6 +62,7 @@ fn bounded(fields: &AccessLogFields) -> AccessLogFields {
         host: shorten(&fields.host, HOST_BYTES_MAX),
         peer: fields.peer,
         protocol: fields.protocol,
+        route: fields.route.clone(),
         request_id: shorten(&fields.request_id, WORD_BYTES_MAX),
     }
 }
@@ -109,7 +108,7 @@ impl<'a> FieldWriter<'a> {
             status: record.status.as_u16(),
             outcome: record.outcome.as_str(),
             kind: record.kind.as_str(),
-            route: record.route.as_ref().map(|(name, _)| &**name),
+            route: fields.and_then(|fields| fields.route.as_deref()),
             key: (record.key_hash != 0).then_some(DisplayJson(KeyHash(record.key_hash))),
             bytes: record.bytes,
             response_time_ms: milliseconds(record.total_time),
@@ -205,6 +204,7 @@ mod tests {
             host: "tv.example".into(),
             peer: Some("2001:db8::1".parse().unwrap()),
             protocol: "HTTP/1.1",
+            route: Some("live".into()),
             request_id: "r-1".into(),
         }
     }
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn writes_all_fields_in_a_fixed_order() {
         let record = RequestRecord {
-            route: Some(("live".into(), 0)),
+            route: Some(0),
             key_hash: 0xbeef,
             status: StatusCode::PARTIAL_CONTENT,
             origin_time: Some(Duration::from_micros(12_345)),

@@ -12,6 +12,8 @@ pub fn is_listed(series: &str) -> bool {
 
 /// Requests by `route`, `kind` and `outcome`.
 pub const REQUESTS: &str = "seawall_requests_total";
+/// Hits that got the response of an earlier one again.
+pub const REPEATED: &str = "seawall_repeated_responses_total";
 /// Fills in progress.
 pub const FILLS: &str = "seawall_fills_in_flight";
 /// Bytes held by fills in progress.

@@ -1,0 +1,127 @@
+//! The request fields that cannot change a response: requests that differ in nothing else get the
+//! same response from memory.
+
+use http::HeaderName;
+
+use super::Rules;
+
+/// Fields of players, browsers and CDNs that nothing here reads, unless a route forwards them. A
+/// field that is not listed is taken to matter: a missing name costs time, a wrong one would give a
+/// viewer another viewer's response. A rule that begins to read one of these must take it out.
+const UNREAD: [&str; 30] = [
+    "user-agent",
+    "accept",
+    "accept-language",
+    "referer",
+    "dnt",
+    "priority",
+    "via",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-amz-cf-id",
+    "x-amzn-trace-id",
+    "x-playback-session-id",
+    "x-akamai-edgescape",
+    "fastly-client-ip",
+    "fastly-ff",
+    "cf-connecting-ip",
+    "cf-ray",
+    "cf-visitor",
+    "sec-ch-ua",
+    "sec-ch-ua-mobile",
+    "sec-ch-ua-platform",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "traceparent",
+    "tracestate",
+];
+
+/// The fields that cannot change a response under these rules.
+#[derive(Debug, Default)]
+pub struct IgnoredFields {
+    /// By the length of the name.
+    by_length: Vec<Vec<&'static str>>,
+}
+
+impl IgnoredFields {
+    /// All unread fields except those that a route forwards.
+    pub fn of(rules: &Rules) -> IgnoredFields {
+        let is_forwarded = |name: &str| {
+            let listed = rules
+                .routes
+                .iter()
+                .flat_map(|route| route.forward_headers.iter().chain(&route.unkeyed_headers));
+            listed.map(HeaderName::as_str).any(|listed| listed == name)
+        };
+        let mut by_length: Vec<Vec<&'static str>> = Vec::new();
+        for name in UNREAD.into_iter().filter(|name| !is_forwarded(name)) {
+            if by_length.len() <= name.len() {
+                by_length.resize_with(name.len() + 1, Vec::new);
+            }
+            by_length[name.len()].push(name);
+        }
+        IgnoredFields { by_length }
+    }
+
+    /// Whether a field of this name, in any case, is ignored.
+    pub fn contains(&self, name: &str) -> bool {
+        let candidates = self.by_length.get(name.len());
+        candidates.is_some_and(|candidates| {
+            candidates
+                .iter()
+                .any(|candidate| candidate.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Route;
+    use super::*;
+
+    #[test]
+    fn contains_unread_fields_in_any_case_and_no_others() {
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("origin"))],
+            name: "shield".into(),
+        };
+        let ignored = IgnoredFields::of(&rules);
+        for name in ["User-Agent", "user-agent", "X-Amz-Cf-Id", "VIA"] {
+            assert!(ignored.contains(name), "{name}");
+        }
+        for name in [
+            "host",
+            "range",
+            "accept-encoding",
+            "origin",
+            "x-unknown",
+            "user-agenx",
+            "",
+        ] {
+            assert!(!ignored.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_that_a_route_forwards_are_not_ignored() {
+        let forwarding = Route {
+            forward_headers: vec![HeaderName::from_static("user-agent")],
+            unkeyed_headers: vec![HeaderName::from_static("x-forwarded-for")],
+            ..Route::everything("origin")
+        };
+        let rules = Rules {
+            routes: vec![Arc::new(Route::everything("origin")), Arc::new(forwarding)],
+            name: "shield".into(),
+        };
+        let ignored = IgnoredFields::of(&rules);
+        assert!(!ignored.contains("User-Agent") && !ignored.contains("X-Forwarded-For"));
+        assert!(ignored.contains("Referer"));
+    }
+}

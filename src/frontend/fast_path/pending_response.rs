@@ -1,0 +1,193 @@
+//! Sends one response from memory, with as few writes as possible.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as _, Frame};
+use tokio::io::AsyncWrite as _;
+
+use super::repeated_responses::RepeatedResponse;
+use super::response::{self, HEAD_BYTES};
+use crate::frontend::connection_state::ConnectionState;
+use crate::frontend::exchange::{begin_http1_request, has_no_content};
+use crate::frontend::recording_body::RecordingBody;
+use crate::frontend::sniffing_stream::{SniffingStream, Transport};
+use crate::proxy::{ResponseBody, ViewerResponse};
+use crate::telemetry::RequestRecord;
+use seawall_cache::Object;
+
+/// A chunk up to this size is copied behind the head: for the kernel one buffer is cheaper than a
+/// list of two, and many small chunks are sent with one write.
+const COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// No more chunks are copied when head and chunks have reached this size.
+const GATHERED_BYTES_MAX: usize = 64 << 10;
+
+/// A response that is being sent.
+pub(super) struct PendingResponse {
+    /// The head, followed by small chunks of the body.
+    head: Vec<u8>,
+    head_sent: usize,
+    /// The next chunk that is too large to be copied.
+    chunk: Bytes,
+    body: RecordingBody,
+    /// Where the body comes from, until the socket is full.
+    source: Option<BodySource>,
+}
+
+enum BodySource {
+    Stored(Arc<Object>),
+    Repeated(Arc<RepeatedResponse>),
+}
+
+impl BodySource {
+    fn object(&self) -> &Arc<Object> {
+        match self {
+            BodySource::Stored(object) => object,
+            BodySource::Repeated(response) => response.permit().found().object(),
+        }
+    }
+}
+
+/// The head of a response, and the length of its body. `None` if the length is unknown: then the
+/// response needs hyper's framing.
+pub(super) fn head_of(response: &ViewerResponse) -> Option<(Vec<u8>, u64)> {
+    let length = response.body.size_hint().exact()?;
+    let has_body = !has_no_content(response.status);
+    Some((response::head(response, has_body.then_some(length)), length))
+}
+
+impl PendingResponse {
+    pub(super) fn of(
+        response: ViewerResponse,
+        head: Vec<u8>,
+        length: u64,
+        connection: &Arc<ConnectionState>,
+    ) -> Box<PendingResponse> {
+        let is_empty = has_no_content(response.status);
+        let body = if is_empty {
+            ResponseBody::Empty
+        } else {
+            response.body
+        };
+        let object = response.stored.or(response.part_of).filter(|_| !is_empty);
+        PendingResponse::begin(
+            (head, body, length),
+            object.map(BodySource::Stored),
+            response.record,
+            connection,
+        )
+    }
+
+    /// Sends a remembered response.
+    pub(super) fn repeat(
+        response: &Arc<RepeatedResponse>,
+        arrived: Instant,
+        connection: &Arc<ConnectionState>,
+    ) -> Box<PendingResponse> {
+        let body = response.body();
+        let length = body.size_hint().exact().unwrap_or_default();
+        PendingResponse::begin(
+            (response.head(HEAD_BYTES), body, length),
+            Some(BodySource::Repeated(Arc::clone(response))),
+            response.record(arrived),
+            connection,
+        )
+    }
+
+    fn begin(
+        (head, body, length): (Vec<u8>, ResponseBody, u64),
+        source: Option<BodySource>,
+        record: RequestRecord,
+        connection: &Arc<ConnectionState>,
+    ) -> Box<PendingResponse> {
+        let mut body = RecordingBody::new(body, record, begin_http1_request(connection));
+        connection.begin_fast_response();
+        // A small response is sent with one write, so the clock is read only once, at its end.
+        if length > COPIED_BYTES_MAX as u64 {
+            body.record_head_time();
+        }
+        Box::new(PendingResponse {
+            head,
+            head_sent: 0,
+            chunk: Bytes::new(),
+            body,
+            source,
+        })
+    }
+
+    /// Records that the socket is full, so the response is not sent with one write.
+    pub(super) fn record_would_block(&mut self) {
+        self.body.record_head_time();
+        if let Some(source) = self.source.take()
+            && let Some(shared) = source.object().shared_body()
+        {
+            self.body.add_stored_body(Arc::clone(shared));
+        }
+    }
+
+    pub(super) fn poll_send<W: Transport>(
+        &mut self,
+        stream: &mut SniffingStream<W>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let NextBytes::Loaded = ready!(self.poll_load(cx))? {
+            let head = &self.head[self.head_sent..];
+            let count = if self.chunk.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_write(cx, head))?
+            } else {
+                let slices = [IoSlice::new(head), IoSlice::new(&self.chunk)];
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices))?
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let head_count = count.min(head.len());
+            self.head_sent += head_count;
+            self.chunk.advance(count - head_count);
+        }
+        Pin::new(stream).poll_flush(cx)
+    }
+
+    /// Loads the next bytes to send, and copies small chunks behind the head.
+    fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NextBytes>> {
+        while self.chunk.is_empty() {
+            let unsent = self.head.len() - self.head_sent;
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(frame)) => frame.map(Frame::into_data),
+                Poll::Ready(None) if unsent == 0 => return Poll::Ready(Ok(NextBytes::AllSent)),
+                Poll::Ready(None) => break,
+                Poll::Pending if unsent > 0 => break,
+                Poll::Pending => return Poll::Pending,
+            };
+            let Ok(Ok(chunk)) = frame else {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            };
+            let chunk = chunk.into_bytes();
+            if chunk.len() <= COPIED_BYTES_MAX && self.head.len() < GATHERED_BYTES_MAX {
+                self.head.extend_from_slice(&chunk);
+            } else {
+                self.chunk = chunk;
+            }
+        }
+        Poll::Ready(Ok(NextBytes::Loaded))
+    }
+}
+
+/// Whether a response has more bytes to send.
+enum NextBytes {
+    Loaded,
+    AllSent,
+}
+
+impl Drop for PendingResponse {
+    fn drop(&mut self) {
+        self.body
+            .record_unsent(self.head.len() - self.head_sent + self.chunk.len());
+        self.body.release_stored_bodies();
+    }
+}

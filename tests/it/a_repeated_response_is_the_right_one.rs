@@ -1,0 +1,225 @@
+//! A response that is sent again without a lookup is the one that a lookup would give.
+
+use crate::support::metrics::{REPEATED, REQUESTS};
+use crate::support::viewer::{Ask, Viewer};
+use crate::support::{
+    Origin, Response, Shield, computed, eventually, get, manifest, noise, playlist, segment,
+};
+
+const PATH: &str = "/live/index.m3u8";
+const OBJECT: &str = "/vod/a.vtt";
+
+/// A viewer of one worker, and what it got again.
+struct Repeats {
+    shield: Shield,
+    viewer: Viewer,
+}
+
+impl Repeats {
+    async fn of(shield: Shield) -> Repeats {
+        let viewer = shield.viewer().await;
+        Repeats { shield, viewer }
+    }
+
+    async fn count(&self) -> u64 {
+        self.shield.counter(REPEATED, &[]).await
+    }
+
+    /// Sends the same request until its response is a repeated one.
+    async fn ask(&mut self, ask: &Ask) -> Response {
+        let mut last = None;
+        let before = self.count().await;
+        let viewer = &mut self.viewer;
+        let shield = &self.shield;
+        eventually(format!("a repeated response to {ask}"), async || {
+            last = Some(viewer.ask(ask.clone()).await);
+            shield.counter(REPEATED, &[]).await > before
+        })
+        .await;
+        last.expect("it was sent")
+    }
+
+    /// Sends a request once: its response is no repeated one.
+    async fn ask_anew(&mut self, ask: Ask) -> Response {
+        let before = self.count().await;
+        let response = self.viewer.ask(ask).await;
+        assert_eq!(self.count().await, before, "{response:?}");
+        response
+    }
+}
+
+async fn one_object() -> (Origin, Shield) {
+    let reply = segment("0123456789")
+        .cache_control("max-age=600")
+        .etag("\"1\"");
+    let origin = Origin::start().await.on(OBJECT, reply);
+    let shield = Shield::in_front_of(&origin).start().await;
+    (origin, shield)
+}
+
+#[tokio::test]
+async fn repeated_response_equals_looked_up_one_but_for_its_id() {
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    repeats
+        .viewer
+        .ask(get(OBJECT))
+        .await
+        .assert_whole("0123456789");
+    let looked_up = repeats.viewer.ask(get(OBJECT)).await;
+    let first = repeats.ask(&get(OBJECT)).await;
+    let second = repeats.ask(&get(OBJECT)).await;
+    // These differ from second to second; the id differs always.
+    let others = |response: &Response| {
+        let changing = ["x-request-id", "age", "date", "cache-status"];
+        for name in changing {
+            assert_eq!(response.fields.all(name).len(), 1, "{name}: {response:?}");
+        }
+        let mut others = response.fields.0.clone();
+        others.retain(|(name, _)| !changing.contains(&name.as_str()));
+        others
+    };
+    for repeated in [&first, &second] {
+        repeated.assert_whole("0123456789");
+        assert!(repeated.is_hit(), "{repeated:?}");
+        assert_eq!(others(repeated), others(&looked_up));
+    }
+    assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
+    assert_eq!(first.header("x-request-id").map(str::len), Some(16));
+}
+
+#[tokio::test]
+async fn purged_object_is_not_repeated() {
+    let (origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    repeats.ask(&get(OBJECT)).await.assert_whole("0123456789");
+    origin.set_script(OBJECT, segment("new"));
+    repeats.shield.purge(OBJECT).await;
+    repeats.ask_anew(get(OBJECT)).await.assert_whole("new");
+    repeats.ask(&get(OBJECT)).await.assert_whole("new");
+    origin.set_script(OBJECT, segment("newest"));
+    repeats.shield.purge_query("all").await;
+    repeats.ask_anew(get(OBJECT)).await.assert_whole("newest");
+}
+
+#[tokio::test]
+async fn replaced_playlist_is_not_repeated() {
+    let version = |first| manifest(playlist(first)).cache_control("max-age=1");
+    let origin = Origin::start().await.on(PATH, version(1));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut repeats = Repeats::of(shield).await;
+    repeats.ask(&get(PATH)).await.assert_whole(playlist(1));
+    origin.set_script(PATH, version(2));
+    let viewer = &mut repeats.viewer;
+    let mut newest = 1;
+    eventually("the next version", async || {
+        let response = viewer.ask(get(PATH)).await;
+        let is_new = response.text() == playlist(2);
+        assert!(is_new || newest == 1, "the stream went back: {response:?}");
+        newest = if is_new { 2 } else { newest };
+        is_new
+    })
+    .await;
+    for _ in 0..20 {
+        viewer.ask(get(PATH)).await.assert_whole(playlist(2));
+    }
+}
+
+/// Each of these fields makes another response of the same object.
+#[tokio::test]
+async fn fields_that_matter_get_their_own_responses() {
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    repeats.ask(&get(OBJECT)).await.assert_whole("0123456789");
+    let range = get(OBJECT).range("2-4");
+    repeats.ask_anew(range.clone()).await.assert_is(206, "234");
+    repeats.ask(&range).await.assert_is(206, "234");
+    let known = get(OBJECT).header("If-None-Match", "\"1\"");
+    repeats.ask_anew(known.clone()).await.assert_is(304, "");
+    repeats.ask(&known).await.assert_is(304, "");
+    let other = get(OBJECT).header("If-None-Match", "\"2\"");
+    repeats.ask(&other).await.assert_whole("0123456789");
+    // Twice the same field with another value is another request too.
+    let both = known.header("If-None-Match", "\"3\"");
+    let looked_up = repeats.ask_anew(both.clone()).await;
+    assert_eq!(repeats.ask(&both).await.status, looked_up.status);
+    repeats.ask(&get(OBJECT)).await.assert_whole("0123456789");
+}
+
+#[tokio::test]
+async fn each_origin_gets_its_own_cors_fields() {
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    for page in ["https://a.test", "https://b.test"] {
+        let ask = get(OBJECT).header("Origin", page);
+        let looked_up = repeats.ask_anew(ask.clone()).await;
+        let repeated = repeats.ask(&ask).await;
+        for name in ["access-control-allow-origin", "vary"] {
+            assert_eq!(repeated.header(name), looked_up.header(name));
+        }
+    }
+}
+
+/// A field that nothing reads does not make another request, unless a route sends it upstream.
+#[tokio::test]
+async fn fields_that_nothing_reads_share_a_response() {
+    let own =
+        || computed(|request| segment(request.header("user-agent").unwrap_or("none").to_owned()));
+    let origin = Origin::start().await.on(OBJECT, own());
+    let agent = |name| {
+        get(OBJECT)
+            .header("User-Agent", name)
+            .header("X-Amz-Cf-Id", name)
+    };
+    let mut repeats = Repeats::of(Shield::in_front_of(&origin).start().await).await;
+    repeats.ask(&agent("a")).await.assert_whole("none");
+    let before = repeats.count().await;
+    repeats.viewer.ask(agent("b")).await.assert_whole("none");
+    assert_eq!(repeats.count().await, before + 1);
+
+    let forwarding = Shield::in_front_of(&origin)
+        .route(|route| route.forward_headers = vec!["user-agent".parse().unwrap()]);
+    let mut repeats = Repeats::of(forwarding.start().await).await;
+    repeats.ask(&agent("a")).await.assert_whole("a");
+    repeats.ask_anew(agent("b")).await.assert_whole("b");
+    repeats.ask(&agent("b")).await.assert_whole("b");
+    repeats.ask(&agent("a")).await.assert_whole("a");
+}
+
+#[tokio::test]
+async fn viewer_gets_its_own_request_id_back() {
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    for _ in 0..5 {
+        let response = repeats
+            .ask_anew(get(OBJECT).header("X-Request-Id", "mine"))
+            .await;
+        assert_eq!(response.fields.all("x-request-id"), ["mine"]);
+    }
+}
+
+/// Remembering it would keep the whole object in memory.
+#[tokio::test]
+async fn small_part_of_a_large_object_is_not_remembered() {
+    let large = segment(noise(1, 1 << 20)).cache_control("max-age=600");
+    let origin = Origin::start().await.on(OBJECT, large);
+    let mut repeats = Repeats::of(Shield::in_front_of(&origin).start().await).await;
+    repeats.viewer.ask(get(OBJECT)).await;
+    for _ in 0..5 {
+        let response = repeats.ask_anew(get(OBJECT).range("0-9")).await;
+        response.assert_is(206, &noise(1, 1 << 20)[..10]);
+    }
+}
+
+#[tokio::test]
+async fn repeated_responses_are_counted_as_hits() {
+    let (origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    for _ in 0..50 {
+        repeats.viewer.ask(get(OBJECT)).await;
+    }
+    let hits = [("outcome", "hit")];
+    assert!(repeats.count().await >= 40, "{}", repeats.count().await);
+    assert_eq!(repeats.shield.counter(REQUESTS, &hits).await, 49);
+    assert_eq!(origin.hits(OBJECT), 1);
+}

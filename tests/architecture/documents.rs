@@ -1,4 +1,5 @@
-//! Documents keep to 100 columns, and each decision has one number and a line in the index.
+//! Documents keep to 100 columns, and name code that exists. Each decision has one number and a
+//! line in the index.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -82,4 +83,121 @@ fn long_lines_are_found_outside_tables_code_and_links() {
     let long = "x".repeat(COLUMNS_MAX + 1);
     let text = format!("{long}\n| {long}\n```\n{long}\n```\n[{long}](x)\n{long}\n");
     assert_eq!(long_lines(&text), [1, 7]);
+}
+
+/// The documents that say where code is.
+fn documents_that_name_code() -> Vec<PathBuf> {
+    let names = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
+    let decisions = fs::read_dir(root().join("docs/decisions")).unwrap();
+    let decisions = decisions.map(|entry| entry.unwrap().path());
+    let mut documents: Vec<_> = names.iter().map(|name| root().join(name)).collect();
+    documents.extend(decisions);
+    documents
+}
+
+/// A path in a document, and the names that follow it in brackets: `FILE` (`name`, `name`).
+#[derive(Debug, PartialEq)]
+struct CodeReference {
+    path: String,
+    names: Vec<String>,
+}
+
+/// The paths between backticks: words with a `/` that end in `.rs` or begin with a directory of the
+/// project.
+fn code_references(text: &str) -> Vec<CodeReference> {
+    const DIRECTORIES: [&str; 8] = [
+        ".ci/",
+        "benches/",
+        "config/",
+        "crates/",
+        "docs/",
+        "examples/",
+        "src/",
+        "tests/",
+    ];
+    let is_path = |word: &str| {
+        let is_plain = word
+            .chars()
+            .all(|c| c.is_alphanumeric() || "_-./".contains(c));
+        let begins = DIRECTORIES
+            .iter()
+            .any(|directory| word.starts_with(directory));
+        is_plain && (begins || word.contains('/') && word.ends_with(".rs"))
+    };
+    // Odd parts are between backticks, even ones are the text around them.
+    let parts: Vec<&str> = text.split('`').collect();
+    let mut references = Vec::new();
+    for (at, word) in parts.iter().enumerate().skip(1).step_by(2) {
+        if !is_path(word) {
+            continue;
+        }
+        let mut names = Vec::new();
+        let mut next = at + 1;
+        let is_separator = |part: &str| ["(", ","].contains(&part.trim());
+        let opens = |part: &str| part.trim() == "(";
+        if parts.get(next).is_some_and(|part| opens(part)) {
+            while parts.get(next).is_some_and(|part| is_separator(part)) {
+                names.extend(parts.get(next + 1).map(|name| (*name).to_owned()));
+                next += 2;
+            }
+        }
+        let path = (*word).to_owned();
+        references.push(CodeReference { path, names });
+    }
+    references
+}
+
+/// The file or directory that a document calls `path`: `policy/key.rs` is short for
+/// `crates/policy/src/key.rs`, and `proxy/pass.rs` for `src/proxy/pass.rs`.
+fn named_path(path: &str) -> Option<PathBuf> {
+    let in_crate = path
+        .split_once('/')
+        .map(|(name, rest)| format!("crates/{name}/src/{rest}"));
+    let candidates = [Some(path.to_owned()), in_crate, Some(format!("src/{path}"))];
+    let mut candidates = candidates
+        .into_iter()
+        .flatten()
+        .map(|path| root().join(path));
+    candidates.find(|path| path.exists())
+}
+
+#[test]
+fn paths_and_names_in_documents_exist() {
+    let mut faults = Vec::new();
+    for document in documents_that_name_code() {
+        let text = fs::read_to_string(&document).unwrap();
+        for CodeReference { path, names } in code_references(&text) {
+            let Some(file) = named_path(&path) else {
+                faults.push(format!("{}: no file {path}", document.display()));
+                continue;
+            };
+            let source = fs::read_to_string(file).unwrap_or_default();
+            let missing = names.iter().filter(|name| {
+                let last = name.rsplit("::").next().unwrap_or(name);
+                !source.contains(last)
+            });
+            faults.extend(
+                missing.map(|name| format!("{}: no `{name}` in {path}", document.display())),
+            );
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "name the code where it is now: {faults:#?}"
+    );
+}
+
+#[test]
+fn code_references_are_paths_with_the_names_after_them() {
+    let text =
+        "Code: `src/a.rs` (`one`,\n`Two::three`), `policy/key.rs`; `key` (`x`) and `text/plain`.";
+    let reference = |path: &str, names: &[&str]| CodeReference {
+        path: path.to_owned(),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let expected = [
+        reference("src/a.rs", &["one", "Two::three"]),
+        reference("policy/key.rs", &[]),
+    ];
+    assert_eq!(code_references(text), expected);
 }

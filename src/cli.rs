@@ -30,7 +30,7 @@ fn admin_from_environment() -> anyhow::Result<Option<SocketAddr>> {
         return Ok(None);
     };
     let text = text.to_string_lossy();
-    let address = crate::config::socket(&text);
+    let address = crate::config::parse_socket_address(&text);
     Ok(Some(address.with_context(|| {
         format!("{ADMIN_VARIABLE} is not an address such as {ADMIN}")
     })?))

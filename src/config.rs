@@ -26,13 +26,13 @@ use std::time::Duration;
 
 use crate::{admin, frontend, proxy, telemetry};
 
-pub(crate) use address::{endpoint, listen, socket};
+pub(crate) use address::{parse_endpoint, parse_listen_address, parse_socket_address};
 pub use flags::Flags;
 pub use problem::Problems;
 pub use value_error::ValueError;
 
 /// Reads the size of the memory for stored objects.
-pub(crate) fn memory(text: &str) -> Result<u64, ValueError> {
+pub(crate) fn parse_memory(text: &str) -> Result<u64, ValueError> {
     match quantity::size(text)? {
         0 => Err(ValueError::new(
             "a size such as \"1GiB\"",
@@ -43,7 +43,7 @@ pub(crate) fn memory(text: &str) -> Result<u64, ValueError> {
 }
 
 /// Reads a number of worker threads.
-pub(crate) fn threads(text: &str) -> Result<usize, ValueError> {
+pub(crate) fn parse_threads(text: &str) -> Result<usize, ValueError> {
     let threads = text.parse().ok().filter(|threads| *threads <= THREADS_MAX);
     threads.ok_or(ValueError::new(THREADS, "not a number from 0 to 1024"))
 }
@@ -140,7 +140,7 @@ impl Config {
 
     /// One origin behind these listeners, everything else at its default.
     pub fn single(origin: &str, listeners: Vec<frontend::Listener>) -> Result<Config, ValueError> {
-        let endpoint = address::endpoint(origin)?;
+        let endpoint = address::parse_endpoint(origin)?;
         let group = seawall_upstream::Settings::single(&endpoint.host.clone(), endpoint);
         Ok(Config::with_origins(vec![group], listeners))
     }

@@ -26,7 +26,7 @@ pub(super) struct Demo {
         long,
         value_name = "ADDRESS",
         default_value = "127.0.0.1:8080",
-        value_parser = config::socket
+        value_parser = config::parse_socket_address
     )]
     listen: SocketAddr,
 
@@ -35,7 +35,7 @@ pub(super) struct Demo {
         long,
         value_name = "ADDRESS",
         default_value = "127.0.0.1:9090",
-        value_parser = config::socket
+        value_parser = config::parse_socket_address
     )]
     admin: SocketAddr,
 
@@ -44,7 +44,7 @@ pub(super) struct Demo {
         long,
         value_name = "ADDRESS",
         default_value = "127.0.0.1:0",
-        value_parser = config::socket
+        value_parser = config::parse_socket_address
     )]
     origin: SocketAddr,
 

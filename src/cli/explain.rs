@@ -28,7 +28,7 @@ pub(super) struct Explain {
 
     /// Address of the server's admin port
     #[arg(long, value_name = "ADDRESS", default_value = super::ADMIN)]
-    #[arg(value_parser = config::socket)]
+    #[arg(value_parser = config::parse_socket_address)]
     admin: SocketAddr,
 
     /// Print the server's JSON

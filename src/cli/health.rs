@@ -21,7 +21,7 @@ const STATUS_BYTES: usize = 12;
 #[derive(Debug, Args)]
 pub(super) struct Health {
     /// Address of the server's admin port [default: `SEAWALL_ADMIN`, else 127.0.0.1:9090]
-    #[arg(long, value_name = "ADDRESS", value_parser = config::socket)]
+    #[arg(long, value_name = "ADDRESS", value_parser = config::parse_socket_address)]
     admin: Option<SocketAddr>,
 }
 
@@ -32,7 +32,7 @@ impl Health {
             Some(admin) => admin,
             None => match super::admin_from_environment()? {
                 Some(admin) => admin,
-                None => config::socket(super::ADMIN)?,
+                None => config::parse_socket_address(super::ADMIN)?,
             },
         };
         let status = fetch_status(admin, Instant::now() + ANSWER_MAX).with_context(|| {

@@ -23,7 +23,7 @@ pub(super) struct Serve {
                 to be tried when it cannot be reached",
         long = "origin",
         value_name = "URL",
-        value_parser = config::endpoint,
+        value_parser = config::parse_endpoint,
         conflicts_with = "config"
     )]
     origins: Vec<Endpoint>,
@@ -32,21 +32,21 @@ pub(super) struct Serve {
         help = "Address for viewers: IP:PORT or unix:/PATH; repeat for more [default: 0.0.0.0:8080]",
         long,
         value_name = "ADDRESS",
-        value_parser = config::listen,
+        value_parser = config::parse_listen_address,
         conflicts_with = "config"
     )]
     listen: Vec<ListenAddress>,
 
     /// Address of the admin server (metrics, health, purges), such as 127.0.0.1:9090
-    #[arg(long, value_name = "ADDRESS", value_parser = config::socket, conflicts_with = "config")]
+    #[arg(long, value_name = "ADDRESS", value_parser = config::parse_socket_address, conflicts_with = "config")]
     admin: Option<SocketAddr>,
 
     /// Memory for stored objects, such as 1GiB
-    #[arg(long, value_name = "SIZE", value_parser = config::memory, conflicts_with = "config")]
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_memory, conflicts_with = "config")]
     memory: Option<u64>,
 
     /// Worker threads; 0: one per core
-    #[arg(long, value_name = "N", value_parser = config::threads, conflicts_with = "config")]
+    #[arg(long, value_name = "N", value_parser = config::parse_threads, conflicts_with = "config")]
     threads: Option<usize>,
 
     /// Log every request
@@ -108,7 +108,7 @@ mod tests {
 
     fn config_listening_on(at: &str) -> Config {
         let listener = crate::frontend::Listener {
-            address: config::listen(at).unwrap(),
+            address: config::parse_listen_address(at).unwrap(),
             tls: None,
         };
         Config::single("http://origin.example", vec![listener]).unwrap()

@@ -23,12 +23,12 @@ const NAME_CHARS_MAX: usize = 128;
 
 /// Reads a socket address that is reachable only from this machine by default: a missing address is
 /// suggested as 127.0.0.1.
-pub(crate) fn socket(text: &str) -> Result<SocketAddr, ValueError> {
-    socket_or(text, Ipv4Addr::LOCALHOST)
+pub(crate) fn parse_socket_address(text: &str) -> Result<SocketAddr, ValueError> {
+    parse_socket_address_or(text, Ipv4Addr::LOCALHOST)
 }
 
 /// Reads a socket address. If only the address is missing, `default_ip` is suggested.
-fn socket_or(text: &str, default_ip: Ipv4Addr) -> Result<SocketAddr, ValueError> {
+fn parse_socket_address_or(text: &str, default_ip: Ipv4Addr) -> Result<SocketAddr, ValueError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -50,7 +50,7 @@ fn socket_or(text: &str, default_ip: Ipv4Addr) -> Result<SocketAddr, ValueError>
 }
 
 /// Reads the address of a listener: TCP or Unix.
-pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
+pub(crate) fn parse_listen_address(text: &str) -> Result<ListenAddress, ValueError> {
     match text.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => Ok(ListenAddress::Unix(path.into())),
         Some(_) => Err(ValueError::new(
@@ -61,7 +61,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
             Err(ValueError::new(LISTEN, "a path needs unix: before it")
                 .suggestion(format!("unix:{text}")))
         }
-        None => match socket_or(text, Ipv4Addr::UNSPECIFIED) {
+        None => match parse_socket_address_or(text, Ipv4Addr::UNSPECIFIED) {
             Ok(address) => Ok(ListenAddress::Tcp(address)),
             Err(error) => Err(ValueError {
                 expected: LISTEN,
@@ -72,7 +72,7 @@ pub(crate) fn listen(text: &str) -> Result<ListenAddress, ValueError> {
 }
 
 /// Reads the URL of an origin: scheme, host and optional port; nothing after that.
-pub(crate) fn endpoint(text: &str) -> Result<Endpoint, ValueError> {
+pub(crate) fn parse_endpoint(text: &str) -> Result<Endpoint, ValueError> {
     let error = |why| ValueError::new(ENDPOINT, why);
     if text.is_empty() {
         return Err(error("this is empty"));
@@ -114,7 +114,7 @@ fn without_scheme(text: &str) -> ValueError {
     };
     let error = ValueError::new(ENDPOINT, why);
     let suggestion = format!("{scheme}://{rest}");
-    if endpoint(&suggestion).is_ok() {
+    if parse_endpoint(&suggestion).is_ok() {
         error.suggestion(suggestion)
     } else {
         error

@@ -1,6 +1,11 @@
 //! Reads the TOML file, table by table, and collects every problem in it.
 //!
 //! It maps keys to settings. The modules define the meaning of the settings, and their defaults.
+//!
+//! `[server]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]` in
+//! `listeners`; `[cache]` and `[fill]` in `caching`; `[[origin]]` in `origins`, with `endpoints`,
+//! `resilience` (`retry`, `breaker`, `ejection`), `health` and `upstream_auth` (headers, SigV4,
+//! client certificates); `[[route]]` in `routes`, with `forwarded_headers`.
 
 mod caching;
 mod endpoints;
@@ -23,11 +28,11 @@ use super::problem::{Problem, Problems, SourceSpan};
 use super::secret::EnvironmentReader;
 use super::toml_reader::{TomlReader, TomlTable, TomlValue};
 use super::{Config, THREADS, THREADS_MAX, ValueError, address, read};
-use crate::telemetry;
+use crate::telemetry::{self, AccessLogSettings};
 use seawall_policy::{Route, Rules};
 use seawall_upstream::Endpoint;
 
-pub(super) use listeners::{AddressUse, ConfiguredAddress, conflicts};
+pub(super) use listeners::{AddressUse, ConfiguredAddress, address_conflicts};
 
 /// A configuration together with its problems.
 pub(super) struct ConfigDraft {
@@ -63,7 +68,7 @@ impl ConfigDraft {
 pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_>) -> ConfigDraft {
     let (toml, errors) = DeTable::parse_recoverable(source);
     let reader = TomlReader::new(source, path, environment);
-    let reading = TomlTable::root(&reader, toml.get_ref(), sections);
+    let reading = TomlTable::root(&reader, toml.get_ref(), read_sections);
     let (mut found, mut secret_spans) = reader.into_problems();
     if !errors.is_empty() {
         // Values read from broken TOML would only cause false problems.
@@ -146,52 +151,41 @@ struct SectionsRead {
     memory: Option<SourceSpan>,
 }
 
-fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
+/// Reads every table of the file.
+fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
     let mut config = Config::with_origins(Vec::new(), Vec::new());
-    section(root, "server", "[server]", |table| {
-        server(table, &mut config);
+    read_section(root, "server", "[server]", |table| {
+        read_server(table, &mut config);
     });
-    let mut addresses = listeners::listeners(root, &mut config.frontend.listeners);
-    section(root, "limits", "[limits]", |table| {
-        listeners::limits(table, &mut config.frontend.limits);
+    let mut addresses = listeners::read_listeners(root, &mut config.frontend.listeners);
+    read_section(root, "limits", "[limits]", |table| {
+        listeners::read_limits(table, &mut config.frontend.limits);
         table.read_into("ranges_max", &mut config.proxy.ranges_max, read::count);
     });
-    section(root, "admin", "[admin]", |table| {
-        addresses.extend(listeners::admin(table, &mut config.admin));
+    read_section(root, "admin", "[admin]", |table| {
+        addresses.extend(listeners::read_admin(table, &mut config.admin));
     });
     let mut memory = None;
-    section(root, "cache", "[cache]", |table| {
+    read_section(root, "cache", "[cache]", |table| {
         memory = table.value("memory").map(|value| value.span());
-        caching::cache(table, &mut config.cache);
+        caching::read_cache(table, &mut config.cache);
         table.read_into(
             "uncacheable_ttl",
             &mut config.proxy.uncacheable_ttl,
             read::duration,
         );
     });
-    section(root, "fill", "[fill]", |table| {
-        caching::fill(table, &mut config.cache, &mut config.proxy);
+    read_section(root, "fill", "[fill]", |table| {
+        caching::read_fill(table, &mut config.cache, &mut config.proxy);
     });
-    section(root, "access_log", "[access_log]", |table| {
-        table.read_into(
-            "enabled",
-            &mut config.telemetry.access_log.enabled,
-            read::flag,
-        );
-        table.read_into(
-            "sample",
-            &mut config.telemetry.access_log.sample,
-            read::count,
-        );
-        table.read_some_into("path", &mut config.telemetry.access_log.path, |value| {
-            value.path()
-        });
+    read_section(root, "access_log", "[access_log]", |table| {
+        read_access_log(table, &mut config.telemetry.access_log);
     });
-    for problem in conflicts(&addresses) {
+    for problem in address_conflicts(&addresses) {
         root.reader().add_problem(problem);
     }
-    let groups = origins::groups(root, config.proxy.wait_max);
-    config.rules.routes = order::sort_routes(routes(root, &groups));
+    let groups = origins::read_groups(root, config.proxy.wait_max);
+    config.rules.routes = order::sort_routes(read_routes(root, &groups));
     let endpoints = groups
         .iter()
         .flat_map(|group| group.endpoints.clone())
@@ -205,7 +199,15 @@ fn sections(root: &mut TomlTable<'_>) -> SectionsRead {
     }
 }
 
-fn server(table: &mut TomlTable<'_>, config: &mut Config) {
+/// Reads `[access_log]`.
+fn read_access_log(table: &mut TomlTable<'_>, access_log: &mut AccessLogSettings) {
+    table.read_into("enabled", &mut access_log.enabled, read::flag);
+    table.read_into("sample", &mut access_log.sample, read::count);
+    table.read_some_into("path", &mut access_log.path, |value| value.path());
+}
+
+/// Reads `[server]`.
+fn read_server(table: &mut TomlTable<'_>, config: &mut Config) {
     table.read_into(
         "threads",
         &mut config.threads,
@@ -224,8 +226,8 @@ fn server(table: &mut TomlTable<'_>, config: &mut Config) {
 }
 
 /// The configured routes; or one default route, if there is a single origin.
-fn routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
-    let configured_routes = routes::routes(root, groups);
+fn read_routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
+    let configured_routes = routes::read_routes(root, groups);
     for problem in order::duplicates(&configured_routes) {
         root.reader().add_problem(problem);
     }
@@ -271,7 +273,7 @@ pub(super) fn telemetry() -> telemetry::Settings {
 }
 
 /// Reads a table that may occur once.
-fn section<'a>(
+fn read_section<'a>(
     root: &mut TomlTable<'a>,
     key: &'static str,
     title: &'static str,
@@ -281,7 +283,7 @@ fn section<'a>(
 }
 
 /// Reads a table that may occur any number of times.
-fn tables<'a, T>(
+fn read_tables<'a, T>(
     root: &mut TomlTable<'a>,
     key: &'static str,
     title: &'static str,

@@ -40,7 +40,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
         .map(ConfiguredAddress::listener)
         .collect();
     addresses.extend(flags.admin.map(ConfiguredAddress::admin));
-    for problem in file::conflicts(&addresses) {
+    for problem in file::address_conflicts(&addresses) {
         problems.push(problem);
     }
     let mut endpoints = flags.origins.into_iter();
@@ -70,14 +70,17 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{endpoint, listen, socket};
+    use super::super::{parse_endpoint, parse_listen_address, parse_socket_address};
     use super::*;
 
     fn flags(listeners: &[&str], admin: &str) -> Flags {
         Flags {
-            origins: vec![endpoint("https://origin.example").unwrap()],
-            listen: listeners.iter().map(|text| listen(text).unwrap()).collect(),
-            admin: Some(socket(admin).unwrap()),
+            origins: vec![parse_endpoint("https://origin.example").unwrap()],
+            listen: listeners
+                .iter()
+                .map(|text| parse_listen_address(text).unwrap())
+                .collect(),
+            admin: Some(parse_socket_address(admin).unwrap()),
             ..Flags::default()
         }
     }
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn uses_defaults_for_missing_keys() {
-        let origins = vec![endpoint("http://10.0.0.5").unwrap()];
+        let origins = vec![parse_endpoint("http://10.0.0.5").unwrap()];
         let config = Config::from_flags(Flags {
             origins,
             ..Flags::default()

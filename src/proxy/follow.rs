@@ -88,7 +88,7 @@ impl Shield {
         let held_back = self
             .live
             .may_be_blocked(request, Instant::now())
-            .then(|| origin.held_back_max());
+            .then(|| origin.blocking_wait_max());
         self.settings.wait_max.max(held_back.unwrap_or_default())
     }
 

@@ -94,8 +94,8 @@ impl Shield {
         let mut private_fetch = PrivateFetch::new(self.clients.begin_fetch(context.client));
         let request = &context.request;
         let upstream_request = UpstreamRequest {
-            upgrade: None,
-            expected: false,
+            priority_raise: None,
+            is_expected: false,
             expected_content: ExpectedContent::Anything,
             class: self.live.kind_of(request).into(),
             has_fallback: false,

@@ -146,8 +146,8 @@ impl Shield {
     ) -> Option<OwnedSemaphorePermit> {
         let origin = &self.origins[request.route.origin_index];
         let origin_has_room = match object {
-            PrefetchedObject::Exists => origin.has_room(),
-            PrefetchedObject::Announced => origin.has_room_to_wait(),
+            PrefetchedObject::Exists => origin.has_room_for_prefetch(),
+            PrefetchedObject::Announced => origin.has_room_for_blocking(),
         };
         if !origin_has_room || !self.cache.has_room_for_background_fill() {
             return None;

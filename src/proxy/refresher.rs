@@ -143,7 +143,7 @@ impl Refresher {
             return;
         }
         let origin = &shield.origins[request.route.origin_index];
-        self.run_or_follow(&request, joined, origin.held_back_max())
+        self.run_or_follow(&request, joined, origin.blocking_wait_max())
             .await;
         tracker.end_blocking(newest, Instant::now());
     }

@@ -62,7 +62,7 @@ impl Shield {
             return memo;
         };
         let origin = &self.origins[request.route.origin_index];
-        let is_back = origin.has_returned_since(since);
+        let is_back = origin.has_recovered_since(since);
         (!is_back).then_some(KeyMemo::Failed(error_object))
     }
 

@@ -66,20 +66,20 @@ impl HealthChecks {
 
     async fn check(&self, endpoint: &EndpointState) {
         let until = Instant::now() + self.check.timeout;
-        let (pass, result) = match &self.check.kind {
+        let (admission, result) = match &self.check.kind {
             // An accepted connection does not tell the breaker about responses.
             CheckKind::Tcp => {
                 let connected = self.client.connect_for_check(endpoint, until).await;
                 (None, connected.map(drop).map_err(CheckFailure::Failure))
             }
             CheckKind::Http { path, expect } => {
-                let pass = endpoint.acquire_probe_pass(std_now());
+                let admission = endpoint.admit_probe(std_now());
                 let status = self.request(endpoint, path, until).await;
                 let status = status.map_err(CheckFailure::Failure);
-                (pass, status.and_then(|status| judge(status, expect)))
+                (admission, status.and_then(|status| judge(status, expect)))
             }
         };
-        endpoint.record_check(result, pass);
+        endpoint.record_check(result, admission);
     }
 
     /// Requests `path` on a new connection.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::guard::FailureSubject;
-use super::guard::breaker::{Breaker, BreakerDecision, BreakerOutlook, BreakerPass};
+use super::guard::breaker::{Breaker, BreakerAdmission, BreakerDecision, BreakerOutlook};
 use super::guard::ejection::Ejection;
 use super::guard::health::HealthState;
 use super::guard::latency_window::{LatencyReading, LatencyWindow, TypicalLatency};
@@ -18,7 +18,7 @@ use super::limit::{
     ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, reserved_for_manifests,
 };
 use super::quota::Quotas;
-use super::stats::{Condition, EndpointCounters, EndpointStats, HealthCheckStats};
+use super::stats::{EndpointCondition, EndpointCounters, EndpointStats, HealthCheckStats};
 use super::{Failure, Priority, RequestClass, Settings};
 pub(super) use outcome::{AttemptEnd, CheckFailure};
 
@@ -57,7 +57,7 @@ pub(super) struct UsualLatency {
     pub(super) typical: Option<Duration>,
 }
 
-/// Capacity for one request at an endpoint; released when dropped.
+/// Room for one request at an endpoint. Its permits are released when it is dropped.
 pub(super) struct EndpointSlot {
     /// `None`: the endpoint has no concurrency limit.
     pub(super) permit: Option<Permit>,
@@ -75,12 +75,12 @@ impl EndpointSlot {
     }
 }
 
-/// A request for capacity at an endpoint.
+/// What a request for a slot depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlotRequest {
     pub(super) priority: Priority,
     pub(super) class: RequestClass,
-    /// A blocking request takes no capacity.
+    /// A blocking request takes no permit of the endpoint.
     pub(super) is_blocking: bool,
 }
 
@@ -142,7 +142,7 @@ impl EndpointState {
                 concurrency_max,
                 limiter: ConcurrencyLimiter::new(&LimiterSettings {
                     concurrency_max,
-                    kept_for_manifests: match endpoint.requests_per_second_max {
+                    reserved_for_manifests: match endpoint.requests_per_second_max {
                         Some(_) => reserved_for_manifests(concurrency_max),
                         None => 0,
                     },
@@ -188,8 +188,8 @@ impl EndpointState {
         matches!(outlook, BreakerOutlook::Refused { .. })
     }
 
-    /// Capacity and a rate token; `None` if either limit is reached. A blocking request takes a
-    /// rate token but no capacity.
+    /// A slot if there is one now: a permit and a rate token. A blocking request takes a rate token
+    /// but no permit.
     pub(super) fn try_slot(&self, class: RequestClass, is_blocking: bool) -> Option<EndpointSlot> {
         let permit = match &self.cap {
             Some(cap) if !is_blocking => Some(cap.limiter.try_acquire()?),
@@ -202,7 +202,7 @@ impl EndpointState {
         })
     }
 
-    /// Capacity and a rate token are available now.
+    /// A slot is free now.
     pub(super) fn has_slot(&self, class: RequestClass) -> bool {
         let is_open = self.cap.as_ref().is_none_or(|cap| cap.limiter.is_open());
         is_open && self.quotas.has_token(class)
@@ -270,28 +270,36 @@ impl EndpointState {
             .count()
     }
 
-    /// A breaker pass for a health check, if the breaker is due for a probe.
-    pub(super) fn acquire_probe_pass(&self, now: Instant) -> Option<BreakerPass> {
+    /// Admits a health check as a probe, if the breaker is due for one.
+    pub(super) fn admit_probe(&self, now: Instant) -> Option<BreakerAdmission> {
         let mut guards = self.guards.lock();
         if guards.breaker.outlook(now) != BreakerOutlook::ProbeDue {
             return None;
         }
         // A health check has no subject that failed.
         match guards.breaker.admit(CHECK, now) {
-            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => Some(pass),
+            BreakerDecision::Admit(admission) | BreakerDecision::Probe(admission) => {
+                Some(admission)
+            }
             BreakerDecision::Refuse { .. } => None,
         }
     }
 
     /// Records a health check. A failed check does not count against the breaker: other URLs may
     /// work.
-    pub(super) fn record_check(&self, result: Result<(), CheckFailure>, pass: Option<BreakerPass>) {
+    pub(super) fn record_check(
+        &self,
+        result: Result<(), CheckFailure>,
+        admission: Option<BreakerAdmission>,
+    ) {
         let now = Instant::now();
         let mut change = None;
         let mut guards = self.guards.lock();
-        match pass {
-            Some(pass) if result.is_ok() => change = guards.breaker.record_success(pass, now),
-            Some(pass) => guards.breaker.release(pass, now),
+        match admission {
+            Some(admission) if result.is_ok() => {
+                change = guards.breaker.record_success(admission, now)
+            }
+            Some(admission) => guards.breaker.release(admission, now),
             None => {}
         }
         let suppressed = change.and_then(|_| guards.breaker_log[1].allows(now));
@@ -375,7 +383,7 @@ impl EndpointState {
             counts: self.counters.read(),
             concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
             quotas: self.quotas.read(),
-            condition: Condition {
+            condition: EndpointCondition {
                 reachable: is_reachable,
                 ejected: guards.ejection.until(now).is_some(),
                 ejections: guards.ejection.ejected_total(),

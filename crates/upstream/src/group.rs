@@ -54,7 +54,7 @@ pub(super) struct OriginGroup {
 /// Deadlines of one request.
 #[derive(Clone, Copy)]
 struct RequestDeadlines {
-    /// For a permit of the group and capacity at an endpoint.
+    /// For a permit of the group and a slot at an endpoint.
     queue: Instant,
     /// For everything up to the response head.
     total: Instant,
@@ -139,7 +139,7 @@ impl OriginGroup {
         permits: &Arc<RequestPermits>,
         deadlines: RequestDeadlines,
     ) -> Result<AttemptResponse, Failure> {
-        let upgrade = request.upgrade.take();
+        let priority_raise = request.priority_raise.take();
         let UpstreamRequest {
             avoided,
             excluded,
@@ -159,12 +159,12 @@ impl OriginGroup {
         if order.good_count > 0 {
             self.probe_endpoints_in_doubt(&signed);
         }
-        let final_priority = upgrade
+        let final_priority = priority_raise
             .as_ref()
-            .map_or(signed.priority, |upgrade| upgrade.priority);
+            .map_or(signed.priority, |priority_raise| priority_raise.priority);
         let profile = RequestProfile {
             priority: signed.priority,
-            upgrade,
+            priority_raise,
             subject: signed.subject(),
             class: signed.class,
             expectation,

@@ -30,7 +30,7 @@ impl GroupLimits {
         GroupLimits {
             requests: ConcurrencyLimiter::new(&LimiterSettings {
                 concurrency_max,
-                kept_for_manifests: if has_quota {
+                reserved_for_manifests: if has_quota {
                     reserved_for_manifests(concurrency_max)
                 } else {
                     0
@@ -40,7 +40,7 @@ impl GroupLimits {
             }),
             blocking: ConcurrencyLimiter::new(&LimiterSettings {
                 concurrency_max: settings.blocking_max,
-                kept_for_manifests: 0,
+                reserved_for_manifests: 0,
                 queue_max: settings.queue_max,
                 requests_per_second_max: None,
             }),
@@ -56,15 +56,15 @@ impl GroupLimits {
     ) -> Result<Arc<RequestPermits>, Failure> {
         let until = Instant::now() + timeout;
         let is_blocking = request.is_blocking;
-        if let Some(upgrade) = &mut request.upgrade {
+        if let Some(priority_raise) = &mut request.priority_raise {
             tokio::select! {
                 biased;
                 permit = self.permit(is_blocking, request.priority, until) => {
                     return Ok(self.request_permits(permit?));
                 }
-                () = &mut upgrade.when => request.priority = upgrade.priority,
+                () = &mut priority_raise.when => request.priority = priority_raise.priority,
             }
-            request.upgrade = None;
+            request.priority_raise = None;
         }
         let permit = self.permit(is_blocking, request.priority, until).await?;
         Ok(self.request_permits(permit))
@@ -116,7 +116,7 @@ impl GroupLimits {
     }
 
     /// The same for blocking requests.
-    pub(super) fn has_room_to_wait(&self) -> bool {
+    pub(super) fn has_room_for_blocking(&self) -> bool {
         self.blocking.has_room()
     }
 

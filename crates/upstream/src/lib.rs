@@ -108,11 +108,11 @@ pub use latency::LatencyHistogram;
 pub use limit::Rejection;
 pub use priority::Priority;
 pub use quota::{Quota, QuotaStats, RequestClass};
-pub use request::{BudgetUse, ExpectedContent, RequestBody, Upgrade, UpstreamRequest};
+pub use request::{BudgetUse, ExpectedContent, PriorityRaise, RequestBody, UpstreamRequest};
 pub use selection::{Balance, Takeover};
 pub use settings::{Check, CheckKind, Deadlines, Guards, Protocol, Retry, Settings};
 pub use setup_error::SetupError;
-pub use stats::{AttemptCounts, Condition, EndpointStats, HealthCheckStats, Stats};
+pub use stats::{AttemptCounts, EndpointCondition, EndpointStats, HealthCheckStats, Stats};
 pub use viewer_relay::ViewerRelay;
 
 use group::OriginGroup;
@@ -150,18 +150,18 @@ impl Origin {
 
     /// The queue is empty, more than half of the permits are free and an endpoint is in good
     /// standing: prefetches may be sent.
-    pub fn has_room(&self) -> bool {
+    pub fn has_room_for_prefetch(&self) -> bool {
         self.group.limits.has_room() && self.group.has_good_endpoint()
     }
 
-    /// The same as [`Origin::has_room`], for blocking requests.
-    pub fn has_room_to_wait(&self) -> bool {
-        self.group.limits.has_room_to_wait() && self.group.has_good_endpoint()
+    /// The same as [`Origin::has_room_for_prefetch`], for blocking requests.
+    pub fn has_room_for_blocking(&self) -> bool {
+        self.group.limits.has_room_for_blocking() && self.group.has_good_endpoint()
     }
 
-    /// An endpoint outside `than` is in good standing.
-    pub fn has_another_in_good_standing(&self, than: EndpointSet) -> bool {
-        self.group.selector.has_another_in_good_standing(than)
+    /// An endpoint outside `excluded` is in good standing.
+    pub fn has_another_in_good_standing(&self, excluded: EndpointSet) -> bool {
+        self.group.selector.has_another_in_good_standing(excluded)
     }
 
     /// Permits and counts a takeover: another endpoint is asked for a body that `from` has begun.
@@ -180,12 +180,12 @@ impl Origin {
     }
 
     /// An unreachable address became reachable again after this time.
-    pub fn has_returned_since(&self, then: Instant) -> bool {
-        self.group.connector.has_returned_since(then.into())
+    pub fn has_recovered_since(&self, then: Instant) -> bool {
+        self.group.connector.has_recovered_since(then.into())
     }
 
     /// The group has more than one endpoint.
-    pub fn has_others(&self) -> bool {
+    pub fn has_several_endpoints(&self) -> bool {
         self.group.selector.endpoints.len() > 1
     }
 
@@ -207,7 +207,7 @@ impl Origin {
     }
 
     /// Longest wait for the head of a blocking response (LL-HLS), including queue and connect time.
-    pub fn held_back_max(&self) -> Duration {
+    pub fn blocking_wait_max(&self) -> Duration {
         let deadlines = &self.group.deadlines;
         let longest = deadlines.queue + deadlines.connect + deadlines.blocking;
         longest.min(deadlines.total)

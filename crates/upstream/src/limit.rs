@@ -27,7 +27,7 @@ pub(super) struct LimiterSettings {
     /// Maximum number of permits in use.
     pub(super) concurrency_max: usize,
     /// Permits reserved for manifests.
-    pub(super) kept_for_manifests: usize,
+    pub(super) reserved_for_manifests: usize,
     /// Maximum queue length.
     pub(super) queue_max: usize,
     /// Maximum permits granted per second.

@@ -88,7 +88,7 @@ impl RequestRate {
             per_second,
             limiter: ConcurrencyLimiter::new(&LimiterSettings {
                 concurrency_max: usize::MAX,
-                kept_for_manifests: 0,
+                reserved_for_manifests: 0,
                 queue_max,
                 requests_per_second_max: Some(per_second),
             }),

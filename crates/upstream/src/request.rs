@@ -25,7 +25,7 @@ pub struct UpstreamRequest {
     pub body: Option<RequestBody>,
     /// The object existed a moment ago, or a manifest lists it: a refusal is not trusted while
     /// another endpoint can be asked.
-    pub expected: bool,
+    pub is_expected: bool,
     /// The content that a valid response carries.
     pub expected_content: ExpectedContent,
     /// The rate limit it counts against, where an endpoint has one per class.
@@ -46,7 +46,7 @@ pub struct UpstreamRequest {
     /// How it counts in the retry budget.
     pub budget: BudgetUse,
     /// Set when no viewer waits yet, and one may before the response arrives.
-    pub upgrade: Option<Upgrade>,
+    pub priority_raise: Option<PriorityRaise>,
 }
 
 /// The expected content: tells which responses carry nothing useful.
@@ -70,7 +70,7 @@ pub enum BudgetUse {
 }
 
 /// Raises the priority of a request that is in progress.
-pub struct Upgrade {
+pub struct PriorityRaise {
     /// Resolves when the priority rises.
     pub when: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The priority from then on.
@@ -91,7 +91,7 @@ impl UpstreamRequest {
             host,
             headers,
             body: None,
-            expected: false,
+            is_expected: false,
             expected_content: ExpectedContent::Anything,
             class: RequestClass::Other,
             has_fallback: false,
@@ -101,7 +101,7 @@ impl UpstreamRequest {
             avoided: EndpointSet::default(),
             excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
-            upgrade: None,
+            priority_raise: None,
         }
     }
 }

@@ -44,7 +44,7 @@ impl ResponseExpectation {
         ResponseExpectation {
             expected_content: matches!(request.method, Method::GET | Method::HEAD)
                 .then_some(request.expected_content),
-            is_expected: request.expected,
+            is_expected: request.is_expected,
             is_partial: has(&request.headers, &[header::RANGE]),
             is_conditional: has(&request.headers, &conditions),
         }

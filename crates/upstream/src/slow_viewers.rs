@@ -180,7 +180,7 @@ mod tests {
     fn limiter(concurrency_max: usize) -> ConcurrencyLimiter {
         ConcurrencyLimiter::new(&LimiterSettings {
             concurrency_max,
-            kept_for_manifests: 0,
+            reserved_for_manifests: 0,
             queue_max: 8,
             requests_per_second_max: None,
         })

@@ -48,17 +48,17 @@ pub struct EndpointStats {
     pub concurrency_max: Option<usize>,
     /// Rate limits of this endpoint, if it has any.
     pub quotas: Vec<QuotaStats>,
-    /// Its health.
-    pub condition: Condition,
+    /// Its state.
+    pub condition: EndpointCondition,
     /// Recent latency; `None` while there are too few responses.
     pub recent_latency: Option<LatencyReading>,
     /// Latency since the start.
     pub latency: LatencyHistogram,
 }
 
-/// Health of an endpoint.
+/// What is known of the state of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Condition {
+pub struct EndpointCondition {
     /// At least one address is not marked unreachable.
     pub reachable: bool,
     /// It failed too often in a row, or was too slow, and is tried after all others for a while.
@@ -207,7 +207,7 @@ impl EndpointCounters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn resent(&self) {
+    pub(super) fn record_resent(&self) {
         self.resent.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -224,8 +224,8 @@ impl EndpointCounters {
     }
 
     /// Counts a takeover from this endpoint, or a refused one.
-    pub(super) fn left(&self, allowed: bool) {
-        let counter = if allowed {
+    pub(super) fn record_takeover(&self, is_granted: bool) {
+        let counter = if is_granted {
             &self.takeovers
         } else {
             &self.takeovers_refused

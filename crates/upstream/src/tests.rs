@@ -59,8 +59,8 @@ fn get(path: &str) -> UpstreamRequest {
 
 fn request(method: Method, path: &str) -> UpstreamRequest {
     UpstreamRequest {
-        upgrade: None,
-        expected: false,
+        priority_raise: None,
+        is_expected: false,
         expected_content: ExpectedContent::Anything,
         class: RequestClass::Other,
         has_fallback: false,

@@ -9,43 +9,52 @@ fn suggestion<T: std::fmt::Debug>(result: Result<T, ValueError>) -> Option<Strin
 #[test]
 fn reads_listeners() {
     assert_eq!(
-        listen("0.0.0.0:8080"),
+        parse_listen_address("0.0.0.0:8080"),
         Ok(ListenAddress::Tcp(([0, 0, 0, 0], 8080).into()))
     );
     assert_eq!(
-        listen("[::1]:0"),
+        parse_listen_address("[::1]:0"),
         Ok(ListenAddress::Tcp("[::1]:0".parse().expect("an address")))
     );
     assert_eq!(
-        listen("unix:/run/s.sock"),
+        parse_listen_address("unix:/run/s.sock"),
         Ok(ListenAddress::Unix("/run/s.sock".into()))
     );
 }
 
 #[test]
 fn suggests_corrections_of_wrong_listeners() {
-    assert_eq!(suggestion(listen(":8080")).as_deref(), Some("0.0.0.0:8080"));
-    assert_eq!(suggestion(listen("8080")).as_deref(), Some("0.0.0.0:8080"));
     assert_eq!(
-        suggestion(listen("localhost:80")).as_deref(),
+        suggestion(parse_listen_address(":8080")).as_deref(),
+        Some("0.0.0.0:8080")
+    );
+    assert_eq!(
+        suggestion(parse_listen_address("8080")).as_deref(),
+        Some("0.0.0.0:8080")
+    );
+    assert_eq!(
+        suggestion(parse_listen_address("localhost:80")).as_deref(),
         Some("127.0.0.1:80")
     );
     assert_eq!(
-        suggestion(listen("10.0.0.1")).as_deref(),
+        suggestion(parse_listen_address("10.0.0.1")).as_deref(),
         Some("10.0.0.1:8080")
     );
-    assert_eq!(suggestion(listen("::")).as_deref(), Some("[::]:8080"));
     assert_eq!(
-        suggestion(listen("/run/s.sock")).as_deref(),
+        suggestion(parse_listen_address("::")).as_deref(),
+        Some("[::]:8080")
+    );
+    assert_eq!(
+        suggestion(parse_listen_address("/run/s.sock")).as_deref(),
         Some("unix:/run/s.sock")
     );
-    assert_eq!(suggestion(listen("unix:run")), None);
-    assert_eq!(suggestion(listen("0.0.0.0:99999")), None);
+    assert_eq!(suggestion(parse_listen_address("unix:run")), None);
+    assert_eq!(suggestion(parse_listen_address("0.0.0.0:99999")), None);
 }
 
 #[test]
 fn reads_endpoints() {
-    let read = |text| endpoint(text).map(|at| (at.tls, at.host, at.port));
+    let read = |text| parse_endpoint(text).map(|at| (at.tls, at.host, at.port));
     let host = |name: &str| name.to_owned();
     assert_eq!(
         read("https://Origin.Example"),
@@ -68,9 +77,12 @@ fn reads_endpoints() {
 #[test]
 fn suggests_corrections_of_wrong_endpoints() {
     let plain = Some("https://origin.example");
-    assert_eq!(suggestion(endpoint("origin.example")).as_deref(), plain);
     assert_eq!(
-        suggestion(endpoint("https://origin.example/live?x=1")).as_deref(),
+        suggestion(parse_endpoint("origin.example")).as_deref(),
+        plain
+    );
+    assert_eq!(
+        suggestion(parse_endpoint("https://origin.example/live?x=1")).as_deref(),
         plain
     );
     for text in [
@@ -82,9 +94,9 @@ fn suggests_corrections_of_wrong_endpoints() {
         "http://a:",
         "",
     ] {
-        assert!(endpoint(text).is_err(), "{text}");
+        assert!(parse_endpoint(text).is_err(), "{text}");
     }
-    let error = endpoint("https://user:pass@origin.example/x").expect_err("userinfo");
+    let error = parse_endpoint("https://user:pass@origin.example/x").expect_err("userinfo");
     assert!(!error.to_string().contains("pass@"), "{error}");
 }
 

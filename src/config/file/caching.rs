@@ -9,7 +9,7 @@ use seawall_cache;
 use seawall_manifest::Kind;
 
 /// Reads `[cache]`, except for the keys of `proxy::Settings`.
-pub(super) fn cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::Settings) {
+pub(super) fn read_cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::Settings) {
     table.read_into("memory", &mut cache.memory_bytes, read::size);
     let object = table.value("object_max");
     table.read_into("object_max", &mut cache.object_bytes_max, read::size);
@@ -61,7 +61,7 @@ fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
 }
 
 /// Reads `[fill]`.
-pub(super) fn fill(
+pub(super) fn read_fill(
     table: &mut TomlTable<'_>,
     cache: &mut seawall_cache::Settings,
     shield: &mut proxy::Settings,

@@ -11,7 +11,7 @@ use seawall_upstream::{Endpoint, Quota, RequestClass};
 const URL: &str = "an origin such as \"https://origin.example\"";
 
 /// Reads the list of endpoints: at least one, and no duplicates.
-pub(super) fn endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)> {
+pub(super) fn read_endpoints(table: &mut TomlTable<'_>) -> Vec<(Endpoint, SourceSpan)> {
     const EXPECTED: &str = "a list of origins such as [\"https://origin.example\"]";
     if table.value("endpoints").is_none() {
         table.report_missing("endpoints", "endpoints = [\"https://origin.example\"]");
@@ -89,5 +89,5 @@ fn url(value: TomlValue<'_>) -> ReadResult<Endpoint> {
     if value.toml().as_str().is_some_and(|text| text.contains('@')) {
         value.reader().mask(value.span());
     }
-    read::parsed(address::endpoint, URL)(value)
+    read::parsed(address::parse_endpoint, URL)(value)
 }

@@ -24,7 +24,7 @@ const PER_VIEWER_HEADERS: [HeaderName; 8] = [
 ];
 
 /// Reads both keys.
-pub(super) fn headers(table: &mut TomlTable<'_>, route: &mut Route) {
+pub(super) fn read_forwarded_headers(table: &mut TomlTable<'_>, route: &mut Route) {
     let value = table.value("forward_headers");
     let keyed = &mut route.forward_headers;
     table.read_into("forward_headers", keyed, read::list(forwarded_name, NAMES));

@@ -12,7 +12,7 @@ const PATH: &str = "a path such as \"/health\"";
 const STATUSES: &str = "a list of statuses such as [200]";
 
 /// Reads the table. Its presence enables the checks.
-pub(super) fn check(table: &mut TomlTable<'_>) -> Check {
+pub(super) fn read_check(table: &mut TomlTable<'_>) -> Check {
     let mut check = Check::default();
     let http = read::one_of(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
     let is_http = table.get("kind", http).unwrap_or(true);

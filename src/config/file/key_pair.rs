@@ -13,7 +13,7 @@ use crate::config::toml_reader::{TomlTable, TomlValue};
 type KeyAndExample = (&'static str, &'static str);
 
 /// Reads the paths of a certificate and of its key, and checks the content of the files.
-pub(super) fn certificate(
+pub(super) fn read_key_pair(
     table: &mut TomlTable<'_>,
     [certificate, key]: [KeyAndExample; 2],
 ) -> Option<(PathBuf, PathBuf)> {

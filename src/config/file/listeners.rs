@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{key_pair, tables};
+use super::{key_pair, read_tables};
 use crate::admin;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
@@ -50,11 +50,11 @@ impl ConfiguredAddress {
 }
 
 /// Reads every `[[listener]]`; without any, the default one.
-pub(super) fn listeners(
+pub(super) fn read_listeners(
     root: &mut TomlTable<'_>,
     listeners: &mut Vec<Listener>,
 ) -> Vec<ConfiguredAddress> {
-    let read = tables(root, "listener", "[[listener]]", listener);
+    let read = read_tables(root, "listener", "[[listener]]", read_listener);
     let (listeners_read, addresses): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
     listeners.extend(listeners_read);
     if root.value("listener").is_none() {
@@ -67,7 +67,7 @@ pub(super) fn listeners(
     addresses
 }
 
-fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddress)> {
+fn read_listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddress)> {
     let mut tls = None;
     let start = table.value("listen");
     if start.is_none() {
@@ -77,7 +77,9 @@ fn listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddress)> 
     let start = start?;
     let address = start
         .reader()
-        .value_or_report(read::parsed(address::listen, "an address")(start))?;
+        .value_or_report(read::parsed(address::parse_listen_address, "an address")(
+            start,
+        ))?;
     let configured_address = ConfiguredAddress {
         span: Some(start.span()),
         ..ConfiguredAddress::listener(address.clone())
@@ -111,13 +113,13 @@ fn certificate(value: TomlValue<'_>) -> ReadResult<Option<CertificateFiles>> {
             ("certificate", "certificate = \"live.pem\""),
             ("key", "key = \"live.key\""),
         ];
-        let (certificate, key) = key_pair::certificate(table, expected)?;
+        let (certificate, key) = key_pair::read_key_pair(table, expected)?;
         Some(CertificateFiles { certificate, key })
     })
 }
 
 /// Reads `[limits]`, except for `ranges_max`, a key of `proxy::Settings`.
-pub(super) fn limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
+pub(super) fn read_limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
     table.read_into("connections_max", &mut limits.connections_max, read::count);
     let per_client = &mut limits.connections_per_client_max;
     table.read_into("connections_per_client_max", per_client, read::count);
@@ -160,7 +162,7 @@ pub(super) fn limits(table: &mut TomlTable<'_>, limits: &mut Limits) {
 }
 
 /// Reads `[admin]`.
-pub(super) fn admin(
+pub(super) fn read_admin(
     table: &mut TomlTable<'_>,
     admin: &mut admin::Settings,
 ) -> Option<ConfiguredAddress> {
@@ -174,7 +176,9 @@ pub(super) fn admin(
     let value = table.value("listen")?;
     let address = value
         .reader()
-        .value_or_report(read::parsed(address::socket, "an address")(value))?;
+        .value_or_report(read::parsed(address::parse_socket_address, "an address")(
+            value,
+        ))?;
     admin.listen = Some(address);
     if !address.ip().to_canonical().is_loopback() {
         let problem = Problem::warning("the admin port can be reached from other machines");
@@ -192,7 +196,7 @@ pub(super) fn admin(
 }
 
 /// Problems with addresses that are used twice.
-pub(in crate::config) fn conflicts(addresses: &[ConfiguredAddress]) -> Vec<Problem> {
+pub(in crate::config) fn address_conflicts(addresses: &[ConfiguredAddress]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (start, later) in addresses.iter().enumerate() {
         if let Some(earlier) = addresses[..start]

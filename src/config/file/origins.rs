@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::endpoints::endpoints;
-use super::{health, resilience, tables, upstream_auth};
+use super::endpoints::read_endpoints;
+use super::{health, read_tables, resilience, upstream_auth};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{address, pem, read};
@@ -44,8 +44,10 @@ const BALANCES: [(&str, Balance); 4] = [
 ];
 
 /// Reads every `[[origin]]`. `wait_max`: how long viewers wait.
-pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<OriginTable> {
-    let groups = tables(root, "origin", "[[origin]]", |table| group(table, wait_max));
+pub(super) fn read_groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<OriginTable> {
+    let groups = read_tables(root, "origin", "[[origin]]", |table| {
+        read_group(table, wait_max)
+    });
     for (index, later) in groups.iter().enumerate() {
         let name = &later.settings.name;
         let same = |earlier: &&OriginTable| earlier.settings.name == *name && !name.is_empty();
@@ -60,11 +62,11 @@ pub(super) fn groups(root: &mut TomlTable<'_>, wait_max: Duration) -> Vec<Origin
     groups
 }
 
-fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
+fn read_group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
     let name = table.value("name");
     let span = name.map_or(table.span(), |name| name.span());
     let name_given = table.get("name", read::parsed(address::name, "a name"));
-    let endpoints = endpoints(table);
+    let endpoints = read_endpoints(table);
     let first = endpoints.first().map(|(endpoint, _)| endpoint.clone());
     let host = first.as_ref().map(|first| first.host.clone());
     // Missing endpoints are reported already; the table still has other keys to read.
@@ -75,7 +77,7 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
         .iter()
         .map(|(endpoint, _)| endpoint.clone())
         .collect();
-    connection(table, &mut settings);
+    read_connection(table, &mut settings);
     upstream_auth::read(table, &mut settings);
     table.read_into(
         "balance",
@@ -91,9 +93,9 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
         })
     });
     table.read_some_into("health", &mut settings.health, |value| {
-        value.table("health", health::check)
+        value.table("health", health::read_check)
     });
-    admission(table, &mut settings);
+    read_request_limits(table, &mut settings);
     table.read_into("resolve_every", &mut settings.resolve_every, read::timeout);
     resilience::read(table, &mut settings);
     OriginTable {
@@ -104,7 +106,7 @@ fn group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
 }
 
 /// TLS and protocol of the connections to endpoints.
-fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
+fn read_connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.read_some_into(
         "host",
         &mut settings.host,
@@ -134,7 +136,7 @@ fn connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
 }
 
 /// Limits of concurrent requests and of request rates.
-fn admission(table: &mut TomlTable<'_>, settings: &mut Settings) {
+fn read_request_limits(table: &mut TomlTable<'_>, settings: &mut Settings) {
     table.read_into(
         "concurrency_max",
         &mut settings.concurrency_max,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origins::OriginTable;
-use super::{forwarded_headers, tables};
+use super::{forwarded_headers, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
@@ -21,8 +21,10 @@ const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }"
 const NAMES: &str = "a list of names";
 
 /// Reads every `[[route]]`, in the order of the file.
-pub(super) fn routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<PlacedRoute> {
-    let routes = tables(root, "route", "[[route]]", |table| route(table, groups));
+pub(super) fn read_routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<PlacedRoute> {
+    let routes = read_tables(root, "route", "[[route]]", |table| {
+        read_route(table, groups)
+    });
     for (index, (later, has_name)) in routes.iter().enumerate() {
         let name = &later.route.name;
         let same = |(earlier, _): &&(PlacedRoute, bool)| earlier.route.name == *name;
@@ -41,9 +43,9 @@ pub(super) fn routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<Pl
 }
 
 /// Reads one route, and whether it has a name of its own.
-fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, bool) {
+fn read_route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, bool) {
     let span = table.span();
-    let (origin, origin_index) = origin(table, groups);
+    let (origin, origin_index) = read_origin(table, groups);
     let mut route = Route {
         origin_index,
         ..Route::everything(origin)
@@ -66,7 +68,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
     table.read_into("forward_host", &mut route.forward_host, read::flag);
     table.read_into("query", &mut route.query, queries);
-    forwarded_headers::headers(table, &mut route);
+    forwarded_headers::read_forwarded_headers(table, &mut route);
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);
     table.read_into(
         "honour_request_directives",
@@ -84,7 +86,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
     table.read_into("x_cache", &mut route.x_cache, read::flag);
     table.read_into("cmsd", &mut route.cmsd, read::flag);
     table.read_into("show_key", &mut route.show_key, read::flag);
-    live(table, &mut route.live);
+    read_live(table, &mut route.live);
     let lifetimes = &mut route.lifetimes;
     table.get("lifetimes", |value| {
         value.table("lifetimes", |table| read_lifetimes(table, lifetimes))
@@ -99,7 +101,7 @@ fn route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, boo
 }
 
 /// Reads the settings for live streams.
-fn live(table: &mut TomlTable<'_>, live: &mut Live) {
+fn read_live(table: &mut TomlTable<'_>, live: &mut Live) {
     table.get("live", |value| {
         value.table("live", |table| {
             table.read_into("cadence", &mut live.cadence, read::flag);
@@ -144,7 +146,7 @@ fn default_name(route: &Route) -> String {
 }
 
 /// The origin that a route names, or the only one.
-fn origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize) {
+fn read_origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize) {
     let names = groups.iter().map(|group| &*group.settings.name);
     let Some(value) = table.value("origin") else {
         if let [only] = groups {

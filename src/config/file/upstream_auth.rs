@@ -40,7 +40,7 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
     if let (Some(headers), Some(signature)) = (headers, signature) {
         report_signed_twice(headers, signature);
     }
-    client_certificate(table, settings);
+    read_client_certificate(table, settings);
 }
 
 /// Whether only the shield may set this field.
@@ -141,7 +141,7 @@ fn header_name(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
 fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
     const EXPECTED: &str = "a string, or { file = \"path\" }";
     if value.toml().is_table() {
-        return value.table("the header's value", header_file);
+        return value.table("the header's value", read_header_file);
     }
     value.reader().mask(value.span());
     let text = value.text(EXPECTED)?;
@@ -156,7 +156,7 @@ fn header_content(value: TomlValue<'_>) -> ReadResult<Option<HeaderContent>> {
 }
 
 /// The file named by `file`, which must contain a value already.
-fn header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
+fn read_header_file(table: &mut TomlTable<'_>) -> Option<HeaderContent> {
     let Some(value) = table.value("file") else {
         table.report_missing("file", "file = \"/run/secrets/token\"");
         return None;
@@ -193,7 +193,7 @@ fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
         let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
         let service = read::one_of(&services, "\"mediapackagev2\" or \"s3\"");
         let service = table.get("service", service);
-        let sources = sources(table);
+        let sources = read_sources(table);
         Some(Sigv4 {
             region,
             service: service?,
@@ -251,7 +251,7 @@ const SUPPLIES: [(&str, CredentialSupply); 5] = [
     ("instance", CredentialSupply::Instance),
 ];
 
-fn sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
+fn read_sources(table: &mut TomlTable<'_>) -> Option<Vec<CredentialSource>> {
     const WORDS: &str = "\"auto\", \"environment\", \"file\", \"container\" or \"instance\"";
     let credentials = table.value("credentials");
     let file_key = table.value("credentials_file");
@@ -325,7 +325,7 @@ fn find_sources(
 }
 
 /// The client certificate for TLS: both files, or none.
-fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
+fn read_client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
     let expected = [
         ("client_certificate", "client_certificate = \"shield.pem\""),
         ("client_key", "client_key = \"shield.key\""),
@@ -341,7 +341,7 @@ fn client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
             .reader()
             .add_problem(problem.help("write https:// in `endpoints`"));
     }
-    let pair = key_pair::certificate(table, expected);
+    let pair = key_pair::read_key_pair(table, expected);
     settings.client_certificate =
         pair.map(|(certificate, key)| ClientCertificate { certificate, key });
 }

@@ -310,7 +310,7 @@ impl FillTask {
     /// buffer about three segments; where there is another endpoint, it is requested before these
     /// run out.
     fn should_have_changed(&self, tracker: &ManifestTracker, is_old: bool, now: Instant) -> bool {
-        let is_late = self.origin().has_others() && tracker.is_late(now);
+        let is_late = self.origin().has_several_endpoints() && tracker.is_late(now);
         is_old || is_late || tracker.is_stalled(now)
     }
 

@@ -14,7 +14,7 @@ use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::freshness::{Freshness, freshness};
 use seawall_policy::{EndpointSet, Now, conditional};
 use seawall_upstream::{
-    ExpectedContent, Failure, Priority, Upgrade, UpstreamRequest, UpstreamResponse,
+    ExpectedContent, Failure, Priority, PriorityRaise, UpstreamRequest, UpstreamResponse,
 };
 
 impl FillTask {
@@ -126,14 +126,14 @@ impl FillTask {
             self.request.sent_host().cloned(),
         );
         UpstreamRequest {
-            expected: self.is_expected(),
+            is_expected: self.is_expected(),
             expected_content: self.expected_content(),
             class: self.shield.live.kind_of(&self.request).into(),
             has_fallback: self.has_servable_object(),
             is_blocking: self.is_known_to_be_held_back(),
             late_after: self.overdue(),
             avoided,
-            upgrade: self.upgrade(),
+            priority_raise: self.priority_raise(),
             ..UpstreamRequest::get(target, host, headers, self.priority())
         }
     }
@@ -191,10 +191,10 @@ impl FillTask {
     }
 
     /// A prefetch gets a viewer's priority once a viewer has joined.
-    pub(super) fn upgrade(&self) -> Option<Upgrade> {
+    pub(super) fn priority_raise(&self) -> Option<PriorityRaise> {
         let waits =
             matches!(self.trigger, FillTrigger::Viewer(..)) || self.request.kind.is_manifest();
-        (!waits).then(|| Upgrade {
+        (!waits).then(|| PriorityRaise {
             when: Box::pin(self.fill.wait_for_join()),
             priority: priority::for_waiting_viewer(self.request.kind, || true),
         })

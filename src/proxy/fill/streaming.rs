@@ -55,7 +55,7 @@ impl FillTask {
         if has_bytes && response.framing == Framing::Length(0) {
             return self.handle_empty_body(response.endpoint).await;
         }
-        let has_others = self.origin().has_others();
+        let has_others = self.origin().has_several_endpoints();
         let expected = self.expected_body(kind, delivery::length(response.framing));
         let failed_endpoints = self.failed_endpoints.clone();
         let mut delivery = Delivery::new(&response, failed_endpoints, has_others, expected);

@@ -91,7 +91,7 @@ impl FillTask {
     /// Requests the object from another endpoint than `than`.
     pub(super) async fn request_elsewhere(&self, than: usize) -> Option<UpstreamResponse> {
         let origin = self.origin();
-        if !origin.has_others() {
+        if !origin.has_several_endpoints() {
             return None;
         }
         let avoided = self.avoided_with(EndpointSet::of(than));

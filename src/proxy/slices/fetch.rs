@@ -136,7 +136,7 @@ impl SliceContext {
             return Ok(response);
         };
         let origin = self.origin();
-        if error == SliceError::Failed || !origin.has_others() {
+        if error == SliceError::Failed || !origin.has_several_endpoints() {
             return Err(error);
         }
         let endpoint = response.endpoint;

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::Failure;
 use crate::endpoint::{AttemptEnd, EndpointSlot, EndpointState};
-use crate::guard::breaker::{BreakerDecision, BreakerPass};
+use crate::guard::breaker::{BreakerAdmission, BreakerDecision};
 use crate::guard::{EndpointFault, FailureSubject};
 use crate::limit::Permit;
 
@@ -17,7 +17,7 @@ pub(crate) struct AttemptGuard {
     slot: EndpointSlot,
     subject: FailureSubject,
     started: Instant,
-    pass: Option<BreakerPass>,
+    admission: Option<BreakerAdmission>,
     end: Option<Result<StatusCode, Failure>>,
 }
 
@@ -29,8 +29,8 @@ impl AttemptGuard {
         subject: FailureSubject,
         now: Instant,
     ) -> Option<AttemptGuard> {
-        let pass = match endpoint.guards.lock().breaker.admit(subject, now) {
-            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => pass,
+        let admission = match endpoint.guards.lock().breaker.admit(subject, now) {
+            BreakerDecision::Admit(admission) | BreakerDecision::Probe(admission) => admission,
             BreakerDecision::Refuse { .. } => return None,
         };
         endpoint.counters.record_start();
@@ -39,7 +39,7 @@ impl AttemptGuard {
             slot,
             subject,
             started: now,
-            pass: Some(pass),
+            admission: Some(admission),
             end: None,
         })
     }
@@ -91,14 +91,14 @@ impl AttemptGuard {
     }
 
     fn judge(&mut self, result: Result<(), (EndpointFault, AttemptEnd)>) {
-        let Some(pass) = self.pass.take() else {
+        let Some(admission) = self.admission.take() else {
             return;
         };
         match result {
-            Ok(()) => self.endpoint.record_success(pass, self.started),
+            Ok(()) => self.endpoint.record_success(admission, self.started),
             Err((fault, reason)) => {
                 self.endpoint.record_failure(
-                    Some(pass),
+                    Some(admission),
                     self.started,
                     (self.subject, fault),
                     reason,
@@ -110,12 +110,12 @@ impl AttemptGuard {
 
 impl Drop for AttemptGuard {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
+        if let Some(admission) = self.admission.take() {
             self.endpoint
                 .guards
                 .lock()
                 .breaker
-                .record_abandoned(pass, Instant::now());
+                .record_abandoned(admission, Instant::now());
         }
         self.endpoint.counters.record_end(self.end);
     }

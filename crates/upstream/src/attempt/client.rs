@@ -21,7 +21,7 @@ use crate::{Deadlines, Failure};
 /// retry.
 pub(crate) struct EndpointClient {
     connector: Arc<EndpointConnector>,
-    group: GroupHeaders,
+    group_headers: GroupHeaders,
     deadlines: Deadlines,
     /// Throttles the log message about missing sockets.
     shortage_log: Mutex<LogThrottle>,
@@ -94,12 +94,12 @@ impl AttemptResponse {
 impl EndpointClient {
     pub(crate) fn new(
         connector: Arc<EndpointConnector>,
-        group: GroupHeaders,
+        group_headers: GroupHeaders,
         deadlines: Deadlines,
     ) -> EndpointClient {
         EndpointClient {
             connector,
-            group,
+            group_headers,
             deadlines,
             shortage_log: Mutex::default(),
         }
@@ -223,7 +223,7 @@ impl EndpointClient {
         progress: &mut AttemptProgress,
     ) -> Result<AnsweredConnection, Failure> {
         progress.resent = true;
-        endpoint.counters.resent();
+        endpoint.counters.record_resent();
         let until = Instant::now() + self.deadlines.connect;
         let connection = self.connect(endpoint, true, until).await?;
         progress.sent_at = Some(Instant::now());
@@ -246,7 +246,7 @@ impl EndpointClient {
             return first;
         };
         let request = request.with_auth(other);
-        endpoint.counters.resent();
+        endpoint.counters.record_resent();
         let Some(second) = self.send_again(endpoint, &request).await else {
             return first;
         };
@@ -324,7 +324,8 @@ impl EndpointClient {
         upload: Option<UpstreamUpload>,
     ) -> Result<ResponseHead, Failure> {
         let head_timeout = request.head_timeout(&self.deadlines);
-        let Ok(result) = timeout(head_timeout, connection.send(request, &self.group)).await else {
+        let Ok(result) = timeout(head_timeout, connection.send(request, &self.group_headers)).await
+        else {
             connection.record_stall();
             return Err(Failure::Timeout);
         };

@@ -377,7 +377,7 @@ impl EndpointConnector {
     }
 
     /// An unreachable address became reachable again after this time.
-    pub(crate) fn has_returned_since(&self, then: Instant) -> bool {
+    pub(crate) fn has_recovered_since(&self, then: Instant) -> bool {
         self.recovered_at
             .lock()
             .is_some_and(|recovered_at| recovered_at > then)

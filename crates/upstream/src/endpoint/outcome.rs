@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use super::EndpointState;
 use crate::Failure;
-use crate::guard::breaker::{BreakerPass, BreakerTransition};
+use crate::guard::breaker::{BreakerAdmission, BreakerTransition};
 use crate::guard::{EndpointFault, FailureSubject};
 
 /// Why an attempt failed, for the log.
@@ -101,11 +101,11 @@ impl EndpointState {
     }
 
     /// A request sent at `sent_at` succeeded.
-    pub(crate) fn record_success(&self, pass: BreakerPass, sent_at: Instant) {
+    pub(crate) fn record_success(&self, admission: BreakerAdmission, sent_at: Instant) {
         let now = Instant::now();
         let mut guards = self.guards.lock();
         guards.ejection.record_success(now, sent_at);
-        let change = guards.breaker.record_success(pass, now);
+        let change = guards.breaker.record_success(admission, now);
         let suppressed = change.and_then(|_| guards.breaker_log[1].allows(now));
         drop(guards);
         self.log_breaker_transition(change, suppressed, None);
@@ -114,7 +114,7 @@ impl EndpointState {
     /// Records a failure: the breaker may open, and the endpoint may be ejected.
     pub(crate) fn record_failure(
         &self,
-        pass: Option<BreakerPass>,
+        admission: Option<BreakerAdmission>,
         sent_at: Instant,
         what: (FailureSubject, EndpointFault),
         reason: AttemptEnd,
@@ -122,7 +122,8 @@ impl EndpointState {
         let now = Instant::now();
         let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
-        let change = pass.and_then(|pass| guards.breaker.record_failure(pass, now, what));
+        let change =
+            admission.and_then(|admission| guards.breaker.record_failure(admission, now, what));
         let suppressed = change.and_then(|_| guards.breaker_log[0].allows(now));
         let until = guards.ejection.record_failure(now, sent_at, others, what);
         drop(guards);

@@ -49,7 +49,7 @@ impl AttemptSequence<'_> {
             if retries > 0 {
                 let is_good = matches!(judgement.verdict, AttemptVerdict::Good);
                 let helped = is_good && !judge.best_is_failure(&self.selection);
-                selector.extra_requests.record_fail_over(helped);
+                selector.extra_requests.record_failover(helped);
             }
             match self.next_step(judgement, remaining, retries) {
                 NextStep::End => break,
@@ -86,7 +86,7 @@ impl AttemptSequence<'_> {
             .sender
             .selector
             .extra_requests
-            .try_retry(self.is_urgent_fail_over());
+            .try_retry(self.is_urgent_failover());
         is_granted.then_some(backoff)
     }
 
@@ -111,10 +111,10 @@ impl AttemptSequence<'_> {
     /// viewer errors because the budget is spent. A group that fails as a whole is retried within
     /// the budget only. A manifest that is not renewed freezes its viewers, whatever is served
     /// meanwhile.
-    fn is_urgent_fail_over(&self) -> bool {
+    fn is_urgent_failover(&self) -> bool {
         let is_urgent = !self.has_fallback || self.selection.request.expectation.is_of_manifest();
         is_urgent
             && self.selection.has_good_candidate()
-            && self.sender.selector.extra_requests.fail_over_helps()
+            && self.sender.selector.extra_requests.failover_helps()
     }
 }

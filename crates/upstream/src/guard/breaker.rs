@@ -101,19 +101,19 @@ pub(crate) enum BreakerOutlook {
 #[must_use]
 pub(crate) enum BreakerDecision {
     /// Admitted.
-    Admit(BreakerPass),
+    Admit(BreakerAdmission),
     /// Admitted as a probe; other requests are refused until it has a result.
-    Probe(BreakerPass),
+    Probe(BreakerAdmission),
     /// Refused.
     Refuse { until: Instant },
 }
 
-/// Permission for one request. It ends in [`Breaker::record_success`], [`Breaker::record_failure`],
-/// [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of passes from before the last
+/// The admission of one request. It ends in [`Breaker::record_success`], [`Breaker::record_failure`],
+/// [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of admissions from before the last
 /// opening or closing are out of date and change nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct BreakerPass {
+pub(crate) struct BreakerAdmission {
     round: u64,
     /// Issued while the breaker was open, for a directory that had not failed.
     admitted_while_open: bool,
@@ -140,9 +140,9 @@ pub(crate) struct Breaker {
     successes: SlidingWindow,
     votes: Votes,
     state: State,
-    /// The number given to new passes. Increases with each opening, closing and probe.
+    /// The number given to new admissions. Increases with each opening, closing and probe.
     round: u64,
-    /// While the breaker is not closed, passes with a higher number are probes of this outage.
+    /// While the breaker is not closed, admissions with a higher number are probes of this outage.
     outage_round: u64,
     wait: Duration,
     closed_at: Option<Instant>,
@@ -189,7 +189,7 @@ impl Breaker {
     /// Decides whether a request may be sent.
     pub(crate) fn admit(&mut self, subject: FailureSubject, now: Instant) -> BreakerDecision {
         match self.outlook_for(subject, now) {
-            BreakerOutlook::Clear => BreakerDecision::Admit(BreakerPass {
+            BreakerOutlook::Clear => BreakerDecision::Admit(BreakerAdmission {
                 round: self.round,
                 admitted_while_open: self.state != State::Closed,
             }),
@@ -198,7 +198,7 @@ impl Breaker {
                 self.round += 1;
                 let until = now + self.settings.probe_timeout;
                 self.state = State::Probing { until };
-                BreakerDecision::Probe(BreakerPass {
+                BreakerDecision::Probe(BreakerAdmission {
                     round: self.round,
                     admitted_while_open: false,
                 })
@@ -209,10 +209,10 @@ impl Breaker {
     /// Records that a request succeeded.
     pub(crate) fn record_success(
         &mut self,
-        BreakerPass {
+        BreakerAdmission {
             round,
             admitted_while_open,
-        }: BreakerPass,
+        }: BreakerAdmission,
         now: Instant,
     ) -> Option<BreakerTransition> {
         let is_of_this_outage = if admitted_while_open {
@@ -238,10 +238,10 @@ impl Breaker {
     /// Records that a request failed.
     pub(crate) fn record_failure(
         &mut self,
-        BreakerPass {
+        BreakerAdmission {
             round,
             admitted_while_open,
-        }: BreakerPass,
+        }: BreakerAdmission,
         now: Instant,
         (subject, fault): (FailureSubject, EndpointFault),
     ) -> Option<BreakerTransition> {
@@ -268,23 +268,23 @@ impl Breaker {
     /// Records that a request ended without a result because its client left. If it was the probe,
     /// the next probe waits again, so that clients that leave early do not raise the probe rate of
     /// a failing endpoint.
-    pub(crate) fn record_abandoned(&mut self, pass: BreakerPass, now: Instant) {
+    pub(crate) fn record_abandoned(&mut self, admission: BreakerAdmission, now: Instant) {
         let wait = self.wait.max(LOST_WAIT_MIN);
-        self.end_probe(pass, now + wait);
+        self.end_probe(admission, now + wait);
     }
 
-    /// Takes back a pass whose request says nothing about viewers' requests. If it was the probe,
+    /// Takes back an admission whose request says nothing about viewers' requests. If it was the probe,
     /// the next request may be a probe at once.
-    pub(crate) fn release(&mut self, pass: BreakerPass, now: Instant) {
-        self.end_probe(pass, now);
+    pub(crate) fn release(&mut self, admission: BreakerAdmission, now: Instant) {
+        self.end_probe(admission, now);
     }
 
     fn end_probe(
         &mut self,
-        BreakerPass {
+        BreakerAdmission {
             round,
             admitted_while_open,
-        }: BreakerPass,
+        }: BreakerAdmission,
         until: Instant,
     ) {
         let is_probe = matches!(self.state, State::Probing { .. }) && !admitted_while_open;

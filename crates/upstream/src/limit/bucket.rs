@@ -44,12 +44,12 @@ impl TokenBucket {
 
     /// Takes a token, if one is available.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let there_is = self.wait(now).is_zero();
-        if there_is {
+        let is_available = self.wait(now).is_zero();
+        if is_available {
             let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
             self.full_at = Some(full_at + self.interval);
         }
-        there_is
+        is_available
     }
 
     /// Returns an unused token.

@@ -180,7 +180,7 @@ impl LimiterModel<'_> {
 fn limits(concurrency_max: usize, requests_per_second_max: Option<u32>) -> LimiterSettings {
     LimiterSettings {
         concurrency_max,
-        kept_for_manifests: 0,
+        reserved_for_manifests: 0,
         queue_max: QUEUE_MAX,
         requests_per_second_max,
     }

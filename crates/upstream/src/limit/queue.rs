@@ -15,7 +15,7 @@ pub(super) struct PermitQueue {
     rows: [[PriorityRow; 2]; Priority::COUNT],
 }
 
-/// Index of a seat, valid until [`PermitQueue::vacate`].
+/// Index of a seat, valid until [`PermitQueue::free`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SeatId(usize);
 
@@ -103,9 +103,9 @@ impl PermitQueue {
     /// requests for a token.
     pub(super) fn first(&self, permits: impl Fn(Priority) -> bool) -> Option<SeatId> {
         let rows = self.rows.iter().zip(Priority::ALL);
-        let rows = rows.map(|([turns, both], priority)| {
-            let both = both.first.filter(|_| permits(priority));
-            turns.first.or(both)
+        let rows = rows.map(|([token_row, permit_row], priority)| {
+            let permit = permit_row.first.filter(|_| permits(priority));
+            token_row.first.or(permit)
         });
         rows.flatten().next().map(SeatId)
     }

@@ -18,7 +18,7 @@ pub(super) type WakeUps = Vec<Waker>;
 /// Permits, the token bucket, and the queue for both.
 pub(super) struct LimiterState {
     concurrency_max: usize,
-    kept_for_manifests: usize,
+    reserved_for_manifests: usize,
     queue_max: usize,
     in_flight: usize,
     bucket: Option<TokenBucket>,
@@ -53,7 +53,7 @@ impl LimiterState {
     pub(super) fn new(limits: &LimiterSettings) -> LimiterState {
         LimiterState {
             concurrency_max: limits.concurrency_max.max(1),
-            kept_for_manifests: limits.kept_for_manifests,
+            reserved_for_manifests: limits.reserved_for_manifests,
             queue_max: limits.queue_max,
             in_flight: 0,
             bucket: limits.requests_per_second_max.map(TokenBucket::new),
@@ -227,7 +227,7 @@ impl LimiterState {
     fn has_permit(&self, priority: Priority) -> bool {
         let kept = match priority {
             Priority::Manifest => 0,
-            _ => self.kept_for_manifests,
+            _ => self.reserved_for_manifests,
         };
         self.in_flight + kept < self.concurrency_max
     }
@@ -264,7 +264,7 @@ mod tests {
             SimulatedLimiter {
                 state: LimiterState::new(&LimiterSettings {
                     concurrency_max,
-                    kept_for_manifests: 0,
+                    reserved_for_manifests: 0,
                     queue_max,
                     requests_per_second_max: Some(10),
                 }),
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn permits_reserved_for_manifests_are_not_given_to_segments() {
         let mut scene = SimulatedLimiter::paced(2, 8);
-        scene.state.kept_for_manifests = 1;
+        scene.state.reserved_for_manifests = 1;
         scene.state.bucket = None;
         assert!(scene.enters(Priority::Segment));
         let segment = scene.queues(Priority::Segment);

@@ -13,7 +13,7 @@ const MS: Duration = Duration::from_millis(1);
 fn limiter(concurrency_max: usize, queue_max: usize) -> ConcurrencyLimiter {
     ConcurrencyLimiter::new(&LimiterSettings {
         concurrency_max,
-        kept_for_manifests: 0,
+        reserved_for_manifests: 0,
         queue_max,
         requests_per_second_max: None,
     })
@@ -22,7 +22,7 @@ fn limiter(concurrency_max: usize, queue_max: usize) -> ConcurrencyLimiter {
 fn paced(requests_per_second: u32) -> ConcurrencyLimiter {
     ConcurrencyLimiter::new(&LimiterSettings {
         concurrency_max: 100,
-        kept_for_manifests: 0,
+        reserved_for_manifests: 0,
         queue_max: 100,
         requests_per_second_max: Some(requests_per_second),
     })

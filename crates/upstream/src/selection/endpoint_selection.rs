@@ -9,7 +9,7 @@ use crate::attempt::AttemptGuard;
 use crate::endpoint::{EndpointSlot, EndpointState, SlotRequest, std_now};
 use crate::guard::FailureSubject;
 use crate::response_value::ResponseExpectation;
-use crate::{Failure, Priority, RequestClass, Upgrade};
+use crate::{Failure, Priority, PriorityRaise, RequestClass};
 
 /// Endpoint indices in the order to try them.
 pub(crate) struct EndpointOrder {
@@ -22,19 +22,19 @@ pub(crate) struct EndpointOrder {
 pub(crate) struct RequestProfile {
     pub(crate) priority: Priority,
     /// Set while no viewer waits: until then only blocking requests are hedged.
-    pub(crate) upgrade: Option<Upgrade>,
+    pub(crate) priority_raise: Option<PriorityRaise>,
     pub(crate) subject: FailureSubject,
     /// The rate limit it counts against.
     pub(crate) class: RequestClass,
     /// Which responses are good.
     pub(crate) expectation: ResponseExpectation,
-    /// A blocking request: it takes no capacity of the endpoint.
+    /// A blocking request: it takes no permit of the endpoint.
     pub(crate) is_blocking: bool,
     /// A blocking request is late after this time.
     pub(crate) late_after: Option<Duration>,
     /// Another endpoint is asked too when one is late.
     pub(crate) is_hedged: bool,
-    /// Deadline for capacity at an endpoint.
+    /// Deadline for a slot at an endpoint.
     pub(crate) queue_until: Instant,
     /// Deadline for everything.
     pub(crate) until: Instant,
@@ -87,20 +87,22 @@ impl EndpointSelection {
 
     /// Resolves when a viewer waits for the response.
     pub(crate) async fn until_urgent(&mut self) {
-        if let Some(upgrade) = &mut self.request.upgrade {
-            upgrade.when.as_mut().await;
-            self.request.priority = upgrade.priority;
-            self.request.upgrade = None;
+        if let Some(priority_raise) = &mut self.request.priority_raise {
+            priority_raise.when.as_mut().await;
+            self.request.priority = priority_raise.priority;
+            self.request.priority_raise = None;
         }
     }
 
     /// The priority that the request has once a viewer waits.
     pub(crate) fn final_priority(&self) -> Priority {
-        let upgrade = self.request.upgrade.as_ref();
-        upgrade.map_or(self.request.priority, |upgrade| upgrade.priority)
+        let priority_raise = self.request.priority_raise.as_ref();
+        priority_raise.map_or(self.request.priority, |priority_raise| {
+            priority_raise.priority
+        })
     }
 
-    /// The capacity that the request needs at an endpoint.
+    /// The slot that the request needs at an endpoint.
     pub(crate) fn slot_request(&self) -> SlotRequest {
         SlotRequest {
             priority: self.request.priority,

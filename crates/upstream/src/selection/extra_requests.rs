@@ -18,7 +18,7 @@ pub(crate) struct ExtraRequests {
     limits: Arc<GroupLimits>,
     pub(crate) budget: Mutex<RetryBudget>,
     /// The last request that failed over to another endpoint succeeded there.
-    fail_over_helps: AtomicBool,
+    failover_helps: AtomicBool,
     takeovers: Takeovers,
 }
 
@@ -27,7 +27,7 @@ impl ExtraRequests {
         ExtraRequests {
             limits,
             budget: Mutex::new(RetryBudget::new(budget, Instant::now())),
-            fail_over_helps: AtomicBool::new(true),
+            failover_helps: AtomicBool::new(true),
             takeovers: Takeovers::default(),
         }
     }
@@ -38,10 +38,10 @@ impl ExtraRequests {
     }
 
     /// A retry. A failover that is likely to help is granted beyond the budget.
-    pub(crate) fn try_retry(&self, is_fail_over: bool) -> bool {
+    pub(crate) fn try_retry(&self, is_failover: bool) -> bool {
         let mut budget = self.budget.lock();
-        let is_affordable = is_fail_over || budget.can_afford(std_now());
-        is_affordable && self.limits.try_token() && (budget.try_spend(std_now()) || is_fail_over)
+        let is_affordable = is_failover || budget.can_afford(std_now());
+        is_affordable && self.limits.try_token() && (budget.try_spend(std_now()) || is_failover)
     }
 
     /// Capacity for a hedge, with a permit of its own: a hedge never exceeds a limit.
@@ -62,19 +62,19 @@ impl ExtraRequests {
     }
 
     /// Failing over to another endpoint is likely to help.
-    pub(crate) fn fail_over_helps(&self) -> bool {
-        self.fail_over_helps.load(Ordering::Relaxed)
+    pub(crate) fn failover_helps(&self) -> bool {
+        self.failover_helps.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn record_fail_over(&self, helped: bool) {
-        self.fail_over_helps.store(helped, Ordering::Relaxed);
+    pub(crate) fn record_failover(&self, helped: bool) {
+        self.failover_helps.store(helped, Ordering::Relaxed);
     }
 
     /// Permits and counts a takeover; see [`crate::Origin::take_over`].
     pub(crate) fn take_over(&self, from: &EndpointState, failed: bool) -> Option<Takeover> {
         let spend = || self.budget.lock().try_spend(std_now());
         let takeover = self.takeovers.begin(failed, spend);
-        from.counters.left(takeover.is_some());
+        from.counters.record_takeover(takeover.is_some());
         takeover
     }
 

@@ -18,9 +18,9 @@ pub enum Balance {
     Hash,
 }
 
-/// Input of the ordering for one endpoint.
+/// What decides the place of one endpoint in the order.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EndpointCondition {
+pub(crate) struct EndpointRank {
     /// Lower values are tried first.
     pub(crate) priority: u8,
     pub(crate) weight: u32,
@@ -32,27 +32,27 @@ pub(crate) struct EndpointCondition {
 /// Endpoint indices in the order to try them. `balance_hash` is a hash of the request, `rotation`
 /// the rotation state.
 pub(crate) fn order(
-    conditions: &[EndpointCondition],
+    ranks: &[EndpointRank],
     balance: Balance,
     balance_hash: u64,
     rotation: &mut WeightedRotation,
 ) -> Vec<usize> {
-    let mut indices: Vec<usize> = (0..conditions.len()).collect();
+    let mut indices: Vec<usize> = (0..ranks.len()).collect();
     if balance == Balance::RoundRobin {
-        rotation.turn(conditions);
+        rotation.turn(ranks);
     }
     let balance_key = |index: usize| {
-        let condition = &conditions[index];
-        let weight = f64::from(condition.weight.max(1));
+        let rank = &ranks[index];
+        let weight = f64::from(rank.weight.max(1));
         match balance {
             Balance::Failover => 0.0,
             Balance::RoundRobin => -rotation.credit(index),
             #[expect(clippy::cast_precision_loss, reason = "counts of requests under way")]
-            Balance::LeastInFlight => (condition.in_flight + 1) as f64 / weight,
+            Balance::LeastInFlight => (rank.in_flight + 1) as f64 / weight,
             Balance::Hash => distance(balance_hash, index, weight),
         }
     };
-    let standing_key = |index: &usize| (!conditions[*index].good, conditions[*index].priority);
+    let standing_key = |index: &usize| (!ranks[*index].good, ranks[*index].priority);
     indices.sort_by(|one, other| {
         standing_key(one)
             .cmp(&standing_key(other))
@@ -61,7 +61,7 @@ pub(crate) fn order(
     if balance == Balance::RoundRobin
         && let Some(&first) = indices.first()
     {
-        rotation.spend(first, conditions);
+        rotation.spend(first, ranks);
     }
     indices
 }
@@ -84,12 +84,12 @@ pub(crate) struct WeightedRotation {
 }
 
 impl WeightedRotation {
-    fn turn(&mut self, conditions: &[EndpointCondition]) {
-        self.credits.resize(conditions.len(), 0);
-        let is_competing = is_competing(conditions);
-        for (index, condition) in conditions.iter().enumerate() {
-            if is_competing(condition) {
-                self.credits[index] += i64::from(condition.weight.max(1));
+    fn turn(&mut self, ranks: &[EndpointRank]) {
+        self.credits.resize(ranks.len(), 0);
+        let is_competing = is_competing(ranks);
+        for (index, rank) in ranks.iter().enumerate() {
+            if is_competing(rank) {
+                self.credits[index] += i64::from(rank.weight.max(1));
             } else {
                 // An endpoint that returns gets no credit for the time it was away.
                 self.credits[index] = 0;
@@ -102,30 +102,28 @@ impl WeightedRotation {
         self.credits[index] as f64
     }
 
-    fn spend(&mut self, index: usize, conditions: &[EndpointCondition]) {
-        let is_competing = is_competing(conditions);
-        let weights = conditions
-            .iter()
-            .filter(|condition| is_competing(condition));
+    fn spend(&mut self, index: usize, ranks: &[EndpointRank]) {
+        let is_competing = is_competing(ranks);
+        let weights = ranks.iter().filter(|rank| is_competing(rank));
         self.credits[index] -= weights
-            .map(|condition| i64::from(condition.weight.max(1)))
+            .map(|rank| i64::from(rank.weight.max(1)))
             .sum::<i64>();
     }
 }
 
 /// The endpoints that compete for the first attempt: best standing, then lowest priority value.
-fn is_competing(conditions: &[EndpointCondition]) -> impl Fn(&EndpointCondition) -> bool {
-    let key = |condition: &EndpointCondition| (!condition.good, condition.priority);
-    let best = conditions.iter().map(key).min();
-    move |condition| Some(key(condition)) == best
+fn is_competing(ranks: &[EndpointRank]) -> impl Fn(&EndpointRank) -> bool {
+    let key = |rank: &EndpointRank| (!rank.good, rank.priority);
+    let best = ranks.iter().map(key).min();
+    move |rank| Some(key(rank)) == best
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn condition(priority: u8, weight: u32) -> EndpointCondition {
-        EndpointCondition {
+    fn rank(priority: u8, weight: u32) -> EndpointRank {
+        EndpointRank {
             priority,
             weight,
             in_flight: 0,
@@ -134,24 +132,24 @@ mod tests {
     }
 
     fn first(
-        conditions: &[EndpointCondition],
+        ranks: &[EndpointRank],
         balance: Balance,
         balance_hash: u64,
         rotation: &mut WeightedRotation,
     ) -> usize {
-        order(conditions, balance, balance_hash, rotation)[0]
+        order(ranks, balance, balance_hash, rotation)[0]
     }
 
     #[test]
     fn failover_keeps_configured_order_within_a_priority() {
-        let all = [condition(1, 1), condition(0, 1), condition(0, 1)];
+        let all = [rank(1, 1), rank(0, 1), rank(0, 1)];
         let order = order(&all, Balance::Failover, 0, &mut WeightedRotation::default());
         assert_eq!(order, [1, 2, 0]);
     }
 
     #[test]
     fn doubtful_endpoint_comes_last_despite_its_priority() {
-        let mut all = [condition(0, 1), condition(1, 1), condition(2, 1)];
+        let mut all = [rank(0, 1), rank(1, 1), rank(2, 1)];
         all[0].good = false;
         for balance in [
             Balance::Failover,
@@ -166,7 +164,7 @@ mod tests {
 
     #[test]
     fn round_robin_follows_weights_and_interleaves() {
-        let all = [condition(0, 3), condition(0, 1), condition(9, 5)];
+        let all = [rank(0, 3), rank(0, 1), rank(9, 5)];
         let mut rotation = WeightedRotation::default();
         let mut turn = || first(&all, Balance::RoundRobin, 0, &mut rotation);
         let turns: Vec<usize> = (0..8).map(|_| turn()).collect();
@@ -175,7 +173,7 @@ mod tests {
 
     #[test]
     fn returning_endpoint_gets_no_extra_round_robin_turns() {
-        let mut all = [condition(0, 1), condition(0, 1)];
+        let mut all = [rank(0, 1), rank(0, 1)];
         let mut rotation = WeightedRotation::default();
         all[1].good = false;
         for _ in 0..100 {
@@ -189,7 +187,7 @@ mod tests {
 
     #[test]
     fn least_in_flight_respects_weights() {
-        let mut all = [condition(0, 1), condition(0, 4)];
+        let mut all = [rank(0, 1), rank(0, 4)];
         all[0].in_flight = 2;
         all[1].in_flight = 7;
         let mut rotation = WeightedRotation::default();
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn hash_keeps_url_on_its_endpoint_when_another_leaves() {
-        let all = [condition(0, 1), condition(0, 1), condition(0, 2)];
+        let all = [rank(0, 1), rank(0, 1), rank(0, 2)];
         let mut without = all;
         without[1].good = false;
         let mut rotation = WeightedRotation::default();

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::endpoint_selection::{CandidateSet, EndpointOrder, EndpointSelection, RequestProfile};
 use super::extra_requests::ExtraRequests;
-use super::order::{EndpointCondition, WeightedRotation, order};
+use super::order::{EndpointRank, WeightedRotation, order};
 use super::outliers::OutlierDetection;
 use crate::attempt::AttemptGuard;
 use crate::connection::AttemptRequest;
@@ -104,16 +104,16 @@ impl EndpointSelector {
         self.connector.retry_unreachable();
         let is_good = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
         self.outlier_detection.judge(&self.endpoints, now, is_good);
-        let conditions = self.conditions(avoided.and(excluded), now);
+        let ranks = self.ranks(avoided.and(excluded), now);
         for endpoint in &self.endpoints {
             endpoint.set_in_good_standing(is_good(endpoint));
         }
         let is_asked = |index: &usize| !excluded.contains(*index);
-        let good = (0..conditions.len()).filter(|&index| conditions[index].good);
+        let good = (0..ranks.len()).filter(|&index| ranks[index].good);
         let good = good.filter(is_asked).count();
         let balance_hash = request.balance_hash();
         let mut endpoints = order(
-            &conditions,
+            &ranks,
             self.balance,
             balance_hash,
             &mut self.rotation.lock(),
@@ -149,20 +149,20 @@ impl EndpointSelector {
         AttemptGuard::open(endpoint, slot, request.subject(), std_now())
     }
 
-    fn conditions(&self, avoided: EndpointSet, now: Instant) -> Vec<EndpointCondition> {
+    fn ranks(&self, avoided: EndpointSet, now: Instant) -> Vec<EndpointRank> {
         let is_preferred = |endpoint: &Arc<EndpointState>| {
             self.is_in_good_standing(endpoint, now) && !avoided.contains(endpoint.index)
         };
         // If all endpoints are avoided, the list has no effect.
         let any_preferred = self.endpoints.iter().any(is_preferred);
-        let condition = |endpoint: &Arc<EndpointState>| EndpointCondition {
+        let rank = |endpoint: &Arc<EndpointState>| EndpointRank {
             priority: endpoint.priority,
             weight: endpoint.weight,
             in_flight: endpoint.counters.in_flight(),
             good: self.is_in_good_standing(endpoint, now)
                 && (!any_preferred || !avoided.contains(endpoint.index)),
         };
-        self.endpoints.iter().map(condition).collect()
+        self.endpoints.iter().map(rank).collect()
     }
 
     /// The endpoint that a request with this hash would go to first; `None`: no endpoint accepts
@@ -174,10 +174,10 @@ impl EndpointSelector {
         avoided: EndpointSet,
     ) -> Option<&Arc<EndpointState>> {
         let now = std_now();
-        let conditions = self.conditions(avoided, now);
+        let ranks = self.ranks(avoided, now);
         // Work on a copy, so that the rotation does not advance.
         let mut rotation = self.rotation.lock().clone();
-        let order = order(&conditions, self.balance, balance_hash, &mut rotation);
+        let order = order(&ranks, self.balance, balance_hash, &mut rotation);
         let mut endpoints = order.into_iter().map(|index| &self.endpoints[index]);
         endpoints.find(|endpoint| !endpoint.refuses(subject, now))
     }

@@ -52,24 +52,24 @@ impl SimulatedBreaker {
         self.breaker.admit(subject(0, FAILED), self.now)
     }
 
-    fn pass(&mut self) -> BreakerPass {
+    fn admission(&mut self) -> BreakerAdmission {
         match self.admit() {
-            BreakerDecision::Admit(pass) => pass,
+            BreakerDecision::Admit(admission) => admission,
             other => panic!("not let through: {other:?}"),
         }
     }
 
-    fn probe(&mut self) -> BreakerPass {
+    fn probe(&mut self) -> BreakerAdmission {
         match self.admit() {
-            BreakerDecision::Probe(pass) => pass,
+            BreakerDecision::Probe(admission) => admission,
             other => panic!("no probe: {other:?}"),
         }
     }
 
     fn succeed(&mut self, times: usize) {
         for _ in 0..times {
-            let pass = self.pass();
-            self.record(pass, true);
+            let admission = self.admission();
+            self.record(admission, true);
         }
     }
 
@@ -85,20 +85,21 @@ impl SimulatedBreaker {
         self.urls += 1;
         let what = subject(self.urls, directory);
         match self.breaker.admit(what, self.now) {
-            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => {
-                self.breaker.record_failure(pass, self.now, (what, fault));
+            BreakerDecision::Admit(admission) | BreakerDecision::Probe(admission) => {
+                self.breaker
+                    .record_failure(admission, self.now, (what, fault));
             }
             BreakerDecision::Refuse { .. } => panic!("not let through"),
         }
     }
 
-    fn record(&mut self, pass: BreakerPass, ok: bool) {
+    fn record(&mut self, admission: BreakerAdmission, ok: bool) {
         if ok {
-            self.breaker.record_success(pass, self.now);
+            self.breaker.record_success(admission, self.now);
         } else {
             self.urls += 1;
             let what = (subject(self.urls, FAILED), EndpointFault::Unreachable);
-            self.breaker.record_failure(pass, self.now, what);
+            self.breaker.record_failure(admission, self.now, what);
         }
     }
 
@@ -156,9 +157,9 @@ fn repeated_failures_of_one_url_do_not_open() {
     ] {
         let mut scene = SimulatedBreaker::start();
         for _ in 0..1000 {
-            let pass = scene.pass();
+            let admission = scene.admission();
             let what = (subject(5, FAILED), fault);
-            scene.breaker.record_failure(pass, scene.now, what);
+            scene.breaker.record_failure(admission, scene.now, what);
         }
         assert!(scene.is_closed(), "{fault:?}");
     }
@@ -192,7 +193,7 @@ fn open_breaker_admits_unfailed_directory_and_success_closes() {
         scene.breaker.outlook_for(other, scene.now),
         BreakerOutlook::Clear
     );
-    let BreakerDecision::Admit(pass) = scene.breaker.admit(other, scene.now) else {
+    let BreakerDecision::Admit(admission) = scene.breaker.admit(other, scene.now) else {
         panic!("not let through");
     };
     let BreakerDecision::Admit(second) = scene.breaker.admit(other, scene.now) else {
@@ -200,7 +201,7 @@ fn open_breaker_admits_unfailed_directory_and_success_closes() {
     };
     scene
         .breaker
-        .record_failure(pass, scene.now, (other, EndpointFault::Gateway));
+        .record_failure(admission, scene.now, (other, EndpointFault::Gateway));
     let refused = scene.breaker.admit(other, scene.now);
     assert!(
         matches!(refused, BreakerDecision::Refuse { .. }),
@@ -338,7 +339,12 @@ fn released_probe_allows_the_next_at_once() {
 #[test]
 fn results_of_requests_from_before_opening_are_ignored() {
     let mut scene = SimulatedBreaker::start();
-    let stragglers = [scene.pass(), scene.pass(), scene.pass(), scene.pass()];
+    let stragglers = [
+        scene.admission(),
+        scene.admission(),
+        scene.admission(),
+        scene.admission(),
+    ];
     let [good, bad, lost, late] = stragglers;
     scene.fail(10);
     scene.wait(SETTINGS.probe_after);

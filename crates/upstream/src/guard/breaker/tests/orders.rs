@@ -25,17 +25,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..400)
 }
 
-/// The state that the test tracks itself: passes in use, the current probe, and the number of
+/// The state that the test tracks itself: admissions in use, the current probe, and the number of
 /// results since the breaker last closed.
 struct Bystander {
     scene: SimulatedBreaker,
-    out: Vec<BreakerPass>,
+    out: Vec<BreakerAdmission>,
     probe: Option<(u64, Instant)>,
     verdicts: u32,
 }
 
 impl Bystander {
-    fn take(&mut self, which: usize) -> Option<BreakerPass> {
+    fn take(&mut self, which: usize) -> Option<BreakerAdmission> {
         let count = self.out.len();
         (count > 0).then(|| self.out.swap_remove(which % count))
     }
@@ -45,32 +45,34 @@ impl Bystander {
         match *step {
             Step::Wait(millis) => self.scene.now += MS * u32::try_from(millis).unwrap(),
             Step::Admit => match self.scene.admit() {
-                BreakerDecision::Admit(pass) => self.out.push(pass),
-                BreakerDecision::Probe(pass) => {
+                BreakerDecision::Admit(admission) => self.out.push(admission),
+                BreakerDecision::Probe(admission) => {
                     let overdue = |sent| self.scene.now >= sent + SETTINGS.probe_timeout;
                     prop_assert!(self.probe.is_none_or(|(_, sent)| overdue(sent)));
-                    self.probe = Some((pass.round, self.scene.now));
-                    self.out.push(pass);
+                    self.probe = Some((admission.round, self.scene.now));
+                    self.out.push(admission);
                 }
                 BreakerDecision::Refuse { until } => prop_assert!(until > self.scene.now),
             },
             Step::Record(which, ok) => {
-                if let Some(pass) = self.take(which) {
-                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
+                if let Some(admission) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != admission.round);
                     self.verdicts += 1;
-                    self.scene.record(pass, ok);
+                    self.scene.record(admission, ok);
                 }
             }
             Step::Lose(which) => {
-                if let Some(pass) = self.take(which) {
-                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
-                    self.scene.breaker.record_abandoned(pass, self.scene.now);
+                if let Some(admission) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != admission.round);
+                    self.scene
+                        .breaker
+                        .record_abandoned(admission, self.scene.now);
                 }
             }
             Step::Return(which) => {
-                if let Some(pass) = self.take(which) {
-                    self.probe = self.probe.filter(|&(probe, _)| probe != pass.round);
-                    self.scene.breaker.release(pass, self.scene.now);
+                if let Some(admission) = self.take(which) {
+                    self.probe = self.probe.filter(|&(probe, _)| probe != admission.round);
+                    self.scene.breaker.release(admission, self.scene.now);
                 }
             }
         }
@@ -99,7 +101,7 @@ proptest! {
         let mut scene = bystander.scene;
         scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_timeout));
         match scene.admit() {
-            BreakerDecision::Admit(pass) | BreakerDecision::Probe(pass) => scene.record(pass, true),
+            BreakerDecision::Admit(admission) | BreakerDecision::Probe(admission) => scene.record(admission, true),
             BreakerDecision::Refuse { .. } => prop_assert!(false, "nobody is ever let through again"),
         }
         prop_assert_eq!(scene.breaker.state(), State::Closed);

@@ -39,7 +39,7 @@ pub type PurgeHandler =
     Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
 /// Checks whether every worker thread still answers.
-pub type HealthProbe =
+pub type HealthHandler =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = WorkerHealth> + Send>> + Send + Sync>;
 
 /// The result of a check of all worker threads.
@@ -60,7 +60,7 @@ pub struct AdminHandlers {
     /// The content of `/status`.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The check behind `/healthz`.
-    pub healthy: HealthProbe,
+    pub health: HealthHandler,
     /// Whether new connections are accepted.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// What the shield would do with an absolute URL, or why it would reject the request.

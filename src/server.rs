@@ -8,9 +8,9 @@
 mod assembly;
 mod background;
 mod descriptors;
+mod liveness;
 #[cfg(test)]
 mod metrics_reference;
-mod probe;
 mod signals;
 mod workers;
 
@@ -21,11 +21,13 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
+use self::liveness::LivenessResponder;
 use self::signals::{ReceivedSignal, Signals};
-use self::workers::{AdminService, WorkerThread};
+use self::workers::{AdminService, FrontendService, WorkerThread};
 use crate::config::Config;
 use crate::frontend::{BoundListener, Frontend, ListenAddress};
 use crate::proxy::Shield;
@@ -63,7 +65,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         frontend: service,
         listeners,
         admin_service,
-        mut probes,
+        mut responders,
         ..
     } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default())?;
     let viewers = listeners.iter().filter_map(tcp_address).collect();
@@ -73,8 +75,8 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
     let mut tasks = JoinSet::new();
     tasks.spawn(background::watch_certificates(&listeners));
     service.accept_connections(listeners, &mut tasks);
-    if let Some(probe) = probes.pop() {
-        tasks.spawn(probe.run());
+    if let Some(responder) = responders.pop() {
+        tasks.spawn(responder.run());
     }
     if let Some(admin_service) = admin_service {
         tasks.spawn(admin_service.run());
@@ -102,13 +104,7 @@ pub fn run_announced(
     descriptors::raise_limit(&mut config.frontend.limits);
     let (workers, drain_max) = (workers(config.threads), config.drain_max);
 
-    // The workers' runtimes do not exist yet: background tasks of all modules run on this one.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("seawall background")
-        .enable_all()
-        .build()
-        .context("cannot start the background thread")?;
+    let runtime = background_runtime()?;
     let guard = runtime.enter();
     // First of all: a client that can connect may also send a signal, which must not end a starting
     // server.
@@ -124,7 +120,7 @@ pub fn run_announced(
         admin_service,
         telemetry,
         lame_duck,
-        probes,
+        responders,
     } = assembly;
     let signals = Signals {
         frontend: service.frontend.clone(),
@@ -133,18 +129,8 @@ pub fn run_announced(
         drain_max,
     };
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
-    for (number, probe) in probes.into_iter().enumerate() {
-        let listeners = listeners
-            .iter()
-            .map(BoundListener::try_clone)
-            .collect::<Result<_, _>>();
-        let listeners = listeners.context("cannot share a listener among workers")?;
-        server.add_service(WorkerThread::new(number, service.clone(), listeners, probe));
-    }
-    for listener in &listeners {
-        let tls = listener.certificates().is_some();
-        tracing::info!(address = %listener.address(), tls, "listening on {}", listener.address());
-    }
+    add_workers(&mut server, &service, &listeners, responders)?;
+    log_addresses(&listeners);
     announce(&listeners.iter().filter_map(tcp_address).collect::<Vec<_>>());
     // The workers have duplicates: the socket closes with the last of them.
     drop(listeners);
@@ -163,6 +149,43 @@ pub fn run_announced(
     telemetry.close();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The runtime for the background tasks of all modules: they start before the workers' runtimes
+/// exist.
+fn background_runtime() -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("seawall background")
+        .enable_all()
+        .build()
+        .context("cannot start the background thread")
+}
+
+/// Adds a worker thread for each responder. Each gets duplicates of all listeners.
+fn add_workers(
+    server: &mut Server,
+    service: &FrontendService,
+    listeners: &[BoundListener],
+    responders: Vec<LivenessResponder>,
+) -> anyhow::Result<()> {
+    for (number, responder) in responders.into_iter().enumerate() {
+        let listeners = listeners
+            .iter()
+            .map(BoundListener::try_clone)
+            .collect::<Result<_, _>>();
+        let listeners = listeners.context("cannot share a listener among workers")?;
+        let worker = WorkerThread::new(number, service.clone(), listeners, responder);
+        server.add_service(worker);
+    }
+    Ok(())
+}
+
+fn log_addresses(listeners: &[BoundListener]) {
+    for listener in listeners {
+        let tls = listener.certificates().is_some();
+        tracing::info!(address = %listener.address(), tls, "listening on {}", listener.address());
+    }
 }
 
 fn workers(threads: usize) -> usize {

@@ -28,7 +28,8 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
         kind: MetricKind::Gauge,
         unit: "objects",
         labels: &[],
-        help: "Objects stored now, with markers of variants.",
+        help: "Objects stored now. A URL with variants counts once more: a marker names the headers \
+               that select a variant.",
         remedy: "If it stays near 0, responses are not cacheable: ask /explain?url=… why.",
     }
     .collected(|stats, samples| samples.add(&[], stats.objects)),
@@ -221,9 +222,10 @@ pub static CODING_METRICS: [CollectedMetric<CodingStats>; 3] = [
         kind: MetricKind::Counter,
         unit: "manifests",
         labels: &[CODING],
-        help: "Manifests compressed. Increments once per version and coding; worker threads do not \
-               compress.",
-        remedy: "It follows the versions of the manifests in use, times three codings at most.",
+        help: "Manifest versions compressed for viewers, by content coding. Increments when one is \
+               compressed, in the background; no viewer waits for it.",
+        remedy: "If it rises by more than three for each new version of a manifest, see \
+                 seawall_store_evictions_total: an evicted manifest is compressed again.",
     }
     .collected(|stats, samples| {
         for (coding, made) in stats.made {

@@ -77,7 +77,7 @@ async fn handle<B>(handlers: &AdminHandlers, request: &Request<B>) -> Response<T
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     if is_read && request.uri().path() == "/healthz" {
-        return health((handlers.healthy)().await);
+        return health((handlers.health)().await);
     }
     match request.uri().path() {
         "/metrics" if is_read => metrics(handlers),
@@ -279,7 +279,7 @@ mod tests {
             hosts: Vec::new(),
             status: Box::new(|| serde_json::json!({})),
             metrics: registry(),
-            healthy: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
+            health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
             ready: Box::new(move || ready),
             explain: Box::new(|url| match url.host() {
                 Some("known.example") => Ok(serde_json::json!({ "route": url.path() })),
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn is_unhealthy_while_a_worker_does_not_answer() {
         let handlers = AdminHandlers {
-            healthy: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
+            health: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
             ..handlers(true)
         };
         let answer = request_to(&handlers, "GET", "/healthz");

@@ -45,7 +45,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         kind: MetricKind::Gauge,
         unit: "manifests",
         labels: &[],
-        help: "Of these, manifests without a change for three times their expected interval.",
+        help: "Watched live manifests without a change for three times their expected interval.",
         remedy: "If above 0, the packager of the stream has stopped, or the origin serves an old \
                  version.",
     }

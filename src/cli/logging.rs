@@ -35,14 +35,14 @@ pub(super) enum LogFormat {
     Text,
 }
 
-/// A started log. When dropped, it waits until the last lines are written.
-pub(super) struct LogOptions {
+/// The running log. Dropping it waits until the last lines are written.
+pub(super) struct RunningLog {
     pub(super) counts: Arc<LogCounts>,
     _guard: LogGuard,
 }
 
 /// Starts logging, including panics and the `log` records of libraries.
-pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
+pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<RunningLog> {
     let requested = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
@@ -59,7 +59,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
         LogFormat::Json
     };
     let counts = Arc::new(LogCounts::default());
-    let (queue, guard) = LogQueue::to(stderr(), Arc::clone(&counts), report_dropped_lines)
+    let (queue, guard) = LogQueue::start(stderr(), Arc::clone(&counts), report_dropped_lines)
         .context("cannot start the log's thread")?;
     let limit = RepeatFilter {
         limit: Mutex::default(),
@@ -76,7 +76,7 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<LogOptions> {
     result.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
     // The default hook writes to stderr itself, and would wait for a reader that does not read.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    Ok(LogOptions {
+    Ok(RunningLog {
         counts,
         _guard: guard,
     })

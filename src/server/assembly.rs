@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::probe::{self, Probe, Prober};
+use super::liveness::{self, LivenessMonitor, LivenessResponder};
 use super::workers::{AdminService, FrontendService};
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
@@ -36,7 +36,7 @@ pub(super) struct ServerParts {
     /// After SIGTERM: how long connections are still accepted.
     pub(super) lame_duck: Duration,
     /// One per worker.
-    pub(super) probes: Vec<Probe>,
+    pub(super) responders: Vec<LivenessResponder>,
 }
 
 impl ServerParts {
@@ -72,14 +72,7 @@ impl BoundServer {
             listeners,
             admin,
         } = self;
-        let origins = config.origins.into_iter().map(|settings| {
-            let name = settings.name.clone();
-            let origin = Origin::new(settings, resolver.clone());
-            let origin = origin.with_context(|| format!("cannot prepare origin {name}"))?;
-            origin.start_health_checks();
-            Ok(Arc::new(origin))
-        });
-        let origins = origins.collect::<anyhow::Result<Vec<_>>>()?;
+        let origins = create_origins(config.origins, resolver)?;
         let routes: Vec<Arc<str>> = config
             .rules
             .routes
@@ -97,7 +90,7 @@ impl BoundServer {
             telemetry: telemetry.clone(),
         });
         let frontend = Arc::new(Frontend::new(config.frontend.limits)?);
-        let (prober, probes) = probe::probes_for_workers(workers);
+        let (monitor, responders) = liveness::monitor_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
         let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
         collect_metrics(&mut registry, &shield, &frontend, log)?;
@@ -105,7 +98,7 @@ impl BoundServer {
             let handlers = AdminHandlers {
                 hosts: config.admin.hosts,
                 metrics: registry,
-                ..admin_handlers(&shield, &frontend, prober)
+                ..admin_handlers(&shield, &frontend, monitor)
             };
             AdminService::new(socket, handlers)
         });
@@ -116,9 +109,24 @@ impl BoundServer {
             admin_service,
             telemetry,
             lame_duck,
-            probes,
+            responders,
         })
     }
+}
+
+/// Creates the origin groups and starts their health checks.
+fn create_origins(
+    groups: Vec<seawall_upstream::Settings>,
+    resolver: &Resolver,
+) -> anyhow::Result<Vec<Arc<Origin>>> {
+    let create = |settings: seawall_upstream::Settings| {
+        let name = settings.name.clone();
+        let origin = Origin::new(settings, resolver.clone());
+        let origin = origin.with_context(|| format!("cannot prepare origin {name}"))?;
+        origin.start_health_checks();
+        Ok(Arc::new(origin))
+    };
+    groups.into_iter().map(create).collect()
 }
 
 /// Registers the metrics of all modules that keep their own counts.
@@ -157,8 +165,12 @@ fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {
 }
 
 /// The handlers of the admin server. The registry of metrics is empty.
-fn admin_handlers(shield: &Arc<Shield>, frontend: &Arc<Frontend>, prober: Prober) -> AdminHandlers {
-    let prober = Arc::new(prober);
+fn admin_handlers(
+    shield: &Arc<Shield>,
+    frontend: &Arc<Frontend>,
+    monitor: LivenessMonitor,
+) -> AdminHandlers {
+    let monitor = Arc::new(monitor);
     let (purging, explaining) = (shield.clone(), shield.clone());
     let readiness = frontend.clone();
     let groups = shield.origins().to_vec();
@@ -166,9 +178,9 @@ fn admin_handlers(shield: &Arc<Shield>, frontend: &Arc<Frontend>, prober: Prober
         hosts: Vec::new(),
         metrics: MetricRegistry::default(),
         status: Box::new(move || origins::status(&stats(&groups))),
-        healthy: Box::new(move || {
-            let prober = prober.clone();
-            Box::pin(async move { prober.probe_all().await })
+        health: Box::new(move || {
+            let monitor = monitor.clone();
+            Box::pin(async move { monitor.check_all().await })
         }),
         ready: Box::new(move || !readiness.is_stopping()),
         explain: Box::new(move |url| match explaining.explain(url) {

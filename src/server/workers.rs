@@ -8,7 +8,7 @@ use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
-use super::probe::Probe;
+use super::liveness::LivenessResponder;
 use crate::admin::{self, AdminHandlers};
 use crate::frontend::{BoundListener, Frontend, RequestRecorder};
 use crate::proxy::Shield;
@@ -47,7 +47,7 @@ pub(super) struct WorkerThread {
     name: String,
     service: FrontendService,
     listeners: Vec<BoundListener>,
-    probe: Option<Probe>,
+    responder: Option<LivenessResponder>,
 }
 
 impl WorkerThread {
@@ -55,13 +55,13 @@ impl WorkerThread {
         number: usize,
         service: FrontendService,
         listeners: Vec<BoundListener>,
-        probe: Probe,
+        responder: LivenessResponder,
     ) -> WorkerThread {
         WorkerThread {
             name: format!("seawall worker {number}"),
             service,
             listeners,
-            probe: Some(probe),
+            responder: Some(responder),
         }
     }
 }
@@ -74,9 +74,9 @@ impl Service for WorkerThread {
         _shutdown: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
-        if let Some(probe) = self.probe.take() {
+        if let Some(responder) = self.responder.take() {
             // Not among the tasks that end with the listeners: a worker that drains is alive.
-            tokio::spawn(probe.run());
+            tokio::spawn(responder.run());
         }
         let mut tasks = JoinSet::new();
         self.service

@@ -58,13 +58,13 @@ impl AccessLog {
         let sample = settings.sample.max(1);
         let queue = match &settings.path {
             _ if !settings.enabled => None,
-            None => Some(AccessLogQueue::to(io::stdout(), QUEUE_LINES_MAX)?),
+            None => Some(AccessLogQueue::start(io::stdout(), QUEUE_LINES_MAX)?),
             Some(path) => {
                 let file = LogFile::open(path).map_err(|source| TelemetryError::LogFile {
                     path: path.clone(),
                     source,
                 })?;
-                Some(AccessLogQueue::to(file, QUEUE_LINES_MAX)?)
+                Some(AccessLogQueue::start(file, QUEUE_LINES_MAX)?)
             }
         };
         Ok(AccessLog { queue, sample })
@@ -167,7 +167,7 @@ struct AccessLogQueue {
 }
 
 impl AccessLogQueue {
-    fn to(
+    fn start(
         sink: impl Write + Send + 'static,
         lines_max: usize,
     ) -> Result<AccessLogQueue, TelemetryError> {
@@ -192,7 +192,7 @@ impl AccessLogQueue {
         let entries = self.entries.load();
         let sent = entries.as_ref().map(|queue| queue.try_send(entry));
         if !matches!(sent, Some(Ok(()))) {
-            self.counts.drop_line();
+            self.counts.count_dropped();
         }
     }
 
@@ -254,7 +254,7 @@ mod tests {
 
     fn log(sink: impl Write + Send + 'static, sample: u32, lines_max: usize) -> AccessLog {
         AccessLog {
-            queue: Some(AccessLogQueue::to(sink, lines_max).unwrap()),
+            queue: Some(AccessLogQueue::start(sink, lines_max).unwrap()),
             sample,
         }
     }

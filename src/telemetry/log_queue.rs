@@ -106,7 +106,7 @@ pub struct LogGuard {
 impl LogQueue {
     /// Starts the writer thread. It calls `report` at intervals when lines were dropped; `report`
     /// may log.
-    pub fn to(
+    pub fn start(
         sink: impl Write + Send + 'static,
         counts: Arc<LogCounts>,
         report: fn(&LogCounts),
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn dropping_the_guard_writes_every_line() {
         let (output, counts) = (SharedBuffer::default(), Arc::new(LogCounts::default()));
-        let (queue, guard) = LogQueue::to(output.clone(), counts.clone(), |_| {}).unwrap();
+        let (queue, guard) = LogQueue::start(output.clone(), counts.clone(), |_| {}).unwrap();
         for number in 0..1000 {
             writeln!(queue.line_writer(), "line {number}").unwrap();
         }
@@ -369,7 +369,7 @@ mod tests {
     fn drops_and_counts_lines_while_the_reader_is_stuck() {
         let (release, stuck) = sync_channel(0);
         let counts = Arc::new(LogCounts::default());
-        let (queue, guard) = LogQueue::to(StuckWriter(stuck), counts.clone(), |_| {}).unwrap();
+        let (queue, guard) = LogQueue::start(StuckWriter(stuck), counts.clone(), |_| {}).unwrap();
         for _ in 0..2 * QUEUE_LINES_MAX {
             queue.push(b"x\n".to_vec());
         }

@@ -140,7 +140,8 @@ impl UpstreamBody {
         }
     }
 
-    /// Another endpoint's body replaces it. Its endpoint is counted as having truncated it.
+    /// Ends this body because another endpoint's body replaces it. The attempt counts as truncated
+    /// by this body's endpoint.
     pub fn fail_overtaken(mut self) {
         let failure = Failure::Truncated;
         if let BodyPhase::UnderWay(state) =

@@ -297,7 +297,7 @@ impl EndpointState {
         let mut guards = self.guards.lock();
         match admission {
             Some(admission) if result.is_ok() => {
-                change = guards.breaker.record_success(admission, now)
+                change = guards.breaker.record_success(admission, now);
             }
             Some(admission) => guards.breaker.release(admission, now),
             None => {}

@@ -179,7 +179,7 @@ impl Origin {
         self.group.selector.extra_requests.record_takeover(helped);
     }
 
-    /// An unreachable address became reachable again after this time.
+    /// An address that could not be reached became reachable again after this time.
     pub fn has_recovered_since(&self, then: Instant) -> bool {
         self.group.connector.has_recovered_since(then.into())
     }

@@ -99,7 +99,7 @@ pub struct Deadlines {
 /// and within the group's budget.
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// Maximum number of further attempts. Untried endpoints come first.
+    /// Maximum number of retries. Endpoints not tried yet come first.
     pub attempts_max: u32,
     /// Response statuses that are retried.
     pub statuses: Vec<StatusCode>,

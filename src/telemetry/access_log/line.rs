@@ -45,7 +45,7 @@ impl AccessLogEntry {
     /// Appends the line and its newline.
     pub(super) fn write_line(&self, out: &mut Vec<u8>) {
         // Writing to a `Vec` cannot fail, and these fields can always be serialized.
-        let _ = serde_json::to_writer(&mut *out, &FieldWriter::of(self));
+        let _ = serde_json::to_writer(&mut *out, &LineFields::of(self));
         out.push(b'\n');
     }
 }
@@ -69,7 +69,7 @@ fn bounded(fields: &AccessLogFields) -> AccessLogFields {
 
 /// The fields of a line, in the order in which they are written.
 #[derive(Serialize)]
-struct FieldWriter<'a> {
+struct LineFields<'a> {
     ts: DisplayJson<Timestamp>,
     method: Option<&'a str>,
     host: Option<Cow<'a, str>>,
@@ -91,8 +91,8 @@ struct FieldWriter<'a> {
     weight: u32,
 }
 
-impl<'a> FieldWriter<'a> {
-    fn of(entry: &'a AccessLogEntry) -> FieldWriter<'a> {
+impl<'a> LineFields<'a> {
+    fn of(entry: &'a AccessLogEntry) -> LineFields<'a> {
         let record = &entry.record;
         let fields = record.log_fields.as_deref();
         // The clock may have been set to a time before the epoch.
@@ -100,7 +100,7 @@ impl<'a> FieldWriter<'a> {
             .ended
             .checked_sub(record.total_time)
             .unwrap_or(UNIX_EPOCH);
-        FieldWriter {
+        LineFields {
             ts: DisplayJson(Timestamp(arrived)),
             method: fields.and_then(|fields| fields.method.as_ref().map(http::Method::as_str)),
             host: fields.and_then(|fields| known(without_credentials(&fields.host))),

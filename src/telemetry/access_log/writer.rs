@@ -18,12 +18,12 @@ const BATCH_LINES_MAX: usize = 8192;
 
 /// Pause after a batch, so that a busy server wakes the writer 100 times per second and not once
 /// per request. The queue takes 800,000 lines per second before lines are dropped.
-const REST: Duration = Duration::from_millis(10);
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Counts of written and dropped lines, and of failed writes.
 #[derive(Default)]
 pub(super) struct WriterCounts {
-    line: AtomicU64,
+    written: AtomicU64,
     dropped: AtomicU64,
     errors: AtomicU64,
 }
@@ -32,11 +32,11 @@ impl WriterCounts {
     /// Lines written, lines dropped, failed writes.
     pub(super) fn read(&self) -> (u64, u64, u64) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (read(&self.line), read(&self.dropped), read(&self.errors))
+        (read(&self.written), read(&self.dropped), read(&self.errors))
     }
 
     /// Counts a line that was dropped because the queue was full.
-    pub(super) fn drop_line(&self) {
+    pub(super) fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -71,21 +71,21 @@ impl<W: Write> AccessLogWriter<W> {
             }
             let flushed = self.out.flush();
             self.record_result(flushed);
-            thread::park_timeout(REST);
+            thread::park_timeout(BATCH_PAUSE);
         }
     }
 
     fn write_entry(&mut self, entry: &AccessLogEntry) {
         self.text.clear();
         entry.write_line(&mut self.text);
-        let line = self.out.write_all(&self.text);
-        let counter = if line.is_ok() {
-            &self.counts.line
+        let written = self.out.write_all(&self.text);
+        let counter = if written.is_ok() {
+            &self.counts.written
         } else {
             &self.counts.dropped
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.record_result(line);
+        self.record_result(written);
     }
 
     fn record_result(&mut self, result: io::Result<()>) {

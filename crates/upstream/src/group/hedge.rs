@@ -330,11 +330,11 @@ impl HedgedAttempt<'_> {
 /// The delay before a hedge, from the usual latency. `longest`: maximum for endpoints that are not
 /// always slow.
 fn latency_hedge_delay(is_manifest: bool, usual: UsualLatency, longest: Duration) -> Duration {
-    // Responses that were overtaken count with about the maximum, so allow a margin.
-    const LONGER: (u32, u32) = (5, 4);
+    // A response that was overtaken counts with about `longest`: only a typical latency a quarter
+    // above it belongs to an endpoint that is always slow.
     let UsualLatency { p95, typical } = usual;
     if let Some(typical) = typical
-        && typical > longest * LONGER.0 / LONGER.1
+        && typical > longest * 5 / 4
     {
         let hedge_delay = typical * MEDIA_FACTOR;
         return p95.map_or(hedge_delay, |p95| p95.max(hedge_delay));

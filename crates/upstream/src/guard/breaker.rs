@@ -1,5 +1,5 @@
-//! Circuit breaker of one endpoint. It is closed while any requests succeed and opens when all of
-//! them fail. While it is open, one probe at a time tests whether the endpoint has recovered.
+//! Circuit breaker of one endpoint. By default it stays closed while any request succeeds, and
+//! opens when all of them fail. While it is open, one probe at a time tests whether the endpoint has recovered.
 //!
 //! A shield sends few requests to an endpoint, so one failing URL or channel may be most of the
 //! traffic. Therefore failures are counted once per URL, error responses must come from several
@@ -108,9 +108,9 @@ pub(crate) enum BreakerDecision {
     Refuse { until: Instant },
 }
 
-/// The admission of one request. It ends in [`Breaker::record_success`], [`Breaker::record_failure`],
-/// [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of admissions from before the last
-/// opening or closing are out of date and change nothing.
+/// The admission of one request. It ends in [`Breaker::record_success`],
+/// [`Breaker::record_failure`], [`Breaker::record_abandoned`] or [`Breaker::release`]. Results of
+/// admissions from before the last opening or closing are out of date and change nothing.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct BreakerAdmission {
@@ -273,8 +273,8 @@ impl Breaker {
         self.end_probe(admission, now + wait);
     }
 
-    /// Takes back an admission whose request says nothing about viewers' requests. If it was the probe,
-    /// the next request may be a probe at once.
+    /// Takes back an admission whose request says nothing about viewers' requests. If it was the
+    /// probe, the next request may be a probe at once.
     pub(crate) fn release(&mut self, admission: BreakerAdmission, now: Instant) {
         self.end_probe(admission, now);
     }

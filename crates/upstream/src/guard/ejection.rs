@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use super::window::SlidingWindow;
 use super::{EndpointFault, FailureSubject};
 
-/// How long a failure counts after which another endpoint succeeded.
+/// How long a URL counts that failed here and succeeded at another endpoint.
 const SUCCEEDED_ELSEWHERE_WINDOW: Duration = Duration::from_secs(10);
-/// Maximum number of such URLs, and their share of all requests that causes an ejection.
+/// Maximum number of such URLs that are remembered.
 const SUCCEEDED_ELSEWHERE_MAX: usize = 64;
+/// An endpoint is ejected when such URLs are at least this share of all results.
 const SUCCEEDED_ELSEWHERE_SHARE: f64 = 0.1;
 
 /// Maximum number of remembered directories whose responses failed.
@@ -173,8 +174,8 @@ impl Ejection {
             self.bad_directories.push(subject.directory);
         }
         if self.on_trial {
-            // The endpoint responds. What failed before its return may still fail, so this is no
-            // relapse.
+            // The endpoint responds, and what fails is one URL, or a directory that is known to
+            // fail: that is no reason to eject it again.
             let unrelated = fault.is_of_url() || (!fault.is_silence() && known);
             return (!unrelated && may_eject(others_in_good_standing)).then(|| self.eject(now));
         }

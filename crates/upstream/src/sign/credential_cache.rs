@@ -69,10 +69,10 @@ impl CredentialCache {
         lookup: &Resolver,
     ) -> Result<Arc<CredentialCache>, SetupError> {
         let sources = sources.iter().cloned();
-        let issuers = sources.map(|source| CredentialProvider::new(source, lookup));
+        let providers = sources.map(|source| CredentialProvider::new(source, lookup));
         Ok(Arc::new(CredentialCache {
             owner: Arc::clone(owner),
-            providers: issuers.collect::<Result<_, _>>()?,
+            providers: providers.collect::<Result<_, _>>()?,
             cached: RwLock::default(),
             renewal: SingleTask::default(),
             renewal_wanted: Arc::default(),

@@ -87,8 +87,8 @@ impl CredentialProvider {
         let credentials = match self {
             CredentialProvider::Given(credentials) => credentials.clone(),
             CredentialProvider::File { path, profile } => {
-                let place = (path.clone(), profile.clone());
-                let read = run_blocking(move || from_file(&place.0, &place.1)).await?;
+                let (path_read, profile_read) = (path.clone(), profile.clone());
+                let read = run_blocking(move || from_file(&path_read, &profile_read)).await?;
                 read.map_err(|error| CredentialError {
                     why: format!("{}, profile {profile}: {}", path.display(), error.why),
                     ..error
@@ -156,7 +156,7 @@ async fn from_container(
         }
     };
     headers.extend(token.map(|token| (header::AUTHORIZATION, token)));
-    let response = ask(
+    let response = fetch_text(
         origin,
         UpstreamRequest::get(target.clone(), None, headers, Priority::Manifest),
     )
@@ -172,14 +172,14 @@ async fn from_instance(origin: &Origin) -> Result<Credentials, CredentialError> 
         method: Method::PUT,
         ..UpstreamRequest::get(SESSIONS, None, headers, Priority::Manifest)
     };
-    let session = ask(origin, opening).await?;
+    let session = fetch_text(origin, opening).await?;
     let unreadable = || CredentialError::broken("it gave a session that cannot be sent back");
     let mut session = HeaderValue::from_bytes(&session).map_err(|_| unreadable())?;
     session.set_sensitive(true);
     let get = async |path: &str| {
         let target = path.parse().map_err(|_| unreadable())?;
         let headers = HeaderMap::from_iter([(SESSION_FIELD, session.clone())]);
-        ask(
+        fetch_text(
             origin,
             UpstreamRequest::get(target, None, headers, Priority::Manifest),
         )
@@ -199,25 +199,25 @@ async fn from_instance(origin: &Origin) -> Result<Credentials, CredentialError> 
 }
 
 /// Sends a request and reads the whole body.
-async fn ask(origin: &Origin, errand: UpstreamRequest) -> Result<Bytes, CredentialError> {
+async fn fetch_text(origin: &Origin, request: UpstreamRequest) -> Result<Bytes, CredentialError> {
     let failed = |failure: crate::Failure| {
         CredentialError::broken(format!("no response ({})", failure.as_str()))
     };
-    let mut reply = origin.fetch(errand).await.map_err(failed)?;
-    if reply.status != StatusCode::OK {
-        let status = reply.status.as_u16();
+    let mut response = origin.fetch(request).await.map_err(failed)?;
+    if response.status != StatusCode::OK {
+        let status = response.status.as_u16();
         return Err(CredentialError::broken(format!(
             "answered with status {status}"
         )));
     }
-    let mut response = Vec::new();
-    while let Some(piece) = reply.body.next().await {
-        response.extend_from_slice(&piece.map_err(failed)?);
-        if response.len() > ANSWER_BYTES_MAX {
+    let mut content = Vec::new();
+    while let Some(chunk) = response.body.next().await {
+        content.extend_from_slice(&chunk.map_err(failed)?);
+        if content.len() > ANSWER_BYTES_MAX {
             return Err(CredentialError::broken("answered with too much"));
         }
     }
-    Ok(response.into())
+    Ok(content.into())
 }
 
 /// The JSON document of both kinds of endpoints.

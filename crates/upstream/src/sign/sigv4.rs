@@ -52,9 +52,9 @@ pub(crate) struct Scope {
 impl Scope {
     /// `Err`: the index of an endpoint without a known region.
     pub(super) fn of(sigv4: &Sigv4, endpoints: &[Endpoint]) -> Result<Scope, usize> {
-        let region = |(place, endpoint): (usize, &Endpoint)| -> Result<String, usize> {
+        let region = |(index, endpoint): (usize, &Endpoint)| -> Result<String, usize> {
             let own = endpoint.region.as_deref().or(endpoint.region_in_host());
-            let region = own.or(sigv4.region.as_deref()).ok_or(place)?;
+            let region = own.or(sigv4.region.as_deref()).ok_or(index)?;
             Ok(region.to_owned())
         };
         Ok(Scope {
@@ -85,12 +85,12 @@ impl Scope {
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
-        let place = CredentialScope {
+        let scope = CredentialScope {
             region: self.regions.get(endpoint).ok_or(Failure::Protocol)?,
             name: self.service.as_str(),
             is_s3: self.service == Service::S3,
         };
-        place.sign(message, credentials, now)
+        scope.sign(message, credentials, now)
     }
 }
 

@@ -122,7 +122,8 @@ fn code_references(text: &str) -> Vec<CodeReference> {
         let begins = DIRECTORIES
             .iter()
             .any(|directory| word.starts_with(directory));
-        is_plain && (begins || word.contains('/') && word.ends_with(".rs"))
+        let is_source = Path::new(word).extension().is_some_and(|end| end == "rs");
+        is_plain && (begins || word.contains('/') && is_source)
     };
     // Odd parts are between backticks, even ones are the text around them.
     let parts: Vec<&str> = text.split('`').collect();

@@ -1,5 +1,6 @@
 //! Circuit breaker of one endpoint. By default it stays closed while any request succeeds, and
-//! opens when all of them fail. While it is open, one probe at a time tests whether the endpoint has recovered.
+//! opens when all of them fail. While it is open, one probe at a time tests whether the endpoint
+//! has recovered.
 //!
 //! A shield sends few requests to an endpoint, so one failing URL or channel may be most of the
 //! traffic. Therefore failures are counted once per URL, error responses must come from several

@@ -116,7 +116,7 @@ fn render_text(url: &str, explanation: &Value) -> String {
     line("key", of("key").to_owned());
     let endpoint = explanation["endpoint"]
         .as_str()
-        .unwrap_or("nobody, at present");
+        .unwrap_or("no endpoint, at present");
     line("origin", format!("{}: {endpoint}", of("origin")));
     for value in stored_lines(explanation) {
         line("held", value);
@@ -271,7 +271,7 @@ mod tests {
         let explanation = render_text("http://a/x", &explanation);
         assert!(explanation.contains("held      nothing"), "{explanation}");
         assert!(
-            explanation.contains("o: nobody, at present"),
+            explanation.contains("o: no endpoint, at present"),
             "{explanation}"
         );
     }

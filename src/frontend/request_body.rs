@@ -134,7 +134,7 @@ pub(super) enum DrainError {
     Broken,
 }
 
-/// How often the task yields without receiving bytes. Within so many yields, hyper passes on the
+/// How often the task yields without receiving bytes. Within this number of yields, hyper passes on the
 /// body bytes that it has already read.
 const YIELDS_MAX: u32 = 3;
 

@@ -327,7 +327,7 @@ mod tests {
         let mut window = ListedWindow::default();
         let first = slide(&mut window, &playlist(1, 3));
         assert!(first.dropped.is_empty());
-        assert_eq!(first.advances[0].segments, 0, "nobody knows since when");
+        assert_eq!(first.advances[0].segments, 0, "it is unknown since when");
         assert_eq!(window.position(numbered(1)).unwrap().behind, 2);
         let second = slide(&mut window, &playlist(2, 3));
         assert_eq!(second.dropped, [numbered(1)]);

@@ -12,7 +12,7 @@ use crate::support::{Gate, Origin, Shield, eventually, get, manifest, playlist, 
 const PATH: &str = "/live/index.m3u8";
 const SEGMENT: &str = "/live/seg1.ts";
 const BLOCKING: &str = "/live/index.m3u8?_HLS_msn=2";
-/// Requested with many queries, and so many objects.
+/// Requested with many queries, each an object of its own.
 const QUICK: &str = "/quick.ts";
 /// The number of responses after which an endpoint's latency is known.
 const ENOUGH: usize = 20;

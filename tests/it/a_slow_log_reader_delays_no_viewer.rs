@@ -123,7 +123,8 @@ async fn viewers_are_served_while_access_log_pipe_is_not_read() {
     })
     .await;
     let mut log = program.log();
-    log.read_until("nobody reads the access log's pipe").await;
+    log.read_until("no process reads the access log's pipe")
+        .await;
     let admin = log.admin().await;
     let dropped = "seawall_access_log_lines_total{result=\"dropped\"}";
     for _ in 0..2 {

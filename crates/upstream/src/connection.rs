@@ -3,7 +3,7 @@
 //! `connector` finds the addresses (`resolve`) and takes a connection from the `pool`, or opens
 //! one. `session` carries one request on it: `request_head` is what it sends, `response_head` what
 //! it reads, and `activity` tells a dead connection from a slow stream. `drain` frees a connection
-//! whose body nobody reads.
+//! whose body no fill reads.
 
 mod activity;
 mod connector;

@@ -97,7 +97,7 @@ fn attempts(value: TomlValue<'_>) -> ReadResult<u32> {
         attempts if attempts <= ATTEMPTS_MAX => Ok(attempts),
         _ => Err(value.problem(ValueError::new(
             EXPECTED,
-            "so many retries would add to the trouble",
+            "more retries would overload an origin that fails",
         ))),
     }
 }

@@ -335,7 +335,7 @@ fn read_client_certificate(table: &mut TomlTable<'_>, settings: &mut Settings) {
         return;
     };
     if !settings.endpoints.iter().any(|endpoint| endpoint.tls) {
-        let what = format!("`{}` is shown to nobody", first_given.name());
+        let what = format!("`{}` is shown to no endpoint", first_given.name());
         let problem = Problem::new(what).at(first_given.span(), "no endpoint speaks TLS");
         table
             .reader()

@@ -127,7 +127,7 @@ pub(in crate::frontend) struct RepeatedResponses {
     entries: HashTable<Entry>,
     bytes: usize,
     next_sweep: Instant,
-    /// The key of the request at hand.
+    /// The key of the last request that was looked up.
     key: Vec<u8>,
 }
 

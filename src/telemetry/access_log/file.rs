@@ -55,7 +55,7 @@ impl LogFile {
 
     fn warn_of_no_reader(&self) {
         let path = self.path.display();
-        tracing::warn!(%path, "nobody reads the access log's pipe: its lines are lost until somebody does");
+        tracing::warn!(%path, "no process reads the access log's pipe: its lines are lost until one does");
     }
 
     /// Whether the next check of the path is due.

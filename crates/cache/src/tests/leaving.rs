@@ -32,7 +32,7 @@ fn fetched(cache: &Cache, fresh_for: Duration) -> (Follower, SlowReader) {
     head.lifetime.fresh_for = fresh_for;
     let fill = cache
         .lead(&look(cache), HeaderMap::new)
-        .expect("nobody else leads");
+        .expect("no other request leads");
     let mut follower = fill.follower();
     fill.begin(Arc::new(head));
     push(&fill, BODY);

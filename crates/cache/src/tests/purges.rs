@@ -104,7 +104,7 @@ fn refresh_started_after_purge_is_stored() {
 /// A refresh belongs to its object's directory from the start, not only after it was bound to an
 /// epoch.
 #[test]
-fn nobody_joins_a_refresh_of_what_a_directory_has_dropped() {
+fn refresh_of_dropped_directory_is_joined_by_no_request() {
     let directory = Key::of(&[b"directory"]);
     for ends_before_binding in [true, false] {
         let cache = Cache::new(Settings::default());

@@ -268,7 +268,7 @@ fn delta_update_adds_offset_to_a_continued_byterange() {
     assert_eq!(
         delta(&text),
         None,
-        "nobody knows where the first one begins"
+        "it is unknown where the first one begins"
     );
     let text = text.replacen("BYTERANGE:100", "BYTERANGE:100@50", 1);
     let update = delta(&text).unwrap();

@@ -171,8 +171,7 @@ fn latest_end(
     }
 }
 
-/// Whether the arrived version ends so long before the shown one begins that no origin lags by that
-/// much.
+/// Whether the arrived version ends further before the shown one begins than an origin lags.
 fn ends_long_before(shown: &PlaylistEdge, arrived: &PlaylistEdge) -> bool {
     arrived.last_sequence.saturating_add(LAG_SEGMENTS) < shown.media_sequence
 }

@@ -156,7 +156,10 @@ impl LimiterModel<'_> {
         let queued: usize = queued.iter().sum();
         assert!(in_flight <= self.concurrency_max, "too many permits");
         assert!(queued <= QUEUE_MAX, "too many in the queue");
-        assert!(self.permits.len() <= in_flight, "a permit nobody gave");
+        assert!(
+            self.permits.len() <= in_flight,
+            "a permit that was not given"
+        );
         let reserved = in_flight - self.permits.len();
         assert!(reserved + queued <= self.guests.len(), "a leak");
     }

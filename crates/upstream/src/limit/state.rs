@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(scene.poll(segment), None);
         let mut wake_ups = WakeUps::new();
         scene.state.release(scene.now, &mut wake_ups);
-        assert_eq!(wake_ups.len(), 1, "the timekeeper is told");
+        assert_eq!(wake_ups.len(), 1, "the timekeeper is woken");
         assert_eq!(scene.poll(behind), Some(token_at + 100 * MS));
     }
 

@@ -163,7 +163,7 @@ async fn dropped_waiter_leaves_the_queue() {
     drop(Guest::waiting(&limiter, Priority::Segment));
     assert_eq!(queued(&limiter), 0);
     let counts = limiter.counts();
-    assert_eq!(counts.rejected, [0; 3], "nobody was turned away");
+    assert_eq!(counts.rejected, [0; 3], "no request was rejected");
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,5 +254,5 @@ async fn try_enter_does_not_overtake_waiters() {
     assert!(limiter.try_acquire().is_none(), "it is the guest's");
     drop(guest.enters());
     assert!(limiter.try_acquire().is_some());
-    assert_eq!(limiter.counts().rejected, [0; 3], "nobody was turned away");
+    assert_eq!(limiter.counts().rejected, [0; 3], "no request was rejected");
 }

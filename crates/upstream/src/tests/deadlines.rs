@@ -124,14 +124,14 @@ async fn dropped_fetch_releases_permit_and_counts_as_abandoned() {
 }
 
 /// A port that was closed a moment ago.
-async fn nobody_listens() -> std::net::SocketAddr {
+async fn port_without_listener() -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
 
 #[tokio::test]
 async fn next_endpoint_answers_if_the_first_refuses_connections() {
-    let gone = nobody_listens().await;
+    let gone = port_without_listener().await;
     let script = Scripted::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let mut settings = settings(gone);
     settings.endpoints.push(endpoint(script.address));
@@ -153,7 +153,7 @@ async fn unanswered_connect_leaves_time_for_the_next_endpoint() {
 
 #[tokio::test]
 async fn refused_connection_is_a_connect_failure() {
-    let origin = origin(settings(nobody_listens().await));
+    let origin = origin(settings(port_without_listener().await));
     let (failure, _) = whole(&origin, get("/x")).await.unwrap_err();
     assert_eq!(failure, Failure::Connect);
 }

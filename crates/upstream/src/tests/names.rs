@@ -115,7 +115,7 @@ async fn dns_lookups_end_with_the_group() {
     names.refresh();
     until("it goes on", || dns.asked() > 1).await;
     drop(names);
-    until("nobody holds the resolver", || Arc::strong_count(&dns) == 1).await;
+    until("the resolver is released", || Arc::strong_count(&dns) == 1).await;
 }
 
 #[tokio::test]

@@ -87,6 +87,6 @@ fn accepts_a_deadline_as_long_as_viewers_wait() {
     let usual = config(&short).origins.remove(0).deadlines;
     assert!(
         usual.first_byte > Duration::from_secs(5),
-        "a default contradicts nobody"
+        "a default contradicts no given value"
     );
 }

@@ -102,7 +102,7 @@ proptest! {
         scene.wait(SETTINGS.probe_after_max.max(SETTINGS.probe_timeout));
         match scene.admit() {
             BreakerDecision::Admit(admission) | BreakerDecision::Probe(admission) => scene.record(admission, true),
-            BreakerDecision::Refuse { .. } => prop_assert!(false, "nobody is ever let through again"),
+            BreakerDecision::Refuse { .. } => prop_assert!(false, "no request is ever let through again"),
         }
         prop_assert_eq!(scene.breaker.state(), State::Closed);
     }

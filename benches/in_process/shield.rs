@@ -151,7 +151,7 @@ fn segment() -> Vec<u8> {
 }
 
 /// On demand, so that nothing is refreshed in the background.
-fn playlist() -> Vec<u8> {
+pub(crate) fn playlist() -> Vec<u8> {
     let mut text = "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:6\n".to_owned();
     text.extend(
         (0..32)

@@ -1,5 +1,7 @@
 //! A response that is sent again without a lookup is the one that a lookup would give.
 
+use seawall_policy::UNREAD_FIELDS;
+
 use crate::support::metrics::{REPEATED, REQUESTS};
 use crate::support::viewer::{Ask, Viewer};
 use crate::support::{
@@ -156,6 +158,28 @@ async fn each_origin_gets_its_own_cors_fields() {
         let repeated = repeats.ask(&ask).await;
         for name in ["access-control-allow-origin", "vary"] {
             assert_eq!(repeated.header(name), looked_up.header(name));
+        }
+    }
+}
+
+/// Looked up each time: the viewer names the request.
+#[tokio::test]
+async fn ignored_field_changes_no_looked_up_response() {
+    const VALUES: [&str; 5] = ["no-cache", "gzip", "bytes=0-1", "https://a.test", "\"1\""];
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    let named = || get(OBJECT).header("X-Request-Id", "mine");
+    repeats.viewer.ask(named()).await;
+    let plain = repeats.ask_anew(named()).await;
+    for name in UNREAD_FIELDS {
+        for value in VALUES {
+            let response = repeats.ask_anew(named().header(name, value)).await;
+            response.assert_whole("0123456789");
+            let names = |response: &Response| {
+                let fields = response.fields.0.iter();
+                fields.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(names(&response), names(&plain), "{name}: {value}");
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Rules;
 /// Fields of players, browsers and CDNs that nothing here reads, unless a route forwards them. A
 /// field that is not listed is taken to matter: a missing name costs time, a wrong one would give a
 /// viewer another viewer's response. A rule that begins to read one of these must take it out.
-const UNREAD: [&str; 30] = [
+pub const UNREAD_FIELDS: [&str; 30] = [
     "user-agent",
     "accept",
     "accept-language",
@@ -59,7 +59,7 @@ impl IgnoredFields {
             listed.map(HeaderName::as_str).any(|listed| listed == name)
         };
         let mut by_length: Vec<Vec<&'static str>> = Vec::new();
-        for name in UNREAD.into_iter().filter(|name| !is_forwarded(name)) {
+        for name in UNREAD_FIELDS.into_iter().filter(|name| !is_forwarded(name)) {
             if by_length.len() <= name.len() {
                 by_length.resize_with(name.len() + 1, Vec::new);
             }

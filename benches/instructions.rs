@@ -1,0 +1,87 @@
+//! Counts the instructions of a request, and fails when a request costs 3 % more than the counts
+//! below. Counts do not depend on the load of the machine, so they are a gate; times are not.
+//!
+//! `.ci/run instruction_counts` installs what this needs (valgrind, gungraun's runner) and runs it.
+//! When a change is worth its cost, or saves some, put the new counts into [`counts`] with it.
+//!
+//! A miss includes the threads' way to the origin and back in the shield, not the origin itself.
+
+#![expect(
+    missing_docs,
+    clippy::disallowed_methods,
+    reason = "what the macros of gungraun expand to"
+)]
+
+#[path = "in_process/shield.rs"]
+mod shield;
+#[path = "in_process/viewer.rs"]
+mod viewer;
+
+use std::hint::black_box;
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+
+use seawall_manifest::{Kind, read_manifest};
+use shield::{InProcess, Worker, get};
+
+/// Instructions of a hundred requests, on x86-64, in the profile `release`. Repeated runs differ by
+/// less than half a percent.
+mod counts {
+    pub(crate) const REPEATED_HIT: u64 = 647_700;
+    pub(crate) const LOOKED_UP_HIT: u64 = 2_397_800;
+    pub(crate) const RANGE_HIT: u64 = 3_229_300;
+    pub(crate) const STALE_HIT: u64 = 2_559_200;
+    pub(crate) const NOT_MODIFIED: u64 = 2_809_100;
+    pub(crate) const MISS: u64 = 31_582_000;
+    pub(crate) const PLAYLIST_READ: u64 = 13_202_000;
+}
+
+/// Fails above 103 % of a count.
+fn at_most(count: u64) -> LibraryBenchmarkConfig {
+    let limit = count + count * 3 / 100;
+    let mut callgrind = Callgrind::default();
+    callgrind.hard_limits([(EventKind::Ir, limit)]);
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(callgrind);
+    config
+}
+
+const REQUESTS: usize = 100;
+
+/// A worker, and requests that have been sent before unless they are to be misses.
+fn prepared(target: &str, lines: &str, is_miss: bool) -> (Worker, Vec<Vec<u8>>) {
+    let worker = InProcess::start().worker();
+    let number = |number: usize| format!("{target}{}", if is_miss { number } else { 0 });
+    let requests =
+        |numbers: std::ops::Range<usize>| numbers.map(|place| get(&number(place), lines)).collect();
+    worker.serve(requests(0..5));
+    (worker, requests(5..5 + REQUESTS))
+}
+
+fn hit(lines: &str) -> (Worker, Vec<Vec<u8>>) {
+    prepared("/playlist/", lines, false)
+}
+
+#[library_benchmark]
+#[bench::repeated_hit(args = (hit("")), config = at_most(counts::REPEATED_HIT))]
+#[bench::looked_up_hit(args = (hit("X-Request-Id: 1\r\n")), config = at_most(counts::LOOKED_UP_HIT))]
+#[bench::range_hit(args = (prepared("/segment/", "X-Request-Id: 1\r\nRange: bytes=0-99\r\n", false)), config = at_most(counts::RANGE_HIT))]
+#[bench::stale_hit(args = (prepared("/stale/", "X-Request-Id: 1\r\n", false)), config = at_most(counts::STALE_HIT))]
+#[bench::not_modified(args = (hit("X-Request-Id: 1\r\nIf-None-Match: \"1\"\r\n")), config = at_most(counts::NOT_MODIFIED))]
+#[bench::miss(args = (prepared("/segment/", "", true)), config = at_most(counts::MISS))]
+fn serve((worker, requests): (Worker, Vec<Vec<u8>>)) -> Worker {
+    worker.serve(black_box(requests));
+    worker
+}
+
+#[library_benchmark(config = at_most(counts::PLAYLIST_READ))]
+#[bench::playlist(shield::playlist())]
+fn read(text: Vec<u8>) {
+    for _ in 0..REQUESTS {
+        let _ = black_box(read_manifest(Kind::Hls, black_box(&text)));
+    }
+}
+
+library_benchmark_group!(name = requests, benchmarks = [serve, read]);
+main!(library_benchmark_groups = requests);

@@ -136,7 +136,7 @@ pub fn run_announced(
     drop(listeners);
     if let Some(admin_service) = admin_service {
         if let Some(address) = admin_service.address() {
-            tracing::info!(admin = %address, "operators come in at {address}");
+            tracing::info!(admin = %address, "admin server listens on {address}");
         }
         server.add_service(admin_service);
     }

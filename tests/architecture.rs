@@ -1,5 +1,6 @@
-//! Does the code still keep to its layers? Reads the sources as tokens and fails, naming file, line
-//! and remedy, where a rule of ARCHITECTURE.md is broken. Knows nothing of what the code does.
+//! Checks that the code keeps the rules of ARCHITECTURE.md and CONTRIBUTING.md. It reads the sources
+//! as tokens, and names the file, the line and the remedy where a rule is broken. It knows nothing
+//! of what the code does.
 //! A test binary of its own, apart from the scenarios in `tests/it/`: it needs no server.
 
 #![expect(
@@ -321,7 +322,7 @@ fn pure(source: &Source) -> Vec<Violation> {
 fn shape(source: &Source) -> Vec<Violation> {
     let mut violations = Vec::new();
     if !source.text.starts_with("//! ") {
-        let remedy = "say which question it answers and what it refuses to know";
+        let remedy = "say what it is responsible for, and what it knows nothing of";
         violations.push(Violation::at(
             source,
             1,

@@ -314,7 +314,7 @@ mod tests {
         let answer = std::pin::pin!(handle(handlers, &request));
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let std::task::Poll::Ready(response) = answer.poll(&mut cx) else {
-            panic!("the desk of a test answers at once");
+            panic!("the handlers of a test answer at once");
         };
         let status = response.status().as_u16();
         let body = response.into_body().0.unwrap_or_default();

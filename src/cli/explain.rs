@@ -210,7 +210,7 @@ fn tracker_line(followed: &Value) -> Option<String> {
         None => "no viewer requested it since it was first seen".to_owned(),
     });
     explanation.push(match followed["next_poll_in_seconds"].as_f64() {
-        Some(seconds) => format!("looked at again in {seconds} s"),
+        Some(seconds) => format!("polled again in {seconds} s"),
         None if followed["is_refreshed"] == true => "about to stop being refreshed".to_owned(),
         None => "refreshed when a viewer requests it".to_owned(),
     });
@@ -258,7 +258,7 @@ mod tests {
             "status 200, 321 bytes, 0.5 s old: fresh",
             "fresh for 2.0 s: half a target duration",
             "live, changes every 4 s, segments 7 to 9, and 2 parts",
-            "in the stream /main.m3u8, a viewer asked 0.1 s ago, looked at again in 1.25 s",
+            "in the stream /main.m3u8, a viewer asked 0.1 s ago, polled again in 1.25 s",
             "due       in 3 s",
         ] {
             assert!(text.contains(expected), "{expected} in:\n{text}");

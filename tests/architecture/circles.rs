@@ -1,4 +1,4 @@
-//! Do files of one crate import one another in a circle? Follows each import to the file that
+//! Finds circles of files that import one another. Follows each import to the file that
 //! defines the imported name.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! Which files are there, what do they contain, and which of it is test code?
+//! Reads the source files, and separates test code from the rest.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! What is written in a source, comments and strings aside, and what is built for tests only?
+//! Splits a source into tokens, without comments and strings, and finds what is built for tests
+//! only.
 
 /// A name, `::`, a single mark, or `"` for a literal of text.
 pub(crate) struct Token {

@@ -204,7 +204,7 @@ async fn with_unkeyed_fields(origin: &Origin) -> Shield {
 /// An error that one viewer's unkeyed field provokes is not remembered for others.
 #[tokio::test]
 async fn error_provoked_by_unkeyed_field_is_not_remembered() {
-    for (told, fault) in faults().into_iter().enumerate() {
+    for (number, fault) in faults().into_iter().enumerate() {
         for field in FIELDS {
             let fault = fault.clone();
             let origin = Origin::start()
@@ -215,7 +215,7 @@ async fn error_provoked_by_unkeyed_field_is_not_remembered() {
             shield.get("/1.ts").await.assert_whole("good");
             let hits = origin.hits("/1.ts");
             shield.get("/1.ts").await.assert_whole("good");
-            assert_eq!(origin.hits("/1.ts"), hits, "{field}, fault {told}");
+            assert_eq!(origin.hits("/1.ts"), hits, "{field}, fault {number}");
         }
     }
 }
@@ -225,7 +225,7 @@ async fn error_provoked_by_unkeyed_field_is_not_remembered() {
 async fn error_provoked_by_unkeyed_field_is_not_shared() {
     // All but the one without a head that could be stored.
     let faults = faults().into_iter().rev().skip(1);
-    for (told, fault) in faults.enumerate() {
+    for (number, fault) in faults.enumerate() {
         for field in ["CDN-Loop", "User-Agent"] {
             let (gate, fault) = (Gate::new(), fault.clone());
             let held = gate.clone();
@@ -241,7 +241,7 @@ async fn error_provoked_by_unkeyed_field_is_not_shared() {
             for answer in others.read_all().await {
                 answer.assert_whole("good");
             }
-            let label = format!("{field}, fault {told}");
+            let label = format!("{field}, fault {number}");
             assert!(origin.hits("/1.ts") <= 3, "{label}: one for the others");
         }
     }

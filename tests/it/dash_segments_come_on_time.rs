@@ -366,8 +366,8 @@ async fn timeline_ahead_of_clock_delays_no_listed_segment() {
     shield.get(MPD).await;
     let due = async |number| {
         let url = format!("http://media.test{}", name("hd", number));
-        let told = shield.admin(get(&format!("/explain?url={url}"))).await;
-        told.text().contains("due_in_seconds")
+        let explanation = shield.admin(get(&format!("/explain?url={url}"))).await;
+        explanation.text().contains("due_in_seconds")
     };
     assert!(!due(10).await && due(11).await);
 }
@@ -393,9 +393,9 @@ async fn evicted_mpd_state_is_rebuilt_on_next_request() {
         .await;
     let is_known = async || {
         let url = format!("/explain?url=http://media.test{MPD}");
-        let told = shield.admin(get(&url)).await;
-        let told: serde_json::Value = serde_json::from_str(told.text()).unwrap();
-        told["followed"].is_object()
+        let explanation = shield.admin(get(&url)).await;
+        let explanation: serde_json::Value = serde_json::from_str(explanation.text()).unwrap();
+        explanation["followed"].is_object()
     };
     shield.get(MPD).await.assert_whole(by_number());
     assert!(is_known().await);

@@ -132,10 +132,10 @@ async fn low_latency_playlist_gets_no_extra_freshness() {
 /// alone.
 #[tokio::test]
 async fn forwards_cdn_cache_control_but_not_surrogate_control() {
-    let told = "max-age=600";
+    let directive = "max-age=600";
     let stored = segment("x")
         .cache_control("max-age=60")
-        .header("CDN-Cache-Control", told)
+        .header("CDN-Cache-Control", directive)
         .header("Surrogate-Control", "max-age=5");
     let passed = segment("x")
         .cache_control("max-age=600")
@@ -147,7 +147,7 @@ async fn forwards_cdn_cache_control_but_not_surrogate_control() {
     let shield = Shield::in_front_of(&origin).start().await;
     for _ in 0..2 {
         let answer = shield.get("/a.ts").await;
-        assert_eq!(answer.header("cdn-cache-control"), Some(told));
+        assert_eq!(answer.header("cdn-cache-control"), Some(directive));
         assert_eq!(answer.header("surrogate-control"), None);
         let answer = shield.get("/b.ts").await;
         assert_eq!(answer.header("cdn-cache-control"), Some("no-store"));

@@ -27,15 +27,15 @@ async fn explain_describes_live_playlist() {
     assert_eq!(before["endpoint"], format!("http://{}", origin.address()));
     assert_eq!(origin.hits(PATH), 0, "explain sends no request");
     shield.get(PATH).await;
-    let told = explained(&shield, PATH).await;
-    let held = &told["held"];
+    let explanation = explained(&shield, PATH).await;
+    let held = &explanation["held"];
     assert_eq!(held["state"], "fresh");
     assert_eq!(held["fresh_for_seconds"], 3.0);
     assert_eq!(held["because"], "half a target duration of the playlist");
     assert_eq!(held["stale_if_error_seconds"], 60.0);
-    let edge = &told["manifest"]["edge"];
+    let edge = &explanation["manifest"]["edge"];
     assert_eq!((&edge["first"], &edge["last"]), (&7.into(), &9.into()));
-    let followed = &told["followed"];
+    let followed = &explanation["followed"];
     assert_eq!(followed["stream"], PATH);
     assert_eq!(followed["is_stalled"], false);
     shield.get(PATH).await;
@@ -51,11 +51,11 @@ async fn explain_shows_segment_target_without_cmcd() {
         .start()
         .await;
     shield.get("/live/a.ts").await;
-    let told = explained(&shield, "/live/a.ts?CMCD=br%3D5").await;
-    assert_eq!(told["route"], "sport");
-    assert_eq!(told["target"], "/live/a.ts");
+    let explanation = explained(&shield, "/live/a.ts?CMCD=br%3D5").await;
+    assert_eq!(explanation["route"], "sport");
+    assert_eq!(explanation["target"], "/live/a.ts");
     assert_eq!(
-        told["held"]["because"],
+        explanation["held"]["because"],
         "the route's default: no other rule applies"
     );
 }
@@ -66,9 +66,12 @@ async fn explain_says_that_responses_are_not_stored() {
     let origin = Origin::start().await.on("/live/a.ts", own);
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get("/live/a.ts").await;
-    let told = explained(&shield, "/live/a.ts").await;
-    let known = told["known"].as_str().unwrap_or_default();
-    assert!(known.starts_with("answers to it are not kept"), "{told}");
+    let explanation = explained(&shield, "/live/a.ts").await;
+    let known = explanation["known"].as_str().unwrap_or_default();
+    assert!(
+        known.starts_with("answers to it are not kept"),
+        "{explanation}"
+    );
 }
 
 #[tokio::test]
@@ -94,9 +97,12 @@ async fn explain_does_not_report_unwatched_stream_as_stalled() {
     let shield = Shield::in_front_of(&origin).start().await;
     shield.get(PATH).await;
     eventually("the playlist to be older than it may get", async || {
-        let told = explained(&shield, PATH).await;
-        assert_eq!(told["followed"]["is_stalled"], false, "{told}");
-        told["held"]["age_seconds"].as_f64() > Some(4.0)
+        let explanation = explained(&shield, PATH).await;
+        assert_eq!(
+            explanation["followed"]["is_stalled"], false,
+            "{explanation}"
+        );
+        explanation["held"]["age_seconds"].as_f64() > Some(4.0)
     })
     .await;
 }

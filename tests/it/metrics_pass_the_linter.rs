@@ -102,7 +102,7 @@ async fn promtool_check_metrics_reports_nothing() {
     let mut input = linter.stdin.take().expect("a pipe");
     input.write_all(page.as_bytes()).expect("promtool reads");
     drop(input);
-    let told = linter.wait_with_output().expect("promtool ends");
-    let words = String::from_utf8_lossy(&told.stdout) + String::from_utf8_lossy(&told.stderr);
-    assert!(told.status.success() && words.is_empty(), "{words}");
+    let output = linter.wait_with_output().expect("promtool ends");
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && report.is_empty(), "{report}");
 }

@@ -75,8 +75,8 @@ async fn every_uri_in_hls_playlists_serves_planned_bytes() {
             let uri = format!("{}/index.m3u8", rendition.name());
             assert!(entry.assert_200_text().contains(&uri), "{form:?}");
             let playlist = Resource::Playlist(form, rendition).path();
-            let told = asked(&origin, &playlist).await;
-            let named: Vec<&str> = told
+            let response = asked(&origin, &playlist).await;
+            let named: Vec<&str> = response
                 .assert_200_text()
                 .lines()
                 .filter(|line| !line.starts_with('#'))
@@ -106,9 +106,10 @@ async fn every_uri_in_hls_playlists_serves_planned_bytes() {
 #[tokio::test]
 async fn mpd_times_and_numbers_name_existing_segments_only() {
     let (origin, hand) = on_air();
-    let told = asked(&origin, &Packaging::Timeline.entry()).await;
+    let response = asked(&origin, &Packaging::Timeline.entry()).await;
     assert!(
-        told.assert_200_text()
+        response
+            .assert_200_text()
             .contains("<S t=\"600000\" d=\"60000\" r=\"9\"/>")
     );
     for rendition in DemoRendition::ALL {
@@ -220,8 +221,13 @@ async fn time_faults_show_the_stream_at_another_time() {
     let twin = origin.twin(2).unwrap();
     let playlist = Resource::Playlist(Packaging::Cmaf, DemoRendition::Low).path();
     let last = async |origin: &SimulatedOrigin| -> u64 {
-        let told = asked(origin, &playlist).await;
-        let last = told.assert_200_text().lines().last().unwrap().to_owned();
+        let response = asked(origin, &playlist).await;
+        let last = response
+            .assert_200_text()
+            .lines()
+            .last()
+            .unwrap()
+            .to_owned();
         last.trim_end_matches(".m4s").parse().unwrap()
     };
     let segment = |number| Resource::Segment(Packaging::Cmaf, DemoRendition::Low, number).path();

@@ -321,13 +321,13 @@ async fn truncating_origin_gets_two_requests_a_second() {
     let origin = Origin::start().await.on("/broken.ts", broken);
     let shield = Shield::in_front_of(&origin).start().await;
     let start = std::time::Instant::now();
-    let mut told = 0;
+    let mut reported = 0;
     for _ in 0..200 {
         let answer = shield.get("/broken.ts").await;
-        told += usize::from(answer.status == 502 && answer.text().contains("cut off"));
+        reported += usize::from(answer.status == 502 && answer.text().contains("cut off"));
     }
     let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 1;
     let hits = origin.hits("/broken.ts");
     assert!(hits <= 2 * seconds, "{hits} in {seconds} s");
-    assert!(told >= 200 - 2 * seconds, "{told}");
+    assert!(reported >= 200 - 2 * seconds, "{reported}");
 }

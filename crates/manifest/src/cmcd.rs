@@ -21,7 +21,7 @@ const HEADERS: [&str; 4] = ["cmcd-object", "cmcd-request", "cmcd-session", "cmcd
 
 /// Longer data is ignored: players send a few hundred bytes.
 const BYTES_MAX: usize = 4096;
-/// Most characters of a session or content ID (CTA-5004).
+/// Maximum number of characters of a session or content ID (CTA-5004).
 const NAME_MAX: usize = 64;
 const REFERENCE_MAX: usize = 1024;
 
@@ -187,11 +187,11 @@ fn range(text: &str) -> Option<NextRange> {
         _ => None,
     };
     let (first, last) = (bound(first)?, bound(last)?);
-    let makes_sense = match (first, last) {
+    let is_valid = match (first, last) {
         (Some(first), Some(last)) => first <= last,
         (first, last) => first.is_some() || last.is_some(),
     };
-    makes_sense.then_some(NextRange { first, last })
+    is_valid.then_some(NextRange { first, last })
 }
 
 fn object(token: &str) -> Option<ObjectType> {

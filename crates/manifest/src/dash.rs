@@ -41,17 +41,17 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Manifest, ManifestErr
     let mut mpd = Mpd::read(xml, root)?;
     let liveness = liveness(&mpd);
     let clocks = std::mem::take(&mut mpd.clocks);
-    let lanes = RepresentationsByPeriod::of(&mpd);
+    let representations = RepresentationsByPeriod::of(&mpd);
     let info = ManifestInfo::Dash(MpdInfo {
         liveness,
         is_patch: false,
         update_period: mpd.update_period,
-        segment_duration: lanes.segment(),
+        segment_duration: representations.segment(),
         publish_time: mpd.published,
         availability_start: mpd.began,
-        edge: lanes.edge(),
+        edge: representations.edge(),
     });
-    let listing = lanes.listing(mpd.began, liveness == Liveness::Live);
+    let listing = representations.listing(mpd.began, liveness == Liveness::Live);
     let listing = Listing {
         clocks,
         time_shift_depth: mpd.time_shift_depth,
@@ -63,8 +63,8 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Manifest, ManifestErr
 /// Reports one name in each directory of each period.
 pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
-    Mpd::read_each(&mut xml, &root, |tracks| {
-        let names = tracks.iter().flat_map(MpdRepresentation::examples);
+    Mpd::read_each(&mut xml, &root, |representations| {
+        let names = representations.iter().flat_map(MpdRepresentation::examples);
         names.for_each(|name| into.take(&name));
     })?;
     Ok(())

@@ -156,7 +156,7 @@ impl<'a> PlaylistParser<'a> {
             },
             target_duration: self.target_duration.filter(|duration| !duration.is_zero()),
             part_target: self.part_target.filter(|duration| !duration.is_zero()),
-            segment_duration: self.timeline.usual_duration(),
+            segment_duration: self.timeline.typical_duration(),
             is_multivariant: self.lists_renditions && self.timeline.segments() == 0,
             server_control: self.control,
             edge: self.timeline.edge(),

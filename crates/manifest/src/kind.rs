@@ -108,7 +108,7 @@ impl Kind {
             Kind::Hls
         } else if DASH_TYPES.iter().any(is) {
             Kind::Dash
-        } else if self.is_manifest() || essence.is_empty() || UNTOLD_TYPES.iter().any(is) {
+        } else if self.is_manifest() || essence.is_empty() || GENERIC_TYPES.iter().any(is) {
             self
         } else if !is_media(essence) {
             Kind::Other
@@ -147,7 +147,7 @@ const DASH_TYPES: [&str; 3] = [
 
 /// Types that only mean "bytes"; and the type that many tables assign to `.ts`: Qt's translation
 /// files.
-const UNTOLD_TYPES: [&str; 3] = [
+const GENERIC_TYPES: [&str; 3] = [
     "application/octet-stream",
     "binary/octet-stream",
     "text/vnd.trolltech.linguist",

@@ -16,15 +16,15 @@ pub const DIRECTIVES: [&str; 3] = ["_HLS_msn", "_HLS_part", "_HLS_skip"];
 /// Is it the name of a directive, as written in a query? Percent-encoded forms count, because some
 /// origins decode them.
 pub fn is_directive(written: &str) -> bool {
-    DIRECTIVES.iter().any(|name| spells(written, name))
+    DIRECTIVES.iter().any(|name| is_spelled(written, name))
 }
 
 /// Is it the directive that makes a server block?
 pub fn is_blocking(written: &str) -> bool {
-    spells(written, DIRECTIVES[0])
+    is_spelled(written, DIRECTIVES[0])
 }
 
-fn spells(written: &str, name: &str) -> bool {
+fn is_spelled(written: &str, name: &str) -> bool {
     percent_decode_str(written).eq(name.bytes())
 }
 
@@ -160,7 +160,7 @@ fn number(value: &str) -> Option<u64> {
     all_digits.then(|| value.parse().ok()).flatten()
 }
 
-/// Most parts of a segment, if each is at least half of the part target duration (rfc8216bis
+/// Maximum number of parts of a segment, if each is at least half of the part target duration (rfc8216bis
 /// §4.4.3.7 requires 85 %).
 fn parts_max(playlist: &PlaylistInfo) -> u64 {
     let targets = playlist.target_duration.zip(playlist.part_target);

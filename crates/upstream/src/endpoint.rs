@@ -24,7 +24,7 @@ pub(super) use outcome::{AttemptEnd, CheckFailure};
 
 /// Which endpoints were in good standing when a request was last ordered and were not ejected
 /// since.
-pub(super) type EndpointRoster = Arc<[AtomicBool]>;
+pub(super) type StandingFlags = Arc<[AtomicBool]>;
 
 /// One endpoint of a group.
 pub(super) struct EndpointState {
@@ -36,7 +36,7 @@ pub(super) struct EndpointState {
     pub(super) weight: u32,
     pub(super) counters: EndpointCounters,
     /// Which endpoints of the group are in good standing, by index.
-    roster: EndpointRoster,
+    standing_flags: StandingFlags,
     cap: Option<EndpointCap>,
     quotas: Quotas,
     pub(super) guards: Mutex<EndpointGuards>,
@@ -128,7 +128,11 @@ impl EndpointGuards {
 
 impl EndpointState {
     /// Creates the endpoint with this index in a group.
-    pub(super) fn new(index: usize, group: &Settings, roster: &EndpointRoster) -> EndpointState {
+    pub(super) fn new(
+        index: usize,
+        group: &Settings,
+        standing_flags: &StandingFlags,
+    ) -> EndpointState {
         let (endpoint, guards) = (&group.endpoints[index], &group.guards);
         let now = Instant::now();
         EndpointState {
@@ -137,7 +141,7 @@ impl EndpointState {
             priority: endpoint.priority,
             weight: endpoint.weight,
             counters: EndpointCounters::default(),
-            roster: Arc::clone(roster),
+            standing_flags: Arc::clone(standing_flags),
             cap: endpoint.concurrency_max.map(|concurrency_max| EndpointCap {
                 concurrency_max,
                 limiter: ConcurrencyLimiter::new(&LimiterSettings {
@@ -259,11 +263,11 @@ impl EndpointState {
 
     /// Records whether the endpoint is in good standing, for the ejection decisions of others.
     pub(super) fn set_in_good_standing(&self, is_good: bool) {
-        self.roster[self.index].store(is_good, Ordering::Relaxed);
+        self.standing_flags[self.index].store(is_good, Ordering::Relaxed);
     }
 
     fn count_others_in_good_standing(&self) -> usize {
-        let others = self.roster.iter().enumerate();
+        let others = self.standing_flags.iter().enumerate();
         let others = others.filter(|(index, _)| *index != self.index);
         others
             .filter(|(_, is_good)| is_good.load(Ordering::Relaxed))
@@ -421,8 +425,8 @@ mod tests {
             ejection,
             ..Guards::default()
         };
-        let roster: EndpointRoster = [true, true].map(AtomicBool::new).into();
-        let endpoint = EndpointState::new(0, &settings, &roster);
+        let standing_flags: StandingFlags = [true, true].map(AtomicBool::new).into();
+        let endpoint = EndpointState::new(0, &settings, &standing_flags);
         let now = Instant::now();
         (0..20).for_each(|_| endpoint.record_latency(now, Duration::from_secs(2)));
         let typical = Duration::from_millis(20);
@@ -438,7 +442,7 @@ mod tests {
         );
         assert!(
             endpoint.claim_probe(back) && !endpoint.claim_probe(back),
-            "to one asker"
+            "only the first caller may probe"
         );
     }
 }

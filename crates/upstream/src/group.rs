@@ -11,24 +11,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::{AttemptDeadlines, AttemptResponse, EndpointClient};
-use super::attempt::{UpstreamUpload, read_ahead};
+use super::attempt::{
+    AttemptDeadlines, AttemptResponse, EndpointClient, UpstreamUpload, read_ahead,
+};
 use super::body::{BodyState, UpstreamBody};
 use super::check::HealthChecks;
-use super::connection::EndpointConnector;
-use super::connection::EndpointNames;
-use super::connection::ResponseHead;
-use super::connection::{self, AttemptRequest, GroupHeaders};
+use super::connection::{
+    self, AttemptRequest, EndpointConnector, EndpointNames, GroupHeaders, ResponseHead,
+};
 use super::endpoint::{EndpointState, std_now};
 use super::group_limits::GroupLimits;
 use super::response_value::ResponseExpectation;
-use super::selection::EndpointSelector;
-use super::selection::{EndpointSelection, RequestProfile};
+use super::selection::{EndpointSelection, EndpointSelector, RequestProfile};
 use super::sign::Signer;
 use super::slow_viewers::RequestPermits;
 use super::{
-    AttemptCounts, BudgetUse, Deadlines, Failure, Priority, Rejection, Resolver, Retry, Settings,
-    SetupError, Stats, UpstreamRequest, UpstreamResponse,
+    AttemptCounts, BudgetUse, Deadlines, Failure, Priority, PriorityRaise, Rejection, Resolver,
+    Retry, Settings, SetupError, Stats, UpstreamRequest, UpstreamResponse,
 };
 
 use attempt_sequence::AttemptSequence;
@@ -159,20 +158,9 @@ impl OriginGroup {
         if order.good_count > 0 {
             self.probe_endpoints_in_doubt(&signed);
         }
-        let final_priority = priority_raise
-            .as_ref()
-            .map_or(signed.priority, |priority_raise| priority_raise.priority);
         let profile = RequestProfile {
-            priority: signed.priority,
-            priority_raise,
-            subject: signed.subject(),
-            class: signed.class,
-            expectation,
-            is_blocking: signed.is_blocking,
             late_after: late_after.filter(|_| signed.is_repeatable()),
-            is_hedged: may_hedge(&self.retry, final_priority, &signed),
-            queue_until: deadlines.queue,
-            until: deadlines.total,
+            ..self.request_profile(&signed, expectation, priority_raise, deadlines)
         };
         let sequence = AttemptSequence {
             sender: HedgedSender {
@@ -187,6 +175,30 @@ impl OriginGroup {
             has_fallback,
         };
         sequence.run().await
+    }
+
+    /// What decides which endpoints the request may go to, and when.
+    fn request_profile(
+        &self,
+        signed: &AttemptRequest,
+        expectation: ResponseExpectation,
+        priority_raise: Option<PriorityRaise>,
+        deadlines: RequestDeadlines,
+    ) -> RequestProfile {
+        let raised = priority_raise.as_ref().map(|raise| raise.priority);
+        let final_priority = raised.unwrap_or(signed.priority);
+        RequestProfile {
+            priority: signed.priority,
+            priority_raise,
+            subject: signed.subject(),
+            class: signed.class,
+            expectation,
+            is_blocking: signed.is_blocking,
+            late_after: None,
+            is_hedged: may_hedge(&self.retry, final_priority, signed),
+            queue_until: deadlines.queue,
+            until: deadlines.total,
+        }
     }
 
     /// Adds the credentials, and splits the request into its head and its body.

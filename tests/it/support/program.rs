@@ -167,8 +167,10 @@ impl Log {
 
     /// Reads until the program logs the address of the admin listener.
     pub async fn admin(&mut self) -> SocketAddr {
-        let line = self.read_until("operators come in at ").await;
-        let (_, address) = line.split_once("operators come in at ").expect("just seen");
+        let line = self.read_until("admin server listens on ").await;
+        let (_, address) = line
+            .split_once("admin server listens on ")
+            .expect("just seen");
         let address: String = address
             .chars()
             .take_while(|one| one.is_ascii_digit() || matches!(one, '.' | ':'))

@@ -13,10 +13,10 @@ use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, Segm
 use super::time::{LONG, duration};
 use super::xml::{Xml, XmlTag};
 
-/// Most periods kept, the last ones. Of the earlier ones only the start of the first is needed.
+/// Maximum number of kept periods: the last ones are kept. Of the earlier ones only the start of the first is needed.
 const PERIODS_KEPT: usize = 3;
-/// Most representations of one period.
-const TRACKS_MAX: usize = 512;
+/// Maximum number of representations of one period.
+const REPRESENTATIONS_MAX: usize = 512;
 const CLOCKS_MAX: usize = 8;
 
 /// An MPD.
@@ -41,12 +41,12 @@ pub(super) struct Mpd<'a> {
 pub(super) struct MpdPeriod<'a> {
     pub(super) start: Duration,
     pub(super) end: Option<Duration>,
-    pub(super) tracks: Vec<MpdRepresentation<'a>>,
+    pub(super) representations: Vec<MpdRepresentation<'a>>,
 }
 
 /// A representation.
 pub(super) struct MpdRepresentation<'a> {
-    pub(super) medium: MediaType,
+    pub(super) media_type: MediaType,
     pub(super) id: Cow<'a, str>,
     pub(super) bandwidth: Cow<'a, str>,
     pub(super) base: BaseUrl,
@@ -105,8 +105,8 @@ impl<'a> Mpd<'a> {
     ) -> Result<(), ManifestError> {
         let attribute = |name| tag.attribute(name).and_then(|value| duration(&value));
         let (start, length) = (attribute("start"), attribute("duration"));
-        let tracks = self.tracks(xml, above)?;
-        each(&tracks);
+        let representations = self.read_representations(xml, above)?;
+        each(&representations);
         let start = match self.periods.back() {
             None => start.or(Some(Duration::ZERO)),
             Some(before) => start.or(before.end),
@@ -117,7 +117,11 @@ impl<'a> Mpd<'a> {
             before.end = Some(before.end.map_or(start, |end| end.min(start)));
         }
         let end = length.and_then(|length| start.checked_add(length));
-        self.periods.push_back(MpdPeriod { start, end, tracks });
+        self.periods.push_back(MpdPeriod {
+            start,
+            end,
+            representations,
+        });
         if self.periods.len() > PERIODS_KEPT {
             let dropped = self.periods.pop_front();
             self.first = self
@@ -128,8 +132,8 @@ impl<'a> Mpd<'a> {
         Ok(())
     }
 
-    /// The representations of a period.
-    fn tracks(
+    /// Reads the representations of a period.
+    fn read_representations(
         &mut self,
         xml: &mut Xml<'a>,
         above: &InheritedAttributes,
@@ -141,7 +145,7 @@ impl<'a> Mpd<'a> {
         while let Some(tag) = xml.child(depth)? {
             match tag.name {
                 "AdaptationSet" => {
-                    let set = self.set(xml, &tag, TRACKS_MAX - count)?;
+                    let set = self.read_adaptation_set(xml, &tag, REPRESENTATIONS_MAX - count)?;
                     count += set.1.len();
                     if !set.1.is_empty() {
                         sets.push(set);
@@ -151,18 +155,18 @@ impl<'a> Mpd<'a> {
             }
         }
         let period = period.below(above);
-        let mut tracks = Vec::with_capacity(count);
+        let mut all = Vec::with_capacity(count);
         for (set, representations) in sets {
             let set = set.below(&period);
             for (tag, representation) in representations {
-                tracks.push(MpdRepresentation::new(&tag, representation.below(&set)));
+                all.push(MpdRepresentation::new(&tag, representation.below(&set)));
             }
         }
-        Ok(tracks)
+        Ok(all)
     }
 
-    /// An adaptation set, and its representations.
-    fn set(
+    /// Reads an adaptation set, and its representations.
+    fn read_adaptation_set(
         &mut self,
         xml: &mut Xml<'a>,
         tag: &XmlTag<'a>,
@@ -170,7 +174,7 @@ impl<'a> Mpd<'a> {
     ) -> Result<(InheritedAttributes, Vec<(XmlTag<'a>, InheritedAttributes)>), ManifestError> {
         let depth = xml.depth();
         let mut level = InheritedAttributes {
-            medium: MediaType::of(tag),
+            media_type: MediaType::of(tag),
             ..InheritedAttributes::default()
         };
         let mut representations = Vec::new();
@@ -179,17 +183,17 @@ impl<'a> Mpd<'a> {
                 "Representation" if representations.len() < count_max => {
                     let depth = xml.depth();
                     let mut attributes = InheritedAttributes {
-                        medium: MediaType::of(&tag),
+                        media_type: MediaType::of(&tag),
                         ..InheritedAttributes::default()
                     };
                     while let Some(tag) = xml.child(depth)? {
-                        self.note(&tag);
+                        self.record_update_events(&tag);
                         attributes.take(xml, &tag)?;
                     }
                     representations.push((tag, attributes));
                 }
                 _ => {
-                    self.note(&tag);
+                    self.record_update_events(&tag);
                     level.take(xml, &tag)?;
                 }
             }
@@ -198,7 +202,7 @@ impl<'a> Mpd<'a> {
     }
 
     /// §5.10.4: events that announce a change of the MPD.
-    fn note(&mut self, tag: &XmlTag<'_>) {
+    fn record_update_events(&mut self, tag: &XmlTag<'_>) {
         const UPDATES: &str = "urn:mpeg:dash:event:2012";
         self.has_update_events |= tag.name == "InbandEventStream"
             && tag
@@ -222,21 +226,21 @@ impl<'a> Mpd<'a> {
 
 impl MpdPeriod<'_> {
     fn has_timeline(&self) -> bool {
-        self.tracks
+        self.representations
             .iter()
-            .any(|track| track.segments.timeline.is_some())
+            .any(|representation| representation.segments.timeline.is_some())
     }
 }
 
 impl<'a> MpdRepresentation<'a> {
     fn new(tag: &XmlTag<'a>, level: InheritedAttributes) -> MpdRepresentation<'a> {
         MpdRepresentation {
-            medium: level.medium.unwrap_or(MediaType::Other),
+            media_type: level.media_type.unwrap_or(MediaType::Other),
             id: tag.attribute("id").unwrap_or_default(),
             bandwidth: tag.attribute("bandwidth").unwrap_or_default(),
             base: level.base.unwrap_or_else(|| BaseUrl {
                 url: Some("".into()),
-                head_start: None,
+                availability_offset: None,
             }),
             segments: level.segments.unwrap_or_default(),
             ranged: level.ranged,
@@ -268,7 +272,7 @@ mod tests {
               </AdaptationSet>\
               <SegmentTemplate timescale='1' duration='7' initialization='i'/></Period>";
         read(inside, |mpd| {
-            let [v, w] = &mpd.periods[0].tracks[..] else {
+            let [v, w] = &mpd.periods[0].representations[..] else {
                 panic!("two tracks")
             };
             assert_eq!(
@@ -280,10 +284,10 @@ mod tests {
                 ("w", Some("https://h/a/b/"))
             );
             assert_eq!(
-                w.base.head_start,
+                w.base.availability_offset,
                 Some(AvailabilityTimeOffset::By(Duration::from_millis(1500)))
             );
-            assert!(v.medium == MediaType::Video);
+            assert!(v.media_type == MediaType::Video);
             assert_eq!(
                 (v.segments.start_number, w.segments.start_number),
                 (Some(4), Some(3))
@@ -335,9 +339,9 @@ mod tests {
     #[test]
     fn representations_are_limited() {
         let set = "<AdaptationSet><Representation/><Representation/></AdaptationSet>";
-        let inside = format!("<Period>{}</Period>", set.repeat(TRACKS_MAX));
+        let inside = format!("<Period>{}</Period>", set.repeat(REPRESENTATIONS_MAX));
         read(&inside, |mpd| {
-            assert_eq!(mpd.periods[0].tracks.len(), TRACKS_MAX);
+            assert_eq!(mpd.periods[0].representations.len(), REPRESENTATIONS_MAX);
         });
     }
 }

@@ -5,16 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use super::super::info::{ListedResource, Listing, MpdEdge};
 use super::super::limits::{EACH_MIN, LISTED_MAX};
-use super::super::typical_duration::{USUAL_OF, usual};
+use super::super::typical_duration::{TYPICAL_OF, median};
 use super::document::{Mpd, MpdPeriod};
 use super::inherited::MediaType;
 use super::representation::Representation;
 
 const TEMPLATES_MAX: usize = 128;
-/// Most bytes of all templates' names: they are kept as long as the manifest is tracked.
+/// Maximum number of bytes of all templates' names: they are kept as long as the manifest is tracked.
 const TEMPLATES_BYTES_MAX: usize = 128 << 10;
 const INITS_MAX: usize = 128;
-/// Most files of which ranges are listed.
+/// Maximum number of files of which ranges are listed.
 const FILES_MAX: usize = 128;
 
 /// The representations of the kept periods, the last period first.
@@ -26,9 +26,9 @@ pub(super) struct RepresentationsByPeriod<'a> {
 impl<'a> RepresentationsByPeriod<'a> {
     pub(super) fn of(mpd: &'a Mpd<'a>) -> RepresentationsByPeriod<'a> {
         let representations = |period: &'a MpdPeriod<'a>| {
-            let tracks = period.tracks.iter();
-            tracks
-                .map(|track| Representation::new(period, track))
+            let elements = period.representations.iter();
+            elements
+                .map(|element| Representation::new(period, element))
                 .collect()
         };
         RepresentationsByPeriod {
@@ -66,13 +66,13 @@ impl<'a> RepresentationsByPeriod<'a> {
                     .filter(|representation| is_of(representation));
                 representations.find(|representation| representation.lengths().next().is_some())
             });
-            usual(
+            median(
                 representations
                     .flat_map(Representation::lengths)
-                    .take(USUAL_OF),
+                    .take(TYPICAL_OF),
             )
         };
-        lengths(|representation| representation.medium() == MediaType::Video)
+        lengths(|representation| representation.media_type() == MediaType::Video)
             .or_else(|| lengths(|_| true))
     }
 
@@ -132,7 +132,7 @@ fn deciding<'a>(
     representations: &'a [Representation<'a>],
 ) -> impl Iterator<Item = &'a Representation<'a>> {
     let plays = |representation: &Representation<'_>| {
-        representation.medium() != MediaType::Other && representation.span().is_some()
+        representation.media_type() != MediaType::Other && representation.span().is_some()
     };
     let any_plays = representations.iter().any(plays);
     representations
@@ -147,18 +147,18 @@ fn segments(representations: &[Representation<'_>]) -> Vec<ListedResource> {
             .iter()
             .filter(|representation| representation.span().is_some());
         representations
-            .filter_map(|representation| Some((representation, representation.pattern()?)))
+            .filter_map(|representation| Some((representation, representation.url_template()?)))
             .take(LISTED_MAX)
             .enumerate()
     };
     let each = (LISTED_MAX / listing().count().max(1)).max(EACH_MIN);
     let mut segments: Vec<ListedResource> = listing()
-        .flat_map(|(number, (representation, pattern))| {
+        .flat_map(|(number, (representation, url_template))| {
             let latest = representation.latest().take(each);
             latest.map(move |(end_ms, segment)| ListedResource {
                 position: end_ms,
                 representation: number,
-                uri: pattern.name(segment),
+                uri: url_template.name(segment),
                 range: None,
             })
         })

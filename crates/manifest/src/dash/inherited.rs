@@ -25,7 +25,7 @@ pub(super) enum MediaType {
 pub(super) struct BaseUrl {
     /// `None`: longer than any request.
     pub(super) url: Option<Rc<str>>,
-    pub(super) head_start: Option<AvailabilityTimeOffset>,
+    pub(super) availability_offset: Option<AvailabilityTimeOffset>,
 }
 
 /// `SegmentTemplate`.
@@ -40,7 +40,7 @@ pub(super) struct SegmentTemplate {
     pub(super) start_number: Option<u64>,
     pub(super) end_number: Option<u64>,
     pub(super) offset: Option<u64>,
-    pub(super) head_start: Option<AvailabilityTimeOffset>,
+    pub(super) availability_offset: Option<AvailabilityTimeOffset>,
     pub(super) timeline: Option<Rc<SegmentTimeline>>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct RangedFile {
     pub(super) end: u64,
 }
 
-/// Most files per list, the last ones: packagers write one per representation.
+/// Maximum number of files per list, the last ones: packagers write one per representation.
 const RANGED_MAX: usize = 16;
 
 /// Attributes of a period, an adaptation set or a representation, which apply to it and to the
@@ -62,7 +62,7 @@ pub(super) struct InheritedAttributes {
     pub(super) base: Option<BaseUrl>,
     pub(super) segments: Option<SegmentTemplate>,
     pub(super) ranged: Option<Rc<[RangedFile]>>,
-    pub(super) medium: Option<MediaType>,
+    pub(super) media_type: Option<MediaType>,
 }
 
 impl MediaType {
@@ -88,9 +88,10 @@ impl InheritedAttributes {
         match tag.name {
             // Further base URLs are alternatives.
             "BaseURL" if self.base.is_none() => {
-                let head_start = tag.attribute("availabilityTimeOffset");
+                let availability_offset = tag.attribute("availabilityTimeOffset");
                 self.base = Some(BaseUrl {
-                    head_start: head_start.and_then(|value| AvailabilityTimeOffset::of(&value)),
+                    availability_offset: availability_offset
+                        .and_then(|value| AvailabilityTimeOffset::of(&value)),
                     url: short(&xml.content()?.unwrap_or_default()),
                 });
             }
@@ -110,7 +111,7 @@ impl InheritedAttributes {
                         let fits = above.len() + url.len() <= NAME_BYTES_MAX;
                         fits.then(|| reference::join(above, &url).into())
                     }),
-                    head_start: base.head_start.or(above.head_start),
+                    availability_offset: base.availability_offset.or(above.availability_offset),
                 }),
                 (base, above) => base.or_else(|| above.clone()),
             },
@@ -119,7 +120,7 @@ impl InheritedAttributes {
                 (segments, above) => segments.or_else(|| above.clone()),
             },
             ranged: self.ranged.or_else(|| above.ranged.clone()),
-            medium: self.medium.or(above.medium),
+            media_type: self.media_type.or(above.media_type),
         }
     }
 }
@@ -167,7 +168,7 @@ impl SegmentTemplate {
                 "endNumber" => segments.end_number = number(),
                 "presentationTimeOffset" => segments.offset = number(),
                 "availabilityTimeOffset" => {
-                    segments.head_start = AvailabilityTimeOffset::of(&value);
+                    segments.availability_offset = AvailabilityTimeOffset::of(&value);
                 }
                 _ => {}
             }
@@ -196,7 +197,7 @@ impl SegmentTemplate {
             start_number: self.start_number.or(both.start_number),
             end_number: self.end_number.or(both.end_number),
             offset: self.offset.or(both.offset),
-            head_start: self.head_start.or(both.head_start),
+            availability_offset: self.availability_offset.or(both.availability_offset),
             timeline: self.timeline.or(both.timeline),
         }
     }

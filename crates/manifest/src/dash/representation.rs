@@ -17,7 +17,7 @@ const NANOS: u128 = 1_000_000_000;
 
 /// A representation with all values computed.
 pub(super) struct Representation<'a> {
-    track: &'a MpdRepresentation<'a>,
+    element: &'a MpdRepresentation<'a>,
     start: Duration,
     /// Ticks per second; not zero.
     scale: u64,
@@ -27,15 +27,15 @@ pub(super) struct Representation<'a> {
     end: Option<u64>,
     timeline: Option<Rc<SegmentTimeline>>,
     /// The names of segments, if each has its own.
-    pattern: Option<UrlTemplate>,
+    url_template: Option<UrlTemplate>,
 }
 
 impl<'a> Representation<'a> {
     pub(super) fn new(
         period: &MpdPeriod<'_>,
-        track: &'a MpdRepresentation<'a>,
+        element: &'a MpdRepresentation<'a>,
     ) -> Representation<'a> {
-        let segments = &track.segments;
+        let segments = &element.segments;
         let scale = segments.timescale.filter(|&scale| scale > 0).unwrap_or(1);
         let offset = segments.offset.unwrap_or(0);
         let end = period.end.and_then(|end| {
@@ -47,18 +47,19 @@ impl<'a> Representation<'a> {
             .timeline
             .clone()
             .and_then(|timeline| timeline.until(end));
-        let pattern = segments
+        let url_template = segments
             .media
             .as_deref()
-            .and_then(|media| track.pattern(media));
+            .and_then(|media| element.url_template(media));
         Representation {
-            track,
+            element,
             start: period.start,
             scale,
             offset,
             end,
             timeline,
-            pattern: pattern.filter(|pattern| pattern.has_number() || pattern.has_time()),
+            url_template: url_template
+                .filter(|url_template| url_template.has_number() || url_template.has_time()),
         }
     }
 
@@ -67,8 +68,8 @@ impl<'a> Representation<'a> {
         u64::try_from(self.start.as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn medium(&self) -> MediaType {
-        self.track.medium
+    pub(super) fn media_type(&self) -> MediaType {
+        self.element.media_type
     }
 
     /// Start and end of the listed segments in milliseconds, if they are known.
@@ -83,24 +84,24 @@ impl<'a> Representation<'a> {
         latest.map_while(|segment| Some((self.millis(segment.end())?, self.position(segment)?)))
     }
 
-    pub(super) fn pattern(&self) -> Option<&UrlTemplate> {
-        self.pattern.as_ref()
+    pub(super) fn url_template(&self) -> Option<&UrlTemplate> {
+        self.url_template.as_ref()
     }
 
     /// The name of the initialization segment.
     pub(super) fn initialization(&self) -> Option<String> {
-        let written = self.track.segments.initialization.as_deref()?;
+        let written = self.element.segments.initialization.as_deref()?;
         let written = Some(written).filter(|written| !written.is_empty())?;
-        let pattern = self.track.pattern(written)?;
-        let has_gaps = pattern.has_number() || pattern.has_time();
-        (!has_gaps).then(|| pattern.name(SegmentPosition::default()))
+        let url_template = self.element.url_template(written)?;
+        let has_gaps = url_template.has_number() || url_template.has_time();
+        (!has_gaps).then(|| url_template.name(SegmentPosition::default()))
     }
 
     /// The files of which it lists ranges, and the end of the last range of each.
     pub(super) fn files(&self) -> impl Iterator<Item = (String, u64)> {
-        let ranged = self.track.ranged.iter().flat_map(|files| files.iter());
+        let ranged = self.element.ranged.iter().flat_map(|files| files.iter());
         ranged.filter_map(|file| {
-            let base = self.track.base.url.as_deref()?;
+            let base = self.element.base.url.as_deref()?;
             let fits = base.len() + file.name.len() <= NAME_BYTES_MAX;
             fits.then(|| (reference::join(base, &file.name), file.end))
         })
@@ -119,7 +120,7 @@ impl<'a> Representation<'a> {
     /// The names and availability times of its segments; `began` is the start of the presentation.
     pub(super) fn template(&self, began: Option<SystemTime>) -> Option<SegmentNaming> {
         let step = self.step()?;
-        let segments = &self.track.segments;
+        let segments = &self.element.segments;
         let number = self.first_number();
         let availability_base = match &self.timeline {
             None => AvailabilityBase::Clock(SegmentPosition {
@@ -134,10 +135,10 @@ impl<'a> Representation<'a> {
                 }),
             },
         };
-        let pattern = self.pattern.clone()?;
+        let url_template = self.url_template.clone()?;
         Some(SegmentNaming {
-            last: self.last(&pattern, availability_base, step),
-            pattern,
+            last: self.last(&url_template, availability_base, step),
+            url_template,
             availability_base,
             pace: SegmentTiming {
                 scale: self.scale,
@@ -145,9 +146,9 @@ impl<'a> Representation<'a> {
                 offset: self.offset,
             },
             began: began.and_then(|began| began.checked_add(self.start)),
-            head_start: AvailabilityTimeOffset::sum(
-                self.track.base.head_start,
-                segments.head_start,
+            availability_offset: AvailabilityTimeOffset::sum(
+                self.element.base.availability_offset,
+                segments.availability_offset,
             ),
         })
     }
@@ -155,12 +156,12 @@ impl<'a> Representation<'a> {
     /// Value of the last segment before the period's end.
     fn last(
         &self,
-        pattern: &UrlTemplate,
+        url_template: &UrlTemplate,
         availability_base: AvailabilityBase,
         step: u64,
     ) -> Option<u64> {
         let (AvailabilityBase::Listed(from) | AvailabilityBase::Clock(from)) = availability_base;
-        let by_time = !pattern.has_number();
+        let by_time = !url_template.has_number();
         let by_period = self.end.and_then(|end| {
             let remaining = end.saturating_sub(from.time);
             // The rest after a timeline may be only a rounding error.
@@ -176,7 +177,7 @@ impl<'a> Representation<'a> {
                 from.number.checked_add(count)?.checked_sub(1)
             }
         });
-        let by_number = self.track.segments.end_number.filter(|_| !by_time);
+        let by_number = self.element.segments.end_number.filter(|_| !by_time);
         by_period.into_iter().chain(by_number).min()
     }
 
@@ -189,8 +190,8 @@ impl<'a> Representation<'a> {
     fn step(&self) -> Option<u64> {
         let step = match &self.timeline {
             Some(timeline) => timeline.open.or_else(|| timeline.latest().next())?.length,
-            None if self.track.segments.timeline.is_some() => return None,
-            None => self.track.segments.duration?,
+            None if self.element.segments.timeline.is_some() => return None,
+            None => self.element.segments.duration?,
         };
         (step > 0).then_some(step)
     }
@@ -203,7 +204,7 @@ impl<'a> Representation<'a> {
     }
 
     fn first_number(&self) -> u64 {
-        self.track.segments.start_number.unwrap_or(1)
+        self.element.segments.start_number.unwrap_or(1)
     }
 
     /// Converts a time of its own scale to the presentation's timeline.
@@ -222,12 +223,13 @@ impl MpdRepresentation<'_> {
         let segments = &self.segments;
         let written = [&segments.initialization, &segments.media];
         let written = written.into_iter().flatten();
-        let patterns = written.filter_map(|written| self.pattern(written));
-        let named = patterns.map(|pattern| pattern.name(SegmentPosition { number: 1, time: 0 }));
+        let patterns = written.filter_map(|written| self.url_template(written));
+        let named =
+            patterns.map(|url_template| url_template.name(SegmentPosition { number: 1, time: 0 }));
         base.map(str::to_owned).into_iter().chain(named)
     }
 
-    fn pattern(&self, written: &str) -> Option<UrlTemplate> {
+    fn url_template(&self, written: &str) -> Option<UrlTemplate> {
         UrlTemplate::new(
             self.base.url.as_deref()?,
             written,

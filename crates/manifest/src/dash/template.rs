@@ -17,12 +17,12 @@ const FAR: Duration = Duration::from_hours(500 * 365 * 24);
 /// The names and availability times of one representation's segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentNaming {
-    pub(super) pattern: UrlTemplate,
+    pub(super) url_template: UrlTemplate,
     pub(super) availability_base: AvailabilityBase,
     pub(super) pace: SegmentTiming,
     /// Wall-clock start of its period.
     pub(super) began: Option<SystemTime>,
-    pub(super) head_start: AvailabilityTimeOffset,
+    pub(super) availability_offset: AvailabilityTimeOffset,
     /// Value of the period's last segment, if the end is known.
     pub(super) last: Option<u64>,
 }
@@ -81,11 +81,11 @@ impl SegmentNaming {
             AvailabilityBase::Listed(next) => return self.before(self.value(next), 1),
             AvailabilityBase::Clock(first) => first,
         };
-        let AvailabilityTimeOffset::By(head_start) = self.head_start else {
+        let AvailabilityTimeOffset::By(availability_offset) = self.availability_offset else {
             return self.last;
         };
         let begins = i128::from(first.time) - i128::from(self.pace.offset);
-        let elapsed = nanos_between(self.began?, now)? + nanos(head_start)?;
+        let elapsed = nanos_between(self.began?, now)? + nanos(availability_offset)?;
         let ticks = elapsed
             .checked_mul(i128::from(self.pace.scale))?
             .div_euclid(NANOS);
@@ -119,17 +119,17 @@ impl SegmentNaming {
 
     /// The name of a segment, as in [`Listing::segments`](crate::Listing::segments).
     pub fn name(&self, value: u64) -> String {
-        self.pattern.name(self.position(value))
+        self.url_template.name(self.position(value))
     }
 
     /// Approximate bytes of memory.
     pub fn weight_bytes(&self) -> usize {
-        size_of::<SegmentNaming>() + self.pattern.weight_bytes()
+        size_of::<SegmentNaming>() + self.url_template.weight_bytes()
     }
 
     /// Value of the segment whose name the path ends with; the query is ignored.
     pub fn number_of(&self, path: &str) -> Option<u64> {
-        let read = self.pattern.read(path)?;
+        let read = self.url_template.read(path)?;
         if self.is_by_time() {
             read.time
         } else {
@@ -141,8 +141,10 @@ impl SegmentNaming {
     /// presentation is unknown. For a segment in a timeline this is an estimate from the newest
     /// one's duration. Capped at `FAR`.
     pub fn available_at(&self, value: u64) -> Option<SystemTime> {
-        match self.head_start {
-            AvailabilityTimeOffset::By(head_start) => self.before_end(value, head_start),
+        match self.availability_offset {
+            AvailabilityTimeOffset::By(availability_offset) => {
+                self.before_end(value, availability_offset)
+            }
             AvailabilityTimeOffset::Always => {
                 self.before_end(value, Duration::ZERO).and(self.began)
             }
@@ -175,7 +177,7 @@ impl SegmentNaming {
 
     /// Are values start times rather than numbers?
     fn is_by_time(&self) -> bool {
-        !self.pattern.has_number()
+        !self.url_template.has_number()
     }
 
     fn value(&self, position: SegmentPosition) -> u64 {
@@ -243,7 +245,7 @@ mod tests {
     /// Segments of 2 s, from second 100, numbered from 1.
     fn by_clock() -> SegmentNaming {
         SegmentNaming {
-            pattern: UrlTemplate::new("", "$Number$.m4s", "", "").unwrap(),
+            url_template: UrlTemplate::new("", "$Number$.m4s", "", "").unwrap(),
             availability_base: AvailabilityBase::Clock(SegmentPosition { number: 1, time: 0 }),
             pace: SegmentTiming {
                 scale: 1000,
@@ -251,7 +253,7 @@ mod tests {
                 offset: 0,
             },
             began: Some(at_second(100.0)),
-            head_start: AvailabilityTimeOffset::By(Duration::ZERO),
+            availability_offset: AvailabilityTimeOffset::By(Duration::ZERO),
             last: None,
         }
     }
@@ -259,7 +261,7 @@ mod tests {
     /// The timeline ends at tick 50,000 with number 24; its period starts at tick 20,000.
     fn by_timeline(written: &str) -> SegmentNaming {
         SegmentNaming {
-            pattern: UrlTemplate::new("", written, "", "").unwrap(),
+            url_template: UrlTemplate::new("", written, "", "").unwrap(),
             availability_base: AvailabilityBase::Listed(SegmentPosition {
                 number: 25,
                 time: 50_000,
@@ -295,16 +297,16 @@ mod tests {
 
     #[test]
     fn availability_time_offset_makes_segments_available_sooner() {
-        let head_start = AvailabilityTimeOffset::By(Duration::from_millis(1500));
+        let availability_offset = AvailabilityTimeOffset::By(Duration::from_millis(1500));
         let template = SegmentNaming {
-            head_start,
+            availability_offset,
             ..by_clock()
         };
         assert_eq!(template.newest(at_second(102.5)), Some(2));
         assert_eq!(template.available_at(2), Some(at_second(102.5)));
-        let head_start = AvailabilityTimeOffset::Always;
+        let availability_offset = AvailabilityTimeOffset::Always;
         let template = SegmentNaming {
-            head_start,
+            availability_offset,
             last: Some(9),
             ..by_clock()
         };
@@ -400,10 +402,10 @@ mod tests {
         ) -> SegmentNaming {
             let position = SegmentPosition { number, time };
             SegmentNaming {
-                pattern: UrlTemplate::new("", form, "", "").unwrap(),
+                url_template: UrlTemplate::new("", form, "", "").unwrap(),
                 availability_base: if listed { AvailabilityBase::Listed(position) } else { AvailabilityBase::Clock(position) },
                 pace: SegmentTiming { scale, step, offset },
-                head_start: AvailabilityTimeOffset::By(Duration::from_millis(early)),
+                availability_offset: AvailabilityTimeOffset::By(Duration::from_millis(early)),
                 ..by_clock()
             }
         }
@@ -448,11 +450,11 @@ mod tests {
             let [number, time, scale, step, offset, last] = numbers;
             let position = SegmentPosition { number, time };
             let template = SegmentNaming {
-                pattern: UrlTemplate::new("", form, "", "").unwrap(),
+                url_template: UrlTemplate::new("", form, "", "").unwrap(),
                 availability_base: if listed { AvailabilityBase::Listed(position) } else { AvailabilityBase::Clock(position) },
                 pace: SegmentTiming { scale: scale.max(1), step: step.max(1), offset },
                 began: Some(at_second(f64::from(seconds))),
-                head_start: if always { AvailabilityTimeOffset::Always } else { AvailabilityTimeOffset::By(Duration::MAX) },
+                availability_offset: if always { AvailabilityTimeOffset::Always } else { AvailabilityTimeOffset::By(Duration::MAX) },
                 last: ends.then_some(last),
             };
             for value in numbers {

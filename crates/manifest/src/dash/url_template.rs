@@ -223,12 +223,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pattern(written: &str) -> Option<UrlTemplate> {
+    fn url_template(written: &str) -> Option<UrlTemplate> {
         UrlTemplate::new("", written, "v1", "128000")
     }
 
     fn name(written: &str) -> String {
-        pattern(written).unwrap().name(SegmentPosition {
+        url_template(written).unwrap().name(SegmentPosition {
             number: 7,
             time: 90_000,
         })
@@ -265,7 +265,7 @@ mod tests {
             "$%05d$",
             "$Number$$Number$$Number$$Number$",
         ] {
-            assert_eq!(pattern(written), None, "{written}");
+            assert_eq!(url_template(written), None, "{written}");
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn parses_number_and_time_from_names() {
-        let number = |written: &str, path: &str| pattern(written).unwrap().read(path)?.number;
+        let number = |written: &str, path: &str| url_template(written).unwrap().read(path)?.number;
         assert_eq!(number("s_$Number$.m4s", "s_7.m4s"), Some(7));
         assert_eq!(number("s_$Number$.m4s", "/out/v1/s_7.m4s"), Some(7));
         assert_eq!(number("s_$Number$.m4s", "/out/v1/xs_7.m4s"), None);
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(number("$Number$-$Number$.m4s", "7-7.m4s"), Some(7));
         assert_eq!(number("$Number$-$Number$.m4s", "7-8.m4s"), None);
         assert_eq!(number("init.mp4", "init.mp4"), None);
-        let absolute = pattern("https://h/a/$Number$-$Time$.ts").unwrap();
+        let absolute = url_template("https://h/a/$Number$-$Time$.ts").unwrap();
         let read = SegmentNumbers {
             number: Some(7),
             time: Some(9),
@@ -327,12 +327,12 @@ mod tests {
             form in prop::sample::select(FORMS),
         ) {
             let written = form.replace('W', &width.to_string());
-            let pattern = UrlTemplate::new(&base, &written, "v", "1").unwrap();
-            let read = pattern.read(&pattern.name(SegmentPosition { number, time })).unwrap();
+            let url_template = UrlTemplate::new(&base, &written, "v", "1").unwrap();
+            let read = url_template.read(&url_template.name(SegmentPosition { number, time })).unwrap();
             prop_assert!(read.number.is_none_or(|it| it == number));
             prop_assert!(read.time.is_none_or(|it| it == time));
-            prop_assert_eq!(read.number.is_some(), pattern.has_number());
-            prop_assert_eq!(read.time.is_some(), pattern.has_time());
+            prop_assert_eq!(read.number.is_some(), url_template.has_number());
+            prop_assert_eq!(read.time.is_some(), url_template.has_time());
         }
 
         #[test]
@@ -340,9 +340,9 @@ mod tests {
             written in "(\\$|%|0|5|d|Number|Time|\\$Number\\$|[a/?.é]){0,12}",
             path in "[0-9a/.é]{0,30}",
         ) {
-            if let Some(pattern) = pattern(&written) {
-                let _ = pattern.read(&path);
-                let _ = pattern.name(SegmentPosition::default());
+            if let Some(url_template) = url_template(&written) {
+                let _ = url_template.read(&path);
+                let _ = url_template.name(SegmentPosition::default());
             }
         }
     }

@@ -123,8 +123,8 @@ pub(crate) struct RangeEnd<'a> {
 impl<'a> RangeEnd<'a> {
     /// The offset of a range, if it is known.
     pub(crate) fn offset(&mut self, uri: &'a str, range: ByteRange) -> Option<u64> {
-        let goes_on = self.uri == uri && !uri.is_empty();
-        let offset = range.offset.or(goes_on.then_some(self.end));
+        let continues_range = self.uri == uri && !uri.is_empty();
+        let offset = range.offset.or(continues_range.then_some(self.end));
         let end = offset.and_then(|offset| offset.checked_add(range.length));
         *self = end.map_or_else(RangeEnd::default, |end| RangeEnd { uri, end });
         end.and(offset)

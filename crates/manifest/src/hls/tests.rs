@@ -301,18 +301,18 @@ fn typical_duration_ignores_a_single_short_segment() {
             .collect::<Vec<_>>()
             .concat()
     };
-    let usual = |durations: &[&str]| {
+    let median = |durations: &[&str]| {
         let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{}", segments(durations));
         playlist(&text)
             .segment_duration
             .map(|duration| duration.as_secs_f64())
     };
-    assert_eq!(usual(&["6", "6", "6", "0.4"]), Some(6.0));
-    assert_eq!(usual(&["6", "6", "6", "6", "2", "2", "2"]), Some(2.0));
-    assert_eq!(usual(&["4"]), Some(4.0));
-    assert_eq!(usual(&["0"]), None);
-    assert_eq!(usual(&["x"]), None);
-    assert_eq!(usual(&[]), None);
+    assert_eq!(median(&["6", "6", "6", "0.4"]), Some(6.0));
+    assert_eq!(median(&["6", "6", "6", "6", "2", "2", "2"]), Some(2.0));
+    assert_eq!(median(&["4"]), Some(4.0));
+    assert_eq!(median(&["0"]), None);
+    assert_eq!(median(&["x"]), None);
+    assert_eq!(median(&[]), None);
 }
 
 // RFC 8216 §4.3.3.4 and §4.3.3.5.

@@ -10,7 +10,7 @@ use super::variables::Variables;
 use crate::date_time::date_time;
 use crate::info::{ListedResource, Listing, PlaylistEdge};
 use crate::limits::{LISTED_MAX, NAMES_MAX};
-use crate::typical_duration::{USUAL_OF, usual};
+use crate::typical_duration::{TYPICAL_OF, median};
 
 /// The segments read so far.
 #[derive(Default)]
@@ -121,7 +121,7 @@ impl<'a> PlaylistTimeline<'a> {
             PlaylistResource { index, uri, bytes },
         );
         if let Some(duration) = next.duration {
-            keep_last(&mut self.durations, USUAL_OF, duration);
+            keep_last(&mut self.durations, TYPICAL_OF, duration);
         }
         let since = self.since_date.zip(next.duration);
         self.since_date = since.and_then(|(since, more)| since.checked_add(more));
@@ -218,8 +218,8 @@ impl<'a> PlaylistTimeline<'a> {
     }
 
     /// The typical duration of the last few segments.
-    pub(super) fn usual_duration(&self) -> Option<Duration> {
-        usual(self.durations.iter().copied())
+    pub(super) fn typical_duration(&self) -> Option<Duration> {
+        median(self.durations.iter().copied())
     }
 
     pub(super) fn edge(&self) -> Option<PlaylistEdge> {

@@ -36,7 +36,7 @@ pub fn delta(playlist: &str) -> Option<String> {
 
 /// A day of 2 s segments, with four lines each, is half of this.
 const LINES_MAX: usize = 400_000;
-/// Most key formats in effect at once.
+/// Maximum number of key formats in effect at once.
 const KEYS_MAX: usize = 32;
 
 /// The protocol version that introduced `EXT-X-SKIP`.
@@ -110,7 +110,7 @@ impl<'a> PlaylistLine<'a> {
 }
 
 /// Does the range start where the last one ended?
-fn goes_on(range: &str) -> bool {
+fn continues_range(range: &str) -> bool {
     ByteRange::of(range).is_some_and(|range| range.offset.is_none())
 }
 
@@ -249,7 +249,7 @@ fn put_kept(text: &mut String, old: &[PlaylistLine<'_>], kept: &[PlaylistLine<'_
     let (mut first_segment, mut first_part) = (true, had_parts);
     let mut resumes_at = None;
     for line in kept {
-        if line.tag == "#EXT-X-BYTERANGE" && first_segment && goes_on(line.value) {
+        if line.tag == "#EXT-X-BYTERANGE" && first_segment && continues_range(line.value) {
             let segment = || kept.iter().find(|line| line.is_uri());
             let offset = match resumes_at {
                 Some(offset) => offset,
@@ -262,7 +262,7 @@ fn put_kept(text: &mut String, old: &[PlaylistLine<'_>], kept: &[PlaylistLine<'_
         }
         if line.tag == "#EXT-X-PART" && std::mem::take(&mut first_part) {
             let range = attribute(line.value, "BYTERANGE");
-            if range.is_some_and(goes_on) {
+            if range.is_some_and(continues_range) {
                 return None;
             }
         }

@@ -8,11 +8,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt_guard::AttemptGuard;
 use super::upload::UpstreamUpload;
-use crate::connection::EndpointConnector;
-use crate::connection::ResponseHead;
-use crate::connection::UpstreamConnection;
-use crate::connection::drain_and_release;
-use crate::connection::{AttemptRequest, GroupHeaders, PayloadSize};
+use crate::connection::{
+    AttemptRequest, EndpointConnector, GroupHeaders, PayloadSize, ResponseHead, UpstreamConnection,
+    drain_and_release,
+};
 use crate::endpoint::{EndpointState, std_now};
 use crate::guard::log_throttle::LogThrottle;
 use crate::{Deadlines, Failure};

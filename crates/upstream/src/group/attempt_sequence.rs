@@ -14,8 +14,7 @@ use super::evaluate::{Judgement, ResponseJudge};
 use super::hedge::HedgedSender;
 use super::next_step::{AttemptVerdict, NextStep, RemainingOptions, next_step};
 use crate::Failure;
-use crate::attempt::AttemptResponse;
-use crate::attempt::UpstreamUpload;
+use crate::attempt::{AttemptResponse, UpstreamUpload};
 use crate::endpoint::std_now;
 use crate::selection::{CandidateSet, EndpointSelection};
 

@@ -11,8 +11,7 @@ use crate::Failure;
 use crate::attempt::{AttemptError, AttemptOutcome, AttemptResponse};
 use crate::endpoint::EndpointState;
 use crate::response_value::ResponseValue;
-use crate::selection::EndpointSelection;
-use crate::selection::EndpointSelector;
+use crate::selection::{EndpointSelection, EndpointSelector};
 
 /// Judges the outcomes of the attempts for one request.
 pub(crate) struct ResponseJudge<'a> {

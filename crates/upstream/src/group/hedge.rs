@@ -16,17 +16,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::evaluate::{self, has_content};
-use crate::attempt::AttemptGuard;
-use crate::attempt::UpstreamUpload;
 use crate::attempt::{
-    AttemptDeadlines, AttemptError, AttemptOutcome, AttemptResponse, EndpointClient,
+    AttemptDeadlines, AttemptError, AttemptGuard, AttemptOutcome, AttemptResponse, EndpointClient,
+    UpstreamUpload,
 };
-use crate::connection::AttemptRequest;
-use crate::connection::attempt_deadline;
+use crate::connection::{AttemptRequest, attempt_deadline};
 use crate::endpoint::{EndpointState, UsualLatency, std_now};
 use crate::response_value::ResponseValue;
-use crate::selection::EndpointSelection;
-use crate::selection::EndpointSelector;
+use crate::selection::{EndpointSelection, EndpointSelector};
 use crate::{Priority, Retry};
 
 /// Minimum delay before a manifest is hedged: below it a hedge costs more than it saves.

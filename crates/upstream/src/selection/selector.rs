@@ -20,7 +20,7 @@ use super::outliers::OutlierDetection;
 use crate::attempt::AttemptGuard;
 use crate::connection::AttemptRequest;
 use crate::connection::EndpointConnector;
-use crate::endpoint::{EndpointRoster, EndpointSlot, EndpointState, std_now};
+use crate::endpoint::{EndpointSlot, EndpointState, StandingFlags, std_now};
 use crate::group_limits::GroupLimits;
 use crate::guard::FailureSubject;
 use crate::{Balance, Failure, Settings};
@@ -57,8 +57,9 @@ impl EndpointSelector {
         limits: Arc<GroupLimits>,
     ) -> EndpointSelector {
         let indices = 0..settings.endpoints.len();
-        let roster: EndpointRoster = indices.clone().map(|_| AtomicBool::new(true)).collect();
-        let endpoint = |index| Arc::new(EndpointState::new(index, settings, &roster));
+        let standing_flags: StandingFlags =
+            indices.clone().map(|_| AtomicBool::new(true)).collect();
+        let endpoint = |index| Arc::new(EndpointState::new(index, settings, &standing_flags));
         let judged_every = settings.guards.ejection.judged_every;
         EndpointSelector {
             endpoints: indices.map(endpoint).collect(),

@@ -290,19 +290,19 @@ async fn request_without_credentials_fails_and_sources_are_logged_once() {
     let stats = origin.stats();
     let counted = stats.total.failed(Failure::Credentials);
     assert_eq!(counted, 2);
-    let told = String::from_utf8(log.0.lock().clone()).unwrap();
-    assert_eq!(told.matches("no credentials").count(), 1, "{told}");
+    let log_text = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert_eq!(log_text.matches("no credentials").count(), 1, "{log_text}");
     assert!(
-        told.contains("file: /nowhere/credentials, profile default: No such file"),
-        "{told}"
+        log_text.contains("file: /nowhere/credentials, profile default: No such file"),
+        "{log_text}"
     );
     assert!(
-        told.contains("container: answered with something else"),
-        "{told}"
+        log_text.contains("container: answered with something else"),
+        "{log_text}"
     );
     assert!(
-        !told.contains("hunter2") && !told.contains("not reached"),
-        "{told}"
+        !log_text.contains("hunter2") && !log_text.contains("not reached"),
+        "{log_text}"
     );
 }
 

@@ -1,7 +1,7 @@
-//! Checks that the code keeps the rules of ARCHITECTURE.md and CONTRIBUTING.md. It reads the sources
-//! as tokens, and names the file, the line and the remedy where a rule is broken. It knows nothing
-//! of what the code does.
-//! A test binary of its own, apart from the scenarios in `tests/it/`: it needs no server.
+//! Checks that the code keeps the rules of ARCHITECTURE.md and CONTRIBUTING.md. It reads the
+//! sources as tokens, and names the file, the line and the remedy where a rule is broken. It knows
+//! nothing of what the code does. A test binary of its own, apart from the scenarios in
+//! `tests/it/`: it needs no server.
 
 #![expect(
     clippy::unwrap_used,

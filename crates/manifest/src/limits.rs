@@ -9,8 +9,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 4096;
 /// Maximum number of listed segments.
 pub const LISTED_MAX: usize = 64;
 
-/// Minimum number of segments listed per representation, where it has them: players stay a few segments behind the newest, so these show
-/// what they watch.
+/// Minimum number of segments listed per representation, where it has them: players stay a few
+/// segments behind the newest, so these show what they watch.
 pub const EACH_MIN: usize = 7;
 
 /// Maximum number of listed renditions.

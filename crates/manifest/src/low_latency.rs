@@ -160,8 +160,8 @@ fn number(value: &str) -> Option<u64> {
     all_digits.then(|| value.parse().ok()).flatten()
 }
 
-/// Maximum number of parts of a segment, if each is at least half of the part target duration (rfc8216bis
-/// §4.4.3.7 requires 85 %).
+/// Maximum number of parts of a segment, if each is at least half of the part target duration
+/// (rfc8216bis §4.4.3.7 requires 85 %).
 fn parts_max(playlist: &PlaylistInfo) -> u64 {
     let targets = playlist.target_duration.zip(playlist.part_target);
     let parts = targets.and_then(|(segment, part)| {

@@ -84,7 +84,7 @@ pub(super) struct SlotRequest {
     pub(super) is_blocking: bool,
 }
 
-/// Current time for the guards; follows tokio's paused clock in tests.
+/// The current time for the guards, by tokio's clock: tests pause it.
 pub(super) fn std_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -134,7 +134,7 @@ impl EndpointState {
         standing_flags: &StandingFlags,
     ) -> EndpointState {
         let (endpoint, guards) = (&group.endpoints[index], &group.guards);
-        let now = Instant::now();
+        let now = std_now();
         EndpointState {
             url: endpoint.url().into(),
             index,
@@ -296,7 +296,7 @@ impl EndpointState {
         result: Result<(), CheckFailure>,
         admission: Option<BreakerAdmission>,
     ) {
-        let now = Instant::now();
+        let now = std_now();
         let mut change = None;
         let mut guards = self.guards.lock();
         match admission {
@@ -350,7 +350,7 @@ impl EndpointState {
             self.counters.response_times.record(took);
         }
         if is_latency && matches!(end, Ok(()) | Err(Failure::Timeout)) {
-            self.record_latency(Instant::now(), took);
+            self.record_latency(std_now(), took);
         }
         if is_latency && end.is_ok() {
             self.guards.lock().typical.record(took);
@@ -380,7 +380,7 @@ impl EndpointState {
     }
 
     pub(super) fn read(&self, is_reachable: bool) -> EndpointStats {
-        let now = Instant::now();
+        let now = std_now();
         let mut guards = self.guards.lock();
         EndpointStats {
             endpoint: Arc::clone(&self.url),

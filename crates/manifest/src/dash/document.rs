@@ -13,7 +13,8 @@ use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, Segm
 use super::time::{LONG, duration};
 use super::xml::{Xml, XmlTag};
 
-/// Maximum number of kept periods: the last ones are kept. Of the earlier ones only the start of the first is needed.
+/// Maximum number of kept periods: the last ones are kept. Of the earlier ones only the start of
+/// the first is needed.
 const PERIODS_KEPT: usize = 3;
 /// Maximum number of representations of one period.
 const REPRESENTATIONS_MAX: usize = 512;

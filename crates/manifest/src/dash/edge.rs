@@ -11,7 +11,8 @@ use super::inherited::MediaType;
 use super::representation::Representation;
 
 const TEMPLATES_MAX: usize = 128;
-/// Maximum number of bytes of all templates' names: they are kept as long as the manifest is tracked.
+/// Maximum number of bytes of all templates' names: they are kept as long as the manifest is
+/// tracked.
 const TEMPLATES_BYTES_MAX: usize = 128 << 10;
 const INITS_MAX: usize = 128;
 /// Maximum number of files of which ranges are listed.

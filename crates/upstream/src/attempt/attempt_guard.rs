@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::Failure;
-use crate::endpoint::{AttemptEnd, EndpointSlot, EndpointState};
+use crate::endpoint::{AttemptEnd, EndpointSlot, EndpointState, std_now};
 use crate::guard::breaker::{BreakerAdmission, BreakerDecision};
 use crate::guard::{EndpointFault, FailureSubject};
 use crate::limit::Permit;
@@ -115,7 +115,7 @@ impl Drop for AttemptGuard {
                 .guards
                 .lock()
                 .breaker
-                .record_abandoned(admission, Instant::now());
+                .record_abandoned(admission, std_now());
         }
         self.endpoint.counters.record_end(self.end);
     }

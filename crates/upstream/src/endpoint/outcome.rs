@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use super::EndpointState;
+use super::{EndpointState, std_now};
 use crate::Failure;
 use crate::guard::breaker::{BreakerAdmission, BreakerTransition};
 use crate::guard::{EndpointFault, FailureSubject};
@@ -63,7 +63,7 @@ impl EndpointState {
     /// Another endpoint was asked later and answered first. This counts as a failure; if this
     /// endpoint has sent nothing at all for a while, it is ejected as silent.
     pub(crate) fn record_overtaken(&self, sent_at: Instant, subject: FailureSubject) {
-        let now = Instant::now();
+        let now = std_now();
         let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
         let until = guards
@@ -83,7 +83,7 @@ impl EndpointState {
 
     /// It failed a request sent at `sent_at`, which another endpoint answered well.
     pub(crate) fn record_own_fault(&self, sent_at: Instant, subject: FailureSubject) {
-        let now = Instant::now();
+        let now = std_now();
         let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
         let until = guards
@@ -102,7 +102,7 @@ impl EndpointState {
 
     /// A request sent at `sent_at` succeeded.
     pub(crate) fn record_success(&self, admission: BreakerAdmission, sent_at: Instant) {
-        let now = Instant::now();
+        let now = std_now();
         let mut guards = self.guards.lock();
         guards.ejection.record_success(now, sent_at);
         let change = guards.breaker.record_success(admission, now);
@@ -119,7 +119,7 @@ impl EndpointState {
         what: (FailureSubject, EndpointFault),
         reason: AttemptEnd,
     ) {
-        let now = Instant::now();
+        let now = std_now();
         let others = self.count_others_in_good_standing();
         let mut guards = self.guards.lock();
         let change =
@@ -174,7 +174,7 @@ impl EndpointState {
 
     pub(super) fn record_ejection(&self, span: Duration, reason: &str) {
         self.set_in_good_standing(false);
-        let now = Instant::now();
+        let now = std_now();
         let suppressed = self.guards.lock().ejection_log.allows(now);
         if let Some(left_out) = suppressed {
             let (endpoint, seconds) = (&*self.url, span.as_secs());

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -26,7 +25,7 @@ impl ExtraRequests {
     pub(crate) fn new(budget: budget::Settings, limits: Arc<GroupLimits>) -> ExtraRequests {
         ExtraRequests {
             limits,
-            budget: Mutex::new(RetryBudget::new(budget, Instant::now())),
+            budget: Mutex::new(RetryBudget::new(budget, std_now())),
             failover_helps: AtomicBool::new(true),
             takeovers: Takeovers::default(),
         }

@@ -66,7 +66,7 @@ impl EndpointSelector {
             connector,
             balance: settings.balance,
             rotation: Mutex::new(WeightedRotation::default()),
-            outlier_detection: OutlierDetection::new(judged_every, Instant::now()),
+            outlier_detection: OutlierDetection::new(judged_every, std_now()),
             extra_requests: ExtraRequests::new(settings.retry.budget, Arc::clone(&limits)),
             limits,
         }
@@ -86,7 +86,7 @@ impl EndpointSelector {
 
     /// An endpoint outside `excluded` is in good standing.
     pub(crate) fn has_another_in_good_standing(&self, excluded: EndpointSet) -> bool {
-        let now = Instant::now();
+        let now = std_now();
         let mut others = self
             .endpoints
             .iter()

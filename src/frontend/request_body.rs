@@ -134,8 +134,8 @@ pub(super) enum DrainError {
     Broken,
 }
 
-/// How often the task yields without receiving bytes. Within this number of yields, hyper passes on the
-/// body bytes that it has already read.
+/// How often the task yields without receiving bytes. Within this number of yields, hyper passes on
+/// the body bytes that it has already read.
 const YIELDS_MAX: u32 = 3;
 
 impl<B> DrainedBody<B>

@@ -51,6 +51,12 @@
 //! | belongs to the timeline before the last restart | behind | viewers have seen the restart |
 //! | behind, and nothing else came for [`STALLED_INTERVALS`] | restarted | the current timeline is over, whatever the reason; if the clocks show a lag, only after the origin had time to catch up |
 //! | newer, and the manifest was not polled for much longer than the new segments last; no clock and no discontinuity explains that | restarted | a restarted packager has passed the old end |
+//!
+//! After a restart a version may continue either timeline, and often nothing but the numbers tells
+//! which. It belongs to the current one if its names or its start are those of the current one; if
+//! it ends nearer to `shown`; if it reaches further than `shown` by no more than the time since then
+//! explains; or if `shown` only seemed to lag when it was accepted, so that both may be one stream,
+//! and `arrived` reaches beyond both.
 
 mod comparison;
 #[cfg(test)]
@@ -106,6 +112,18 @@ enum Situation {
 }
 
 impl Situation {
+    /// Whether the version is an older one of the same stream, as far as that can be told.
+    fn is_lag(self) -> bool {
+        matches!(
+            self,
+            Situation::PublishedEarlier
+                | Situation::SameNames
+                | Situation::DatedNoLater
+                | Situation::Lags
+                | Situation::EarlierPeriod
+        )
+    }
+
     /// The decision column.
     fn progress(self) -> Progress {
         match self {
@@ -163,6 +181,9 @@ pub struct ManifestHistory {
 struct PreviousTimeline {
     latest: ManifestInfo,
     ended: Instant,
+    /// The version after it seemed to lag behind it, and was accepted because nothing newer came.
+    /// Both timelines may be one stream, from two origins.
+    may_be_same_stream: bool,
 }
 
 impl ManifestHistory {
@@ -215,7 +236,11 @@ impl ManifestHistory {
             Progress::Newer => self.continue_with(arrived),
             Progress::Restarted => {
                 let ended = self.latest.replace(arrived.clone());
-                self.previous = ended.map(|latest| PreviousTimeline { latest, ended: now });
+                self.previous = ended.map(|latest| PreviousTimeline {
+                    may_be_same_stream: self.comparer.compare(&latest, arrived).is_lag(),
+                    latest,
+                    ended: now,
+                });
             }
         }
         self.last_change = now;
@@ -302,10 +327,21 @@ impl ManifestHistory {
         let previous = self.previous.as_ref()?;
         let is_remembered = now.saturating_duration_since(previous.ended) < PREVIOUS_REMEMBERED_FOR;
         let progress = self.comparer.compare(&previous.latest, arrived).progress();
-        let belongs = is_remembered
-            && progress != Progress::Restarted
-            && !is_nearer(arrived, shown, &previous.latest);
+        let continues_shown = is_nearer(arrived, shown, &previous.latest)
+            || self.follows_in_time(shown, arrived, now)
+                && !contradicts(shown, &previous.latest, arrived)
+            || previous.may_be_same_stream && progress == Progress::Newer;
+        let belongs = is_remembered && progress != Progress::Restarted && !continues_shown;
         belongs.then_some(progress)
+    }
+
+    /// Whether a version reaches further than the shown one, by no more than the time since then
+    /// explains. One segment more is allowed: versions are found some time after their publication.
+    fn follows_in_time(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
+        let segment = self.comparer.interval_max.max(segment_max(arrived));
+        let explained = self.unchanged_for(now).saturating_add(segment);
+        let reaches_further = self.comparer.compare(shown, arrived) == Situation::ReachesFurther;
+        reaches_further && advance(shown, arrived, segment).is_some_and(|new| new <= explained)
     }
 
     /// Whether this timeline is over, given that only versions behind it, like this one, have
@@ -445,12 +481,24 @@ fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, previous: &ManifestI
                 return false;
             };
             let end = arrived.end_ms;
-            // This timeline began within the previous one's window: it is the same stream, from an
-            // origin that lags. Whatever reaches further continues it.
-            let has_lagged = (previous.start_ms..=previous.end_ms).contains(&latest.end_ms);
-            has_lagged && end > latest.end_ms
-                || end.abs_diff(latest.end_ms) < end.abs_diff(previous.end_ms)
+            end.abs_diff(latest.end_ms) < end.abs_diff(previous.end_ms)
         }
         _ => false,
     }
+}
+
+/// Whether a playlist that reaches further than the latest one of this timeline still shows that it
+/// belongs to the previous one: by its dates, its discontinuities or its names. A delta update does
+/// not state the discontinuities that it skips.
+fn contradicts(latest: &ManifestInfo, previous: &ManifestInfo, arrived: &ManifestInfo) -> bool {
+    let edges = latest.playlist_edge().zip(arrived.playlist_edge());
+    edges.is_some_and(|(latest, arrived)| {
+        let dates = latest.end_time.zip(arrived.end_time);
+        let has_previous_names =
+            |previous| compare_names(previous, arrived) == Some(CommonNames::Same);
+        dates.is_some_and(|(latest, arrived)| arrived < latest)
+            || arrived.skipped_segments == 0
+                && arrived.discontinuity_sequence < latest.discontinuity_sequence
+            || previous.playlist_edge().is_some_and(has_previous_names)
+    })
 }

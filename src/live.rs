@@ -14,7 +14,7 @@
 //! **The path of a version**, file by file:
 //!
 //! 1. [`LiveStreams::tracker_or_new`] finds or creates the tracker.
-//! 2. [`ManifestTracker::judge`] compares the version with the latest one of its variant
+//! 2. [`ManifestTracker::progress_of`] compares the version with the latest one of its variant
 //!    (`variants`): the same, newer, behind, or a restart.
 //! 3. [`LiveStreams::record_version`] (`version_effects`) records it: `tracker` updates the
 //!    cadence and the durations in its `tracker_state`; `manifest_diff` and `listed_window` find
@@ -352,7 +352,7 @@ impl LiveStreams {
     }
 
     /// May the origin block this request until the object exists?
-    pub(crate) fn may_be_blocked(&self, request: &CacheRequest, now: Instant) -> bool {
+    pub(crate) fn may_be_held_back(&self, request: &CacheRequest, now: Instant) -> bool {
         request.directives().msn.is_some() || self.is_announced(&request.key, now)
     }
 }

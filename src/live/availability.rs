@@ -20,7 +20,7 @@ pub(crate) enum Availability {
     /// A watched MPD says that it has been available for this time.
     AvailableSince(Duration, Arc<ManifestTracker>),
     /// The next version of a playlist, which may list it, is due in this time.
-    Listed(Duration),
+    NextVersionIn(Duration),
 }
 
 /// Packagers are usually late by no more than this …
@@ -44,7 +44,7 @@ impl Availability {
     pub(crate) fn absent_for(&self) -> Option<Duration> {
         match self {
             Availability::DueIn(due_in, _) => Some(*due_in),
-            Availability::Listed(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
+            Availability::NextVersionIn(due_in) => Some(*due_in).filter(|due_in| !due_in.is_zero()),
             Availability::AvailableSince(since, _) => {
                 (*since < LATE_MAX).then_some(LATE_ABSENT_FOR)
             }
@@ -104,7 +104,7 @@ impl LiveStreams {
             }
             Availability::DueIn(..)
             | Availability::AvailableSince(..)
-            | Availability::Listed(_) => None,
+            | Availability::NextVersionIn(_) => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl LiveStreams {
             .iter()
             .filter(|tracker| tracker.request.kind == Kind::Hls);
         let versions = playlists.filter_map(|tracker| tracker.next_version_in(now.mono));
-        by_clock.or_else(|| versions.min().map(Availability::Listed))
+        by_clock.or_else(|| versions.min().map(Availability::NextVersionIn))
     }
 }
 

@@ -11,7 +11,7 @@ use seawall_manifest::low_latency::ReloadDirectives;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlannedPoll {
     /// A plain request for the newest version, at this moment.
-    At(Instant),
+    Plain(Instant),
     /// A blocking request for a certain version, from this moment on.
     Blocking(Instant, ReloadDirectives),
 }
@@ -20,7 +20,7 @@ impl PlannedPoll {
     /// When the poll is sent.
     pub(crate) fn at(&self) -> Instant {
         match self {
-            PlannedPoll::At(at) | PlannedPoll::Blocking(at, _) => *at,
+            PlannedPoll::Plain(at) | PlannedPoll::Blocking(at, _) => *at,
         }
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct ClockPrefetch {
 
 impl Drop for ClockPrefetch {
     fn drop(&mut self) {
-        let is_prefetching = &self.tracker.is_prefetching;
-        is_prefetching.store(false, Ordering::Relaxed);
+        let has_clock_prefetch = &self.tracker.has_clock_prefetch;
+        has_clock_prefetch.store(false, Ordering::Relaxed);
     }
 }
 
@@ -38,7 +38,7 @@ impl ClockPrefetch {
     /// Begins, unless the route forbids it, another one exists, or the clock announces nothing.
     pub(crate) fn begin(tracker: &Arc<ManifestTracker>, now: SystemTime) -> Option<ClockPrefetch> {
         let is_of_use = tracker.request.route.live.prefetch && wait(tracker, now).is_some();
-        if !is_of_use || tracker.is_prefetching.swap(true, Ordering::Relaxed) {
+        if !is_of_use || tracker.has_clock_prefetch.swap(true, Ordering::Relaxed) {
             return None;
         }
         Some(ClockPrefetch {

@@ -11,7 +11,7 @@ use super::owned_request::own_values;
 use seawall_policy::headers;
 
 /// A manifest is idle after this many reload intervals without a request.
-pub(super) const IDLE_SEGMENTS: u32 = 3;
+pub(super) const IDLE_INTERVALS: u32 = 3;
 
 /// Allowance for players that request later than once per segment, and for slow networks.
 const REQUEST_SLACK: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ impl ManifestTracker {
 
     /// Did viewers watch it a short time ago, or is it still refreshed?
     pub(super) fn is_watched_or_refreshed(&self, now: Instant) -> bool {
-        let idle_max = self.state.lock().reload_interval_max * IDLE_SEGMENTS;
+        let idle_max = self.state.lock().reload_interval_max * IDLE_INTERVALS;
         let idle_time = self.access.idle_time(now);
         self.access.has_refresher() || idle_time.is_some_and(|idle_time| idle_time < idle_max)
     }

@@ -153,7 +153,7 @@ mod tests {
             let tracker = tracker(uri);
             for first in [5000, 1] {
                 let manifest = one_segment(first);
-                let progress = tracker.judge(Variant::default(), &manifest.info, now);
+                let progress = tracker.progress_of(Variant::default(), &manifest.info, now);
                 let version = version(&tracker.request, &manifest, progress, now);
                 tracker.apply_version(&rules(), &version, at(now));
             }

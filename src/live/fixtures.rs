@@ -59,7 +59,7 @@ pub(super) fn version<'a>(
         variant: Variant::default(),
         progress,
         current_at,
-        may_have_blocked: false,
+        may_have_been_held_back: false,
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) fn show(
 ) -> (Arc<ManifestTracker>, Progress, VersionEffects) {
     let request = request(uri);
     let tracker = live.tracker_or_new(&request, &manifest.info, now).unwrap();
-    let progress = tracker.judge(Variant::default(), &manifest.info, now);
+    let progress = tracker.progress_of(Variant::default(), &manifest.info, now);
     let version = version(&request, manifest, progress, now);
     let effects = live.record_version(Some(&tracker), &version, at(now));
     (tracker, progress, effects)

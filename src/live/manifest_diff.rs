@@ -38,7 +38,7 @@ pub(crate) struct ManifestVersion<'a> {
     pub(crate) current_at: Instant,
     /// The origin may have delayed the response until the version existed: the request was one that
     /// it blocks.
-    pub(crate) may_have_blocked: bool,
+    pub(crate) may_have_been_held_back: bool,
 }
 
 /// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).

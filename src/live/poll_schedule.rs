@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::ManifestTracker;
 use super::blocking_reload::PlannedPoll;
-use super::demand::IDLE_SEGMENTS;
+use super::demand::IDLE_INTERVALS;
 use super::tracker_state::TrackerState;
 
 impl ManifestTracker {
@@ -21,7 +21,7 @@ impl ManifestTracker {
     pub(crate) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
         let state = self.state.lock();
         let idle = self.request.route.live.idle;
-        let idle_max = (state.reload_interval_max * IDLE_SEGMENTS).max(idle);
+        let idle_max = (state.reload_interval_max * IDLE_INTERVALS).max(idle);
         let is_watched = self.access.idle_time(now)? < idle_max;
         let may_be_polled = state.background_headers.is_some() && !state.ended;
         if !(is_watched && may_be_polled) {
@@ -80,6 +80,6 @@ impl TrackerState {
         } else {
             self.cadence.next().min(latest)
         };
-        Some(PlannedPoll::At(at.max(self.no_poll_before)))
+        Some(PlannedPoll::Plain(at.max(self.no_poll_before)))
     }
 }

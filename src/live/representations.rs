@@ -179,7 +179,9 @@ impl Representations {
     /// The segment duration of a representation; zero if the MPD has no such representation.
     pub(super) fn segment_duration_of(&self, template: usize) -> Duration {
         let template = self.templates.get(template);
-        template.map(SegmentNaming::step).unwrap_or_default()
+        template
+            .map(SegmentNaming::segment_duration)
+            .unwrap_or_default()
     }
 
     /// Number of segments of a representation that are available at once (ISO/IEC 23009-1
@@ -187,7 +189,7 @@ impl Representations {
     fn window_length(&self, template: &SegmentNaming) -> Option<u64> {
         let (depth, step) = (
             self.time_shift_depth?.as_millis(),
-            template.step().as_millis(),
+            template.segment_duration().as_millis(),
         );
         u64::try_from(depth.checked_div(step)?).ok()?.checked_add(2)
     }
@@ -223,7 +225,7 @@ impl Representations {
         /// Least time between two checks.
         const WAIT_MIN: Duration = Duration::from_millis(20);
         let checks = self.by_clock(now).flat_map(|(template, newest)| {
-            let step = template.step();
+            let step = template.segment_duration();
             let available_at = template.available_at(newest);
             let late = [step / 20, step / 5].map(|late| available_at?.checked_add(late));
             let next = template
@@ -252,7 +254,8 @@ impl Representations {
 fn newest(template: &SegmentNaming, now: SystemTime) -> Option<u64> {
     let newest = template.newest(now)?;
     let available_at = template.available_at(newest)?;
-    let is_over = template.next(now).is_none() && available_at.checked_add(template.step())? <= now;
+    let is_over = template.next(now).is_none()
+        && available_at.checked_add(template.segment_duration())? <= now;
     (!is_over).then_some(newest)
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct ManifestTracker {
     pub(crate) access: Arc<AccessTracker>,
     pub(super) stream: Arc<LiveStream>,
     /// A task prefetches the segments whose times its clock gives.
-    pub(super) is_prefetching: AtomicBool,
+    pub(super) has_clock_prefetch: AtomicBool,
     /// Notifies requests that wait for a version when any fill registers one.
     pub(crate) version_stored: Notify,
     pub(super) state: Mutex<TrackerState>,
@@ -62,7 +62,7 @@ impl ManifestTracker {
             request: owned(request),
             access: Arc::new(AccessTracker::new(sent)),
             stream,
-            is_prefetching: AtomicBool::new(false),
+            has_clock_prefetch: AtomicBool::new(false),
             state: Mutex::new(TrackerState::new(info, sent)),
             horizon: Mutex::default(),
             publishing: Mutex::default(),
@@ -112,8 +112,13 @@ impl ManifestTracker {
     }
 
     /// Compares a version with the latest one of its variant.
-    pub(crate) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
-        self.state.lock().variants.judge(variant, info, now)
+    pub(crate) fn progress_of(
+        &self,
+        variant: Variant,
+        info: &ManifestInfo,
+        now: Instant,
+    ) -> Progress {
+        self.state.lock().variants.progress_of(variant, info, now)
     }
 
     /// The duration of a listed object, and whether that is a whole segment.
@@ -239,7 +244,7 @@ impl ManifestTracker {
         has_previous: bool,
     ) {
         let current_at = version.current_at;
-        if version.may_have_blocked {
+        if version.may_have_been_held_back {
             // A version for which the origin blocked is never late: it did not exist earlier.
             state.cadence.unchanged(current_at);
         }

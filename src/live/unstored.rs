@@ -215,7 +215,7 @@ impl LiveStreams {
             return UnstoredEffects::default();
         };
         let publishing = tracker.lock_publishing();
-        let progress = tracker.judge(variant, info, current_at);
+        let progress = tracker.progress_of(variant, info, current_at);
         match progress {
             Progress::Behind => return UnstoredEffects::default(),
             Progress::Same => {
@@ -234,7 +234,7 @@ impl LiveStreams {
             variant,
             progress,
             current_at,
-            may_have_blocked: false,
+            may_have_been_held_back: false,
         };
         let diff = tracker.apply_version(&self.rules, &version, now);
         drop(publishing);
@@ -250,7 +250,7 @@ impl LiveStreams {
         }
         self.notify_others(&diff, &tracker);
         UnstoredEffects {
-            ended_epochs: diff.epochs_to_end(&directories),
+            epochs_to_end: diff.epochs_to_end(&directories),
             is_restart: progress == Progress::Restarted,
         }
     }
@@ -260,7 +260,7 @@ impl LiveStreams {
 #[derive(Default)]
 pub(crate) struct UnstoredEffects {
     /// Epochs to end, as in `VersionEffects`.
-    pub(crate) ended_epochs: Vec<Key>,
+    pub(crate) epochs_to_end: Vec<Key>,
     pub(crate) is_restart: bool,
 }
 

@@ -42,12 +42,19 @@ struct VariantHistory {
 impl VariantHistories {
     /// Compares a version with the latest one of its variant. The first one of a variant continues
     /// the stream.
-    pub(super) fn judge(&self, variant: Variant, info: &ManifestInfo, now: Instant) -> Progress {
+    pub(super) fn progress_of(
+        &self,
+        variant: Variant,
+        info: &ManifestInfo,
+        now: Instant,
+    ) -> Progress {
         let known = self.known(variant);
-        known.map_or(Progress::Newer, |known| known.history.judge(info, now))
+        known.map_or(Progress::Newer, |known| {
+            known.history.progress_of(info, now)
+        })
     }
 
-    /// Records a version with the result of [`VariantHistories::judge`]. The first one of a variant
+    /// Records a version with the result of [`VariantHistories::progress_of`]. The first one of a variant
     /// begins its history.
     pub(super) fn record(
         &mut self,

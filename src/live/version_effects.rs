@@ -20,7 +20,7 @@ pub(crate) struct VersionEffects {
     pub(crate) window: WindowChange,
     /// Epochs to end: of the directories from before a restart, and of the objects that no
     /// manifest listed until now.
-    pub(crate) ended_epochs: Vec<Key>,
+    pub(crate) epochs_to_end: Vec<Key>,
     /// New objects to prefetch if viewers want them.
     pub(crate) to_prefetch: Vec<ExpectedSegment>,
     /// Objects that do not exist yet: the origin blocks a request for them until they do.
@@ -62,7 +62,7 @@ impl LiveStreams {
         VersionEffects {
             uncacheable,
             window,
-            ended_epochs: diff.epochs_to_end(&tracker.directories()),
+            epochs_to_end: diff.epochs_to_end(&tracker.directories()),
             to_prefetch: diff.to_prefetch,
             announced: diff.announced,
         }
@@ -133,7 +133,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(prefetched(&effects), [""; 0]);
-        assert!(effects.ended_epochs.is_empty() && effects.window.dropped.is_empty());
+        assert!(effects.epochs_to_end.is_empty() && effects.window.dropped.is_empty());
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(prefetched(&effects), ["/live/2.ts"]);
         let dropped = request("/live/1.ts").key.fingerprint();
         assert_eq!(effects.window.dropped, [dropped]);
-        assert!(effects.ended_epochs.is_empty());
+        assert!(effects.epochs_to_end.is_empty());
         let now = next + seconds(1);
         assert!(live.is_new(&request("/live/2.ts").key, now));
     }
@@ -171,11 +171,11 @@ mod tests {
         let next = start + seconds(4);
         let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
         assert_eq!(progress, Progress::Restarted);
-        assert!(effects.ended_epochs.contains(&directory));
+        assert!(effects.epochs_to_end.contains(&directory));
         let next = next + seconds(4);
         let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
-        assert!(!effects.ended_epochs.contains(&directory));
-        assert_eq!(effects.ended_epochs, [super::super::unlisted(&directory)]);
+        assert!(!effects.epochs_to_end.contains(&directory));
+        assert_eq!(effects.epochs_to_end, [super::super::unlisted(&directory)]);
     }
 
     /// Segments of 2 s that are announced in versions up to 30 s apart.
@@ -238,7 +238,7 @@ mod tests {
             ..version(
                 &request,
                 &manifest,
-                tracker.judge(other, &manifest.info, later),
+                tracker.progress_of(other, &manifest.info, later),
                 later,
             )
         };
@@ -264,7 +264,7 @@ mod tests {
         let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
         assert_eq!(progress, Progress::Same);
         assert_eq!(prefetched(&effects), [""; 0]);
-        assert!(effects.ended_epochs.is_empty() && effects.window.dropped.is_empty());
+        assert!(effects.epochs_to_end.is_empty() && effects.window.dropped.is_empty());
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Shield {
         let origin = &self.origins[request.route.origin_index];
         let held_back = self
             .live
-            .may_be_blocked(request, Instant::now())
+            .may_be_held_back(request, Instant::now())
             .then(|| origin.blocking_wait_max());
         self.settings.wait_max.max(held_back.unwrap_or_default())
     }

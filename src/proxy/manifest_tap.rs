@@ -115,7 +115,7 @@ impl Shield {
     ) {
         let what = (request, variant);
         let effects = self.live.record_unstored(what, manifest, sent, Now::read());
-        for epoch in &effects.ended_epochs {
+        for epoch in &effects.epochs_to_end {
             self.cache.end_epoch(epoch);
         }
         if effects.is_restart {

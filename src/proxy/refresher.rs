@@ -57,7 +57,7 @@ impl Refresher {
             self.tracker.access.set_next_poll(poll.at());
             sleep_until(poll.at().into()).await;
             match poll {
-                PlannedPoll::At(_) => self.poll().await,
+                PlannedPoll::Plain(_) => self.poll().await,
                 PlannedPoll::Blocking(_, next) => self.poll_blocking(next).await,
             }
         }

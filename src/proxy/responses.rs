@@ -364,7 +364,7 @@ fn precondition_result(context: &RequestContext, head: &StoredHead) -> Precondit
         return PreconditionResult::Proceed;
     }
     let validators = head.headers.only(&conditional::VALIDATORS);
-    conditional::judge(&context.headers, &validators)
+    conditional::evaluate(&context.headers, &validators)
 }
 
 /// Time for which downstream caches may keep a manifest whose stated freshness is over, but which

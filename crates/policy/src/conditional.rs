@@ -43,7 +43,7 @@ pub fn is_conditional(request: &HeaderMap) -> bool {
 }
 
 /// Evaluates the preconditions of a GET or HEAD against the headers of a stored 200.
-pub fn judge(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
+pub fn evaluate(request: &HeaderMap, stored: &HeaderMap) -> PreconditionResult {
     if request.contains_key(IF_MATCH) {
         if !names_stored(request, IF_MATCH, stored, |tag, stored_tag| {
             tag.matches_strongly(stored_tag)

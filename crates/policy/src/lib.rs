@@ -48,7 +48,7 @@
 //!     status: StatusCode::OK,
 //!     headers: &headers,
 //!     kind: request.kind,
-//!     facts: None,
+//!     info: None,
 //!     end_is_proven: true,
 //!     authorized: false,
 //!     delay: Duration::ZERO,

@@ -67,11 +67,11 @@ impl Lifetime {
     /// next version is due, which may be late. A lifetime from the origin that is shorter than half
     /// a segment stays (one second is allowed for rounding to whole seconds). If the origin forbids
     /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh.
-    pub fn refreshed_max_age(&self, facts: Option<&ManifestInfo>) -> Duration {
+    pub fn refreshed_max_age(&self, info: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
-        let target = facts.and_then(ManifestInfo::segment_duration_max);
-        let part = facts.and_then(ManifestInfo::part_target);
+        let target = info.and_then(ManifestInfo::segment_duration_max);
+        let part = info.and_then(ManifestInfo::part_target);
         match (target, part) {
             _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
             (_, Some(part)) if self.fresh_for >= part / 2 => {
@@ -171,7 +171,7 @@ pub struct ResponseFacts<'a> {
     /// The kind by its content.
     pub kind: Kind,
     /// What the manifest states, if it is one.
-    pub facts: Option<&'a ManifestInfo>,
+    pub info: Option<&'a ManifestInfo>,
     /// Whether the framing distinguishes a complete body from a broken one.
     pub end_is_proven: bool,
     /// Whether the request to the origin had `Authorization`.

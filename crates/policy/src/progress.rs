@@ -3,7 +3,7 @@
 //!
 //! # Decision table
 //!
-//! `shown` is the latest version that viewers have seen, `arrived` the one to be judged. The first
+//! `shown` is the latest version that viewers have seen, `arrived` the one that is compared with it. The first
 //! row that matches decides; each row is a variant of `Situation`.
 //!
 //! A playlist reaches as far as its last complete segment and the parts after it, an MPD as far as
@@ -203,7 +203,7 @@ impl ManifestHistory {
     }
 
     /// Compares a version with the latest one.
-    pub fn judge(&self, arrived: &ManifestInfo, now: Instant) -> Progress {
+    pub fn progress_of(&self, arrived: &ManifestInfo, now: Instant) -> Progress {
         self.situation(arrived, now).progress()
     }
 
@@ -228,7 +228,7 @@ impl ManifestHistory {
         }
     }
 
-    /// Records a version with the result of [`ManifestHistory::judge`].
+    /// Records a version with the result of [`ManifestHistory::progress_of`].
     pub fn record(&mut self, arrived: &ManifestInfo, progress: Progress, now: Instant) {
         self.record_response(now);
         match progress {

@@ -97,7 +97,7 @@ impl ManifestText {
     /// Its position relative to the newest version that viewers have seen.
     pub(super) fn progress(&self) -> Progress {
         match (&self.tracker, self.info()) {
-            (Some(tracker), Some(info)) => tracker.judge(self.variant, info, self.current_at),
+            (Some(tracker), Some(info)) => tracker.progress_of(self.variant, info, self.current_at),
             _ => Progress::Newer,
         }
     }

@@ -65,7 +65,7 @@ pub(super) struct VersionUpdate {
     /// What to invalidate in the cache, and what to prefetch.
     pub(super) effects: VersionEffects,
     /// Viewers want the manifest's new segments.
-    pub(super) is_prefetching: bool,
+    pub(super) prefetches_segments: bool,
     /// The endpoint should have had a newer version: others are asked first.
     pub(super) avoids_endpoint: bool,
     /// Publish it once its prefetches have begun, after this time at the latest.
@@ -105,7 +105,7 @@ pub(super) fn decide_behind(
 pub(super) struct DelayFacts {
     pub(super) progress: Progress,
     /// A viewer waits for this fill.
-    pub(super) has_waiting_viewer: bool,
+    pub(super) may_have_waiting_viewer: bool,
     /// How long the stored version before may still be served. `None`: there is none.
     pub(super) stored_remaining: Option<Duration>,
     /// The most that the playlist's segment duration permits. `None`: it has no tracker.
@@ -115,7 +115,7 @@ pub(super) struct DelayFacts {
 /// How long a version may be delayed until its new segments begin to arrive: only when no viewer
 /// waits for it, the version before may still be served, and this one continues it.
 pub(super) fn publication_delay(facts: &DelayFacts) -> Option<Duration> {
-    if facts.has_waiting_viewer || facts.progress != Progress::Newer {
+    if facts.may_have_waiting_viewer || facts.progress != Progress::Newer {
         return None;
     }
     Some(facts.delay_max?.min(facts.stored_remaining?))
@@ -209,15 +209,16 @@ mod tests {
             (Progress::Same, false, millis(900), millis(200), None),
             (Progress::Restarted, false, millis(900), millis(200), None),
         ];
-        for (progress, has_waiting_viewer, stored_remaining, delay_max, expected) in table {
+        for (progress, may_have_waiting_viewer, stored_remaining, delay_max, expected) in table {
             let facts = DelayFacts {
                 progress,
-                has_waiting_viewer,
+                may_have_waiting_viewer,
                 stored_remaining,
                 delay_max,
             };
-            let case =
-                format!("{progress:?} {has_waiting_viewer} {stored_remaining:?} {delay_max:?}");
+            let case = format!(
+                "{progress:?} {may_have_waiting_viewer} {stored_remaining:?} {delay_max:?}"
+            );
             assert_eq!(publication_delay(&facts), expected, "{case}");
         }
     }

@@ -98,12 +98,14 @@ impl FillTask {
             progress,
             effects,
             // The refresher may run on after all viewers have left.
-            is_prefetching: tracker.is_some_and(|tracker| is_for_viewer || tracker.is_watched(now)),
+            prefetches_segments: tracker
+                .is_some_and(|tracker| is_for_viewer || tracker.is_watched(now)),
             avoids_endpoint: tracker
                 .is_some_and(|tracker| self.should_have_changed(tracker, text.is_old, now)),
             delay: publication_delay(&DelayFacts {
                 progress,
-                has_waiting_viewer: self.held_back || !matches!(self.trigger, FillTrigger::Refresh),
+                may_have_waiting_viewer: self.held_back
+                    || !matches!(self.trigger, FillTrigger::Refresh),
                 stored_remaining: self
                     .stored_object()
                     .map(|stored_version| refreshed_left(&stored_version.head, now)),
@@ -119,7 +121,7 @@ impl FillTask {
         else {
             return Some(newest);
         };
-        let progress = tracker.judge(text.variant, info, Instant::now());
+        let progress = tracker.progress_of(text.variant, info, Instant::now());
         (progress != Progress::Behind).then_some(newest)
     }
 
@@ -139,7 +141,7 @@ impl FillTask {
             variant: text.variant,
             progress,
             current_at: text.current_at,
-            may_have_blocked: self.held_back,
+            may_have_been_held_back: self.held_back,
         };
         let live = &self.shield.live;
         live.record_version(text.tracker.as_ref(), &version, Now::read())
@@ -157,7 +159,7 @@ impl FillTask {
         if !(advances.is_empty() && dropped.is_empty()) {
             shield.cache.update_live_windows(advances, dropped);
         }
-        for epoch in &effects.ended_epochs {
+        for epoch in &effects.epochs_to_end {
             shield.cache.end_epoch(epoch);
         }
         let Some(tracker) = &text.tracker else {
@@ -171,7 +173,7 @@ impl FillTask {
         if update.avoids_endpoint {
             self.avoid_stalled_endpoint(tracker, text.response.endpoint);
         }
-        if !update.is_prefetching {
+        if !update.prefetches_segments {
             return Vec::new();
         }
         let client_headers = tracker.background_headers();

@@ -63,7 +63,7 @@ impl FillTask {
             Some(Availability::AvailableSince(_, tracker)) => {
                 self.shield.start_dash_prefetch(&tracker);
             }
-            Some(Availability::Listed(_)) | None => {}
+            Some(Availability::NextVersionIn(_)) | None => {}
         }
     }
 

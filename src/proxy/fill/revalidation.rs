@@ -53,7 +53,7 @@ impl FillTask {
         stored: &Object,
     ) -> Option<Arc<Object>> {
         let info = stored.head.manifest_info.as_deref()?;
-        if tracker.judge(variant, info, Instant::now()) != Progress::Behind {
+        if tracker.progress_of(variant, info, Instant::now()) != Progress::Behind {
             return None;
         }
         self.newest().filter(|newest| newest.body != stored.body)

@@ -191,7 +191,7 @@ impl FillTask {
                 Some(
                     Availability::DueIn(_, tracker) | Availability::AvailableSince(_, tracker),
                 ) => Some(tracker.segment_duration()),
-                Some(Availability::Listed(_)) | None => None,
+                Some(Availability::NextVersionIn(_)) | None => None,
             },
         };
         let end_is_known = is_small || listed.is_some_and(|(_, whole)| whole);

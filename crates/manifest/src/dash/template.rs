@@ -171,7 +171,7 @@ impl SegmentNaming {
     }
 
     /// The segment duration: how often a new segment is expected.
-    pub fn step(&self) -> Duration {
+    pub fn segment_duration(&self) -> Duration {
         span(self.pace.step, self.pace.scale)
     }
 
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(template.available_at(1), Some(at_second(102.0)));
         assert_eq!(template.available_at(4), Some(at_second(108.0)));
         assert_eq!(template.available_at(0), None);
-        assert_eq!(template.step(), Duration::from_secs(2));
+        assert_eq!(template.segment_duration(), Duration::from_secs(2));
         assert_eq!(
             (template.before(4, 2), template.before(1, 2)),
             (Some(2), None)
@@ -461,7 +461,7 @@ mod tests {
                 let _ = (template.name(value), template.available_at(value));
             }
             let now = at_second(1.0);
-            let _ = (template.newest(now), template.next(now), template.step());
+            let _ = (template.newest(now), template.next(now), template.segment_duration());
         }
     }
 }

@@ -23,7 +23,7 @@ fn stored() -> HeaderMap {
 }
 
 fn judged(lines: &[(HeaderName, &'static str)]) -> PreconditionResult {
-    judge(&fields(lines), &stored())
+    evaluate(&fields(lines), &stored())
 }
 
 #[test]
@@ -55,14 +55,14 @@ fn if_none_match_uses_weak_comparison() {
 fn if_none_match_against_weak_or_missing_stored_etag() {
     let request = fields(&[(IF_NONE_MATCH, "\"a\"")]);
     let weak = fields(&[(ETAG, "W/\"a\"")]);
-    assert_eq!(judge(&request, &weak), PreconditionResult::NotModified);
+    assert_eq!(evaluate(&request, &weak), PreconditionResult::NotModified);
     assert_eq!(
-        judge(&request, &HeaderMap::new()),
+        evaluate(&request, &HeaderMap::new()),
         PreconditionResult::Proceed
     );
     let any = fields(&[(IF_NONE_MATCH, "*")]);
     assert_eq!(
-        judge(&any, &HeaderMap::new()),
+        evaluate(&any, &HeaderMap::new()),
         PreconditionResult::NotModified
     );
 }
@@ -86,9 +86,9 @@ fn if_modified_since_compares_last_modified() {
 fn if_modified_since_uses_date_without_last_modified() {
     let request = fields(&[(IF_MODIFIED_SINCE, MODIFIED)]);
     let dated = fields(&[(DATE, EARLIER)]);
-    assert_eq!(judge(&request, &dated), PreconditionResult::NotModified);
+    assert_eq!(evaluate(&request, &dated), PreconditionResult::NotModified);
     assert_eq!(
-        judge(&request, &HeaderMap::new()),
+        evaluate(&request, &HeaderMap::new()),
         PreconditionResult::Proceed
     );
 }
@@ -123,7 +123,7 @@ fn if_unmodified_since_fails_if_modified_without_if_match() {
     assert_eq!(judged(&both), PreconditionResult::Proceed);
     let undated = fields(&[(ETAG, "\"a\"")]);
     let request = fields(&[(IF_UNMODIFIED_SINCE, EARLIER)]);
-    assert_eq!(judge(&request, &undated), PreconditionResult::Proceed);
+    assert_eq!(evaluate(&request, &undated), PreconditionResult::Proceed);
 }
 
 // §13.2.2: If-Match is evaluated first, then If-None-Match.
@@ -220,8 +220,8 @@ proptest! {
         let Ok(value) = HeaderValue::try_from(value) else { return Ok(()) };
         for name in [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE] {
             let request = HeaderMap::from_iter([(name, value.clone())]);
-            judge(&request, &stored());
-            judge(&request, &HeaderMap::from_iter([(ETAG, value.clone())]));
+            evaluate(&request, &stored());
+            evaluate(&request, &HeaderMap::from_iter([(ETAG, value.clone())]));
         }
     }
 }

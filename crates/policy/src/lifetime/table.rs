@@ -118,17 +118,17 @@ fn manifest_freshness(
 ) -> FreshnessLifetime {
     let by_default = FreshnessLifetime::new(lifetimes.manifest_default, Rule::RouteDefault);
     let is_requested_version = response.context == ManifestContext::RequestedVersion;
-    let by_content = match response.facts {
+    let by_content = match response.info {
         None => {
             return stated
                 .unwrap_or(by_default)
                 .at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
-        Some(facts) if facts.is_patch() => {
+        Some(info) if info.is_patch() => {
             let stated = stated.unwrap_or(FreshnessLifetime::new(SECOND, Rule::Patch));
             return stated.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
-        Some(facts) if !facts.is_live() => {
+        Some(info) if !info.is_live() => {
             let lifetime = stated.unwrap_or(FreshnessLifetime::new(
                 lifetimes.ended_default,
                 Rule::RouteDefault,
@@ -151,7 +151,7 @@ fn manifest_freshness(
             None => by_default,
         },
     };
-    let part = response.facts.and_then(ManifestInfo::part_target);
+    let part = response.info.and_then(ManifestInfo::part_target);
     let unless_stated = match part.filter(|_| !is_requested_version) {
         Some(part) => FreshnessLifetime::new(part / 2, Rule::HalfPart),
         None => by_content,
@@ -197,26 +197,26 @@ pub(super) fn stale_windows(
     if response.context == ManifestContext::RequestedVersion {
         return nothing;
     }
-    let ended = |facts: &ManifestInfo| !facts.is_live();
+    let ended = |info: &ManifestInfo| !info.is_live();
     let (while_revalidate, if_error) = match response.kind {
         _ if response.status != StatusCode::OK => nothing,
         // A patch applies only to the MPD version that it was made for.
-        Kind::Hls | Kind::Dash if response.facts.is_some_and(ManifestInfo::is_patch) => {
+        Kind::Hls | Kind::Dash if response.info.is_some_and(ManifestInfo::is_patch) => {
             return nothing;
         }
-        Kind::Hls | Kind::Dash if response.facts.is_some_and(ended) => (fresh_for, DAY),
+        Kind::Hls | Kind::Dash if response.info.is_some_and(ended) => (fresh_for, DAY),
         Kind::Hls | Kind::Dash => (
             fresh_for.mul_f64(lifetimes.manifest_stale_share),
             lifetimes
                 .manifest_stale_if_error
-                .unwrap_or_else(|| live_stale_if_error(response.facts))
+                .unwrap_or_else(|| live_stale_if_error(response.info))
                 .max(lifetimes.manifest_stale_if_missing),
         ),
         Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
         Kind::Key | Kind::Clock | Kind::Other => nothing,
     };
     // A low-latency player should lag by one part at most.
-    let live = response.facts.filter(|facts| facts.is_live());
+    let live = response.info.filter(|info| info.is_live());
     let stale_max = live.and_then(ManifestInfo::part_target);
     let while_revalidate = directives.stale_while_revalidate_or(while_revalidate);
     (
@@ -227,8 +227,8 @@ pub(super) fn stale_windows(
 
 /// Players with an empty buffer continue when the origin recovers; an error response would stop
 /// them.
-fn live_stale_if_error(facts: Option<&ManifestInfo>) -> Duration {
-    let lists_segments = facts.filter(|facts| !facts.is_multivariant());
+fn live_stale_if_error(info: Option<&ManifestInfo>) -> Duration {
+    let lists_segments = info.filter(|info| !info.is_multivariant());
     let segment = lists_segments.and_then(ManifestInfo::segment_duration_max);
     STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_PERIODS))
 }

@@ -28,23 +28,23 @@ fn judged(
     kind: Kind,
     status: u16,
     lines: &[(&'static str, &str)],
-    facts: Option<&ManifestInfo>,
+    info: Option<&ManifestInfo>,
 ) -> StorageDecision {
-    judged_on(&route(), (kind, status), lines, facts)
+    judged_on(&route(), (kind, status), lines, info)
 }
 
 fn judged_on(
     route: &Route,
     (kind, status): (Kind, u16),
     lines: &[(&'static str, &str)],
-    facts: Option<&ManifestInfo>,
+    info: Option<&ManifestInfo>,
 ) -> StorageDecision {
     let headers = headers(lines);
     let answer = ResponseFacts {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
         kind,
-        facts,
+        info,
         end_is_proven: true,
         authorized: false,
         delay: Duration::ZERO,
@@ -55,8 +55,8 @@ fn judged_on(
     storage(&answer, route, Now::read())
 }
 
-fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], facts: Option<&ManifestInfo>) -> Duration {
-    match judged(kind, 200, lines, facts) {
+fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], info: Option<&ManifestInfo>) -> Duration {
+    match judged(kind, 200, lines, info) {
         StorageDecision::Store(lifetime) => lifetime.fresh_for,
         other => panic!("expected to be stored, got {other:?}"),
     }
@@ -90,8 +90,8 @@ fn segment_without_cache_control_is_fresh_for_a_day() {
 
 #[test]
 fn live_playlist_is_fresh_at_most_half_its_target_duration() {
-    let facts = live(6);
-    let kept = |lines| fresh_for(Kind::Hls, lines, Some(&facts));
+    let info = live(6);
+    let kept = |lines| fresh_for(Kind::Hls, lines, Some(&info));
     assert_eq!(kept(&[("cache-control", "max-age=60")]), 3 * SECOND);
     assert_eq!(kept(&[("cache-control", "max-age=1")]), SECOND);
     assert_eq!(kept(&[]), 3 * SECOND);
@@ -99,13 +99,13 @@ fn live_playlist_is_fresh_at_most_half_its_target_duration() {
 
 #[test]
 fn ended_playlist_is_fresh_as_the_origin_says() {
-    let facts = ManifestInfo::from(PlaylistInfo {
+    let info = ManifestInfo::from(PlaylistInfo {
         liveness: Liveness::Ended,
         ..live_playlist(6)
     });
-    assert_eq!(fresh_for(Kind::Hls, &[], Some(&facts)), 3600 * SECOND);
+    assert_eq!(fresh_for(Kind::Hls, &[], Some(&info)), 3600 * SECOND);
     let told = [("cache-control", "max-age=86400")];
-    assert_eq!(fresh_for(Kind::Hls, &told, Some(&facts)), DAY);
+    assert_eq!(fresh_for(Kind::Hls, &told, Some(&info)), DAY);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn proxy_revalidate_does_not_make_authorized_response_storable() {
         status: StatusCode::OK,
         headers: &headers,
         kind: Kind::Segment,
-        facts: None,
+        info: None,
         end_is_proven: true,
         authorized: true,
         delay: Duration::ZERO,
@@ -354,20 +354,20 @@ fn refreshed_max_age_exceeds_freshness_unless_origin_is_strict() {
         stale_while_revalidate: fresh * SECOND,
         ..Lifetime::none(std::time::Instant::now())
     };
-    let facts = live(6);
+    let info = live(6);
     // Half a target duration, rounded down to whole seconds by the origin.
-    assert_eq!(lifetime(3).refreshed_max_age(Some(&facts)), 9 * SECOND);
+    assert_eq!(lifetime(3).refreshed_max_age(Some(&info)), 9 * SECOND);
     assert_eq!(
         lifetime(2).refreshed_max_age(Some(&live(5))),
         Duration::from_millis(7500)
     );
-    assert_eq!(lifetime(1).refreshed_max_age(Some(&facts)), 2 * SECOND);
+    assert_eq!(lifetime(1).refreshed_max_age(Some(&info)), 2 * SECOND);
     assert_eq!(lifetime(3).refreshed_max_age(None), 6 * SECOND);
     let strict = Lifetime {
         stale_while_revalidate: Duration::ZERO,
         ..lifetime(3)
     };
-    assert_eq!(strict.refreshed_max_age(Some(&facts)), 3 * SECOND);
+    assert_eq!(strict.refreshed_max_age(Some(&info)), 3 * SECOND);
 }
 
 fn low_latency() -> ManifestInfo {
@@ -402,7 +402,7 @@ fn requested_playlist_version_is_fresh_for_24s_and_never_stale() {
             status: StatusCode::OK,
             headers: &headers(lines),
             kind: Kind::Hls,
-            facts: Some(&low_latency()),
+            info: Some(&low_latency()),
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
@@ -425,9 +425,9 @@ fn requested_playlist_version_is_fresh_for_24s_and_never_stale() {
 
 #[test]
 fn refreshed_low_latency_playlist_may_wait_for_a_late_part() {
-    let facts = low_latency();
-    let StorageDecision::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&facts)) else {
+    let info = low_latency();
+    let StorageDecision::Store(lifetime) = judged(Kind::Hls, 200, &[], Some(&info)) else {
         panic!("it is stored");
     };
-    assert_eq!(lifetime.refreshed_max_age(Some(&facts)), 3 * SECOND / 2);
+    assert_eq!(lifetime.refreshed_max_age(Some(&info)), 3 * SECOND / 2);
 }

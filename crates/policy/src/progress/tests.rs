@@ -80,14 +80,14 @@ fn timeline(shown: impl Into<ManifestInfo>, now: Instant) -> ManifestHistory {
     ManifestHistory::new(&shown.into(), INTERVAL, now)
 }
 
-fn judged(shown: impl Into<ManifestInfo>, arrived: impl Into<ManifestInfo>) -> Progress {
+fn progress_between(shown: impl Into<ManifestInfo>, arrived: impl Into<ManifestInfo>) -> Progress {
     let now = Instant::now();
-    timeline(shown, now).judge(&arrived.into(), now)
+    timeline(shown, now).progress_of(&arrived.into(), now)
 }
 
 impl ManifestHistory {
-    fn judges(&self, arrived: impl Into<ManifestInfo>, now: Instant) -> Progress {
-        self.judge(&arrived.into(), now)
+    fn progress(&self, arrived: impl Into<ManifestInfo>, now: Instant) -> Progress {
+        self.progress_of(&arrived.into(), now)
     }
 
     fn records(&mut self, arrived: impl Into<ManifestInfo>, progress: Progress, now: Instant) {
@@ -108,17 +108,21 @@ fn lagging_mpd_that_was_accepted_passes_the_end_of_the_stopped_one() {
     let mut timeline = timeline(undated(40_000), start);
     let now = start + 4 * INTERVAL;
     let accepted = undated(32_000).into();
-    assert_eq!(timeline.judge(&accepted, now), Progress::Restarted);
+    assert_eq!(timeline.progress_of(&accepted, now), Progress::Restarted);
     timeline.record(&accepted, Progress::Restarted, now);
     for further in 1..6 {
         let version = undated(32_000 + 4000 * u64::from(further)).into();
         let now = now + further * INTERVAL;
-        assert_eq!(timeline.judge(&version, now), Progress::Newer, "{further}");
+        assert_eq!(
+            timeline.progress_of(&version, now),
+            Progress::Newer,
+            "{further}"
+        );
         timeline.record(&version, Progress::Newer, now);
     }
     let stopped = undated(40_000).into();
     assert_eq!(
-        timeline.judge(&stopped, now + 6 * INTERVAL),
+        timeline.progress_of(&stopped, now + 6 * INTERVAL),
         Progress::Behind
     );
 }
@@ -136,7 +140,7 @@ fn lagging_playlist_with_signed_names_passes_the_end_of_the_stopped_one() {
     let now = start + 4 * INTERVAL;
     let accepted = newly_signed(2, 16);
     assert_eq!(
-        timeline.judges(accepted.clone(), now),
+        timeline.progress(accepted.clone(), now),
         Progress::Restarted,
         "the stream goes on there"
     );
@@ -144,7 +148,7 @@ fn lagging_playlist_with_signed_names_passes_the_end_of_the_stopped_one() {
     for further in 1..10 {
         let version = newly_signed(2, 16 + u64::from(further));
         let now = now + further * INTERVAL;
-        let progress = timeline.judges(version.clone(), now);
+        let progress = timeline.progress(version.clone(), now);
         assert_eq!(progress, Progress::Newer, "{further}");
         timeline.records(version, progress, now);
     }
@@ -166,8 +170,11 @@ fn stopped_origin_is_behind_after_a_lagging_one_was_accepted() {
     let mut playlist = timeline(newly_signed(1, 20), start);
     playlist.records(newly_signed(2, 15), Progress::Restarted, now);
     let now = now + INTERVAL;
-    assert_eq!(mpd.judges(undated(40_000), now), Progress::Behind);
-    assert_eq!(playlist.judges(newly_signed(1, 20), now), Progress::Behind);
+    assert_eq!(mpd.progress(undated(40_000), now), Progress::Behind);
+    assert_eq!(
+        playlist.progress(newly_signed(1, 20), now),
+        Progress::Behind
+    );
 }
 
 /// The stopped origin goes on, or the lagging one catches up with it.
@@ -177,7 +184,7 @@ fn version_beyond_the_stopped_one_continues_a_lagging_one() {
     let mut timeline = timeline(newly_signed(1, 20), start);
     let now = start + 4 * INTERVAL;
     timeline.records(newly_signed(2, 15), Progress::Restarted, now);
-    let further = timeline.judges(newly_signed(1, 24), now + INTERVAL);
+    let further = timeline.progress(newly_signed(1, 24), now + INTERVAL);
     assert_eq!(further, Progress::Newer);
 }
 
@@ -187,7 +194,7 @@ fn restarted_playlist_with_signed_names_passes_the_old_end() {
     let mut timeline = timeline(newly_signed(1, 40), start);
     let restarted = newly_signed(2, 2);
     assert_eq!(
-        timeline.judges(restarted.clone(), start),
+        timeline.progress(restarted.clone(), start),
         Progress::Restarted
     );
     timeline.records(restarted, Progress::Restarted, start);
@@ -196,10 +203,10 @@ fn restarted_playlist_with_signed_names_passes_the_old_end() {
         let now = start + further * INTERVAL;
         if further < 38 {
             // A redundant origin did not restart.
-            let other = timeline.judges(newly_signed(1, 40 + u64::from(further)), now);
+            let other = timeline.progress(newly_signed(1, 40 + u64::from(further)), now);
             assert_eq!(other, Progress::Behind, "{further}");
         }
-        let progress = timeline.judges(version.clone(), now);
+        let progress = timeline.progress(version.clone(), now);
         assert_eq!(progress, Progress::Newer, "{further}");
         timeline.records(version, progress, now);
     }
@@ -215,65 +222,74 @@ fn old_timeline_a_little_ahead_of_a_marked_restart_is_behind() {
             edge.discontinuity_sequence = 1
         })
     };
-    assert_eq!(timeline.judges(restarted(19), start), Progress::Restarted);
+    assert_eq!(timeline.progress(restarted(19), start), Progress::Restarted);
     timeline.records(restarted(19), Progress::Restarted, start);
     let now = start + INTERVAL;
-    assert_eq!(timeline.judges(newly_signed(1, 21), now), Progress::Behind);
-    assert_eq!(timeline.judges(restarted(20), now), Progress::Newer);
+    assert_eq!(
+        timeline.progress(newly_signed(1, 21), now),
+        Progress::Behind
+    );
+    assert_eq!(timeline.progress(restarted(20), now), Progress::Newer);
 }
 
 #[test]
 fn later_version_is_newer_and_equal_one_is_same() {
-    assert_eq!(judged(plain(20), plain(21)), Progress::Newer);
-    assert_eq!(judged(plain(20), plain(20)), Progress::Same);
+    assert_eq!(progress_between(plain(20), plain(21)), Progress::Newer);
+    assert_eq!(progress_between(plain(20), plain(20)), Progress::Same);
     let after_an_outage = plain(500);
-    assert_eq!(judged(plain(20), after_an_outage), Progress::Newer);
+    assert_eq!(
+        progress_between(plain(20), after_an_outage),
+        Progress::Newer
+    );
     let part = with(plain(20), |edge| edge.next_segment_parts = 2);
-    assert_eq!(judged(plain(20), part), Progress::Newer);
+    assert_eq!(progress_between(plain(20), part), Progress::Newer);
     let longer_window = with(plain(20), |edge| edge.media_sequence = 3);
-    assert_eq!(judged(plain(20), longer_window), Progress::Same);
+    assert_eq!(progress_between(plain(20), longer_window), Progress::Same);
 }
 
 #[test]
 fn earlier_version_of_the_same_stream_is_behind() {
-    assert_eq!(judged(plain(20), plain(19)), Progress::Behind);
-    assert_eq!(judged(plain(20), plain(12)), Progress::Behind);
+    assert_eq!(progress_between(plain(20), plain(19)), Progress::Behind);
+    assert_eq!(progress_between(plain(20), plain(12)), Progress::Behind);
     let three_segments = |last| with(plain(last), |edge| edge.media_sequence = last - 2);
-    let progress = judged(three_segments(20), three_segments(17));
+    let progress = progress_between(three_segments(20), three_segments(17));
     assert_eq!(progress, Progress::Behind);
     let part = with(plain(20), |edge| edge.next_segment_parts = 2);
-    assert_eq!(judged(part, plain(20)), Progress::Behind);
+    assert_eq!(progress_between(part, plain(20)), Progress::Behind);
     // Another packager counts discontinuities on its own; the names show that it is the same
     // stream.
     let other = with(plain(19), |edge| edge.discontinuity_sequence = 7);
-    assert_eq!(judged(plain(20), other), Progress::Behind);
+    assert_eq!(progress_between(plain(20), other), Progress::Behind);
 }
 
 #[test]
 fn restart_is_detected_by_number_name_or_discontinuity() {
-    assert_eq!(judged(plain(5000), plain(3)), Progress::Restarted);
+    assert_eq!(progress_between(plain(5000), plain(3)), Progress::Restarted);
     let now = Instant::now();
     let mut timeline = timeline(plain(19), now);
     let renamed = || window(15, |number| number + 1000);
-    let progress = timeline.judges(renamed(), now);
+    let progress = timeline.progress(renamed(), now);
     assert_eq!(progress, Progress::Behind, "names may be signed");
     timeline.records(plain(20), Progress::Newer, now);
-    assert_eq!(timeline.judges(renamed(), now), Progress::Restarted);
+    assert_eq!(timeline.progress(renamed(), now), Progress::Restarted);
     let discontinuity = with(plain(10), |edge| {
         edge.discontinuity_sequence = 1;
         edge.name_fingerprints = Box::default();
     });
-    assert_eq!(judged(plain(20), discontinuity), Progress::Restarted);
+    assert_eq!(
+        progress_between(plain(20), discontinuity),
+        Progress::Restarted
+    );
 }
 
 #[test]
 fn date_time_tells_dead_origin_from_restarted_packager() {
     assert_eq!(
-        judged(dated(5000, 20_000), dated(300, 1_200)),
+        progress_between(dated(5000, 20_000), dated(300, 1_200)),
         Progress::Behind
     );
     assert_eq!(
-        judged(dated(5000, 20_000), dated(3, 20_004)),
+        progress_between(dated(5000, 20_000), dated(3, 20_004)),
         Progress::Restarted
     );
 }
@@ -283,11 +299,11 @@ fn after_restart_the_old_generation_is_behind() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     let new = |last| window(last, |number| number + 7000);
-    assert_eq!(timeline.judges(new(3), now), Progress::Restarted);
+    assert_eq!(timeline.progress(new(3), now), Progress::Restarted);
     timeline.records(new(3), Progress::Restarted, now);
-    assert_eq!(timeline.judges(plain(5001), now), Progress::Behind);
-    assert_eq!(timeline.judges(plain(4999), now), Progress::Behind);
-    assert_eq!(timeline.judges(new(4), now), Progress::Newer);
+    assert_eq!(timeline.progress(plain(5001), now), Progress::Behind);
+    assert_eq!(timeline.progress(plain(4999), now), Progress::Behind);
+    assert_eq!(timeline.progress(new(4), now), Progress::Newer);
 }
 
 #[test]
@@ -295,11 +311,11 @@ fn stalled_timeline_accepts_any_version_as_restart() {
     let now = Instant::now();
     let timeline = timeline(plain(4), now);
     // A restart with the same names: it looks the same as a lagging origin.
-    let progress = timeline.judges(plain(1), now + 3 * INTERVAL);
+    let progress = timeline.progress(plain(1), now + 3 * INTERVAL);
     assert_eq!(progress, Progress::Behind);
     let late = now + 3 * INTERVAL + Duration::from_millis(1);
     assert!(timeline.is_stalled(late));
-    assert_eq!(timeline.judges(plain(1), late), Progress::Restarted);
+    assert_eq!(timeline.progress(plain(1), late), Progress::Restarted);
 }
 
 #[test]
@@ -309,9 +325,12 @@ fn mpd_without_edge_is_compared_by_publish_and_start_time() {
         edge: None,
         ..mpd(publish_seconds, (0, 0), 0)
     };
-    assert_eq!(judged(mpd(100, 1), mpd(99, 1)), Progress::Behind);
-    assert_eq!(judged(mpd(100, 1), mpd(104, 1)), Progress::Newer);
-    assert_eq!(judged(mpd(100, 1), mpd(104, 90)), Progress::Restarted);
+    assert_eq!(progress_between(mpd(100, 1), mpd(99, 1)), Progress::Behind);
+    assert_eq!(progress_between(mpd(100, 1), mpd(104, 1)), Progress::Newer);
+    assert_eq!(
+        progress_between(mpd(100, 1), mpd(104, 90)),
+        Progress::Restarted
+    );
 }
 
 #[test]
@@ -321,9 +340,9 @@ fn old_generation_is_accepted_if_the_new_one_stalls() {
     let current = window(300, |number| number + 7000);
     timeline.records(current, Progress::Restarted, now);
     let late = now + 4 * INTERVAL;
-    assert_eq!(timeline.judges(plain(5001), now), Progress::Behind);
-    assert_eq!(timeline.judges(plain(5004), late), Progress::Restarted);
-    let both_stall = timeline.judges(plain(5000), late);
+    assert_eq!(timeline.progress(plain(5001), now), Progress::Behind);
+    assert_eq!(timeline.progress(plain(5004), late), Progress::Restarted);
+    let both_stall = timeline.progress(plain(5000), late);
     assert_eq!(both_stall, Progress::Behind);
 }
 
@@ -331,17 +350,17 @@ fn old_generation_is_accepted_if_the_new_one_stalls() {
 fn empty_manifest_is_behind_and_keeps_the_timeline() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
-    assert_eq!(timeline.judges(nothing(), now), Progress::Behind);
+    assert_eq!(timeline.progress(nothing(), now), Progress::Behind);
     let late = now + 4 * INTERVAL;
-    assert_eq!(timeline.judges(nothing(), late), Progress::Restarted);
+    assert_eq!(timeline.progress(nothing(), late), Progress::Restarted);
     let ended = || PlaylistInfo {
         liveness: Liveness::Ended,
         ..nothing()
     };
-    assert_eq!(timeline.judges(ended(), now), Progress::Newer);
+    assert_eq!(timeline.progress(ended(), now), Progress::Newer);
     timeline.records(ended(), Progress::Newer, now);
-    assert_eq!(timeline.judges(plain(4995), now), Progress::Behind);
-    assert_eq!(timeline.judges(plain(5), now), Progress::Restarted);
+    assert_eq!(timeline.progress(plain(4995), now), Progress::Behind);
+    assert_eq!(timeline.progress(plain(5), now), Progress::Restarted);
 }
 
 /// The same numbers with other times are other segments, unless there is a new discontinuity.
@@ -359,16 +378,19 @@ fn same_numbers_with_much_later_dates_are_a_restart() {
         (dated(10, 40), dated(30, 120 + day), Progress::Newer),
     ] {
         let what = format!("{:?}", arrived.edge);
-        assert_eq!(judged(shown, arrived), progress, "{what}");
+        assert_eq!(progress_between(shown, arrived), progress, "{what}");
     }
     let gap = with(dated(12, 48 + day), |edge| edge.discontinuity_sequence = 1);
-    assert_eq!(judged(dated(10, 40), gap), Progress::Newer);
+    assert_eq!(progress_between(dated(10, 40), gap), Progress::Newer);
 }
 
 #[test]
 fn discontinuity_in_an_old_version_is_no_restart() {
     let dead = with(dated(4980, 19_920), |edge| edge.discontinuity_sequence = 3);
-    assert_eq!(judged(dated(5000, 20_000), dead), Progress::Behind);
+    assert_eq!(
+        progress_between(dated(5000, 20_000), dead),
+        Progress::Behind
+    );
 }
 
 /// Timelines with different starts are not comparable.
@@ -385,22 +407,25 @@ fn mpds_of_two_packagers_do_not_alternate() {
     };
     let (first, other) = (1000, 1060);
     let mut timeline = timeline(mpd(first, 2000), now);
-    assert_eq!(timeline.judges(mpd(other, 2000), now), Progress::Restarted);
+    assert_eq!(
+        timeline.progress(mpd(other, 2000), now),
+        Progress::Restarted
+    );
     timeline.records(mpd(other, 2000), Progress::Restarted, now);
     for clock in (2002..2400).step_by(2) {
-        assert_eq!(timeline.judges(mpd(first, clock), now), Progress::Behind);
-        assert_eq!(timeline.judges(mpd(other, clock), now), Progress::Newer);
+        assert_eq!(timeline.progress(mpd(first, clock), now), Progress::Behind);
+        assert_eq!(timeline.progress(mpd(other, clock), now), Progress::Newer);
         timeline.records(mpd(other, clock), Progress::Newer, now);
     }
     let dead = mpd(500, 1500);
-    assert_eq!(timeline.judges(dead, now), Progress::Behind);
+    assert_eq!(timeline.progress(dead, now), Progress::Behind);
 }
 
 /// Many packagers write the time of the request as `publishTime`.
 #[test]
 fn newer_publish_time_with_shorter_timeline_is_behind() {
     let shown = || mpd(10, (0, 40_000), 2);
-    let arrived = |end_ms| judged(shown(), mpd(12, (0, end_ms), 2));
+    let arrived = |end_ms| progress_between(shown(), mpd(12, (0, end_ms), 2));
     assert_eq!(arrived(39_980), Progress::Behind);
     assert_eq!(arrived(28_000), Progress::Behind);
     assert_eq!(arrived(44_000), Progress::Newer);
@@ -408,7 +433,7 @@ fn newer_publish_time_with_shorter_timeline_is_behind() {
         edge: None,
         ..mpd(12, (0, 0), 2)
     };
-    assert_eq!(judged(shown(), nothing), Progress::Behind);
+    assert_eq!(progress_between(shown(), nothing), Progress::Behind);
 }
 
 /// A period that listed a whole advertisement may be cut short.
@@ -416,13 +441,13 @@ fn newer_publish_time_with_shorter_timeline_is_behind() {
 fn ad_period_cut_short_is_no_lag_and_no_restart() {
     let advertisement = || mpd(10, (100_000, 130_000), 2);
     let after = || mpd(12, (115_000, 119_000), 2);
-    assert_eq!(judged(advertisement(), after()), Progress::Newer);
-    let other_packager = judged(after(), advertisement());
+    assert_eq!(progress_between(advertisement(), after()), Progress::Newer);
+    let other_packager = progress_between(after(), advertisement());
     assert_eq!(other_packager, Progress::Behind);
     // Redundant packagers do not begin periods at exactly the same time.
-    let other_packager = judged(advertisement(), mpd(12, (100_040, 126_000), 2));
+    let other_packager = progress_between(advertisement(), mpd(12, (100_040, 126_000), 2));
     assert_eq!(other_packager, Progress::Behind);
-    let next = judged(after(), mpd(13, (114_960, 123_000), 2));
+    let next = progress_between(after(), mpd(13, (114_960, 123_000), 2));
     assert_eq!(next, Progress::Newer);
 }
 
@@ -433,15 +458,18 @@ fn newly_signed_names_are_no_restart() {
     let signed = |last: u64, salt: u64| window(last, move |number| number * 1000 + salt);
     let mut timeline = timeline(signed(20, 1), now);
     for (last, salt) in [(21, 2), (21, 3), (22, 4)] {
-        let progress = timeline.judges(signed(last, salt), now);
+        let progress = timeline.progress(signed(last, salt), now);
         assert!(matches!(progress, Progress::Newer | Progress::Same));
         timeline.records(signed(last, salt), progress, now);
-        let lag = timeline.judges(signed(last - 2, salt + 100), now);
+        let lag = timeline.progress(signed(last - 2, salt + 100), now);
         assert_eq!(lag, Progress::Behind, "{last}");
     }
     // If names are numbered, the first version already decides.
     let counted = |last, salt| with(signed(last, salt), |edge| edge.name_number_offset = Some(0));
-    assert_eq!(judged(counted(20, 1), counted(19, 2)), Progress::Behind);
+    assert_eq!(
+        progress_between(counted(20, 1), counted(19, 2)),
+        Progress::Behind
+    );
 }
 
 /// The manifest was not polled, and a restarted packager has reached just past the old end.
@@ -450,15 +478,15 @@ fn few_new_segments_after_long_silence_are_a_restart() {
     let now = Instant::now();
     let mut timeline = timeline(plain(20), now);
     let after = |intervals: u32| now + intervals * INTERVAL;
-    assert_eq!(timeline.judges(plain(22), after(6)), Progress::Newer);
-    assert_eq!(timeline.judges(plain(22), after(12)), Progress::Restarted);
-    let unwatched = timeline.judges(plain(120), after(100));
+    assert_eq!(timeline.progress(plain(22), after(6)), Progress::Newer);
+    assert_eq!(timeline.progress(plain(22), after(12)), Progress::Restarted);
+    let unwatched = timeline.progress(plain(120), after(100));
     assert_eq!(unwatched, Progress::Newer);
     let gap = with(plain(22), |edge| edge.discontinuity_sequence = 1);
-    let says_that_it_stalled = timeline.judges(gap, after(12));
+    let says_that_it_stalled = timeline.progress(gap, after(12));
     assert_eq!(says_that_it_stalled, Progress::Newer);
     timeline.record_response(after(11));
-    let polled = timeline.judges(plain(22), after(12));
+    let polled = timeline.progress(plain(22), after(12));
     assert_eq!(polled, Progress::Newer);
 }
 
@@ -468,9 +496,9 @@ fn dated_lag_is_no_restart_until_it_should_have_caught_up() {
     let now = Instant::now();
     let dated = |last| dated(last, 4 * last);
     let timeline = timeline(dated(20), now);
-    let progress = timeline.judges(dated(14), now + 8 * INTERVAL);
+    let progress = timeline.progress(dated(14), now + 8 * INTERVAL);
     assert_eq!(progress, Progress::Behind);
-    let progress = timeline.judges(dated(14), now + 10 * INTERVAL);
+    let progress = timeline.progress(dated(14), now + 10 * INTERVAL);
     assert_eq!(progress, Progress::Restarted);
 }
 
@@ -486,5 +514,5 @@ fn delta_update_keeps_skipped_discontinuities() {
         edge.discontinuity_sequence = 0;
     });
     timeline.records(delta, Progress::Newer, now);
-    assert_eq!(timeline.judges(discontinued(28), now), Progress::Behind);
+    assert_eq!(timeline.progress(discontinued(28), now), Progress::Behind);
 }

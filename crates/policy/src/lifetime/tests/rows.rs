@@ -17,7 +17,7 @@ const UNTOLD: &[(&str, &str)] = &[];
 struct Row<'a> {
     status: u16,
     kind: Kind,
-    facts: Option<&'a ManifestInfo>,
+    info: Option<&'a ManifestInfo>,
     children: Option<Duration>,
     due_in: Option<Duration>,
     standing: ManifestContext,
@@ -25,11 +25,11 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn of(kind: Kind, facts: Option<&ManifestInfo>) -> Row<'_> {
+    fn of(kind: Kind, info: Option<&ManifestInfo>) -> Row<'_> {
         Row {
             status: 200,
             kind,
-            facts,
+            info,
             children: None,
             due_in: None,
             standing: ManifestContext::CurrentVersion,
@@ -43,7 +43,7 @@ impl Row<'_> {
             status: StatusCode::from_u16(self.status).unwrap(),
             headers: &headers,
             kind: self.kind,
-            facts: self.facts,
+            info: self.info,
             end_is_proven: true,
             authorized: false,
             delay: Duration::ZERO,
@@ -109,8 +109,8 @@ fn ended() -> ManifestInfo {
 
 #[test]
 fn hls_multivariant_playlist_live() {
-    let facts = multivariant();
-    let mut row = Row::of(Kind::Hls, Some(&facts));
+    let info = multivariant();
+    let mut row = Row::of(Kind::Hls, Some(&info));
     assert_eq!(row.fresh(LONG), (6 * SECOND, Rule::Multivariant));
     assert_eq!(row.fresh(UNTOLD), (6 * SECOND, Rule::Multivariant));
     row.children = Some(4 * SECOND);
@@ -121,8 +121,8 @@ fn hls_multivariant_playlist_live() {
 
 #[test]
 fn hls_media_playlist_live() {
-    let facts = live(6);
-    let row = Row::of(Kind::Hls, Some(&facts));
+    let info = live(6);
+    let row = Row::of(Kind::Hls, Some(&info));
     assert_eq!(row.fresh(LONG), (3 * SECOND, Rule::HalfTarget));
     assert_eq!(row.fresh(UNTOLD), (3 * SECOND, Rule::HalfTarget));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
@@ -138,8 +138,8 @@ fn hls_media_playlist_live() {
 
 #[test]
 fn hls_media_playlist_ended() {
-    let facts = ended();
-    let row = Row::of(Kind::Hls, Some(&facts));
+    let info = ended();
+    let row = Row::of(Kind::Hls, Some(&info));
     assert_eq!(row.fresh(UNTOLD), (HOUR, Rule::RouteDefault));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
     assert_eq!(row.windows(UNTOLD).1, DAY);
@@ -153,11 +153,11 @@ fn hls_media_playlist_ended() {
 
 #[test]
 fn mpd_static() {
-    let facts = ManifestInfo::from(MpdInfo {
+    let info = ManifestInfo::from(MpdInfo {
         liveness: Liveness::Ended,
         ..dynamic(None)
     });
-    let row = Row::of(Kind::Dash, Some(&facts));
+    let row = Row::of(Kind::Dash, Some(&info));
     assert_eq!(row.fresh(UNTOLD), (HOUR, Rule::RouteDefault));
     assert_eq!(row.fresh(SHORT), (SECOND, Rule::Origin));
     assert_eq!(row.windows(UNTOLD).1, DAY);
@@ -181,8 +181,8 @@ fn mpd_dynamic_with_an_update_period() {
 #[test]
 fn mpd_dynamic_without_an_update_period() {
     for period in [None, Some(Duration::ZERO)] {
-        let facts = dynamic(period).into();
-        let row = Row::of(Kind::Dash, Some(&facts));
+        let info = dynamic(period).into();
+        let row = Row::of(Kind::Dash, Some(&info));
         assert_eq!(row.fresh(LONG), (SECOND, Rule::NoUpdatePeriod));
         assert_eq!(row.fresh(UNTOLD), (SECOND, Rule::NoUpdatePeriod));
         assert_eq!(row.windows(LONG).1, MINUTE);
@@ -191,17 +191,17 @@ fn mpd_dynamic_without_an_update_period() {
 
 #[test]
 fn mpd_patch() {
-    let facts = ManifestInfo::from(MpdInfo {
+    let info = ManifestInfo::from(MpdInfo {
         is_patch: true,
         ..dynamic(None)
     });
-    let mut row = Row::of(Kind::Dash, Some(&facts));
+    let mut row = Row::of(Kind::Dash, Some(&info));
     assert_eq!(row.fresh(LONG), (HOUR, Rule::Origin));
     assert_eq!(row.fresh(UNTOLD), (SECOND, Rule::Patch));
     let generous = &[("cache-control", "max-age=9, stale-while-revalidate=9")];
     let never = (Duration::ZERO, Duration::ZERO);
     assert_eq!((row.windows(UNTOLD), row.windows(generous)), (never, never));
-    (row.status, row.facts) = (425, None);
+    (row.status, row.info) = (425, None);
     row.lifetimes.negative_max = MINUTE;
     assert_eq!(row.fresh(LONG), (SECOND, Rule::Negative));
     assert_eq!(row.fresh(UNTOLD), (SECOND, Rule::Negative));
@@ -268,8 +268,8 @@ fn failures_are_not_stored() {
 /// Precedence: what forbids storing, the route, the origin, the content, the table.
 #[test]
 fn lifetime_precedence_is_no_store_route_origin_content_table() {
-    let facts = live(6);
-    let mut row = Row::of(Kind::Hls, Some(&facts));
+    let info = live(6);
+    let mut row = Row::of(Kind::Hls, Some(&info));
     row.lifetimes.manifest_max = 2 * SECOND;
     assert_eq!(row.fresh(LONG), (2 * SECOND, Rule::RouteMax));
     row.lifetimes.override_ttl = Some(9 * SECOND);

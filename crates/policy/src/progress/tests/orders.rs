@@ -1,5 +1,5 @@
 //! Random orders of responses from two nodes of one origin, one of which lags: what viewers see
-//! never goes backwards, and nothing is judged a restart.
+//! never goes backwards, and nothing counts as a restart.
 
 use proptest::prelude::*;
 
@@ -84,7 +84,7 @@ proptest! {
             // The other node responds at times, as when two nodes alternate.
             let lags = lags && salt % 3 != 0;
             let arrived = of(now, lags, salt);
-            let progress = timeline.judge(&arrived, at(now));
+            let progress = timeline.progress_of(&arrived, at(now));
             prop_assert_ne!(progress, Progress::Restarted);
             timeline.record(&arrived, progress, at(now));
             if progress != Progress::Behind {

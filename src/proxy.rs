@@ -15,7 +15,7 @@
 //! stored object where the origin failed.
 //!
 //! **A manifest**: as a miss up to `fill/request`, then `fill/manifest` (read whole, parse, try
-//! another endpoint if it is broken or behind) → `fill/manifest_update` (decide) → `fill/publish`
+//! another endpoint if it is broken or behind) → `fill/disposition` (decide) → `fill/publish`
 //! (apply: trackers, purges, prefetches) → `fill/version` (the object to store). From then on
 //! `refresher` polls it ahead of viewers; `prefetch` and `dash_prefetch` fetch its new segments.
 //! A manifest that may not be stored is read by `manifest_tap` on its way to the viewer.

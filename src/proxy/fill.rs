@@ -2,11 +2,11 @@
 //! response, and feeds all followers. It does not depend on any viewer.
 
 mod delivery;
+mod disposition;
 mod empty;
 mod failure;
 mod held_back;
 mod manifest;
-mod manifest_update;
 mod publish;
 mod request;
 mod revalidation;

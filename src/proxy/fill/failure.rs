@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use tokio::time::timeout;
 
-use super::manifest::ManifestText;
+use super::manifest::FetchedManifest;
 use super::{FillTask, FillTrigger};
 use crate::live::RejectReason;
 use crate::proxy::pass_through_response::PassThroughResponse;
@@ -310,28 +310,29 @@ impl FillTask {
     }
 
     /// A manifest that cannot be decoded is not stored: no tracker could refresh it.
-    pub(super) fn hand_over_unread(self, text: ManifestText) {
+    pub(super) fn hand_over_unread(self, fetched: FetchedManifest) {
         self.shield.live.count_rejection(RejectReason::Coded);
         let path = self.request.target.path();
-        let coding = text.response.headers.get(header::CONTENT_ENCODING);
+        let coding = fetched.response.headers.get(header::CONTENT_ENCODING);
         let coding = coding.map(|coding| String::from_utf8_lossy(coding.as_bytes()));
         tracing::warn!(
             path,
-            endpoint = text.response.endpoint,
+            endpoint = fetched.response.endpoint,
             coding = coding.as_deref(),
             "manifest has an unsupported content coding: it is passed on and not stored"
         );
-        self.hand_over_text(text, UncacheableReason::Coding);
+        self.hand_over_manifest(fetched, UncacheableReason::Coding);
     }
 
     /// The same for a manifest, which has been read completely.
-    pub(super) fn hand_over_text(self, text: ManifestText, reason: UncacheableReason) {
-        if let Some(manifest) = &text.manifest {
-            let what = (&self.request, text.variant);
-            self.shield.record_unstored(what, manifest, text.current_at);
+    pub(super) fn hand_over_manifest(self, fetched: FetchedManifest, reason: UncacheableReason) {
+        if let Some(manifest) = &fetched.manifest {
+            let what = (&self.request, fetched.variant);
+            self.shield
+                .record_unstored(what, manifest, fetched.current_at);
         }
         let name = &self.shield.rules.name;
-        let passed = PassThroughResponse::whole(text.response, text.body, reason, name);
+        let passed = PassThroughResponse::whole(fetched.response, fetched.body, reason, name);
         self.hand_over(passed, reason);
     }
 }

@@ -23,8 +23,8 @@ use seawall_policy::lifetime::StorageDecision;
 use seawall_policy::progress::Progress;
 use seawall_upstream::{Failure, UpstreamResponse};
 
-/// A manifest that may be served.
-pub(super) struct ManifestText {
+/// A manifest that has arrived completely, and what is known of it.
+pub(super) struct FetchedManifest {
     pub(super) response: UpstreamResponse,
     pub(super) kind: Kind,
     pub(super) body: Bytes,
@@ -37,27 +37,41 @@ pub(super) struct ManifestText {
     /// When it was current, as far as known: when its request was sent, or when its response
     /// arrived if the origin held that back.
     pub(super) current_at: Instant,
-    /// Its last-updated header (MediaPackage) says that it has not changed for several periods.
+    /// Its last-updated header (MediaPackage) says that it has not changed for several reload
+    /// intervals.
     pub(super) is_old: bool,
 }
 
-/// The result of parsing, as in [`ManifestText`].
+/// The result of parsing, as in [`FetchedManifest`].
 struct ParsedManifest {
     manifest: Option<Manifest>,
     delta: Option<String>,
 }
 
-/// Why there is no manifest to serve.
-pub(super) enum ManifestRejection {
-    /// It did not arrive.
-    FetchFailed(Failure),
+/// The result of reading a manifest from one endpoint.
+pub(super) enum ManifestOutcome {
+    /// It may be served.
+    Servable(Box<FetchedManifest>),
     /// It is behind the version that viewers have seen.
-    Behind(Box<ManifestText>),
-    /// It is unusable; another endpoint may have a better one.
-    Unusable,
+    Behind(Box<FetchedManifest>),
+    /// It is no usable manifest.
+    Broken,
+    /// It did not arrive completely.
+    FetchFailed(Failure),
 }
 
-impl ManifestText {
+impl ManifestOutcome {
+    /// Another endpoint may have a better version, or should confirm this one.
+    fn is_doubtful(&self) -> bool {
+        match self {
+            ManifestOutcome::Servable(fetched) => fetched.is_doubtful(),
+            ManifestOutcome::Behind(_) | ManifestOutcome::Broken => true,
+            ManifestOutcome::FetchFailed(failure) => *failure == Failure::Truncated,
+        }
+    }
+}
+
+impl FetchedManifest {
     pub(super) fn info(&self) -> Option<&ManifestInfo> {
         self.manifest.as_ref().map(|manifest| &manifest.info)
     }
@@ -105,61 +119,54 @@ impl ManifestText {
 
 impl FillTask {
     pub(super) async fn handle_manifest(self, response: UpstreamResponse) {
-        let first = response.endpoint;
-        let mut text = self.read_or_elsewhere(response).await;
-        let doubtful = match &text {
-            Ok(text) => text.is_doubtful(),
-            Err(ManifestRejection::FetchFailed(failure)) => *failure == Failure::Truncated,
-            Err(ManifestRejection::Unusable | ManifestRejection::Behind(_)) => true,
-        };
-        if doubtful && let Some(other) = self.request_elsewhere(first).await {
-            let other = self.read_manifest(other).await;
-            text = self.choose_version(text, other);
+        let endpoint = response.endpoint;
+        let mut outcome = self.read_first_complete(response).await;
+        if outcome.is_doubtful()
+            && let Some(other) = self.request_elsewhere(endpoint).await
+        {
+            outcome = self.choose_version(outcome, self.read_manifest(other).await);
         }
-        match text {
-            Ok(text) => self.publish(text).await,
-            Err(ManifestRejection::FetchFailed(failure)) => self.handle_failure(failure),
-            Err(ManifestRejection::Behind(text)) => self.settle_behind(*text),
-            Err(ManifestRejection::Unusable) => self.handle_failure(Failure::Protocol),
+        match outcome {
+            ManifestOutcome::Servable(fetched) => self.publish(*fetched).await,
+            ManifestOutcome::Behind(fetched) => self.settle_behind(*fetched),
+            ManifestOutcome::Broken => self.handle_failure(Failure::Protocol),
+            ManifestOutcome::FetchFailed(failure) => self.handle_failure(failure),
         }
     }
 
-    /// Chooses between two endpoints' versions after the first was unusable or doubtful.
-    fn choose_version(
-        &self,
-        first: Result<ManifestText, ManifestRejection>,
-        other: Result<ManifestText, ManifestRejection>,
-    ) -> Result<ManifestText, ManifestRejection> {
+    /// Chooses between the versions of two endpoints; the first is doubtful.
+    fn choose_version(&self, first: ManifestOutcome, other: ManifestOutcome) -> ManifestOutcome {
         match (first, other) {
-            (Ok(first), Ok(other)) if !other.is_doubtful() => {
-                let reason = first.reject_reason();
-                let why = "another endpoint has a usable one";
-                self.reject(
-                    first.tracker.as_deref(),
-                    first.response.endpoint,
-                    reason,
-                    &why,
-                );
-                Ok(other)
-            }
-            // The other endpoint lags but has not ended, and viewers have seen a newer version.
-            (Ok(first), Err(ManifestRejection::Behind(other)))
-                if first.ends_suddenly() && other.is_live() =>
+            (ManifestOutcome::Servable(first), other) => self.confirm_or_replace(first, other),
+            (ManifestOutcome::Behind(_), ManifestOutcome::Servable(other))
+                if !other.is_doubtful() =>
             {
-                Err(ManifestRejection::Behind(other))
+                ManifestOutcome::Servable(other)
             }
-            (Ok(first), _) => Ok(first),
             // A version that lags proves that a newer one exists; one that may be from another
             // timeline proves nothing.
-            (Err(ManifestRejection::Behind(first)), other)
-                if other.as_ref().is_ok_and(ManifestText::is_doubtful) =>
-            {
-                Err(ManifestRejection::Behind(first))
+            (first @ ManifestOutcome::Behind(_), _) => first,
+            (ManifestOutcome::Broken | ManifestOutcome::FetchFailed(_), other) => other,
+        }
+    }
+
+    /// A doubtful version is served, unless another endpoint shows that it is wrong.
+    fn confirm_or_replace(
+        &self,
+        doubtful: Box<FetchedManifest>,
+        other: ManifestOutcome,
+    ) -> ManifestOutcome {
+        match other {
+            ManifestOutcome::Servable(other) if !other.is_doubtful() => {
+                let why = "another endpoint has a usable one";
+                self.reject_version(&doubtful, doubtful.reject_reason(), why);
+                ManifestOutcome::Servable(other)
             }
-            (Err(ManifestRejection::Behind(first)), Err(_)) => {
-                Err(ManifestRejection::Behind(first))
+            // The other endpoint lags but has not ended, and viewers have seen a newer version.
+            ManifestOutcome::Behind(other) if doubtful.ends_suddenly() && other.is_live() => {
+                ManifestOutcome::Behind(other)
             }
-            (Err(_), other) => other,
+            _ => ManifestOutcome::Servable(doubtful),
         }
     }
 
@@ -168,19 +175,17 @@ impl FillTask {
         self.shield.live.tracker(&self.request)
     }
 
-    /// Reads a manifest. If it is not complete within [`SILENCE`], also reads another endpoint's.
-    async fn read_or_elsewhere(
-        &self,
-        response: UpstreamResponse,
-    ) -> Result<ManifestText, ManifestRejection> {
+    /// Reads a manifest. If it is not complete within [`SILENCE`], also requests another endpoint's,
+    /// and reads that one if its response begins first.
+    async fn read_first_complete(&self, response: UpstreamResponse) -> ManifestOutcome {
         let first = response.endpoint;
         let mut reading = pin!(self.read_manifest(response));
-        if let Ok(text) = timeout(SILENCE, &mut reading).await {
-            return text;
+        if let Ok(outcome) = timeout(SILENCE, &mut reading).await {
+            return outcome;
         }
         tokio::select! {
             biased;
-            text = &mut reading => text,
+            outcome = &mut reading => outcome,
             Some(other) = self.request_elsewhere(first) => {
                 self.avoid_endpoint(first);
                 self.read_manifest(other).await
@@ -188,34 +193,22 @@ impl FillTask {
         }
     }
 
-    async fn read_manifest(
-        &self,
-        mut response: UpstreamResponse,
-    ) -> Result<ManifestText, ManifestRejection> {
+    /// Reads and parses a manifest, and compares it with what viewers have seen.
+    async fn read_manifest(&self, mut response: UpstreamResponse) -> ManifestOutcome {
         let (sent, current_at) = self.sent_and_current_at(&response);
         let kind = self.kind(response.status, &response.headers);
-        let bytes_max = self.shield.settings.manifest_bytes_max;
-        let reserve = |bytes| self.fill.reserve(bytes);
-        let body = match read_whole(&mut response.body, bytes_max, reserve).await {
+        let body = match self.read_body(&mut response).await {
             Ok(body) => body,
-            Err(ReadWholeError::Origin(failure)) => {
-                return Err(ManifestRejection::FetchFailed(failure));
-            }
-            Err(ReadWholeError::NoRoom) => {
-                return Err(ManifestRejection::FetchFailed(Failure::Busy));
-            }
-            Err(error) => return Err(self.reject_broken(response.endpoint, &error)),
+            Err(outcome) => return outcome,
         };
         let ParsedManifest { manifest, delta } = match self.parse(kind, &response, &body).await {
-            Ok(Some(parsed)) => parsed,
-            Ok(None) => return Err(ManifestRejection::FetchFailed(Failure::Busy)),
-            Err(error) => return Err(self.reject_broken(response.endpoint, &error)),
+            Ok(parsed) => parsed,
+            Err(outcome) => return outcome,
         };
         let tracker = self.tracker_of(manifest.as_ref(), &response, kind, current_at);
-        let text = ManifestText {
-            is_old: tracker
-                .as_ref()
-                .is_some_and(|tracker| is_old(tracker, &response.headers)),
+        let has_old_update_time = |tracker| has_old_update_time(tracker, &response.headers);
+        let fetched = FetchedManifest {
+            is_old: tracker.as_deref().is_some_and(has_old_update_time),
             variant: self.variant(&response.headers),
             tracker,
             response,
@@ -225,24 +218,37 @@ impl FillTask {
             delta,
             current_at,
         };
-        if text.progress() != Progress::Behind {
-            return Ok(text);
-        }
-        if let Some(tracker) = &text.tracker
-            && tracker.has_newer_version(text.variant, sent)
+        self.compare_with_seen(Box::new(fetched), sent)
+    }
+
+    async fn read_body(&self, response: &mut UpstreamResponse) -> Result<Bytes, ManifestOutcome> {
+        let bytes_max = self.shield.settings.manifest_bytes_max;
+        let reserve = |bytes| self.fill.reserve(bytes);
+        let body = read_whole(&mut response.body, bytes_max, reserve).await;
+        body.map_err(|error| match error {
+            ReadWholeError::Origin(failure) => ManifestOutcome::FetchFailed(failure),
+            ReadWholeError::NoRoom => ManifestOutcome::FetchFailed(Failure::Busy),
+            error => self.reject_broken(response.endpoint, &error),
+        })
+    }
+
+    /// Compares a manifest, requested at `sent`, with what viewers have seen. An endpoint that sent
+    /// a version that is behind is avoided, unless another request has brought a newer version
+    /// since `sent`.
+    fn compare_with_seen(&self, fetched: Box<FetchedManifest>, sent: Instant) -> ManifestOutcome {
+        let is_overtaken =
+            |tracker: &Arc<ManifestTracker>| tracker.has_newer_version(fetched.variant, sent);
+        if fetched.progress() != Progress::Behind
+            || fetched.tracker.as_ref().is_some_and(is_overtaken)
         {
-            // The endpoint is not to blame: another request has brought a newer version since.
-            return Ok(text);
+            return ManifestOutcome::Servable(fetched);
         }
-        let reason = RejectReason::Behind;
-        let why = "behind what viewers have seen";
-        self.reject(
-            text.tracker.as_deref(),
-            text.response.endpoint,
-            reason,
-            &why,
+        self.reject_version(
+            &fetched,
+            RejectReason::Behind,
+            "behind what viewers have seen",
         );
-        Err(ManifestRejection::Behind(Box::new(text)))
+        ManifestOutcome::Behind(fetched)
     }
 
     /// The tracker of a manifest that may be shared. A response for one viewer must not change the
@@ -267,18 +273,17 @@ impl FillTask {
     }
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.
-    /// `None`: no thread was free in time, or parsing panicked.
     async fn parse(
         &self,
         kind: Kind,
         response: &UpstreamResponse,
         body: &Bytes,
-    ) -> Result<Option<ParsedManifest>, DecodeError> {
+    ) -> Result<ParsedManifest, ManifestOutcome> {
         let bytes_max = self.shield.settings.manifest_bytes_max;
         let makes_delta = self.request.route.live.delta_updates && kind != Kind::Dash;
         let (headers, text) = (response.headers.clone(), body.clone());
         let is_coded = headers.contains_key(header::CONTENT_ENCODING);
-        let work = move || {
+        let work = move || -> Result<ParsedManifest, DecodeError> {
             let manifest = coding::decode_and_parse(kind, &headers, &text, bytes_max)?;
             let info = manifest.as_ref().map(|manifest| &manifest.info);
             let offered = info.is_some_and(ManifestInfo::can_skip);
@@ -287,10 +292,10 @@ impl FillTask {
             let delta = text.and_then(low_latency::delta);
             Ok(ParsedManifest { manifest, delta })
         };
-        match WorkSize::of(body.len(), is_coded).run(work).await {
-            Some(parsed) => parsed.map(Some),
-            None => Ok(None),
-        }
+        let parsed = WorkSize::of(body.len(), is_coded).run(work).await;
+        // No thread was free in time, or parsing panicked.
+        let parsed = parsed.ok_or(ManifestOutcome::FetchFailed(Failure::Busy))?;
+        parsed.map_err(|error| self.reject_broken(response.endpoint, &error))
     }
 
     /// When the request was sent, and when the response was current.
@@ -300,14 +305,15 @@ impl FillTask {
         (sent, if self.held_back { now } else { sent })
     }
 
-    fn reject_broken(&self, endpoint: usize, why: &dyn Display) -> ManifestRejection {
-        self.reject(
-            self.tracker().as_deref(),
-            endpoint,
-            RejectReason::Broken,
-            why,
-        );
-        ManifestRejection::Unusable
+    fn reject_broken(&self, endpoint: usize, why: &dyn Display) -> ManifestOutcome {
+        let tracker = self.tracker();
+        self.reject(tracker.as_deref(), endpoint, RejectReason::Broken, why);
+        ManifestOutcome::Broken
+    }
+
+    fn reject_version(&self, fetched: &FetchedManifest, reason: RejectReason, why: &str) {
+        let (tracker, endpoint) = (fetched.tracker.as_deref(), fetched.response.endpoint);
+        self.reject(tracker, endpoint, reason, &why);
     }
 
     /// Counts and logs a rejected manifest, and avoids its endpoint for a time.
@@ -322,14 +328,14 @@ impl FillTask {
         self.shield.live.count_rejection(reason);
         // One endpoint may fail this check many times a second; log it once.
         if tracker.is_none_or(|tracker| tracker.avoid(endpoint, Instant::now())) {
-            tracing::warn!(path, endpoint, "manifest refused: {why}");
+            tracing::warn!(path, endpoint, "manifest rejected: {why}");
         }
     }
 }
 
-/// The manifest's last-updated header (MediaPackage) says that it has not changed for several
-/// periods.
-fn is_old(tracker: &ManifestTracker, headers: &HeaderMap) -> bool {
+/// The manifest's last-updated header (MediaPackage) says that it has not changed for several reload
+/// intervals.
+fn has_old_update_time(tracker: &ManifestTracker, headers: &HeaderMap) -> bool {
     let updated = headers::last_updated(headers);
     updated.is_some_and(|updated| tracker.is_old(updated, SystemTime::now()))
 }

@@ -1,4 +1,4 @@
-//! Applies a manifest that has arrived: collects the facts, has `manifest_update.rs` decide, and
+//! Applies a manifest that has arrived: collects the facts, has `disposition.rs` decide, and
 //! changes trackers, cache and followers accordingly. Versions of one manifest arrive by several
 //! paths; they are applied one after another, never an older one after a newer one.
 
@@ -12,170 +12,187 @@ use seawall_policy::vary::Vary;
 use seawall_policy::{Lifetime, Now};
 use tokio::time::timeout;
 
-use super::manifest::ManifestText;
-use super::manifest_update::{
-    DelayFacts, Disposition, ManifestUpdate, Settlement, UpdateFacts, VersionUpdate, decide,
-    decide_behind, publication_delay,
+use super::disposition::{
+    DelayFacts, Disposition, Settlement, UpdateFacts, decide, decide_behind, publication_delay,
 };
+use super::manifest::FetchedManifest;
 use super::{FillTask, FillTrigger};
 use crate::live::{
     ManifestTracker, ManifestVersion, PrefetchSource, RejectReason, Variant, VersionEffects,
     WindowChange,
 };
 
-/// A version whose effects on trackers and cache have been applied; it is stored next.
+/// A version that has been recorded and whose effects have been applied; it is stored next.
 struct AppliedVersion {
     task: FillTask,
-    text: ManifestText,
-    update: Box<VersionUpdate>,
+    fetched: FetchedManifest,
+    lifetime: Lifetime,
+    progress: Progress,
     /// The prefetches of its new segments.
     prefetches: Vec<Follower>,
+    /// It is stored once its prefetches have begun, after this time at the latest.
+    delay: Option<Duration>,
     applied_at: Instant,
 }
 
 impl FillTask {
     /// Serves a version to all followers and stores it, or settles the fill in another way.
-    pub(super) async fn publish(self, text: ManifestText) {
-        if let Some(version) = self.apply_or_settle(text) {
+    pub(super) async fn publish(self, fetched: FetchedManifest) {
+        if let Some(version) = self.apply_or_settle(fetched) {
             version.store_when_prefetched().await;
         }
     }
 
-    /// Decides about a manifest. Applies the effects of a version that will be stored; settles the
-    /// fill for any other.
-    fn apply_or_settle(self, text: ManifestText) -> Option<AppliedVersion> {
-        let tracker = text.tracker.clone();
+    /// Decides about a manifest. Records a version that will be stored and applies its effects;
+    /// settles the fill for any other.
+    fn apply_or_settle(self, fetched: FetchedManifest) -> Option<AppliedVersion> {
+        let tracker = fetched.tracker.clone();
         let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-        match self.plan_update(&text, text.progress()) {
-            ManifestUpdate::Settle(settlement) => {
-                self.settle(text, settlement);
-                None
+        let progress = fetched.progress();
+        let lifetime = match self.decide(&fetched, progress) {
+            Disposition::Store(lifetime) => lifetime,
+            Disposition::Settle(settlement) => {
+                self.settle(fetched, settlement);
+                return None;
             }
-            ManifestUpdate::Store(mut update) => Some(AppliedVersion {
-                prefetches: self.apply_effects(&text, &mut update),
-                applied_at: Instant::now(),
-                task: self,
-                text,
-                update,
-            }),
-        }
+        };
+        let effects = self.record_version(&fetched, progress);
+        let delay = self.publication_delay(&fetched, progress);
+        let prefetches = self.apply_effects(&fetched, progress, effects);
+        Some(AppliedVersion {
+            task: self,
+            fetched,
+            lifetime,
+            progress,
+            prefetches,
+            delay,
+            applied_at: Instant::now(),
+        })
+    }
+
+    /// Collects the facts about a manifest, and decides. The caller holds the tracker's publishing
+    /// lock.
+    fn decide(&self, fetched: &FetchedManifest, progress: Progress) -> Disposition {
+        let is_behind = progress == Progress::Behind;
+        decide(UpdateFacts {
+            progress,
+            storage: self.decide_storage(&fetched.response, fetched.kind, fetched.info(), false),
+            is_readable: fetched.manifest.is_some(),
+            newest_stored: is_behind.then(|| self.newest_stored(fetched)).flatten(),
+        })
+    }
+
+    /// How long the publication of a version may wait for its new segments.
+    fn publication_delay(&self, fetched: &FetchedManifest, progress: Progress) -> Option<Duration> {
+        let now = Instant::now();
+        let tracker = fetched.tracker.as_deref();
+        let stored_version = self.stored_object();
+        publication_delay(&DelayFacts {
+            progress,
+            may_have_waiting_viewer: self.held_back
+                || !matches!(self.trigger, FillTrigger::Refresh),
+            stored_remaining: stored_version.map(|stored| refreshed_left(&stored.head, now)),
+            delay_max: tracker.map(ManifestTracker::publication_delay_max),
+        })
     }
 
     /// Settles a fill whose manifest is behind what viewers have seen.
-    pub(super) fn settle_behind(self, text: ManifestText) {
-        let tracker = text.tracker.clone();
+    pub(super) fn settle_behind(self, fetched: FetchedManifest) {
+        let tracker = fetched.tracker.clone();
         let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-        self.settle_overtaken(text);
+        self.settle_behind_locked(fetched);
     }
 
     /// The same; the caller holds the tracker's publishing lock.
-    fn settle_overtaken(self, text: ManifestText) {
-        let storage = self.decide_storage(&text.response, text.kind, text.info(), false);
-        let settlement = decide_behind(self.newest_stored(&text), &storage);
-        self.settle(text, settlement);
-    }
-
-    /// Collects the facts about a manifest, decides, and records a version that will be stored in
-    /// its stream. The caller holds the tracker's publishing lock.
-    fn plan_update(&self, text: &ManifestText, progress: Progress) -> ManifestUpdate {
-        let is_behind = progress == Progress::Behind;
-        let decision = decide(UpdateFacts {
-            progress,
-            storage: self.decide_storage(&text.response, text.kind, text.info(), false),
-            is_readable: text.manifest.is_some(),
-            newest_stored: is_behind.then(|| self.newest_stored(text)).flatten(),
-        });
-        let lifetime = match decision {
-            Disposition::Store(lifetime) => lifetime,
-            Disposition::Settle(settlement) => return ManifestUpdate::Settle(settlement),
-        };
-        let effects = self.record_version(text, progress);
-        let now = Instant::now();
-        let tracker = text.tracker.as_deref();
-        let is_for_viewer = matches!(self.trigger, FillTrigger::Viewer(..));
-        ManifestUpdate::Store(Box::new(VersionUpdate {
-            lifetime,
-            progress,
-            effects,
-            // The refresher may run on after all viewers have left.
-            prefetches_segments: tracker
-                .is_some_and(|tracker| is_for_viewer || tracker.is_watched(now)),
-            avoids_endpoint: tracker
-                .is_some_and(|tracker| self.should_have_changed(tracker, text.is_old, now)),
-            delay: publication_delay(&DelayFacts {
-                progress,
-                may_have_waiting_viewer: self.held_back
-                    || !matches!(self.trigger, FillTrigger::Refresh),
-                stored_remaining: self
-                    .stored_object()
-                    .map(|stored_version| refreshed_left(&stored_version.head, now)),
-                delay_max: tracker.map(ManifestTracker::publication_delay_max),
-            }),
-        }))
+    fn settle_behind_locked(self, fetched: FetchedManifest) {
+        let storage = self.decide_storage(&fetched.response, fetched.kind, fetched.info(), false);
+        let settlement = decide_behind(self.newest_stored(&fetched), &storage);
+        self.settle(fetched, settlement);
     }
 
     /// The newest stored version of the manifest, if it is the newest that viewers have seen.
-    fn newest_stored(&self, text: &ManifestText) -> Option<Arc<Object>> {
+    fn newest_stored(&self, fetched: &FetchedManifest) -> Option<Arc<Object>> {
         let newest = self.newest()?;
-        let (Some(tracker), Some(info)) = (&text.tracker, newest.head.manifest_info.as_deref())
+        let (Some(tracker), Some(info)) = (&fetched.tracker, newest.head.manifest_info.as_deref())
         else {
             return Some(newest);
         };
-        let progress = tracker.progress_of(text.variant, info, Instant::now());
+        let progress = tracker.progress_of(fetched.variant, info, Instant::now());
         (progress != Progress::Behind).then_some(newest)
     }
 
-    /// Records a version in its stream, before any viewer sees it: a viewer with the new text must
-    /// not get objects from before a restart.
-    fn record_version(&self, text: &ManifestText, progress: Progress) -> VersionEffects {
-        let Some(manifest) = &text.manifest else {
+    /// Records a version before any viewer sees it: a viewer that has it must not get objects from
+    /// before a restart.
+    fn record_version(&self, fetched: &FetchedManifest, progress: Progress) -> VersionEffects {
+        let Some(manifest) = &fetched.manifest else {
             return VersionEffects::default();
         };
-        if let Some(tracker) = &text.tracker {
-            let is_same_for_all = self.vary(&text.response.headers) == Vary::Nothing;
+        if let Some(tracker) = &fetched.tracker {
+            let is_same_for_all = self.vary(&fetched.response.headers) == Vary::Nothing;
             tracker.remember_headers(self.fill.upstream_headers(), is_same_for_all);
         }
         let version = ManifestVersion {
             request: &self.request,
             manifest,
-            variant: text.variant,
+            variant: fetched.variant,
             progress,
-            current_at: text.current_at,
+            current_at: fetched.current_at,
             may_have_been_held_back: self.held_back,
         };
         let live = &self.shield.live;
-        live.record_version(text.tracker.as_ref(), &version, Now::read())
+        live.record_version(fetched.tracker.as_ref(), &version, Now::read())
     }
 
-    /// Invalidates what a version made invalid, and prefetches its new segments; returns a follower
-    /// of each.
-    fn apply_effects(&self, text: &ManifestText, update: &mut VersionUpdate) -> Vec<Follower> {
-        let shield = &self.shield;
-        let effects = std::mem::take(&mut update.effects);
+    /// Applies what a version changes outside `live`. Returns a follower of each prefetch.
+    fn apply_effects(
+        &self,
+        fetched: &FetchedManifest,
+        progress: Progress,
+        effects: VersionEffects,
+    ) -> Vec<Follower> {
+        self.invalidate(&effects);
+        let Some(tracker) = &fetched.tracker else {
+            return Vec::new();
+        };
+        if progress == Progress::Restarted {
+            self.drop_requested_versions();
+        }
+        self.avoid_endpoint_if_stalled(tracker, fetched.response.endpoint, fetched.is_old);
+        self.prefetch_new(tracker, effects)
+    }
+
+    /// Drops or devalues the stored objects that a version made invalid.
+    fn invalidate(&self, effects: &VersionEffects) {
+        let cache = &self.shield.cache;
         for named in &effects.uncacheable {
-            shield.cache.purge(&named.key, named.kind);
+            cache.purge(&named.key, named.kind);
         }
         let WindowChange { advances, dropped } = &effects.window;
         if !(advances.is_empty() && dropped.is_empty()) {
-            shield.cache.update_live_windows(advances, dropped);
+            cache.update_live_windows(advances, dropped);
         }
         for epoch in &effects.epochs_to_end {
-            shield.cache.end_epoch(epoch);
+            cache.end_epoch(epoch);
         }
-        let Some(tracker) = &text.tracker else {
+    }
+
+    /// Drops the versions that were requested by number before a restart.
+    fn drop_requested_versions(&self) {
+        let playlist = self.request.playlist_epoch_key();
+        self.shield.cache.end_epoch(&playlist);
+        let path = self.request.target.path();
+        tracing::warn!(path, "stream restarted: its stored objects are dropped");
+    }
+
+    /// Prefetches what a version lists and announces, if viewers watch. Returns a follower of each
+    /// segment.
+    fn prefetch_new(&self, tracker: &ManifestTracker, effects: VersionEffects) -> Vec<Follower> {
+        let is_for_viewer = matches!(self.trigger, FillTrigger::Viewer(..));
+        // The refresher may run on after all viewers have left.
+        if !(is_for_viewer || tracker.is_watched(Instant::now())) {
             return Vec::new();
-        };
-        if update.progress == Progress::Restarted {
-            shield.cache.end_epoch(&self.request.playlist_epoch_key());
-            let path = self.request.target.path();
-            tracing::warn!(path, "stream restarted: its stored objects are dropped");
         }
-        if update.avoids_endpoint {
-            self.avoid_stalled_endpoint(tracker, text.response.endpoint);
-        }
-        if !update.prefetches_segments {
-            return Vec::new();
-        }
+        let shield = &self.shield;
         let client_headers = tracker.background_headers();
         let headers = client_headers.as_deref().cloned().unwrap_or_default();
         let wanted =
@@ -188,61 +205,32 @@ impl FillTask {
         shield.prefetch(&wanted, PrefetchSource::Playlist, &client_headers)
     }
 
-    /// Stores a version and gives it to all followers, unless a newer one has been stored since
-    /// `applied_at`.
-    fn store_version(mut self, text: ManifestText, update: VersionUpdate, applied_at: Instant) {
-        let tracker = text.tracker.clone();
-        let lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-        if let Some(tracker) = &tracker
-            && tracker.has_newer_version(text.variant, applied_at)
-        {
-            return self.settle_overtaken(text);
-        }
-        if text
-            .info()
-            .is_some_and(|info| self.is_requested_version(info))
-        {
-            self.avoid_endpoint_that_held_back(tracker.as_deref(), text.response.endpoint_to_avoid);
-        }
-        let (shield, current_at) = (Arc::clone(&self.shield), text.current_at);
-        let version = self.build_version(text, update.lifetime, update.progress);
-        if let Some(tracker) = &tracker {
-            tracker.set_fresh_for(refreshed_left(&version.object.head, current_at), current_at);
-        }
-        self.store_and_serve(version);
-        drop(lock);
-        if let Some(tracker) = &tracker {
-            tracker.version_stored.notify_waiters();
-            shield.start_refresher(tracker);
-        }
-    }
-
     /// Ends a fill whose manifest is not stored.
-    fn settle(self, text: ManifestText, settlement: Settlement) {
+    fn settle(self, fetched: FetchedManifest, settlement: Settlement) {
         match settlement {
             Settlement::ConfirmStored(stored_version) => {
-                self.confirm_stored(&text, &stored_version);
+                self.confirm_stored(&fetched, &stored_version);
             }
-            Settlement::ServeOnce => self.serve_once(text),
-            Settlement::PassOn(reason) => self.hand_over_text(text, reason),
-            Settlement::PassOnUnread => self.hand_over_unread(text),
+            Settlement::ServeOnce => self.serve_once(fetched),
+            Settlement::PassOn(reason) => self.hand_over_manifest(fetched, reason),
+            Settlement::PassOnUnread => self.hand_over_unread(fetched),
             Settlement::Fail => self.handle_failure(seawall_upstream::Failure::Protocol),
         }
     }
 
     /// Gives the newest stored version to all followers, as if the origin had just confirmed it.
-    fn confirm_stored(self, text: &ManifestText, stored_version: &Arc<Object>) {
+    fn confirm_stored(self, fetched: &FetchedManifest, stored_version: &Arc<Object>) {
         let headers = stored_version.head.headers.to_map();
         let (object, is_storable) =
-            self.revalidated_object((stored_version, false), headers, None, &text.response);
+            self.revalidated_object((stored_version, false), headers, None, &fetched.response);
         let object = Arc::new(object);
-        if let Some(tracker) = text.tracker.as_ref().filter(|_| is_storable) {
-            tracker.record_unchanged(text.variant, text.current_at);
+        if let Some(tracker) = fetched.tracker.as_ref().filter(|_| is_storable) {
+            tracker.record_unchanged(fetched.variant, fetched.current_at);
             tracker.set_fresh_for(
-                refreshed_left(&object.head, text.current_at),
-                text.current_at,
+                refreshed_left(&object.head, fetched.current_at),
+                fetched.current_at,
             );
-            self.avoid_endpoint_if_stalled(tracker, text.response.endpoint, text.is_old);
+            self.avoid_endpoint_if_stalled(tracker, fetched.response.endpoint, fetched.is_old);
             self.shield.start_refresher(tracker);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
@@ -261,12 +249,12 @@ impl FillTask {
     }
 
     /// Gives a version to the current followers, without storing it.
-    fn serve_once(mut self, text: ManifestText) {
-        if self.vary(&text.response.headers) != Vary::Nothing {
-            self.fill.set_vary(self.vary(&text.response.headers));
+    fn serve_once(mut self, fetched: FetchedManifest) {
+        if self.vary(&fetched.response.headers) != Vary::Nothing {
+            self.fill.set_vary(self.vary(&fetched.response.headers));
         }
         let lifetime = Lifetime::none(Instant::now());
-        let version = self.build_version(text, lifetime, Progress::Same);
+        let version = self.build_version(fetched, lifetime, Progress::Same);
         self.fill.settle(Verdict::Object(Arc::new(version.object)));
     }
 
@@ -324,18 +312,57 @@ impl FillTask {
 
 impl AppliedVersion {
     /// Stores and serves the version once its prefetches have begun, or after its delay.
-    async fn store_when_prefetched(self) {
-        if let Some(delay) = self.update.delay {
+    async fn store_when_prefetched(mut self) {
+        if let Some(delay) = self.delay {
+            let prefetches = std::mem::take(&mut self.prefetches);
             let all_begun = async {
-                for mut prefetch in self.prefetches {
+                for mut prefetch in prefetches {
                     prefetch.wait_for_head().await;
                 }
             };
             // The version is served even if the prefetches have not begun in time.
             let _ = timeout(delay, all_begun).await;
         }
-        self.task
-            .store_version(self.text, *self.update, self.applied_at);
+        self.store_unless_overtaken();
+    }
+
+    /// Stores the version and gives it to all followers, unless a newer one has been stored since it
+    /// was applied.
+    fn store_unless_overtaken(self) {
+        let tracker = self.fetched.tracker.clone();
+        let lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
+        let is_overtaken = |tracker: &Arc<ManifestTracker>| {
+            tracker.has_newer_version(self.fetched.variant, self.applied_at)
+        };
+        if tracker.as_ref().is_some_and(is_overtaken) {
+            return self.task.settle_behind_locked(self.fetched);
+        }
+        let shield = Arc::clone(&self.task.shield);
+        self.store();
+        drop(lock);
+        if let Some(tracker) = &tracker {
+            tracker.version_stored.notify_waiters();
+            shield.start_refresher(tracker);
+        }
+    }
+
+    /// Stores the version; the caller holds the tracker's publishing lock.
+    fn store(self) {
+        let AppliedVersion {
+            mut task, fetched, ..
+        } = self;
+        let tracker = fetched.tracker.clone();
+        let is_requested_version = |info| task.is_requested_version(info);
+        if fetched.info().is_some_and(is_requested_version) {
+            let endpoint = fetched.response.endpoint_to_avoid;
+            task.avoid_endpoint_that_held_back(tracker.as_deref(), endpoint);
+        }
+        let current_at = fetched.current_at;
+        let version = task.build_version(fetched, self.lifetime, self.progress);
+        if let Some(tracker) = &tracker {
+            tracker.set_fresh_for(refreshed_left(&version.object.head, current_at), current_at);
+        }
+        task.store_and_serve(version);
     }
 }
 

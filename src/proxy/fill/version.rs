@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, header};
 
 use super::FillTask;
-use super::manifest::ManifestText;
+use super::manifest::FetchedManifest;
 use crate::live::{Location, Variant};
 use seawall_cache::{Object, Verdict};
 use seawall_manifest::ManifestInfo;
@@ -30,7 +30,7 @@ impl FillTask {
     /// Builds the stored object of a manifest, with its delta update and codings.
     pub(super) fn build_version(
         &mut self,
-        text: ManifestText,
+        fetched: FetchedManifest,
         lifetime: Lifetime,
         progress: Progress,
     ) -> StoredVersion {
@@ -39,12 +39,12 @@ impl FillTask {
             let of_versions = Location::only(self.request.playlist_epoch_key());
             self.epoch_token = self.shield.epoch_token(&self.request, &of_versions);
         }
-        let info = text.manifest.map(|manifest| manifest.info);
+        let info = fetched.manifest.map(|manifest| manifest.info);
         let is_requested_version = info
             .as_ref()
             .is_some_and(|info| self.is_requested_version(info));
         let storage = is_requested_version
-            .then(|| self.decide_storage(&text.response, text.kind, info.as_ref(), true));
+            .then(|| self.decide_storage(&fetched.response, fetched.kind, info.as_ref(), true));
         let as_requested_version = match storage {
             Some(StorageDecision::Store(lifetime)) => Some(lifetime),
             Some(_) => None,
@@ -52,17 +52,17 @@ impl FillTask {
                 .as_ref()
                 .and_then(|info| self.early_lifetime(info, &lifetime)),
         };
-        let vary = self.vary(&text.response.headers);
-        let (status, headers) = (text.response.status, text.response.headers);
-        let mut head = self.head(status, headers, text.kind, lifetime, true);
+        let vary = self.vary(&fetched.response.headers);
+        let (status, headers) = (fetched.response.status, fetched.response.headers);
+        let mut head = self.head(status, headers, fetched.kind, lifetime, true);
         head.manifest_info = info.map(Box::new);
-        head.access_tracker = text.tracker.map(|tracker| Arc::clone(&tracker.access));
-        let delta = text
+        head.access_tracker = fetched.tracker.map(|tracker| Arc::clone(&tracker.access));
+        let delta = fetched
             .delta
             .map(|delta| Object::new(head.clone(), delta.into()));
         let before = self.previous_version();
         let shield = &self.shield;
-        let mut object = shield.with_encodings(Object::new(head, text.body), before.as_deref());
+        let mut object = shield.with_encodings(Object::new(head, fetched.body), before.as_deref());
         let before = before.as_ref().and_then(|before| before.delta());
         let codable = |delta| Arc::new(shield.with_encodings(delta, before.map(Arc::as_ref)));
         object.set_delta(delta.map(codable));

@@ -9,8 +9,6 @@ use seawall_policy::Lifetime;
 use seawall_policy::lifetime::{StorageDecision, UncacheableReason};
 use seawall_policy::progress::Progress;
 
-use crate::live::VersionEffects;
-
 /// What the decision depends on.
 pub(super) struct UpdateFacts {
     /// The version's position relative to the newest one that viewers have seen.
@@ -39,7 +37,8 @@ pub(super) enum Settlement {
     /// The manifest is behind this stored version: followers get that one, as if the origin had
     /// just confirmed it.
     ConfirmStored(Arc<Object>),
-    /// It is behind, and nothing newer is stored any more: the current followers get it.
+    /// It is behind, and nothing newer is stored any more: the current followers get it, and later
+    /// viewers do not.
     ServeOnce,
     /// It is for one viewer alone.
     PassOn(UncacheableReason),
@@ -47,29 +46,6 @@ pub(super) enum Settlement {
     PassOnUnread,
     /// The response makes no sense.
     Fail,
-}
-
-/// What a manifest that has arrived changes.
-pub(super) enum ManifestUpdate {
-    /// It is stored.
-    Store(Box<VersionUpdate>),
-    /// It is not.
-    Settle(Settlement),
-}
-
-/// A version to store, and what it changes elsewhere.
-pub(super) struct VersionUpdate {
-    pub(super) lifetime: Lifetime,
-    /// `Restarted`: everything stored of the stream is dropped.
-    pub(super) progress: Progress,
-    /// What to invalidate in the cache, and what to prefetch.
-    pub(super) effects: VersionEffects,
-    /// Viewers want the manifest's new segments.
-    pub(super) prefetches_segments: bool,
-    /// The endpoint should have had a newer version: others are asked first.
-    pub(super) avoids_endpoint: bool,
-    /// Publish it once its prefetches have begun, after this time at the latest.
-    pub(super) delay: Option<Duration>,
 }
 
 /// Decides about a manifest that has arrived.
@@ -101,14 +77,15 @@ pub(super) fn decide_behind(
     }
 }
 
-/// What the time depends on by which the publication of a version may be delayed.
+/// What the delay of a version's publication depends on.
 pub(super) struct DelayFacts {
     pub(super) progress: Progress,
-    /// A viewer waits for this fill.
+    /// A viewer may wait for this fill: it started it, or joined it. Not so a plain refresh, whose
+    /// viewers get the stored version.
     pub(super) may_have_waiting_viewer: bool,
     /// How long the stored version before may still be served. `None`: there is none.
     pub(super) stored_remaining: Option<Duration>,
-    /// The most that the playlist's segment duration permits. `None`: it has no tracker.
+    /// The most that its reload interval permits. `None`: it has no tracker.
     pub(super) delay_max: Option<Duration>,
 }
 
@@ -145,7 +122,7 @@ mod tests {
             retry_after: None,
             is_shareable: false,
         };
-        // Progress, storage, readable, the newest version is held → result.
+        // Progress, storage, readable, the newest version is stored → result.
         let table = [
             (Progress::Newer, store(), true, false, "store"),
             (Progress::Same, store(), true, false, "store"),
@@ -191,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn holds_a_version_back_only_where_no_viewer_notices() {
+    fn delays_a_version_only_where_no_viewer_notices() {
         let millis = |number| Some(Duration::from_millis(number));
-        // Progress, a viewer waits, left of the version before, the most → held back for.
+        // Progress, a viewer may wait, time left of the version before, the most → delayed for.
         let table = [
             (
                 Progress::Newer,

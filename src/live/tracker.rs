@@ -83,10 +83,10 @@ impl ManifestTracker {
         self.state.lock().reload_interval_max / SHARE
     }
 
-    /// Lifetime of a response that the origin sent before the requested version existed: half the
-    /// interval between versions. It protects an origin that never blocks from players that repeat
-    /// the request at once.
-    pub(crate) fn early_response_lifetime(&self) -> Duration {
+    /// How long a viewer who requests a future version waits before it gets the stored one instead:
+    /// half the interval between versions. It limits how often a player that repeats the request
+    /// at once gets the same version.
+    pub(crate) fn repeat_pause(&self) -> Duration {
         self.state.lock().version_interval / 2
     }
 

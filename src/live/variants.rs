@@ -54,8 +54,8 @@ impl VariantHistories {
         })
     }
 
-    /// Records a version with the result of [`VariantHistories::progress_of`]. The first one of a variant
-    /// begins its history.
+    /// Records a version with the result of [`VariantHistories::progress_of`]. The first one of a
+    /// variant begins its history.
     pub(super) fn record(
         &mut self,
         variant: Variant,

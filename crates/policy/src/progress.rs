@@ -3,8 +3,8 @@
 //!
 //! # Decision table
 //!
-//! `shown` is the latest version that viewers have seen, `arrived` the one that is compared with it. The first
-//! row that matches decides; each row is a variant of `Situation`.
+//! `shown` is the latest version that viewers have seen, `arrived` the one that is compared with
+//! it. The first row that matches decides; each row is a variant of `Situation`.
 //!
 //! A playlist reaches as far as its last complete segment and the parts after it, an MPD as far as
 //! the end of its last segment on the media timeline. "Not dated later": both versions have a
@@ -52,19 +52,17 @@
 //! | behind, and nothing else came for [`STALLED_INTERVALS`] | restarted | the current timeline is over, whatever the reason; if the clocks show a lag, only after the origin had time to catch up |
 //! | newer, and the manifest was not polled for much longer than the new segments last; no clock and no discontinuity explains that | restarted | a restarted packager has passed the old end |
 //!
-//! After a restart a version may continue either timeline, and often nothing but the numbers tells
-//! which. It belongs to the current one if its names or its start are those of the current one; if
-//! it ends nearer to `shown`; if it reaches further than `shown` by no more than the time since then
-//! explains; or if `shown` only seemed to lag when it was accepted, so that both may be one stream,
-//! and `arrived` reaches beyond both.
+//! `previous` says to which of the two timelines a version belongs.
 
 mod comparison;
+mod previous;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
 use self::comparison::{CommonNames, VersionComparer, compare_names, times};
+use self::previous::PreviousTimeline;
 use seawall_manifest::{Liveness, ManifestInfo};
 
 /// How a version relates to the latest known one.
@@ -156,8 +154,6 @@ impl Situation {
 
 /// A live manifest is stalled after this many intervals without a change.
 pub const STALLED_INTERVALS: u32 = 3;
-/// How long the timeline before a restart is remembered. Until then versions of it are rejected.
-const PREVIOUS_REMEMBERED_FOR: Duration = Duration::from_mins(10);
 /// Maximum lag in segments that is considered.
 const LAG_SEGMENTS_MAX: u64 = 1000;
 
@@ -174,16 +170,6 @@ pub struct ManifestHistory {
     /// When the origin last sent a version of this timeline, old or new.
     last_response: Instant,
     comparer: VersionComparer,
-}
-
-/// The last version of a timeline that ended with a restart.
-#[derive(Clone, Debug)]
-struct PreviousTimeline {
-    latest: ManifestInfo,
-    ended: Instant,
-    /// The version after it seemed to lag behind it, and was accepted because nothing newer came.
-    /// Both timelines may be one stream, from two origins.
-    may_be_same_stream: bool,
 }
 
 impl ManifestHistory {
@@ -317,33 +303,6 @@ impl ManifestHistory {
         ends.is_none_or(|(latest, previous)| latest <= previous)
     }
 
-    /// Compares a version with the previous timeline. `None` if it does not belong to that one.
-    fn compare_with_previous(
-        &self,
-        shown: &ManifestInfo,
-        arrived: &ManifestInfo,
-        now: Instant,
-    ) -> Option<Progress> {
-        let previous = self.previous.as_ref()?;
-        let is_remembered = now.saturating_duration_since(previous.ended) < PREVIOUS_REMEMBERED_FOR;
-        let progress = self.comparer.compare(&previous.latest, arrived).progress();
-        let continues_shown = is_nearer(arrived, shown, &previous.latest)
-            || self.follows_in_time(shown, arrived, now)
-                && !contradicts(shown, &previous.latest, arrived)
-            || previous.may_be_same_stream && progress == Progress::Newer;
-        let belongs = is_remembered && progress != Progress::Restarted && !continues_shown;
-        belongs.then_some(progress)
-    }
-
-    /// Whether a version reaches further than the shown one, by no more than the time since then
-    /// explains. One segment more is allowed: versions are found some time after their publication.
-    fn follows_in_time(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
-        let segment = self.comparer.interval_max.max(segment_max(arrived));
-        let explained = self.unchanged_for(now).saturating_add(segment);
-        let reaches_further = self.comparer.compare(shown, arrived) == Situation::ReachesFurther;
-        reaches_further && advance(shown, arrived, segment).is_some_and(|new| new <= explained)
-    }
-
     /// Whether this timeline is over, given that only versions behind it, like this one, have
     /// come for a long time. An origin whose clock shows a lag gets the time to catch up.
     fn is_over(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
@@ -454,51 +413,4 @@ fn completed(arrived: &ManifestInfo, before: &ManifestInfo) -> ManifestInfo {
         _ => {}
     }
     arrived
-}
-
-/// Whether a version is nearer to the latest one of this timeline than to that of the previous one.
-fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, previous: &ManifestInfo) -> bool {
-    match (arrived, latest, previous) {
-        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(previous))
-            if latest.availability_start != previous.availability_start =>
-        {
-            latest.availability_start == arrived.availability_start
-        }
-        (ManifestInfo::Hls(arrived), ManifestInfo::Hls(latest), ManifestInfo::Hls(previous)) => {
-            let (Some(arrived), Some(latest), Some(previous)) =
-                (&arrived.edge, &latest.edge, &previous.edge)
-            else {
-                return false;
-            };
-            let end = arrived.last_sequence;
-            compare_names(latest, arrived) == Some(CommonNames::Same)
-                || end.abs_diff(latest.last_sequence) < end.abs_diff(previous.last_sequence)
-        }
-        (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(previous)) => {
-            let (Some(arrived), Some(latest), Some(previous)) =
-                (&arrived.edge, &latest.edge, &previous.edge)
-            else {
-                return false;
-            };
-            let end = arrived.end_ms;
-            end.abs_diff(latest.end_ms) < end.abs_diff(previous.end_ms)
-        }
-        _ => false,
-    }
-}
-
-/// Whether a playlist that reaches further than the latest one of this timeline still shows that it
-/// belongs to the previous one: by its dates, its discontinuities or its names. A delta update does
-/// not state the discontinuities that it skips.
-fn contradicts(latest: &ManifestInfo, previous: &ManifestInfo, arrived: &ManifestInfo) -> bool {
-    let edges = latest.playlist_edge().zip(arrived.playlist_edge());
-    edges.is_some_and(|(latest, arrived)| {
-        let dates = latest.end_time.zip(arrived.end_time);
-        let has_previous_names =
-            |previous| compare_names(previous, arrived) == Some(CommonNames::Same);
-        dates.is_some_and(|(latest, arrived)| arrived < latest)
-            || arrived.skipped_segments == 0
-                && arrived.discontinuity_sequence < latest.discontinuity_sequence
-            || previous.playlist_edge().is_some_and(has_previous_names)
-    })
 }

@@ -175,8 +175,8 @@ impl FillTask {
         self.shield.live.tracker(&self.request)
     }
 
-    /// Reads a manifest. If it is not complete within [`SILENCE`], also requests another endpoint's,
-    /// and reads that one if its response begins first.
+    /// Reads a manifest. If it is not complete within [`SILENCE`], another endpoint is requested
+    /// too, and its manifest is read if its response begins before the first one is complete.
     async fn read_first_complete(&self, response: UpstreamResponse) -> ManifestOutcome {
         let first = response.endpoint;
         let mut reading = pin!(self.read_manifest(response));
@@ -228,7 +228,7 @@ impl FillTask {
         body.map_err(|error| match error {
             ReadWholeError::Origin(failure) => ManifestOutcome::FetchFailed(failure),
             ReadWholeError::NoRoom => ManifestOutcome::FetchFailed(Failure::Busy),
-            error => self.reject_broken(response.endpoint, &error),
+            error @ ReadWholeError::TooLarge => self.reject_broken(response.endpoint, &error),
         })
     }
 
@@ -333,8 +333,8 @@ impl FillTask {
     }
 }
 
-/// The manifest's last-updated header (MediaPackage) says that it has not changed for several reload
-/// intervals.
+/// The manifest's last-updated header (MediaPackage) says that it has not changed for several
+/// reload intervals.
 fn has_old_update_time(tracker: &ManifestTracker, headers: &HeaderMap) -> bool {
     let updated = headers::last_updated(headers);
     updated.is_some_and(|updated| tracker.is_old(updated, SystemTime::now()))

@@ -326,8 +326,8 @@ impl AppliedVersion {
         self.store_unless_overtaken();
     }
 
-    /// Stores the version and gives it to all followers, unless a newer one has been stored since it
-    /// was applied.
+    /// Stores the version and gives it to all followers, unless a newer one has been stored since
+    /// this one was applied.
     fn store_unless_overtaken(self) {
         let tracker = self.fetched.tracker.clone();
         let lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());

@@ -95,16 +95,20 @@ impl FillTask {
         info.is_live() && requested.msn.is_some_and(has)
     }
 
-    /// Lifetime of a response that the origin gave before it had the requested version. All
-    /// followers get it, but later requests must not get an old version in place of a new one. Half
-    /// a part saves an origin that never blocks from most of the immediate repeats.
+    /// Lifetime of a response that the origin sent before it had the requested version; `None`: it
+    /// was not too early. All followers get it, but later requests must not get an old version in
+    /// place of a new one. Half a part, or an eighth of the target duration, saves an origin that
+    /// never blocks from most of the immediate repeats.
     fn early_lifetime(&self, info: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
-        const SHARE: u32 = 8;
-        let live = info.is_live() && info.has_edge();
-        let early = live && self.request.directives().msn.is_some();
-        let segment = info.reload_interval().unwrap_or_default();
-        let span = info.part_target().map_or(segment / SHARE, |part| part / 2);
-        early.then(|| Lifetime {
+        const TARGET_SHARE: u32 = 8;
+        let is_live = info.is_live() && info.has_edge();
+        let is_too_early = is_live && self.request.directives().msn.is_some();
+        let target_duration = info.reload_interval().unwrap_or_default();
+        let span = match info.part_target() {
+            Some(part) => part / 2,
+            None => target_duration / TARGET_SHARE,
+        };
+        is_too_early.then(|| Lifetime {
             fresh_for: lifetime.fresh_for.min(lifetime.age_received + span),
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,

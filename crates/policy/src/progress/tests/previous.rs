@@ -126,7 +126,7 @@ fn old_timeline_a_little_ahead_of_a_marked_restart_is_behind() {
     let mut timeline = timeline(newly_signed(1, 20), start);
     let restarted = |last| {
         with(newly_signed(2, last), |edge| {
-            edge.discontinuity_sequence = 1
+            edge.discontinuity_sequence = 1;
         })
     };
     assert_eq!(timeline.progress(restarted(19), start), Progress::Restarted);

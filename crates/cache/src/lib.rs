@@ -80,12 +80,14 @@ mod field_lines;
 mod fill;
 mod flight;
 mod follower;
+mod found_object;
 mod key_memos;
 mod object;
 mod partition;
 mod pinned;
 mod purge;
 mod registry;
+mod removals;
 mod shares;
 mod store;
 mod table;
@@ -106,8 +108,9 @@ pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
 pub use fill::{Fill, FillControl};
 pub use flight::{BodyTruncated, Verdict};
 pub use follower::{BodyExtent, FillHead, Follower};
+pub use found_object::FoundObject;
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
-pub use object::{EncodedBodies, FoundObject, Object, StoredHead};
+pub use object::{EncodedBodies, Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
 pub use purge::CachePurge;
 pub use registry::JoinOutcome;
@@ -239,8 +242,7 @@ impl Cache {
         self.inner.store.lookup(key, kind, now, upstream_headers)
     }
 
-    /// The object of a lookup, for a caller that will use it again without a lookup. `None` if it
-    /// is no longer stored.
+    /// The object of a lookup, to be used again without a lookup. `None` if it is no longer stored.
     pub fn found_object(&self, lookup: &Lookup, now: Instant) -> Option<FoundObject> {
         self.inner.store.found_object(lookup, now)
     }

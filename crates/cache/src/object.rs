@@ -1,7 +1,6 @@
 //! A stored response: its head with its lifetime, its body in one allocation, and for some
 //! manifests what is made from it (encoded, playlist delta update).
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use http::StatusCode;
 
 use super::eviction::HitCounter;
 use super::pinned::{PinnedBodies, SharedBody};
+use super::removals::RemovalCount;
 use super::weight::{ARC_BYTES, SHARED_BYTES, allocated, entry_bytes};
 use super::{AccessTracker, EncodedBodySet, EpochToken, FieldLines};
 use seawall_manifest::{Kind, ManifestInfo};
@@ -170,40 +170,9 @@ pub struct Object {
     derived: Option<Box<DerivedBodies>>,
     /// Hits from memory, for eviction.
     pub hits: HitCounter,
-    /// How often an entry with this object has left the store.
-    removals: RemovalCount,
+    pub(super) removals: RemovalCount,
     /// The store entries and slow readers of the body. `None` for a small body.
     shared: Option<Arc<SharedBody>>,
-}
-
-#[derive(Debug, Default)]
-struct RemovalCount(AtomicU32);
-
-/// A copy has never been stored.
-impl Clone for RemovalCount {
-    fn clone(&self) -> RemovalCount {
-        RemovalCount::default()
-    }
-}
-
-/// An object that was found in the store, for a caller that uses it several times.
-#[derive(Clone, Debug)]
-pub struct FoundObject {
-    object: Arc<Object>,
-    removals: u32,
-}
-
-impl FoundObject {
-    /// Whether a lookup would still find it. Reads two cache lines and writes none. `false` when it
-    /// was purged, replaced or evicted, or when its epoch ended; then a new lookup decides.
-    pub fn is_still_stored(&self) -> bool {
-        self.object.removals() == self.removals && self.object.head.is_valid()
-    }
-
-    /// The object.
-    pub fn object(&self) -> &Arc<Object> {
-        &self.object
-    }
 }
 
 impl Object {
@@ -251,23 +220,6 @@ impl Object {
         self.shared.as_ref()
     }
 
-    fn removals(&self) -> u32 {
-        self.removals.0.load(Ordering::Acquire)
-    }
-
-    /// `is_stored` looks it up again.
-    pub(super) fn found(
-        self: &Arc<Object>,
-        is_stored: impl FnOnce() -> bool,
-    ) -> Option<FoundObject> {
-        // Counted before the lookup: a removal after the lookup changes the count.
-        let removals = self.removals();
-        is_stored().then(|| FoundObject {
-            object: Arc::clone(self),
-            removals,
-        })
-    }
-
     fn shared_bodies(&self) -> impl Iterator<Item = &Arc<SharedBody>> {
         let delta = self.delta().and_then(|delta| delta.shared.as_ref());
         self.shared.iter().chain(delta)
@@ -278,7 +230,7 @@ impl Object {
     }
 
     pub(super) fn leave_store(&self, now: Instant) {
-        self.removals.0.fetch_add(1, Ordering::Release);
+        self.removals.add();
         self.shared_bodies().for_each(|body| body.remove_entry(now));
     }
 

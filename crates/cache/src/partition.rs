@@ -36,7 +36,8 @@ pub(crate) struct StorageHints {
     pub(crate) requests: u32,
 }
 
-/// An entry of the table. Its drop, for whatever reason, reports that the object left the store.
+/// An entry of the table. Its drop, for whatever reason, reports that the object or the marker left
+/// the store.
 struct EntryGuard {
     entry: TableEntry,
     id: NodeId,
@@ -53,8 +54,9 @@ impl EntryGuard {
 
 impl Drop for EntryGuard {
     fn drop(&mut self) {
-        if let TableEntry::Object(object) = &self.entry {
-            object.leave_store(Instant::now());
+        match &self.entry {
+            TableEntry::Object(object) => object.leave_store(Instant::now()),
+            TableEntry::Variants(variants) => variants.removals.add(),
         }
     }
 }

@@ -128,9 +128,10 @@ impl Store {
     /// The object of a lookup, if it is still stored.
     pub(crate) fn found_object(&self, lookup: &Lookup, now: Instant) -> Option<FoundObject> {
         let object = lookup.object.as_ref()?;
-        object.found(|| {
+        FoundObject::new(object, lookup.variants.as_ref(), || {
+            let is_reached = lookup.variants.is_none() || self.same_variants(lookup);
             let current = self.object(lookup.kind, &lookup.slot, now);
-            current.is_some_and(|current| Arc::ptr_eq(&current, object))
+            is_reached && current.is_some_and(|current| Arc::ptr_eq(&current, object))
         })
     }
 

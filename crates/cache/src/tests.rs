@@ -245,6 +245,21 @@ fn evicted_variant_frees_room_below_variants_max() {
 }
 
 #[test]
+fn found_variant_is_gone_when_its_marker_is_replaced() {
+    let cache = Cache::new(Settings::default());
+    let (gzip, plain) = (accepting("gzip"), accepting("identity"));
+    keep_variant(lead(&cache, &gzip).0, "x");
+    let found = cache.found_object(&look_with(&cache, &gzip), Instant::now());
+    let found = found.expect("it is stored");
+    keep_variant(lead(&cache, &plain).0, "x");
+    assert!(found.is_still_stored(), "it is beside the new variant");
+    let (fill, _follower) = lead(&cache, &accepting("br"));
+    fill.set_vary(Vary::On(vec![header::ACCEPT_LANGUAGE]));
+    assert!(look_with(&cache, &gzip).object.is_none());
+    assert!(!found.is_still_stored());
+}
+
+#[test]
 fn next_request_leads_after_fill_is_dropped() {
     let cache = Cache::new(Settings::default());
     let (fill, _follower) = lead(&cache, &HeaderMap::new());

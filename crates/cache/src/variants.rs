@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
+use super::removals::RemovalCount;
 use seawall_policy::Key;
 use seawall_policy::vary::Vary;
 
@@ -14,6 +15,7 @@ pub(crate) struct VariantIndex {
     names: Vec<HeaderName>,
     generation: u64,
     known: Mutex<HashSet<Key, ahash::RandomState>>,
+    pub(super) removals: RemovalCount,
 }
 
 /// The marker and the key of a variant.
@@ -30,6 +32,7 @@ impl VariantIndex {
             names: names.to_vec(),
             generation,
             known: Mutex::default(),
+            removals: RemovalCount::default(),
         }
     }
 

@@ -97,20 +97,11 @@ where
     let mut timer = context.timer(ViewerProtocol::Http1, connection);
     let mut fast_path = FastPath::new(stream, context.clone(), connection.clone());
     let (end, stream) = loop {
-        let next = poll_fn(|cx| {
-            if fast_path.poll_without_hyper(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            match timer.check(cx) {
-                TimerAction::Wait => Poll::Pending,
-                action => Poll::Ready(Some(action)),
-            }
-        })
-        .await;
-        if let Some(TimerAction::Cut(event)) = next {
+        let action = serve_without_hyper(&mut fast_path, &mut timer).await;
+        if let Some(TimerAction::Cut(event)) = action {
             break (ConnectionEnd::Cut(event), fast_path.into_stream());
         }
-        let must_shut_down = next == Some(TimerAction::StartShutdown);
+        let must_shut_down = action == Some(TimerAction::StartShutdown);
         // Boxed: a connection that needs no hyper must not have the size of one that does.
         let with_hyper = Box::pin(serve_with_hyper(
             context,
@@ -120,8 +111,8 @@ where
             must_shut_down,
         ));
         match with_hyper.await {
-            HyperEnd::NotNeeded(released) => fast_path = released,
-            HyperEnd::Closed(end, stream) => break (end, stream),
+            AfterHyper::Continue(without_hyper) => fast_path = without_hyper,
+            AfterHyper::Close(end, stream) => break (end, stream),
         }
     };
     match stream.into_http2() {
@@ -133,11 +124,34 @@ where
     }
 }
 
-/// Why hyper no longer serves a connection.
-enum HyperEnd<A, W: Transport> {
-    /// The viewer's requests are answered without it again.
-    NotNeeded(FastPath<A, W>),
-    Closed(ConnectionEnd, SniffingStream<W>),
+/// Answers HTTP/1 requests without hyper. Returns what the timer demands, or `None` when hyper must
+/// read the next bytes.
+async fn serve_without_hyper<A, W>(
+    fast_path: &mut FastPath<A, W>,
+    timer: &mut ConnectionTimer,
+) -> Option<TimerAction>
+where
+    A: Handler,
+    W: Transport,
+{
+    poll_fn(|cx| {
+        if fast_path.poll_without_hyper(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        match timer.check(cx) {
+            TimerAction::Wait => Poll::Pending,
+            action => Poll::Ready(Some(action)),
+        }
+    })
+    .await
+}
+
+/// What follows when hyper no longer serves a connection.
+enum AfterHyper<A, W: Transport> {
+    /// The viewer's requests are answered without hyper again.
+    Continue(FastPath<A, W>),
+    /// The connection has ended and is to be closed.
+    Close(ConnectionEnd, SniffingStream<W>),
 }
 
 /// Speaks HTTP/1 with hyper until the connection ends, or a request is answered without hyper.
@@ -147,7 +161,7 @@ async fn serve_with_hyper<A, W>(
     connection: &Arc<ConnectionState>,
     timer: &mut ConnectionTimer,
     must_shut_down: bool,
-) -> HyperEnd<A, W>
+) -> AfterHyper<A, W>
 where
     A: Handler,
     W: Transport,
@@ -187,7 +201,7 @@ where
     let fast_path = parts.io.into_inner();
     let Some(end) = end else {
         debug_assert!(parts.read_buf.is_empty(), "hyper has read nothing since");
-        return HyperEnd::NotNeeded(fast_path);
+        return AfterHyper::Continue(fast_path);
     };
     // hyper could not parse the HTTP/2 preface either.
     if let Some(error) = end.parse_error()
@@ -196,7 +210,7 @@ where
         let head = fast_path.unparsed_head(&parts.read_buf);
         context.record_unparsable(error, head, connection);
     }
-    HyperEnd::Closed(end, fast_path.into_stream())
+    AfterHyper::Close(end, fast_path.into_stream())
 }
 
 /// Closes an HTTP/1 connection. If the viewer may still send bytes, they are read first, so that

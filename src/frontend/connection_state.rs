@@ -1,10 +1,11 @@
 //! The state of one connection: its parts write it, and its timer reads it.
 //!
-//! hyper owns the socket, the service and the bodies of a connection, so each of them records here
-//! what the timer needs. All of them run on the thread that accepted the connection. Other threads
-//! only read how long the connection is idle, how many bytes it has queued and how many its viewer
-//! has received, ask it to close, wake it and abort it. The fields are atomic for these threads;
-//! the connection's own thread pays a plain load or store for almost all of them.
+//! hyper or the fast path owns the socket, the service and the bodies of a connection, so each of
+//! them records here what the timer needs. All of them run on the thread that accepted the
+//! connection. Other threads only read how long the connection is idle, how many bytes it has
+//! queued and how many its viewer has received, ask it to close, wake it and abort it. The fields
+//! are atomic for these threads; the connection's own thread pays a plain load or store for almost
+//! all of them.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -32,7 +33,8 @@ pub(super) enum Phase {
     Head,
     /// A request is being answered.
     Serving,
-    /// The fast path has sent the response head: `Connection: close` can no longer be added.
+    /// The fast path sends a response whose head is written: `Connection: close` can no longer be
+    /// added.
     Sending,
 }
 
@@ -81,6 +83,7 @@ pub(super) struct ConnectionState {
     can_reset: AtomicBool,
     /// Part of a request body is unread.
     has_unread: AtomicBool,
+    /// hyper was given a request (or an end) after the last response without it (HTTP/1).
     needs_hyper: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
     pub(super) stored_bodies: StoredBodiesRead,
@@ -185,12 +188,14 @@ impl ConnectionState {
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
-    /// Records whether hyper has a request, or the last request was answered without it (HTTP/1).
+    /// Records that hyper was given bytes (`true`), or that a request was answered without it
+    /// (`false`) (HTTP/1).
     pub(super) fn set_needs_hyper(&self, needs_hyper: bool) {
         self.needs_hyper.store(needs_hyper, Ordering::Relaxed);
     }
 
-    /// Whether hyper's state must be kept (HTTP/1).
+    /// Whether hyper's state must be kept (HTTP/1): hyper was given bytes, or a request is in
+    /// progress.
     pub(super) fn needs_hyper(&self) -> bool {
         self.needs_hyper.load(Ordering::Relaxed) || self.phase() != Phase::Quiet
     }

@@ -10,11 +10,11 @@
 //! ([`FastPath::poll_without_hyper`]), and is dropped when a request was answered without it.
 //!
 //! Two parsers of one connection must agree on where a request begins. So this wrapper parses only
-//! while hyper has no unparsed byte and no response to send. It has parsed each request that it
-//! left to hyper, with the same parser, the request was complete, and its response was flushed. The
-//! first bytes that are not one complete request (half a head, two heads, a body) leave the
-//! connection to hyper until it closes. [`StrictFeed`] checks what hyper reads and keeps back all
-//! bytes that another parser could read differently.
+//! while hyper has no unparsed byte and no response to send. It leaves a single request to hyper
+//! only if its own parser, which is hyper's too, has found the request complete; it parses again
+//! once the response is flushed. The first bytes that are not one complete request (half a head,
+//! two heads, a body) leave the connection to hyper until it closes. [`StrictFeed`] checks what
+//! hyper reads and keeps back all bytes that another parser could read differently.
 
 mod feed;
 mod head_parser;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -46,8 +46,8 @@ use super::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::ViewerRequest;
 
 thread_local! {
-    /// Where a worker reads requests while their connection has no hyper: what is not answered at
-    /// once is copied out before the next connection reads.
+    /// Where a worker reads the requests of connections without hyper. All its connections share
+    /// it: one that cannot answer at once copies the bytes before another one reads.
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into());
 }
 
@@ -76,14 +76,15 @@ pub(super) struct FastPath<A, W: Transport> {
     /// The first bytes of the request that hyper is reading.
     opening_bytes: Vec<u8>,
     strict_feed: StrictFeed,
-    /// What was read before hyper existed, and is left to it.
-    left_to_hyper: Option<LeftToHyper>,
+    /// The last read without hyper, until hyper has it.
+    left_to_hyper: Option<io::Result<LeftToHyper>>,
 }
 
-/// The result of a read that hyper must see.
+/// Bytes that were read without hyper and that hyper must read.
 struct LeftToHyper {
     /// Empty: the viewer has closed the connection.
-    read: io::Result<Bytes>,
+    bytes: Bytes,
+    /// The phase of the connection before they arrived.
     phase_before: Phase,
 }
 
@@ -108,48 +109,69 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         }
     }
 
-    /// Answers requests without hyper, until something arrives that hyper must read. An idle
+    /// Answers requests without hyper. Ready when hyper must read the next bytes. An idle
     /// connection, and one whose requests are all hits, needs neither hyper's state nor its
     /// buffers.
     pub(super) fn poll_without_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        READ_BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                let phase_before = self.connection.phase();
-                let read = match self.poll_pending(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => Err(error),
-                    Poll::Ready(Ok(())) => {
-                        let mut buf = ReadBuf::new(buffer);
-                        match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                            Poll::Pending => return Poll::Pending,
-                            Poll::Ready(Err(error)) => Err(error),
-                            Poll::Ready(Ok(())) if self.answer_from_memory(buf.filled()) => {
-                                continue;
-                            }
-                            Poll::Ready(Ok(())) => Ok(Bytes::copy_from_slice(buf.filled())),
-                        }
-                    }
-                };
-                self.left_to_hyper = Some(LeftToHyper { read, phase_before });
-                return Poll::Ready(());
-            }
-        })
+        let unanswered =
+            ready!(READ_BUFFER.with_borrow_mut(|buffer| self.poll_unanswered(cx, buffer)));
+        self.left_to_hyper = Some(unanswered);
+        Poll::Ready(())
     }
 
-    /// Gives hyper what was read before; what finds no room is kept for its next read.
-    fn give_to_hyper(&mut self, left: LeftToHyper, buf: &mut ReadBuf<'_>) -> io::Result<Phase> {
-        let LeftToHyper { read, phase_before } = left;
-        let mut bytes = read?;
-        let room = buf.remaining().min(bytes.len());
-        buf.put_slice(&bytes[..room]);
-        bytes.advance(room);
-        if bytes.has_remaining() {
-            self.left_to_hyper = Some(LeftToHyper {
-                read: Ok(bytes),
-                phase_before: Phase::Head,
-            });
+    /// Reads and answers requests, until one cannot be answered from memory.
+    fn poll_unanswered(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<LeftToHyper>> {
+        loop {
+            ready!(self.poll_pending(cx))?;
+            let phase_before = self.connection.phase();
+            let mut buf = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+            if !self.answer_from_memory(buf.filled()) {
+                return Poll::Ready(Ok(LeftToHyper {
+                    bytes: Bytes::copy_from_slice(buf.filled()),
+                    phase_before,
+                }));
+            }
         }
-        Ok(phase_before)
+    }
+
+    /// Copies bytes that were read without hyper into its buffer. Those that do not fit are kept
+    /// for its next read.
+    fn copy_left_to_hyper(&mut self, mut left: LeftToHyper, buf: &mut ReadBuf<'_>) {
+        let length = buf.remaining().min(left.bytes.len());
+        buf.put_slice(&left.bytes.split_to(length));
+        if !left.bytes.is_empty() {
+            left.phase_before = Phase::Head;
+            self.left_to_hyper = Some(Ok(left));
+        }
+    }
+
+    /// Reads for hyper: first the bytes that were read without it. Returns the phase of the
+    /// connection before they arrived; `None` if they were a request that is being answered
+    /// without hyper.
+    fn poll_read_for_hyper(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Option<Phase>>> {
+        if let Some(left) = self.left_to_hyper.take() {
+            let left = left?;
+            let phase_before = left.phase_before;
+            self.copy_left_to_hyper(left, buf);
+            return Poll::Ready(Ok(Some(phase_before)));
+        }
+        let phase_before = self.connection.phase();
+        let start = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if self.answer_from_memory(&buf.filled()[start..]) {
+            buf.set_filled(start);
+            return Poll::Ready(Ok(None));
+        }
+        Poll::Ready(Ok(Some(phase_before)))
     }
 
     pub(super) fn has_http2_preface(&self) -> bool {
@@ -222,28 +244,19 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         }
         // The first of these bytes began the current phase.
         let arrived = self.connection.phase_since().into_std();
-        let write_key = |key: &mut Vec<u8>| get.write_key(&self.context.ignored_fields, key);
-        let repeated = self.context.repeated.lock().look_up(arrived, write_key);
-        if let RepeatLookup::Found(response) = repeated {
-            response.permit().record_hit(arrived);
-            return Some(PendingResponse::repeat(
-                &response,
-                arrived,
-                &self.connection,
-            ));
-        }
-        let (uri, headers) = get.to_parts()?;
-        let request = ViewerRequest {
-            method: Method::GET,
-            uri,
-            version: Version::HTTP_11,
-            headers,
-            peer: self.connection.peer,
-            tls: self.connection.tls,
-            arrived,
-            may_repeat: matches!(repeated, RepeatLookup::Second),
-            body: None,
+        let may_repeat = match self.look_up_repeated(get, arrived) {
+            RepeatLookup::Remembered(response) => {
+                response.permit().record_hit(arrived);
+                return Some(PendingResponse::repeat(
+                    &response,
+                    arrived,
+                    &self.connection,
+                ));
+            }
+            RepeatLookup::SeenBefore => true,
+            RepeatLookup::New => false,
         };
+        let request = self.viewer_request(get, arrived, may_repeat)?;
         let mut response = self.context.handler.try_answer(request)?;
         let (head, length) = head_of(&response)?;
         if let Some(repeated) = RepeatedResponse::of(&mut response, &head) {
@@ -257,12 +270,57 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         ))
     }
 
-    fn remember(&self, response: RepeatedResponse, arrived: Instant) {
+    fn look_up_repeated(&self, get: &PlainGet<'_>, arrived: Instant) -> RepeatLookup {
         let mut repeated = self.context.repeated.lock();
+        let lookup = repeated.look_up(arrived, |key| {
+            get.write_key(&self.context.ignored_fields, key);
+        });
+        // Not at a repeated hit: it costs as little as possible.
+        if !matches!(lookup, RepeatLookup::Remembered(_)) {
+            self.count_repeated_bytes(&mut repeated, |repeated| repeated.sweep(arrived));
+        }
+        lookup
+    }
+
+    fn remember(&self, response: RepeatedResponse, arrived: Instant) {
+        self.count_repeated_bytes(&mut self.context.repeated.lock(), |repeated| {
+            repeated.insert(response, date_valid_until(arrived));
+        });
+    }
+
+    /// Changes the remembered responses, and counts their bytes.
+    fn count_repeated_bytes(
+        &self,
+        repeated: &mut RepeatedResponses,
+        change: impl FnOnce(&mut RepeatedResponses),
+    ) {
         let bytes_before = repeated.bytes();
-        repeated.insert(response, arrived, date_valid_until(arrived));
-        let counters = &self.context.connections.counters;
-        counters.record_repeated_bytes(bytes_before, repeated.bytes());
+        change(repeated);
+        if repeated.bytes() != bytes_before {
+            let counters = &self.context.connections.counters;
+            counters.record_repeated_bytes(bytes_before, repeated.bytes());
+        }
+    }
+
+    /// The request for the handler. `None`: hyper must judge its fields.
+    fn viewer_request(
+        &self,
+        get: &PlainGet<'_>,
+        arrived: Instant,
+        may_repeat: bool,
+    ) -> Option<ViewerRequest> {
+        let (uri, headers) = get.to_parts()?;
+        Some(ViewerRequest {
+            method: Method::GET,
+            uri,
+            version: Version::HTTP_11,
+            headers,
+            peer: self.connection.peer,
+            tls: self.connection.tls,
+            arrived,
+            may_repeat,
+            body: None,
+        })
     }
 
     /// Sends the current response.
@@ -297,16 +355,8 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
                 return this.strict_feed.poll_replacement(buf);
             }
             let start = buf.filled().len();
-            let phase_before = if let Some(left) = this.left_to_hyper.take() {
-                this.give_to_hyper(left, buf)?
-            } else {
-                let phase_before = this.connection.phase();
-                ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-                if this.answer_from_memory(&buf.filled()[start..]) {
-                    buf.set_filled(start);
-                    continue;
-                }
-                phase_before
+            let Some(phase_before) = ready!(this.poll_read_for_hyper(cx, buf))? else {
+                continue;
             };
             this.connection.set_needs_hyper(true);
             let received = &buf.filled()[start..];

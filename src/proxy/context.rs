@@ -31,7 +31,7 @@ pub(super) struct RequestContext {
     /// The viewer's cache directives, if the route honours them.
     pub(super) directives: Option<RequestDirectives>,
     pub(super) now: Instant,
-    /// The response is wanted for sending it again.
+    /// The frontend would send the response again, if a [`super::RepeatPermit`] comes with it.
     pub(super) may_repeat: bool,
     /// Why the cache could not answer (RFC 9211 `fwd`).
     pub(super) forward: ForwardReason,

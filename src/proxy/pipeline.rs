@@ -51,6 +51,7 @@ enum StoredUse {
 }
 
 impl LookupOutcome {
+    /// Permits sending the response again.
     fn with_repeat(mut self, permit: Option<RepeatPermit>) -> LookupOutcome {
         if let LookupOutcome::Served(response) = &mut self {
             response.repeat = permit;
@@ -257,37 +258,42 @@ impl Shield {
         lookup: &Lookup,
         stored_use: StoredUse,
     ) -> Option<RepeatPermit> {
-        // Each of these may lead to another response at any time, or to one for this viewer alone.
-        let depends_on_more = context.is_logged()
-            || context.names_its_id()
-            || context.request.has_delivery_directives()
-            || context
-                .directives
-                .as_ref()
-                .is_some_and(|directives| *directives != RequestDirectives::default())
-            || self.live.has_byte_ranges() && context.headers.contains_key(header::RANGE);
-        if !context.may_repeat || stored_use == StoredUse::None || depends_on_more {
+        if !context.may_repeat
+            || stored_use == StoredUse::None
+            || self.is_response_variable(context)
+        {
             return None;
         }
         let found = self.cache.found_object(lookup, context.now)?;
-        let needs_refresher = context.freshness(found.object()) != Freshness::Fresh;
-        let served_for = match needs_refresher {
-            false => Duration::MAX,
-            true if context.directives.is_some() => return None,
-            true => kept_current_for(found.object(), context.now)?,
+        let object = found.object();
+        let needs_refresher = context.freshness(object) != Freshness::Fresh;
+        let usable_for = if !needs_refresher {
+            Duration::MAX
+        } else if context.directives.is_none() {
+            kept_current_for(object, context.now)?
+        } else {
+            return None;
         };
-        let head = &found.object().head;
-        // Less than a second is stated as one second.
-        let until_poll = responses::time_until_stated_poll(head, context.now)
-            .filter(|until_poll| until_poll.as_secs() > 0);
-        let unchanged = seconds_unchanged_for(&head.lifetime, context.now)
-            .min(until_poll.map_or(Duration::MAX, past_second))
-            .min(served_for);
-        (unchanged > Duration::ZERO).then(|| RepeatPermit {
-            until: context.now + unchanged,
+        let unchanged_for = fields_unchanged_for(&object.head, context.now).min(usable_for);
+        (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
+            until: context.now + unchanged_for,
             found,
             needs_refresher,
         })
+    }
+
+    /// Whether something else than the stored object may lead to another response at any time, or
+    /// to one for this viewer alone.
+    fn is_response_variable(&self, context: &RequestContext) -> bool {
+        let has_directives = context
+            .directives
+            .as_ref()
+            .is_some_and(|directives| *directives != RequestDirectives::default());
+        context.is_logged()
+            || context.names_its_id()
+            || context.request.has_delivery_directives()
+            || has_directives
+            || self.live.has_byte_ranges() && context.headers.contains_key(header::RANGE)
     }
 
     fn hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
@@ -433,6 +439,15 @@ impl Shield {
         }
         upstream_headers
     }
+}
+
+/// How long the fields of a response that state whole seconds stay the same.
+fn fields_unchanged_for(head: &StoredHead, now: Instant) -> Duration {
+    // A poll that is due within a second is stated as due in one second, until it is due.
+    let until_poll = responses::time_until_stated_poll(head, now)
+        .filter(|until_poll| until_poll.as_secs() > 0)
+        .map_or(Duration::MAX, past_second);
+    seconds_unchanged_for(&head.lifetime, now).min(until_poll)
 }
 
 /// A successful response is stored.

@@ -3,9 +3,10 @@
 //! Many viewers request the same playlist in the same words, many times a second. Their responses
 //! differ in nothing but the request id, until the object changes or a second passes (`Age`).
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use seawall_cache::FoundObject;
+use seawall_cache::{FoundObject, Object};
 
 /// Says how long a response may be sent again, to requests that differ from its own in ignored
 /// fields only.
@@ -17,8 +18,8 @@ pub struct RepeatPermit {
 }
 
 impl RepeatPermit {
-    /// Whether a new lookup would lead to the same response. Other threads' cache lines are read
-    /// and not written.
+    /// Whether a new lookup would lead to the same response. Writes no memory that other threads
+    /// read.
     pub fn is_valid(&self, now: Instant) -> bool {
         now < self.until
             && self.found.is_still_stored()
@@ -26,13 +27,13 @@ impl RepeatPermit {
     }
 
     fn has_refresher(&self) -> bool {
-        let access_tracker = self.found.object().head.access_tracker.as_ref();
+        let access_tracker = self.object().head.access_tracker.as_ref();
         access_tracker.is_some_and(|access_tracker| access_tracker.has_refresher())
     }
 
     /// Records that the response was sent again, as a lookup would have done.
     pub fn record_hit(&self, now: Instant) {
-        let object = self.found.object();
+        let object = self.object();
         object.hits.add();
         if let Some(access_tracker) = &object.head.access_tracker {
             access_tracker.record_access(now);
@@ -40,7 +41,7 @@ impl RepeatPermit {
     }
 
     /// The stored object that the response comes from.
-    pub fn found(&self) -> &FoundObject {
-        &self.found
+    pub fn object(&self) -> &Arc<Object> {
+        self.found.object()
     }
 }

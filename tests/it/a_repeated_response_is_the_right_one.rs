@@ -2,7 +2,7 @@
 
 use seawall_policy::UNREAD_FIELDS;
 
-use crate::support::metrics::{REPEATED, REQUESTS};
+use crate::support::metrics::{REPEATED, REPEATED_BYTES, REQUESTS};
 use crate::support::viewer::{Ask, Viewer};
 use crate::support::{
     Origin, Response, Shield, computed, eventually, get, manifest, noise, playlist, segment,
@@ -233,6 +233,23 @@ async fn small_part_of_a_large_object_is_not_remembered() {
         let response = repeats.ask_anew(get(OBJECT).range("0-9")).await;
         response.assert_is(206, &noise(1, 1 << 20)[..10]);
     }
+}
+
+/// The viewers have gone on to requests that come only once.
+#[tokio::test]
+async fn ended_response_is_forgotten_though_none_is_remembered() {
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    repeats.ask(&get(OBJECT)).await.assert_whole("0123456789");
+    assert!(repeats.shield.gauge(REPEATED_BYTES).await > 0);
+    let (shield, viewer) = (&repeats.shield, &mut repeats.viewer);
+    let mut number = 0;
+    eventually("nothing is remembered", async || {
+        number += 1;
+        viewer.ask(get(&format!("{OBJECT}?{number}"))).await;
+        shield.gauge(REPEATED_BYTES).await == 0
+    })
+    .await;
 }
 
 #[tokio::test]

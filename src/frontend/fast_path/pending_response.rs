@@ -48,7 +48,7 @@ impl BodySource {
     fn object(&self) -> &Arc<Object> {
         match self {
             BodySource::Stored(object) => object,
-            BodySource::Repeated(response) => response.permit().found().object(),
+            BodySource::Repeated(response) => response.permit().object(),
         }
     }
 }

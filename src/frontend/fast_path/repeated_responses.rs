@@ -1,12 +1,12 @@
 //! Remembers complete responses for a moment, to send them again to requests in the same words.
 //!
-//! Of a hit's own time, nine tenths are the parsed head, admission, the key, the lookup and the
+//! Nine tenths of a hit's own time go into the parsed head, admission, the key, the lookup and the
 //! fields of the response. Most hits repeat another one of the same second: for these, the bytes of
 //! the request lead to the bytes of the response. The [`RepeatPermit`] says how long a response
 //! stays the same; it ends at once when the object is replaced, purged or evicted.
 //!
-//! A request is remembered when it comes for the second time, so that requests in ever new words
-//! (tokens, sessions) cost one comparison each and take no memory.
+//! A response is remembered when its request comes for the second time, so that requests of which
+//! each is different (tokens, sessions) cost one comparison each and take no memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 const BYTES_MAX: usize = 8 << 20;
 /// Requests whose hash is remembered, to recognise the second one.
 const SEEN_ONCE: usize = 1 << 10;
-/// What has ended is forgotten this often, while requests arrive.
+/// Responses that have ended are forgotten this often, while requests arrive that have no
+/// remembered response.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 const REQUEST_ID_FIELD: &[u8] = b"\r\nx-request-id: ";
@@ -36,8 +37,8 @@ pub(super) struct RepeatedResponse {
     head: Vec<u8>,
     /// Where the request id is in the head.
     request_id_at: usize,
-    /// A copy of this worker's own: a clone of the stored body would move a reference count from
-    /// core to core.
+    /// This worker's own copy: a clone of the stored body would move a reference count from core to
+    /// core.
     body: Bytes,
     record: RequestRecord,
     permit: RepeatPermit,
@@ -48,7 +49,7 @@ impl RepeatedResponse {
     pub(super) fn of(response: &mut ViewerResponse, head: &[u8]) -> Option<RepeatedResponse> {
         let permit = response.repeat.take()?;
         // The permit keeps the whole object in memory, also when it has left the store.
-        if permit.found().object().body.len() > BODY_BYTES_MAX {
+        if permit.object().body.len() > BODY_BYTES_MAX {
             return None;
         }
         let body = match &response.body {
@@ -95,7 +96,7 @@ impl RepeatedResponse {
     }
 
     fn bytes(&self) -> usize {
-        let object = self.permit.found().object().own_bytes();
+        let object = self.permit.object().own_bytes();
         size_of::<RepeatedResponse>() + self.head.len() + self.body.len() + object
     }
 }
@@ -105,18 +106,18 @@ struct Entry {
     /// All of a request that can change its response.
     key: Box<[u8]>,
     response: Arc<RepeatedResponse>,
-    /// The end of its second; the head states the date.
-    until: Instant,
+    /// Until when the date in the head is correct.
+    date_until: Instant,
 }
 
 /// What is remembered of a request.
 pub(super) enum RepeatLookup {
-    /// The response to send.
-    Found(Arc<RepeatedResponse>),
-    /// It was seen before: its response should be remembered.
-    Second,
-    /// It is new.
-    First,
+    /// The response to send again.
+    Remembered(Arc<RepeatedResponse>),
+    /// The request came before: its response should be remembered.
+    SeenBefore,
+    /// The request is new.
+    New,
 }
 
 /// The responses that one worker remembers for one listener.
@@ -158,17 +159,17 @@ impl RepeatedResponses {
             .entries
             .find(hash, |entry| entry.hash == hash && *entry.key == *self.key);
         if let Some(entry) = entry {
-            return if now < entry.until && entry.response.permit.is_valid(now) {
-                RepeatLookup::Found(Arc::clone(&entry.response))
+            return if entry.is_valid(now) {
+                RepeatLookup::Remembered(Arc::clone(&entry.response))
             } else {
-                RepeatLookup::Second
+                RepeatLookup::SeenBefore
             };
         }
         let place = usize::try_from(hash).unwrap_or_default() % SEEN_ONCE;
         if std::mem::replace(&mut self.seen_once[place], hash) == hash {
-            RepeatLookup::Second
+            RepeatLookup::SeenBefore
         } else {
-            RepeatLookup::First
+            RepeatLookup::New
         }
     }
 
@@ -178,11 +179,7 @@ impl RepeatedResponses {
     }
 
     /// Remembers the response to the request of the last lookup.
-    pub(super) fn insert(&mut self, response: RepeatedResponse, now: Instant, until: Instant) {
-        if now >= self.next_sweep {
-            self.next_sweep = now + SWEEP_INTERVAL;
-            self.forget_ended(now);
-        }
+    pub(super) fn insert(&mut self, response: RepeatedResponse, date_until: Instant) {
         let hash = self.hasher.hash_one(&self.key);
         let previous = self
             .entries
@@ -194,7 +191,7 @@ impl RepeatedResponses {
             hash,
             key: self.key.as_slice().into(),
             response: Arc::new(response),
-            until,
+            date_until,
         };
         if self.bytes + entry.bytes() <= BYTES_MAX {
             self.bytes += entry.bytes();
@@ -202,14 +199,21 @@ impl RepeatedResponses {
         }
     }
 
-    fn forget_ended(&mut self, now: Instant) {
-        self.entries
-            .retain(|entry| now < entry.until && entry.response.permit.is_valid(now));
-        self.bytes = self.entries.iter().map(Entry::bytes).sum();
+    /// Forgets the responses that have ended, once per [`SWEEP_INTERVAL`].
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_INTERVAL;
+            self.entries.retain(|entry| entry.is_valid(now));
+            self.bytes = self.entries.iter().map(Entry::bytes).sum();
+        }
     }
 }
 
 impl Entry {
+    fn is_valid(&self, now: Instant) -> bool {
+        now < self.date_until && self.response.permit.is_valid(now)
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Entry>() + self.key.len() + self.response.bytes()
     }

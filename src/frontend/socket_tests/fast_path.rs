@@ -153,6 +153,22 @@ async fn sends_a_large_response_completely_before_the_next() {
     );
 }
 
+/// The socket was full, and the head arrived before the response was sent.
+#[tokio::test]
+async fn logs_an_unparsable_head_behind_a_large_response() {
+    let large =
+        |_: &ViewerRequest| Some(ResponseBody::Whole(Some(Bytes::from(vec![b'x'; 9 << 20]))));
+    let server = TestServer::serve(Limits::default(), None, FromMemory(large));
+    let mut viewer = Viewer::connect(&server).await;
+    viewer.send("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    viewer.read_until("\r\n\r\n").await;
+    viewer.send("GET /bad HTTP/9.9\r\nhost: a\r\n\r\n").await;
+    viewer.read_to_end().await;
+    until("recorded", || server.records.count() == 2).await;
+    let fields = server.records.take().remove(1).log_fields.unwrap();
+    assert_eq!(fields.path, "/bad");
+}
+
 #[tokio::test]
 async fn rejects_a_head_over_a_limit_on_the_fast_path() {
     let server = server();

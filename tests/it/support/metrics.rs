@@ -14,6 +14,8 @@ pub fn is_listed(series: &str) -> bool {
 pub const REQUESTS: &str = "seawall_requests_total";
 /// Hits that got the response of an earlier one again.
 pub const REPEATED: &str = "seawall_repeated_responses_total";
+/// Bytes of responses that are remembered to be sent again.
+pub const REPEATED_BYTES: &str = "seawall_repeated_response_bytes";
 /// Fills in progress.
 pub const FILLS: &str = "seawall_fills_in_flight";
 /// Bytes held by fills in progress.

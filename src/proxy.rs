@@ -60,7 +60,7 @@ use std::time::{Duration, Instant};
 pub use body::ResponseBody;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
-pub use context::new_request_id;
+pub use context::{X_REQUEST_ID, new_request_id};
 pub use explain::{Explanation, StoredObject};
 pub use messages::{ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;

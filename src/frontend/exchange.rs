@@ -13,7 +13,9 @@ use tokio::time::Instant;
 
 use super::connection_state::ConnectionState;
 use super::date::date_field;
+use super::http2_repeats;
 use super::recording_body::{RecordingBody, ResponseChannel};
+use super::repeated_responses::{Http2Fields, RepeatLookup, Repeatable};
 use super::request_body::{DrainError, DrainedBody, ViewerUpload};
 use super::server_context::ServerContext;
 use super::stats::{ConnectionCounters, ConnectionEvent};
@@ -77,9 +79,19 @@ pub(super) async fn exchange<A: Handler>(
         Ok(body) => body,
         Err(status) => return Ok(reject(status, &head, &facts, channel, &context)),
     };
+    let is_repeatable = matches!(body, AcceptedBody::Discarded);
+    let repeated = http2_repeats::look_up(&context, &head, facts.arrived, is_repeatable);
+    let key = match repeated {
+        RepeatLookup::Remembered(response) => {
+            return Ok(http2_repeats::respond(&response, facts.arrived, channel));
+        }
+        RepeatLookup::SeenBefore(key) => Some(key),
+        RepeatLookup::New => None,
+    };
     let is_left_unread = matches!(body, AcceptedBody::Unread);
     let is_upload = matches!(body, AcceptedBody::Forwarded(_));
-    let request = viewer_request(head, body, &facts, channel.connection());
+    let mut request = viewer_request(head, body, &facts, channel.connection());
+    request.may_repeat = key.is_some();
 
     let abandon_guard = AbandonGuard {
         counters: &context.connections.counters,
@@ -94,7 +106,15 @@ pub(super) async fn exchange<A: Handler>(
     let is_last = is_left_unread
         || is_malformed(&response)
         || (is_upload && channel.connection().has_unread_body());
+    let repeatable = Repeatable::of(&mut response);
     let mut response = into_hyper_response(response, &facts, channel, &context.connections);
+    if let Some((key, repeatable)) = key.zip(repeatable)
+        && let Some(fields) = Http2Fields::of(response.headers())
+    {
+        let repeated = repeatable.with_head(fields);
+        let arrived = facts.arrived.into_std();
+        context.remember(&context.repeated_http2, key, repeated, arrived);
+    }
     if is_last {
         disable_keep_alive(&mut response, &facts);
     }

@@ -4,7 +4,7 @@
 //! service future, two header maps. This wrapper is between hyper and the socket. It parses what
 //! hyper would read. If that is exactly one plain request and the response is in memory, it writes
 //! the response and reads on; hyper does not see the request. A response to the same request of the
-//! same second is sent again: see [`RepeatedResponses`].
+//! same second is sent again: see [`super::repeated_responses`].
 //!
 //! A connection begins without hyper, which is made for the first request that needs it
 //! ([`FastPath::poll_without_hyper`]), and is dropped when a request was answered without it.
@@ -19,7 +19,6 @@
 mod feed;
 mod head_parser;
 mod pending_response;
-mod repeated_responses;
 mod response;
 
 use std::cell::RefCell;
@@ -36,11 +35,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::feed::StrictFeed;
 use self::head_parser::{EMPTY_FIELDS, ParsedRequest, PlainGet};
 use self::pending_response::{PendingResponse, head_of};
-pub(super) use self::repeated_responses::RepeatedResponses;
-use self::repeated_responses::{RepeatLookup, RepeatedResponse};
 use super::Handler;
 use super::connection_state::{ConnectionState, Phase};
-use super::date::date_valid_until;
+use super::repeated_responses::{Http1Head, RepeatLookup, Repeatable};
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::ViewerRequest;
@@ -244,7 +241,9 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         }
         // The first of these bytes began the current phase.
         let arrived = self.connection.phase_since().into_std();
-        let may_repeat = match self.look_up_repeated(get, arrived) {
+        let table = &self.context.repeated_http1;
+        let write_key = |key: &mut Vec<u8>| get.write_key(&self.context.ignored_fields, key);
+        let key = match self.context.look_up_repeated(table, arrived, write_key) {
             RepeatLookup::Remembered(response) => {
                 response.permit().record_hit(arrived);
                 return Some(PendingResponse::repeat(
@@ -253,14 +252,18 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
                     &self.connection,
                 ));
             }
-            RepeatLookup::SeenBefore => true,
-            RepeatLookup::New => false,
+            RepeatLookup::SeenBefore(key) => Some(key),
+            RepeatLookup::New => None,
         };
-        let request = self.viewer_request(get, arrived, may_repeat)?;
+        let request = self.viewer_request(get, arrived, key.is_some())?;
         let mut response = self.context.handler.try_answer(request)?;
         let (head, length) = head_of(&response)?;
-        if let Some(repeated) = RepeatedResponse::of(&mut response, &head) {
-            self.remember(repeated, arrived);
+        if let Some(key) = key
+            && let Some(repeatable) = Repeatable::of(&mut response)
+            && let Some(http1_head) = Http1Head::of(&head)
+        {
+            let repeated = repeatable.with_head(http1_head);
+            self.context.remember(table, key, repeated, arrived);
         }
         Some(PendingResponse::of(
             response,
@@ -268,38 +271,6 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             length,
             &self.connection,
         ))
-    }
-
-    fn look_up_repeated(&self, get: &PlainGet<'_>, arrived: Instant) -> RepeatLookup {
-        let mut repeated = self.context.repeated.lock();
-        let lookup = repeated.look_up(arrived, |key| {
-            get.write_key(&self.context.ignored_fields, key);
-        });
-        // Not at a repeated hit: it costs as little as possible.
-        if !matches!(lookup, RepeatLookup::Remembered(_)) {
-            self.count_repeated_bytes(&mut repeated, |repeated| repeated.sweep(arrived));
-        }
-        lookup
-    }
-
-    fn remember(&self, response: RepeatedResponse, arrived: Instant) {
-        self.count_repeated_bytes(&mut self.context.repeated.lock(), |repeated| {
-            repeated.insert(response, date_valid_until(arrived));
-        });
-    }
-
-    /// Changes the remembered responses, and counts their bytes.
-    fn count_repeated_bytes(
-        &self,
-        repeated: &mut RepeatedResponses,
-        change: impl FnOnce(&mut RepeatedResponses),
-    ) {
-        let bytes_before = repeated.bytes();
-        change(repeated);
-        if repeated.bytes() != bytes_before {
-            let counters = &self.context.connections.counters;
-            counters.record_repeated_bytes(bytes_before, repeated.bytes());
-        }
     }
 
     /// The request for the handler. `None`: hyper must judge its fields.

@@ -10,8 +10,12 @@ use super::bad_request;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
 use super::connection_timer::{ConnectionTimer, ViewerProtocol};
-use super::fast_path::RepeatedResponses;
+use super::date::date_valid_until;
 use super::frames::FrameKind;
+use super::repeated_responses::{
+    Http1Head, Http2Fields, RepeatLookup, RepeatedHead, RepeatedResponse, RepeatedResponses,
+    RequestKey,
+};
 use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
 use super::{Handler, Limits, RequestRecorder};
@@ -43,7 +47,8 @@ pub(super) struct ServerContext<A> {
     pub(super) connections: Arc<ConnectionTable>,
     pub(super) ignored_fields: Arc<IgnoredFields>,
     /// Locked by one thread only: each worker has a context of its own.
-    pub(super) repeated: Mutex<RepeatedResponses>,
+    pub(super) repeated_http1: Mutex<RepeatedResponses<Http1Head>>,
+    pub(super) repeated_http2: Mutex<RepeatedResponses<Http2Fields>>,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<StreamExecutor>,
 }
@@ -67,7 +72,8 @@ impl<A: Handler> ServerContext<A> {
             limits,
             connections,
             ignored_fields,
-            repeated: Mutex::default(),
+            repeated_http1: Mutex::default(),
+            repeated_http2: Mutex::default(),
             http1,
             http2,
         })
@@ -110,6 +116,49 @@ fn read_bytes_max(limits: &Limits) -> usize {
 }
 
 impl<A> ServerContext<A> {
+    /// Looks for a response of the same second, in one of the two tables.
+    pub(super) fn look_up_repeated<H: RepeatedHead>(
+        &self,
+        table: &Mutex<RepeatedResponses<H>>,
+        arrived: std::time::Instant,
+        write_key: impl FnOnce(&mut Vec<u8>),
+    ) -> RepeatLookup<H> {
+        let mut table = table.lock();
+        let lookup = table.look_up(arrived, write_key);
+        // Not at a repeated hit: it costs as little as possible.
+        if !matches!(lookup, RepeatLookup::Remembered(_)) {
+            self.count_repeated_bytes(&mut table, |table| table.sweep(arrived));
+        }
+        lookup
+    }
+
+    /// Remembers the response to a request that arrived at this time, in one of the two tables.
+    pub(super) fn remember<H: RepeatedHead>(
+        &self,
+        table: &Mutex<RepeatedResponses<H>>,
+        key: RequestKey,
+        response: RepeatedResponse<H>,
+        arrived: std::time::Instant,
+    ) {
+        self.count_repeated_bytes(&mut table.lock(), |table| {
+            table.insert(key, response, date_valid_until(arrived));
+        });
+    }
+
+    /// Changes the remembered responses, and counts their bytes.
+    fn count_repeated_bytes<H: RepeatedHead>(
+        &self,
+        table: &mut RepeatedResponses<H>,
+        change: impl FnOnce(&mut RepeatedResponses<H>),
+    ) {
+        let bytes_before = table.bytes();
+        change(table);
+        if table.bytes() != bytes_before {
+            let counters = &self.connections.counters;
+            counters.record_repeated_bytes(bytes_before, table.bytes());
+        }
+    }
+
     pub(super) fn timer(
         &self,
         protocol: ViewerProtocol,

@@ -14,7 +14,8 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::directives::RequestDirectives;
 use seawall_policy::freshness::{Freshness, freshness, freshness_for};
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names a request in the response and in the access log.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// An admitted request.

@@ -5,7 +5,7 @@ use seawall_policy::UNREAD_FIELDS;
 use crate::support::metrics::{REPEATED, REPEATED_BYTES, REQUESTS};
 use crate::support::viewer::{Ask, Viewer};
 use crate::support::{
-    Origin, Response, Shield, computed, eventually, get, manifest, noise, playlist, segment,
+    Origin, Response, Shield, computed, eventually, get, head, manifest, noise, playlist, segment,
 };
 
 const PATH: &str = "/live/index.m3u8";
@@ -220,6 +220,47 @@ async fn viewer_gets_its_own_request_id_back() {
             .await;
         assert_eq!(response.fields.all("x-request-id"), ["mine"]);
     }
+}
+
+#[tokio::test]
+async fn http2_repeats_follow_the_same_rules() {
+    let (origin, shield) = one_object().await;
+    let viewer = shield.h2_viewer().await;
+    let count = async || shield.counter(REPEATED, &[]).await;
+    let repeated = async |ask: Ask| {
+        let before = count().await;
+        let mut last = None;
+        eventually(format!("a repeated response to {ask}"), async || {
+            last = Some(viewer.ask(ask.clone()).await);
+            count().await > before
+        })
+        .await;
+        last.expect("it was sent")
+    };
+    let first = repeated(get(OBJECT)).await;
+    let second = repeated(get(OBJECT)).await;
+    for response in [&first, &second] {
+        response.assert_whole("0123456789");
+        for name in ["date", "age", "etag", "cache-status", "content-type"] {
+            assert_eq!(response.fields.all(name).len(), 1, "{name}: {response:?}");
+        }
+    }
+    assert_ne!(first.header("x-request-id"), second.header("x-request-id"));
+    let known = get(OBJECT).header("if-none-match", "\"1\"");
+    repeated(known).await.assert_is(304, "");
+    repeated(get(OBJECT).range("2-4"))
+        .await
+        .assert_is(206, "234");
+    repeated(get(OBJECT)).await.assert_whole("0123456789");
+    origin.set_script(OBJECT, segment("new"));
+    shield.purge(OBJECT).await;
+    let before = count().await;
+    viewer.ask(get(OBJECT)).await.assert_whole("new");
+    assert_eq!(count().await, before);
+    // A HEAD is no GET.
+    let head = viewer.ask(head(OBJECT)).await;
+    head.assert_is(200, "");
+    assert_eq!(count().await, before);
 }
 
 /// Remembering it would keep the whole object in memory.

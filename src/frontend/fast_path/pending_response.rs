@@ -10,11 +10,11 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite as _;
 
-use super::repeated_responses::RepeatedResponse;
 use super::response::{self, HEAD_BYTES};
 use crate::frontend::connection_state::ConnectionState;
 use crate::frontend::exchange::{begin_http1_request, has_no_content};
 use crate::frontend::recording_body::RecordingBody;
+use crate::frontend::repeated_responses::{Http1Head, RepeatedResponse};
 use crate::frontend::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::{ResponseBody, ViewerResponse};
 use crate::telemetry::RequestRecord;
@@ -41,7 +41,7 @@ pub(super) struct PendingResponse {
 
 enum BodySource {
     Stored(Arc<Object>),
-    Repeated(Arc<RepeatedResponse>),
+    Repeated(Arc<RepeatedResponse<Http1Head>>),
 }
 
 impl BodySource {
@@ -85,14 +85,14 @@ impl PendingResponse {
 
     /// Sends a remembered response.
     pub(super) fn repeat(
-        response: &Arc<RepeatedResponse>,
+        response: &Arc<RepeatedResponse<Http1Head>>,
         arrived: Instant,
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
         let body = response.body();
         let length = body.size_hint().exact().unwrap_or_default();
         PendingResponse::begin(
-            (response.head(HEAD_BYTES), body, length),
+            (response.head().with_new_id(HEAD_BYTES), body, length),
             Some(BodySource::Repeated(Arc::clone(response))),
             response.record(arrived),
             connection,

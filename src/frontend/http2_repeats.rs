@@ -1,0 +1,70 @@
+//! Answers HTTP/2 requests with responses of the same second. For HTTP/1 the fast path does this.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Response, Version};
+use tokio::time::Instant;
+
+use super::recording_body::{RecordingBody, ResponseChannel};
+use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
+use super::server_context::ServerContext;
+use seawall_policy::IgnoredFields;
+
+/// Looks for a response of the same second. Only a GET without a body may have one.
+pub(super) fn look_up<A>(
+    context: &ServerContext<A>,
+    head: &Parts,
+    arrived: Instant,
+    has_no_body: bool,
+) -> RepeatLookup<Http2Fields> {
+    if head.version != Version::HTTP_2 || head.method != Method::GET || !has_no_body {
+        return RepeatLookup::New;
+    }
+    let table = &context.repeated_http2;
+    context.look_up_repeated(table, arrived.into_std(), |key| {
+        write_key(head, &context.ignored_fields, key);
+    })
+}
+
+/// Appends everything that can change the response.
+fn write_key(head: &Parts, ignored: &IgnoredFields, key: &mut Vec<u8>) {
+    let target = head.uri.path_and_query();
+    key.extend_from_slice(target.map_or("", |target| target.as_str()).as_bytes());
+    let authority = head.uri.authority();
+    // None of these bytes is in a target, an authority, a name or a value.
+    key.push(b'\n');
+    key.extend_from_slice(
+        authority
+            .map_or("", |authority| authority.as_str())
+            .as_bytes(),
+    );
+    for (name, value) in &head.headers {
+        if !ignored.contains(name.as_str()) {
+            key.push(b'\n');
+            key.extend_from_slice(name.as_str().as_bytes());
+            key.push(b'\r');
+            key.extend_from_slice(value.as_bytes());
+        }
+    }
+}
+
+/// Sends a response of the same second again.
+pub(super) fn respond(
+    repeated: &RepeatedResponse<Http2Fields>,
+    arrived: Instant,
+    channel: ResponseChannel,
+) -> Response<RecordingBody> {
+    repeated.permit().record_hit(arrived.into_std());
+    let mut record = repeated.record(arrived.into_std());
+    record.head_time = arrived.elapsed();
+    let status = record.status;
+    let body = RecordingBody::new(repeated.body(), record, channel);
+    if let Some(shared) = repeated.permit().object().shared_body() {
+        body.add_stored_body(Arc::clone(shared));
+    }
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = repeated.head().with_new_id();
+    response
+}

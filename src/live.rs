@@ -1,10 +1,10 @@
 //! What is known of live streams, and the decisions that follow from it.
 //!
-//! [`LiveStreams`] is the only interface. It takes facts: a manifest that was parsed, a request
-//! that arrived, a response from the origin, the time. It returns decisions: which stored objects
-//! became invalid, what to prefetch, when to poll next, whether a version is behind, whether an
-//! absent object is due. `proxy` carries them out. This module starts no fetch and no task, reads
-//! no clock and does not know the cache's content.
+//! [`LiveStreams`] is the only interface. Its input is what happens: a manifest is parsed, a
+//! request or the origin's response arrives, time passes. Its output is decisions: which stored
+//! objects became invalid, what to prefetch, when to poll next, whether a version is behind,
+//! whether an absent object is due. `proxy` carries them out. This module starts no fetch and no
+//! task, reads no clock and does not know the cache's content.
 //!
 //! **State.** A [`ManifestTracker`] per requested live manifest, found by key and by the
 //! directories of what it lists (`index`, `directories`); trackers of manifests that are not stored
@@ -309,7 +309,7 @@ impl LiveStreams {
     }
 
     /// Other manifests that list something in the directories of this one, and are or were watched.
-    fn watched_neighbors(
+    fn neighbors_in_use(
         &self,
         tracker: &Arc<ManifestTracker>,
         now: Instant,
@@ -327,7 +327,7 @@ impl LiveStreams {
             }
         }
         drop(index);
-        others.retain(|other| other.is_watched_or_refreshed(now));
+        others.retain(|other| other.is_in_use(now));
         others
     }
 

@@ -53,15 +53,17 @@ impl Availability {
 }
 
 impl LiveStreams {
-    /// Can the request be answered without the origin? True if an MPD says that the segment is due
-    /// much later, and the origin has just reported a segment as near absent, or the limit of such
-    /// requests is reached.
+    /// May the shield answer 404 without a request to the origin? Yes, if an MPD says that the
+    /// segment is due much later, and the origin has just answered 404 for a segment that is due as
+    /// soon or sooner, or has got as many requests for such segments as it may.
     pub(crate) fn is_known_absent(&self, request: &CacheRequest, now: Now) -> bool {
         let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now) else {
             return false;
         };
-        let segment = tracker.segment_duration();
-        let decision = tracker.horizon.lock().decide(due_in, segment, now.mono);
+        let segment_duration = tracker.segment_duration();
+        let mut horizon = tracker.horizon.lock();
+        let decision = horizon.decide(due_in, segment_duration, now.mono);
+        drop(horizon);
         decision != HorizonDecision::Forward && !self.is_new(&request.key, now.mono)
     }
 
@@ -84,8 +86,9 @@ impl LiveStreams {
         })
     }
 
-    /// For an object that does not exist yet by the stored manifests and is answered once it does:
-    /// the wait until it is late. `None`: it exists, or that is unknown.
+    /// The wait after which the response to this request is late. Only for objects that by the
+    /// stored manifests do not exist yet, and whose response comes as soon as they do. `None`: it
+    /// exists, or that is unknown.
     pub(crate) fn wait_limit(&self, request: &CacheRequest, now: Now) -> Option<Duration> {
         let blocking = if request.has_delivery_directives() {
             let tracker = self.tracker(request);

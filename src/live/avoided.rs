@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use seawall_policy::EndpointSet;
 
-/// An endpoint is avoided for this many reload intervals; for twice as long as the last time if it
-/// fails again within that time after the end …
+/// The first time, an endpoint is avoided for this many reload intervals. When it fails again soon
+/// after (within as long as it was avoided), it is avoided for twice as long as the last time …
 const AVOIDED_INTERVALS: u32 = 5;
 /// … but no longer than this.
 const AVOIDED_MAX: Duration = Duration::from_mins(10);
 
-/// An avoided endpoint, until when and for how long. A failure meanwhile begins the same time anew.
+/// An avoided endpoint: until when, and how long it is avoided in all (`span`). When it fails while
+/// it is avoided, the same span begins anew.
 pub(super) struct AvoidedEndpoint {
     endpoint: usize,
     until: Instant,
@@ -22,9 +23,9 @@ impl AvoidedEndpoint {
     pub(super) fn record_rejection(
         avoided: &mut Vec<AvoidedEndpoint>,
         endpoint: usize,
-        (interval, now): (Duration, Instant),
+        (reload_interval, now): (Duration, Instant),
     ) -> bool {
-        let least = interval * AVOIDED_INTERVALS;
+        let least = reload_interval * AVOIDED_INTERVALS;
         let is_it = |before: &AvoidedEndpoint| before.endpoint == endpoint;
         let before = avoided.iter().position(is_it);
         let before = before.map(|at| avoided.swap_remove(at));

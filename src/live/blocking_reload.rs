@@ -109,7 +109,7 @@ impl BlockingReload {
         if self.failed_until.is_some_and(|until| now < until) {
             return None;
         }
-        // A lower bound for the interval, if the server responds early.
+        // A server that responds early gets no request more often than this.
         let gap = self.version_interval / 2;
         let from = self.last_request.map_or(now, |last| now.max(last + gap));
         self.next_version

@@ -94,11 +94,12 @@ impl LiveStreams {
         let is_new = |segment: &&CacheRequest| !prefetch.counted.contains(&segment.key);
         let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
         mpd.stream.raise_floor(new.len() as u64);
-        let of = (&self.rules, &mpd.request);
+        let rules_and_mpd = (&self.rules, &mpd.request);
         let changes = new.iter().filter_map(|segment| {
-            let (rendition, dropped) = representations.dropped_by(of, segment, now)?;
+            let (template_index, dropped) =
+                representations.dropped_by(rules_and_mpd, segment, now)?;
             Some(WindowChange {
-                advances: vec![mpd.clock_advance(rendition)],
+                advances: vec![mpd.clock_advance(template_index)],
                 dropped: dropped.iter().map(Key::fingerprint).collect(),
             })
         });

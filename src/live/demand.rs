@@ -19,9 +19,10 @@ const REQUEST_SLACK: Duration = Duration::from_millis(500);
 impl ManifestTracker {
     /// Remembers the header fields of a viewer's request for repetition in the background, reduced
     /// to those that may be sent for other viewers. Only where the response is the same for all
-    /// (`alike`), not one per header value.
-    pub(crate) fn remember_headers(&self, sent: &HeaderMap, alike: bool) {
-        let others = headers::shareable_headers(sent, &self.request.route).filter(|_| alike);
+    /// (`is_same_for_all`), not one per header value.
+    pub(crate) fn remember_headers(&self, sent: &HeaderMap, is_same_for_all: bool) {
+        let others =
+            headers::shareable_headers(sent, &self.request.route).filter(|_| is_same_for_all);
         self.state.lock().background_headers = others.map(|others| Arc::new(own_values(&others)));
     }
 
@@ -37,7 +38,8 @@ impl ManifestTracker {
     }
 
     /// Does a viewer watch it now? Players request a playlist once per segment, an MPD once per
-    /// `minimumUpdatePeriod`.
+    /// `minimumUpdatePeriod`. The limit is normally shorter than that of `is_in_use` and
+    /// that of the refresher (`next_poll`): when viewers leave, prefetches end first.
     pub(crate) fn is_watched(&self, now: Instant) -> bool {
         let idle_max = {
             let state = self.state.lock();
@@ -47,8 +49,8 @@ impl ManifestTracker {
         idle_time.is_some_and(|idle_time| idle_time <= idle_max)
     }
 
-    /// Did viewers watch it a short time ago, or is it still refreshed?
-    pub(super) fn is_watched_or_refreshed(&self, now: Instant) -> bool {
+    /// Did a viewer request it within [`IDLE_INTERVALS`], or is it still refreshed?
+    pub(super) fn is_in_use(&self, now: Instant) -> bool {
         let idle_max = self.state.lock().reload_interval_max * IDLE_INTERVALS;
         let idle_time = self.access.idle_time(now);
         self.access.has_refresher() || idle_time.is_some_and(|idle_time| idle_time < idle_max)

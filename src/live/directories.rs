@@ -61,32 +61,37 @@ fn add_listing(
     listing.push(Arc::downgrade(tracker));
 }
 
-/// The manifest to displace, in this order: one that neither shows a restart nor is refreshed; one
-/// that shows a restart and is not refreshed, if more than half of the slots show one; one that
-/// shows no restart. So manifests that clients create by inventing queries displace neither one
-/// that is refreshed nor one that shows a restart, and some say what is listed now.
+/// The manifest to displace: the first of these that exists.
+///
+/// 1. One that is not refreshed and has not restarted.
+/// 2. One that is not refreshed and has restarted, if more than half of all have restarted. So some
+///    manifests that list the current objects remain.
+/// 3. One that has not restarted.
+///
+/// Clients can create manifests by inventing queries. These displace each other before they
+/// displace one that is refreshed or has restarted.
 fn index_to_displace(listing: &[Weak<ManifestTracker>], now: Instant) -> usize {
     struct Slot {
-        shows_restart: bool,
+        has_restarted: bool,
         is_refreshed: bool,
     }
     let slot = |tracker: &Weak<ManifestTracker>| {
         let tracker = tracker.upgrade();
         let tracker = tracker.as_ref();
         Slot {
-            shows_restart: tracker.is_some_and(|tracker| tracker.has_unfinished_restart(now)),
+            has_restarted: tracker.is_some_and(|tracker| tracker.has_unfinished_restart(now)),
             is_refreshed: tracker.is_some_and(|tracker| tracker.access.has_refresher()),
         }
     };
     let slots: Vec<Slot> = listing.iter().map(slot).collect();
-    let restarts = slots.iter().filter(|slot| slot.shows_restart).count();
+    let restarts = slots.iter().filter(|slot| slot.has_restarted).count();
     let first = |is_it: fn(&Slot) -> bool| slots.iter().position(is_it);
-    let idle = first(|slot| !slot.shows_restart && !slot.is_refreshed);
+    let idle = first(|slot| !slot.has_restarted && !slot.is_refreshed);
     let idle_restart = || {
-        let first = first(|slot| slot.shows_restart && !slot.is_refreshed);
+        let first = first(|slot| slot.has_restarted && !slot.is_refreshed);
         first.filter(|_| restarts > LISTING_MAX / 2)
     };
-    let refreshed = || first(|slot| !slot.shows_restart);
+    let refreshed = || first(|slot| !slot.has_restarted);
     let index = idle.or_else(idle_restart).or_else(refreshed);
     index.unwrap_or_default()
 }

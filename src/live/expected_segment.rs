@@ -6,12 +6,12 @@ use seawall_manifest::Listing;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::{Key, Rules};
 
-/// A player at the live edge starts with one of this many last segments, or requests those that
-/// follow: no older new object will be requested soon.
+/// A player that joins at the live edge requests one of this many last segments first, and then the
+/// later ones. New objects that are older are not requested soon.
 pub(super) const EDGE_SEGMENTS: usize = 3;
 
-/// Players stay a few segments behind the newest: a viewer of a representation has requested one of
-/// this many segments before it.
+/// Players stay a few segments behind the newest one: who watches a representation has requested
+/// one of this many segments before it.
 pub(super) const BEFORE_MAX: usize = 6;
 
 /// A new segment, and the condition under which viewers want it.

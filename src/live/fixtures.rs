@@ -63,7 +63,8 @@ pub(super) fn version<'a>(
     }
 }
 
-/// The origin's next version of a manifest.
+/// Records what the origin shows next: a version of a manifest. Returns its tracker, and what it is
+/// and does.
 pub(super) fn show(
     live: &LiveStreams,
     uri: &str,

@@ -43,6 +43,28 @@ const NEW_SEGMENTS_EACH: usize = 16;
 /// Fewer entries than this are not swept.
 const SWEEP_MIN: usize = 256;
 
+/// The order in which trackers are dropped when room is needed: the least first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct KeepRank {
+    is_outside_crowds: bool,
+    was_requested_repeatedly: bool,
+    last_request: Instant,
+}
+
+impl KeepRank {
+    fn of(tracker: &ManifestTracker, is_in_crowd: bool, now: Instant) -> KeepRank {
+        let since = tracker.access.since();
+        let idle_time = tracker.access.idle_time(now);
+        let last_request = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
+        let last_request = last_request.unwrap_or(since);
+        KeepRank {
+            is_outside_crowds: !is_in_crowd,
+            was_requested_repeatedly: last_request > since + REPEATED_AFTER,
+            last_request,
+        }
+    }
+}
+
 pub(super) struct TrackerIndex {
     bytes_max: usize,
     /// Bytes used by the trackers, as of their last versions.
@@ -167,23 +189,12 @@ impl TrackerIndex {
         for tracker in self.trackers.values() {
             *crowds.entry(tracker.request.target.path()).or_default() += 1;
         }
-        let rank = |tracker: &ManifestTracker| {
-            let since = tracker.access.since();
-            let idle_time = tracker.access.idle_time(now);
-            let last_request = idle_time.and_then(|idle_time| now.checked_sub(idle_time));
-            let last_request = last_request.unwrap_or(since);
+        let ranked = self.trackers.iter().map(|(key, tracker)| {
             let crowd = crowds.get(tracker.request.target.path());
-            let is_alone = crowd.is_none_or(|crowd| *crowd < CROWD);
-            (
-                is_alone,
-                last_request > since + REPEATED_AFTER,
-                last_request,
-            )
-        };
-        let ranked = self.trackers.iter();
-        let mut ranked: Vec<_> = ranked
-            .map(|(key, tracker)| (rank(tracker), key.clone()))
-            .collect();
+            let is_in_crowd = crowd.is_some_and(|crowd| *crowd >= CROWD);
+            (KeepRank::of(tracker, is_in_crowd, now), key.clone())
+        });
+        let mut ranked: Vec<_> = ranked.collect();
         ranked.sort_unstable();
         let dropped = ranked.len().div_ceil(DROPPED_PART);
         let bytes_max = self.bytes_max - self.bytes_max / DROPPED_PART;
@@ -204,7 +215,7 @@ impl TrackerIndex {
         }
         let until = diff.current_at + ANNOUNCED_FOR_MAX;
         if self.announced.len() < ANNOUNCED_EACH * self.trackers_max() {
-            let keys = diff.announced.iter().map(|one| one.request.key.clone());
+            let keys = diff.announced.iter().map(|part| part.request.key.clone());
             self.announced.extend(keys.map(|key| (key, until)));
         }
     }

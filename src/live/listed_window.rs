@@ -16,13 +16,14 @@ const REMEMBERED_MAX: usize = 2048;
 /// §4.4.4.9). Which parts are still listed is not parsed.
 const PART_SEGMENTS: u64 = 3;
 
-/// A rendition of a manifest: its segments or its parts.
+/// A sequence of objects that grows at its end and is dropped from its start: the segments or the
+/// parts of a playlist, or one representation of an MPD.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum RenditionId {
     /// HLS: the only rendition. DASH: a representation whose timeline is listed.
     Segments(usize),
     Parts,
-    /// DASH: a representation whose segments the clock announces.
+    /// DASH: a representation whose segments the clock announces, by the index of its template.
     Template(usize),
 }
 
@@ -43,6 +44,13 @@ struct ListedName<'a> {
     is_part: bool,
 }
 
+impl ListedName<'_> {
+    /// As [`WindowSegment::id`].
+    fn id(&self) -> (u64, u64) {
+        (self.rendition, self.uri)
+    }
+}
+
 /// The segments that a manifest lists.
 #[derive(Default)]
 pub(super) struct ListedWindow {
@@ -61,51 +69,32 @@ pub(crate) struct WindowChange {
 }
 
 impl ListedWindow {
-    /// Applies a version. `segment`: the segment duration.
+    /// Applies a version.
     pub(super) fn update(
         &mut self,
         (request, rules): (&CacheRequest, &Rules),
         Manifest { info, listing }: &Manifest,
-        segment: Duration,
+        segment_duration: Duration,
     ) -> WindowChange {
         let is_first = self.segments.is_empty();
-        let part = info.part_target().unwrap_or(segment);
+        let part_duration = info.part_target().unwrap_or(segment_duration);
         let version = self.whole_objects(listing);
-        let (mut dropped, mut known) = self.remove_dropped(&version, info);
-        let mut new: HashMap<u64, (u64, Duration)> = HashMap::new();
-        for ListedName {
-            rendition,
-            uri,
-            listed,
-            is_part,
-        } in version
-        {
-            if !known.insert((rendition, uri)) {
-                continue;
-            }
-            let Some(sibling) = request.resolve_same_host(rules, &listed.uri) else {
-                continue;
-            };
-            let interval = if is_part { part } else { segment };
-            new.entry(rendition).or_insert((0, interval)).0 += 1;
-            self.segments.push_back(WindowSegment {
-                rendition,
-                is_part,
-                sequence: listed.position,
-                uri,
-                key_hash: sibling.key.fingerprint(),
-            });
-        }
+        let (mut dropped, known) = self.remove_dropped(&version, info);
+        let new = self.add_new((request, rules), version, known);
         let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
         self.segments.drain(..forgotten);
         let advances = new
             .into_iter()
-            .map(|(rendition, (count, interval))| Advance {
+            .map(|(rendition, (count, is_part))| Advance {
                 rendition,
                 // The first version says nothing about the pace of the rendition.
                 segments: if is_first { 0 } else { count },
                 listed: self.count_of(rendition),
-                period_ms: millis(interval),
+                period_ms: millis(if is_part {
+                    part_duration
+                } else {
+                    segment_duration
+                }),
             });
         let advances = advances.collect();
         // The same name may be listed again under another number.
@@ -117,7 +106,9 @@ impl ListedWindow {
     fn whole_objects<'a>(&self, listing: &'a Listing) -> Vec<ListedName<'a>> {
         let segments = listing.segments.iter().map(|listed| (listed, false));
         let parts = listing.parts.iter().map(|listed| (listed, true));
-        let whole = segments.chain(parts).filter(|(one, _)| one.range.is_none());
+        let whole = segments
+            .chain(parts)
+            .filter(|(listed, _)| listed.range.is_none());
         let named = whole.map(|(listed, is_part)| ListedName {
             rendition: self.rendition(listed, is_part),
             uri: self.hasher.hash_one(&listed.uri),
@@ -135,7 +126,7 @@ impl ListedWindow {
         info: &ManifestInfo,
     ) -> (Vec<u64>, HashSet<(u64, u64)>) {
         let extent = VersionExtent::of(version, info);
-        let listed: HashSet<_> = version.iter().map(|one| (one.rendition, one.uri)).collect();
+        let listed: HashSet<_> = version.iter().map(ListedName::id).collect();
         let mut known = HashSet::new();
         let mut dropped = std::mem::take(&mut self.dropped_by_restart);
         self.segments.retain(|segment| {
@@ -148,6 +139,40 @@ impl ListedWindow {
             !is_dropped
         });
         (dropped, known)
+    }
+
+    /// Adds the segments of a version that are not `known`. Returns, by rendition, how many were
+    /// added, and whether these are parts.
+    fn add_new(
+        &mut self,
+        (request, rules): (&CacheRequest, &Rules),
+        version: Vec<ListedName>,
+        mut known: HashSet<(u64, u64)>,
+    ) -> HashMap<u64, (u64, bool)> {
+        let mut new: HashMap<u64, (u64, bool)> = HashMap::new();
+        for ListedName {
+            rendition,
+            uri,
+            listed,
+            is_part,
+        } in version
+        {
+            if !known.insert((rendition, uri)) {
+                continue;
+            }
+            let Some(segment) = request.resolve_same_host(rules, &listed.uri) else {
+                continue;
+            };
+            new.entry(rendition).or_insert((0, is_part)).0 += 1;
+            self.segments.push_back(WindowSegment {
+                rendition,
+                is_part,
+                sequence: listed.position,
+                uri,
+                key_hash: segment.key.fingerprint(),
+            });
+        }
+        new
     }
 
     /// Called on a restart: all listed segments are reported as dropped with the next version.
@@ -190,9 +215,9 @@ impl ListedWindow {
 
     /// The position of an MPD's segment that the clock announces, `distance` segments behind the
     /// newest one of its template.
-    pub(super) fn template_position(&self, template: usize, distance: u64) -> LivePosition {
+    pub(super) fn template_position(&self, template_index: usize, distance: u64) -> LivePosition {
         LivePosition {
-            rendition: self.hasher.hash_one(RenditionId::Template(template)),
+            rendition: self.hasher.hash_one(RenditionId::Template(template_index)),
             behind: distance,
         }
     }
@@ -249,9 +274,9 @@ impl VersionExtent {
             ManifestInfo::Dash(mpd) => mpd.edge.as_ref().map(|edge| (edge.start_ms, edge.end_ms)),
         };
         let mut oldest_parsed: HashMap<u64, u64> = HashMap::new();
-        for one in version {
-            let position = one.listed.position;
-            let oldest = oldest_parsed.entry(one.rendition).or_insert(position);
+        for name in version {
+            let position = name.listed.position;
+            let oldest = oldest_parsed.entry(name.rendition).or_insert(position);
             *oldest = position.min(*oldest);
         }
         VersionExtent {

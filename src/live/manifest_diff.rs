@@ -170,8 +170,9 @@ impl TrackerState {
         }
     }
 
-    /// Selects the new objects to prefetch. Advances the number of the last listed segment: a
-    /// segment whose name is signed again in each version is not new.
+    /// Selects the new objects to prefetch, and records the number of the last listed segment. In a
+    /// playlist, only an object with a higher number than before is selected: a new name may be an
+    /// old segment's that was signed again.
     fn select_prefetches(
         &mut self,
         comparison: &VersionComparison,
@@ -199,24 +200,14 @@ impl TrackerState {
         newest.into_iter().map(ExpectedSegment::always).collect()
     }
 
-    /// Remembers the names of the listed objects and their directories. Returns the objects with a
-    /// new name. In a low-latency playlist only the parts count: a viewer that wants whole segments
-    /// is far behind, and requests them itself.
+    /// Remembers the names of the objects that may be prefetched, and their directories. Returns
+    /// the objects with a new name.
     fn record_listed(
         &mut self,
         request: &CacheRequest,
         rules: &Rules,
         manifest: &Manifest,
     ) -> Vec<NewObject> {
-        let listing = &manifest.listing;
-        let segments: &[ListedResource] = if is_low_latency(manifest) {
-            &[]
-        } else {
-            &listing.segments
-        };
-        let media = segments.iter().chain(&listing.parts);
-        let inits = listing.inits.iter().map(|init| (init, true));
-        let listed = inits.chain(media.map(|one| (one, false)));
         let before = std::mem::take(&mut self.listed_names);
         let mut names: HashSet<u64, ahash::RandomState> = HashSet::default();
         if is_delta_update(manifest) && before.len() < REMEMBERED_MAX {
@@ -224,7 +215,7 @@ impl TrackerState {
             names.extend(&before);
         }
         let mut new = Vec::new();
-        for (listed, is_init) in listed {
+        for (listed, is_init) in prefetchable(manifest) {
             let ListedResource { uri, range, .. } = listed;
             let is_whole = range.is_none();
             let name = self.hasher.hash_one((uri, is_whole));
@@ -279,13 +270,13 @@ impl TrackerState {
     }
 
     fn register_directory(&mut self, listed: &CacheRequest) {
-        let around = self.numbered.list(listed);
+        let numbered = self.numbered.list(listed);
         // The numbered directory stands for all further ones.
-        let is_known = around
+        let is_known = numbered
             .as_ref()
             .is_some_and(|directory| self.directories.contains(directory));
-        let here = (!is_known).then(|| listed.directory());
-        for directory in here.into_iter().chain(around) {
+        let own = (!is_known).then(|| listed.directory());
+        for directory in own.into_iter().chain(numbered) {
             if !self.directories.contains(&directory) {
                 self.directories.push(directory);
             }
@@ -303,8 +294,8 @@ impl TrackerState {
             ..
         } = listing;
         let listed = inits.iter().chain(segments).chain(parts).chain(files);
-        let listed = listed.filter_map(|one| request.resolve_any_host(rules, &one.uri));
-        let in_use = listed.map(|one| one.directory());
+        let listed = listed.filter_map(|listed| request.resolve_any_host(rules, &listed.uri));
+        let in_use = listed.map(|listed| listed.directory());
         let in_use = self.numbered.known().iter().cloned().chain(in_use);
         let in_use: HashSet<Key> = in_use.take(DIRECTORIES_MAX).collect();
         let mut excess = self.directories.len() - DIRECTORIES_MAX / 2;
@@ -340,10 +331,28 @@ impl TrackerState {
                 request,
             });
         }
-        let still = |key: &Key| self.announced.iter().any(|(one, _)| one.key == *key);
+        let still = |key: &Key| {
+            self.announced
+                .iter()
+                .any(|(request, _)| request.key == *key)
+        };
         no_longer_announced.retain(|(request, _)| !still(&request.key));
         (announced, no_longer_announced)
     }
+}
+
+/// The listed objects that may be prefetched; true: an initialization segment. Of a low-latency
+/// playlist only the parts: a viewer that wants whole segments is far behind, and requests them.
+fn prefetchable(manifest: &Manifest) -> impl Iterator<Item = (&ListedResource, bool)> {
+    let listing = &manifest.listing;
+    let segments: &[ListedResource] = if is_low_latency(manifest) {
+        &[]
+    } else {
+        &listing.segments
+    };
+    let media = segments.iter().chain(&listing.parts);
+    let inits = listing.inits.iter().map(|init| (init, true));
+    inits.chain(media.map(|listed| (listed, false)))
 }
 
 fn is_low_latency(manifest: &Manifest) -> bool {

@@ -10,28 +10,28 @@ const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 /// At least this many of the last listed names are remembered, and at most twice as many.
 const LISTED_MIN: usize = 2048;
 
-/// The names that a manifest has listed since a restart in one of its directories. Two sets: when
-/// `later` is full it replaces `earlier`.
+/// The names that a manifest has listed since a restart in one of its directories. They are in two
+/// sets: when `later` has [`LISTED_MIN`] names, it becomes `earlier`, whose names are forgotten.
 pub(super) struct NamesSinceRestart {
     began: Instant,
     /// The manifest itself restarted, not another one in the same directory.
-    own: bool,
+    is_own: bool,
     later: HashSet<u64, ahash::RandomState>,
     earlier: HashSet<u64, ahash::RandomState>,
 }
 
 impl NamesSinceRestart {
-    pub(super) fn new(own: bool, now: Instant) -> NamesSinceRestart {
+    pub(super) fn new(is_own: bool, now: Instant) -> NamesSinceRestart {
         NamesSinceRestart {
             began: now,
-            own,
+            is_own,
             later: HashSet::default(),
             earlier: HashSet::default(),
         }
     }
 
     pub(super) fn is_own_restart(&self) -> bool {
-        self.own
+        self.is_own
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {

@@ -17,14 +17,15 @@ impl ManifestTracker {
         (changes && !due.is_zero()).then_some(due)
     }
 
-    /// Time and mode of the next poll; `None` when no viewer watches or the stream has ended.
+    /// Time and mode of the next poll; `None` when no viewer has requested it for
+    /// [`IDLE_INTERVALS`] and for the route's `idle`, or when the stream has ended.
     pub(crate) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
         let state = self.state.lock();
         let idle = self.request.route.live.idle;
         let idle_max = (state.reload_interval_max * IDLE_INTERVALS).max(idle);
-        let is_watched = self.access.idle_time(now)? < idle_max;
+        let was_requested = self.access.idle_time(now)? < idle_max;
         let may_be_polled = state.background_headers.is_some() && !state.ended;
-        if !(is_watched && may_be_polled) {
+        if !(was_requested && may_be_polled) {
             return None;
         }
         let plain = state.next_plain_poll()?;
@@ -49,8 +50,9 @@ impl ManifestTracker {
         state.accepted_at
     }
 
-    /// Records the end of a blocking request. `accepted_at`: what its start returned. If no version
-    /// has been accepted since, plain polling replaces blocking requests for a time.
+    /// Records the end of a blocking request. `accepted_at`: what
+    /// [`ManifestTracker::begin_blocking`] returned. If no version has been accepted since, plain
+    /// polls replace blocking requests for a time.
     pub(crate) fn end_blocking(&self, accepted_at: Option<Instant>, now: Instant) {
         let mut state = self.state.lock();
         if state.accepted_at == accepted_at {
@@ -58,8 +60,9 @@ impl ManifestTracker {
         }
     }
 
-    /// The stored version is fresh for `span` from `now` on; the next poll is planned before it
-    /// expires. With a span of zero there is no refresher: viewers' requests fetch it.
+    /// Records that the stored version is fresh for `span` from `now` on: the next poll comes
+    /// before it expires. With a span of zero nothing is polled: viewers' requests fetch the
+    /// manifest.
     pub(crate) fn set_fresh_for(&self, span: Duration, now: Instant) {
         /// A poll takes time, and may need a second one.
         const SHARE: f64 = 0.9;
@@ -69,8 +72,9 @@ impl ManifestTracker {
 }
 
 impl TrackerState {
-    /// The time of the next plain poll: when the next version is due, and before the stored one
-    /// expires. However short a lifetime the origin gives, polls keep a distance.
+    /// The next plain poll: when the next version is due, or before the stored one expires if that
+    /// is earlier. Even where the origin gives a very short lifetime, an eighth of the interval
+    /// between versions passes between two polls of which the second only renews the lifetime.
     fn next_plain_poll(&self) -> Option<PlannedPoll> {
         let distance = self.version_interval_or_default() / 8;
         let latest = self.poll_before?.max(self.no_poll_before + distance);

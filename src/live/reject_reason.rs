@@ -1,6 +1,8 @@
 //! Names the reasons for which a manifest from an origin is rejected.
 
-/// Why a manifest from an origin was rejected. A metric label.
+/// Why a manifest from an origin was rejected: its endpoint is avoided for a time, and another one
+/// is preferred. If no other endpoint has a better version, this one may be served all the same. A
+/// metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectReason {
     /// Empty, truncated, or not a manifest.

@@ -12,7 +12,8 @@ use seawall_policy::{Key, Rules};
 /// All segments farther behind the newest one than this count as this far behind.
 const DISTANCE_MAX: u64 = 64;
 
-/// The representations of an MPD whose segment names can be computed.
+/// The representations of an MPD whose segment names can be computed; each is identified by the
+/// index of its template.
 #[derive(Default)]
 pub(super) struct Representations {
     templates: Vec<SegmentNaming>,
@@ -120,8 +121,8 @@ impl Representations {
         self.found?.checked_add(after)
     }
 
-    /// The representation of a segment that only the clock announces, and how many segments it is
-    /// behind the newest one.
+    /// For a segment that only the clock announces: the index of its template, and how many
+    /// segments it is behind the newest one.
     pub(super) fn clock_position(
         &self,
         rules: &Rules,
@@ -147,8 +148,8 @@ impl Representations {
         })
     }
 
-    /// Called when a representation has a new segment. Returns the representation and the segments
-    /// that have left its window.
+    /// Called when a representation has a new segment. Returns the index of its template, and the
+    /// segments that have left its window.
     pub(super) fn dropped_by(
         &self,
         (rules, mpd): (&Rules, &CacheRequest),
@@ -170,28 +171,31 @@ impl Representations {
     }
 
     /// Number of segments of a representation that are available at once; `u64::MAX` if they stay.
-    pub(super) fn window_length_of(&self, template: usize) -> u64 {
-        let template = self.templates.get(template);
+    pub(super) fn window_length_of(&self, template_index: usize) -> u64 {
+        let template = self.templates.get(template_index);
         let listed = template.and_then(|template| self.window_length(template));
         listed.unwrap_or(u64::MAX)
     }
 
     /// The segment duration of a representation; zero if the MPD has no such representation.
-    pub(super) fn segment_duration_of(&self, template: usize) -> Duration {
-        let template = self.templates.get(template);
+    pub(super) fn segment_duration_of(&self, template_index: usize) -> Duration {
+        let template = self.templates.get(template_index);
         template
             .map(SegmentNaming::segment_duration)
             .unwrap_or_default()
     }
 
-    /// Number of segments of a representation that are available at once (ISO/IEC 23009-1
-    /// §5.3.9.5.3: each for the depth of the buffer and twice its own length); `None`: they stay.
+    /// Number of segments of a representation that are available at the same time; `None`: all
+    /// stay. Each is available for the time-shift buffer depth and twice its own duration (ISO/IEC
+    /// 23009-1 §5.3.9.5.3).
     fn window_length(&self, template: &SegmentNaming) -> Option<u64> {
-        let (depth, step) = (
+        let (depth, segment_duration) = (
             self.time_shift_depth?.as_millis(),
             template.segment_duration().as_millis(),
         );
-        u64::try_from(depth.checked_div(step)?).ok()?.checked_add(2)
+        u64::try_from(depth.checked_div(segment_duration)?)
+            .ok()?
+            .checked_add(2)
     }
 
     /// The newest available segment of each representation that is timed by the clock, with the
@@ -225,9 +229,10 @@ impl Representations {
         /// Least time between two checks.
         const WAIT_MIN: Duration = Duration::from_millis(20);
         let checks = self.by_clock(now).flat_map(|(template, newest)| {
-            let step = template.segment_duration();
+            let segment_duration = template.segment_duration();
             let available_at = template.available_at(newest);
-            let late = [step / 20, step / 5].map(|late| available_at?.checked_add(late));
+            let late = [segment_duration / 20, segment_duration / 5];
+            let late = late.map(|late| available_at?.checked_add(late));
             let next = template
                 .next(now)
                 .and_then(|next| template.available_at(next));

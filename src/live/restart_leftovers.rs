@@ -82,8 +82,9 @@ impl LiveStreams {
     }
 }
 
-/// Is a directory listed only by manifests that neither restarted nor take part in the numbered
-/// directory around it?
+/// Do only unaffected manifests list from a directory: ones that have not restarted, and that list
+/// nothing in the numbered directory that contains it? `beside`: the manifests that list from the
+/// directory itself; `around`: those that list from the numbered one.
 fn belongs_to_others(
     beside: &[Arc<ManifestTracker>],
     around: &[Arc<ManifestTracker>],

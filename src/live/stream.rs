@@ -25,16 +25,17 @@ pub(super) struct LiveStream {
 #[derive(Default)]
 struct StreamState {
     restart: Option<Restart>,
-    /// Total seconds for which versions were current, and the sum of squared lateness in seconds²,
-    /// halved.
+    /// Total seconds for which replaced versions were served as the current one.
     current_seconds: f64,
+    /// The age beyond the age at the origin, summed over these seconds, in seconds². A version that
+    /// was out of date for its last `n` seconds adds `n²/2`.
     lateness: f64,
 }
 
-/// A restart of the packager, as its manifests have shown it.
+/// A restart of the packager, as its manifests have reported it.
 struct Restart {
     since: Instant,
-    /// The manifests that have shown it.
+    /// The manifests that have reported it.
     reported_by: Vec<Key>,
     /// The directories whose epoch it has ended.
     directories: Vec<Key>,
@@ -106,26 +107,26 @@ impl LiveStream {
         self.floor.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Records a replaced version: it was served for `shown`, and was out of date for the last
-    /// `late` of that. A viewer in that last part saw on average half of this age.
-    pub(super) fn record_replaced(&self, shown: Duration, late: Duration) {
+    /// Records a replaced version: it was served for `current_for`, and was out of date for the
+    /// last `late` of that. A viewer in that last part saw on average half of this age.
+    pub(super) fn record_replaced(&self, current_for: Duration, late: Duration) {
         let mut state = self.state.lock();
-        state.current_seconds += shown.as_secs_f64();
+        state.current_seconds += current_for.as_secs_f64();
         state.lateness += late.as_secs_f64().powi(2) / 2.0;
     }
 
-    /// Records a restart shown by a manifest. The manifests of a stream show it one after the
-    /// other, within `shown_within`; a manifest that shows it again means another restart. Returns
-    /// the directories whose epoch this restart has not ended yet.
+    /// Records a restart reported by a manifest. The manifests of a stream report it one after the
+    /// other, all within `restarted_within`; a manifest that reports one again reports another
+    /// restart. Returns the directories whose epoch this restart has not ended yet.
     pub(super) fn record_restart(
         &self,
         manifest: &Key,
         mut directories: Vec<Key>,
-        (now, shown_within): (Instant, Duration),
+        (now, restarted_within): (Instant, Duration),
     ) -> Vec<Key> {
         let mut state = self.state.lock();
         let same = state.restart.take().filter(|restart| {
-            let is_recent = now.saturating_duration_since(restart.since) <= shown_within;
+            let is_recent = now.saturating_duration_since(restart.since) <= restarted_within;
             is_recent && !restart.reported_by.contains(manifest)
         });
         self.restarts

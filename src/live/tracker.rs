@@ -166,7 +166,7 @@ impl ManifestTracker {
     pub(crate) fn record_unchanged(&self, variant: Variant, sent: Instant) {
         let mut state = self.state.lock();
         state.cadence.unchanged(sent);
-        state.variants.record_confirmation(variant, sent);
+        state.variants.record_unchanged(variant, sent);
         state.record_response(sent);
     }
 
@@ -219,11 +219,11 @@ impl ManifestTracker {
         *self.horizon.lock() = MpdHorizon::default();
         let all = state.forget_listed();
         state.listed_since_restart = Some(Box::new(NamesSinceRestart::new(true, current_at)));
-        let shown_within = state.reload_interval_max * RESTARTED_INTERVALS;
+        let restarted_within = state.reload_interval_max * RESTARTED_INTERVALS;
         let manifest = version.variant.name(self.request.base_key());
         let newly_ended =
             self.stream
-                .record_restart(&manifest, all.clone(), (current_at, shown_within));
+                .record_restart(&manifest, all.clone(), (current_at, restarted_within));
         RestartedDirectories { all, newly_ended }
     }
 
@@ -254,10 +254,10 @@ impl ManifestTracker {
         match version.progress {
             Progress::Newer | Progress::Restarted => {
                 let change = state.cadence.changed(current_at, state.version_interval);
-                let shown = current_at.saturating_duration_since(state.found_at);
+                let current_for = current_at.saturating_duration_since(state.found_at);
                 // Without a refresher the last poll may be long ago.
                 if self.access.has_refresher() {
-                    self.stream.record_replaced(shown, change.late);
+                    self.stream.record_replaced(current_for, change.late);
                 }
                 state.found_at = current_at;
             }
@@ -308,21 +308,22 @@ impl ManifestTracker {
         };
         let by_clock = || {
             let representations = &state.representations;
-            let (template, distance) =
+            let (template_index, distance) =
                 representations.clock_position(rules, &self.request, request, now)?;
-            Some(state.window.template_position(template, distance))
+            Some(state.window.template_position(template_index, distance))
         };
         listed.or_else(announced).or_else(by_clock)
     }
 
-    /// One new segment of a representation whose segments the clock announces.
-    pub(super) fn clock_advance(&self, template: usize) -> Advance {
+    /// One new segment of a representation whose segments the clock announces, by the index of its
+    /// template.
+    pub(super) fn clock_advance(&self, template_index: usize) -> Advance {
         let state = self.state.lock();
         Advance {
-            rendition: state.window.template_position(template, 0).rendition,
+            rendition: state.window.template_position(template_index, 0).rendition,
             segments: 1,
-            listed: state.representations.window_length_of(template),
-            period_ms: millis(state.representations.segment_duration_of(template)),
+            listed: state.representations.window_length_of(template_index),
+            period_ms: millis(state.representations.segment_duration_of(template_index)),
         }
     }
 

@@ -23,7 +23,10 @@ impl ManifestTracker {
             .map(|directory| directory.bytes().len());
         let directories = state.directories.capacity() * size_of::<Key>() + keys.sum::<usize>();
         let announced = state.announced.iter().map(|(request, _)| text(request));
-        let background_headers = state.background_headers.iter().flat_map(|with| with.iter());
+        let background_headers = state
+            .background_headers
+            .iter()
+            .flat_map(|headers| headers.iter());
         let fields = background_headers.map(|(_, value)| value.len() + FIELD_BYTES);
         let names = state.listed_since_restart.as_ref();
         let files = size_of_val(&*state.file_ends) + state.window.weight_bytes();

@@ -35,7 +35,7 @@ pub(super) struct TrackerState {
     pub(super) reload_interval_max: Duration,
     /// Segment duration: players request one segment per such interval.
     pub(super) segment_duration: Duration,
-    /// When the current version was found.
+    /// The `current_at` of the last changed version: since then it is the newest, as far as known.
     pub(super) found_at: Instant,
     pub(super) avoided: Vec<AvoidedEndpoint>,
     /// The stored version stops being fresh soon after. `None`: no poll in the background.
@@ -44,7 +44,8 @@ pub(super) struct TrackerState {
     pub(super) no_poll_before: Instant,
     /// Number of polls that the origin answered.
     pub(super) responses: u64,
-    /// When the last changed version was accepted, of any variant.
+    /// When the last changed version was accepted, of any variant. `found_at` is earlier: usually
+    /// when that version was requested.
     pub(super) accepted_at: Option<Instant>,
     pub(super) blocking: BlockingReload,
     /// Objects announced by preload hints; true: the whole object, not a byte range of it.

@@ -25,8 +25,8 @@ const IDLE_SEGMENTS: u32 = 5;
 const IDLE_AFTER_MAX: Duration = Duration::from_mins(1);
 /// When the table is full, it is swept at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Where viewers get numbers of their own under one URL, every other text looks like a restart.
-/// Restarts of one manifest are believed this many times …
+/// Where viewers get segment numbers of their own under one URL, the texts of two viewers in turn
+/// look like restarts. So restarts of one manifest are believed this many times …
 const RESTARTS_MAX: u32 = 3;
 /// … within this time.
 const RESTARTS_WITHIN: Duration = Duration::from_mins(10);
@@ -38,8 +38,8 @@ pub(super) struct UnstoredManifests {
     /// The manifests that list objects in a directory, the most recent last.
     directories: DirectoryIndex,
     swept: Option<Instant>,
-    /// The path keys found since then to hold their share of the table: counting the crowds
-    /// each time takes too long.
+    /// Crowds, by path key, that were found too large to get more room since the last sweep. They
+    /// are remembered because counting all crowds for each request takes too long.
     full_crowds: HashSet<Key, ahash::RandomState>,
 }
 
@@ -167,8 +167,10 @@ impl UnstoredManifests {
 
 impl UnstoredManifest {
     fn is_idle(&self, now: Instant) -> bool {
-        let segment = self.tracker.segment_duration();
-        let idle_after = segment.saturating_mul(IDLE_SEGMENTS).min(IDLE_AFTER_MAX);
+        let segment_duration = self.tracker.segment_duration();
+        let idle_after = segment_duration
+            .saturating_mul(IDLE_SEGMENTS)
+            .min(IDLE_AFTER_MAX);
         now.saturating_duration_since(self.last_request) > idle_after
     }
 }
@@ -215,19 +217,10 @@ impl LiveStreams {
             return UnstoredEffects::default();
         };
         let publishing = tracker.lock_publishing();
-        let progress = tracker.progress_of(variant, info, current_at);
-        match progress {
-            Progress::Behind => return UnstoredEffects::default(),
-            Progress::Same => {
-                tracker.record_unchanged(variant, current_at);
-                return UnstoredEffects::default();
-            }
-            Progress::Restarted if !self.unstored.lock().admit_restart(request, current_at) => {
-                tracker.forget_restart();
-                return UnstoredEffects::default();
-            }
-            Progress::Newer | Progress::Restarted => {}
-        }
+        let compared = (request, variant, info);
+        let Some(progress) = self.progress_to_apply(&tracker, compared, current_at) else {
+            return UnstoredEffects::default();
+        };
         let version = ManifestVersion {
             request,
             manifest,
@@ -252,6 +245,29 @@ impl LiveStreams {
         UnstoredEffects {
             epochs_to_end: diff.epochs_to_end(&directories),
             is_restart: progress == Progress::Restarted,
+        }
+    }
+
+    /// Compares a version that is not stored with the latest one. `None`: it is not newer, or shows
+    /// a restart that is not believed. The caller holds the tracker's `lock_publishing`.
+    fn progress_to_apply(
+        &self,
+        tracker: &ManifestTracker,
+        (request, variant, info): (&CacheRequest, Variant, &ManifestInfo),
+        current_at: Instant,
+    ) -> Option<Progress> {
+        let progress = tracker.progress_of(variant, info, current_at);
+        match progress {
+            Progress::Behind => None,
+            Progress::Same => {
+                tracker.record_unchanged(variant, current_at);
+                None
+            }
+            Progress::Restarted if !self.unstored.lock().admit_restart(request, current_at) => {
+                tracker.forget_restart();
+                None
+            }
+            Progress::Newer | Progress::Restarted => Some(progress),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct VariantHistories {
 struct VariantHistory {
     variant: Variant,
     history: ManifestHistory,
-    /// When the last changed version was taken.
+    /// When the last changed version was accepted.
     accepted_at: Option<Instant>,
 }
 
@@ -91,8 +91,8 @@ impl VariantHistories {
         self.position(variant).map(|at| &self.known[at])
     }
 
-    /// The origin has confirmed the known version.
-    pub(super) fn record_confirmation(&mut self, variant: Variant, now: Instant) {
+    /// Records a poll, sent at `now`, that found the known version.
+    pub(super) fn record_unchanged(&mut self, variant: Variant, now: Instant) {
         if let Some(at) = self.position(variant) {
             self.known[at].history.record_response(now);
             self.known[at..].rotate_left(1);

@@ -55,7 +55,7 @@ impl LiveStreams {
         self.register(&diff, tracker);
         let mut window = std::mem::take(&mut diff.window_change);
         if !window.dropped.is_empty() {
-            for other in self.watched_neighbors(tracker, diff.current_at) {
+            for other in self.neighbors_in_use(tracker, diff.current_at) {
                 other.remove_listed(&mut window.dropped);
             }
         }

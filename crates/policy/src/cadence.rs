@@ -38,7 +38,7 @@ pub struct Cadence {
     earliest: Instant,
     /// … and no later than this, unless it is overdue.
     latest: Instant,
-    /// The last poll: it found nothing new, or the current version.
+    /// When the last poll was sent, whether it found a new version or not.
     last_poll: Instant,
     /// Polls for the next version that found nothing new.
     empty_polls: u32,
@@ -52,14 +52,14 @@ pub struct VersionChange {
 }
 
 impl Cadence {
-    /// Begins with a version found at `found`, by a request that this schedule did not plan.
-    pub fn new(interval: Duration, found: Instant) -> Cadence {
+    /// Begins with a version requested at `sent`, by a request that this schedule did not plan.
+    pub fn new(interval: Duration, sent: Instant) -> Cadence {
         let interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
         Cadence {
             interval,
-            earliest: found,
-            latest: found + interval,
-            last_poll: found,
+            earliest: sent,
+            latest: sent + interval,
+            last_poll: sent,
             empty_polls: 0,
         }
     }

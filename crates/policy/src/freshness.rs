@@ -48,24 +48,21 @@ pub fn freshness_for(
     let too_brief = directives
         .min_fresh
         .is_some_and(|min_fresh| lifetime.fresh_for < age.saturating_add(min_fresh));
-    match by_response {
-        _ if directives.no_cache || directives.no_store || too_old || too_brief => {
-            if by_response == Freshness::Unusable {
-                Freshness::Unusable
-            } else {
-                Freshness::IfError
-            }
-        }
-        Freshness::Stale | Freshness::IfError => {
-            let staleness = age.saturating_sub(lifetime.fresh_for);
-            match directives.max_stale {
-                Some(None) => Freshness::Stale,
-                Some(Some(accepted)) if staleness <= accepted => Freshness::Stale,
-                _ => by_response,
-            }
-        }
-        Freshness::Fresh | Freshness::Unusable => by_response,
+    if by_response == Freshness::Unusable {
+        return Freshness::Unusable;
     }
+    if directives.no_cache || directives.no_store || too_old || too_brief {
+        return Freshness::IfError;
+    }
+    let staleness = age.saturating_sub(lifetime.fresh_for);
+    let accepts_stale = match directives.max_stale {
+        None => false,
+        Some(accepted) => accepted.is_none_or(|accepted| staleness <= accepted),
+    };
+    if by_response == Freshness::IfError && accepts_stale {
+        return Freshness::Stale;
+    }
+    by_response
 }
 
 /// Remaining freshness in seconds; negative once stale. For `Cache-Status`.
@@ -309,9 +306,12 @@ mod tests {
     #[test]
     fn ttl_is_negative_after_expiry() {
         let now = Instant::now();
-        let held = lifetime(now);
-        assert_eq!(ttl_seconds(&held, now), 2);
-        assert_eq!(ttl_seconds(&held, now + Duration::from_secs(5)), -3);
+        let stored_lifetime = lifetime(now);
+        assert_eq!(ttl_seconds(&stored_lifetime, now), 2);
+        assert_eq!(
+            ttl_seconds(&stored_lifetime, now + Duration::from_secs(5)),
+            -3
+        );
     }
 
     #[test]
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn request_directives_tighten_or_relax_freshness() {
         let now = Instant::now();
-        let held = lifetime(now);
+        let stored_lifetime = lifetime(now);
         let at = |seconds| now + Duration::from_secs(seconds);
         let fresh_only = RequestDirectives {
             no_cache: true,
@@ -358,9 +358,21 @@ mod tests {
             max_age: Some(Duration::ZERO),
             ..RequestDirectives::default()
         };
-        assert_eq!(freshness_for(&held, &fresh_only, at(1)), Freshness::IfError);
-        assert_eq!(freshness_for(&held, &any_age, at(30)), Freshness::Stale);
-        assert_eq!(freshness_for(&held, &young, at(1)), Freshness::IfError);
-        assert_eq!(freshness_for(&held, &young, at(90)), Freshness::Unusable);
+        assert_eq!(
+            freshness_for(&stored_lifetime, &fresh_only, at(1)),
+            Freshness::IfError
+        );
+        assert_eq!(
+            freshness_for(&stored_lifetime, &any_age, at(30)),
+            Freshness::Stale
+        );
+        assert_eq!(
+            freshness_for(&stored_lifetime, &young, at(1)),
+            Freshness::IfError
+        );
+        assert_eq!(
+            freshness_for(&stored_lifetime, &young, at(90)),
+            Freshness::Unusable
+        );
     }
 }

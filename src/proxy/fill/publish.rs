@@ -121,8 +121,8 @@ impl FillTask {
         (progress != Progress::Behind).then_some(newest)
     }
 
-    /// Records a version before any viewer sees it: a viewer that has it must not get objects from
-    /// before a restart.
+    /// Records a version in `live`. This comes before any viewer gets the version: if it shows a
+    /// restart, a viewer who has it must not get objects from before.
     fn record_version(&self, fetched: &FetchedManifest, progress: Progress) -> VersionEffects {
         let Some(manifest) = &fetched.manifest else {
             return VersionEffects::default();
@@ -270,7 +270,7 @@ impl FillTask {
     }
 
     /// The origin confirmed the stored version with a 304.
-    pub(super) fn record_confirmation(
+    pub(super) fn record_not_modified(
         &self,
         response: &seawall_upstream::UpstreamResponse,
         head: &StoredHead,

@@ -33,7 +33,7 @@ impl FillTask {
             self.revalidated_object((stored, true), updated, targeted, response);
         let object = Arc::new(object);
         if is_storable {
-            self.record_confirmation(response, &object.head, variant);
+            self.record_not_modified(response, &object.head, variant);
         }
         let verdict = Verdict::Revalidated(Arc::clone(&object));
         if is_storable {

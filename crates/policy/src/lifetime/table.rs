@@ -19,7 +19,7 @@ const DAY: Duration = Duration::from_hours(24);
 const REQUESTED_VERSION_TARGETS: u32 = 6;
 
 /// Stale-if-error window of a live manifest in segment durations …
-const STALE_PERIODS: u32 = 3;
+const STALE_SEGMENTS: u32 = 3;
 /// … and its minimum: viewers must not get errors from an outage of half a minute.
 const STALE_MIN: Duration = Duration::from_mins(1);
 
@@ -30,9 +30,9 @@ pub(super) fn freshness_lifetime(
     now: Now,
 ) -> Option<FreshnessLifetime> {
     let lifetimes = &route.lifetimes;
-    let stated = explicit.map(|duration| FreshnessLifetime::new(duration, Rule::Origin));
+    let explicit = explicit.map(|duration| FreshnessLifetime::new(duration, Rule::Origin));
     if is_negative(response.status) {
-        return Some(negative_freshness(response, stated, lifetimes));
+        return Some(negative_freshness(response, explicit, lifetimes));
     }
     if response.status != StatusCode::OK {
         let is_error = response.status.is_client_error() || response.status.is_server_error();
@@ -41,7 +41,7 @@ pub(super) fn freshness_lifetime(
         } else {
             Duration::MAX
         };
-        return stated.map(|stated| stated.at_most(bound, Rule::Negative));
+        return explicit.map(|explicit| explicit.at_most(bound, Rule::Negative));
     }
     if let Some(override_ttl) = lifetimes.override_ttl {
         return Some(FreshnessLifetime::new(override_ttl, Rule::Override));
@@ -52,12 +52,12 @@ pub(super) fn freshness_lifetime(
         duration.map(|duration| FreshnessLifetime::new(duration, Rule::Heuristic))
     };
     match response.kind {
-        Kind::Hls | Kind::Dash => Some(manifest_freshness(response, lifetimes, stated)),
+        Kind::Hls | Kind::Dash => Some(manifest_freshness(response, lifetimes, explicit)),
         Kind::Segment | Kind::Init => {
-            let stated = stated.or_else(heuristic);
-            Some(segment_freshness(stated, lifetimes))
+            let explicit = explicit.or_else(heuristic);
+            Some(segment_freshness(explicit, lifetimes))
         }
-        Kind::Key | Kind::Clock | Kind::Other => stated.or_else(heuristic),
+        Kind::Key | Kind::Clock | Kind::Other => explicit.or_else(heuristic),
     }
 }
 
@@ -68,10 +68,10 @@ const JUST_ENDED: Duration = Duration::from_secs(10);
 /// exists.
 fn negative_freshness(
     response: &ResponseFacts<'_>,
-    stated: Option<FreshnessLifetime>,
+    explicit: Option<FreshnessLifetime>,
     lifetimes: &Lifetimes,
 ) -> FreshnessLifetime {
-    let lifetime = stated.unwrap_or(FreshnessLifetime::new(
+    let lifetime = explicit.unwrap_or(FreshnessLifetime::new(
         lifetimes.negative_max,
         Rule::Negative,
     ));
@@ -88,12 +88,12 @@ fn negative_freshness(
 
 /// A zero from the origin stays zero: the route's minimum must not extend it.
 fn segment_freshness(
-    stated: Option<FreshnessLifetime>,
+    explicit: Option<FreshnessLifetime>,
     lifetimes: &Lifetimes,
 ) -> FreshnessLifetime {
-    match stated {
-        Some(stated) if stated.duration.is_zero() => stated,
-        stated => stated
+    match explicit {
+        Some(explicit) if explicit.duration.is_zero() => explicit,
+        explicit => explicit
             .unwrap_or(FreshnessLifetime::new(
                 lifetimes.segment_default,
                 Rule::RouteDefault,
@@ -114,22 +114,22 @@ fn heuristic_freshness(headers: &HeaderMap, now: Now) -> Option<Duration> {
 fn manifest_freshness(
     response: &ResponseFacts<'_>,
     lifetimes: &Lifetimes,
-    stated: Option<FreshnessLifetime>,
+    explicit: Option<FreshnessLifetime>,
 ) -> FreshnessLifetime {
     let by_default = FreshnessLifetime::new(lifetimes.manifest_default, Rule::RouteDefault);
     let is_requested_version = response.context == ManifestContext::RequestedVersion;
     let by_content = match response.info {
         None => {
-            return stated
+            return explicit
                 .unwrap_or(by_default)
                 .at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(info) if info.is_patch() => {
-            let stated = stated.unwrap_or(FreshnessLifetime::new(SECOND, Rule::Patch));
-            return stated.at_most(lifetimes.manifest_max, Rule::RouteMax);
+            let explicit = explicit.unwrap_or(FreshnessLifetime::new(SECOND, Rule::Patch));
+            return explicit.at_most(lifetimes.manifest_max, Rule::RouteMax);
         }
         Some(info) if !info.is_live() => {
-            let lifetime = stated.unwrap_or(FreshnessLifetime::new(
+            let lifetime = explicit.unwrap_or(FreshnessLifetime::new(
                 lifetimes.ended_default,
                 Rule::RouteDefault,
             ));
@@ -152,12 +152,12 @@ fn manifest_freshness(
         },
     };
     let part = response.info.and_then(ManifestInfo::part_target);
-    let unless_stated = match part.filter(|_| !is_requested_version) {
+    let without_explicit = match part.filter(|_| !is_requested_version) {
         Some(part) => FreshnessLifetime::new(part / 2, Rule::HalfPart),
         None => by_content,
     };
-    stated
-        .unwrap_or(unless_stated)
+    explicit
+        .unwrap_or(without_explicit)
         .at_most(by_content.duration, by_content.rule)
         .at_most(lifetimes.manifest_max, Rule::RouteMax)
 }
@@ -230,5 +230,5 @@ pub(super) fn stale_windows(
 fn live_stale_if_error(info: Option<&ManifestInfo>) -> Duration {
     let lists_segments = info.filter(|info| !info.is_multivariant());
     let segment = lists_segments.and_then(ManifestInfo::segment_duration_max);
-    STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_PERIODS))
+    STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_SEGMENTS))
 }

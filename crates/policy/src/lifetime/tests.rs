@@ -40,7 +40,7 @@ fn judged_on(
     info: Option<&ManifestInfo>,
 ) -> StorageDecision {
     let headers = headers(lines);
-    let answer = ResponseFacts {
+    let response = ResponseFacts {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
         kind,
@@ -52,7 +52,7 @@ fn judged_on(
         child_target_duration: None,
         due_in: None,
     };
-    storage(&answer, route, Now::read())
+    storage(&response, route, Now::read())
 }
 
 fn fresh_for(kind: Kind, lines: &[(&'static str, &str)], info: Option<&ManifestInfo>) -> Duration {
@@ -104,8 +104,8 @@ fn ended_playlist_is_fresh_as_the_origin_says() {
         ..live_playlist(6)
     });
     assert_eq!(fresh_for(Kind::Hls, &[], Some(&info)), 3600 * SECOND);
-    let told = [("cache-control", "max-age=86400")];
-    assert_eq!(fresh_for(Kind::Hls, &told, Some(&info)), DAY);
+    let explicit = [("cache-control", "max-age=86400")];
+    assert_eq!(fresh_for(Kind::Hls, &explicit, Some(&info)), DAY);
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn expires_counts_from_date() {
 
 #[test]
 fn response_404_is_usable_for_at_most_a_second() {
-    let told = [("cache-control", "max-age=300")];
-    for lines in [&told[..], &[]] {
+    let explicit = [("cache-control", "max-age=300")];
+    for lines in [&explicit[..], &[]] {
         match judged(Kind::Segment, 404, lines, None) {
             StorageDecision::Store(lifetime) => assert_eq!(lifetime.usable_for(), SECOND),
             other => panic!("{other:?}"),
@@ -300,8 +300,8 @@ fn no_store_404_is_gone_and_401_or_403_is_refused() {
 
 #[test]
 fn response_405_is_fresh_for_at_most_a_second() {
-    let told = [("cache-control", "max-age=3600")];
-    match judged(Kind::Hls, 405, &told, None) {
+    let explicit = [("cache-control", "max-age=3600")];
+    match judged(Kind::Hls, 405, &explicit, None) {
         StorageDecision::Store(lifetime) => assert_eq!(lifetime.fresh_for, SECOND),
         other => panic!("{other:?}"),
     }
@@ -328,7 +328,7 @@ fn huge_or_listed_age_makes_the_object_stale() {
 #[test]
 fn proxy_revalidate_does_not_make_authorized_response_storable() {
     let headers = headers(&[("cache-control", "proxy-revalidate, max-age=60")]);
-    let answer = ResponseFacts {
+    let response = ResponseFacts {
         status: StatusCode::OK,
         headers: &headers,
         kind: Kind::Segment,
@@ -340,7 +340,7 @@ fn proxy_revalidate_does_not_make_authorized_response_storable() {
         child_target_duration: None,
         due_in: None,
     };
-    let storage = storage(&answer, &route(), Now::read());
+    let storage = storage(&response, &route(), Now::read());
     assert_eq!(
         storage,
         StorageDecision::Pass(UncacheableReason::Authorized)
@@ -398,7 +398,7 @@ fn low_latency_playlist_is_fresh_for_half_a_part_by_default() {
 #[test]
 fn requested_playlist_version_is_fresh_for_24s_and_never_stale() {
     let kept = |lines: &[_]| {
-        let answer = ResponseFacts {
+        let response = ResponseFacts {
             status: StatusCode::OK,
             headers: &headers(lines),
             kind: Kind::Hls,
@@ -410,7 +410,7 @@ fn requested_playlist_version_is_fresh_for_24s_and_never_stale() {
             child_target_duration: None,
             due_in: None,
         };
-        match storage(&answer, &route(), Now::read()) {
+        match storage(&response, &route(), Now::read()) {
             StorageDecision::Store(lifetime) => (lifetime.fresh_for, lifetime.usable_for()),
             other => panic!("{other:?}"),
         }

@@ -56,7 +56,7 @@ fn stored_object(held: &StoredObject) -> Value {
         "because": lifetime.rule.as_str(),
         "stale_while_revalidate_seconds": seconds(Some(lifetime.stale_while_revalidate)),
         "stale_if_error_seconds": seconds(Some(lifetime.stale_if_error)),
-        "tended_until_age_seconds": seconds(refreshed_max_age),
+        "refreshed_until_age_seconds": seconds(refreshed_max_age),
     }))
 }
 

@@ -159,7 +159,7 @@ fn stored_lines(explanation: &Value) -> Vec<String> {
             held["stale_while_revalidate_seconds"], held["stale_if_error_seconds"]
         ),
     ];
-    if let Some(age) = held["tended_until_age_seconds"].as_f64() {
+    if let Some(age) = held["refreshed_until_age_seconds"].as_f64() {
         lines.push(format!(
             "up to an age of {age} s while it is refreshed ahead of viewers"
         ));
@@ -240,7 +240,7 @@ mod tests {
                 "status": 200, "bytes": 321, "state": "fresh", "age_seconds": 0.5,
                 "fresh_for_seconds": 2.0, "because": "half a target duration",
                 "stale_while_revalidate_seconds": 2.0, "stale_if_error_seconds": 12.0,
-                "tended_until_age_seconds": 6.0
+                "refreshed_until_age_seconds": 6.0
             },
             "manifest": {
                 "is_live": true, "period_seconds": 4.0,

@@ -111,7 +111,7 @@ where
             must_shut_down,
         ));
         match with_hyper.await {
-            AfterHyper::Continue(without_hyper) => fast_path = without_hyper,
+            AfterHyper::Continue(continued) => fast_path = continued,
             AfterHyper::Close(end, stream) => break (end, stream),
         }
     };

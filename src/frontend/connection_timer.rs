@@ -138,7 +138,8 @@ impl ConnectionTimer {
         }
     }
 
-    /// Checks the connection. Called after each poll of it that returned `Pending`.
+    /// Checks the deadlines. The connection's task calls this each time it would wait: when hyper,
+    /// or the fast path without hyper, has returned `Pending`.
     pub(super) fn check(&mut self, cx: &mut Context<'_>) -> TimerAction {
         if !self.has_waker {
             self.has_waker = true;

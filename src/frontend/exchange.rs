@@ -91,7 +91,7 @@ pub(super) async fn exchange<A: Handler>(
     let is_left_unread = matches!(body, AcceptedBody::Unread);
     let is_upload = matches!(body, AcceptedBody::Forwarded(_));
     let mut request = viewer_request(head, body, &facts, channel.connection());
-    request.may_repeat = key.is_some();
+    request.wants_repeat = key.is_some();
 
     let abandon_guard = AbandonGuard {
         counters: &context.connections.counters,
@@ -151,7 +151,7 @@ fn viewer_request(
         peer: connection.peer,
         tls: connection.tls,
         arrived: facts.arrived.into_std(),
-        may_repeat: false,
+        wants_repeat: false,
         body: match body {
             AcceptedBody::Forwarded(body) => Some(body),
             AcceptedBody::Discarded | AcceptedBody::Unread => None,

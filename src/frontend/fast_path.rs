@@ -74,11 +74,11 @@ pub(super) struct FastPath<A, W: Transport> {
     opening_bytes: Vec<u8>,
     strict_feed: StrictFeed,
     /// The last read without hyper, until hyper has it.
-    left_to_hyper: Option<io::Result<LeftToHyper>>,
+    hyper_input: Option<io::Result<HyperInput>>,
 }
 
 /// Bytes that were read without hyper and that hyper must read.
-struct LeftToHyper {
+struct HyperInput {
     /// Empty: the viewer has closed the connection.
     bytes: Bytes,
     /// The phase of the connection before they arrived.
@@ -102,7 +102,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             pending: None,
             opening_bytes: Vec::new(),
             strict_feed: StrictFeed::new(),
-            left_to_hyper: None,
+            hyper_input: None,
         }
     }
 
@@ -112,7 +112,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     pub(super) fn poll_without_hyper(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let unanswered =
             ready!(READ_BUFFER.with_borrow_mut(|buffer| self.poll_unanswered(cx, buffer)));
-        self.left_to_hyper = Some(unanswered);
+        self.hyper_input = Some(unanswered);
         Poll::Ready(())
     }
 
@@ -121,14 +121,14 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
-    ) -> Poll<io::Result<LeftToHyper>> {
+    ) -> Poll<io::Result<HyperInput>> {
         loop {
             ready!(self.poll_pending(cx))?;
             let phase_before = self.connection.phase();
             let mut buf = ReadBuf::new(buffer);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
             if !self.answer_from_memory(buf.filled()) {
-                return Poll::Ready(Ok(LeftToHyper {
+                return Poll::Ready(Ok(HyperInput {
                     bytes: Bytes::copy_from_slice(buf.filled()),
                     phase_before,
                 }));
@@ -138,12 +138,12 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
 
     /// Copies bytes that were read without hyper into its buffer. Those that do not fit are kept
     /// for its next read.
-    fn copy_left_to_hyper(&mut self, mut left: LeftToHyper, buf: &mut ReadBuf<'_>) {
-        let length = buf.remaining().min(left.bytes.len());
-        buf.put_slice(&left.bytes.split_to(length));
-        if !left.bytes.is_empty() {
-            left.phase_before = Phase::Head;
-            self.left_to_hyper = Some(Ok(left));
+    fn copy_hyper_input(&mut self, mut input: HyperInput, buf: &mut ReadBuf<'_>) {
+        let length = buf.remaining().min(input.bytes.len());
+        buf.put_slice(&input.bytes.split_to(length));
+        if !input.bytes.is_empty() {
+            input.phase_before = Phase::Head;
+            self.hyper_input = Some(Ok(input));
         }
     }
 
@@ -155,10 +155,10 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Option<Phase>>> {
-        if let Some(left) = self.left_to_hyper.take() {
-            let left = left?;
-            let phase_before = left.phase_before;
-            self.copy_left_to_hyper(left, buf);
+        if let Some(input) = self.hyper_input.take() {
+            let input = input?;
+            let phase_before = input.phase_before;
+            self.copy_hyper_input(input, buf);
             return Poll::Ready(Ok(Some(phase_before)));
         }
         let phase_before = self.connection.phase();
@@ -177,7 +177,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
 
     /// The beginning of the request that hyper could not parse, for the log. These are the recorded
     /// bytes if they can only belong to this request, otherwise `unparsed`, the bytes that hyper
-    /// has left. Empty if those belong to a body.
+    /// has read and not parsed. Empty if those belong to a body.
     pub(super) fn unparsed_head<'a>(&'a self, unparsed: &'a [u8]) -> &'a [u8] {
         if self.connection.phase() == Phase::Head && !self.opening_bytes.is_empty() {
             return &self.opening_bytes;
@@ -278,7 +278,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         &self,
         get: &PlainGet<'_>,
         arrived: Instant,
-        may_repeat: bool,
+        wants_repeat: bool,
     ) -> Option<ViewerRequest> {
         let (uri, headers) = get.to_parts()?;
         Some(ViewerRequest {
@@ -289,7 +289,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             peer: self.connection.peer,
             tls: self.connection.tls,
             arrived,
-            may_repeat,
+            wants_repeat,
             body: None,
         })
     }

@@ -60,7 +60,9 @@ pub(super) fn respond(
     record.head_time = arrived.elapsed();
     let status = record.status;
     let body = RecordingBody::new(repeated.body(), record, channel);
-    if let Some(shared) = repeated.permit().object().shared_body() {
+    if let Some(object) = repeated.body_source()
+        && let Some(shared) = object.shared_body()
+    {
         body.add_stored_body(Arc::clone(shared));
     }
     let mut response = Response::new(body);

@@ -18,6 +18,7 @@ use memchr::memmem;
 
 use crate::proxy::{RepeatPermit, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id};
 use crate::telemetry::RequestRecord;
+use seawall_cache::Object;
 
 /// Larger bodies take longer to send than to look up.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -155,6 +156,11 @@ impl<H> RepeatedResponse<H> {
 
     pub(super) fn body(&self) -> ResponseBody {
         ResponseBody::whole(self.rest.body.clone())
+    }
+
+    /// The stored object whose body this response sends. `None`: it has no body, as a 304.
+    pub(super) fn body_source(&self) -> Option<&Arc<Object>> {
+        (!self.rest.body.is_empty()).then(|| self.rest.permit.object())
     }
 
     /// The record of another request.

@@ -171,8 +171,10 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 5] = [
         kind: MetricKind::Gauge,
         unit: "bytes",
         labels: &[],
-        help: "Bytes of responses that workers remember for a second, to send them again without \
-               a lookup: at most 8 MiB for each worker and listener, outside of [cache] memory.",
+        help: "Bytes of responses that workers remember, to send them again without a lookup: at \
+               most 8 MiB for each worker and listener, outside of [cache] memory. A response is \
+               sent again for a second at most; it may stay in memory until the worker's next \
+               request that is not answered in this way.",
         remedy: "None is needed.",
     }
     .collected(|stats, samples| samples.add(&[], stats.repeated_bytes)),

@@ -32,8 +32,8 @@ pub(super) struct RequestContext {
     /// The viewer's cache directives, if the route honours them.
     pub(super) directives: Option<RequestDirectives>,
     pub(super) now: Instant,
-    /// The frontend would send the response again, if a [`super::RepeatPermit`] comes with it.
-    pub(super) may_repeat: bool,
+    /// The frontend wants to send the response again, if it comes with a [`super::RepeatPermit`].
+    pub(super) wants_repeat: bool,
     /// Why the cache could not answer (RFC 9211 `fwd`).
     pub(super) forward: ForwardReason,
     /// The request joined a fill of another request.
@@ -121,7 +121,7 @@ impl RequestContext {
             headers: std::mem::take(&mut viewer_request.headers),
             directives,
             now: viewer_request.arrived,
-            may_repeat: viewer_request.may_repeat,
+            wants_repeat: viewer_request.wants_repeat,
             forward: ForwardReason::Nothing,
             collapsed: false,
             origin_time: None,

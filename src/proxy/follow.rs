@@ -38,18 +38,23 @@ impl Shield {
             self.wait_max_for(&context.request)
         };
         let leads = pass_receiver.is_some();
-        let held_back_limit = (!leads).then(|| self.live.wait_limit(&context.request, Now::read()));
+        let wait_limit = if leads {
+            None
+        } else {
+            self.live.wait_limit(&context.request, Now::read())
+        };
         let since = Instant::now();
         let fill_head = timeout(wait_max, follower.wait_for_head()).await;
         context.now = Instant::now();
         let waited = context.now.saturating_duration_since(since);
         context.waited_for_origin(waited);
-        let outcome = match held_back_limit {
-            None => Outcome::Miss,
-            // A response later than expected is late because of the origin, not because it is not
-            // due yet.
-            Some(Some(within)) if waited <= within => Outcome::HeldBack,
-            Some(_) => Outcome::Coalesced,
+        // A response later than expected is late because of the origin, not because it is not due
+        // yet.
+        let is_held_back = wait_limit.is_some_and(|limit| waited <= limit);
+        let outcome = match (leads, is_held_back) {
+            (true, _) => Outcome::Miss,
+            (false, true) => Outcome::HeldBack,
+            (false, false) => Outcome::Coalesced,
         };
         let Ok(fill_head) = fill_head else {
             return self.serve_stale_or(context, lookup, rejections::timed_out);

@@ -29,7 +29,7 @@ pub struct ViewerRequest {
     /// before it is parsed in full.
     pub arrived: Instant,
     /// The caller wants to send the response again: see [`ViewerResponse::repeat`].
-    pub may_repeat: bool,
+    pub wants_repeat: bool,
     /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
 }

@@ -71,7 +71,7 @@ impl Shield {
             return None;
         };
         let announced = self.announced_request(&viewer_request, &request);
-        viewer_request.may_repeat &= announced.is_none();
+        viewer_request.wants_repeat &= announced.is_none();
         match self.look_up_request(&mut viewer_request, request) {
             LookupOutcome::Served(response) => {
                 self.prefetch_announced(announced);
@@ -258,7 +258,7 @@ impl Shield {
         lookup: &Lookup,
         stored_use: StoredUse,
     ) -> Option<RepeatPermit> {
-        if !context.may_repeat
+        if !context.wants_repeat
             || stored_use == StoredUse::None
             || self.is_response_variable(context)
         {

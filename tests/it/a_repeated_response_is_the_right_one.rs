@@ -1,6 +1,6 @@
 //! A response that is sent again without a lookup is the one that a lookup would give.
 
-use seawall_policy::UNREAD_FIELDS;
+use seawall_policy::IGNORED_UNLESS_FORWARDED;
 
 use crate::support::metrics::{REPEATED, REPEATED_BYTES, REQUESTS};
 use crate::support::viewer::{Ask, Viewer};
@@ -171,7 +171,7 @@ async fn ignored_field_changes_no_looked_up_response() {
     let named = || get(OBJECT).header("X-Request-Id", "mine");
     repeats.viewer.ask(named()).await;
     let plain = repeats.ask_anew(named()).await;
-    for name in UNREAD_FIELDS {
+    for name in IGNORED_UNLESS_FORWARDED {
         for value in VALUES {
             let response = repeats.ask_anew(named().header(name, value)).await;
             response.assert_whole("0123456789");

@@ -98,8 +98,9 @@ pub(super) struct Flight {
     /// Notifies the producer when a reader joins, moves or leaves.
     pub(super) producer: Notify,
     /// A request found this flight in progress and waits for its result.
-    joined: AtomicBool,
-    joining: Notify,
+    was_joined: AtomicBool,
+    /// Notifies those that wait for the first such request.
+    first_join: Notify,
     /// The body that followers read, which becomes the body of the stored object.
     pub(super) body: Arc<SharedBody>,
 }
@@ -333,25 +334,25 @@ impl Flight {
                 budgeted: 0,
             }),
             producer: Notify::new(),
-            joined: AtomicBool::new(false),
-            joining: Notify::new(),
+            was_joined: AtomicBool::new(false),
+            first_join: Notify::new(),
             body: Arc::default(),
         }
     }
 
     /// Records that a request has joined and waits.
-    pub(super) fn join(&self) {
-        if !self.joined.swap(true, Ordering::AcqRel) {
-            self.joining.notify_waiters();
+    pub(super) fn record_join(&self) {
+        if !self.was_joined.swap(true, Ordering::AcqRel) {
+            self.first_join.notify_waiters();
         }
     }
 
     /// Resolves when a request has joined.
     pub(super) async fn wait_for_join(self: Arc<Self>) {
         // Registered before the check: a request that joins in between wakes it.
-        let joining = self.joining.notified();
-        if !self.joined.load(Ordering::Acquire) {
-            joining.await;
+        let first_join = self.first_join.notified();
+        if !self.was_joined.load(Ordering::Acquire) {
+            first_join.await;
         }
     }
 

@@ -97,7 +97,7 @@ pub(super) fn join<L>(
             return JoinOutcome::Crowded;
         }
         flight.state().hints.requests += 1;
-        flight.join();
+        flight.record_join();
         return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
     // Since the caller's lookup, a fill may have ended or a purge begun.

@@ -1,14 +1,14 @@
-//! The request fields that cannot change a response: requests that differ in nothing else get the
-//! same response from memory.
+//! The ignored request fields, which cannot change a response: requests that differ in nothing else
+//! get the same response from memory.
 
 use http::HeaderName;
 
 use super::Rules;
 
-/// Fields of players, browsers and CDNs that nothing here reads, unless a route forwards them. A
-/// field that is not listed is taken to matter: a missing name costs time, a wrong one would give a
+/// Fields of players, browsers and CDNs that nothing here reads: ignored unless a route forwards
+/// them. A field that is not listed is taken to matter: a missing name costs time, a wrong one would give a
 /// viewer another viewer's response. A rule that begins to read one of these must take it out.
-pub const UNREAD_FIELDS: [&str; 30] = [
+pub const IGNORED_UNLESS_FORWARDED: [&str; 30] = [
     "user-agent",
     "accept",
     "accept-language",
@@ -49,7 +49,7 @@ pub struct IgnoredFields {
 }
 
 impl IgnoredFields {
-    /// All unread fields except those that a route forwards.
+    /// All of [`IGNORED_UNLESS_FORWARDED`] that no route forwards.
     pub fn of(rules: &Rules) -> IgnoredFields {
         let is_forwarded = |name: &str| {
             let listed = rules
@@ -59,7 +59,10 @@ impl IgnoredFields {
             listed.map(HeaderName::as_str).any(|listed| listed == name)
         };
         let mut by_length: Vec<Vec<&'static str>> = Vec::new();
-        for name in UNREAD_FIELDS.into_iter().filter(|name| !is_forwarded(name)) {
+        for name in IGNORED_UNLESS_FORWARDED
+            .into_iter()
+            .filter(|name| !is_forwarded(name))
+        {
             if by_length.len() <= name.len() {
                 by_length.resize_with(name.len() + 1, Vec::new);
             }
@@ -87,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contains_unread_fields_in_any_case_and_no_others() {
+    fn contains_ignored_fields_in_any_case_and_no_others() {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("origin"))],
             name: "shield".into(),

@@ -100,7 +100,7 @@ pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_avoidance::EndpointAvoidance;
 pub use endpoint_set::EndpointSet;
 pub use freshness::{Freshness, freshness};
-pub use ignored_fields::{IgnoredFields, UNREAD_FIELDS};
+pub use ignored_fields::{IGNORED_UNLESS_FORWARDED, IgnoredFields};
 pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;

@@ -45,10 +45,10 @@ enum BodySource {
 }
 
 impl BodySource {
-    fn object(&self) -> &Arc<Object> {
+    fn object(&self) -> Option<&Arc<Object>> {
         match self {
-            BodySource::Stored(object) => object,
-            BodySource::Repeated(response) => response.permit().object(),
+            BodySource::Stored(object) => Some(object),
+            BodySource::Repeated(response) => response.body_source(),
         }
     }
 }
@@ -124,7 +124,8 @@ impl PendingResponse {
     pub(super) fn record_would_block(&mut self) {
         self.body.record_head_time();
         if let Some(source) = self.source.take()
-            && let Some(shared) = source.object().shared_body()
+            && let Some(object) = source.object()
+            && let Some(shared) = object.shared_body()
         {
             self.body.add_stored_body(Arc::clone(shared));
         }

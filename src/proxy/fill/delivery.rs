@@ -24,6 +24,14 @@ pub(super) struct Delivery {
     pub(super) race: Race,
 }
 
+/// What is known of a body before it arrives.
+#[derive(Clone, Copy)]
+pub(super) struct BodyForecast {
+    pub(super) expected: ExpectedBody,
+    /// As in [`BodyProgress`].
+    pub(super) end_is_known: bool,
+}
+
 /// What the response head promised, and where another endpoint would have to continue.
 #[derive(Clone)]
 pub(super) struct BodyProgress {
@@ -40,13 +48,12 @@ pub(super) struct BodyProgress {
 }
 
 impl Delivery {
-    /// `failed_endpoints`: endpoints that delivered it before. `end_is_known`: as in
-    /// [`BodyProgress`], for a body without a length.
+    /// `failed_endpoints`: endpoints that delivered it before.
     pub(super) fn new(
         response: &UpstreamResponse,
         failed_endpoints: EndpointAvoidance,
         has_others: bool,
-        (expected, end_is_known): (ExpectedBody, bool),
+        forecast: BodyForecast,
     ) -> Delivery {
         let etag = response.headers.get(header::ETAG);
         let strong = etag.filter(|etag| etag.as_bytes().starts_with(b"\""));
@@ -55,11 +62,16 @@ impl Delivery {
             progress: BodyProgress {
                 etag: strong.cloned(),
                 codings: codings(response).cloned().collect(),
-                length: expected.length,
-                end_is_known: expected.length.is_some() || end_is_known,
+                length: forecast.expected.length,
+                end_is_known: forecast.end_is_known,
                 is_sent_to_viewers: false,
             },
-            race: Race::new(response.endpoint, failed_endpoints, may_move, expected),
+            race: Race::new(
+                response.endpoint,
+                failed_endpoints,
+                may_move,
+                forecast.expected,
+            ),
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 
 use super::FillTask;
-use super::delivery::{self, Delivery};
+use super::delivery::{self, BodyForecast, Delivery};
 use super::empty::has_bytes;
 use crate::live::Availability;
 use crate::proxy::race::{AVOIDED, BodyEvent, ExpectedBody};
@@ -21,6 +21,12 @@ use seawall_upstream::{Failure, Framing, UpstreamBody, UpstreamResponse};
 
 /// A key whose object is too large for one fetch is remembered for at most this time.
 const LARGE_MEMORY_MAX: Duration = Duration::from_hours(1);
+
+/// An object that a manifest lists.
+struct ListedBody {
+    duration: Duration,
+    is_whole_segment: bool,
+}
 
 /// The first chunks of a body, before viewers have any.
 #[derive(Default)]
@@ -56,9 +62,9 @@ impl FillTask {
             return self.handle_empty_body(response.endpoint).await;
         }
         let has_others = self.origin().has_several_endpoints();
-        let expected = self.expected_body(kind, delivery::length(response.framing));
+        let forecast = self.forecast_body(kind, delivery::length(response.framing));
         let failed_endpoints = self.failed_endpoints.clone();
-        let mut delivery = Delivery::new(&response, failed_endpoints, has_others, expected);
+        let mut delivery = Delivery::new(&response, failed_endpoints, has_others, forecast);
         let mut upstream_body = response.body;
         let is_doubtful = has_bytes && delivery.progress.length.is_none();
         let mut buffered = if delivery.race.may_move() || is_doubtful {
@@ -171,37 +177,53 @@ impl FillTask {
         pushed == Some(FillControl::Continue)
     }
 
-    /// What is known of a body before it arrives, and whether every endpoint that has it has all of
-    /// it.
-    fn expected_body(&self, kind: Kind, length: Option<u64>) -> (ExpectedBody, bool) {
-        let listing = self.shield.live.trackers_beside(&self.request);
-        let mut listed = listing.iter().filter_map(|tracker| {
-            let (duration, is_segment) = tracker.listed_duration(&self.request)?;
-            // An MPD may list a segment that is still being produced; a playlist lists only
-            // complete segments.
-            Some((duration, is_segment && tracker.request.kind == Kind::Hls))
-        });
-        let listed = listed.next();
+    /// What is known of a body before it arrives.
+    fn forecast_body(&self, kind: Kind, length: Option<u64>) -> BodyForecast {
         let is_small = matches!(kind, Kind::Init | Kind::Key);
-        let duration = match listed {
-            _ if is_small => Some(Duration::ZERO),
-            Some((duration, _)) => Some(duration),
-            // An object that no manifest lists is a segment only if an MPD predicts it.
-            None => match self.availability() {
-                Some(
-                    Availability::DueIn(_, tracker) | Availability::AvailableSince(_, tracker),
-                ) => Some(tracker.segment_duration()),
-                Some(Availability::NextVersionIn(_)) | None => None,
-            },
+        let listed = self.listed_body();
+        let duration = if is_small {
+            Some(Duration::ZERO)
+        } else {
+            let listed_duration = listed.as_ref().map(|listed| listed.duration);
+            let duration = listed_duration.or_else(|| self.predicted_duration());
+            duration.filter(|duration| !duration.is_zero())
         };
-        let end_is_known = is_small || listed.is_some_and(|(_, whole)| whole);
+        let end_is_known =
+            length.is_some() || is_small || listed.is_some_and(|listed| listed.is_whole_segment);
         let is_complete = || self.shield.live.is_complete(&self.request, Now::read());
-        let expected = ExpectedBody {
-            length,
-            duration: duration.filter(|duration| is_small || !duration.is_zero()),
-            is_complete: length.is_some() || end_is_known || is_complete(),
-        };
-        (expected, end_is_known)
+        BodyForecast {
+            expected: ExpectedBody {
+                length,
+                duration,
+                is_complete: end_is_known || is_complete(),
+            },
+            end_is_known,
+        }
+    }
+
+    /// What a manifest beside the object says of it. `None`: no manifest lists it.
+    fn listed_body(&self) -> Option<ListedBody> {
+        let trackers = self.shield.live.trackers_beside(&self.request);
+        trackers.iter().find_map(|tracker| {
+            let (duration, is_segment) = tracker.listed_duration(&self.request)?;
+            Some(ListedBody {
+                duration,
+                // An MPD may list a segment that is still being produced; a playlist lists only
+                // complete segments.
+                is_whole_segment: is_segment && tracker.request.kind == Kind::Hls,
+            })
+        })
+    }
+
+    /// The duration of an object that no manifest lists. It is a segment only if an MPD predicts
+    /// it.
+    fn predicted_duration(&self) -> Option<Duration> {
+        match self.availability()? {
+            Availability::DueIn(_, tracker) | Availability::AvailableSince(_, tracker) => {
+                Some(tracker.segment_duration())
+            }
+            Availability::NextVersionIn(_) => None,
+        }
     }
 
     /// Slices need ranges, a strong validator to tie them together, and a lifetime. Variants are

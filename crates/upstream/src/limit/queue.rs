@@ -1,5 +1,6 @@
 //! The queue of a limiter: ordered by priority, then by arrival. Every operation takes constant
-//! time, including removal from the middle: the rows are linked lists over a slab of seats.
+//! time, including removal from the middle: the rows are linked lists over a slab of seats. A seat
+//! is the place of one request; a row links the seats of one priority, oldest first.
 //!
 //! Independent of permits and clocks.
 

@@ -6,8 +6,9 @@ use http::HeaderName;
 use super::Rules;
 
 /// Fields of players, browsers and CDNs that nothing here reads: ignored unless a route forwards
-/// them. A field that is not listed is taken to matter: a missing name costs time, a wrong one would give a
-/// viewer another viewer's response. A rule that begins to read one of these must take it out.
+/// them. A field that is not listed is taken to matter: a missing name costs time, a wrong one
+/// would give a viewer another viewer's response. A rule that begins to read one of these must take
+/// it out.
 pub const IGNORED_UNLESS_FORWARDED: [&str; 30] = [
     "user-agent",
     "accept",

@@ -7,7 +7,7 @@ use http::{Method, Response, Version};
 use tokio::time::Instant;
 
 use super::recording_body::{RecordingBody, ResponseChannel};
-use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
+use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse, write_field};
 use super::server_context::ServerContext;
 use seawall_policy::IgnoredFields;
 
@@ -31,21 +31,14 @@ pub(super) fn look_up<A>(
 fn write_key(head: &Parts, ignored: &IgnoredFields, key: &mut Vec<u8>) {
     let target = head.uri.path_and_query();
     key.extend_from_slice(target.map_or("", |target| target.as_str()).as_bytes());
+    // The scheme decides which port of the authority is the default one.
+    let scheme = head.uri.scheme_str().unwrap_or_default();
     let authority = head.uri.authority();
-    // None of these bytes is in a target, an authority, a name or a value.
-    key.push(b'\n');
-    key.extend_from_slice(
-        authority
-            .map_or("", |authority| authority.as_str())
-            .as_bytes(),
-    );
+    let authority = authority.map_or("", |authority| authority.as_str());
+    write_field(key, ignored, ":scheme", scheme.as_bytes());
+    write_field(key, ignored, ":authority", authority.as_bytes());
     for (name, value) in &head.headers {
-        if !ignored.contains(name.as_str()) {
-            key.push(b'\n');
-            key.extend_from_slice(name.as_str().as_bytes());
-            key.push(b'\r');
-            key.extend_from_slice(value.as_bytes());
-        }
+        write_field(key, ignored, name.as_str(), value.as_bytes());
     }
 }
 

@@ -19,6 +19,7 @@ use memchr::memmem;
 use crate::proxy::{RepeatPermit, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
+use seawall_policy::IgnoredFields;
 
 /// Larger bodies take longer to send than to look up.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -181,6 +182,17 @@ impl<H: RepeatedHead> RepeatedResponse<H> {
     fn bytes(&self) -> usize {
         let object = self.permit().object().own_bytes();
         size_of::<RepeatedResponse<H>>() + self.head.bytes() + self.rest.body.len() + object
+    }
+}
+
+/// Appends a field to the key of a request, unless it cannot change the response. No target, name
+/// or value has the bytes that separate them.
+pub(super) fn write_field(key: &mut Vec<u8>, ignored: &IgnoredFields, name: &str, value: &[u8]) {
+    if !ignored.contains(name) {
+        key.push(b'\n');
+        key.extend_from_slice(name.as_bytes());
+        key.push(b'\r');
+        key.extend_from_slice(value);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A response that is sent again without a lookup is the one that a lookup would give.
 
 use seawall_policy::IGNORED_UNLESS_FORWARDED;
+use tokio::net::TcpStream;
 
 use crate::support::metrics::{REPEATED, REPEATED_BYTES, REQUESTS};
-use crate::support::viewer::{Ask, Viewer};
+use crate::support::viewer::{Ask, H2Viewer, Viewer};
 use crate::support::{
     Origin, Response, Shield, computed, eventually, get, head, manifest, noise, playlist, segment,
 };
@@ -261,6 +262,29 @@ async fn http2_repeats_follow_the_same_rules() {
     let head = viewer.ask(head(OBJECT)).await;
     head.assert_is(200, "");
     assert_eq!(count().await, before);
+}
+
+/// `Host` without a port agrees with port 443 of the target only if the scheme is https.
+#[tokio::test]
+async fn http2_scheme_makes_another_request() {
+    let (origin, _) = one_object().await;
+    let shield = Shield::in_front_of(&origin).with(|config| config.threads = 1);
+    let shield = shield.start().await;
+    let viewer = async |scheme| {
+        let stream = TcpStream::connect(shield.address()).await;
+        H2Viewer::over(stream.expect("the shield accepts viewers"), scheme).await
+    };
+    let ask = || {
+        let ask = get(OBJECT).host("shield.test:443");
+        ask.header("host", "shield.test")
+    };
+    let (secure, plain) = (viewer("https").await, viewer("http").await);
+    eventually("a repeated response", async || {
+        secure.ask(ask()).await.assert_whole("0123456789");
+        shield.counter(REPEATED, &[]).await > 0
+    })
+    .await;
+    assert_eq!(plain.ask(ask()).await.status, 400);
 }
 
 /// Remembering it would keep the whole object in memory.

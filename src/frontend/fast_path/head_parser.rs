@@ -8,6 +8,7 @@ use httparse::{Header, Request, Status};
 use memchr::memchr_iter;
 
 use crate::frontend::Limits;
+use crate::frontend::repeated_responses::write_field;
 use seawall_policy::IgnoredFields;
 
 /// More fields than players and CDNs send.
@@ -89,13 +90,7 @@ impl PlainGet<'_> {
     pub(super) fn write_key(&self, ignored: &IgnoredFields, key: &mut Vec<u8>) {
         key.extend_from_slice(self.target.as_bytes());
         for field in self.fields {
-            if !ignored.contains(field.name) {
-                // None of these bytes is in a target, a name or a value.
-                key.push(b'\n');
-                key.extend_from_slice(field.name.as_bytes());
-                key.push(b'\r');
-                key.extend_from_slice(field.value);
-            }
+            write_field(key, ignored, field.name, field.value);
         }
     }
 

@@ -10,6 +10,7 @@ mod manifest;
 mod publish;
 mod request;
 mod revalidation;
+mod settle;
 mod streaming;
 mod takeover;
 mod version;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 use super::Shield;
 use super::clients::ClientFetch;
 use super::pass_through_response::PassThroughResponse;
-use crate::live::{Location, Prefetch, UNLISTED_FOR};
+use crate::live::{Location, ManifestTracker, Prefetch, UNLISTED_FOR};
 use seawall_cache::{EpochToken, Fill, StoredHead, Verdict};
 use seawall_manifest::{Kind, ManifestInfo, is_plain_text};
 use seawall_policy::access::CacheRequest;
@@ -60,6 +61,16 @@ pub(super) struct FillTask {
     failed_endpoints: EndpointAvoidance,
     /// Number of responses without any byte.
     empty_responses: u8,
+}
+
+/// As what a manifest is stored. It differs for a request that names a version of an LL-HLS
+/// playlist by number: its answer can be stored under both keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StoredAs {
+    /// The newest version, under the URL without delivery directives. The next one replaces it.
+    Newest,
+    /// The version with the requested number, under the URL with the directives. It never changes.
+    RequestedVersion,
 }
 
 /// The origin's response, and how it was requested.
@@ -171,39 +182,32 @@ impl FillTask {
         kind.refined(content_type)
     }
 
-    /// Decides whether, and for how long, a response may be stored. `as_requested_version`: as the
-    /// version that an LL-HLS request named, not as the current one.
+    /// Decides whether, and for how long, a response may be stored.
     fn decide_storage(
         &self,
         response: &UpstreamResponse,
         kind: Kind,
         info: Option<&ManifestInfo>,
-        as_requested_version: bool,
+        stored_as: StoredAs,
     ) -> StorageDecision {
-        let response_facts = self.response_facts(response, &response.headers, kind, info);
-        let manifest_context = match response_facts.context {
-            ManifestContext::RequestedVersion if !as_requested_version => {
-                ManifestContext::CurrentVersion
-            }
-            manifest_context => manifest_context,
-        };
+        let facts_of_200 = self.facts_of_200(response, &response.headers, kind, info, stored_as);
         let response_facts = ResponseFacts {
             status: response.status,
             end_is_proven: response.framing != Framing::UntilClose,
-            context: manifest_context,
             due_in: self.due_in(response.status),
-            ..response_facts
+            ..facts_of_200
         };
         storage(&response_facts, &self.request.route, Now::read())
     }
 
     /// The facts of a complete 200 response with these headers.
-    fn response_facts<'a>(
+    fn facts_of_200<'a>(
         &self,
         response: &UpstreamResponse,
         headers: &'a HeaderMap,
         kind: Kind,
         info: Option<&'a ManifestInfo>,
+        stored_as: StoredAs,
     ) -> ResponseFacts<'a> {
         let multivariant = info.filter(|info| info.is_multivariant());
         let children =
@@ -217,25 +221,27 @@ impl FillTask {
             authorized: self.is_authorized(),
             delay: self.delay(response),
             context: info.map_or(ManifestContext::CurrentVersion, |info| {
-                self.manifest_context(info)
+                self.manifest_context(info, stored_as)
             }),
             child_target_duration: children,
             due_in: None,
         }
     }
 
-    fn manifest_context(&self, info: &ManifestInfo) -> ManifestContext {
-        let was_live = || {
-            let tracker = self.tracker();
-            tracker.is_some_and(|tracker| tracker.was_live_recently(Instant::now()))
-        };
-        if self.is_requested_version(info) {
+    fn manifest_context(&self, info: &ManifestInfo, stored_as: StoredAs) -> ManifestContext {
+        if stored_as == StoredAs::RequestedVersion && self.is_requested_version(info) {
             ManifestContext::RequestedVersion
-        } else if !info.is_live() && was_live() {
+        } else if self.has_just_ended(info) {
             ManifestContext::JustEnded
         } else {
             ManifestContext::CurrentVersion
         }
+    }
+
+    /// The manifest says that a stream has ended that was live a moment ago.
+    fn has_just_ended(&self, info: &ManifestInfo) -> bool {
+        let was_live = |tracker: Arc<ManifestTracker>| tracker.was_live_recently(Instant::now());
+        !info.is_live() && self.tracker().is_some_and(was_live)
     }
 
     /// Time the response was under way. A response that was held back was produced when it arrived.
@@ -279,7 +285,7 @@ impl FillTask {
         if response.status == StatusCode::OK && kind.is_manifest() {
             return self.handle_manifest(response).await;
         }
-        match self.decide_storage(&response, kind, None, false) {
+        match self.decide_storage(&response, kind, None, StoredAs::Newest) {
             StorageDecision::Pass(reason) => self.pass_to_leader(response, reason),
             StorageDecision::Store(lifetime) if !is_error(response.status) => {
                 let lifetime = self.limit_unlisted_lifetime(lifetime);

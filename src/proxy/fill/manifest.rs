@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use tokio::time::timeout;
 
-use super::FillTask;
+use super::{FillTask, StoredAs};
 use crate::live::{ManifestTracker, RejectReason, Variant};
 use crate::proxy::blocking_work::WorkSize;
 use crate::proxy::coding::{self, DecodeError};
@@ -262,7 +262,7 @@ impl FillTask {
     ) -> Option<Arc<ManifestTracker>> {
         let info = &manifest?.info;
         if matches!(
-            self.decide_storage(response, kind, Some(info), false),
+            self.decide_storage(response, kind, Some(info), StoredAs::Newest),
             StorageDecision::Pass(_)
         ) {
             return None;

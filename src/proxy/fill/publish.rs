@@ -1,26 +1,22 @@
 //! Applies a manifest that has arrived: collects the facts, has `disposition.rs` decide, and
-//! changes trackers, cache and followers accordingly. Versions of one manifest arrive by several
+//! changes trackers, cache and followers accordingly. `version.rs` builds what is stored;
+//! `settle.rs` ends the fills whose manifest is not. Versions of one manifest arrive by several
 //! paths; they are applied one after another, never an older one after a newer one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use seawall_cache::{Follower, Object, StoredHead, Verdict};
+use seawall_cache::Follower;
 use seawall_policy::progress::Progress;
 use seawall_policy::vary::Vary;
 use seawall_policy::{Lifetime, Now};
 use tokio::time::timeout;
 
-use super::disposition::{
-    DelayFacts, Disposition, Settlement, UpdateFacts, decide, decide_behind, publication_delay,
-};
+use super::disposition::{DelayFacts, Disposition, UpdateFacts, decide, publication_delay};
 use super::manifest::FetchedManifest;
+use super::settle::refreshed_left;
 use super::{FillTask, FillTrigger};
-use crate::live::{
-    ManifestTracker, ManifestVersion, PrefetchSource, RejectReason, Variant, VersionEffects,
-    WindowChange,
-};
+use crate::live::{ManifestTracker, ManifestVersion, PrefetchSource, VersionEffects, WindowChange};
 
 /// A version that has been recorded and whose effects have been applied; it is stored next.
 struct AppliedVersion {
@@ -73,12 +69,15 @@ impl FillTask {
     /// Collects the facts about a manifest, and decides. The caller holds the tracker's publishing
     /// lock.
     fn decide(&self, fetched: &FetchedManifest, progress: Progress) -> Disposition {
-        let is_behind = progress == Progress::Behind;
+        let newest_stored = match progress {
+            Progress::Behind => self.newest_if_not_behind(fetched),
+            _ => None,
+        };
         decide(UpdateFacts {
             progress,
-            storage: self.decide_storage(&fetched.response, fetched.kind, fetched.info(), false),
+            storage: self.storage_as_newest(fetched),
             is_readable: fetched.manifest.is_some(),
-            newest_stored: is_behind.then(|| self.newest_stored(fetched)).flatten(),
+            newest_stored,
         })
     }
 
@@ -94,31 +93,6 @@ impl FillTask {
             stored_remaining: stored_version.map(|stored| refreshed_left(&stored.head, now)),
             delay_max: tracker.map(ManifestTracker::publication_delay_max),
         })
-    }
-
-    /// Settles a fill whose manifest is behind what viewers have seen.
-    pub(super) fn settle_behind(self, fetched: FetchedManifest) {
-        let tracker = fetched.tracker.clone();
-        let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-        self.settle_behind_locked(fetched);
-    }
-
-    /// The same; the caller holds the tracker's publishing lock.
-    fn settle_behind_locked(self, fetched: FetchedManifest) {
-        let storage = self.decide_storage(&fetched.response, fetched.kind, fetched.info(), false);
-        let settlement = decide_behind(self.newest_stored(&fetched), &storage);
-        self.settle(fetched, settlement);
-    }
-
-    /// The newest stored version of the manifest, if it is the newest that viewers have seen.
-    fn newest_stored(&self, fetched: &FetchedManifest) -> Option<Arc<Object>> {
-        let newest = self.newest()?;
-        let (Some(tracker), Some(info)) = (&fetched.tracker, newest.head.manifest_info.as_deref())
-        else {
-            return Some(newest);
-        };
-        let progress = tracker.progress_of(fetched.variant, info, Instant::now());
-        (progress != Progress::Behind).then_some(newest)
     }
 
     /// Records a version in `live`. This comes before any viewer gets the version: if it shows a
@@ -204,110 +178,6 @@ impl FillTask {
         shield.prefetch_announced_parts(effects.announced, &client_headers);
         shield.prefetch(&wanted, PrefetchSource::Playlist, &client_headers)
     }
-
-    /// Ends a fill whose manifest is not stored.
-    fn settle(self, fetched: FetchedManifest, settlement: Settlement) {
-        match settlement {
-            Settlement::ConfirmStored(stored_version) => {
-                self.confirm_stored(&fetched, &stored_version);
-            }
-            Settlement::ServeOnce => self.serve_once(fetched),
-            Settlement::PassOn(reason) => self.hand_over_manifest(fetched, reason),
-            Settlement::PassOnUnread => self.hand_over_unread(fetched),
-            Settlement::Fail => self.handle_failure(seawall_upstream::Failure::Protocol),
-        }
-    }
-
-    /// Gives the newest stored version to all followers, as if the origin had just confirmed it.
-    fn confirm_stored(self, fetched: &FetchedManifest, stored_version: &Arc<Object>) {
-        let headers = stored_version.head.headers.to_map();
-        let (object, is_storable) =
-            self.revalidated_object((stored_version, false), headers, None, &fetched.response);
-        let object = Arc::new(object);
-        if let Some(tracker) = fetched.tracker.as_ref().filter(|_| is_storable) {
-            tracker.record_unchanged(fetched.variant, fetched.current_at);
-            tracker.set_fresh_for(
-                refreshed_left(&object.head, fetched.current_at),
-                fetched.current_at,
-            );
-            self.avoid_endpoint_if_stalled(tracker, fetched.response.endpoint, fetched.is_old);
-            self.shield.start_refresher(tracker);
-        }
-        let verdict = Verdict::Revalidated(Arc::clone(&object));
-        if self.request.has_delivery_directives() {
-            if is_storable {
-                let (key, kind) = (self.request.base_key(), self.request.kind);
-                self.shield.cache.store_under(key, kind, &object);
-            }
-            self.fill.settle(verdict);
-        } else if is_storable {
-            self.fill.set_vary(self.vary(&object.head.headers.to_map()));
-            self.fill.store_and_publish(&object, verdict);
-        } else {
-            self.fill.settle(verdict);
-        }
-    }
-
-    /// Gives a version to the current followers, without storing it.
-    fn serve_once(mut self, fetched: FetchedManifest) {
-        if self.vary(&fetched.response.headers) != Vary::Nothing {
-            self.fill.set_vary(self.vary(&fetched.response.headers));
-        }
-        let lifetime = Lifetime::none(Instant::now());
-        let version = self.build_version(fetched, lifetime, Progress::Same);
-        self.fill.settle(Verdict::Object(Arc::new(version.object)));
-    }
-
-    /// The newest stored version of the manifest.
-    pub(super) fn newest(&self) -> Option<Arc<Object>> {
-        let (key, kind) = (self.request.base_key(), self.request.kind);
-        let upstream_headers = || self.fill.upstream_headers().clone();
-        let cache = &self.shield.cache;
-        let newest = cache
-            .lookup(key, kind, Instant::now(), upstream_headers)
-            .object;
-        newest.filter(|newest| newest.head.status == StatusCode::OK)
-    }
-
-    /// The origin confirmed the stored version with a 304.
-    pub(super) fn record_not_modified(
-        &self,
-        response: &seawall_upstream::UpstreamResponse,
-        head: &StoredHead,
-        variant: Variant,
-    ) {
-        // That a version requested by number is confirmed does not prove that it is the newest.
-        if self.request.has_delivery_directives() {
-            return;
-        }
-        let Some(tracker) = self.tracker() else {
-            return;
-        };
-        let (_, current_at) = self.sent_and_current_at(response);
-        tracker.record_unchanged(variant, current_at);
-        tracker.set_fresh_for(refreshed_left(head, current_at), current_at);
-        self.avoid_endpoint_if_stalled(&tracker, response.endpoint, false);
-        self.shield.start_refresher(&tracker);
-    }
-
-    fn avoid_endpoint_if_stalled(&self, tracker: &ManifestTracker, endpoint: usize, is_old: bool) {
-        if self.should_have_changed(tracker, is_old, Instant::now()) {
-            self.avoid_stalled_endpoint(tracker, endpoint);
-        }
-    }
-
-    /// The manifest should have changed by now: another endpoint may have a newer version. Players
-    /// buffer about three segments; where there is another endpoint, it is requested before these
-    /// run out.
-    fn should_have_changed(&self, tracker: &ManifestTracker, is_old: bool, now: Instant) -> bool {
-        let is_late = self.origin().has_several_endpoints() && tracker.is_late(now);
-        is_old || is_late || tracker.is_stalled(now)
-    }
-
-    fn avoid_stalled_endpoint(&self, tracker: &ManifestTracker, endpoint: usize) {
-        self.shield.live.count_rejection(RejectReason::Stalled);
-        tracker.avoid(endpoint, Instant::now());
-    }
 }
 
 impl AppliedVersion {
@@ -331,10 +201,9 @@ impl AppliedVersion {
     fn store_unless_overtaken(self) {
         let tracker = self.fetched.tracker.clone();
         let lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-        let is_overtaken = |tracker: &Arc<ManifestTracker>| {
-            tracker.has_newer_version(self.fetched.variant, self.applied_at)
-        };
-        if tracker.as_ref().is_some_and(is_overtaken) {
+        if let Some(tracker) = &tracker
+            && tracker.has_newer_version(self.fetched.variant, self.applied_at)
+        {
             return self.task.settle_behind_locked(self.fetched);
         }
         let shield = Arc::clone(&self.task.shield);
@@ -352,8 +221,9 @@ impl AppliedVersion {
             mut task, fetched, ..
         } = self;
         let tracker = fetched.tracker.clone();
-        let is_requested_version = |info| task.is_requested_version(info);
-        if fetched.info().is_some_and(is_requested_version) {
+        if let Some(info) = fetched.info()
+            && task.is_requested_version(info)
+        {
             let endpoint = fetched.response.endpoint_to_avoid;
             task.avoid_endpoint_that_held_back(tracker.as_deref(), endpoint);
         }
@@ -364,11 +234,4 @@ impl AppliedVersion {
         }
         task.store_and_serve(version);
     }
-}
-
-/// How long it may still be served at `now` while the refresher keeps it current.
-fn refreshed_left(head: &StoredHead, now: Instant) -> Duration {
-    let lifetime = &head.lifetime;
-    let max_age = lifetime.refreshed_max_age(head.manifest_info.as_deref());
-    max_age.saturating_sub(lifetime.age(now))
 }

@@ -5,13 +5,39 @@ use std::time::Instant;
 
 use http::{HeaderMap, header};
 
-use super::FillTask;
+use super::{FillTask, StoredAs};
 use crate::live::{ManifestTracker, Variant};
 use seawall_cache::{EncodedBodies, Object, StoredHead, Verdict};
-use seawall_policy::lifetime::{ManifestContext, StorageDecision, storage};
+use seawall_policy::lifetime::{StorageDecision, storage};
 use seawall_policy::progress::Progress;
 use seawall_policy::{Lifetime, Now, conditional, headers};
 use seawall_upstream::UpstreamResponse;
+
+/// A stored object that the origin has confirmed.
+pub(super) struct Revalidation<'a> {
+    pub(super) stored: &'a Arc<Object>,
+    pub(super) stored_as: StoredAs,
+    /// The stored headers, updated by the response.
+    pub(super) headers: HeaderMap,
+    /// The directives for this kind of cache alone.
+    pub(super) targeted: Option<Box<HeaderMap>>,
+    /// The response that confirms it.
+    pub(super) response: &'a UpstreamResponse,
+}
+
+impl Revalidation<'_> {
+    /// The headers that decide about storage. The age counts from this response, not from the one
+    /// that brought the body.
+    fn storage_headers(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if let Some(targeted) = &self.targeted {
+            headers.extend((**targeted).clone());
+        }
+        headers.remove(header::AGE);
+        headers.extend(headers::age(&self.response.headers));
+        headers
+    }
+}
 
 impl FillTask {
     /// Updates the stored headers first; the lifetime follows from the result (RFC 9111 §4.3.4).
@@ -29,14 +55,16 @@ impl FillTask {
             return self.fill.settle(Verdict::Object(newer));
         }
         let targeted = headers::targeted(&response.headers);
-        let (object, is_storable) =
-            self.revalidated_object((stored, true), updated, targeted, response);
-        let object = Arc::new(object);
-        if is_storable {
-            self.record_not_modified(response, &object.head, variant);
-        }
+        let object = Arc::new(self.revalidated_object(Revalidation {
+            stored,
+            stored_as: StoredAs::RequestedVersion,
+            headers: updated,
+            targeted: targeted.or_else(|| stored_targeted(stored)),
+            response,
+        }));
         let verdict = Verdict::Revalidated(Arc::clone(&object));
-        if is_storable {
+        if object.head.will_be_stored {
+            self.record_not_modified(response, &object.head, variant);
             self.fill.set_vary(self.vary(&object.head.headers.to_map()));
             self.fill.store_and_publish(&object, verdict);
         } else {
@@ -59,50 +87,51 @@ impl FillTask {
         self.newest().filter(|newest| newest.body != stored.body)
     }
 
-    /// The stored object with these headers and a new lifetime, as the requested version or as the
-    /// current one; and whether it may be stored. `targeted`: the response's directives for this
-    /// kind of cache.
-    pub(super) fn revalidated_object(
-        &self,
-        (stored_object, as_requested_version): (&Arc<Object>, bool),
-        headers: HeaderMap,
-        targeted: Option<Box<HeaderMap>>,
-        response: &UpstreamResponse,
-    ) -> (Object, bool) {
-        let now = Now::read();
-        let stored_targeted = || Some(Box::new(stored_object.head.targeted.as_ref()?.to_map()));
-        let targeted = targeted.or_else(stored_targeted);
-        let mut storage_headers = headers.clone();
-        storage_headers.extend(targeted.iter().flat_map(|fields| (**fields).clone()));
-        storage_headers.remove(header::AGE);
-        storage_headers.extend(headers::age(&response.headers));
-        let mut response_facts = self.response_facts(
-            response,
-            &storage_headers,
-            stored_object.head.kind,
-            stored_object.head.manifest_info.as_deref(),
-        );
-        if response_facts.context == ManifestContext::RequestedVersion && !as_requested_version {
-            response_facts.context = ManifestContext::CurrentVersion;
-        }
-        let (lifetime, is_storable) = match storage(&response_facts, &self.request.route, now) {
-            StorageDecision::Store(lifetime) => (self.limit_unlisted_lifetime(lifetime), true),
-            _ => (Lifetime::none(now.mono), false),
-        };
+    /// The stored object with updated headers and a new lifetime. Its head says whether it may be
+    /// stored.
+    pub(super) fn revalidated_object(&self, revalidation: Revalidation<'_>) -> Object {
+        let lifetime = self.revalidated_lifetime(&revalidation);
+        let Revalidation {
+            stored,
+            headers,
+            targeted,
+            ..
+        } = revalidation;
         let head = StoredHead {
             headers: headers.into(),
             targeted: targeted.map(|fields| Box::new((*fields).into())),
-            lifetime,
-            will_be_stored: is_storable,
-            ..stored_object.head.clone()
+            will_be_stored: lifetime.is_some(),
+            lifetime: lifetime.unwrap_or_else(|| Lifetime::none(Instant::now())),
+            ..stored.head.clone()
         };
-        let mut object = stored_object.with_head(head);
-        object.set_encodings(stored_object.encodings().map(EncodedBodies::for_other_head));
-        let delta = stored_object.delta().map(|delta| {
-            let delta = Object::clone(delta).with_lifetime(&object.head.lifetime);
-            Arc::new(delta)
-        });
+        let with_lifetime = |delta: &Arc<Object>| delta.with_lifetime(&head.lifetime);
+        let delta = stored.delta().map(with_lifetime).map(Arc::new);
+        let mut object = stored.with_head(head);
+        object.set_encodings(stored.encodings().map(EncodedBodies::for_other_head));
         object.set_delta(delta);
-        (object, is_storable)
+        object
     }
+
+    /// The lifetime of the revalidated object; `None`: it may not be stored any longer.
+    fn revalidated_lifetime(&self, revalidation: &Revalidation<'_>) -> Option<Lifetime> {
+        let head = &revalidation.stored.head;
+        let headers = revalidation.storage_headers();
+        let facts = self.facts_of_200(
+            revalidation.response,
+            &headers,
+            head.kind,
+            head.manifest_info.as_deref(),
+            revalidation.stored_as,
+        );
+        match storage(&facts, &self.request.route, Now::read()) {
+            StorageDecision::Store(lifetime) => Some(self.limit_unlisted_lifetime(lifetime)),
+            _ => None,
+        }
+    }
+}
+
+/// The stored directives for this kind of cache alone.
+pub(super) fn stored_targeted(stored: &Object) -> Option<Box<HeaderMap>> {
+    let targeted = stored.head.targeted.as_ref()?;
+    Some(Box::new(targeted.to_map()))
 }

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 
-use super::FillTask;
 use super::manifest::FetchedManifest;
+use super::{FillTask, StoredAs};
 use crate::live::{Location, Variant};
-use seawall_cache::{Object, Verdict};
+use seawall_cache::{Object, StoredHead, Verdict};
 use seawall_manifest::ManifestInfo;
 use seawall_policy::Lifetime;
 use seawall_policy::encoding::is_requested_uncoded;
@@ -19,15 +20,16 @@ use seawall_policy::vary::Vary;
 
 /// A version that is about to be stored.
 pub(super) struct StoredVersion {
-    /// The response to a plain request for the playlist.
+    /// The response to a plain request for the manifest.
     pub(super) object: Object,
     vary: Vary,
-    /// Its lifetime as the requested version, or as the response in place of that version.
-    as_requested_version: Option<Lifetime>,
+    /// The lifetime under the requested key, if it differs from that of the newest version.
+    requested_key_lifetime: Option<Lifetime>,
 }
 
 impl FillTask {
-    /// Builds the stored object of a manifest, with its delta update and codings.
+    /// Builds the stored object of a manifest, with its delta update and codings. `lifetime` is
+    /// that of the newest version.
     pub(super) fn build_version(
         &mut self,
         fetched: FetchedManifest,
@@ -35,45 +37,70 @@ impl FillTask {
         progress: Progress,
     ) -> StoredVersion {
         if self.request.has_delivery_directives() && progress == Progress::Restarted {
-            // It is the first version of the new epoch.
-            let of_versions = Location::only(self.request.playlist_epoch_key());
-            self.epoch_token = self.shield.epoch_token(&self.request, &of_versions);
+            self.join_new_epoch();
         }
-        let info = fetched.manifest.map(|manifest| manifest.info);
-        let is_requested_version = info
-            .as_ref()
-            .is_some_and(|info| self.is_requested_version(info));
-        let storage = is_requested_version
-            .then(|| self.decide_storage(&fetched.response, fetched.kind, info.as_ref(), true));
-        let as_requested_version = match storage {
-            Some(StorageDecision::Store(lifetime)) => Some(lifetime),
-            Some(_) => None,
-            None => info
-                .as_ref()
-                .and_then(|info| self.early_lifetime(info, &lifetime)),
-        };
         let vary = self.vary(&fetched.response.headers);
-        let (status, headers) = (fetched.response.status, fetched.response.headers);
-        let mut head = self.head(status, headers, fetched.kind, lifetime, true);
-        head.manifest_info = info.map(Box::new);
+        let requested_key_lifetime = self.requested_key_lifetime(&fetched, &lifetime);
+        let FetchedManifest { response, kind, .. } = fetched;
+        let mut head = self.head(response.status, response.headers, kind, lifetime, true);
+        head.manifest_info = fetched.manifest.map(|manifest| Box::new(manifest.info));
         head.access_tracker = fetched.tracker.map(|tracker| Arc::clone(&tracker.access));
-        let delta = fetched
-            .delta
-            .map(|delta| Object::new(head.clone(), delta.into()));
-        let before = self.previous_version();
-        let shield = &self.shield;
-        let mut object = shield.with_encodings(Object::new(head, fetched.body), before.as_deref());
-        let before = before.as_ref().and_then(|before| before.delta());
-        let codable = |delta| Arc::new(shield.with_encodings(delta, before.map(Arc::as_ref)));
-        object.set_delta(delta.map(codable));
+        let mut object = self.with_delta_and_codings(head, fetched.body, fetched.delta);
         if !self.fill.has_room_for(&object) {
             object.set_unstored();
         }
         StoredVersion {
             object,
             vary,
-            as_requested_version,
+            requested_key_lifetime,
         }
+    }
+
+    /// After a restart the version belongs to the new epoch, as its first one.
+    fn join_new_epoch(&mut self) {
+        let of_versions = Location::only(self.request.playlist_epoch_key());
+        self.epoch_token = self.shield.epoch_token(&self.request, &of_versions);
+    }
+
+    /// The lifetime under the requested key, if it differs from `newest`, that of the newest
+    /// version: a version that was requested by number never changes, and one that came before
+    /// the requested version existed must be replaced soon.
+    fn requested_key_lifetime(
+        &self,
+        fetched: &FetchedManifest,
+        newest: &Lifetime,
+    ) -> Option<Lifetime> {
+        let info = fetched.info()?;
+        if self.is_requested_version(info) {
+            let (response, kind) = (&fetched.response, fetched.kind);
+            let stored_as = StoredAs::RequestedVersion;
+            return match self.decide_storage(response, kind, Some(info), stored_as) {
+                StorageDecision::Store(lifetime) => Some(lifetime),
+                _ => None,
+            };
+        }
+        let names_version = self.request.directives().msn.is_some();
+        let is_premature = names_version && info.is_live() && info.has_edge();
+        is_premature.then(|| premature_lifetime(info, newest))
+    }
+
+    /// The object with its playlist delta update, both in the codings that viewers accept.
+    fn with_delta_and_codings(
+        &self,
+        head: StoredHead,
+        body: Bytes,
+        delta: Option<String>,
+    ) -> Object {
+        let shield = &self.shield;
+        let previous = self.previous_version();
+        let previous_delta = previous.as_ref().and_then(|previous| previous.delta());
+        let delta = delta.map(|delta| {
+            let delta = Object::new(head.clone(), delta.into());
+            Arc::new(shield.with_encodings(delta, previous_delta.map(Arc::as_ref)))
+        });
+        let mut object = shield.with_encodings(Object::new(head, body), previous.as_deref());
+        object.set_delta(delta);
+        object
     }
 
     /// The version before this one.
@@ -93,27 +120,6 @@ impl FillTask {
         let edge = info.playlist_edge();
         let has = |msn| edge.is_some_and(|edge| edge.has(msn, requested.part));
         info.is_live() && requested.msn.is_some_and(has)
-    }
-
-    /// Lifetime of a response that the origin sent before it had the requested version; `None`: it
-    /// was not too early. All followers get it, but later requests must not get an old version in
-    /// place of a new one. Half a part, or an eighth of the target duration, saves an origin that
-    /// never blocks from most of the immediate repeats.
-    fn early_lifetime(&self, info: &ManifestInfo, lifetime: &Lifetime) -> Option<Lifetime> {
-        const TARGET_SHARE: u32 = 8;
-        let is_live = info.is_live() && info.has_edge();
-        let is_too_early = is_live && self.request.directives().msn.is_some();
-        let target_duration = info.reload_interval().unwrap_or_default();
-        let span = match info.part_target() {
-            Some(part) => part / 2,
-            None => target_duration / TARGET_SHARE,
-        };
-        is_too_early.then(|| Lifetime {
-            fresh_for: lifetime.fresh_for.min(lifetime.age_received + span),
-            stale_while_revalidate: Duration::ZERO,
-            stale_if_error: Duration::ZERO,
-            ..lifetime.clone()
-        })
     }
 
     /// The request headers that selected a response. Most kinds are only requested without a
@@ -148,29 +154,43 @@ impl FillTask {
 
     /// Stores a version and gives it to all followers.
     pub(super) fn store_and_serve(self, version: StoredVersion) {
-        let StoredVersion {
-            object,
-            vary,
-            as_requested_version,
-        } = version;
-        let edge = object
-            .head
-            .manifest_info
-            .as_ref()
-            .and_then(|info| info.playlist_edge());
-        let is_whole = edge.is_some_and(|edge| edge.skipped_segments == 0);
-        let newest = self.request.has_delivery_directives() && is_whole && vary == Vary::Nothing;
-        let object = Arc::new(object);
-        if newest {
-            let (key, kind) = (self.request.base_key(), self.request.kind);
-            self.shield.cache.store_under(key, kind, &object);
+        let object = Arc::new(version.object);
+        if self.request.has_delivery_directives() && answers_plain_request(&object, &version.vary) {
+            self.store_as_newest(&object);
         }
-        let requested_version = match as_requested_version {
+        let requested = match version.requested_key_lifetime {
             Some(lifetime) => Arc::new(object.with_lifetime(&lifetime)),
             None => object,
         };
-        self.fill.set_vary(vary);
-        let verdict = Verdict::Object(Arc::clone(&requested_version));
-        self.fill.store_and_publish(&requested_version, verdict);
+        self.fill.set_vary(version.vary);
+        let verdict = Verdict::Object(Arc::clone(&requested));
+        self.fill.store_and_publish(&requested, verdict);
+    }
+}
+
+/// Whether the response to a request with delivery directives also answers one without: it is a
+/// whole playlist, and the same for all viewers.
+fn answers_plain_request(object: &Object, vary: &Vary) -> bool {
+    let info = object.head.manifest_info.as_deref();
+    let edge = info.and_then(ManifestInfo::playlist_edge);
+    edge.is_some_and(|edge| edge.skipped_segments == 0) && *vary == Vary::Nothing
+}
+
+/// Lifetime of a premature response: the origin sent it before it had the requested version. All
+/// followers get it, but later requests must not get an old version in place of a new one. Half a
+/// part, or an eighth of the target duration, saves an origin that never blocks from most of the
+/// immediate repeats.
+fn premature_lifetime(info: &ManifestInfo, newest: &Lifetime) -> Lifetime {
+    const TARGET_SHARE: u32 = 8;
+    let target_duration = info.reload_interval().unwrap_or_default();
+    let span = match info.part_target() {
+        Some(part) => part / 2,
+        None => target_duration / TARGET_SHARE,
+    };
+    Lifetime {
+        fresh_for: newest.fresh_for.min(newest.age_received + span),
+        stale_while_revalidate: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
+        ..newest.clone()
     }
 }

@@ -189,7 +189,7 @@ impl Seawall<'_> {
                 let newest = self.newest.get(&rendition).copied().unwrap_or(id);
                 ObjectClass::Live(LivePosition {
                     rendition: u64::from(rendition),
-                    behind: u64::from(newest.saturating_sub(id)),
+                    segments_from_edge: u64::from(newest.saturating_sub(id)),
                 })
             }
             _ => ObjectClass::OnDemand,

@@ -2,7 +2,7 @@
 
 use std::num::IntErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 
@@ -62,7 +62,7 @@ impl LiveStreams {
         };
         let segment_duration = tracker.segment_duration();
         let mut horizon = tracker.horizon.lock();
-        let decision = horizon.decide(due_in, segment_duration, now.mono);
+        let decision = horizon.decide_forwarding(due_in, segment_duration, now.mono);
         drop(horizon);
         decision != HorizonDecision::Forward && !self.is_new(&request.key, now.mono)
     }
@@ -74,7 +74,7 @@ impl LiveStreams {
         let listing = self.trackers_beside(request);
         listing.iter().any(|tracker| {
             if tracker.request.kind == Kind::Hls {
-                return tracker.listed_duration(request).is_some();
+                return tracker.listed_object(request).is_some();
             }
             let ends = tracker
                 .representations()
@@ -127,39 +127,75 @@ impl LiveStreams {
         }
     }
 
-    /// Looks the object up in the manifests that list objects in its directory.
+    /// When the object becomes or became available, as the manifests that list objects in its
+    /// directory say: by an MPD's clock, else with the next version of a playlist. `None`: they do
+    /// not say.
     pub(crate) fn availability_of(&self, request: &CacheRequest, now: Now) -> Option<Availability> {
-        let rules = &self.rules;
-        // Not all segments have a name that shows their kind.
+        // Any other kind may be a segment: not all segments have a name that shows it.
         if request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock) {
             return None;
         }
         let listing = self.trackers_beside(request);
-        let with_huge_numbers = with_last_number(request.target.path());
-        let with_huge_numbers: Vec<CacheRequest> = with_huge_numbers
-            .filter_map(|path| request.resolve_any_host(rules, &path))
-            .collect();
-        // If several MPDs name it, the earliest time applies.
-        let by_clock = listing.iter().filter_map(|tracker| {
-            let representations = tracker.representations();
-            let mut names = std::iter::once(request).chain(&with_huge_numbers);
-            let at = |named| representations.available_at(rules, &tracker.request, named, now.wall);
-            Some((names.find_map(at)?, tracker))
-        });
-        let by_clock = by_clock.min_by_key(|(at, _)| *at).map(|(at, tracker)| {
-            let tracker = Arc::clone(tracker);
-            match at.duration_since(now.wall) {
-                Ok(due_in) => Availability::DueIn(due_in, tracker),
-                Err(past) => Availability::AvailableSince(past.duration(), tracker),
-            }
-        });
-        // For an MPD the times are known, independent of its versions.
-        let playlists = listing
-            .iter()
-            .filter(|tracker| tracker.request.kind == Kind::Hls);
-        let versions = playlists.filter_map(|tracker| tracker.next_version_in(now.mono));
-        by_clock.or_else(|| versions.min().map(Availability::NextVersionIn))
+        self.availability_by_clock(&listing, request, now)
+            .or_else(|| next_playlist_version(&listing, now.mono))
     }
+
+    /// When the object is available by the MPDs among these manifests that name it: the earliest
+    /// time applies.
+    fn availability_by_clock(
+        &self,
+        manifests: &[Arc<ManifestTracker>],
+        request: &CacheRequest,
+        now: Now,
+    ) -> Option<Availability> {
+        let names = self.names_with_parsable_numbers(request);
+        let mut earliest: Option<(SystemTime, &Arc<ManifestTracker>)> = None;
+        for tracker in manifests {
+            let Some(at) = self.available_at(tracker, &names, now.wall) else {
+                continue;
+            };
+            if earliest.is_none_or(|(known, _)| at < known) {
+                earliest = Some((at, tracker));
+            }
+        }
+        let (at, tracker) = earliest?;
+        let tracker = Arc::clone(tracker);
+        Some(match at.duration_since(now.wall) {
+            Ok(due_in) => Availability::DueIn(due_in, tracker),
+            Err(past) => Availability::AvailableSince(past.duration(), tracker),
+        })
+    }
+
+    /// When an MPD says that the object is available, by the first of its `names` that the MPD uses.
+    fn available_at(
+        &self,
+        mpd: &ManifestTracker,
+        names: &[CacheRequest],
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        let representations = mpd.representations();
+        names
+            .iter()
+            .find_map(|name| representations.available_at(&self.rules, &mpd.request, name, now))
+    }
+
+    /// The request itself, and requests whose numbers are small enough to be parsed.
+    fn names_with_parsable_numbers(&self, request: &CacheRequest) -> Vec<CacheRequest> {
+        let paths = with_last_number(request.target.path());
+        let others = paths.filter_map(|path| request.resolve_any_host(&self.rules, &path));
+        std::iter::once(request.clone()).chain(others).collect()
+    }
+}
+
+/// The next version of the playlist among these manifests whose version is due first. MPDs do not
+/// count: they say when segments are available, whatever the time of their next version.
+fn next_playlist_version(manifests: &[Arc<ManifestTracker>], now: Instant) -> Option<Availability> {
+    manifests
+        .iter()
+        .filter(|tracker| tracker.request.kind == Kind::Hls)
+        .filter_map(|tracker| tracker.next_version_in(now))
+        .min()
+        .map(Availability::NextVersionIn)
 }
 
 /// Names in which a number beyond `u64` is replaced by `u64::MAX`: both are equally far away. One

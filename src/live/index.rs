@@ -43,7 +43,8 @@ const NEW_SEGMENTS_EACH: usize = 16;
 /// Fewer entries than this are not swept.
 const SWEEP_MIN: usize = 256;
 
-/// The order in which trackers are dropped when room is needed: the least first.
+/// The order in which trackers are dropped when room is needed, the least first: crowds, then
+/// trackers that were never requested again, then those requested longest ago.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct KeepRank {
     is_outside_crowds: bool,
@@ -182,29 +183,45 @@ impl TrackerIndex {
         known.unwrap_or_else(|| Arc::new(LiveStream::new(request.target.path())))
     }
 
-    /// Drops trackers until there is room: first crowds that share a path, then
-    /// trackers that were never requested again, then those requested longest ago.
+    /// Drops a tenth of the trackers, and more of them until the others use a tenth less memory than
+    /// they may. Their [`KeepRank`] says in which order.
     fn make_room(&mut self, now: Instant) {
-        let mut crowds: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
-        for tracker in self.trackers.values() {
-            *crowds.entry(tracker.request.target.path()).or_default() += 1;
-        }
-        let ranked = self.trackers.iter().map(|(key, tracker)| {
-            let crowd = crowds.get(tracker.request.target.path());
-            let is_in_crowd = crowd.is_some_and(|crowd| *crowd >= CROWD);
-            (KeepRank::of(tracker, is_in_crowd, now), key.clone())
-        });
-        let mut ranked: Vec<_> = ranked.collect();
-        ranked.sort_unstable();
-        let dropped = ranked.len().div_ceil(DROPPED_PART);
-        let bytes_max = self.bytes_max - self.bytes_max / DROPPED_PART;
-        for (at, (_, key)) in ranked.into_iter().enumerate() {
-            if at >= dropped && self.bytes <= bytes_max {
+        let ranked = self.keys_by_rank(now);
+        let dropped_min = ranked.len().div_ceil(DROPPED_PART);
+        let bytes_wanted = self.bytes_max - self.bytes_max / DROPPED_PART;
+        for (dropped, key) in ranked.iter().enumerate() {
+            if dropped >= dropped_min && self.bytes <= bytes_wanted {
                 break;
             }
-            if let Some(tracker) = self.trackers.remove(&key) {
-                self.bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
-            }
+            self.drop_tracker(key);
+        }
+    }
+
+    /// The keys of all trackers, in the order in which they are dropped.
+    fn keys_by_rank(&self, now: Instant) -> Vec<Key> {
+        let path_counts = self.count_paths();
+        let mut ranked: Vec<(KeepRank, Key)> = Vec::with_capacity(self.trackers.len());
+        for (key, tracker) in &self.trackers {
+            let count = path_counts.get(tracker.request.target.path());
+            let is_in_crowd = count.is_some_and(|count| *count >= CROWD);
+            ranked.push((KeepRank::of(tracker, is_in_crowd, now), key.clone()));
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// The number of trackers of each path.
+    fn count_paths(&self) -> HashMap<&str, usize, ahash::RandomState> {
+        let mut counts: HashMap<&str, usize, ahash::RandomState> = HashMap::default();
+        for tracker in self.trackers.values() {
+            *counts.entry(tracker.request.target.path()).or_default() += 1;
+        }
+        counts
+    }
+
+    fn drop_tracker(&mut self, key: &Key) {
+        if let Some(tracker) = self.trackers.remove(key) {
+            self.bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use super::representations::ClockPosition;
 use seawall_cache::eviction::{Advance, LivePosition};
 use seawall_manifest::{ListedResource, Listing, Manifest, ManifestInfo};
 use seawall_policy::Rules;
@@ -51,6 +52,20 @@ impl ListedName<'_> {
     }
 }
 
+/// What a version added to a rendition.
+struct AddedObjects {
+    count: u64,
+    /// The rendition consists of parts, not of segments.
+    are_parts: bool,
+}
+
+/// The durations that a manifest states.
+#[derive(Clone, Copy)]
+struct Durations {
+    segment: Duration,
+    part: Duration,
+}
+
 /// The segments that a manifest lists.
 #[derive(Default)]
 pub(super) struct ListedWindow {
@@ -69,37 +84,56 @@ pub(crate) struct WindowChange {
 }
 
 impl ListedWindow {
-    /// Applies a version.
+    /// Records what a version lists. Returns which segments it adds and drops.
     pub(super) fn update(
         &mut self,
         (request, rules): (&CacheRequest, &Rules),
-        Manifest { info, listing }: &Manifest,
+        manifest: &Manifest,
         segment_duration: Duration,
     ) -> WindowChange {
         let is_first = self.segments.is_empty();
-        let part_duration = info.part_target().unwrap_or(segment_duration);
-        let version = self.whole_objects(listing);
-        let (mut dropped, known) = self.remove_dropped(&version, info);
-        let new = self.add_new((request, rules), version, known);
-        let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
-        self.segments.drain(..forgotten);
-        let advances = new
-            .into_iter()
-            .map(|(rendition, (count, is_part))| Advance {
-                rendition,
-                // The first version says nothing about the pace of the rendition.
-                segments: if is_first { 0 } else { count },
-                listed: self.count_of(rendition),
-                period_ms: millis(if is_part {
-                    part_duration
-                } else {
-                    segment_duration
-                }),
-            });
-        let advances = advances.collect();
+        let version = self.whole_objects(&manifest.listing);
+        let (mut dropped, known) = self.remove_dropped(&version, &manifest.info);
+        let added = self.add_new((request, rules), version, known);
+        self.forget_oldest();
         // The same name may be listed again under another number.
         self.remove_listed(&mut dropped);
-        WindowChange { advances, dropped }
+        let durations = Durations {
+            segment: segment_duration,
+            part: manifest.info.part_target().unwrap_or(segment_duration),
+        };
+        let advances = added
+            .into_iter()
+            .map(|(rendition, added)| self.advance(rendition, added, durations, is_first));
+        WindowChange {
+            advances: advances.collect(),
+            dropped,
+        }
+    }
+
+    /// How a rendition advanced. The first version says nothing about its pace.
+    fn advance(
+        &self,
+        rendition: u64,
+        added: AddedObjects,
+        durations: Durations,
+        is_first: bool,
+    ) -> Advance {
+        Advance {
+            rendition,
+            segments: if is_first { 0 } else { added.count },
+            listed: self.count_of(rendition),
+            period_ms: millis(if added.are_parts {
+                durations.part
+            } else {
+                durations.segment
+            }),
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let forgotten = self.segments.len().saturating_sub(REMEMBERED_MAX);
+        self.segments.drain(..forgotten);
     }
 
     /// The listed objects of a version that are whole files, not byte ranges.
@@ -141,38 +175,35 @@ impl ListedWindow {
         (dropped, known)
     }
 
-    /// Adds the segments of a version that are not `known`. Returns, by rendition, how many were
-    /// added, and whether these are parts.
+    /// Adds the segments of a version that are not `known`. Returns what was added, by rendition.
     fn add_new(
         &mut self,
         (request, rules): (&CacheRequest, &Rules),
         version: Vec<ListedName>,
         mut known: HashSet<(u64, u64)>,
-    ) -> HashMap<u64, (u64, bool)> {
-        let mut new: HashMap<u64, (u64, bool)> = HashMap::new();
-        for ListedName {
-            rendition,
-            uri,
-            listed,
-            is_part,
-        } in version
-        {
-            if !known.insert((rendition, uri)) {
+    ) -> HashMap<u64, AddedObjects> {
+        let mut added: HashMap<u64, AddedObjects> = HashMap::new();
+        for name in version {
+            if !known.insert(name.id()) {
                 continue;
             }
-            let Some(segment) = request.resolve_same_host(rules, &listed.uri) else {
+            let Some(object) = request.resolve_same_host(rules, &name.listed.uri) else {
                 continue;
             };
-            new.entry(rendition).or_insert((0, is_part)).0 += 1;
+            let of_rendition = added.entry(name.rendition).or_insert(AddedObjects {
+                count: 0,
+                are_parts: name.is_part,
+            });
+            of_rendition.count += 1;
             self.segments.push_back(WindowSegment {
-                rendition,
-                is_part,
-                sequence: listed.position,
-                uri,
-                key_hash: segment.key.fingerprint(),
+                rendition: name.rendition,
+                is_part: name.is_part,
+                sequence: name.listed.position,
+                uri: name.uri,
+                key_hash: object.key.fingerprint(),
             });
         }
-        new
+        added
     }
 
     /// Called on a restart: all listed segments are reported as dropped with the next version.
@@ -191,7 +222,7 @@ impl ListedWindow {
         let newer = newer.filter(|segment| segment.rendition == rendition);
         Some(LivePosition {
             rendition,
-            behind: newer.count() as u64,
+            segments_from_edge: newer.count() as u64,
         })
     }
 
@@ -209,17 +240,21 @@ impl ListedWindow {
     pub(super) fn next_part(&self) -> LivePosition {
         LivePosition {
             rendition: self.hasher.hash_one(RenditionId::Parts),
-            behind: 0,
+            segments_from_edge: 0,
         }
     }
 
-    /// The position of an MPD's segment that the clock announces, `distance` segments behind the
-    /// newest one of its template.
-    pub(super) fn template_position(&self, template_index: usize, distance: u64) -> LivePosition {
+    /// The position of an MPD's segment that only the clock announces.
+    pub(super) fn clock_position(&self, position: ClockPosition) -> LivePosition {
         LivePosition {
-            rendition: self.hasher.hash_one(RenditionId::Template(template_index)),
-            behind: distance,
+            rendition: self.template_rendition(position.template_index),
+            segments_from_edge: position.segments_from_edge,
         }
+    }
+
+    /// The rendition whose segments this template of an MPD names.
+    pub(super) fn template_rendition(&self, template_index: usize) -> u64 {
+        self.hasher.hash_one(RenditionId::Template(template_index))
     }
 
     /// Approximate bytes of memory.
@@ -353,13 +388,13 @@ mod tests {
         let first = slide(&mut window, &playlist(1, 3));
         assert!(first.dropped.is_empty());
         assert_eq!(first.advances[0].segments, 0, "it is unknown since when");
-        assert_eq!(window.position(numbered(1)).unwrap().behind, 2);
+        assert_eq!(window.position(numbered(1)).unwrap().segments_from_edge, 2);
         let second = slide(&mut window, &playlist(2, 3));
         assert_eq!(second.dropped, [numbered(1)]);
         assert_eq!(second.advances[0].segments, 1);
         assert_eq!(second.advances[0].period_ms, 4000);
         assert_eq!(window.position(numbered(1)), None);
-        assert_eq!(window.position(numbered(4)).unwrap().behind, 0);
+        assert_eq!(window.position(numbered(4)).unwrap().segments_from_edge, 0);
         assert!(slide(&mut window, &playlist(2, 3)).advances.is_empty());
         window.clear();
         let restarted = slide(&mut window, &playlist(3, 3));
@@ -374,7 +409,7 @@ mod tests {
             assert!(slide(&mut window, &playlist(1, last)).dropped.is_empty());
         }
         let position = window.position(numbered(2)).unwrap();
-        assert_eq!(position.behind, 198);
+        assert_eq!(position.segments_from_edge, 198);
         let left = slide(&mut window, &playlist(11, 190)).dropped;
         assert_eq!(left.len(), 10);
     }

@@ -209,30 +209,28 @@ impl TrackerState {
         manifest: &Manifest,
     ) -> Vec<NewObject> {
         let before = std::mem::take(&mut self.listed_names);
-        let mut names: HashSet<u64, ahash::RandomState> = HashSet::default();
-        if is_delta_update(manifest) && before.len() < REMEMBERED_MAX {
-            // Segments that a delta update skips are still listed.
-            names.extend(&before);
-        }
+        let mut names = still_listed(&before, manifest);
         let mut new = Vec::new();
         for (listed, is_init) in prefetchable(manifest) {
-            let ListedResource { uri, range, .. } = listed;
-            let is_whole = range.is_none();
-            let name = self.hasher.hash_one((uri, is_whole));
-            if !names.insert(name) || before.binary_search(&name).is_ok() {
+            let is_whole = listed.range.is_none();
+            let name = self.hasher.hash_one((&listed.uri, is_whole));
+            let is_known = !names.insert(name) || before.binary_search(&name).is_ok();
+            if is_known {
                 continue;
             }
-            self.register_object(request.resolve_any_host(rules, uri));
-            let object = request.resolve_same_host(rules, uri).filter(|_| is_whole);
-            new.extend(object.map(|request| NewObject {
-                sequence: listed.position,
-                request,
-                is_init,
-            }));
+            self.register_object(request.resolve_any_host(rules, &listed.uri));
+            if !is_whole {
+                continue;
+            }
+            if let Some(object) = request.resolve_same_host(rules, &listed.uri) {
+                new.push(NewObject {
+                    sequence: listed.position,
+                    request: object,
+                    is_init,
+                });
+            }
         }
-        let mut names: Box<[u64]> = names.into_iter().collect();
-        names.sort_unstable();
-        self.listed_names = names;
+        self.listed_names = sorted(names);
         new
     }
 
@@ -357,6 +355,22 @@ fn prefetchable(manifest: &Manifest) -> impl Iterator<Item = (&ListedResource, b
 
 fn is_low_latency(manifest: &Manifest) -> bool {
     manifest.info.part_target().is_some()
+}
+
+/// The names of the version before that a delta update does not repeat, although they are still
+/// listed; none for a whole manifest.
+fn still_listed(before: &[u64], manifest: &Manifest) -> HashSet<u64, ahash::RandomState> {
+    if is_delta_update(manifest) && before.len() < REMEMBERED_MAX {
+        before.iter().copied().collect()
+    } else {
+        HashSet::default()
+    }
+}
+
+fn sorted(names: HashSet<u64, ahash::RandomState>) -> Box<[u64]> {
+    let mut names: Box<[u64]> = names.into_iter().collect();
+    names.sort_unstable();
+    names
 }
 
 fn is_delta_update(manifest: &Manifest) -> bool {

@@ -16,14 +16,27 @@ const PROBES_MAX: u32 = 4;
 /// … and if it has not.
 const FIRST_PROBES_MAX: u32 = 64;
 
-/// What the origin has shown about one MPD.
+/// Whether the origin had a segment that was due in `due_in` by the MPD, and when that was observed.
+#[derive(Clone, Copy, Debug)]
+struct Observation {
+    due_in: Duration,
+    at: Instant,
+}
+
+impl Observation {
+    fn is_valid(self, valid_for: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < valid_for
+    }
+}
+
+/// What has been observed at the origin about the segments of one MPD.
 #[derive(Debug, Default)]
 pub(super) struct MpdHorizon {
-    /// The largest time by which a segment was early, and when that was seen.
-    present: Option<(Duration, Instant)>,
-    /// The shortest due time of a segment that was absent, and when that was seen.
-    absent: Option<(Duration, Instant)>,
-    /// Uncertain requests that were forwarded, and since when they are counted.
+    /// Of the segments that were present before their time: the one that was due last.
+    present: Option<Observation>,
+    /// Of the segments that were absent: the one that was due first.
+    absent: Option<Observation>,
+    /// Requests for distant segments that were forwarded, and since when they are counted.
     probes: u32,
     counted_from: Option<Instant>,
 }
@@ -40,62 +53,82 @@ pub(super) enum HorizonDecision {
 }
 
 impl MpdHorizon {
-    /// Decides about a request for a segment that is due in `due_in`.
-    pub(super) fn decide(
+    /// Whether a request for a segment that is due in `due_in` is forwarded to the origin. Counts
+    /// it, if it is forwarded although the segment is distant.
+    pub(super) fn decide_forwarding(
         &mut self,
         due_in: Duration,
         segment_duration: Duration,
         now: Instant,
     ) -> HorizonDecision {
-        let since = |at: Instant| now.saturating_duration_since(at);
-        let present = self.present.filter(|(_, at)| since(*at) < PRESENT_FOR);
-        let early_max = present.map_or(Duration::ZERO, |(early_by, _)| early_by);
-        let horizon = early_max
-            .saturating_add(segment_duration)
-            .saturating_add(TOLERANCE);
-        if due_in <= horizon {
+        if due_in <= self.horizon(segment_duration, now) {
             return HorizonDecision::Forward;
         }
-        let absent = self.absent.filter(|(_, at)| since(*at) < ABSENT_FOR);
-        if absent.is_some_and(|(from, _)| from <= due_in) {
+        if self.is_observed_absent(due_in, now) {
             return HorizonDecision::Absent;
         }
-        if self
-            .counted_from
-            .is_none_or(|from| since(from) >= ABSENT_FOR)
-        {
-            (self.probes, self.counted_from) = (0, Some(now));
+        if self.try_count_probe(now) {
+            HorizonDecision::Forward
+        } else {
+            HorizonDecision::LimitReached
         }
-        let probes_max = match self.absent {
-            Some(_) => PROBES_MAX,
-            None => FIRST_PROBES_MAX,
+    }
+
+    /// A segment that is due within this time may exist: it is requested each time.
+    fn horizon(&self, segment_duration: Duration, now: Instant) -> Duration {
+        let present = self.present.filter(|seen| seen.is_valid(PRESENT_FOR, now));
+        let early_max = present.map_or(Duration::ZERO, |present| present.due_in);
+        early_max
+            .saturating_add(segment_duration)
+            .saturating_add(TOLERANCE)
+    }
+
+    /// Was a segment that is due as soon or sooner absent a moment ago?
+    fn is_observed_absent(&self, due_in: Duration, now: Instant) -> bool {
+        self.absent
+            .is_some_and(|absent| absent.is_valid(ABSENT_FOR, now) && absent.due_in <= due_in)
+    }
+
+    /// Counts one more request for a distant segment. False if the limit is reached.
+    fn try_count_probe(&mut self, now: Instant) -> bool {
+        let is_window_over = self
+            .counted_from
+            .is_none_or(|from| now.saturating_duration_since(from) >= ABSENT_FOR);
+        if is_window_over {
+            self.probes = 0;
+            self.counted_from = Some(now);
+        }
+        let probes_max = if self.absent.is_some() {
+            PROBES_MAX
+        } else {
+            FIRST_PROBES_MAX
         };
         if self.probes >= probes_max {
-            return HorizonDecision::LimitReached;
+            return false;
         }
         self.probes += 1;
-        HorizonDecision::Forward
+        true
     }
 
     /// Records that the origin had a segment that is due in `due_in`.
     pub(super) fn record_present(&mut self, due_in: Duration, now: Instant) {
-        let is_further = self.present.is_none_or(|(early_by, at)| {
-            early_by <= due_in || now.saturating_duration_since(at) >= PRESENT_FOR
-        });
-        if is_further {
-            self.present = Some((due_in, now));
+        let is_due_later = self
+            .present
+            .is_none_or(|known| due_in >= known.due_in || !known.is_valid(PRESENT_FOR, now));
+        if is_due_later {
+            self.present = Some(Observation { due_in, at: now });
         }
         // A segment that is due later than an available one may be available too.
-        self.absent = self.absent.filter(|(from, _)| *from > due_in);
+        self.absent = self.absent.filter(|absent| absent.due_in > due_in);
     }
 
     /// Records that the origin did not have it.
     pub(super) fn record_absent(&mut self, due_in: Duration, now: Instant) {
-        let is_nearer = self.absent.is_none_or(|(from, at)| {
-            due_in <= from || now.saturating_duration_since(at) >= ABSENT_FOR
-        });
-        if is_nearer {
-            self.absent = Some((due_in, now));
+        let is_due_sooner = self
+            .absent
+            .is_none_or(|known| due_in <= known.due_in || !known.is_valid(ABSENT_FOR, now));
+        if is_due_sooner {
+            self.absent = Some(Observation { due_in, at: now });
         }
     }
 }
@@ -108,7 +141,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn decide(horizon: &mut MpdHorizon, due_in: u32, now: Instant) -> HorizonDecision {
-        horizon.decide(due_in * SECOND, 2 * SECOND, now)
+        horizon.decide_forwarding(due_in * SECOND, 2 * SECOND, now)
     }
 
     #[test]
@@ -173,7 +206,7 @@ mod tests {
             for (due_in, pause) in requests {
                 now += Duration::from_millis(pause);
                 let (has, due_in) = (due_in <= early_by, Duration::from_secs(due_in));
-                match horizon.decide(due_in, 2 * SECOND, now) {
+                match horizon.decide_forwarding(due_in, 2 * SECOND, now) {
                     HorizonDecision::Forward if has => horizon.record_present(due_in, now),
                     HorizonDecision::Forward => horizon.record_absent(due_in, now),
                     HorizonDecision::Absent => prop_assert!(!has),

@@ -12,6 +12,15 @@ use seawall_policy::{Key, Rules};
 /// All segments farther behind the newest one than this count as this far behind.
 const DISTANCE_MAX: u64 = 64;
 
+/// The position of a segment that only the clock announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ClockPosition {
+    /// The index of the template that names it.
+    pub(super) template_index: usize,
+    /// Number of newer segments that are available; [`DISTANCE_MAX`] if there are more.
+    pub(super) segments_from_edge: u64,
+}
+
 /// The representations of an MPD whose segment names can be computed; each is identified by the
 /// index of its template.
 #[derive(Default)]
@@ -53,13 +62,11 @@ impl Representations {
         now: SystemTime,
     ) -> bool {
         self.templates.iter().any(|template| {
-            let number_or_time = template.number_of(request.target.path());
-            let newest = number_or_time.zip(template.newest(now));
-            newest.is_some_and(|(number_or_time, newest)| {
-                let named = || mpd.resolve_any_host(rules, &template.name(number_or_time));
-                number_or_time <= newest
-                    && named().is_some_and(|named| named.path_key() == request.path_key())
-            })
+            let number_or_time = number_or_time_of(template, rules, mpd, request);
+            let newest = template.newest(now);
+            number_or_time
+                .zip(newest)
+                .is_some_and(|(number_or_time, newest)| number_or_time <= newest)
         })
     }
 
@@ -78,19 +85,28 @@ impl Representations {
         now: SystemTime,
     ) -> Option<SystemTime> {
         self.templates.iter().find_map(|template| {
-            let number_or_time = template.number_of(request.target.path())?;
-            let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
-            let newest = template.newest(now).filter(|_| !template.is_by_clock());
-            let is_listed = newest.is_some_and(|newest| number_or_time <= newest);
-            // Names of other representations may have the same ending.
-            let is_named = named.path_key() == request.path_key();
-            if !is_named || is_listed {
-                return None;
-            }
-            let at = template.available_at(number_or_time)?;
-            let after = newest.and_then(|newest| self.after_listed(template, newest, at));
-            Some(after.map_or(at, |after| after.min(at)))
+            let number_or_time = number_or_time_of(template, rules, mpd, request)?;
+            self.unlisted_available_at(template, number_or_time, now)
         })
+    }
+
+    /// When a segment of this template becomes available. `None`: a timeline lists it.
+    fn unlisted_available_at(
+        &self,
+        template: &SegmentNaming,
+        number_or_time: u64,
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        let at = template.available_at(number_or_time)?;
+        let last_listed = template.newest(now).filter(|_| !template.is_by_clock());
+        let Some(last_listed) = last_listed else {
+            return Some(at);
+        };
+        if number_or_time <= last_listed {
+            return None;
+        }
+        let after = self.after_listed(template, last_listed, at);
+        Some(after.map_or(at, |after| after.min(at)))
     }
 
     /// When a segment of the MPD at `mpd` ends, by a timeline or the clock.
@@ -101,51 +117,55 @@ impl Representations {
         request: &CacheRequest,
     ) -> Option<SystemTime> {
         let ends = self.templates.iter().filter_map(|template| {
-            let number_or_time = template.number_of(request.target.path())?;
-            let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
-            // Names of other representations may have the same ending.
-            (named.path_key() == request.path_key()).then(|| template.ends_at(number_or_time))?
+            let number_or_time = number_or_time_of(template, rules, mpd, request)?;
+            template.ends_at(number_or_time)
         });
         ends.max()
     }
 
-    /// When a segment becomes available, counted from the last segment of a timeline: that one was
-    /// available when the version was found, even if the clock disagrees.
+    /// When a segment becomes available, counted from the last one that a timeline lists: that one
+    /// was available when the version was found, even if the clock disagrees.
     fn after_listed(
         &self,
         template: &SegmentNaming,
-        newest: u64,
+        last_listed: u64,
         at: SystemTime,
     ) -> Option<SystemTime> {
-        let after = at.duration_since(template.available_at(newest)?).ok()?;
+        let after = at
+            .duration_since(template.available_at(last_listed)?)
+            .ok()?;
         self.found?.checked_add(after)
     }
 
-    /// For a segment that only the clock announces: the index of its template, and how many
-    /// segments it is behind the newest one.
+    /// The position of a segment that only the clock announces. `None`: it is no such segment, or
+    /// has left the window.
     pub(super) fn clock_position(
         &self,
         rules: &Rules,
         mpd: &CacheRequest,
         request: &CacheRequest,
         now: SystemTime,
-    ) -> Option<(usize, u64)> {
-        let mut templates = self.templates.iter().enumerate();
-        templates.find_map(|(index, template)| {
-            let number_or_time = template.number_of(request.target.path())?;
-            let newest = template.newest(now).filter(|_| template.is_by_clock())?;
-            let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
-            let distance = (0..DISTANCE_MAX).find(|distance| {
-                let before = template.before(newest, *distance);
-                before.is_none_or(|before| before <= number_or_time)
-            });
-            let distance = distance.unwrap_or(DISTANCE_MAX);
-            let is_in_window = self
-                .window_length(template)
-                .is_none_or(|length| distance < length);
-            // Names of other representations may have the same ending.
-            (is_in_window && named.path_key() == request.path_key()).then_some((index, distance))
-        })
+    ) -> Option<ClockPosition> {
+        for (template_index, template) in self.templates.iter().enumerate() {
+            if !template.is_by_clock() {
+                continue;
+            }
+            let Some(newest) = template.newest(now) else {
+                continue;
+            };
+            let Some(number_or_time) = number_or_time_of(template, rules, mpd, request) else {
+                continue;
+            };
+            let segments_from_edge = segments_between(template, number_or_time, newest);
+            let window_length = self.window_length(template);
+            if window_length.is_none_or(|length| segments_from_edge < length) {
+                return Some(ClockPosition {
+                    template_index,
+                    segments_from_edge,
+                });
+            }
+        }
+        None
     }
 
     /// Called when a representation has a new segment. Returns the index of its template, and the
@@ -158,8 +178,8 @@ impl Representations {
     ) -> Option<(usize, Vec<Key>)> {
         /// A late check finds several segments gone.
         const DROPPED_MAX: u64 = 4;
-        let (index, _) = self.clock_position(rules, mpd, newest, now)?;
-        let template = self.templates.get(index)?;
+        let template_index = self.clock_position(rules, mpd, newest, now)?.template_index;
+        let template = self.templates.get(template_index)?;
         let number_or_time = template.number_of(newest.target.path())?;
         let oldest = self.window_length(template);
         let dropped = oldest.into_iter().flat_map(|from| from..from + DROPPED_MAX);
@@ -167,7 +187,7 @@ impl Representations {
             let name = template.name(template.before(number_or_time, back)?);
             Some(mpd.resolve_same_host(rules, &name)?.key)
         });
-        Some((index, dropped.collect()))
+        Some((template_index, dropped.collect()))
     }
 
     /// Number of segments of a representation that are available at once; `u64::MAX` if they stay.
@@ -252,6 +272,28 @@ impl Representations {
         let newest = move |template| Some((template, newest(template, now)?));
         templates.filter_map(newest)
     }
+}
+
+/// The number or the time by which a template of the MPD at `mpd` names the object. `None`: it is
+/// no segment of this template. Names of other representations may have the same ending.
+fn number_or_time_of(
+    template: &SegmentNaming,
+    rules: &Rules,
+    mpd: &CacheRequest,
+    request: &CacheRequest,
+) -> Option<u64> {
+    let number_or_time = template.number_of(request.target.path())?;
+    let named = mpd.resolve_any_host(rules, &template.name(number_or_time))?;
+    (named.path_key() == request.path_key()).then_some(number_or_time)
+}
+
+/// Number of segments from this one to the newest one; [`DISTANCE_MAX`] if there are more.
+fn segments_between(template: &SegmentNaming, number_or_time: u64, newest: u64) -> u64 {
+    let has_reached = |back: &u64| {
+        let before_newest = template.before(newest, *back);
+        before_newest.is_none_or(|before| before <= number_or_time)
+    };
+    (0..DISTANCE_MAX).find(has_reached).unwrap_or(DISTANCE_MAX)
 }
 
 /// The newest segment; `None` if the period's last one has been available for a segment duration:
@@ -355,7 +397,11 @@ mod tests {
         let representations = Representations::of(&listing, at(200));
         let position =
             |number| representations.clock_position(&rules, &request, &segment(number), at(200));
-        assert_eq!(position(88), Some((0, 11)));
+        let expected = ClockPosition {
+            template_index: 0,
+            segments_from_edge: 11,
+        };
+        assert_eq!(position(88), Some(expected));
         assert_eq!(representations.window_length_of(0), 12);
         assert_eq!(position(87), None);
         let (_, dropped) = representations

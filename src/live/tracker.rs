@@ -31,6 +31,14 @@ use seawall_policy::{EndpointSet, Key, Now, Rules};
 /// intervals.
 const RESTARTED_INTERVALS: u32 = 4;
 
+/// A segment or a part that a manifest lists.
+pub(crate) struct ListedObject {
+    /// About the duration of its media.
+    pub(crate) duration: Duration,
+    /// It is a whole segment, not a part.
+    pub(crate) is_segment: bool,
+}
+
 /// The tracker of one requested manifest.
 pub(crate) struct ManifestTracker {
     /// The request for it, without delivery directives.
@@ -121,8 +129,8 @@ impl ManifestTracker {
         self.state.lock().variants.progress_of(variant, info, now)
     }
 
-    /// The duration of a listed object, and whether that is a whole segment.
-    pub(crate) fn listed_duration(&self, request: &CacheRequest) -> Option<(Duration, bool)> {
+    /// What the manifest says of an object that it lists. `None`: it does not list it.
+    pub(crate) fn listed_object(&self, request: &CacheRequest) -> Option<ListedObject> {
         let state = self.state.lock();
         let is_segment = state.window.is_segment(request.key.fingerprint())?;
         let duration = if is_segment {
@@ -130,7 +138,10 @@ impl ManifestTracker {
         } else {
             state.version_interval
         };
-        Some((duration, is_segment))
+        Some(ListedObject {
+            duration,
+            is_segment,
+        })
     }
 
     /// The segment duration.
@@ -308,9 +319,8 @@ impl ManifestTracker {
         };
         let by_clock = || {
             let representations = &state.representations;
-            let (template_index, distance) =
-                representations.clock_position(rules, &self.request, request, now)?;
-            Some(state.window.template_position(template_index, distance))
+            let position = representations.clock_position(rules, &self.request, request, now)?;
+            Some(state.window.clock_position(position))
         };
         listed.or_else(announced).or_else(by_clock)
     }
@@ -320,7 +330,7 @@ impl ManifestTracker {
     pub(super) fn clock_advance(&self, template_index: usize) -> Advance {
         let state = self.state.lock();
         Advance {
-            rendition: state.window.template_position(template_index, 0).rendition,
+            rendition: state.window.template_rendition(template_index),
             segments: 1,
             listed: state.representations.window_length_of(template_index),
             period_ms: millis(state.representations.segment_duration_of(template_index)),

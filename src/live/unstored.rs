@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::directories::{self, DirectoryIndex};
+use super::manifest_diff::ManifestDiff;
 use super::stream::LiveStream;
 use super::variants::Variant;
 use super::{LiveStreams, ManifestTracker, ManifestVersion};
@@ -204,23 +205,29 @@ impl LiveStreams {
         current_at: Instant,
         now: Now,
     ) -> UnstoredEffects {
+        self.apply_unstored((request, variant), manifest, current_at, now)
+            .unwrap_or_default()
+    }
+
+    /// `None`: the manifest is not tracked, or the version changes nothing for other viewers.
+    fn apply_unstored(
+        &self,
+        (request, variant): (&CacheRequest, Variant),
+        manifest: &Manifest,
+        current_at: Instant,
+        now: Now,
+    ) -> Option<UnstoredEffects> {
         let info = &manifest.info;
         // An ended manifest never restarts.
         if info.is_multivariant() || info.is_patch() || !info.is_live() {
-            return UnstoredEffects::default();
+            return None;
         }
         let tracker = self
             .unstored
             .lock()
-            .tracker_or_new(request, info, current_at);
-        let Some(tracker) = tracker else {
-            return UnstoredEffects::default();
-        };
+            .tracker_or_new(request, info, current_at)?;
         let publishing = tracker.lock_publishing();
-        let compared = (request, variant, info);
-        let Some(progress) = self.progress_to_apply(&tracker, compared, current_at) else {
-            return UnstoredEffects::default();
-        };
+        let progress = self.progress_to_apply(&tracker, (request, variant, info), current_at)?;
         let version = ManifestVersion {
             request,
             manifest,
@@ -232,20 +239,27 @@ impl LiveStreams {
         let diff = tracker.apply_version(&self.rules, &version, now);
         drop(publishing);
         let directories = tracker.directories();
-        directories::register_version(
-            &mut self.unstored.lock().directories,
-            &diff,
-            &directories,
-            &tracker,
-        );
+        self.register_unstored(&diff, &directories, &tracker);
+        Some(UnstoredEffects {
+            epochs_to_end: diff.epochs_to_end(&directories),
+            is_restart: progress == Progress::Restarted,
+        })
+    }
+
+    /// Registers what a version lists, and tells the other manifests of its `directories`.
+    fn register_unstored(
+        &self,
+        diff: &ManifestDiff,
+        directories: &[Key],
+        tracker: &Arc<ManifestTracker>,
+    ) {
+        let mut unstored = self.unstored.lock();
+        directories::register_version(&mut unstored.directories, diff, directories, tracker);
+        drop(unstored);
         if diff.has_numbered_directories {
             self.has_numbered_directories.store(true, Ordering::Relaxed);
         }
-        self.notify_others(&diff, &tracker);
-        UnstoredEffects {
-            epochs_to_end: diff.epochs_to_end(&directories),
-            is_restart: progress == Progress::Restarted,
-        }
+        self.notify_others(diff, tracker);
     }
 
     /// Compares a version that is not stored with the latest one. `None`: it is not newer, or shows

@@ -205,12 +205,12 @@ impl FillTask {
     fn listed_body(&self) -> Option<ListedBody> {
         let trackers = self.shield.live.trackers_beside(&self.request);
         trackers.iter().find_map(|tracker| {
-            let (duration, is_segment) = tracker.listed_duration(&self.request)?;
+            let listed = tracker.listed_object(&self.request)?;
             Some(ListedBody {
-                duration,
+                duration: listed.duration,
                 // An MPD may list a segment that is still being produced; a playlist lists only
                 // complete segments.
-                is_whole_segment: is_segment && tracker.request.kind == Kind::Hls,
+                is_whole_segment: listed.is_segment && tracker.request.kind == Kind::Hls,
             })
         })
     }

@@ -24,7 +24,7 @@ pub struct LivePosition {
     /// Identifies the rendition.
     pub rendition: u64,
     /// Number of newer segments that the rendition lists.
-    pub behind: u64,
+    pub segments_from_edge: u64,
 }
 
 /// What a new version of a live playlist says about a rendition.
@@ -102,19 +102,22 @@ impl Renditions {
     /// there are too many renditions.
     pub(super) fn record_stored(
         &mut self,
-        LivePosition { rendition, behind }: LivePosition,
+        LivePosition {
+            rendition,
+            segments_from_edge,
+        }: LivePosition,
         (id, requests): (NodeId, f32),
         now_ms: u64,
     ) -> Option<u64> {
         let tracked = self.known(rendition, now_ms)?;
-        let number = tracked.newest.saturating_sub(behind);
+        let number = tracked.newest.saturating_sub(segments_from_edge);
         tracked.stored += 1;
         tracked.requests += requests;
-        if behind < NEAR {
+        if segments_from_edge < NEAR {
             tracked.near.retain(|(other, _)| *other != number);
             tracked.near.push((number, id));
         }
-        self.requests[distance(behind)] += requests;
+        self.requests[distance_class(segments_from_edge)] += requests;
         Some(number)
     }
 
@@ -141,7 +144,7 @@ impl Renditions {
         let mut by_distance = [0.0; DISTANCES];
         tracked.near.retain(|(number, id)| {
             let hits = take(*id);
-            by_distance[distance(newest - number)] += hits.unwrap_or(0.0);
+            by_distance[distance_class(newest - number)] += hits.unwrap_or(0.0);
             hits.is_some()
         });
         let demand = tracked.demand;
@@ -173,9 +176,9 @@ impl Renditions {
         let Some(tracked) = self.known.get_mut(&rendition) else {
             return 0.0;
         };
-        let behind = tracked.newest.saturating_sub(number);
-        let at = distance(behind);
-        if behind >= NEAR {
+        let segments_from_edge = tracked.newest.saturating_sub(number);
+        let at = distance_class(segments_from_edge);
+        if segments_from_edge >= NEAR {
             let requests = counter.take();
             tracked.requests += requests;
             self.requests[at] += requests;
@@ -255,10 +258,12 @@ impl TrackedRendition {
 }
 
 /// The class of a distance from the live edge.
-fn distance(behind: u64) -> usize {
-    let at = match behind.checked_ilog2() {
-        Some(power) if behind >= NEAR => NEAR as usize + (power - NEAR.ilog2()) as usize,
-        _ => behind as usize,
+fn distance_class(segments_from_edge: u64) -> usize {
+    let at = match segments_from_edge.checked_ilog2() {
+        Some(power) if segments_from_edge >= NEAR => {
+            NEAR as usize + (power - NEAR.ilog2()) as usize
+        }
+        _ => segments_from_edge as usize,
     };
     at.min(DISTANCES - 1)
 }

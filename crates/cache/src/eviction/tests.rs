@@ -114,7 +114,7 @@ impl Shelf {
 fn live(rendition: u64) -> ObjectClass {
     ObjectClass::Live(LivePosition {
         rendition,
-        behind: 0,
+        segments_from_edge: 0,
     })
 }
 
@@ -158,13 +158,16 @@ fn keeps_segments_of_rendition_with_more_viewers() {
         // Two segment durations later, 50 viewers request the first rendition's segment, and one
         // another's.
         let earlier = number.saturating_sub(2) * 10;
-        let behind = number.min(2);
+        let segments_from_edge = number.min(2);
         for (audience, rendition, viewers) in [(0, 0, 50), (1, 4, 1)] {
             for _ in 0..viewers {
                 if shelf.ask(earlier + rendition) {
                     hits[audience] += 1;
                 } else {
-                    let position = LivePosition { rendition, behind };
+                    let position = LivePosition {
+                        rendition,
+                        segments_from_edge,
+                    };
                     shelf.store(earlier + rendition, ObjectClass::Live(position));
                 }
             }
@@ -307,8 +310,10 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = (u64, Step)> {
-    let position =
-        (0..4_u64, 0..40_u64).prop_map(|(rendition, behind)| LivePosition { rendition, behind });
+    let position = (0..4_u64, 0..40_u64).prop_map(|(rendition, segments_from_edge)| LivePosition {
+        rendition,
+        segments_from_edge,
+    });
     let class = prop_oneof![
         Just(ObjectClass::Error),
         Just(ObjectClass::Manifest),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::comparison::{CommonNames, compare_names};
 use super::{ManifestHistory, Progress, Situation, advance, segment_max};
-use seawall_manifest::{ManifestInfo, PlaylistEdge};
+use seawall_manifest::{ManifestInfo, MpdInfo, PlaylistEdge, PlaylistInfo};
 
 /// How long the timeline before a restart is remembered. Until then versions of it are rejected.
 const REMEMBERED_FOR: Duration = Duration::from_mins(10);
@@ -62,32 +62,47 @@ impl ManifestHistory {
 fn is_nearer(arrived: &ManifestInfo, latest: &ManifestInfo, previous: &ManifestInfo) -> bool {
     match (arrived, latest, previous) {
         (ManifestInfo::Hls(arrived), ManifestInfo::Hls(latest), ManifestInfo::Hls(previous)) => {
-            let (Some(arrived), Some(latest), Some(previous)) =
-                (&arrived.edge, &latest.edge, &previous.edge)
-            else {
-                return false;
-            };
-            have_same_names(latest, arrived)
-                || ends_nearer(
-                    arrived.last_sequence,
-                    (latest.last_sequence, previous.last_sequence),
-                )
+            is_nearer_playlist(arrived, latest, previous)
         }
         (ManifestInfo::Dash(arrived), ManifestInfo::Dash(latest), ManifestInfo::Dash(previous)) => {
-            if latest.availability_start != previous.availability_start {
-                return latest.availability_start == arrived.availability_start;
-            }
-            let (Some(arrived), Some(latest), Some(previous)) =
-                (&arrived.edge, &latest.edge, &previous.edge)
-            else {
-                return false;
-            };
-            ends_nearer(arrived.end_ms, (latest.end_ms, previous.end_ms))
+            is_nearer_mpd(arrived, latest, previous)
         }
         _ => false,
     }
 }
 
+/// Its segments have the names of this timeline, or it ends nearer to it.
+fn is_nearer_playlist(
+    arrived: &PlaylistInfo,
+    latest: &PlaylistInfo,
+    previous: &PlaylistInfo,
+) -> bool {
+    let (Some(arrived), Some(latest), Some(previous)) =
+        (&arrived.edge, &latest.edge, &previous.edge)
+    else {
+        return false;
+    };
+    have_same_names(latest, arrived)
+        || ends_nearer(
+            arrived.last_sequence,
+            (latest.last_sequence, previous.last_sequence),
+        )
+}
+
+/// It starts when this timeline does; where both start at the same time, it ends nearer to it.
+fn is_nearer_mpd(arrived: &MpdInfo, latest: &MpdInfo, previous: &MpdInfo) -> bool {
+    if latest.availability_start != previous.availability_start {
+        return arrived.availability_start == latest.availability_start;
+    }
+    let (Some(arrived), Some(latest), Some(previous)) =
+        (&arrived.edge, &latest.edge, &previous.edge)
+    else {
+        return false;
+    };
+    ends_nearer(arrived.end_ms, (latest.end_ms, previous.end_ms))
+}
+
+/// Whether `end` is nearer to the end of the latest version than to that of the previous timeline.
 fn ends_nearer(end: u64, (latest, previous): (u64, u64)) -> bool {
     end.abs_diff(latest) < end.abs_diff(previous)
 }

@@ -73,11 +73,14 @@ impl Shelf {
     }
 
     /// A viewer requests a segment. On a miss it is fetched and stored.
-    fn watch(&mut self, rendition: u64, newest: u64, behind: u64) -> bool {
-        let key = key(rendition, newest - behind);
+    fn watch(&mut self, rendition: u64, newest: u64, segments_from_edge: u64) -> bool {
+        let key = key(rendition, newest - segments_from_edge);
         let is_hit = self.ask(key);
         if !is_hit {
-            let position = LivePosition { rendition, behind };
+            let position = LivePosition {
+                rendition,
+                segments_from_edge,
+            };
             self.store(key, ObjectClass::Live(position));
         }
         is_hit

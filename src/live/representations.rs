@@ -26,16 +26,16 @@ pub(super) struct ClockPosition {
 #[derive(Default)]
 pub(super) struct Representations {
     templates: Vec<SegmentNaming>,
-    /// When this version of the MPD was found.
-    found: Option<SystemTime>,
+    /// When this version of the MPD was accepted.
+    accepted_at: Option<SystemTime>,
     time_shift_depth: Option<Duration>,
 }
 
 impl Representations {
-    pub(super) fn of(listing: &Listing, found: SystemTime) -> Representations {
+    pub(super) fn of(listing: &Listing, accepted_at: SystemTime) -> Representations {
         Representations {
             templates: listing.templates.clone(),
-            found: Some(found),
+            accepted_at: Some(accepted_at),
             time_shift_depth: listing.time_shift_depth,
         }
     }
@@ -124,7 +124,7 @@ impl Representations {
     }
 
     /// When a segment becomes available, counted from the last one that a timeline lists: that one
-    /// was available when the version was found, even if the clock disagrees.
+    /// was available when the version was accepted, even if the clock disagrees.
     fn after_listed(
         &self,
         template: &SegmentNaming,
@@ -134,7 +134,7 @@ impl Representations {
         let after = at
             .duration_since(template.available_at(last_listed)?)
             .ok()?;
-        self.found?.checked_add(after)
+        self.accepted_at?.checked_add(after)
     }
 
     /// The position of a segment that only the clock announces. `None`: it is no such segment, or

@@ -157,7 +157,7 @@ impl ManifestTracker {
         now: Instant,
     ) -> Option<Duration> {
         let state = self.state.lock();
-        let newest = state.accepted_at.unwrap_or(state.found_at);
+        let newest = state.accepted_at.unwrap_or(state.current_since);
         state
             .blocking
             .overdue_after(requested, now.saturating_duration_since(newest))
@@ -265,12 +265,12 @@ impl ManifestTracker {
         match version.progress {
             Progress::Newer | Progress::Restarted => {
                 let change = state.cadence.changed(current_at, state.version_interval);
-                let current_for = current_at.saturating_duration_since(state.found_at);
+                let current_for = current_at.saturating_duration_since(state.current_since);
                 // Without a refresher the last poll may be long ago.
                 if self.access.has_refresher() {
                     self.stream.record_replaced(current_for, change.late);
                 }
-                state.found_at = current_at;
+                state.current_since = current_at;
             }
             Progress::Same | Progress::Behind => state.cadence.unchanged(current_at),
         }

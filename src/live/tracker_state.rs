@@ -35,8 +35,9 @@ pub(super) struct TrackerState {
     pub(super) reload_interval_max: Duration,
     /// Segment duration: players request one segment per such interval.
     pub(super) segment_duration: Duration,
-    /// The `current_at` of the last changed version: since then it is the newest, as far as known.
-    pub(super) found_at: Instant,
+    /// The `current_at` of the last changed version: it has been the newest since then, as far as
+    /// known.
+    pub(super) current_since: Instant,
     pub(super) avoided: Vec<AvoidedEndpoint>,
     /// The stored version stops being fresh soon after. `None`: no poll in the background.
     pub(super) poll_before: Option<Instant>,
@@ -44,8 +45,8 @@ pub(super) struct TrackerState {
     pub(super) no_poll_before: Instant,
     /// Number of polls that the origin answered.
     pub(super) responses: u64,
-    /// When the last changed version was accepted, of any variant. `found_at` is earlier: usually
-    /// when that version was requested.
+    /// When the last changed version of any variant was accepted: from then on viewers get it. Its
+    /// `current_since` is earlier, usually when it was requested.
     pub(super) accepted_at: Option<Instant>,
     pub(super) blocking: BlockingReload,
     /// Objects announced by preload hints; true: the whole object, not a byte range of it.
@@ -76,8 +77,8 @@ pub(super) struct TrackerState {
 
 /// The longest time that may pass between two versions.
 fn reload_interval_max(info: &ManifestInfo) -> Option<Duration> {
-    let segment = info.segment_duration().max(info.reload_interval())?;
-    Some(segment.min(INTERVAL_MAX))
+    let longest = info.segment_duration().max(info.reload_interval())?;
+    Some(longest.min(INTERVAL_MAX))
 }
 
 /// The segment duration; an MPD may be updated far less often than it grows.
@@ -97,7 +98,7 @@ impl TrackerState {
             version_interval: interval,
             reload_interval_max: reload_interval_max(info).unwrap_or(interval),
             segment_duration: segment_duration(info, interval),
-            found_at: sent,
+            current_since: sent,
             avoided: Vec::new(),
             poll_before: None,
             no_poll_before: sent,
@@ -130,7 +131,8 @@ impl TrackerState {
             self.version_interval = interval;
             self.reload_interval_max = reload_interval_max(info).unwrap_or(interval);
             self.segment_duration = segment_duration(info, interval);
-            self.variants.set_interval_max(self.reload_interval_max);
+            self.variants
+                .set_reload_interval_max(self.reload_interval_max);
         }
         self.blocking.update(info);
     }

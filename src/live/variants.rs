@@ -60,7 +60,7 @@ impl VariantHistories {
         &mut self,
         variant: Variant,
         (info, progress): (&ManifestInfo, Progress),
-        (interval_max, now): (Duration, Instant),
+        (reload_interval_max, now): (Duration, Instant),
     ) {
         let Some(at) = self.position(variant) else {
             if self.known.len() >= VARIANTS_MAX {
@@ -68,7 +68,7 @@ impl VariantHistories {
             }
             self.known.push(VariantHistory {
                 variant,
-                history: ManifestHistory::new(info, interval_max, now),
+                history: ManifestHistory::new(info, reload_interval_max, now),
                 accepted_at: None,
             });
             return;
@@ -116,9 +116,9 @@ impl VariantHistories {
         }
     }
 
-    pub(super) fn set_interval_max(&mut self, interval_max: Duration) {
+    pub(super) fn set_reload_interval_max(&mut self, reload_interval_max: Duration) {
         for known in &mut self.known {
-            known.history.set_interval_max(interval_max);
+            known.history.set_reload_interval_max(reload_interval_max);
         }
     }
 

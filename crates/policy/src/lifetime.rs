@@ -22,7 +22,7 @@ pub use rule::Rule;
 /// A low-latency playlist with a refresher may be this many parts old, because parts may be late.
 const REFRESHED_PARTS_MAX: u32 = 3;
 
-/// How long an object may be used. Its age counts from its generation at the origin.
+/// How long an object may be used. Its age counts from when the origin generated it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     /// When the response arrived.
@@ -69,16 +69,18 @@ impl Lifetime {
     /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh.
     pub fn refreshed_max_age(&self, info: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
+        if self.stale_while_revalidate.is_zero() {
+            return self.fresh_for;
+        }
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
-        let target = info.and_then(ManifestInfo::segment_duration_max);
-        let part = info.and_then(ManifestInfo::part_target);
-        match (target, part) {
-            _ if self.stale_while_revalidate.is_zero() => self.fresh_for,
+        let segment_duration = info.and_then(ManifestInfo::segment_duration_max);
+        let part_duration = info.and_then(ManifestInfo::part_target);
+        match (segment_duration, part_duration) {
             (_, Some(part)) if self.fresh_for >= part / 2 => {
                 windows.max(REFRESHED_PARTS_MAX * part)
             }
-            (Some(target), None) if self.fresh_for + SECOND > target / 2 => {
-                windows.max(target * 3 / 2)
+            (Some(segment), None) if self.fresh_for + SECOND > segment / 2 => {
+                windows.max(segment * 3 / 2)
             }
             _ => windows,
         }
@@ -207,22 +209,11 @@ pub fn storage(response: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage
         // A failure that may not be stored is not shared during the back-off either.
         let is_shareable = unshareable.is_none() && !is_negotiated(response.headers);
         let may_store = is_shareable && route.store_errors && !directives.no_cache;
-        let lifetime = explicit.filter(|_| may_store);
-        let lifetime = lifetime.and_then(|fresh_for| failure_lifetime(response, fresh_for, now));
-        return match lifetime {
-            Some(lifetime) => StorageDecision::CacheableFailure(lifetime),
-            None => StorageDecision::Failure {
-                retry_after: retry_after(response.headers, now),
-                is_shareable,
-            },
-        };
+        let explicit = explicit.filter(|_| may_store);
+        return failure_storage(response, explicit, is_shareable, now);
     }
-    if is_negative(response.status) && unshareable == Some(UncacheableReason::NoStore) {
-        return StorageDecision::Gone;
-    }
-    let is_refusal = !response.status.is_success() && !may_be_stored(response.status, explicit);
-    if is_refusal && matches!(unshareable, None | Some(UncacheableReason::NoStore)) {
-        return StorageDecision::Refused;
+    if let Some(decision) = absence_or_refusal(response.status, unshareable, explicit) {
+        return decision;
     }
     if let Some(reason) = unshareable.or_else(|| unstorable_reason(response, route)) {
         return StorageDecision::Pass(reason);
@@ -233,6 +224,40 @@ pub fn storage(response: &ResponseFacts<'_>, route: &Route, now: Now) -> Storage
         }
         None => StorageDecision::Pass(UncacheableReason::NoLifetime),
     }
+}
+
+/// What to do with an origin failure. `explicit`: the origin's own lifetime, if the failure may be
+/// stored.
+fn failure_storage(
+    response: &ResponseFacts<'_>,
+    explicit: Option<Duration>,
+    is_shareable: bool,
+    now: Now,
+) -> StorageDecision {
+    let lifetime = explicit.and_then(|fresh_for| failure_lifetime(response, fresh_for, now));
+    match lifetime {
+        Some(lifetime) => StorageDecision::CacheableFailure(lifetime),
+        None => StorageDecision::Failure {
+            retry_after: retry_after(response.headers, now),
+            is_shareable,
+        },
+    }
+}
+
+/// What to do with a response that says, and must not be stored to say it, that the object does not
+/// exist or that the request is refused. `None`: it is no such response.
+fn absence_or_refusal(
+    status: StatusCode,
+    unshareable: Option<UncacheableReason>,
+    explicit: Option<Duration>,
+) -> Option<StorageDecision> {
+    let has_no_store = unshareable == Some(UncacheableReason::NoStore);
+    if is_negative(status) && has_no_store {
+        return Some(StorageDecision::Gone);
+    }
+    let is_refusal = !status.is_success() && !may_be_stored(status, explicit);
+    let may_wait_for_it = unshareable.is_none() || has_no_store;
+    (is_refusal && may_wait_for_it).then_some(StorageDecision::Refused)
 }
 
 /// How long a response that may be stored is fresh. With `no-cache` it is stored only to be

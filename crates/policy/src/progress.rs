@@ -152,7 +152,7 @@ impl Situation {
     }
 }
 
-/// A live manifest is stalled after this many intervals without a change.
+/// A live manifest is stalled after this many reload intervals without a change.
 pub const STALLED_INTERVALS: u32 = 3;
 /// Maximum lag in segments that is considered.
 const LAG_SEGMENTS_MAX: u64 = 1000;
@@ -165,24 +165,28 @@ pub struct ManifestHistory {
     latest: Option<ManifestInfo>,
     /// The timeline before the last restart.
     previous: Option<PreviousTimeline>,
-    /// When `latest` arrived.
-    last_change: Instant,
+    /// `latest` has been the newest version since then, as far as known.
+    current_since: Instant,
     /// When the origin last sent a version of this timeline, old or new.
     last_response: Instant,
     comparer: VersionComparer,
 }
 
 impl ManifestHistory {
-    /// Begins with the first version. `interval_max` is the longest expected time between two
-    /// versions.
-    pub fn new(first: &ManifestInfo, interval_max: Duration, now: Instant) -> ManifestHistory {
+    /// Begins with the first version. `reload_interval_max` is the longest expected time between
+    /// two versions.
+    pub fn new(
+        first: &ManifestInfo,
+        reload_interval_max: Duration,
+        now: Instant,
+    ) -> ManifestHistory {
         ManifestHistory {
             latest: Some(first.clone()),
             previous: None,
-            last_change: now,
+            current_since: now,
             last_response: now,
             comparer: VersionComparer {
-                interval_max,
+                reload_interval_max,
                 names_stay: false,
             },
         }
@@ -200,17 +204,20 @@ impl ManifestHistory {
         };
         let situation = self.comparer.compare(shown, arrived);
         let progress = situation.progress();
+        if progress == Progress::Same {
+            return situation;
+        }
         match self.compare_with_previous(shown, arrived, now) {
-            _ if progress == Progress::Same => situation,
-            Some(Progress::Newer) if self.is_stalled(now) => Situation::PreviousContinues,
-            Some(_) => Situation::OfPrevious,
-            None if progress == Progress::Behind && self.is_over(shown, arrived, now) => {
-                Situation::TimelineOver
-            }
-            None if progress == Progress::Newer && self.has_passed_old_end(shown, arrived, now) => {
-                Situation::PassedOldEnd
-            }
-            None => situation,
+            Some(Progress::Newer) if self.is_stalled(now) => return Situation::PreviousContinues,
+            Some(_) => return Situation::OfPrevious,
+            None => {}
+        }
+        if progress == Progress::Behind && self.is_over(shown, arrived, now) {
+            Situation::TimelineOver
+        } else if progress == Progress::Newer && self.has_passed_old_end(shown, arrived, now) {
+            Situation::PassedOldEnd
+        } else {
+            situation
         }
     }
 
@@ -229,7 +236,7 @@ impl ManifestHistory {
                 });
             }
         }
-        self.last_change = now;
+        self.current_since = now;
     }
 
     fn continue_with(&mut self, arrived: &ManifestInfo) {
@@ -259,20 +266,20 @@ impl ManifestHistory {
         (self.latest, self.previous) = (None, None);
     }
 
-    /// Sets the expected time between changes.
-    pub fn set_interval_max(&mut self, interval_max: Duration) {
-        self.comparer.interval_max = interval_max;
+    /// Sets the longest expected time between two versions.
+    pub fn set_reload_interval_max(&mut self, reload_interval_max: Duration) {
+        self.comparer.reload_interval_max = reload_interval_max;
     }
 
-    /// Whether the next change is overdue by more than half an interval.
+    /// Whether the next change is overdue by more than half a reload interval.
     pub fn is_late(&self, now: Instant) -> bool {
-        self.lists_segments() && self.unchanged_for(now) > self.comparer.interval_max * 3 / 2
+        self.lists_segments() && self.unchanged_for(now) > self.comparer.reload_interval_max * 3 / 2
     }
 
     /// Whether the manifest has stalled; see [`STALLED_INTERVALS`].
     pub fn is_stalled(&self, now: Instant) -> bool {
         self.lists_segments()
-            && self.unchanged_for(now) > self.comparer.interval_max * STALLED_INTERVALS
+            && self.unchanged_for(now) > self.comparer.reload_interval_max * STALLED_INTERVALS
     }
 
     fn lists_segments(&self) -> bool {
@@ -280,7 +287,7 @@ impl ManifestHistory {
     }
 
     fn unchanged_for(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.last_change)
+        now.saturating_duration_since(self.current_since)
     }
 
     /// The media sequence number of the last segment (HLS).
@@ -317,15 +324,15 @@ impl ManifestHistory {
         if arrived.end_time()? >= shown.end_time()? {
             return None;
         }
-        let segment = self.comparer.interval_max.max(segment_max(arrived));
-        let lag_max = times(segment, LAG_SEGMENTS_MAX);
-        let lag = advance(arrived, shown, segment)?.min(lag_max);
-        Some(lag.saturating_add(segment * STALLED_INTERVALS))
+        let segment_duration = self.comparer.segment_duration_max([arrived]);
+        let lag_max = times(segment_duration, LAG_SEGMENTS_MAX);
+        let lag = advance(arrived, shown, segment_duration)?.min(lag_max);
+        Some(lag.saturating_add(segment_duration * STALLED_INTERVALS))
     }
 
-    /// Whether a version just past the known end is a restart: the manifest was not polled for so
-    /// long that the packager must have stalled or restarted. If it only stalled, the cost is some
-    /// repeated fetches.
+    /// Whether a version just past the known end is a restart: the manifest was not polled for much
+    /// longer than the new media last, so the packager must have stalled or restarted meanwhile. If
+    /// it only stalled, the cost is some repeated fetches.
     fn has_passed_old_end(
         &self,
         shown: &ManifestInfo,
@@ -335,18 +342,13 @@ impl ManifestHistory {
         if arrived.liveness() == Liveness::Ended || explains_silence(shown, arrived) {
             return false;
         }
-        let segment = segment_max(arrived).max(segment_max(shown));
-        let segment = self.comparer.interval_max.max(segment);
-        let Some(new) = advance(shown, arrived, segment) else {
+        let segment_duration = self.comparer.segment_duration_max([shown, arrived]);
+        let Some(added) = added_media_max(shown, arrived, segment_duration) else {
             return false;
         };
-        // Segments may be a little longer than declared.
-        let new = match arrived {
-            ManifestInfo::Hls(_) => new.saturating_mul(5) / 4,
-            ManifestInfo::Dash(_) => new,
-        };
+        let tolerance = segment_duration * (STALLED_INTERVALS + 1);
         let silence = now.saturating_duration_since(self.last_response);
-        !segment.is_zero() && silence > new.saturating_add(segment * (STALLED_INTERVALS + 1))
+        !segment_duration.is_zero() && silence > added.saturating_add(tolerance)
     }
 }
 
@@ -369,11 +371,6 @@ fn explains_silence(shown: &ManifestInfo, arrived: &ManifestInfo) -> bool {
     }
 }
 
-/// The maximum segment duration; zero if unknown.
-fn segment_max(info: &ManifestInfo) -> Duration {
-    info.segment_duration_max().unwrap_or_default()
-}
-
 /// The end of the last segment: a media sequence number (HLS), or milliseconds (DASH).
 fn end(info: &ManifestInfo) -> Option<u64> {
     match info {
@@ -384,11 +381,29 @@ fn end(info: &ManifestInfo) -> Option<u64> {
 
 /// By how much media `later` ends after `earlier`; zero if it does not. `None` if one of the two
 /// does not say where it ends.
-fn advance(earlier: &ManifestInfo, later: &ManifestInfo, segment: Duration) -> Option<Duration> {
+fn advance(
+    earlier: &ManifestInfo,
+    later: &ManifestInfo,
+    segment_duration: Duration,
+) -> Option<Duration> {
     let advance = end(later)?.saturating_sub(end(earlier)?);
     Some(match later {
-        ManifestInfo::Hls(_) => times(segment, advance),
+        ManifestInfo::Hls(_) => times(segment_duration, advance),
         ManifestInfo::Dash(_) => Duration::from_millis(advance),
+    })
+}
+
+/// The most media that `arrived` may have beyond the end of `shown`: in HLS, where segments are
+/// counted, these may be a little longer than declared.
+fn added_media_max(
+    shown: &ManifestInfo,
+    arrived: &ManifestInfo,
+    segment_duration: Duration,
+) -> Option<Duration> {
+    let added = advance(shown, arrived, segment_duration)?;
+    Some(match arrived {
+        ManifestInfo::Hls(_) => added.saturating_mul(5) / 4,
+        ManifestInfo::Dash(_) => added,
     })
 }
 

@@ -111,55 +111,81 @@ fn heuristic_freshness(headers: &HeaderMap, now: Now) -> Option<Duration> {
     Some((since_modified / 10).min(DAY))
 }
 
+/// How long a manifest is fresh: as the origin says, but a live one no longer than its content
+/// allows, and none longer than the route allows, except where a stream has ended.
 fn manifest_freshness(
     response: &ResponseFacts<'_>,
     lifetimes: &Lifetimes,
     explicit: Option<FreshnessLifetime>,
 ) -> FreshnessLifetime {
     let by_default = FreshnessLifetime::new(lifetimes.manifest_default, Rule::RouteDefault);
-    let is_requested_version = response.context == ManifestContext::RequestedVersion;
-    let by_content = match response.info {
-        None => {
-            return explicit
-                .unwrap_or(by_default)
-                .at_most(lifetimes.manifest_max, Rule::RouteMax);
-        }
+    let lifetime = match response.info {
+        None => explicit.unwrap_or(by_default),
         Some(info) if info.is_patch() => {
-            let explicit = explicit.unwrap_or(FreshnessLifetime::new(SECOND, Rule::Patch));
-            return explicit.at_most(lifetimes.manifest_max, Rule::RouteMax);
+            explicit.unwrap_or(FreshnessLifetime::new(SECOND, Rule::Patch))
         }
         Some(info) if !info.is_live() => {
-            let lifetime = explicit.unwrap_or(FreshnessLifetime::new(
-                lifetimes.ended_default,
-                Rule::RouteDefault,
-            ));
-            return if response.context == ManifestContext::JustEnded {
-                lifetime.at_most(JUST_ENDED, Rule::JustEnded)
-            } else {
-                lifetime
-            };
+            return ended_freshness(response.context, lifetimes, explicit);
         }
-        Some(ManifestInfo::Dash(mpd)) => dynamic_mpd_freshness(mpd),
-        Some(ManifestInfo::Hls(playlist)) if playlist.is_multivariant => {
-            multivariant_freshness(response.child_target_duration)
-        }
-        Some(ManifestInfo::Hls(playlist)) => match playlist.target_duration {
-            Some(target) if is_requested_version => {
-                FreshnessLifetime::new(target * REQUESTED_VERSION_TARGETS, Rule::RequestedVersion)
-            }
-            Some(target) => FreshnessLifetime::new(target / 2, Rule::HalfTarget),
-            None => by_default,
-        },
+        Some(info) => live_freshness(response, info, explicit, by_default),
     };
-    let part = response.info.and_then(ManifestInfo::part_target);
-    let without_explicit = match part.filter(|_| !is_requested_version) {
-        Some(part) => FreshnessLifetime::new(part / 2, Rule::HalfPart),
-        None => by_content,
+    lifetime.at_most(lifetimes.manifest_max, Rule::RouteMax)
+}
+
+/// A manifest that has ended, or of on-demand content.
+fn ended_freshness(
+    context: ManifestContext,
+    lifetimes: &Lifetimes,
+    explicit: Option<FreshnessLifetime>,
+) -> FreshnessLifetime {
+    let by_default = FreshnessLifetime::new(lifetimes.ended_default, Rule::RouteDefault);
+    let lifetime = explicit.unwrap_or(by_default);
+    match context {
+        ManifestContext::JustEnded => lifetime.at_most(JUST_ENDED, Rule::JustEnded),
+        ManifestContext::CurrentVersion | ManifestContext::RequestedVersion => lifetime,
+    }
+}
+
+/// A live manifest: as the origin says, else half a part in low latency; no longer than its content
+/// allows.
+fn live_freshness(
+    response: &ResponseFacts<'_>,
+    info: &ManifestInfo,
+    explicit: Option<FreshnessLifetime>,
+    by_default: FreshnessLifetime,
+) -> FreshnessLifetime {
+    let by_content = freshness_by_content(response, info, by_default);
+    let is_requested_version = response.context == ManifestContext::RequestedVersion;
+    let without_explicit = match info.part_target() {
+        Some(part) if !is_requested_version => FreshnessLifetime::new(part / 2, Rule::HalfPart),
+        Some(_) | None => by_content,
     };
     explicit
         .unwrap_or(without_explicit)
         .at_most(by_content.duration, by_content.rule)
-        .at_most(lifetimes.manifest_max, Rule::RouteMax)
+}
+
+/// How long a live manifest stays current, by what it says; `by_default` where it does not say.
+fn freshness_by_content(
+    response: &ResponseFacts<'_>,
+    info: &ManifestInfo,
+    by_default: FreshnessLifetime,
+) -> FreshnessLifetime {
+    let playlist = match info {
+        ManifestInfo::Dash(mpd) => return dynamic_mpd_freshness(mpd),
+        ManifestInfo::Hls(playlist) if playlist.is_multivariant => {
+            return multivariant_freshness(response.child_target_duration);
+        }
+        ManifestInfo::Hls(playlist) => playlist,
+    };
+    let Some(target_duration) = playlist.target_duration else {
+        return by_default;
+    };
+    if response.context == ManifestContext::RequestedVersion {
+        let six_targets = target_duration * REQUESTED_VERSION_TARGETS;
+        return FreshnessLifetime::new(six_targets, Rule::RequestedVersion);
+    }
+    FreshnessLifetime::new(target_duration / 2, Rule::HalfTarget)
 }
 
 /// A live multivariant playlist changes when renditions are added or removed.

@@ -16,13 +16,25 @@ const LAG_SEGMENTS: u64 = 6;
 /// Compares two versions of a manifest, with what is known from the versions before them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VersionComparer {
-    /// The longest expected time between two versions.
-    pub(super) interval_max: Duration,
+    /// The longest time that may pass between two versions: the reload interval, or a segment
+    /// duration where that is longer.
+    pub(super) reload_interval_max: Duration,
     /// The last two versions use the same names for the segments that both list.
     pub(super) names_stay: bool,
 }
 
 impl VersionComparer {
+    /// The longest duration that a segment of these versions may have.
+    pub(super) fn segment_duration_max<const N: usize>(
+        self,
+        versions: [&ManifestInfo; N],
+    ) -> Duration {
+        let stated = versions.map(|version| version.segment_duration_max().unwrap_or_default());
+        stated
+            .into_iter()
+            .fold(self.reload_interval_max, Duration::max)
+    }
+
     /// The row of the decision table for a version that arrived while another one is shown.
     pub(super) fn compare(self, shown: &ManifestInfo, arrived: &ManifestInfo) -> Situation {
         match (shown, arrived) {
@@ -41,11 +53,11 @@ impl VersionComparer {
             (Some(shown_edge), Some(edge)) => (shown_edge, edge),
             edges => return without_segments(edges.0.is_some(), arrived.liveness),
         };
-        let segment_max = shown
+        let stated_max = shown
             .segment_duration_max()
             .max(arrived.segment_duration_max());
-        let segment_max = self.interval_max.max(segment_max.unwrap_or_default());
-        if is_dated_too_late(shown_edge, edge, segment_max) {
+        let segment_duration_max = self.reload_interval_max.max(stated_max.unwrap_or_default());
+        if is_dated_too_late(shown_edge, edge, segment_duration_max) {
             return Situation::DatedTooLate;
         }
         match end(edge).cmp(&end(shown_edge)) {
@@ -98,28 +110,27 @@ impl VersionComparer {
 
     fn compare_timelines(self, shown: &MpdEdge, arrived: &MpdEdge) -> Situation {
         // Redundant packagers do not begin periods at exactly the same time.
-        let segment_ms = u64::try_from(self.interval_max.as_millis()).unwrap_or(u64::MAX);
+        let reload_interval_ms =
+            u64::try_from(self.reload_interval_max.as_millis()).unwrap_or(u64::MAX);
         let is_after =
-            |start_ms: u64, other_ms: u64| start_ms.saturating_sub(other_ms) > segment_ms;
+            |start_ms: u64, other_ms: u64| start_ms.saturating_sub(other_ms) > reload_interval_ms;
         if is_after(shown.last_period_start_ms, arrived.last_period_start_ms) {
             return Situation::EarlierPeriod;
         }
         match arrived.end_ms.cmp(&shown.end_ms) {
-            Ordering::Greater => Situation::ReachesFurther,
-            Ordering::Equal => Situation::ReachesAsFar,
-            Ordering::Less
-                if is_after(arrived.last_period_start_ms, shown.last_period_start_ms) =>
-            {
-                Situation::PeriodCutShort
-            }
-            Ordering::Less
-                if arrived.representations > shown.representations
-                    && arrived.longest_end_ms >= shown.longest_end_ms
-                    && shown.end_ms - arrived.end_ms <= segment_ms =>
-            {
-                Situation::NewRepresentation
-            }
-            Ordering::Less => Situation::Lags,
+            Ordering::Greater => return Situation::ReachesFurther,
+            Ordering::Equal => return Situation::ReachesAsFar,
+            Ordering::Less => {}
+        }
+        let has_new_representation = arrived.representations > shown.representations
+            && arrived.longest_end_ms >= shown.longest_end_ms
+            && shown.end_ms - arrived.end_ms <= reload_interval_ms;
+        if is_after(arrived.last_period_start_ms, shown.last_period_start_ms) {
+            Situation::PeriodCutShort
+        } else if has_new_representation {
+            Situation::NewRepresentation
+        } else {
+            Situation::Lags
         }
     }
 }
@@ -140,7 +151,11 @@ fn end(edge: &PlaylistEdge) -> (u64, u64) {
 
 /// Whether segments that both versions list are dated far apart, without a new discontinuity: the
 /// packager restarted and has reached the same numbers again.
-fn is_dated_too_late(shown: &PlaylistEdge, arrived: &PlaylistEdge, segment_max: Duration) -> bool {
+fn is_dated_too_late(
+    shown: &PlaylistEdge,
+    arrived: &PlaylistEdge,
+    segment_duration_max: Duration,
+) -> bool {
     let (Some(shown_end), Some(end)) = (shown.end_time, arrived.end_time) else {
         return false;
     };
@@ -150,7 +165,7 @@ fn is_dated_too_late(shown: &PlaylistEdge, arrived: &PlaylistEdge, segment_max: 
     share_numbers
         && end > shown_end
         && arrived.discontinuity_sequence <= shown.discontinuity_sequence
-        && latest_end(shown, shown_end, arrived, segment_max)
+        && latest_end(shown, shown_end, arrived, segment_duration_max)
             .and_then(|latest| latest.checked_add(CLOCK_DIFFERENCE_MAX))
             .is_some_and(|latest| end > latest)
 }
@@ -160,10 +175,10 @@ fn latest_end(
     shown: &PlaylistEdge,
     shown_end: SystemTime,
     arrived: &PlaylistEdge,
-    segment_max: Duration,
+    segment_duration_max: Duration,
 ) -> Option<SystemTime> {
     let segments = arrived.last_sequence.abs_diff(shown.last_sequence);
-    let distance = times(segment_max, segments);
+    let distance = times(segment_duration_max, segments);
     if arrived.last_sequence < shown.last_sequence {
         shown_end.checked_sub(distance)
     } else {
@@ -177,8 +192,8 @@ fn ends_long_before(shown: &PlaylistEdge, arrived: &PlaylistEdge) -> bool {
 }
 
 /// The duration of this many segments.
-pub(super) fn times(segment: Duration, count: u64) -> Duration {
-    segment.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
+pub(super) fn times(segment_duration: Duration, count: u64) -> Duration {
+    segment_duration.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// How the names of the segments that two versions list compare.

@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use super::comparison::{CommonNames, compare_names};
-use super::{ManifestHistory, Progress, Situation, advance, segment_max};
+use super::{ManifestHistory, Progress, Situation, advance};
 use seawall_manifest::{ManifestInfo, MpdInfo, PlaylistEdge, PlaylistInfo};
 
 /// How long the timeline before a restart is remembered. Until then versions of it are rejected.
@@ -51,10 +51,11 @@ impl ManifestHistory {
     /// Whether a version reaches further than the shown one, by no more than the time since then
     /// explains. One segment more is allowed: versions are found some time after their publication.
     fn follows_in_time(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
-        let segment_max = self.comparer.interval_max.max(segment_max(arrived));
-        let explained = self.unchanged_for(now).saturating_add(segment_max);
+        let segment_duration = self.comparer.segment_duration_max([arrived]);
+        let explained = self.unchanged_for(now).saturating_add(segment_duration);
         let reaches_further = self.comparer.compare(shown, arrived) == Situation::ReachesFurther;
-        reaches_further && advance(shown, arrived, segment_max).is_some_and(|new| new <= explained)
+        reaches_further
+            && advance(shown, arrived, segment_duration).is_some_and(|new| new <= explained)
     }
 }
 

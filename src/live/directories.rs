@@ -123,24 +123,24 @@ mod tests {
     #[test]
     fn a_displaced_manifest_returns_with_its_next_version() {
         let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let show = |uri: &str, first: usize| {
-            let (tracker, ..) = fixtures::show(&live, uri, &one_segment(first), now);
+        let publish = |uri: &str, first: usize| {
+            let (tracker, ..) = fixtures::publish(&live, uri, &one_segment(first), now);
             tracker
         };
         let is_listed = |tracker: &Arc<ManifestTracker>| {
             let listing = live.trackers_beside(&request("/live/1.ts"));
             listing.iter().any(|other| Arc::ptr_eq(other, tracker))
         };
-        let first = show("/live/a.m3u8", 1);
+        let first = publish("/live/a.m3u8", 1);
         assert!(is_listed(&first));
         for number in 0..LISTING_MAX {
-            show(&format!("/live/{number}.m3u8"), 1);
+            publish(&format!("/live/{number}.m3u8"), 1);
         }
         assert!(!is_listed(&first));
-        show("/live/a.m3u8", 2);
+        publish("/live/a.m3u8", 2);
         assert!(is_listed(&first));
         // The most recent one is still registered.
-        assert!(is_listed(&show("/live/15.m3u8", 1)));
+        assert!(is_listed(&publish("/live/15.m3u8", 1)));
     }
 
     /// Invented queries do not displace them, and they do not displace manifests that list current

@@ -63,9 +63,9 @@ pub(super) fn version<'a>(
     }
 }
 
-/// Records what the origin shows next: a version of a manifest. Returns its tracker, and what it is
-/// and does.
-pub(super) fn show(
+/// Records the next version of a manifest. Returns its tracker, how it relates to the version
+/// before, and what it changes.
+pub(super) fn publish(
     live: &LiveStreams,
     uri: &str,
     manifest: &Manifest,

@@ -183,8 +183,8 @@ impl TrackerIndex {
         known.unwrap_or_else(|| Arc::new(LiveStream::new(request.target.path())))
     }
 
-    /// Drops a tenth of the trackers, and more of them until the others use a tenth less memory than
-    /// they may. Their [`KeepRank`] says in which order.
+    /// Drops a tenth of the trackers, and more of them until the others use a tenth less memory
+    /// than they may. [`KeepRank`] says in which order.
     fn make_room(&mut self, now: Instant) {
         let ranked = self.keys_by_rank(now);
         let dropped_min = ranked.len().div_ceil(DROPPED_PART);
@@ -273,7 +273,7 @@ impl TrackerIndex {
 mod tests {
     use super::*;
     use crate::live::LiveStreams;
-    use crate::live::fixtures::{one_segment, playlist, request, rules, show};
+    use crate::live::fixtures::{one_segment, playlist, publish, request, rules};
 
     /// 20,000 trackers may exist, in addition to `memory`.
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         for segments in [30, 900] {
             let lines: String = (0..segments).map(line).collect();
             let live = LiveStreams::new(rules(), 1 << 30);
-            let (tracker, ..) = show(&live, "/live/a.m3u8", &playlist(&lines), Instant::now());
+            let (tracker, ..) = publish(&live, "/live/a.m3u8", &playlist(&lines), Instant::now());
             let bytes = tracker.weight_bytes();
             assert!(bytes < 8 << 10, "{segments}: {bytes}");
         }

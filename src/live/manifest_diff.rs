@@ -420,7 +420,7 @@ fn newest_at_edge(new: Vec<NewObject>, last: u64) -> Vec<CacheRequest> {
 mod tests {
     use super::*;
     use crate::live::LiveStreams;
-    use crate::live::fixtures::{playlist, request, rules, show};
+    use crate::live::fixtures::{playlist, publish, request, rules};
 
     /// One directory per version, as with re-signed names, and one for all versions.
     #[test]
@@ -437,7 +437,7 @@ mod tests {
         };
         let last = 2 * DIRECTORIES_MAX;
         for version in 0..=last {
-            let (tracker, ..) = show(&live, "/live/a.m3u8", &manifest(version), now);
+            let (tracker, ..) = publish(&live, "/live/a.m3u8", &manifest(version), now);
             assert!(tracker.directories().len() <= DIRECTORIES_MAX);
         }
         let listing = |name: &str| {

@@ -16,7 +16,7 @@ const PROBES_MAX: u32 = 4;
 /// … and if it has not.
 const FIRST_PROBES_MAX: u32 = 64;
 
-/// Whether the origin had a segment that was due in `due_in` by the MPD, and when that was observed.
+/// The origin had, or did not have, a segment that was due in `due_in` by the MPD.
 #[derive(Clone, Copy, Debug)]
 struct Observation {
     due_in: Duration,

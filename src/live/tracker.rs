@@ -27,7 +27,7 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
 use seawall_policy::{EndpointSet, Key, Now, Rules};
 
-/// The manifests of a stream show a restart one after another, all within this many reload
+/// The manifests of a stream report a restart one after another, all within this many reload
 /// intervals.
 const RESTARTED_INTERVALS: u32 = 4;
 
@@ -91,10 +91,11 @@ impl ManifestTracker {
         self.state.lock().reload_interval_max / SHARE
     }
 
-    /// How long a viewer who requests a future version waits before it gets the stored one instead:
-    /// half the interval between versions. It limits how often a player that repeats the request
-    /// at once gets the same version.
-    pub(crate) fn repeat_pause(&self) -> Duration {
+    /// How long a viewer waits whose request for a future version all endpoints reject, before it
+    /// gets the stored version: half the interval between versions. It limits how often a player
+    /// that repeats the request at once gets the same version. (What the origin itself answers too
+    /// early is stored for a time of its own: `early_lifetime` in `proxy`.)
+    pub(crate) fn pause_before_stored_version(&self) -> Duration {
         self.state.lock().version_interval / 2
     }
 

@@ -1,5 +1,5 @@
 //! Tracks manifests that must not be stored because each viewer gets a different text. Such a text
-//! affects other viewers only in two ways: it shows a restart, and the length of a growing file.
+//! affects other viewers only in two ways: it reports a restart, and the length of a growing file.
 //! Both only invalidate stored objects, so the worst effect is an extra fetch.
 
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ use seawall_policy::progress::Progress;
 use seawall_policy::{Key, Now};
 
 /// Most of these manifests tracked at once. Tracked ones stay while they are requested: a restart
-/// in one of them counts for all sessions, while the first text of a new session shows nothing.
+/// in one of them counts for all sessions, while the first text of a new session reports none.
 const UNSTORED_MAX: usize = 2048;
 /// A manifest is idle after this many segment durations without a request …
 const IDLE_SEGMENTS: u32 = 5;
@@ -71,7 +71,7 @@ impl UnstoredManifests {
             return None;
         }
         let key = request.key.clone();
-        // The same playlist for another session shows the same restart.
+        // The same playlist for another session reports the same restart.
         let mut others = self.trackers.values();
         let same = others.find(|known| known.path_key == path_key);
         let stream = same.map(|known| Arc::clone(&known.tracker.stream));
@@ -262,8 +262,8 @@ impl LiveStreams {
         self.notify_others(diff, tracker);
     }
 
-    /// Compares a version that is not stored with the latest one. `None`: it is not newer, or shows
-    /// a restart that is not believed. The caller holds the tracker's `lock_publishing`.
+    /// Compares a version that is not stored with the latest one. `None`: it is not newer, or
+    /// reports a restart that is not believed. The caller holds the tracker's `lock_publishing`.
     fn progress_to_apply(
         &self,
         tracker: &ManifestTracker,

@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::live::fixtures::{
-        at, one_segment, playlist, request, rules, seconds, show, version,
+        at, one_segment, playlist, publish, request, rules, seconds, version,
     };
     use seawall_manifest::{Kind, Manifest, read_manifest};
     use seawall_policy::progress::Progress;
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn the_first_version_changes_nothing_else() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let (_, _, effects) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(prefetched(&effects), [""; 0]);
         assert!(effects.epochs_to_end.is_empty() && effects.window.dropped.is_empty());
     }
@@ -139,9 +139,9 @@ mod tests {
     #[test]
     fn a_new_segment_is_prefetched_and_the_old_one_departs() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        show(&live, "/live/a.m3u8", &one_segment(1), start);
+        publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let next = start + seconds(4);
-        let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
+        let (_, progress, effects) = publish(&live, "/live/a.m3u8", &one_segment(2), next);
         assert_eq!(progress, Progress::Newer);
         assert_eq!(prefetched(&effects), ["/live/2.ts"]);
         let dropped = request("/live/1.ts").key.fingerprint();
@@ -155,11 +155,11 @@ mod tests {
     fn a_segment_that_another_playlist_still_lists_does_not_depart() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         for uri in ["/live/a.m3u8", "/live/b.m3u8"] {
-            let (tracker, ..) = show(&live, uri, &one_segment(1), start);
+            let (tracker, ..) = publish(&live, uri, &one_segment(1), start);
             tracker.access.set_has_refresher(true);
         }
         let next = start + seconds(4);
-        let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
+        let (_, _, effects) = publish(&live, "/live/a.m3u8", &one_segment(2), next);
         assert_eq!(effects.window.dropped, [0; 0]);
     }
 
@@ -167,13 +167,13 @@ mod tests {
     fn a_restart_ends_the_epoch_of_its_directory_once() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let directory = request("/live/1.ts").directory();
-        show(&live, "/live/a.m3u8", &one_segment(5000), start);
+        publish(&live, "/live/a.m3u8", &one_segment(5000), start);
         let next = start + seconds(4);
-        let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
+        let (_, progress, effects) = publish(&live, "/live/a.m3u8", &one_segment(1), next);
         assert_eq!(progress, Progress::Restarted);
         assert!(effects.epochs_to_end.contains(&directory));
         let next = next + seconds(4);
-        let (_, _, effects) = show(&live, "/live/a.m3u8", &one_segment(2), next);
+        let (_, _, effects) = publish(&live, "/live/a.m3u8", &one_segment(2), next);
         assert!(!effects.epochs_to_end.contains(&directory));
         assert_eq!(effects.epochs_to_end, [super::super::unlisted(&directory)]);
     }
@@ -198,9 +198,9 @@ mod tests {
     #[test]
     fn eviction_learns_the_time_between_segments_not_between_versions() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        show(&live, "/live/a.mpd", &timeline_until(9), start);
+        publish(&live, "/live/a.mpd", &timeline_until(9), start);
         let next = start + seconds(30);
-        let (_, _, effects) = show(&live, "/live/a.mpd", &timeline_until(24), next);
+        let (_, _, effects) = publish(&live, "/live/a.mpd", &timeline_until(24), next);
         let advances = effects.window.advances;
         assert_eq!((advances[0].segments, advances[0].period_ms), (15, 2000));
     }
@@ -209,14 +209,14 @@ mod tests {
     fn eviction_learns_the_time_between_segments_that_the_clock_announces() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let by_clock = rarely_updated_mpd("<SegmentTemplate media='$Number$.m4s' duration='2'/>");
-        let (tracker, ..) = show(&live, "/live/a.mpd", &by_clock, start);
+        let (tracker, ..) = publish(&live, "/live/a.mpd", &by_clock, start);
         assert_eq!(tracker.clock_advance(0).period_ms, 2000);
     }
 
     #[test]
     fn the_first_version_is_no_poll_that_found_nothing() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let (tracker, ..) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(
             tracker.next_version_in(start),
             Some(seconds(3)),
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn the_first_version_of_a_variant_says_nothing_about_the_cadence() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let (tracker, ..) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let due = tracker.next_version_in(start);
         let (manifest, request) = (one_segment(1), request("/live/a.m3u8"));
         let other = live.variant(Some(b"other"));
@@ -249,19 +249,19 @@ mod tests {
     #[test]
     fn the_first_version_after_a_purge_is_no_change_at_the_origin() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        let (tracker, ..) = show(&live, "/live/a.m3u8", &one_segment(1), start);
+        let (tracker, ..) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let due = tracker.next_version_in(start);
         tracker.forget();
-        show(&live, "/live/a.m3u8", &one_segment(1), start + seconds(1));
+        publish(&live, "/live/a.m3u8", &one_segment(1), start + seconds(1));
         assert_eq!(tracker.next_version_in(start), due);
     }
 
     #[test]
     fn an_unchanged_version_changes_nothing() {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
-        show(&live, "/live/a.m3u8", &one_segment(1), start);
+        publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let next = start + seconds(4);
-        let (_, progress, effects) = show(&live, "/live/a.m3u8", &one_segment(1), next);
+        let (_, progress, effects) = publish(&live, "/live/a.m3u8", &one_segment(1), next);
         assert_eq!(progress, Progress::Same);
         assert_eq!(prefetched(&effects), [""; 0]);
         assert!(effects.epochs_to_end.is_empty() && effects.window.dropped.is_empty());
@@ -272,7 +272,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let manifest = playlist("#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\n#EXTINF:4,\n1.ts\n");
         for is_first in [true, false] {
-            let (_, _, effects) = show(&live, "/live/a.m3u8", &manifest, start);
+            let (_, _, effects) = publish(&live, "/live/a.m3u8", &manifest, start);
             let named: Vec<_> = effects.uncacheable.iter().collect();
             assert_eq!(named.len(), usize::from(is_first));
         }

@@ -3,24 +3,24 @@
 //!
 //! # Decision table
 //!
-//! `shown` is the latest version that viewers have seen, `arrived` the one that is compared with
+//! `seen` is the latest version that viewers have seen, `arrived` the one that is compared with
 //! it. The first row that matches decides; each row is a variant of `Situation`.
 //!
 //! A playlist reaches as far as its last complete segment and the parts after it, an MPD as far as
 //! the end of its last segment on the media timeline. "Not dated later": both versions have a
 //! clock, and the last segment of `arrived` ends no later by it.
 //!
-//! | arrived, compared with shown | decision | reason |
+//! | arrived, compared with `seen` | decision | reason |
 //! |---|---|---|
 //! | **any format** | | |
-//! | nothing is shown | newer | it is the first version |
+//! | nothing was seen before | newer | it is the first version |
 //! | is of the other format | restarted | nothing of the two can be compared |
 //! | **DASH** | | |
 //! | starts earlier and was published earlier | behind | a packager that has died |
 //! | starts at another time | restarted | a new timeline |
 //! | was published earlier | behind | an older version |
 //! | **any format** | | |
-//! | lists no segments, shown does; has not ended | behind | the packager has lost its input |
+//! | lists no segments, `seen` does; has not ended | behind | the packager has lost its input |
 //! | one of the two lists no segments | newer | it does not say how far it reaches |
 //! | **HLS** | | |
 //! | dates the same numbers over 30 s too late, no new discontinuity | restarted | the packager has reached the old numbers again |
@@ -30,7 +30,7 @@
 //! | less far; not dated later | behind | a restart is never dated before what it follows |
 //! | less far; more discontinuities | restarted | the packager marks its restart |
 //! | less far; common segments have other names, which did not change before | restarted | other segments under the same numbers |
-//! | less far; no common segment, ends over six segments before shown begins | restarted | no origin lags by that much |
+//! | less far; no common segment, ends over six segments before `seen` begins | restarted | no origin lags by that much |
 //! | less far otherwise | behind | the origin lags |
 //! | **DASH** | | |
 //! | its last period begins earlier | behind | an older version |
@@ -199,22 +199,22 @@ impl ManifestHistory {
 
     /// The row of the decision table.
     fn situation(&self, arrived: &ManifestInfo, now: Instant) -> Situation {
-        let Some(shown) = &self.latest else {
+        let Some(seen) = &self.latest else {
             return Situation::FirstVersion;
         };
-        let situation = self.comparer.compare(shown, arrived);
+        let situation = self.comparer.compare(seen, arrived);
         let progress = situation.progress();
         if progress == Progress::Same {
             return situation;
         }
-        match self.compare_with_previous(shown, arrived, now) {
+        match self.compare_with_previous(seen, arrived, now) {
             Some(Progress::Newer) if self.is_stalled(now) => return Situation::PreviousContinues,
             Some(_) => return Situation::OfPrevious,
             None => {}
         }
-        if progress == Progress::Behind && self.is_over(shown, arrived, now) {
+        if progress == Progress::Behind && self.is_over(seen, arrived, now) {
             Situation::TimelineOver
-        } else if progress == Progress::Newer && self.has_passed_old_end(shown, arrived, now) {
+        } else if progress == Progress::Newer && self.has_passed_old_end(seen, arrived, now) {
             Situation::PassedOldEnd
         } else {
             situation
@@ -240,15 +240,15 @@ impl ManifestHistory {
     }
 
     fn continue_with(&mut self, arrived: &ManifestInfo) {
-        let Some(shown) = &self.latest else {
+        let Some(seen) = &self.latest else {
             self.latest = Some(arrived.clone());
             return;
         };
-        let edges = shown.playlist_edge().zip(arrived.playlist_edge());
-        if let Some(names) = edges.and_then(|(shown, arrived)| compare_names(shown, arrived)) {
+        let edges = seen.playlist_edge().zip(arrived.playlist_edge());
+        if let Some(names) = edges.and_then(|(seen, arrived)| compare_names(seen, arrived)) {
             self.comparer.names_stay = names == CommonNames::Same;
         }
-        self.latest = Some(completed(arrived, shown));
+        self.latest = Some(completed(arrived, seen));
     }
 
     /// Records that the origin still serves this timeline.
@@ -312,21 +312,21 @@ impl ManifestHistory {
 
     /// Whether this timeline is over, given that only versions behind it, like this one, have
     /// come for a long time. An origin whose clock shows a lag gets the time to catch up.
-    fn is_over(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
+    fn is_over(&self, seen: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
         self.is_stalled(now)
             && self
-                .catch_up_time(shown, arrived)
+                .catch_up_time(seen, arrived)
                 .is_none_or(|catch_up_time| self.unchanged_for(now) > catch_up_time)
     }
 
     /// The time that an origin gets to catch up; `None` if its clock does not show a lag.
-    fn catch_up_time(&self, shown: &ManifestInfo, arrived: &ManifestInfo) -> Option<Duration> {
-        if arrived.end_time()? >= shown.end_time()? {
+    fn catch_up_time(&self, seen: &ManifestInfo, arrived: &ManifestInfo) -> Option<Duration> {
+        if arrived.end_time()? >= seen.end_time()? {
             return None;
         }
         let segment_duration = self.comparer.segment_duration_max([arrived]);
         let lag_max = times(segment_duration, LAG_SEGMENTS_MAX);
-        let lag = advance(arrived, shown, segment_duration)?.min(lag_max);
+        let lag = advance(arrived, seen, segment_duration)?.min(lag_max);
         Some(lag.saturating_add(segment_duration * STALLED_INTERVALS))
     }
 
@@ -335,15 +335,15 @@ impl ManifestHistory {
     /// it only stalled, the cost is some repeated fetches.
     fn has_passed_old_end(
         &self,
-        shown: &ManifestInfo,
+        seen: &ManifestInfo,
         arrived: &ManifestInfo,
         now: Instant,
     ) -> bool {
-        if arrived.liveness() == Liveness::Ended || explains_silence(shown, arrived) {
+        if arrived.liveness() == Liveness::Ended || explains_silence(seen, arrived) {
             return false;
         }
-        let segment_duration = self.comparer.segment_duration_max([shown, arrived]);
-        let Some(added) = added_media_max(shown, arrived, segment_duration) else {
+        let segment_duration = self.comparer.segment_duration_max([seen, arrived]);
+        let Some(added) = added_media_max(seen, arrived, segment_duration) else {
             return false;
         };
         let tolerance = segment_duration * (STALLED_INTERVALS + 1);
@@ -354,18 +354,18 @@ impl ManifestHistory {
 
 /// Whether a clock or a new discontinuity explains that a manifest did not grow while it was not
 /// polled.
-fn explains_silence(shown: &ManifestInfo, arrived: &ManifestInfo) -> bool {
-    match (shown, arrived) {
-        (ManifestInfo::Hls(shown), ManifestInfo::Hls(arrived)) => {
-            let edges = shown.edge.as_ref().zip(arrived.edge.as_ref());
-            edges.is_some_and(|(shown, arrived)| {
-                shown.end_time.is_some() && arrived.end_time.is_some()
-                    || arrived.discontinuity_sequence > shown.discontinuity_sequence
+fn explains_silence(seen: &ManifestInfo, arrived: &ManifestInfo) -> bool {
+    match (seen, arrived) {
+        (ManifestInfo::Hls(seen), ManifestInfo::Hls(arrived)) => {
+            let edges = seen.edge.as_ref().zip(arrived.edge.as_ref());
+            edges.is_some_and(|(seen, arrived)| {
+                seen.end_time.is_some() && arrived.end_time.is_some()
+                    || arrived.discontinuity_sequence > seen.discontinuity_sequence
             })
         }
         // All times count from the start of the stream, so the timeline itself is dated.
-        (ManifestInfo::Dash(shown), ManifestInfo::Dash(arrived)) => {
-            shown.availability_start.is_some() && arrived.availability_start.is_some()
+        (ManifestInfo::Dash(seen), ManifestInfo::Dash(arrived)) => {
+            seen.availability_start.is_some() && arrived.availability_start.is_some()
         }
         _ => false,
     }
@@ -393,14 +393,14 @@ fn advance(
     })
 }
 
-/// The most media that `arrived` may have beyond the end of `shown`: in HLS, where segments are
+/// The most media that `arrived` may have beyond the end of `seen`: in HLS, where segments are
 /// counted, these may be a little longer than declared.
 fn added_media_max(
-    shown: &ManifestInfo,
+    seen: &ManifestInfo,
     arrived: &ManifestInfo,
     segment_duration: Duration,
 ) -> Option<Duration> {
-    let added = advance(shown, arrived, segment_duration)?;
+    let added = advance(seen, arrived, segment_duration)?;
     Some(match arrived {
         ManifestInfo::Hls(_) => added.saturating_mul(5) / 4,
         ManifestInfo::Dash(_) => added,

@@ -80,7 +80,7 @@ pub struct Broadcast {
     plan: BroadcastPlan,
     assets: Arc<MediaAssets>,
     /// The number of restarts.
-    generation: u64,
+    restarts: u64,
 }
 
 impl Broadcast {
@@ -89,7 +89,7 @@ impl Broadcast {
         Broadcast {
             plan,
             assets: MediaAssets::bundled(),
-            generation: 0,
+            restarts: 0,
         }
     }
 
@@ -101,7 +101,7 @@ impl Broadcast {
         Broadcast {
             plan: BroadcastPlan { start, ..self.plan },
             assets: self.assets.clone(),
-            generation: self.generation + 1,
+            restarts: self.restarts + 1,
         }
     }
 
@@ -260,7 +260,7 @@ impl Broadcast {
     }
 
     fn fragment(&self, number: u64) -> MediaFragment {
-        let shift = self.generation * FRAGMENTS_PER_GOP;
+        let shift = self.restarts * FRAGMENTS_PER_GOP;
         MediaFragment { number, shift }
     }
 

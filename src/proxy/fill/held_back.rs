@@ -71,7 +71,9 @@ impl FillTask {
         if let Some(other) = other {
             return self.handle_manifest(other).await;
         }
-        let pause = self.tracker().map(|tracker| tracker.repeat_pause());
+        let pause = self
+            .tracker()
+            .map(|tracker| tracker.pause_before_stored_version());
         let newest = tokio::select! {
             newest = self.wait_for_newer_version() => Some(newest),
             // Limits how often a player that repeats at once gets the same version.

@@ -183,14 +183,14 @@ impl Audience {
         self
     }
 
-    /// Fails unless all media have the packager's bytes, in the generation that the player is in.
+    /// Fails unless all media have the packager's bytes, of the timeline that the player is in.
     pub fn assert_packagers_bytes(&self) -> &Audience {
         let later = self.broadcast.restarted(self.broadcast.start());
-        self.for_each_fetch(|fetch, generation| {
+        self.for_each_fetch(|fetch, restarts| {
             let Some((_, body)) = fetch.response.as_ref().filter(|_| fetch.is_good()) else {
                 return;
             };
-            let broadcast = [&self.broadcast, &later][generation.min(1)];
+            let broadcast = [&self.broadcast, &later][restarts.min(1)];
             if let Some(made) = expected_bytes(broadcast, fetch.resource) {
                 assert!(*body == made, "{:?} is not what was made", fetch.resource);
             }

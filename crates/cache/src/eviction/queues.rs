@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId {
     index: u32,
-    /// Never zero, so that an optional id has the same size.
-    generation: NonZeroU32,
+    /// The serial number of the node: another node in the same slot has another one. Never zero, so
+    /// that an optional id has the same size.
+    serial: NonZeroU32,
 }
 
 /// Slots per chunk. A table that grows by doubling would be half empty.
@@ -18,7 +19,7 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct NodeSlot<T> {
-    generation: NonZeroU32,
+    serial: NonZeroU32,
     before: u32,
     /// In a free slot: the next free slot of the chunk.
     after: u32,
@@ -59,7 +60,7 @@ pub(super) struct SlabQueues<T, const N: usize> {
     chunks: Vec<SlabChunk<T>>,
     /// Chunks with free slots. The first one is filled first, so that others become empty.
     open: BTreeSet<usize>,
-    last_generation: NonZeroU32,
+    last_serial: NonZeroU32,
     ends: [QueueEnds; N],
 }
 
@@ -68,7 +69,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
         SlabQueues {
             chunks: Vec::new(),
             open: BTreeSet::new(),
-            last_generation: NonZeroU32::MIN,
+            last_serial: NonZeroU32::MIN,
             ends: [QueueEnds::EMPTY; N],
         }
     }
@@ -110,12 +111,12 @@ impl<T, const N: usize> SlabQueues<T, N> {
 
     /// Adds a node at the end of a queue.
     pub(super) fn push(&mut self, queue: usize, bytes: u64, node: T) -> NodeId {
-        // A generation repeats only after four billion nodes.
-        let generation = self.last_generation.checked_add(1);
-        let generation = generation.unwrap_or(NonZeroU32::MIN);
-        self.last_generation = generation;
+        // A serial number repeats only after four billion nodes.
+        let serial = self.last_serial.checked_add(1);
+        let serial = serial.unwrap_or(NonZeroU32::MIN);
+        self.last_serial = serial;
         let index = self.allot(NodeSlot {
-            generation,
+            serial,
             before: NONE,
             after: NONE,
             queue: 0,
@@ -123,7 +124,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
             node: Some(node),
         });
         self.link(index, queue);
-        NodeId { index, generation }
+        NodeId { index, serial }
     }
 
     /// Removes a node.
@@ -145,7 +146,7 @@ impl<T, const N: usize> SlabQueues<T, N> {
     fn slot(&self, id: NodeId) -> Option<&NodeSlot<T>> {
         let chunk = self.chunks.get(id.index as usize / CHUNK)?;
         let slot = chunk.slots.get(id.index as usize % CHUNK)?;
-        (slot.generation == id.generation && slot.node.is_some()).then_some(slot)
+        (slot.serial == id.serial && slot.node.is_some()).then_some(slot)
     }
 
     fn at(&mut self, index: u32) -> &mut NodeSlot<T> {
@@ -154,8 +155,8 @@ impl<T, const N: usize> SlabQueues<T, N> {
 
     fn id(&self, index: u32) -> Option<NodeId> {
         let chunk = self.chunks.get(index as usize / CHUNK)?;
-        let generation = chunk.slots.get(index as usize % CHUNK)?.generation;
-        Some(NodeId { index, generation })
+        let serial = chunk.slots.get(index as usize % CHUNK)?.serial;
+        Some(NodeId { index, serial })
     }
 
     /// Writes a slot to the first free position.

@@ -35,66 +35,66 @@ impl VersionComparer {
             .fold(self.reload_interval_max, Duration::max)
     }
 
-    /// The row of the decision table for a version that arrived while another one is shown.
-    pub(super) fn compare(self, shown: &ManifestInfo, arrived: &ManifestInfo) -> Situation {
-        match (shown, arrived) {
-            (ManifestInfo::Hls(shown), ManifestInfo::Hls(arrived)) => {
-                self.compare_playlists(shown, arrived)
+    /// The row of the decision table for a version that arrived after viewers saw another one.
+    pub(super) fn compare(self, seen: &ManifestInfo, arrived: &ManifestInfo) -> Situation {
+        match (seen, arrived) {
+            (ManifestInfo::Hls(seen), ManifestInfo::Hls(arrived)) => {
+                self.compare_playlists(seen, arrived)
             }
-            (ManifestInfo::Dash(shown), ManifestInfo::Dash(arrived)) => {
-                self.compare_mpds(shown, arrived)
+            (ManifestInfo::Dash(seen), ManifestInfo::Dash(arrived)) => {
+                self.compare_mpds(seen, arrived)
             }
             _ => Situation::OtherFormat,
         }
     }
 
-    fn compare_playlists(self, shown: &PlaylistInfo, arrived: &PlaylistInfo) -> Situation {
-        let (shown_edge, edge) = match (&shown.edge, &arrived.edge) {
-            (Some(shown_edge), Some(edge)) => (shown_edge, edge),
+    fn compare_playlists(self, seen: &PlaylistInfo, arrived: &PlaylistInfo) -> Situation {
+        let (seen_edge, edge) = match (&seen.edge, &arrived.edge) {
+            (Some(seen_edge), Some(edge)) => (seen_edge, edge),
             edges => return without_segments(edges.0.is_some(), arrived.liveness),
         };
-        let stated_max = shown
+        let stated_max = seen
             .segment_duration_max()
             .max(arrived.segment_duration_max());
         let segment_duration_max = self.reload_interval_max.max(stated_max.unwrap_or_default());
-        if is_dated_too_late(shown_edge, edge, segment_duration_max) {
+        if is_dated_too_late(seen_edge, edge, segment_duration_max) {
             return Situation::DatedTooLate;
         }
-        match end(edge).cmp(&end(shown_edge)) {
+        match end(edge).cmp(&end(seen_edge)) {
             Ordering::Greater => Situation::ReachesFurther,
             Ordering::Equal => Situation::ReachesAsFar,
-            Ordering::Less => self.compare_with_longer_playlist(shown_edge, edge),
+            Ordering::Less => self.compare_with_longer_playlist(seen_edge, edge),
         }
     }
 
-    /// The arrived playlist ends before the shown one: it lags, or its packager has restarted.
+    /// The arrived playlist ends before the seen one: it lags, or its packager has restarted.
     fn compare_with_longer_playlist(
         self,
-        shown: &PlaylistEdge,
+        seen: &PlaylistEdge,
         arrived: &PlaylistEdge,
     ) -> Situation {
-        let names = compare_names(shown, arrived);
-        let dates = shown.end_time.zip(arrived.end_time);
+        let names = compare_names(seen, arrived);
+        let dates = seen.end_time.zip(arrived.end_time);
         if names == Some(CommonNames::Same) {
             Situation::SameNames
-        } else if dates.is_some_and(|(shown, arrived)| arrived <= shown) {
+        } else if dates.is_some_and(|(seen, arrived)| arrived <= seen) {
             Situation::DatedNoLater
-        } else if arrived.discontinuity_sequence > shown.discontinuity_sequence {
+        } else if arrived.discontinuity_sequence > seen.discontinuity_sequence {
             Situation::NewDiscontinuity
         } else if names == Some(CommonNames::Different) && self.names_stay {
             Situation::OtherNames
-        } else if names.is_none() && ends_long_before(shown, arrived) {
+        } else if names.is_none() && ends_long_before(seen, arrived) {
             Situation::EndsLongBefore
         } else {
             Situation::Lags
         }
     }
 
-    fn compare_mpds(self, shown: &MpdInfo, arrived: &MpdInfo) -> Situation {
-        let starts = shown.availability_start.zip(arrived.availability_start);
-        let publish_times = shown.publish_time.zip(arrived.publish_time);
-        let is_published_earlier = publish_times.is_some_and(|(shown, arrived)| arrived < shown);
-        match starts.map(|(shown, arrived)| arrived.cmp(&shown)) {
+    fn compare_mpds(self, seen: &MpdInfo, arrived: &MpdInfo) -> Situation {
+        let starts = seen.availability_start.zip(arrived.availability_start);
+        let publish_times = seen.publish_time.zip(arrived.publish_time);
+        let is_published_earlier = publish_times.is_some_and(|(seen, arrived)| arrived < seen);
+        match starts.map(|(seen, arrived)| arrived.cmp(&seen)) {
             Some(Ordering::Less) if is_published_earlier => return Situation::EarlierStream,
             Some(Ordering::Less | Ordering::Greater) => return Situation::OtherStart,
             Some(Ordering::Equal) | None => {}
@@ -102,30 +102,30 @@ impl VersionComparer {
         if is_published_earlier {
             return Situation::PublishedEarlier;
         }
-        match (&shown.edge, &arrived.edge) {
-            (Some(shown), Some(arrived)) => self.compare_timelines(shown, arrived),
+        match (&seen.edge, &arrived.edge) {
+            (Some(seen), Some(arrived)) => self.compare_timelines(seen, arrived),
             edges => without_segments(edges.0.is_some(), arrived.liveness),
         }
     }
 
-    fn compare_timelines(self, shown: &MpdEdge, arrived: &MpdEdge) -> Situation {
+    fn compare_timelines(self, seen: &MpdEdge, arrived: &MpdEdge) -> Situation {
         // Redundant packagers do not begin periods at exactly the same time.
         let reload_interval_ms =
             u64::try_from(self.reload_interval_max.as_millis()).unwrap_or(u64::MAX);
         let is_after =
             |start_ms: u64, other_ms: u64| start_ms.saturating_sub(other_ms) > reload_interval_ms;
-        if is_after(shown.last_period_start_ms, arrived.last_period_start_ms) {
+        if is_after(seen.last_period_start_ms, arrived.last_period_start_ms) {
             return Situation::EarlierPeriod;
         }
-        match arrived.end_ms.cmp(&shown.end_ms) {
+        match arrived.end_ms.cmp(&seen.end_ms) {
             Ordering::Greater => return Situation::ReachesFurther,
             Ordering::Equal => return Situation::ReachesAsFar,
             Ordering::Less => {}
         }
-        let has_new_representation = arrived.representations > shown.representations
-            && arrived.longest_end_ms >= shown.longest_end_ms
-            && shown.end_ms - arrived.end_ms <= reload_interval_ms;
-        if is_after(arrived.last_period_start_ms, shown.last_period_start_ms) {
+        let has_new_representation = arrived.representations > seen.representations
+            && arrived.longest_end_ms >= seen.longest_end_ms
+            && seen.end_ms - arrived.end_ms <= reload_interval_ms;
+        if is_after(arrived.last_period_start_ms, seen.last_period_start_ms) {
             Situation::PeriodCutShort
         } else if has_new_representation {
             Situation::NewRepresentation
@@ -136,8 +136,8 @@ impl VersionComparer {
 }
 
 /// One of the two versions, or both, list no segments.
-fn without_segments(shown_lists_segments: bool, arrived: Liveness) -> Situation {
-    if shown_lists_segments && arrived == Liveness::Live {
+fn without_segments(seen_lists_segments: bool, arrived: Liveness) -> Situation {
+    if seen_lists_segments && arrived == Liveness::Live {
         Situation::ListsNothing
     } else {
         Situation::NothingToCompare
@@ -152,43 +152,43 @@ fn end(edge: &PlaylistEdge) -> (u64, u64) {
 /// Whether segments that both versions list are dated far apart, without a new discontinuity: the
 /// packager restarted and has reached the same numbers again.
 fn is_dated_too_late(
-    shown: &PlaylistEdge,
+    seen: &PlaylistEdge,
     arrived: &PlaylistEdge,
     segment_duration_max: Duration,
 ) -> bool {
-    let (Some(shown_end), Some(end)) = (shown.end_time, arrived.end_time) else {
+    let (Some(seen_end), Some(end)) = (seen.end_time, arrived.end_time) else {
         return false;
     };
-    let share_numbers = arrived.media_sequence <= shown.last_sequence
-        && shown.media_sequence <= arrived.last_sequence;
+    let share_numbers = arrived.media_sequence <= seen.last_sequence
+        && seen.media_sequence <= arrived.last_sequence;
     // A lagging origin also ends earlier by the clock, whatever its segment duration.
     share_numbers
-        && end > shown_end
-        && arrived.discontinuity_sequence <= shown.discontinuity_sequence
-        && latest_end(shown, shown_end, arrived, segment_duration_max)
+        && end > seen_end
+        && arrived.discontinuity_sequence <= seen.discontinuity_sequence
+        && latest_end(seen, seen_end, arrived, segment_duration_max)
             .and_then(|latest| latest.checked_add(CLOCK_DIFFERENCE_MAX))
             .is_some_and(|latest| end > latest)
 }
 
-/// When the arrived version ends at the latest if the packager of the shown one made it.
+/// When the arrived version ends at the latest if the packager of the seen one made it.
 fn latest_end(
-    shown: &PlaylistEdge,
-    shown_end: SystemTime,
+    seen: &PlaylistEdge,
+    seen_end: SystemTime,
     arrived: &PlaylistEdge,
     segment_duration_max: Duration,
 ) -> Option<SystemTime> {
-    let segments = arrived.last_sequence.abs_diff(shown.last_sequence);
+    let segments = arrived.last_sequence.abs_diff(seen.last_sequence);
     let distance = times(segment_duration_max, segments);
-    if arrived.last_sequence < shown.last_sequence {
-        shown_end.checked_sub(distance)
+    if arrived.last_sequence < seen.last_sequence {
+        seen_end.checked_sub(distance)
     } else {
-        shown_end.checked_add(distance)
+        seen_end.checked_add(distance)
     }
 }
 
-/// Whether the arrived version ends further before the shown one begins than an origin lags.
-fn ends_long_before(shown: &PlaylistEdge, arrived: &PlaylistEdge) -> bool {
-    arrived.last_sequence.saturating_add(LAG_SEGMENTS) < shown.media_sequence
+/// Whether the arrived version ends further before the seen one begins than an origin lags.
+fn ends_long_before(seen: &PlaylistEdge, arrived: &PlaylistEdge) -> bool {
+    arrived.last_sequence.saturating_add(LAG_SEGMENTS) < seen.media_sequence
 }
 
 /// The duration of this many segments.
@@ -207,16 +207,16 @@ pub(super) enum CommonNames {
 
 /// Compares the names of the segments that both versions list. Names that are signed again for each
 /// version are compared by the numbers in them. `None`: no segment is in both.
-pub(super) fn compare_names(shown: &PlaylistEdge, arrived: &PlaylistEdge) -> Option<CommonNames> {
-    let last = shown.last_sequence.min(arrived.last_sequence);
+pub(super) fn compare_names(seen: &PlaylistEdge, arrived: &PlaylistEdge) -> Option<CommonNames> {
+    let last = seen.last_sequence.min(arrived.last_sequence);
     let mut common = (0..)
         .map_while(|back| last.checked_sub(back))
-        .map_while(|sequence| name(shown, sequence).zip(name(arrived, sequence)))
+        .map_while(|sequence| name(seen, sequence).zip(name(arrived, sequence)))
         .peekable();
     common.peek()?;
-    let offsets = shown.name_number_offset.zip(arrived.name_number_offset);
-    let count_alike = offsets.is_some_and(|(shown, arrived)| shown == arrived);
-    let is_same = count_alike || common.any(|(shown, arrived)| shown == arrived);
+    let offsets = seen.name_number_offset.zip(arrived.name_number_offset);
+    let count_alike = offsets.is_some_and(|(seen, arrived)| seen == arrived);
+    let is_same = count_alike || common.any(|(seen, arrived)| seen == arrived);
     Some(if is_same {
         CommonNames::Same
     } else {

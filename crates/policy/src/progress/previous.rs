@@ -4,8 +4,8 @@
 //! one
 //!
 //! - if its names or its start are those of the current one, or it ends nearer to that;
-//! - if it reaches further than the shown version, by no more than the time since then explains;
-//! - if the shown version only seemed to lag when it was accepted, so that both timelines may be
+//! - if it reaches further than the seen version, by no more than the time since then explains;
+//! - if the seen version only seemed to lag when it was accepted, so that both timelines may be
 //!   one stream, and this version reaches beyond both.
 
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ impl ManifestHistory {
     /// Compares a version with the previous timeline. `None` if it does not belong to that one.
     pub(super) fn compare_with_previous(
         &self,
-        shown: &ManifestInfo,
+        seen: &ManifestInfo,
         arrived: &ManifestInfo,
         now: Instant,
     ) -> Option<Progress> {
@@ -40,22 +40,22 @@ impl ManifestHistory {
             return None;
         }
         let progress = self.comparer.compare(&previous.latest, arrived).progress();
-        let continues_shown = is_nearer(arrived, shown, &previous.latest)
+        let continues_seen = is_nearer(arrived, seen, &previous.latest)
             || (previous.may_be_same_stream && progress == Progress::Newer)
-            || (self.follows_in_time(shown, arrived, now)
-                && !shows_previous(arrived, shown, &previous.latest));
-        let belongs = progress != Progress::Restarted && !continues_shown;
+            || (self.follows_in_time(seen, arrived, now)
+                && !is_marked_as_previous(arrived, seen, &previous.latest));
+        let belongs = progress != Progress::Restarted && !continues_seen;
         belongs.then_some(progress)
     }
 
-    /// Whether a version reaches further than the shown one, by no more than the time since then
+    /// Whether a version reaches further than the seen one, by no more than the time since then
     /// explains. One segment more is allowed: versions are found some time after their publication.
-    fn follows_in_time(&self, shown: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
+    fn follows_in_time(&self, seen: &ManifestInfo, arrived: &ManifestInfo, now: Instant) -> bool {
         let segment_duration = self.comparer.segment_duration_max([arrived]);
         let explained = self.unchanged_for(now).saturating_add(segment_duration);
-        let reaches_further = self.comparer.compare(shown, arrived) == Situation::ReachesFurther;
+        let reaches_further = self.comparer.compare(seen, arrived) == Situation::ReachesFurther;
         reaches_further
-            && advance(shown, arrived, segment_duration).is_some_and(|new| new <= explained)
+            && advance(seen, arrived, segment_duration).is_some_and(|new| new <= explained)
     }
 }
 
@@ -112,9 +112,13 @@ fn have_same_names(one: &PlaylistEdge, other: &PlaylistEdge) -> bool {
     compare_names(one, other) == Some(CommonNames::Same)
 }
 
-/// Whether a playlist shows, by its dates, its discontinuities or its names, that it is from the
-/// previous timeline although it reaches further than the latest version of this one.
-fn shows_previous(arrived: &ManifestInfo, latest: &ManifestInfo, previous: &ManifestInfo) -> bool {
+/// Whether its dates, its discontinuities or its names mark a playlist as one of the previous
+/// timeline, although it reaches further than the latest version of this one.
+fn is_marked_as_previous(
+    arrived: &ManifestInfo,
+    latest: &ManifestInfo,
+    previous: &ManifestInfo,
+) -> bool {
     let edges = latest.playlist_edge().zip(arrived.playlist_edge());
     edges.is_some_and(|(latest, arrived)| {
         let dates = latest.end_time.zip(arrived.end_time);

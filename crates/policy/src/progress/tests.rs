@@ -77,13 +77,13 @@ fn second(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn timeline(shown: impl Into<ManifestInfo>, now: Instant) -> ManifestHistory {
-    ManifestHistory::new(&shown.into(), INTERVAL, now)
+fn timeline(seen: impl Into<ManifestInfo>, now: Instant) -> ManifestHistory {
+    ManifestHistory::new(&seen.into(), INTERVAL, now)
 }
 
-fn progress_between(shown: impl Into<ManifestInfo>, arrived: impl Into<ManifestInfo>) -> Progress {
+fn progress_between(seen: impl Into<ManifestInfo>, arrived: impl Into<ManifestInfo>) -> Progress {
     let now = Instant::now();
-    timeline(shown, now).progress_of(&arrived.into(), now)
+    timeline(seen, now).progress_of(&arrived.into(), now)
 }
 
 impl ManifestHistory {
@@ -159,7 +159,7 @@ fn date_time_tells_dead_origin_from_restarted_packager() {
 }
 
 #[test]
-fn after_restart_the_old_generation_is_behind() {
+fn after_restart_the_old_timeline_is_behind() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     let new = |last| window(last, |number| number + 7000);
@@ -198,7 +198,7 @@ fn mpd_without_edge_is_compared_by_publish_and_start_time() {
 }
 
 #[test]
-fn old_generation_is_accepted_if_the_new_one_stalls() {
+fn old_timeline_is_accepted_if_the_new_one_stalls() {
     let now = Instant::now();
     let mut timeline = timeline(plain(5000), now);
     let current = window(300, |number| number + 7000);
@@ -231,7 +231,7 @@ fn empty_manifest_is_behind_and_keeps_the_timeline() {
 #[test]
 fn same_numbers_with_much_later_dates_are_a_restart() {
     let day = 86_400;
-    for (shown, arrived, progress) in [
+    for (seen, arrived, progress) in [
         (dated(10, 40), dated(12, 48), Progress::Newer),
         (dated(10, 40), dated(12, 48 + day), Progress::Restarted),
         (dated(10, 40), dated(2, 8 + 60), Progress::Restarted),
@@ -242,7 +242,7 @@ fn same_numbers_with_much_later_dates_are_a_restart() {
         (dated(10, 40), dated(30, 120 + day), Progress::Newer),
     ] {
         let what = format!("{:?}", arrived.edge);
-        assert_eq!(progress_between(shown, arrived), progress, "{what}");
+        assert_eq!(progress_between(seen, arrived), progress, "{what}");
     }
     let gap = with(dated(12, 48 + day), |edge| edge.discontinuity_sequence = 1);
     assert_eq!(progress_between(dated(10, 40), gap), Progress::Newer);
@@ -288,8 +288,8 @@ fn mpds_of_two_packagers_do_not_alternate() {
 /// Many packagers write the time of the request as `publishTime`.
 #[test]
 fn newer_publish_time_with_shorter_timeline_is_behind() {
-    let shown = || mpd(10, (0, 40_000), 2);
-    let arrived = |end_ms| progress_between(shown(), mpd(12, (0, end_ms), 2));
+    let seen = || mpd(10, (0, 40_000), 2);
+    let arrived = |end_ms| progress_between(seen(), mpd(12, (0, end_ms), 2));
     assert_eq!(arrived(39_980), Progress::Behind);
     assert_eq!(arrived(28_000), Progress::Behind);
     assert_eq!(arrived(44_000), Progress::Newer);
@@ -297,7 +297,7 @@ fn newer_publish_time_with_shorter_timeline_is_behind() {
         edge: None,
         ..mpd(12, (0, 0), 2)
     };
-    assert_eq!(progress_between(shown(), nothing), Progress::Behind);
+    assert_eq!(progress_between(seen(), nothing), Progress::Behind);
 }
 
 /// A period that listed a whole advertisement may be cut short.

@@ -166,7 +166,7 @@ impl LiveStreams {
         })
     }
 
-    /// When an MPD says that the object is available, by the first of its `names` that the MPD uses.
+    /// When an MPD says that the object is available, by the first of these names that it uses.
     fn available_at(
         &self,
         mpd: &ManifestTracker,

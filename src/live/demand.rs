@@ -1,5 +1,5 @@
 //! Knows whether viewers watch a live manifest, and with which header fields it and its segments
-//! are fetched in the background.
+//! are fetched in the background. A part of [`ManifestTracker`], whose file lists the parts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

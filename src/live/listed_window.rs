@@ -53,6 +53,7 @@ impl ListedName<'_> {
 }
 
 /// What a version added to a rendition.
+#[derive(Clone, Copy)]
 struct AddedObjects {
     count: u64,
     /// The rendition consists of parts, not of segments.

@@ -1,5 +1,5 @@
 //! Plans when a manifest is polled next, and how: plainly when a change is due, or by a blocking
-//! request.
+//! request. A part of [`ManifestTracker`], whose file lists the parts.
 
 use std::time::{Duration, Instant};
 

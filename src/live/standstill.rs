@@ -1,4 +1,5 @@
-//! Says whether a live manifest progresses, has stalled, or has ended.
+//! Says whether a live manifest progresses, has stalled, or has ended. A part of
+//! [`ManifestTracker`], whose file lists the parts.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,4 +1,21 @@
 //! Tracks one live manifest across its versions.
+//!
+//! A version changes most of what is known of its manifest at once, under one lock:
+//! `tracker_state::TrackerState`. So its parts are no objects of their own. Each file holds the
+//! methods of `ManifestTracker` (T) or `TrackerState` (S) for one subject:
+//!
+//! | subject | file |
+//! |---|---|
+//! | comparing and applying a version; the position of an object; avoided endpoints | this one (T) |
+//! | the fields; the durations that a version states | `tracker_state` (S) |
+//! | what a version lists, compared with the version before | `manifest_diff` (S) |
+//! | the ends of files that grow | `growing_files` (S) |
+//! | do viewers watch it, and with which header fields is it requested in their absence | `demand` (T) |
+//! | when is the next version due, when and how is it polled | `poll_schedule` (T, S) |
+//! | is it late, stalled, live, or old by its own statement | `standstill` (T) |
+//! | what has it listed since a restart | `restart_leftovers` (T) |
+//! | its state for metrics and `/status` | `snapshot` (T) |
+//! | the memory it uses | `tracker_size` (T) |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};

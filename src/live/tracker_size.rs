@@ -1,4 +1,5 @@
-//! Computes the memory that a tracker uses.
+//! Computes the memory that a tracker uses. A part of [`ManifestTracker`], whose file lists the
+//! parts.
 
 use super::ManifestTracker;
 use super::stream::LiveStream;

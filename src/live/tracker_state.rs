@@ -1,4 +1,5 @@
-//! Holds what is known of one live manifest from its versions and polls.
+//! Holds what is known of one live manifest from its versions and polls. `tracker` lists which file
+//! has the methods for which subject.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -251,23 +251,26 @@ impl LiveStreams {
     /// All manifests of the stream that this manifest belongs to.
     pub(crate) fn stream_manifests(&self, request: &CacheRequest) -> Option<StreamManifests> {
         let index = self.index.lock();
-        let base_key = request.base_key();
-        let tracker = index.trackers.get(base_key).map(|tracker| &tracker.stream);
-        let parent = index.parents.get(base_key).map(|(stream, _)| stream);
-        let same_url = index.of_url(request).map(|tracker| &tracker.stream);
-        let streams: Vec<_> = tracker.or(parent).into_iter().chain(same_url).collect();
+        let streams = index.streams_with(request);
         if streams.is_empty() {
             return None;
         }
-        let is_one = |of: &Arc<LiveStream>| streams.iter().any(|stream| Arc::ptr_eq(of, stream));
-        let listed = index.parents.iter();
-        let listed = listed.filter(|(_, (of, _))| is_one(of));
-        let trackers = index.trackers.values();
-        let trackers = trackers.filter(|tracker| is_one(&tracker.stream));
-        Some(StreamManifests {
-            manifests: listed.map(|(key, _)| key.clone()).collect(),
-            trackers: trackers.cloned().collect(),
-        })
+        let is_one = |stream: &Arc<LiveStream>| streams.iter().any(|one| Arc::ptr_eq(one, stream));
+        let mut found = StreamManifests {
+            manifests: Vec::new(),
+            trackers: Vec::new(),
+        };
+        for (key, (stream, _)) in &index.parents {
+            if is_one(stream) {
+                found.manifests.push(key.clone());
+            }
+        }
+        for tracker in index.trackers.values() {
+            if is_one(&tracker.stream) {
+                found.trackers.push(Arc::clone(tracker));
+            }
+        }
+        Some(found)
     }
 
     /// Forgets the history of a URL's manifests, one per key: the next version counts as the first.

@@ -236,7 +236,7 @@ impl Memory for Seawall<'_> {
             rendition: u64::from(rendition),
             segments: 1,
             listed: u64::from(self.trace.window),
-            period_ms: u64::from(SEGMENT_MS),
+            segment_interval_ms: u64::from(SEGMENT_MS),
         };
         self.policy.advance(advance, self.now_ms);
     }

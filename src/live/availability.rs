@@ -74,32 +74,36 @@ impl LiveStreams {
         let listing = self.trackers_beside(request);
         listing.iter().any(|tracker| {
             if tracker.request.kind == Kind::Hls {
-                return tracker.listed_object(request).is_some();
+                tracker.listed_object(request).is_some()
+            } else {
+                self.ended_long_ago(tracker, request, now.wall)
             }
-            let ends = tracker
-                .representations()
-                .ends_at(&self.rules, &tracker.request, request);
-            let ended = ends.and_then(|ends| now.wall.duration_since(ends).ok());
-            // Encoders are behind their MPD's clock.
-            let margin = tracker.segment_duration().max(LATE_MAX);
-            ended.is_some_and(|ended| ended >= margin)
         })
     }
 
-    /// The wait after which the response to this request is late. Only for objects that by the
-    /// stored manifests do not exist yet, and whose response comes as soon as they do. `None`: it
-    /// exists, or that is unknown.
-    pub(crate) fn wait_limit(&self, request: &CacheRequest, now: Now) -> Option<Duration> {
-        let blocking = if request.has_delivery_directives() {
-            let tracker = self.tracker(request);
-            tracker.filter(|tracker| tracker.will_block_for(request.directives()))
-        } else {
-            let is_announced = self.is_announced(&request.key, now.mono);
-            let mut listing = is_announced.then(|| self.trackers_beside(request));
-            listing.as_mut().and_then(Vec::pop)
+    /// Has an MPD's segment ended, by its timeline, so long ago that the encoder must have it?
+    fn ended_long_ago(
+        &self,
+        mpd: &ManifestTracker,
+        request: &CacheRequest,
+        now: SystemTime,
+    ) -> bool {
+        let representations = mpd.representations();
+        let Some(end) = representations.ends_at(&self.rules, &mpd.request, request) else {
+            return false;
         };
-        if let Some(tracker) = blocking {
-            return tracker.overdue_after(request.directives(), now.mono);
+        // Encoders are behind their MPD's clock.
+        let margin = mpd.segment_duration().max(LATE_MAX);
+        now.duration_since(end)
+            .is_ok_and(|elapsed| elapsed >= margin)
+    }
+
+    /// How long the response to a request may take before it is late. Only for an object that does
+    /// not exist yet by the stored manifests, and whose response comes as soon as it does. `None`:
+    /// it exists, or that is unknown.
+    pub(crate) fn wait_limit(&self, request: &CacheRequest, now: Now) -> Option<Duration> {
+        if let Some(playlist) = self.playlist_with_next(request, now.mono) {
+            return playlist.overdue_after(request.directives(), now.mono);
         }
         match self.availability_of(request, now)? {
             Availability::DueIn(due_in, tracker) if due_in <= request.route.live.hold_early => {
@@ -111,19 +115,40 @@ impl LiveStreams {
         }
     }
 
+    /// The playlist of which a future version is requested, or which announces the requested
+    /// object. `None`: the request is for neither.
+    fn playlist_with_next(
+        &self,
+        request: &CacheRequest,
+        now: Instant,
+    ) -> Option<Arc<ManifestTracker>> {
+        if request.has_delivery_directives() {
+            let tracker = self.tracker(request)?;
+            return tracker
+                .will_block_for(request.directives())
+                .then_some(tracker);
+        }
+        if self.is_announced(&request.key, now) {
+            return self.trackers_beside(request).pop();
+        }
+        None
+    }
+
     /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
     /// absent before their time show it.
     pub(crate) fn record_presence(&self, request: &CacheRequest, status: StatusCode, now: Now) {
-        let is_there = status == StatusCode::OK;
-        if (is_there || is_absence(status))
-            && let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now)
-        {
-            let mut horizon = tracker.horizon.lock();
-            if is_there {
-                horizon.record_present(due_in, now.mono);
-            } else {
-                horizon.record_absent(due_in, now.mono);
-            }
+        let is_present = status == StatusCode::OK;
+        if !is_present && !is_absence(status) {
+            return;
+        }
+        let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now) else {
+            return;
+        };
+        let mut horizon = tracker.horizon.lock();
+        if is_present {
+            horizon.record_present(due_in, now.mono);
+        } else {
+            horizon.record_absent(due_in, now.mono);
         }
     }
 

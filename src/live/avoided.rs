@@ -23,9 +23,9 @@ impl AvoidedEndpoint {
     pub(super) fn record_rejection(
         avoided: &mut Vec<AvoidedEndpoint>,
         endpoint: usize,
-        (reload_interval, now): (Duration, Instant),
+        (reload_interval_max, now): (Duration, Instant),
     ) -> bool {
-        let least = reload_interval * AVOIDED_INTERVALS;
+        let least = reload_interval_max * AVOIDED_INTERVALS;
         let is_it = |before: &AvoidedEndpoint| before.endpoint == endpoint;
         let before = avoided.iter().position(is_it);
         let before = before.map(|at| avoided.swap_remove(at));

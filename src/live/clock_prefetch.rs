@@ -37,7 +37,8 @@ impl Drop for ClockPrefetch {
 impl ClockPrefetch {
     /// Begins, unless the route forbids it, another one exists, or the clock announces nothing.
     pub(crate) fn begin(tracker: &Arc<ManifestTracker>, now: SystemTime) -> Option<ClockPrefetch> {
-        let is_of_use = tracker.request.route.live.prefetch && wait(tracker, now).is_some();
+        let is_of_use =
+            tracker.request.route.live.prefetch && wait_for_next_check(tracker, now).is_some();
         if !is_of_use || tracker.has_clock_prefetch.swap(true, Ordering::Relaxed) {
             return None;
         }
@@ -58,16 +59,14 @@ impl ClockPrefetch {
         if self.unwanted_checks >= UNWANTED_MAX {
             return None;
         }
-        wait(&self.tracker, now)
+        wait_for_next_check(&self.tracker, now)
     }
 }
 
-fn wait(tracker: &ManifestTracker, now: SystemTime) -> Option<Duration> {
-    let wait = tracker
-        .representations()
-        .next_check(now)?
-        .duration_since(now)
-        .ok()?;
+/// Time to the next check. `None`: no segment is due soon.
+fn wait_for_next_check(tracker: &ManifestTracker, now: SystemTime) -> Option<Duration> {
+    let next_check = tracker.representations().next_check(now)?;
+    let wait = next_check.duration_since(now).ok()?;
     (wait <= WAIT_MAX).then_some(wait)
 }
 

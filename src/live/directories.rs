@@ -53,8 +53,7 @@ fn add_listing(
     now: Instant,
 ) {
     let listing = directories.entry(directory.clone()).or_default();
-    let own = Arc::as_ptr(tracker);
-    listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != own);
+    listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(tracker));
     if listing.len() >= LISTING_MAX {
         listing.remove(index_to_displace(listing, now));
     }
@@ -103,8 +102,7 @@ fn remove_listing(
     tracker: &Arc<ManifestTracker>,
 ) {
     if let Some(listing) = directories.get_mut(directory) {
-        let own = Arc::as_ptr(tracker);
-        listing.retain(|other| other.as_ptr() != own);
+        listing.retain(|other| other.as_ptr() != Arc::as_ptr(tracker));
         if listing.is_empty() {
             directories.remove(directory);
         }

@@ -176,6 +176,20 @@ impl TrackerIndex {
         named.filter(move |tracker| tracker.request.url() == url)
     }
 
+    /// The streams that a manifest belongs to: several where viewers' header fields are part of its
+    /// key.
+    pub(super) fn streams_with(&self, request: &CacheRequest) -> Vec<&Arc<LiveStream>> {
+        let base_key = request.base_key();
+        let mut streams = Vec::new();
+        if let Some(tracker) = self.trackers.get(base_key) {
+            streams.push(&tracker.stream);
+        } else if let Some((stream, _)) = self.parents.get(base_key) {
+            streams.push(stream);
+        }
+        streams.extend(self.of_url(request).map(|tracker| &tracker.stream));
+        streams
+    }
+
     /// The stream of a manifest, as its parent says; else a new stream.
     pub(super) fn stream_of(&self, request: &CacheRequest) -> Arc<LiveStream> {
         let parent = self.parents.get(request.base_key());

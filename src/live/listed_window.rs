@@ -124,7 +124,7 @@ impl ListedWindow {
             rendition,
             segments: if is_first { 0 } else { added.count },
             listed: self.count_of(rendition),
-            period_ms: millis(if added.are_parts {
+            segment_interval_ms: millis(if added.are_parts {
                 durations.part
             } else {
                 durations.segment
@@ -269,12 +269,12 @@ impl ListedWindow {
         if dropped.is_empty() {
             return;
         }
-        let own: HashSet<u64> = self
+        let listed: HashSet<u64> = self
             .segments
             .iter()
             .map(|segment| segment.key_hash)
             .collect();
-        dropped.retain(|key_hash| !own.contains(key_hash));
+        dropped.retain(|key_hash| !listed.contains(key_hash));
     }
 
     fn rendition(&self, listed: &ListedResource, is_part: bool) -> u64 {
@@ -393,7 +393,7 @@ mod tests {
         let second = slide(&mut window, &playlist(2, 3));
         assert_eq!(second.dropped, [numbered(1)]);
         assert_eq!(second.advances[0].segments, 1);
-        assert_eq!(second.advances[0].period_ms, 4000);
+        assert_eq!(second.advances[0].segment_interval_ms, 4000);
         assert_eq!(window.position(numbered(1)), None);
         assert_eq!(window.position(numbered(4)).unwrap().segments_from_edge, 0);
         assert!(slide(&mut window, &playlist(2, 3)).advances.is_empty());

@@ -267,14 +267,17 @@ impl TrackerState {
         self.register_directory(&listed);
     }
 
+    /// Remembers the directory of a listed object, and the numbered directory around it. If that is
+    /// known, it stands for all directories in it.
     fn register_directory(&mut self, listed: &CacheRequest) {
         let numbered = self.numbered.list(listed);
-        // The numbered directory stands for all further ones.
-        let is_known = numbered
+        let is_in_known = numbered
             .as_ref()
-            .is_some_and(|directory| self.directories.contains(directory));
-        let own = (!is_known).then(|| listed.directory());
-        for directory in own.into_iter().chain(numbered) {
+            .is_some_and(|numbered| self.directories.contains(numbered));
+        if is_in_known {
+            return;
+        }
+        for directory in [Some(listed.directory()), numbered].into_iter().flatten() {
             if !self.directories.contains(&directory) {
                 self.directories.push(directory);
             }

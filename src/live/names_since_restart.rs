@@ -11,7 +11,8 @@ const REMEMBERED_FOR: Duration = Duration::from_hours(24);
 const LISTED_MIN: usize = 2048;
 
 /// The names that a manifest has listed since a restart in one of its directories. They are in two
-/// sets: when `later` has [`LISTED_MIN`] names, it becomes `earlier`, whose names are forgotten.
+/// sets: when `later` has [`LISTED_MIN`] names, it replaces `earlier`, whose names are forgotten,
+/// and a new `later` begins.
 pub(super) struct NamesSinceRestart {
     began: Instant,
     /// The manifest itself restarted, not another one in the same directory.

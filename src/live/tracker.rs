@@ -310,8 +310,8 @@ impl ManifestTracker {
     /// the endpoint was not avoided before.
     pub(crate) fn avoid(&self, endpoint: usize, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let interval = state.reload_interval_max;
-        AvoidedEndpoint::record_rejection(&mut state.avoided, endpoint, (interval, now))
+        let reload_interval_max = state.reload_interval_max;
+        AvoidedEndpoint::record_rejection(&mut state.avoided, endpoint, (reload_interval_max, now))
     }
 
     /// The endpoints that are avoided now.
@@ -351,7 +351,7 @@ impl ManifestTracker {
             rendition: state.window.template_rendition(template_index),
             segments: 1,
             listed: state.representations.window_length_of(template_index),
-            period_ms: millis(state.representations.segment_duration_of(template_index)),
+            segment_interval_ms: millis(state.representations.segment_duration_of(template_index)),
         }
     }
 

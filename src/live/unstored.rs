@@ -97,7 +97,7 @@ impl UnstoredManifests {
             self.trackers.retain(|_, known| !known.is_idle(now));
         }
         if self.trackers.len() >= UNSTORED_MAX && !self.full_crowds.contains(new) {
-            self.halve_a_crowd(new);
+            self.halve_largest_crowd(new);
         }
         let has_room = self.trackers.len() < UNSTORED_MAX;
         if has_room {
@@ -108,19 +108,20 @@ impl UnstoredManifests {
         has_room
     }
 
-    fn halve_a_crowd(&mut self, new: &Key) {
-        let mut crowds: HashMap<&Key, usize, ahash::RandomState> = HashMap::default();
+    /// Drops half of the largest crowd, if the new manifest's crowd is smaller than that half.
+    fn halve_largest_crowd(&mut self, new: &Key) {
+        let mut sizes: HashMap<&Key, usize, ahash::RandomState> = HashMap::default();
         for known in self.trackers.values() {
-            *crowds.entry(&known.path_key).or_default() += 1;
+            *sizes.entry(&known.path_key).or_default() += 1;
         }
-        let own = crowds.get(new).copied().unwrap_or_default();
-        let largest = crowds.into_iter().max_by_key(|(_, count)| *count);
-        let Some((path_key, half)) = largest.map(|(path_key, count)| (path_key, count / 2)) else {
+        let new_size = sizes.get(new).copied().unwrap_or_default();
+        let Some((largest, size)) = sizes.into_iter().max_by_key(|(_, size)| *size) else {
             return;
         };
-        if own < half {
-            let path_key = path_key.clone();
-            self.drop_longest_idle(&path_key, half);
+        let half = size / 2;
+        if new_size < half {
+            let largest = largest.clone();
+            self.drop_longest_idle(&largest, half);
         } else if self.full_crowds.len() < UNSTORED_MAX {
             self.full_crowds.insert(new.clone());
         }

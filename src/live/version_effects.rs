@@ -202,7 +202,10 @@ mod tests {
         let next = start + seconds(30);
         let (_, _, effects) = publish(&live, "/live/a.mpd", &timeline_until(24), next);
         let advances = effects.window.advances;
-        assert_eq!((advances[0].segments, advances[0].period_ms), (15, 2000));
+        assert_eq!(
+            (advances[0].segments, advances[0].segment_interval_ms),
+            (15, 2000)
+        );
     }
 
     #[test]
@@ -210,7 +213,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
         let by_clock = rarely_updated_mpd("<SegmentTemplate media='$Number$.m4s' duration='2'/>");
         let (tracker, ..) = publish(&live, "/live/a.mpd", &by_clock, start);
-        assert_eq!(tracker.clock_advance(0).period_ms, 2000);
+        assert_eq!(tracker.clock_advance(0).segment_interval_ms, 2000);
     }
 
     #[test]

@@ -122,30 +122,34 @@ impl Refresher {
     async fn poll_blocking(&self, next: ReloadDirectives) {
         let Refresher { shield, tracker } = self;
         let newest = tracker.begin_blocking(Instant::now());
-        let Some(request) = tracker.request.with_directives(next) else {
-            return tracker.end_blocking(newest, Instant::now());
-        };
+        if let Some(request) = tracker.request.with_directives(next) {
+            let joined = self.join_unless_fresh(&request);
+            // It has arrived in the meantime and is recorded.
+            if let JoinOutcome::Stored(object) = &joined
+                && has_requested_version(object, next)
+            {
+                return;
+            }
+            let wait_max = shield.origins[request.route.origin_index].blocking_wait_max();
+            self.run_or_follow(&request, joined, wait_max).await;
+        }
+        tracker.end_blocking(newest, Instant::now());
+    }
+
+    /// The stored response to a request, if it is fresh; else joins or begins the fill of its key.
+    fn join_unless_fresh(&self, request: &CacheRequest) -> JoinOutcome<Fill> {
+        let Refresher { shield, tracker } = self;
         let client_headers = tracker.background_headers().unwrap_or_default();
-        let upstream_headers = shield.upstream_headers_for(&client_headers, &request);
+        let upstream_headers = shield.upstream_headers_for(&client_headers, request);
         let now = Instant::now();
         let cache = &shield.cache;
         let lookup = cache.lookup(&request.key, request.kind, now, || upstream_headers.clone());
-        let joined = match &lookup.object {
+        match &lookup.object {
             Some(stored) if freshness(&stored.head.lifetime, now) == Freshness::Fresh => {
                 JoinOutcome::Stored(Arc::clone(stored))
             }
             _ => cache.join(&lookup, &upstream_headers),
-        };
-        // It has arrived in the meantime and is recorded.
-        if let JoinOutcome::Stored(object) = &joined
-            && has_requested_version(object, next)
-        {
-            return;
         }
-        let origin = &shield.origins[request.route.origin_index];
-        self.run_or_follow(&request, joined, origin.blocking_wait_max())
-            .await;
-        tracker.end_blocking(newest, Instant::now());
     }
 }
 

@@ -71,12 +71,12 @@ mod tests {
     /// window.
     fn remaining(age: u32, window: u32) -> Option<Duration> {
         let now = Instant::now();
-        let held = Lifetime {
+        let stored = Lifetime {
             fresh_for: 2 * SECOND,
             stale_if_error: 60 * SECOND,
             ..Lifetime::none(now)
         };
-        remaining_stale_window(&held, window * SECOND, now + age * SECOND)
+        remaining_stale_window(&stored, window * SECOND, now + age * SECOND)
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Advance {
     /// Number of segments that the playlist lists.
     pub listed: u64,
     /// Time between two new segments, in milliseconds.
-    pub period_ms: u64,
+    pub segment_interval_ms: u64,
 }
 
 /// Distances from the live edge below this are separate classes; greater ones are classed by power
@@ -63,7 +63,7 @@ struct TrackedRendition {
     /// Number of its newest segment, counted from [`FIRST_NUMBER`].
     newest: u64,
     advanced_ms: u64,
-    period_ms: u64,
+    segment_interval_ms: u64,
     /// Number of segments that it lists.
     listed: u64,
     /// Requests for one segment in all, estimated over `segments` segments.
@@ -151,7 +151,7 @@ impl Renditions {
         tracked.requests += by_distance.iter().sum::<f32>();
         tracked.newest += advance.segments;
         tracked.advanced_ms = now_ms;
-        tracked.period_ms = advance.period_ms.max(1);
+        tracked.segment_interval_ms = advance.segment_interval_ms.max(1);
         tracked.listed = advance.listed;
         let newest = tracked.newest;
         tracked.near.retain(|(number, _)| newest - number < NEAR);
@@ -191,7 +191,7 @@ impl Renditions {
         // A rendition without new segments loses its viewers, or has lost them.
         let since_ms = now_ms
             .saturating_sub(tracked.advanced_ms)
-            .max(tracked.period_ms);
+            .max(tracked.segment_interval_ms);
         let listed = tracked.listed;
         demand * self.share_from(at, listed) / seconds(since_ms)
     }
@@ -223,7 +223,7 @@ impl Renditions {
         let fresh = || TrackedRendition {
             newest: FIRST_NUMBER,
             advanced_ms: now_ms,
-            period_ms: 1000,
+            segment_interval_ms: 1000,
             ..TrackedRendition::default()
         };
         Some(self.known.entry(rendition).or_insert_with(fresh))

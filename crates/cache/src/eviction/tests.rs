@@ -98,7 +98,7 @@ impl Shelf {
             rendition,
             segments: 1,
             listed: 6,
-            period_ms: 1000,
+            segment_interval_ms: 1000,
         };
         self.policy.advance(advance, self.now_ms);
     }

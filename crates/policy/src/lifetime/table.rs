@@ -46,16 +46,12 @@ pub(super) fn freshness_lifetime(
     if let Some(override_ttl) = lifetimes.override_ttl {
         return Some(FreshnessLifetime::new(override_ttl, Rule::Override));
     }
-    let heuristic = || {
-        let duration = heuristic_freshness(response.headers, now);
-        let duration = duration.filter(|_| route.heuristic_freshness);
-        duration.map(|duration| FreshnessLifetime::new(duration, Rule::Heuristic))
-    };
+    let heuristic = || heuristic_freshness(response.headers, route, now);
     match response.kind {
         Kind::Hls | Kind::Dash => Some(manifest_freshness(response, lifetimes, explicit)),
         Kind::Segment | Kind::Init => {
-            let explicit = explicit.or_else(heuristic);
-            Some(segment_freshness(explicit, lifetimes))
+            let stated = explicit.or_else(heuristic);
+            Some(segment_freshness(stated, lifetimes))
         }
         Kind::Key | Kind::Clock | Kind::Other => explicit.or_else(heuristic),
     }
@@ -71,44 +67,49 @@ fn negative_freshness(
     explicit: Option<FreshnessLifetime>,
     lifetimes: &Lifetimes,
 ) -> FreshnessLifetime {
-    let lifetime = explicit.unwrap_or(FreshnessLifetime::new(
-        lifetimes.negative_max,
-        Rule::Negative,
-    ));
-    let lifetime = lifetime.at_most(lifetimes.negative_max, Rule::Negative);
-    let lifetime = match response.status {
-        StatusCode::TOO_EARLY => lifetime.at_most(SECOND, Rule::Negative),
-        _ => lifetime,
-    };
-    match response.due_in {
-        Some(due_in) => lifetime.at_most(due_in, Rule::Due),
-        None => lifetime,
+    let by_default = FreshnessLifetime::new(lifetimes.negative_max, Rule::Negative);
+    let mut lifetime = explicit
+        .unwrap_or(by_default)
+        .at_most(lifetimes.negative_max, Rule::Negative);
+    if response.status == StatusCode::TOO_EARLY {
+        lifetime = lifetime.at_most(SECOND, Rule::Negative);
     }
+    if let Some(due_in) = response.due_in {
+        lifetime = lifetime.at_most(due_in, Rule::Due);
+    }
+    lifetime
 }
 
-/// A zero from the origin stays zero: the route's minimum must not extend it.
+/// Freshness of a segment: as the origin says or its last modification suggests, else by the
+/// route's default; within the route's bounds. A zero from the origin stays zero: the route's
+/// minimum must not extend it.
 fn segment_freshness(
-    explicit: Option<FreshnessLifetime>,
+    stated: Option<FreshnessLifetime>,
     lifetimes: &Lifetimes,
 ) -> FreshnessLifetime {
-    match explicit {
-        Some(explicit) if explicit.duration.is_zero() => explicit,
-        explicit => explicit
-            .unwrap_or(FreshnessLifetime::new(
-                lifetimes.segment_default,
-                Rule::RouteDefault,
-            ))
-            .at_least(lifetimes.segment_min, Rule::RouteMin)
-            .at_most(lifetimes.segment_max, Rule::RouteMax),
+    let by_default = FreshnessLifetime::new(lifetimes.segment_default, Rule::RouteDefault);
+    if let Some(stated) = stated
+        && stated.duration.is_zero()
+    {
+        return stated;
     }
+    stated
+        .unwrap_or(by_default)
+        .at_least(lifetimes.segment_min, Rule::RouteMin)
+        .at_most(lifetimes.segment_max, Rule::RouteMax)
 }
 
-/// RFC 9111 §4.2.2: a tenth of the time since the last modification, at most a day.
-fn heuristic_freshness(headers: &HeaderMap, now: Now) -> Option<Duration> {
+/// RFC 9111 §4.2.2: a tenth of the time since the last modification, at most a day; if the route
+/// allows it.
+fn heuristic_freshness(headers: &HeaderMap, route: &Route, now: Now) -> Option<FreshnessLifetime> {
+    if !route.heuristic_freshness {
+        return None;
+    }
     let generated = dated(headers, header::DATE).unwrap_or(now.wall);
     let modified = dated(headers, header::LAST_MODIFIED)?;
     let since_modified = generated.duration_since(modified).ok()?;
-    Some((since_modified / 10).min(DAY))
+    let duration = (since_modified / 10).min(DAY);
+    Some(FreshnessLifetime::new(duration, Rule::Heuristic))
 }
 
 /// How long a manifest is fresh: as the origin says, but a live one no longer than its content
@@ -206,7 +207,7 @@ fn dynamic_mpd_freshness(mpd: &MpdInfo) -> FreshnessLifetime {
         None => FreshnessLifetime::new(SECOND, Rule::NoUpdatePeriod),
     };
     match mpd.segment_duration {
-        Some(segment) => lifetime.at_most(segment / 2, Rule::HalfSegment),
+        Some(segment_duration) => lifetime.at_most(segment_duration / 2, Rule::HalfSegment),
         None => lifetime,
     }
 }
@@ -219,28 +220,11 @@ pub(super) fn stale_windows(
     lifetimes: &Lifetimes,
     fresh_for: Duration,
 ) -> (Duration, Duration) {
-    let nothing = (Duration::ZERO, Duration::ZERO);
-    if response.context == ManifestContext::RequestedVersion {
-        return nothing;
+    let is_requested_version = response.context == ManifestContext::RequestedVersion;
+    if is_requested_version || is_stored_patch(response) {
+        return NO_STALE_WINDOWS;
     }
-    let ended = |info: &ManifestInfo| !info.is_live();
-    let (while_revalidate, if_error) = match response.kind {
-        _ if response.status != StatusCode::OK => nothing,
-        // A patch applies only to the MPD version that it was made for.
-        Kind::Hls | Kind::Dash if response.info.is_some_and(ManifestInfo::is_patch) => {
-            return nothing;
-        }
-        Kind::Hls | Kind::Dash if response.info.is_some_and(ended) => (fresh_for, DAY),
-        Kind::Hls | Kind::Dash => (
-            fresh_for.mul_f64(lifetimes.manifest_stale_share),
-            lifetimes
-                .manifest_stale_if_error
-                .unwrap_or_else(|| live_stale_if_error(response.info))
-                .max(lifetimes.manifest_stale_if_missing),
-        ),
-        Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
-        Kind::Key | Kind::Clock | Kind::Other => nothing,
-    };
+    let (while_revalidate, if_error) = default_stale_windows(response, lifetimes, fresh_for);
     // A low-latency player should lag by one part at most.
     let live = response.info.filter(|info| info.is_live());
     let stale_max = live.and_then(ManifestInfo::part_target);
@@ -251,10 +235,47 @@ pub(super) fn stale_windows(
     )
 }
 
+const NO_STALE_WINDOWS: (Duration, Duration) = (Duration::ZERO, Duration::ZERO);
+
+/// A patch applies only to the MPD version that it was made for.
+fn is_stored_patch(response: &ResponseFacts<'_>) -> bool {
+    response.status == StatusCode::OK
+        && response.kind.is_manifest()
+        && response.info.is_some_and(ManifestInfo::is_patch)
+}
+
+/// The stale windows where the origin states none.
+fn default_stale_windows(
+    response: &ResponseFacts<'_>,
+    lifetimes: &Lifetimes,
+    fresh_for: Duration,
+) -> (Duration, Duration) {
+    if response.status != StatusCode::OK {
+        return NO_STALE_WINDOWS;
+    }
+    let has_ended = response.info.is_some_and(|info| !info.is_live());
+    match response.kind {
+        Kind::Hls | Kind::Dash if has_ended => (fresh_for, DAY),
+        Kind::Hls | Kind::Dash => (
+            fresh_for.mul_f64(lifetimes.manifest_stale_share),
+            lifetimes
+                .manifest_stale_if_error
+                .unwrap_or_else(|| live_stale_if_error(response.info))
+                .max(lifetimes.manifest_stale_if_missing),
+        ),
+        Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
+        Kind::Key | Kind::Clock | Kind::Other => NO_STALE_WINDOWS,
+    }
+}
+
 /// Players with an empty buffer continue when the origin recovers; an error response would stop
 /// them.
 fn live_stale_if_error(info: Option<&ManifestInfo>) -> Duration {
     let lists_segments = info.filter(|info| !info.is_multivariant());
-    let segment = lists_segments.and_then(ManifestInfo::segment_duration_max);
-    STALE_MIN.max(segment.unwrap_or_default().saturating_mul(STALE_SEGMENTS))
+    let segment_duration = lists_segments.and_then(ManifestInfo::segment_duration_max);
+    STALE_MIN.max(
+        segment_duration
+            .unwrap_or_default()
+            .saturating_mul(STALE_SEGMENTS),
+    )
 }

@@ -34,7 +34,7 @@ impl Streams {
                     rendition,
                     segments: 1,
                     listed: self.listed,
-                    period_ms: 2000,
+                    segment_interval_ms: 2000,
                 };
                 shelf.policy.advance(advance, shelf.now_ms);
                 if let Some(gone) = newest.checked_sub(self.listed) {

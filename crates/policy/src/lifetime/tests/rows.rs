@@ -39,7 +39,7 @@ impl Row<'_> {
 
     fn storage(&self, lines: &[(&'static str, &str)]) -> StorageDecision {
         let headers = headers(lines);
-        let answer = ResponseFacts {
+        let response = ResponseFacts {
             status: StatusCode::from_u16(self.status).unwrap(),
             headers: &headers,
             kind: self.kind,
@@ -56,7 +56,7 @@ impl Row<'_> {
             lifetimes,
             ..route()
         };
-        storage(&answer, &route, Now::read())
+        storage(&response, &route, Now::read())
     }
 
     fn lifetime(&self, lines: &[(&'static str, &str)]) -> Lifetime {

@@ -95,11 +95,10 @@ impl LiveStreams {
         mpd.stream.raise_floor(new.len() as u64);
         let rules_and_mpd = (&self.rules, &mpd.request);
         let changes = new.iter().filter_map(|segment| {
-            let (template_index, dropped) =
-                representations.dropped_by(rules_and_mpd, segment, now)?;
+            let dropped = representations.dropped_by(rules_and_mpd, segment, now)?;
             Some(WindowChange {
-                advances: vec![mpd.clock_advance(template_index)],
-                dropped: dropped.iter().map(Key::fingerprint).collect(),
+                advances: vec![mpd.clock_advance(dropped.template_index)],
+                dropped: dropped.keys.iter().map(Key::fingerprint).collect(),
             })
         });
         let changes = changes.collect();

@@ -21,6 +21,13 @@ pub(super) struct ClockPosition {
     pub(super) segments_from_edge: u64,
 }
 
+/// Segments that have left the window of a representation.
+pub(super) struct DroppedSegments {
+    /// The index of the template that names them.
+    pub(super) template_index: usize,
+    pub(super) keys: Vec<Key>,
+}
+
 /// The representations of an MPD whose segment names can be computed; each is identified by the
 /// index of its template.
 #[derive(Default)]
@@ -168,26 +175,32 @@ impl Representations {
         None
     }
 
-    /// Called when a representation has a new segment. Returns the index of its template, and the
-    /// segments that have left its window.
+    /// What the new segment `newest` drops from the window of its representation.
     pub(super) fn dropped_by(
         &self,
         (rules, mpd): (&Rules, &CacheRequest),
         newest: &CacheRequest,
         now: SystemTime,
-    ) -> Option<(usize, Vec<Key>)> {
+    ) -> Option<DroppedSegments> {
         /// A late check finds several segments gone.
         const DROPPED_MAX: u64 = 4;
         let template_index = self.clock_position(rules, mpd, newest, now)?.template_index;
         let template = self.templates.get(template_index)?;
         let number_or_time = template.number_of(newest.target.path())?;
-        let oldest = self.window_length(template);
-        let dropped = oldest.into_iter().flat_map(|from| from..from + DROPPED_MAX);
-        let dropped = dropped.filter_map(|back| {
+        let key_before = |back: u64| {
             let name = template.name(template.before(number_or_time, back)?);
             Some(mpd.resolve_same_host(rules, &name)?.key)
-        });
-        Some((template_index, dropped.collect()))
+        };
+        let keys = match self.window_length(template) {
+            Some(length) => (length..length + DROPPED_MAX)
+                .filter_map(key_before)
+                .collect(),
+            None => Vec::new(),
+        };
+        Some(DroppedSegments {
+            template_index,
+            keys,
+        })
     }
 
     /// Number of segments of a representation that are available at once; `u64::MAX` if they stay.
@@ -387,9 +400,10 @@ mod tests {
                 .clock_position(&rules, &request, &segment(1), at(200))
                 .is_some()
         );
-        let (_, dropped) = representations
+        let dropped = representations
             .dropped_by((&rules, &request), &segment(99), at(200))
-            .unwrap();
+            .unwrap()
+            .keys;
         assert!(dropped.is_empty());
         assert_eq!(representations.window_length_of(0), u64::MAX);
         // The buffer holds 20 s, and one segment more on both sides.
@@ -404,9 +418,10 @@ mod tests {
         assert_eq!(position(88), Some(expected));
         assert_eq!(representations.window_length_of(0), 12);
         assert_eq!(position(87), None);
-        let (_, dropped) = representations
+        let dropped = representations
             .dropped_by((&rules, &request), &segment(99), at(200))
-            .unwrap();
+            .unwrap()
+            .keys;
         let named: Vec<Key> = (84..=87).rev().map(|number| segment(number).key).collect();
         assert_eq!(dropped, named);
     }

@@ -85,24 +85,35 @@ impl LiveStreams {
     }
 }
 
+/// A stream, and the least and the greatest last sequence number of its manifests.
+struct SequenceRange {
+    stream: Arc<LiveStream>,
+    low: u64,
+    high: u64,
+}
+
 /// The counters of all streams, one item per name.
 fn streams_of(trackers: &[Arc<ManifestTracker>]) -> Vec<StreamStats> {
-    let mut sequence_ranges: HashMap<*const LiveStream, (Arc<LiveStream>, u64, u64)> =
-        HashMap::new();
+    let mut ranges: HashMap<*const LiveStream, SequenceRange> = HashMap::new();
     for tracker in trackers {
-        let (_, low, high) = sequence_ranges
+        let range = ranges
             .entry(Arc::as_ptr(&tracker.stream))
-            .or_insert_with(|| (Arc::clone(&tracker.stream), u64::MAX, 0));
+            .or_insert_with(|| SequenceRange {
+                stream: Arc::clone(&tracker.stream),
+                low: u64::MAX,
+                high: 0,
+            });
         // A manifest without a refresher is not up to date: it says nothing about the skew.
-        let is_refreshed = tracker.access.has_refresher();
-        if let Some(last) = tracker.last_sequence().filter(|_| is_refreshed) {
-            *low = last.min(*low);
-            *high = last.max(*high);
+        if tracker.access.has_refresher()
+            && let Some(last) = tracker.last_sequence()
+        {
+            range.low = range.low.min(last);
+            range.high = range.high.max(last);
         }
     }
-    let streams = sequence_ranges.into_values();
-    let mut streams: Vec<_> = streams
-        .map(|(stream, low, high)| stream.stats(high.saturating_sub(low)))
+    let mut streams: Vec<_> = ranges
+        .into_values()
+        .map(|range| range.stream.stats(range.high.saturating_sub(range.low)))
         .collect();
     merge_same_names(&mut streams);
     streams

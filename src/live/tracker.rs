@@ -110,8 +110,8 @@ impl ManifestTracker {
 
     /// How long a viewer waits whose request for a future version all endpoints reject, before it
     /// gets the stored version: half the interval between versions. It limits how often a player
-    /// that repeats the request at once gets the same version. (What the origin itself answers too
-    /// early is stored for a time of its own: `early_lifetime` in `proxy`.)
+    /// that repeats the request at once gets the same version. Not to be confused with the time for
+    /// which `proxy` stores what the origin itself answers too early; `docs/live.md` states both.
     pub(crate) fn pause_before_stored_version(&self) -> Duration {
         self.state.lock().version_interval / 2
     }

@@ -1,5 +1,6 @@
 //! Detects stored files that are shorter than a live manifest says: some manifests list byte ranges
-//! of one file, and the file grows with each version.
+//! of one file, and the file grows with each version. A part of [`TrackerState`]; `tracker` lists
+//! the parts.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
 //! Compares a version of a manifest with the one before it: what is newly listed, what to prefetch
-//! of it, and in which directories.
+//! of it, and in which directories. A part of [`TrackerState`]; `tracker` lists the parts.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;

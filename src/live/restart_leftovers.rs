@@ -1,5 +1,6 @@
 //! Detects objects left over from before a restart. Players with the old playlist still request
-//! them, and the restarted packager will reuse their names.
+//! them, and the restarted packager will reuse their names. A part of [`ManifestTracker`], whose
+//! file lists the parts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

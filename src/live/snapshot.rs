@@ -1,4 +1,5 @@
-//! Reads the counters and states of all streams and trackers, for metrics and `/status`.
+//! Reads the counters and states of all streams and trackers, for metrics and `/status`. A part of
+//! [`ManifestTracker`], whose file lists the parts.
 
 use std::collections::HashMap;
 use std::sync::Arc;

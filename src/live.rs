@@ -355,7 +355,7 @@ impl LiveStreams {
     }
 
     /// May the origin block this request until the object exists?
-    pub(crate) fn may_be_held_back(&self, request: &CacheRequest, now: Instant) -> bool {
+    pub(crate) fn may_be_blocking(&self, request: &CacheRequest, now: Instant) -> bool {
         request.directives().msn.is_some() || self.is_announced(&request.key, now)
     }
 }

@@ -34,12 +34,12 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         }
     }),
     Metric {
-        name: "seawall_origin_held_back",
+        name: "seawall_origin_blocking",
         kind: MetricKind::Gauge,
         unit: "requests",
         labels: &[ORIGIN],
-        help: "Blocking requests (LL-HLS) that the origin delays until there is a new version; not \
-               in seawall_origin_in_flight. About two per watched rendition.",
+        help: "Blocking requests (LL-HLS) in progress: the origin answers each when its version or \
+               part exists. Not in seawall_origin_in_flight. About two per watched rendition.",
         remedy: "If it grows without new streams, the packager has stopped.",
     }
     .collected(|groups, samples| {
@@ -53,7 +53,7 @@ pub static GROUP_METRICS: [CollectedMetric<Vec<Stats>>; 8] = [
         unit: "requests",
         labels: &[ORIGIN],
         help: "Requests that wait for a slow viewer and not for the origin (unstored bodies, \
-               uploads); not in seawall_origin_in_flight or seawall_origin_held_back.",
+               uploads); not in seawall_origin_in_flight or seawall_origin_blocking.",
         remedy: "At slow_viewers_max the one that waited longest is cut: raise it, or find out why \
                  the responses are not stored.",
     }

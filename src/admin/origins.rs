@@ -12,7 +12,7 @@ pub fn status(groups: &[Stats]) -> Value {
         json!({
             "name": &*stats.name,
             "in_flight": stats.in_flight,
-            "held_back": stats.blocking,
+            "blocking": stats.blocking,
             "slow_viewers": stats.slow_viewers,
             "queued": stats.queued,
             "queued_by_priority": counts_by_name(stats.queued_by_priority.map(|(priority, n)| (priority.as_str(), n as u64))),

@@ -59,7 +59,7 @@ pub(super) fn version<'a>(
         variant: Variant::default(),
         progress,
         current_at,
-        may_have_been_held_back: false,
+        may_be_from_blocking_request: false,
     }
 }
 

@@ -33,12 +33,11 @@ pub(crate) struct ManifestVersion<'a> {
     pub(crate) manifest: &'a Manifest,
     pub(crate) variant: Variant,
     pub(crate) progress: Progress,
-    /// When its request was sent; if the origin blocked that, when the response arrived. The
+    /// When its request was sent; when its response arrived, if the origin blocked the request. The
     /// version was the newest then.
     pub(crate) current_at: Instant,
-    /// The origin may have delayed the response until the version existed: the request was one that
-    /// it blocks.
-    pub(crate) may_have_been_held_back: bool,
+    /// The origin may have blocked the request until the version existed.
+    pub(crate) may_be_from_blocking_request: bool,
 }
 
 /// An object that may be requested before it exists (`EXT-X-PRELOAD-HINT`).

@@ -50,7 +50,7 @@ impl PrefetchSource {
 pub(crate) enum PrefetchedObject {
     /// It is believed to exist.
     Exists,
-    /// A preload hint announces it: the origin holds the request back until it exists.
+    /// A preload hint announces it: the origin blocks the request until it exists.
     Announced,
 }
 

@@ -273,7 +273,7 @@ impl ManifestTracker {
         has_previous: bool,
     ) {
         let current_at = version.current_at;
-        if version.may_have_been_held_back {
+        if version.may_be_from_blocking_request {
             // A version for which the origin blocked is never late: it did not exist earlier.
             state.cadence.unchanged(current_at);
         }

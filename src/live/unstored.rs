@@ -235,7 +235,7 @@ impl LiveStreams {
             variant,
             progress,
             current_at,
-            may_have_been_held_back: false,
+            may_be_from_blocking_request: false,
         };
         let diff = tracker.apply_version(&self.rules, &version, now);
         drop(publishing);

@@ -89,9 +89,9 @@ impl Shield {
         }
     }
 
-    /// Is a held-back response certain? A stored playlist must say so or announce the object; a
-    /// viewer's directives alone are not enough.
-    pub(super) fn is_known_to_be_held_back(
+    /// Is it certain that the origin blocks this request? A stored playlist must say so or announce
+    /// the object; a viewer's directives alone are not enough.
+    pub(super) fn is_known_to_be_blocking(
         &self,
         request: &CacheRequest,
         upstream_headers: &HeaderMap,

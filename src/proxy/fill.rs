@@ -1,11 +1,11 @@
 //! Runs the one fill of a key: a detached task that requests the object, decides about the
 //! response, and feeds all followers. It does not depend on any viewer.
 
+mod blocking;
 mod delivery;
 mod disposition;
 mod empty;
 mod failure;
-mod held_back;
 mod manifest;
 mod publish;
 mod request;
@@ -55,8 +55,8 @@ pub(super) struct FillTask {
     unkeyed_memo_key: Option<Key>,
     /// The object may be left over from before a restart of the stream.
     from_before_restart: bool,
-    /// The origin may hold its response back until the version exists.
-    held_back: bool,
+    /// The origin may block the request until the object exists.
+    may_be_blocking: bool,
     /// Endpoints from which another one has taken over.
     failed_endpoints: EndpointAvoidance,
     /// Number of responses without any byte.
@@ -117,7 +117,7 @@ impl FillTask {
                 fill.upstream_headers(),
                 request,
             ),
-            held_back: shield.live.may_be_held_back(request, Instant::now()),
+            may_be_blocking: shield.live.may_be_blocking(request, Instant::now()),
             failed_endpoints: EndpointAvoidance::default(),
             empty_responses: 0,
             shield,
@@ -155,14 +155,14 @@ impl FillTask {
 
     /// Resolves when the fill should be cancelled: it has no viewers, and is of no use or too many
     /// such fills run. A refresh of a stored object is of use even after its viewer has left. A
-    /// response that the origin holds back is not: it would keep others from waiting.
-    async fn wait_until_cancelled(&self, held_back: bool) {
+    /// blocking request is not: it would take one of the `blocking_max` places from others.
+    async fn wait_until_cancelled(&self, may_be_blocking: bool) {
         let refreshes = self.fill.lookup().object.is_some();
         let of_use = self.shield.settings.finish_abandoned || refreshes;
         match &self.trigger {
             FillTrigger::Viewer(_, client_fetch) => {
                 client_fetch
-                    .wait_until_abandoned(&self.fill, of_use && !held_back)
+                    .wait_until_abandoned(&self.fill, of_use && !may_be_blocking)
                     .await;
             }
             FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
@@ -244,9 +244,10 @@ impl FillTask {
         !info.is_live() && self.tracker().is_some_and(was_live)
     }
 
-    /// Time the response was under way. A response that was held back was produced when it arrived.
+    /// Time the response was under way. The response to a blocking request was produced when it
+    /// arrived.
     fn delay(&self, response: &UpstreamResponse) -> Duration {
-        if self.held_back {
+        if self.may_be_blocking {
             Duration::ZERO
         } else {
             response.waited

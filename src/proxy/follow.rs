@@ -50,10 +50,10 @@ impl Shield {
         context.waited_for_origin(waited);
         // A response later than expected is late because of the origin, not because it is not due
         // yet.
-        let is_held_back = wait_limit.is_some_and(|limit| waited <= limit);
-        let outcome = match (leads, is_held_back) {
+        let is_blocking = wait_limit.is_some_and(|limit| waited <= limit);
+        let outcome = match (leads, is_blocking) {
             (true, _) => Outcome::Miss,
-            (false, true) => Outcome::HeldBack,
+            (false, true) => Outcome::Blocking,
             (false, false) => Outcome::Coalesced,
         };
         let Ok(fill_head) = fill_head else {
@@ -86,15 +86,17 @@ impl Shield {
         }
     }
 
-    /// How long a viewer waits when nothing stored can be served instead. A request that the origin
-    /// holds back waits as long as the origin may hold it.
+    /// How long a viewer waits when nothing stored can be served instead. A blocking request waits
+    /// as long as the origin may block it.
     fn wait_max_for(&self, request: &CacheRequest) -> Duration {
         let origin = &self.origins[request.route.origin_index];
-        let held_back = self
+        let blocking_wait_max = self
             .live
-            .may_be_held_back(request, Instant::now())
+            .may_be_blocking(request, Instant::now())
             .then(|| origin.blocking_wait_max());
-        self.settings.wait_max.max(held_back.unwrap_or_default())
+        self.settings
+            .wait_max
+            .max(blocking_wait_max.unwrap_or_default())
     }
 
     async fn respond_to_verdict(

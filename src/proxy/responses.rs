@@ -342,7 +342,7 @@ fn build_headers(
     cors::allow(&mut headers, &context.headers, &context.request.route);
     let filled = matches!(
         outcome,
-        Outcome::Miss | Outcome::Coalesced | Outcome::HeldBack | Outcome::Revalidated
+        Outcome::Miss | Outcome::Coalesced | Outcome::Blocking | Outcome::Revalidated
     );
     let details = CacheStatusDetail {
         lifetime: Some(lifetime),

@@ -97,7 +97,7 @@ fn detail_of(outcome: Outcome) -> Option<&'static str> {
         Outcome::Stale => Some("refreshing"),
         Outcome::StaleError => Some("origin-failed"),
         Outcome::StaleMissing => Some("origin-says-missing"),
-        Outcome::HeldBack => Some("held-back"),
+        Outcome::Blocking => Some("blocking"),
         _ => None,
     }
 }

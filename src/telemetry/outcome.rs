@@ -26,7 +26,7 @@ pub enum Outcome {
     /// Requested before it existed, joined the one origin request for it, and was answered when it
     /// came: a blocking reload of an LL-HLS playlist, an announced part, or a segment with a known
     /// publication time.
-    HeldBack,
+    Blocking,
     /// The origin confirmed the stored object with a 304.
     Revalidated,
     /// Not cacheable: straight from the origin.
@@ -84,7 +84,7 @@ impl Outcome {
         Outcome::StaleMissing,
         Outcome::Miss,
         Outcome::Coalesced,
-        Outcome::HeldBack,
+        Outcome::Blocking,
         Outcome::Revalidated,
         Outcome::Pass,
         Outcome::Negative,
@@ -109,7 +109,7 @@ impl Outcome {
             Outcome::StaleMissing => "stale_missing",
             Outcome::Miss => "miss",
             Outcome::Coalesced => "coalesced",
-            Outcome::HeldBack => "held_back",
+            Outcome::Blocking => "blocking",
             Outcome::Revalidated => "revalidated",
             Outcome::Pass => "pass",
             Outcome::Negative => "negative",
@@ -129,7 +129,7 @@ pub enum ResponseSource {
     /// On nothing: answered at once from memory.
     Memory,
     /// On the publication of the object, which did not exist yet.
-    HeldBack,
+    Blocking,
     /// On the origin, whether it responded or not.
     Origin,
     /// On Seawall itself (rejections, CORS).
@@ -140,7 +140,7 @@ impl ResponseSource {
     /// All of them, in the order of [`ResponseSource::index`].
     pub const ALL: [ResponseSource; 4] = [
         ResponseSource::Memory,
-        ResponseSource::HeldBack,
+        ResponseSource::Blocking,
         ResponseSource::Origin,
         ResponseSource::Shield,
     ];
@@ -154,7 +154,7 @@ impl ResponseSource {
     pub fn as_str(self) -> &'static str {
         match self {
             ResponseSource::Memory => "memory",
-            ResponseSource::HeldBack => "held_back",
+            ResponseSource::Blocking => "blocking",
             ResponseSource::Origin => "origin",
             ResponseSource::Shield => "shield",
         }
@@ -164,7 +164,7 @@ impl ResponseSource {
     /// not counted in the hit ratio, because no cache could have had the response.
     pub fn is_hit(self) -> Option<bool> {
         match self {
-            ResponseSource::Memory | ResponseSource::HeldBack => Some(true),
+            ResponseSource::Memory | ResponseSource::Blocking => Some(true),
             ResponseSource::Origin => Some(false),
             ResponseSource::Shield => None,
         }
@@ -176,7 +176,7 @@ impl Outcome {
     pub fn source(self) -> ResponseSource {
         match self {
             Outcome::Hit | Outcome::Stale | Outcome::Negative => ResponseSource::Memory,
-            Outcome::HeldBack => ResponseSource::HeldBack,
+            Outcome::Blocking => ResponseSource::Blocking,
             Outcome::Local | Outcome::Refused | Outcome::Left => ResponseSource::Shield,
             Outcome::Miss
             | Outcome::Coalesced

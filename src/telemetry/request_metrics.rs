@@ -127,7 +127,7 @@ static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
         unit: "seconds",
         labels: &[KIND, SOURCE],
         help: "Time from a request's arrival to its response head, by what it depended on: memory (no \
-               wait), held_back (the object did not exist yet), origin, shield (rejections). Observed \
+               wait), blocking (the object did not exist yet), origin, shield (rejections). Observed \
                when a response ends.",
         remedy: "If source=origin rises, check the origin. If source=memory rises, the server's \
                  processors are busy.",
@@ -196,7 +196,7 @@ impl RequestMetrics {
         observe(&counters, histogram, &HEAD_BOUNDS, record.head_time);
         if let Some(waited) = record
             .origin_time
-            .filter(|_| source != ResponseSource::HeldBack)
+            .filter(|_| source != ResponseSource::Blocking)
         {
             let histogram = layout.origin_time(route);
             observe(&counters, histogram, &ORIGIN_BOUNDS, waited);

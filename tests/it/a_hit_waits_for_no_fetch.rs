@@ -1,4 +1,4 @@
-//! Requests that wait for an object that does not exist yet are counted as `held_back`, apart from
+//! Requests that wait for an object that does not exist yet are counted as `blocking`, apart from
 //! hits and from requests that wait for a fetch.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ async fn counted(shield: &Shield, all: u64) -> impl AsyncFn(&'static str) -> u64
 }
 
 #[tokio::test]
-async fn wait_for_blocking_reload_counts_as_held_back() {
+async fn wait_for_blocking_reload_counts_as_blocking() {
     let gate = Gate::new();
     let origin = holding(&gate).await;
     let shield = passive(&origin).start().await;
@@ -27,21 +27,21 @@ async fn wait_for_blocking_reload_counts_as_held_back() {
     gate.open();
     for answer in crowd.read_all().await {
         let status = answer.cache_status();
-        let detail = status.value("detail") == Some("held-back");
+        let detail = status.value("detail") == Some("blocking");
         assert_eq!(detail, status.has_parameter("collapsed"), "{status:?}");
     }
     let counted = counted(&shield, 11).await;
-    assert_eq!(counted("held_back").await, 9);
+    assert_eq!(counted("blocking").await, 9);
     assert_eq!(counted("miss").await, 2, "one fetched it, one led");
     let waited = |source| shield.counter("seawall_response_head_seconds_count", source);
-    assert_eq!(waited(&[("source", "held_back")]).await, 9);
+    assert_eq!(waited(&[("source", "blocking")]).await, 9);
     assert_eq!(waited(&[("source", "origin")]).await, 2);
     let at_origin = shield.counter("seawall_origin_head_seconds_count", &[]);
     assert_eq!(at_origin.await, 2, "the origin is not slow");
 }
 
 #[tokio::test]
-async fn wait_for_preload_hinted_part_counts_as_held_back() {
+async fn wait_for_preload_hinted_part_counts_as_blocking() {
     let (gate, part) = (Gate::new(), "/live/21.2.mp4");
     let script = segment("part").hold_head(&gate);
     let origin = holding(&Gate::new()).await.on(part, script);
@@ -58,13 +58,13 @@ async fn wait_for_preload_hinted_part_counts_as_held_back() {
         answer.assert_whole("part");
     }
     let counted = counted(&shield, 6).await;
-    assert_eq!(counted("held_back").await, 5);
+    assert_eq!(counted("blocking").await, 5);
     assert_eq!(counted("coalesced").await, 0);
 }
 
 /// Directives for a playlist that is not known to block count as an ordinary fetch.
 #[tokio::test]
-async fn directives_on_nonblocking_playlist_are_not_held_back() {
+async fn directives_on_nonblocking_playlist_do_not_count_as_blocking() {
     for held in [
         None,
         Some(version(20, 2).replace("CAN-BLOCK-RELOAD=YES,", "")),
@@ -85,7 +85,7 @@ async fn directives_on_nonblocking_playlist_are_not_held_back() {
         gate.open();
         crowd.read_all().await;
         let counted = counted(&shield, 5).await;
-        assert_eq!(counted("held_back").await, 0);
+        assert_eq!(counted("blocking").await, 0);
     }
 }
 
@@ -112,12 +112,12 @@ async fn wait_for_overdue_blocking_reload_counts_as_coalesced() {
     crowd.read_all().await;
     let counted = counted(&shield, 6).await;
     assert_eq!(counted("coalesced").await, 4);
-    assert_eq!(counted("held_back").await, 0);
+    assert_eq!(counted("blocking").await, 0);
 }
 
 /// The MPD's clock says when a segment exists; until then the origin gets no request.
 #[tokio::test]
-async fn wait_for_dash_availability_time_counts_as_held_back() {
+async fn wait_for_dash_availability_time_counts_as_blocking() {
     const STEP_MILLIS: u128 = 20_000;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let due = (now + Duration::from_secs(1)).as_millis();
@@ -151,6 +151,6 @@ async fn wait_for_dash_availability_time_counts_as_held_back() {
         answer.assert_whole("there");
     }
     let counted = counted(&shield, 11).await;
-    assert_eq!(counted("held_back").await, 9);
+    assert_eq!(counted("blocking").await, 9);
     assert_eq!(origin.hits(&next), 1);
 }

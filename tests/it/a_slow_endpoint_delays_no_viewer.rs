@@ -172,8 +172,8 @@ async fn hedge_answered_with_503_does_not_win() {
     assert_eq!(shield.counter(HEDGES_WON, &[]).await, 0);
 }
 
-/// A blocking playlist request is late on purpose: the second endpoint does not get it while it
-/// answers later requests for a segment and a manifest.
+/// A blocking request for a playlist waits for the version: the second endpoint does not get it
+/// while it answers later requests for a segment and a manifest.
 #[tokio::test]
 async fn blocking_reload_is_not_hedged() {
     let gate = Gate::new();

@@ -270,7 +270,7 @@ async fn no_takeover_of_slow_object_that_no_manifest_lists() {
     .await;
 }
 
-/// A body was too slow while it was held back from viewers, and no other endpoint was faster. Once
+/// A body was too slow while it was kept from viewers, and no other endpoint was faster. Once
 /// viewers have it, it gets the usual time before they are cut.
 #[tokio::test]
 async fn slow_body_is_not_cut_as_soon_as_viewers_have_it() {

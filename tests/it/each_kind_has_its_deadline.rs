@@ -1,4 +1,4 @@
-//! A manifest has a short deadline; a response that the origin delays on purpose has a long one.
+//! A manifest has a short deadline; a blocking request has a long one.
 
 use std::time::Duration;
 

@@ -142,7 +142,7 @@ async fn directives_are_ignored_after_endlist() {
     assert_eq!(origin.hits(PATH), 1);
 }
 
-/// A request that the origin holds back takes no permit.
+/// A blocking request takes no permit.
 #[tokio::test]
 async fn blocking_reload_takes_no_concurrency_permit() {
     let gate = Gate::new();
@@ -157,7 +157,7 @@ async fn blocking_reload_takes_no_concurrency_permit() {
     shield.get(PATH).await;
     let waiting = shield.crowd(1, get(NEXT)).await;
     gate.wait_arrived(1).await;
-    assert_eq!(shield.gauge("seawall_origin_held_back").await, 1);
+    assert_eq!(shield.gauge("seawall_origin_blocking").await, 1);
     shield.get("/live/20.mp4").await.assert_whole("media");
     gate.open();
     waiting.read_all().await[0].assert_whole(version(20, 3));

@@ -102,7 +102,7 @@ async fn blocking_reload_is_cancelled_when_its_viewers_leave() {
     drop(leaving);
     origin.wait_abandoned(1).await;
     shield
-        .wait_gauge("seawall_origin_held_back", |held| held == 0)
+        .wait_gauge("seawall_origin_blocking", |blocking| blocking == 0)
         .await;
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::metrics::{FILLS, HELD_BACK, QUEUE_FULL, QUEUED_BY_PRIORITY, REJECTED};
+use crate::support::metrics::{BLOCKING_REQUESTS, FILLS, QUEUE_FULL, QUEUED_BY_PRIORITY, REJECTED};
 use crate::support::shield::Builder;
 use crate::support::{
     Gate, Origin, Response, Shield, ended_playlist, eventually, get, manifest, playlist, segment,
@@ -289,7 +289,7 @@ async fn unconfirmed_blocking_reload_takes_a_concurrency_permit() {
         shield.counter(QUEUED_BY_PRIORITY, &[]).await == targets.len() as u64 - 2
     })
     .await;
-    assert_eq!(shield.gauge(HELD_BACK).await, 0);
+    assert_eq!(shield.gauge(BLOCKING_REQUESTS).await, 0);
     gate.open();
     for crowd in crowds {
         crowd.read_all().await;

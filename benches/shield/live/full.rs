@@ -98,7 +98,7 @@ struct Counts {
 const SHOWN: [Outcome; 5] = [
     Outcome::Hit,
     Outcome::Stale,
-    Outcome::HeldBack,
+    Outcome::Blocking,
     Outcome::Coalesced,
     Outcome::Miss,
 ];
@@ -124,7 +124,7 @@ pub async fn measure_with_full_memory(
     }
     let told = "The same players at one server whose memory holds a third of the segments made meanwhile, before media were\n\
                 evicted and after. A hit waited for no fetch: it was fresh (hit), refreshed in the background (stale),\n\
-                or there was nothing to fetch until it existed (held_back); see docs/outcomes.md. The floor: one request\n\
+                or there was nothing to fetch until it existed (blocking); see docs/outcomes.md. The floor: one request\n\
                 for each version of each manifest and for each segment; with LL-HLS for each version and each part.";
     Ok(format!("\n{told}\n\n{}", table.text()))
 }

@@ -15,7 +15,7 @@ use super::{Failure, Priority, Settings, UpstreamRequest};
 /// The limits of one group.
 pub(super) struct GroupLimits {
     requests: ConcurrencyLimiter,
-    /// Requests that the origin blocks (LL-HLS): they cost the origin nothing while they wait, and
+    /// Blocking requests (LL-HLS): they cost the origin nothing while they wait, and
     /// must not delay others.
     blocking: ConcurrencyLimiter,
     /// Requests whose viewers are slow: they cost the origin nothing either.

@@ -35,7 +35,7 @@ pub(super) struct FetchedManifest {
     pub(super) tracker: Option<Arc<ManifestTracker>>,
     pub(super) variant: Variant,
     /// When it was current, as far as known: when its request was sent, or when its response
-    /// arrived if the origin held that back.
+    /// arrived if that was a blocking request.
     pub(super) current_at: Instant,
     /// Its last-updated header (MediaPackage) says that it has not changed for several reload
     /// intervals.
@@ -302,7 +302,7 @@ impl FillTask {
     pub(super) fn sent_and_current_at(&self, response: &UpstreamResponse) -> (Instant, Instant) {
         let now = Instant::now();
         let sent = now.checked_sub(response.waited).unwrap_or(now);
-        (sent, if self.held_back { now } else { sent })
+        (sent, if self.may_be_blocking { now } else { sent })
     }
 
     fn reject_broken(&self, endpoint: usize, why: &dyn Display) -> ManifestOutcome {

@@ -88,7 +88,7 @@ impl FillTask {
         let stored_version = self.stored_object();
         publication_delay(&DelayFacts {
             progress,
-            may_have_waiting_viewer: self.held_back
+            may_have_waiting_viewer: self.may_be_blocking
                 || !matches!(self.trigger, FillTrigger::Refresh),
             stored_remaining: stored_version.map(|stored| refreshed_left(&stored.head, now)),
             delay_max: tracker.map(ManifestTracker::publication_delay_max),
@@ -111,7 +111,7 @@ impl FillTask {
             variant: fetched.variant,
             progress,
             current_at: fetched.current_at,
-            may_have_been_held_back: self.held_back,
+            may_be_from_blocking_request: self.may_be_blocking,
         };
         let live = &self.shield.live;
         live.record_version(fetched.tracker.as_ref(), &version, Now::read())
@@ -225,7 +225,7 @@ impl AppliedVersion {
             && task.is_requested_version(info)
         {
             let endpoint = fetched.response.endpoint_to_avoid;
-            task.avoid_endpoint_that_held_back(tracker.as_deref(), endpoint);
+            task.avoid_blocking_endpoint(tracker.as_deref(), endpoint);
         }
         let current_at = fetched.current_at;
         let version = task.build_version(fetched, self.lifetime, self.progress);

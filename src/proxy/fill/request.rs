@@ -110,7 +110,7 @@ impl FillTask {
         let origin = self.origin();
         tokio::select! {
             response = origin.fetch(upstream_request) => Some(response),
-            () = self.wait_until_cancelled(self.held_back) => None,
+            () = self.wait_until_cancelled(self.may_be_blocking) => None,
         }
     }
 
@@ -130,7 +130,7 @@ impl FillTask {
             expected_content: self.expected_content(),
             class: self.shield.live.kind_of(&self.request).into(),
             has_fallback: self.has_servable_object(),
-            is_blocking: self.is_known_to_be_held_back(),
+            is_blocking: self.is_known_to_be_blocking(),
             late_after: self.overdue(),
             avoided,
             priority_raise: self.priority_raise(),
@@ -149,18 +149,18 @@ impl FillTask {
     /// The object should exist: it did before, or a manifest says so.
     pub(super) fn is_expected(&self) -> bool {
         let is_due = || self.availability().is_some_and(|due| due.is_expected());
-        // An endpoint that does not hold back an announced object lacks it; another endpoint may
-        // have it.
-        let is_announced = || !self.request.kind.is_manifest() && self.is_known_to_be_held_back();
+        // An endpoint that does not block a request for an announced object lacks it; another
+        // endpoint may have it.
+        let is_announced = || !self.request.kind.is_manifest() && self.is_known_to_be_blocking();
         self.stored_object().is_some() || self.is_new() || is_announced() || is_due()
     }
 
-    pub(super) fn is_known_to_be_held_back(&self) -> bool {
+    pub(super) fn is_known_to_be_blocking(&self) -> bool {
         let upstream_headers = self.fill.upstream_headers();
-        self.held_back
+        self.may_be_blocking
             && self
                 .shield
-                .is_known_to_be_held_back(&self.request, upstream_headers)
+                .is_known_to_be_blocking(&self.request, upstream_headers)
     }
 
     pub(super) fn is_new(&self) -> bool {

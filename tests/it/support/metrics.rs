@@ -79,7 +79,7 @@ pub const SLOW_VIEWERS: &str = "seawall_origin_slow_viewers";
 /// Slow-viewer requests cut because `slow_viewers_max` was reached.
 pub const SLOW_VIEWERS_CUT: &str = "seawall_origin_slow_viewers_cut_total";
 /// Blocking requests in progress, outside the concurrency limit.
-pub const HELD_BACK: &str = "seawall_origin_held_back";
+pub const BLOCKING_REQUESTS: &str = "seawall_origin_blocking";
 /// Fetches in progress without a viewer.
 pub const WITHOUT_VIEWERS: &str = "seawall_fetches_without_viewers";
 /// Fetches cancelled because their viewers had left.

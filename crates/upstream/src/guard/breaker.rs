@@ -38,9 +38,9 @@ pub struct Settings {
     /// Maximum wait between two probes. This is how long a recovered origin may go unnoticed, so it
     /// should be well under two seconds.
     pub probe_after_max: Duration,
-    /// After this time a probe without a result no longer blocks the next probe. (The origin may
-    /// delay its response on purpose, as for a blocking playlist request.) If the late probe
-    /// succeeds, it still closes the breaker.
+    /// After this time a probe without a result no longer keeps the next probe from being sent. (It
+    /// may be a blocking request, which the origin answers when the object exists.) If the late
+    /// probe succeeds, it still closes the breaker.
     pub probe_timeout: Duration,
 }
 

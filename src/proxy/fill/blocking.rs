@@ -1,5 +1,4 @@
-//! Handles requests that the origin holds back until the version exists: when one is overdue, and
-//! when another response ends the wait earlier.
+//! Handles blocking requests: when one is overdue, and when another response ends the wait earlier.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,14 +19,17 @@ impl FillTask {
         if self.request.has_delivery_directives() {
             return self.tracker();
         }
-        let announced = self.held_back && !self.request.kind.is_manifest();
+        let announced = self.may_be_blocking && !self.request.kind.is_manifest();
         let listing = announced.then(|| self.shield.live.trackers_beside(&self.request));
         listing?.pop()
     }
 
     /// The time after which another endpoint is requested too.
     pub(super) fn overdue(&self) -> Option<Duration> {
-        let tracker = self.held_back.then(|| self.awaited_playlist()).flatten()?;
+        let tracker = self
+            .may_be_blocking
+            .then(|| self.awaited_playlist())
+            .flatten()?;
         tracker.overdue_after(self.request.directives(), Instant::now())
     }
 
@@ -90,8 +92,8 @@ impl FillTask {
         self.fill.settle(Verdict::Failed(error_object));
     }
 
-    /// The endpoint still holds back a version that another endpoint has.
-    pub(super) fn avoid_endpoint_that_held_back(
+    /// The endpoint still blocks a request for a version that another endpoint has.
+    pub(super) fn avoid_blocking_endpoint(
         &self,
         tracker: Option<&ManifestTracker>,
         endpoint: Option<usize>,
@@ -101,7 +103,7 @@ impl FillTask {
             tracing::warn!(
                 path,
                 endpoint,
-                "endpoint holds back what another endpoint has"
+                "endpoint blocks a request for what another endpoint has"
             );
             tracker.avoid(endpoint, Instant::now());
         }

@@ -120,7 +120,7 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         labels: &[STREAM],
         help: "Requests to the origin, by stream. Increments with each request for a manifest or \
                segment of the stream.",
-        remedy: "Divide by seawall_stream_floor_total: 1.0 is perfect. If it rises above 1.2, look \
+        remedy: "Divide by seawall_stream_ideal_requests_total: 1.0 is perfect. If it rises above 1.2, look \
                  for objects that are not cacheable.",
     }
     .collected(|snapshot, samples| {
@@ -129,18 +129,18 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         }
     }),
     Metric {
-        name: "seawall_stream_floor_total",
+        name: "seawall_stream_ideal_requests_total",
         kind: MetricKind::Counter,
         unit: "requests",
         labels: &[STREAM],
-        help: "The floor: origin requests that an ideal cache would make for the stream. Increments \
-               with each manifest version and each new segment.",
+        help: "Origin requests that an ideal cache would make for the stream. Increments with each \
+               manifest version and each new segment.",
         remedy: "It is the divisor of seawall_stream_origin_requests_total. If it stops, the \
                  packager has stopped.",
     }
     .collected(|snapshot, samples| {
         for stream in busiest(snapshot) {
-            samples.add(&[&stream.name], stream.floor);
+            samples.add(&[&stream.name], stream.ideal_requests);
         }
     }),
     Metric {

@@ -94,12 +94,32 @@ where
     A: Handler,
     W: Transport,
 {
+    let (end, stream) = serve_http1_requests(context, stream, connection).await;
+    match stream.into_http2() {
+        Ok(stream) => Some(stream),
+        Err(stream) => {
+            close_http1(context, stream, connection, end).await;
+            None
+        }
+    }
+}
+
+/// Serves HTTP/1 requests, each without hyper or with it, until the connection ends.
+async fn serve_http1_requests<A, W>(
+    context: &Arc<ServerContext<A>>,
+    stream: SniffingStream<W>,
+    connection: &Arc<ConnectionState>,
+) -> (ConnectionEnd, SniffingStream<W>)
+where
+    A: Handler,
+    W: Transport,
+{
     let mut timer = context.timer(ViewerProtocol::Http1, connection);
     let mut fast_path = FastPath::new(stream, context.clone(), connection.clone());
-    let (end, stream) = loop {
+    loop {
         let action = serve_without_hyper(&mut fast_path, &mut timer).await;
         if let Some(TimerAction::Cut(event)) = action {
-            break (ConnectionEnd::Cut(event), fast_path.into_stream());
+            return (ConnectionEnd::Cut(event), fast_path.into_stream());
         }
         let must_shut_down = action == Some(TimerAction::StartShutdown);
         // Boxed: a connection that needs no hyper must not have the size of one that does.
@@ -111,15 +131,8 @@ where
             must_shut_down,
         ));
         match with_hyper.await {
-            AfterHyper::Continue(continued) => fast_path = continued,
-            AfterHyper::Close(end, stream) => break (end, stream),
-        }
-    };
-    match stream.into_http2() {
-        Ok(stream) => Some(stream),
-        Err(stream) => {
-            close_http1(context, stream, connection, end).await;
-            None
+            HyperExit::NoLongerNeeded(released) => fast_path = released,
+            HyperExit::ConnectionEnded(end, stream) => return (end, stream),
         }
     }
 }
@@ -146,12 +159,12 @@ where
     .await
 }
 
-/// What follows when hyper no longer serves a connection.
-enum AfterHyper<A, W: Transport> {
-    /// The viewer's requests are answered without hyper again.
-    Continue(FastPath<A, W>),
+/// Why hyper no longer serves a connection.
+enum HyperExit<A, W: Transport> {
+    /// A request was answered without hyper: its state is dropped.
+    NoLongerNeeded(FastPath<A, W>),
     /// The connection has ended and is to be closed.
-    Close(ConnectionEnd, SniffingStream<W>),
+    ConnectionEnded(ConnectionEnd, SniffingStream<W>),
 }
 
 /// Speaks HTTP/1 with hyper until the connection ends, or a request is answered without hyper.
@@ -161,7 +174,7 @@ async fn serve_with_hyper<A, W>(
     connection: &Arc<ConnectionState>,
     timer: &mut ConnectionTimer,
     must_shut_down: bool,
-) -> AfterHyper<A, W>
+) -> HyperExit<A, W>
 where
     A: Handler,
     W: Transport,
@@ -177,7 +190,7 @@ where
     if shuts_down {
         Pin::new(&mut hyper).graceful_shutdown();
     }
-    connection.set_needs_hyper(true);
+    connection.set_has_hyper_input(true);
     let end = poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = Pin::new(&mut hyper).poll(cx) {
@@ -201,7 +214,7 @@ where
     let fast_path = parts.io.into_inner();
     let Some(end) = end else {
         debug_assert!(parts.read_buf.is_empty(), "hyper has read nothing since");
-        return AfterHyper::Continue(fast_path);
+        return HyperExit::NoLongerNeeded(fast_path);
     };
     // hyper could not parse the HTTP/2 preface either.
     if let Some(error) = end.parse_error()
@@ -210,7 +223,7 @@ where
         let head = fast_path.unparsed_head(&parts.read_buf);
         context.record_unparsable(error, head, connection);
     }
-    AfterHyper::Close(end, fast_path.into_stream())
+    HyperExit::ConnectionEnded(end, fast_path.into_stream())
 }
 
 /// Closes an HTTP/1 connection. If the viewer may still send bytes, they are read first, so that

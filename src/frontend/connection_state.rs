@@ -33,7 +33,7 @@ pub(super) enum Phase {
     Head,
     /// A request is being answered.
     Serving,
-    /// The fast path sends a response whose head is written: `Connection: close` can no longer be
+    /// The fast path sends a response whose head is complete: `Connection: close` can no longer be
     /// added.
     Sending,
 }
@@ -83,8 +83,8 @@ pub(super) struct ConnectionState {
     can_reset: AtomicBool,
     /// Part of a request body is unread.
     has_unread: AtomicBool,
-    /// hyper was given a request (or an end) after the last response without it (HTTP/1).
-    needs_hyper: AtomicBool,
+    /// hyper was given bytes, or the end of input, after the last response without it (HTTP/1).
+    has_hyper_input: AtomicBool,
     /// Stored bodies that responses are reading (HTTP/1).
     pub(super) stored_bodies: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
@@ -128,7 +128,7 @@ impl ConnectionState {
             asked_to_close: AtomicBool::new(false),
             can_reset: AtomicBool::new(true),
             has_unread: AtomicBool::new(false),
-            needs_hyper: AtomicBool::new(false),
+            has_hyper_input: AtomicBool::new(false),
             stored_bodies: StoredBodiesRead::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
@@ -190,14 +190,15 @@ impl ConnectionState {
 
     /// Records that hyper was given bytes (`true`), or that a request was answered without it
     /// (`false`) (HTTP/1).
-    pub(super) fn set_needs_hyper(&self, needs_hyper: bool) {
-        self.needs_hyper.store(needs_hyper, Ordering::Relaxed);
+    pub(super) fn set_has_hyper_input(&self, has_hyper_input: bool) {
+        self.has_hyper_input
+            .store(has_hyper_input, Ordering::Relaxed);
     }
 
     /// Whether hyper's state must be kept (HTTP/1): hyper was given bytes, or a request is in
     /// progress.
     pub(super) fn needs_hyper(&self) -> bool {
-        self.needs_hyper.load(Ordering::Relaxed) || self.phase() != Phase::Quiet
+        self.has_hyper_input.load(Ordering::Relaxed) || self.phase() != Phase::Quiet
     }
 
     /// Records that the fast path sends a response (HTTP/1).

@@ -37,7 +37,7 @@ use self::head_parser::{EMPTY_FIELDS, ParsedRequest, PlainGet};
 use self::pending_response::{PendingResponse, head_of};
 use super::Handler;
 use super::connection_state::{ConnectionState, Phase};
-use super::repeated_responses::{Http1Head, RepeatLookup, Repeatable};
+use super::repeated_responses::{Http1Head, RepeatLookup, Repeatable, RequestKey};
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::ViewerRequest;
@@ -232,9 +232,9 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         self.pending.is_some()
     }
 
-    /// The response to a GET if it is in memory. A request over a limit and the last request of a
-    /// connection are left to hyper: [`super::exchange`] rejects the one, and adds
-    /// `Connection: close` to the response of the other.
+    /// The response to a GET if it is in memory. hyper reads a request over a limit and the last
+    /// request of a connection: [`super::exchange`] rejects the one, and adds `Connection: close`
+    /// to the response of the other.
     fn start_response(&self, get: &PlainGet<'_>) -> Option<Box<PendingResponse>> {
         if self.context.connections.is_closing() || get.is_over_limit(&self.context.limits) {
             return None;
@@ -243,26 +243,39 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         let arrived = self.connection.phase_since().into_std();
         let table = &self.context.repeated_http1;
         let write_key = |key: &mut Vec<u8>| get.write_key(&self.context.ignored_fields, key);
-        let key = match self.context.look_up_repeated(table, arrived, write_key) {
+        match self.context.look_up_repeated(table, arrived, write_key) {
             RepeatLookup::Remembered(response) => {
                 response.permit().record_hit(arrived);
-                return Some(PendingResponse::repeat(
+                Some(PendingResponse::repeat(
                     &response,
                     arrived,
                     &self.connection,
-                ));
+                ))
             }
-            RepeatLookup::SeenBefore(key) => Some(key),
-            RepeatLookup::New => None,
-        };
-        let request = self.viewer_request(get, arrived, key.is_some())?;
+            RepeatLookup::SeenBefore(key) => self.start_new_response(get, arrived, Some(key)),
+            RepeatLookup::New => self.start_new_response(get, arrived, None),
+        }
+    }
+
+    /// The response of the handler, if it is in memory. Remembers it under `repeat_key`, to send it
+    /// again.
+    fn start_new_response(
+        &self,
+        get: &PlainGet<'_>,
+        arrived: Instant,
+        repeat_key: Option<RequestKey>,
+    ) -> Option<Box<PendingResponse>> {
+        let request = self.viewer_request(get, arrived, repeat_key.is_some())?;
         let mut response = self.context.handler.try_answer(request)?;
         let (head, length) = head_of(&response)?;
-        if let Some(key) = key
+        if let Some(key) = repeat_key
             && let Some(repeatable) = Repeatable::of(&mut response)
             && let Some(http1_head) = Http1Head::of(&head)
         {
-            let repeated = repeatable.with_head(http1_head);
+            let (table, repeated) = (
+                &self.context.repeated_http1,
+                repeatable.with_head(http1_head),
+            );
             self.context.remember(table, key, repeated, arrived);
         }
         Some(PendingResponse::of(
@@ -304,7 +317,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             Poll::Pending => pending.record_would_block(),
             Poll::Ready(_) => {
                 self.pending = None;
-                self.connection.set_needs_hyper(false);
+                self.connection.set_has_hyper_input(false);
             }
         }
         sent
@@ -329,7 +342,7 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
             let Some(phase_before) = ready!(this.poll_read_for_hyper(cx, buf))? else {
                 continue;
             };
-            this.connection.set_needs_hyper(true);
+            this.connection.set_has_hyper_input(true);
             let received = &buf.filled()[start..];
             this.keep_opening_bytes(phase_before, received);
             this.strict_feed.keep_back(buf, start);
@@ -379,7 +392,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
         if this.connection.phase() == Phase::Quiet {
             this.opening_bytes = Vec::new();
         }
-        // hyper has sent the whole response to the request that was left to it.
+        // hyper has sent the whole response to the request that it read.
         if this.next_reader == NextReader::HyperOnce && this.connection.phase() == Phase::Quiet {
             this.next_reader = NextReader::FastPath;
         }

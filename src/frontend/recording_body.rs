@@ -368,15 +368,19 @@ mod tests {
             let body = ResponseBody::Whole(Some(object.slice(1000..1000 + length)));
             let mut recording = RecordingBody::new(body, record, channel);
             recording.add_stored_body(Arc::new(SharedBody::default()));
-            let mut left = length;
-            while left > 0 {
+            let mut remaining = length;
+            while remaining > 0 {
                 let frame =
                     std::future::poll_fn(|cx| Pin::new(&mut recording).poll_frame(cx)).await;
                 let chunk = frame.unwrap().unwrap().into_data().ok().unwrap();
                 let chunk = chunk.into_bytes();
-                left -= chunk.len();
+                remaining -= chunk.len();
                 let is_copy = !object.as_ptr_range().contains(&chunk.as_ptr());
-                assert_eq!(is_copy, is_apart && left < 96 << 10, "{status} {left}");
+                assert_eq!(
+                    is_copy,
+                    is_apart && remaining < 96 << 10,
+                    "{status} {remaining}"
+                );
             }
         }
     }

@@ -92,7 +92,7 @@ impl LiveStreams {
         let representations = mpd.representations();
         let is_new = |segment: &&CacheRequest| !prefetch.counted.contains(&segment.key);
         let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
-        mpd.stream.raise_floor(new.len() as u64);
+        mpd.stream.add_ideal_requests(new.len() as u64);
         let rules_and_mpd = (&self.rules, &mpd.request);
         let changes = new.iter().filter_map(|segment| {
             let dropped = representations.dropped_by(rules_and_mpd, segment, now)?;

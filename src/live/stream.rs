@@ -2,7 +2,7 @@
 //! manifests as viewers got them.
 //!
 //! Every version of a manifest and every new segment costs one origin request, whatever the
-//! audience: that is the floor.
+//! audience: these are the ideal requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use seawall_policy::Key;
 pub(super) struct LiveStream {
     name: Arc<str>,
     origin_requests: AtomicU64,
-    floor: AtomicU64,
+    ideal_requests: AtomicU64,
     restarts: AtomicU64,
     target_ms: AtomicU64,
     state: Mutex<StreamState>,
@@ -49,7 +49,7 @@ pub struct StreamStats {
     /// Number of requests to the origin.
     pub origin_requests: u64,
     /// Number of requests that an ideal cache would make.
-    pub floor: u64,
+    pub ideal_requests: u64,
     /// Number of restarts of the packager.
     pub restarts: u64,
     /// Average age of manifests as served, beyond the age at the origin.
@@ -62,7 +62,7 @@ impl StreamStats {
     /// Adds the counters of another stream of the same name.
     pub(super) fn add(&mut self, more: &StreamStats) {
         self.origin_requests += more.origin_requests;
-        self.floor += more.floor;
+        self.ideal_requests += more.ideal_requests;
         self.restarts += more.restarts;
         self.staleness = self.staleness.max(more.staleness);
         self.skew = self.skew.max(more.skew);
@@ -74,7 +74,7 @@ impl LiveStream {
         LiveStream {
             name: name.into(),
             origin_requests: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
+            ideal_requests: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             target_ms: AtomicU64::new(0),
             state: Mutex::default(),
@@ -102,9 +102,9 @@ impl LiveStream {
         self.origin_requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Adds new versions or segments to the floor.
-    pub(super) fn raise_floor(&self, by: u64) {
-        self.floor.fetch_add(by, Ordering::Relaxed);
+    /// Counts new versions or segments: an ideal cache requests each once.
+    pub(super) fn add_ideal_requests(&self, by: u64) {
+        self.ideal_requests.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Records a replaced version: it was served for `current_for`, and was out of date for the
@@ -149,7 +149,7 @@ impl LiveStream {
         StreamStats {
             name: Arc::clone(&self.name),
             origin_requests: self.origin_requests.load(Ordering::Relaxed),
-            floor: self.floor.load(Ordering::Relaxed),
+            ideal_requests: self.ideal_requests.load(Ordering::Relaxed),
             restarts: self.restarts.load(Ordering::Relaxed),
             staleness: Duration::try_from_secs_f64(staleness).unwrap_or_default(),
             skew,

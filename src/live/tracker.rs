@@ -298,7 +298,7 @@ impl ManifestTracker {
     fn record_accepted(&self, state: &mut TrackerState, variant: Variant, now: Instant) {
         state.accepted_at = Some(now);
         state.variants.record_accepted(variant, now);
-        self.stream.raise_floor(1);
+        self.stream.add_ideal_requests(1);
     }
 
     /// The representations, if it is an MPD.
@@ -362,7 +362,7 @@ impl ManifestTracker {
 
     /// Counts new segments that viewers want.
     pub(crate) fn count_new_segments(&self, by: usize) {
-        self.stream.raise_floor(by as u64);
+        self.stream.add_ideal_requests(by as u64);
     }
 }
 

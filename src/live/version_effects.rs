@@ -225,7 +225,11 @@ mod tests {
             Some(seconds(3)),
             "a search at three quarters of the interval narrows the time of the change"
         );
-        assert_eq!(tracker.stream.stats(0).floor, 1, "it had to be requested");
+        assert_eq!(
+            tracker.stream.stats(0).ideal_requests,
+            1,
+            "it had to be requested"
+        );
     }
 
     #[test]

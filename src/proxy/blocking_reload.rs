@@ -154,6 +154,6 @@ pub(super) fn kept_current_for(object: &Object, now: Instant) -> Option<Duration
         .as_ref()
         .is_some_and(|access_tracker| access_tracker.has_refresher());
     let max_age = lifetime.refreshed_max_age(manifest_info.as_deref());
-    let left = max_age.saturating_sub(lifetime.age(now));
-    (has_refresher && left > Duration::ZERO).then_some(left)
+    let remaining = max_age.saturating_sub(lifetime.age(now));
+    (has_refresher && remaining > Duration::ZERO).then_some(remaining)
 }

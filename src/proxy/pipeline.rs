@@ -264,8 +264,8 @@ impl Shield {
         {
             return None;
         }
-        let found = self.cache.found_object(lookup, context.now)?;
-        let object = found.object();
+        let found_object = self.cache.found_object(lookup, context.now)?;
+        let object = found_object.object();
         let needs_refresher = context.freshness(object) != Freshness::Fresh;
         let usable_for = if !needs_refresher {
             Duration::MAX
@@ -277,7 +277,7 @@ impl Shield {
         let unchanged_for = fields_unchanged_for(&object.head, context.now).min(usable_for);
         (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
             until: context.now + unchanged_for,
-            found,
+            found_object,
             needs_refresher,
         })
     }

@@ -30,10 +30,10 @@ use seawall_upstream::{
 
 /// Delay before the next attempt when the retry budget refuses, or no other endpoint is available.
 const RETRY_AFTER_REFUSAL: Duration = Duration::from_millis(250);
-/// A body that no other endpoint can continue is cut after this further time, also one that stays
-/// too slow: players request it again, and another endpoint answers.
+/// A body that is found silent or too slow, and that no other endpoint continues, is cut this much
+/// later: players then request the object again, and another endpoint answers.
 const CUT_AFTER: Duration = Duration::from_millis(1300);
-/// Interval of requests to other endpoints, after none answered or none was left, and of checks
+/// Interval of requests to other endpoints while none answers or none is available, and of checks
 /// whether the origin has the complete body.
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
 /// For this time, other endpoints are preferred to one that stopped inside a body of the same
@@ -69,8 +69,8 @@ pub(super) trait TakeoverBody {
     fn is_sent_to_viewers(&self) -> bool;
     /// The origin has the complete body by now.
     fn is_complete(&self) -> bool;
-    /// Endpoints that were left a moment ago for this object: a new request would do no better
-    /// there.
+    /// Endpoints from which another one took over this object a moment ago: a new request would do
+    /// no better there.
     fn failed_before(&self) -> EndpointSet;
     /// Called when the endpoint has stopped although the origin has the complete body.
     fn record_stopped(&self, _endpoint: usize) {}
@@ -87,7 +87,8 @@ pub(super) struct Race {
     may_move: bool,
     /// Endpoints from which another one has taken over.
     failed_endpoints: EndpointAvoidance,
-    /// Endpoints already left when the body began; they do no better until the body ends.
+    /// What [`TakeoverBody::failed_before`] said when the body began; these endpoints do no better
+    /// until it ends.
     failed_before: Option<EndpointSet>,
     /// Endpoints that were requested without success.
     tried_endpoints: TriedEndpoints,
@@ -489,7 +490,7 @@ impl Race {
             .has_another_in_good_standing(self.excluded_endpoints(now).and(tried_endpoints))
     }
 
-    /// The current endpoint and those left within [`AVOIDED`].
+    /// The current endpoint, and those from which another one took over within [`AVOIDED`].
     fn excluded_endpoints(&self, now: Instant) -> EndpointSet {
         self.failed_endpoints.at(now).with(self.endpoint)
     }

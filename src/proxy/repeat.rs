@@ -11,7 +11,7 @@ use seawall_cache::{FoundObject, Object};
 /// Says how long a response may be sent again, to requests that differ from its own in ignored
 /// fields only.
 pub struct RepeatPermit {
-    pub(super) found: FoundObject,
+    pub(super) found_object: FoundObject,
     pub(super) until: Instant,
     /// The object is past its freshness, and is served because a background task refreshes it.
     pub(super) needs_refresher: bool,
@@ -22,7 +22,7 @@ impl RepeatPermit {
     /// read.
     pub fn is_valid(&self, now: Instant) -> bool {
         now < self.until
-            && self.found.is_still_stored()
+            && self.found_object.is_still_stored()
             && (!self.needs_refresher || self.has_refresher())
     }
 
@@ -42,6 +42,6 @@ impl RepeatPermit {
 
     /// The stored object that the response comes from.
     pub fn object(&self) -> &Arc<Object> {
-        self.found.object()
+        self.found_object.object()
     }
 }

@@ -110,7 +110,7 @@ pub async fn measure_with_full_memory(
 ) -> anyhow::Result<String> {
     let mut headings = vec!["full memory", "", "answers"];
     headings.extend(SHOWN.map(Outcome::as_str));
-    headings.extend(["other", "hit ratio", "asked", "÷ floor", "made", "evicted"]);
+    headings.extend(["other", "hit ratio", "asked", "÷ ideal", "made", "evicted"]);
     let mut table = Table::new(&headings);
     for form in FORMS {
         let programme = Programme { form, ..programme };
@@ -124,7 +124,7 @@ pub async fn measure_with_full_memory(
     }
     let told = "The same players at one server whose memory holds a third of the segments made meanwhile, before media were\n\
                 evicted and after. A hit waited for no fetch: it was fresh (hit), refreshed in the background (stale),\n\
-                or there was nothing to fetch until it existed (blocking); see docs/outcomes.md. The floor: one request\n\
+                or there was nothing to fetch until it existed (blocking); see docs/outcomes.md. Ideal: one request\n\
                 for each version of each manifest and for each segment; with LL-HLS for each version and each part.";
     Ok(format!("\n{told}\n\n{}", table.text()))
 }
@@ -152,7 +152,7 @@ fn row(
         answers.sum(|outcome| !SHOWN.contains(&outcome)).to_string(),
         answers.hit_ratio(),
         asked.to_string(),
-        ratio(asked, floor(form, class, made)),
+        ratio(asked, ideal_requests(form, class, made)),
         made.to_string(),
         (until.evictions - from.evictions).to_string(),
     ]);
@@ -160,7 +160,7 @@ fn row(
 }
 
 /// Requests of an ideal cache while this many segments of each rendition are made.
-fn floor(form: Packaging, class: Class, made: u64) -> u64 {
+fn ideal_requests(form: Packaging, class: Class, made: u64) -> u64 {
     let each = if form.is_low_latency_hls() {
         made * Broadcast::new(plan()).parts_per_segment()
     } else {

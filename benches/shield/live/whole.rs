@@ -14,7 +14,7 @@ const NOTICEABLE_WAIT: Duration = Duration::from_millis(5);
 
 pub fn description(programme: Programme) -> String {
     format!(
-        "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. The floor: one\n\
+        "{} players of {} renditions, segments of {} s, an origin that takes {} ms, {} s. Ideal: one\n\
          request for each version of each playlist and for each segment. Old: how long a newer version had\n\
          existed when a playlist arrived, on average; beyond: without the origin's delay, as a share of a segment.\n\
          There: segments that were stored at their first viewer's request.",
@@ -34,7 +34,7 @@ pub fn table() -> Table {
         "failed",
         "manifests",
         "segments",
-        "÷ floor",
+        "÷ ideal",
         "twice",
         "wait p99/max",
         "> 5 ms",
@@ -74,7 +74,7 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
         (notes.len() - answers).to_string(),
         asked.manifests.to_string(),
         asked.segments.to_string(),
-        ratio(asked.manifests + asked.segments, floor(evening)),
+        ratio(asked.manifests + asked.segments, ideal_requests(evening)),
         evening.twice.to_string(),
         waits.percentile_and_max(99),
         waits.count_over(NOTICEABLE_WAIT).to_string(),
@@ -95,7 +95,7 @@ pub fn row(name: &'static str, programme: Programme, evening: &Evening) -> Vec<S
 }
 
 /// New versions, and new segments, of each rendition.
-fn floor(evening: &Evening) -> u64 {
+fn ideal_requests(evening: &Evening) -> u64 {
     2 * evening.new_segments() * DemoRendition::ALL.len() as u64
 }
 

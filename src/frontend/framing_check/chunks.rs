@@ -26,7 +26,7 @@ enum ChunkState {
     },
     /// Remaining bytes of a chunk.
     Data {
-        left: u64,
+        remaining: u64,
     },
     DataCr,
     DataLf,
@@ -61,13 +61,15 @@ impl ChunkParser {
     pub(super) fn check(&mut self, bytes: &[u8]) -> Result<usize, usize> {
         let mut read = 0;
         while read < bytes.len() && !self.is_complete() {
-            if let ChunkState::Data { left } = self.0 {
+            if let ChunkState::Data { remaining } = self.0 {
                 let here = (bytes.len() - read) as u64;
-                let count = left.min(here);
-                self.0 = if count == left {
+                let count = remaining.min(here);
+                self.0 = if count == remaining {
                     ChunkState::DataCr
                 } else {
-                    ChunkState::Data { left: left - count }
+                    ChunkState::Data {
+                        remaining: remaining - count,
+                    }
                 };
                 // At most the remaining length.
                 read += usize::try_from(count).unwrap_or(bytes.len());
@@ -113,7 +115,7 @@ impl ChunkState {
             },
             ChunkState::SizeLf { size } if byte == b'\n' => Some(match size {
                 0 => ChunkState::LineStart,
-                left => ChunkState::Data { left },
+                remaining => ChunkState::Data { remaining },
             }),
             ChunkState::DataCr if byte == b'\r' => Some(ChunkState::DataLf),
             ChunkState::DataLf if byte == b'\n' => Some(ChunkState::Size { size: 0, digits: 0 }),

@@ -157,7 +157,9 @@ impl LiveStreams {
     /// not say.
     pub(crate) fn availability_of(&self, request: &CacheRequest, now: Now) -> Option<Availability> {
         // Any other kind may be a segment: not all segments have a name that shows it.
-        if request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock) {
+        if request.kind.is_manifest()
+            || matches!(request.kind, Kind::DecryptionKey | Kind::TimeServer)
+        {
             return None;
         }
         let listing = self.trackers_beside(request);

@@ -60,8 +60,8 @@ impl LiveStreams {
     /// May this object be left over from before a restart? A manifest of its directory has
     /// restarted and not yet come as far as before, and none has listed this name since.
     pub(crate) fn is_left_over(&self, request: &CacheRequest, now: Now) -> bool {
-        let is_never_left_over =
-            request.kind.is_manifest() || matches!(request.kind, Kind::Key | Kind::Clock);
+        let is_never_left_over = request.kind.is_manifest()
+            || matches!(request.kind, Kind::DecryptionKey | Kind::TimeServer);
         if is_never_left_over || !self.has_restarts.load(Ordering::Relaxed) {
             return false;
         }

@@ -1,5 +1,5 @@
 //! Remembers the URLs that manifests name as uncacheable, although the URL itself does not show it:
-//! clocks (DASH `UTCTiming`) and keys (`EXT-X-KEY`).
+//! time servers (DASH `UTCTiming`) and keys (`EXT-X-KEY`).
 
 use std::collections::HashMap;
 
@@ -29,8 +29,8 @@ struct UncacheableSet {
 impl UncacheableUrls {
     /// Remembers the URLs that a manifest names; returns the new ones.
     ///
-    /// The host in a key's URL is ignored: it may be another name of this one. For clocks that
-    /// would match too much: most are on other hosts, with the path `/`.
+    /// The host in a key's URL is ignored: it may be another name of this one. For time servers
+    /// that would match too much: most are on other hosts, with the path `/`.
     pub(super) fn learn(
         &self,
         rules: &Rules,
@@ -38,14 +38,15 @@ impl UncacheableUrls {
         listing: &Listing,
     ) -> Vec<CacheRequest> {
         let keys = listing.keys.iter();
-        let keys =
-            keys.filter_map(|name| Some((request.resolve_any_host(rules, name)?, Kind::Key)));
-        let clocks = listing.clocks.iter();
-        let clocks =
-            clocks.filter_map(|name| Some((request.resolve_same_host(rules, name)?, Kind::Clock)));
-        let clocks = clocks.filter(|(clock, _)| may_be_clock(request, clock));
+        let keys = keys
+            .filter_map(|name| Some((request.resolve_any_host(rules, name)?, Kind::DecryptionKey)));
+        let time_servers = listing.time_servers.iter();
+        let time_servers = time_servers
+            .filter_map(|name| Some((request.resolve_same_host(rules, name)?, Kind::TimeServer)));
+        let time_servers =
+            time_servers.filter(|(time_server, _)| may_be_time_server(request, time_server));
         let mut new = Vec::new();
-        for (sibling, kind) in keys.chain(clocks) {
+        for (sibling, kind) in keys.chain(time_servers) {
             if self.named.lock().name(sibling.path_key(), kind) {
                 new.push(sibling);
             }
@@ -63,11 +64,12 @@ impl UncacheableUrls {
     }
 }
 
-/// Any response has a `Date`, so a manifest may name itself or a segment as its clock; these stay
-/// cacheable.
-fn may_be_clock(manifest: &CacheRequest, clock: &CacheRequest) -> bool {
-    let is_content = clock.kind.is_manifest() || matches!(clock.kind, Kind::Segment | Kind::Init);
-    !is_content && clock.path_key() != manifest.path_key()
+/// Any response has a `Date`, so a manifest may name itself or a segment as its time server; these
+/// stay cacheable.
+fn may_be_time_server(manifest: &CacheRequest, time_server: &CacheRequest) -> bool {
+    let is_content =
+        time_server.kind.is_manifest() || matches!(time_server.kind, Kind::Segment | Kind::Init);
+    !is_content && time_server.path_key() != manifest.path_key()
 }
 
 impl UncacheableSet {
@@ -104,7 +106,7 @@ mod tests {
     #[test]
     fn least_recently_named_url_is_evicted_first() {
         let mut named = UncacheableSet::default();
-        let mut is_new = |number| named.name(path_key_of(number), Kind::Key);
+        let mut is_new = |number| named.name(path_key_of(number), Kind::DecryptionKey);
         for number in 0..NAMED_MIN {
             assert!(is_new(number));
             assert!(!is_new(0), "named again and again");
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_url_of_a_manifest_or_segment_is_not_learned() {
+    fn time_server_url_of_a_manifest_or_segment_is_not_learned() {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
@@ -129,15 +131,15 @@ mod tests {
             UncacheableUrls::default(),
             CacheRequest::asked(&rules, "a", "/live/stream"),
         );
-        let learn = |request, clock: &str| {
-            let clocks = vec![clock.to_owned()];
+        let learn = |request, time_server: &str| {
+            let time_servers = vec![time_server.to_owned()];
             let listing = Listing {
-                clocks,
+                time_servers,
                 ..Listing::default()
             };
             !uncacheable.learn(&rules, request, &listing).is_empty()
         };
-        for clock in [
+        for time_server in [
             "a.mpd",
             "?utc",
             "b.mpd",
@@ -145,11 +147,11 @@ mod tests {
             "1.m4s",
             "https://b/utc",
         ] {
-            assert!(!learn(&request, clock), "{clock}");
+            assert!(!learn(&request, time_server), "{time_server}");
         }
         assert!(!learn(&own, "?utc"));
-        for clock in ["utc", "https://a/utc2"] {
-            assert!(learn(&request, clock), "{clock}");
+        for time_server in ["utc", "https://a/utc2"] {
+            assert!(learn(&request, time_server), "{time_server}");
         }
         let keys = vec!["https://b/1.bin".to_owned()];
         let listing = Listing {
@@ -158,6 +160,6 @@ mod tests {
         };
         assert_eq!(uncacheable.learn(&rules, &request, &listing).len(), 1);
         let key = CacheRequest::asked(&rules, "a", "/1.bin");
-        assert_eq!(uncacheable.kind_of(&key), Some(Kind::Key));
+        assert_eq!(uncacheable.kind_of(&key), Some(Kind::DecryptionKey));
     }
 }

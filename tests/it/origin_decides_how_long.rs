@@ -262,7 +262,7 @@ async fn extension_alone_does_not_make_object_storable() {
     is_not_stored("/account/page", reply().body("?")).await;
 }
 
-/// Keys and clocks are never stored unless a route says so.
+/// Keys and the answers of time servers are never stored unless a route says so.
 #[tokio::test]
 async fn keys_and_clocks_are_not_stored_by_default() {
     let key = || reply().cache_control("max-age=60").body("0123456789abcdef");

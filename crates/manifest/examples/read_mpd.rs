@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for naming in &manifest.listing.templates {
         print_segments(naming, SystemTime::now());
     }
-    for clock in &manifest.listing.clocks {
-        println!("clock            {clock}");
+    for time_server in &manifest.listing.time_servers {
+        println!("time server      {time_server}");
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
 fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Manifest, ManifestError> {
     let mut mpd = Mpd::read(xml, root)?;
     let liveness = liveness(&mpd);
-    let clocks = std::mem::take(&mut mpd.clocks);
+    let time_servers = std::mem::take(&mut mpd.time_servers);
     let representations = RepresentationsByPeriod::of(&mpd);
     let info = ManifestInfo::Dash(MpdInfo {
         liveness,
@@ -53,7 +53,7 @@ fn mpd<'a>(xml: &mut Xml<'a>, root: &XmlTag<'a>) -> Result<Manifest, ManifestErr
     });
     let listing = representations.listing(mpd.began, liveness == Liveness::Live);
     let listing = Listing {
-        clocks,
+        time_servers,
         time_shift_depth: mpd.time_shift_depth,
         ..listing
     };

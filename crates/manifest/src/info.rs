@@ -289,8 +289,8 @@ pub struct Listing {
     pub templates: Vec<SegmentNaming>,
     /// DASH: how long segments stay available (`timeShiftBufferDepth`); forever if absent.
     pub time_shift_depth: Option<Duration>,
-    /// DASH: clock URLs (`UTCTiming`), as written. Never storable.
-    pub clocks: Vec<String>,
+    /// DASH: URLs of time servers (`UTCTiming`), as written. Never storable.
+    pub time_servers: Vec<String>,
     /// HLS: key URLs (`EXT-X-KEY`, `EXT-X-SESSION-KEY`), each once, the last `KEYS_MAX`. Never
     /// storable.
     pub keys: Vec<String>,

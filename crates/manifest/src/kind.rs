@@ -14,9 +14,9 @@ pub enum Kind {
     /// An initialization segment.
     Init,
     /// A decryption key or a license: never stored unless a route says so.
-    Key,
-    /// A time endpoint (DASH `UTCTiming`): never stored.
-    Clock,
+    DecryptionKey,
+    /// The answer of a time server (DASH `UTCTiming`): never stored.
+    TimeServer,
     /// Anything else: stored only if the origin states a lifetime.
     Other,
 }
@@ -28,8 +28,8 @@ impl Kind {
         Kind::Dash,
         Kind::Segment,
         Kind::Init,
-        Kind::Key,
-        Kind::Clock,
+        Kind::DecryptionKey,
+        Kind::TimeServer,
         Kind::Other,
     ];
 
@@ -45,8 +45,8 @@ impl Kind {
             Kind::Dash => "dash",
             Kind::Segment => "segment",
             Kind::Init => "init",
-            Kind::Key => "key",
-            Kind::Clock => "clock",
+            Kind::DecryptionKey => "decryption_key",
+            Kind::TimeServer => "time_server",
             Kind::Other => "other",
         }
     }
@@ -61,13 +61,13 @@ impl Kind {
     /// The extension of a path that two servers may read differently (`/account;x.ts`,
     /// `/account%23x.m3u8`) is ignored.
     pub fn of_path(path: &str) -> Kind {
-        // Keys and clocks first, also in ambiguous paths: this kind is always the safe one.
+        // Keys and times first, also in ambiguous paths: this kind is always the safe one.
         if is_key(path) {
-            return Kind::Key;
+            return Kind::DecryptionKey;
         }
         let name = path.rsplit('/').next().unwrap_or_default();
         if bare(name).eq_ignore_ascii_case("time") {
-            return Kind::Clock;
+            return Kind::TimeServer;
         }
         if is_ambiguous(path) {
             return Kind::Other;
@@ -92,13 +92,13 @@ impl Kind {
     /// The kind of the response: the content type overrides the extension, unless it is missing or
     /// generic. `/account/x.ts` served as `text/html` is [`Kind::Other`].
     ///
-    /// Two kinds do not depend on the content type. Keys and clocks, because no content type makes
+    /// Two kinds do not depend on the content type. Keys and times, because no content type makes
     /// them storable. And manifests, because servers label them badly (a playlist taken for a
     /// segment would be stored for a day) and because their text is parsed next: an error page in
     /// place of a playlist must count there as a failed fetch.
     #[must_use]
     pub fn refined(self, content_type: Option<&str>) -> Kind {
-        if matches!(self, Kind::Key | Kind::Clock) {
+        if matches!(self, Kind::DecryptionKey | Kind::TimeServer) {
             return self;
         }
         let content_type = content_type.unwrap_or_default();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_clocks_are_recognized_despite_media_hints() {
+    fn keys_and_times_are_recognized_despite_media_hints() {
         for path in [
             "/a/1.key",
             "/LICENSE",
@@ -262,13 +262,19 @@ mod tests {
             "/license;x.ts",
             "/a/1.KEY;x.ts",
         ] {
-            assert_eq!(Kind::of_path(path), Kind::Key, "{path}");
+            assert_eq!(Kind::of_path(path), Kind::DecryptionKey, "{path}");
         }
-        assert_eq!(Kind::of_path("/time"), Kind::Clock);
-        assert_eq!(Kind::of_path("/live/Time"), Kind::Clock);
+        assert_eq!(Kind::of_path("/time"), Kind::TimeServer);
+        assert_eq!(Kind::of_path("/live/Time"), Kind::TimeServer);
         assert_eq!(Kind::of_path("/time/seg.ts"), Kind::Segment);
-        assert_eq!(Kind::Key.refined(Some("video/mp4")), Kind::Key);
-        assert_eq!(Kind::Clock.refined(Some("video/mp4")), Kind::Clock);
+        assert_eq!(
+            Kind::DecryptionKey.refined(Some("video/mp4")),
+            Kind::DecryptionKey
+        );
+        assert_eq!(
+            Kind::TimeServer.refined(Some("video/mp4")),
+            Kind::TimeServer
+        );
     }
 
     // Where one server ends a name, another reads on.

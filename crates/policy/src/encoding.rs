@@ -82,7 +82,7 @@ pub fn is_requested_uncoded(kind: Kind, path: &str) -> bool {
     match kind {
         Kind::Hls | Kind::Dash => true,
         Kind::Segment | Kind::Init => !is_text(),
-        Kind::Key | Kind::Clock | Kind::Other => false,
+        Kind::DecryptionKey | Kind::TimeServer | Kind::Other => false,
     }
 }
 

@@ -130,7 +130,7 @@ pub enum UncacheableReason {
     Authorized,
     /// `Vary: *`.
     VaryAll,
-    /// A DRM key or licence, or a clock.
+    /// A decryption key or licence, or the answer of a time server.
     Kind,
     /// The body ends with the connection, so it cannot be shown to be complete.
     EndUnproven,
@@ -333,7 +333,9 @@ fn unshareable_reason(
 fn unstorable_reason(response: &ResponseFacts<'_>, route: &Route) -> Option<UncacheableReason> {
     if response.status == StatusCode::PARTIAL_CONTENT {
         Some(UncacheableReason::Partial)
-    } else if response.kind == Kind::Clock || (response.kind == Kind::Key && !route.store_keys) {
+    } else if response.kind == Kind::TimeServer
+        || (response.kind == Kind::DecryptionKey && !route.store_keys)
+    {
         Some(UncacheableReason::Kind)
     } else if !response.end_is_proven {
         Some(UncacheableReason::EndUnproven)

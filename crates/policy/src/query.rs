@@ -40,7 +40,7 @@ pub struct QueryPolicies {
     pub manifest: QueryPolicy,
     /// Segments and init segments.
     pub segment: QueryPolicy,
-    /// Keys, clocks, and paths of unknown kind.
+    /// Decryption keys, time servers, and paths of unknown kind.
     pub other: QueryPolicy,
 }
 
@@ -76,7 +76,7 @@ impl QueryPolicies {
         let policy = match kind {
             Kind::Hls | Kind::Dash => &self.manifest,
             Kind::Segment | Kind::Init => &self.segment,
-            Kind::Key | Kind::Clock | Kind::Other => &self.other,
+            Kind::DecryptionKey | Kind::TimeServer | Kind::Other => &self.other,
         };
         match strip_query(query) {
             Cow::Borrowed(query) => policy.keep(query),

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Failure, Priority};
-use queue::{SeatId, WaitingFor};
+use queue::{EntryId, WaitingFor};
 use state::{LimiterAdmission, LimiterState, QueuePoll, WakeUps};
 
 /// Settings of a limiter.
@@ -144,10 +144,10 @@ impl ConcurrencyLimiter {
         match self.step(|state, now, wake_ups| state.acquire(waiting_for, now, wake_ups)) {
             LimiterAdmission::Admitted => Ok(()),
             LimiterAdmission::Rejected => Err(Failure::Busy),
-            LimiterAdmission::Queued(seat) => {
+            LimiterAdmission::Queued(entry) => {
                 let mut request = QueuedRequest {
                     limiter: self,
-                    seat: Some(seat),
+                    entry: Some(entry),
                     until,
                 };
                 let mut timer = pin!(sleep_until(until));
@@ -217,27 +217,28 @@ impl Drop for Permit {
 struct QueuedRequest<'a> {
     limiter: &'a ConcurrencyLimiter,
     /// `None`: the wait is over.
-    seat: Option<SeatId>,
+    entry: Option<EntryId>,
     until: Instant,
 }
 
 impl QueuedRequest<'_> {
-    /// One timer serves both the deadline and, if this request is the timekeeper, the next token.
+    /// One timer serves both the deadline and, if this request owns the timer for tokens, the next
+    /// token.
     fn poll(
         &mut self,
         mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {
-        while let Some(seat) = self.seat {
+        while let Some(entry) = self.entry {
             let polled = self.limiter.step(|state, now, wake_ups| {
-                state.poll(seat, self.until, cx.waker(), now, wake_ups)
+                state.poll(entry, self.until, cx.waker(), now, wake_ups)
             });
             match polled {
                 QueuePoll::Admitted => {
-                    self.seat = None;
+                    self.entry = None;
                     return Poll::Ready(Ok(()));
                 }
-                QueuePoll::Rejected => self.seat = None,
+                QueuePoll::Rejected => self.entry = None,
                 QueuePoll::Waiting(poll_at) => {
                     if timer.deadline() != poll_at {
                         timer.as_mut().reset(poll_at);
@@ -252,9 +253,9 @@ impl QueuedRequest<'_> {
 
 impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat {
+        if let Some(entry) = self.entry {
             self.limiter
-                .step(|state, now, wake_ups| state.give_up(seat, now, wake_ups));
+                .step(|state, now, wake_ups| state.give_up(entry, now, wake_ups));
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum RequestClass {
     Manifest,
     /// Segments, parts and init segments.
     Segment,
-    /// Keys, clocks, images and everything else.
+    /// Decryption keys, time servers, images and everything else.
     Other,
 }
 
@@ -51,7 +51,7 @@ impl From<Kind> for RequestClass {
         match kind {
             Kind::Hls | Kind::Dash => RequestClass::Manifest,
             Kind::Segment | Kind::Init => RequestClass::Segment,
-            Kind::Key | Kind::Clock | Kind::Other => RequestClass::Other,
+            Kind::DecryptionKey | Kind::TimeServer | Kind::Other => RequestClass::Other,
         }
     }
 }

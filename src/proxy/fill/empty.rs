@@ -19,7 +19,7 @@ const WRITTEN_AFTER: Duration = Duration::from_millis(400);
 
 /// Whether a response of this kind must have at least one byte.
 pub(super) fn has_bytes(kind: Kind, status: StatusCode) -> bool {
-    status == StatusCode::OK && matches!(kind, Kind::Segment | Kind::Init | Kind::Key)
+    status == StatusCode::OK && matches!(kind, Kind::Segment | Kind::Init | Kind::DecryptionKey)
 }
 
 impl FillTask {

@@ -142,7 +142,7 @@ impl FillTask {
         match self.shield.live.kind_of(&self.request) {
             Kind::Hls | Kind::Dash => ExpectedContent::Manifest,
             Kind::Segment | Kind::Init => ExpectedContent::Media,
-            Kind::Key | Kind::Clock | Kind::Other => ExpectedContent::Anything,
+            Kind::DecryptionKey | Kind::TimeServer | Kind::Other => ExpectedContent::Anything,
         }
     }
 

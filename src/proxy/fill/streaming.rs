@@ -179,7 +179,7 @@ impl FillTask {
 
     /// What is known of a body before it arrives.
     fn forecast_body(&self, kind: Kind, length: Option<u64>) -> BodyForecast {
-        let is_small = matches!(kind, Kind::Init | Kind::Key);
+        let is_small = matches!(kind, Kind::Init | Kind::DecryptionKey);
         let listed = self.listed_body();
         let duration = if is_small {
             Some(Duration::ZERO)

@@ -18,7 +18,7 @@ use super::xml::{Xml, XmlTag};
 const PERIODS_KEPT: usize = 3;
 /// Maximum number of representations of one period.
 const REPRESENTATIONS_MAX: usize = 512;
-const CLOCKS_MAX: usize = 8;
+const TIME_SERVERS_MAX: usize = 8;
 
 /// An MPD.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) struct Mpd<'a> {
     /// Events in the media announce updates of the MPD.
     pub(super) has_update_events: bool,
     /// URLs of `UTCTiming`.
-    pub(super) clocks: Vec<String>,
+    pub(super) time_servers: Vec<String>,
     /// The first period with a timeline, if it is not one of `periods`.
     pub(super) first: Option<MpdPeriod<'a>>,
     pub(super) periods: VecDeque<MpdPeriod<'a>>,
@@ -86,7 +86,7 @@ impl<'a> Mpd<'a> {
         while let Some(tag) = xml.child(depth)? {
             match tag.name {
                 "Period" => mpd.take_period(xml, &tag, &level, &mut each)?,
-                "UTCTiming" => mpd.take_clock(&tag),
+                "UTCTiming" => mpd.take_time_servers(&tag),
                 _ => level.take(xml, &tag)?,
             }
         }
@@ -212,16 +212,17 @@ impl<'a> Mpd<'a> {
     }
 
     /// Only schemes whose value is a list of URLs (§5.8.5.7).
-    fn take_clock(&mut self, tag: &XmlTag<'_>) {
+    fn take_time_servers(&mut self, tag: &XmlTag<'_>) {
         let scheme = tag.attribute("schemeIdUri").unwrap_or_default();
         if !scheme.starts_with("urn:mpeg:dash:utc:http-") {
             return;
         }
         let value = tag.attribute("value").unwrap_or_default();
-        let room = CLOCKS_MAX - self.clocks.len().min(CLOCKS_MAX);
+        let room = TIME_SERVERS_MAX - self.time_servers.len().min(TIME_SERVERS_MAX);
         let addresses = value.split_ascii_whitespace();
         let addresses = addresses.filter(|address| address.len() <= NAME_BYTES_MAX);
-        self.clocks.extend(addresses.take(room).map(str::to_owned));
+        self.time_servers
+            .extend(addresses.take(room).map(str::to_owned));
     }
 }
 
@@ -332,9 +333,11 @@ mod tests {
         let inside = "<UTCTiming schemeIdUri='urn:mpeg:dash:utc:http-iso:2014' value=' a  b '/>\
             <UTCTiming schemeIdUri='urn:mpeg:dash:utc:direct:2014' value='2024-01-01T00:00:00Z'/>\
             <UTCTiming schemeIdUri='urn:mpeg:dash:utc:http-head:2014' value='c'/>";
-        read(inside, |mpd| assert_eq!(mpd.clocks, ["a", "b", "c"]));
+        read(inside, |mpd| assert_eq!(mpd.time_servers, ["a", "b", "c"]));
         let many = inside.repeat(20);
-        read(&many, |mpd| assert_eq!(mpd.clocks.len(), CLOCKS_MAX));
+        read(&many, |mpd| {
+            assert_eq!(mpd.time_servers.len(), TIME_SERVERS_MAX)
+        });
     }
 
     #[test]

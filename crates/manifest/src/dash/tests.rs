@@ -309,7 +309,12 @@ fn summary(manifest: &Manifest) -> String {
         lines.push(format!("edge {} {}", edge.start_ms, edge.end_ms));
     }
     lines.extend(mpd.is_patch.then(|| "patch".to_owned()));
-    lines.extend(listing.clocks.iter().map(|clock| format!("clock {clock}")));
+    lines.extend(
+        listing
+            .time_servers
+            .iter()
+            .map(|clock| format!("clock {clock}")),
+    );
     lines.extend(
         listing
             .inits

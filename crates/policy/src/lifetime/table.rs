@@ -53,7 +53,7 @@ pub(super) fn freshness_lifetime(
             let stated = explicit.or_else(heuristic);
             Some(segment_freshness(stated, lifetimes))
         }
-        Kind::Key | Kind::Clock | Kind::Other => explicit.or_else(heuristic),
+        Kind::DecryptionKey | Kind::TimeServer | Kind::Other => explicit.or_else(heuristic),
     }
 }
 
@@ -264,7 +264,7 @@ fn default_stale_windows(
                 .max(lifetimes.manifest_stale_if_missing),
         ),
         Kind::Segment | Kind::Init => (Duration::ZERO, lifetimes.segment_stale_if_error),
-        Kind::Key | Kind::Clock | Kind::Other => NO_STALE_WINDOWS,
+        Kind::DecryptionKey | Kind::TimeServer | Kind::Other => NO_STALE_WINDOWS,
     }
 }
 

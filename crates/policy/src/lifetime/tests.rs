@@ -183,11 +183,11 @@ fn uncacheable_responses_are_passed() {
         );
     }
     assert_eq!(
-        judged(Kind::Key, 200, &[], None),
+        judged(Kind::DecryptionKey, 200, &[], None),
         StorageDecision::Pass(UncacheableReason::Kind)
     );
     assert_eq!(
-        judged(Kind::Clock, 200, &[], None),
+        judged(Kind::TimeServer, 200, &[], None),
         StorageDecision::Pass(UncacheableReason::Kind)
     );
     assert_eq!(

@@ -271,7 +271,7 @@ proptest! {
                 let (there, entered) = (scene.guests.len(), scene.entered);
                 scene.wait(1000 / u64::from(per_second) + 1).await;
                 let progress = scene.entered > entered || scene.guests.len() < there;
-                assert!(progress || there == 0, "no timekeeper");
+                assert!(progress || there == 0, "no request owns the timer");
             }
             let most = usize::try_from(per_second + (per_second / 10).max(1)).unwrap();
             for (at, start) in scene.taken.iter().enumerate() {

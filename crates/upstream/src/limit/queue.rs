@@ -1,6 +1,6 @@
 //! The queue of a limiter: ordered by priority, then by arrival. Every operation takes constant
-//! time, including removal from the middle: the rows are linked lists over a slab of seats. A seat
-//! is the place of one request; a row links the seats of one priority, oldest first.
+//! time, including removal from the middle: the requests of one priority are a linked list, oldest
+//! first, over one slab of entries. Each entry is one request.
 //!
 //! Independent of permits and clocks.
 
@@ -10,15 +10,15 @@ use crate::Priority;
 
 /// Waiting requests, and those that have a result they have not polled yet.
 pub(super) struct PermitQueue {
-    seats: Vec<QueueSeat>,
-    free_seats: Vec<usize>,
+    entries: Vec<QueueEntry>,
+    free_entries: Vec<usize>,
     /// By priority; in each, requests for a token only come before those for a permit.
-    rows: [[PriorityRow; 2]; Priority::COUNT],
+    lists: [[WaitingList; 2]; Priority::COUNT],
 }
 
-/// Index of a seat, valid until [`PermitQueue::free`].
+/// Index of an entry, valid until [`PermitQueue::free`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SeatId(usize);
+pub(super) struct EntryId(usize);
 
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub(super) enum WaitingFor {
 }
 
 impl WaitingFor {
-    fn row(self) -> usize {
+    /// Index of its list among those of a priority.
+    fn list(self) -> usize {
         match self {
             WaitingFor::Token => 0,
             WaitingFor::Permit => 1,
@@ -38,10 +39,10 @@ impl WaitingFor {
     }
 }
 
-/// State of a seat.
+/// State of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SeatState {
-    /// Waiting in its row.
+pub(super) enum EntryState {
+    /// Waiting in its list.
     Waiting,
     /// Admitted: a permit is reserved for it.
     Admitted,
@@ -49,19 +50,19 @@ pub(super) enum SeatState {
     Displaced,
 }
 
-struct QueueSeat {
+struct QueueEntry {
     priority: Priority,
     waiting_for: WaitingFor,
-    state: SeatState,
+    state: EntryState,
     /// `None`: already woken, or not polled yet.
     waker: Option<Waker>,
     ahead: Option<usize>,
     behind: Option<usize>,
 }
 
-/// The waiting requests of one priority, oldest first.
+/// The requests of one priority that wait for the same, oldest first.
 #[derive(Clone, Copy, Default)]
-struct PriorityRow {
+struct WaitingList {
     first: Option<usize>,
     last: Option<usize>,
     length: usize,
@@ -70,85 +71,85 @@ struct PriorityRow {
 impl PermitQueue {
     pub(super) fn new() -> PermitQueue {
         PermitQueue {
-            seats: Vec::new(),
-            free_seats: Vec::new(),
-            rows: [[PriorityRow::default(); 2]; Priority::COUNT],
+            entries: Vec::new(),
+            free_entries: Vec::new(),
+            lists: [[WaitingList::default(); 2]; Priority::COUNT],
         }
     }
 
-    /// Adds a request at the end of its row.
-    pub(super) fn push(&mut self, priority: Priority, waiting_for: WaitingFor) -> SeatId {
-        let row = &mut self.rows[priority.index()][waiting_for.row()];
-        let seat = QueueSeat {
+    /// Adds a request at the end of its list.
+    pub(super) fn push(&mut self, priority: Priority, waiting_for: WaitingFor) -> EntryId {
+        let list = &mut self.lists[priority.index()][waiting_for.list()];
+        let entry = QueueEntry {
             priority,
             waiting_for,
-            state: SeatState::Waiting,
+            state: EntryState::Waiting,
             waker: None,
-            ahead: row.last,
+            ahead: list.last,
             behind: None,
         };
-        let at = self.free_seats.pop().unwrap_or(self.seats.len());
-        match self.seats.get_mut(at) {
-            Some(free) => *free = seat,
-            None => self.seats.push(seat),
+        let at = self.free_entries.pop().unwrap_or(self.entries.len());
+        match self.entries.get_mut(at) {
+            Some(free) => *free = entry,
+            None => self.entries.push(entry),
         }
-        match row.last.replace(at) {
-            Some(last) => self.seats[last].behind = Some(at),
-            None => row.first = Some(at),
+        match list.last.replace(at) {
+            Some(last) => self.entries[last].behind = Some(at),
+            None => list.first = Some(at),
         }
-        row.length += 1;
-        SeatId(at)
+        list.length += 1;
+        EntryId(at)
     }
 
     /// The oldest request of the highest priority. Where `permits` is false for a priority, only
     /// requests for a token.
-    pub(super) fn first(&self, permits: impl Fn(Priority) -> bool) -> Option<SeatId> {
-        let rows = self.rows.iter().zip(Priority::ALL);
-        let rows = rows.map(|([token_row, permit_row], priority)| {
-            let permit = permit_row.first.filter(|_| permits(priority));
-            token_row.first.or(permit)
+    pub(super) fn first(&self, permits: impl Fn(Priority) -> bool) -> Option<EntryId> {
+        let lists = self.lists.iter().zip(Priority::ALL);
+        let lists = lists.map(|([token_list, permit_list], priority)| {
+            let permit = permit_list.first.filter(|_| permits(priority));
+            token_list.first.or(permit)
         });
-        rows.flatten().next().map(SeatId)
+        lists.flatten().next().map(EntryId)
     }
 
     /// The newest request of the lowest priority.
-    pub(super) fn last(&self) -> Option<(Priority, SeatId)> {
-        let mut rows = self.rows.iter().flatten().rev();
-        let last = rows.find_map(|row| row.last)?;
-        Some((self.seats[last].priority, SeatId(last)))
+    pub(super) fn last(&self) -> Option<(Priority, EntryId)> {
+        let mut lists = self.lists.iter().flatten().rev();
+        let last = lists.find_map(|list| list.last)?;
+        Some((self.entries[last].priority, EntryId(last)))
     }
 
-    /// Ends a wait with this result; the seat stays until the request has polled it. Returns the
+    /// Ends a wait with this result; the entry stays until the request has polled it. Returns the
     /// waker.
-    pub(super) fn end_wait(&mut self, seat_id: SeatId, end: SeatState) -> Option<Waker> {
-        self.unlink(seat_id);
-        let seat = &mut self.seats[seat_id.0];
-        seat.state = end;
-        seat.waker.take()
+    pub(super) fn end_wait(&mut self, id: EntryId, end: EntryState) -> Option<Waker> {
+        self.unlink(id);
+        let entry = &mut self.entries[id.0];
+        entry.state = end;
+        entry.waker.take()
     }
 
-    /// Frees the seat and returns its state.
-    pub(super) fn free(&mut self, seat_id: SeatId) -> SeatState {
-        let state = self.state(seat_id);
-        if state == SeatState::Waiting {
-            self.unlink(seat_id);
+    /// Frees the entry and returns its state.
+    pub(super) fn free(&mut self, id: EntryId) -> EntryState {
+        let state = self.state(id);
+        if state == EntryState::Waiting {
+            self.unlink(id);
         }
-        self.seats[seat_id.0].waker = None;
-        self.free_seats.push(seat_id.0);
+        self.entries[id.0].waker = None;
+        self.free_entries.push(id.0);
         state
     }
 
-    pub(super) fn state(&self, seat_id: SeatId) -> SeatState {
-        self.seats[seat_id.0].state
+    pub(super) fn state(&self, id: EntryId) -> EntryState {
+        self.entries[id.0].state
     }
 
-    pub(super) fn waiting_for(&self, seat_id: SeatId) -> WaitingFor {
-        self.seats[seat_id.0].waiting_for
+    pub(super) fn waiting_for(&self, id: EntryId) -> WaitingFor {
+        self.entries[id.0].waiting_for
     }
 
-    /// The waker of a seat.
-    pub(super) fn waker(&mut self, seat_id: SeatId) -> &mut Option<Waker> {
-        &mut self.seats[seat_id.0].waker
+    /// The waker of an entry.
+    pub(super) fn waker(&mut self, id: EntryId) -> &mut Option<Waker> {
+        &mut self.entries[id.0].waker
     }
 
     /// Number of waiting requests.
@@ -158,28 +159,28 @@ impl PermitQueue {
 
     /// Number of waiting requests, by priority.
     pub(super) fn lengths(&self) -> [usize; Priority::COUNT] {
-        self.rows
-            .map(|rows| rows.iter().map(|row| row.length).sum())
+        self.lists
+            .map(|lists| lists.iter().map(|list| list.length).sum())
     }
 
-    fn unlink(&mut self, SeatId(at): SeatId) {
-        let QueueSeat {
+    fn unlink(&mut self, EntryId(at): EntryId) {
+        let QueueEntry {
             priority,
             waiting_for,
             ahead,
             behind,
             ..
-        } = self.seats[at];
-        let row = &mut self.rows[priority.index()][waiting_for.row()];
+        } = self.entries[at];
+        let list = &mut self.lists[priority.index()][waiting_for.list()];
         match ahead {
-            Some(ahead) => self.seats[ahead].behind = behind,
-            None => row.first = behind,
+            Some(ahead) => self.entries[ahead].behind = behind,
+            None => list.first = behind,
         }
         match behind {
-            Some(behind) => self.seats[behind].ahead = ahead,
-            None => row.last = ahead,
+            Some(behind) => self.entries[behind].ahead = ahead,
+            None => list.last = ahead,
         }
-        row.length -= 1;
+        list.length -= 1;
     }
 }
 
@@ -196,11 +197,11 @@ mod tests {
         let manifest = queue.push(Priority::Manifest, WaitingFor::Permit);
         assert_eq!(queue.lengths(), [1, 0, 3, 1, 0]);
         assert_eq!(queue.last(), Some((Priority::Refresh, behind)));
-        assert_eq!(queue.free(second), SeatState::Waiting);
+        assert_eq!(queue.free(second), EntryState::Waiting);
         for expected in [manifest, first, third, behind] {
             assert_eq!(queue.first(|_| true), Some(expected));
-            queue.end_wait(expected, SeatState::Admitted);
-            assert_eq!(queue.state(expected), SeatState::Admitted);
+            queue.end_wait(expected, EntryState::Admitted);
+            assert_eq!(queue.state(expected), EntryState::Admitted);
         }
         assert!(queue.len() == 0 && queue.last().is_none());
     }
@@ -220,15 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn queue_seats_are_reused() {
+    fn queue_entries_are_reused() {
         let mut queue = PermitQueue::new();
         for _ in 0..100 {
             let called = queue.push(Priority::Segment, WaitingFor::Permit);
             let leaving = queue.push(Priority::Segment, WaitingFor::Permit);
-            queue.end_wait(called, SeatState::Displaced);
+            queue.end_wait(called, EntryState::Displaced);
             queue.free(leaving);
-            assert_eq!(queue.free(called), SeatState::Displaced);
+            assert_eq!(queue.free(called), EntryState::Displaced);
         }
-        assert_eq!(queue.seats.len(), 2);
+        assert_eq!(queue.entries.len(), 2);
     }
 }

@@ -8,7 +8,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bucket::TokenBucket;
-use super::queue::{PermitQueue, SeatId, SeatState, WaitingFor};
+use super::queue::{EntryId, EntryState, PermitQueue, WaitingFor};
 use super::{LimiterCounts, LimiterSettings, Rejection};
 use crate::Priority;
 
@@ -23,9 +23,9 @@ pub(super) struct LimiterState {
     in_flight: usize,
     bucket: Option<TokenBucket>,
     queue: PermitQueue,
-    /// While permits are free but no token is, one waiting request is the timekeeper: its timer
+    /// While permits are free but no token is, one waiting request has the token timer: its timer
     /// ends when the next token is due, and `admit_waiting` then admits the first in the queue.
-    timekeeper: Option<SeatId>,
+    timer_owner: Option<EntryId>,
     rejected: [u64; Rejection::ALL.len()],
 }
 
@@ -34,16 +34,16 @@ pub(super) enum LimiterAdmission {
     /// Admitted at once.
     Admitted,
     /// Queued.
-    Queued(SeatId),
+    Queued(EntryId),
     /// Rejected: the queue is full.
     Rejected,
 }
 
 /// Result of a poll by a queued request.
 pub(super) enum QueuePoll {
-    /// Admitted; the seat is released.
+    /// Admitted; the entry is released.
     Admitted,
-    /// Rejected; the seat is released.
+    /// Rejected; the entry is released.
     Rejected,
     /// Still waiting: poll again when woken, and at this time.
     Waiting(Instant),
@@ -58,7 +58,7 @@ impl LimiterState {
             in_flight: 0,
             bucket: limits.requests_per_second_max.map(TokenBucket::new),
             queue: PermitQueue::new(),
-            timekeeper: None,
+            timer_owner: None,
             rejected: [0; Rejection::ALL.len()],
         }
     }
@@ -80,9 +80,9 @@ impl LimiterState {
         }
         if self.queue.len() >= self.queue_max {
             match self.queue.last() {
-                Some((last, seat)) if priority < last => {
+                Some((last, entry)) if priority < last => {
                     self.reject(Rejection::Displaced);
-                    self.end_wait(seat, SeatState::Displaced, wake_ups);
+                    self.end_wait(entry, EntryState::Displaced, wake_ups);
                 }
                 _ => {
                     self.reject(Rejection::QueueFull);
@@ -116,31 +116,31 @@ impl LimiterState {
     /// A queued request polls its state, and registers its waker.
     pub(super) fn poll(
         &mut self,
-        seat: SeatId,
+        entry: EntryId,
         until: Instant,
         waker: &Waker,
         now: Instant,
         wake_ups: &mut WakeUps,
     ) -> QueuePoll {
         self.admit_waiting(now, wake_ups);
-        match self.queue.state(seat) {
-            SeatState::Admitted => {
-                self.queue.free(seat);
+        match self.queue.state(entry) {
+            EntryState::Admitted => {
+                self.queue.free(entry);
                 QueuePoll::Admitted
             }
-            SeatState::Displaced => {
-                self.queue.free(seat);
+            EntryState::Displaced => {
+                self.queue.free(entry);
                 QueuePoll::Rejected
             }
-            SeatState::Waiting if now >= until => {
+            EntryState::Waiting if now >= until => {
                 self.reject(Rejection::Deadline);
-                self.give_up(seat, now, wake_ups);
+                self.give_up(entry, now, wake_ups);
                 QueuePoll::Rejected
             }
-            SeatState::Waiting => {
-                *self.queue.waker(seat) = Some(waker.clone());
+            EntryState::Waiting => {
+                *self.queue.waker(entry) = Some(waker.clone());
                 let token_at = self.bucket.as_ref().map(|bucket| now + bucket.wait(now));
-                match token_at.filter(|_| self.timekeeper == Some(seat)) {
+                match token_at.filter(|_| self.timer_owner == Some(entry)) {
                     Some(token_at) => QueuePoll::Waiting(token_at.min(until)),
                     None => QueuePoll::Waiting(until),
                 }
@@ -149,10 +149,10 @@ impl LimiterState {
     }
 
     /// A queued request gives up. A permit that it was granted goes to the next.
-    pub(super) fn give_up(&mut self, seat: SeatId, now: Instant, wake_ups: &mut WakeUps) {
-        self.dismiss_timekeeper(seat);
-        let waiting_for = self.queue.waiting_for(seat);
-        if self.queue.free(seat) == SeatState::Admitted {
+    pub(super) fn give_up(&mut self, entry: EntryId, now: Instant, wake_ups: &mut WakeUps) {
+        self.clear_timer_owner(entry);
+        let waiting_for = self.queue.waiting_for(entry);
+        if self.queue.free(entry) == EntryState::Admitted {
             self.in_flight -= usize::from(waiting_for == WaitingFor::Permit);
             if let Some(bucket) = &mut self.bucket {
                 bucket.put_back();
@@ -191,37 +191,37 @@ impl LimiterState {
     }
 
     /// Admits waiting requests in order. Afterwards, if any still wait, there is no permit for
-    /// them, or there is no token and a timekeeper for the next one.
+    /// them, or there is no token and a timer for the next one.
     fn admit_waiting(&mut self, now: Instant, wake_ups: &mut WakeUps) {
         while let Some(first) = self.queue.first(|priority| self.has_permit(priority)) {
             if !self.take_token(now) {
-                return self.appoint_timekeeper(wake_ups);
+                return self.choose_timer_owner(wake_ups);
             }
             self.in_flight += usize::from(self.queue.waiting_for(first) == WaitingFor::Permit);
-            self.end_wait(first, SeatState::Admitted, wake_ups);
+            self.end_wait(first, EntryState::Admitted, wake_ups);
         }
-        self.timekeeper = None;
+        self.timer_owner = None;
     }
 
-    /// Makes the last in the queue the timekeeper: it will wait longest, so it is replaced least
+    /// Gives the timer to the last in the queue: it will wait longest, so it is replaced least
     /// often.
-    fn appoint_timekeeper(&mut self, wake_ups: &mut WakeUps) {
-        if self.timekeeper.is_none()
+    fn choose_timer_owner(&mut self, wake_ups: &mut WakeUps) {
+        if self.timer_owner.is_none()
             && let Some((_, last)) = self.queue.last()
         {
-            self.timekeeper = Some(last);
+            self.timer_owner = Some(last);
             wake_ups.extend(self.queue.waker(last).take());
         }
     }
 
-    fn end_wait(&mut self, seat: SeatId, result: SeatState, wake_ups: &mut WakeUps) {
-        self.dismiss_timekeeper(seat);
-        wake_ups.extend(self.queue.end_wait(seat, result));
+    fn end_wait(&mut self, entry: EntryId, result: EntryState, wake_ups: &mut WakeUps) {
+        self.clear_timer_owner(entry);
+        wake_ups.extend(self.queue.end_wait(entry, result));
     }
 
-    /// The request at this seat no longer waits: it cannot be the timekeeper.
-    fn dismiss_timekeeper(&mut self, seat: SeatId) {
-        self.timekeeper = self.timekeeper.filter(|keeper| *keeper != seat);
+    /// This request no longer waits: it cannot have the timer.
+    fn clear_timer_owner(&mut self, entry: EntryId) {
+        self.timer_owner = self.timer_owner.filter(|owner| *owner != entry);
     }
 
     fn has_permit(&self, priority: Priority) -> bool {
@@ -282,23 +282,23 @@ mod tests {
             matches!(admission, LimiterAdmission::Admitted)
         }
 
-        fn queues(&mut self, priority: Priority) -> SeatId {
+        fn queues(&mut self, priority: Priority) -> EntryId {
             let admission = self.state.acquire(
                 (priority, WaitingFor::Permit),
                 self.now,
                 &mut WakeUps::new(),
             );
-            let LimiterAdmission::Queued(seat) = admission else {
+            let LimiterAdmission::Queued(entry) = admission else {
                 panic!("not queued");
             };
-            seat
+            entry
         }
 
         /// When to poll again; `None`: the wait is over.
-        fn poll(&mut self, seat: SeatId) -> Option<Instant> {
+        fn poll(&mut self, entry: EntryId) -> Option<Instant> {
             let (waker, mut wake_ups) = (Waker::noop(), WakeUps::new());
             let (until, now) = (self.until, self.now);
-            match self.state.poll(seat, until, waker, now, &mut wake_ups) {
+            match self.state.poll(entry, until, waker, now, &mut wake_ups) {
                 QueuePoll::Waiting(again) => Some(again),
                 QueuePoll::Admitted | QueuePoll::Rejected => None,
             }
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(scene.poll(segment), None);
         let mut wake_ups = WakeUps::new();
         scene.state.release(scene.now, &mut wake_ups);
-        assert_eq!(wake_ups.len(), 1, "the timekeeper is woken");
+        assert_eq!(wake_ups.len(), 1, "the owner of the timer is woken");
         assert_eq!(scene.poll(behind), Some(token_at + 100 * MS));
     }
 

@@ -209,7 +209,7 @@ fn mpd_patch() {
 
 #[test]
 fn time_endpoints_are_passed() {
-    let row = Row::of(Kind::Clock, None);
+    let row = Row::of(Kind::TimeServer, None);
     assert_eq!(
         row.storage(LONG),
         StorageDecision::Pass(UncacheableReason::Kind)
@@ -232,7 +232,7 @@ fn media_and_init_segments() {
 
 #[test]
 fn keys_and_licences_are_passed() {
-    let row = Row::of(Kind::Key, None);
+    let row = Row::of(Kind::DecryptionKey, None);
     assert_eq!(
         row.storage(LONG),
         StorageDecision::Pass(UncacheableReason::Kind)

@@ -15,7 +15,10 @@ use super::spelling::nearest;
 use super::value_error::ValueError;
 
 /// Keys that an earlier version read under another name, with the present name.
-const RENAMED_KEYS: &[(&str, &str)] = &[("uncacheable_memory", "uncacheable_ttl")];
+const RENAMED_KEYS: &[(&str, &str)] = &[
+    ("uncacheable_memory", "uncacheable_ttl"),
+    ("requests_min", "failed_urls_min"),
+];
 
 /// The result of reading a value, or a problem with a position.
 pub(super) type ReadResult<T> = Result<T, Problem>;

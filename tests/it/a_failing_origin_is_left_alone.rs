@@ -21,7 +21,7 @@ fn touchy(origin: &Origin) -> Builder {
     Shield::in_front_of(origin)
         .origin(|group| {
             let breaker = &mut group.guards.breaker;
-            breaker.requests_min = 3;
+            breaker.failed_urls_min = 3;
             breaker.probe_after = Duration::from_hours(1);
             breaker.probe_after_max = Duration::from_hours(1);
             group.retry.attempts_max = 0;

@@ -166,7 +166,7 @@ async fn passed_health_check_closes_the_breaker() {
     let origin = serving("x", 500).await.on("/broken.ts", status(500));
     let shield = checked(asking(), &[&origin])
         .origin(|group| {
-            group.guards.breaker.requests_min = 1;
+            group.guards.breaker.failed_urls_min = 1;
             group.guards.breaker.probe_after = Duration::from_millis(1);
         })
         .start()

@@ -192,7 +192,7 @@ async fn with_unkeyed_fields(origin: &Origin) -> Shield {
             route.unkeyed_headers = unkeyed;
             route.lifetimes.negative_max = Duration::from_hours(1);
         })
-        .origin(|group| group.guards.breaker.requests_min = 1000)
+        .origin(|group| group.guards.breaker.failed_urls_min = 1000)
         .proxy_settings(|waits| {
             waits.failure_backoff = Duration::from_hours(1);
             waits.uncacheable_ttl = Duration::from_hours(1);

@@ -94,7 +94,7 @@ async fn beyond_the_budget(second_answers: Reply) -> (usize, usize) {
             group.retry.budget.share = 0.1;
             group.retry.budget.per_s_min = 0;
             // Breaker and ejection are switched off.
-            group.guards.breaker.requests_min = 1000;
+            group.guards.breaker.failed_urls_min = 1000;
             group.guards.ejection.failures = 1000;
         })
         .start()

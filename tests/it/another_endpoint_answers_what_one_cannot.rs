@@ -185,7 +185,7 @@ async fn retries_stay_within_budget_when_both_endpoints_fail() {
         .origin(|group| {
             group.retry.budget.share = 0.1;
             group.retry.budget.per_s_min = 0;
-            group.guards.breaker.requests_min = 1000;
+            group.guards.breaker.failed_urls_min = 1000;
             group.guards.ejection.failures = 1000;
         })
         .start()

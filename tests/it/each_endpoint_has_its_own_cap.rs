@@ -228,7 +228,7 @@ async fn no_request_queues_while_all_breakers_are_open() {
     }
     let shield = capped((&first, 3), &[(&second, Some(3))])
         .origin(|group| {
-            group.guards.breaker.requests_min = 3;
+            group.guards.breaker.failed_urls_min = 3;
             group.guards.breaker.probe_after = HOUR;
             group.guards.breaker.probe_after_max = HOUR;
             group.retry.attempts_max = 0;

@@ -93,7 +93,7 @@ async fn unhealthy_endpoint_is_used_while_other_breaker_is_open() {
     let shield = suspicious(&first, &second)
         .origin(checked)
         .origin(|group| {
-            group.guards.breaker.requests_min = 2;
+            group.guards.breaker.failed_urls_min = 2;
             group.guards.breaker.error_share = 0.6;
             group.guards.breaker.probe_after = HOUR;
             group.guards.breaker.probe_after_max = HOUR;
@@ -124,7 +124,7 @@ async fn viewer_request_is_the_probe_when_all_breakers_are_open() {
     let shield = suspicious(&first, &second)
         .origin(checked)
         .origin(|group| {
-            group.guards.breaker.requests_min = 1;
+            group.guards.breaker.failed_urls_min = 1;
             group.guards.breaker.probe_after = Duration::from_millis(1);
             group.guards.breaker.probe_after_max = Duration::from_millis(1);
         })

@@ -262,15 +262,15 @@ impl EndpointState {
     }
 
     /// Records whether the endpoint is in good standing, for the ejection decisions of others.
-    pub(super) fn set_in_good_standing(&self, is_good: bool) {
-        self.standing_flags[self.index].store(is_good, Ordering::Relaxed);
+    pub(super) fn set_in_good_standing(&self, is_in_good_standing: bool) {
+        self.standing_flags[self.index].store(is_in_good_standing, Ordering::Relaxed);
     }
 
     fn count_others_in_good_standing(&self) -> usize {
         let others = self.standing_flags.iter().enumerate();
         let others = others.filter(|(index, _)| *index != self.index);
         others
-            .filter(|(_, is_good)| is_good.load(Ordering::Relaxed))
+            .filter(|(_, is_in_good_standing)| is_in_good_standing.load(Ordering::Relaxed))
             .count()
     }
 

@@ -155,7 +155,7 @@ impl OriginGroup {
             self.selector.extra_requests.record_request();
         }
         let order = self.selector.order(&signed, avoided, excluded);
-        if order.good_count > 0 {
+        if order.preferred_count > 0 {
             self.probe_endpoints_in_doubt(&signed);
         }
         let profile = RequestProfile {

@@ -41,7 +41,7 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
         value.table("breaker", |table| {
             table.read_into("error_share", &mut breaker.error_share, nonzero_fraction);
             table.read_into("window", &mut breaker.window, window);
-            table.read_into("requests_min", &mut breaker.requests_min, read::count);
+            table.read_into("failed_urls_min", &mut breaker.failed_urls_min, read::count);
             let (first, last) = (&mut breaker.probe_after, &mut breaker.probe_after_max);
             table.read_into("probe_after", first, read::timeout);
             table.read_into("probe_after_max", last, read::timeout);

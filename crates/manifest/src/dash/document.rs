@@ -336,7 +336,7 @@ mod tests {
         read(inside, |mpd| assert_eq!(mpd.time_servers, ["a", "b", "c"]));
         let many = inside.repeat(20);
         read(&many, |mpd| {
-            assert_eq!(mpd.time_servers.len(), TIME_SERVERS_MAX)
+            assert_eq!(mpd.time_servers.len(), TIME_SERVERS_MAX);
         });
     }
 

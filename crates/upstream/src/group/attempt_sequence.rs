@@ -113,7 +113,7 @@ impl AttemptSequence<'_> {
     fn is_urgent_failover(&self) -> bool {
         let is_urgent = !self.has_fallback || self.selection.request.expectation.is_of_manifest();
         is_urgent
-            && self.selection.has_good_candidate()
+            && self.selection.has_preferred_candidate()
             && self.sender.selector.extra_requests.failover_helps()
     }
 }

@@ -103,7 +103,7 @@ impl<'a> ResponseJudge<'a> {
     ) -> AttemptVerdict {
         let status = response.head.status;
         if self.retried_statuses.contains(&status) {
-            AttemptVerdict::Poor
+            AttemptVerdict::RetriedStatus
         } else if rate(response, selection) < ResponseValue::Answer
             && self.another_may_do_better(status, selection)
         {
@@ -119,7 +119,7 @@ impl<'a> ResponseJudge<'a> {
             // Even an endpoint not in good standing may have the object.
             self.selector.remaining(selection) > 0
         } else {
-            self.selector.another_is_good(selection)
+            self.selector.has_untried_in_good_standing(selection)
         }
     }
 
@@ -151,7 +151,7 @@ impl<'a> ResponseJudge<'a> {
     ) -> Result<AttemptResponse, Failure> {
         let best = self.best.ok_or(selection.failure)?;
         let is_unrequested = rate(&best, selection) == ResponseValue::Unrequested;
-        if is_unrequested && self.selector.another_is_good(selection) {
+        if is_unrequested && self.selector.has_untried_in_good_standing(selection) {
             return Err(Failure::Protocol);
         }
         Ok(best)

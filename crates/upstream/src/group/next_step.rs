@@ -5,10 +5,10 @@ use crate::selection::CandidateSet;
 /// Result of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AttemptVerdict {
-    /// A response to return.
+    /// A good response: it is returned.
     Good,
     /// A response with a status that is retried.
-    Poor,
+    RetriedStatus,
     /// A response that another endpoint may improve on, but this one will not.
     Improvable,
     /// No response, and the endpoint may have seen the request.
@@ -56,7 +56,7 @@ pub(crate) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> N
         AttemptVerdict::Good | AttemptVerdict::NoSockets => return NextStep::End,
         AttemptVerdict::NotSent if untried > 0 => return NextStep::Next,
         AttemptVerdict::NotSent | AttemptVerdict::Improvable => false,
-        AttemptVerdict::Poor => true,
+        AttemptVerdict::RetriedStatus => true,
         AttemptVerdict::Failed { quick } => quick,
     };
     let repeat_at_same = same_may_succeed && !has_fallback;
@@ -73,7 +73,7 @@ pub(crate) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> N
 mod tests {
     use super::*;
 
-    const POOR: AttemptVerdict = AttemptVerdict::Poor;
+    const POOR: AttemptVerdict = AttemptVerdict::RetriedStatus;
     const RESET: AttemptVerdict = AttemptVerdict::Failed { quick: true };
     const LATE: AttemptVerdict = AttemptVerdict::Failed { quick: false };
 

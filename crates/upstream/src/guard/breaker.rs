@@ -29,9 +29,9 @@ pub struct Settings {
     pub error_share: f64,
     /// The period over which the share is measured.
     pub window: Duration,
-    /// Minimum number of failed URLs. Errors that concern the URL rather than the endpoint count
-    /// half.
-    pub requests_min: u32,
+    /// Number of URLs that must have failed. Errors that concern the URL rather than the endpoint
+    /// count half.
+    pub failed_urls_min: u32,
     /// Wait between opening and the first probe. Doubles with each failed probe, and with each
     /// opening within two windows after a closing.
     pub probe_after: Duration,
@@ -49,7 +49,7 @@ impl Default for Settings {
         Settings {
             error_share: 1.0,
             window: Duration::from_secs(10),
-            requests_min: 10,
+            failed_urls_min: 10,
             probe_after: Duration::from_millis(500),
             probe_after_max: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(2),
@@ -311,7 +311,7 @@ impl Breaker {
 
     /// Called only after a failure, so that the breaker never opens right after a success.
     fn judge(&mut self, now: Instant) -> Option<BreakerTransition> {
-        if !self.votes.is_decisive(self.settings.requests_min, now) {
+        if !self.votes.is_decisive(self.settings.failed_urls_min, now) {
             return None;
         }
         let successes = self.successes.counts(now).all;

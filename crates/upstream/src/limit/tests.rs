@@ -226,7 +226,8 @@ async fn token_of_dropped_waiter_goes_to_the_next() {
     drop(staying.enters());
 }
 
-/// The owner of the token timer leaves and is replaced: the others are still woken at the next token.
+/// The owner of the token timer leaves and is replaced: the others are still woken at the next
+/// token.
 #[tokio::test(start_paused = true)]
 async fn timer_is_taken_over_when_its_holder_leaves() {
     let (limiter, start) = (Arc::new(paced(1)), Instant::now());

@@ -14,8 +14,9 @@ use crate::{Failure, Priority, PriorityRaise, RequestClass};
 /// Endpoint indices in the order to try them.
 pub(crate) struct EndpointOrder {
     pub(crate) endpoints: Vec<usize>,
-    /// How many of them, from the start, are in good standing.
-    pub(crate) good_count: usize,
+    /// How many of them, from the start, are preferred: in good standing, and not avoided by this
+    /// request.
+    pub(crate) preferred_count: usize,
 }
 
 /// What matters of a request when its endpoints are chosen.
@@ -150,25 +151,25 @@ impl EndpointSelection {
         &self.order.endpoints[self.tried..]
     }
 
-    /// The untried endpoints that may be asked next: those not in good standing only after all
+    /// The untried endpoints that may be asked next: the preferred ones, and after all of them the
     /// others.
     pub(crate) fn next_candidates(&self) -> &[usize] {
-        if self.has_good_candidate() {
-            &self.order.endpoints[self.tried..self.order.good_count]
+        if self.has_preferred_candidate() {
+            &self.order.endpoints[self.tried..self.order.preferred_count]
         } else {
             self.untried()
         }
     }
 
-    /// An endpoint in good standing was not tried yet.
-    pub(crate) fn has_good_candidate(&self) -> bool {
-        self.tried < self.order.good_count
+    /// A preferred endpoint was not tried yet.
+    pub(crate) fn has_preferred_candidate(&self) -> bool {
+        self.tried < self.order.preferred_count
     }
 
-    /// The positions to look at for the next endpoint, from here on. Endpoints not in good standing
-    /// are left out while one in good standing was skipped for lack of room.
+    /// The positions to look at for the next endpoint, from here on. Endpoints that are not
+    /// preferred are left out while a preferred one was skipped for lack of room.
     pub(crate) fn candidate_at(&self, position: usize) -> Option<usize> {
-        let others_only_lack_room = position == self.order.good_count && position > self.tried;
+        let others_only_lack_room = position == self.order.preferred_count && position > self.tried;
         if others_only_lack_room {
             return None;
         }

@@ -25,8 +25,8 @@ pub(crate) struct EndpointRank {
     pub(crate) priority: u8,
     pub(crate) weight: u32,
     pub(crate) in_flight: usize,
-    /// In good standing.
-    pub(crate) good: bool,
+    /// In good standing, and not avoided by this request.
+    pub(crate) is_preferred: bool,
 }
 
 /// Endpoint indices in the order to try them. `balance_hash` is a hash of the request, `rotation`
@@ -52,10 +52,10 @@ pub(crate) fn order(
             Balance::Hash => distance(balance_hash, index, weight),
         }
     };
-    let standing_key = |index: &usize| (!ranks[*index].good, ranks[*index].priority);
+    let preference_key = |index: &usize| (!ranks[*index].is_preferred, ranks[*index].priority);
     indices.sort_by(|one, other| {
-        standing_key(one)
-            .cmp(&standing_key(other))
+        preference_key(one)
+            .cmp(&preference_key(other))
             .then_with(|| balance_key(*one).total_cmp(&balance_key(*other)))
     });
     if balance == Balance::RoundRobin
@@ -111,9 +111,10 @@ impl WeightedRotation {
     }
 }
 
-/// The endpoints that compete for the first attempt: best standing, then lowest priority value.
+/// The endpoints that compete for the first attempt: the preferred ones, then those with the lowest
+/// priority value.
 fn is_competing(ranks: &[EndpointRank]) -> impl Fn(&EndpointRank) -> bool {
-    let key = |rank: &EndpointRank| (!rank.good, rank.priority);
+    let key = |rank: &EndpointRank| (!rank.is_preferred, rank.priority);
     let best = ranks.iter().map(key).min();
     move |rank| Some(key(rank)) == best
 }
@@ -127,7 +128,7 @@ mod tests {
             priority,
             weight,
             in_flight: 0,
-            good: true,
+            is_preferred: true,
         }
     }
 
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn doubtful_endpoint_comes_last_despite_its_priority() {
         let mut all = [rank(0, 1), rank(1, 1), rank(2, 1)];
-        all[0].good = false;
+        all[0].is_preferred = false;
         for balance in [
             Balance::Failover,
             Balance::RoundRobin,
@@ -175,11 +176,11 @@ mod tests {
     fn returning_endpoint_gets_no_extra_round_robin_turns() {
         let mut all = [rank(0, 1), rank(0, 1)];
         let mut rotation = WeightedRotation::default();
-        all[1].good = false;
+        all[1].is_preferred = false;
         for _ in 0..100 {
             assert_eq!(first(&all, Balance::RoundRobin, 0, &mut rotation), 0);
         }
-        all[1].good = true;
+        all[1].is_preferred = true;
         let turns = (0..10).map(|_| first(&all, Balance::RoundRobin, 0, &mut rotation));
         let second = turns.filter(|&index| index == 1).count();
         assert!((4..=6).contains(&second), "{second}");
@@ -200,7 +201,7 @@ mod tests {
     fn hash_keeps_url_on_its_endpoint_when_another_leaves() {
         let all = [rank(0, 1), rank(0, 1), rank(0, 2)];
         let mut without = all;
-        without[1].good = false;
+        without[1].is_preferred = false;
         let mut rotation = WeightedRotation::default();
         let mut shares = [0_u32; 3];
         for balance_hash in 0..4000 {

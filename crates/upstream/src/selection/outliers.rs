@@ -23,12 +23,12 @@ impl OutlierDetection {
         }
     }
 
-    /// Compares the endpoints, if it is due. `is_good`: the endpoint is in good standing.
+    /// Compares the endpoints, if it is due.
     pub(crate) fn judge(
         &self,
         endpoints: &[Arc<EndpointState>],
         now: Instant,
-        is_good: impl Fn(&EndpointState) -> bool,
+        is_in_good_standing: impl Fn(&EndpointState) -> bool,
     ) {
         if endpoints.len() < 2 {
             return;
@@ -41,9 +41,12 @@ impl OutlierDetection {
             *due = now + self.every;
         }
         // One after another: an endpoint that is ejected no longer counts for the next.
-        for endpoint in endpoints.iter().filter(|endpoint| is_good(endpoint)) {
+        for endpoint in endpoints
+            .iter()
+            .filter(|endpoint| is_in_good_standing(endpoint))
+        {
             let peers = endpoints.iter().filter(|peer| peer.index != endpoint.index);
-            let peers: Vec<_> = peers.filter(|peer| is_good(peer)).collect();
+            let peers: Vec<_> = peers.filter(|peer| is_in_good_standing(peer)).collect();
             let times = peers.iter().filter_map(|peer| peer.recent_latency(now));
             let mut times: Vec<_> = times.map(|reading| reading.p50).collect();
             if let Some(typical) = median(&mut times) {

@@ -94,7 +94,7 @@ impl EndpointSelector {
         others.any(|other| self.is_in_good_standing(other, now))
     }
 
-    /// The order of endpoints without the excluded ones, and how many are in good standing.
+    /// The order of endpoints without the excluded ones, and how many are preferred.
     pub(crate) fn order(
         &self,
         request: &AttemptRequest,
@@ -103,15 +103,16 @@ impl EndpointSelector {
     ) -> EndpointOrder {
         let now = std_now();
         self.connector.retry_unreachable();
-        let is_good = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
-        self.outlier_detection.judge(&self.endpoints, now, is_good);
+        let in_good_standing = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
+        self.outlier_detection
+            .judge(&self.endpoints, now, in_good_standing);
         let ranks = self.ranks(avoided.and(excluded), now);
         for endpoint in &self.endpoints {
-            endpoint.set_in_good_standing(is_good(endpoint));
+            endpoint.set_in_good_standing(in_good_standing(endpoint));
         }
         let is_asked = |index: &usize| !excluded.contains(*index);
-        let good = (0..ranks.len()).filter(|&index| ranks[index].good);
-        let good = good.filter(is_asked).count();
+        let preferred = (0..ranks.len()).filter(|&index| ranks[index].is_preferred);
+        let preferred_count = preferred.filter(is_asked).count();
         let balance_hash = request.balance_hash();
         let mut endpoints = order(
             &ranks,
@@ -122,7 +123,7 @@ impl EndpointSelector {
         endpoints.retain(is_asked);
         EndpointOrder {
             endpoints,
-            good_count: good,
+            preferred_count,
         }
     }
 
@@ -160,7 +161,7 @@ impl EndpointSelector {
             priority: endpoint.priority,
             weight: endpoint.weight,
             in_flight: endpoint.counters.in_flight(),
-            good: self.is_in_good_standing(endpoint, now)
+            is_preferred: self.is_in_good_standing(endpoint, now)
                 && (!any_preferred || !avoided.contains(endpoint.index)),
         };
         self.endpoints.iter().map(rank).collect()
@@ -319,7 +320,7 @@ impl EndpointSelector {
     }
 
     /// An endpoint not tried yet is in good standing and accepts the request.
-    pub(crate) fn another_is_good(&self, selection: &EndpointSelection) -> bool {
+    pub(crate) fn has_untried_in_good_standing(&self, selection: &EndpointSelection) -> bool {
         let now = std_now();
         let mut untried = selection
             .untried()

@@ -175,7 +175,7 @@ async fn time_spent_in_queue_does_not_count_against_endpoint() {
     settings.deadlines.total = Duration::from_millis(500);
     settings.deadlines.first_byte = Duration::from_millis(500);
     settings.retry.attempts_max = 0;
-    settings.guards.breaker.requests_min = 1;
+    settings.guards.breaker.failed_urls_min = 1;
     let origin = origin(settings);
     let one = tokio::spawn({
         let origin = Arc::clone(&origin);

@@ -180,7 +180,7 @@ async fn unsignable_request_does_not_count_against_endpoint() {
             "A", "s", None, None,
         ))],
     });
-    settings.guards.breaker.requests_min = 1;
+    settings.guards.breaker.failed_urls_min = 1;
     let origin = origin(settings);
     let long = format!("/{}", "!".repeat(7000));
     for _ in 0..3 {

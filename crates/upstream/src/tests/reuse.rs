@@ -114,7 +114,7 @@ fn refused_then_answered(first: &Scripted, second: &Scripted) -> Arc<Origin> {
     let mut settings = settings(first.address);
     settings.endpoints.push(endpoint(second.address));
     settings.guards.ejection.failures = u32::MAX;
-    settings.guards.breaker.requests_min = u32::MAX;
+    settings.guards.breaker.failed_urls_min = u32::MAX;
     settings.retry.budget.share = 1.0;
     origin(settings)
 }
@@ -167,7 +167,7 @@ async fn breaker_probes_reuse_one_connection() {
     let (first, second) = (Scripted::always(failing).await, Scripted::always(OK).await);
     let mut settings = settings(first.address);
     settings.endpoints.push(endpoint(second.address));
-    settings.guards.breaker.requests_min = 1;
+    settings.guards.breaker.failed_urls_min = 1;
     settings.guards.breaker.probe_after = Duration::from_millis(1);
     settings.guards.breaker.probe_after_max = Duration::from_millis(1);
     let origin = origin(settings);

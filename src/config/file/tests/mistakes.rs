@@ -18,7 +18,10 @@ fn suggests_the_nearest_name_for_unknown_keys() {
 
 #[test]
 fn names_the_new_name_of_a_renamed_key() {
-    let diagnostics = diagnostics(&[first_line("cache.uncacheable_memory = \"10s\"")]);
+    let diagnostics = diagnostics(&[
+        first_line("cache.uncacheable_memory = \"10s\""),
+        in_origin("breaker = { requests_min = 7 }"),
+    ]);
     assert_snapshot!(diagnostics);
 }
 

@@ -13,7 +13,7 @@ fn settings(lines: &str) -> seawall_upstream::Settings {
 fn reads_retry_breaker_and_ejection() {
     let settings = settings(
         "retry = { attempts = 3, statuses = [503], budget = 0.5 }\n\
-         breaker = { error_share = 0.5, window = \"5s\", requests_min = 7 }\n\
+         breaker = { error_share = 0.5, window = \"5s\", failed_urls_min = 7 }\n\
          ejection = { failures = 2, first = \"1s\", longest = \"2s\" }\n",
     );
     assert_eq!(settings.retry.attempts_max, 3);
@@ -22,7 +22,7 @@ fn reads_retry_breaker_and_ejection() {
         [http::StatusCode::SERVICE_UNAVAILABLE]
     );
     assert!((settings.retry.budget.share - 0.5).abs() < f64::EPSILON);
-    assert_eq!(settings.guards.breaker.requests_min, 7);
+    assert_eq!(settings.guards.breaker.failed_urls_min, 7);
     assert_eq!(settings.guards.breaker.window, Duration::from_secs(5));
     assert_eq!(settings.guards.ejection.failures, 2);
     assert_eq!(settings.guards.ejection.max, Duration::from_secs(2));

@@ -8,7 +8,7 @@ const MS: Duration = Duration::from_millis(1);
 const SETTINGS: Settings = Settings {
     error_share: 1.0,
     window: Duration::from_secs(10),
-    requests_min: 10,
+    failed_urls_min: 10,
     probe_after: Duration::from_millis(500),
     probe_after_max: Duration::from_secs(2),
     probe_timeout: Duration::from_secs(3),

@@ -78,7 +78,7 @@ impl Bystander {
         }
         match (before, self.scene.breaker.state()) {
             (State::Closed, State::Open { .. }) => {
-                prop_assert!(self.verdicts >= SETTINGS.requests_min);
+                prop_assert!(self.verdicts >= SETTINGS.failed_urls_min);
             }
             (State::Open { .. } | State::Probing { .. }, State::Closed) => {
                 self.verdicts = 0;

@@ -286,8 +286,10 @@ impl ListedWindow {
     }
 
     fn count_of(&self, rendition: u64) -> u64 {
-        let of = self.segments.iter();
-        of.filter(|segment| segment.rendition == rendition).count() as u64
+        self.segments
+            .iter()
+            .filter(|segment| segment.rendition == rendition)
+            .count() as u64
     }
 }
 

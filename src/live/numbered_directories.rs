@@ -31,17 +31,16 @@ impl NumberedDirectories {
             self.known[at..].rotate_left(1);
             return self.known.last().cloned();
         }
-        let here = listed.directory();
+        let listed_in = listed.directory();
         for directory in directories {
             if self.candidates.len() >= CANDIDATES_MAX {
                 self.candidates.clear();
             }
-            if *self
+            let first_listed_in = self
                 .candidates
                 .entry(directory.clone())
-                .or_insert_with(|| here.clone())
-                != here
-            {
+                .or_insert_with(|| listed_in.clone());
+            if *first_listed_in != listed_in {
                 self.candidates.remove(&directory);
                 if self.known.len() >= NUMBERED_MAX {
                     self.known.remove(0);

@@ -274,10 +274,10 @@ impl<A: Handler> RegisteredListener<A> {
         guard.register(&connection);
         let (context, state) = (self.context.clone(), connection.clone());
         let task = if let Some(acceptor) = &self.acceptor {
-            let serving = serve_tls(context, transport, connection, acceptor.clone());
+            let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let _guard = guard;
-                serving.await;
+                serve_tls(context, transport, connection, acceptor).await;
             })
         } else {
             tokio::spawn(async move {

@@ -71,7 +71,7 @@ pub(super) async fn serve_tls<A, W>(
 {
     let handshake = Box::pin(acceptor.accept(transport));
     let transport = match timeout(context.limits.handshake_timeout, handshake).await {
-        Ok(Ok(transport)) => transport,
+        Ok(Ok(transport)) => Box::new(transport),
         Ok(Err(_)) => return context.count(ConnectionEvent::HandshakeFailed),
         Err(_) => return context.count(ConnectionEvent::HandshakeTimeout),
     };
@@ -98,7 +98,8 @@ where
     match stream.into_http2() {
         Ok(stream) => Some(stream),
         Err(stream) => {
-            close_http1(context, stream, connection, end).await;
+            // Boxed: an open connection needs no room for its close.
+            Box::pin(close_http1(context, stream, connection, end)).await;
             None
         }
     }

@@ -261,7 +261,8 @@ impl FillTask {
     }
 
     /// Stores, passes on or shares the response, as the caching rules say. An implausible response
-    /// is replaced: by that to another request, or by a failure.
+    /// is replaced: by that to another request, or by a failure. Boxed are the rare ways, so that a
+    /// fill keeps no room for them.
     async fn handle_response(mut self, response: UpstreamResponse) {
         let response = match self.confirm_absence(response).await {
             Some(Ok(response)) => response,
@@ -275,7 +276,7 @@ impl FillTask {
             return self.handle_failure(Failure::Protocol);
         }
         if self.is_endpoint_behind(response.status) {
-            return self.retry_elsewhere(response).await;
+            return Box::pin(self.retry_elsewhere(response)).await;
         }
         let live = &self.shield.live;
         live.record_presence(&self.request, response.status, Now::read());
@@ -284,7 +285,7 @@ impl FillTask {
             self.avoid_for_media(endpoint, "late, or without a listed object");
         }
         if response.status == StatusCode::OK && kind.is_manifest() {
-            return self.handle_manifest(response).await;
+            return Box::pin(self.handle_manifest(response)).await;
         }
         match self.decide_storage(&response, kind, None, StoredAs::Newest) {
             StorageDecision::Pass(reason) => self.pass_to_leader(response, reason),
@@ -292,7 +293,7 @@ impl FillTask {
                 let lifetime = self.limit_unlisted_lifetime(lifetime);
                 self.stream_response(response, kind, lifetime).await;
             }
-            error => self.handle_error(response, kind, error).await,
+            error => Box::pin(self.handle_error(response, kind, error)).await,
         }
     }
 
@@ -340,7 +341,7 @@ impl FillTask {
         }
         let (route, name) = (&self.request.route, &self.shield.rules.name);
         let plain = headers::without_unkeyed_values(self.fill.upstream_headers(), route, name);
-        let response = self.fetch(plain, self.avoided()).await?;
+        let response = Box::pin(self.fetch(plain, self.avoided())).await?;
         self.unkeyed_memo_key = None;
         Some(response)
     }

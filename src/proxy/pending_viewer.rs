@@ -9,17 +9,21 @@ use crate::telemetry::{Outcome, RequestRecord, Telemetry};
 use seawall_cache::Object;
 
 impl Shield {
-    /// Awaits a response; records the viewer if it leaves before that.
-    pub(super) async fn record_if_abandoned(
+    /// Awaits a response; records the viewer if it leaves before that. Takes a function, not a
+    /// future: a future that is passed on takes its room twice.
+    pub(super) async fn record_if_abandoned<F>(
         &self,
         record: RequestRecord,
-        answering: impl Future<Output = ViewerResponse>,
-    ) -> ViewerResponse {
+        answer: impl FnOnce() -> F,
+    ) -> ViewerResponse
+    where
+        F: Future<Output = ViewerResponse>,
+    {
         let pending_viewer = PendingViewer {
             telemetry: &self.telemetry,
             record: Some(record),
         };
-        let response = answering.await;
+        let response = answer().await;
         pending_viewer.finish();
         response
     }

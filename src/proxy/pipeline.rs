@@ -115,9 +115,9 @@ impl Shield {
                 // Boxed like all futures that wait: a connection reserves room for its largest
                 // future.
                 let record = context.abandoned_record();
-                let answering =
-                    self.pass_method(context, &host, viewer_request.method, viewer_request.body);
-                Box::pin(self.record_if_abandoned(record, answering)).await
+                let (method, body) = (viewer_request.method, viewer_request.body);
+                let answer = || self.pass_method(context, &host, method, body);
+                Box::pin(self.record_if_abandoned(record, answer)).await
             }
             Admission::Cache(request) => {
                 self.prefetch_announced(self.announced_request(&viewer_request, &request));
@@ -125,13 +125,13 @@ impl Shield {
                     LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
                         let record = context.abandoned_record();
-                        let answering = self.hit_with_coding(context, &object);
-                        Box::pin(self.record_if_abandoned(record, answering)).await
+                        let answer = || self.hit_with_coding(context, &object);
+                        Box::pin(self.record_if_abandoned(record, answer)).await
                     }
                     LookupOutcome::NeedsFetch(context, lookup) => {
                         let record = context.abandoned_record();
-                        let answering = self.fetch_and_respond(context, lookup);
-                        Box::pin(self.record_if_abandoned(record, answering)).await
+                        let answer = || self.fetch_and_respond(context, lookup);
+                        Box::pin(self.record_if_abandoned(record, answer)).await
                     }
                 }
             }
@@ -416,7 +416,10 @@ impl Shield {
         fill: Fill,
         trigger: FillTrigger,
     ) {
-        tokio::spawn(FillTask::new(Arc::clone(self), request, fill, trigger).run());
+        let task = FillTask::new(Arc::clone(self), request, fill, trigger);
+        // The future takes kilobytes. tokio would move it several times, and `Box::pin` once.
+        let run = Box::write(Box::new_uninit(), task.run());
+        tokio::spawn(Box::into_pin(run));
     }
 
     /// The request's headers as they go to the origin.

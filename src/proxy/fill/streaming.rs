@@ -59,7 +59,7 @@ impl FillTask {
         }
         let has_bytes = has_bytes(kind, response.status);
         if has_bytes && response.framing == Framing::Length(0) {
-            return self.handle_empty_body(response.endpoint).await;
+            return Box::pin(self.handle_empty_body(response.endpoint)).await;
         }
         let has_others = self.origin().has_several_endpoints();
         let forecast = self.forecast_body(kind, delivery::length(response.framing));
@@ -77,7 +77,7 @@ impl FillTask {
             Some(BodyEvent::Abandoned) => return self.fill.cut(),
             Some(BodyEvent::Received(Some(Err(failure)))) => return self.handle_failure(failure),
             Some(BodyEvent::Received(None)) if has_bytes && buffered.pieces.is_empty() => {
-                return self.handle_empty_body(delivery.race.endpoint()).await;
+                return Box::pin(self.handle_empty_body(delivery.race.endpoint())).await;
             }
             Some(BodyEvent::TakenOver(other)) => {
                 upstream_body.fail_overtaken();

@@ -205,7 +205,7 @@ impl EndpointClient {
             // Origins close idle connections without warning: says nothing about the origin. A
             // partial head counts as none: nothing of it was used.
             Err(broken) if broken.lost && is_reused => {
-                self.resend(endpoint, request, progress).await?
+                Box::pin(self.resend(endpoint, request, progress)).await?
             }
             Err(broken) => return Err(broken.failure),
         };
@@ -246,7 +246,7 @@ impl EndpointClient {
         };
         let request = request.with_auth(other);
         endpoint.counters.record_resent();
-        let Some(second) = self.send_again(endpoint, &request).await else {
+        let Some(second) = Box::pin(self.send_again(endpoint, &request)).await else {
             return first;
         };
         if second.head.is_refusal() {

@@ -269,10 +269,11 @@ impl EndpointConnector {
 
     async fn connect(&self, peer: &HttpPeer) -> Result<UpstreamSession, ConnectRefusal> {
         let connector = self.pool.connector();
+        // Boxed: most requests reuse a connection, and need no room for the making of one (8 KiB).
         let session = if self.speaks_h2(peer) {
-            connector.new_http_session::<HttpPeer, ()>(peer).await
+            Box::pin(connector.new_http_session::<HttpPeer, ()>(peer)).await
         } else {
-            let stream = connector.transport().new_stream(peer).await;
+            let stream = Box::pin(connector.transport().new_stream(peer)).await;
             stream.map(|stream| HttpSession::H1(H1Session::new_with_options(stream, peer)))
         };
         let session = session.map_err(|error| ConnectRefusal {

@@ -118,7 +118,7 @@ impl<'a> HedgedSender<'a> {
             let is_good = self.is_good(&outcome, selection);
             let outcome = better(outcome, best.take(), selection);
             if is_good {
-                return self.finish(ended, outcome, running, selection).await;
+                return Box::pin(self.finish(ended, outcome, running, selection)).await;
             }
             if running.is_empty() {
                 return outcome;

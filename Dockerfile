@@ -18,7 +18,7 @@ COPY crates/cache/Cargo.toml crates/cache/
 COPY crates/upstream/Cargo.toml crates/upstream/
 COPY crates/simulator/Cargo.toml crates/simulator/
 RUN mkdir -p src crates/{manifest,policy,cache,upstream,simulator}/src \
- && touch {.,crates/*}/src/lib.rs \
+ && touch {.,crates/{manifest,policy,cache,upstream,simulator}}/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && awk '/^\[/ { table = $1 } \
          /^name *=/ && table == "[[bench]]" { gsub(/"/, ""); print "benches/" $3 ".rs" } \

@@ -58,7 +58,8 @@ pub fn help() -> String {
         "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--players P]\n    \
          [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
          Starts the shield, and nginx if it is installed, in front of an origin of its own, and\n\
-         measures both in turn. It reports figures, and never fails because of them.\n\n  \
+         measures both in turn; for plain hits also the bound, a loop of one recv and one send\n\
+         without HTTP. It reports figures, and never fails because of them.\n\n  \
          --rounds N      how often each scenario is run on each server [3]\n  \
          --seconds S     how long each load lasts [2]\n  \
          --viewers V     concurrent requests of the stampede [1000]\n  \

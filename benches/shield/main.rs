@@ -15,6 +15,7 @@
 )]
 
 mod arguments;
+mod bound;
 mod crowd;
 mod live;
 mod load;
@@ -49,6 +50,11 @@ use crate::server::{Identity, Server, Setting};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
+    if let [argument, address] = &words[..]
+        && argument == bound::ARGUMENT
+    {
+        return be_the_bound(address);
+    }
     if words.is_empty() {
         // Without cargo's `--bench` this may be cargo's test of all targets, which must not take
         // minutes.
@@ -73,6 +79,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn be_the_bound(address: &str) -> ExitCode {
+    let served = address
+        .parse()
+        .map_err(anyhow::Error::from)
+        .and_then(|address| Ok(bound::serve(address)?));
+    if let Err(why) = served {
+        eprintln!("error: {why:#}");
+    }
+    ExitCode::FAILURE
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
@@ -107,6 +124,8 @@ struct Stage {
     program: PathBuf,
     identity: Identity,
     servers: Vec<Server>,
+    /// What a hit costs the kernel; see `bound.rs`.
+    bound: Server,
     generators: Generators,
     origin: Origin,
     folder: TempDir,
@@ -177,20 +196,27 @@ impl Stage {
     async fn prepare(cores: Cores, program: PathBuf) -> anyhow::Result<Stage> {
         let folder = folder().context("no folder for temporary files")?;
         let origin = Origin::start().await?;
-        let mut stage = Stage {
-            identity: Identity::new(folder.path())?,
+        let identity = Identity::new(folder.path())?;
+        let setting = Setting {
+            folder: folder.path(),
+            origin: origin.address,
+            ready: READY,
+            identity: &identity,
+            cores: &cores,
+        };
+        let mut servers = vec![Server::seawall(&setting, &program, "").await?];
+        servers.extend(Server::nginx(&setting).await?);
+        let bound = Server::bound(&setting).await?;
+        Ok(Stage {
+            generators: Generators::find(),
+            servers,
+            bound,
+            identity,
             cores,
             program,
-            servers: Vec::new(),
-            generators: Generators::find(),
             origin,
             folder,
-        };
-        let setting = stage.setting(stage.folder.path(), stage.origin.address, READY);
-        let mut servers = vec![Server::seawall(&setting, &stage.program, "").await?];
-        servers.extend(Server::nginx(&setting).await?);
-        stage.servers = servers;
-        Ok(stage)
+        })
     }
 
     /// The settings of a server in front of an origin that serves `ready`.
@@ -217,7 +243,8 @@ impl Stage {
         round: usize,
         lasting: Duration,
     ) -> anyhow::Result<()> {
-        for server in self.rotated_servers(round) {
+        let bound = scenario.has_bound().then_some(&self.bound);
+        for server in self.rotated_servers(round).chain(bound) {
             for held in [PLAYLIST, SEGMENT] {
                 let visit = viewer::visit(server.plain, held).await;
                 ensure!(visit.whole, "{} does not serve {held}", server.name);

@@ -11,6 +11,8 @@ use crate::table::{Table, grouped};
 
 /// The server that the others are compared with.
 const YARDSTICK: &str = "nginx";
+/// What a hit costs without any HTTP.
+const BOUND: &str = "bound";
 
 /// One load on one server.
 #[derive(Clone, Copy)]
@@ -74,7 +76,7 @@ impl Results {
             let _ = writeln!(
                 text,
                 "\nMedians. CPU is the server's CPU time per request, user and system; \
-                 × {YARDSTICK}: as a share of {YARDSTICK}'s.\nRSS is from the first round; \
+                 × {YARDSTICK}, × {BOUND}: as a share of theirs.\nRSS is from the first round; \
                  {YARDSTICK}'s cache is in files and not included.\n\n{}",
                 loads.text()
             );
@@ -104,6 +106,7 @@ impl Results {
             "CPU µs",
             "least…most",
             "× nginx",
+            "× bound",
             "RSS MiB",
             "failed",
         ]);
@@ -117,9 +120,12 @@ impl Results {
             servers.sort_unstable_by_key(|server| *server == YARDSTICK);
             servers.dedup();
             let yardstick = self.digest(scenario, YARDSTICK);
+            let bound = self.digest(scenario, BOUND);
             for server in servers {
                 if let Some(digest) = self.digest(scenario, server) {
-                    let compared = yardstick.as_ref().filter(|_| server != YARDSTICK);
+                    let others = [(YARDSTICK, &yardstick), (BOUND, &bound)];
+                    let compared =
+                        others.map(|(name, other)| other.as_ref().filter(|_| server != name));
                     table.row(digest.cells(scenario, server, compared));
                 }
             }
@@ -202,9 +208,14 @@ struct Digest {
 }
 
 impl Digest {
-    fn cells(&self, scenario: Scenario, server: &str, yardstick: Option<&Digest>) -> Vec<String> {
-        let ratio = |figure: fn(&Digest) -> f64| {
-            let ratio = yardstick.map(|yardstick| figure(self) / figure(yardstick));
+    fn cells(
+        &self,
+        scenario: Scenario,
+        server: &str,
+        [yardstick, bound]: [Option<&Digest>; 2],
+    ) -> Vec<String> {
+        let ratio = |other: Option<&Digest>, figure: fn(&Digest) -> f64| {
+            let ratio = other.map(|other| figure(self) / figure(other));
             ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default()
         };
         let gigabytes = scenario.gigabytes(self.rate);
@@ -215,10 +226,11 @@ impl Digest {
             gigabytes
                 .map(|rate| format!("{rate:.2}"))
                 .unwrap_or_default(),
-            ratio(|digest| digest.rate),
+            ratio(yardstick, |digest| digest.rate),
             format!("{:.2}", self.cpu_micros),
             format!("{:.2}…{:.2}", self.cpu_micros_least, self.cpu_micros_most),
-            ratio(|digest| digest.cpu_micros),
+            ratio(yardstick, |digest| digest.cpu_micros),
+            ratio(bound, |digest| digest.cpu_micros),
             self.resident_mebibytes.to_string(),
             self.failed.to_string(),
         ]

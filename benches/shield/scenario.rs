@@ -4,7 +4,9 @@ use crate::load::{Load, Paths, Protocol};
 use crate::server::Server;
 
 /// Bytes of a segment.
-const SEGMENT_BYTES: f64 = 1_048_576.0;
+pub const SEGMENT_BYTES: usize = 1 << 20;
+/// Bytes of a playlist, about.
+pub const PLAYLIST_BYTES: usize = 2700;
 
 /// A playlist that has ended, so that only the origin's `max-age` limits its freshness.
 pub const PLAYLIST: &str = "/vod/a.m3u8?max-age=3600";
@@ -83,6 +85,11 @@ impl Scenario {
         }
     }
 
+    /// Whether a server that knows no URLs and no TLS can take part.
+    pub fn has_bound(self) -> bool {
+        matches!(self, Scenario::Playlist | Scenario::Segment)
+    }
+
     /// The load that saturates a server in this scenario; `None` for crowds. `round` separates the
     /// paths of two rounds.
     pub fn load(self, server: &Server, round: usize) -> Option<Load> {
@@ -123,7 +130,7 @@ impl Scenario {
     /// Gigabytes per second, where that says more than requests per second.
     pub fn gigabytes(self, rate: f64) -> Option<f64> {
         match self {
-            Scenario::Segment | Scenario::TlsSegment => Some(rate * SEGMENT_BYTES / 1e9),
+            Scenario::Segment | Scenario::TlsSegment => Some(rate * SEGMENT_BYTES as f64 / 1e9),
             _ => None,
         }
     }

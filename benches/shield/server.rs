@@ -1,5 +1,6 @@
-//! The measured servers: the shield and, where installed, nginx as the reference and, for live
-//! streams, Varnish. Each has one thread, its own memory or disk, a plain and a TLS listener.
+//! The measured servers: the shield, the bound and, where installed, nginx as the reference and,
+//! for live streams, Varnish. Each has one thread and its own memory or disk. Shield and nginx have
+//! a plain and a TLS listener, the others a plain one.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep};
 
+use crate::bound;
 use crate::machine::{self, Cores};
 use crate::process::Program;
 use crate::viewer;
@@ -128,6 +130,15 @@ impl Server {
             .args(["-a", &plain.to_string(), "-b", &setting.origin.to_string()]);
         let server = Server::start("varnish", command, setting, plain, plain).await?;
         Ok(Some(server))
+    }
+
+    /// Starts the bound: this program, with another argument.
+    pub async fn bound(setting: &Setting<'_>) -> anyhow::Result<Server> {
+        let [plain] = free_ports()?;
+        let own = std::env::current_exe().context("cannot find this program")?;
+        let mut command = setting.cores.server_command(own);
+        command.arg(bound::ARGUMENT).arg(plain.to_string());
+        Server::start("bound", command, setting, plain, plain).await
     }
 
     /// Starts any server.

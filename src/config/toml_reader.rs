@@ -18,7 +18,15 @@ use super::value_error::ValueError;
 const RENAMED_KEYS: &[(&str, &str)] = &[
     ("uncacheable_memory", "uncacheable_ttl"),
     ("requests_min", "failed_urls_min"),
+    ("key", "decryption_key"),
+    ("clock", "time_server"),
 ];
+
+/// The name that an unknown key has now, if it is one of those that are known in its place.
+pub(super) fn new_name(unknown: &str, known: &[&str]) -> Option<&'static str> {
+    let (_, new) = RENAMED_KEYS.iter().find(|(old, _)| *old == unknown)?;
+    known.contains(new).then_some(new)
+}
 
 /// The result of reading a value, or a problem with a position.
 pub(super) type ReadResult<T> = Result<T, Problem>;
@@ -358,13 +366,11 @@ impl<'a> TomlTable<'a> {
                 continue;
             }
             let problem = Problem::new(format!("unknown key `{written_key}` in {}", self.title));
-            let renamed = RENAMED_KEYS.iter().find(|(old, _)| *old == written_key);
+            let new_name = new_name(written_key, &self.known);
             let known = self.known.iter().copied();
             self.reader
-                .add_problem(match (renamed, nearest(written_key, known)) {
-                    (Some((_, new)), _) if self.known.contains(new) => {
-                        problem.at(key.span(), format!("its name is `{new}` now"))
-                    }
+                .add_problem(match (new_name, nearest(written_key, known)) {
+                    (Some(new), _) => problem.at(key.span(), format!("its name is `{new}` now")),
                     (_, Some(name)) => problem.at(key.span(), format!("did you mean `{name}`?")),
                     (_, None) => problem
                         .at(key.span(), "not a key here")

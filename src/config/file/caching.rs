@@ -2,7 +2,7 @@
 
 use crate::config::problem::Problem;
 use crate::config::spelling::nearest;
-use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue, new_name};
 use crate::config::{ValueError, read};
 use crate::proxy;
 use seawall_cache;
@@ -46,12 +46,16 @@ fn kinds(value: TomlValue<'_>) -> ReadResult<Vec<(Kind, u64)>> {
             .find(|kind| kind.as_str() == entry.key)
         else {
             let problem = Problem::new(format!("there is no kind of content `{}`", entry.key));
-            value.reader().add_problem(match nearest(entry.key, words) {
-                Some(word) => problem.at(entry.span, format!("did you mean `{word}`?")),
-                None => problem
-                    .at(entry.span, "not a kind")
-                    .help(format!("the kinds are {}", words.join(", "))),
-            });
+            let new_name = new_name(entry.key, &words);
+            value
+                .reader()
+                .add_problem(match (new_name, nearest(entry.key, words)) {
+                    (Some(new), _) => problem.at(entry.span, format!("its name is `{new}` now")),
+                    (_, Some(word)) => problem.at(entry.span, format!("did you mean `{word}`?")),
+                    (_, None) => problem
+                        .at(entry.span, "not a kind")
+                        .help(format!("the kinds are {}", words.join(", "))),
+                });
             continue;
         };
         limits.extend(size.map(|size| (kind, size)));

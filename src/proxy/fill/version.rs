@@ -94,12 +94,14 @@ impl FillTask {
         let shield = &self.shield;
         let previous = self.previous_version();
         let previous_delta = previous.as_ref().and_then(|previous| previous.delta());
-        let delta = delta.map(|delta| {
-            let delta = Object::new(head.clone(), delta.into());
-            Arc::new(shield.with_encodings(delta, previous_delta.map(Arc::as_ref)))
-        });
+        let delta = delta.map(|delta| Object::new(head.clone(), delta.into()));
+        // The whole playlist first: the queue of the compressors has a bound.
         let mut object = shield.with_encodings(Object::new(head, body), previous.as_deref());
-        object.set_delta(delta);
+        object.set_delta(
+            delta.map(|delta| {
+                Arc::new(shield.with_encodings(delta, previous_delta.map(Arc::as_ref)))
+            }),
+        );
         object
     }
 

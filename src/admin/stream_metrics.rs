@@ -31,7 +31,7 @@ fn busiest(snapshot: &StreamsSnapshot) -> impl Iterator<Item = &StreamStats> {
 /// All live streams in use.
 pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
     Metric {
-        name: "seawall_manifests_watched",
+        name: "seawall_manifests_refreshed",
         kind: MetricKind::Gauge,
         unit: "manifests",
         labels: &[],
@@ -45,20 +45,20 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         kind: MetricKind::Gauge,
         unit: "manifests",
         labels: &[],
-        help: "Watched live manifests without a change for three times their expected interval.",
+        help: "Refreshed live manifests without a change for three times their expected interval.",
         remedy: "If above 0, the packager of the stream has stopped, or the origin serves an old \
                  version.",
     }
     .collected(|stats, samples| samples.add(&[], stats.stalled)),
     Metric {
-        name: "seawall_manifests_watched_bytes",
+        name: "seawall_manifest_trackers_bytes",
         kind: MetricKind::Gauge,
         unit: "bytes",
         labels: &[],
         help: "Approximate memory of the manifest trackers, apart from the cache. It grows with \
                the manifests that viewers request and with what they list, up to an eighth of the \
                cache's `memory`.",
-        remedy: "If it stays there, more manifests are watched than fit, or viewers invent \
+        remedy: "If it stays there, more manifests are in use than fit, or viewers invent \
                  queries.",
     }
     .collected(|stats, samples| samples.add(&[], stats.bytes)),

@@ -19,7 +19,7 @@ fn version(fields: &[(&str, &str)]) -> Reply {
 async fn looking_after(reply: Reply) -> (Origin, Shield) {
     let origin = Origin::start().await.on(PATH, reply);
     let shield = Shield::in_front_of(&origin).start().await;
-    let watched = async |shield: &Shield| shield.gauge("seawall_manifests_watched").await == 1;
+    let watched = async |shield: &Shield| shield.gauge("seawall_manifests_refreshed").await == 1;
     crate::support::eventually("the playlist is refreshed", async || {
         shield.get(PATH).await;
         watched(&shield).await

@@ -60,7 +60,7 @@ async fn refreshes_playlist_that_forbids_stale_responses() {
         let before = origin.hits(PATH);
         origin.wait_hits(PATH, before + 3).await;
         assert_eq!(
-            shield.gauge("seawall_manifests_watched").await,
+            shield.gauge("seawall_manifests_refreshed").await,
             1,
             "{strict}"
         );
@@ -431,7 +431,7 @@ async fn background_requests_carry_forwarded_headers_except_cookie() {
         .await;
     let asking = || get(PATH).header("cookie", "own=1");
     shield.repeat_until(asking(), |_| own.hits(PATH) >= 2).await;
-    assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
+    assert_eq!(shield.gauge("seawall_manifests_refreshed").await, 0);
 }
 
 /// A manifest with variants by viewers' fields is refreshed only by its viewers.
@@ -455,7 +455,7 @@ async fn manifest_that_varies_by_viewer_field_is_not_refreshed() {
             .repeat_until(asking, |_| origin.hits(PATH) >= hits + 2)
             .await;
     }
-    assert_eq!(shield.gauge("seawall_manifests_watched").await, 0);
+    assert_eq!(shield.gauge("seawall_manifests_refreshed").await, 0);
 }
 
 fn overdue_for_all() -> crate::support::origin::Reply {

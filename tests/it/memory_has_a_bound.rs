@@ -298,7 +298,7 @@ async fn manifest_state_takes_at_most_an_eighth_of_memory() {
         .start()
         .await;
     ask_with_invented_queries(shield.viewer().await, 0..1500).await;
-    let bytes = shield.gauge("seawall_manifests_watched_bytes").await;
+    let bytes = shield.gauge("seawall_manifest_trackers_bytes").await;
     let max = 2 * MIB as u64;
     assert!((max / 2..=max).contains(&bytes), "{bytes}");
 }

@@ -138,7 +138,7 @@ impl LiveStreams {
         &self,
         request: &CacheRequest,
         info: &ManifestInfo,
-        sent: Instant,
+        current_at: Instant,
     ) -> Option<Arc<ManifestTracker>> {
         if info.is_multivariant() || info.is_patch() {
             return None;
@@ -155,9 +155,9 @@ impl LiveStreams {
             request.without_directives(),
             stream,
             info,
-            sent,
+            current_at,
         ));
-        index.add(&tracker, sent);
+        index.add(&tracker, current_at);
         Some(tracker)
     }
 
@@ -228,9 +228,9 @@ impl LiveStreams {
 
     /// The directories of an object, according to the listed manifests.
     pub(crate) fn location_of(&self, request: &CacheRequest) -> Location {
-        let own = Location::only(request.directory());
+        let directory_only = Location::only(request.directory());
         if !self.has_numbered_directories.load(Ordering::Relaxed) {
-            return own;
+            return directory_only;
         }
         let (index, unstored) = (self.index.lock(), self.unstored.lock());
         let is_listed = |directory: &Key| {
@@ -238,7 +238,7 @@ impl LiveStreams {
         };
         Location {
             numbered_directory: request.numbered_directories().find(is_listed),
-            ..own
+            ..directory_only
         }
     }
 
@@ -297,7 +297,7 @@ impl LiveStreams {
     /// the numbered directory around it; the most recent last.
     pub(crate) fn trackers_beside(&self, request: &CacheRequest) -> Vec<Arc<ManifestTracker>> {
         let directories = self.location_of(request);
-        let mut listing: Vec<Arc<ManifestTracker>> = Vec::new();
+        let mut beside: Vec<Arc<ManifestTracker>> = Vec::new();
         let index = self.index.lock();
         let directories = directories
             .numbered_directory
@@ -305,13 +305,14 @@ impl LiveStreams {
             .chain(&directories.directory);
         let known = directories.filter_map(|directory| index.directories.get(directory));
         for tracker in known.flatten().filter_map(Weak::upgrade) {
-            listing.retain(|other| !Arc::ptr_eq(other, &tracker));
-            listing.push(tracker);
+            beside.retain(|other| !Arc::ptr_eq(other, &tracker));
+            beside.push(tracker);
         }
-        listing
+        beside
     }
 
-    /// Other manifests that list something in the directories of this one, and are or were watched.
+    /// Other manifests that list something in the directories of this one, and are in use
+    /// (`is_in_use`).
     fn neighbors_in_use(
         &self,
         tracker: &Arc<ManifestTracker>,
@@ -320,10 +321,10 @@ impl LiveStreams {
         let mut others: Vec<Arc<ManifestTracker>> = Vec::new();
         let directories = tracker.directories();
         let index = self.index.lock();
-        let listing = directories
+        let beside = directories
             .iter()
             .filter_map(|directory| index.directories.get(directory));
-        for other in listing.flatten().filter_map(Weak::upgrade) {
+        for other in beside.flatten().filter_map(Weak::upgrade) {
             let is_known = |known: &Arc<ManifestTracker>| Arc::ptr_eq(known, &other);
             if !is_known(tracker) && !others.iter().any(is_known) {
                 others.push(other);
@@ -348,9 +349,9 @@ impl LiveStreams {
 
     /// The position of an object in a live stream that lists it.
     pub(crate) fn live_position(&self, request: &CacheRequest, now: Now) -> Option<LivePosition> {
-        let listing = self.trackers_beside(request).into_iter();
+        let beside = self.trackers_beside(request).into_iter();
         let mut positions =
-            listing.filter_map(|tracker| tracker.position(&self.rules, request, now.wall));
+            beside.filter_map(|tracker| tracker.position(&self.rules, request, now.wall));
         positions.next()
     }
 

@@ -69,7 +69,7 @@ fn manifest(info: &ManifestInfo) -> Value {
     without_nulls(json!({
         "is_live": info.is_live(),
         "is_multivariant": info.is_multivariant().then_some(true),
-        "period_seconds": seconds(info.reload_interval()),
+        "period_seconds": seconds(info.stated_reload_interval()),
         "part_seconds": seconds(info.part_target()),
         "segment_seconds": seconds(info.segment_duration()),
         "published": time(publish_time),

@@ -286,7 +286,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         ))
     }
 
-    /// The request for the handler. `None`: hyper must judge its fields.
+    /// The request for the handler. `None`: hyper must parse and check its fields.
     fn viewer_request(
         &self,
         get: &PlainGet<'_>,

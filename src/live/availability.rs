@@ -15,9 +15,9 @@ use seawall_policy::missing_manifest::is_absence;
 
 /// What is known about a segment's availability.
 pub(crate) enum Availability {
-    /// A watched MPD says that it is due in this time.
+    /// An MPD says that it is due in this time.
     DueIn(Duration, Arc<ManifestTracker>),
-    /// A watched MPD says that it has been available for this time.
+    /// An MPD says that it has been available for this time.
     AvailableSince(Duration, Arc<ManifestTracker>),
     /// The next version of a playlist, which may list it, is due in this time.
     NextVersionIn(Duration),
@@ -71,8 +71,8 @@ impl LiveStreams {
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
     pub(crate) fn is_complete(&self, request: &CacheRequest, now: Now) -> bool {
-        let listing = self.trackers_beside(request);
-        listing.iter().any(|tracker| {
+        let beside = self.trackers_beside(request);
+        beside.iter().any(|tracker| {
             if tracker.request.kind == Kind::Hls {
                 tracker.listed_object(request).is_some()
             } else {
@@ -162,9 +162,9 @@ impl LiveStreams {
         {
             return None;
         }
-        let listing = self.trackers_beside(request);
-        self.availability_by_clock(&listing, request, now)
-            .or_else(|| next_playlist_version(&listing, now.mono))
+        let beside = self.trackers_beside(request);
+        self.availability_by_clock(&beside, request, now)
+            .or_else(|| next_playlist_version(&beside, now.mono))
     }
 
     /// When the object is available by the MPDs among these manifests that name it: the earliest

@@ -100,7 +100,7 @@ impl BlockingReload {
             part: info.part_target().map(|_| edge.next_segment_parts),
             skip: None,
         });
-        self.segment_duration = info.reload_interval().unwrap_or_default();
+        self.segment_duration = info.stated_reload_interval().unwrap_or_default();
         self.version_interval = info.part_target().unwrap_or(self.segment_duration);
     }
 

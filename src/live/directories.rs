@@ -10,7 +10,7 @@ use super::manifest_diff::ManifestDiff;
 use seawall_policy::Key;
 
 /// Most manifests remembered per directory.
-const LISTING_MAX: usize = 16;
+const BESIDE_MAX: usize = 16;
 
 /// The manifests that list objects in a directory, the most recent last.
 pub(super) type DirectoryIndex = HashMap<Key, Vec<Weak<ManifestTracker>>, ahash::RandomState>;
@@ -23,15 +23,15 @@ pub(super) fn register_version(
     tracker: &Arc<ManifestTracker>,
 ) {
     for directory in &diff.forgotten_directories {
-        remove_listing(directories, directory, tracker);
+        remove_tracker(directories, directory, tracker);
     }
     for directory in &diff.new_directories {
-        add_listing(directories, directory, tracker, diff.current_at);
+        add_tracker(directories, directory, tracker, diff.current_at);
     }
     // Other manifests may have displaced it since.
     for directory in known {
         if !is_registered(directories, directory, tracker) {
-            add_listing(directories, directory, tracker, diff.current_at);
+            add_tracker(directories, directory, tracker, diff.current_at);
         }
     }
 }
@@ -41,23 +41,23 @@ fn is_registered(
     directory: &Key,
     tracker: &Arc<ManifestTracker>,
 ) -> bool {
-    let mut listing = directories.get(directory).into_iter().flatten();
-    listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
+    let mut beside = directories.get(directory).into_iter().flatten();
+    beside.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
 }
 
 /// Registers a manifest for a directory, as the most recent one.
-fn add_listing(
+fn add_tracker(
     directories: &mut DirectoryIndex,
     directory: &Key,
     tracker: &Arc<ManifestTracker>,
     now: Instant,
 ) {
-    let listing = directories.entry(directory.clone()).or_default();
-    listing.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(tracker));
-    if listing.len() >= LISTING_MAX {
-        listing.remove(index_to_displace(listing, now));
+    let beside = directories.entry(directory.clone()).or_default();
+    beside.retain(|other| other.strong_count() > 0 && other.as_ptr() != Arc::as_ptr(tracker));
+    if beside.len() >= BESIDE_MAX {
+        beside.remove(index_to_displace(beside, now));
     }
-    listing.push(Arc::downgrade(tracker));
+    beside.push(Arc::downgrade(tracker));
 }
 
 /// The manifest to displace: the first of these that exists.
@@ -69,7 +69,7 @@ fn add_listing(
 ///
 /// Clients can create manifests by inventing queries. These displace each other before they
 /// displace one that is refreshed or has restarted.
-fn index_to_displace(listing: &[Weak<ManifestTracker>], now: Instant) -> usize {
+fn index_to_displace(beside: &[Weak<ManifestTracker>], now: Instant) -> usize {
     struct Slot {
         has_restarted: bool,
         is_refreshed: bool,
@@ -82,28 +82,28 @@ fn index_to_displace(listing: &[Weak<ManifestTracker>], now: Instant) -> usize {
             is_refreshed: tracker.is_some_and(|tracker| tracker.access.has_refresher()),
         }
     };
-    let slots: Vec<Slot> = listing.iter().map(slot).collect();
+    let slots: Vec<Slot> = beside.iter().map(slot).collect();
     let restarts = slots.iter().filter(|slot| slot.has_restarted).count();
     let first = |is_it: fn(&Slot) -> bool| slots.iter().position(is_it);
-    let idle = first(|slot| !slot.has_restarted && !slot.is_refreshed);
-    let idle_restart = || {
+    let unused = first(|slot| !slot.has_restarted && !slot.is_refreshed);
+    let unrefreshed_restart = || {
         let first = first(|slot| slot.has_restarted && !slot.is_refreshed);
-        first.filter(|_| restarts > LISTING_MAX / 2)
+        first.filter(|_| restarts > BESIDE_MAX / 2)
     };
     let refreshed = || first(|slot| !slot.has_restarted);
-    let index = idle.or_else(idle_restart).or_else(refreshed);
+    let index = unused.or_else(unrefreshed_restart).or_else(refreshed);
     index.unwrap_or_default()
 }
 
 /// Removes a manifest from a directory.
-fn remove_listing(
+fn remove_tracker(
     directories: &mut DirectoryIndex,
     directory: &Key,
     tracker: &Arc<ManifestTracker>,
 ) {
-    if let Some(listing) = directories.get_mut(directory) {
-        listing.retain(|other| other.as_ptr() != Arc::as_ptr(tracker));
-        if listing.is_empty() {
+    if let Some(beside) = directories.get_mut(directory) {
+        beside.retain(|other| other.as_ptr() != Arc::as_ptr(tracker));
+        if beside.is_empty() {
             directories.remove(directory);
         }
     }
@@ -126,12 +126,12 @@ mod tests {
             tracker
         };
         let is_listed = |tracker: &Arc<ManifestTracker>| {
-            let listing = live.trackers_beside(&request("/live/1.ts"));
-            listing.iter().any(|other| Arc::ptr_eq(other, tracker))
+            let beside = live.trackers_beside(&request("/live/1.ts"));
+            beside.iter().any(|other| Arc::ptr_eq(other, tracker))
         };
         let first = publish("/live/a.m3u8", 1);
         assert!(is_listed(&first));
-        for number in 0..LISTING_MAX {
+        for number in 0..BESIDE_MAX {
             publish(&format!("/live/{number}.m3u8"), 1);
         }
         assert!(!is_listed(&first));
@@ -164,36 +164,36 @@ mod tests {
             tracker
         };
         let directory = Key::of(&[b"directory"]);
-        for (with_restart, is_idle) in [(1, true), (LISTING_MAX, true), (LISTING_MAX, false)] {
+        for (with_restart, is_idle) in [(1, true), (BESIDE_MAX, true), (BESIDE_MAX, false)] {
             let mut directories = DirectoryIndex::default();
             let mut known: Vec<_> = (0..with_restart)
                 .map(|n| restarted(format!("/live/{n}.m3u8")))
                 .collect();
             for tracker in &known {
                 tracker.access.set_has_refresher(!is_idle);
-                add_listing(&mut directories, &directory, tracker, now);
+                add_tracker(&mut directories, &directory, tracker, now);
             }
             let refreshed = tracker("/live/refreshed.m3u8".to_owned());
             refreshed.access.set_has_refresher(true);
-            add_listing(&mut directories, &directory, &refreshed, now);
-            for number in 0..3 * LISTING_MAX {
+            add_tracker(&mut directories, &directory, &refreshed, now);
+            for number in 0..3 * BESIDE_MAX {
                 let invented = tracker(format!("/live/a.m3u8?{number}"));
-                add_listing(&mut directories, &directory, &invented, now);
+                add_tracker(&mut directories, &directory, &invented, now);
                 known.push(invented);
             }
-            let listing = &directories[&directory];
+            let beside = &directories[&directory];
             let listed = |tracker: &Arc<ManifestTracker>| {
-                let mut listing = listing.iter();
-                listing.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
+                let mut beside = beside.iter();
+                beside.any(|other| other.as_ptr() == Arc::as_ptr(tracker))
             };
-            assert_eq!(listing.len(), LISTING_MAX);
+            assert_eq!(beside.len(), BESIDE_MAX);
             assert!(listed(known.last().unwrap()), "the last one is known");
             let stay = known[..with_restart]
                 .iter()
                 .filter(|tracker| listed(tracker))
                 .count();
             let half = if is_idle { 2 } else { 1 };
-            let expected = with_restart.min(LISTING_MAX / half - 2 + half);
+            let expected = with_restart.min(BESIDE_MAX / half - 2 + half);
             assert!(stay >= expected, "{stay} of {with_restart}");
             assert!(listed(&refreshed) || !is_idle);
         }

@@ -10,8 +10,8 @@ use seawall_policy::{Key, Rules};
 /// later ones. New objects that are older are not requested soon.
 pub(super) const EDGE_SEGMENTS: usize = 3;
 
-/// Players stay a few segments behind the newest one: who watches a representation has requested
-/// one of this many segments before it.
+/// Number of segments before a new one that are checked: if viewers requested one of them, they
+/// watch the representation.
 pub(super) const BEFORE_MAX: usize = 6;
 
 /// A new segment, and the condition under which viewers want it.

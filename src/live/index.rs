@@ -271,7 +271,7 @@ impl TrackerIndex {
             .retain(|_, (_, listed)| now.saturating_duration_since(*listed) < PARENT_VALID_FOR);
         let is_known = |tracker: &Weak<ManifestTracker>| tracker.strong_count() > 0;
         self.directories
-            .retain(|_, listing| listing.iter().any(is_known));
+            .retain(|_, beside| beside.iter().any(is_known));
         self.new_segments.retain(|_, until| now < *until);
         self.announced.retain(|_, until| now < *until);
         self.sweep_at = 2 * self.len();

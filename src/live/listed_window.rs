@@ -29,18 +29,18 @@ enum RenditionId {
 }
 
 struct WindowSegment {
-    rendition: u64,
+    rendition_hash: u64,
     is_part: bool,
     sequence: u64,
-    uri: u64,
+    uri_hash: u64,
     /// Fingerprint of the key.
     key_hash: u64,
 }
 
 /// An object that a version lists under a name of its own.
 struct ListedName<'a> {
-    rendition: u64,
-    uri: u64,
+    rendition_hash: u64,
+    uri_hash: u64,
     listed: &'a ListedResource,
     is_part: bool,
 }
@@ -48,7 +48,7 @@ struct ListedName<'a> {
 impl ListedName<'_> {
     /// As [`WindowSegment::id`].
     fn id(&self) -> (u64, u64) {
-        (self.rendition, self.uri)
+        (self.rendition_hash, self.uri_hash)
     }
 }
 
@@ -103,9 +103,9 @@ impl ListedWindow {
             segment: segment_duration,
             part: manifest.info.part_target().unwrap_or(segment_duration),
         };
-        let advances = added
-            .into_iter()
-            .map(|(rendition, added)| self.advance(rendition, added, durations, is_first));
+        let advances = added.into_iter().map(|(rendition_hash, added)| {
+            self.advance(rendition_hash, added, durations, is_first)
+        });
         WindowChange {
             advances: advances.collect(),
             dropped,
@@ -115,15 +115,15 @@ impl ListedWindow {
     /// How a rendition advanced. The first version says nothing about its pace.
     fn advance(
         &self,
-        rendition: u64,
+        rendition_hash: u64,
         added: AddedObjects,
         durations: Durations,
         is_first: bool,
     ) -> Advance {
         Advance {
-            rendition,
+            rendition: rendition_hash,
             segments: if is_first { 0 } else { added.count },
-            listed: self.count_of(rendition),
+            listed: self.count_of(rendition_hash),
             segment_interval_ms: millis(if added.are_parts {
                 durations.part
             } else {
@@ -145,8 +145,8 @@ impl ListedWindow {
             .chain(parts)
             .filter(|(listed, _)| listed.range.is_none());
         let named = whole.map(|(listed, is_part)| ListedName {
-            rendition: self.rendition(listed, is_part),
-            uri: self.hasher.hash_one(&listed.uri),
+            rendition_hash: self.rendition_hash(listed, is_part),
+            uri_hash: self.hasher.hash_one(&listed.uri),
             listed,
             is_part,
         });
@@ -191,16 +191,16 @@ impl ListedWindow {
             let Some(object) = request.resolve_same_host(rules, &name.listed.uri) else {
                 continue;
             };
-            let of_rendition = added.entry(name.rendition).or_insert(AddedObjects {
+            let of_rendition = added.entry(name.rendition_hash).or_insert(AddedObjects {
                 count: 0,
                 are_parts: name.is_part,
             });
             of_rendition.count += 1;
             self.segments.push_back(WindowSegment {
-                rendition: name.rendition,
+                rendition_hash: name.rendition_hash,
                 is_part: name.is_part,
                 sequence: name.listed.position,
-                uri: name.uri,
+                uri_hash: name.uri_hash,
                 key_hash: object.key.fingerprint(),
             });
         }
@@ -218,11 +218,11 @@ impl ListedWindow {
     pub(super) fn position(&self, key_hash: u64) -> Option<LivePosition> {
         let is_it = |segment: &WindowSegment| segment.key_hash == key_hash;
         let at = self.segments.iter().rposition(is_it)?;
-        let rendition = self.segments[at].rendition;
+        let rendition_hash = self.segments[at].rendition_hash;
         let newer = self.segments.range(at + 1..);
-        let newer = newer.filter(|segment| segment.rendition == rendition);
+        let newer = newer.filter(|segment| segment.rendition_hash == rendition_hash);
         Some(LivePosition {
-            rendition,
+            rendition: rendition_hash,
             segments_from_edge: newer.count() as u64,
         })
     }
@@ -277,7 +277,7 @@ impl ListedWindow {
         dropped.retain(|key_hash| !listed.contains(key_hash));
     }
 
-    fn rendition(&self, listed: &ListedResource, is_part: bool) -> u64 {
+    fn rendition_hash(&self, listed: &ListedResource, is_part: bool) -> u64 {
         self.hasher.hash_one(if is_part {
             RenditionId::Parts
         } else {
@@ -285,10 +285,10 @@ impl ListedWindow {
         })
     }
 
-    fn count_of(&self, rendition: u64) -> u64 {
+    fn count_of(&self, rendition_hash: u64) -> u64 {
         self.segments
             .iter()
-            .filter(|segment| segment.rendition == rendition)
+            .filter(|segment| segment.rendition_hash == rendition_hash)
             .count() as u64
     }
 }
@@ -314,7 +314,7 @@ impl VersionExtent {
         let mut oldest_parsed: HashMap<u64, u64> = HashMap::new();
         for name in version {
             let position = name.listed.position;
-            let oldest = oldest_parsed.entry(name.rendition).or_insert(position);
+            let oldest = oldest_parsed.entry(name.rendition_hash).or_insert(position);
             *oldest = position.min(*oldest);
         }
         VersionExtent {
@@ -331,7 +331,7 @@ impl VersionExtent {
         if segment.is_part {
             return segment.sequence + PART_SEGMENTS <= end;
         }
-        let oldest_parsed = self.oldest_parsed.get(&segment.rendition);
+        let oldest_parsed = self.oldest_parsed.get(&segment.rendition_hash);
         segment.sequence < start || oldest_parsed.is_some_and(|oldest| segment.sequence >= *oldest)
     }
 }
@@ -339,7 +339,7 @@ impl VersionExtent {
 impl WindowSegment {
     /// Its rendition and the hash of its name, which identify it in a version.
     fn id(&self) -> (u64, u64) {
-        (self.rendition, self.uri)
+        (self.rendition_hash, self.uri_hash)
     }
 }
 

@@ -65,7 +65,7 @@ type Announced = (CacheRequest, bool);
 pub(super) struct RestartedDirectories {
     pub(super) all: Vec<Key>,
     /// Those whose epoch no other manifest of the stream has ended yet.
-    pub(super) newly_ended: Vec<Key>,
+    pub(super) epochs_to_end: Vec<Key>,
 }
 
 /// What a version changed.
@@ -104,11 +104,11 @@ impl ManifestDiff {
     /// The epochs that the new version ends: those of the directories from before a restart; and,
     /// while listed names are remembered, those of the unlisted objects in its `directories`.
     pub(super) fn epochs_to_end(&self, directories: &[Key]) -> Vec<Key> {
-        let mut ended = self.restart.newly_ended.clone();
+        let mut epochs = self.restart.epochs_to_end.clone();
         if self.records_names {
-            ended.extend(directories.iter().map(unlisted));
+            epochs.extend(directories.iter().map(unlisted));
         }
-        ended
+        epochs
     }
 }
 

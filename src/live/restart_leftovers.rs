@@ -66,11 +66,11 @@ impl LiveStreams {
             return false;
         }
         let location = self.location_of(request);
-        let listing = |directory: &Option<Key>| {
+        let trackers_of = |directory: &Option<Key>| {
             self.trackers_of_directories_with_unstored(directory.as_slice())
         };
-        let beside = listing(&location.directory);
-        let around = listing(&location.numbered_directory);
+        let beside = trackers_of(&location.directory);
+        let around = trackers_of(&location.numbered_directory);
         if belongs_to_others(&beside, &around, now.mono) {
             return false;
         }

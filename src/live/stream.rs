@@ -54,7 +54,7 @@ pub struct StreamStats {
     pub restarts: u64,
     /// Average age of manifests as served, beyond the age at the origin.
     pub staleness: Duration,
-    /// By how many segments the ends of the stream's watched manifests differ.
+    /// By how many segments the ends of the stream's refreshed manifests differ.
     pub skew: u64,
 }
 

@@ -81,14 +81,14 @@ impl ManifestTracker {
         request: CacheRequest,
         stream: Arc<LiveStream>,
         info: &ManifestInfo,
-        sent: Instant,
+        current_at: Instant,
     ) -> ManifestTracker {
         ManifestTracker {
             request: owned(request),
-            access: Arc::new(AccessTracker::new(sent)),
+            access: Arc::new(AccessTracker::new(current_at)),
             stream,
             has_clock_prefetch: AtomicBool::new(false),
-            state: Mutex::new(TrackerState::new(info, sent)),
+            state: Mutex::new(TrackerState::new(info, current_at)),
             horizon: Mutex::default(),
             publishing: Mutex::default(),
             counted_bytes: AtomicUsize::new(0),
@@ -175,10 +175,10 @@ impl ManifestTracker {
         now: Instant,
     ) -> Option<Duration> {
         let state = self.state.lock();
-        let newest = state.accepted_at.unwrap_or(state.current_since);
+        let newest_since = state.accepted_at.unwrap_or(state.current_since);
         state
             .blocking
-            .overdue_after(requested, now.saturating_duration_since(newest))
+            .overdue_after(requested, now.saturating_duration_since(newest_since))
     }
 
     /// Does the request ask for a future version that the server will block for?
@@ -191,12 +191,12 @@ impl ManifestTracker {
         self.state.lock().variants.last_sequence()
     }
 
-    /// Records a poll, sent at `sent`, that found the known version.
-    pub(crate) fn record_unchanged(&self, variant: Variant, sent: Instant) {
+    /// Records a poll that brought nothing newer than the known version.
+    pub(crate) fn record_unchanged(&self, variant: Variant, current_at: Instant) {
         let mut state = self.state.lock();
-        state.cadence.unchanged(sent);
-        state.variants.record_unchanged(variant, sent);
-        state.record_response(sent);
+        state.cadence.unchanged(current_at);
+        state.variants.record_unchanged(variant, current_at);
+        state.record_response(current_at);
     }
 
     /// Applies a version that is published from now on. Returns what it changes elsewhere.
@@ -250,15 +250,15 @@ impl ManifestTracker {
         state.listed_since_restart = Some(Box::new(NamesSinceRestart::new(true, current_at)));
         let restarted_within = state.reload_interval_max * RESTARTED_INTERVALS;
         let manifest = version.variant.name(self.request.base_key());
-        let newly_ended =
+        let epochs_to_end =
             self.stream
                 .record_restart(&manifest, all.clone(), (current_at, restarted_within));
-        RestartedDirectories { all, newly_ended }
+        RestartedDirectories { all, epochs_to_end }
     }
 
     /// Records what a version states about durations and liveness.
     fn record_durations(&self, state: &mut TrackerState, info: &ManifestInfo, current_at: Instant) {
-        if let Some(target) = info.reload_interval() {
+        if let Some(target) = info.stated_reload_interval() {
             self.stream.set_target_duration(target);
         }
         state.record_info(info, current_at);

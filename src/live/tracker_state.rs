@@ -78,7 +78,7 @@ pub(super) struct TrackerState {
 
 /// The longest time that may pass between two versions.
 fn reload_interval_max(info: &ManifestInfo) -> Option<Duration> {
-    let longest = info.segment_duration().max(info.reload_interval())?;
+    let longest = info.segment_duration().max(info.stated_reload_interval())?;
     Some(longest.min(INTERVAL_MAX))
 }
 
@@ -90,19 +90,19 @@ fn segment_duration(info: &ManifestInfo, version_interval: Duration) -> Duration
 }
 
 impl TrackerState {
-    /// Starts with the first version, requested at `sent`.
-    pub(super) fn new(info: &ManifestInfo, sent: Instant) -> TrackerState {
+    /// Starts with the first version.
+    pub(super) fn new(info: &ManifestInfo, current_at: Instant) -> TrackerState {
         let interval = info.version_interval().unwrap_or_default();
         TrackerState {
             variants: VariantHistories::default(),
-            cadence: Cadence::new(interval, sent),
+            cadence: Cadence::new(interval, current_at),
             version_interval: interval,
             reload_interval_max: reload_interval_max(info).unwrap_or(interval),
             segment_duration: segment_duration(info, interval),
-            current_since: sent,
+            current_since: current_at,
             avoided: Vec::new(),
             poll_before: None,
-            no_poll_before: sent,
+            no_poll_before: current_at,
             responses: 0,
             accepted_at: None,
             blocking: BlockingReload::default(),
@@ -164,9 +164,9 @@ impl TrackerState {
         announced.any(|(request, is_whole)| *is_whole && request.key == *key)
     }
 
-    pub(super) fn record_response(&mut self, sent: Instant) {
+    pub(super) fn record_response(&mut self, current_at: Instant) {
         self.responses += 1;
-        self.no_poll_before = sent + self.poll_interval_min();
+        self.no_poll_before = current_at + self.poll_interval_min();
     }
 
     /// The interval between versions; where it is unknown, the longest that is possible.

@@ -39,9 +39,9 @@ pub(super) struct UnstoredManifests {
     /// The manifests that list objects in a directory, the most recent last.
     directories: DirectoryIndex,
     swept: Option<Instant>,
-    /// Crowds, by path key, that were found too large to get more room since the last sweep. They
-    /// are remembered because counting all crowds for each request takes too long.
-    full_crowds: HashSet<Key, ahash::RandomState>,
+    /// Paths whose group of sessions got no more room in this sweep. Kept, because counting the
+    /// sessions of all paths for each request is slow.
+    full_groups: HashSet<Key, ahash::RandomState>,
 }
 
 struct UnstoredManifest {
@@ -87,29 +87,31 @@ impl UnstoredManifests {
         Some(tracker)
     }
 
-    /// Drops idle manifests. If there are none, it drops the half of the largest crowd that was
-    /// requested longest ago, if the new manifest's crowd is smaller than that half.
+    /// Drops idle manifests. If there are none, it drops the half of the largest group (the
+    /// sessions of one path) that was requested longest ago, if the new manifest's group is smaller
+    /// than that half.
     fn make_room(&mut self, new: &Key, now: Instant) -> bool {
         let swept = self.swept;
         if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
             self.swept = Some(now);
-            self.full_crowds.clear();
+            self.full_groups.clear();
             self.trackers.retain(|_, known| !known.is_idle(now));
         }
-        if self.trackers.len() >= UNSTORED_MAX && !self.full_crowds.contains(new) {
-            self.halve_largest_crowd(new);
+        if self.trackers.len() >= UNSTORED_MAX && !self.full_groups.contains(new) {
+            self.halve_largest_group(new);
         }
         let has_room = self.trackers.len() < UNSTORED_MAX;
         if has_room {
             let is_known = |tracker: &Weak<ManifestTracker>| tracker.strong_count() > 0;
             self.directories
-                .retain(|_, listing| listing.iter().any(is_known));
+                .retain(|_, beside| beside.iter().any(is_known));
         }
         has_room
     }
 
-    /// Drops half of the largest crowd, if the new manifest's crowd is smaller than that half.
-    fn halve_largest_crowd(&mut self, new: &Key) {
+    /// Drops half of the largest group, if the new manifest's group is smaller than that half;
+    /// otherwise remembers the path as full.
+    fn halve_largest_group(&mut self, new: &Key) {
         let mut sizes: HashMap<&Key, usize, ahash::RandomState> = HashMap::default();
         for known in self.trackers.values() {
             *sizes.entry(&known.path_key).or_default() += 1;
@@ -122,20 +124,20 @@ impl UnstoredManifests {
         if new_size < half {
             let largest = largest.clone();
             self.drop_longest_idle(&largest, half);
-        } else if self.full_crowds.len() < UNSTORED_MAX {
-            self.full_crowds.insert(new.clone());
+        } else if self.full_groups.len() < UNSTORED_MAX {
+            self.full_groups.insert(new.clone());
         }
     }
 
-    /// Drops those manifests of a crowd that were requested longest ago.
+    /// Drops those manifests of a group that were requested longest ago.
     fn drop_longest_idle(&mut self, path_key: &Key, count: usize) {
-        let crowd = self.trackers.iter();
-        let crowd = crowd.filter(|(_, known)| known.path_key == *path_key);
-        let mut crowd: Vec<_> = crowd
+        let group = self.trackers.iter();
+        let group = group.filter(|(_, known)| known.path_key == *path_key);
+        let mut group: Vec<_> = group
             .map(|(key, known)| (known.last_request, key.clone()))
             .collect();
-        crowd.select_nth_unstable_by_key(count, |(last_request, _)| *last_request);
-        for (_, key) in &crowd[..count] {
+        group.select_nth_unstable_by_key(count, |(last_request, _)| *last_request);
+        for (_, key) in &group[..count] {
             self.trackers.remove(key);
         }
     }
@@ -162,8 +164,8 @@ impl UnstoredManifests {
         &self,
         directory: &Key,
     ) -> impl Iterator<Item = Arc<ManifestTracker>> {
-        let listing = self.directories.get(directory).into_iter().flatten();
-        listing.filter_map(Weak::upgrade)
+        let beside = self.directories.get(directory).into_iter().flatten();
+        beside.filter_map(Weak::upgrade)
     }
 }
 
@@ -184,7 +186,7 @@ impl LiveStreams {
         &self,
         request: &CacheRequest,
     ) -> Vec<Arc<ManifestTracker>> {
-        let mut listing = self.trackers_beside(request);
+        let mut beside = self.trackers_beside(request);
         let directories = self.location_of(request);
         let unstored = self.unstored.lock();
         if !unstored.trackers.is_empty() {
@@ -192,9 +194,9 @@ impl LiveStreams {
                 .numbered_directory
                 .iter()
                 .chain(&directories.directory);
-            listing.extend(directories.flat_map(|directory| unstored.trackers_of(directory)));
+            beside.extend(directories.flat_map(|directory| unstored.trackers_of(directory)));
         }
-        listing
+        beside
     }
 
     /// Records a version of a manifest that is forwarded and not stored. Returns what the caller
@@ -300,7 +302,7 @@ mod tests {
     use super::*;
     use crate::live::fixtures::{one_segment, request, seconds};
 
-    const CROWD: usize = UNSTORED_MAX * 3 / 2;
+    const GROUP: usize = UNSTORED_MAX * 3 / 2;
 
     struct Viewers {
         unstored: UnstoredManifests,
@@ -340,9 +342,9 @@ mod tests {
     #[test]
     fn known_sessions_stay_known_above_the_limit() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
-        viewers.ask("/live/a.m3u8", 0..CROWD, start);
+        viewers.ask("/live/a.m3u8", 0..GROUP, start);
         for round in 1..20 {
-            let asked = viewers.ask("/live/a.m3u8", 0..CROWD, start + seconds(4 * round));
+            let asked = viewers.ask("/live/a.m3u8", 0..GROUP, start + seconds(4 * round));
             assert_eq!(asked, (UNSTORED_MAX, 0), "{round}");
         }
     }
@@ -350,8 +352,8 @@ mod tests {
     #[test]
     fn idle_sessions_are_replaced_after_20_seconds() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
-        viewers.ask("/live/a.m3u8", 0..CROWD, start);
-        let others = CROWD..2 * CROWD;
+        viewers.ask("/live/a.m3u8", 0..GROUP, start);
+        let others = GROUP..2 * GROUP;
         let asked = viewers.ask("/live/a.m3u8", others.clone(), start + seconds(19));
         assert_eq!(asked, (0, 0));
         let asked = viewers.ask("/live/a.m3u8", others, start + seconds(21));
@@ -361,13 +363,13 @@ mod tests {
     #[test]
     fn large_stream_leaves_room_for_sessions_of_other_streams() {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
-        viewers.ask("/live/a.m3u8", 0..CROWD, start);
+        viewers.ask("/live/a.m3u8", 0..GROUP, start);
         for path in ["/live/b.m3u8", "/live/c.m3u8"] {
             assert_eq!(viewers.ask(path, 0..10, start).1, 10, "{path}");
         }
         for round in 1..5 {
             let now = start + seconds(4 * round);
-            let (known, _) = viewers.ask("/live/a.m3u8", 0..CROWD, now);
+            let (known, _) = viewers.ask("/live/a.m3u8", 0..GROUP, now);
             assert!(known >= UNSTORED_MAX / 4, "{round}: {known}");
             for path in ["/live/b.m3u8", "/live/c.m3u8"] {
                 assert_eq!(viewers.ask(path, 0..10, now), (10, 0), "{path}");
@@ -380,7 +382,7 @@ mod tests {
         let (mut viewers, start) = (Viewers::new(), Instant::now());
         for round in 0..3 {
             let mut all = (0, 0);
-            for stream in 0..CROWD {
+            for stream in 0..GROUP {
                 let path = format!("/live/{stream}.m3u8");
                 let now = start + seconds(4 * round);
                 let (known, new) = viewers.ask(&path, 0..1, now);

@@ -91,10 +91,10 @@ impl VariantHistories {
         self.position(variant).map(|at| &self.known[at])
     }
 
-    /// Records a poll, sent at `now`, that found the known version.
-    pub(super) fn record_unchanged(&mut self, variant: Variant, now: Instant) {
+    /// Records a poll that brought nothing newer than the known version.
+    pub(super) fn record_unchanged(&mut self, variant: Variant, current_at: Instant) {
         if let Some(at) = self.position(variant) {
-            self.known[at].history.record_response(now);
+            self.known[at].history.record_response(current_at);
             self.known[at..].rotate_left(1);
         }
     }

@@ -32,7 +32,8 @@ impl Shield {
             return ReloadAction::LookUp;
         }
         let upstream_headers = || self.upstream_headers(context);
-        let Some(newest) = self.newest(&context.request, context.now, upstream_headers) else {
+        let Some(newest) = self.newest_stored(&context.request, context.now, upstream_headers)
+        else {
             return ReloadAction::LookUp;
         };
         let is_current = is_refreshed_low_latency(&newest, context.now);
@@ -61,7 +62,8 @@ impl Shield {
         }
     }
 
-    pub(super) fn newest(
+    /// The newest stored version of the requested playlist, or a stored error.
+    pub(super) fn newest_stored(
         &self,
         request: &CacheRequest,
         now: Instant,
@@ -72,13 +74,13 @@ impl Shield {
     }
 
     /// The newest version, if it answers a request for a version by number and may be served.
-    pub(super) fn newest_for(
+    pub(super) fn stored_answer_for(
         &self,
         request: &CacheRequest,
         upstream_headers: impl FnOnce() -> HeaderMap,
     ) -> Option<Arc<Object>> {
         let now = Instant::now();
-        let newest = self.newest(request, now, upstream_headers)?;
+        let newest = self.newest_stored(request, now, upstream_headers)?;
         let is_fresh = freshness(&newest.head.lifetime, now) == Freshness::Fresh;
         if !is_fresh && !is_refreshed_low_latency(&newest, now) {
             return None;
@@ -110,7 +112,7 @@ impl Shield {
         if requested.msn.is_none() {
             return false;
         }
-        let newest = self.newest(request, Instant::now(), upstream_headers);
+        let newest = self.newest_stored(request, Instant::now(), upstream_headers);
         let playlist = newest.as_deref().and_then(blocking_playlist);
         playlist.is_some_and(|playlist| !is_too_far(playlist, requested))
     }
@@ -153,7 +155,6 @@ pub(super) fn kept_current_for(object: &Object, now: Instant) -> Option<Duration
     let has_refresher = access_tracker
         .as_ref()
         .is_some_and(|access_tracker| access_tracker.has_refresher());
-    let max_age = lifetime.refreshed_max_age(manifest_info.as_deref());
-    let remaining = max_age.saturating_sub(lifetime.age(now));
+    let remaining = lifetime.refreshed_remaining(manifest_info.as_deref(), now);
     (has_refresher && remaining > Duration::ZERO).then_some(remaining)
 }

@@ -54,7 +54,7 @@ pub(super) struct FillTask {
     /// Key for memos that the request's unkeyed headers may have caused.
     unkeyed_memo_key: Option<Key>,
     /// The object may be left over from before a restart of the stream.
-    from_before_restart: bool,
+    may_be_left_over: bool,
     /// The origin may block the request until the object exists.
     may_be_blocking: bool,
     /// Endpoints from which another one has taken over.
@@ -63,14 +63,15 @@ pub(super) struct FillTask {
     empty_responses: u8,
 }
 
-/// As what a manifest is stored. It differs for a request that names a version of an LL-HLS
-/// playlist by number: its answer can be stored under both keys.
+/// Under which key a response is stored. The answer to a request that names a version of an LL-HLS
+/// playlist by number can be stored under both.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StoredAs {
-    /// The newest version, under the URL without delivery directives. The next one replaces it.
+    /// As the newest version, under the URL without delivery directives. The next one replaces it.
     Newest,
-    /// The version with the requested number, under the URL with the directives. It never changes.
-    RequestedVersion,
+    /// Under the requested key: as the requested version, which never changes, if it is that one,
+    /// else as the newest.
+    UnderRequestedKey,
 }
 
 /// The origin's response, and how it was requested.
@@ -94,11 +95,11 @@ impl FillTask {
         } else {
             shield.live.location_of(request)
         };
-        // Read before `from_before_restart`: a restart in between ends this epoch.
+        // Read before `may_be_left_over`: a restart in between ends this epoch.
         let mut epoch_token = shield.epoch_token(request, &location);
         let now = Now::read();
-        let from_before_restart = shield.live.is_left_over(request, now);
-        if from_before_restart {
+        let may_be_left_over = shield.live.is_left_over(request, now);
+        if may_be_left_over {
             epoch_token = shield.epoch_token(request, &location.unlisted());
         }
         if let Some(epoch_token) = &epoch_token {
@@ -111,7 +112,7 @@ impl FillTask {
         }
         FillTask {
             epoch_token,
-            from_before_restart,
+            may_be_left_over,
             unkeyed_memo_key: shield.unkeyed_memo_key(
                 fill.lookup(),
                 fill.upstream_headers(),
@@ -153,16 +154,17 @@ impl FillTask {
         }
     }
 
-    /// Resolves when the fill should be cancelled: it has no viewers, and is of no use or too many
-    /// such fills run. A refresh of a stored object is of use even after its viewer has left. A
-    /// blocking request is not: it would take one of the `blocking_max` places from others.
+    /// Resolves when the fill should be cancelled: all viewers have left, and either it must not
+    /// continue without them or too many such fills run. The refresh of a stored object may
+    /// continue. A blocking request may not: it would take one of the `blocking_max` places from
+    /// others.
     async fn wait_until_cancelled(&self, may_be_blocking: bool) {
-        let refreshes = self.fill.lookup().object.is_some();
-        let of_use = self.shield.settings.finish_abandoned || refreshes;
+        let has_stored_object = self.fill.lookup().object.is_some();
+        let may_continue = self.shield.settings.finish_abandoned || has_stored_object;
         match &self.trigger {
             FillTrigger::Viewer(_, client_fetch) => {
                 client_fetch
-                    .wait_until_abandoned(&self.fill, of_use && !may_be_blocking)
+                    .wait_until_abandoned(&self.fill, may_continue && !may_be_blocking)
                     .await;
             }
             FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
@@ -229,7 +231,7 @@ impl FillTask {
     }
 
     fn manifest_context(&self, info: &ManifestInfo, stored_as: StoredAs) -> ManifestContext {
-        if stored_as == StoredAs::RequestedVersion && self.is_requested_version(info) {
+        if stored_as == StoredAs::UnderRequestedKey && self.is_requested_version(info) {
             ManifestContext::RequestedVersion
         } else if self.has_just_ended(info) {
             ManifestContext::JustEnded
@@ -269,7 +271,7 @@ impl FillTask {
             Some(Err(failure)) => return self.handle_failure(failure),
             None => return,
         };
-        if let Some(remaining) = self.doubted(response.status) {
+        if let Some(remaining) = self.time_to_doubt_absence(response.status) {
             return self.fail_doubted_absence(response, remaining).await;
         }
         if self.is_implausible_status(&response) {
@@ -348,7 +350,7 @@ impl FillTask {
 
     /// Shortens the lifetime of an object that no manifest has listed since the restart.
     pub(super) fn limit_unlisted_lifetime(&self, lifetime: Lifetime) -> Lifetime {
-        if !self.from_before_restart {
+        if !self.may_be_left_over {
             return lifetime;
         }
         Lifetime {

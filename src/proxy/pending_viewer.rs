@@ -29,7 +29,7 @@ impl Shield {
     }
 
     /// Serves a hit whose content coding is being made; waits for the coding within its limit.
-    pub(super) async fn hit_with_coding(
+    pub(super) async fn respond_when_coded(
         &self,
         context: RequestContext,
         object: &Arc<Object>,

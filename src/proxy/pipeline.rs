@@ -105,7 +105,9 @@ impl Shield {
     pub async fn answer(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> ViewerResponse {
         let is_logged = self.telemetry.access_log.is_enabled();
         match self.admit(&viewer_request) {
-            Admission::Reject(refusal) => rejections::refused(&viewer_request, refusal, is_logged),
+            Admission::Reject(rejection) => {
+                rejections::rejected(&viewer_request, rejection, is_logged)
+            }
             Admission::Preflight(route) => {
                 rejections::preflight(&viewer_request, &route, is_logged)
             }
@@ -125,7 +127,7 @@ impl Shield {
                     LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
                         let record = context.abandoned_record();
-                        let answer = || self.hit_with_coding(context, &object);
+                        let answer = || self.respond_when_coded(context, &object);
                         Box::pin(self.record_if_abandoned(record, answer)).await
                     }
                     LookupOutcome::NeedsFetch(context, lookup) => {
@@ -153,7 +155,7 @@ impl Shield {
     /// Looks the key up and serves what may be served without a wait.
     fn look_up(self: &Arc<Self>, mut context: RequestContext) -> LookupOutcome {
         match self.look_up_requested_version(&mut context) {
-            ReloadAction::Serve(version) => return self.hit(context, &version),
+            ReloadAction::Serve(version) => return self.respond_with_hit(context, &version),
             ReloadAction::TooFar => return LookupOutcome::Served(rejections::too_far(context)),
             ReloadAction::LookUp => {}
         }
@@ -166,9 +168,11 @@ impl Shield {
             let stored_use = self.use_of_stored(&context, object);
             let permit = self.repeat_permit(&context, &lookup, stored_use);
             match stored_use {
-                StoredUse::Current => return self.hit(context, object).with_repeat(permit),
+                StoredUse::Current => {
+                    return self.respond_with_hit(context, object).with_repeat(permit);
+                }
                 StoredUse::Stale => {
-                    let response = self.stale(context, &lookup, object);
+                    let response = self.respond_with_stale(context, &lookup, object);
                     return LookupOutcome::Served(response).with_repeat(permit);
                 }
                 StoredUse::None => {}
@@ -208,7 +212,7 @@ impl Shield {
         mut context: RequestContext,
         mut lookup: Lookup,
     ) -> ViewerResponse {
-        if self.is_wanted_by_one_alone(&context, &lookup)
+        if self.is_fetch_for_one_client(&context, &lookup)
             && !self.clients.admit(context.client).await
         {
             return rejections::client_limited(context);
@@ -222,7 +226,7 @@ impl Shield {
             (context, lookup) = match self.look_up(context) {
                 LookupOutcome::Served(response) => return response,
                 LookupOutcome::AwaitsCoding(context, object) => {
-                    return self.hit_with_coding(context, &object).await;
+                    return self.respond_when_coded(context, &object).await;
                 }
                 LookupOutcome::NeedsFetch(context, lookup) => (context, lookup),
             };
@@ -230,10 +234,9 @@ impl Shield {
         Box::pin(self.pass(context)).await
     }
 
-    /// Only this request causes an origin request. An object that is stored, tracked, newly listed
-    /// or being fetched is fetched once for all viewers: clients behind one address do not pay for
-    /// it.
-    fn is_wanted_by_one_alone(&self, context: &RequestContext, lookup: &Lookup) -> bool {
+    /// Whether the fetch would serve this request alone. A stored, tracked, newly listed or running
+    /// one serves all viewers: clients behind one address do not pay for it.
+    fn is_fetch_for_one_client(&self, context: &RequestContext, lookup: &Lookup) -> bool {
         let request = &context.request;
         !is_stored(lookup)
             && !self.cache.is_being_filled(lookup)
@@ -282,8 +285,7 @@ impl Shield {
         })
     }
 
-    /// Whether something else than the stored object may lead to another response at any time, or
-    /// to one for this viewer alone.
+    /// Whether the response depends on more than the stored object and its age.
     fn is_response_variable(&self, context: &RequestContext) -> bool {
         let has_directives = context
             .directives
@@ -296,7 +298,7 @@ impl Shield {
             || self.live.has_byte_ranges() && context.headers.contains_key(header::RANGE)
     }
 
-    fn hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
+    fn respond_with_hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
         let outcome = if object.head.status.is_client_error() {
             Outcome::Negative
         } else {
@@ -316,7 +318,7 @@ impl Shield {
     }
 
     /// Serves a stale object and refreshes it in the background.
-    fn stale(
+    fn respond_with_stale(
         self: &Arc<Self>,
         context: RequestContext,
         lookup: &Lookup,

@@ -57,7 +57,7 @@ pub(super) trait TakeoverBody {
     fn origin_index(&self) -> usize;
     /// Request headers for the part after `received` bytes. `None`: no other endpoint can continue
     /// the body.
-    fn rest(&self, received: u64) -> Option<HeaderMap>;
+    fn range_headers_from(&self, received: u64) -> Option<HeaderMap>;
     /// The request for that part.
     fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest;
     /// Returns the function that says how the response to that request fits.
@@ -84,7 +84,7 @@ pub(super) trait TakeoverBody {
 pub(super) struct Race {
     endpoint: usize,
     /// Other endpoints may be requested at all.
-    may_move: bool,
+    may_take_over: bool,
     /// Endpoints from which another one has taken over.
     failed_endpoints: EndpointAvoidance,
     /// What [`TakeoverBody::failed_before`] said when the body began; these endpoints do no better
@@ -108,13 +108,13 @@ impl Race {
     pub(super) fn new(
         endpoint: usize,
         failed_endpoints: EndpointAvoidance,
-        may_move: bool,
+        may_take_over: bool,
         expected: ExpectedBody,
     ) -> Race {
         let now = Instant::now();
         Race {
             endpoint,
-            may_move,
+            may_take_over,
             failed_endpoints,
             failed_before: None,
             tried_endpoints: TriedEndpoints::default(),
@@ -139,8 +139,8 @@ impl Race {
         self.failed_endpoints
     }
 
-    pub(super) fn may_move(&self) -> bool {
-        self.may_move
+    pub(super) fn may_take_over(&self) -> bool {
+        self.may_take_over
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -153,7 +153,7 @@ impl Race {
 
     /// The body is too slow so far, and another endpoint may still replace it.
     pub(super) fn is_open(&self, now: Instant) -> bool {
-        self.may_move
+        self.may_take_over
             && self.rate.is_behind(now)
             && (self.takeover_request.is_some() || !self.rate.is_late(now))
     }
@@ -235,7 +235,9 @@ impl Race {
         match received {
             Some(Err(failure)) => self.handle_break(failure, body, abandoned).await,
             Some(Ok(bytes)) => {
-                self.record_bytes(bytes.len(), body);
+                let now = Instant::now();
+                self.count_bytes(bytes.len(), body, now);
+                self.start_or_drop_takeover(body, now);
                 BodyEvent::Received(Some(Ok(bytes)))
             }
             None => BodyEvent::Received(None),
@@ -253,7 +255,7 @@ impl Race {
             deadlines.cut = Some(now + CUT_AFTER);
         }
         let is_decided =
-            self.takeover_request.is_some() || deadlines.cut.is_some() || !self.may_move;
+            self.takeover_request.is_some() || deadlines.cut.is_some() || !self.may_take_over;
         let wait = if is_allowed {
             ATTEMPT_INTERVAL
         } else {
@@ -265,7 +267,7 @@ impl Race {
     /// Requests another endpoint because this one is silent. False when none is available, or the
     /// retry budget refuses.
     fn request_after_silence(&mut self, body: &impl TakeoverBody) -> bool {
-        if !self.may_move || !self.has_other_endpoint(body) {
+        if !self.may_take_over || !self.has_other_endpoint(body) {
             return false;
         }
         if self.rate.is_complete() {
@@ -274,10 +276,8 @@ impl Race {
         self.request_takeover(body, true)
     }
 
-    /// Counts received bytes. Requests another endpoint when the rate is too low, and drops that
-    /// request when it is not.
-    fn record_bytes(&mut self, bytes: usize, body: &impl TakeoverBody) {
-        let now = Instant::now();
+    /// Counts received bytes.
+    fn count_bytes(&mut self, bytes: usize, body: &impl TakeoverBody, now: Instant) {
         self.rate.add(bytes, now);
         if now >= self.completeness_checked_at + ATTEMPT_INTERVAL {
             self.check_if_complete(body);
@@ -285,6 +285,10 @@ impl Race {
         if let Some(request) = &self.takeover_request {
             request.report(self.rate.received());
         }
+    }
+
+    /// Requests another endpoint when the rate is too low, and drops that request when it is not.
+    fn start_or_drop_takeover(&mut self, body: &impl TakeoverBody, now: Instant) {
         let is_late = self.rate.is_late(now);
         self.late_since = is_late.then(|| self.late_since.unwrap_or(now));
         if is_late {
@@ -298,12 +302,11 @@ impl Race {
         }
     }
 
-    /// A body that was sent while it was produced is judged from the moment the origin has all of
-    /// it.
+    /// The rate of a body sent while it is produced counts once the origin has all of it.
     fn check_if_complete(&mut self, body: &impl TakeoverBody) {
         let now = Instant::now();
         self.completeness_checked_at = now;
-        if self.may_move && !self.rate.is_complete() && body.is_complete() {
+        if self.may_take_over && !self.rate.is_complete() && body.is_complete() {
             self.rate.complete(now);
         }
     }
@@ -319,7 +322,7 @@ impl Race {
         let broken = BodyEvent::Received(Some(Err(failure)));
         self.tried_endpoints.forget_overdue(Instant::now());
         self.is_broken = true;
-        if !self.may_move || !self.has_other_endpoint(body) {
+        if !self.may_take_over || !self.has_other_endpoint(body) {
             return broken;
         }
         body.record_stopped(self.endpoint);
@@ -381,7 +384,7 @@ impl Race {
         let now = Instant::now();
         let excluded = self.excluded(has_stopped, now);
         let is_busy = self.takeover_request.is_some();
-        if is_busy || !self.may_move || !body.origin().has_another_in_good_standing(excluded) {
+        if is_busy || !self.may_take_over || !body.origin().has_another_in_good_standing(excluded) {
             return true;
         }
         let lately = |requested: Instant| now < requested + ATTEMPT_INTERVAL;
@@ -389,7 +392,7 @@ impl Race {
             return true;
         }
         let received = self.received();
-        let Some(headers) = body.rest(received) else {
+        let Some(headers) = body.range_headers_from(received) else {
             return true;
         };
         self.requested = Some(now);
@@ -427,23 +430,23 @@ impl Race {
             .is_some_and(|since| now >= since + CUT_AFTER);
         if !is_long
             || !body.is_sent_to_viewers()
-            || !self.may_move
+            || !self.may_take_over
             || self.takeover_request.is_some()
         {
             return false;
         }
         let progress = self.movement(false, now);
-        if progress == BodyMovement::Moves && body.rest(self.received()).is_some() {
+        if progress == BodyMovement::Moves && body.range_headers_from(self.received()).is_some() {
             return false;
         }
         let failed_before = self.failed_before.unwrap_or_default();
         let had_turns = self
             .failed_endpoints
             .ever()
-            .and(failed_before)
-            .and(body.failed_before());
+            .union(failed_before)
+            .union(body.failed_before());
         let tried_endpoints = self.tried_endpoints.no_better(progress);
-        let no_better = had_turns.and(tried_endpoints).with(self.endpoint);
+        let no_better = had_turns.union(tried_endpoints).with(self.endpoint);
         if !body.origin().has_another_in_good_standing(no_better) {
             return false;
         }
@@ -477,7 +480,7 @@ impl Race {
     fn excluded(&self, has_stopped: bool, now: Instant) -> EndpointSet {
         let progress = self.movement(has_stopped, now);
         let tried_endpoints = self.tried_endpoints.excluded(progress, true, now);
-        self.excluded_endpoints(now).and(tried_endpoints)
+        self.excluded_endpoints(now).union(tried_endpoints)
     }
 
     /// An endpoint is available that may do better, even with a different object, now that this one
@@ -487,7 +490,7 @@ impl Race {
         let progress = self.movement(true, now);
         let tried_endpoints = self.tried_endpoints.excluded(progress, false, now);
         body.origin()
-            .has_another_in_good_standing(self.excluded_endpoints(now).and(tried_endpoints))
+            .has_another_in_good_standing(self.excluded_endpoints(now).union(tried_endpoints))
     }
 
     /// The current endpoint, and those from which another one took over within [`AVOIDED`].

@@ -1,5 +1,5 @@
-//! Keeps watched manifests fresh. One task per manifest polls when a change is due, ahead of
-//! viewers, and ends when no viewer watches.
+//! Keeps manifests in use fresh. One task per manifest polls when a change is due, ahead of
+//! viewers, and ends when the manifest is idle.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ impl Drop for Refresher {
 }
 
 impl Shield {
-    /// Starts a refresher for a watched manifest. True if one is running.
+    /// Starts the refresher of a manifest. True if one runs.
     pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<ManifestTracker>) -> bool {
         if !tracker.request.route.live.cadence {
             return false;
@@ -121,19 +121,20 @@ impl Refresher {
     /// Sends a blocking request for the next version, or follows that of a viewer.
     async fn poll_blocking(&self, next: ReloadDirectives) {
         let Refresher { shield, tracker } = self;
-        let newest = tracker.begin_blocking(Instant::now());
+        let accepted_at = tracker.begin_blocking(Instant::now());
         if let Some(request) = tracker.request.with_directives(next) {
             let joined = self.join_unless_fresh(&request);
-            // It has arrived in the meantime and is recorded.
-            if let JoinOutcome::Stored(object) = &joined
-                && has_requested_version(object, next)
-            {
+            let has_arrived = matches!(
+                &joined,
+                JoinOutcome::Stored(object) if has_requested_version(object, next)
+            );
+            if has_arrived {
                 return;
             }
             let wait_max = shield.origins[request.route.origin_index].blocking_wait_max();
             self.run_or_follow(&request, joined, wait_max).await;
         }
-        tracker.end_blocking(newest, Instant::now());
+        tracker.end_blocking(accepted_at, Instant::now());
     }
 
     /// The stored response to a request, if it is fresh; else joins or begins the fill of its key.

@@ -20,13 +20,13 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// The request itself is invalid or not allowed.
-pub(super) fn refused(
+pub(super) fn rejected(
     request: &ViewerRequest,
-    refusal: AccessRejection,
+    rejection: AccessRejection,
     is_logged: bool,
 ) -> ViewerResponse {
-    let (mut headers, body) = text_body(refusal.why);
-    if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
+    let (mut headers, body) = text_body(rejection.why);
+    if rejection.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(
             header::ALLOW,
             HeaderValue::from_static("GET, HEAD, OPTIONS"),
@@ -35,7 +35,7 @@ pub(super) fn refused(
     respond_unadmitted(
         request,
         is_logged,
-        refusal.status,
+        rejection.status,
         headers,
         body,
         Outcome::Refused,

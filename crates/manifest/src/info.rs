@@ -204,7 +204,7 @@ impl ManifestInfo {
 
     /// The interval after which a client loads it again, as stated: the target duration of a
     /// playlist, the update period of an MPD.
-    pub fn reload_interval(&self) -> Option<Duration> {
+    pub fn stated_reload_interval(&self) -> Option<Duration> {
         match self {
             ManifestInfo::Hls(playlist) => playlist.target_duration,
             ManifestInfo::Dash(mpd) => mpd.update_period,
@@ -212,12 +212,12 @@ impl ManifestInfo {
     }
 
     /// The stated interval between versions that list segments: the part duration, else the segment
-    /// duration, else the reload interval. Never zero.
+    /// duration, else the stated reload interval. Never zero.
     pub fn version_interval(&self) -> Option<Duration> {
         let interval = self
             .part_target()
             .or(self.segment_duration())
-            .or(self.reload_interval());
+            .or(self.stated_reload_interval());
         interval.filter(|interval| self.has_edge() && !interval.is_zero())
     }
 

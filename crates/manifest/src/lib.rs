@@ -26,7 +26,7 @@
 //! let manifest = read_manifest(Kind::Hls, text.as_bytes())?;
 //!
 //! assert!(manifest.info.is_live());
-//! assert_eq!(manifest.info.reload_interval(), Some(Duration::from_secs(6)));
+//! assert_eq!(manifest.info.stated_reload_interval(), Some(Duration::from_secs(6)));
 //! let ManifestInfo::Hls(playlist) = &manifest.info else {
 //!     panic!("it was read as HLS");
 //! };

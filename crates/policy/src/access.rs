@@ -26,7 +26,7 @@ pub enum Admission {
     Preflight(Arc<Route>),
     /// Another method, on a route that passes it to the origin.
     Pass(CacheRequest),
-    /// Refused.
+    /// Rejected.
     Reject(AccessRejection),
 }
 

@@ -19,7 +19,7 @@ impl EndpointSet {
 
     /// The union of both sets.
     #[must_use]
-    pub fn and(self, other: EndpointSet) -> EndpointSet {
+    pub fn union(self, other: EndpointSet) -> EndpointSet {
         EndpointSet(self.0 | other.0)
     }
 
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn contains_only_added_endpoints_below_64() {
-        let set = EndpointSet::of(0).and(EndpointSet::of(63)).with(64);
+        let set = EndpointSet::of(0).union(EndpointSet::of(63)).with(64);
         let contained = [0, 1, 63, 64].map(|index| set.contains(index));
         assert_eq!(contained, [true, false, true, false]);
         assert!(set.indexes().eq([0, 63]));

@@ -86,6 +86,11 @@ impl Lifetime {
         }
     }
 
+    /// How long a manifest with a refresher may still be served.
+    pub fn refreshed_remaining(&self, info: Option<&ManifestInfo>, now: Instant) -> Duration {
+        self.refreshed_max_age(info).saturating_sub(self.age(now))
+    }
+
     /// Maximum age at which it may be served, fresh or stale.
     pub fn usable_for(&self) -> Duration {
         self.fresh_for
@@ -244,8 +249,8 @@ fn failure_storage(
     }
 }
 
-/// What to do with a response that says, and must not be stored to say it, that the object does not
-/// exist or that the request is refused. `None`: it is no such response.
+/// Decides about absences that must not be stored (`no-store`) and about refusals. `None`: it is
+/// neither.
 fn absence_or_refusal(
     status: StatusCode,
     unshareable: Option<UncacheableReason>,

@@ -20,12 +20,12 @@ impl FillTask {
             return self.tracker();
         }
         let announced = self.may_be_blocking && !self.request.kind.is_manifest();
-        let listing = announced.then(|| self.shield.live.trackers_beside(&self.request));
-        listing?.pop()
+        let beside = announced.then(|| self.shield.live.trackers_beside(&self.request));
+        beside?.pop()
     }
 
     /// The time after which another endpoint is requested too.
-    pub(super) fn overdue(&self) -> Option<Duration> {
+    pub(super) fn overdue_after(&self) -> Option<Duration> {
         let tracker = self
             .may_be_blocking
             .then(|| self.awaited_playlist())
@@ -35,14 +35,17 @@ impl FillTask {
 
     /// Resolves when another request has brought a version that answers this one.
     pub(super) async fn wait_for_newer_version(&self) -> Arc<Object> {
-        let waits = self.request.directives().msn.is_some();
-        let Some(tracker) = self.tracker().filter(|_| waits) else {
+        let names_version = self.request.directives().msn.is_some();
+        let Some(tracker) = self.tracker().filter(|_| names_version) else {
             return pending().await;
         };
         loop {
             let version_stored = tracker.version_stored.notified();
             let upstream_headers = || self.fill.upstream_headers().clone();
-            if let Some(newest) = self.shield.newest_for(&self.request, upstream_headers) {
+            if let Some(newest) = self
+                .shield
+                .stored_answer_for(&self.request, upstream_headers)
+            {
                 return newest;
             }
             version_stored.await;
@@ -79,7 +82,7 @@ impl FillTask {
         let newest = tokio::select! {
             newest = self.wait_for_newer_version() => Some(newest),
             // Limits how often a player that repeats at once gets the same version.
-            () = sleep(pause.unwrap_or_default()) => self.newest(),
+            () = sleep(pause.unwrap_or_default()) => self.newest_stored_ok(),
         };
         if let Some(newest) = newest {
             return self.fill.settle(Verdict::Object(newest));

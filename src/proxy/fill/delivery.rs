@@ -57,7 +57,7 @@ impl Delivery {
     ) -> Delivery {
         let etag = response.headers.get(header::ETAG);
         let strong = etag.filter(|etag| etag.as_bytes().starts_with(b"\""));
-        let may_move = has_others && response.status == StatusCode::OK;
+        let may_take_over = has_others && response.status == StatusCode::OK;
         Delivery {
             progress: BodyProgress {
                 etag: strong.cloned(),
@@ -69,7 +69,7 @@ impl Delivery {
             race: Race::new(
                 response.endpoint,
                 failed_endpoints,
-                may_move,
+                may_take_over,
                 forecast.expected,
             ),
         }
@@ -162,7 +162,7 @@ impl TakeoverBody for FillBody<'_> {
     }
 
     /// Requests the whole body while viewers have nothing.
-    fn rest(&self, received: u64) -> Option<HeaderMap> {
+    fn range_headers_from(&self, received: u64) -> Option<HeaderMap> {
         let mut headers = self.task.fill.upstream_headers().clone();
         let sent_to_viewers = self.progress.sent_to_viewers(received);
         if sent_to_viewers > 0 {

@@ -27,7 +27,7 @@ pub(super) struct UpdateFacts {
 pub(super) enum Disposition {
     /// Store it for this time, and serve it to all followers.
     Store(Lifetime),
-    /// Serve the followers without storing it.
+    /// End the fill without storing it.
     Settle(Settlement),
 }
 

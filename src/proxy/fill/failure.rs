@@ -108,7 +108,7 @@ impl FillTask {
 
     /// Time for which a manifest's absence is still doubted: a version is stored, and the route
     /// allows it. A 403 to a viewer's own credentials is not doubted.
-    pub(super) fn doubted(&self, status: StatusCode) -> Option<Duration> {
+    pub(super) fn time_to_doubt_absence(&self, status: StatusCode) -> Option<Duration> {
         let is_refused_by_credentials = status == StatusCode::FORBIDDEN && self.is_authorized();
         if !is_absence(status) || is_refused_by_credentials {
             return None;

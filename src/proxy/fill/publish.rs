@@ -14,7 +14,6 @@ use tokio::time::timeout;
 
 use super::disposition::{DelayFacts, Disposition, UpdateFacts, decide, publication_delay};
 use super::manifest::FetchedManifest;
-use super::settle::refreshed_left;
 use super::{FillTask, FillTrigger};
 use crate::live::{ManifestTracker, ManifestVersion, PrefetchSource, VersionEffects, WindowChange};
 
@@ -45,7 +44,7 @@ impl FillTask {
         let tracker = fetched.tracker.clone();
         let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
         let progress = fetched.progress();
-        let lifetime = match self.decide(&fetched, progress) {
+        let lifetime = match self.disposition_of(&fetched, progress) {
             Disposition::Store(lifetime) => lifetime,
             Disposition::Settle(settlement) => {
                 self.settle(fetched, settlement);
@@ -53,7 +52,7 @@ impl FillTask {
             }
         };
         let effects = self.record_version(&fetched, progress);
-        let delay = self.publication_delay(&fetched, progress);
+        let delay = self.publication_delay_of(&fetched, progress);
         let prefetches = self.apply_effects(&fetched, progress, effects);
         Some(AppliedVersion {
             task: self,
@@ -68,7 +67,7 @@ impl FillTask {
 
     /// Collects the facts about a manifest, and decides. The caller holds the tracker's publishing
     /// lock.
-    fn decide(&self, fetched: &FetchedManifest, progress: Progress) -> Disposition {
+    fn disposition_of(&self, fetched: &FetchedManifest, progress: Progress) -> Disposition {
         let newest_stored = match progress {
             Progress::Behind => self.newest_if_not_behind(fetched),
             _ => None,
@@ -82,7 +81,11 @@ impl FillTask {
     }
 
     /// How long the publication of a version may wait for its new segments.
-    fn publication_delay(&self, fetched: &FetchedManifest, progress: Progress) -> Option<Duration> {
+    fn publication_delay_of(
+        &self,
+        fetched: &FetchedManifest,
+        progress: Progress,
+    ) -> Option<Duration> {
         let now = Instant::now();
         let tracker = fetched.tracker.as_deref();
         let stored_version = self.stored_object();
@@ -90,12 +93,15 @@ impl FillTask {
             progress,
             may_have_waiting_viewer: self.may_be_blocking
                 || !matches!(self.trigger, FillTrigger::Refresh),
-            stored_remaining: stored_version.map(|stored| refreshed_left(&stored.head, now)),
+            stored_remaining: stored_version.map(|stored| {
+                let info = stored.head.manifest_info.as_deref();
+                stored.head.lifetime.refreshed_remaining(info, now)
+            }),
             delay_max: tracker.map(ManifestTracker::publication_delay_max),
         })
     }
 
-    /// Records a version in `live`. This comes before any viewer gets the version: if it shows a
+    /// Records a version in `live`. This comes before any viewer gets the version: if it reports a
     /// restart, a viewer who has it must not get objects from before.
     fn record_version(&self, fetched: &FetchedManifest, progress: Progress) -> VersionEffects {
         let Some(manifest) = &fetched.manifest else {
@@ -230,7 +236,10 @@ impl AppliedVersion {
         let current_at = fetched.current_at;
         let version = task.build_version(fetched, self.lifetime, self.progress);
         if let Some(tracker) = &tracker {
-            tracker.set_fresh_for(refreshed_left(&version.object.head, current_at), current_at);
+            let head = &version.object.head;
+            let info = head.manifest_info.as_deref();
+            let remaining = head.lifetime.refreshed_remaining(info, current_at);
+            tracker.set_fresh_for(remaining, current_at);
         }
         task.store_and_serve(version);
     }

@@ -43,8 +43,11 @@ impl FillTask {
     fn is_forgotten(&self, stored: &Object) -> bool {
         let info = stored.head.manifest_info.as_deref();
         let is_live = info.is_some_and(ManifestInfo::is_live);
-        let is_watched = info.is_some_and(|info| !info.is_multivariant() && !info.is_patch());
-        is_live && is_watched && !self.request.has_delivery_directives() && self.tracker().is_none()
+        let has_versions = info.is_some_and(|info| !info.is_multivariant() && !info.is_patch());
+        is_live
+            && has_versions
+            && !self.request.has_delivery_directives()
+            && self.tracker().is_none()
     }
 
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
@@ -131,7 +134,7 @@ impl FillTask {
             class: self.shield.live.kind_of(&self.request).into(),
             has_fallback: self.has_servable_object(),
             is_blocking: self.is_known_to_be_blocking(),
-            late_after: self.overdue(),
+            late_after: self.overdue_after(),
             avoided,
             priority_raise: self.priority_raise(),
             ..UpstreamRequest::get(target, host, headers, self.priority())

@@ -49,15 +49,16 @@ impl FillTask {
         let update = headers::downstream(response.headers.clone(), name);
         let updated = conditional::updated(&stored.head.headers.to_map(), &update);
         let variant = self.variant(&updated);
-        let newer = tracker.as_ref();
-        let newer = newer.and_then(|tracker| self.newer(tracker, variant, stored));
+        let newer = tracker
+            .as_ref()
+            .and_then(|tracker| self.newer_than_confirmed(tracker, variant, stored));
         if let Some(newer) = newer {
             return self.fill.settle(Verdict::Object(newer));
         }
         let targeted = headers::targeted(&response.headers);
         let object = Arc::new(self.revalidated_object(Revalidation {
             stored,
-            stored_as: StoredAs::RequestedVersion,
+            stored_as: StoredAs::UnderRequestedKey,
             headers: updated,
             targeted: targeted.or_else(|| stored_targeted(stored)),
             response,
@@ -74,7 +75,7 @@ impl FillTask {
     }
 
     /// The version that viewers have seen since, if the origin confirmed an older one.
-    fn newer(
+    fn newer_than_confirmed(
         &self,
         tracker: &ManifestTracker,
         variant: Variant,
@@ -84,7 +85,8 @@ impl FillTask {
         if tracker.progress_of(variant, info, Instant::now()) != Progress::Behind {
             return None;
         }
-        self.newest().filter(|newest| newest.body != stored.body)
+        self.newest_stored_ok()
+            .filter(|newest| newest.body != stored.body)
     }
 
     /// The stored object with updated headers and a new lifetime. Its head says whether it may be

@@ -2,7 +2,7 @@
 //! place. Records what a confirmed version says of its stream and of the endpoint.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::StatusCode;
 use seawall_cache::{Object, StoredHead, Verdict};
@@ -18,7 +18,7 @@ use super::revalidation::{Revalidation, stored_targeted};
 use super::{FillTask, StoredAs};
 use crate::live::{ManifestTracker, RejectReason, Variant};
 
-/// A version that the origin still has, or that is newer than what the origin has.
+/// The response that confirms the stored version: the origin still has that one, or an older one.
 struct Confirmation {
     variant: Variant,
     current_at: Instant,
@@ -63,7 +63,7 @@ impl FillTask {
 
     /// The newest stored version, unless viewers have seen a newer one that is no longer stored.
     pub(super) fn newest_if_not_behind(&self, fetched: &FetchedManifest) -> Option<Arc<Object>> {
-        let newest = self.newest()?;
+        let newest = self.newest_stored_ok()?;
         let (Some(tracker), Some(info)) = (&fetched.tracker, newest.head.manifest_info.as_deref())
         else {
             return Some(newest);
@@ -72,11 +72,11 @@ impl FillTask {
         (progress != Progress::Behind).then_some(newest)
     }
 
-    /// The newest stored version of the manifest.
-    pub(super) fn newest(&self) -> Option<Arc<Object>> {
+    /// The newest stored version of the manifest, unless an error is stored.
+    pub(super) fn newest_stored_ok(&self) -> Option<Arc<Object>> {
         let upstream_headers = || self.fill.upstream_headers().clone();
         let shield = &self.shield;
-        let newest = shield.newest(&self.request, Instant::now(), upstream_headers);
+        let newest = shield.newest_stored(&self.request, Instant::now(), upstream_headers);
         newest.filter(|newest| newest.head.status == StatusCode::OK)
     }
 
@@ -160,7 +160,9 @@ impl FillTask {
     ) {
         let current_at = confirmation.current_at;
         tracker.record_unchanged(confirmation.variant, current_at);
-        tracker.set_fresh_for(refreshed_left(head, current_at), current_at);
+        let info = head.manifest_info.as_deref();
+        let remaining = head.lifetime.refreshed_remaining(info, current_at);
+        tracker.set_fresh_for(remaining, current_at);
         self.avoid_endpoint_if_stalled(tracker, confirmation.endpoint, confirmation.is_old);
         self.shield.start_refresher(tracker);
     }
@@ -189,11 +191,4 @@ impl FillTask {
         self.shield.live.count_rejection(RejectReason::Stalled);
         tracker.avoid(endpoint, Instant::now());
     }
-}
-
-/// How long it may still be served at `now` while the refresher keeps it current.
-pub(super) fn refreshed_left(head: &StoredHead, now: Instant) -> Duration {
-    let lifetime = &head.lifetime;
-    let max_age = lifetime.refreshed_max_age(head.manifest_info.as_deref());
-    max_age.saturating_sub(lifetime.age(now))
 }

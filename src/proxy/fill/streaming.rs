@@ -67,7 +67,7 @@ impl FillTask {
         let mut delivery = Delivery::new(&response, failed_endpoints, has_others, forecast);
         let mut upstream_body = response.body;
         let is_doubtful = has_bytes && delivery.progress.length.is_none();
-        let mut buffered = if delivery.race.may_move() || is_doubtful {
+        let mut buffered = if delivery.race.may_take_over() || is_doubtful {
             self.buffer_first_chunks(&mut upstream_body, &mut delivery)
                 .await
         } else {

@@ -37,13 +37,14 @@ impl FillTask {
         &self.shield.origins[self.request.route.origin_index]
     }
 
-    /// The endpoints to ask last, if those in `than` must not be asked.
-    fn avoided_with(&self, than: EndpointSet) -> EndpointSet {
-        let all = self.avoided().and(than);
+    /// `excluded` and the avoided endpoints; `excluded` alone if no other endpoint is in good
+    /// standing.
+    fn endpoints_to_avoid(&self, excluded: EndpointSet) -> EndpointSet {
+        let all = self.avoided().union(excluded);
         if self.origin().has_another_in_good_standing(all) {
             all
         } else {
-            than
+            excluded
         }
     }
 
@@ -60,11 +61,11 @@ impl FillTask {
                 .map(|tracker| tracker.avoided(now))
                 .unwrap_or_default();
         }
-        let listing = self.shield.live.trackers_beside(&self.request);
+        let beside = self.shield.live.trackers_beside(&self.request);
         let none = EndpointSet::default();
-        listing
+        beside
             .iter()
-            .fold(none, |set, tracker| set.and(tracker.avoided(now)))
+            .fold(none, |set, tracker| set.union(tracker.avoided(now)))
     }
 
     /// The endpoints that stopped inside this object a moment ago.
@@ -88,18 +89,18 @@ impl FillTask {
         }
     }
 
-    /// Requests the object from another endpoint than `than`.
-    pub(super) async fn request_elsewhere(&self, than: usize) -> Option<UpstreamResponse> {
+    /// Requests the object from another endpoint than `first`.
+    pub(super) async fn request_elsewhere(&self, first: usize) -> Option<UpstreamResponse> {
         let origin = self.origin();
         if !origin.has_several_endpoints() {
             return None;
         }
-        let avoided = self.avoided_with(EndpointSet::of(than));
+        let avoided = self.endpoints_to_avoid(EndpointSet::of(first));
         let response = self
             .fetch(self.fill.upstream_headers().clone(), avoided)
             .await?;
         let response = response.ok()?;
-        let fit = response.status == StatusCode::OK && response.endpoint != than;
+        let fit = response.status == StatusCode::OK && response.endpoint != first;
         fit.then_some(response)
     }
 

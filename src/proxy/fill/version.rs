@@ -62,18 +62,18 @@ impl FillTask {
         self.epoch_token = self.shield.epoch_token(&self.request, &of_versions);
     }
 
-    /// The lifetime under the requested key, if it differs from `newest`, that of the newest
-    /// version: a version that was requested by number never changes, and one that came before
-    /// the requested version existed must be replaced soon.
+    /// The lifetime under the requested key, if it differs from that of the newest version: a
+    /// version that was requested by number never changes, and one that came before the requested
+    /// version existed must be replaced soon.
     fn requested_key_lifetime(
         &self,
         fetched: &FetchedManifest,
-        newest: &Lifetime,
+        newest_lifetime: &Lifetime,
     ) -> Option<Lifetime> {
         let info = fetched.info()?;
         if self.is_requested_version(info) {
             let (response, kind) = (&fetched.response, fetched.kind);
-            let stored_as = StoredAs::RequestedVersion;
+            let stored_as = StoredAs::UnderRequestedKey;
             return match self.decide_storage(response, kind, Some(info), stored_as) {
                 StorageDecision::Store(lifetime) => Some(lifetime),
                 _ => None,
@@ -81,7 +81,7 @@ impl FillTask {
         }
         let names_version = self.request.directives().msn.is_some();
         let is_premature = names_version && info.is_live() && info.has_edge();
-        is_premature.then(|| premature_lifetime(info, newest))
+        is_premature.then(|| premature_lifetime(info, newest_lifetime))
     }
 
     /// The object with its playlist delta update, both in the codings that viewers accept.
@@ -111,7 +111,7 @@ impl FillTask {
             let upstream_headers = || self.fill.upstream_headers().clone();
             return self
                 .shield
-                .newest(&self.request, Instant::now(), upstream_headers);
+                .newest_stored(&self.request, Instant::now(), upstream_headers);
         }
         self.fill.lookup().object.clone()
     }
@@ -182,17 +182,19 @@ fn answers_plain_request(object: &Object, vary: &Vary) -> bool {
 /// followers get it, but later requests must not get an old version in place of a new one. Half a
 /// part, or an eighth of the target duration, saves an origin that never blocks from most of the
 /// immediate repeats.
-fn premature_lifetime(info: &ManifestInfo, newest: &Lifetime) -> Lifetime {
+fn premature_lifetime(info: &ManifestInfo, newest_lifetime: &Lifetime) -> Lifetime {
     const TARGET_SHARE: u32 = 8;
-    let target_duration = info.reload_interval().unwrap_or_default();
+    let target_duration = info.stated_reload_interval().unwrap_or_default();
     let span = match info.part_target() {
         Some(part) => part / 2,
         None => target_duration / TARGET_SHARE,
     };
     Lifetime {
-        fresh_for: newest.fresh_for.min(newest.age_received + span),
+        fresh_for: newest_lifetime
+            .fresh_for
+            .min(newest_lifetime.age_received + span),
         stale_while_revalidate: Duration::ZERO,
         stale_if_error: Duration::ZERO,
-        ..newest.clone()
+        ..newest_lifetime.clone()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A body is not judged before this time: a connection needs a moment to reach its rate.
+/// No body is too slow before this time: a connection needs a moment to reach its rate.
 const MEASURED_AFTER: Duration = Duration::from_millis(700);
 /// The rate is averaged over at least this time: the first bytes alone give no rate.
 const MEASURED_OVER_MIN: Duration = Duration::from_millis(200);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn produced_body_is_judged_from_its_completion() {
+    fn rate_of_produced_body_counts_from_its_completion() {
         let (start, second) = (Instant::now(), millis(1_000));
         let mut rate = BodyRate::new(
             ExpectedBody {

@@ -51,7 +51,7 @@ impl TakeoverBody for SliceBody<'_> {
         self.source.route.origin_index
     }
 
-    fn rest(&self, received: u64) -> Option<HeaderMap> {
+    fn range_headers_from(&self, received: u64) -> Option<HeaderMap> {
         let missing = self.missing(received);
         if missing.length() == 0 {
             return None;
@@ -88,7 +88,7 @@ impl TakeoverBody for SliceBody<'_> {
 
     fn failed_before(&self) -> EndpointSet {
         let since = self.source.failed_endpoints.lock().ever();
-        since.and(self.source.failed_before)
+        since.union(self.source.failed_before)
     }
 }
 
@@ -97,7 +97,7 @@ impl SliceContext {
     fn failed_lately(&self) -> EndpointSet {
         let now = Instant::now();
         let before = self.slice_set.avoided.at(now);
-        self.failed_endpoints.lock().at(now).and(before)
+        self.failed_endpoints.lock().at(now).union(before)
     }
 
     /// The endpoint stopped inside a slice, and no other endpoint can continue this object. New
@@ -181,7 +181,7 @@ impl SliceContext {
         let priority = priority::for_waiting_viewer(self.lookup.kind, || false);
         UpstreamRequest {
             class: self.lookup.kind.into(),
-            avoided: avoided.and(self.failed_lately()),
+            avoided: avoided.union(self.failed_lately()),
             ..UpstreamRequest::get(target, host, headers, priority)
         }
     }

@@ -76,7 +76,7 @@ impl PlayerProgress {
         }
         let changed = end != std::mem::replace(&mut self.end, end);
         let pause = info
-            .reload_interval()
+            .stated_reload_interval()
             .or(info.segment_duration())
             .unwrap_or(RETRY_PAUSE);
         if info.playlist_edge().is_some() && !changed {

@@ -106,7 +106,7 @@ impl EndpointSelector {
         let in_good_standing = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
         self.outlier_detection
             .judge(&self.endpoints, now, in_good_standing);
-        let ranks = self.ranks(avoided.and(excluded), now);
+        let ranks = self.ranks(avoided.union(excluded), now);
         for endpoint in &self.endpoints {
             endpoint.set_in_good_standing(in_good_standing(endpoint));
         }

@@ -18,7 +18,7 @@ use seawall_policy::freshness::{Freshness, freshness};
 pub(super) enum ReloadAction {
     /// Answer with this version.
     Serve(Arc<Object>),
-    /// Refuse the request.
+    /// Reject the request.
     TooFar,
     /// Look the request's key up.
     LookUp,

@@ -1,4 +1,4 @@
-//! Builds responses of the shield's own: refusals, failures and overload.
+//! Builds responses of the shield's own: rejections, failures and overload.
 
 use std::time::Instant;
 

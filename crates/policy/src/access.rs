@@ -275,7 +275,7 @@ fn canonical_name(host: &str) -> Result<Cow<'_, str>, AccessRejection> {
     }
 }
 
-/// Refuses paths (below a route's prefix) that an origin could resolve to outside the prefix or end
+/// Rejects paths (below a route's prefix) that an origin could resolve to outside the prefix or end
 /// early, however the dots and slashes are encoded.
 pub(super) fn check_path(path: &str) -> Result<(), AccessRejection> {
     // The common case needs one scan: no percent-encoding, no dot segments, no backslashes.

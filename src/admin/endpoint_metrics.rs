@@ -327,8 +327,8 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         kind: MetricKind::Gauge,
         unit: YES_OR_NO,
         labels: &[ORIGIN, ENDPOINT],
-        help: "Whether the endpoint is ejected: too many failures in a row, or too slow. It is \
-               used last.",
+        help: "Whether the endpoint is ejected: too many failures in a row, too slow, silent while \
+               others answered, or others succeeded for its failed URLs. It is used last.",
         remedy: "If 1, check the endpoint; it returns by itself.",
     }
     .collected(|groups, samples| {
@@ -353,7 +353,8 @@ pub static ENDPOINT_METRICS: [CollectedMetric<Vec<Stats>>; 23] = [
         unit: YES_OR_NO,
         labels: &[ORIGIN, ENDPOINT, BREAKER],
         help: "The state of the endpoint's breaker: 1 for the current state, 0 for the others.",
-        remedy: "If open is 1, the endpoint gets no requests but probes: check it.",
+        remedy: "If open is 1, the endpoint gets only probes, and requests for directories in which \
+                 nothing failed: check it.",
     }
     .collected(|groups, samples| {
         for ([origin, url], endpoint) in endpoints(groups) {

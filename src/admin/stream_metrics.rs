@@ -67,7 +67,8 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         kind: MetricKind::Counter,
         unit: "manifests",
         labels: &[REJECT_REASON],
-        help: "Manifests from origins that were rejected as unfit for viewers, by reason. \
+        help: "Manifests from origins that were unfit, by reason: not served (broken, behind), \
+               served while another endpoint is requested (stalled), passed on unstored (coded). \
                Increments with each such response.",
         remedy: "broken, behind, stalled: check the packager and the endpoint that the log names. \
                  coded: have the origin send plain text, gzip, br or zstd.",

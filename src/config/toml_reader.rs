@@ -18,6 +18,7 @@ use super::value_error::ValueError;
 const RENAMED_KEYS: &[(&str, &str)] = &[
     ("uncacheable_memory", "uncacheable_ttl"),
     ("requests_min", "failed_urls_min"),
+    ("slow_floor", "slow_min"),
     ("key", "decryption_key"),
     ("clock", "time_server"),
 ];

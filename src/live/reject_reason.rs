@@ -10,7 +10,8 @@ pub enum RejectReason {
     /// Older than a version that viewers have seen, or a restart or an end that another endpoint
     /// contradicts.
     Behind,
-    /// Unchanged for long after it should have changed: served, and another endpoint is asked.
+    /// Unchanged for long after it should have changed: served, and another endpoint is
+    /// requested.
     Stalled,
     /// In an unsupported content coding: forwarded without being parsed, if no other endpoint has
     /// another coding.

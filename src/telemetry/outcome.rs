@@ -160,8 +160,9 @@ impl ResponseSource {
         }
     }
 
-    /// A hit is a request that started no origin request and waited for none in progress. `None`:
-    /// not counted in the hit ratio, because no cache could have had the response.
+    /// A hit is a request that caused no origin request, and waited for none, except for an object
+    /// that did not exist yet. `None`: not counted in the hit ratio, because no cache could have
+    /// had the response.
     pub fn is_hit(self) -> Option<bool> {
         match self {
             ResponseSource::Memory | ResponseSource::Blocking => Some(true),

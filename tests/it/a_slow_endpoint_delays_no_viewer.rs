@@ -258,7 +258,7 @@ async fn endpoint_much_slower_than_its_peer_is_ejected() {
             group.balance = Balance::RoundRobin;
             group.guards.latency.samples_min = u32::try_from(PAIRS).unwrap();
             group.guards.ejection.slow_factor = 2.0;
-            group.guards.ejection.slow_floor = Duration::ZERO;
+            group.guards.ejection.slow_min = Duration::ZERO;
             group.guards.ejection.slow_judgements = 1;
             group.guards.ejection.judged_every = Duration::ZERO;
             group.guards.ejection.base = HOUR;

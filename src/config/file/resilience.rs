@@ -56,7 +56,7 @@ pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
             table.read_into("longest", &mut ejection.max, read::timeout);
             check_order(table, ("first", ejection.base), ("longest", ejection.max));
             table.read_into("slow_factor", &mut ejection.slow_factor, slow_factor);
-            table.read_into("slow_floor", &mut ejection.slow_floor, read::duration);
+            table.read_into("slow_min", &mut ejection.slow_min, read::duration);
             table.read_into(
                 "slow_judgements",
                 &mut ejection.slow_judgements,

@@ -62,12 +62,12 @@ impl Default for Settings {
 pub enum State {
     /// Requests are admitted.
     Closed,
-    /// Requests are refused.
+    /// Requests are refused, except for probes, and for directories in which nothing failed.
     Open {
         /// When the next request may be admitted as a probe.
         until: Instant,
     },
-    /// A probe is in progress; other requests are refused.
+    /// A probe is in progress; other requests are refused as while open.
     Probing {
         /// When another probe may be admitted, even if this one has no result.
         until: Instant,

@@ -32,7 +32,7 @@ pub struct Settings {
     /// An endpoint is slow when its median is more than this many times the peers' median ...
     pub slow_factor: f64,
     /// ... and longer than this.
-    pub slow_floor: Duration,
+    pub slow_min: Duration,
     /// Consecutive slow judgements that cause an ejection.
     pub slow_judgements: u32,
     /// Minimum time between judgements. The caller enforces it.
@@ -50,7 +50,7 @@ impl Default for Settings {
             failures: 5,
             silence: Duration::from_millis(400),
             slow_factor: 4.0,
-            slow_floor: Duration::from_millis(500),
+            slow_min: Duration::from_millis(500),
             slow_judgements: 3,
             judged_every: Duration::from_secs(1),
             base: Duration::from_secs(5),
@@ -166,25 +166,25 @@ impl Ejection {
         if self.is_out_of_date(sent_at) {
             return None;
         }
-        let known = self.bad_directories.contains(&subject.directory);
-        if !fault.is_silence() && !known {
+        let is_directory_known = self.bad_directories.contains(&subject.directory);
+        if !fault.is_silence() && !is_directory_known {
             if self.bad_directories.len() == BAD_DIRECTORIES_MAX {
                 self.bad_directories.remove(0);
             }
             self.bad_directories.push(subject.directory);
         }
         if self.on_trial {
-            // The endpoint responds, and what fails is one URL, or a directory that is known to
-            // fail: that is no reason to eject it again.
-            let unrelated = fault.is_of_url() || (!fault.is_silence() && known);
-            return (!unrelated && may_eject(others_in_good_standing)).then(|| self.eject(now));
+            // If the endpoint responds, and what fails is one URL, or a directory that is known to
+            // fail, that is no reason to eject it again.
+            let is_relapse = !fault.is_of_url() && (fault.is_silence() || !is_directory_known);
+            return self.eject_if(is_relapse, others_in_good_standing, now);
         }
         let needed = usize::try_from(self.settings.failures).unwrap_or(usize::MAX);
         if self.failed_urls.len() < needed && !self.failed_urls.contains(&subject.url) {
             self.failed_urls.push(subject.url);
         }
-        let enough = self.failed_urls.len() >= needed;
-        (enough && may_eject(others_in_good_standing)).then(|| self.eject(now))
+        let is_deserved = self.failed_urls.len() >= needed;
+        self.eject_if(is_deserved, others_in_good_standing, now)
     }
 
     /// Records that a request sent at `sent_at` failed here and succeeded at another endpoint, so
@@ -210,8 +210,8 @@ impl Ejection {
         let succeeded = f64::from(self.successes(now).counts(now).all);
         let too_much =
             f64::from(failed) >= (f64::from(failed) + succeeded) * SUCCEEDED_ELSEWHERE_SHARE;
-        let enough = failed >= self.settings.failures.max(1) && too_much;
-        (enough && may_eject(others_in_good_standing)).then(|| self.eject(now))
+        let is_deserved = failed >= self.settings.failures.max(1) && too_much;
+        self.eject_if(is_deserved, others_in_good_standing, now)
     }
 
     fn successes(&mut self, now: Instant) -> &mut SlidingWindow {
@@ -238,9 +238,9 @@ impl Ejection {
             return None;
         }
         let (since, first) = *self.silent_since.get_or_insert((sent_at, subject.url));
-        let silent = now.saturating_duration_since(since) >= self.settings.silence;
-        (silent && subject.url != first && may_eject(others_in_good_standing))
-            .then(|| self.eject(now))
+        let is_silent = now.saturating_duration_since(since) >= self.settings.silence;
+        let is_deserved = is_silent && subject.url != first;
+        self.eject_if(is_deserved, others_in_good_standing, now)
     }
 
     /// Compares the median response time with that of the peers. Called periodically, not per
@@ -258,22 +258,33 @@ impl Ejection {
         }
         let Settings {
             slow_factor,
-            slow_floor,
+            slow_min,
             slow_judgements: needed,
             ..
         } = self.settings;
         let is_outlier = own.as_secs_f64() > peers.as_secs_f64() * slow_factor;
-        self.slow_judgements = if is_outlier && own > slow_floor {
+        self.slow_judgements = if is_outlier && own > slow_min {
             self.slow_judgements.saturating_add(1)
         } else {
             0
         };
-        let enough = self.slow_judgements > 0 && self.slow_judgements >= needed;
-        (enough && may_eject(others_in_good_standing)).then(|| self.eject(now))
+        let is_deserved = self.slow_judgements > 0 && self.slow_judgements >= needed;
+        self.eject_if(is_deserved, others_in_good_standing, now)
     }
 
     fn is_out_of_date(&self, sent_at: Instant) -> bool {
         self.returns_at.is_some_and(|back| sent_at < back)
+    }
+
+    /// Ejects the endpoint if that is deserved and another endpoint is left. Returns the end of the
+    /// ejection.
+    fn eject_if(
+        &mut self,
+        is_deserved: bool,
+        others_in_good_standing: usize,
+        now: Instant,
+    ) -> Option<Instant> {
+        (is_deserved && may_eject(others_in_good_standing)).then(|| self.eject(now))
     }
 
     fn eject(&mut self, now: Instant) -> Instant {

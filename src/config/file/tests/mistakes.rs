@@ -21,6 +21,7 @@ fn names_the_new_name_of_a_renamed_key() {
     let diagnostics = diagnostics(&[
         first_line("cache.uncacheable_memory = \"10s\""),
         in_origin("breaker = { requests_min = 7 }"),
+        in_origin("ejection = { slow_floor = \"90ms\" }"),
         first_line("cache.kind_max = { key = \"1MiB\", clock = \"1MiB\" }"),
     ]);
     assert_snapshot!(diagnostics);

@@ -33,7 +33,7 @@ fn reads_optional_resilience_settings() {
     let settings = settings(
         "retry = { budget_per_s_min = 0, wait = \"10ms\", wait_max = \"3s\", retry_after_max = \"4s\" }\n\
          breaker = { probe_after = \"1s\", probe_after_max = \"2s\" }\n\
-         ejection = { slow_factor = 2.5, slow_floor = \"90ms\", slow_judgements = 9 }\n",
+         ejection = { slow_factor = 2.5, slow_min = \"90ms\", slow_judgements = 9 }\n",
     );
     let (retry, guards) = (settings.retry, settings.guards);
     assert_eq!(retry.budget.per_s_min, 0);
@@ -43,7 +43,7 @@ fn reads_optional_resilience_settings() {
     assert_eq!(guards.breaker.probe_after, Duration::from_secs(1));
     assert_eq!(guards.breaker.probe_after_max, Duration::from_secs(2));
     assert!((guards.ejection.slow_factor - 2.5).abs() < f64::EPSILON);
-    assert_eq!(guards.ejection.slow_floor, Duration::from_millis(90));
+    assert_eq!(guards.ejection.slow_min, Duration::from_millis(90));
     assert_eq!(guards.ejection.slow_judgements, 9);
 }
 

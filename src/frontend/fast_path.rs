@@ -6,8 +6,8 @@
 //! the response and reads on; hyper does not see the request. A response to the same request of the
 //! same second is sent again: see [`super::repeated_responses`].
 //!
-//! A connection begins without hyper, which is made for the first request that needs it
-//! ([`FastPath::poll_without_hyper`]), and is dropped when a request was answered without it.
+//! A connection begins without hyper ([`FastPath::poll_without_hyper`]). The first request that
+//! needs hyper creates its state; the next request answered without it drops that state.
 //!
 //! Two parsers of one connection must agree on where a request begins. So this wrapper parses only
 //! while hyper has no unparsed byte and no response to send. It leaves a single request to hyper

@@ -125,10 +125,10 @@ pub(super) fn goaway(last_stream: u32, code: u32) -> [u8; HEAD_BYTES + 8] {
 
 /// The position within the frames of one direction.
 pub(super) struct FrameParser {
-    preface_left: u8,
+    preface_remaining: u8,
     head: [u8; HEAD_BYTES],
     head_read: usize,
-    payload_left: u32,
+    payload_remaining: u32,
     payload_kind: FrameKind,
     /// A field block (HEADERS and its CONTINUATION frames) is incomplete.
     in_field_block: bool,
@@ -144,10 +144,10 @@ impl FrameParser {
     /// A parser for a new client connection, beginning with the preface.
     pub(super) fn new() -> FrameParser {
         FrameParser {
-            preface_left: PREFACE_BYTES,
+            preface_remaining: PREFACE_BYTES,
             head: [0; HEAD_BYTES],
             head_read: 0,
-            payload_left: 0,
+            payload_remaining: 0,
             payload_kind: FrameKind::Unknown,
             in_field_block: false,
             frames_begun: 0,
@@ -159,7 +159,7 @@ impl FrameParser {
     /// A parser for the frames of a server, without a preface.
     pub(super) fn of_server() -> FrameParser {
         FrameParser {
-            preface_left: 0,
+            preface_remaining: 0,
             ..FrameParser::new()
         }
     }
@@ -174,15 +174,15 @@ impl FrameParser {
         for byte in payload {
             self.error_code = (self.error_code << 8) | u32::from(*byte);
         }
-        let is_malformed = self.payload_left == 0 && self.error_code == PROTOCOL_ERROR;
+        let is_malformed = self.payload_remaining == 0 && self.error_code == PROTOCOL_ERROR;
         self.malformed += u32::from(is_malformed);
     }
 
     /// The number of the frame that is incomplete, if one is: the preface, a control frame, or all
     /// frames of a field block. DATA frames do not count: bodies have their own minimum rate.
     pub(super) fn incomplete_frame(&self) -> Option<u32> {
-        let in_preface = (1..PREFACE_BYTES).contains(&self.preface_left);
-        let in_payload = self.payload_left > 0 && self.payload_kind != FrameKind::Data;
+        let in_preface = (1..PREFACE_BYTES).contains(&self.preface_remaining);
+        let in_payload = self.payload_remaining > 0 && self.payload_kind != FrameKind::Data;
         let is_incomplete = in_preface || self.head_read > 0 || in_payload || self.in_field_block;
         is_incomplete.then_some(self.frames_begun)
     }
@@ -192,7 +192,7 @@ impl FrameParser {
     pub(super) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(FrameHead) -> bool) {
         let mut bytes = self.skip_preface(bytes);
         while !bytes.is_empty() {
-            if self.payload_left > 0 {
+            if self.payload_remaining > 0 {
                 bytes = self.read_payload(bytes);
                 continue;
             }
@@ -208,11 +208,11 @@ impl FrameParser {
 
     /// Returns the bytes after the preface.
     fn skip_preface<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let count = bytes.len().min(usize::from(self.preface_left));
+        let count = bytes.len().min(usize::from(self.preface_remaining));
         // At most 24.
         #[expect(clippy::cast_possible_truncation)]
         let read = count as u8;
-        self.preface_left -= read;
+        self.preface_remaining -= read;
         &bytes[count..]
     }
 
@@ -220,8 +220,8 @@ impl FrameParser {
     /// it.
     fn read_payload<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let arrived = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let read = arrived.min(self.payload_left);
-        self.payload_left -= read;
+        let read = arrived.min(self.payload_remaining);
+        self.payload_remaining -= read;
         let (payload, rest) = bytes.split_at(read as usize);
         if self.payload_kind == FrameKind::RstStream {
             self.read_error_code(payload);
@@ -244,7 +244,7 @@ impl FrameParser {
         }
         self.head_read = 0;
         let head = FrameHead::of(self.head);
-        self.payload_left = head.length;
+        self.payload_remaining = head.length;
         self.payload_kind = head.kind;
         if matches!(head.kind, FrameKind::Headers | FrameKind::Continuation) {
             self.in_field_block = !head.ends_headers;

@@ -370,7 +370,7 @@ impl Object {
     }
 
     /// What is left of [`Object::retention`].
-    pub(super) fn retention_left(&self, now: Instant) -> Duration {
+    pub(super) fn retention_remaining(&self, now: Instant) -> Duration {
         let resident = now.saturating_duration_since(self.head.lifetime.received);
         self.retention().saturating_sub(resident)
     }

@@ -149,7 +149,7 @@ impl Partition {
             hits: entry.as_object().map(Arc::clone),
             requests: hints.requests,
             marker: marker.and_then(|marker| self.id_of(marker)),
-            kept_until_ms: now_ms.saturating_add(millis(entry.retention_left(now))),
+            kept_until_ms: now_ms.saturating_add(millis(entry.retention_remaining(now))),
         };
         let replaced = self.id_of(&slot);
         let inserted = policy.insert(candidate, replaced, now_ms, &mut evicted);
@@ -273,13 +273,13 @@ impl TableEntry {
         })
     }
 
-    fn retention_left(&self, now: Instant) -> Duration {
+    fn retention_remaining(&self, now: Instant) -> Duration {
         let object = self.as_object();
-        object.map_or(MARKER_RETENTION, |object| object.retention_left(now))
+        object.map_or(MARKER_RETENTION, |object| object.retention_remaining(now))
     }
 
     fn is_retained(&self, now: Instant) -> bool {
-        !self.retention_left(now).is_zero()
+        !self.retention_remaining(now).is_zero()
     }
 }
 

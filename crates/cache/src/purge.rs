@@ -121,7 +121,7 @@ impl CachePurge {
         let was_valid = |object: &Object| {
             let token = object.head.epoch_token.as_ref();
             token.is_none_or(|token| token.was_valid_before(&ended))
-                && !object.retention_left(now).is_zero()
+                && !object.retention_remaining(now).is_zero()
         };
         let removed = removed.iter().filter(|object| was_valid(object)).count();
         let mut dropped = u64::try_from(removed).unwrap_or(u64::MAX);

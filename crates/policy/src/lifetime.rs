@@ -59,7 +59,7 @@ impl Lifetime {
     }
 
     /// Remaining freshness.
-    pub fn fresh_left(&self, now: Instant) -> Duration {
+    pub fn fresh_remaining(&self, now: Instant) -> Duration {
         self.fresh_for.saturating_sub(self.age(now))
     }
 
@@ -362,7 +362,7 @@ fn failure_lifetime(
         rule: Rule::Origin,
         ..Lifetime::none(now.mono)
     };
-    let is_fresh = !lifetime.fresh_left(now.mono).is_zero();
+    let is_fresh = !lifetime.fresh_remaining(now.mono).is_zero();
     (response.end_is_proven && is_fresh).then_some(lifetime)
 }
 

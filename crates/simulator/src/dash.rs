@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::broadcast::Broadcast;
 use super::media_assets::DemoRendition;
-use super::resource::{CLOCK, Packaging};
+use super::resource::{Packaging, TIME_SERVER_PATH};
 use super::utc::{Utc, iso};
 
 /// The MPD; `None` if no segment is complete.
@@ -61,7 +61,7 @@ pub(super) fn mpd(broadcast: &Broadcast, packaging: Packaging, now: Utc) -> Opti
     let _ = write!(
         text,
         " </Period>\n \
-         <UTCTiming schemeIdUri=\"urn:mpeg:dash:utc:http-iso:2014\" value=\"{CLOCK}\"/>\n\
+         <UTCTiming schemeIdUri=\"urn:mpeg:dash:utc:http-iso:2014\" value=\"{TIME_SERVER_PATH}\"/>\n\
          </MPD>\n"
     );
     Some(text)

@@ -90,7 +90,9 @@ impl OriginHandler {
         let range = RequestRange::of(request.headers());
         let response = self
             .wait_for(resource, |view| match resource {
-                Resource::Clock => AssetLookup::Found(head::clock(iso(self.clock.now()))),
+                Resource::TimeServer => {
+                    AssetLookup::Found(head::time_server_response(iso(self.clock.now())))
+                }
                 Resource::Multivariant(packaging) => AssetLookup::Found(head::manifest(
                     view,
                     hls::multivariant(&view.broadcast, packaging),

@@ -159,7 +159,7 @@ pub(super) fn manifest(
 }
 
 /// The current time.
-pub(super) fn clock(time: String) -> Response<OriginBody> {
+pub(super) fn time_server_response(time: String) -> Response<OriginBody> {
     let mut response = plain(StatusCode::OK, time);
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
@@ -228,7 +228,7 @@ fn content_type(resource: Resource) -> HeaderValue {
         | Resource::Segment(_, DemoRendition::Audio, _)
         | Resource::Part(_, DemoRendition::Audio, ..) => "audio/mp4",
         Resource::Init(..) | Resource::Segment(..) | Resource::Part(..) => "video/mp4",
-        Resource::Clock => "text/plain; charset=utf-8",
+        Resource::TimeServer => "text/plain; charset=utf-8",
     })
 }
 

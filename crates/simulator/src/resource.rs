@@ -80,7 +80,7 @@ impl Packaging {
 /// The prefix of all stream paths.
 pub(super) const ROOT: &str = "/live/";
 /// The path of the current time.
-pub(super) const CLOCK: &str = "/time";
+pub(super) const TIME_SERVER_PATH: &str = "/time";
 
 const PLAYLIST: &str = "index.m3u8";
 const MPD: &str = "manifest.mpd";
@@ -102,7 +102,7 @@ pub enum Resource {
     /// A part of a segment.
     Part(Packaging, DemoRendition, u64, u64),
     /// The current time (`UTCTiming`).
-    Clock,
+    TimeServer,
 }
 
 /// The kind of a resource.
@@ -121,7 +121,7 @@ pub enum ResourceKind {
     /// A part.
     Part,
     /// The current time.
-    Clock,
+    TimeServer,
     /// Not an object of this origin.
     Unknown,
 }
@@ -129,8 +129,8 @@ pub enum ResourceKind {
 impl Resource {
     /// Parses a path.
     pub fn of(path: &str) -> Option<Resource> {
-        if path == CLOCK {
-            return Some(Resource::Clock);
+        if path == TIME_SERVER_PATH {
+            return Some(Resource::TimeServer);
         }
         let (packaging, rest) = path.strip_prefix(ROOT)?.split_once('/')?;
         let packaging = Packaging::ALL
@@ -160,7 +160,7 @@ impl Resource {
             Resource::Init(..) => ResourceKind::Init,
             Resource::Segment(..) => ResourceKind::Segment,
             Resource::Part(..) => ResourceKind::Part,
-            Resource::Clock => ResourceKind::Clock,
+            Resource::TimeServer => ResourceKind::TimeServer,
         }
     }
 
@@ -171,7 +171,7 @@ impl Resource {
             | Resource::Init(_, rendition)
             | Resource::Segment(_, rendition, _)
             | Resource::Part(_, rendition, ..) => Some(rendition),
-            Resource::Multivariant(_) | Resource::Mpd(_) | Resource::Clock => None,
+            Resource::Multivariant(_) | Resource::Mpd(_) | Resource::TimeServer => None,
         }
     }
 
@@ -199,7 +199,7 @@ impl Resource {
             Resource::Part(packaging, rendition, segment, part) => {
                 format!("{}/{segment}.{part}.m4s", under(packaging, rendition))
             }
-            Resource::Clock => CLOCK.to_owned(),
+            Resource::TimeServer => TIME_SERVER_PATH.to_owned(),
         }
     }
 }

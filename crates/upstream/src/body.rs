@@ -34,7 +34,7 @@ pub struct UpstreamResponse {
     /// The endpoint's index in its group.
     pub endpoint: usize,
     /// The index of an endpoint that the next requests of the stream should avoid: it answered that
-    /// the object does not exist, or was so late that another endpoint was asked too.
+    /// the object does not exist, or was so late that another endpoint was requested too.
     pub endpoint_to_avoid: Option<usize>,
 }
 

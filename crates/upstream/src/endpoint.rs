@@ -57,7 +57,7 @@ pub(super) struct UsualLatency {
     pub(super) typical: Option<Duration>,
 }
 
-/// Room for one request at an endpoint. Its permits are released when it is dropped.
+/// A slot for one request at an endpoint. Its permits are released when it is dropped.
 pub(super) struct EndpointSlot {
     /// `None`: the endpoint has no concurrency limit.
     pub(super) permit: Option<Permit>,
@@ -208,8 +208,11 @@ impl EndpointState {
 
     /// A slot is free now.
     pub(super) fn has_slot(&self, class: RequestClass) -> bool {
-        let is_open = self.cap.as_ref().is_none_or(|cap| cap.limiter.is_open());
-        is_open && self.quotas.has_token(class)
+        let has_permit = self
+            .cap
+            .as_ref()
+            .is_none_or(|cap| cap.limiter.has_free_permit());
+        has_permit && self.quotas.has_token(class)
     }
 
     /// The same as [`EndpointState::try_slot`], but waits in order of priority. The rate token

@@ -154,7 +154,8 @@ impl OriginGroup {
         if budget == BudgetUse::Earns {
             self.selector.extra_requests.record_request();
         }
-        let order = self.selector.order(&signed, avoided, excluded);
+        self.selector.update_standing();
+        let order = self.selector.choose_order(&signed, avoided, excluded);
         if order.preferred_count > 0 {
             self.probe_endpoints_in_doubt(&signed);
         }
@@ -289,7 +290,7 @@ impl OriginGroup {
     }
 
     /// An endpoint is in good standing.
-    pub(super) fn has_good_endpoint(&self) -> bool {
+    pub(super) fn has_endpoint_in_good_standing(&self) -> bool {
         let now = std_now();
         let mut endpoints = self.selector.endpoints.iter();
         endpoints.any(|endpoint| self.selector.is_in_good_standing(endpoint, now))

@@ -111,13 +111,13 @@ impl GroupLimits {
     }
 
     /// The queue is empty and more than half of the permits are free.
-    pub(super) fn has_room(&self) -> bool {
-        self.requests.has_room()
+    pub(super) fn has_spare_permits(&self) -> bool {
+        self.requests.has_spare_permits()
     }
 
     /// The same for blocking requests.
-    pub(super) fn has_room_for_blocking(&self) -> bool {
-        self.blocking.has_room()
+    pub(super) fn has_spare_permits_for_blocking(&self) -> bool {
+        self.blocking.has_spare_permits()
     }
 
     pub(super) fn counts(&self) -> GroupCounts {

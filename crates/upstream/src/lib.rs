@@ -2,9 +2,9 @@
 //! complete or fails.
 //!
 //! An [`Origin`] is a group of endpoints with the same content. It limits what is sent to them at
-//! once, signs the requests, chooses an endpoint for each, and asks another one when an endpoint
-//! fails, refuses or is late. It knows nothing of cache keys, viewers or storage, and no type of
-//! pingora appears in its public interface.
+//! once, signs the requests, chooses an endpoint for each, and requests another one when an
+//! endpoint fails, refuses or is late. It knows nothing of cache keys, viewers or storage, and no
+//! type of pingora appears in its public interface.
 //!
 //! ```
 //! use std::net::ToSocketAddrs;
@@ -50,7 +50,7 @@
 //!
 //! 1. `group_limits` grants a permit: requests wait in one queue, by [`Priority`].
 //! 2. `selection` chooses the next endpoint: by the group's [`Balance`], by what the breaker, the
-//!    ejection and the health checks of each endpoint say, and by the room that it has. It also
+//!    ejection and the health checks of each endpoint say, and by its free slots. It also
 //!    holds the budget for retries and hedges.
 //! 3. `attempt` sends the request to one endpoint, each step with a deadline, and records how it
 //!    ended.
@@ -140,9 +140,9 @@ impl Origin {
         &self.name
     }
 
-    /// Sends a request within the group's limits and deadlines. Other endpoints are asked if one is
-    /// unreachable or, as far as [`Retry`] allows, fails. Dropping the future releases the permit
-    /// and closes the connection.
+    /// Sends a request within the group's limits and deadlines. Other endpoints are requested if
+    /// one is unreachable or, as far as [`Retry`] allows, fails. Dropping the future releases the
+    /// permit and closes the connection.
     pub async fn fetch(&self, request: UpstreamRequest) -> Result<UpstreamResponse, Failure> {
         self.group.start_health_checks();
         self.group.fetch(request).await
@@ -151,12 +151,13 @@ impl Origin {
     /// The queue is empty, more than half of the permits are free and an endpoint is in good
     /// standing: prefetches may be sent.
     pub fn has_room_for_prefetch(&self) -> bool {
-        self.group.limits.has_room() && self.group.has_good_endpoint()
+        self.group.limits.has_spare_permits() && self.group.has_endpoint_in_good_standing()
     }
 
     /// The same as [`Origin::has_room_for_prefetch`], for blocking requests.
     pub fn has_room_for_blocking(&self) -> bool {
-        self.group.limits.has_room_for_blocking() && self.group.has_good_endpoint()
+        self.group.limits.has_spare_permits_for_blocking()
+            && self.group.has_endpoint_in_good_standing()
     }
 
     /// An endpoint outside `excluded` is in good standing.
@@ -164,9 +165,9 @@ impl Origin {
         self.group.selector.has_another_in_good_standing(excluded)
     }
 
-    /// Permits and counts a takeover: another endpoint is asked for a body that `from` has begun.
-    /// `failed`: `from` sends no more; otherwise it is slow. `None`: a takeover would only add
-    /// load.
+    /// Permits and counts a takeover: the rest of a body that `from` has begun is requested from
+    /// another endpoint. `failed`: `from` sends no more; otherwise it is slow. `None`: a takeover
+    /// would only add load.
     pub fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
         let selector = &self.group.selector;
         selector

@@ -115,8 +115,9 @@ impl ConcurrencyLimiter {
         }
     }
 
-    /// Waits for a permit: after requests of the same priority and before lower ones, but neither
-    /// in a queue full of them nor longer than `timeout`. Dropping the future leaves the queue.
+    /// Waits for a permit, `timeout` at most: after requests of the same priority and before lower
+    /// ones. Fails at once when the queue is full of requests of the same or a higher priority.
+    /// Dropping the future leaves the queue.
     pub(super) async fn acquire(
         &self,
         priority: Priority,
@@ -173,13 +174,13 @@ impl ConcurrencyLimiter {
     }
 
     /// A permit is available now.
-    pub(super) fn is_open(&self) -> bool {
-        self.state.lock().is_open(Instant::now())
+    pub(super) fn has_free_permit(&self) -> bool {
+        self.state.lock().has_free_permit(Instant::now())
     }
 
     /// The queue is empty and more than half of the permits are free.
-    pub(super) fn has_room(&self) -> bool {
-        self.state.lock().has_room()
+    pub(super) fn has_spare_permits(&self) -> bool {
+        self.state.lock().has_spare_permits()
     }
 
     pub(super) fn counts(&self) -> LimiterCounts {

@@ -24,24 +24,24 @@ pub struct UpstreamRequest {
     /// The body, for methods that have one.
     pub body: Option<RequestBody>,
     /// The object existed a moment ago, or a manifest lists it: a refusal is not trusted while
-    /// another endpoint can be asked.
+    /// another endpoint can be requested.
     pub is_expected: bool,
     /// The content that a valid response carries.
     pub expected_content: ExpectedContent,
     /// The rate limit it counts against, where an endpoint has one per class.
     pub class: RequestClass,
-    /// Another response is served if this request fails: no endpoint is asked twice.
+    /// Another response is served if this request fails: no endpoint is requested twice.
     pub has_fallback: bool,
     /// Order in the queue before the origin.
     pub priority: Priority,
     /// The origin is known to block until new content exists (LL-HLS): the request waits outside
     /// the concurrency limits.
     pub is_blocking: bool,
-    /// A blocking request is late after this time: another endpoint is asked too.
+    /// A blocking request is late after this time: another endpoint is requested too.
     pub late_after: Option<Duration>,
-    /// Endpoints that returned unusable responses: the others are asked first.
+    /// Endpoints that returned unusable responses: the others are requested first.
     pub avoided: EndpointSet,
-    /// Endpoints that must not be asked.
+    /// Endpoints that must not be requested.
     pub excluded: EndpointSet,
     /// How it counts in the retry budget.
     pub budget: BudgetUse,

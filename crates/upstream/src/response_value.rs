@@ -21,7 +21,7 @@ pub(super) enum ResponseValue {
 /// The properties of a request that decide which responses are good.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseExpectation {
-    /// `None`: not GET or HEAD; another endpoint must not be asked too, because the request may
+    /// `None`: not GET or HEAD; another endpoint must not be requested too, because the request may
     /// change something.
     expected_content: Option<ExpectedContent>,
     /// The object existed a moment ago, or a manifest lists it.

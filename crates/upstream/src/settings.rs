@@ -107,7 +107,7 @@ pub struct Retry {
     pub backoff: backoff::Settings,
     /// Budget of a group for retries and hedges.
     pub budget: budget::Settings,
-    /// Also ask another endpoint when a response is late.
+    /// Also request another endpoint when a response is late.
     pub hedge: bool,
     /// Longest wait before a hedge, unless the endpoint is always slower.
     pub hedge_after_max: Duration,

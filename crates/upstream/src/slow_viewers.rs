@@ -111,7 +111,7 @@ impl RequestPermits {
         })
     }
 
-    /// Holds the permit of the endpoint that is asked now, in place of the one asked before. A
+    /// Holds the permit of the endpoint that is requested now, in place of the one before it. A
     /// request with a slow-viewer slot holds no permits: the permit is released at once.
     pub(super) fn set_endpoint_permit(&self, endpoint: Option<Permit>) {
         let mut held = self.held.lock();

@@ -114,9 +114,9 @@ pub struct AttemptCounts {
     pub hedges: u64,
     /// Hedged requests that won.
     pub hedges_won: u64,
-    /// Bodies that it sent too slowly or stopped sending, for which another endpoint was asked.
+    /// Bodies that it sent too slowly or stopped sending, for which another endpoint was requested.
     pub takeovers: u64,
-    /// The same, but no other endpoint was asked because the retry budget was spent.
+    /// The same, but no other endpoint was requested because the retry budget was spent.
     pub takeovers_refused: u64,
     /// Attempts in progress.
     pub in_flight: usize,

@@ -53,7 +53,7 @@ impl FillTask {
     /// The same, for as long as the origin's response is fresh. The stored object stays and is
     /// served instead.
     pub(super) async fn fail_while_fresh(self, response: UpstreamResponse, lifetime: Lifetime) {
-        let remaining = lifetime.fresh_left(Instant::now());
+        let remaining = lifetime.fresh_remaining(Instant::now());
         let error_object = Arc::new(self.read_small_response(response, lifetime).await);
         let backoff = self.shield.settings.failure_backoff;
         self.back_off(Some(remaining.max(backoff)), &error_object);

@@ -239,7 +239,7 @@ impl FillTask {
             && response.status == StatusCode::OK
             && Vary::of(&response.headers) == Vary::Nothing
             && !lookup.has_variants()
-            && !lifetime.fresh_left(now).is_zero()
+            && !lifetime.fresh_remaining(now).is_zero()
             && !matches!(memo, Some(KeyMemo::Unsliceable));
         // A copy: the value is kept for long, and must not keep the response's read buffer alive.
         let etag = HeaderValue::from_bytes(etag.as_bytes()).ok()?;
@@ -256,7 +256,7 @@ impl FillTask {
         etag: HeaderValue,
     ) {
         let now = Instant::now();
-        let memory = lifetime.fresh_left(now).min(LARGE_MEMORY_MAX);
+        let memory = lifetime.fresh_remaining(now).min(LARGE_MEMORY_MAX);
         let mut head = self.head(response.status, response.headers, kind, lifetime, true);
         head.length = Some(length);
         let slice_set = SliceSet {

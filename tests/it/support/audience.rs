@@ -258,8 +258,9 @@ fn expected_bytes(broadcast: &Broadcast, place: Resource) -> Option<Bytes> {
             Some(broadcast.segment(rendition, segment))
         }
         Resource::Segment(_, rendition, segment) => Some(broadcast.segment(rendition, segment)),
-        Resource::Multivariant(_) | Resource::Mpd(_) | Resource::Playlist(..) | Resource::Clock => {
-            None
-        }
+        Resource::Multivariant(_)
+        | Resource::Mpd(_)
+        | Resource::Playlist(..)
+        | Resource::TimeServer => None,
     }
 }

@@ -313,7 +313,7 @@ fn summary(manifest: &Manifest) -> String {
         listing
             .time_servers
             .iter()
-            .map(|clock| format!("clock {clock}")),
+            .map(|url| format!("time server {url}")),
     );
     lines.extend(
         listing

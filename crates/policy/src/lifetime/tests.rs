@@ -250,7 +250,7 @@ fn store_errors_route_keeps_failure_for_its_max_age() {
             panic!("{status}");
         };
         assert_eq!(lifetime.fresh_for, 60 * SECOND);
-        assert!(lifetime.fresh_left(Instant::now()) <= 40 * SECOND);
+        assert!(lifetime.fresh_remaining(Instant::now()) <= 40 * SECOND);
     }
     for lines in [
         &[][..],
@@ -318,7 +318,7 @@ fn huge_or_listed_age_makes_the_object_stale() {
         let lines = [("cache-control", "max-age=60"), ("age", age)];
         match judged(Kind::Segment, 200, &lines, None) {
             StorageDecision::Store(lifetime) => {
-                assert!(lifetime.fresh_left(Instant::now()).is_zero());
+                assert!(lifetime.fresh_remaining(Instant::now()).is_zero());
             }
             other => panic!("{other:?}"),
         }

@@ -62,7 +62,7 @@ impl AttemptGuard {
     pub(crate) fn record_head(&mut self, status: StatusCode) {
         self.endpoint.record_response_head();
         if let Some(fault) = fault_of_status(status) {
-            self.judge(Err((fault, AttemptEnd::Status(status))));
+            self.record_result(Err((fault, AttemptEnd::Status(status))));
         }
     }
 
@@ -72,14 +72,14 @@ impl AttemptGuard {
 
     /// The response arrived complete.
     pub(crate) fn complete(mut self, status: StatusCode) {
-        self.judge(Ok(()));
+        self.record_result(Ok(()));
         self.end = Some(Ok(status));
     }
 
     /// The attempt failed, and the endpoint is to blame.
     pub(crate) fn fail(mut self, failure: Failure) {
         if let Some(fault) = fault_of_failure(failure) {
-            self.judge(Err((fault, AttemptEnd::Failure(failure))));
+            self.record_result(Err((fault, AttemptEnd::Failure(failure))));
         }
         self.end = Some(Err(failure));
     }
@@ -90,7 +90,7 @@ impl AttemptGuard {
         self.end = Some(Err(failure));
     }
 
-    fn judge(&mut self, result: Result<(), (EndpointFault, AttemptEnd)>) {
+    fn record_result(&mut self, result: Result<(), (EndpointFault, AttemptEnd)>) {
         let Some(admission) = self.admission.take() else {
             return;
         };

@@ -279,7 +279,7 @@ fn append(head: &mut RequestHeader, name: HeaderName, value: &HeaderValue) -> Re
         .map_err(|_| Failure::Protocol)
 }
 
-/// The query asks for a future playlist version (LL-HLS).
+/// The query requests a future playlist version (LL-HLS).
 fn asks_for_future_version(target: &PathAndQuery) -> bool {
     let query = target.query().unwrap_or_default();
     let blocking = |pair: &str| {

@@ -60,7 +60,7 @@ impl fmt::Display for CheckFailure {
 }
 
 impl EndpointState {
-    /// Another endpoint was asked later and answered first. This counts as a failure; if this
+    /// Another endpoint was requested later and answered first. This counts as a failure; if this
     /// endpoint has sent nothing at all for a while, it is ejected as silent.
     pub(crate) fn record_overtaken(&self, sent_at: Instant, subject: FailureSubject) {
         let now = std_now();
@@ -91,7 +91,10 @@ impl EndpointState {
             .record_success_elsewhere(now, sent_at, others, subject);
         drop(guards);
         if let Some(until) = until {
-            self.record_ejection(until.saturating_duration_since(now), "others do better");
+            self.record_ejection(
+                until.saturating_duration_since(now),
+                "failed URLs succeed elsewhere",
+            );
         }
     }
 

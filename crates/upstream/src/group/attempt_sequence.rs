@@ -89,18 +89,18 @@ impl AttemptSequence<'_> {
         is_granted.then_some(backoff)
     }
 
-    /// Wait before a retry: zero if an endpoint not tried yet has room. `None`: no endpoint has
-    /// room, or the one to retry asked for a longer pause.
+    /// Wait before a retry: zero if an endpoint not tried yet has a free slot. `None`: no
+    /// endpoint has one, or the one to retry requires a longer pause.
     fn backoff(&self, retries: u32, retry_after: Option<Duration>) -> Option<Duration> {
         let HedgedSender {
             selector, retry, ..
         } = self.sender;
         let selection = &self.selection;
-        if selector.any_has_room(selection.next_candidates(), selection) {
+        if selector.has_any_free_slot(selection.next_candidates(), selection) {
             return Some(Duration::ZERO);
         }
         let may_repeat = selection.candidates == CandidateSet::All;
-        if !may_repeat || !selector.any_has_room(selection.tried(), selection) {
+        if !may_repeat || !selector.has_any_free_slot(selection.tried(), selection) {
             return None;
         }
         retry.backoff.wait(retries, fastrand::f64(), retry_after)

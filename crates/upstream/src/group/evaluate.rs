@@ -1,4 +1,4 @@
-//! Judges the responses to one request by what was asked for and by the endpoints that remain, and
+//! Judges the responses to one request by what was requested and by the endpoints that remain, and
 //! keeps the best one.
 
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl<'a> ResponseJudge<'a> {
         let is_good = matches!(verdict, AttemptVerdict::Good);
         record_absence(&mut response, is_good, selection);
         if is_good {
-            self.blame_those_that_failed(&response, selection);
+            self.record_own_faults(&response, selection);
         } else {
             selection.record_failure(endpoint, sent_at);
         }
@@ -123,9 +123,9 @@ impl<'a> ResponseJudge<'a> {
         }
     }
 
-    /// Endpoints that failed this request, which another endpoint answered, failed by their own
-    /// fault.
-    fn blame_those_that_failed(&self, answer: &AttemptResponse, selection: &EndpointSelection) {
+    /// Records that the endpoints that failed this request, which another endpoint answered, failed
+    /// by their own fault.
+    fn record_own_faults(&self, answer: &AttemptResponse, selection: &EndpointSelection) {
         if !has_content(answer.head.status) {
             return;
         }
@@ -143,8 +143,8 @@ impl<'a> ResponseJudge<'a> {
         best.is_some_and(|best| rate(best, selection) == ResponseValue::Failure)
     }
 
-    /// The best response, or the latest failure. A response to a different question is returned
-    /// only if no other endpoint can be asked.
+    /// The best response, or the latest failure. An unrequested response is returned only if no
+    /// untried endpoint is in good standing.
     pub(crate) fn into_result(
         self,
         selection: &EndpointSelection,

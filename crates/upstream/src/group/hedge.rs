@@ -1,8 +1,8 @@
 //! Hedged requests: when an endpoint takes longer than usual and a viewer waits, the next endpoint
-//! is asked too; the first response with the object wins and the others are cancelled. A refusal is
-//! used only after the others had time to answer. Being overtaken counts as one failure of an
-//! endpoint. A blocking request is hedged after the time its caller sets, without using the retry
-//! budget.
+//! is requested too; the first response with the object wins and the others are cancelled. A
+//! refusal is used only after the others had time to answer. Being overtaken counts as one failure
+//! of an endpoint. A blocking request is hedged after the time its caller sets, without using the
+//! retry budget.
 //!
 //! All attempts run in the caller's task: dropping its future cancels them all.
 
@@ -58,7 +58,7 @@ pub(crate) struct HedgedSender<'a> {
 struct HedgedAttempt<'a> {
     endpoint: Arc<EndpointState>,
     started: Instant,
-    /// The next endpoint is asked too after this time.
+    /// The next endpoint is requested too after this time.
     hedge_delay: Duration,
     is_hedge: bool,
     outcome: Pin<Box<dyn Future<Output = AttemptOutcome> + Send + 'a>>,
@@ -72,7 +72,7 @@ struct HedgedAttempt<'a> {
 enum HedgeEvent<'a> {
     /// An attempt ended.
     Ended(HedgedAttempt<'a>, AttemptOutcome),
-    /// The running attempts are late. `None`: no endpoint can be asked too.
+    /// The running attempts are late. `None`: no endpoint can be requested too.
     Late(Option<AttemptGuard>),
 }
 
@@ -118,7 +118,10 @@ impl<'a> HedgedSender<'a> {
             let is_good = self.is_good(&outcome, selection);
             let outcome = better(outcome, best.take(), selection);
             if is_good {
-                return Box::pin(self.finish(ended, outcome, running, selection)).await;
+                return Box::pin(
+                    self.complete_with_good_response(ended, outcome, running, selection),
+                )
+                .await;
             }
             if running.is_empty() {
                 return outcome;
@@ -177,8 +180,8 @@ impl<'a> HedgedSender<'a> {
         }
     }
 
-    /// A good response arrived while these attempts are running.
-    async fn finish(
+    /// Completes the request with a good response, which arrived while these attempts are running.
+    async fn complete_with_good_response(
         &self,
         ended: HedgedAttempt<'_>,
         outcome: AttemptOutcome,
@@ -192,7 +195,7 @@ impl<'a> HedgedSender<'a> {
             let patience = hedge_delay
                 .unwrap_or_default()
                 .max(self.retry.hedge_after_max * 2);
-            let waiting = self.read_better(&mut response, &mut running, selection);
+            let waiting = self.wait_for_object(&mut response, &mut running, selection);
             // In time or not: the response is the best one.
             let _ = timeout(patience, waiting).await;
             return Ok(response);
@@ -216,9 +219,9 @@ impl<'a> HedgedSender<'a> {
         })
     }
 
-    /// Replaces a refusal by the object, if a running attempt brings it. When all endpoints refuse
-    /// it, by the refusal of the first one.
-    async fn read_better(
+    /// Waits for a running attempt to bring the object, which then replaces the refusal. When all
+    /// endpoints refuse the object, the refusal of the first one does.
+    async fn wait_for_object(
         &self,
         response: &mut AttemptResponse,
         running: &mut Vec<HedgedAttempt<'_>>,
@@ -268,7 +271,8 @@ impl<'a> HedgedSender<'a> {
         quick_had_it && is_late
     }
 
-    /// How long the attempt may run before the next endpoint is asked too; `None`: no hedge.
+    /// How long the attempt may run before the next endpoint is requested too. `None`: no
+    /// hedge.
     fn hedge_delay(
         &self,
         endpoint: &EndpointState,

@@ -73,7 +73,7 @@ pub(crate) fn next_step(verdict: AttemptVerdict, options: RemainingOptions) -> N
 mod tests {
     use super::*;
 
-    const POOR: AttemptVerdict = AttemptVerdict::RetriedStatus;
+    const RETRIED: AttemptVerdict = AttemptVerdict::RetriedStatus;
     const RESET: AttemptVerdict = AttemptVerdict::Failed { quick: true };
     const LATE: AttemptVerdict = AttemptVerdict::Failed { quick: false };
 
@@ -90,10 +90,10 @@ mod tests {
     fn retries_same_endpoint_only_without_a_covering_response() {
         for (verdict, untried, has_fallback, expected) in [
             (AttemptVerdict::Good, 1, false, NextStep::End),
-            (POOR, 1, false, NextStep::Retry(CandidateSet::All)),
-            (POOR, 0, false, NextStep::Retry(CandidateSet::All)),
-            (POOR, 1, true, NextStep::Retry(CandidateSet::Others)),
-            (POOR, 0, true, NextStep::End),
+            (RETRIED, 1, false, NextStep::Retry(CandidateSet::All)),
+            (RETRIED, 0, false, NextStep::Retry(CandidateSet::All)),
+            (RETRIED, 1, true, NextStep::Retry(CandidateSet::Others)),
+            (RETRIED, 0, true, NextStep::End),
             (
                 AttemptVerdict::Improvable,
                 1,
@@ -133,6 +133,6 @@ mod tests {
             next_step(AttemptVerdict::NotSent, options(0)),
             NextStep::End
         );
-        assert_eq!(next_step(POOR, options(1)), NextStep::End);
+        assert_eq!(next_step(RETRIED, options(1)), NextStep::End);
     }
 }

@@ -210,10 +210,10 @@ mod tests {
     fn without_permits_only_token_requests_leave_the_queue() {
         let mut queue = PermitQueue::new();
         let manifest = queue.push(Priority::Manifest, WaitingFor::Permit);
-        let [turn, behind] = [Priority::Manifest, Priority::Refresh]
+        let [token_request, behind] = [Priority::Manifest, Priority::Refresh]
             .map(|priority| queue.push(priority, WaitingFor::Token));
-        assert_eq!(queue.first(|_| true), Some(turn));
-        queue.free(turn);
+        assert_eq!(queue.first(|_| true), Some(token_request));
+        queue.free(token_request);
         assert_eq!(queue.first(|_| true), Some(manifest));
         assert_eq!(queue.first(|_| false), Some(behind));
         assert_eq!(queue.last(), Some((Priority::Refresh, behind)));

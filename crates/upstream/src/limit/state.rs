@@ -174,11 +174,11 @@ impl LimiterState {
     }
 
     /// A new request would get a permit now.
-    pub(super) fn is_open(&self, now: Instant) -> bool {
+    pub(super) fn has_free_permit(&self, now: Instant) -> bool {
         self.has_permit(Priority::Prefetch) && self.queue.len() == 0 && self.has_token(now)
     }
 
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_spare_permits(&self) -> bool {
         self.queue.len() == 0 && self.in_flight * 2 < self.concurrency_max
     }
 
@@ -273,7 +273,7 @@ mod tests {
             }
         }
 
-        fn enters(&mut self, priority: Priority) -> bool {
+        fn is_admitted(&mut self, priority: Priority) -> bool {
             let admission = self.state.acquire(
                 (priority, WaitingFor::Permit),
                 self.now,
@@ -282,7 +282,7 @@ mod tests {
             matches!(admission, LimiterAdmission::Admitted)
         }
 
-        fn queues(&mut self, priority: Priority) -> EntryId {
+        fn enqueue(&mut self, priority: Priority) -> EntryId {
             let admission = self.state.acquire(
                 (priority, WaitingFor::Permit),
                 self.now,
@@ -308,11 +308,11 @@ mod tests {
     #[test]
     fn one_waiter_holds_the_timer_while_permits_are_free() {
         let mut scene = SimulatedLimiter::paced(2, 8);
-        assert!(scene.enters(Priority::Segment));
-        let behind = scene.queues(Priority::Refresh);
+        assert!(scene.is_admitted(Priority::Segment));
+        let behind = scene.enqueue(Priority::Refresh);
         let token_at = scene.now + 100 * MS;
         assert_eq!(scene.poll(behind), Some(token_at), "it is the only one");
-        let segment = scene.queues(Priority::Segment);
+        let segment = scene.enqueue(Priority::Segment);
         assert_eq!(scene.poll(segment), Some(scene.until));
         scene.now = token_at;
         assert_eq!(scene.poll(behind), Some(scene.until), "no permit is left");
@@ -326,24 +326,24 @@ mod tests {
     #[test]
     fn due_token_is_granted_before_the_full_queue_rejects() {
         let mut scene = SimulatedLimiter::paced(2, 1);
-        assert!(scene.enters(Priority::Segment));
-        let first = scene.queues(Priority::Segment);
+        assert!(scene.is_admitted(Priority::Segment));
+        let first = scene.enqueue(Priority::Segment);
         scene.now += 100 * MS;
-        let second = scene.queues(Priority::Segment);
+        let second = scene.enqueue(Priority::Segment);
         assert_eq!(scene.poll(first), None);
         assert_eq!(scene.poll(second), Some(scene.until));
         assert_eq!(scene.state.counts().rejected, [0; 3]);
     }
 
     #[test]
-    fn second_turn_takes_a_token_but_no_permit() {
+    fn request_with_permit_takes_only_a_token() {
         let mut scene = SimulatedLimiter::paced(2, 8);
-        assert!(scene.enters(Priority::Manifest));
+        assert!(scene.is_admitted(Priority::Manifest));
         let mut wake_ups = WakeUps::new();
         assert!(!scene.state.try_token(scene.now, &mut wake_ups));
         scene.now += 100 * MS;
         assert!(scene.state.try_token(scene.now, &mut wake_ups));
-        let next = scene.queues(Priority::Manifest);
+        let next = scene.enqueue(Priority::Manifest);
         assert_eq!(scene.state.counts().in_flight, 1);
         scene.now += 100 * MS;
         assert!(!scene.state.try_token(scene.now, &mut wake_ups), "{next:?}");
@@ -351,21 +351,21 @@ mod tests {
     }
 
     #[test]
-    fn request_waiting_for_a_turn_only_needs_no_permit() {
+    fn request_waiting_for_a_token_needs_no_permit() {
         let mut scene = SimulatedLimiter::paced(1, 8);
-        assert!(scene.enters(Priority::Segment));
-        let both = scene.queues(Priority::Manifest);
+        assert!(scene.is_admitted(Priority::Segment));
+        let both = scene.enqueue(Priority::Manifest);
         let waiting_for = (Priority::Segment, WaitingFor::Token);
         let admission = scene
             .state
             .acquire(waiting_for, scene.now, &mut WakeUps::new());
-        let LimiterAdmission::Queued(turn) = admission else {
+        let LimiterAdmission::Queued(token_request) = admission else {
             panic!("there is no token yet");
         };
         scene.poll(both);
-        assert!(scene.poll(turn).is_some());
+        assert!(scene.poll(token_request).is_some());
         scene.now += 100 * MS;
-        assert_eq!(scene.poll(turn), None);
+        assert_eq!(scene.poll(token_request), None);
         assert!(scene.poll(both).is_some(), "there is no permit");
         assert_eq!(scene.state.counts().in_flight, 1);
     }
@@ -375,11 +375,11 @@ mod tests {
         let mut scene = SimulatedLimiter::paced(2, 8);
         scene.state.reserved_for_manifests = 1;
         scene.state.bucket = None;
-        assert!(scene.enters(Priority::Segment));
-        let segment = scene.queues(Priority::Segment);
+        assert!(scene.is_admitted(Priority::Segment));
+        let segment = scene.enqueue(Priority::Segment);
         assert!(!scene.state.try_acquire(scene.now, &mut WakeUps::new()));
         assert_eq!(scene.poll(segment), Some(scene.until));
-        assert!(scene.enters(Priority::Manifest));
+        assert!(scene.is_admitted(Priority::Manifest));
         scene.state.release(scene.now, &mut WakeUps::new());
         assert_eq!(scene.poll(segment), Some(scene.until));
         scene.state.release(scene.now, &mut WakeUps::new());
@@ -389,10 +389,10 @@ mod tests {
     #[test]
     fn new_request_does_not_overtake_waiters_of_its_priority() {
         let mut scene = SimulatedLimiter::paced(2, 8);
-        assert!(scene.enters(Priority::Segment));
-        let first = scene.queues(Priority::Segment);
+        assert!(scene.is_admitted(Priority::Segment));
+        let first = scene.enqueue(Priority::Segment);
         scene.now += 100 * MS;
-        assert!(!scene.enters(Priority::Segment));
+        assert!(!scene.is_admitted(Priority::Segment));
         assert_eq!(scene.poll(first), None);
     }
 }

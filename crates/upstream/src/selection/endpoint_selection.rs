@@ -33,7 +33,7 @@ pub(crate) struct RequestProfile {
     pub(crate) is_blocking: bool,
     /// A blocking request is late after this time.
     pub(crate) late_after: Option<Duration>,
-    /// Another endpoint is asked too when one is late.
+    /// Another endpoint is requested too when one is late.
     pub(crate) is_hedged: bool,
     /// Deadline for a slot at an endpoint.
     pub(crate) queue_until: Instant,
@@ -112,7 +112,7 @@ impl EndpointSelection {
         }
     }
 
-    /// Room for the request at this endpoint, if it has any now.
+    /// A slot for the request at this endpoint, if one is free now.
     pub(crate) fn try_slot(&self, endpoint: &EndpointState) -> Option<EndpointSlot> {
         endpoint.try_slot(self.request.class, self.request.is_blocking)
     }
@@ -151,8 +151,8 @@ impl EndpointSelection {
         &self.order.endpoints[self.tried..]
     }
 
-    /// The untried endpoints that may be asked next: the preferred ones, and after all of them the
-    /// others.
+    /// The untried endpoints that may be requested next: the preferred ones, and after all of them
+    /// the others.
     pub(crate) fn next_candidates(&self) -> &[usize] {
         if self.has_preferred_candidate() {
             &self.order.endpoints[self.tried..self.order.preferred_count]
@@ -167,10 +167,10 @@ impl EndpointSelection {
     }
 
     /// The positions to look at for the next endpoint, from here on. Endpoints that are not
-    /// preferred are left out while a preferred one was skipped for lack of room.
+    /// preferred are left out while a preferred one was skipped for lack of a slot.
     pub(crate) fn candidate_at(&self, position: usize) -> Option<usize> {
-        let others_only_lack_room = position == self.order.preferred_count && position > self.tried;
-        if others_only_lack_room {
+        let others_only_lack_slot = position == self.order.preferred_count && position > self.tried;
+        if others_only_lack_slot {
             return None;
         }
         self.order.endpoints.get(position).copied()

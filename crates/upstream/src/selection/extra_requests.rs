@@ -43,7 +43,7 @@ impl ExtraRequests {
         is_affordable && self.limits.try_token() && (budget.try_spend(std_now()) || is_failover)
     }
 
-    /// Capacity for a hedge, with a permit of its own: a hedge never exceeds a limit.
+    /// A slot for a hedge, with a permit of its own: a hedge never exceeds a limit.
     pub(crate) fn try_hedge(
         &self,
         endpoint: &EndpointState,

@@ -1,8 +1,8 @@
 //! Selects the endpoints that one request goes to, one after another: by the balance of the group,
-//! the standing of its endpoints, and the room that they have.
+//! the standing of its endpoints, and their free slots.
 //!
-//! An endpoint at its concurrency or rate limit is skipped but stays in the order: it may have room
-//! at a retry. Only a request that no endpoint has seen yet waits for room.
+//! An endpoint at its concurrency or rate limit is skipped but stays in the order: it may have a
+//! slot at a retry. Only a request that no endpoint has seen yet waits for a slot.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -38,13 +38,13 @@ pub(crate) struct EndpointSelector {
     pub(crate) extra_requests: ExtraRequests,
 }
 
-/// Room at the endpoint at this position of a selection.
+/// A slot at the endpoint at this position of a selection.
 struct FreeSlot {
     position: usize,
     slot: EndpointSlot,
 }
 
-/// A wait for room at one endpoint of a selection.
+/// A wait for a slot at one endpoint of a selection.
 struct SlotWait<F> {
     position: usize,
     slot: Pin<Box<F>>,
@@ -94,25 +94,31 @@ impl EndpointSelector {
         others.any(|other| self.is_in_good_standing(other, now))
     }
 
-    /// The order of endpoints without the excluded ones, and how many are preferred.
-    pub(crate) fn order(
-        &self,
-        request: &AttemptRequest,
-        avoided: EndpointSet,
-        excluded: EndpointSet,
-    ) -> EndpointOrder {
+    /// Updates the standing of all endpoints: retries unreachable addresses, ejects outliers, and
+    /// records which are in good standing, for the ejection decisions of the others.
+    pub(crate) fn update_standing(&self) {
         let now = std_now();
         self.connector.retry_unreachable();
         let in_good_standing = |endpoint: &EndpointState| self.is_in_good_standing(endpoint, now);
         self.outlier_detection
             .judge(&self.endpoints, now, in_good_standing);
-        let ranks = self.ranks(avoided.union(excluded), now);
         for endpoint in &self.endpoints {
             endpoint.set_in_good_standing(in_good_standing(endpoint));
         }
-        let is_asked = |index: &usize| !excluded.contains(*index);
+    }
+
+    /// Chooses the order of endpoints without the excluded ones, and how many are preferred.
+    /// Advances the rotation.
+    pub(crate) fn choose_order(
+        &self,
+        request: &AttemptRequest,
+        avoided: EndpointSet,
+        excluded: EndpointSet,
+    ) -> EndpointOrder {
+        let ranks = self.ranks(avoided.union(excluded), std_now());
+        let is_allowed = |index: &usize| !excluded.contains(*index);
         let preferred = (0..ranks.len()).filter(|&index| ranks[index].is_preferred);
-        let preferred_count = preferred.filter(is_asked).count();
+        let preferred_count = preferred.filter(is_allowed).count();
         let balance_hash = request.balance_hash();
         let mut endpoints = order(
             &ranks,
@@ -120,7 +126,7 @@ impl EndpointSelector {
             balance_hash,
             &mut self.rotation.lock(),
         );
-        endpoints.retain(is_asked);
+        endpoints.retain(is_allowed);
         EndpointOrder {
             endpoints,
             preferred_count,
@@ -135,7 +141,7 @@ impl EndpointSelector {
             .filter(move |endpoint| endpoint.claim_probe(now))
     }
 
-    /// Starts a probe, if the endpoint and the group have room for one more request.
+    /// Starts a probe, if the endpoint has a free slot and the group a permit.
     pub(crate) fn start_probe(
         &self,
         endpoint: &Arc<EndpointState>,
@@ -195,7 +201,7 @@ impl EndpointSelector {
         }
     }
 
-    /// The first endpoint. While all candidates are at a limit, waits for the first that has room.
+    /// The first endpoint. While all candidates are at a limit, waits for the first free slot.
     async fn wait_for_first(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
         loop {
             if let Some(attempt) = self.try_untried(selection) {
@@ -210,7 +216,7 @@ impl EndpointSelector {
         }
     }
 
-    /// Waits at all candidates, and leaves the other queues when one has room.
+    /// Waits at all candidates, and leaves the other queues when one has a slot.
     async fn wait_for_slot(&self, selection: &mut EndpointSelection) -> Option<FreeSlot> {
         let queue_until = selection.request.queue_until;
         let timeout = queue_until.saturating_duration_since(tokio::time::Instant::now());
@@ -237,16 +243,16 @@ impl EndpointSelector {
         None
     }
 
-    /// Starts an attempt at an untried endpoint that has room. Those not in good standing are
-    /// skipped while the others only lack room.
+    /// Starts an attempt at an untried endpoint that has a free slot. Those not in good standing
+    /// are skipped while the others only lack a slot.
     fn try_untried(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
         let now = std_now();
         let mut position = selection.next_position();
         while let Some(index) = selection.candidate_at(position) {
             let endpoint = &self.endpoints[index];
             let slot = selection.try_slot(endpoint);
-            let lacks_room = slot.is_none() && !endpoint.refuses(selection.request.subject, now);
-            if !lacks_room {
+            let lacks_slot = slot.is_none() && !endpoint.refuses(selection.request.subject, now);
+            if !lacks_slot {
                 selection.mark_tried(position);
             }
             if let Some(slot) = slot
@@ -259,7 +265,7 @@ impl EndpointSelector {
         None
     }
 
-    /// Starts an attempt at a tried endpoint that has room, the least recently tried first.
+    /// Starts an attempt at a tried endpoint that has a free slot, the least recently tried first.
     fn try_tried_again(&self, selection: &mut EndpointSelection) -> Option<AttemptGuard> {
         for _ in 0..selection.tried().len() {
             let endpoint = &self.endpoints[selection.rotate_tried()];
@@ -273,7 +279,7 @@ impl EndpointSelector {
     }
 
     /// Starts an attempt at the next endpoint for a request that is late at another. `None`: it has
-    /// no room, is not in good standing, or the budget is spent.
+    /// no free slot, is not in good standing, or the budget is spent.
     pub(crate) async fn next_hedge(
         &self,
         selection: &mut EndpointSelection,
@@ -332,8 +338,12 @@ impl EndpointSelector {
         })
     }
 
-    /// One of these endpoints accepts the request now.
-    pub(crate) fn any_has_room(&self, indices: &[usize], selection: &EndpointSelection) -> bool {
+    /// One of these endpoints accepts the request and has a free slot.
+    pub(crate) fn has_any_free_slot(
+        &self,
+        indices: &[usize],
+        selection: &EndpointSelection,
+    ) -> bool {
         let now = std_now();
         indices
             .iter()

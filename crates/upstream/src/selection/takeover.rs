@@ -1,5 +1,5 @@
-//! Decides whether another endpoint may be asked for a body that one has begun to send. Like a
-//! retry, it is one more request.
+//! Decides whether a body that one endpoint has begun to send may be requested from another. Like
+//! a retry, it is one more request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,11 +11,11 @@ const UNPROVEN_MAX: usize = 8;
 /// The takeovers of a group.
 pub(crate) struct Takeovers {
     /// The last takeover delivered more of the body than the first endpoint.
-    help: AtomicBool,
+    last_one_helped: AtomicBool,
     unproven: Arc<AtomicUsize>,
 }
 
-/// Permission to ask another endpoint for a body; held until the result is known.
+/// Permission to request a body from another endpoint; held until the result is known.
 pub struct Takeover {
     unproven: Option<Arc<AtomicUsize>>,
 }
@@ -23,7 +23,7 @@ pub struct Takeover {
 impl Default for Takeovers {
     fn default() -> Takeovers {
         Takeovers {
-            help: AtomicBool::new(true),
+            last_one_helped: AtomicBool::new(true),
             unproven: Arc::default(),
         }
     }
@@ -37,7 +37,7 @@ impl Takeovers {
         if spend() {
             return Some(Takeover { unproven: None });
         }
-        if !failed || !self.help.load(Ordering::Relaxed) {
+        if !failed || !self.last_one_helped.load(Ordering::Relaxed) {
             return None;
         }
         let before = self.unproven.fetch_add(1, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Takeovers {
     }
 
     pub(crate) fn end(&self, helped: bool) {
-        self.help.store(helped, Ordering::Relaxed);
+        self.last_one_helped.store(helped, Ordering::Relaxed);
     }
 }
 

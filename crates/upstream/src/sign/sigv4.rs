@@ -68,10 +68,10 @@ impl Scope {
     }
 
     /// The target to send and sign; an error if it is too long.
-    pub(crate) fn target(&self, asked: &PathAndQuery) -> Result<PathAndQuery, Failure> {
+    pub(crate) fn target(&self, requested: &PathAndQuery) -> Result<PathAndQuery, Failure> {
         let target = match self.service {
-            Service::S3 if asked.path().starts_with('/') => spelling(asked)?,
-            _ => asked.clone(),
+            Service::S3 if requested.path().starts_with('/') => spelling(requested)?,
+            _ => requested.clone(),
         };
         let signable = target.as_str().len() <= TARGET_BYTES_MAX;
         signable.then_some(target).ok_or(Failure::Protocol)

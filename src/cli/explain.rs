@@ -10,7 +10,7 @@ use clap::Args;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::health::time_left;
+use super::health::time_remaining;
 use crate::config;
 
 /// For everything: connect, request and response.
@@ -69,9 +69,9 @@ fn fetch_explanation(
     url: &str,
     deadline: Instant,
 ) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&admin, time_left(deadline)?)?;
-    stream.set_write_timeout(Some(time_left(deadline)?))?;
-    stream.set_read_timeout(Some(time_left(deadline)?))?;
+    let mut stream = TcpStream::connect_timeout(&admin, time_remaining(deadline)?)?;
+    stream.set_write_timeout(Some(time_remaining(deadline)?))?;
+    stream.set_read_timeout(Some(time_remaining(deadline)?))?;
     let url = percent_encode(url);
     let lines = format!("GET /explain?url={url} HTTP/1.1\r\nHost: {admin}\r\nConnection: close");
     stream.write_all(lines.as_bytes())?;

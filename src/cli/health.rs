@@ -44,13 +44,13 @@ impl Health {
 }
 
 fn fetch_status(admin: SocketAddr, deadline: Instant) -> io::Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&admin, time_left(deadline)?)?;
-    stream.set_write_timeout(Some(time_left(deadline)?))?;
+    let mut stream = TcpStream::connect_timeout(&admin, time_remaining(deadline)?)?;
+    stream.set_write_timeout(Some(time_remaining(deadline)?))?;
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut head = Vec::with_capacity(STATUS_BYTES);
     while head.len() < STATUS_BYTES {
-        stream.set_read_timeout(Some(time_left(deadline)?))?;
+        stream.set_read_timeout(Some(time_remaining(deadline)?))?;
         let mut piece = [0; STATUS_BYTES];
         match stream.read(&mut piece[..STATUS_BYTES - head.len()])? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -69,7 +69,7 @@ fn parse_status(head: &[u8]) -> Option<u16> {
 }
 
 /// The time until the deadline; an error once it has passed.
-pub(super) fn time_left(deadline: Instant) -> io::Result<Duration> {
+pub(super) fn time_remaining(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
         remaining => Ok(remaining),

@@ -74,8 +74,8 @@ fn format(wall: SystemTime) -> (DateText, Duration) {
     // The array is large enough, so the write cannot fail.
     let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(wall));
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nanos_left = NANOS_PER_SECOND - since.subsec_nanos();
-    (text, Duration::from_nanos(nanos_left.into()))
+    let nanos_remaining = NANOS_PER_SECOND - since.subsec_nanos();
+    (text, Duration::from_nanos(nanos_remaining.into()))
 }
 
 #[cfg(test)]

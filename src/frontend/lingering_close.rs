@@ -24,11 +24,11 @@ const UNACKNOWLEDGED_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) async fn linger<L: AsyncRead + AsyncWrite + Unpin>(mut stream: L, limits: &Limits) {
     let reading = async {
         shut_down_writing(&mut stream).await;
-        let mut bytes_left = limits.unwanted_body_bytes_max;
+        let mut bytes_remaining = limits.unwanted_body_bytes_max;
         let mut bytes = [0; 1024];
         while let Ok(count @ 1..) = stream.read(&mut bytes).await {
-            match bytes_left.checked_sub(count as u64) {
-                Some(remaining) => bytes_left = remaining,
+            match bytes_remaining.checked_sub(count as u64) {
+                Some(remaining) => bytes_remaining = remaining,
                 None => break,
             }
         }
@@ -59,7 +59,7 @@ async fn wait_for_close<L: AsyncRead + AsyncWrite + Unpin>(
     limits: &Limits,
 ) {
     let mut wait = CloseWait::new(connection, Instant::now());
-    let (mut is_shut_down, mut bytes_left) = (false, limits.unwanted_body_bytes_max);
+    let (mut is_shut_down, mut bytes_remaining) = (false, limits.unwanted_body_bytes_max);
     let mut bytes = [0; 1024];
     loop {
         let read = async {
@@ -73,10 +73,10 @@ async fn wait_for_close<L: AsyncRead + AsyncWrite + Unpin>(
         let now = Instant::now();
         match read {
             Ok(Ok(count @ 1..)) => {
-                let Some(remaining) = bytes_left.checked_sub(count as u64) else {
+                let Some(remaining) = bytes_remaining.checked_sub(count as u64) else {
                     return;
                 };
-                bytes_left = remaining;
+                bytes_remaining = remaining;
                 wait.last_read_at = now;
             }
             // The viewer has closed the connection, or it failed.

@@ -120,7 +120,7 @@ where
 pub(super) struct DrainedBody<B> {
     body: B,
     /// Bytes that may still be read.
-    bytes_left: u64,
+    bytes_remaining: u64,
     /// Number of frames read.
     frames: u64,
 }
@@ -145,14 +145,14 @@ where
     pub(super) fn new(body: B, limits: &Limits) -> DrainedBody<B> {
         DrainedBody {
             body,
-            bytes_left: limits.unwanted_body_bytes_max,
+            bytes_remaining: limits.unwanted_body_bytes_max,
             frames: 0,
         }
     }
 
     /// Reads the bytes that have arrived. `None`: the body is incomplete.
     pub(super) async fn read_available(&mut self) -> Option<Result<(), DrainError>> {
-        if self.body.size_hint().lower() > self.bytes_left {
+        if self.body.size_hint().lower() > self.bytes_remaining {
             return Some(Err(DrainError::TooLong));
         }
         let mut yields = 0;
@@ -201,10 +201,10 @@ where
             };
             self.frames += 1;
             let received = frame.data_ref().map_or(0, |data| data.len() as u64);
-            let Some(bytes_left) = self.bytes_left.checked_sub(received) else {
+            let Some(bytes_remaining) = self.bytes_remaining.checked_sub(received) else {
                 return Poll::Ready(Err(DrainError::TooLong));
             };
-            self.bytes_left = bytes_left;
+            self.bytes_remaining = bytes_remaining;
         }
     }
 }

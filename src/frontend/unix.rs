@@ -95,15 +95,15 @@ impl UnixTransport {
     /// the runtime to report the socket as readable.
     fn remove_peeked(&self, count: usize) -> io::Result<()> {
         let mut bytes = [0; PEEK_BYTES];
-        let mut bytes_left = count.min(PEEK_BYTES);
-        while bytes_left > 0 {
+        let mut bytes_remaining = count.min(PEEK_BYTES);
+        while bytes_remaining > 0 {
             match recv(
                 self.stream.as_raw_fd(),
-                &mut bytes[..bytes_left],
+                &mut bytes[..bytes_remaining],
                 MsgFlags::empty(),
             )? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => bytes_left -= count,
+                count => bytes_remaining -= count,
             }
         }
         Ok(())

@@ -83,11 +83,11 @@ impl<L: AsyncWrite + Unpin> WriteCoalescer<L> {
 }
 
 impl<L: AsyncWrite + Unpin> BufferedWrites<L> {
-    /// Parses the frames in the first `bytes_left` bytes of these slices.
-    fn parse_frames(&mut self, slices: &[IoSlice<'_>], mut bytes_left: usize) {
+    /// Parses the frames in the first `bytes_remaining` bytes of these slices.
+    fn parse_frames(&mut self, slices: &[IoSlice<'_>], mut bytes_remaining: usize) {
         for slice in slices {
-            let count = slice.len().min(bytes_left);
-            bytes_left -= count;
+            let count = slice.len().min(bytes_remaining);
+            bytes_remaining -= count;
             self.frames.feed(&slice[..count], |_| true);
         }
     }

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn used_up_max_age_is_restated_as_age_plus_time_left() {
+    fn used_up_max_age_is_restated_as_age_plus_time_remaining() {
         for (said, expected) in [
             ("max-age=3", "max-age=7"),
             (

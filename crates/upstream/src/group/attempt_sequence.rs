@@ -47,7 +47,7 @@ impl AttemptSequence<'_> {
             let judgement = judge.judge(outcome, &endpoint, sent_at, &mut self.selection);
             if retries > 0 {
                 let is_good = matches!(judgement.verdict, AttemptVerdict::Good);
-                let helped = is_good && !judge.best_is_failure(&self.selection);
+                let helped = is_good && !judge.is_best_a_failure(&self.selection);
                 selector.extra_requests.record_failover(helped);
             }
             match self.next_step(judgement, remaining, retries) {

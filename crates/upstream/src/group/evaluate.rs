@@ -105,7 +105,7 @@ impl<'a> ResponseJudge<'a> {
         if self.retried_statuses.contains(&status) {
             AttemptVerdict::RetriedStatus
         } else if rate(response, selection) < ResponseValue::Answer
-            && self.another_may_do_better(status, selection)
+            && self.may_another_do_better(status, selection)
         {
             AttemptVerdict::Improvable
         } else {
@@ -114,7 +114,7 @@ impl<'a> ResponseJudge<'a> {
     }
 
     /// An untried endpoint may answer better.
-    fn another_may_do_better(&self, status: StatusCode, selection: &EndpointSelection) -> bool {
+    fn may_another_do_better(&self, status: StatusCode, selection: &EndpointSelection) -> bool {
         if is_absence(status) {
             // Even an endpoint not in good standing may have the object.
             self.selector.remaining(selection) > 0
@@ -138,7 +138,7 @@ impl<'a> ResponseJudge<'a> {
     }
 
     /// The best response so far says that its endpoint failed.
-    pub(crate) fn best_is_failure(&self, selection: &EndpointSelection) -> bool {
+    pub(crate) fn is_best_a_failure(&self, selection: &EndpointSelection) -> bool {
         let best = self.best.as_ref();
         best.is_some_and(|best| rate(best, selection) == ResponseValue::Failure)
     }

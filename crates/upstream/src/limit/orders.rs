@@ -15,8 +15,8 @@ const PACED_PERMITS: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A request enters, with this timeout in milliseconds.
-    Come(Priority, u64),
+    /// A request arrives, with this timeout in milliseconds.
+    Arrive(Priority, u64),
     /// A woken request polls; others may poll later.
     Look(usize),
     /// A request gives up, woken or not, with a permit reserved or not.
@@ -30,7 +30,8 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let priority = (0..Priority::COUNT).prop_map(|at| Priority::ALL[at]);
     prop_oneof![
-        5 => (priority, 0..1000_u64).prop_map(|(priority, timeout)| Event::Come(priority, timeout)),
+        5 => (priority, 0..1000_u64)
+            .prop_map(|(priority, timeout)| Event::Arrive(priority, timeout)),
         4 => any::<usize>().prop_map(Event::Look),
         1 => any::<usize>().prop_map(Event::GiveUp),
         3 => any::<usize>().prop_map(Event::Finish),
@@ -48,12 +49,12 @@ impl Wake for Bell {
 }
 
 /// A waiting request.
-struct Guest<'a> {
+struct WaitingRequest<'a> {
     priority: Priority,
     number: usize,
     until: Instant,
     bell: Arc<Bell>,
-    entering: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
+    permit: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
 }
 
 /// A limiter, its requests, and the invariants.
@@ -61,12 +62,12 @@ struct LimiterModel<'a> {
     limiter: &'a ConcurrencyLimiter,
     concurrency_max: usize,
     /// Waiting or woken, in order of arrival.
-    guests: Vec<Guest<'a>>,
+    waiting: Vec<WaitingRequest<'a>>,
     permits: Vec<Permit>,
-    /// Requests that entered, were admitted or were rejected.
-    came: usize,
-    entered: usize,
-    turned_away: u64,
+    /// Requests that arrived, were admitted or were rejected.
+    arrived: usize,
+    admitted: usize,
+    rejected: u64,
     /// When permits were taken, to check the rate.
     taken: Vec<Instant>,
 }
@@ -74,17 +75,17 @@ struct LimiterModel<'a> {
 impl LimiterModel<'_> {
     async fn apply(&mut self, event: Event) {
         match event {
-            Event::Come(priority, timeout) => self.come(priority, timeout),
+            Event::Arrive(priority, timeout) => self.arrive(priority, timeout),
             Event::Look(pick) => {
-                let woken: Vec<_> = (0..self.guests.len())
-                    .filter(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
+                let woken: Vec<_> = (0..self.waiting.len())
+                    .filter(|at| self.waiting[*at].bell.0.load(Ordering::Relaxed))
                     .collect();
                 if !woken.is_empty() {
                     self.poll(woken[pick % woken.len()]);
                 }
             }
-            Event::GiveUp(pick) if !self.guests.is_empty() => {
-                self.guests.remove(pick % self.guests.len());
+            Event::GiveUp(pick) if !self.waiting.is_empty() => {
+                self.waiting.remove(pick % self.waiting.len());
             }
             Event::Finish(pick) if !self.permits.is_empty() => {
                 self.permits.swap_remove(pick % self.permits.len());
@@ -95,39 +96,39 @@ impl LimiterModel<'_> {
         self.check();
     }
 
-    fn come(&mut self, priority: Priority, timeout: u64) {
+    fn arrive(&mut self, priority: Priority, timeout: u64) {
         let timeout = Duration::from_millis(timeout);
-        self.guests.push(Guest {
+        self.waiting.push(WaitingRequest {
             priority,
-            number: self.came,
+            number: self.arrived,
             until: Instant::now() + timeout,
             bell: Arc::default(),
-            entering: Box::pin(self.limiter.acquire(priority, timeout)),
+            permit: Box::pin(self.limiter.acquire(priority, timeout)),
         });
-        self.came += 1;
-        self.poll(self.guests.len() - 1);
+        self.arrived += 1;
+        self.poll(self.waiting.len() - 1);
     }
 
     fn poll(&mut self, at: usize) {
-        let guest = &mut self.guests[at];
-        guest.bell.0.store(false, Ordering::Relaxed);
-        let waker = Waker::from(Arc::clone(&guest.bell));
-        match guest
-            .entering
+        let request = &mut self.waiting[at];
+        request.bell.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(&request.bell));
+        match request
+            .permit
             .as_mut()
             .poll(&mut Context::from_waker(&waker))
         {
             Poll::Pending => {}
             Poll::Ready(Ok(permit)) => {
-                self.guests.remove(at);
+                self.waiting.remove(at);
                 self.permits.push(permit);
-                self.entered += 1;
+                self.admitted += 1;
                 self.taken.push(Instant::now());
             }
             Poll::Ready(Err(failure)) => {
                 assert_eq!(failure, Failure::Busy);
-                self.guests.remove(at);
-                self.turned_away += 1;
+                self.waiting.remove(at);
+                self.rejected += 1;
             }
         }
     }
@@ -135,7 +136,7 @@ impl LimiterModel<'_> {
     /// Polls all woken requests until none is left.
     fn calm(&mut self) {
         while let Some(at) =
-            (0..self.guests.len()).find(|at| self.guests[*at].bell.0.load(Ordering::Relaxed))
+            (0..self.waiting.len()).find(|at| self.waiting[*at].bell.0.load(Ordering::Relaxed))
         {
             self.poll(at);
         }
@@ -161,7 +162,7 @@ impl LimiterModel<'_> {
             "a permit that was not given"
         );
         let reserved = in_flight - self.permits.len();
-        assert!(reserved + queued <= self.guests.len(), "a leak");
+        assert!(reserved + queued <= self.waiting.len(), "a leak");
     }
 
     /// After all polls: the counts match, and no request waits without reason or forever.
@@ -169,14 +170,17 @@ impl LimiterModel<'_> {
         self.check();
         let counts = self.limiter.counts();
         let counted = Priority::ALL.map(|priority| {
-            let same = |guest: &&Guest| guest.priority == priority;
-            self.guests.iter().filter(same).count()
+            let same = |request: &&WaitingRequest| request.priority == priority;
+            self.waiting.iter().filter(same).count()
         });
         assert_eq!(counts.queued, counted, "who waits");
         assert_eq!(counts.in_flight, self.permits.len(), "a lost permit");
-        assert!(counts.rejected.iter().sum::<u64>() >= self.turned_away);
+        assert!(counts.rejected.iter().sum::<u64>() >= self.rejected);
         let now = Instant::now();
-        assert!(self.guests.iter().all(|guest| guest.until > now), "late");
+        assert!(
+            self.waiting.iter().all(|request| request.until > now),
+            "late"
+        );
     }
 }
 
@@ -205,11 +209,11 @@ fn play(
         let mut scene = LimiterModel {
             limiter: &limiter,
             concurrency_max: limits.concurrency_max,
-            guests: Vec::new(),
+            waiting: Vec::new(),
             permits: Vec::new(),
-            came: 0,
-            entered: 0,
-            turned_away: 0,
+            arrived: 0,
+            admitted: 0,
+            rejected: 0,
             taken: Vec::new(),
         };
         for event in events {
@@ -219,7 +223,7 @@ fn play(
         scene.wait(1).await;
         scene.check_calm();
         then(&mut scene).await;
-        scene.guests.clear();
+        scene.waiting.clear();
         scene.permits.clear();
     });
     let LimiterCounts {
@@ -241,16 +245,18 @@ proptest! {
         events in proptest::collection::vec(event(), 0..80),
     ) {
         play(&limits(concurrency_max, None), events, async |scene| {
-            let waiting = !scene.guests.is_empty();
-            assert!(!waiting || scene.permits.len() == concurrency_max, "a permit is idle");
-            while !scene.guests.is_empty() {
-                let next = scene.guests.iter().min_by_key(|guest| (guest.priority, guest.number));
-                let next = next.map(|guest| guest.number);
-                let entered = scene.entered;
+            let is_waiting = !scene.waiting.is_empty();
+            assert!(!is_waiting || scene.permits.len() == concurrency_max, "a permit is idle");
+            while !scene.waiting.is_empty() {
+                let by_priority = |request: &&WaitingRequest| (request.priority, request.number);
+                let next = scene.waiting.iter().min_by_key(by_priority);
+                let next = next.map(|request| request.number);
+                let admitted = scene.admitted;
                 scene.permits.pop();
                 scene.calm();
-                assert_eq!(scene.entered, entered + 1, "one permit, one guest");
-                assert!(scene.guests.iter().all(|guest| Some(guest.number) != next), "the first");
+                assert_eq!(scene.admitted, admitted + 1, "one permit, one request");
+                let is_next = |request: &WaitingRequest| Some(request.number) == next;
+                assert!(!scene.waiting.iter().any(is_next), "the first");
             }
         });
     }
@@ -263,14 +269,14 @@ proptest! {
         events in proptest::collection::vec(event(), 0..80),
     ) {
         play(&limits(PACED_PERMITS, Some(per_second)), events, async |scene| {
-            while !scene.guests.is_empty() {
+            while !scene.waiting.is_empty() {
                 while !scene.permits.is_empty() {
                     scene.permits.clear();
                     scene.calm();
                 }
-                let (there, entered) = (scene.guests.len(), scene.entered);
+                let (there, admitted) = (scene.waiting.len(), scene.admitted);
                 scene.wait(1000 / u64::from(per_second) + 1).await;
-                let progress = scene.entered > entered || scene.guests.len() < there;
+                let progress = scene.admitted > admitted || scene.waiting.len() < there;
                 assert!(progress || there == 0, "no request owns the timer");
             }
             let most = usize::try_from(per_second + (per_second / 10).max(1)).unwrap();

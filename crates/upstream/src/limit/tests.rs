@@ -29,36 +29,36 @@ fn paced(requests_per_second: u32) -> ConcurrencyLimiter {
 }
 
 /// A waiting request that polls only when a test says so.
-struct Guest<'a> {
-    entering: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
+struct WaitingRequest<'a> {
+    permit: Pin<Box<dyn Future<Output = Result<Permit, Failure>> + 'a>>,
 }
 
-impl<'a> Guest<'a> {
-    /// Enters and waits.
-    fn waiting(limiter: &'a ConcurrencyLimiter, priority: Priority) -> Guest<'a> {
-        let mut guest = Guest {
-            entering: Box::pin(limiter.acquire(priority, LONG)),
+impl<'a> WaitingRequest<'a> {
+    /// Requests a permit and waits.
+    fn new(limiter: &'a ConcurrencyLimiter, priority: Priority) -> WaitingRequest<'a> {
+        let mut request = WaitingRequest {
+            permit: Box::pin(limiter.acquire(priority, LONG)),
         };
-        assert!(guest.poll().is_none(), "let in at once, or turned away");
-        guest
+        assert!(request.poll().is_none(), "admitted at once, or rejected");
+        request
     }
 
     /// Polls the result.
     fn poll(&mut self) -> Option<Result<Permit, Failure>> {
         let mut cx = Context::from_waker(Waker::noop());
-        match self.entering.as_mut().poll(&mut cx) {
+        match self.permit.as_mut().poll(&mut cx) {
             Poll::Ready(outcome) => Some(outcome),
             Poll::Pending => None,
         }
     }
 
     #[track_caller]
-    fn enters(&mut self) -> Permit {
-        self.poll().expect("still waiting").expect("let in")
+    fn expect_admitted(&mut self) -> Permit {
+        self.poll().expect("still waiting").expect("admitted")
     }
 
     #[track_caller]
-    fn is_turned_away(&mut self) {
+    fn expect_rejected(&mut self) {
         assert_eq!(self.poll().map(Result::err), Some(Some(Failure::Busy)));
     }
 }
@@ -71,7 +71,7 @@ fn rejected(limiter: &ConcurrencyLimiter, reason: Rejection) -> u64 {
     limiter.counts().rejected(reason)
 }
 
-async fn enter(limiter: &ConcurrencyLimiter, priority: Priority) -> Permit {
+async fn acquire(limiter: &ConcurrencyLimiter, priority: Priority) -> Permit {
     limiter
         .acquire(priority, LONG)
         .await
@@ -81,44 +81,44 @@ async fn enter(limiter: &ConcurrencyLimiter, priority: Priority) -> Permit {
 #[tokio::test(start_paused = true)]
 async fn released_permit_goes_to_the_waiting_request() {
     let limiter = limiter(1, 1);
-    let first = enter(&limiter, Priority::Segment).await;
+    let first = acquire(&limiter, Priority::Segment).await;
     assert_eq!(limiter.counts().in_flight, 1);
-    let mut second = Guest::waiting(&limiter, Priority::Segment);
+    let mut second = WaitingRequest::new(&limiter, Priority::Segment);
     assert_eq!(limiter.counts().queued[Priority::Segment.index()], 1);
     drop(first);
     assert_eq!((limiter.counts().in_flight, queued(&limiter)), (1, 0));
-    drop(second.enters());
+    drop(second.expect_admitted());
     assert_eq!(limiter.counts(), LimiterCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
 async fn permits_go_by_priority_then_arrival_order() {
     let limiter = limiter(1, 8);
-    let mut permit = enter(&limiter, Priority::Refresh).await;
-    let mut behind = Guest::waiting(&limiter, Priority::Refresh);
-    let mut segments = [(); 2].map(|()| Guest::waiting(&limiter, Priority::Segment));
-    let mut manifest = Guest::waiting(&limiter, Priority::Manifest);
+    let mut permit = acquire(&limiter, Priority::Refresh).await;
+    let mut behind = WaitingRequest::new(&limiter, Priority::Refresh);
+    let mut segments = [(); 2].map(|()| WaitingRequest::new(&limiter, Priority::Segment));
+    let mut manifest = WaitingRequest::new(&limiter, Priority::Manifest);
     let [first, second] = &mut segments;
     for next in [&mut manifest, first, second, &mut behind] {
         drop(permit);
-        permit = next.enters();
+        permit = next.expect_admitted();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn full_queue_displaces_youngest_lower_priority_request() {
     let limiter = limiter(1, 3);
-    let _permit = enter(&limiter, Priority::Segment).await;
-    let mut old = Guest::waiting(&limiter, Priority::Refresh);
-    let mut young = Guest::waiting(&limiter, Priority::Refresh);
-    let segment = Guest::waiting(&limiter, Priority::Segment);
+    let _permit = acquire(&limiter, Priority::Segment).await;
+    let mut old = WaitingRequest::new(&limiter, Priority::Refresh);
+    let mut young = WaitingRequest::new(&limiter, Priority::Refresh);
+    let segment = WaitingRequest::new(&limiter, Priority::Segment);
     let same = limiter.acquire(Priority::Refresh, LONG).await;
     assert_eq!(same.err(), Some(Failure::Busy), "no higher than the last");
-    let manifest = Guest::waiting(&limiter, Priority::Manifest);
-    young.is_turned_away();
+    let manifest = WaitingRequest::new(&limiter, Priority::Manifest);
+    young.expect_rejected();
     assert!(old.poll().is_none(), "only the youngest goes");
-    let second = Guest::waiting(&limiter, Priority::Segment);
-    old.is_turned_away();
+    let second = WaitingRequest::new(&limiter, Priority::Segment);
+    old.expect_rejected();
     let third = limiter.acquire(Priority::Segment, LONG).await;
     assert_eq!(third.err(), Some(Failure::Busy));
     let counts = limiter.counts();
@@ -133,7 +133,7 @@ async fn full_queue_displaces_youngest_lower_priority_request() {
 #[tokio::test(start_paused = true)]
 async fn queue_wait_ends_at_its_deadline() {
     let limiter = limiter(1, 8);
-    let permit = enter(&limiter, Priority::Segment).await;
+    let permit = acquire(&limiter, Priority::Segment).await;
     let late = limiter.acquire(Priority::Manifest, 20 * MS).await;
     assert_eq!(late.err(), Some(Failure::Busy));
     let unwilling = limiter.acquire(Priority::Manifest, Duration::ZERO).await;
@@ -143,24 +143,24 @@ async fn queue_wait_ends_at_its_deadline() {
         (0, 2)
     );
     drop(permit);
-    enter(&limiter, Priority::Segment).await;
+    acquire(&limiter, Priority::Segment).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn permit_granted_in_time_is_used_even_if_polled_late() {
     let limiter = limiter(1, 8);
-    let permit = enter(&limiter, Priority::Segment).await;
-    let mut waiting = Guest::waiting(&limiter, Priority::Segment);
+    let permit = acquire(&limiter, Priority::Segment).await;
+    let mut waiting = WaitingRequest::new(&limiter, Priority::Segment);
     drop(permit);
     advance(LONG * 2).await;
-    drop(waiting.enters());
+    drop(waiting.expect_admitted());
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropped_waiter_leaves_the_queue() {
     let limiter = limiter(1, 1);
-    let _permit = enter(&limiter, Priority::Segment).await;
-    drop(Guest::waiting(&limiter, Priority::Segment));
+    let _permit = acquire(&limiter, Priority::Segment).await;
+    drop(WaitingRequest::new(&limiter, Priority::Segment));
     assert_eq!(queued(&limiter), 0);
     let counts = limiter.counts();
     assert_eq!(counts.rejected, [0; 3], "no request was rejected");
@@ -169,13 +169,13 @@ async fn dropped_waiter_leaves_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn permit_of_dropped_waiter_goes_to_the_next() {
     let limiter = limiter(1, 8);
-    let permit = enter(&limiter, Priority::Segment).await;
-    let first = Guest::waiting(&limiter, Priority::Segment);
-    let mut second = Guest::waiting(&limiter, Priority::Segment);
+    let permit = acquire(&limiter, Priority::Segment).await;
+    let first = WaitingRequest::new(&limiter, Priority::Segment);
+    let mut second = WaitingRequest::new(&limiter, Priority::Segment);
     drop(permit);
     assert!(second.poll().is_none());
     drop(first);
-    drop(second.enters());
+    drop(second.expect_admitted());
     assert_eq!(limiter.counts(), LimiterCounts::default());
 }
 
@@ -183,18 +183,18 @@ async fn permit_of_dropped_waiter_goes_to_the_next() {
 async fn rate_tokens_go_by_priority() {
     let limiter = paced(20);
     let _burst = [
-        enter(&limiter, Priority::Segment).await,
-        enter(&limiter, Priority::Segment).await,
+        acquire(&limiter, Priority::Segment).await,
+        acquire(&limiter, Priority::Segment).await,
     ];
-    let mut behind = Guest::waiting(&limiter, Priority::Refresh);
-    let mut segment = Guest::waiting(&limiter, Priority::Segment);
-    let mut manifest = Guest::waiting(&limiter, Priority::Manifest);
+    let mut behind = WaitingRequest::new(&limiter, Priority::Refresh);
+    let mut segment = WaitingRequest::new(&limiter, Priority::Segment);
+    let mut manifest = WaitingRequest::new(&limiter, Priority::Manifest);
     let mut permits = Vec::new();
     for next in [&mut manifest, &mut segment, &mut behind] {
         advance(49 * MS).await;
         assert!(next.poll().is_none());
         advance(MS).await;
-        permits.push(next.enters());
+        permits.push(next.expect_admitted());
     }
     assert_eq!(limiter.counts().in_flight, 5);
 }
@@ -202,7 +202,7 @@ async fn rate_tokens_go_by_priority() {
 #[tokio::test(start_paused = true)]
 async fn rate_limit_wait_ends_at_its_deadline() {
     let limiter = paced(1);
-    let _permit = enter(&limiter, Priority::Segment).await;
+    let _permit = acquire(&limiter, Priority::Segment).await;
     let late = limiter.acquire(Priority::Manifest, 999 * MS).await;
     assert_eq!(late.err(), Some(Failure::Busy));
     assert_eq!(rejected(&limiter, Rejection::Deadline), 1);
@@ -216,14 +216,14 @@ async fn rate_limit_wait_ends_at_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn token_of_dropped_waiter_goes_to_the_next() {
     let limiter = paced(1);
-    drop(enter(&limiter, Priority::Segment).await);
-    let mut staying = Guest::waiting(&limiter, Priority::Segment);
-    let leaving = Guest::waiting(&limiter, Priority::Manifest);
+    drop(acquire(&limiter, Priority::Segment).await);
+    let mut staying = WaitingRequest::new(&limiter, Priority::Segment);
+    let leaving = WaitingRequest::new(&limiter, Priority::Manifest);
     advance(1000 * MS).await;
     assert!(staying.poll().is_none(), "the manifest is first");
     assert_eq!((limiter.counts().in_flight, queued(&limiter)), (1, 1));
     drop(leaving);
-    drop(staying.enters());
+    drop(staying.expect_admitted());
 }
 
 /// The owner of the token timer leaves and is replaced: the others are still woken at the next
@@ -231,13 +231,13 @@ async fn token_of_dropped_waiter_goes_to_the_next() {
 #[tokio::test(start_paused = true)]
 async fn timer_is_taken_over_when_its_holder_leaves() {
     let (limiter, start) = (Arc::new(paced(1)), Instant::now());
-    drop(enter(&limiter, Priority::Segment).await);
+    drop(acquire(&limiter, Priority::Segment).await);
     let staying = tokio::spawn({
         let limiter = Arc::clone(&limiter);
         async move { limiter.acquire(Priority::Manifest, LONG).await.map(drop) }
     });
     tokio::task::yield_now().await;
-    let keeper = Guest::waiting(&limiter, Priority::Refresh);
+    let keeper = WaitingRequest::new(&limiter, Priority::Refresh);
     drop(keeper);
     let short = limiter.acquire(Priority::Refresh, 10 * MS).await;
     assert!(short.is_err());
@@ -246,14 +246,17 @@ async fn timer_is_taken_over_when_its_holder_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_enter_does_not_overtake_waiters() {
+async fn try_acquire_does_not_overtake_waiters() {
     let limiter = limiter(1, 8);
-    let permit = limiter.try_acquire().expect("room");
+    let permit = limiter.try_acquire().expect("a free permit");
     assert!(limiter.try_acquire().is_none());
-    let mut guest = Guest::waiting(&limiter, Priority::Refresh);
+    let mut request = WaitingRequest::new(&limiter, Priority::Refresh);
     drop(permit);
-    assert!(limiter.try_acquire().is_none(), "it is the guest's");
-    drop(guest.enters());
+    assert!(
+        limiter.try_acquire().is_none(),
+        "it is the waiting request's"
+    );
+    drop(request.expect_admitted());
     assert!(limiter.try_acquire().is_some());
     assert_eq!(limiter.counts().rejected, [0; 3], "no request was rejected");
 }

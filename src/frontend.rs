@@ -57,6 +57,7 @@ mod streams;
 mod tls;
 mod unix;
 mod unsent;
+mod worker_share;
 mod write_coalescer;
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ use seawall_policy::IgnoredFields;
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
-pub use listen::{BindError, BoundListener};
+pub use listen::{BindError, BoundListener, WorkerListener};
 pub use stats::{CONNECTION_METRICS, ConnectionEvent, Stats};
 pub use stream_server::StreamServer;
 

@@ -29,7 +29,7 @@ use self::liveness::LivenessResponder;
 use self::signals::{ReceivedSignal, Signals};
 use self::workers::{AdminService, FrontendService, WorkerThread};
 use crate::config::Config;
-use crate::frontend::{BoundListener, Frontend, ListenAddress};
+use crate::frontend::{BoundListener, Frontend, ListenAddress, WorkerListener};
 use crate::proxy::Shield;
 use crate::telemetry::LogCounts;
 use seawall_upstream::Resolver;
@@ -74,7 +74,9 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
 
     let mut tasks = JoinSet::new();
     tasks.spawn(background::watch_certificates(&listeners));
-    service.accept_connections(listeners, &mut tasks);
+    for listeners in for_workers(&listeners, 1)? {
+        service.accept_connections(listeners, &mut tasks);
+    }
     if let Some(responder) = responders.pop() {
         tasks.spawn(responder.run());
     }
@@ -162,23 +164,35 @@ fn background_runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the background thread")
 }
 
-/// Adds a worker thread for each responder. Each gets duplicates of all listeners.
+/// Adds a worker thread for each responder. Each gets its share of all listeners.
 fn add_workers(
     server: &mut Server,
     service: &FrontendService,
     listeners: &[BoundListener],
     responders: Vec<LivenessResponder>,
 ) -> anyhow::Result<()> {
-    for (number, responder) in responders.into_iter().enumerate() {
-        let listeners = listeners
-            .iter()
-            .map(BoundListener::try_clone)
-            .collect::<Result<_, _>>();
-        let listeners = listeners.context("cannot share a listener among workers")?;
+    let listeners = for_workers(listeners, responders.len())?;
+    for (number, (responder, listeners)) in responders.into_iter().zip(listeners).enumerate() {
         let worker = WorkerThread::new(number, service.clone(), listeners, responder);
         server.add_service(worker);
     }
     Ok(())
+}
+
+/// The listeners of each of this many workers.
+fn for_workers(
+    listeners: &[BoundListener],
+    workers: usize,
+) -> anyhow::Result<Vec<Vec<WorkerListener>>> {
+    let mut of_workers: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let shared = listener.for_workers(workers);
+        let shared = shared.context("cannot share a listener among workers")?;
+        for (of_worker, listener) in of_workers.iter_mut().zip(shared) {
+            of_worker.push(listener);
+        }
+    }
+    Ok(of_workers)
 }
 
 fn log_addresses(listeners: &[BoundListener]) {

@@ -72,6 +72,8 @@ struct Connection {
     response: Arc<[u8]>,
     /// Bytes of the response that have been sent; all of them while no request is answered.
     sent: usize,
+    /// The viewer wants no further response.
+    is_last: bool,
 }
 
 impl Connection {
@@ -80,6 +82,7 @@ impl Connection {
         Connection {
             stream,
             sent: response.len(),
+            is_last: false,
             response,
         }
     }
@@ -95,13 +98,18 @@ impl Connection {
                     Err(error) => return Err(error),
                 }
             }
+            if self.is_last {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             let bytes = match self.stream.read(&mut request) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let is_segment = request[..bytes].starts_with(b"GET /seg");
+            let request = &request[..bytes];
+            let is_segment = request.starts_with(b"GET /seg");
+            self.is_last = request.ends_with(b"Connection: close\r\n\r\n");
             self.response = Arc::clone(if is_segment {
                 &responses.segment
             } else {

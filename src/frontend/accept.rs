@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{PeerInfo, serve_plain, serve_tls};
 use super::connection_table::{ConnectionGuard, ConnectionTable};
-use super::listen::{BoundListener, ListeningSocket};
+use super::listen::{ListeningSocket, WorkerListener};
 use super::server_context::ServerContext;
 use super::stats::{ConnectionEvent, Stats};
 use super::unix::UnixTransport;
+use super::worker_share::{WorkerPlace, WorkerShare};
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
 
 /// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
@@ -93,11 +94,11 @@ impl Frontend {
         )
     }
 
-    /// Serves one listener on the runtime of the current thread until the frontend is drained.
-    /// `recorder` receives the record of each finished request.
+    /// Serves one worker's listener on the runtime of the current thread until the frontend is
+    /// drained. `recorder` receives the record of each finished request.
     pub async fn serve<A: Handler>(
         &self,
-        listener: BoundListener,
+        listener: WorkerListener,
         handler: A,
         recorder: RequestRecorder,
     ) -> io::Result<()> {
@@ -110,6 +111,7 @@ impl Frontend {
         };
         let registered = RegisteredListener {
             socket: RegisteredSocket::new(listener.socket)?,
+            share: listener.share,
             acceptor,
             context: self.context(handler, recorder),
         };
@@ -121,6 +123,7 @@ impl Frontend {
 /// A listener registered with the current runtime.
 struct RegisteredListener<A> {
     socket: RegisteredSocket,
+    share: WorkerShare<AdmittedConnection>,
     acceptor: Option<TlsAcceptor>,
     context: Arc<ServerContext<A>>,
 }
@@ -130,12 +133,47 @@ enum RegisteredSocket {
     Unix(UnixListener),
 }
 
+/// A connection that is registered with the current runtime.
 enum Accepted {
     Tcp(TcpStream, IpAddr),
     Unix(UnixStream),
 }
 
+/// A connection that is registered with no runtime.
+enum UnregisteredConnection {
+    Tcp(std::net::TcpStream, IpAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A connection within all limits, on its way to the worker that will serve it.
+pub(super) struct AdmittedConnection {
+    connection: UnregisteredConnection,
+    guard: ConnectionGuard,
+}
+
+impl UnregisteredConnection {
+    fn register(self) -> io::Result<Accepted> {
+        match self {
+            UnregisteredConnection::Tcp(transport, peer) => {
+                Ok(Accepted::Tcp(TcpStream::from_std(transport)?, peer))
+            }
+            UnregisteredConnection::Unix(transport) => {
+                UnixStream::from_std(transport).map(Accepted::Unix)
+            }
+        }
+    }
+}
+
 impl Accepted {
+    fn unregister(self) -> io::Result<UnregisteredConnection> {
+        match self {
+            Accepted::Tcp(transport, peer) => {
+                Ok(UnregisteredConnection::Tcp(transport.into_std()?, peer))
+            }
+            Accepted::Unix(transport) => transport.into_std().map(UnregisteredConnection::Unix),
+        }
+    }
+
     fn peer(&self) -> Option<IpAddr> {
         match self {
             Accepted::Tcp(_, peer) => Some(*peer),
@@ -182,32 +220,45 @@ impl RegisteredSocket {
 
 impl<A: Handler> RegisteredListener<A> {
     /// Serves connections until the graceful shutdown begins.
-    async fn run(self) {
+    async fn run(mut self) {
         let mut closing = self.context.connections.watch_closing();
         tokio::select! {
             () = self.accept_all() => {}
             _ = closing.wait_for(Option::is_some) => {}
         }
         self.accept_queued().await;
+        self.share.close();
+        while let Some((admitted, place)) = self.share.next().await {
+            self.serve_handed_over(admitted, place);
+        }
     }
 
-    /// Accepts connections without end.
-    async fn accept_all(&self) {
+    /// Accepts connections, and takes those that other workers hand over, without end.
+    async fn accept_all(&mut self) {
         let mut backoff = BACKOFF_MIN;
+        let mut accept_at = None;
         loop {
-            match self.socket.accept().await {
-                Ok(accepted) => {
-                    self.admit(accepted);
-                    backoff = BACKOFF_MIN;
+            tokio::select! {
+                accepted = accept_after(accept_at, &self.socket) => {
+                    accept_at = None;
+                    match accepted {
+                        Ok(accepted) => {
+                            self.admit(accepted);
+                            backoff = BACKOFF_MIN;
+                        }
+                        Err(error) if is_out_of_resources(&error) => {
+                            self.context.count(ConnectionEvent::AcceptFailed);
+                            tracing::warn!(%error, "cannot accept connections for now");
+                            accept_at = Some(Instant::now() + backoff);
+                            backoff = (backoff * 2).min(BACKOFF_MAX);
+                        }
+                        // The connection was closed before it was accepted.
+                        Err(_) => {}
+                    }
                 }
-                Err(error) if is_out_of_resources(&error) => {
-                    self.context.count(ConnectionEvent::AcceptFailed);
-                    tracing::warn!(%error, "cannot accept connections for now");
-                    sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                Some((admitted, place)) = self.share.next() => {
+                    self.serve_handed_over(admitted, place);
                 }
-                // The connection was closed before it was accepted.
-                Err(_) => {}
             }
         }
     }
@@ -226,7 +277,8 @@ impl<A: Handler> RegisteredListener<A> {
         }
     }
 
-    /// Serves a connection, or rejects it if a limit is reached.
+    /// Has a connection served by the worker that has the fewest, or rejects it if a limit is
+    /// reached.
     fn admit(&self, accepted: Accepted) {
         let guard = match self
             .context
@@ -242,13 +294,47 @@ impl<A: Handler> RegisteredListener<A> {
                 return;
             }
         };
+        let Some(worker) = self.share.less_loaded_worker() else {
+            return self.serve(accepted, guard, self.share.own_place());
+        };
+        // If this fails, the connection is lost: the system has run out of memory.
+        let Ok(connection) = accepted.unregister() else {
+            return;
+        };
+        let admitted = AdmittedConnection { connection, guard };
+        match self.share.hand_over(worker, admitted) {
+            Ok(()) => self.context.count(ConnectionEvent::HandedOver),
+            Err(admitted) => self.serve_handed_over(admitted, self.share.own_place()),
+        }
+    }
+
+    fn serve_handed_over(
+        &self,
+        admitted: AdmittedConnection,
+        place: WorkerPlace<AdmittedConnection>,
+    ) {
+        match admitted.connection.register() {
+            Ok(accepted) => self.serve(accepted, admitted.guard, place),
+            Err(error) => {
+                self.context.count(ConnectionEvent::AcceptFailed);
+                tracing::warn!(%error, "cannot serve an accepted connection");
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        accepted: Accepted,
+        guard: ConnectionGuard,
+        place: WorkerPlace<AdmittedConnection>,
+    ) {
         match accepted {
             Accepted::Tcp(transport, peer) => {
                 let peer = PeerInfo {
                     peer: Some(peer),
                     socket: Some(transport.as_raw_fd()),
                 };
-                self.spawn_connection(transport, peer, guard);
+                self.spawn_connection(transport, peer, guard, place);
             }
             Accepted::Unix(transport) => {
                 let peer = PeerInfo {
@@ -259,7 +345,7 @@ impl<A: Handler> RegisteredListener<A> {
                     Some(_) => UnixTransport::for_tls(transport),
                     None => UnixTransport::plain(transport),
                 };
-                self.spawn_connection(transport, peer, guard);
+                self.spawn_connection(transport, peer, guard, place);
             }
         }
     }
@@ -269,6 +355,7 @@ impl<A: Handler> RegisteredListener<A> {
         transport: W,
         peer: PeerInfo,
         guard: ConnectionGuard,
+        place: WorkerPlace<AdmittedConnection>,
     ) {
         let connection = peer.new_state(&self.context.recorder, self.acceptor.is_some());
         guard.register(&connection);
@@ -276,17 +363,25 @@ impl<A: Handler> RegisteredListener<A> {
         let task = if let Some(acceptor) = &self.acceptor {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let _guard = guard;
+                let _until_closed = (guard, place);
                 serve_tls(context, transport, connection, acceptor).await;
             })
         } else {
             tokio::spawn(async move {
-                let _guard = guard;
+                let _until_closed = (guard, place);
                 serve_plain(context, transport, connection).await;
             })
         };
         state.set_task(task.abort_handle());
     }
+}
+
+/// Accepts a connection, from this time on.
+async fn accept_after(at: Option<Instant>, socket: &RegisteredSocket) -> io::Result<Accepted> {
+    if let Some(at) = at {
+        sleep_until(at).await;
+    }
+    socket.accept().await
 }
 
 /// The system has no descriptor or memory for the connection: the error recurs at once unless

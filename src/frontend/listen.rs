@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::accept::AdmittedConnection;
 use super::certificates::{CertificateError, Certificates};
+use super::worker_share::WorkerShare;
 use super::{ListenAddress, Listener};
 
 /// Length of the accept queue; the limit of the system may be lower.
@@ -56,6 +58,21 @@ pub struct BoundListener {
     address: ListenAddress,
 }
 
+/// The listener of one worker.
+pub struct WorkerListener {
+    pub(super) socket: ListeningSocket,
+    pub(super) certificates: Option<Arc<Certificates>>,
+    pub(super) share: WorkerShare<AdmittedConnection>,
+    address: ListenAddress,
+}
+
+impl WorkerListener {
+    /// The address, as [`BoundListener::address`].
+    pub fn address(&self) -> &ListenAddress {
+        &self.address
+    }
+}
+
 /// A listening socket.
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
@@ -95,18 +112,27 @@ impl BoundListener {
         self.certificates.as_ref()
     }
 
-    /// Clones the listener for another worker.
-    pub fn try_clone(&self) -> io::Result<BoundListener> {
-        let socket = match &self.socket {
-            ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
-            ListeningSocket::Unix(socket) => ListeningSocket::Unix(socket.try_clone()?),
-        };
-        let certificates = self.certificates.clone();
-        Ok(BoundListener {
-            socket,
-            certificates,
-            address: self.address.clone(),
-        })
+    /// The listener of each of this many workers. They share its connections evenly.
+    pub fn for_workers(&self, count: usize) -> io::Result<Vec<WorkerListener>> {
+        let shares = WorkerShare::of_workers(count).into_iter();
+        let listeners = shares.map(|share| {
+            Ok(WorkerListener {
+                socket: self.socket.try_clone()?,
+                certificates: self.certificates.clone(),
+                address: self.address.clone(),
+                share,
+            })
+        });
+        listeners.collect()
+    }
+}
+
+impl ListeningSocket {
+    fn try_clone(&self) -> io::Result<ListeningSocket> {
+        match self {
+            ListeningSocket::Tcp(socket) => socket.try_clone().map(ListeningSocket::Tcp),
+            ListeningSocket::Unix(socket) => socket.try_clone().map(ListeningSocket::Unix),
+        }
     }
 }
 

@@ -7,3 +7,4 @@ mod http2;
 mod late_streams;
 mod limits;
 mod truncation;
+mod workers;

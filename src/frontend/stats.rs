@@ -10,6 +10,8 @@ use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricL
 pub enum ConnectionEvent {
     /// The connection was accepted.
     Accepted,
+    /// Another worker, which had fewer connections, got it from the one that accepted it.
+    HandedOver,
     /// Closed at once: `connections_max` is reached, and no connection is idle.
     RefusedFull,
     /// Closed at once: its client has reached `connections_per_client_max`.
@@ -41,8 +43,9 @@ pub enum ConnectionEvent {
 
 impl ConnectionEvent {
     /// All events, in the order of their counters.
-    pub const ALL: [ConnectionEvent; 14] = [
+    pub const ALL: [ConnectionEvent; 15] = [
         ConnectionEvent::Accepted,
+        ConnectionEvent::HandedOver,
         ConnectionEvent::RefusedFull,
         ConnectionEvent::RefusedClient,
         ConnectionEvent::AcceptFailed,
@@ -62,6 +65,7 @@ impl ConnectionEvent {
     pub fn as_str(self) -> &'static str {
         match self {
             ConnectionEvent::Accepted => "accepted",
+            ConnectionEvent::HandedOver => "handed_over",
             ConnectionEvent::RefusedFull => "refused_full",
             ConnectionEvent::RefusedClient => "refused_client",
             ConnectionEvent::AcceptFailed => "accept_failed",

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
@@ -171,12 +172,44 @@ impl TestServer {
         let frontend = Arc::new(Frontend::new(limits).unwrap());
         let records = RequestRecords::default();
         let (server_frontend, recorder) = (frontend.clone(), records.recorder());
+        let listener = listener.for_workers(1).unwrap().remove(0);
         tokio::spawn(async move {
             server_frontend
                 .serve(listener, handler, recorder)
                 .await
                 .unwrap();
         });
+        TestServer {
+            frontend,
+            records,
+            address,
+        }
+    }
+
+    /// A server with this many workers, each on a thread of its own. Responses name the thread.
+    pub(super) fn with_workers(count: usize) -> TestServer {
+        let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = BoundListener::bind(&Listener { address, tls: None }).unwrap();
+        let ListenAddress::Tcp(address) = *listener.address() else {
+            unreachable!()
+        };
+        let frontend = Arc::new(Frontend::new(Limits::default()).unwrap());
+        let records = RequestRecords::default();
+        for listener in listener.for_workers(count).unwrap() {
+            let (frontend, recorder) = (frontend.clone(), records.recorder());
+            std::thread::spawn(move || {
+                let name = format!("{:?};", std::thread::current().id());
+                let body = Bytes::from(name);
+                let handler = FromMemory(move |_: &ViewerRequest| {
+                    Some(ResponseBody::Whole(Some(body.clone())))
+                });
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                let runtime = runtime.enable_all().build().unwrap();
+                runtime
+                    .block_on(frontend.serve(listener, handler, recorder))
+                    .unwrap();
+            });
+        }
         TestServer {
             frontend,
             records,

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::liveness::LivenessResponder;
 use crate::admin::{self, AdminHandlers};
-use crate::frontend::{BoundListener, Frontend, RequestRecorder};
+use crate::frontend::{Frontend, RequestRecorder, WorkerListener};
 use crate::proxy::Shield;
 
 /// The frontend and the shield that answers its requests.
@@ -24,7 +24,7 @@ impl FrontendService {
     /// Accepts connections on the current runtime; the tasks end when the frontend is drained.
     pub(super) fn accept_connections(
         &self,
-        listeners: Vec<BoundListener>,
+        listeners: Vec<WorkerListener>,
         tasks: &mut JoinSet<()>,
     ) {
         let telemetry = self.shield.telemetry().clone();
@@ -46,7 +46,7 @@ impl FrontendService {
 pub(super) struct WorkerThread {
     name: String,
     service: FrontendService,
-    listeners: Vec<BoundListener>,
+    listeners: Vec<WorkerListener>,
     responder: Option<LivenessResponder>,
 }
 
@@ -54,7 +54,7 @@ impl WorkerThread {
     pub(super) fn new(
         number: usize,
         service: FrontendService,
-        listeners: Vec<BoundListener>,
+        listeners: Vec<WorkerListener>,
         responder: LivenessResponder,
     ) -> WorkerThread {
         WorkerThread {

@@ -10,6 +10,7 @@ use seawall::proxy::{Shield, ShieldParts};
 use seawall::telemetry::{MetricRegistry, Telemetry};
 use seawall_upstream::Origin;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 
 use crate::viewer::Viewer;
 
@@ -22,7 +23,7 @@ pub(crate) struct InProcess {
 /// A thread that serves viewers.
 pub(crate) struct Worker {
     runtime: Runtime,
-    server: StreamServer<Arc<Shield>>,
+    server: Arc<StreamServer<Arc<Shield>>>,
 }
 
 impl InProcess {
@@ -64,7 +65,11 @@ impl InProcess {
         let recorder: RequestRecorder = Arc::new(move |record| telemetry.record(record));
         Worker {
             runtime: current_thread(),
-            server: StreamServer::new(&self.frontend, Arc::clone(&self.shield), recorder),
+            server: Arc::new(StreamServer::new(
+                &self.frontend,
+                Arc::clone(&self.shield),
+                recorder,
+            )),
         }
     }
 }
@@ -72,8 +77,20 @@ impl InProcess {
 impl Worker {
     /// Serves a viewer that sends these requests on one connection.
     pub(crate) fn serve(&self, requests: Vec<Vec<u8>>) {
-        let serving = self.server.serve(Viewer::sending(requests));
-        assert!(self.runtime.block_on(serving).is_ok(), "it has room");
+        self.serve_all(vec![requests]);
+    }
+
+    /// Serves viewers at the same time, each with its requests on a connection of its own.
+    pub(crate) fn serve_all(&self, viewers: Vec<Vec<Vec<u8>>>) {
+        let served = self.runtime.block_on(async {
+            let mut tasks = JoinSet::new();
+            for requests in viewers {
+                let server = Arc::clone(&self.server);
+                tasks.spawn(async move { server.serve(Viewer::sending(requests)).await });
+            }
+            tasks.join_all().await
+        });
+        assert!(served.iter().all(Result::is_ok), "it has room");
     }
 }
 

@@ -1,39 +1,42 @@
-//! A clock that an MPD names (`UTCTiming`) and a key that a playlist names (`EXT-X-KEY`) are never
+//! A time server that an MPD names (`UTCTiming`) and a key that a playlist names (`EXT-X-KEY`) are never
 //! stored, whatever their names are.
 
 use crate::support::{Origin, Shield, manifest, playlist, reply};
 
-const CLOCK: &str = "/live/now";
+const TIME_SERVER: &str = "/live/now";
 const KEY: &str = "/live/k1.bin";
 
-/// An MPD that names its clock.
+/// An MPD that names its time server.
 const MPD: &str = "<MPD type=\"dynamic\" minimumUpdatePeriod=\"PT2S\">\
                    <UTCTiming schemeIdUri=\"urn:mpeg:dash:utc:http-iso:2014\" value=\"now\"/>\
                    </MPD>";
 
 #[tokio::test]
-async fn clock_named_by_utc_timing_is_not_stored() {
+async fn time_server_named_by_utc_timing_is_not_stored() {
     let time = reply()
         .content_type("text/plain")
         .cache_control("max-age=60")
         .body("2026-01-01T00:00:00Z");
     let mpd = reply().content_type("application/dash+xml").body(MPD);
-    let origin = Origin::start().await.on(CLOCK, time).on("/live/a.mpd", mpd);
+    let origin = Origin::start()
+        .await
+        .on(TIME_SERVER, time)
+        .on("/live/a.mpd", mpd);
     let shield = Shield::in_front_of(&origin).start().await;
     for _ in 0..2 {
-        shield.get(CLOCK).await;
+        shield.get(TIME_SERVER).await;
     }
-    assert_eq!(origin.hits(CLOCK), 1, "nothing tells what it is");
+    assert_eq!(origin.hits(TIME_SERVER), 1, "nothing tells what it is");
     shield.get("/live/a.mpd").await;
     for hits in 2..4 {
-        shield.get(CLOCK).await;
-        assert_eq!(origin.hits(CLOCK), hits, "what was held is gone too");
+        shield.get(TIME_SERVER).await;
+        assert_eq!(origin.hits(TIME_SERVER), hits, "what was held is gone too");
     }
 }
 
-/// An MPD may name itself as the clock (any response has a date). It is stored all the same.
+/// An MPD may name itself as the time server (any response has a date). It is stored all the same.
 #[tokio::test]
-async fn mpd_that_names_itself_as_clock_is_stored() {
+async fn mpd_that_names_itself_as_time_server_is_stored() {
     let own = MPD.replace("\"now\"", "\"?utc\"");
     let mpd = reply().content_type("application/dash+xml").body(own);
     let origin = Origin::start().await.on("/live/a.mpd", mpd);

@@ -35,8 +35,8 @@ mod counts {
     pub(crate) const RANGE_HIT: u64 = 31_450_000;
     pub(crate) const STALE_HIT: u64 = 25_380_000;
     pub(crate) const NOT_MODIFIED: u64 = 27_579_000;
-    pub(crate) const MISS: u64 = 168_630_000;
-    pub(crate) const FOLLOWED_MISS: u64 = 168_630_000;
+    pub(crate) const MISS: u64 = 161_420_000;
+    pub(crate) const FOLLOWED_MISS: u64 = 68_360_000;
     pub(crate) const PLAYLIST_READ: u64 = 132_147_000;
 }
 

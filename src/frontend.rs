@@ -26,6 +26,7 @@
 //! HTTP/2 stream, from its `stream_send_rate`.
 
 mod accept;
+mod accepted;
 mod bad_request;
 mod certificates;
 mod connection;

@@ -1,16 +1,16 @@
 //! Accepts connections, enforces their limits, and backs off when the system runs out of
 //! descriptors.
 
-use std::io::{self, Write as _};
-use std::net::IpAddr;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
+use super::accepted::{Accepted, AdmittedConnection};
 use super::connection::{PeerInfo, serve_plain, serve_tls};
 use super::connection_table::{ConnectionGuard, ConnectionTable};
 use super::listen::{ListeningSocket, WorkerListener};
@@ -23,10 +23,6 @@ use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
 /// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-
-/// The response to a connection over the limit, if it does not use TLS.
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
-cache-control: no-store\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// The viewer side of a server, shared by all workers.
 pub struct Frontend {
@@ -131,68 +127,6 @@ struct RegisteredListener<A> {
 enum RegisteredSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// A connection that is registered with the current runtime.
-enum Accepted {
-    Tcp(TcpStream, IpAddr),
-    Unix(UnixStream),
-}
-
-/// A connection that is registered with no runtime.
-enum UnregisteredConnection {
-    Tcp(std::net::TcpStream, IpAddr),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-/// A connection within all limits, on its way to the worker that will serve it.
-pub(super) struct AdmittedConnection {
-    connection: UnregisteredConnection,
-    guard: ConnectionGuard,
-}
-
-impl UnregisteredConnection {
-    fn register(self) -> io::Result<Accepted> {
-        match self {
-            UnregisteredConnection::Tcp(transport, peer) => {
-                Ok(Accepted::Tcp(TcpStream::from_std(transport)?, peer))
-            }
-            UnregisteredConnection::Unix(transport) => {
-                UnixStream::from_std(transport).map(Accepted::Unix)
-            }
-        }
-    }
-}
-
-impl Accepted {
-    fn unregister(self) -> io::Result<UnregisteredConnection> {
-        match self {
-            Accepted::Tcp(transport, peer) => {
-                Ok(UnregisteredConnection::Tcp(transport.into_std()?, peer))
-            }
-            Accepted::Unix(transport) => transport.into_std().map(UnregisteredConnection::Unix),
-        }
-    }
-
-    fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Accepted::Tcp(_, peer) => Some(*peer),
-            Accepted::Unix(_) => None,
-        }
-    }
-
-    /// Sends [`REFUSAL`] if that is possible without waiting, and closes the connection.
-    fn reject(self) {
-        // If the write fails, the connection is closed without a response.
-        let _ = match self {
-            Accepted::Tcp(transport, _) => transport
-                .into_std()
-                .and_then(|mut transport| transport.write(REFUSAL)),
-            Accepted::Unix(transport) => transport
-                .into_std()
-                .and_then(|mut transport| transport.write(REFUSAL)),
-        };
-    }
 }
 
 impl RegisteredSocket {

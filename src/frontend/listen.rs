@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::accept::AdmittedConnection;
+use super::accepted::AdmittedConnection;
 use super::certificates::{CertificateError, Certificates};
 use super::worker_share::WorkerShare;
 use super::{ListenAddress, Listener};

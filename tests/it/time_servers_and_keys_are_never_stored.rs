@@ -1,5 +1,5 @@
-//! A time server that an MPD names (`UTCTiming`) and a key that a playlist names (`EXT-X-KEY`) are never
-//! stored, whatever their names are.
+//! What a time server that an MPD names (`UTCTiming`) answers is never stored, nor a key that a
+//! playlist names (`EXT-X-KEY`), whatever their names are.
 
 use crate::support::{Origin, Shield, manifest, playlist, reply};
 

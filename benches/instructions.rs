@@ -27,8 +27,8 @@ use seawall_manifest::{Kind, read_manifest};
 use shield::{InProcess, Worker, get};
 
 /// Instructions of a thousand requests, on x86-64, in the profile `release`. Repeated runs differ
-/// by less than half a percent; repeated hits by 2 % on a busy machine, where each new second causes a
-/// lookup after fewer requests.
+/// by less than half a percent; repeated hits by 2 % on a busy machine, where each new second
+/// causes a lookup after fewer requests.
 mod counts {
     pub(crate) const REPEATED_HIT: u64 = 6_335_000;
     pub(crate) const LOOKED_UP_HIT: u64 = 23_820_000;

@@ -76,7 +76,7 @@ use seawall_policy::IgnoredFields;
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
-pub use listen::{BindError, BoundListener, WorkerListener};
+pub use listen::{BindError, BoundListener, WorkerListener, listeners_of_workers};
 pub use stats::{CONNECTION_METRICS, ConnectionEvent, Stats};
 pub use stream_server::StreamServer;
 

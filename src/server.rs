@@ -29,7 +29,7 @@ use self::liveness::LivenessResponder;
 use self::signals::{ReceivedSignal, Signals};
 use self::workers::{AdminService, FrontendService, WorkerThread};
 use crate::config::Config;
-use crate::frontend::{BoundListener, Frontend, ListenAddress, WorkerListener};
+use crate::frontend::{BoundListener, Frontend, ListenAddress, listeners_of_workers};
 use crate::proxy::Shield;
 use crate::telemetry::LogCounts;
 use seawall_upstream::Resolver;
@@ -74,7 +74,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
 
     let mut tasks = JoinSet::new();
     tasks.spawn(background::watch_certificates(&listeners));
-    for listeners in for_workers(&listeners, 1)? {
+    for listeners in listeners_of_workers(&listeners, 1)? {
         service.accept_connections(listeners, &mut tasks);
     }
     if let Some(responder) = responders.pop() {
@@ -171,28 +171,13 @@ fn add_workers(
     listeners: &[BoundListener],
     responders: Vec<LivenessResponder>,
 ) -> anyhow::Result<()> {
-    let listeners = for_workers(listeners, responders.len())?;
+    let listeners = listeners_of_workers(listeners, responders.len())
+        .context("cannot share a listener among workers")?;
     for (number, (responder, listeners)) in responders.into_iter().zip(listeners).enumerate() {
         let worker = WorkerThread::new(number, service.clone(), listeners, responder);
         server.add_service(worker);
     }
     Ok(())
-}
-
-/// The listeners of each of this many workers.
-fn for_workers(
-    listeners: &[BoundListener],
-    workers: usize,
-) -> anyhow::Result<Vec<Vec<WorkerListener>>> {
-    let mut of_workers: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
-    for listener in listeners {
-        let shared = listener.for_workers(workers);
-        let shared = shared.context("cannot share a listener among workers")?;
-        for (of_worker, listener) in of_workers.iter_mut().zip(shared) {
-            of_worker.push(listener);
-        }
-    }
-    Ok(of_workers)
 }
 
 fn log_addresses(listeners: &[BoundListener]) {

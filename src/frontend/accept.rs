@@ -17,7 +17,7 @@ use super::listen::{ListeningSocket, WorkerListener};
 use super::server_context::ServerContext;
 use super::stats::{ConnectionEvent, Stats};
 use super::unix::UnixTransport;
-use super::worker_share::{WorkerPlace, WorkerShare};
+use super::worker_share::{STALLED_AFTER, WorkerPlace, WorkerShare};
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
 
 /// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
@@ -154,30 +154,33 @@ impl RegisteredSocket {
 
 impl<A: Handler> RegisteredListener<A> {
     /// Serves connections until the graceful shutdown begins.
-    async fn run(mut self) {
+    async fn run(self) {
         let mut closing = self.context.connections.watch_closing();
         tokio::select! {
             () = self.accept_all() => {}
             _ = closing.wait_for(Option::is_some) => {}
         }
         self.accept_queued().await;
-        self.share.close();
-        while let Some((admitted, place)) = self.share.next().await {
+        for (admitted, place) in self.share.close() {
             self.serve_handed_over(admitted, place);
         }
     }
 
     /// Accepts connections, and takes those that other workers hand over, without end.
-    async fn accept_all(&mut self) {
+    async fn accept_all(&self) {
         let mut backoff = BACKOFF_MIN;
         let mut accept_at = None;
+        // When to look whether the other workers have taken their connections.
+        let mut check_at = None;
         loop {
             tokio::select! {
                 accepted = accept_after(accept_at, &self.socket) => {
                     accept_at = None;
                     match accepted {
                         Ok(accepted) => {
-                            self.admit(accepted);
+                            if self.distribute(accepted) {
+                                check_at.get_or_insert(Instant::now() + STALLED_AFTER);
+                            }
                             backoff = BACKOFF_MIN;
                         }
                         Err(error) if is_out_of_resources(&error) => {
@@ -190,8 +193,10 @@ impl<A: Handler> RegisteredListener<A> {
                         Err(_) => {}
                     }
                 }
-                Some((admitted, place)) = self.share.next() => {
-                    self.serve_handed_over(admitted, place);
+                (admitted, place) = self.share.next() => self.serve_handed_over(admitted, place),
+                Some(now) = until(check_at) => {
+                    self.take_back(now);
+                    check_at = self.share.has_waiting().then(|| now + STALLED_AFTER);
                 }
             }
         }
@@ -203,7 +208,11 @@ impl<A: Handler> RegisteredListener<A> {
             tokio::select! {
                 biased;
                 accepted = self.socket.accept() => match accepted {
-                    Ok(accepted) => self.admit(accepted),
+                    Ok(accepted) => {
+                        if let Some((accepted, guard)) = self.admit(accepted) {
+                            self.serve(accepted, guard, self.share.own_place());
+                        }
+                    }
                     Err(_) => return,
                 },
                 () = std::future::ready(()) => return,
@@ -211,57 +220,80 @@ impl<A: Handler> RegisteredListener<A> {
         }
     }
 
-    /// Has a connection served by the worker that has the fewest, or rejects it if a limit is
-    /// reached.
-    fn admit(&self, accepted: Accepted) {
-        let guard = match self
-            .context
-            .connections
-            .admit(accepted.peer(), Instant::now())
-        {
-            Ok(guard) => guard,
+    /// Registers a connection, or rejects it if a limit is reached.
+    fn admit(&self, accepted: Accepted) -> Option<(Accepted, ConnectionGuard)> {
+        let connections = &self.context.connections;
+        match connections.admit(accepted.peer(), Instant::now()) {
+            Ok(guard) => Some((accepted, guard)),
             Err(rejected) => {
                 self.context.count(rejected);
                 if rejected == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
                     accepted.reject();
                 }
-                return;
+                None
             }
+        }
+    }
+
+    /// Has a connection served by the worker with the fewest. `true`: by another one than this.
+    fn distribute(&self, accepted: Accepted) -> bool {
+        let Some((accepted, guard)) = self.admit(accepted) else {
+            return false;
         };
-        let Some(worker) = self.share.less_loaded_worker() else {
-            return self.serve(accepted, guard, self.share.own_place());
+        let now = Instant::now();
+        let Some(worker) = self.share.less_loaded_worker(now) else {
+            self.serve(accepted, guard, self.share.own_place());
+            return false;
         };
-        // If this fails, the connection is lost: the system has run out of memory.
-        let Ok(connection) = accepted.unregister() else {
-            return;
+        let connection = match accepted.unregister() {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.report_lost(&error);
+                return false;
+            }
         };
         let admitted = AdmittedConnection { connection, guard };
-        match self.share.hand_over(worker, admitted) {
-            Ok(()) => self.context.count(ConnectionEvent::HandedOver),
-            Err(admitted) => self.serve_handed_over(admitted, self.share.own_place()),
-        }
-    }
-
-    fn serve_handed_over(
-        &self,
-        admitted: AdmittedConnection,
-        place: WorkerPlace<AdmittedConnection>,
-    ) {
-        match admitted.connection.register() {
-            Ok(accepted) => self.serve(accepted, admitted.guard, place),
-            Err(error) => {
-                self.context.count(ConnectionEvent::AcceptFailed);
-                tracing::warn!(%error, "cannot serve an accepted connection");
+        match self.share.hand_over(worker, admitted, now) {
+            Ok(()) => {
+                self.context.count(ConnectionEvent::HandedOver);
+                true
+            }
+            Err(admitted) => {
+                self.serve_handed_over(admitted, self.share.own_place());
+                false
             }
         }
     }
 
-    fn serve(
-        &self,
-        accepted: Accepted,
-        guard: ConnectionGuard,
-        place: WorkerPlace<AdmittedConnection>,
-    ) {
+    /// Serves the connections that other workers have not taken.
+    fn take_back(&self, now: Instant) {
+        let admitted = self.share.take_back(now);
+        if !admitted.is_empty() {
+            let connections = admitted.len();
+            tracing::warn!(
+                connections,
+                "took back connections from a worker that is stalled"
+            );
+        }
+        for admitted in admitted {
+            self.serve_handed_over(admitted, self.share.own_place());
+        }
+    }
+
+    fn serve_handed_over(&self, admitted: AdmittedConnection, place: WorkerPlace) {
+        match admitted.connection.register() {
+            Ok(accepted) => self.serve(accepted, admitted.guard, place),
+            Err(error) => self.report_lost(&error),
+        }
+    }
+
+    /// The system has no memory for a connection that was accepted.
+    fn report_lost(&self, error: &io::Error) {
+        self.context.count(ConnectionEvent::AcceptFailed);
+        tracing::warn!(%error, "cannot serve an accepted connection");
+    }
+
+    fn serve(&self, accepted: Accepted, guard: ConnectionGuard, place: WorkerPlace) {
         match accepted {
             Accepted::Tcp(transport, peer) => {
                 let peer = PeerInfo {
@@ -289,7 +321,7 @@ impl<A: Handler> RegisteredListener<A> {
         transport: W,
         peer: PeerInfo,
         guard: ConnectionGuard,
-        place: WorkerPlace<AdmittedConnection>,
+        place: WorkerPlace,
     ) {
         let connection = peer.new_state(&self.context.recorder, self.acceptor.is_some());
         guard.register(&connection);
@@ -316,6 +348,12 @@ async fn accept_after(at: Option<Instant>, socket: &RegisteredSocket) -> io::Res
         sleep_until(at).await;
     }
     socket.accept().await
+}
+
+/// Returns this time when it has come. `None`: never.
+async fn until(time: Option<Instant>) -> Option<Instant> {
+    sleep_until(time?).await;
+    time
 }
 
 /// The system has no descriptor or memory for the connection: the error recurs at once unless

@@ -1,7 +1,7 @@
 //! The state of one connection: its parts write it, and its timer reads it.
 //!
 //! hyper or the fast path owns the socket, the service and the bodies of a connection, so each of
-//! them records here what the timer needs. All of them run on the thread that accepted the
+//! them records here what the timer needs. All of them run on the thread that serves the
 //! connection. Other threads only read how long the connection is idle, how many bytes it has
 //! queued and how many its viewer has received, ask it to close, wake it and abort it. The fields
 //! are atomic for these threads; the connection's own thread pays a plain load or store for almost

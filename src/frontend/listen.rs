@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::accepted::AdmittedConnection;
 use super::certificates::{CertificateError, Certificates};
-use super::worker_share::WorkerShare;
+use super::worker_share::{OpenByWorker, WorkerShare};
 use super::{ListenAddress, Listener};
 
 /// Length of the accept queue; the limit of the system may be lower.
@@ -112,19 +112,30 @@ impl BoundListener {
         self.certificates.as_ref()
     }
 
-    /// The listener of each of this many workers. They share its connections evenly.
-    pub fn for_workers(&self, count: usize) -> io::Result<Vec<WorkerListener>> {
-        let shares = WorkerShare::of_workers(count).into_iter();
-        let listeners = shares.map(|share| {
-            Ok(WorkerListener {
-                socket: self.socket.try_clone()?,
-                certificates: self.certificates.clone(),
-                address: self.address.clone(),
-                share,
-            })
-        });
-        listeners.collect()
+    fn with_share(&self, share: WorkerShare<AdmittedConnection>) -> io::Result<WorkerListener> {
+        Ok(WorkerListener {
+            socket: self.socket.try_clone()?,
+            certificates: self.certificates.clone(),
+            address: self.address.clone(),
+            share,
+        })
     }
+}
+
+/// The listeners of each of this many workers, which share the connections evenly.
+pub fn listeners_of_workers(
+    listeners: &[BoundListener],
+    workers: usize,
+) -> io::Result<Vec<Vec<WorkerListener>>> {
+    let open = OpenByWorker::new(workers);
+    let mut listeners_of_workers: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let shares = WorkerShare::of_workers(&open);
+        for (of_worker, share) in listeners_of_workers.iter_mut().zip(shares) {
+            of_worker.push(listener.with_share(share)?);
+        }
+    }
+    Ok(listeners_of_workers)
 }
 
 impl ListeningSocket {

@@ -1,7 +1,8 @@
 //! Support for the frontend's tests: recorded requests, certificates, and a server with scripted
 //! responses.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use super::connection_table::ConnectionTable;
 use super::server_context::ServerContext;
 use super::{
     BoundListener, CertificateFiles, Frontend, Handler, Limits, ListenAddress, Listener,
-    RequestRecorder, Tls,
+    RequestRecorder, Tls, listeners_of_workers,
 };
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{Outcome, RequestRecord};
@@ -147,6 +148,21 @@ pub(super) fn serve_duplex(
     (connections, records)
 }
 
+/// A worker thread that hangs, until the test lets it go on.
+pub(super) struct Hang {
+    pub(super) has_begun: AtomicBool,
+    pub(super) end: Barrier,
+}
+
+impl Hang {
+    pub(super) fn new() -> Arc<Hang> {
+        Arc::new(Hang {
+            has_begun: AtomicBool::new(false),
+            end: Barrier::new(2),
+        })
+    }
+}
+
 /// A running frontend.
 pub(super) struct TestServer {
     pub(super) frontend: Arc<Frontend>,
@@ -172,7 +188,8 @@ impl TestServer {
         let frontend = Arc::new(Frontend::new(limits).unwrap());
         let records = RequestRecords::default();
         let (server_frontend, recorder) = (frontend.clone(), records.recorder());
-        let listener = listener.for_workers(1).unwrap().remove(0);
+        let mut listeners = listeners_of_workers(&[listener], 1).unwrap();
+        let listener = listeners.remove(0).remove(0);
         tokio::spawn(async move {
             server_frontend
                 .serve(listener, handler, recorder)
@@ -186,8 +203,9 @@ impl TestServer {
         }
     }
 
-    /// A server with this many workers, each on a thread of its own. Responses name the thread.
-    pub(super) fn with_workers(count: usize) -> TestServer {
+    /// A server with this many workers, each on a thread of its own. Responses name the thread. A
+    /// request for `/hang` blocks its thread.
+    pub(super) fn with_workers(count: usize, hang: &Arc<Hang>) -> TestServer {
         let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
         let listener = BoundListener::bind(&Listener { address, tls: None }).unwrap();
         let ListenAddress::Tcp(address) = *listener.address() else {
@@ -195,12 +213,17 @@ impl TestServer {
         };
         let frontend = Arc::new(Frontend::new(Limits::default()).unwrap());
         let records = RequestRecords::default();
-        for listener in listener.for_workers(count).unwrap() {
-            let (frontend, recorder) = (frontend.clone(), records.recorder());
+        for mut listeners in listeners_of_workers(&[listener], count).unwrap() {
+            let listener = listeners.remove(0);
+            let (frontend, recorder, hang) = (frontend.clone(), records.recorder(), hang.clone());
             std::thread::spawn(move || {
                 let name = format!("{:?};", std::thread::current().id());
                 let body = Bytes::from(name);
-                let handler = FromMemory(move |_: &ViewerRequest| {
+                let handler = FromMemory(move |request: &ViewerRequest| {
+                    if request.uri.path() == "/hang" {
+                        hang.has_begun.store(true, Ordering::Release);
+                        hang.end.wait();
+                    }
                     Some(ResponseBody::Whole(Some(body.clone())))
                 });
                 let mut runtime = tokio::runtime::Builder::new_current_thread();

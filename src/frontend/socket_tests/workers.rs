@@ -1,5 +1,5 @@
-//! The workers of a listener share its connections evenly: no core serves all viewers, and no viewer
-//! waits for a worker that hangs.
+//! The workers of a listener share its connections evenly: no core serves all viewers, and no new
+//! viewer waits for a worker that hangs.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

@@ -75,6 +75,13 @@ fn names_violation_location_and_remedy() {
 }
 
 #[test]
+fn finds_shared_writes_of_a_repeated_hit() {
+    let text = "fn hit(count: &AtomicU64) {\n    count.fetch_add(1, Relaxed);\n}\n";
+    assert_eq!(lines(unshared, "src/proxy/repeat.rs", text), [2]);
+    assert_eq!(lines(unshared, "src/proxy/pass.rs", text), [0; 0]);
+}
+
+#[test]
 fn rejects_a_module_without_a_row() {
     assert_eq!(lines(imports, "src/lobby/desk.rs", ""), [1]);
     assert_eq!(lines(imports, "src/lib.rs", "use crate::frontend;"), [0; 0]);

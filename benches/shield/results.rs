@@ -117,7 +117,7 @@ impl Results {
                 .filter(|(of, ..)| *of == scenario)
                 .map(|(_, server, _)| *server)
                 .collect();
-            servers.sort_unstable_by_key(|server| *server == YARDSTICK);
+            servers.sort_unstable_by_key(|server| (*server == YARDSTICK, *server));
             servers.dedup();
             let yardstick = self.digest(scenario, YARDSTICK);
             let bound = self.digest(scenario, BOUND);

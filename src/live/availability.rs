@@ -81,7 +81,8 @@ impl LiveStreams {
         })
     }
 
-    /// Has an MPD's segment ended, by its timeline, so long ago that the encoder must have it?
+    /// Whether an MPD's segment ended, by its timeline, at least a segment duration and [`LATE_MAX`]
+    /// ago: the encoder must have it.
     fn ended_long_ago(
         &self,
         mpd: &ManifestTracker,

@@ -81,8 +81,8 @@ impl LiveStreams {
         })
     }
 
-    /// Whether an MPD's segment ended, by its timeline, at least a segment duration and [`LATE_MAX`]
-    /// ago: the encoder must have it.
+    /// Whether an MPD's segment ended, by its timeline, at least a segment duration and
+    /// [`LATE_MAX`] ago: the encoder must have it.
     fn ended_long_ago(
         &self,
         mpd: &ManifestTracker,

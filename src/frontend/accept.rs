@@ -94,7 +94,7 @@ impl Frontend {
     /// drained. `recorder` receives the record of each finished request.
     pub async fn serve<A: Handler>(
         &self,
-        listener: WorkerListener,
+        WorkerListener { listener, share }: WorkerListener,
         handler: A,
         recorder: RequestRecorder,
     ) -> io::Result<()> {
@@ -107,7 +107,7 @@ impl Frontend {
         };
         let registered = RegisteredListener {
             socket: RegisteredSocket::new(listener.socket)?,
-            share: listener.share,
+            share,
             acceptor,
             context: self.context(handler, recorder),
         };

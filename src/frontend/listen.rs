@@ -60,16 +60,14 @@ pub struct BoundListener {
 
 /// The listener of one worker.
 pub struct WorkerListener {
-    pub(super) socket: ListeningSocket,
-    pub(super) certificates: Option<Arc<Certificates>>,
+    pub(super) listener: BoundListener,
     pub(super) share: WorkerShare<AdmittedConnection>,
-    address: ListenAddress,
 }
 
 impl WorkerListener {
     /// The address, as [`BoundListener::address`].
     pub fn address(&self) -> &ListenAddress {
-        &self.address
+        self.listener.address()
     }
 }
 
@@ -112,12 +110,16 @@ impl BoundListener {
         self.certificates.as_ref()
     }
 
-    fn with_share(&self, share: WorkerShare<AdmittedConnection>) -> io::Result<WorkerListener> {
-        Ok(WorkerListener {
-            socket: self.socket.try_clone()?,
-            certificates: self.certificates.clone(),
+    fn try_clone(&self) -> io::Result<BoundListener> {
+        let socket = match &self.socket {
+            ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
+            ListeningSocket::Unix(socket) => ListeningSocket::Unix(socket.try_clone()?),
+        };
+        let certificates = self.certificates.clone();
+        Ok(BoundListener {
+            socket,
+            certificates,
             address: self.address.clone(),
-            share,
         })
     }
 }
@@ -132,19 +134,11 @@ pub fn listeners_of_workers(
     for listener in listeners {
         let shares = WorkerShare::of_workers(&open);
         for (of_worker, share) in listeners_of_workers.iter_mut().zip(shares) {
-            of_worker.push(listener.with_share(share)?);
+            let listener = listener.try_clone()?;
+            of_worker.push(WorkerListener { listener, share });
         }
     }
     Ok(listeners_of_workers)
-}
-
-impl ListeningSocket {
-    fn try_clone(&self) -> io::Result<ListeningSocket> {
-        match self {
-            ListeningSocket::Tcp(socket) => socket.try_clone().map(ListeningSocket::Tcp),
-            ListeningSocket::Unix(socket) => socket.try_clone().map(ListeningSocket::Unix),
-        }
-    }
 }
 
 fn bind_address(address: &ListenAddress) -> io::Result<(ListeningSocket, ListenAddress)> {

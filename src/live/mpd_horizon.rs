@@ -83,7 +83,7 @@ impl MpdHorizon {
             .saturating_add(TOLERANCE)
     }
 
-    /// Was a segment that is due as soon or sooner absent a moment ago?
+    /// Whether a segment that is due as soon or sooner was absent within [`ABSENT_FOR`].
     fn is_observed_absent(&self, due_in: Duration, now: Instant) -> bool {
         self.absent
             .is_some_and(|absent| absent.is_valid(ABSENT_FOR, now) && absent.due_in <= due_in)

@@ -240,7 +240,7 @@ impl FillTask {
         }
     }
 
-    /// The manifest says that a stream has ended that was live a moment ago.
+    /// The manifest says that a stream has ended that was live within the last two minutes.
     fn has_just_ended(&self, info: &ManifestInfo) -> bool {
         let was_live = |tracker: Arc<ManifestTracker>| tracker.was_live_recently(Instant::now());
         !info.is_live() && self.tracker().is_some_and(was_live)

@@ -69,8 +69,8 @@ pub(super) trait TakeoverBody {
     fn is_sent_to_viewers(&self) -> bool;
     /// The origin has the complete body by now.
     fn is_complete(&self) -> bool;
-    /// Endpoints from which another one took over this object a moment ago: a new request would do
-    /// no better there.
+    /// Endpoints from which another one took over this object within [`AVOIDED`]: a new request
+    /// would do no better there.
     fn failed_before(&self) -> EndpointSet;
     /// Called when the endpoint has stopped although the origin has the complete body.
     fn record_stopped(&self, _endpoint: usize) {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use seawall_simulator::Packaging;
 
+use crate::blocked;
 use crate::live::Programme;
 use crate::scenario::Scenario;
 
@@ -19,8 +20,10 @@ pub struct Arguments {
     pub rounds: usize,
     /// The duration of each load.
     pub seconds: u64,
-    /// Concurrent requests of the stampede.
-    pub viewers: usize,
+    /// Viewers of a scenario with a crowd, if not its own number.
+    pub viewers: Option<usize>,
+    /// How often a crowd waits.
+    pub turns: usize,
     /// Viewers of a live stream.
     pub players: usize,
     /// The duration of a live run, in seconds.
@@ -36,6 +39,20 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// The viewers of a scenario with a crowd.
+    pub fn viewers(&self, _: Scenario) -> usize {
+        self.viewers.unwrap_or(1000)
+    }
+
+    /// The size of the crowds that wait.
+    pub fn blocked_size(&self) -> blocked::Size {
+        blocked::Size {
+            viewers: self.viewers(Scenario::Blocked),
+            turns: self.turns,
+            load: Duration::from_secs(self.seconds),
+        }
+    }
+
     /// The stream of a scenario with players.
     pub fn programme(&self, scenario: Scenario) -> Programme {
         let (form, segment) = match scenario {
@@ -55,14 +72,15 @@ impl Arguments {
 /// The help text.
 pub fn help() -> String {
     let mut text = String::from(
-        "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--players P]\n    \
-         [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
+        "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--turns N]\n    \
+         [--players P] [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
          Starts the shield, and nginx if it is installed, in front of an origin of its own, and\n\
          measures both in turn; for plain hits also the bound, a loop of one recv and one send\n\
          without HTTP. It reports figures, and never fails because of them.\n\n  \
          --rounds N      how often each scenario is run on each server [3]\n  \
          --seconds S     how long each load lasts [2]\n  \
-         --viewers V     concurrent requests of the stampede [1000]\n  \
+         --viewers V     viewers of stampede and blocked [1000]\n  \
+         --turns N       how often the crowds of blocked wait [20]\n  \
          --players P     viewers of a live stream [200]\n  \
          --live-seconds S  the measured time of a live stream, in seconds [20]\n  \
          --thinks MS     the response delay of the live stream's origin, in ms [40]\n  \
@@ -80,7 +98,8 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
     let mut arguments = Arguments {
         rounds: 3,
         seconds: 2,
-        viewers: 1000,
+        viewers: None,
+        turns: 20,
         players: 200,
         live_seconds: 20,
         thinks_millis: 40,
@@ -99,7 +118,8 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
             "--help" | "-h" => return Ok(None),
             "--rounds" => arguments.rounds = count(&value()?)?,
             "--seconds" => arguments.seconds = count(&value()?)?,
-            "--viewers" => arguments.viewers = count(&value()?)?,
+            "--viewers" => arguments.viewers = Some(count(&value()?)?),
+            "--turns" => arguments.turns = count(&value()?)?,
             "--players" => arguments.players = count(&value()?)?,
             "--live-seconds" => arguments.live_seconds = count(&value()?)?,
             "--thinks" => {

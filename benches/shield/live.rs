@@ -5,7 +5,6 @@
 //! memory.
 
 mod alone;
-mod figures;
 mod full;
 mod low_latency;
 mod whole;

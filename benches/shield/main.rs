@@ -15,8 +15,11 @@
 )]
 
 mod arguments;
+mod blocked;
 mod bound;
 mod crowd;
+mod event_loop;
+mod figures;
 mod live;
 mod load;
 mod machine;
@@ -152,13 +155,19 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
         for &scenario in &arguments.scenarios {
             match scenario {
                 Scenario::Stampede => {
-                    stage.stampede(&mut results, round, arguments.viewers).await;
+                    let viewers = arguments.viewers(scenario);
+                    stage.stampede(&mut results, round, viewers).await;
                 }
-                Scenario::Herd | Scenario::Live | Scenario::LowLatency if round > 1 => {}
+                Scenario::Herd | Scenario::Blocked | Scenario::Live | Scenario::LowLatency
+                    if round > 1 => {}
                 Scenario::Herd => stage.herd(&mut results).await,
+                Scenario::Blocked => {
+                    let size = arguments.blocked_size();
+                    results.record_report(blocked::measure(&stage, size).await?);
+                }
                 Scenario::Live | Scenario::LowLatency => {
                     let programme = arguments.programme(scenario);
-                    results.record_live(
+                    results.record_report(
                         live::compare(&stage, programme, arguments.only.as_deref()).await?,
                     );
                 }

@@ -38,7 +38,7 @@ impl Sample {
 pub struct Results {
     samples: Vec<(Scenario, &'static str, Sample)>,
     crowds: BTreeMap<(Crowd, &'static str), Outcome>,
-    live: Vec<String>,
+    reports: Vec<String>,
 }
 
 impl Results {
@@ -63,9 +63,9 @@ impl Results {
         format!("{name:17} {server:8} {asked} at the origin, p99 {p99} ms")
     }
 
-    /// Records the report of a live stream.
-    pub fn record_live(&mut self, told: String) {
-        self.live.push(told);
+    /// Records the report of a scenario with its own table.
+    pub fn record_report(&mut self, report: String) {
+        self.reports.push(report);
     }
 
     /// The tables.
@@ -90,8 +90,8 @@ impl Results {
                 crowds.text()
             );
         }
-        for told in &self.live {
-            let _ = writeln!(text, "\n{told}");
+        for report in &self.reports {
+            let _ = writeln!(text, "\n{report}");
         }
         text
     }

@@ -32,6 +32,8 @@ pub enum Scenario {
     Stampede,
     /// A live playlist that expires repeatedly under steady polling.
     Herd,
+    /// Crowds that wait for one answer of the origin.
+    Blocked,
     /// An audience watches a live stream.
     Live,
     /// An audience watches a low-latency stream.
@@ -40,7 +42,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All scenarios, in the order of a whole run: misses fill the memory, so they come after hits.
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Playlist,
         Scenario::Segment,
         Scenario::TlsPlaylist,
@@ -49,6 +51,7 @@ impl Scenario {
         Scenario::Miss,
         Scenario::Stampede,
         Scenario::Herd,
+        Scenario::Blocked,
         Scenario::Live,
         Scenario::LowLatency,
     ];
@@ -64,6 +67,7 @@ impl Scenario {
             Scenario::H2Playlist => "h2-playlist",
             Scenario::Stampede => "stampede",
             Scenario::Herd => "herd",
+            Scenario::Blocked => "blocked",
             Scenario::Live => "live",
             Scenario::LowLatency => "low-latency",
         }
@@ -80,6 +84,9 @@ impl Scenario {
             Scenario::H2Playlist => "2.7 KB playlist hit, TLS, HTTP/2, 16 connections × 32 streams",
             Scenario::Stampede => "many viewers request one object at once that is not stored",
             Scenario::Herd => "a 2 s live playlist is polled 50 times a second for 8 s",
+            Scenario::Blocked => {
+                "crowds wait for a blocked reload, a chunk, and a fetch in progress"
+            }
             Scenario::Live => "players watch a live stream of 4 s segments; Varnish too",
             Scenario::LowLatency => "players watch LL-HLS of 1/3 s parts; Varnish too",
         }
@@ -111,9 +118,11 @@ impl Scenario {
             Scenario::TlsPlaylist => (Protocol::Http1Tls, same(PLAYLIST), 64),
             Scenario::TlsSegment => (Protocol::Http1Tls, same(SEGMENT), 16),
             Scenario::H2Playlist => (Protocol::Http2Tls { streams: 32 }, same(PLAYLIST), 16),
-            Scenario::Stampede | Scenario::Herd | Scenario::Live | Scenario::LowLatency => {
-                return None;
-            }
+            Scenario::Stampede
+            | Scenario::Herd
+            | Scenario::Blocked
+            | Scenario::Live
+            | Scenario::LowLatency => return None,
         };
         let address = match protocol {
             Protocol::Http1 => server.plain,

@@ -13,10 +13,10 @@ use seawall_simulator::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::figures::ratio;
 use super::{Asked, LIVE_FOR, Notes, Programme, READY, WARM_UP_SEGMENTS, start_players};
 use crate::Stage;
 use crate::arguments::LOW_LATENCY_SEGMENT;
+use crate::figures::ratio;
 use crate::server::{self, Server};
 use crate::table::Table;
 

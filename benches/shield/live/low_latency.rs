@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use seawall_simulator::{DemoRendition, Resource, Utc};
 
-use super::figures::{Spread, ratio};
 use super::{Evening, Note, Programme};
+use crate::figures::{Spread, ratio};
 use crate::table::Table;
 
 pub fn description(programme: Programme) -> String {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use seawall_simulator::{DemoRendition, Resource, Utc};
 
-use super::figures::{Spread, millis, percent, ratio};
 use super::{Evening, Note, Programme};
+use crate::figures::{Spread, millis, percent, ratio};
 use crate::table::Table;
 
 /// A longer wait for a manifest is noticeable.

@@ -67,8 +67,8 @@ impl OriginSide {
         }
     }
 
-    /// Serves the connection of this token. `answer` is called with the target of each request; `None` leaves
-    /// it unanswered.
+    /// Serves the connection of this token. `answer` is called with the target of each request;
+    /// `None` leaves it unanswered.
     pub fn serve(
         &mut self,
         token: usize,

@@ -18,7 +18,7 @@
 //! number.
 //!
 //! The path of a request: `fast_path` answers cache hits over HTTP/1.1 before hyper reads the
-//! request. `exchange` answers all other requests. `recording_body` sends the body and records the
+//! request, and lets equal requests wait together for a fetch (`awaited_responses`). `exchange` answers all other requests. `recording_body` sends the body and records the
 //! request at its end.
 //!
 //! `connection_timer` is the one timer of a connection. It enforces the deadlines, from what the
@@ -27,6 +27,7 @@
 
 mod accept;
 mod accepted;
+mod awaited_responses;
 mod bad_request;
 mod certificates;
 mod connection;
@@ -71,7 +72,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proxy::{Shield, ViewerRequest, ViewerResponse};
+use crate::proxy::{MemoryAnswer, Shield, ViewerRequest, ViewerResponse};
 use seawall_policy::IgnoredFields;
 
 pub use accept::Frontend;
@@ -85,9 +86,9 @@ pub type RequestRecorder = Arc<dyn Fn(&crate::telemetry::RequestRecord) + Send +
 
 /// Answers the requests of viewers.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers from memory without waiting. With `None`, the caller may pass the same request to
-    /// `answer`. The length of the body is known.
-    fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse>;
+    /// Answers from memory without waiting. With [`MemoryAnswer::Unknown`], the caller may pass the
+    /// same request to `answer`.
+    fn try_answer(&self, request: ViewerRequest) -> MemoryAnswer;
 
     /// The request fields that cannot change a response; by default all can.
     fn ignored_fields(&self) -> Arc<IgnoredFields> {
@@ -99,7 +100,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 impl Handler for Arc<Shield> {
-    fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse> {
+    fn try_answer(&self, request: ViewerRequest) -> MemoryAnswer {
         Shield::answer_from_memory(self, request)
     }
 

@@ -12,7 +12,8 @@
 //! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
 //! `race` when an endpoint is slow) or `fill/failure` → `responses`. What may not be shared goes
 //! through `pass`; what is too large for one fetch through `slices`. `stale_on_error` serves a
-//! stored object where the origin failed.
+//! stored object where the origin failed. Viewers that send the same request and wait for the same
+//! fill get one response (`shared_wait`).
 //!
 //! **A manifest**: as a miss up to `fill/request`, then `fill/manifest` (read whole, parse, try
 //! another endpoint if it is broken or behind) → `fill/disposition` (decide) → `fill/publish`
@@ -49,6 +50,7 @@ mod refresher;
 mod rejections;
 mod repeat;
 mod responses;
+mod shared_wait;
 mod slices;
 mod stale_on_error;
 mod status;
@@ -62,10 +64,11 @@ pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use context::{X_REQUEST_ID, new_request_id};
 pub use explain::{Explanation, StoredObject};
-pub use messages::{ViewerRequest, ViewerResponse};
+pub use messages::{MemoryAnswer, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
 pub use repeat::RepeatPermit;
+pub use shared_wait::SharedWait;
 pub use slices::SlicedBody;
 
 use crate::live::LiveStreams;

@@ -27,15 +27,19 @@ use seawall_upstream::RequestBody;
 
 /// The properties of a request that its response depends on.
 struct RequestFacts {
+    /// Recorded times begin here.
     arrived: Instant,
+    now: Instant,
     version: Version,
     is_head: bool,
 }
 
 impl RequestFacts {
-    fn of(head: &http::request::Parts) -> RequestFacts {
+    fn of(head: &http::request::Parts, connection: &ConnectionState) -> RequestFacts {
+        let now = Instant::now();
         RequestFacts {
-            arrived: Instant::now(),
+            arrived: connection.take_waited_since().unwrap_or(now),
+            now,
             version: head.version,
             is_head: head.method == Method::HEAD,
         }
@@ -70,7 +74,7 @@ pub(super) async fn exchange<A: Handler>(
     request: Request<Incoming>,
 ) -> Result<Response<RecordingBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let facts = RequestFacts::of(&head);
+    let facts = RequestFacts::of(&head, channel.connection());
     let accepted = match check_head(&head, &context.limits) {
         Some(status) => Err(status),
         None => accept_body(&head, body, channel.connection(), &context).await,
@@ -86,7 +90,7 @@ pub(super) async fn exchange<A: Handler>(
             return Ok(http2_repeats::respond(&response, facts.arrived, channel));
         }
         RepeatLookup::SeenBefore(key) => Some(key),
-        RepeatLookup::New => None,
+        RepeatLookup::New | RepeatLookup::Awaited(_) => None,
     };
     let is_left_unread = matches!(body, AcceptedBody::Unread);
     let is_upload = matches!(body, AcceptedBody::Forwarded(_));
@@ -151,6 +155,7 @@ fn viewer_request(
         peer: connection.peer,
         tls: connection.tls,
         arrived: facts.arrived.into_std(),
+        now: facts.now.into_std(),
         wants_repeat: false,
         body: match body {
             AcceptedBody::Forwarded(body) => Some(body),

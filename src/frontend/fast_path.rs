@@ -4,7 +4,8 @@
 //! service future, two header maps. This wrapper is between hyper and the socket. It parses what
 //! hyper would read. If that is exactly one plain request and the response is in memory, it writes
 //! the response and reads on; hyper does not see the request. A response to the same request of the
-//! same second is sent again: see [`super::repeated_responses`].
+//! same second is sent again: see [`super::repeated_responses`]. Requests that are equal and wait for
+//! the same fetch wait here, for one response: see [`super::awaited_responses`].
 //!
 //! A connection begins without hyper ([`FastPath::poll_without_hyper`]). The first request that
 //! needs hyper creates its state; the next request answered without it drops that state.
@@ -20,6 +21,7 @@ mod feed;
 mod head_parser;
 mod pending_response;
 mod response;
+mod waiting_viewer;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -34,13 +36,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::feed::StrictFeed;
 use self::head_parser::{EMPTY_FIELDS, ParsedRequest, PlainGet};
-use self::pending_response::{PendingResponse, head_of};
+use self::pending_response::{PendingResponse, head_of, share};
+use self::waiting_viewer::{WaitEnd, WaitingViewer};
 use super::Handler;
+use super::awaited_responses::SharedWaiter;
 use super::connection_state::{ConnectionState, Phase};
 use super::repeated_responses::{Http1Head, RepeatLookup, Repeatable, RequestKey};
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
-use crate::proxy::ViewerRequest;
+use crate::proxy::{MemoryAnswer, ViewerRequest, ViewerResponse};
 
 thread_local! {
     /// Where a worker reads the requests of connections without hyper. All its connections share
@@ -68,13 +72,21 @@ pub(super) struct FastPath<A, W: Transport> {
     context: Arc<ServerContext<A>>,
     connection: Arc<ConnectionState>,
     next_reader: NextReader,
-    /// Boxed: it is unused most of the time.
-    pending: Option<Box<PendingResponse>>,
+    /// The request that is being answered without hyper.
+    current: Option<CurrentRequest>,
     /// The first bytes of the request that hyper is reading.
     opening_bytes: Vec<u8>,
     strict_feed: StrictFeed,
     /// The last read without hyper, until hyper has it.
     hyper_input: Option<io::Result<HyperInput>>,
+}
+
+/// A request that is being answered without hyper. Boxed: there is none most of the time.
+enum CurrentRequest {
+    /// Its response is being sent.
+    Sending(Box<PendingResponse>),
+    /// It waits with others for their response.
+    Waiting(Box<WaitingViewer>),
 }
 
 /// Bytes that were read without hyper and that hyper must read.
@@ -99,7 +111,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             context,
             connection,
             next_reader: NextReader::FastPath,
-            pending: None,
+            current: None,
             opening_bytes: Vec::new(),
             strict_feed: StrictFeed::new(),
             hyper_input: None,
@@ -123,7 +135,10 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         buffer: &mut [u8],
     ) -> Poll<io::Result<HyperInput>> {
         loop {
-            ready!(self.poll_pending(cx))?;
+            ready!(self.poll_current(cx))?;
+            if let Some(input) = self.hyper_input.take() {
+                return Poll::Ready(input);
+            }
             let phase_before = self.connection.phase();
             let mut buf = ReadBuf::new(buffer);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
@@ -221,21 +236,21 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             ParsedRequest::Other => NextReader::Hyper,
             ParsedRequest::NotFast => NextReader::HyperOnce,
             ParsedRequest::Get(get) => {
-                self.pending = self.start_response(&get);
-                if self.pending.is_some() {
+                self.current = self.start_response(&get, received);
+                if self.current.is_some() {
                     NextReader::FastPath
                 } else {
                     NextReader::HyperOnce
                 }
             }
         };
-        self.pending.is_some()
+        self.current.is_some()
     }
 
-    /// The response to a GET if it is in memory. hyper reads a request over a limit and the last
-    /// request of a connection: [`super::exchange`] rejects the one, and adds `Connection: close`
-    /// to the response of the other.
-    fn start_response(&self, get: &PlainGet<'_>) -> Option<Box<PendingResponse>> {
+    /// The response to a GET, if it is in memory or others wait for it. hyper reads a request over
+    /// a limit and the last request of a connection: [`super::exchange`] rejects the one, and adds
+    /// `Connection: close` to the response of the other.
+    fn start_response(&self, get: &PlainGet<'_>, received: &[u8]) -> Option<CurrentRequest> {
         if self.context.connections.is_closing() || get.is_over_limit(&self.context.limits) {
             return None;
         }
@@ -246,28 +261,56 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         match self.context.look_up_repeated(table, arrived, write_key) {
             RepeatLookup::Remembered(response) => {
                 response.permit().record_hit(arrived);
-                Some(PendingResponse::repeat(
-                    &response,
-                    arrived,
-                    &self.connection,
-                ))
+                let pending = PendingResponse::repeat(&response, arrived, &self.connection);
+                Some(CurrentRequest::Sending(pending))
             }
-            RepeatLookup::SeenBefore(key) => self.start_new_response(get, arrived, Some(key)),
-            RepeatLookup::New => self.start_new_response(get, arrived, None),
+            RepeatLookup::Awaited(waiter) => Some(self.wait(waiter, received, arrived)),
+            RepeatLookup::SeenBefore(key) => {
+                self.start_new_response(get, received, arrived, Some(key))
+            }
+            RepeatLookup::New => self.start_new_response(get, received, arrived, None),
         }
     }
 
-    /// The response of the handler, if it is in memory. Remembers it under `repeat_key`, to send it
-    /// again.
+    /// Asks the handler for the response. Remembers it under `repeat_key`, to send it again, or
+    /// waits for it with others.
     fn start_new_response(
         &self,
         get: &PlainGet<'_>,
+        received: &[u8],
         arrived: Instant,
         repeat_key: Option<RequestKey>,
-    ) -> Option<Box<PendingResponse>> {
+    ) -> Option<CurrentRequest> {
         let request = self.viewer_request(get, arrived, repeat_key.is_some())?;
-        let mut response = self.context.handler.try_answer(request)?;
-        let (head, length) = head_of(&response)?;
+        match self.context.handler.try_answer(request) {
+            MemoryAnswer::Respond(response) => self.send(response, arrived, repeat_key),
+            MemoryAnswer::Wait(wait) => {
+                let table = &self.context.repeated_http1;
+                let waiter = table.lock().wait(repeat_key?, wait, arrived, share);
+                Some(self.wait(waiter, received, arrived))
+            }
+            MemoryAnswer::Unknown => None,
+        }
+    }
+
+    fn wait(
+        &self,
+        waiter: SharedWaiter<Http1Head>,
+        received: &[u8],
+        arrived: Instant,
+    ) -> CurrentRequest {
+        let connections = &self.context.connections;
+        let viewer = WaitingViewer::new(waiter, received, arrived, &self.connection, connections);
+        CurrentRequest::Waiting(Box::new(viewer))
+    }
+
+    fn send(
+        &self,
+        mut response: ViewerResponse,
+        arrived: Instant,
+        repeat_key: Option<RequestKey>,
+    ) -> Option<CurrentRequest> {
+        let (head, length) = head_of(&response, arrived)?;
         if let Some(key) = repeat_key
             && let Some(repeatable) = Repeatable::of(&mut response)
             && let Some(http1_head) = Http1Head::of(&head)
@@ -278,12 +321,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             );
             self.context.remember(table, key, repeated, arrived);
         }
-        Some(PendingResponse::of(
-            response,
-            head,
-            length,
-            &self.connection,
-        ))
+        let pending = PendingResponse::of(response, head, length, &self.connection);
+        Some(CurrentRequest::Sending(pending))
     }
 
     /// The request for the handler. `None`: hyper must parse and check its fields.
@@ -302,21 +341,55 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             peer: self.connection.peer,
             tls: self.connection.tls,
             arrived,
+            now: arrived,
             wants_repeat,
             body: None,
         })
     }
 
+    /// Completes the current request: waits for its response, and sends it. If hyper must handle
+    /// the request after all, its bytes are hyper's next input.
+    fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(CurrentRequest::Waiting(viewer)) = &mut self.current {
+            let wait_end = ready!(viewer.poll(&mut self.stream, cx));
+            self.current = None;
+            self.end_wait(wait_end?);
+        }
+        self.poll_send(cx)
+    }
+
+    fn end_wait(&mut self, wait_end: WaitEnd) {
+        let bytes = match wait_end {
+            WaitEnd::Respond(response, record) => {
+                let pending = PendingResponse::shared(&response, record, &self.connection);
+                self.current = Some(CurrentRequest::Sending(pending));
+                return;
+            }
+            WaitEnd::HandOver(bytes) => {
+                self.next_reader = NextReader::HyperOnce;
+                bytes
+            }
+            WaitEnd::HandOverAll(bytes) => {
+                self.next_reader = NextReader::Hyper;
+                bytes
+            }
+        };
+        self.hyper_input = Some(Ok(HyperInput {
+            bytes,
+            phase_before: Phase::Quiet,
+        }));
+    }
+
     /// Sends the current response.
-    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(pending) = &mut self.pending else {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(CurrentRequest::Sending(pending)) = &mut self.current else {
             return Poll::Ready(Ok(()));
         };
         let sent = pending.poll_send(&mut self.stream, cx);
         match sent {
             Poll::Pending => pending.record_would_block(),
             Poll::Ready(_) => {
-                self.pending = None;
+                self.current = None;
                 self.connection.set_has_hyper_input(false);
             }
         }
@@ -333,8 +406,8 @@ impl<A: Handler, W: Transport> AsyncRead for FastPath<A, W> {
         let this = self.get_mut();
         loop {
             // hyper takes `Pending` for waiting for bytes of the viewer, although this may wait for
-            // room in the socket. Both wake the task, which calls this again.
-            ready!(this.poll_pending(cx))?;
+            // a response or for room in the socket. All wake the task, which calls this again.
+            ready!(this.poll_current(cx))?;
             if this.strict_feed.has_fault() {
                 return this.strict_feed.poll_replacement(buf);
             }
@@ -362,7 +435,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         debug_assert!(
-            this.pending.is_none(),
+            this.current.is_none(),
             "hyper must not write while the fast path sends a response"
         );
         Pin::new(&mut this.stream).poll_write(cx, bytes)
@@ -375,7 +448,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         debug_assert!(
-            this.pending.is_none(),
+            this.current.is_none(),
             "hyper must not write while the fast path sends a response"
         );
         Pin::new(&mut this.stream).poll_write_vectored(cx, slices)
@@ -387,7 +460,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_pending(cx))?;
+        ready!(this.poll_send(cx))?;
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         if this.connection.phase() == Phase::Quiet {
             this.opening_bytes = Vec::new();
@@ -401,7 +474,7 @@ impl<A: Handler, W: Transport> AsyncWrite for FastPath<A, W> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_pending(cx))?;
+        ready!(this.poll_send(cx))?;
         Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }

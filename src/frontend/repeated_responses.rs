@@ -16,13 +16,16 @@ use hashbrown::HashTable;
 use http::{HeaderMap, HeaderValue};
 use memchr::memmem;
 
-use crate::proxy::{RepeatPermit, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id};
+use super::awaited_responses::{AwaitedResponses, SharedResponse, SharedWaiter};
+use crate::proxy::{
+    RepeatPermit, ResponseBody, SharedWait, ViewerResponse, X_REQUEST_ID, new_request_id,
+};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
 use seawall_policy::IgnoredFields;
 
 /// Larger bodies take longer to send than to look up.
-const BODY_BYTES_MAX: usize = 64 << 10;
+pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all remembered responses of one worker, listener and protocol, with the objects they
 /// come from: these may have left the store.
 const BYTES_MAX: usize = 4 << 20;
@@ -203,6 +206,16 @@ pub(super) struct RequestKey {
     bytes: Box<[u8]>,
 }
 
+impl RequestKey {
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(super) fn is_of(&self, hash: u64, bytes: &[u8]) -> bool {
+        self.hash == hash && *self.bytes == *bytes
+    }
+}
+
 struct Entry<H> {
     key: RequestKey,
     response: Arc<RepeatedResponse<H>>,
@@ -214,6 +227,8 @@ struct Entry<H> {
 pub(super) enum RepeatLookup<H> {
     /// The response to send again.
     Remembered(Arc<RepeatedResponse<H>>),
+    /// Other viewers wait for the response: this one waits with them.
+    Awaited(SharedWaiter<H>),
     /// The request came before: its response should be remembered under this key.
     SeenBefore(RequestKey),
     /// The request is new.
@@ -226,6 +241,7 @@ pub(super) struct RepeatedResponses<H> {
     /// The hashes of requests seen once; a later one with the same place replaces an earlier one.
     seen_once: Box<[u64]>,
     entries: HashTable<Entry<H>>,
+    awaited: AwaitedResponses<H>,
     bytes: usize,
     next_sweep: Instant,
     /// Memory for the key of a request.
@@ -238,6 +254,7 @@ impl<H> Default for RepeatedResponses<H> {
             hasher: ahash::RandomState::new(),
             seen_once: vec![0; SEEN_ONCE].into(),
             entries: HashTable::new(),
+            awaited: AwaitedResponses::default(),
             bytes: 0,
             next_sweep: Instant::now(),
             buffer: Vec::new(),
@@ -256,12 +273,15 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         write_key(&mut self.buffer);
         let bytes = self.buffer.as_slice();
         let hash = self.hasher.hash_one(bytes);
-        let is_same = |entry: &Entry<H>| entry.key.hash == hash && *entry.key.bytes == *bytes;
+        let is_same = |entry: &Entry<H>| entry.key.is_of(hash, bytes);
         let entry = self.entries.find(hash, is_same);
         if let Some(entry) = entry
             && entry.is_valid(now)
         {
             return RepeatLookup::Remembered(Arc::clone(&entry.response));
+        }
+        if let Some(waiter) = self.awaited.join(hash, bytes, now) {
+            return RepeatLookup::Awaited(waiter);
         }
         let place = usize::try_from(hash).unwrap_or_default() % SEEN_ONCE;
         let before = std::mem::replace(&mut self.seen_once[place], hash);
@@ -277,6 +297,18 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
     /// Bytes of all that is remembered.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Waits for the response to a request, with all that send it. `share` makes of the response
+    /// what all can send.
+    pub(super) fn wait(
+        &mut self,
+        key: RequestKey,
+        wait: SharedWait,
+        now: Instant,
+        share: impl FnOnce(ViewerResponse) -> Option<SharedResponse<H>> + Send + 'static,
+    ) -> SharedWaiter<H> {
+        self.awaited.insert(key, wait, now, share)
     }
 
     /// Remembers the response to a request.
@@ -307,6 +339,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
             self.entries.retain(|entry| entry.is_valid(now));
+            self.awaited.sweep();
             self.bytes = self.entries.iter().map(Entry::bytes).sum();
         }
     }

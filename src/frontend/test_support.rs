@@ -22,7 +22,7 @@ use super::{
     BoundListener, CertificateFiles, Frontend, Handler, Limits, ListenAddress, Listener,
     RequestRecorder, Tls, listeners_of_workers,
 };
-use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
+use crate::proxy::{MemoryAnswer, ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{Outcome, RequestRecord};
 use seawall_manifest::Kind;
 
@@ -103,8 +103,8 @@ where
     A: Fn(ViewerRequest) -> F + Send + Sync + 'static,
     F: Future<Output = ViewerResponse> + Send + 'static,
 {
-    fn try_answer(&self, _: ViewerRequest) -> Option<ViewerResponse> {
-        None
+    fn try_answer(&self, _: ViewerRequest) -> MemoryAnswer {
+        MemoryAnswer::Unknown
     }
 
     fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send {
@@ -120,11 +120,14 @@ impl<A> Handler for FromMemory<A>
 where
     A: Fn(&ViewerRequest) -> Option<ResponseBody> + Send + Sync + 'static,
 {
-    fn try_answer(&self, request: ViewerRequest) -> Option<ViewerResponse> {
-        let mut response = answer(&request, (self.0)(&request)?);
+    fn try_answer(&self, request: ViewerRequest) -> MemoryAnswer {
+        let Some(body) = (self.0)(&request) else {
+            return MemoryAnswer::Unknown;
+        };
+        let mut response = answer(&request, body);
         let name = HeaderName::from_static("from-memory");
         response.headers.insert(name, HeaderValue::from(1));
-        Some(response)
+        MemoryAnswer::Respond(response)
     }
 
     async fn answer(&self, request: ViewerRequest) -> ViewerResponse {

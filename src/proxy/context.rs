@@ -106,6 +106,11 @@ impl RequestContext {
         let directives = route
             .honour_request_directives
             .then(|| RequestDirectives::of(&viewer_request.headers));
+        // A request that waited before has waited for an origin.
+        let waited = viewer_request
+            .now
+            .checked_duration_since(viewer_request.arrived)
+            .filter(|waited| !waited.is_zero());
         let mut record = begin_record(viewer_request, is_logged);
         record.kind = request.kind;
         record.route = Some(route.index);
@@ -120,11 +125,11 @@ impl RequestContext {
             cache_name: Arc::clone(cache_name),
             headers: std::mem::take(&mut viewer_request.headers),
             directives,
-            now: viewer_request.arrived,
+            now: viewer_request.now,
             wants_repeat: viewer_request.wants_repeat,
             forward: ForwardReason::Nothing,
             collapsed: false,
-            origin_time: None,
+            origin_time: waited,
             record,
         }
     }

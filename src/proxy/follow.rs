@@ -29,15 +29,37 @@ impl Shield {
         mut follower: Follower,
         pass_receiver: Option<oneshot::Receiver<PassThroughResponse>>,
     ) -> PipelineStep {
+        let leads = pass_receiver.is_some();
+        let (fill_head, outcome) = self
+            .wait_for_fill(&mut context, lookup, &mut follower, leads)
+            .await;
+        self.respond_to_fill(
+            context,
+            lookup,
+            upstream_headers,
+            follower,
+            (fill_head, outcome),
+            pass_receiver,
+        )
+        .await
+    }
+
+    /// Waits for a fill's head; `None` if that takes too long. Says what the wait was.
+    pub(super) async fn wait_for_fill(
+        &self,
+        context: &mut RequestContext,
+        lookup: &Lookup,
+        follower: &mut Follower,
+        leads: bool,
+    ) -> (Option<FillHead>, Outcome) {
         // A viewer who may insist on a fresh response waits for it.
         let accepts_stale =
-            context.directives.is_none() && servable_on_error(&context, lookup).is_some();
+            context.directives.is_none() && servable_on_error(context, lookup).is_some();
         let wait_max = if accepts_stale {
             self.settings.stale_wait_max
         } else {
             self.wait_max_for(&context.request)
         };
-        let leads = pass_receiver.is_some();
         let wait_limit = if leads {
             None
         } else {
@@ -56,9 +78,23 @@ impl Shield {
             (false, true) => Outcome::Blocking,
             (false, false) => Outcome::Coalesced,
         };
-        let Ok(fill_head) = fill_head else {
+        (fill_head.ok(), outcome)
+    }
+
+    /// Responds with what the wait for a fill brought.
+    pub(super) async fn respond_to_fill(
+        self: &Arc<Self>,
+        mut context: RequestContext,
+        lookup: &Lookup,
+        upstream_headers: &HeaderMap,
+        follower: Follower,
+        (fill_head, outcome): (Option<FillHead>, Outcome),
+        pass_receiver: Option<oneshot::Receiver<PassThroughResponse>>,
+    ) -> PipelineStep {
+        let Some(fill_head) = fill_head else {
             return self.serve_stale_or(context, lookup, rejections::timed_out);
         };
+        let leads = pass_receiver.is_some();
         if !leads && !follower.can_share(upstream_headers) {
             context.collapsed = false;
             return PipelineStep::Again(context);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::{RepeatPermit, ResponseBody};
+use super::{RepeatPermit, ResponseBody, SharedWait};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{Object, SharedBody};
 use seawall_upstream::RequestBody;
@@ -26,9 +26,12 @@ pub struct ViewerRequest {
     /// The connection uses TLS.
     pub tls: bool,
     /// When the request head was complete, or its first byte arrived if it is answered from memory
-    /// before it is parsed in full.
+    /// before it is parsed in full. Recorded times begin here.
     pub arrived: Instant,
-    /// The caller wants to send the response again: see [`ViewerResponse::repeat`].
+    /// The current time: later than `arrived` if the request has waited before.
+    pub now: Instant,
+    /// The caller can send the response to other requests in the same words: see
+    /// [`ViewerResponse::repeat`] and [`SharedWait`].
     pub wants_repeat: bool,
     /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
@@ -41,6 +44,16 @@ impl ViewerRequest {
         let named = field.and_then(|host| host.to_str().ok());
         self.uri.host().or(named).unwrap_or_default()
     }
+}
+
+/// What can be said to a request without waiting.
+pub enum MemoryAnswer {
+    /// The response. The length of its body is known.
+    Respond(ViewerResponse),
+    /// There will be a response for all that send this request: only if the caller can share it.
+    Wait(SharedWait),
+    /// Nothing: the same request may be handled in full.
+    Unknown,
 }
 
 /// A response; its body may still be arriving.

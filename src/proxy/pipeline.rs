@@ -14,7 +14,9 @@ use super::blocking_reload::{
 use super::coding::EncodingChoice;
 use super::context::{ForwardReason, PipelineStep, RequestContext};
 use super::fill::{FillTask, FillTrigger};
-use super::{RepeatPermit, Shield, ViewerRequest, ViewerResponse, rejections, responses};
+use super::{
+    MemoryAnswer, RepeatPermit, Shield, ViewerRequest, ViewerResponse, rejections, responses,
+};
 use crate::telemetry::Outcome;
 use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
 use seawall_policy::access::{Admission, CacheRequest, access};
@@ -61,23 +63,25 @@ impl LookupOutcome {
 }
 
 impl Shield {
-    /// Answers a GET from memory, without waiting. `None` if that is not possible: the same request
-    /// may then go to [`Shield::answer`]. At most a compression of the object has been started.
-    pub fn answer_from_memory(
-        self: &Arc<Self>,
-        mut viewer_request: ViewerRequest,
-    ) -> Option<ViewerResponse> {
+    /// Answers a GET from memory, without waiting. At most a compression of the object has been
+    /// started.
+    pub fn answer_from_memory(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> MemoryAnswer {
         let Admission::Cache(request) = self.admit(&viewer_request) else {
-            return None;
+            return MemoryAnswer::Unknown;
         };
         let announced = self.announced_request(&viewer_request, &request);
         viewer_request.wants_repeat &= announced.is_none();
         match self.look_up_request(&mut viewer_request, request) {
             LookupOutcome::Served(response) => {
                 self.prefetch_announced(announced);
-                Some(response)
+                MemoryAnswer::Respond(response)
             }
-            LookupOutcome::AwaitsCoding(..) | LookupOutcome::NeedsFetch(..) => None,
+            LookupOutcome::NeedsFetch(context, lookup) if context.wants_repeat => self
+                .shared_wait(context, lookup)
+                .map_or(MemoryAnswer::Unknown, MemoryAnswer::Wait),
+            LookupOutcome::AwaitsCoding(..) | LookupOutcome::NeedsFetch(..) => {
+                MemoryAnswer::Unknown
+            }
         }
     }
 

@@ -85,9 +85,9 @@ static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
         kind: MetricKind::Counter,
         unit: "responses",
         labels: &[],
-        help: "Hits that got the response of an earlier hit of the same second again, at a \
-               fraction of its cost. They are also in seawall_requests_total. Increments when a \
-               response ends.",
+        help: "Responses that were built for an earlier request with the same words, and cost a \
+               fraction of it: hits of the same second, and viewers that waited for the same fetch. \
+               They are also in seawall_requests_total. Increments when a response ends.",
         remedy: "If it is a small part of the hits of manifests, viewers send a field or a query \
                  that differs in each request.",
     }

@@ -91,3 +91,4 @@ mod truncated_is_never_complete;
 mod unexpected_bodies_delay_no_response;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;
+mod viewers_who_wait_share_a_response;

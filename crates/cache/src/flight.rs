@@ -103,6 +103,8 @@ pub(super) struct Flight {
     first_join: Notify,
     /// The body that followers read, which becomes the body of the stored object.
     pub(super) body: Arc<SharedBody>,
+    /// Maximum followers.
+    followers_max: usize,
 }
 
 pub(super) struct FlightState {
@@ -315,7 +317,7 @@ impl Verdict {
 }
 
 impl Flight {
-    pub(super) fn new(lookup: Lookup, upstream_headers: HeaderMap) -> Flight {
+    pub(super) fn new(lookup: Lookup, upstream_headers: HeaderMap, followers_max: usize) -> Flight {
         Flight {
             lookup,
             upstream_headers,
@@ -337,11 +339,27 @@ impl Flight {
             was_joined: AtomicBool::new(false),
             first_join: Notify::new(),
             body: Arc::default(),
+            followers_max,
         }
+    }
+
+    /// Whether it has as many followers as it may have.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.state().follower_count() >= self.followers_max
+    }
+
+    /// Whether it has nothing to respond with yet, and its result may be used by new requests.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_waiting = {
+            let state = self.state();
+            matches!(state.stage, FlightStage::Waiting) && !state.purged
+        };
+        is_waiting && self.is_current()
     }
 
     /// Records that a request has joined and waits.
     pub(super) fn record_join(&self) {
+        self.state().hints.requests += 1;
         if !self.was_joined.swap(true, Ordering::AcqRel) {
             self.first_join.notify_waiters();
         }

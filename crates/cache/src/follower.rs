@@ -21,6 +21,30 @@ pub enum FillHead {
     Settled(Verdict),
 }
 
+/// A fill that had nothing to respond with when it was found. Viewers that want the same may wait
+/// for it.
+pub struct AwaitedFill {
+    flight: Arc<Flight>,
+    counts: Arc<FlightCounts>,
+}
+
+impl AwaitedFill {
+    pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> AwaitedFill {
+        AwaitedFill { flight, counts }
+    }
+
+    /// One more viewer's follower. `None` if that viewer must look its key up: there is something
+    /// to respond with, the result is not for new requests, or too many wait.
+    pub fn join(&self) -> Option<Follower> {
+        if !self.flight.is_awaited() || self.flight.is_crowded() {
+            return None;
+        }
+        self.flight.record_join();
+        let (flight, counts) = (Arc::clone(&self.flight), Arc::clone(&self.counts));
+        Some(Follower::new(flight, counts))
+    }
+}
+
 /// One viewer's reader of a fill. Dropping it leaves the fill.
 pub struct Follower {
     flight: Arc<Flight>,

@@ -107,7 +107,7 @@ pub use eviction::EvictionReason;
 pub use field_lines::{FIELDS_ADDED, FieldLines, REPLACED_FIELDS, write_field};
 pub use fill::{Fill, FillControl};
 pub use flight::{BodyTruncated, Verdict};
-pub use follower::{BodyExtent, FillHead, Follower};
+pub use follower::{AwaitedFill, BodyExtent, FillHead, Follower};
 pub use found_object::FoundObject;
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
 pub use object::{EncodedBodies, Object, StoredHead};
@@ -256,6 +256,11 @@ impl Cache {
     /// Whether a fill for this lookup is in progress.
     pub fn is_being_filled(&self, lookup: &Lookup) -> bool {
         registry::is_being_filled(&self.inner, lookup)
+    }
+
+    /// The fill for this lookup, if it is in progress and has nothing to respond with yet.
+    pub fn awaited_fill(&self, lookup: &Lookup) -> Option<AwaitedFill> {
+        registry::awaited_fill(&self.inner, lookup)
     }
 
     /// Becomes the leader of a fill that no viewer waits for. `None` when such a fill is in

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::epoch::EndedEpochs;
 use super::flight::{Flight, FlightCounts};
 use super::store::NewerObject;
-use super::{CacheInner, ExpiringMemo, Follower, Lookup, Object, StoreOutcome};
+use super::{AwaitedFill, CacheInner, ExpiringMemo, Follower, Lookup, Object, StoreOutcome};
 use seawall_manifest::Kind;
 use seawall_policy::Key;
 
@@ -65,7 +65,9 @@ impl FlightRegistry {
         lookup: &Lookup,
         upstream_headers: &HeaderMap,
     ) -> Arc<Flight> {
-        let flight = Arc::new(Flight::new(lookup.clone(), upstream_headers.clone()));
+        let followers_max = inner.settings.waiters_max;
+        let flight = Flight::new(lookup.clone(), upstream_headers.clone(), followers_max);
+        let flight = Arc::new(flight);
         // A purge has removed this object or is about to. It may be evicted before the purge
         // reaches it.
         if flight.is_refresh() && flight.is_of(|key| inner.purges_in_progress.matches(key)) {
@@ -92,11 +94,10 @@ pub(super) fn join<L>(
     let mut shard = inner.registry.shard(&lookup.slot);
     let flight = shard.get(&lookup.slot);
     if let Some(flight) = flight.filter(|flight| flight.is_current()) {
-        if flight.state().follower_count() >= inner.settings.waiters_max {
+        if flight.is_crowded() {
             counts.crowded.fetch_add(1, Ordering::Relaxed);
             return JoinOutcome::Crowded;
         }
-        flight.state().hints.requests += 1;
         flight.record_join();
         return JoinOutcome::Follow(Follower::new(Arc::clone(flight), Arc::clone(counts)));
     }
@@ -116,6 +117,16 @@ pub(super) fn is_being_filled(inner: &CacheInner, lookup: &Lookup) -> bool {
     let shard = inner.registry.shard(&lookup.slot);
     let flight = shard.get(&lookup.slot);
     flight.is_some_and(|flight| flight.is_current())
+}
+
+/// The flight for a lookup, if a new request would have to wait for it.
+pub(super) fn awaited_fill(inner: &CacheInner, lookup: &Lookup) -> Option<AwaitedFill> {
+    let shard = inner.registry.shard(&lookup.slot);
+    let flight = shard.get(&lookup.slot)?;
+    let counts = &inner.registry.counts;
+    flight
+        .is_awaited()
+        .then(|| AwaitedFill::new(Arc::clone(flight), Arc::clone(counts)))
 }
 
 /// Starts a flight without followers, unless one is in progress or the lookup is outdated.

@@ -11,6 +11,7 @@ use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite as _;
 
 use super::response::{self, HEAD_BYTES};
+use crate::frontend::awaited_responses::SharedResponse;
 use crate::frontend::connection_state::ConnectionState;
 use crate::frontend::exchange::{begin_http1_request, has_no_content};
 use crate::frontend::recording_body::RecordingBody;
@@ -42,6 +43,7 @@ pub(super) struct PendingResponse {
 enum BodySource {
     Stored(Arc<Object>),
     Repeated(Arc<RepeatedResponse<Http1Head>>),
+    Shared(Arc<SharedResponse<Http1Head>>),
 }
 
 impl BodySource {
@@ -49,16 +51,25 @@ impl BodySource {
         match self {
             BodySource::Stored(object) => Some(object),
             BodySource::Repeated(response) => response.body_source(),
+            BodySource::Shared(response) => response.object(),
         }
     }
 }
 
-/// The head of a response, and the length of its body. `None` if the length is unknown: then the
-/// response needs hyper's framing.
-pub(super) fn head_of(response: &ViewerResponse) -> Option<(Vec<u8>, u64)> {
+/// The head of a response that is generated now, and the length of its body. `None` if the length
+/// is unknown: then the response needs hyper's framing.
+pub(super) fn head_of(response: &ViewerResponse, now: Instant) -> Option<(Vec<u8>, u64)> {
     let length = response.body.size_hint().exact()?;
     let has_body = !has_no_content(response.status);
-    Some((response::head(response, has_body.then_some(length)), length))
+    let head = response::head(response, has_body.then_some(length), now);
+    Some((head, length))
+}
+
+/// What all viewers that wait for a response can send.
+pub(super) fn share(response: ViewerResponse) -> Option<SharedResponse<Http1Head>> {
+    let (head, _) = head_of(&response, Instant::now())?;
+    let is_empty = has_no_content(response.status);
+    SharedResponse::of(response, Http1Head::of(&head)?, is_empty)
 }
 
 impl PendingResponse {
@@ -95,6 +106,22 @@ impl PendingResponse {
             (response.head().with_new_id(HEAD_BYTES), body, length),
             Some(BodySource::Repeated(Arc::clone(response))),
             response.record(arrived),
+            connection,
+        )
+    }
+
+    /// Sends a response that several viewers waited for.
+    pub(super) fn shared(
+        response: &Arc<SharedResponse<Http1Head>>,
+        record: RequestRecord,
+        connection: &Arc<ConnectionState>,
+    ) -> Box<PendingResponse> {
+        let body = response.body();
+        let length = body.size_hint().exact().unwrap_or_default();
+        PendingResponse::begin(
+            (response.head().with_new_id(HEAD_BYTES), body, length),
+            Some(BodySource::Shared(Arc::clone(response))),
+            record,
             connection,
         )
     }

@@ -1,6 +1,7 @@
 //! Writes the HTTP/1.1 head of a response from memory, with `Date` and `Content-Length`.
 
 use std::io::Write as _;
+use std::time::Instant;
 
 use http::header;
 
@@ -11,13 +12,13 @@ use seawall_cache::write_field;
 /// Holds most heads followed by a playlist without a reallocation.
 pub(super) const HEAD_BYTES: usize = 4 << 10;
 
-/// Writes the head of a response. `length` is the length of the body if it may have one.
-pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
+/// Writes the head of a response that is generated now. `length` is the length of the body if it
+/// may have one.
+pub(super) fn head(response: &ViewerResponse, length: Option<u64>, now: Instant) -> Vec<u8> {
     let ViewerResponse {
         status,
         headers,
         stored,
-        record,
         ..
     } = response;
     let stored = stored.as_deref();
@@ -41,9 +42,8 @@ pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
     }
     let has_stored_date = stored.is_some_and(|object| object.head.headers.contains(&header::DATE));
     if !has_stored_date && !headers.contains_key(header::DATE) {
-        // A response from memory is generated when its request arrives.
         head.extend_from_slice(b"date: ");
-        head.extend_from_slice(&date(record.arrived));
+        head.extend_from_slice(&date(now));
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
@@ -54,7 +54,7 @@ pub(super) fn head(response: &ViewerResponse, length: Option<u64>) -> Vec<u8> {
 mod tests {
     use super::*;
     use http::{HeaderMap, HeaderValue, StatusCode};
-    use std::time::{Duration, Instant, SystemTime};
+    use std::time::{Duration, SystemTime};
 
     use crate::frontend::test_support;
     use crate::proxy::ResponseBody;
@@ -69,7 +69,7 @@ mod tests {
             repeat: None,
             record: test_support::record(Instant::now()),
         };
-        String::from_utf8(head(&response, length)).unwrap()
+        String::from_utf8(head(&response, length, Instant::now())).unwrap()
     }
 
     #[test]

@@ -1,0 +1,242 @@
+//! Remembers which responses viewers of this worker wait for, so that others that send the same
+//! request wait for the same response: see [`SharedWait`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{Shared, WeakShared};
+use hashbrown::HashTable;
+
+use super::repeated_responses::{BODY_BYTES_MAX, RequestKey};
+use crate::proxy::{ResponseBody, SharedWait, ViewerResponse};
+use crate::telemetry::RequestRecord;
+use seawall_cache::{AwaitedFill, Follower, Object};
+
+/// Viewers join a wait for this time, then a new one begins: its deadline is that of its first
+/// viewer, which must not be much earlier than their own.
+const JOIN_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// A response for several viewers.
+pub(super) struct SharedResponse<H> {
+    head: H,
+    body: Bytes,
+    /// The stored object whose body this response sends.
+    object: Option<Arc<Object>>,
+    record: RequestRecord,
+}
+
+impl<H> SharedResponse<H> {
+    /// `None` if the body cannot be sent several times.
+    pub(super) fn of(response: ViewerResponse, head: H, is_empty: bool) -> Option<Self> {
+        let (body, object) = match response.body {
+            _ if is_empty => (Bytes::new(), None),
+            ResponseBody::Empty => (Bytes::new(), None),
+            ResponseBody::Whole(Some(body)) => {
+                // This worker's own copy: a clone of the stored body would move a reference count
+                // from core to core.
+                let body = if body.len() <= BODY_BYTES_MAX {
+                    Bytes::copy_from_slice(&body)
+                } else {
+                    body
+                };
+                (body, response.stored.or(response.part_of))
+            }
+            _ => return None,
+        };
+        Some(SharedResponse {
+            head,
+            body,
+            object,
+            record: response.record,
+        })
+    }
+
+    pub(super) fn head(&self) -> &H {
+        &self.head
+    }
+
+    pub(super) fn body(&self) -> ResponseBody {
+        ResponseBody::whole(self.body.clone())
+    }
+
+    pub(super) fn object(&self) -> Option<&Arc<Object>> {
+        self.object.as_ref()
+    }
+
+    /// The record of a viewer whose request arrived at this time.
+    pub(super) fn record(&self, arrived: Instant, has_joined: bool) -> RequestRecord {
+        let waited = self.record.origin_time;
+        RequestRecord {
+            arrived,
+            is_repeated: has_joined,
+            origin_time: waited.map(|waited| waited.min(arrived.elapsed())),
+            ..self.record.clone()
+        }
+    }
+}
+
+type ResponseFuture<H> = Pin<Box<dyn Future<Output = Option<Arc<SharedResponse<H>>>> + Send>>;
+
+/// One viewer that waits for a shared response.
+pub(super) struct SharedWaiter<H> {
+    /// The response; `None` if the viewer's request must be handled by itself.
+    pub(super) response: Shared<ResponseFuture<H>>,
+    /// Counts a viewer that joined as one that waits for the fill. The response's own future does
+    /// that for the first one.
+    follower: Option<Follower>,
+    /// What to record if the viewer leaves.
+    pub(super) record: RequestRecord,
+}
+
+impl<H> SharedWaiter<H> {
+    /// Whether others waited for the response before.
+    pub(super) fn has_joined(&self) -> bool {
+        self.follower.is_some()
+    }
+}
+
+/// A response for which viewers of this worker wait.
+struct AwaitedResponse<H> {
+    key: RequestKey,
+    fill: AwaitedFill,
+    response: WeakShared<ResponseFuture<H>>,
+    record: RequestRecord,
+    join_until: Instant,
+}
+
+impl<H> AwaitedResponse<H> {
+    fn join(&self, now: Instant) -> Option<SharedWaiter<H>> {
+        let response = self.response.upgrade().filter(|_| now < self.join_until)?;
+        Some(SharedWaiter {
+            follower: Some(self.fill.join()?),
+            response,
+            record: self.record.clone(),
+        })
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.response.upgrade().is_some()
+    }
+}
+
+/// The responses for which viewers of one worker wait. There are at most as many as viewers.
+pub(super) struct AwaitedResponses<H> {
+    entries: HashTable<AwaitedResponse<H>>,
+}
+
+impl<H> Default for AwaitedResponses<H> {
+    fn default() -> AwaitedResponses<H> {
+        AwaitedResponses {
+            entries: HashTable::new(),
+        }
+    }
+}
+
+impl<H> AwaitedResponses<H> {
+    /// Joins the viewers that wait for the response to this request.
+    pub(super) fn join(&self, hash: u64, bytes: &[u8], now: Instant) -> Option<SharedWaiter<H>> {
+        let entry = self
+            .entries
+            .find(hash, |entry| entry.key.is_of(hash, bytes))?;
+        entry.join(now)
+    }
+
+    /// Begins a wait that other viewers may join. `share` makes of the response what all can send.
+    pub(super) fn insert(
+        &mut self,
+        key: RequestKey,
+        wait: SharedWait,
+        now: Instant,
+        share: impl FnOnce(ViewerResponse) -> Option<SharedResponse<H>> + Send + 'static,
+    ) -> SharedWaiter<H> {
+        let pending = wait.response;
+        let response: ResponseFuture<H> =
+            Box::pin(async move { pending.await.and_then(share).map(Arc::new) });
+        let response = response.shared();
+        let hash = key.hash();
+        if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
+            previous.remove();
+        }
+        if let Some(response) = response.downgrade() {
+            let entry = AwaitedResponse {
+                key,
+                fill: wait.fill,
+                response,
+                record: wait.record.clone(),
+                join_until: now + JOIN_TIME_MAX,
+            };
+            self.entries
+                .insert_unique(hash, entry, |entry| entry.key.hash());
+        }
+        SharedWaiter {
+            response,
+            follower: None,
+            record: wait.record,
+        }
+    }
+
+    /// Forgets the responses for which no viewer waits any more.
+    pub(super) fn sweep(&mut self) {
+        self.entries.retain(|entry| entry.is_awaited());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::repeated_responses::{RepeatLookup, RepeatedResponses};
+    use crate::frontend::test_support;
+    use seawall_cache::{Cache, JoinOutcome, Settings};
+    use seawall_manifest::Kind;
+    use seawall_policy::Key;
+
+    struct Fields;
+
+    impl crate::frontend::repeated_responses::RepeatedHead for Fields {
+        fn bytes(&self) -> usize {
+            0
+        }
+    }
+
+    /// A viewer waits with the first one at all.
+    fn may_join(table: &mut RepeatedResponses<Fields>, now: Instant) -> bool {
+        let lookup = table.look_up(now, |key| key.extend_from_slice(b"/a"));
+        matches!(lookup, RepeatLookup::Awaited(_))
+    }
+
+    #[tokio::test]
+    async fn viewers_join_for_half_a_second_and_while_one_waits() {
+        let (cache, now) = (Cache::new(Settings::default()), Instant::now());
+        let lookup = cache.lookup(
+            &Key::of(&[b"/a"]),
+            Kind::Segment,
+            now,
+            http::HeaderMap::default,
+        );
+        let JoinOutcome::Lead(fill, _leader) = cache.join(&lookup, &http::HeaderMap::new()) else {
+            panic!("nothing is in progress")
+        };
+        let mut table = RepeatedResponses::default();
+        assert!(!may_join(&mut table, now));
+        let RepeatLookup::SeenBefore(key) = table.look_up(now, |key| key.extend_from_slice(b"/a"))
+        else {
+            panic!("it came before")
+        };
+        let wait = SharedWait {
+            fill: cache.awaited_fill(&lookup).unwrap(),
+            response: Box::pin(std::future::pending()),
+            record: test_support::record(now),
+        };
+        let first = table.wait(key, wait, now, |_| None);
+        let half = Duration::from_millis(500);
+        assert!(may_join(&mut table, now + half.mul_f32(0.9)));
+        assert!(!may_join(&mut table, now + half));
+        drop(first);
+        assert!(!may_join(&mut table, now), "nobody waits");
+        drop(fill);
+        assert!(cache.awaited_fill(&lookup).is_none());
+    }
+}

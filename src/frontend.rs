@@ -18,8 +18,8 @@
 //! number.
 //!
 //! The path of a request: `fast_path` answers cache hits over HTTP/1.1 before hyper reads the
-//! request, and lets equal requests wait together for a fetch (`awaited_responses`). `exchange` answers all other requests. `recording_body` sends the body and records the
-//! request at its end.
+//! request, and lets equal requests wait together for a fetch (`awaited_responses`). `exchange`
+//! answers all other requests. `recording_body` sends the body and records the request at its end.
 //!
 //! `connection_timer` is the one timer of a connection. It enforces the deadlines, from what the
 //! other parts write to the `connection_state`. `streams` enforces the minimum send rate of each

@@ -64,11 +64,10 @@ pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use context::{X_REQUEST_ID, new_request_id};
 pub use explain::{Explanation, StoredObject};
-pub use messages::{MemoryAnswer, ViewerRequest, ViewerResponse};
+pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
 pub use repeat::RepeatPermit;
-pub use shared_wait::SharedWait;
 pub use slices::SlicedBody;
 
 use crate::live::LiveStreams;

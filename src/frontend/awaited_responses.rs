@@ -135,7 +135,7 @@ impl<H> Default for AwaitedResponses<H> {
     }
 }
 
-impl<H> AwaitedResponses<H> {
+impl<H: 'static> AwaitedResponses<H> {
     /// Joins the viewers that wait for the response to this request.
     pub(super) fn join(&self, hash: u64, bytes: &[u8], now: Instant) -> Option<SharedWaiter<H>> {
         let entry = self
@@ -150,7 +150,7 @@ impl<H> AwaitedResponses<H> {
         key: RequestKey,
         wait: SharedWait,
         now: Instant,
-        share: impl FnOnce(ViewerResponse) -> Option<SharedResponse<H>> + Send + 'static,
+        share: fn(ViewerResponse) -> Option<SharedResponse<H>>,
     ) -> SharedWaiter<H> {
         let pending = wait.response;
         let response: ResponseFuture<H> =

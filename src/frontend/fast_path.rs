@@ -4,8 +4,8 @@
 //! service future, two header maps. This wrapper is between hyper and the socket. It parses what
 //! hyper would read. If that is exactly one plain request and the response is in memory, it writes
 //! the response and reads on; hyper does not see the request. A response to the same request of the
-//! same second is sent again: see [`super::repeated_responses`]. Requests that are equal and wait for
-//! the same fetch wait here, for one response: see [`super::awaited_responses`].
+//! same second is sent again: see [`super::repeated_responses`]. Equal requests that wait for the
+//! same fetch wait here, for one response: see [`super::awaited_responses`].
 //!
 //! A connection begins without hyper ([`FastPath::poll_without_hyper`]). The first request that
 //! needs hyper creates its state; the next request answered without it drops that state.
@@ -285,8 +285,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         match self.context.handler.try_answer(request) {
             MemoryAnswer::Respond(response) => self.send(response, arrived, repeat_key),
             MemoryAnswer::Wait(wait) => {
-                let table = &self.context.repeated_http1;
-                let waiter = table.lock().wait(repeat_key?, wait, arrived, share);
+                let waiter = self.context.begin_wait(repeat_key?, *wait, arrived, share);
                 Some(self.wait(waiter, received, arrived))
             }
             MemoryAnswer::Unknown => None,

@@ -41,7 +41,7 @@ const FIELD_BYTES: usize = 128;
 const REQUEST_ID_FIELD: &[u8] = b"\r\nx-request-id: ";
 
 /// The head of a response, in the form in which its protocol sends it.
-pub(super) trait RepeatedHead {
+pub(super) trait RepeatedHead: 'static {
     /// Bytes of memory.
     fn bytes(&self) -> usize;
 }
@@ -306,7 +306,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         key: RequestKey,
         wait: SharedWait,
         now: Instant,
-        share: impl FnOnce(ViewerResponse) -> Option<SharedResponse<H>> + Send + 'static,
+        share: fn(ViewerResponse) -> Option<SharedResponse<H>>,
     ) -> SharedWaiter<H> {
         self.awaited.insert(key, wait, now, share)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::server::conn::{http1, http2};
 use parking_lot::Mutex;
 
+use super::awaited_responses::{SharedResponse, SharedWaiter};
 use super::bad_request;
 use super::connection_state::ConnectionState;
 use super::connection_table::ConnectionTable;
@@ -19,6 +20,7 @@ use super::repeated_responses::{
 use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
 use super::{Handler, Limits, RequestRecorder};
+use crate::proxy::{SharedWait, ViewerResponse};
 use seawall_policy::IgnoredFields;
 
 /// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
@@ -130,6 +132,18 @@ impl<A> ServerContext<A> {
             self.count_repeated_bytes(&mut table, |table| table.sweep(arrived));
         }
         lookup
+    }
+
+    /// Begins a wait for the response to an HTTP/1.1 request, which others may join. `share` makes of
+    /// the response what all can send.
+    pub(super) fn begin_wait(
+        &self,
+        key: RequestKey,
+        wait: SharedWait,
+        arrived: std::time::Instant,
+        share: fn(ViewerResponse) -> Option<SharedResponse<Http1Head>>,
+    ) -> SharedWaiter<Http1Head> {
+        self.repeated_http1.lock().wait(key, wait, arrived, share)
     }
 
     /// Remembers the response to a request that arrived at this time, in one of the two tables.

@@ -1,14 +1,15 @@
 //! The viewer's request and response, independent of any HTTP library.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::{RepeatPermit, ResponseBody, SharedWait};
+use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
-use seawall_cache::{Object, SharedBody};
+use seawall_cache::{AwaitedFill, Object, SharedBody};
 use seawall_upstream::RequestBody;
 
 /// A parsed request.
@@ -47,13 +48,27 @@ impl ViewerRequest {
 }
 
 /// What can be said to a request without waiting.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a hit must not pay for an allocation"
+)]
 pub enum MemoryAnswer {
     /// The response. The length of its body is known.
     Respond(ViewerResponse),
     /// There will be a response for all that send this request: only if the caller can share it.
-    Wait(SharedWait),
+    Wait(Box<SharedWait>),
     /// Nothing: the same request may be handled in full.
     Unknown,
+}
+
+/// A wait that all viewers with the same request may share. They differ in ignored fields only.
+pub struct SharedWait {
+    /// The fill; each further viewer joins it.
+    pub fill: AwaitedFill,
+    /// The response for all. `None`: each viewer must send its request again, by itself.
+    pub response: Pin<Box<dyn Future<Output = Option<ViewerResponse>> + Send>>,
+    /// The record of a viewer that leaves before there is a response.
+    pub record: RequestRecord,
 }
 
 /// A response; its body may still be arriving.

@@ -78,7 +78,9 @@ impl Shield {
             }
             LookupOutcome::NeedsFetch(context, lookup) if context.wants_repeat => self
                 .shared_wait(context, lookup)
-                .map_or(MemoryAnswer::Unknown, MemoryAnswer::Wait),
+                .map_or(MemoryAnswer::Unknown, |wait| {
+                    MemoryAnswer::Wait(Box::new(wait))
+                }),
             LookupOutcome::AwaitsCoding(..) | LookupOutcome::NeedsFetch(..) => {
                 MemoryAnswer::Unknown
             }

@@ -1,26 +1,14 @@
 //! Lets viewers that sent the same request, and wait for the same fill, share one response.
 //!
-//! A fill that many wait for, such as the playlist that a blocking reload holds back, ends for all
-//! of them in the same moment. Its response is then built once for each worker, not for each viewer.
+//! A fill that many wait for, such as that of a blocking playlist reload, ends for all of them in
+//! the same moment. Its response is then built once for each worker, not for each viewer.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use super::context::{PipelineStep, RequestContext};
-use super::{Shield, ViewerResponse};
-use crate::telemetry::RequestRecord;
-use seawall_cache::{AwaitedFill, FillHead, Follower, Lookup, Verdict};
+use super::{SharedWait, Shield, ViewerResponse};
+use seawall_cache::{FillHead, Follower, Lookup, Verdict};
 use seawall_policy::Now;
-
-/// A wait that all viewers with the same request may share. They differ in ignored fields only.
-pub struct SharedWait {
-    /// The fill; each further viewer joins it.
-    pub fill: AwaitedFill,
-    /// The response for all. `None`: each viewer must send its request again, by itself.
-    pub response: Pin<Box<dyn Future<Output = Option<ViewerResponse>> + Send>>,
-    /// The record of a viewer that leaves before there is a response.
-    pub record: RequestRecord,
-}
 
 impl Shield {
     /// A wait for the fill of this lookup. `None` if no fill is awaited, or the request needs a

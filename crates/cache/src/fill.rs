@@ -287,9 +287,9 @@ impl Fill {
 
     /// `None`: the producer is too far ahead of the fastest reader.
     fn control_by_fastest_reader(&self) -> Option<FillControl> {
-        let state = self.flight.state();
-        let (FlightStage::Growing(growing), Some(offset)) = (&state.stage, state.fastest_offset())
-        else {
+        let mut state = self.flight.state();
+        let fastest_offset = state.fastest_offset();
+        let (FlightStage::Growing(growing), Some(offset)) = (&state.stage, fastest_offset) else {
             return Some(FillControl::Stop);
         };
         let ahead_max = if growing.is_window_reduced {

@@ -126,8 +126,9 @@ pub(super) struct FlightState {
     /// The read offset of each follower. `None` is a free slot, listed in `free_readers`.
     readers: Vec<Option<u64>>,
     free_readers: Vec<usize>,
-    /// The read offset of the fastest follower.
-    fastest_offset: u64,
+    /// The read offset of the fastest follower. `None`: it has left, and the next one was not
+    /// looked for.
+    fastest_offset: Option<u64>,
     /// Bytes charged to the budget.
     pub(super) budgeted: u64,
 }
@@ -288,9 +289,23 @@ impl FlightState {
         }
     }
 
-    /// The read offset of the fastest follower, if there is one.
-    pub(super) fn fastest_offset(&self) -> Option<u64> {
-        (self.follower_count() > 0).then_some(self.fastest_offset)
+    /// The read offset of the fastest follower, if there is one. Scans all of them when the fastest
+    /// one has left: only a producer with a window asks.
+    pub(super) fn fastest_offset(&mut self) -> Option<u64> {
+        if self.follower_count() == 0 {
+            return None;
+        }
+        if self.fastest_offset.is_none() {
+            self.fastest_offset = self.readers.iter().flatten().max().copied();
+        }
+        self.fastest_offset
+    }
+
+    /// Whether the producer may wait for a follower that joined, moved or left: it waits for the
+    /// first one, for the end of the last one, and with a window for the fastest one.
+    fn concerns_producer(&self) -> bool {
+        let is_windowed = matches!(&self.stage, FlightStage::Growing(growing) if growing.windowed);
+        is_windowed || self.follower_count() <= 1
     }
 
     /// The read offset of the slowest follower. Scans all of them.
@@ -332,7 +347,7 @@ impl Flight {
                 wakeup_count: 0,
                 readers: Vec::new(),
                 free_readers: Vec::new(),
-                fastest_offset: 0,
+                fastest_offset: Some(0),
                 budgeted: 0,
             }),
             producer: Notify::new(),
@@ -414,22 +429,21 @@ impl Flight {
     /// Adds a follower that reads from `at`. Returns its index.
     pub(super) fn add_reader(&self, at: u64) -> usize {
         let mut state = self.state();
-        state.fastest_offset = state.fastest_offset.max(at);
+        state.fastest_offset = state.fastest_offset.map(|fastest| fastest.max(at));
         let reader = state.free_readers.pop().unwrap_or(state.readers.len());
         match state.readers.get_mut(reader) {
             Some(offset) => *offset = Some(at),
             None => state.readers.push(Some(at)),
         }
-        drop(state);
-        self.producer.notify_one();
+        self.notify_producer(state);
         reader
     }
 
     pub(super) fn record_offset(&self, state: &mut FlightState, reader: usize, at: u64) {
         state.readers[reader] = Some(at);
         // The producer waits only for the fastest follower.
-        if at > state.fastest_offset {
-            state.fastest_offset = at;
+        if state.fastest_offset.is_none_or(|fastest| at > fastest) {
+            state.fastest_offset = state.fastest_offset.map(|_| at);
             if matches!(&state.stage, FlightStage::Growing(growing) if growing.windowed) {
                 self.producer.notify_one();
             }
@@ -445,10 +459,18 @@ impl Flight {
         }
         let removed = state.readers[reader].take();
         state.free_readers.push(reader);
-        if removed.is_some_and(|at| at >= state.fastest_offset) {
-            state.fastest_offset = state.readers.iter().flatten().max().copied().unwrap_or(0);
+        // No search for the next one here: all followers of a fill may leave at once.
+        if removed >= state.fastest_offset {
+            state.fastest_offset = (state.follower_count() == 0).then_some(0);
         }
+        self.notify_producer(state);
+    }
+
+    fn notify_producer(&self, state: MutexGuard<'_, FlightState>) {
+        let concerns_producer = state.concerns_producer();
         drop(state);
-        self.producer.notify_one();
+        if concerns_producer {
+            self.producer.notify_one();
+        }
     }
 }

@@ -181,3 +181,22 @@ async fn only_the_fastest_reader_wakes_the_producer_of_a_window() {
     assert_eq!(fastest(&flight), None);
     fill.cut();
 }
+
+/// The producer waits for the fastest of those that are left, whoever left before.
+#[test]
+fn fastest_reader_is_found_after_the_fastest_has_left() {
+    let cache = Cache::new(Settings::default());
+    let (fill, leader) = lead(&cache, &HeaderMap::new());
+    let flight = fill.flight();
+    let mut readers: Vec<_> = (0..4).map(|_| fill.follower()).collect();
+    for (reader, offset) in readers.iter_mut().zip([40, 10, 30, 20]) {
+        reader.set_range(offset, 50);
+    }
+    for fastest in [40, 30, 30, 20] {
+        assert_eq!(flight.state().fastest_offset(), Some(fastest));
+        drop(readers.remove(0));
+    }
+    assert_eq!(flight.state().fastest_offset(), Some(0), "the leader");
+    drop(leader);
+    assert_eq!(flight.state().fastest_offset(), None);
+}

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use seawall_simulator::Packaging;
 
-use crate::blocked;
 use crate::live::Programme;
 use crate::scenario::Scenario;
+use crate::{audience, blocked};
 
 /// Segments of a low-latency stream.
 pub const LOW_LATENCY_SEGMENT: Duration = Duration::from_secs(2);
@@ -18,12 +18,16 @@ pub const LOW_LATENCY_SEGMENT: Duration = Duration::from_secs(2);
 pub struct Arguments {
     /// Runs of each scenario on each server.
     pub rounds: usize,
-    /// The duration of each load.
-    pub seconds: u64,
+    /// The duration of each load, or of the audience, if not its own.
+    pub seconds: Option<u64>,
     /// Viewers of a scenario with a crowd, if not its own number.
     pub viewers: Option<usize>,
     /// How often a crowd waits.
     pub turns: usize,
+    /// Live streams of the audience, renditions of each, and their target duration in seconds.
+    pub streams: usize,
+    pub renditions: usize,
+    pub target_duration: u64,
     /// Viewers of a live stream.
     pub players: usize,
     /// The duration of a live run, in seconds.
@@ -40,8 +44,28 @@ pub struct Arguments {
 
 impl Arguments {
     /// The viewers of a scenario with a crowd.
-    pub fn viewers(&self, _: Scenario) -> usize {
-        self.viewers.unwrap_or(1000)
+    pub fn viewers(&self, scenario: Scenario) -> usize {
+        let usual = match scenario {
+            Scenario::Audience => 50_000,
+            _ => 1000,
+        };
+        self.viewers.unwrap_or(usual)
+    }
+
+    /// The duration of each load.
+    pub fn load_duration(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(2))
+    }
+
+    /// The large audience.
+    pub fn audience_size(&self) -> audience::Size {
+        audience::Size {
+            viewers: self.viewers(Scenario::Audience),
+            streams: self.streams,
+            renditions: self.renditions,
+            segment: Duration::from_secs(self.target_duration),
+            lasts: Duration::from_secs(self.seconds.unwrap_or(60)),
+        }
     }
 
     /// The size of the crowds that wait.
@@ -49,7 +73,7 @@ impl Arguments {
         blocked::Size {
             viewers: self.viewers(Scenario::Blocked),
             turns: self.turns,
-            load: Duration::from_secs(self.seconds),
+            load: self.load_duration(),
         }
     }
 
@@ -73,14 +97,18 @@ impl Arguments {
 pub fn help() -> String {
     let mut text = String::from(
         "cargo bench --bench shield -- [--rounds N] [--seconds S] [--viewers V] [--turns N]\n    \
-         [--players P] [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
+         [--streams N] [--renditions N] [--target-duration S] [--players P]\n    \
+         [--live-seconds S] [--thinks MS] [--only SERVER] [--program FILE] [SCENARIO…]\n\n\
          Starts the shield, and nginx if it is installed, in front of an origin of its own, and\n\
          measures both in turn; for plain hits also the bound, a loop of one recv and one send\n\
          without HTTP. It reports figures, and never fails because of them.\n\n  \
          --rounds N      how often each scenario is run on each server [3]\n  \
-         --seconds S     how long each load lasts [2]\n  \
-         --viewers V     viewers of stampede and blocked [1000]\n  \
+         --seconds S     how long each load lasts [2], and the measured audience [60]\n  \
+         --viewers V     viewers of stampede and blocked [1000], of the audience [50000]\n  \
          --turns N       how often the crowds of blocked wait [20]\n  \
+         --streams N, --renditions N, --target-duration S\n  \
+                         what the audience watches: live streams [500], renditions of each [3],\n  \
+                         the duration of a segment in seconds [4]\n  \
          --players P     viewers of a live stream [200]\n  \
          --live-seconds S  the measured time of a live stream, in seconds [20]\n  \
          --thinks MS     the response delay of the live stream's origin, in ms [40]\n  \
@@ -97,9 +125,12 @@ pub fn help() -> String {
 pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Arguments>> {
     let mut arguments = Arguments {
         rounds: 3,
-        seconds: 2,
+        seconds: None,
         viewers: None,
         turns: 20,
+        streams: 500,
+        renditions: 3,
+        target_duration: 4,
         players: 200,
         live_seconds: 20,
         thinks_millis: 40,
@@ -117,9 +148,12 @@ pub fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Option<Argume
         match word.as_str() {
             "--help" | "-h" => return Ok(None),
             "--rounds" => arguments.rounds = count(&value()?)?,
-            "--seconds" => arguments.seconds = count(&value()?)?,
+            "--seconds" => arguments.seconds = Some(count(&value()?)?),
             "--viewers" => arguments.viewers = Some(count(&value()?)?),
             "--turns" => arguments.turns = count(&value()?)?,
+            "--streams" => arguments.streams = count(&value()?)?,
+            "--renditions" => arguments.renditions = count(&value()?)?,
+            "--target-duration" => arguments.target_duration = count(&value()?)?,
             "--players" => arguments.players = count(&value()?)?,
             "--live-seconds" => arguments.live_seconds = count(&value()?)?,
             "--thinks" => {

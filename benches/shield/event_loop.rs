@@ -38,7 +38,18 @@ pub trait Script {
     fn on_read(&mut self, viewer: usize, reader: &ResponseReader, at: Instant);
 
     /// A viewer's connection ended, or what it read is not HTTP. It has been connected again.
-    fn on_failure(&mut self, viewer: usize);
+    fn on_failure(&mut self, viewer: usize, failure: Failure);
+}
+
+/// What a connection that ended left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A part of a body.
+    Truncated,
+    /// A request without a response.
+    Unanswered,
+    /// No request.
+    Closed,
 }
 
 /// The loop, its origin and its viewers.
@@ -200,6 +211,11 @@ impl EventLoop {
     /// Connects a viewer again, and says that its request failed.
     fn fail(&mut self, viewer: usize, script: &mut impl Script) {
         let connection = &mut self.viewers[viewer];
+        let failure = match connection.waits {
+            true if connection.reader.is_in_body() => Failure::Truncated,
+            true => Failure::Unanswered,
+            false => Failure::Closed,
+        };
         connection.waits = false;
         connection.reader.begin();
         if let Ok(mut stream) = connect(connection.server, viewer) {
@@ -211,7 +227,7 @@ impl EventLoop {
                 connection.stream = stream;
             }
         }
-        script.on_failure(viewer);
+        script.on_failure(viewer, failure);
     }
 }
 

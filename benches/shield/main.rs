@@ -15,6 +15,7 @@
 )]
 
 mod arguments;
+mod audience;
 mod blocked;
 mod bound;
 mod crowd;
@@ -23,6 +24,7 @@ mod figures;
 mod live;
 mod load;
 mod machine;
+mod metrics_page;
 mod origin;
 mod process;
 mod results;
@@ -111,7 +113,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         let mut terminated = signal(SignalKind::terminate())?;
         // Every way out of here drops, and so ends, all started programs.
         tokio::select! {
-            done = run(arguments, cores) => done,
+            done = run(arguments, cores, descriptors) => done,
             _ = interrupted.recv() => bail!("interrupted"),
             _ = terminated.recv() => bail!("stopped by a signal"),
         }
@@ -125,6 +127,8 @@ const READY: &str = "/vod/ready.m3u8";
 struct Stage {
     cores: Cores,
     program: PathBuf,
+    /// Files that this process, and each server, may have open.
+    descriptors: u64,
     identity: Identity,
     servers: Vec<Server>,
     /// What a hit costs the kernel; see `bound.rs`.
@@ -134,11 +138,11 @@ struct Stage {
     folder: TempDir,
 }
 
-async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
+async fn run(arguments: &Arguments, cores: Cores, descriptors: u64) -> anyhow::Result<()> {
     let busy = machine::busy_share().await;
     let built = PathBuf::from(env!("CARGO_BIN_EXE_seawall"));
     let program = arguments.program.clone().unwrap_or(built);
-    let stage = Stage::prepare(cores, program).await?;
+    let stage = Stage::prepare(cores, program, descriptors).await?;
     println!("{}; {}", stage.cores.told, stage.generators.notes());
     if let Some(busy) = busy.filter(|busy| *busy > 0.1) {
         println!(
@@ -158,12 +162,15 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
                     let viewers = arguments.viewers(scenario);
                     stage.stampede(&mut results, round, viewers).await;
                 }
-                Scenario::Herd | Scenario::Blocked | Scenario::Live | Scenario::LowLatency
-                    if round > 1 => {}
+                _ if round > 1 && scenario.runs_once() => {}
                 Scenario::Herd => stage.herd(&mut results).await,
                 Scenario::Blocked => {
                     let size = arguments.blocked_size();
                     results.record_report(blocked::measure(&stage, size).await?);
+                }
+                Scenario::Audience => {
+                    let size = arguments.audience_size();
+                    results.record_report(audience::measure(&stage, size).await?);
                 }
                 Scenario::Live | Scenario::LowLatency => {
                     let programme = arguments.programme(scenario);
@@ -172,7 +179,7 @@ async fn run(arguments: &Arguments, cores: Cores) -> anyhow::Result<()> {
                     );
                 }
                 _ => {
-                    let lasting = Duration::from_secs(arguments.seconds);
+                    let lasting = arguments.load_duration();
                     stage
                         .saturate(&mut results, scenario, round, lasting)
                         .await?;
@@ -202,7 +209,7 @@ fn folder() -> std::io::Result<TempDir> {
 }
 
 impl Stage {
-    async fn prepare(cores: Cores, program: PathBuf) -> anyhow::Result<Stage> {
+    async fn prepare(cores: Cores, program: PathBuf, descriptors: u64) -> anyhow::Result<Stage> {
         let folder = folder().context("no folder for temporary files")?;
         let origin = Origin::start().await?;
         let identity = Identity::new(folder.path())?;
@@ -223,6 +230,7 @@ impl Stage {
             identity,
             cores,
             program,
+            descriptors,
             origin,
             folder,
         })

@@ -133,6 +133,13 @@ impl Drop for Program {
     }
 }
 
+/// CPU time of this process so far, user and system.
+pub fn own_cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let own = Member::read(&stat);
+    own.map_or(0.0, |own| own.ticks as f64 / ticks_per_second())
+}
+
 /// The shell's own `kill`: not every machine has it as a program.
 fn signal(name: &str, pid: u32) {
     let kill = format!("kill -{name} {pid}");

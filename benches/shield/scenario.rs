@@ -38,11 +38,13 @@ pub enum Scenario {
     Live,
     /// An audience watches a low-latency stream.
     LowLatency,
+    /// A large audience watches many live streams.
+    Audience,
 }
 
 impl Scenario {
     /// All scenarios, in the order of a whole run: misses fill the memory, so they come after hits.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Playlist,
         Scenario::Segment,
         Scenario::TlsPlaylist,
@@ -54,6 +56,7 @@ impl Scenario {
         Scenario::Blocked,
         Scenario::Live,
         Scenario::LowLatency,
+        Scenario::Audience,
     ];
 
     /// The name on the command line.
@@ -70,6 +73,7 @@ impl Scenario {
             Scenario::Blocked => "blocked",
             Scenario::Live => "live",
             Scenario::LowLatency => "low-latency",
+            Scenario::Audience => "audience",
         }
     }
 
@@ -89,12 +93,25 @@ impl Scenario {
             }
             Scenario::Live => "players watch a live stream of 4 s segments; Varnish too",
             Scenario::LowLatency => "players watch LL-HLS of 1/3 s parts; Varnish too",
+            Scenario::Audience => "50,000 viewers watch 500 live streams of 3 renditions",
         }
     }
 
     /// Whether a server that knows no URLs and no TLS can take part.
     pub fn has_bound(self) -> bool {
         matches!(self, Scenario::Playlist | Scenario::Segment)
+    }
+
+    /// Whether further rounds leave it out, because it takes long and has many samples.
+    pub fn runs_once(self) -> bool {
+        matches!(
+            self,
+            Scenario::Herd
+                | Scenario::Blocked
+                | Scenario::Live
+                | Scenario::LowLatency
+                | Scenario::Audience
+        )
     }
 
     /// The load that saturates a server in this scenario; `None` for crowds. `round` separates the
@@ -122,7 +139,8 @@ impl Scenario {
             | Scenario::Herd
             | Scenario::Blocked
             | Scenario::Live
-            | Scenario::LowLatency => return None,
+            | Scenario::LowLatency
+            | Scenario::Audience => return None,
         };
         let address = match protocol {
             Protocol::Http1 => server.plain,

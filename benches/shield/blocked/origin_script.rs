@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::playlist::{PLAYLIST, Version};
-use crate::event_loop::{EventLoop, RequestId, ResponseReader, Script, Source, response};
+use crate::event_loop::{EventLoop, Failure, RequestId, ResponseReader, Script, Source, response};
 use crate::scenario::PLAYLIST_BYTES;
 
 /// An object that is answered at once, and fresh for an hour: the hit.
@@ -196,7 +196,7 @@ impl Script for OriginScript {
         }
     }
 
-    fn on_failure(&mut self, _: usize) {
+    fn on_failure(&mut self, _: usize, _: Failure) {
         self.turn.failed += 1;
     }
 }

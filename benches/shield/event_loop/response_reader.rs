@@ -85,6 +85,11 @@ impl ResponseReader {
         self.stage == Stage::Whole
     }
 
+    /// Whether a part of the body is missing.
+    pub fn is_in_body(&self) -> bool {
+        !matches!(self.stage, Stage::Head | Stage::Whole)
+    }
+
     pub fn status(&self) -> u16 {
         self.status
     }

@@ -10,13 +10,12 @@ use seawall_manifest::Kind;
 use seawall_simulator::{
     Broadcast, BroadcastPlan, Clock, DemoRendition, Packaging, SimulatedOrigin,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::{Asked, LIVE_FOR, Notes, Programme, READY, WARM_UP_SEGMENTS, start_players};
 use crate::Stage;
 use crate::arguments::LOW_LATENCY_SEGMENT;
 use crate::figures::ratio;
+use crate::metrics_page::MetricsPage;
 use crate::server::{self, Server};
 use crate::table::Table;
 
@@ -239,31 +238,18 @@ async fn counts(
     origin: &SimulatedOrigin,
     clock: &Clock,
 ) -> anyhow::Result<Counts> {
-    let mut wire = TcpStream::connect(admin).await?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    wire.write_all(request.as_bytes()).await?;
-    let mut page = String::new();
-    wire.read_to_string(&mut page).await?;
-    let sum = |name: &str, labels: &[String]| -> u64 {
-        let lines = page.lines().filter(|line| line.starts_with(name));
-        let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
-        let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
-        values.sum()
-    };
+    let page = MetricsPage::fetch(admin).await?;
     let mut answers = [Answers::default(); Class::ALL.len()];
     for kind in Kind::ALL {
         let answers = &mut answers[Class::of(kind) as usize];
         for outcome in Outcome::ALL {
-            let labels = [
-                format!("kind=\"{}\"", kind.as_str()),
-                format!("outcome=\"{}\"", outcome.as_str()),
-            ];
-            answers.0[outcome.index()] += sum("seawall_requests_total{", &labels);
+            let kind = format!("kind=\"{}\"", kind.as_str());
+            answers.0[outcome.index()] += page.responses(outcome, &[kind]);
         }
     }
     let left = |reason| {
         let reason = format!("reason=\"{reason}\"");
-        sum("seawall_store_evictions_total{", &[reason])
+        page.sum("seawall_store_evictions_total", &[reason])
     };
     Ok(Counts {
         answers,

@@ -12,10 +12,101 @@
 mod delays;
 #[path = "../benches/shield/figures.rs"]
 mod figures;
+#[path = "../benches/shield/audience/plan.rs"]
+mod plan;
 #[path = "../benches/shield/blocked/playlist.rs"]
 mod playlist;
 #[path = "../benches/shield/event_loop/response_reader.rs"]
 mod response_reader;
+#[path = "../benches/shield/audience/timer_wheel.rs"]
+mod timer_wheel;
+
+mod audience {
+    use std::time::Duration;
+
+    use seawall_manifest::{Kind, read_manifest};
+
+    use crate::plan::{Object, Plan, connections_for, read_mark};
+    use crate::timer_wheel::TimerWheel;
+
+    const PLAN: Plan = Plan {
+        streams: 4,
+        renditions: 3,
+        segment: Duration::from_secs(4),
+    };
+
+    #[test]
+    fn each_url_names_one_object() {
+        for playlist in 0..PLAN.playlists() {
+            for object in [Object::Playlist(playlist), Object::Segment(playlist, 1_042)] {
+                let mut target = Vec::new();
+                PLAN.write_target(object, &mut target);
+                let target = String::from_utf8(target).unwrap();
+                assert_eq!(PLAN.object(&target), Some(object), "{target}");
+            }
+        }
+        assert_eq!(PLAN.object("/live/stream-4/r0/index.m3u8"), None);
+    }
+
+    #[test]
+    fn a_body_names_itself() {
+        let text = PLAN.playlist_text(7, 1_042);
+        assert_eq!(read_mark(text.as_bytes()), Some((7, 1_042)));
+        let body = PLAN.segment_body(7, 1_042);
+        assert_eq!(read_mark(&body), Some((7, 1_042)));
+        assert_eq!(body.len(), PLAN.segment_bytes(7));
+        assert_eq!(read_mark(&body[..10]), None);
+    }
+
+    #[test]
+    fn the_playlist_ends_with_the_newest_segment() {
+        let read = read_manifest(Kind::Hls, PLAN.playlist_text(0, 1_042).as_bytes()).unwrap();
+        assert_eq!(read.info.playlist_edge().unwrap().last_sequence, 1_042);
+        assert!(read.info.is_live());
+    }
+
+    #[test]
+    fn streams_advance_in_real_time_one_after_another() {
+        let newest = |playlist, seconds| PLAN.newest(playlist, Duration::from_secs(seconds));
+        assert_eq!(newest(0, 0) + 1, newest(0, 4));
+        // The second stream is a second ahead, in all its renditions.
+        assert_eq!((newest(3, 2), newest(5, 2)), (newest(0, 0), newest(0, 0)));
+        assert_eq!((newest(3, 3), newest(5, 3)), (newest(0, 4), newest(0, 4)));
+        let (from, until) = (Duration::from_millis(4_500), Duration::from_millis(12_500));
+        assert_eq!(PLAN.made_between(from, until), 2 * 12);
+    }
+
+    #[test]
+    fn viewers_share_connections_where_few_files_may_be_open() {
+        assert_eq!(connections_for(50_000, 1 << 20), 50_000);
+        assert_eq!(connections_for(50_000, 20_000), 18_900);
+        assert_eq!(connections_for(50_000, 1_000), 0);
+    }
+
+    #[test]
+    fn the_wheel_gives_each_viewer_when_it_is_due() {
+        let mut wheel = TimerWheel::new();
+        let mut due = Vec::new();
+        wheel.add(1, 5);
+        wheel.add(2, 4_000);
+        wheel.take_due(4, &mut due);
+        assert!(due.is_empty());
+        wheel.take_due(5, &mut due);
+        assert_eq!(due, [1]);
+        // What is past is due at once.
+        wheel.add(3, 2);
+        wheel.take_due(6, &mut due);
+        assert_eq!(due, [1, 3]);
+        wheel.take_due(3_999, &mut due);
+        wheel.add(4, 4_000 + 30_000);
+        wheel.take_due(4_000, &mut due);
+        assert_eq!(due, [1, 3, 2]);
+        wheel.take_due(33_999, &mut due);
+        assert_eq!(due.len(), 3);
+        wheel.take_due(34_000, &mut due);
+        assert_eq!(due, [1, 3, 2, 4]);
+    }
+}
 
 mod blocked {
     use std::time::{Duration, Instant};

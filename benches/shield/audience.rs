@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use seawall::telemetry::Outcome;
 
-use self::plan::{Object, Plan};
+use self::plan::{Object, Plan, connections_for};
 use self::report::Measured;
 use self::viewers::{Tally, Viewers};
 use crate::Stage;
@@ -23,8 +23,6 @@ use crate::metrics_page::MetricsPage;
 use crate::process::own_cpu_seconds;
 use crate::server::{self, Server};
 
-/// Open files that are not viewers' connections: what the shield reserves, and some for this bench.
-const DESCRIPTORS_RESERVED: u64 = 1_100;
 /// The warm-up, in target durations: then each viewer has polled a few times.
 const WARM_UP: u32 = 4;
 /// Connections that are opened before the shield is given time to accept them.
@@ -42,12 +40,6 @@ pub struct Size {
     pub segment: Duration,
     /// The measured time.
     pub lasts: Duration,
-}
-
-/// Connections for this many viewers, where this many files may be open.
-fn connections_for(viewers: usize, descriptors: u64) -> usize {
-    let most = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-    viewers.min(usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 /// Runs the audience at the shield, and reports it.

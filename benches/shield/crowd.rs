@@ -49,9 +49,16 @@ pub struct Outcome {
     pub viewers: usize,
     /// Viewers without a complete response.
     pub failed: usize,
-    /// Response times, shortest first.
-    pub took: Vec<Duration>,
+    /// Times from the connect to the last byte.
+    pub took: Sorted,
+    /// Their two parts: until the viewer was connected, and from then on.
+    pub connects: Sorted,
+    pub responses: Sorted,
 }
+
+/// Durations, shortest first.
+#[derive(Default)]
+pub struct Sorted(Vec<Duration>);
 
 /// This many concurrent requests for an object that is not stored.
 pub async fn stampede(
@@ -96,13 +103,14 @@ pub async fn herd(server: SocketAddr, origin: &Origin, name: &str) -> (Outcome, 
 
 impl Outcome {
     fn of(visits: &[Visit], origin_requests: u64) -> Outcome {
-        let mut took: Vec<_> = visits.iter().map(|visit| visit.took).collect();
-        took.sort();
+        let sorted = |part: fn(&Visit) -> Duration| Sorted::of(visits.iter().map(part));
         Outcome {
             origin_requests: vec![origin_requests],
             viewers: visits.len(),
             failed: visits.iter().filter(|visit| !visit.whole).count(),
-            took,
+            took: sorted(|visit| visit.took),
+            connects: sorted(|visit| visit.connected_in),
+            responses: sorted(|visit| visit.took - visit.connected_in),
         }
     }
 
@@ -111,13 +119,27 @@ impl Outcome {
         self.origin_requests.extend(more.origin_requests);
         self.viewers += more.viewers;
         self.failed += more.failed;
-        self.took.extend(more.took);
-        self.took.sort();
+        self.took.merge(more.took);
+        self.connects.merge(more.connects);
+        self.responses.merge(more.responses);
+    }
+}
+
+impl Sorted {
+    fn of(durations: impl Iterator<Item = Duration>) -> Sorted {
+        let mut durations: Vec<_> = durations.collect();
+        durations.sort_unstable();
+        Sorted(durations)
     }
 
-    /// The response time that this percentage of viewers did not exceed.
+    fn merge(&mut self, more: Sorted) {
+        self.0.extend(more.0);
+        self.0.sort_unstable();
+    }
+
+    /// The time that this percentage of viewers did not exceed.
     pub fn percentile(&self, percent: usize) -> Duration {
-        let place = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
-        self.took.get(place).copied().unwrap_or_default()
+        let place = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
+        self.0.get(place).copied().unwrap_or_default()
     }
 }

@@ -54,13 +54,17 @@ impl Results {
 
     /// Records the result of a crowd and returns it as a line of text.
     pub fn record_crowd(&mut self, crowd: Crowd, server: &'static str, outcome: Outcome) -> String {
-        let (asked, p99) = (request_counts(&outcome), millis(outcome.percentile(99)));
+        let asked = request_counts(&outcome);
+        let parts = [&outcome.took, &outcome.connects, &outcome.responses];
+        let [p99, connect, then] = parts.map(|times| millis(times.percentile(99)));
         self.crowds
             .entry((crowd, server))
             .or_default()
             .merge(outcome);
         let name = crowd.name();
-        format!("{name:17} {server:8} {asked} at the origin, p99 {p99} ms")
+        format!(
+            "{name:17} {server:8} {asked} at the origin, p99 {p99} ms: connect {connect}, then {then}"
+        )
     }
 
     /// Records the report of a scenario with its own table.
@@ -86,7 +90,8 @@ impl Results {
             let _ = writeln!(
                 text,
                 "\nThe origin answers after {delay} ms, the least time of a request that waits \
-                 for it. p99 over: p99 minus that time.\n\n{}",
+                 for it. p99 over: p99 minus that time.\nConnect: until a viewer is connected; \
+                 then: from its request to the last byte. Their p99 are of different viewers.\n\n{}",
                 crowds.text()
             );
         }
@@ -168,21 +173,31 @@ impl Results {
             "p99 ms",
             "p99 over",
             "max ms",
+            "connect p99",
+            "then p99",
+            "over",
+            "max",
         ]);
         let mut crowds: Vec<_> = self.crowds.iter().collect();
         crowds.sort_by_key(|((crowd, server), _)| (*crowd, *server == YARDSTICK));
         for ((crowd, server), outcome) in crowds {
-            let p99 = outcome.percentile(99);
+            let over = |p99: Duration| p99.checked_sub(DELAY).map(millis).unwrap_or_default();
+            let p99 = outcome.took.percentile(99);
+            let then = outcome.responses.percentile(99);
             table.row(vec![
                 crowd.name().to_owned(),
                 (*server).to_owned(),
                 outcome.viewers.to_string(),
                 outcome.failed.to_string(),
                 request_counts(outcome),
-                millis(outcome.percentile(50)),
+                millis(outcome.took.percentile(50)),
                 millis(p99),
-                p99.checked_sub(DELAY).map(millis).unwrap_or_default(),
-                millis(outcome.percentile(100)),
+                over(p99),
+                millis(outcome.took.percentile(100)),
+                millis(outcome.connects.percentile(99)),
+                millis(then),
+                over(then),
+                millis(outcome.responses.percentile(100)),
             ]);
         }
         table

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Visit {
     /// The time of the connect.
     pub began: Instant,
+    /// From there until it was connected.
+    pub connected_in: Duration,
     /// From there to the last byte.
     pub took: Duration,
     /// Whether it was a complete 200.
@@ -27,16 +29,23 @@ pub struct Visit {
 /// Connects, sends the request, and reads to the end.
 pub async fn visit(address: SocketAddr, path: &str) -> Visit {
     let began = Instant::now();
-    let asked = timeout(PATIENCE, ask(address, path)).await;
+    let mut connected = None;
+    let asked = timeout(PATIENCE, async {
+        let stream = TcpStream::connect(address).await?;
+        connected = Some(Instant::now());
+        ask(stream, path).await
+    })
+    .await;
+    let ended = Instant::now();
     Visit {
         began,
-        took: began.elapsed(),
+        connected_in: connected.unwrap_or(ended) - began,
+        took: ended - began,
         whole: matches!(asked, Ok(Ok(true))),
     }
 }
 
-async fn ask(address: SocketAddr, path: &str) -> io::Result<bool> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn ask(mut stream: TcpStream, path: &str) -> io::Result<bool> {
     stream.set_nodelay(true)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -11,6 +11,9 @@ const WINDOW: u64 = 6;
 /// Bytes of a segment, by rendition: a five-hundredth of segments of 1 to 4 Mb/s.
 const SEGMENT_BYTES: [usize; 3] = [4 << 10, 8 << 10, 16 << 10];
 
+/// Open files that are not viewers' connections: what the shield reserves, and some for this bench.
+const DESCRIPTORS_RESERVED: u64 = 1_100;
+
 /// The streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -117,4 +120,10 @@ pub fn read_mark(body: &[u8]) -> Option<(usize, u64)> {
     let mark = std::str::from_utf8(body.get(..20)?).ok()?;
     let (playlist, number) = mark.strip_prefix('#')?.split_once(' ')?;
     Some((playlist.parse().ok()?, number.parse().ok()?))
+}
+
+/// Connections for this many viewers, where this many files may be open.
+pub fn connections_for(viewers: usize, descriptors: u64) -> usize {
+    let most = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    viewers.min(usize::try_from(most).unwrap_or(usize::MAX))
 }

@@ -24,7 +24,7 @@ const ORIGIN_TOKENS_FROM: usize = 1 << 40;
 /// The read buffer: a whole response of most scenarios.
 const BUFFER_BYTES: usize = 128 << 10;
 /// Viewers of one source address: an address pair has about 28,000 ports.
-const VIEWERS_PER_ADDRESS: usize = 20_000;
+const VIEWERS_PER_ADDRESS: usize = 10_000;
 /// The longest time between two moments in which the rest of this program may act, such as on a
 /// signal.
 const YIELD_EVERY: Duration = Duration::from_millis(50);

@@ -63,7 +63,7 @@ pub fn text(tally: Tally, measured: &Measured) -> String {
     let spared = 100.0 * (1.0 - origin as f64 / responses.max(1) as f64);
     format!(
         "{}\n\n\
-         errors           {} (status {}, wrong body {}, truncated {}, no response {}, closed while idle {}); in warm-up {}\n\
+         errors           {} (statuses {:?}, wrong body {}, truncated {}, no response {}, closed while idle {}); in warm-up {}\n\
          hit ratio        {hit_share:.3} % of {} requests, by the shield's metrics\n\
          origin           {origin} requests: {spared:.2} % of the responses were spared; playlists ÷ versions {}, \
          segments ÷ segments {}, ÷ ideal {}\n\
@@ -72,7 +72,7 @@ pub fn text(tally: Tally, measured: &Measured) -> String {
          generator        {:.2} cores, origin included; {collisions} requests waited for a connection in use\n",
         table.text(),
         errors.sum(),
-        errors.status,
+        errors.statuses,
         errors.body,
         errors.truncated,
         errors.unanswered,

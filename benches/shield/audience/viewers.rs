@@ -1,6 +1,7 @@
 //! The viewers: each polls one playlist once in a target duration, and fetches each new segment.
 //! Also their origin. Knows what a right response is, and records how long each took.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::plan::{Object, Plan, read_mark};
@@ -39,9 +40,10 @@ pub struct Tally {
 }
 
 /// Responses that were not right.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Errors {
-    pub status: u64,
+    /// Statuses other than 200, and how many of each.
+    pub statuses: BTreeMap<u16, u64>,
     /// Another object, another length, or an older version than this viewer has seen.
     pub body: u64,
     pub truncated: u64,
@@ -53,8 +55,9 @@ pub struct Errors {
 
 impl Errors {
     /// All of them.
-    pub fn sum(self) -> u64 {
-        self.status + self.body + self.truncated + self.unanswered + self.closed
+    pub fn sum(&self) -> u64 {
+        let statuses = self.statuses.values().sum::<u64>();
+        statuses + self.body + self.truncated + self.unanswered + self.closed
     }
 }
 
@@ -190,7 +193,8 @@ impl Viewers {
             }
         };
         if reader.status() != 200 {
-            self.tally.errors.status += 1;
+            let statuses = &mut self.tally.errors.statuses;
+            *statuses.entry(reader.status()).or_default() += 1;
         } else if !is_right {
             self.tally.errors.body += 1;
         } else {

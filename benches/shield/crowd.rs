@@ -110,7 +110,7 @@ impl Outcome {
             failed: visits.iter().filter(|visit| !visit.whole).count(),
             took: sorted(|visit| visit.took),
             connects: sorted(|visit| visit.connected_in),
-            responses: sorted(|visit| visit.took - visit.connected_in),
+            responses: sorted(|visit| visit.took.saturating_sub(visit.connected_in)),
         }
     }
 

@@ -21,6 +21,7 @@ use super::lingering_close::{close_gracefully, linger};
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
 use super::stats::ConnectionEvent;
+use super::tls;
 use super::write_coalescer::WriteCoalescer;
 use super::{Handler, RequestRecorder};
 
@@ -69,7 +70,7 @@ pub(super) async fn serve_tls<A, W>(
     A: Handler,
     W: Transport,
 {
-    let handshake = Box::pin(acceptor.accept(transport));
+    let handshake = Box::pin(acceptor.accept_with(transport, tls::limit_writes));
     let transport = match timeout(context.limits.handshake_timeout, handshake).await {
         Ok(Ok(transport)) => Box::new(transport),
         Ok(Err(_)) => return context.count(ConnectionEvent::HandshakeFailed),

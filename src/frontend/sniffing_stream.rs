@@ -18,6 +18,12 @@ use super::http2_reads::{Flood, Http2Reads};
 /// The first bytes of HTTP/2 with prior knowledge.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The longest write that the kernel sends as one packet, encrypted or not: a few bytes more cost a
+/// second packet, and the kernel's work is per packet. Before the network card cuts it, a packet has
+/// as many whole segments as fit into 64 KiB less the headers: at least 62,496 bytes with an MTU of
+/// up to 9,001. TLS adds at most 29 bytes to each of the four records.
+pub(super) const PACKET_BYTES: usize = (60 << 10) + 512;
+
 /// A transport between Seawall and a viewer.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes the next close a reset: the kernel drops unsent bytes, and the viewer can distinguish

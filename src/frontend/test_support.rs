@@ -136,16 +136,27 @@ where
     }
 }
 
+/// What serves this body from memory.
+pub(super) fn context_with_body(
+    limits: Limits,
+    records: &RequestRecords,
+    body: fn() -> ResponseBody,
+) -> Arc<ServerContext<impl Handler>> {
+    let limits = Arc::new(limits);
+    let connections = ConnectionTable::new(&limits);
+    let handler = FromMemory(move |_: &ViewerRequest| Some(body()));
+    ServerContext::new(handler, records.recorder(), limits, connections)
+}
+
 /// Serves one connection without a socket, so that a test can pause the clock.
 pub(super) fn serve_duplex(
     limits: Limits,
     transport: DuplexStream,
     body: fn() -> ResponseBody,
 ) -> (Arc<ConnectionTable>, RequestRecords) {
-    let (limits, records) = (Arc::new(limits), RequestRecords::default());
-    let connections = ConnectionTable::new(&limits);
-    let handler = FromMemory(move |_: &ViewerRequest| Some(body()));
-    let context = ServerContext::new(handler, records.recorder(), limits, connections.clone());
+    let records = RequestRecords::default();
+    let context = context_with_body(limits, &records, body);
+    let connections = context.connections.clone();
     let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
     tokio::spawn(serve_plain(context, transport, connection));
     (connections, records)

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::FrameParser;
+use super::sniffing_stream::PACKET_BYTES;
 
-/// Maximum bytes buffered: what rustls accepts at once. Half of it costs 10 % more per response.
-const BUFFERED_BYTES_MAX: usize = 64 << 10;
+/// Maximum bytes buffered. Half of it costs 10 % more per response.
+const BUFFERED_BYTES_MAX: usize = PACKET_BYTES;
 
 thread_local! {
     /// A buffer for the connection that is being polled. A connection whose socket is full keeps

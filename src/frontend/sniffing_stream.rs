@@ -19,9 +19,9 @@ use super::http2_reads::{Flood, Http2Reads};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The longest write that the kernel sends as one packet, encrypted or not: a few bytes more cost a
-/// second packet, and the kernel's work is per packet. Before the network card cuts it, a packet has
-/// as many whole segments as fit into 64 KiB less the headers: at least 62,496 bytes with an MTU of
-/// up to 9,001. TLS adds at most 29 bytes to each of the four records.
+/// second packet, and the kernel's work is per packet. A packet, until the network card cuts it,
+/// has as many whole segments as fit into 64 KiB less the headers: with the usual MTUs up to 9,001
+/// at least 62,496 bytes. TLS adds at most 29 bytes to each of the four records.
 pub(super) const PACKET_BYTES: usize = (60 << 10) + 512;
 
 /// A transport between Seawall and a viewer.

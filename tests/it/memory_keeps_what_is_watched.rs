@@ -4,10 +4,10 @@ use bytes::Bytes;
 use seawall_manifest::Kind;
 use tokio::task::JoinSet;
 
-use crate::support::metrics::{FILLS, STORED_BYTES};
+use crate::support::metrics::{FILLS, STORED_BYTES, WAITERS};
 use crate::support::origin::Reply;
 use crate::support::{
-    Origin, Response, Shield, ended_playlist, get, manifest, noise, reply, segment, status,
+    Gate, Origin, Response, Shield, ended_playlist, get, manifest, noise, reply, segment, status,
 };
 
 const MIB: u64 = 1 << 20;
@@ -176,6 +176,41 @@ async fn displaces_nothing(origin: Origin, name: fn(usize) -> String) {
     }
     assert!(shield.get("/vod/a.m3u8").await.is_hit(), "the playlist");
     assert!(shield.gauge(STORED_BYTES).await <= MEMORY);
+}
+
+/// Of the viewers that request an object at once, some come after the fetch has ended. Memory is
+/// full of objects that are all requested in between, and another fetch ends too.
+#[tokio::test]
+async fn viewers_that_come_after_a_shared_fetch_find_its_object() {
+    const CROWD: &str = "/vod/crowd.ts";
+    const VIEWERS: u64 = 20;
+    let (gate, body) = (Gate::new(), noise(50, SEGMENT));
+    let origin = watched_origin()
+        .await
+        .on(CROWD, segment(body.clone()).hold_head(&gate))
+        .on("/vod/other.ts", segment(noise(51, SEGMENT)));
+    let shield = Shield::in_front_of(&origin)
+        // Room for the ten watched objects, not for another one.
+        .with(|config| config.cache.memory_bytes = MIB + SEGMENT as u64)
+        .start()
+        .await;
+    let names = watched(&shield).await;
+    let crowd = shield.crowd(VIEWERS as usize, get(CROWD)).await;
+    shield
+        .wait_gauge(WAITERS, |waiting| waiting >= VIEWERS)
+        .await;
+    gate.open();
+    for answer in crowd.read_all().await {
+        answer.assert_whole(&body);
+    }
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    for name in &names[1..] {
+        assert!(shield.get(name).await.is_hit(), "{name}");
+    }
+    shield.get("/vod/other.ts").await;
+    shield.wait_gauge(FILLS, |fills| fills == 0).await;
+    assert!(shield.get(CROWD).await.is_hit());
+    assert_eq!(origin.hits(CROWD), 1);
 }
 
 #[tokio::test]

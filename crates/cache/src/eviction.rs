@@ -166,6 +166,7 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
     ) -> Option<NodeId> {
         let known = replaces.is_some_and(|id| self.remove_replaced(id, &candidate));
         self.expire(now_ms, evicted);
+        candidate.credit_joined_requests();
         let Candidate {
             key,
             fingerprint,

@@ -1,6 +1,8 @@
 //! What the policy knows about an object, and its reasons for an eviction.
 
-use super::{LivePosition, NodeId};
+use std::ops::Deref;
+
+use super::{HitCounter, LivePosition, NodeId};
 
 /// The class of an object, for eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,18 @@ pub struct Candidate<K, H> {
     pub marker: Option<NodeId>,
     /// When it expires, in milliseconds.
     pub kept_until_ms: u64,
+}
+
+impl<K, H: Deref<Target: AsRef<HitCounter>>> Candidate<K, H> {
+    /// Counts requests that joined its fetch as one hit. Of viewers that request an object at once,
+    /// some come after its fetch has ended: they must find it, even if all other objects had hits
+    /// since then. Requests for live segments are counted for their rendition.
+    pub(super) fn credit_joined_requests(&self) {
+        let is_live = matches!(self.class, ObjectClass::Live(_));
+        if let Some(hits) = self.hits.as_ref().filter(|_| self.requests > 1 && !is_live) {
+            (**hits).as_ref().add();
+        }
+    }
 }
 
 /// Why an object was evicted, given by the queue it was in. A metric label.

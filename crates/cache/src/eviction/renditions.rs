@@ -183,11 +183,14 @@ impl Renditions {
             tracked.requests += requests;
             self.requests[at] += requests;
         }
-        let demand = if tracked.segments > 0.0 {
+        // More requests came since the last segment than for earlier ones: viewers have just begun.
+        let requests = tracked.requests.max(counter.count());
+        let expected = if tracked.segments > 0.0 {
             tracked.demand
         } else {
-            tracked.requests.max(counter.count()).max(1.0)
+            1.0
         };
+        let demand = expected.max(requests);
         // A rendition without new segments loses its viewers, or has lost them.
         let since_ms = now_ms
             .saturating_sub(tracked.advanced_ms)

@@ -177,6 +177,41 @@ fn keeps_segments_of_rendition_with_more_viewers() {
     assert!(hits[1] < 150, "{hits:?}");
 }
 
+/// Some viewers of one object come after the fetch that the others shared. All other objects are
+/// popular, and further fetches end in between.
+#[test]
+fn object_fetched_for_several_viewers_stays_until_the_next_have_come() {
+    let mut shelf = Shelf::of(64 * KIB);
+    (0..100).for_each(|key| assert!(shelf.store_asked(key, ObjectClass::OnDemand, 2)));
+    shelf.store_asked(1000, ObjectClass::OnDemand, 400);
+    for key in 1001..1020 {
+        (0..1000)
+            .filter(|other| shelf.holds(*other))
+            .for_each(|other| assert!(shelf.ask(other)));
+        shelf.store_asked(key, ObjectClass::OnDemand, 2);
+        assert!(shelf.ask(1000), "after {} fetches", key - 1000);
+    }
+}
+
+/// As above, in a live stream that no one watched until now.
+#[test]
+fn segment_of_unwatched_rendition_stays_when_many_viewers_request_it() {
+    let mut shelf = Shelf::of(64 * KIB);
+    for round in 0..3 {
+        for rendition in 0..100 {
+            shelf.advance(rendition);
+            shelf.store_asked(100 * round + rendition, live(rendition), 50);
+        }
+        shelf.advance(500);
+    }
+    shelf.store_asked(1000, live(500), 400);
+    for rendition in 0..10 {
+        shelf.advance(rendition);
+        shelf.store_asked(1001 + rendition, live(rendition), 50);
+        assert!(shelf.holds(1000), "after {} fetches", rendition + 1);
+    }
+}
+
 #[test]
 fn one_off_urls_evict_nothing_that_was_requested_again() {
     let mut shelf = Shelf::of(128 * KIB);

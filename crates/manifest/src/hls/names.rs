@@ -53,7 +53,9 @@ fn fingerprint(name: &str) -> u64 {
 }
 
 fn path(uri: &str) -> &str {
-    uri.split(['?', '#']).next().unwrap_or_default()
+    // Two searches for one character each are cheaper than one search for either.
+    let uri = uri.split_once('?').map_or(uri, |(path, _)| path);
+    uri.split_once('#').map_or(uri, |(path, _)| path)
 }
 
 /// The decimal numbers in a path.
@@ -61,6 +63,7 @@ fn numbers(uri: &str) -> impl Iterator<Item = u64> {
     let path = path(uri).as_bytes();
     let end = &path[path.len().saturating_sub(COUNTED_BYTES_MAX)..];
     let runs = end.split(|byte| !byte.is_ascii_digit());
+    let runs = runs.filter(|run| !run.is_empty());
     let digits = runs.filter_map(|run| std::str::from_utf8(run).ok());
     digits.filter_map(|run| run.parse().ok())
 }

@@ -164,6 +164,9 @@ impl LiveStreams {
             return None;
         }
         let beside = self.trackers_beside(request);
+        if beside.is_empty() {
+            return None;
+        }
         self.availability_by_clock(&beside, request, now)
             .or_else(|| next_playlist_version(&beside, now.mono))
     }

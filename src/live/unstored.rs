@@ -187,9 +187,10 @@ impl LiveStreams {
         request: &CacheRequest,
     ) -> Vec<Arc<ManifestTracker>> {
         let mut beside = self.trackers_beside(request);
-        let directories = self.location_of(request);
-        let unstored = self.unstored.lock();
-        if !unstored.trackers.is_empty() {
+        let has_unstored = !self.unstored.lock().trackers.is_empty();
+        if has_unstored {
+            let directories = self.location_of(request);
+            let unstored = self.unstored.lock();
             let directories = directories
                 .numbered_directory
                 .iter()

@@ -66,7 +66,7 @@ impl Kind {
             return Kind::DecryptionKey;
         }
         let name = path.rsplit('/').next().unwrap_or_default();
-        if bare(name).eq_ignore_ascii_case("time") {
+        if bare(name.as_bytes()).eq_ignore_ascii_case(b"time") {
             return Kind::TimeServer;
         }
         if is_ambiguous(path) {
@@ -179,18 +179,21 @@ fn is_media(essence: &str) -> bool {
 
 /// A `.key` file, or a path with a part called license.
 fn is_key(path: &str) -> bool {
-    path.split('/').map(bare).any(|part| {
-        part.eq_ignore_ascii_case("license")
-            || part.eq_ignore_ascii_case("licence")
+    // Bytes, not characters: it is done for every request.
+    let parts = path.as_bytes().split(|&byte| byte == b'/');
+    parts.map(bare).any(|part| {
+        part.eq_ignore_ascii_case(b"license")
+            || part.eq_ignore_ascii_case(b"licence")
             || part
-                .rsplit_once('.')
-                .is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("key"))
+                .last_chunk::<4>()
+                .is_some_and(|end| end.eq_ignore_ascii_case(b".key"))
     })
 }
 
 /// A path segment without parameters, as some servers read it.
-fn bare(part: &str) -> &str {
-    part.split(';').next().unwrap_or_default()
+fn bare(part: &[u8]) -> &[u8] {
+    let end = part.iter().position(|&byte| byte == b';');
+    end.map_or(part, |end| &part[..end])
 }
 
 /// Does the path contain a byte that ends a name for some servers and not for others: parameters, a
@@ -209,14 +212,14 @@ fn is_ambiguous(path: &str) -> bool {
 
 /// Is a word of the file name `init`, perhaps with a number (`init`, `video_init-1`, `init0`)?
 fn has_init(stem: &str) -> bool {
-    stem.split(|letter: char| !letter.is_ascii_alphanumeric())
-        .any(|word| {
-            word.split_at_checked("init".len())
-                .is_some_and(|(word, number)| {
-                    word.eq_ignore_ascii_case("init")
-                        && number.bytes().all(|byte| byte.is_ascii_digit())
-                })
+    let mut words = stem
+        .as_bytes()
+        .split(|letter| !letter.is_ascii_alphanumeric());
+    words.any(|word| {
+        word.split_first_chunk::<4>().is_some_and(|(word, number)| {
+            word.eq_ignore_ascii_case(b"init") && number.iter().all(u8::is_ascii_digit)
         })
+    })
 }
 
 #[cfg(test)]

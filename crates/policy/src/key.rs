@@ -17,17 +17,20 @@ pub struct Key(Arc<[u8]>);
 impl Key {
     /// Frames the parts, so that different lists of parts never have equal bytes.
     pub fn of(parts: &[&[u8]]) -> Key {
-        let mut bytes = Vec::with_capacity(
-            parts
-                .iter()
-                .map(|part| part.len() + size_of::<usize>())
-                .sum(),
-        );
-        for part in parts {
-            bytes.extend_from_slice(&part.len().to_be_bytes());
-            bytes.extend_from_slice(part);
+        /// Nearly all keys are shorter: these are framed without an allocation besides the key.
+        const ON_STACK_BYTES: usize = 256;
+        let bytes = parts
+            .iter()
+            .map(|part| part.len() + size_of::<PartLength>());
+        let bytes = bytes.sum();
+        if bytes > ON_STACK_BYTES {
+            let mut framed = vec![0; bytes];
+            frame(parts, &mut framed);
+            return Key(framed.into());
         }
-        Key(bytes.into())
+        let mut framed = [0; ON_STACK_BYTES];
+        frame(parts, &mut framed);
+        Key(Arc::from(&framed[..bytes]))
     }
 
     /// The key of a request: origin group, host if it is sent, target, and the viewer's forwarded
@@ -96,6 +99,24 @@ pub struct KeyParts<'k> {
     pub target: &'k [u8],
 }
 
+/// The length of a part, before the part.
+type PartLength = u32;
+
+/// Writes each part after its length; `framed` has room for that.
+fn frame(parts: &[&[u8]], framed: &mut [u8]) {
+    let mut at = 0;
+    let mut write = |bytes: &[u8]| {
+        framed[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    for part in parts {
+        // All parts have limits far below the maximum.
+        let length = PartLength::try_from(part.len()).unwrap_or(PartLength::MAX);
+        write(&length.to_be_bytes());
+        write(part);
+    }
+}
+
 fn request_parts(bytes: &[u8]) -> Option<KeyParts<'_>> {
     let (first, rest) = part(bytes)?;
     let (second, rest) = part(rest)?;
@@ -115,7 +136,8 @@ fn request_parts(bytes: &[u8]) -> Option<KeyParts<'_>> {
 /// Splits off the first part of framed bytes.
 fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
-    rest.split_at_checked(usize::from_be_bytes(*length))
+    let length = usize::try_from(PartLength::from_be_bytes(*length)).ok()?;
+    rest.split_at_checked(length)
 }
 
 impl fmt::Debug for Key {
@@ -152,6 +174,17 @@ mod tests {
             Some(&b"variant"[..])
         );
         assert_eq!(Key::of(&[b"a"]).request_parts(), None);
+    }
+
+    #[test]
+    fn keys_of_any_length_keep_their_parts() {
+        for length in [0, 1, 200, 240, 250, 300, 70_000] {
+            let target = vec![b'x'; length];
+            let key = Key::of(&[b"main", b"host", &target]);
+            let parts = key.request_parts().unwrap();
+            assert_eq!((parts.origin, parts.host), (&b"main"[..], &b"host"[..]));
+            assert_eq!(parts.target, target);
+        }
     }
 
     proptest! {

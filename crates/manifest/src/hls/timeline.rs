@@ -260,9 +260,12 @@ impl<'a> PlaylistTimeline<'a> {
             return Listing::default();
         };
         let listed = |resource: &PlaylistResource<'_>| resource.listed(base, variables);
+        // Nearly all are listed: room for them at once.
+        let mut segments = Vec::with_capacity(self.recent.len());
+        segments.extend(self.recent.iter().filter_map(listed));
         Listing {
             inits: self.inits.iter().filter_map(listed).collect(),
-            segments: self.recent.iter().filter_map(listed).collect(),
+            segments,
             parts: self.parts.recent.iter().filter_map(listed).collect(),
             preload_hints: self.hints.iter().filter_map(listed).collect(),
             ..Listing::default()

@@ -225,8 +225,9 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
 
     /// Removes all expired objects and adds their keys to `expired`.
     pub fn expire(&mut self, now_ms: u64, expired: &mut Vec<K>) {
-        while let Some(id) = self.expiry.first(now_ms) {
-            let Some(node) = self.take(id) else {
+        while let Some(index) = self.expiry.first(now_ms) {
+            let node = self.queues.id(index).and_then(|id| self.take(id));
+            let Some(node) = node else {
                 return;
             };
             expired.push(node.key.clone());

@@ -19,24 +19,24 @@ impl Tick {
     }
 }
 
-/// The expiry of all nodes.
+/// The expiry of all nodes, by their slots: a node leaves before another one gets its slot.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
-    ticks: BTreeSet<(Tick, NodeId)>,
+    ticks: BTreeSet<(Tick, u32)>,
 }
 
 impl Expiry {
     pub(super) fn enter(&mut self, tick: Tick, id: NodeId) {
-        self.ticks.insert((tick, id));
+        self.ticks.insert((tick, id.index()));
     }
 
     pub(super) fn leave(&mut self, tick: Tick, id: NodeId) {
-        self.ticks.remove(&(tick, id));
+        self.ticks.remove(&(tick, id.index()));
     }
 
-    /// A node that has expired.
-    pub(super) fn first(&self, now_ms: u64) -> Option<NodeId> {
-        let (tick, id) = *self.ticks.first()?;
-        tick.has_come(now_ms).then_some(id)
+    /// The slot of a node that has expired.
+    pub(super) fn first(&self, now_ms: u64) -> Option<u32> {
+        let (tick, index) = *self.ticks.first()?;
+        tick.has_come(now_ms).then_some(index)
     }
 }

@@ -13,6 +13,13 @@ pub struct NodeId {
     serial: NonZeroU32,
 }
 
+impl NodeId {
+    /// The slot of the node.
+    pub(super) fn index(self) -> u32 {
+        self.index
+    }
+}
+
 /// Slots per chunk. A table that grows by doubling would be half empty.
 const CHUNK: usize = 512;
 const NONE: u32 = u32::MAX;
@@ -153,7 +160,8 @@ impl<T, const N: usize> SlabQueues<T, N> {
         &mut self.chunks[index as usize / CHUNK].slots[index as usize % CHUNK]
     }
 
-    fn id(&self, index: u32) -> Option<NodeId> {
+    /// The node in a slot.
+    pub(super) fn id(&self, index: u32) -> Option<NodeId> {
         let chunk = self.chunks.get(index as usize / CHUNK)?;
         let serial = chunk.slots.get(index as usize % CHUNK)?.serial;
         Some(NodeId { index, serial })

@@ -36,9 +36,8 @@ mod counts {
     pub(crate) const STALE_HIT: u64 = 25_380_000;
     pub(crate) const NOT_MODIFIED: u64 = 27_579_000;
     pub(crate) const MISS: u64 = 161_420_000;
-    pub(crate) const PLAYLIST_MISS: u64 = 400_000_000;
     pub(crate) const FOLLOWED_MISS: u64 = 68_360_000;
-    pub(crate) const PLAYLIST_READ: u64 = 132_147_000;
+    pub(crate) const PLAYLIST_READ: u64 = 87_100_000;
 }
 
 /// Fails above 103 % of a count.
@@ -89,7 +88,6 @@ fn serve_all((worker, viewers): (Worker, Vec<Vec<Vec<u8>>>)) -> Worker {
 #[bench::stale_hit(args = (prepared("/stale/", "X-Request-Id: 1\r\n", false)), config = at_most(counts::STALE_HIT))]
 #[bench::not_modified(args = (hit("X-Request-Id: 1\r\nIf-None-Match: \"1\"\r\n")), config = at_most(counts::NOT_MODIFIED))]
 #[bench::miss(args = (prepared("/segment/", "", true)), config = at_most(counts::MISS))]
-#[bench::playlist_miss(args = (prepared("/playlist/", "", true)), config = at_most(counts::PLAYLIST_MISS))]
 fn serve((worker, requests): (Worker, Vec<Vec<u8>>)) -> Worker {
     worker.serve(black_box(requests));
     worker

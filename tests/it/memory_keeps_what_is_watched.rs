@@ -183,7 +183,7 @@ async fn displaces_nothing(origin: Origin, name: fn(usize) -> String) {
 #[tokio::test]
 async fn viewers_that_come_after_a_shared_fetch_find_its_object() {
     const CROWD: &str = "/vod/crowd.ts";
-    const VIEWERS: u64 = 20;
+    const VIEWERS: usize = 20;
     let (gate, body) = (Gate::new(), noise(50, SEGMENT));
     let origin = watched_origin()
         .await
@@ -195,9 +195,9 @@ async fn viewers_that_come_after_a_shared_fetch_find_its_object() {
         .start()
         .await;
     let names = watched(&shield).await;
-    let crowd = shield.crowd(VIEWERS as usize, get(CROWD)).await;
+    let crowd = shield.crowd(VIEWERS, get(CROWD)).await;
     shield
-        .wait_gauge(WAITERS, |waiting| waiting >= VIEWERS)
+        .wait_gauge(WAITERS, |waiting| waiting >= VIEWERS as u64)
         .await;
     gate.open();
     for answer in crowd.read_all().await {

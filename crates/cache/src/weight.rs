@@ -3,7 +3,7 @@
 
 /// The store's overhead per entry besides key and value: the entries in the table, in the eviction
 /// policy and in the expiry order, with a share of the free space there.
-const STORE_ENTRY_BYTES: usize = 190;
+const STORE_ENTRY_BYTES: usize = 182;
 
 /// Bytes of an entry besides its value, under a key of this length.
 pub(crate) fn entry_bytes(key_bytes: usize) -> usize {

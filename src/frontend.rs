@@ -48,6 +48,7 @@ mod listen;
 mod recording_body;
 mod repeated_responses;
 mod request_body;
+mod request_key;
 mod server_context;
 mod shedding;
 mod sniffing_stream;

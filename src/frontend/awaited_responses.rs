@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use hashbrown::HashTable;
 
-use super::repeated_responses::{BODY_BYTES_MAX, RequestKey};
+use super::request_key::{COPIED_BODY_MAX, RequestKey};
 use crate::proxy::{ResponseBody, SharedWait, ViewerResponse};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Follower, Object};
@@ -37,7 +37,7 @@ impl<H> SharedResponse<H> {
             ResponseBody::Whole(Some(body)) => {
                 // This worker's own copy: a clone of the stored body would move a reference count
                 // from core to core.
-                let body = if body.len() <= BODY_BYTES_MAX {
+                let body = if body.len() <= COPIED_BODY_MAX {
                     Bytes::copy_from_slice(&body)
                 } else {
                     body

@@ -7,7 +7,8 @@ use http::{Method, Response, Version};
 use tokio::time::Instant;
 
 use super::recording_body::{RecordingBody, ResponseChannel};
-use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse, write_field};
+use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
+use super::request_key::write_field;
 use super::server_context::ServerContext;
 use seawall_policy::IgnoredFields;
 

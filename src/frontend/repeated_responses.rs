@@ -17,15 +17,13 @@ use http::{HeaderMap, HeaderValue};
 use memchr::memmem;
 
 use super::awaited_responses::{AwaitedResponses, SharedResponse, SharedWaiter};
+use super::request_key::{COPIED_BODY_MAX, RequestKey};
 use crate::proxy::{
     RepeatPermit, ResponseBody, SharedWait, ViewerResponse, X_REQUEST_ID, new_request_id,
 };
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
-use seawall_policy::IgnoredFields;
 
-/// Larger bodies take longer to send than to look up.
-pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of all remembered responses of one worker, listener and protocol, with the objects they
 /// come from: these may have left the store.
 const BYTES_MAX: usize = 4 << 20;
@@ -125,12 +123,12 @@ impl Repeatable {
     pub(super) fn of(response: &mut ViewerResponse) -> Option<Repeatable> {
         let permit = response.repeat.take()?;
         // The permit keeps the whole object in memory, also when it has left the store.
-        if permit.object().body.len() > BODY_BYTES_MAX {
+        if permit.object().body.len() > COPIED_BODY_MAX {
             return None;
         }
         let body = match &response.body {
             ResponseBody::Empty => Bytes::new(),
-            ResponseBody::Whole(Some(body)) if body.len() <= BODY_BYTES_MAX => {
+            ResponseBody::Whole(Some(body)) if body.len() <= COPIED_BODY_MAX => {
                 Bytes::copy_from_slice(body)
             }
             _ => return None,
@@ -185,34 +183,6 @@ impl<H: RepeatedHead> RepeatedResponse<H> {
     fn bytes(&self) -> usize {
         let object = self.permit().object().own_bytes();
         size_of::<RepeatedResponse<H>>() + self.head.bytes() + self.rest.body.len() + object
-    }
-}
-
-/// Appends a field to the key of a request, unless it cannot change the response. No target, name
-/// or value has the bytes that separate them.
-pub(super) fn write_field(key: &mut Vec<u8>, ignored: &IgnoredFields, name: &str, value: &[u8]) {
-    if !ignored.contains(name) {
-        key.push(b'\n');
-        key.extend_from_slice(name.as_bytes());
-        key.push(b'\r');
-        key.extend_from_slice(value);
-    }
-}
-
-/// All of a request that can change its response.
-#[derive(PartialEq, Eq)]
-pub(super) struct RequestKey {
-    hash: u64,
-    bytes: Box<[u8]>,
-}
-
-impl RequestKey {
-    pub(super) fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    pub(super) fn is_of(&self, hash: u64, bytes: &[u8]) -> bool {
-        self.hash == hash && *self.bytes == *bytes
     }
 }
 
@@ -288,10 +258,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         if entry.is_none() && before != hash {
             return RepeatLookup::New;
         }
-        RepeatLookup::SeenBefore(RequestKey {
-            hash,
-            bytes: bytes.into(),
-        })
+        RepeatLookup::SeenBefore(RequestKey::of(hash, bytes))
     }
 
     /// Bytes of all that is remembered.
@@ -318,7 +285,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         response: RepeatedResponse<H>,
         date_until: Instant,
     ) {
-        let hash = key.hash;
+        let hash = key.hash();
         if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
             self.bytes -= previous.remove().0.bytes();
         }
@@ -330,7 +297,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         if self.bytes + entry.bytes() <= BYTES_MAX {
             self.bytes += entry.bytes();
             self.entries
-                .insert_unique(hash, entry, |entry| entry.key.hash);
+                .insert_unique(hash, entry, |entry| entry.key.hash());
         }
     }
 
@@ -351,6 +318,6 @@ impl<H: RepeatedHead> Entry<H> {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Entry<H>>() + self.key.bytes.len() + self.response.bytes()
+        size_of::<Entry<H>>() + self.key.bytes() + self.response.bytes()
     }
 }

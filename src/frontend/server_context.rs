@@ -15,8 +15,8 @@ use super::date::date_valid_until;
 use super::frames::FrameKind;
 use super::repeated_responses::{
     Http1Head, Http2Fields, RepeatLookup, RepeatedHead, RepeatedResponse, RepeatedResponses,
-    RequestKey,
 };
+use super::request_key::RequestKey;
 use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
 use super::{Handler, Limits, RequestRecorder};
@@ -134,8 +134,8 @@ impl<A> ServerContext<A> {
         lookup
     }
 
-    /// Begins a wait for the response to an HTTP/1.1 request, which others may join. `share` makes of
-    /// the response what all can send.
+    /// Begins a wait for the response to an HTTP/1.1 request, which others may join. `share` makes
+    /// of the response what all can send.
     pub(super) fn begin_wait(
         &self,
         key: RequestKey,

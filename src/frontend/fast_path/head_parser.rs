@@ -8,7 +8,7 @@ use httparse::{Header, Request, Status};
 use memchr::memchr_iter;
 
 use crate::frontend::Limits;
-use crate::frontend::repeated_responses::write_field;
+use crate::frontend::request_key::write_field;
 use seawall_policy::IgnoredFields;
 
 /// More fields than players and CDNs send.

@@ -1,6 +1,7 @@
 //! Remembers which responses viewers of this worker wait for, so that others that send the same
 //! request wait for the same response: see [`SharedWait`].
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -152,9 +153,12 @@ impl<H: 'static> AwaitedResponses<H> {
         now: Instant,
         share: fn(ViewerResponse) -> Option<SharedResponse<H>>,
     ) -> SharedWaiter<H> {
-        let pending = wait.response;
-        let response: ResponseFuture<H> =
-            Box::pin(async move { pending.await.and_then(share).map(Arc::new) });
+        // A panic must not reach all that wait: each request is then handled by itself.
+        let pending = AssertUnwindSafe(wait.response).catch_unwind();
+        let response: ResponseFuture<H> = Box::pin(async move {
+            let response = pending.await.ok().flatten();
+            response.and_then(share).map(Arc::new)
+        });
         let response = response.shared();
         let hash = key.hash();
         if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
@@ -189,7 +193,8 @@ mod tests {
     use super::*;
     use crate::frontend::repeated_responses::{RepeatLookup, RepeatedResponses};
     use crate::frontend::test_support;
-    use seawall_cache::{Cache, JoinOutcome, Settings};
+    use http::HeaderMap;
+    use seawall_cache::{Cache, Fill, JoinOutcome, Settings};
     use seawall_manifest::Kind;
     use seawall_policy::Key;
 
@@ -201,42 +206,62 @@ mod tests {
         }
     }
 
-    /// A viewer waits with the first one at all.
+    /// Whether a viewer that arrives now may wait with others.
     fn may_join(table: &mut RepeatedResponses<Fields>, now: Instant) -> bool {
         let lookup = table.look_up(now, |key| key.extend_from_slice(b"/a"));
         matches!(lookup, RepeatLookup::Awaited(_))
     }
 
-    #[tokio::test]
-    async fn viewers_join_for_half_a_second_and_while_one_waits() {
-        let (cache, now) = (Cache::new(Settings::default()), Instant::now());
-        let lookup = cache.lookup(
-            &Key::of(&[b"/a"]),
-            Kind::Segment,
-            now,
-            http::HeaderMap::default,
-        );
-        let JoinOutcome::Lead(fill, _leader) = cache.join(&lookup, &http::HeaderMap::new()) else {
+    /// A fill, and the wait of a first viewer for its response.
+    fn first_wait(
+        table: &mut RepeatedResponses<Fields>,
+        now: Instant,
+        response: impl Future<Output = Option<ViewerResponse>> + Send + 'static,
+    ) -> (Fill, Follower, SharedWaiter<Fields>) {
+        let cache = Cache::new(Settings::default());
+        let lookup = cache.lookup(&Key::of(&[b"/a"]), Kind::Segment, now, HeaderMap::new);
+        let JoinOutcome::Lead(fill, leader) = cache.join(&lookup, &HeaderMap::new()) else {
             panic!("nothing is in progress")
         };
-        let mut table = RepeatedResponses::default();
-        assert!(!may_join(&mut table, now));
+        assert!(!may_join(table, now));
         let RepeatLookup::SeenBefore(key) = table.look_up(now, |key| key.extend_from_slice(b"/a"))
         else {
             panic!("it came before")
         };
         let wait = SharedWait {
             fill: cache.awaited_fill(&lookup).unwrap(),
-            response: Box::pin(std::future::pending()),
+            response: Box::pin(response),
             record: test_support::record(now),
         };
-        let first = table.wait(key, wait, now, |_| None);
+        let waiter = table.wait(key, wait, now, |_| None);
+        (fill, leader, waiter)
+    }
+
+    #[tokio::test]
+    async fn viewers_join_for_half_a_second_and_while_one_waits() {
+        let (mut table, now) = (RepeatedResponses::default(), Instant::now());
+        let (_fill, _leader, first) = first_wait(&mut table, now, std::future::pending());
         let half = Duration::from_millis(500);
         assert!(may_join(&mut table, now + half.mul_f32(0.9)));
         assert!(!may_join(&mut table, now + half));
         drop(first);
-        assert!(!may_join(&mut table, now), "nobody waits");
+        assert!(!may_join(&mut table, now), "no viewer waits");
+    }
+
+    #[tokio::test]
+    async fn no_viewer_joins_a_fill_that_has_ended() {
+        let (mut table, now) = (RepeatedResponses::default(), Instant::now());
+        let (fill, _leader, _first) = first_wait(&mut table, now, std::future::pending());
+        assert!(may_join(&mut table, now));
         drop(fill);
-        assert!(cache.awaited_fill(&lookup).is_none());
+        assert!(!may_join(&mut table, now));
+    }
+
+    #[tokio::test]
+    async fn panic_lets_each_request_be_handled_by_itself() {
+        let (mut table, now) = (RepeatedResponses::default(), Instant::now());
+        let response = async { panic!("a bug") };
+        let (_fill, _leader, first) = first_wait(&mut table, now, response);
+        assert!(first.response.await.is_none());
     }
 }

@@ -187,7 +187,10 @@ impl ConnectionState {
 
     /// Records that a request head is complete (HTTP/1).
     pub(super) fn begin_request(&self) {
-        self.has_early_bytes.store(false, Ordering::Relaxed);
+        // Bytes that arrived while the request waited belong to the next one.
+        if self.phase() != Phase::Sending {
+            self.has_early_bytes.store(false, Ordering::Relaxed);
+        }
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use seawall_cache::Fill;
 
@@ -242,6 +243,10 @@ pub(super) struct ClientFetch {
     running: Mutex<Option<DetachedFetchGuard>>,
 }
 
+/// The last viewer of a fill may leave to join it again at once: its shared wait has ended without
+/// a response, and its request is handled by itself.
+const REJOIN_TIME: Duration = Duration::from_millis(10);
+
 /// Counts as one detached fetch until dropped.
 struct DetachedFetchGuard {
     clients: Arc<Clients>,
@@ -253,6 +258,9 @@ impl ClientFetch {
     pub(super) async fn wait_until_abandoned(&self, fill: &Fill, may_continue: bool) {
         loop {
             fill.wait_for_no_followers().await;
+            if timeout(REJOIN_TIME, fill.wait_for_follower()).await.is_ok() {
+                continue;
+            }
             if self.running.lock().is_none() {
                 let running = self.detach_or_cancel(may_continue);
                 if running.is_none() {

@@ -40,6 +40,8 @@ pub(super) struct RequestContext {
     pub(super) collapsed: bool,
     /// Time waited for the origin.
     pub(super) origin_time: Option<Duration>,
+    /// The part of it that passed in a shared wait, which ended without a response.
+    pub(super) waited_before: Duration,
     record: RequestRecord,
 }
 
@@ -106,11 +108,8 @@ impl RequestContext {
         let directives = route
             .honour_request_directives
             .then(|| RequestDirectives::of(&viewer_request.headers));
-        // A request that waited before has waited for an origin.
-        let waited = viewer_request
-            .now
-            .checked_duration_since(viewer_request.arrived)
-            .filter(|waited| !waited.is_zero());
+        let now = viewer_request.now;
+        let waited_before = now.saturating_duration_since(viewer_request.arrived);
         let mut record = begin_record(viewer_request, is_logged);
         record.kind = request.kind;
         record.route = Some(route.index);
@@ -125,11 +124,12 @@ impl RequestContext {
             cache_name: Arc::clone(cache_name),
             headers: std::mem::take(&mut viewer_request.headers),
             directives,
-            now: viewer_request.now,
+            now,
             wants_repeat: viewer_request.wants_repeat,
             forward: ForwardReason::Nothing,
             collapsed: false,
-            origin_time: waited,
+            origin_time: (!waited_before.is_zero()).then_some(waited_before),
+            waited_before,
             record,
         }
     }

@@ -60,6 +60,7 @@ impl Shield {
         } else {
             self.wait_max_for(&context.request)
         };
+        let wait_max = wait_max.saturating_sub(context.waited_before);
         let wait_limit = if leads {
             None
         } else {

@@ -304,9 +304,14 @@ impl Shield {
             || self.live.has_byte_ranges() && context.headers.contains_key(header::RANGE)
     }
 
-    fn respond_with_hit(&self, context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
+    fn respond_with_hit(&self, mut context: RequestContext, object: &Arc<Object>) -> LookupOutcome {
         let outcome = if object.head.status.is_client_error() {
             Outcome::Negative
+        } else if !context.waited_before.is_zero() {
+            // The fill for which it waited has stored the object since.
+            context.forward = ForwardReason::UriMiss;
+            context.collapsed = true;
+            Outcome::Coalesced
         } else {
             Outcome::Hit
         };

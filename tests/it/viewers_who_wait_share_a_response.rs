@@ -22,6 +22,21 @@ async fn wait_for_waiters(shield: &Shield, count: u64) {
     shield.wait_gauge(WAITERS, |waiting| waiting == count).await;
 }
 
+/// Waits until this many requests are recorded as those that led a fetch, and as those that joined one.
+async fn wait_for_outcomes(shield: &Shield, misses: u64, coalesced: u64) {
+    eventually(
+        format!("{misses} misses and {coalesced} coalesced"),
+        async || {
+            let count = async |outcome| {
+                let labels = [("kind", "segment"), ("outcome", outcome)];
+                shield.counter(REQUESTS, &labels).await
+            };
+            (count("miss").await, count("coalesced").await) == (misses, coalesced)
+        },
+    )
+    .await;
+}
+
 /// A viewer that waits for the segment.
 async fn waiting(shield: &Shield, ask: &Ask) -> Viewer {
     let mut viewer = shield.viewer().await;
@@ -49,14 +64,7 @@ async fn each_viewer_has_its_own_id_and_is_counted() {
         .iter()
         .filter(|answer| answer.header("cache-status").unwrap().contains("collapsed"));
     assert_eq!(collapsed.count(), 11, "all but the one that led the fetch");
-    eventually("twelve requests are counted", async || {
-        let count = async |outcome| {
-            let labels = [("kind", "segment"), ("outcome", outcome)];
-            shield.counter(REQUESTS, &labels).await
-        };
-        count("miss").await == 1 && count("coalesced").await == 11
-    })
-    .await;
+    wait_for_outcomes(&shield, 1, 11).await;
     assert!(
         shield.counter(REPEATED, &[]).await > 0,
         "the scenario shows what its name says only if they share"
@@ -163,6 +171,7 @@ async fn body_that_grows_reaches_each_viewer() {
         viewer.finish().await.assert_whole("0123456789");
     }
     assert_eq!(origin.hits(SEGMENT), 1);
+    wait_for_outcomes(&shield, 1, 5).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! One viewer's view of a fill: it reads at its own pace, from its own offset.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -22,26 +22,29 @@ pub enum FillHead {
 }
 
 /// A fill that had nothing to respond with when it was found. Viewers that want the same may wait
-/// for it.
+/// for it. Does not keep what the fill brings in memory.
 pub struct AwaitedFill {
-    flight: Arc<Flight>,
+    flight: Weak<Flight>,
     counts: Arc<FlightCounts>,
 }
 
 impl AwaitedFill {
-    pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> AwaitedFill {
-        AwaitedFill { flight, counts }
+    pub(super) fn new(flight: &Arc<Flight>, counts: &Arc<FlightCounts>) -> AwaitedFill {
+        AwaitedFill {
+            flight: Arc::downgrade(flight),
+            counts: Arc::clone(counts),
+        }
     }
 
     /// One more viewer's follower. `None` if that viewer must look its key up: there is something
     /// to respond with, the result is not for new requests, or too many wait.
     pub fn join(&self) -> Option<Follower> {
-        if !self.flight.is_awaited() || self.flight.is_crowded() {
+        let flight = self.flight.upgrade()?;
+        if !flight.is_awaited() || flight.is_crowded() {
             return None;
         }
-        self.flight.record_join();
-        let (flight, counts) = (Arc::clone(&self.flight), Arc::clone(&self.counts));
-        Some(Follower::new(flight, counts))
+        flight.record_join();
+        Some(Follower::new(flight, Arc::clone(&self.counts)))
     }
 }
 

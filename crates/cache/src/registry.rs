@@ -126,7 +126,7 @@ pub(super) fn awaited_fill(inner: &CacheInner, lookup: &Lookup) -> Option<Awaite
     let counts = &inner.registry.counts;
     flight
         .is_awaited()
-        .then(|| AwaitedFill::new(Arc::clone(flight), Arc::clone(counts)))
+        .then(|| AwaitedFill::new(flight, counts))
 }
 
 /// Starts a flight without followers, unless one is in progress or the lookup is outdated.

@@ -38,3 +38,14 @@ fn becomes_quiet_after_the_last_stream() {
     connection.record_stream_end(Instant::now());
     assert_eq!(connection.phase(), Phase::Quiet);
 }
+
+#[test]
+fn is_not_quiet_with_a_head_that_arrived_during_a_wait() {
+    let connection = connection();
+    connection.record_request_bytes();
+    connection.begin_fast_response();
+    connection.record_request_bytes();
+    connection.begin_request();
+    connection.finish_response(Instant::now());
+    assert_eq!(connection.phase(), Phase::Head);
+}

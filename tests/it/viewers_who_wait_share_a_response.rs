@@ -22,7 +22,7 @@ async fn wait_for_waiters(shield: &Shield, count: u64) {
     shield.wait_gauge(WAITERS, |waiting| waiting == count).await;
 }
 
-/// Waits until this many requests are recorded as those that led a fetch, and as those that joined one.
+/// Waits until this many requests are recorded that led a fetch, and that joined one.
 async fn wait_for_outcomes(shield: &Shield, misses: u64, coalesced: u64) {
     eventually(
         format!("{misses} misses and {coalesced} coalesced"),

@@ -1,7 +1,8 @@
 //! The command line: `serve`, `demo`, `check`, `explain`, and `health` (for container health
 //! checks).
 //!
-//! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid.
+//! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid, 3 when
+//! `check --diff` finds a difference.
 
 mod check;
 mod demo;
@@ -50,7 +51,7 @@ enum Command {
     Serve(serve::Serve),
     /// Show Seawall on this machine: a generated live stream with the shield in front
     Demo(demo::Demo),
-    /// Report every problem in configuration files
+    /// Report every problem in configuration files, or what differs between two
     Check(check::CheckArguments),
     /// Ask a running server what it would do with a URL, and why
     Explain(explain::Explain),
@@ -67,20 +68,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    let success = |()| ExitCode::SUCCESS;
     let result = match cli.command {
-        Command::Serve(serve) => serve.run(),
-        Command::Demo(demo) => demo.run(),
+        Command::Serve(serve) => serve.run().map(success),
+        Command::Demo(demo) => demo.run().map(success),
         Command::Check(check) => check.run(),
-        Command::Explain(explain) => explain.run(),
-        Command::Health(health) => health.run(),
+        Command::Explain(explain) => explain.run().map(success),
+        Command::Health(health) => health.run().map(success),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            print_error(&error);
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        print_error(&error);
+        ExitCode::FAILURE
+    })
 }
 
 /// Prints the error to stderr.
@@ -121,6 +120,12 @@ mod tests {
         assert!(is_rejected("seawall check"));
         assert!(!is_rejected(
             "seawall check --offline --strict --json a.toml b.toml"
+        ));
+        assert!(!is_rejected("seawall check --diff a.toml b.toml --json"));
+        assert!(is_rejected("seawall check --diff a.toml"));
+        assert!(is_rejected("seawall check --diff a.toml b.toml c.toml"));
+        assert!(is_rejected(
+            "seawall check --diff a.toml b.toml --diff c.toml d.toml"
         ));
         assert!(!is_rejected("seawall serve --config a.toml --log json"));
         assert!(!is_rejected("seawall health"));

@@ -2,9 +2,10 @@
 //!
 //! `file` reads the text and reports all problems at once. Only a text without errors becomes a
 //! `Config`. Each module defines the defaults of its own settings; only settings of no module have
-//! their default here.
+//! their default here. `written` writes a `Config` as a file would, and `diff` compares two by key.
 
 mod address;
+mod diff;
 #[cfg(test)]
 mod examples;
 mod file;
@@ -19,6 +20,7 @@ mod secret;
 mod spelling;
 mod toml_reader;
 mod value_error;
+mod written;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use crate::{admin, frontend, proxy, telemetry};
 
 pub(crate) use address::{parse_endpoint, parse_listen_address, parse_socket_address};
+pub(crate) use diff::Change;
 pub use flags::Flags;
 pub use problem::Problems;
 pub use value_error::ValueError;
@@ -131,6 +134,11 @@ impl Config {
     pub fn read(source: &str, name: &Path) -> Result<Config, Problems> {
         let draft = file::read(source, name, &secret::process_environment);
         draft.finish().map(|(config, _)| config)
+    }
+
+    /// The differences that a restart with `after` applies, by key.
+    pub(crate) fn changes_to(&self, after: &Config) -> Vec<Change> {
+        diff::compare(&written::tables(self), &written::tables(after))
     }
 
     /// One origin, from the program's flags instead of a file.

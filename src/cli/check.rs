@@ -1,22 +1,37 @@
-//! `seawall check`: reports all problems of configuration files, or summarises what they do.
+//! `seawall check`: reports all problems of configuration files and summarises what the files do,
+//! or says what differs between two.
 
 use std::fmt::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgAction, Args};
+use serde_json::{Value, json};
 
 use super::is_colour_wanted;
-use crate::config::{CheckScope, Config};
+use crate::config::{Change, CheckScope, Config, Problems};
 use crate::frontend::{ListenAddress, Listener};
 use seawall_policy::Route;
 use seawall_upstream;
 
-/// Report every problem in configuration files.
+/// The exit code if the files of `--diff` differ. 1 is an invalid file, 2 an invalid command line.
+const DIFFERENT: u8 = 3;
+
+/// Report every problem in configuration files, or what differs between two.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code: 0 if every file is good, 1 if one has an error, 2 if the command line is invalid, 3 if \
+the files of --diff are good and differ.")]
 pub(super) struct CheckArguments {
     /// The files to check
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE", required_unless_present = "diff")]
     files: Vec<PathBuf>,
+
+    /// Check two files, and say by key what differs between them; secrets are not shown
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "files")]
+    #[arg(action = ArgAction::Set)]
+    diff: Vec<PathBuf>,
 
     /// Check the files only, not names, addresses and memory of this machine
     #[arg(long)]
@@ -26,53 +41,148 @@ pub(super) struct CheckArguments {
     #[arg(long)]
     strict: bool,
 
-    /// Print only the problems, as JSON
+    /// Print only the problems, or the problems and the differences, as JSON
     #[arg(long)]
     json: bool,
 }
 
-impl CheckArguments {
-    /// Checks every file. Fails if any has an error, or a warning with `--strict`.
-    pub(super) fn run(&self) -> anyhow::Result<()> {
-        self.write_report(&mut std::io::stdout())
+/// A file that was checked.
+struct CheckedFile {
+    path: PathBuf,
+    /// `None` if the file has errors.
+    config: Option<Config>,
+    problems: Problems,
+}
+
+impl CheckedFile {
+    fn to_json(&self) -> Value {
+        let file = self.path.display().to_string();
+        json!({ "file": file, "problems": self.problems.to_json() })
     }
 
-    fn write_report(&self, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    fn print_problems(&self) {
+        if !self.problems.is_empty() {
+            eprintln!("{}\n", self.problems.render(is_colour_wanted()));
+        }
+    }
+}
+
+impl CheckArguments {
+    /// Checks every file. Fails if any has an error, or a warning with `--strict`.
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let out = &mut std::io::stdout();
+        match &self.diff[..] {
+            [before, after] => self.write_diff([before, after], out),
+            _ => self.write_report(out).map(|()| ExitCode::SUCCESS),
+        }
+    }
+
+    fn write_report(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let mut checked = Vec::new();
+        for file in &self.files {
+            let file = self.check(file.clone());
+            if !self.json {
+                if let Some(config) = &file.config {
+                    let summary = summary(&file.path, config, file.problems.warnings());
+                    // The reader of stdout may be gone; the exit code still has the result.
+                    let _ = out.write_all(summary.as_bytes());
+                }
+                file.print_problems();
+            }
+            checked.push(file);
+        }
+        if self.json {
+            let files: Value = checked.iter().map(CheckedFile::to_json).collect();
+            let _ = writeln!(out, "{files:#}");
+        }
+        self.fail_on_problems(&checked)
+    }
+
+    fn write_diff(&self, files: [&PathBuf; 2], out: &mut impl Write) -> anyhow::Result<ExitCode> {
+        let [before, after] = with_comparable_folders(files).map(|file| self.check(file));
+        let configs = before.config.as_ref().zip(after.config.as_ref());
+        let changes = configs.map(|(before, after)| before.changes_to(after));
+        let checked = [before, after];
+        if self.json {
+            let changes = changes.as_ref();
+            let changes = changes.map(|changes| changes.iter().map(Change::to_json).collect());
+            let files: Value = checked.iter().map(CheckedFile::to_json).collect();
+            let changes: Value = changes.unwrap_or_default();
+            let _ = writeln!(out, "{:#}", json!({ "files": files, "changes": changes }));
+        } else {
+            checked.iter().for_each(CheckedFile::print_problems);
+            if let Some(changes) = &changes {
+                let _ = out.write_all(describe_changes(files, changes).as_bytes());
+            }
+        }
+        self.fail_on_problems(&checked)?;
+        let is_equal = changes.is_none_or(|changes| changes.is_empty());
+        Ok(if is_equal {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(DIFFERENT)
+        })
+    }
+
+    fn check(&self, path: PathBuf) -> CheckedFile {
         let scope = if self.offline {
             CheckScope::Offline
         } else {
             CheckScope::Network
         };
-        let mut reports = Vec::new();
-        let (mut errors, mut warnings) = (0, 0);
-        for file in &self.files {
-            let (config, problems) = match Config::check(file, scope) {
-                Ok((config, problems)) => (Some(config), problems),
-                Err(problems) => (None, problems),
-            };
-            errors += problems.errors();
-            warnings += problems.warnings();
-            if self.json {
-                let (file, problems) = (file.display().to_string(), problems.to_json());
-                reports.push(serde_json::json!({ "file": file, "problems": problems }));
-                continue;
-            }
-            if let Some(config) = config {
-                // The reader of stdout may be gone; the exit code still has the result.
-                let _ = out.write_all(summary(file, &config, problems.warnings()).as_bytes());
-            }
-            if !problems.is_empty() {
-                eprintln!("{}\n", problems.render(is_colour_wanted()));
-            }
+        let (config, problems) = match Config::check(&path, scope) {
+            Ok((config, problems)) => (Some(config), problems),
+            Err(problems) => (None, problems),
+        };
+        CheckedFile {
+            path,
+            config,
+            problems,
         }
-        if self.json {
-            let _ = writeln!(out, "{:#}", serde_json::Value::from(reports));
-        }
+    }
+
+    /// Fails if one of the files has an error, or a warning with `--strict`.
+    fn fail_on_problems(&self, checked: &[CheckedFile]) -> anyhow::Result<()> {
+        let errors: usize = checked.iter().map(|file| file.problems.errors()).sum();
+        let warnings: usize = checked.iter().map(|file| file.problems.warnings()).sum();
         if errors > 0 || (self.strict && warnings > 0) {
             anyhow::bail!("{}", describe_counts(errors, warnings));
         }
         Ok(())
     }
+}
+
+/// Two files in one folder have the same relative paths only if the folder is written in the same
+/// way: `a.toml` and `./b.toml` become absolute.
+fn with_comparable_folders(files: [&PathBuf; 2]) -> [PathBuf; 2] {
+    let [before, after] = files;
+    if before.parent() == after.parent() {
+        return files.map(Clone::clone);
+    }
+    files.map(|file| {
+        let folder = file.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+        // Of a folder that cannot be read, the check reports the file.
+        match (folder, file.file_name()) {
+            (Ok(folder), Some(name)) => folder.join(name),
+            _ => file.clone(),
+        }
+    })
+}
+
+/// The differences, one a line.
+fn describe_changes([before, after]: [&PathBuf; 2], changes: &[Change]) -> String {
+    let (before, after) = (before.display(), after.display());
+    let mut text = match changes.len() {
+        0 => return format!("no difference between {before} and {after}\n"),
+        1 => format!("1 difference between {before} and {after}:\n"),
+        count => format!("{count} differences between {before} and {after}:\n"),
+    };
+    for change in changes {
+        let _ = writeln!(text, "  {change}");
+    }
+    text.push_str("A restart applies them: the file is read when the program starts.\n");
+    text
 }
 
 /// The number of problems, in words.
@@ -190,6 +300,7 @@ mod tests {
         let mut out = Vec::new();
         let check = CheckArguments {
             files,
+            diff: Vec::new(),
             offline: true,
             strict: false,
             json: false,
@@ -211,6 +322,7 @@ mod tests {
             let mut out = Vec::new();
             let check = CheckArguments {
                 files: vec![file.clone()],
+                diff: Vec::new(),
                 offline: true,
                 strict,
                 json,

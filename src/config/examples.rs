@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, file, secret};
 
+mod differences;
+
 thread_local! {
     static KEYS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
@@ -211,7 +213,8 @@ fn other_value(key: &str, shown: &str) -> String {
         "route.query" => "\"none\"",
         "route.cors" => "\"off\"",
         "admin.hosts" => "[\"admin.example\"]",
-        "route.forward_headers" | "route.unkeyed_headers" => "[\"X-Other\"]",
+        "route.forward_headers" => "[\"X-Other\"]",
+        "route.unkeyed_headers" => "[\"X-Trace\"]",
         _ => match shown {
             "true" => "false",
             "false" => "true",

@@ -33,6 +33,7 @@ use seawall_policy::{Route, Rules};
 use seawall_upstream::Endpoint;
 
 pub(super) use listeners::{AddressUse, ConfiguredAddress, address_conflicts};
+pub(super) use origins::{BALANCES, PROTOCOLS};
 
 /// A configuration together with its problems.
 pub(super) struct ConfigDraft {

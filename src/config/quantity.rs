@@ -1,4 +1,4 @@
-//! Parses durations and sizes. Pure: text in, numbers out.
+//! Parses and writes durations and sizes. Pure.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -130,6 +130,49 @@ pub(crate) fn size(text: &str) -> Result<u64, ValueError> {
     }
 }
 
+/// Writes a duration as [`duration`] reads it, in the largest unit of which it is a whole number:
+/// `75s`, `2m`; a single day as `24h`.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    const DAY_MS: u128 = 24 * 3600 * 1000;
+    const UNITS: [(&str, u128); 5] = [
+        ("d", DAY_MS),
+        ("h", 3600 * 1000),
+        ("m", 60 * 1000),
+        ("s", 1000),
+        ("ms", 1),
+    ];
+    let total_ms = duration.as_millis();
+    if total_ms == 0 {
+        return "0s".to_owned();
+    }
+    let units = UNITS.iter().skip(usize::from(total_ms == DAY_MS));
+    let mut whole = units.filter(|(_, millis)| total_ms.is_multiple_of(*millis));
+    let largest = whole.next();
+    largest.map_or_else(String::new, |(unit, millis)| {
+        format!("{}{unit}", total_ms / millis)
+    })
+}
+
+/// Writes a size as [`size`] reads it, in the unit with the smallest number: `64MiB`.
+pub(crate) fn size_text(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 9] = [
+        ("B", 1),
+        ("kB", 1000),
+        ("KiB", 1 << 10),
+        ("MB", 1_000_000),
+        ("MiB", 1 << 20),
+        ("GB", 1_000_000_000),
+        ("GiB", 1 << 30),
+        ("TB", 1_000_000_000_000),
+        ("TiB", 1 << 40),
+    ];
+    let whole = UNITS.iter().filter(|(_, unit)| bytes.is_multiple_of(*unit));
+    let shortest = whole.min_by_key(|(_, unit)| bytes / unit);
+    shortest.map_or_else(String::new, |(unit, bytes_per_unit)| {
+        format!("{}{unit}", bytes / bytes_per_unit)
+    })
+}
+
 /// The first number and its unit, and the rest of `text`.
 fn split_amount(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -143,7 +186,37 @@ fn split_amount(text: &str) -> Option<(u64, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn written_durations_and_sizes_are_read_unchanged(
+            millis in 0..=366 * 24 * 3_600_000_u64,
+            days in 0..=366_u64,
+            bytes in 0..=SIZE_MAX,
+            mebibytes in 0..=SIZE_MAX >> 20,
+        ) {
+            for millis in [millis, millis / 1000 * 1000, days * 24 * 3_600_000] {
+                let written = Duration::from_millis(millis);
+                prop_assert_eq!(duration(&duration_text(written)), Ok(written));
+            }
+            for bytes in [bytes, mebibytes << 20] {
+                prop_assert_eq!(size(&size_text(bytes)), Ok(bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn writes_durations_and_sizes_in_the_units_of_the_reference() {
+        let durations = [0, 500, 75_000, 86_400_000, 129_600_000, 1_209_600_000];
+        let texts = durations.map(|millis| duration_text(Duration::from_millis(millis)));
+        assert_eq!(texts, ["0s", "500ms", "75s", "24h", "36h", "14d"]);
+        let sizes = [0, 500, 8 << 10, 1_000_000_000, 1 << 30, 1536 << 20];
+        let texts = sizes.map(size_text);
+        assert_eq!(texts, ["0B", "500B", "8KiB", "1GB", "1GiB", "1536MiB"]);
+    }
 
     #[test]
     fn reads_durations() {

@@ -34,6 +34,7 @@ mod an_error_body_delays_no_viewer;
 mod an_error_of_one_viewer_reaches_no_other;
 mod another_endpoint_answers;
 mod another_endpoint_answers_what_one_cannot;
+mod check_names_every_difference;
 mod check_reports_every_problem;
 mod cmcd_next_objects_are_prefetched;
 mod complete_media_may_not_stall;

@@ -51,7 +51,7 @@ impl Endpoint {
     }
 
     /// The URL, without a path.
-    pub(super) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}", self.authority())
     }

@@ -36,11 +36,19 @@ impl OriginTable {
 }
 
 const BALANCE: &str = "\"failover\", \"round_robin\", \"least_in_flight\" or \"hash\"";
-const BALANCES: [(&str, Balance); 4] = [
+/// The words of `balance`.
+pub(in crate::config) const BALANCES: [(&str, Balance); 4] = [
     ("failover", Balance::Failover),
     ("round_robin", Balance::RoundRobin),
     ("least_in_flight", Balance::LeastInFlight),
     ("hash", Balance::Hash),
+];
+
+/// The words of `protocol`.
+pub(in crate::config) const PROTOCOLS: [(&str, Protocol); 3] = [
+    ("auto", Protocol::Auto),
+    ("h1", Protocol::H1),
+    ("h2", Protocol::H2),
 ];
 
 /// Reads every `[[origin]]`. `wait_max`: how long viewers wait.
@@ -126,12 +134,7 @@ fn read_connection(table: &mut TomlTable<'_>, settings: &mut Settings) {
             .reader()
             .add_problem(problem.help("name the authority that signed them with `ca_file`"));
     }
-    let words = [
-        ("auto", Protocol::Auto),
-        ("h1", Protocol::H1),
-        ("h2", Protocol::H2),
-    ];
-    let protocol = read::one_of(&words, "\"auto\", \"h1\" or \"h2\"");
+    let protocol = read::one_of(&PROTOCOLS, "\"auto\", \"h1\" or \"h2\"");
     table.read_into("protocol", &mut settings.protocol, protocol);
 }
 

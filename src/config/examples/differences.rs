@@ -1,0 +1,383 @@
+//! Tests that a difference in any key is reported under the name of that key, and nothing else is.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::diff::{Change, Difference};
+use crate::config::written;
+
+/// The key of a change, with its tables: `origin.deadlines.queue`.
+fn key_of(change: &Change) -> String {
+    let tables = change.table.0.iter();
+    let titles = tables.map(|(title, _)| title.trim_matches(['[', ']']));
+    let key = match &change.difference {
+        Difference::Added | Difference::Removed => None,
+        Difference::Set { key, .. } | Difference::Changed { key, .. } => Some(key.as_str()),
+        Difference::Reordered { key, .. } => Some(*key),
+    };
+    titles.chain(key).collect::<Vec<_>>().join(".")
+}
+
+fn keys_of(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(key_of).collect()
+}
+
+/// Keys by whose value a table is matched: another one is another table.
+const NAMES: [&str; 2] = ["listener.listen", "route.name"];
+
+/// Whether the change of `key` may be reported as `reported`: under its own name, under those of
+/// its parts, or, for a name, as another table.
+fn is_about(reported: &str, key: &str) -> bool {
+    let key = match key.rsplit_once('.') {
+        Some((table, _)) if NAMES.contains(&key) => table,
+        _ => key,
+    };
+    let rest = reported.strip_prefix(key);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The annotated file with its defaults, these lines of it changed.
+fn changed_text(annotated: &str, changed_lines: &[&(String, usize, String)]) -> String {
+    let defaults = uncommented(annotated, false);
+    let mut lines: Vec<&str> = defaults.split('\n').collect();
+    for (_, at, line) in changed_lines {
+        lines[*at] = line;
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn no_example_differs_from_itself() {
+    let (_folder, config_path) = folder_with_files();
+    for path in examples() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for text in [text.clone(), uncommented(&text, true)] {
+            let config = read(&text, &config_path);
+            assert_eq!(config.changes_to(&read(&text, &config_path)), []);
+        }
+    }
+}
+
+#[test]
+fn defaults_that_are_written_out_are_no_difference() {
+    let annotated = text("config/seawall.toml");
+    let config_path = Path::new("seawall.toml");
+    let untouched = read(&annotated, config_path);
+    let shown = read(&uncommented(&annotated, false), config_path);
+    assert_eq!(untouched.changes_to(&shown), []);
+}
+
+#[test]
+fn differences_write_values_as_the_reference_does() {
+    let config = read(&text("config/seawall.toml"), Path::new("seawall.toml"));
+    let tables = written::tables(&config);
+    for (key, shown) in shown_defaults() {
+        if NAMES.contains(&key.as_str()) {
+            continue;
+        }
+        let (title, key) = key.split_once('.').unwrap();
+        let titled = |table: &&written::WrittenTable| table.title.trim_matches(['[', ']']) == title;
+        let table = tables.iter().find(titled).unwrap();
+        assert_eq!(table.value(key).to_string(), shown, "{title}.{key}");
+    }
+}
+
+#[test]
+fn each_changed_key_is_the_reported_difference() {
+    let (_folder, config_path) = folder_with_files();
+    let annotated = text("config/seawall.toml");
+    let before = read(&uncommented(&annotated, false), &config_path);
+    for changed in changed_lines(&annotated) {
+        let after = read(&changed_text(&annotated, &[&changed]), &config_path);
+        for changes in [before.changes_to(&after), after.changes_to(&before)] {
+            let (key, _, line) = &changed;
+            let reported = keys_of(&changes);
+            assert!(!reported.is_empty(), "{line} is no difference");
+            assert!(
+                reported.iter().all(|reported| is_about(reported, key)),
+                "{key}: {reported:?}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn changed_keys_are_the_reported_differences(
+        chosen in proptest::collection::vec(any::<bool>(), 120),
+    ) {
+        let (_folder, config_path) = folder_with_files();
+        let annotated = text("config/seawall.toml");
+        let all = changed_lines(&annotated);
+        prop_assert!(all.len() <= chosen.len());
+        let candidates = all.iter().zip(chosen);
+        let changed: Vec<_> = candidates
+            .filter_map(|(changed, is_chosen)| is_chosen.then_some(changed))
+            .filter(|(key, ..)| !NAMES.contains(&key.as_str()))
+            .collect();
+        let before = read(&changed_text(&annotated, &[]), &config_path);
+        let after = read(&changed_text(&annotated, &changed), &config_path);
+        for changes in [before.changes_to(&after), after.changes_to(&before)] {
+            let reported = keys_of(&changes);
+            for (key, ..) in &changed {
+                prop_assert!(reported.iter().any(|reported| is_about(reported, key)), "{}", key);
+            }
+            for reported in &reported {
+                let is_expected = changed.iter().any(|(key, ..)| is_about(reported, key));
+                prop_assert!(is_expected, "{}", reported);
+            }
+        }
+    }
+}
+
+const ORIGIN: &str = "[[origin]]\nname = \"main\"\nendpoints = [\"https://origin.example\"]\n";
+
+/// A key without a line of its own in the annotated file.
+struct InnerKey {
+    /// The title of its table and the key, as the reader knows them.
+    known: String,
+    /// The key under which its difference is reported.
+    reported: String,
+    /// Two files that differ in it.
+    texts: [String; 2],
+}
+
+/// A key, and what follows an origin in the two files.
+fn inner_key(known: &str, reported: &str, texts: [&str; 2]) -> InnerKey {
+    InnerKey {
+        known: known.to_owned(),
+        reported: reported.to_owned(),
+        texts: texts.map(|text| format!("{ORIGIN}{text}\n")),
+    }
+}
+
+/// The same, with the same text around both.
+fn inner_key_in(known: &str, reported: &str, around: [&str; 2], texts: [&str; 2]) -> InnerKey {
+    let [before, after] = texts.map(|text| format!("{}{text}{}", around[0], around[1]));
+    inner_key(known, reported, [&before, &after])
+}
+
+/// Keys of an origin that depend on others.
+fn origin_keys() -> Vec<InnerKey> {
+    const PAIR: &str = "client_certificate = \"shield.pem\"\nclient_key = \"shield.key\"";
+    let headers = ["headers = { X-Code = ", " }"];
+    let code = ["\"a-code-of-some-length\"", "{ file = \"cdn-code\" }"];
+    let second = [
+        "[[origin]]\nname = ",
+        "\nendpoints = [\"https://b.example\"]\n",
+    ];
+    let named = |name: &str, route: &str| {
+        let route = format!("[[route]]\norigin = {route}");
+        format!("{}{name}{}{route}", second[0], second[1])
+    };
+    let texts = [
+        named("\"b\"", "\"main\""),
+        named("\"c\"", "\"main\""),
+        named("\"b\"", "\"b\""),
+    ];
+    vec![
+        inner_key(
+            "origin client_certificate",
+            "origin.client_certificate",
+            ["", PAIR],
+        ),
+        inner_key("origin client_key", "origin.client_key", ["", PAIR]),
+        inner_key_in(
+            "the header's value file",
+            "origin.headers.x-code",
+            headers,
+            code,
+        ),
+        inner_key("origin name", "origin", [&texts[0], &texts[1]]),
+        inner_key("route origin", "route.origin", [&texts[0], &texts[2]]),
+    ]
+}
+
+fn health_keys() -> Vec<InnerKey> {
+    let keys = [
+        ("kind", "\"tcp\""),
+        ("path", "\"/alive\""),
+        ("expect", "[204]"),
+        ("every", "\"10s\""),
+        ("timeout", "\"1s\""),
+        ("successes", "5"),
+        ("failures", "5"),
+    ];
+    let keys = keys.map(|(key, value)| {
+        let (known, reported) = (format!("health {key}"), format!("origin.health.{key}"));
+        let line = format!("{key} = {value}");
+        inner_key_in(&known, &reported, ["[origin.health]\n", ""], ["", &line])
+    });
+    keys.into()
+}
+
+fn sigv4_keys() -> Vec<InnerKey> {
+    const SIGV4: &str = "[origin.sigv4]\nservice = \"s3\"\nregion = \"eu-west-1\"\n";
+    const PROFILE: &str = "credentials_file = \"aws-credentials\"\nprofile = \"shield\"";
+    let keys = [
+        ("region", SIGV4.replace("west", "north")),
+        ("service", SIGV4.replace("s3", "mediapackagev2")),
+        ("credentials", format!("{SIGV4}credentials = \"instance\"")),
+        ("credentials_file", format!("{SIGV4}{PROFILE}")),
+        ("profile", format!("{SIGV4}{PROFILE}")),
+    ];
+    let keys = keys.map(|(key, after)| {
+        let (known, reported) = (format!("sigv4 {key}"), format!("origin.sigv4.{key}"));
+        inner_key(&known, &reported, [SIGV4, &after])
+    });
+    keys.into()
+}
+
+/// The keys of an endpoint, as those of a second origin.
+fn endpoint_keys() -> Vec<InnerKey> {
+    const AROUND: [&str; 2] = [
+        "[[origin]]\nname = \"second\"\nendpoints = [{ ",
+        " }]\n[[route]]\norigin = \"main\"",
+    ];
+    const URL: &str = "url = \"https://b.example\"";
+    let key = |known: &str, key: &str, values: [&str; 2]| {
+        let reported = format!("origin.endpoints.{key}");
+        let texts = values.map(|value| format!("{URL}, {key} = {value}"));
+        inner_key_in(known, &reported, AROUND, [&texts[0], &texts[1]])
+    };
+    let quota = "requests_per_second_max";
+    vec![
+        inner_key_in(
+            "the endpoint url",
+            "origin.endpoints",
+            AROUND,
+            [URL, "url = \"http://b.example\""],
+        ),
+        key("the endpoint priority", "priority", ["0", "1"]),
+        key("the endpoint weight", "weight", ["1", "2"]),
+        key(
+            "the endpoint region",
+            "region",
+            ["\"eu-west-1\"", "\"eu-west-2\""],
+        ),
+        key(
+            "the endpoint concurrency_max",
+            "concurrency_max",
+            ["4", "5"],
+        ),
+        key(
+            "the endpoint requests_per_second_max",
+            quota,
+            ["4", "{ other = 4 }"],
+        ),
+        key(
+            "`requests_per_second_max` manifest",
+            quota,
+            ["{ manifest = 4 }", "{ manifest = 5 }"],
+        ),
+        key(
+            "`requests_per_second_max` segment",
+            quota,
+            ["{ segment = 4 }", "{ segment = 5 }"],
+        ),
+        key(
+            "`requests_per_second_max` other",
+            quota,
+            ["{ other = 4 }", "{ other = 5 }"],
+        ),
+    ]
+}
+
+fn listener_keys() -> Vec<InnerKey> {
+    const AROUND: [&str; 2] = [
+        "[[listener]]\nlisten = \"0.0.0.0:8443\"\ntls = { certificates = [",
+        " }",
+    ];
+    let certificates = "listener.tls.certificates";
+    let key = format!("{certificates}.key");
+    let pair = "{ certificate = \"live.pem\", key = \"live.key\" }]";
+    let other = pair.replace("live.pem", "shield.pem");
+    let other_key = pair.replace("live.key", "shield.key");
+    let tls12 = format!("{pair}, tls12 = false");
+    vec![
+        inner_key_in(
+            "certificates certificate",
+            certificates,
+            AROUND,
+            [pair, &other],
+        ),
+        inner_key_in("certificates key", &key, AROUND, [pair, &other_key]),
+        inner_key_in("tls tls12", "listener.tls.tls12", AROUND, [pair, &tls12]),
+    ]
+}
+
+fn route_keys() -> Vec<InnerKey> {
+    let only = "cors = { only = [\"https://a.example\"]";
+    let with_only = format!("{only} }}");
+    let with_credentials = format!("{only}, credentials = true }}");
+    let keys = [
+        ("query manifest", ["", "query = { manifest = \"none\" }"]),
+        ("query segment", ["", "query = { segment = \"none\" }"]),
+        ("query other", ["", "query = { other = \"none\" }"]),
+        ("query only", ["", "query = { only = [\"a\"] }"]),
+        ("query except", ["", "query = { except = [\"a\"] }"]),
+        ("cors only", ["", &*with_only]),
+        ("cors credentials", [&*with_only, &*with_credentials]),
+    ];
+    let keys = keys.map(|(known, texts)| {
+        let (value, _) = known.split_once(' ').unwrap();
+        inner_key_in(known, &format!("route.{value}"), ["[[route]]\n", ""], texts)
+    });
+    keys.into()
+}
+
+/// Every key that has no line of its own in the annotated file.
+fn inner_keys() -> Vec<InnerKey> {
+    let keys = [
+        origin_keys(),
+        health_keys(),
+        sigv4_keys(),
+        endpoint_keys(),
+        listener_keys(),
+        route_keys(),
+    ];
+    keys.into_iter().flatten().collect()
+}
+
+#[test]
+fn no_key_of_the_reader_is_left_out_of_the_differences() {
+    let (_folder, config_path) = folder_with_files();
+    let annotated = text("config/seawall.toml");
+    read(&uncommented(&annotated, true), &config_path);
+    // `each_changed_key_is_the_reported_difference` tests these.
+    let mut covered: BTreeSet<String> = changed_lines(&annotated)
+        .into_iter()
+        .map(|(key, ..)| {
+            let (table, key) = key.rsplit_once('.').unwrap();
+            let title = table.rsplit_once('.').map_or(table, |(_, title)| title);
+            format!("{title} {key}")
+        })
+        .collect();
+    for InnerKey {
+        known,
+        reported,
+        texts,
+    } in inner_keys()
+    {
+        let [before, after] = texts.each_ref().map(|text| read(text, &config_path));
+        let keys = keys_of(&before.changes_to(&after));
+        assert!(keys.contains(&reported), "{known}: {keys:?}");
+        covered.insert(known);
+    }
+    let known_keys: Vec<(String, String)> = KEYS
+        .take()
+        .iter()
+        .map(|known| {
+            let (title, key) = known.rsplit_once(' ').unwrap();
+            (title.trim_matches(['[', ']']).to_owned(), key.to_owned())
+        })
+        .collect();
+    let is_table = |key: &str| known_keys.iter().any(|(title, _)| title == key);
+    let missing: Vec<_> = known_keys
+        .iter()
+        .filter(|(_, key)| !is_table(key))
+        .filter(|(title, key)| !covered.contains(&format!("{title} {key}")))
+        .collect();
+    assert!(known_keys.len() > 70 && missing.is_empty(), "{missing:#?}");
+}

@@ -1,0 +1,136 @@
+//! Writes `[[route]]`.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use serde_json::{Value, json};
+
+use super::WrittenTable;
+use crate::config::quantity::duration_text;
+use seawall_policy::Route;
+use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
+
+/// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
+/// of its hosts each time (see `order.rs`).
+pub(super) fn tables(routes: &[Arc<Route>]) -> Vec<WrittenTable> {
+    let mut written: Vec<(WrittenTable, Vec<String>)> = Vec::new();
+    for route in routes {
+        let table = table_without_hosts(route);
+        let same = |(earlier, _): &&mut (WrittenTable, Vec<String>)| {
+            earlier.name == table.name && earlier.keys == table.keys
+        };
+        match written.iter_mut().find(same) {
+            Some((_, hosts)) => hosts.extend_from_slice(&route.hosts),
+            None => written.push((table, route.hosts.clone())),
+        }
+    }
+    let with_hosts = |(table, mut hosts): (WrittenTable, Vec<String>)| {
+        // Their order has no meaning.
+        hosts.sort();
+        let mut table = table.key("hosts", Some(hosts).filter(|hosts| !hosts.is_empty()));
+        table.keys.rotate_right(1);
+        table
+    };
+    written.into_iter().map(with_hosts).collect()
+}
+
+fn table_without_hosts(route: &Route) -> WrittenTable {
+    let default = keys(&Route::everything(""));
+    keys(route).mark_defaults(&default).name(&*route.name)
+}
+
+fn keys(route: &Route) -> WrittenTable {
+    let table = WrittenTable::new("[[route]]")
+        .key("path", &*route.path_prefix)
+        .key("origin", &*route.origin)
+        .key("forward_host", route.forward_host)
+        .key("query", queries(&route.query))
+        .key("forward_headers", names(&route.forward_headers))
+        .key("unkeyed_headers", names(&route.unkeyed_headers))
+        .key("pass_methods", route.pass_methods)
+        .key("honour_request_directives", route.honour_request_directives)
+        .key("heuristic_freshness", route.heuristic_freshness)
+        .key("store_keys", route.store_keys)
+        .key("store_errors", route.store_errors)
+        .key("cors", cors(&route.cors))
+        .key("x_cache", route.x_cache)
+        .key("cmsd", route.cmsd)
+        .key("show_key", route.show_key);
+    lifetimes(live(table, &route.live), &route.lifetimes)
+}
+
+fn live(table: WrittenTable, live: &Live) -> WrittenTable {
+    table
+        .key("live.cadence", live.cadence)
+        .key("live.prefetch", live.prefetch)
+        .key("live.delta_updates", live.delta_updates)
+        .key("live.hold_early", duration_text(live.hold_early))
+        .key("live.idle", duration_text(live.idle))
+}
+
+fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
+    let bounds = [
+        ("manifest_max", lifetimes.manifest_max),
+        ("manifest_default", lifetimes.manifest_default),
+        ("ended_default", lifetimes.ended_default),
+        ("segment_default", lifetimes.segment_default),
+        ("segment_min", lifetimes.segment_min),
+        ("segment_max", lifetimes.segment_max),
+        ("negative_max", lifetimes.negative_max),
+        (
+            "manifest_stale_if_missing",
+            lifetimes.manifest_stale_if_missing,
+        ),
+        ("segment_stale_if_error", lifetimes.segment_stale_if_error),
+    ];
+    let table = bounds.into_iter().fold(table, |table, (key, bound)| {
+        table.key(format!("lifetimes.{key}"), duration_text(bound))
+    });
+    let if_error = lifetimes.manifest_stale_if_error.map(duration_text);
+    let override_ttl = lifetimes.override_ttl.map(duration_text);
+    table
+        .key(
+            "lifetimes.manifest_stale_share",
+            lifetimes.manifest_stale_share,
+        )
+        .key("lifetimes.manifest_stale_if_error", if_error)
+        .key("lifetimes.override_ttl", override_ttl)
+}
+
+fn names(headers: &[HeaderName]) -> Vec<&str> {
+    headers.iter().map(HeaderName::as_str).collect()
+}
+
+fn queries(queries: &QueryPolicies) -> Value {
+    if *queries == QueryPolicies::mediapackage() {
+        return "mediapackage".into();
+    }
+    if *queries == QueryPolicies::from(queries.manifest.clone()) {
+        return query(&queries.manifest);
+    }
+    json!({
+        "manifest": query(&queries.manifest),
+        "segment": query(&queries.segment),
+        "other": query(&queries.other),
+    })
+}
+
+fn query(policy: &QueryPolicy) -> Value {
+    match policy {
+        QueryPolicy::All => "all".into(),
+        QueryPolicy::None => "none".into(),
+        QueryPolicy::Only(names) => json!({ "only": names }),
+        QueryPolicy::Except(names) => json!({ "except": names }),
+    }
+}
+
+fn cors(cors: &Cors) -> Value {
+    match cors {
+        Cors::Any => "any".into(),
+        Cors::Off => "off".into(),
+        Cors::Only {
+            origins,
+            credentials,
+        } => json!({ "only": origins, "credentials": credentials }),
+    }
+}

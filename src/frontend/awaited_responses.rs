@@ -118,12 +118,13 @@ impl<H> AwaitedResponse<H> {
         })
     }
 
-    fn is_awaited(&self) -> bool {
+    fn has_waiters(&self) -> bool {
         self.response.upgrade().is_some()
     }
 }
 
-/// The responses for which viewers of one worker wait. There are at most as many as viewers.
+/// The responses for which viewers of one worker wait: at most as many as viewers, and those whose
+/// wait ended since the last sweep.
 pub(super) struct AwaitedResponses<H> {
     entries: HashTable<AwaitedResponse<H>>,
 }
@@ -184,7 +185,7 @@ impl<H: 'static> AwaitedResponses<H> {
 
     /// Forgets the responses for which no viewer waits any more.
     pub(super) fn sweep(&mut self) {
-        self.entries.retain(|entry| entry.is_awaited());
+        self.entries.retain(|entry| entry.has_waiters());
     }
 }
 
@@ -233,7 +234,7 @@ mod tests {
             response: Box::pin(response),
             record: test_support::record(now),
         };
-        let waiter = table.wait(key, wait, now, |_| None);
+        let waiter = table.begin_wait(key, wait, now, |_| None);
         (fill, leader, waiter)
     }
 

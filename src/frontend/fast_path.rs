@@ -265,7 +265,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
                 let pending = PendingResponse::repeat(&response, arrived, &self.connection);
                 Some(CurrentRequest::Sending(pending))
             }
-            RepeatLookup::Awaited(waiter) => Some(self.wait(waiter, received, arrived)),
+            RepeatLookup::Awaited(waiter) => Some(self.begin_wait(waiter, received, arrived)),
             RepeatLookup::SeenBefore(key) => {
                 self.start_new_response(get, received, arrived, Some(key))
             }
@@ -284,16 +284,16 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     ) -> Option<CurrentRequest> {
         let request = self.viewer_request(get, arrived, repeat_key.is_some())?;
         match self.context.handler.try_answer(request) {
-            MemoryAnswer::Respond(response) => self.send(response, arrived, repeat_key),
+            MemoryAnswer::Respond(response) => self.begin_send(response, arrived, repeat_key),
             MemoryAnswer::Wait(wait) => {
                 let waiter = self.context.begin_wait(repeat_key?, *wait, arrived, share);
-                Some(self.wait(waiter, received, arrived))
+                Some(self.begin_wait(waiter, received, arrived))
             }
             MemoryAnswer::Unknown => None,
         }
     }
 
-    fn wait(
+    fn begin_wait(
         &self,
         waiter: SharedWaiter<Http1Head>,
         received: &[u8],
@@ -304,7 +304,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         CurrentRequest::Waiting(Box::new(viewer))
     }
 
-    fn send(
+    fn begin_send(
         &self,
         mut response: ViewerResponse,
         arrived: Instant,
@@ -365,11 +365,11 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
                 self.current = Some(CurrentRequest::Sending(pending));
                 return;
             }
-            WaitEnd::HandOver(bytes) => {
+            WaitEnd::HandOverRequest(bytes) => {
                 self.next_reader = NextReader::HyperOnce;
                 bytes
             }
-            WaitEnd::HandOverAll(bytes) => {
+            WaitEnd::HandOverConnection(bytes) => {
                 self.next_reader = NextReader::Hyper;
                 bytes
             }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::connection_state::ConnectionState;
 use super::counted_bytes::CountedBytes;
 use super::server_context::SEND_QUEUE_BYTES;
-use super::sniffing_stream::PACKET_BYTES;
+use super::sniffing_stream::WRITE_BYTES_MAX;
 use super::stored_reads::StoredBodiesRead;
 use super::stream_send_rate::StreamSendRate;
 use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
@@ -26,7 +26,7 @@ use crate::telemetry::{AbortCause, RequestRecord};
 
 /// Maximum bytes of a chunk over HTTP/1. It fills four packets, and the first one has room for the
 /// head too.
-const CHUNK_BYTES_HTTP1: usize = 4 * PACKET_BYTES - (2 << 10);
+const CHUNK_BYTES_HTTP1: usize = 4 * WRITE_BYTES_MAX - (2 << 10);
 
 /// Maximum bytes of a chunk over HTTP/2. Once h2 has the last chunk of a body, the stream cannot be
 /// reset alone, only closed with its connection. So a chunk fits into the windows of clients.

@@ -266,9 +266,9 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         self.bytes
     }
 
-    /// Waits for the response to a request, with all that send it. `share` makes of the response
+    /// Begins a wait for the response to a request, which others may join. `share` makes of the response
     /// what all can send.
-    pub(super) fn wait(
+    pub(super) fn begin_wait(
         &mut self,
         key: RequestKey,
         wait: SharedWait,

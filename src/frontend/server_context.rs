@@ -143,7 +143,9 @@ impl<A> ServerContext<A> {
         arrived: std::time::Instant,
         share: fn(ViewerResponse) -> Option<SharedResponse<Http1Head>>,
     ) -> SharedWaiter<Http1Head> {
-        self.repeated_http1.lock().wait(key, wait, arrived, share)
+        self.repeated_http1
+            .lock()
+            .begin_wait(key, wait, arrived, share)
     }
 
     /// Remembers the response to a request that arrived at this time, in one of the two tables.

@@ -22,7 +22,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// second packet, and the kernel's work is per packet. A packet, until the network card cuts it,
 /// has as many whole segments as fit into 64 KiB less the headers: with the usual MTUs up to 9,001
 /// at least 62,496 bytes. TLS adds at most 29 bytes to each of the four records.
-pub(super) const PACKET_BYTES: usize = (60 << 10) + 512;
+pub(super) const WRITE_BYTES_MAX: usize = (60 << 10) + 512;
 
 /// A transport between Seawall and a viewer.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {

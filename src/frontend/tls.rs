@@ -8,7 +8,7 @@ use rustls::{ServerConfig, ServerConnection, version};
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::{CertificateError, Certificates};
-use super::sniffing_stream::PACKET_BYTES;
+use super::sniffing_stream::WRITE_BYTES_MAX;
 
 /// The TLS acceptor of one listener. All workers share `tickets`, so a session of one worker can be
 /// resumed at another.
@@ -40,7 +40,7 @@ pub(super) fn tickets() -> Result<Arc<dyn ProducesTickets>, CertificateError> {
 /// Makes a session encrypt as much at once as one packet holds. It does so again when the socket
 /// has taken all of it.
 pub(super) fn limit_writes(session: &mut ServerConnection) {
-    session.set_buffer_limit(Some(PACKET_BYTES));
+    session.set_buffer_limit(Some(WRITE_BYTES_MAX));
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
             let mut body = vec![0; LARGE];
             viewer.read_exact(&mut body).await.unwrap();
             let writes: Vec<_> = writes.lock().drain(..).filter(|&n| n > 4096).collect();
-            let packets = LARGE.div_ceil(PACKET_BYTES);
+            let packets = LARGE.div_ceil(WRITE_BYTES_MAX);
             assert_eq!(writes.len(), packets, "{version:?}: {writes:?}");
             let longest = writes.iter().copied().max();
             assert!(longest <= Some(PACKET_BYTES_MIN), "{version:?}: {writes:?}");

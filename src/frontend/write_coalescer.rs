@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::FrameParser;
-use super::sniffing_stream::PACKET_BYTES;
+use super::sniffing_stream::WRITE_BYTES_MAX;
 
 /// Maximum bytes buffered. Half of it costs 10 % more per response.
-const BUFFERED_BYTES_MAX: usize = PACKET_BYTES;
+const BUFFERED_BYTES_MAX: usize = WRITE_BYTES_MAX;
 
 thread_local! {
     /// A buffer for the connection that is being polled. A connection whose socket is full keeps

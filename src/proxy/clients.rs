@@ -243,8 +243,8 @@ pub(super) struct ClientFetch {
     running: Mutex<Option<DetachedFetchGuard>>,
 }
 
-/// The last viewer of a fill may leave to join it again at once: its shared wait has ended without
-/// a response, and its request is handled by itself.
+/// How long an abandoned fill waits for a new follower. When a shared wait ends without a response,
+/// its viewers leave the fill and join it again, each by itself.
 const REJOIN_TIME: Duration = Duration::from_millis(10);
 
 /// Counts as one detached fetch until dropped.

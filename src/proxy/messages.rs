@@ -47,7 +47,7 @@ impl ViewerRequest {
     }
 }
 
-/// What can be said to a request without waiting.
+/// The result of a request that is answered from memory only.
 #[expect(
     clippy::large_enum_variant,
     reason = "a hit must not pay for an allocation"
@@ -65,7 +65,7 @@ pub enum MemoryAnswer {
 pub struct SharedWait {
     /// The fill; each further viewer joins it.
     pub fill: AwaitedFill,
-    /// The response for all. `None`: each viewer must send its request again, by itself.
+    /// The response for all. `None`: each request must be handled by itself.
     pub response: Pin<Box<dyn Future<Output = Option<ViewerResponse>> + Send>>,
     /// The record of a viewer that leaves before there is a response.
     pub record: RequestRecord,

@@ -103,8 +103,8 @@ pub(super) struct Flight {
     first_join: Notify,
     /// The body that followers read, which becomes the body of the stored object.
     pub(super) body: Arc<SharedBody>,
-    /// Maximum followers.
-    followers_max: usize,
+    /// `waiters_max` of the settings.
+    waiters_max: usize,
 }
 
 pub(super) struct FlightState {
@@ -332,7 +332,7 @@ impl Verdict {
 }
 
 impl Flight {
-    pub(super) fn new(lookup: Lookup, upstream_headers: HeaderMap, followers_max: usize) -> Flight {
+    pub(super) fn new(lookup: Lookup, upstream_headers: HeaderMap, waiters_max: usize) -> Flight {
         Flight {
             lookup,
             upstream_headers,
@@ -354,17 +354,17 @@ impl Flight {
             was_joined: AtomicBool::new(false),
             first_join: Notify::new(),
             body: Arc::default(),
-            followers_max,
+            waiters_max,
         }
     }
 
     /// Whether it has as many followers as it may have.
     pub(super) fn is_crowded(&self) -> bool {
-        self.state().follower_count() >= self.followers_max
+        self.state().follower_count() >= self.waiters_max
     }
 
     /// Whether it has nothing to respond with yet, and its result may be used by new requests.
-    pub(super) fn is_awaited(&self) -> bool {
+    pub(super) fn is_waiting_for_head(&self) -> bool {
         let is_waiting = {
             let state = self.state();
             matches!(state.stage, FlightStage::Waiting) && !state.purged

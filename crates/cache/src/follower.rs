@@ -40,7 +40,7 @@ impl AwaitedFill {
     /// to respond with, the result is not for new requests, or too many wait.
     pub fn join(&self) -> Option<Follower> {
         let flight = self.flight.upgrade()?;
-        if !flight.is_awaited() || flight.is_crowded() {
+        if !flight.is_waiting_for_head() || flight.is_crowded() {
             return None;
         }
         flight.record_join();

@@ -65,8 +65,8 @@ impl FlightRegistry {
         lookup: &Lookup,
         upstream_headers: &HeaderMap,
     ) -> Arc<Flight> {
-        let followers_max = inner.settings.waiters_max;
-        let flight = Flight::new(lookup.clone(), upstream_headers.clone(), followers_max);
+        let waiters_max = inner.settings.waiters_max;
+        let flight = Flight::new(lookup.clone(), upstream_headers.clone(), waiters_max);
         let flight = Arc::new(flight);
         // A purge has removed this object or is about to. It may be evicted before the purge
         // reaches it.
@@ -125,7 +125,7 @@ pub(super) fn awaited_fill(inner: &CacheInner, lookup: &Lookup) -> Option<Awaite
     let flight = shard.get(&lookup.slot)?;
     let counts = &inner.registry.counts;
     flight
-        .is_awaited()
+        .is_waiting_for_head()
         .then(|| AwaitedFill::new(flight, counts))
 }
 

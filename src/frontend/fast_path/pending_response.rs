@@ -16,7 +16,7 @@ use crate::frontend::connection_state::ConnectionState;
 use crate::frontend::exchange::{begin_http1_request, has_no_content};
 use crate::frontend::recording_body::RecordingBody;
 use crate::frontend::repeated_responses::{Http1Head, RepeatedResponse};
-use crate::frontend::sniffing_stream::{PACKET_BYTES, SniffingStream, Transport};
+use crate::frontend::sniffing_stream::{SniffingStream, Transport, WRITE_BYTES_MAX};
 use crate::proxy::{ResponseBody, ViewerResponse};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
@@ -26,7 +26,7 @@ use seawall_cache::Object;
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// No more chunks are copied when head and chunks have reached this size: they fit into one packet.
-const GATHERED_BYTES_MAX: usize = PACKET_BYTES - COPIED_BYTES_MAX;
+const GATHERED_BYTES_MAX: usize = WRITE_BYTES_MAX - COPIED_BYTES_MAX;
 
 /// A response that is being sent.
 pub(super) struct PendingResponse {

@@ -36,10 +36,10 @@ pub(super) enum WaitEnd {
     /// With a response, and the record of this viewer's request.
     Respond(Arc<SharedResponse<Http1Head>>, RequestRecord),
     /// hyper must handle the request, which is complete.
-    HandOver(Bytes),
-    /// hyper must handle the request and the bytes that have arrived after it; nothing if the
-    /// viewer has closed the connection.
-    HandOverAll(Bytes),
+    HandOverRequest(Bytes),
+    /// hyper must handle the request and the bytes that have arrived after it. Empty if the viewer
+    /// has closed the connection: then dropping the [`WaitingViewer`] records that it has left.
+    HandOverConnection(Bytes),
 }
 
 impl WaitingViewer {
@@ -83,16 +83,16 @@ impl WaitingViewer {
         let mut buf = ReadBuf::new(&mut early_bytes);
         match Pin::new(stream).poll_read(cx, &mut buf) {
             Poll::Pending if must_hand_over => {
-                Poll::Ready(Ok(WaitEnd::HandOver(self.take_request())))
+                Poll::Ready(Ok(WaitEnd::HandOverRequest(self.take_request())))
             }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) if buf.filled().is_empty() => {
-                Poll::Ready(Ok(WaitEnd::HandOverAll(Bytes::new())))
+                Poll::Ready(Ok(WaitEnd::HandOverConnection(Bytes::new())))
             }
             Poll::Ready(Ok(())) => {
                 self.request.extend_from_slice(buf.filled());
-                Poll::Ready(Ok(WaitEnd::HandOverAll(self.take_request())))
+                Poll::Ready(Ok(WaitEnd::HandOverConnection(self.take_request())))
             }
         }
     }

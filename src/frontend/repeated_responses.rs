@@ -266,8 +266,8 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         self.bytes
     }
 
-    /// Begins a wait for the response to a request, which others may join. `share` makes of the response
-    /// what all can send.
+    /// Begins a wait for the response to a request, which others may join. `share` makes of the
+    /// response what all can send.
     pub(super) fn begin_wait(
         &mut self,
         key: RequestKey,

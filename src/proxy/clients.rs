@@ -243,8 +243,8 @@ pub(super) struct ClientFetch {
     running: Mutex<Option<DetachedFetchGuard>>,
 }
 
-/// How long an abandoned fill waits for a new follower. When a shared wait ends without a response,
-/// its viewers leave the fill and join it again, each by itself.
+/// How long an abandoned fill, for which viewers waited together, waits for a new follower. When
+/// their wait ends without a response, they leave the fill and join it again, each by itself.
 const REJOIN_TIME: Duration = Duration::from_millis(10);
 
 /// Counts as one detached fetch until dropped.
@@ -258,7 +258,9 @@ impl ClientFetch {
     pub(super) async fn wait_until_abandoned(&self, fill: &Fill, may_continue: bool) {
         loop {
             fill.wait_for_no_followers().await;
-            if timeout(REJOIN_TIME, fill.wait_for_follower()).await.is_ok() {
+            if fill.has_shared_wait()
+                && timeout(REJOIN_TIME, fill.wait_for_follower()).await.is_ok()
+            {
                 continue;
             }
             if self.running.lock().is_none() {

@@ -312,6 +312,11 @@ impl Fill {
         }
     }
 
+    /// Whether several viewers may wait for it together: see [`super::AwaitedFill`].
+    pub fn has_shared_wait(&self) -> bool {
+        self.flight.has_shared_wait()
+    }
+
     /// Resolves when a viewer follows.
     pub async fn wait_for_follower(&self) {
         loop {

@@ -99,6 +99,8 @@ pub(super) struct Flight {
     pub(super) producer: Notify,
     /// A request found this flight in progress and waits for its result.
     was_joined: AtomicBool,
+    /// Several viewers may wait for it together.
+    is_shared_wait: AtomicBool,
     /// Notifies those that wait for the first such request.
     first_join: Notify,
     /// The body that followers read, which becomes the body of the stored object.
@@ -352,6 +354,7 @@ impl Flight {
             }),
             producer: Notify::new(),
             was_joined: AtomicBool::new(false),
+            is_shared_wait: AtomicBool::new(false),
             first_join: Notify::new(),
             body: Arc::default(),
             waiters_max,
@@ -370,6 +373,15 @@ impl Flight {
             matches!(state.stage, FlightStage::Waiting) && !state.purged
         };
         is_waiting && self.is_current()
+    }
+
+    /// Records that several viewers may wait for it together.
+    pub(super) fn record_shared_wait(&self) {
+        self.is_shared_wait.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_shared_wait(&self) -> bool {
+        self.is_shared_wait.load(Ordering::Acquire)
     }
 
     /// Records that a request has joined and waits.

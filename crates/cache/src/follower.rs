@@ -30,6 +30,7 @@ pub struct AwaitedFill {
 
 impl AwaitedFill {
     pub(super) fn new(flight: &Arc<Flight>, counts: &Arc<FlightCounts>) -> AwaitedFill {
+        flight.record_shared_wait();
         AwaitedFill {
             flight: Arc::downgrade(flight),
             counts: Arc::clone(counts),

@@ -234,7 +234,7 @@ mod tests {
             response: Box::pin(response),
             record: test_support::record(now),
         };
-        let waiter = table.begin_wait(key, wait, now, |_| None);
+        let waiter = table.awaited.insert(key, wait, now, |_| None);
         (fill, leader, waiter)
     }
 

@@ -16,11 +16,9 @@ use hashbrown::HashTable;
 use http::{HeaderMap, HeaderValue};
 use memchr::memmem;
 
-use super::awaited_responses::{AwaitedResponses, SharedResponse, SharedWaiter};
+use super::awaited_responses::{AwaitedResponses, SharedWaiter};
 use super::request_key::{COPIED_BODY_MAX, RequestKey};
-use crate::proxy::{
-    RepeatPermit, ResponseBody, SharedWait, ViewerResponse, X_REQUEST_ID, new_request_id,
-};
+use crate::proxy::{RepeatPermit, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
 
@@ -211,7 +209,8 @@ pub(super) struct RepeatedResponses<H> {
     /// The hashes of requests seen once; a later one with the same place replaces an earlier one.
     seen_once: Box<[u64]>,
     entries: HashTable<Entry<H>>,
-    awaited: AwaitedResponses<H>,
+    /// The responses that do not exist yet.
+    pub(super) awaited: AwaitedResponses<H>,
     bytes: usize,
     next_sweep: Instant,
     /// Memory for the key of a request.
@@ -264,18 +263,6 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
     /// Bytes of all that is remembered.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Begins a wait for the response to a request, which others may join. `share` makes of the
-    /// response what all can send.
-    pub(super) fn begin_wait(
-        &mut self,
-        key: RequestKey,
-        wait: SharedWait,
-        now: Instant,
-        share: fn(ViewerResponse) -> Option<SharedResponse<H>>,
-    ) -> SharedWaiter<H> {
-        self.awaited.insert(key, wait, now, share)
     }
 
     /// Remembers the response to a request.

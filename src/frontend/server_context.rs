@@ -143,9 +143,8 @@ impl<A> ServerContext<A> {
         arrived: std::time::Instant,
         share: fn(ViewerResponse) -> Option<SharedResponse<Http1Head>>,
     ) -> SharedWaiter<Http1Head> {
-        self.repeated_http1
-            .lock()
-            .begin_wait(key, wait, arrived, share)
+        let mut table = self.repeated_http1.lock();
+        table.awaited.insert(key, wait, arrived, share)
     }
 
     /// Remembers the response to a request that arrived at this time, in one of the two tables.

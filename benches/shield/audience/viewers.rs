@@ -93,7 +93,7 @@ impl Viewers {
         let mut wheel = TimerWheel::new();
         let all = (0..viewers).map(|number| {
             let playlist = number % plan.playlists();
-            // Whoever watches the same playlist polls at another time.
+            // Other viewers of the same playlist poll at another time.
             let share = (number as f64 * 0.618_033_988_75).fract();
             let due = start + plan.segment.mul_f64(share);
             wheel.add(number as u32, millis_between(start, due));

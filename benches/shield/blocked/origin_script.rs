@@ -69,7 +69,7 @@ impl OriginScript {
         !self.growing.is_empty()
     }
 
-    /// Makes the next version of the playlist, and answers whoever waits for it. Returns when the
+    /// Makes the next version of the playlist, and answers all that wait for it. Returns when the
     /// first of these answers was written.
     pub fn release_version(&mut self, event_loop: &mut EventLoop) -> Option<Instant> {
         self.version = self.version.next();

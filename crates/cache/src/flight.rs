@@ -100,7 +100,7 @@ pub(super) struct Flight {
     /// A request found this flight in progress and waits for its result.
     was_joined: AtomicBool,
     /// Several viewers may wait for it together.
-    is_shared_wait: AtomicBool,
+    has_shared_wait: AtomicBool,
     /// Notifies those that wait for the first such request.
     first_join: Notify,
     /// The body that followers read, which becomes the body of the stored object.
@@ -306,8 +306,11 @@ impl FlightState {
     /// Whether the producer may wait for a follower that joined, moved or left: it waits for the
     /// first one, for the end of the last one, and with a window for the fastest one.
     fn concerns_producer(&self) -> bool {
-        let is_windowed = matches!(&self.stage, FlightStage::Growing(growing) if growing.windowed);
-        is_windowed || self.follower_count() <= 1
+        self.has_window() || self.follower_count() <= 1
+    }
+
+    fn has_window(&self) -> bool {
+        matches!(&self.stage, FlightStage::Growing(growing) if growing.windowed)
     }
 
     /// The read offset of the slowest follower. Scans all of them.
@@ -354,7 +357,7 @@ impl Flight {
             }),
             producer: Notify::new(),
             was_joined: AtomicBool::new(false),
-            is_shared_wait: AtomicBool::new(false),
+            has_shared_wait: AtomicBool::new(false),
             first_join: Notify::new(),
             body: Arc::default(),
             waiters_max,
@@ -377,11 +380,11 @@ impl Flight {
 
     /// Records that several viewers may wait for it together.
     pub(super) fn record_shared_wait(&self) {
-        self.is_shared_wait.store(true, Ordering::Release);
+        self.has_shared_wait.store(true, Ordering::Release);
     }
 
     pub(super) fn has_shared_wait(&self) -> bool {
-        self.is_shared_wait.load(Ordering::Acquire)
+        self.has_shared_wait.load(Ordering::Acquire)
     }
 
     /// Records that a request has joined and waits.
@@ -456,7 +459,7 @@ impl Flight {
         // The producer waits only for the fastest follower.
         if state.fastest_offset.is_none_or(|fastest| at > fastest) {
             state.fastest_offset = state.fastest_offset.map(|_| at);
-            if matches!(&state.stage, FlightStage::Growing(growing) if growing.windowed) {
+            if state.has_window() {
                 self.producer.notify_one();
             }
         }

@@ -100,14 +100,9 @@ impl PendingResponse {
         arrived: Instant,
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
-        let body = response.body();
-        let length = body.size_hint().exact().unwrap_or_default();
-        PendingResponse::begin(
-            (response.head().with_new_id(HEAD_BYTES), body, length),
-            Some(BodySource::Repeated(Arc::clone(response))),
-            response.record(arrived),
-            connection,
-        )
+        let source = BodySource::Repeated(Arc::clone(response));
+        let record = response.record(arrived);
+        PendingResponse::copy(response.head(), response.body(), source, record, connection)
     }
 
     /// Sends a response that several viewers waited for.
@@ -116,14 +111,21 @@ impl PendingResponse {
         record: RequestRecord,
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
-        let body = response.body();
+        let source = BodySource::Shared(Arc::clone(response));
+        PendingResponse::copy(response.head(), response.body(), source, record, connection)
+    }
+
+    /// Sends a response once more, with an id of its own.
+    fn copy(
+        head: &Http1Head,
+        body: ResponseBody,
+        source: BodySource,
+        record: RequestRecord,
+        connection: &Arc<ConnectionState>,
+    ) -> Box<PendingResponse> {
         let length = body.size_hint().exact().unwrap_or_default();
-        PendingResponse::begin(
-            (response.head().with_new_id(HEAD_BYTES), body, length),
-            Some(BodySource::Shared(Arc::clone(response))),
-            record,
-            connection,
-        )
+        let head = head.with_new_id(HEAD_BYTES);
+        PendingResponse::begin((head, body, length), Some(source), record, connection)
     }
 
     fn begin(

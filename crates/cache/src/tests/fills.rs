@@ -182,7 +182,7 @@ async fn only_the_fastest_reader_wakes_the_producer_of_a_window() {
     fill.cut();
 }
 
-/// The producer waits for the fastest of those that are left, whoever left before.
+/// The producer waits for the fastest follower that is left, also when faster ones left before.
 #[test]
 fn fastest_reader_is_found_after_the_fastest_has_left() {
     let cache = Cache::new(Settings::default());

@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 use seawall::config::Config;
 use seawall_cache::{self, Cache, JoinOutcome, Object, StoredHead, Verdict};
 use seawall_manifest::{Kind, low_latency, read_manifest};
-use seawall_policy::access::{Admission, access};
+use seawall_policy::access::{Admission, Requester, access};
 use seawall_policy::directives::{RequestDirectives, ResponseDirectives};
 use seawall_policy::freshness::{freshness, freshness_for};
-use seawall_policy::{Key, Lifetime, Now, Rules, range};
+use seawall_policy::{FileSecrets, Key, Lifetime, Now, Rules, range};
 
 fn main() {
     // Short, since these steps take nanoseconds and the whole should not take minutes.
@@ -59,6 +59,7 @@ fn classify(criterion: &mut Criterion) {
 fn admit(criterion: &mut Criterion) {
     let rules = rules();
     let headers = player_headers();
+    let secrets = FileSecrets::default();
     let mut group = criterion.benchmark_group("access");
     let targets = [
         (
@@ -72,7 +73,11 @@ fn admit(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let (uri, headers) = (black_box(&uri), black_box(&headers));
-                let access = access(&rules, &Method::GET, uri, Version::HTTP_11, headers);
+                let viewer = Requester::Viewer {
+                    address: Some([192, 0, 2, 1].into()),
+                    secrets: &secrets,
+                };
+                let access = access(&rules, &Method::GET, uri, Version::HTTP_11, headers, viewer);
                 assert!(matches!(access, Admission::Cache(_)));
                 access
             });

@@ -3,6 +3,7 @@
 //!
 //! It depends on no state of other modules: the caller passes handlers as closures.
 
+pub mod access_metrics;
 pub mod cache_metrics;
 pub mod endpoint_metrics;
 pub mod explain;

@@ -74,7 +74,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::{MemoryAnswer, Shield, ViewerRequest, ViewerResponse};
-use seawall_policy::IgnoredFields;
+use seawall_policy::{AddressClasses, IgnoredFields};
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
@@ -96,6 +96,11 @@ pub trait Handler: Send + Sync + 'static {
         Arc::default()
     }
 
+    /// The classes of viewers that may share a response; by default all viewers are of one.
+    fn address_classes(&self) -> Arc<AddressClasses> {
+        Arc::default()
+    }
+
     /// Answers any request.
     fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
@@ -107,6 +112,10 @@ impl Handler for Arc<Shield> {
 
     fn ignored_fields(&self) -> Arc<IgnoredFields> {
         Arc::clone(Shield::ignored_fields(self))
+    }
+
+    fn address_classes(&self) -> Arc<AddressClasses> {
+        Arc::clone(Shield::address_classes(self))
     }
 
     async fn answer(&self, request: ViewerRequest) -> ViewerResponse {

@@ -2,7 +2,8 @@
 //! key's one fill.
 //!
 //! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
-//! (`live`), compressions in progress, and the fetches that each client has caused.
+//! (`live`), compressions in progress, the fetches that each client has caused, and the secrets of
+//! access rules.
 //!
 //! **A hit**: `pipeline` (admit) → `blocking_reload` (only LL-HLS: is the stored version the
 //! requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's content coding) →
@@ -21,6 +22,7 @@
 //! `refresher` polls it ahead of viewers; `prefetch` and `dash_prefetch` fetch its new segments.
 //! A manifest that may not be stored is read by `manifest_tap` on its way to the viewer.
 
+mod access_control;
 mod blocking_reload;
 mod blocking_work;
 mod body;
@@ -59,6 +61,7 @@ mod unkeyed_memos;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use access_control::{AccessControl, AccessStats};
 pub use body::ResponseBody;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
@@ -77,7 +80,7 @@ pub use crate::live::{
 use crate::telemetry::Telemetry;
 use seawall_cache::Cache;
 pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
-use seawall_policy::{IgnoredFields, Rules};
+use seawall_policy::{AddressClasses, IgnoredFields, Rules};
 use seawall_upstream::Origin;
 
 /// Waits and limits of the proxy.
@@ -133,6 +136,8 @@ pub struct Shield {
     compressor: coding::Compressor,
     clients: Arc<clients::Clients>,
     ignored_fields: Arc<IgnoredFields>,
+    address_classes: Arc<AddressClasses>,
+    access: AccessControl,
 }
 
 /// Everything a shield is built from.
@@ -147,6 +152,8 @@ pub struct ShieldParts {
     pub origins: Vec<Arc<Origin>>,
     /// Receives one outcome per request.
     pub telemetry: Arc<Telemetry>,
+    /// The secrets of the routes' access rules.
+    pub access: AccessControl,
 }
 
 impl Shield {
@@ -156,6 +163,8 @@ impl Shield {
         settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
         Arc::new(Shield {
             ignored_fields: Arc::new(IgnoredFields::of(&parts.rules)),
+            address_classes: Arc::new(AddressClasses::of(&parts.rules)),
+            access: parts.access,
             live: LiveStreams::new(parts.rules.clone(), parts.cache.memory_bytes),
             rules: parts.rules,
             cache: Cache::new(parts.cache),
@@ -175,6 +184,26 @@ impl Shield {
     /// The request fields that cannot change a response.
     pub fn ignored_fields(&self) -> &Arc<IgnoredFields> {
         &self.ignored_fields
+    }
+
+    /// The classes of viewers that may share a response.
+    pub fn address_classes(&self) -> &Arc<AddressClasses> {
+        &self.address_classes
+    }
+
+    /// Whether the secrets of access rules come from files.
+    pub fn has_secret_files(&self) -> bool {
+        self.access.has_files()
+    }
+
+    /// Reads the files with the secrets of access rules again. Blocks.
+    pub fn reread_secrets(&self) {
+        self.access.reread_files();
+    }
+
+    /// Counters of refused requests, for metrics.
+    pub fn access_stats(&self) -> AccessStats {
+        self.access.stats()
     }
 
     /// The cache, for metrics.

@@ -74,6 +74,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
 
     let mut tasks = JoinSet::new();
     tasks.spawn(background::watch_certificates(&listeners));
+    tasks.spawn(background::watch_secrets(&shield));
     for listeners in listeners_of_workers(&listeners, 1)? {
         service.accept_connections(listeners, &mut tasks);
     }
@@ -114,6 +115,7 @@ pub fn run_announced(
     let bound = ServerParts::bind(config)?;
     let assembly = bound.build(&assembly::system_lookup(), workers, log)?;
     runtime.spawn(background::watch_certificates(&assembly.listeners));
+    runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
     drop(guard);
 
     let ServerParts {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use seawall::config::Config;
 use seawall::frontend::{Frontend, RequestRecorder, StreamServer};
-use seawall::proxy::{Shield, ShieldParts};
+use seawall::proxy::{AccessControl, Shield, ShieldParts};
 use seawall::telemetry::{MetricRegistry, Telemetry};
 use seawall_upstream::Origin;
 use tokio::runtime::{Builder, Runtime};
@@ -54,6 +54,7 @@ impl InProcess {
                 cache: config.cache,
                 settings: config.proxy,
                 telemetry: Arc::new(expect(telemetry.ok())),
+                access: AccessControl::default(),
             }),
             frontend: Arc::new(expect(Frontend::new(config.frontend.limits).ok())),
         }

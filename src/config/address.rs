@@ -7,6 +7,7 @@ use http::uri::{Authority, Scheme};
 
 use super::value_error::ValueError;
 use crate::frontend::ListenAddress;
+use seawall_policy::access_rules::{AddressListEntry, IpNet};
 use seawall_upstream::Endpoint;
 
 const SOCKET: &str = "an address and port such as \"127.0.0.1:9090\" or \"[::]:8080\"";
@@ -16,6 +17,8 @@ const ENDPOINT: &str = "an origin such as \"https://origin.example\" or \"http:/
 const HOST: &str = "a host name such as \"live.example.com\" or \"*.example.com\"";
 const PATH: &str = "a path such as \"/live\"";
 const WEB_ORIGIN: &str = "a web origin such as \"https://player.example\"";
+const ADDRESS_LIST_ENTRY: &str = "an address or a network such as \"192.0.2.7\", \"192.0.2.0/24\" or \
+                                  \"2001:db8::/32\", or \"unix\"";
 const NAME: &str = "a name such as \"live-1\" (letters, digits and -_.:/*)";
 
 /// Longest name of an origin or a route: it is in every metric and log line.
@@ -237,6 +240,55 @@ pub(crate) fn web_origin(text: &str) -> Result<String, ValueError> {
     match rest.parse::<Authority>() {
         Ok(_) if !rest.contains('@') => Ok(text.to_ascii_lowercase()),
         _ => Err(error("not a host")),
+    }
+}
+
+/// Reads an entry of `allow` or `deny`: an address, a network, or `unix`.
+pub(crate) fn address_list_entry(text: &str) -> Result<AddressListEntry, ValueError> {
+    let error = |why| ValueError::new(ADDRESS_LIST_ENTRY, why);
+    if text == "unix" {
+        return Ok(AddressListEntry::UnixSocket);
+    }
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) if text.parse::<SocketAddr>().is_ok() => {
+            return Err(error("an address here has no port"));
+        }
+        Err(_) if text.is_empty() => return Err(error("this is empty")),
+        Err(_) => {
+            let not_a_network = "neither an address nor a network; names are not looked up";
+            text.parse().map_err(|_| error(not_a_network))?
+        }
+    };
+    if let Some(ipv4) = in_ipv4_form(network) {
+        let why = "an IPv4 viewer is known by its IPv4 address";
+        return Err(error(why).suggestion(short_form(ipv4)));
+    }
+    if network.trunc() != network {
+        let why = "the address has bits behind the length of the network";
+        return Err(error(why).suggestion(network.trunc().to_string()));
+    }
+    Ok(AddressListEntry::Network(network))
+}
+
+/// The same network in IPv4 form, if it is one of IPv4 addresses in IPv6 form.
+fn in_ipv4_form(network: IpNet) -> Option<IpNet> {
+    const IPV4_BITS_START: u8 = 96;
+    let IpNet::V6(network) = network else {
+        return None;
+    };
+    let address = network.addr().to_ipv4_mapped()?;
+    let length = network.prefix_len().checked_sub(IPV4_BITS_START)?;
+    let ipv4 = IpNet::new(address.into(), length).ok()?;
+    Some(ipv4.trunc())
+}
+
+/// A network of one address is written as the address.
+fn short_form(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() {
+        network.addr().to_string()
+    } else {
+        network.to_string()
     }
 }
 

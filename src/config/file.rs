@@ -5,8 +5,9 @@
 //! `[server]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]` in
 //! `listeners`; `[cache]` and `[fill]` in `caching`; `[[origin]]` in `origins`, with `endpoints`,
 //! `resilience` (`retry`, `breaker`, `ejection`), `health` and `upstream_auth` (headers, SigV4,
-//! client certificates); `[[route]]` in `routes`, with `forwarded_headers`.
+//! client certificates); `[[route]]` in `routes`, with `access` and `forwarded_headers`.
 
+mod access;
 mod caching;
 mod endpoints;
 mod forwarded_headers;

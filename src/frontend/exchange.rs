@@ -84,7 +84,8 @@ pub(super) async fn exchange<A: Handler>(
         Err(status) => return Ok(reject(status, &head, &facts, channel, &context)),
     };
     let is_repeatable = matches!(body, AcceptedBody::Discarded);
-    let repeated = http2_repeats::look_up(&context, &head, facts.arrived, is_repeatable);
+    let viewer = channel.connection();
+    let repeated = http2_repeats::look_up(&context, viewer, &head, facts.arrived, is_repeatable);
     let key = match repeated {
         RepeatLookup::Remembered(response) => {
             return Ok(http2_repeats::respond(&response, facts.arrived, channel));

@@ -257,9 +257,9 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         }
         // The first of these bytes began the current phase.
         let arrived = self.connection.phase_since().into_std();
-        let table = &self.context.repeated_http1;
-        let write_key = |key: &mut Vec<u8>| get.write_key(&self.context.ignored_fields, key);
-        match self.context.look_up_repeated(table, arrived, write_key) {
+        let (context, viewer) = (&self.context, &self.connection);
+        let write_key = |key: &mut Vec<u8>| get.write_key(&context.ignored_fields, key);
+        match context.look_up_repeated(&context.repeated_http1, arrived, viewer, write_key) {
             RepeatLookup::Remembered(response) => {
                 response.permit().record_hit(arrived);
                 let pending = PendingResponse::repeat(&response, arrived, &self.connection);

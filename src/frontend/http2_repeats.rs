@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{Method, Response, Version};
 use tokio::time::Instant;
 
+use super::connection_state::ConnectionState;
 use super::recording_body::{RecordingBody, ResponseChannel};
 use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
 use super::request_key::write_field;
@@ -15,6 +16,7 @@ use seawall_policy::IgnoredFields;
 /// Looks for a response of the same second. Only a GET without a body may have one.
 pub(super) fn look_up<A>(
     context: &ServerContext<A>,
+    viewer: &ConnectionState,
     head: &Parts,
     arrived: Instant,
     has_no_body: bool,
@@ -23,7 +25,7 @@ pub(super) fn look_up<A>(
         return RepeatLookup::New;
     }
     let table = &context.repeated_http2;
-    context.look_up_repeated(table, arrived.into_std(), |key| {
+    context.look_up_repeated(table, arrived.into_std(), viewer, |key| {
         write_key(head, &context.ignored_fields, key);
     })
 }

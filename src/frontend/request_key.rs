@@ -1,4 +1,5 @@
-//! Identifies requests that get the same response: their target and all fields that can change it.
+//! Identifies requests that get the same response: their target, all fields that can change it, and
+//! the class of the viewer's address.
 
 use seawall_policy::IgnoredFields;
 

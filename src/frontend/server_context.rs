@@ -21,7 +21,7 @@ use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
 use super::{Handler, Limits, RequestRecorder};
 use crate::proxy::{SharedWait, ViewerResponse};
-use seawall_policy::IgnoredFields;
+use seawall_policy::{AddressClasses, IgnoredFields};
 
 /// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
 /// The viewer's windows limit downloads.
@@ -48,6 +48,7 @@ pub(super) struct ServerContext<A> {
     pub(super) limits: Arc<Limits>,
     pub(super) connections: Arc<ConnectionTable>,
     pub(super) ignored_fields: Arc<IgnoredFields>,
+    address_classes: Arc<AddressClasses>,
     /// Locked by one thread only: each worker has a context of its own.
     pub(super) repeated_http1: Mutex<RepeatedResponses<Http1Head>>,
     pub(super) repeated_http2: Mutex<RepeatedResponses<Http2Fields>>,
@@ -63,6 +64,7 @@ impl<A: Handler> ServerContext<A> {
         connections: Arc<ConnectionTable>,
     ) -> Arc<ServerContext<A>> {
         let ignored_fields = handler.ignored_fields();
+        let address_classes = handler.address_classes();
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(
             &limits,
@@ -74,6 +76,7 @@ impl<A: Handler> ServerContext<A> {
             limits,
             connections,
             ignored_fields,
+            address_classes,
             repeated_http1: Mutex::default(),
             repeated_http2: Mutex::default(),
             http1,
@@ -118,15 +121,20 @@ fn read_bytes_max(limits: &Limits) -> usize {
 }
 
 impl<A> ServerContext<A> {
-    /// Looks for a response of the same second, in one of the two tables.
+    /// Looks for a response of the same second, in one of the two tables. A response to one viewer
+    /// is found for another only if the address lists of all routes say the same of both.
     pub(super) fn look_up_repeated<H: RepeatedHead>(
         &self,
         table: &Mutex<RepeatedResponses<H>>,
         arrived: std::time::Instant,
+        viewer: &ConnectionState,
         write_key: impl FnOnce(&mut Vec<u8>),
     ) -> RepeatLookup<H> {
         let mut table = table.lock();
-        let lookup = table.look_up(arrived, write_key);
+        let lookup = table.look_up(arrived, |key| {
+            write_key(key);
+            self.address_classes.write_class(viewer.peer, key);
+        });
         // Not at a repeated hit: it costs as little as possible.
         if !matches!(lookup, RepeatLookup::Remembered(_)) {
             self.count_repeated_bytes(&mut table, |table| table.sweep(arrived));

@@ -11,7 +11,7 @@ use crate::live::{Availability, TrackedManifest};
 use seawall_cache::{KeyMemo, Object};
 use seawall_manifest::Kind;
 use seawall_policy::Now;
-use seawall_policy::access::{AccessRejection, Admission, CacheRequest, access};
+use seawall_policy::access::{AccessRejection, Admission, CacheRequest, Requester, access};
 use seawall_policy::freshness::{Freshness, freshness};
 
 /// All that is known of a URL.
@@ -54,7 +54,8 @@ impl Shield {
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessRejection> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
-        let request = match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
+        let (get, http2, operator) = (&Method::GET, Version::HTTP_2, Requester::Operator);
+        let request = match access(&self.rules, get, url, http2, &headers, operator) {
             Admission::Cache(request) | Admission::Pass(request) => request,
             Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.

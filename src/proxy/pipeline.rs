@@ -19,7 +19,7 @@ use super::{
 };
 use crate::telemetry::Outcome;
 use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
-use seawall_policy::access::{Admission, CacheRequest, access};
+use seawall_policy::access::{Admission, CacheRequest, Requester, access};
 use seawall_policy::directives::RequestDirectives;
 use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::{Freshness, past_second, seconds_unchanged_for};
@@ -94,6 +94,10 @@ impl Shield {
             &viewer_request.uri,
             viewer_request.version,
             &viewer_request.headers,
+            Requester::Viewer {
+                address: viewer_request.peer,
+                secrets: &self.access.secrets(),
+            },
         )
     }
 
@@ -112,6 +116,9 @@ impl Shield {
         let is_logged = self.telemetry.access_log.is_enabled();
         match self.admit(&viewer_request) {
             Admission::Reject(rejection) => {
+                if let Some(rule) = rejection.rule {
+                    self.access.count_refusal(rule);
+                }
                 rejections::rejected(&viewer_request, rejection, is_logged)
             }
             Admission::Preflight(route) => {

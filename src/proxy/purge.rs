@@ -12,7 +12,7 @@ use super::{Shield, coding};
 use crate::live::unlisted;
 use seawall_cache::{CachePurge, Object};
 use seawall_manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
-use seawall_policy::access::{Admission, CacheRequest, access, host_of};
+use seawall_policy::access::{Admission, CacheRequest, Requester, access, host_of};
 use seawall_policy::key::KeyParts;
 use seawall_policy::{Key, Rules};
 
@@ -227,7 +227,8 @@ impl Shield {
     fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
-        match access(&self.rules, &Method::GET, url, Version::HTTP_2, &headers) {
+        let (get, http2, operator) = (&Method::GET, Version::HTTP_2, Requester::Operator);
+        match access(&self.rules, get, url, http2, &headers, operator) {
             Admission::Cache(request) => Some(request),
             _ => None,
         }

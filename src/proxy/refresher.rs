@@ -171,7 +171,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
-    use crate::proxy::{Settings, ShieldParts};
+    use crate::proxy::{AccessControl, Settings, ShieldParts};
     use crate::telemetry::{MetricRegistry, Telemetry};
     use seawall_manifest::{Kind, read_manifest};
     use seawall_policy::{Route, Rules};
@@ -195,6 +195,7 @@ mod tests {
             settings: Settings::default(),
             origins: Vec::new(),
             telemetry: Arc::new(telemetry.unwrap()),
+            access: AccessControl::default(),
         })
     }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
 use super::workers::{AdminService, FrontendService};
+use crate::admin::access_metrics::ACCESS_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
@@ -16,7 +17,7 @@ use crate::admin::stream_metrics::STREAM_METRICS;
 use crate::admin::{AdminHandlers, explain, origins};
 use crate::config::Config;
 use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend};
-use crate::proxy::{Shield, ShieldParts};
+use crate::proxy::{AccessControl, Shield, ShieldParts};
 use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
 use seawall_upstream::{Origin, Resolver};
 
@@ -73,6 +74,10 @@ impl BoundServer {
             admin,
         } = self;
         let origins = create_origins(config.origins, resolver)?;
+        let access = AccessControl::read(&config.rules).map_err(|(path, why)| {
+            let path = path.display();
+            anyhow::anyhow!("cannot read the secret in {path}: {why}")
+        })?;
         let routes: Vec<Arc<str>> = config
             .rules
             .routes
@@ -88,6 +93,7 @@ impl BoundServer {
             settings: config.proxy,
             origins,
             telemetry: telemetry.clone(),
+            access,
         });
         let frontend = Arc::new(Frontend::new(config.frontend.limits)?);
         let (monitor, responders) = liveness::monitor_workers(workers);
@@ -141,6 +147,10 @@ fn collect_metrics(
     let connections = frontend.clone();
     registry.collect("Viewer connections", &CONNECTION_METRICS, move || {
         connections.stats()
+    })?;
+    let access = shield.clone();
+    registry.collect("Access rules", &ACCESS_METRICS, move || {
+        access.access_stats()
     })?;
     let cache = shield.cache().clone();
     registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;

@@ -1,14 +1,48 @@
-//! Background tasks of the server: reloads renewed certificates.
+//! Background tasks of the server: reload renewed certificates, and secrets of access rules.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::frontend::{BoundListener, Certificates};
+use crate::proxy::Shield;
 
 /// A renewed certificate is in use after at most this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A changed secret is in use after at most this time, as in `seawall_upstream::sign`.
+const SECRETS_INTERVAL: Duration = Duration::from_secs(1);
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Reads the files with the secrets of access rules periodically. Ends at once if there are none,
+/// or when the shield is gone.
+pub(super) fn watch_secrets(shield: &Arc<Shield>) -> impl Future<Output = ()> + Send + use<> {
+    let has_files = shield.has_secret_files();
+    let shield = Arc::downgrade(shield);
+    async move {
+        if !has_files {
+            return;
+        }
+        let mut ticks = ticks(SECRETS_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let Some(shield) = shield.upgrade() else {
+                return;
+            };
+            // On a blocking thread: the files may be on a file system that hangs.
+            let reading = tokio::task::spawn_blocking(move || shield.reread_secrets());
+            if let Err(error) = reading.await {
+                tracing::error!(%error, "the check of the secrets failed");
+            }
+        }
+    }
+}
 
 /// Checks the certificates' files periodically. Ends at once if there are none.
 pub(super) fn watch_certificates(
@@ -23,8 +57,7 @@ pub(super) fn watch_certificates(
         if all_certificates.is_empty() {
             return;
         }
-        let mut ticks = interval(CHECK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = ticks(CHECK_INTERVAL);
         loop {
             ticks.tick().await;
             for certificates in &all_certificates {

@@ -61,6 +61,7 @@ mod memory_has_a_bound;
 mod memory_keeps_what_is_watched;
 mod metrics_pass_the_linter;
 mod new_connections_replace_idle_ones;
+mod nobody_enters_without_permission;
 mod one_fetch_for_many_viewers;
 mod one_url_that_fails_harms_no_other;
 mod only_whole_answers_are_kept;

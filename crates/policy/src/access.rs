@@ -2,6 +2,8 @@
 //!
 //! The host is normalized. The path is never rewritten: the key is built from what is forwarded.
 
+mod entry;
+
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
+pub use self::entry::Requester;
+use self::entry::check_entry;
 pub use super::access_rejection::AccessRejection;
 use super::access_rejection::bad;
 pub use super::cache_request::CacheRequest;
@@ -44,8 +48,9 @@ pub fn access(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
+    requester: Requester<'_>,
 ) -> Admission {
-    match try_admit(rules, method, uri, version, headers) {
+    match try_admit(rules, method, uri, version, headers, requester) {
         Ok(admission) => admission,
         Err(rejection) => Admission::Reject(rejection),
     }
@@ -57,6 +62,7 @@ fn try_admit(
     uri: &Uri,
     version: Version,
     headers: &HeaderMap,
+    requester: Requester<'_>,
 ) -> Result<Admission, AccessRejection> {
     let host = canonical_host(uri, version, headers)?;
     let path = uri.path();
@@ -66,6 +72,8 @@ fn try_admit(
     let route = rules
         .route(&host, path)
         .ok_or(AccessRejection::not_served())?;
+    // Before the key is built: a refusal is cheap.
+    check_entry(rules, route, &host, path, headers, requester)?;
     check_path(&path[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
         return Ok(Admission::Preflight(Arc::clone(route)));
@@ -84,6 +92,7 @@ fn not_allowed() -> AccessRejection {
     AccessRejection {
         status: StatusCode::METHOD_NOT_ALLOWED,
         why: "method not allowed here",
+        rule: None,
     }
 }
 
@@ -313,7 +322,15 @@ impl CacheRequest {
     pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> CacheRequest {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         let uri = Uri::from_static(uri);
-        match access(rules, &Method::GET, &uri, Version::HTTP_11, &headers) {
+        let operator = Requester::Operator;
+        match access(
+            rules,
+            &Method::GET,
+            &uri,
+            Version::HTTP_11,
+            &headers,
+            operator,
+        ) {
             Admission::Cache(entry) => entry,
             other => panic!("{other:?}"),
         }

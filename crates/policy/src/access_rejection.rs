@@ -2,6 +2,8 @@
 
 use http::StatusCode;
 
+use super::AccessRuleKind;
+
 /// Why a request was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessRejection {
@@ -9,6 +11,8 @@ pub struct AccessRejection {
     pub status: StatusCode,
     /// A short reason for the log and the response body.
     pub why: &'static str,
+    /// The access rule that refused it, if one did.
+    pub rule: Option<AccessRuleKind>,
 }
 
 impl AccessRejection {
@@ -21,6 +25,17 @@ impl AccessRejection {
         AccessRejection {
             status: StatusCode::MISDIRECTED_REQUEST,
             why: "no route serves this host and path",
+            rule: None,
+        }
+    }
+
+    /// An access rule of the route refuses the viewer. The response does not say which, or what
+    /// would be accepted.
+    pub(super) fn denied(rule: AccessRuleKind) -> AccessRejection {
+        AccessRejection {
+            status: StatusCode::FORBIDDEN,
+            why: "access denied",
+            rule: Some(rule),
         }
     }
 }
@@ -29,5 +44,6 @@ pub(super) const fn bad(why: &'static str) -> AccessRejection {
     AccessRejection {
         status: StatusCode::BAD_REQUEST,
         why,
+        rule: None,
     }
 }

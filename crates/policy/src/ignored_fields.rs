@@ -5,10 +5,10 @@ use http::HeaderName;
 
 use super::Rules;
 
-/// Fields of players, browsers and CDNs that nothing here reads: ignored unless a route forwards
-/// them. A field that is not listed is taken to matter: a missing name costs time, a wrong one
-/// would give a viewer another viewer's response. A rule that begins to read one of these must take
-/// it out.
+/// Fields of players, browsers and CDNs that nothing here reads: ignored unless a route forwards or
+/// requires them. A field that is not listed is taken to matter: a missing name costs time, a wrong
+/// one would give a viewer another viewer's response. A rule that begins to read one of these must
+/// take it out.
 pub const IGNORED_UNLESS_FORWARDED: [&str; 30] = [
     "user-agent",
     "accept",
@@ -50,19 +50,20 @@ pub struct IgnoredFields {
 }
 
 impl IgnoredFields {
-    /// All of [`IGNORED_UNLESS_FORWARDED`] that no route forwards.
+    /// All of [`IGNORED_UNLESS_FORWARDED`] that no route forwards or requires.
     pub fn of(rules: &Rules) -> IgnoredFields {
-        let is_forwarded = |name: &str| {
-            let listed = rules
-                .routes
-                .iter()
-                .flat_map(|route| route.forward_headers.iter().chain(&route.unkeyed_headers));
+        let is_read = |name: &str| {
+            let listed = rules.routes.iter().flat_map(|route| {
+                let required = route.access.require_header.iter();
+                let forwarded = route.forward_headers.iter().chain(&route.unkeyed_headers);
+                forwarded.chain(required.map(|header| &header.name))
+            });
             listed.map(HeaderName::as_str).any(|listed| listed == name)
         };
         let mut by_length: Vec<Vec<&'static str>> = Vec::new();
         for name in IGNORED_UNLESS_FORWARDED
             .into_iter()
-            .filter(|name| !is_forwarded(name))
+            .filter(|name| !is_read(name))
         {
             if by_length.len() <= name.len() {
                 by_length.resize_with(name.len() + 1, Vec::new);
@@ -88,6 +89,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::Route;
+    use super::super::access_rules::RequiredHeader;
     use super::*;
 
     #[test]
@@ -127,5 +129,20 @@ mod tests {
         let ignored = IgnoredFields::of(&rules);
         assert!(!ignored.contains("User-Agent") && !ignored.contains("X-Forwarded-For"));
         assert!(ignored.contains("Referer"));
+    }
+
+    #[test]
+    fn field_that_a_route_requires_is_not_ignored() {
+        let mut guarded = Route::everything("origin");
+        guarded.access.require_header = Some(RequiredHeader {
+            name: HeaderName::from_static("x-amz-cf-id"),
+            secret_files: Vec::new(),
+        });
+        let rules = Rules {
+            routes: vec![Arc::new(guarded)],
+            name: "shield".into(),
+        };
+        let ignored = IgnoredFields::of(&rules);
+        assert!(!ignored.contains("X-Amz-Cf-Id") && ignored.contains("Via"));
     }
 }

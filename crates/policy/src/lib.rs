@@ -7,6 +7,7 @@
 //! | question | answered by |
 //! |---|---|
 //! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
+//! | may this viewer enter the route? | [`AccessRules::refused_by`] |
 //! | which requests share a response? | [`Key`], [`vary`] |
 //! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`StorageDecision`] |
 //! | may a stored response be used now? | [`freshness()`] → [`Freshness`] |
@@ -24,9 +25,10 @@
 //! use std::time::Duration;
 //!
 //! use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
-//! use seawall_policy::access::access;
+//! use seawall_policy::access::{Requester, access};
 //! use seawall_policy::lifetime::{ManifestContext, ResponseFacts, storage};
-//! use seawall_policy::{Admission, Freshness, Now, Route, Rules, StorageDecision, freshness};
+//! use seawall_policy::{Admission, FileSecrets, Freshness, Now, Route, Rules};
+//! use seawall_policy::{StorageDecision, freshness};
 //!
 //! let rules = Rules {
 //!     routes: vec![Arc::new(Route::everything("origin"))],
@@ -34,7 +36,12 @@
 //! };
 //! let uri = Uri::from_static("/live/seg100.ts?cdn=1");
 //! let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("media.example"))]);
-//! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers);
+//! let secrets = FileSecrets::default();
+//! let viewer = Requester::Viewer {
+//!     address: Some([192, 0, 2, 1].into()),
+//!     secrets: &secrets,
+//! };
+//! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers, viewer);
 //! let Admission::Cache(request) = admission else {
 //!     panic!("a GET is served from the cache");
 //! };
@@ -70,6 +77,8 @@
 
 pub mod access;
 mod access_rejection;
+pub mod access_rules;
+mod address_classes;
 mod cache_request;
 pub mod cadence;
 pub mod conditional;
@@ -95,6 +104,8 @@ pub mod vary;
 
 pub use access::Admission;
 pub use access_rejection::AccessRejection;
+pub use access_rules::{AccessRuleKind, AccessRules, FileSecrets};
+pub use address_classes::AddressClasses;
 pub use cache_request::CacheRequest;
 pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_avoidance::EndpointAvoidance;

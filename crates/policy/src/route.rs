@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::access_rules::AccessRules;
 pub use super::query::{QueryPolicies, QueryPolicy};
 
 /// One route: what it matches, and the settings for it. Built by `config`.
@@ -30,6 +31,8 @@ pub struct Route {
     pub origin_index: usize,
     /// Send the viewer's (canonical) host to the origin; it is then part of the key.
     pub forward_host: bool,
+    /// Which viewers may enter.
+    pub access: AccessRules,
     /// Query parameters that are kept.
     pub query: QueryPolicies,
     /// Viewer headers that are forwarded to the origin, besides those the shield sets. They are
@@ -174,6 +177,11 @@ impl Rules {
             .find(|route| route.takes_host(host) && route.takes_path(path))
     }
 
+    /// Whether a route has access rules.
+    pub fn has_access_rules(&self) -> bool {
+        self.routes.iter().any(|route| !route.access.is_open())
+    }
+
     /// The routes that may match a path with this beginning on a canonical host.
     pub fn routes_below(&self, host: &str, beginning: &str) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter().filter(move |route| {
@@ -195,6 +203,7 @@ impl Route {
             origin: origin.into(),
             origin_index: 0,
             forward_host: false,
+            access: AccessRules::default(),
             query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
             unkeyed_headers: Vec::new(),
@@ -217,10 +226,14 @@ impl Route {
     }
 
     pub(super) fn takes_path(&self, path: &str) -> bool {
-        let prefix = self.path_prefix.trim_end_matches('/');
-        path.strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_below(path, &self.path_prefix)
     }
+}
+
+/// Whether a path has this prefix, which ends at a segment boundary.
+pub(super) fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix.trim_end_matches('/'))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn host_matches(pattern: &str, host: &str) -> bool {

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep};
 pub use certificate::ClientCertificate;
 pub use credential_provider::check_profile;
 pub use credentials::Credentials;
-pub use header_file::header_value;
+pub use header_file::{HeaderFile, header_value};
 pub use source::{
     AwsEnvironment, BadVariable, ContainerToken, CredentialSource, CredentialUrl, Service, Sigv4,
 };
@@ -39,7 +39,6 @@ pub(super) use sigv4::{FIELDS, Message};
 use super::{Failure, Resolver, Settings, SetupError};
 use background_task::SingleTask;
 use credential_cache::CredentialCache;
-use header_file::HeaderFile;
 
 /// Interval at which files are read again.
 const REREAD_EVERY: Duration = Duration::from_secs(1);

@@ -149,3 +149,53 @@ fn accepts_only_names_that_fit_labels() {
     assert!(name("").is_err() && name("a b").is_err() && name(&"x".repeat(129)).is_err());
     assert!(pseudonym("seawall").is_ok() && pseudonym("sea wall").is_err());
 }
+
+#[test]
+fn reads_addresses_and_networks() {
+    for text in [
+        "192.0.2.7",
+        "192.0.2.0/24",
+        "0.0.0.0/0",
+        "2001:db8::1",
+        "2001:db8::/32",
+        "::/0",
+        "unix",
+    ] {
+        assert!(address_list_entry(text).is_ok(), "{text}");
+    }
+    assert_eq!(
+        address_list_entry("192.0.2.7"),
+        address_list_entry("192.0.2.7/32")
+    );
+}
+
+#[test]
+fn suggests_corrections_of_wrong_networks() {
+    let suggested = |text| suggestion(address_list_entry(text));
+    assert_eq!(suggested("192.0.2.7/24").as_deref(), Some("192.0.2.0/24"));
+    assert_eq!(
+        suggested("2001:db8::1/32").as_deref(),
+        Some("2001:db8::/32")
+    );
+    assert_eq!(suggested("::ffff:192.0.2.7").as_deref(), Some("192.0.2.7"));
+    assert_eq!(
+        suggested("::ffff:192.0.2.0/120").as_deref(),
+        Some("192.0.2.0/24")
+    );
+    for text in [
+        "",
+        "192.0.2",
+        "192.0.2.0/33",
+        "192.0.2.7:80",
+        "[::1]:80",
+        "[::1]",
+        "localhost",
+        "all",
+        "*",
+        "Unix",
+        "192.0.2.1-9",
+        "fe80::1%eth0",
+    ] {
+        assert_eq!(suggested(text), None, "{text}");
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origins::OriginTable;
-use super::{forwarded_headers, read_tables};
+use super::{access, forwarded_headers, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
@@ -36,6 +36,7 @@ pub(super) fn read_routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> V
                 .add_problem(problem.help("metrics and logs tell routes apart by `name`"));
         }
     }
+    access::report_forwarded_secrets(root, &routes);
     routes
         .into_iter()
         .map(|(placed_route, _)| placed_route)
@@ -67,6 +68,7 @@ fn read_route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute
     let has_name = name.is_some();
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
     table.read_into("forward_host", &mut route.forward_host, read::flag);
+    access::read_access(table, &mut route.access);
     table.read_into("query", &mut route.query, queries);
     forwarded_headers::read_forwarded_headers(table, &mut route);
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);

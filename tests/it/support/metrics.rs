@@ -12,6 +12,8 @@ pub fn is_listed(series: &str) -> bool {
 
 /// Requests by `route`, `kind` and `outcome`.
 pub const REQUESTS: &str = "seawall_requests_total";
+/// Requests that an access rule refused, by `reason`.
+pub const ACCESS_REFUSED: &str = "seawall_access_refused_total";
 /// Hits that got the response of an earlier one again.
 pub const REPEATED: &str = "seawall_repeated_responses_total";
 /// Bytes of responses that are remembered to be sent again.

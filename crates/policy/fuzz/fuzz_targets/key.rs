@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
-use seawall_policy::access::access;
-use seawall_policy::{Admission, Route, Rules};
+use seawall_policy::access::{Requester, access};
+use seawall_policy::{Admission, FileSecrets, Route, Rules};
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     routes: vec![Arc::new(Route::everything("main"))],
@@ -31,7 +31,11 @@ fuzz_target!(|text: &[u8]| {
             headers.append(name, value);
         }
     }
-    let admit = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers);
+    let viewer = Requester::Viewer {
+        address: None,
+        secrets: &FileSecrets::default(),
+    };
+    let admit = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers, viewer);
     let (Admission::Cache(request), Admission::Cache(again)) = (admit(&uri), admit(&uri)) else {
         return;
     };

@@ -34,7 +34,14 @@ fn ask_over(version: Version, rules: &Rules, target: &str, host: Option<&str>) -
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
     }
     let uri: Uri = target.parse().unwrap();
-    access(rules, &Method::GET, &uri, version, &headers)
+    access(
+        rules,
+        &Method::GET,
+        &uri,
+        version,
+        &headers,
+        Requester::Operator,
+    )
 }
 
 fn entered(access: Admission) -> CacheRequest {
@@ -385,7 +392,8 @@ mod keys {
             let rules = Rules { routes: vec![Arc::new(route)], name: "seawall".into() };
             let sent = |(viewer, target): &(HeaderMap, &'static str)| {
                 let uri = Uri::from_static(target);
-                let entry = entered(access(&rules, &Method::GET, &uri, Version::HTTP_11, viewer));
+                let (get, version, operator) = (Method::GET, Version::HTTP_11, Requester::Operator);
+                let entry = entered(access(&rules, &get, &uri, version, viewer, operator));
                 let forwarded = entry.forwarded.as_deref();
                 let mut sent = headers::upstream(viewer, forwarded, &entry.route, &rules.name);
                 // The fields that are sent without being in the key.

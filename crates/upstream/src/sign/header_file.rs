@@ -17,7 +17,7 @@ use super::file;
 const GRACE: Duration = Duration::from_mins(10);
 
 /// A header whose value is in a file.
-pub(super) struct HeaderFile {
+pub struct HeaderFile {
     pub(super) name: HeaderName,
     path: PathBuf,
     values: RwLock<HeaderFileValues>,
@@ -32,8 +32,8 @@ struct HeaderFileValues {
 }
 
 impl HeaderFile {
-    /// Reads the file for the first time.
-    pub(super) fn new(name: HeaderName, path: PathBuf) -> Result<HeaderFile, (PathBuf, String)> {
+    /// Reads the file for the first time. An error names it again.
+    pub fn new(name: HeaderName, path: PathBuf) -> Result<HeaderFile, (PathBuf, String)> {
         let current = match header_value(&path) {
             Ok(value) => value,
             Err(why) => return Err((path, why)),
@@ -48,7 +48,7 @@ impl HeaderFile {
     }
 
     /// Reads the file again; true if the value changed. Blocks.
-    pub(super) fn reread(&self) -> bool {
+    pub fn reread(&self) -> bool {
         self.apply(header_value(&self.path), Instant::now())
     }
 
@@ -75,7 +75,8 @@ impl HeaderFile {
         true
     }
 
-    pub(super) fn current(&self) -> HeaderValue {
+    /// The value that the file had at the last read at which it was usable.
+    pub fn current(&self) -> HeaderValue {
         self.values.read().current.clone()
     }
 

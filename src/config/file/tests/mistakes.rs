@@ -160,6 +160,22 @@ fn rejects_invalid_route_settings() {
 }
 
 #[test]
+fn rejects_invalid_access_rules() {
+    let diagnostics = diagnostics(&[
+        in_route("allow = []"),
+        in_route("allow = \"192.0.2.7\""),
+        in_route("allow = [\"192.0.2.7/24\", \"unix\"]"),
+        in_route("deny = [\"::ffff:192.0.2.7\", \"edge.example\", \"192.0.2.7:80\"]"),
+        in_route("require_header = \"X-Origin-Secret\""),
+        in_route("require_header = {}"),
+        in_route("require_header = { name = \"Host\", secret_files = [] }"),
+        in_route("require_header = { name = \"If-Match\", secret_files = [\"no-secret\"] }"),
+        in_route("require_header = { name = \"X-Secret\", secret_file = \"a\" }"),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_origin_settings() {
     let diagnostics = diagnostics(&[
         in_origin("protocol = \"h3\""),

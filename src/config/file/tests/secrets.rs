@@ -85,6 +85,59 @@ fn reads_secrets_from_files_beside_the_configuration() {
 }
 
 #[test]
+fn reads_the_secrets_of_a_required_header() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("one", "s3cret-of-the-first\n"),
+        ("two", "s3cret-of-the-second"),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    std::fs::write(folder.path().join("short"), "s3cret\n").unwrap();
+    std::fs::write(folder.path().join("empty"), "\n").unwrap();
+    let path = folder.path().join("seawall.toml");
+    let read_lines = |lines: &str| {
+        let source = format!("{ORIGIN}[[route]]\n{lines}\n");
+        read(&source, &path, &environment).finish()
+    };
+    let header = |files: &str| {
+        format!("require_header = {{ name = \"X-Origin-Secret\", secret_files = [{files}] }}")
+    };
+    let (good, warnings) = read_lines(&header("\"one\", \"two\"")).unwrap();
+    assert!(warnings.is_empty(), "{warnings}");
+    let required = good.rules.routes[0].access.require_header.as_ref();
+    let required = required.unwrap();
+    let files = ["one", "two"].map(|name| folder.path().join(name));
+    assert_eq!(
+        (required.name.as_str(), &required.secret_files[..]),
+        ("x-origin-secret", &files[..])
+    );
+    assert!(!format!("{good:?}").contains("s3cret"));
+    let doubtful = [
+        header("\"short\""),
+        header("\"empty\""),
+        header("\"gone\""),
+        header("\"one\", \"two\", \"one\""),
+        format!(
+            "{}\nforward_headers = [\"x-origin-secret\"]",
+            header("\"one\"")
+        ),
+        format!(
+            "{}\n[[route]]\npath = \"/a\"\nunkeyed_headers = [\"X-Origin-Secret\"]",
+            header("\"one\"")
+        ),
+    ];
+    let diagnostics = doubtful.map(|lines| {
+        let problems =
+            read_lines(&lines).map_or_else(|problems| problems, |(_, warnings)| warnings);
+        let text = text_without_folder(&problems, folder.path());
+        assert!(!text.contains("s3cret"), "{text}");
+        beside_its_input(&lines, &text)
+    });
+    assert_snapshot!(diagnostics.join("\n\n"));
+}
+
+#[test]
 fn checks_certificates_with_their_keys() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

@@ -1,0 +1,203 @@
+//! Decides whether a request may enter the route that was found for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use percent_encoding::percent_decode_str;
+
+use crate::access_rejection::AccessRejection;
+use crate::route::is_below;
+use crate::{FileSecrets, Route, Rules};
+
+/// Who sends a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Requester<'r> {
+    /// A viewer: the access rules of the route apply.
+    Viewer {
+        /// `None` on a Unix socket.
+        address: Option<IpAddr>,
+        /// The secrets that the routes' files contain now.
+        secrets: &'r FileSecrets,
+    },
+    /// The operator, who purges an object or has it explained: no access rule applies.
+    Operator,
+}
+
+/// Applies the access rules of the route, and of each route that an origin may take the path for:
+/// it decodes the path and resolves dot segments, while the route was found by the path as sent.
+pub(super) fn check_entry(
+    rules: &Rules,
+    route: &Route,
+    host: &str,
+    path: &str,
+    headers: &HeaderMap,
+    requester: Requester<'_>,
+) -> Result<(), AccessRejection> {
+    let Requester::Viewer { address, secrets } = requester else {
+        return Ok(());
+    };
+    let refused_by = |route: &Route| route.access.refused_by(address, headers, secrets);
+    let mut rule = refused_by(route);
+    if rule.is_none() && rules.has_access_rules() && has_several_readings(path) {
+        let mut of_host = rules.routes.iter().filter(|route| route.takes_host(host));
+        rule = match resolved_path(path) {
+            Some(path) => {
+                let prefix = |route: &Route| resolved_path(&route.path_prefix);
+                let takes_it = |route: &&Arc<Route>| {
+                    prefix(route).is_none_or(|prefix| is_below(&path, &prefix))
+                };
+                of_host.find(takes_it).and_then(|route| refused_by(route))
+            }
+            None => of_host.find_map(|route| refused_by(route)),
+        };
+    }
+    rule.map_or(Ok(()), |rule| Err(AccessRejection::denied(rule)))
+}
+
+/// Whether an origin may read the path as another one than its text.
+fn has_several_readings(path: &str) -> bool {
+    path.contains(['%', '\\', ';']) || path.contains("//") || path.contains("/.")
+}
+
+/// The path as an origin may read it: decoded, without parameters, empty segments and dots. `None`
+/// if it goes up: where it ends then depends on what the origin takes for a segment.
+fn resolved_path(path: &str) -> Option<String> {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let mut resolved = String::with_capacity(path.len());
+    for segment in decoded.split(['/', '\\']) {
+        match segment.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => return None,
+            name => {
+                resolved.push('/');
+                resolved.push_str(name);
+            }
+        }
+    }
+    if resolved.is_empty() {
+        resolved.push('/');
+    }
+    Some(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method, Uri, Version, header};
+
+    use super::super::{Admission, CacheRequest, access};
+    use super::*;
+    use crate::access_rules::{AccessRuleKind, AccessRules, AddressListEntry};
+
+    /// `/paid` on all hosts, for 192.0.2.1 only; everything else for everyone, in the same origin.
+    fn guarded_rules() -> Rules {
+        let allowed = AddressListEntry::Network("192.0.2.1/32".parse().unwrap());
+        let paid = Route {
+            path_prefix: "/paid".to_owned(),
+            access: AccessRules {
+                allow: Some([allowed].into_iter().collect()),
+                ..AccessRules::default()
+            },
+            pass_methods: true,
+            ..Route::everything("o")
+        };
+        Rules {
+            routes: vec![Arc::new(paid), Arc::new(Route::everything("o"))],
+            name: "seawall".into(),
+        }
+    }
+
+    fn ask_as(address: &str, method: &Method, target: &str) -> Admission {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("a"))]);
+        let uri: Uri = target.parse().unwrap();
+        let viewer = Requester::Viewer {
+            address: Some(address.parse().unwrap()),
+            secrets: &FileSecrets::default(),
+        };
+        access(
+            &guarded_rules(),
+            method,
+            &uri,
+            Version::HTTP_11,
+            &headers,
+            viewer,
+        )
+    }
+
+    fn entered(admission: Admission) -> CacheRequest {
+        match admission {
+            Admission::Cache(request) => request,
+            other => panic!("expected to enter, got {other:?}"),
+        }
+    }
+
+    fn is_denied(admission: &Admission) -> bool {
+        matches!(admission, Admission::Reject(rejection) if rejection.status == 403)
+    }
+
+    #[test]
+    fn access_rules_concern_every_method_and_no_operator() {
+        let methods = [
+            Method::GET,
+            Method::HEAD,
+            Method::OPTIONS,
+            Method::POST,
+            Method::TRACE,
+        ];
+        for method in &methods {
+            let Admission::Reject(rejection) = ask_as("192.0.2.2", method, "/paid/a.ts") else {
+                panic!("{method} is admitted")
+            };
+            assert_eq!(rejection.status, 403, "{method}");
+            assert_eq!(rejection.rule, Some(AccessRuleKind::Address));
+            assert!(
+                !is_denied(&ask_as("192.0.2.2", method, "/a.ts")),
+                "{method}"
+            );
+            assert!(
+                !is_denied(&ask_as("192.0.2.1", method, "/paid/a.ts")),
+                "{method}"
+            );
+        }
+        CacheRequest::asked(&guarded_rules(), "a", "/paid/a.ts");
+    }
+
+    /// The origin would resolve each of them to a path of the guarded route.
+    #[test]
+    fn other_spelling_of_a_guarded_path_is_guarded() {
+        for path in [
+            "/%70aid/a.ts",
+            "//paid/a.ts",
+            "/./paid/a.ts",
+            "/%2e/paid/a.ts",
+            "/x/../paid/a.ts",
+            "/x/%2e%2e/paid/a.ts",
+            "/x/..%2fpaid/a.ts",
+            "/x%2fy/../paid/a.ts",
+            "/paid%2fa.ts",
+            "/%2fpaid/a.ts",
+            "/paid;v=1/a.ts",
+            "/;v=1/paid/a.ts",
+            "/paid%5ca.ts",
+        ] {
+            assert!(
+                is_denied(&ask_as("192.0.2.2", &Method::GET, path)),
+                "{path}"
+            );
+            entered(ask_as("192.0.2.1", &Method::GET, path));
+        }
+    }
+
+    #[test]
+    fn encoded_path_beside_a_guarded_one_is_open() {
+        for path in [
+            "/My%20Video.ts",
+            "/free/paid%20a.ts",
+            "/paid%20/a.ts",
+            "/a;b/.c",
+            "/free//paid/a",
+        ] {
+            entered(ask_as("192.0.2.2", &Method::GET, path));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Decides who may enter a route: by the viewer's address, and by a header with a secret.
+//!
+//! The secrets are an argument, as the time is: their files change, and a decision here is a pure
+//! function.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+pub use ipnet::IpNet;
+use subtle::{Choice, ConstantTimeEq};
+
+/// The access rules of a route. By default everyone may enter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessRules {
+    /// Only these viewers may enter. `None`: all.
+    pub allow: Option<AddressList>,
+    /// These viewers may not enter, also if `allow` has them. `None`: nobody.
+    pub deny: Option<AddressList>,
+    /// Only requests with this header may enter.
+    pub require_header: Option<RequiredHeader>,
+}
+
+/// The rule that refused a request: both the metric label and what an operator looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessRuleKind {
+    /// `allow` or `deny`: the viewer's address.
+    Address,
+    /// `require_header`: the header is missing, or has another value.
+    Header,
+}
+
+impl AccessRuleKind {
+    /// All, in the order of [`AccessRuleKind::index`].
+    pub const ALL: [AccessRuleKind; 2] = [AccessRuleKind::Address, AccessRuleKind::Header];
+
+    /// A dense index for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AccessRuleKind::Address => "address",
+            AccessRuleKind::Header => "header",
+        }
+    }
+}
+
+impl AccessRules {
+    /// Whether everyone may enter.
+    pub fn is_open(&self) -> bool {
+        self.allow.is_none() && self.deny.is_none() && self.require_header.is_none()
+    }
+
+    /// The rule that refuses a viewer's request. `None`: it may enter. A viewer on a Unix socket
+    /// has no address.
+    pub fn refused_by(
+        &self,
+        address: Option<IpAddr>,
+        headers: &HeaderMap,
+        secrets: &FileSecrets,
+    ) -> Option<AccessRuleKind> {
+        if !self.admits_address(address) {
+            return Some(AccessRuleKind::Address);
+        }
+        let required = self.require_header.as_ref();
+        let is_missing = required.is_some_and(|header| !header.is_in(headers, secrets));
+        is_missing.then_some(AccessRuleKind::Header)
+    }
+
+    pub(super) fn admits_address(&self, address: Option<IpAddr>) -> bool {
+        let is_allowed = self.allow.as_ref().is_none_or(|list| list.has(address));
+        let is_denied = self.deny.as_ref().is_some_and(|list| list.has(address));
+        is_allowed && !is_denied
+    }
+
+    pub(super) fn has_address_lists(&self) -> bool {
+        self.allow.is_some() || self.deny.is_some()
+    }
+}
+
+/// One entry of an address list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressListEntry {
+    /// A network, or a single address.
+    Network(IpNet),
+    /// Viewers on Unix sockets, which have no address.
+    UnixSocket,
+}
+
+/// A list of networks. An IPv4 address in IPv6 form counts as IPv4, as that of a viewer of a
+/// listener for both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressList {
+    /// In ascending order, none inside another one.
+    networks: Vec<IpNet>,
+    has_unix_sockets: bool,
+}
+
+impl AddressList {
+    fn has(&self, address: Option<IpAddr>) -> bool {
+        let Some(address) = address.map(|address| address.to_canonical()) else {
+            return self.has_unix_sockets;
+        };
+        // No networks overlap, so only the last one that begins before the address may have it.
+        // Lists of CDNs have hundreds.
+        let later = self
+            .networks
+            .partition_point(|network| network.network() <= address);
+        let last = later.checked_sub(1).map(|index| &self.networks[index]);
+        last.is_some_and(|network| network.contains(&address))
+    }
+}
+
+impl FromIterator<AddressListEntry> for AddressList {
+    fn from_iter<I: IntoIterator<Item = AddressListEntry>>(entries: I) -> AddressList {
+        let mut list = AddressList::default();
+        for entry in entries {
+            match entry {
+                AddressListEntry::Network(network) => list.networks.push(network.trunc()),
+                AddressListEntry::UnixSocket => list.has_unix_sockets = true,
+            }
+        }
+        // A network comes before those inside it.
+        list.networks
+            .sort_unstable_by_key(|network| (network.network(), network.prefix_len()));
+        list.networks
+            .dedup_by(|later, earlier| earlier.contains(&*later));
+        list
+    }
+}
+
+/// A header that proves who sends a request: its value is a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredHeader {
+    /// The name. The configuration forwards no header of this name.
+    pub name: HeaderName,
+    /// Each of these files contains a secret that is accepted: two while it is rotated.
+    pub secret_files: Vec<PathBuf>,
+}
+
+impl RequiredHeader {
+    /// Whether the request has the header once, with one of the secrets. A second value may come
+    /// from someone who does not know the secret.
+    fn is_in(&self, headers: &HeaderMap, secrets: &FileSecrets) -> bool {
+        let mut values = headers.get_all(&self.name).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return false;
+        };
+        let accepted = self.secret_files.iter();
+        let accepted = accepted.filter_map(|file| secrets.0.get(file));
+        // In constant time, and without an early end: how long it takes must not say how much of
+        // the secret was right, or which of them.
+        let is_accepted = accepted.fold(Choice::from(0), |found, secret| {
+            found | secret.as_bytes().ct_eq(value.as_bytes())
+        });
+        is_accepted.into()
+    }
+}
+
+/// The secrets that files contain now.
+#[derive(Clone, Debug, Default)]
+pub struct FileSecrets(HashMap<PathBuf, HeaderValue, ahash::RandomState>);
+
+impl FromIterator<(PathBuf, HeaderValue)> for FileSecrets {
+    fn from_iter<I: IntoIterator<Item = (PathBuf, HeaderValue)>>(secrets: I) -> FileSecrets {
+        FileSecrets(secrets.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

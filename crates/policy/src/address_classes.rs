@@ -1,0 +1,92 @@
+//! Divides viewers into classes by their addresses, so that a response to one viewer is repeated
+//! only to viewers that may have it.
+
+use std::net::IpAddr;
+
+use super::{AccessRules, Rules};
+
+/// Divides viewers by what all address lists say of them. Two viewers of one class may get the same
+/// response to the same request; two of different classes may not.
+#[derive(Debug, Default)]
+pub struct AddressClasses {
+    rules: Vec<AccessRules>,
+}
+
+impl AddressClasses {
+    /// The classes that the address lists of all routes make.
+    pub fn of(rules: &Rules) -> AddressClasses {
+        let mut classes = AddressClasses::default();
+        for route in &rules.routes {
+            let addresses = AccessRules {
+                require_header: None,
+                ..route.access.clone()
+            };
+            if addresses.has_address_lists() && !classes.rules.contains(&addresses) {
+                classes.rules.push(addresses);
+            }
+        }
+        classes
+    }
+
+    /// Appends the class of a viewer. All classes have the same number of bytes.
+    pub fn write_class(&self, address: Option<IpAddr>, bytes: &mut Vec<u8>) {
+        let verdicts = self.rules.iter().map(|rules| rules.admits_address(address));
+        bytes.extend(verdicts.map(u8::from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Route;
+    use super::super::access_rules::{AddressList, AddressListEntry};
+    use super::*;
+
+    fn list(network: &str) -> AddressList {
+        let entry = AddressListEntry::Network(network.parse().unwrap());
+        [entry].into_iter().collect()
+    }
+
+    fn classes(lists: &[(Option<AddressList>, Option<AddressList>)]) -> AddressClasses {
+        let route = |(allow, deny): &(Option<AddressList>, Option<AddressList>)| {
+            let mut route = Route::everything("origin");
+            route.access.allow.clone_from(allow);
+            route.access.deny.clone_from(deny);
+            Arc::new(route)
+        };
+        AddressClasses::of(&Rules {
+            routes: lists.iter().map(route).collect(),
+            name: "shield".into(),
+        })
+    }
+
+    fn class(classes: &AddressClasses, viewer: Option<&str>) -> Vec<u8> {
+        let mut bytes = b"key".to_vec();
+        classes.write_class(viewer.map(|text| text.parse().unwrap()), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn viewers_of_one_class_have_the_same_verdict_on_every_route() {
+        let classes = classes(&[
+            (None, None),
+            (Some(list("192.0.2.0/24")), None),
+            (Some(list("192.0.2.0/24")), None),
+            (None, Some(list("192.0.2.7/32"))),
+        ]);
+        let class = |viewer| class(&classes, viewer);
+        assert_eq!(class(Some("192.0.2.1")), b"key\x01\x01");
+        assert_eq!(class(Some("::ffff:192.0.2.1")), b"key\x01\x01");
+        assert_eq!(class(Some("192.0.2.7")), b"key\x01\x00");
+        assert_eq!(class(Some("192.0.3.1")), b"key\x00\x01");
+        assert_eq!(class(None), b"key\x00\x01");
+    }
+
+    #[test]
+    fn all_viewers_are_of_one_class_without_lists() {
+        let classes = classes(&[(None, None)]);
+        assert_eq!(class(&classes, Some("192.0.2.1")), b"key");
+        assert_eq!(class(&classes, None), b"key");
+    }
+}

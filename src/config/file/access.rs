@@ -1,0 +1,118 @@
+//! Reads who may enter a route: `allow`, `deny` and `require_header`.
+
+use std::path::PathBuf;
+
+use http::{HeaderName, header};
+
+use super::upstream_auth::is_reserved;
+use crate::config::order::PlacedRoute;
+use crate::config::problem::Problem;
+use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
+use crate::config::{ValueError, address, read};
+use seawall_policy::AccessRules;
+use seawall_policy::access_rules::{AddressList, RequiredHeader};
+use seawall_upstream::sign;
+
+const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
+                         \"2001:db8::/32\"]";
+const SECRET_FILES: &str = "one file, or two while the secret is rotated";
+
+/// A shorter secret can be guessed.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// Reads all three keys.
+pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
+    table.read_some_into("allow", &mut access.allow, addresses);
+    table.read_some_into("deny", &mut access.deny, addresses);
+    let required = table.get("require_header", |value| {
+        value.table("require_header", read_required_header)
+    });
+    access.require_header = required.flatten();
+}
+
+fn addresses(value: TomlValue<'_>) -> ReadResult<AddressList> {
+    let entry = read::parsed(address::address_list_entry, ADDRESSES);
+    let entries = read::nonempty_list(entry, ADDRESSES)(value)?;
+    Ok(entries.into_iter().collect())
+}
+
+/// `None` if a key is missing or has a problem, which is reported.
+fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
+    let examples = [
+        ("name", "name = \"X-Origin-Secret\""),
+        ("secret_files", "secret_files = [\"/run/secrets/origin\"]"),
+    ];
+    for (key, example) in examples {
+        if table.value(key).is_none() {
+            table.report_missing(key, example);
+        }
+    }
+    let name = table.get("name", required_name);
+    let secret_files = table.get("secret_files", secret_files);
+    Some(RequiredHeader {
+        name: name?,
+        secret_files: secret_files?,
+    })
+}
+
+/// The name must be of a header that nothing else here reads or sends on.
+fn required_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
+    const EXPECTED: &str = "a header of its own such as \"X-Origin-Secret\"";
+    let name = read::header_name(value)?;
+    let is_of_http = [header::HOST, header::VIA].contains(&name)
+        || is_reserved(&name)
+        || ["content-", "if-", "cdn-loop", "cmcd-"]
+            .iter()
+            .any(|beginning| name.as_str().starts_with(beginning));
+    if is_of_http {
+        return Err(value.problem(ValueError::new(EXPECTED, "this one has a meaning already")));
+    }
+    Ok(name)
+}
+
+fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {
+    let files = read::nonempty_list(secret_file, SECRET_FILES)(value)?;
+    if files.len() > 2 {
+        return Err(value.problem(ValueError::new(SECRET_FILES, "more than two")));
+    }
+    Ok(files)
+}
+
+/// A file that contains a secret already.
+fn secret_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
+    let path = value.path()?;
+    let secret = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why))?;
+    if secret.len() < SECRET_BYTES_MIN {
+        let problem = Problem::warning("a secret is so short that it can be guessed");
+        let problem = problem.at(value.span(), "fewer than 16 characters");
+        let help = "make one with `openssl rand -hex 32`";
+        value.reader().add_problem(problem.help(help));
+    }
+    Ok(path)
+}
+
+/// Reports routes that send a secret on which some route requires: an origin needs none.
+pub(super) fn report_forwarded_secrets(table: &TomlTable<'_>, routes: &[(PlacedRoute, bool)]) {
+    for (forwarding, _) in routes {
+        let route = &forwarding.route;
+        let forwards = |name: &HeaderName| {
+            route.forward_headers.contains(name) || route.unkeyed_headers.contains(name)
+        };
+        let secret = routes.iter().find_map(|(requiring, _)| {
+            let header = requiring.route.access.require_header.as_ref()?;
+            forwards(&header.name).then_some((requiring, &header.name))
+        });
+        let Some((requiring, name)) = secret else {
+            continue;
+        };
+        let what = format!("`{name}` carries a secret, and this route sends it to the origin");
+        let problem = Problem::new(what).at(forwarding.span.clone(), "forwards the header");
+        let problem = if requiring.span == forwarding.span {
+            problem
+        } else {
+            problem.other(requiring.span.clone(), "requires it")
+        };
+        let help = format!("leave `{name}` out of forward_headers and unkeyed_headers");
+        table.reader().add_problem(problem.help(help));
+    }
+}

@@ -262,7 +262,8 @@ pub(crate) fn address_list_entry(text: &str) -> Result<AddressListEntry, ValueEr
     };
     if let Some(ipv4) = in_ipv4_form(network) {
         let why = "an IPv4 viewer is known by its IPv4 address";
-        return Err(error(why).suggestion(short_form(ipv4)));
+        let ipv4 = AddressListEntry::Network(ipv4);
+        return Err(error(why).suggestion(ipv4.to_string()));
     }
     if network.trunc() != network {
         let why = "the address has bits behind the length of the network";
@@ -281,15 +282,6 @@ fn in_ipv4_form(network: IpNet) -> Option<IpNet> {
     let length = network.prefix_len().checked_sub(IPV4_BITS_START)?;
     let ipv4 = IpNet::new(address.into(), length).ok()?;
     Some(ipv4.trunc())
-}
-
-/// A network of one address is written as the address.
-fn short_form(network: IpNet) -> String {
-    if network.prefix_len() == network.max_prefix_len() {
-        network.addr().to_string()
-    } else {
-        network.to_string()
-    }
 }
 
 /// Reads a name for metric labels and log fields.

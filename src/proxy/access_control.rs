@@ -22,6 +22,8 @@ pub struct AccessStats {
 /// The secrets of the access rules, and what the rules refused.
 #[derive(Default)]
 pub struct AccessControl {
+    /// Whether a route has access rules.
+    has_rules: bool,
     files: Vec<(PathBuf, HeaderFile)>,
     secrets: ArcSwap<FileSecrets>,
     refused: [AtomicU64; AccessRuleKind::ALL.len()],
@@ -41,6 +43,7 @@ impl AccessControl {
             }
         }
         let control = AccessControl {
+            has_rules: rules.has_access_rules(),
             files,
             ..AccessControl::default()
         };
@@ -67,8 +70,9 @@ impl AccessControl {
         self.secrets.store(Arc::new(current.collect()));
     }
 
-    pub(super) fn secrets(&self) -> Guard<Arc<FileSecrets>> {
-        self.secrets.load()
+    /// What the decision about a viewer needs. `None`: no route has access rules.
+    pub(super) fn secrets(&self) -> Option<Guard<Arc<FileSecrets>>> {
+        self.has_rules.then(|| self.secrets.load())
     }
 
     pub(super) fn count_refusal(&self, rule: AccessRuleKind) {
@@ -86,4 +90,60 @@ impl AccessControl {
 fn required_headers(rules: &Rules) -> impl Iterator<Item = &RequiredHeader> {
     let routes = rules.routes.iter();
     routes.filter_map(|route| route.access.require_header.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+    use super::*;
+    use crate::proxy::{MemoryAnswer, Settings, Shield, ShieldParts, ViewerRequest};
+    use crate::telemetry::{self, MetricRegistry, Telemetry};
+    use seawall_policy::Route;
+
+    fn shield_for_nobody() -> Arc<Shield> {
+        let mut route = Route::everything("main");
+        route.access.allow = Some([].into_iter().collect());
+        let rules = Rules {
+            routes: vec![Arc::new(route)],
+            name: "seawall".into(),
+        };
+        let (settings, routes) = (telemetry::Settings::default(), [Arc::from("main")]);
+        let telemetry = Telemetry::new(&settings, &routes, &mut MetricRegistry::default());
+        Shield::new(ShieldParts {
+            access: AccessControl::read(&rules).unwrap(),
+            rules,
+            cache: seawall_cache::Settings::default(),
+            settings: Settings::default(),
+            origins: Vec::new(),
+            telemetry: Arc::new(telemetry.unwrap()),
+        })
+    }
+
+    #[test]
+    fn refusal_is_answered_as_fast_as_a_hit_and_counted_once() {
+        let shield = shield_for_nobody();
+        let now = Instant::now();
+        let request = ViewerRequest {
+            method: Method::GET,
+            uri: Uri::from_static("/live/index.m3u8"),
+            version: Version::HTTP_11,
+            headers: HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("a"))]),
+            peer: Some([192, 0, 2, 1].into()),
+            tls: false,
+            arrived: now,
+            now,
+            wants_repeat: true,
+            body: None,
+        };
+        let MemoryAnswer::Respond(response) = shield.answer_from_memory(request) else {
+            panic!("the slow path answers a refused request")
+        };
+        assert_eq!(response.status, StatusCode::FORBIDDEN);
+        assert!(response.repeat.is_none(), "no response to repeat");
+        let [(rule, count), _] = shield.access_stats().refused;
+        assert_eq!((rule, count), (AccessRuleKind::Address, 1));
+    }
 }

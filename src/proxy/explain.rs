@@ -54,8 +54,8 @@ impl Shield {
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessRejection> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
-        let (get, http2, operator) = (&Method::GET, Version::HTTP_2, Requester::Operator);
-        let request = match access(&self.rules, get, url, http2, &headers, operator) {
+        let (get, http2, unrestricted) = (&Method::GET, Version::HTTP_2, Requester::Unrestricted);
+        let request = match access(&self.rules, get, url, http2, &headers, unrestricted) {
             Admission::Cache(request) | Admission::Pass(request) => request,
             Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::telemetry::Outcome;
 use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
-use seawall_policy::access::{Admission, CacheRequest, Requester, access};
+use seawall_policy::access::{AccessRejection, Admission, CacheRequest, Requester, access};
 use seawall_policy::directives::RequestDirectives;
 use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::{Freshness, past_second, seconds_unchanged_for};
@@ -66,8 +66,13 @@ impl Shield {
     /// Answers a GET from memory, without waiting. At most a compression of the object has been
     /// started.
     pub fn answer_from_memory(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> MemoryAnswer {
-        let Admission::Cache(request) = self.admit(&viewer_request) else {
-            return MemoryAnswer::Unknown;
+        let request = match self.admit(&viewer_request) {
+            Admission::Cache(request) => request,
+            // Whoever is refused must not cost more than whoever is served.
+            Admission::Reject(rejection) if rejection.rule.is_some() => {
+                return MemoryAnswer::Respond(self.reject(&viewer_request, rejection));
+            }
+            _ => return MemoryAnswer::Unknown,
         };
         let announced = self.announced_request(&viewer_request, &request);
         viewer_request.wants_repeat &= announced.is_none();
@@ -88,17 +93,29 @@ impl Shield {
     }
 
     fn admit(&self, viewer_request: &ViewerRequest) -> Admission {
+        let secrets = self.access.secrets();
+        let requester = secrets
+            .as_deref()
+            .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
+                address: viewer_request.peer,
+                secrets,
+            });
         access(
             &self.rules,
             &viewer_request.method,
             &viewer_request.uri,
             viewer_request.version,
             &viewer_request.headers,
-            Requester::Viewer {
-                address: viewer_request.peer,
-                secrets: &self.access.secrets(),
-            },
+            requester,
         )
+    }
+
+    fn reject(&self, request: &ViewerRequest, rejection: AccessRejection) -> ViewerResponse {
+        if let Some(rule) = rejection.rule {
+            self.access.count_refusal(rule);
+        }
+        let is_logged = self.telemetry.access_log.is_enabled();
+        rejections::rejected(request, rejection, is_logged)
     }
 
     fn begin_context(
@@ -115,12 +132,7 @@ impl Shield {
     pub async fn answer(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> ViewerResponse {
         let is_logged = self.telemetry.access_log.is_enabled();
         match self.admit(&viewer_request) {
-            Admission::Reject(rejection) => {
-                if let Some(rule) = rejection.rule {
-                    self.access.count_refusal(rule);
-                }
-                rejections::rejected(&viewer_request, rejection, is_logged)
-            }
+            Admission::Reject(rejection) => self.reject(&viewer_request, rejection),
             Admission::Preflight(route) => {
                 rejections::preflight(&viewer_request, &route, is_logged)
             }

@@ -227,8 +227,8 @@ impl Shield {
     fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
         let headers = HeaderMap::new();
         // As in HTTP/2, the URL alone names the host.
-        let (get, http2, operator) = (&Method::GET, Version::HTTP_2, Requester::Operator);
-        match access(&self.rules, get, url, http2, &headers, operator) {
+        let (get, http2, unrestricted) = (&Method::GET, Version::HTTP_2, Requester::Unrestricted);
+        match access(&self.rules, get, url, http2, &headers, unrestricted) {
             Admission::Cache(request) => Some(request),
             _ => None,
         }

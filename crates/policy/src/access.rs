@@ -322,14 +322,14 @@ impl CacheRequest {
     pub fn asked(rules: &Rules, host: &'static str, uri: &'static str) -> CacheRequest {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
         let uri = Uri::from_static(uri);
-        let operator = Requester::Operator;
+        let unrestricted = Requester::Unrestricted;
         match access(
             rules,
             &Method::GET,
             &uri,
             Version::HTTP_11,
             &headers,
-            operator,
+            unrestricted,
         ) {
             Admission::Cache(entry) => entry,
             other => panic!("{other:?}"),

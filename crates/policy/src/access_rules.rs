@@ -4,6 +4,7 @@
 //! function.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -91,6 +92,21 @@ pub enum AddressListEntry {
     UnixSocket,
 }
 
+/// As the configuration has it: a network of one address is written as the address.
+impl fmt::Display for AddressListEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AddressListEntry::Network(network)
+                if network.prefix_len() == network.max_prefix_len() =>
+            {
+                network.addr().fmt(f)
+            }
+            AddressListEntry::Network(network) => network.fmt(f),
+            AddressListEntry::UnixSocket => f.write_str("unix"),
+        }
+    }
+}
+
 /// A list of networks. An IPv4 address in IPv6 form counts as IPv4, as that of a viewer of a
 /// listener for both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +117,15 @@ pub struct AddressList {
 }
 
 impl AddressList {
+    /// The entries in ascending order, without those inside another one.
+    pub fn entries(&self) -> impl Iterator<Item = AddressListEntry> {
+        let networks = self.networks.iter().copied().map(AddressListEntry::Network);
+        let unix = self
+            .has_unix_sockets
+            .then_some(AddressListEntry::UnixSocket);
+        networks.chain(unix)
+    }
+
     fn has(&self, address: Option<IpAddr>) -> bool {
         let Some(address) = address.map(|address| address.to_canonical()) else {
             return self.has_unix_sockets;
@@ -155,7 +180,7 @@ impl RequiredHeader {
         // In constant time, and without an early end: how long it takes must not say how much of
         // the secret was right, or which of them.
         let is_accepted = accepted.fold(Choice::from(0), |found, secret| {
-            found | secret.as_bytes().ct_eq(value.as_bytes())
+            found | secret.is(value.as_bytes())
         });
         is_accepted.into()
     }
@@ -163,11 +188,52 @@ impl RequiredHeader {
 
 /// The secrets that files contain now.
 #[derive(Clone, Debug, Default)]
-pub struct FileSecrets(HashMap<PathBuf, HeaderValue, ahash::RandomState>);
+pub struct FileSecrets(HashMap<PathBuf, Secret, ahash::RandomState>);
 
 impl FromIterator<(PathBuf, HeaderValue)> for FileSecrets {
     fn from_iter<I: IntoIterator<Item = (PathBuf, HeaderValue)>>(secrets: I) -> FileSecrets {
-        FileSecrets(secrets.into_iter().collect())
+        let secrets = secrets.into_iter();
+        FileSecrets(
+            secrets
+                .map(|(file, value)| (file, Secret::of(value.as_bytes())))
+                .collect(),
+        )
+    }
+}
+
+/// What a file contains. `Debug` shows nothing of it.
+#[derive(Clone)]
+struct Secret {
+    /// With zeros up to a multiple of [`SECRET_BLOCK_BYTES`].
+    padded: Box<[u8]>,
+    length: usize,
+}
+
+/// Secrets of up to so many bytes cannot be told apart by how long a comparison takes.
+const SECRET_BLOCK_BYTES: usize = 256;
+
+impl Secret {
+    fn of(bytes: &[u8]) -> Secret {
+        let mut padded = bytes.to_vec();
+        padded.resize(bytes.len().next_multiple_of(SECRET_BLOCK_BYTES), 0);
+        Secret {
+            padded: padded.into(),
+            length: bytes.len(),
+        }
+    }
+
+    /// Compares as many bytes as the guess has: its sender learns neither the bytes nor the length
+    /// of the secret from the time that this takes.
+    fn is(&self, guess: &[u8]) -> Choice {
+        let compared = guess.len().min(self.padded.len());
+        let has_same_bytes = self.padded[..compared].ct_eq(&guess[..compared]);
+        has_same_bytes & (self.length as u64).ct_eq(&(guess.len() as u64))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 

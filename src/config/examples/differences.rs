@@ -311,18 +311,36 @@ fn route_keys() -> Vec<InnerKey> {
     let only = "cors = { only = [\"https://a.example\"]";
     let with_only = format!("{only} }}");
     let with_credentials = format!("{only}, credentials = true }}");
+    let header = |name: &str, file: &str| {
+        format!("require_header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
+    };
+    let required = header("X-Secret", "origin-secret");
+    let other_name = header("X-Other", "origin-secret");
+    let other_file = header("X-Secret", "cdn-code");
     let keys = [
         ("query manifest", ["", "query = { manifest = \"none\" }"]),
         ("query segment", ["", "query = { segment = \"none\" }"]),
         ("query other", ["", "query = { other = \"none\" }"]),
         ("query only", ["", "query = { only = [\"a\"] }"]),
         ("query except", ["", "query = { except = [\"a\"] }"]),
+        ("allow", ["allow = [\"192.0.2.1\"]", "allow = [\"unix\"]"]),
+        ("deny", ["", "deny = [\"192.0.2.0/24\"]"]),
+        ("require_header name", [&*required, &*other_name]),
+        ("require_header secret_files", [&*required, &*other_file]),
         ("cors only", ["", &*with_only]),
         ("cors credentials", [&*with_only, &*with_credentials]),
     ];
     let keys = keys.map(|(known, texts)| {
-        let (value, _) = known.split_once(' ').unwrap();
-        inner_key_in(known, &format!("route.{value}"), ["[[route]]\n", ""], texts)
+        let (value, known) = match known.split_once(' ') {
+            Some((value, _)) => (value, known.to_owned()),
+            None => (known, format!("route {known}")),
+        };
+        inner_key_in(
+            &known,
+            &format!("route.{value}"),
+            ["[[route]]\n", ""],
+            texts,
+        )
     });
     keys.into()
 }

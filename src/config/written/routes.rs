@@ -5,9 +5,10 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde_json::{Value, json};
 
-use super::WrittenTable;
+use super::{WrittenTable, path_text};
 use crate::config::quantity::duration_text;
 use seawall_policy::Route;
+use seawall_policy::access_rules::{AddressList, RequiredHeader};
 use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
@@ -40,10 +41,14 @@ fn table_without_hosts(route: &Route) -> WrittenTable {
 }
 
 fn keys(route: &Route) -> WrittenTable {
+    let required = route.access.require_header.as_ref().map(required_header);
     let table = WrittenTable::new("[[route]]")
         .key("path", &*route.path_prefix)
         .key("origin", &*route.origin)
         .key("forward_host", route.forward_host)
+        .key("allow", route.access.allow.as_ref().map(addresses))
+        .key("deny", route.access.deny.as_ref().map(addresses))
+        .key("require_header", required)
         .key("query", queries(&route.query))
         .key("forward_headers", names(&route.forward_headers))
         .key("unkeyed_headers", names(&route.unkeyed_headers))
@@ -95,6 +100,16 @@ fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
         )
         .key("lifetimes.manifest_stale_if_error", if_error)
         .key("lifetimes.override_ttl", override_ttl)
+}
+
+fn addresses(list: &AddressList) -> Vec<String> {
+    list.entries().map(|entry| entry.to_string()).collect()
+}
+
+/// The names of the files, not the secrets.
+fn required_header(header: &RequiredHeader) -> Value {
+    let files = header.secret_files.iter().map(|file| path_text(file));
+    json!({ "name": header.name.as_str(), "secret_files": files.collect::<Vec<_>>() })
 }
 
 fn names(headers: &[HeaderName]) -> Vec<&str> {

@@ -20,8 +20,9 @@ pub enum Requester<'r> {
         /// The secrets that the routes' files contain now.
         secrets: &'r FileSecrets,
     },
-    /// The operator, who purges an object or has it explained: no access rule applies.
-    Operator,
+    /// No access rule applies: to the operator, who purges an object or has it explained; to
+    /// anyone, where no route has one.
+    Unrestricted,
 }
 
 /// Applies the access rules of the route, and of each route that an origin may take the path for:
@@ -39,7 +40,7 @@ pub(super) fn check_entry(
     };
     let refused_by = |route: &Route| route.access.refused_by(address, headers, secrets);
     let mut rule = refused_by(route);
-    if rule.is_none() && rules.has_access_rules() && has_several_readings(path) {
+    if rule.is_none() && has_several_readings(path) {
         let mut of_host = rules.routes.iter().filter(|route| route.takes_host(host));
         rule = match resolved_path(path) {
             Some(path) => {
@@ -57,7 +58,12 @@ pub(super) fn check_entry(
 
 /// Whether an origin may read the path as another one than its text.
 fn has_several_readings(path: &str) -> bool {
-    path.contains(['%', '\\', ';']) || path.contains("//") || path.contains("/.")
+    let mut previous = 0;
+    path.bytes().any(|byte| {
+        let is_after_slash = previous == b'/';
+        previous = byte;
+        matches!(byte, b'%' | b'\\' | b';') || is_after_slash && matches!(byte, b'/' | b'.')
+    })
 }
 
 /// The path as an origin may read it: decoded, without parameters, empty segments and dots. `None`

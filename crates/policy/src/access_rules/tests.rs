@@ -176,6 +176,20 @@ fn header_must_have_a_secret_of_one_of_the_files() {
 }
 
 #[test]
+fn secret_of_any_length_is_compared_whole() {
+    let long = "s".repeat(SECRET_BLOCK_BYTES);
+    for length in [1, 255, 256] {
+        let secret = Secret::of(&long.as_bytes()[..length]);
+        for guessed in 0..=long.len() {
+            let is_same: bool = secret.is(&long.as_bytes()[..guessed]).into();
+            assert_eq!(is_same, guessed == length, "{guessed} of {length}");
+        }
+        let longer: bool = secret.is(&[b's'; 1000]).into();
+        assert!(!longer);
+    }
+}
+
+#[test]
 fn second_value_of_the_header_is_refused() {
     let rules = with_header(&["old"]);
     let both = refused(&rules, &["guess", "first-secret"]);
@@ -194,8 +208,7 @@ fn file_that_is_not_readable_admits_nobody() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let mut secret = HeaderValue::from_static("first-secret");
-    secret.set_sensitive(true);
+    let secret = HeaderValue::from_static("first-secret");
     let secrets: FileSecrets = [(PathBuf::from("old"), secret)].into_iter().collect();
     assert!(!format!("{secrets:?}").contains("first"));
 }

@@ -1,5 +1,5 @@
 //! The admin server: `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`,
-//! `POST /purge?url=…`.
+//! `POST /purge?url=…`, `POST /drain`.
 //!
 //! It depends on no state of other modules: the caller passes handlers as closures.
 
@@ -16,7 +16,7 @@ pub mod stream_metrics;
 use std::net::SocketAddr;
 use std::pin::Pin;
 
-pub use server::serve;
+pub use server::{AdminConnections, serve};
 
 use crate::proxy::{PurgeScope, Purged};
 use crate::telemetry::MetricRegistry;
@@ -38,6 +38,20 @@ pub type ExplainHandler =
 /// Purges stored objects. `None`: no route serves the URL, or the stream is unknown.
 pub type PurgeHandler =
     Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
+
+/// Begins a drain of the server. With `true`, waits for the listeners to close. `None`: too many
+/// requests of operators wait.
+pub type DrainHandler =
+    Box<dyn Fn(bool) -> Pin<Box<dyn Future<Output = Option<DrainProgress>> + Send>> + Send + Sync>;
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainProgress {
+    /// It has begun.
+    Begun,
+    /// No connection is accepted any more.
+    ListenersClosed,
+}
 
 /// Checks whether every worker thread still answers.
 pub type HealthHandler =
@@ -64,6 +78,8 @@ pub struct AdminHandlers {
     pub health: HealthHandler,
     /// Whether new connections are accepted.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Drains the server.
+    pub drain: DrainHandler,
     /// What the shield would do with an absolute URL, or why it would reject the request.
     pub explain: ExplainHandler,
     /// Purges stored objects and returns how many.

@@ -70,9 +70,10 @@ pub struct Config {
     pub telemetry: telemetry::Settings,
     /// Worker threads; 0: one per core.
     pub threads: usize,
-    /// After SIGTERM: how long the server still accepts connections, while `/readyz` answers 503.
-    pub lame_duck: Duration,
-    /// How long a stopping server waits for responses in progress.
+    /// At the start of a drain: how long the server still accepts connections, while `/readyz`
+    /// answers 503.
+    pub drain_delay: Duration,
+    /// How long a draining server waits for responses in progress.
     pub drain_max: Duration,
 }
 
@@ -81,7 +82,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Short enough that a manual restart is not noticeably slower. Load balancers that check less
 /// often than once a second need a higher value.
-const LAME_DUCK: Duration = Duration::from_secs(1);
+const DRAIN_DELAY: Duration = Duration::from_secs(1);
 
 /// The default name in Via, CDN-Loop and Cache-Status.
 const NAME: &str = "seawall";
@@ -177,7 +178,7 @@ impl Config {
             proxy: proxy::Settings::default(),
             telemetry: file::telemetry(),
             threads: 0,
-            lame_duck: LAME_DUCK,
+            drain_delay: DRAIN_DELAY,
             drain_max: DRAIN_MAX,
         }
     }

@@ -3,11 +3,14 @@
 //! In production pingora's `Server` hosts the process. Each worker is a thread with its own
 //! runtime, which runs the accept loops of [`crate::frontend`].
 //! Shutdown is our own: pingora's graceful stop always sleeps for its whole grace period. So the
-//! drain happens while pingora waits for the signal, and pingora then stops at once.
+//! control task drains while pingora waits for a signal, and pingora then stops at once.
 
 mod assembly;
 mod background;
+mod control;
+mod control_task;
 mod descriptors;
+mod drain;
 mod liveness;
 #[cfg(test)]
 mod metrics_reference;
@@ -26,7 +29,7 @@ use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
 use self::liveness::LivenessResponder;
-use self::signals::{ReceivedSignal, Signals};
+use self::signals::{ControlTaskEnd, ReceivedSignal};
 use self::workers::{AdminService, FrontendService, WorkerThread};
 use crate::config::Config;
 use crate::frontend::{BoundListener, Frontend, ListenAddress, listeners_of_workers};
@@ -66,6 +69,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         listeners,
         admin_service,
         mut responders,
+        control_task,
         ..
     } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default())?;
     let viewers = listeners.iter().filter_map(tcp_address).collect();
@@ -75,6 +79,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
     let mut tasks = JoinSet::new();
     tasks.spawn(background::watch_certificates(&listeners));
     tasks.spawn(background::watch_secrets(&shield));
+    tasks.spawn(control_task.run());
     for listeners in listeners_of_workers(&listeners, 1)? {
         service.accept_connections(listeners, &mut tasks);
     }
@@ -105,7 +110,7 @@ pub fn run_announced(
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
     descriptors::raise_limit(&mut config.frontend.limits);
-    let (workers, drain_max) = (workers(config.threads), config.drain_max);
+    let workers = workers(config.threads);
 
     let runtime = background_runtime()?;
     let guard = runtime.enter();
@@ -116,6 +121,8 @@ pub fn run_announced(
     let assembly = bound.build(&assembly::system_lookup(), workers, log)?;
     runtime.spawn(background::watch_certificates(&assembly.listeners));
     runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
+    runtime.spawn(signals::forward(signals_received, assembly.control));
+    let control_task = runtime.spawn(assembly.control_task.run());
     drop(guard);
 
     let ServerParts {
@@ -123,15 +130,9 @@ pub fn run_announced(
         listeners,
         admin_service,
         telemetry,
-        lame_duck,
         responders,
+        ..
     } = assembly;
-    let signals = Signals {
-        frontend: service.frontend.clone(),
-        received: Mutex::new(Some(signals_received)),
-        lame_duck,
-        drain_max,
-    };
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     add_workers(&mut server, &service, &listeners, responders)?;
     log_addresses(&listeners);
@@ -147,7 +148,7 @@ pub fn run_announced(
     drop(service);
     server.bootstrap();
     server.run(RunArgs {
-        shutdown_signal: Box::new(signals),
+        shutdown_signal: Box::new(ControlTaskEnd(Mutex::new(Some(control_task)))),
     });
     runtime.shutdown_background();
     telemetry.close();

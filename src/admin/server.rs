@@ -18,12 +18,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{AdminHandlers, WorkerHealth, guard};
+use super::{AdminHandlers, DrainProgress, WorkerHealth, guard};
 use crate::proxy::PurgeScope;
 use crate::telemetry;
 
 /// Connections at once; more wait in the listener's backlog.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: u32 = 64;
 
 /// For the request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,10 +39,31 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// Pause after a failed accept.
 const BACKOFF: Duration = Duration::from_millis(250);
 
+/// The connections of operators.
+#[derive(Clone)]
+pub struct AdminConnections(Arc<Semaphore>);
+
+impl Default for AdminConnections {
+    fn default() -> Self {
+        AdminConnections(Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)))
+    }
+}
+
+impl AdminConnections {
+    /// Waits until all open connections have their answers. New ones wait meanwhile.
+    pub async fn wait_until_idle(&self) {
+        let _all = self.0.acquire_many(CONNECTIONS_MAX).await;
+    }
+}
+
 /// Serves operators until it is dropped; that also drops their connections.
-pub async fn serve(socket: TcpListener, handlers: Arc<AdminHandlers>) -> io::Result<()> {
+pub async fn serve(
+    socket: TcpListener,
+    handlers: Arc<AdminHandlers>,
+    connections_open: &AdminConnections,
+) -> io::Result<()> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = connections_open.0.clone();
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -86,10 +107,11 @@ async fn handle<B>(handlers: &AdminHandlers, request: &Request<B>) -> Response<T
         "/readyz" if is_read && (handlers.ready)() => text(StatusCode::OK, "ready\n"),
         "/readyz" if is_read => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/purge" if request.method() == Method::POST => purge(handlers, request.uri()).await,
+        "/drain" if request.method() == Method::POST => drain(handlers, request.uri()).await,
         "/metrics" | "/status" | "/explain" | "/healthz" | "/readyz" => {
             method_not_allowed("GET, HEAD")
         }
-        "/purge" => method_not_allowed("POST"),
+        "/purge" | "/drain" => method_not_allowed("POST"),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -104,6 +126,19 @@ fn health(workers: WorkerHealth) -> Response<TextBody> {
         format!("{silent} of {all} workers do not answer\n"),
         PLAIN,
     )
+}
+
+/// Begins a drain; `wait=true` waits for the listeners to close, though not for ever.
+async fn drain(handlers: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
+    let (status, state) = match (handlers.drain)(has_flag(uri, "wait")).await {
+        Some(DrainProgress::ListenersClosed) => (StatusCode::OK, "draining"),
+        Some(DrainProgress::Begun) => (StatusCode::ACCEPTED, "leaving"),
+        None => {
+            let busy = "too many requests wait: try again\n";
+            return text(StatusCode::SERVICE_UNAVAILABLE, busy);
+        }
+    };
+    json(status, &serde_json::json!({ "state": state }))
 }
 
 fn metrics(handlers: &AdminHandlers) -> Response<TextBody> {
@@ -164,8 +199,7 @@ async fn purge(handlers: &AdminHandlers, uri: &Uri) -> Response<TextBody> {
 
 /// What to purge: exactly one thing, named by exactly one parameter.
 fn purge_scope(uri: &Uri) -> Option<PurgeScope> {
-    let is_all = |parameter: &str| matches!(parameter, "all" | "all=" | "all=true" | "all=1");
-    let all = uri.query()?.split('&').any(is_all);
+    let all = has_flag(uri, "all");
     let named = |name| url_parameter(uri, name);
     let targets = (named("url="), named("stream="), named("prefix="), all);
     Some(match targets {
@@ -182,6 +216,15 @@ fn invalid_scope() -> Response<TextBody> {
         "error": "a purge needs url, stream or prefix, an absolute http or https URL; or all=true"
     });
     json(StatusCode::BAD_REQUEST, &answer)
+}
+
+/// Whether a parameter that needs no value is given.
+fn has_flag(uri: &Uri, name: &str) -> bool {
+    let mut parameters = uri.query().unwrap_or("").split('&');
+    parameters.any(|parameter| {
+        let value = parameter.strip_prefix(name);
+        value.is_some_and(|value| matches!(value, "" | "=" | "=true" | "=1"))
+    })
 }
 
 /// A parameter that is an absolute URL, decoded.
@@ -281,6 +324,7 @@ mod tests {
             metrics: registry(),
             health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
             ready: Box::new(move || ready),
+            drain: Box::new(|_| Box::pin(std::future::ready(None))),
             explain: Box::new(|url| match url.host() {
                 Some("known.example") => Ok(serde_json::json!({ "route": url.path() })),
                 _ => Err("no route"),
@@ -435,7 +479,14 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
-        tokio::spawn(serve(socket, Arc::new(handlers(true))));
+        tokio::spawn(async move {
+            serve(
+                socket,
+                Arc::new(handlers(true)),
+                &AdminConnections::default(),
+            )
+            .await
+        });
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream
             .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")

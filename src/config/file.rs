@@ -221,7 +221,7 @@ fn read_server(table: &mut TomlTable<'_>, config: &mut Config) {
         },
     );
     table.read_into("drain_max", &mut config.drain_max, read::duration);
-    table.read_into("lame_duck", &mut config.lame_duck, read::duration);
+    table.read_into("drain_delay", &mut config.drain_delay, read::duration);
     let Rules { name, .. } = &mut config.rules;
     let pseudonym = read::parsed(address::pseudonym, "a name");
     table.read_into("name", name, |value| Ok(pseudonym(value)?.into()));

@@ -21,6 +21,7 @@ const RENAMED_KEYS: &[(&str, &str)] = &[
     ("slow_floor", "slow_min"),
     ("key", "decryption_key"),
     ("clock", "time_server"),
+    ("lame_duck", "drain_delay"),
 ];
 
 /// The name that an unknown key has now, if it is one of those that are known in its place.

@@ -73,7 +73,7 @@ pub(super) fn tables(config: &Config) -> Vec<WrittenTable> {
 fn server(config: &Config) -> WrittenTable {
     WrittenTable::new("[server]")
         .key("threads", config.threads)
-        .key("lame_duck", duration_text(config.lame_duck))
+        .key("drain_delay", duration_text(config.drain_delay))
         .key("drain_max", duration_text(config.drain_max))
         .key("name", &*config.rules.name)
 }

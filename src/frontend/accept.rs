@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
@@ -29,7 +29,8 @@ pub struct Frontend {
     limits: Arc<Limits>,
     connections: Arc<ConnectionTable>,
     tickets: Arc<dyn rustls::server::ProducesTickets>,
-    is_stopping: AtomicBool,
+    /// The listeners of workers that are served.
+    serving: watch::Sender<usize>,
 }
 
 impl Frontend {
@@ -40,7 +41,7 @@ impl Frontend {
             limits: Arc::new(limits),
             connections,
             tickets: tls::tickets()?,
-            is_stopping: AtomicBool::new(false),
+            serving: watch::Sender::new(0),
         })
     }
 
@@ -49,19 +50,17 @@ impl Frontend {
         self.connections.stats()
     }
 
-    /// Announces that the server will stop; connections are still accepted.
-    pub fn announce_stop(&self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the server is about to stop or is draining.
-    pub fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Relaxed) || self.is_draining()
-    }
-
     /// Whether the frontend is draining.
     pub fn is_draining(&self) -> bool {
         self.connections.is_closing()
+    }
+
+    /// Stops accepting, and returns when each worker has closed its listeners.
+    pub async fn stop_accepting(&self) {
+        self.connections.close();
+        let mut serving = self.serving.subscribe();
+        // The sender is in this frontend.
+        let _ = serving.wait_for(|listeners| *listeners == 0).await;
     }
 
     /// Stops accepting, lets all connections finish, and returns when all are closed.
@@ -74,6 +73,15 @@ impl Frontend {
     pub fn abort(&self) {
         self.connections.close();
         self.connections.abort();
+    }
+
+    /// Cuts the connections that have not finished in the time of a drain; returns how many.
+    pub fn cut_at_drain(&self) -> usize {
+        let cut = self.connections.abort();
+        for _ in 0..cut {
+            self.connections.counters.count(ConnectionEvent::CutAtDrain);
+        }
+        cut
     }
 
     /// What the connections of one worker and listener share.
@@ -111,8 +119,25 @@ impl Frontend {
             acceptor,
             context: self.context(handler, recorder),
         };
+        let _until_closed = ServedListener::of(&self.serving);
         registered.run().await;
         Ok(())
+    }
+}
+
+/// Counts a listener of a worker as served, until it is dropped.
+struct ServedListener<'a>(&'a watch::Sender<usize>);
+
+impl ServedListener<'_> {
+    fn of(serving: &watch::Sender<usize>) -> ServedListener<'_> {
+        serving.send_modify(|listeners| *listeners += 1);
+        ServedListener(serving)
+    }
+}
+
+impl Drop for ServedListener<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|listeners| *listeners -= 1);
     }
 }
 

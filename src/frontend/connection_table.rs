@@ -182,11 +182,13 @@ impl ConnectionTable {
         }
     }
 
-    /// Aborts the tasks of all connections.
-    pub(super) fn abort(&self) {
-        for connection in self.open_connections.lock().values() {
+    /// Aborts the tasks of all connections; returns how many.
+    pub(super) fn abort(&self) -> usize {
+        let open_connections = self.open_connections.lock();
+        for connection in open_connections.values() {
             connection.abort();
         }
+        open_connections.len()
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -34,6 +34,8 @@ pub enum ConnectionEvent {
     SlowViewer,
     /// The viewer was slow, and the memory of the bytes that it had not received was needed.
     CutForMemory,
+    /// A response did not end within `drain_max` after the server began to drain.
+    CutAtDrain,
     /// A request was refused before the cache lookup: 400, 413, 414, 431. Over HTTP/2 also a
     /// malformed request, whose stream is reset or whose connection is closed.
     HeadRefused,
@@ -43,7 +45,7 @@ pub enum ConnectionEvent {
 
 impl ConnectionEvent {
     /// All events, in the order of their counters.
-    pub const ALL: [ConnectionEvent; 15] = [
+    pub const ALL: [ConnectionEvent; 16] = [
         ConnectionEvent::Accepted,
         ConnectionEvent::HandedOver,
         ConnectionEvent::RefusedFull,
@@ -57,6 +59,7 @@ impl ConnectionEvent {
         ConnectionEvent::BodyTimeout,
         ConnectionEvent::SlowViewer,
         ConnectionEvent::CutForMemory,
+        ConnectionEvent::CutAtDrain,
         ConnectionEvent::HeadRefused,
         ConnectionEvent::Abandoned,
     ];
@@ -77,6 +80,7 @@ impl ConnectionEvent {
             ConnectionEvent::BodyTimeout => "body_timeout",
             ConnectionEvent::SlowViewer => "slow_viewer",
             ConnectionEvent::CutForMemory => "cut_for_memory",
+            ConnectionEvent::CutAtDrain => "cut_at_drain",
             ConnectionEvent::HeadRefused => "head_refused",
             ConnectionEvent::Abandoned => "abandoned",
         }
@@ -191,8 +195,9 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 5] = [
                explains the limits in [limits].",
         remedy: "refused_full: raise connections_max. refused_client: raise \
                  connections_per_client_max, or block the client. accept_failed: raise the limit \
-                 of file descriptors. cut_for_memory: raise [cache] memory or [fill] memory. Many \
-                 timeouts: the network of the viewers is slow, or a client holds connections open.",
+                 of file descriptors. cut_for_memory: raise [cache] memory or [fill] memory. \
+                 cut_at_drain: raise [server] drain_max. Many timeouts: the network of the \
+                 viewers is slow, or a client holds connections open.",
     }
     .collected(|stats, samples| {
         for event in ConnectionEvent::ALL {

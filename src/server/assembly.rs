@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::control::{self, ControlSender};
+use super::control_task::ControlTask;
+use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
 use super::workers::{AdminService, FrontendService};
 use crate::admin::access_metrics::ACCESS_METRICS;
@@ -14,7 +17,7 @@ use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
-use crate::admin::{AdminHandlers, explain, origins};
+use crate::admin::{AdminConnections, AdminHandlers, explain, origins};
 use crate::config::Config;
 use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend};
 use crate::proxy::{AccessControl, Shield, ShieldParts};
@@ -34,8 +37,9 @@ pub(super) struct ServerParts {
     pub(super) listeners: Vec<BoundListener>,
     pub(super) admin_service: Option<AdminService>,
     pub(super) telemetry: Arc<Telemetry>,
-    /// After SIGTERM: how long connections are still accepted.
-    pub(super) lame_duck: Duration,
+    /// Reaches the control task.
+    pub(super) control: ControlSender,
+    pub(super) control_task: ControlTask,
     /// One per worker.
     pub(super) responders: Vec<LivenessResponder>,
 }
@@ -98,15 +102,30 @@ impl BoundServer {
         let frontend = Arc::new(Frontend::new(config.frontend.limits)?);
         let (monitor, responders) = liveness::monitor_workers(workers);
         // Without an admin server no load balancer can see that the server is about to stop.
-        let lame_duck = admin.as_ref().map_or(Duration::ZERO, |_| config.lame_duck);
+        let delay = admin
+            .as_ref()
+            .map_or(Duration::ZERO, |_| config.drain_delay);
+        let (control, requests) = control::channel();
+        let drain = Drain {
+            plan: DrainPlan {
+                delay,
+                drain_max: config.drain_max,
+            },
+            status: DrainStatus::new(),
+            frontend: frontend.clone(),
+            operators: AdminConnections::default(),
+        };
+        let operators = drain.operators.clone();
         collect_metrics(&mut registry, &shield, &frontend, log)?;
+        let status = drain.status.clone();
+        registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
                 hosts: config.admin.hosts,
                 metrics: registry,
-                ..admin_handlers(&shield, &frontend, monitor)
+                ..admin_handlers(&shield, &drain.status, monitor, &control)
             };
-            AdminService::new(socket, handlers)
+            AdminService::new(socket, handlers, operators)
         });
         let service = FrontendService { frontend, shield };
         Ok(ServerParts {
@@ -114,7 +133,8 @@ impl BoundServer {
             listeners,
             admin_service,
             telemetry,
-            lame_duck,
+            control,
+            control_task: ControlTask { requests, drain },
             responders,
         })
     }
@@ -177,22 +197,31 @@ fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {
 /// The handlers of the admin server. The registry of metrics is empty.
 fn admin_handlers(
     shield: &Arc<Shield>,
-    frontend: &Arc<Frontend>,
+    drain: &Arc<DrainStatus>,
     monitor: LivenessMonitor,
+    control: &ControlSender,
 ) -> AdminHandlers {
     let monitor = Arc::new(monitor);
     let (purging, explaining) = (shield.clone(), shield.clone());
-    let readiness = frontend.clone();
+    let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
     let groups = shield.origins().to_vec();
     AdminHandlers {
         hosts: Vec::new(),
         metrics: MetricRegistry::default(),
-        status: Box::new(move || origins::status(&stats(&groups))),
+        status: Box::new(move || {
+            let mut status = origins::status(&stats(&groups));
+            status["drain"] = serde_json::json!({ "state": drain.state().as_str() });
+            status
+        }),
         health: Box::new(move || {
             let monitor = monitor.clone();
             Box::pin(async move { monitor.check_all().await })
         }),
-        ready: Box::new(move || !readiness.is_stopping()),
+        ready: Box::new(move || readiness.answer_probe()),
+        drain: Box::new(move |waits| {
+            let control = control.clone();
+            Box::pin(async move { control.drain("POST /drain", waits).await })
+        }),
         explain: Box::new(move |url| match explaining.explain(url) {
             Ok(explanation) => Ok(explain::explanation(&explanation)),
             Err(error) => Err(error.why),

@@ -1,20 +1,18 @@
-//! Decides on signals when the server stops, and how long it waits for responses in progress.
+//! Catches the signals of the process and passes what they mean to the control task.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::libc;
 use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::sleep;
+use tokio::task::JoinHandle;
 
-use crate::frontend::Frontend;
+use super::control::{ControlRequest, ControlSender, DrainRequest};
 
 /// The signals of the process, caught from the moment this exists.
 pub(super) struct ReceivedSignal {
@@ -90,30 +88,6 @@ impl ReceivedSignal {
             name = next_signal_of(&mut self.others) => SignalAction::Ignore(name),
         }
     }
-
-    /// Waits for a signal that means to stop.
-    async fn wait_for_stop(&mut self) -> &'static str {
-        loop {
-            match self.next().await {
-                SignalAction::Stop(name) => return name,
-                SignalAction::Ignore(name) => tracing::warn!(
-                    signal = %name,
-                    "{name} does nothing: the configuration is read at the start alone, and logs \
-                     that were moved away are begun anew by themselves"
-                ),
-            }
-        }
-    }
-
-    /// Waits for a signal that means to stop at once.
-    async fn wait_for_immediate_stop(&mut self) -> &'static str {
-        loop {
-            match self.wait_for_stop().await {
-                "SIGTERM" => {}
-                name => return name,
-            }
-        }
-    }
 }
 
 /// Waits for the next of these and returns its name.
@@ -129,62 +103,41 @@ async fn next_signal_of(others: &mut [(Cow<'static, str>, Signal)]) -> Cow<'stat
     .await
 }
 
-/// Waits for a signal to stop, then drains. A second SIGINT or SIGQUIT, typed at a terminal, ends
-/// the wait; a second SIGTERM does not, because supervisors repeat it.
-pub(super) struct Signals {
-    pub(super) frontend: Arc<Frontend>,
-    /// Taken by the first wait.
-    pub(super) received: Mutex<Option<ReceivedSignal>>,
-    pub(super) lame_duck: Duration,
-    pub(super) drain_max: Duration,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Signals {
-    async fn recv(&self) -> ShutdownSignal {
-        let signals = self.received.lock().take();
-        match signals {
-            Some(signals) => self.drain(signals).await,
-            // The first wait is still in progress, and will end the process.
-            None => std::future::pending().await,
+/// Passes the signals on to the control task, without end. A second SIGINT or SIGQUIT, typed at a
+/// terminal, ends the step of a drain; a second SIGTERM does not, because supervisors repeat it.
+pub(super) async fn forward(mut received: ReceivedSignal, control: ControlSender) {
+    loop {
+        match received.next().await {
+            SignalAction::Stop(name) => {
+                let request = DrainRequest {
+                    cause: name,
+                    ends_step: name != "SIGTERM",
+                    when_closed: None,
+                };
+                control.send(ControlRequest::Drain(request)).await;
+            }
+            SignalAction::Ignore(name) => tracing::warn!(
+                signal = %name,
+                "{name} does nothing: the configuration is read at the start alone, and logs \
+                 that were moved away are begun anew by themselves"
+            ),
         }
-        // The remaining connections had their time to finish.
-        self.frontend.abort();
-        ShutdownSignal::FastShutdown
     }
 }
 
-impl Signals {
-    async fn drain(&self, mut signals: ReceivedSignal) {
-        let signal = signals.wait_for_stop().await;
-        self.frontend.announce_stop();
-        let open = self.frontend.stats().open;
-        // If no viewer is connected, no load balancer needs time to notice.
-        if open > 0 && !self.lame_duck.is_zero() {
-            let seconds = self.lame_duck.as_secs_f64();
-            tracing::info!(
-                signal,
-                open,
-                "stopping: not ready any more, connections are accepted for another {seconds} s"
-            );
-            tokio::select! {
-                () = sleep(self.lame_duck) => {}
-                _ = signals.wait_for_immediate_stop() => {}
-            }
+/// Keeps pingora running until the control task has ended.
+pub(super) struct ControlTaskEnd(pub(super) Mutex<Option<JoinHandle<()>>>);
+
+#[async_trait]
+impl ShutdownSignalWatch for ControlTaskEnd {
+    async fn recv(&self) -> ShutdownSignal {
+        let task = self.0.lock().take();
+        match task {
+            // Also if it has panicked: without it no signal would end the process.
+            Some(task) => drop(task.await),
+            // The first wait is still in progress, and will end the process.
+            None => std::future::pending().await,
         }
-        let open = self.frontend.stats().open;
-        tracing::info!(
-            signal,
-            open,
-            "stopping: {open} connections may finish what is under way"
-        );
-        tokio::select! {
-            () = self.frontend.drain() => {}
-            () = sleep(self.drain_max) => {
-                let open = self.frontend.stats().open;
-                tracing::warn!(open, "{open} connections did not finish in time");
-            }
-            signal = signals.wait_for_immediate_stop() => tracing::warn!(signal, "{signal} again: stopping at once"),
-        }
+        ShutdownSignal::FastShutdown
     }
 }

@@ -9,7 +9,7 @@ use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
 use super::liveness::LivenessResponder;
-use crate::admin::{self, AdminHandlers};
+use crate::admin::{self, AdminConnections, AdminHandlers};
 use crate::frontend::{Frontend, RequestRecorder, WorkerListener};
 use crate::proxy::Shield;
 
@@ -96,13 +96,19 @@ impl Service for WorkerThread {
 /// The admin server's thread.
 pub(super) struct AdminService {
     socket: Option<TcpListener>,
+    operators: AdminConnections,
     pub(super) handlers: Arc<AdminHandlers>,
 }
 
 impl AdminService {
-    pub(super) fn new(socket: TcpListener, handlers: AdminHandlers) -> AdminService {
+    pub(super) fn new(
+        socket: TcpListener,
+        handlers: AdminHandlers,
+        operators: AdminConnections,
+    ) -> AdminService {
         AdminService {
             socket: Some(socket),
+            operators,
             handlers: Arc::new(handlers),
         }
     }
@@ -122,7 +128,7 @@ impl AdminService {
         let Some(socket) = self.socket.take() else {
             return;
         };
-        if let Err(error) = admin::serve(socket, self.handlers.clone()).await {
+        if let Err(error) = admin::serve(socket, self.handlers.clone(), &self.operators).await {
             tracing::error!(%error, "cannot serve operators: {error}");
         }
     }

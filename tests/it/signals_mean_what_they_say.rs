@@ -65,9 +65,9 @@ async fn term_int_and_quit_finish_requests_in_progress() {
 }
 
 #[tokio::test]
-async fn lame_duck_is_not_ready_but_still_accepts_viewers() {
+async fn leaving_server_is_not_ready_but_still_accepts_viewers() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
-    let bounds = format!("{ADMIN}\n[server]\nlame_duck = \"30s\"");
+    let bounds = format!("{ADMIN}\n[server]\ndrain_delay = \"30s\"");
     let mut program = program(&origin, &bounds).await;
     let mut log = program.log();
     let admin = log.admin().await;
@@ -86,7 +86,7 @@ async fn lame_duck_is_not_ready_but_still_accepts_viewers() {
     assert_eq!(ready().await, 503);
     program.viewer().await.get(PATH).await.assert_whole("whole");
     connected.get(PATH).await.assert_whole("whole");
-    // A second signal ends the lame-duck time, for an operator at a terminal.
+    // A second signal ends the delay, for an operator at a terminal.
     program.signal("INT");
     log.read_until("may finish what is under way").await;
     assert_eq!(program.wait_end().await, Some(0));

@@ -92,3 +92,5 @@ pub const THROTTLED: &str = "seawall_requests_throttled_total";
 pub const VIEWER_EVENTS: &str = "seawall_viewer_events_total";
 /// HTTP/2 connections closed for too many control frames, by `frame`.
 pub const FLOODS: &str = "seawall_viewer_http2_floods_total";
+/// 1 for the `state` that a drain is in.
+pub const DRAIN_STATE: &str = "seawall_drain_state";

@@ -340,7 +340,7 @@ fn config(endpoint: Endpoint) -> Config {
         proxy: proxy::Settings::default(),
         telemetry: telemetry::Settings::default(),
         threads: 1,
-        lame_duck: std::time::Duration::ZERO,
+        drain_delay: std::time::Duration::ZERO,
         drain_max: super::patience::PATIENCE,
     }
 }

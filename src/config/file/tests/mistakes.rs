@@ -23,6 +23,7 @@ fn names_the_new_name_of_a_renamed_key() {
         in_origin("breaker = { requests_min = 7 }"),
         in_origin("ejection = { slow_floor = \"90ms\" }"),
         first_line("cache.kind_max = { key = \"1MiB\", clock = \"1MiB\" }"),
+        first_line("server.lame_duck = \"5s\""),
     ]);
     assert_snapshot!(diagnostics);
 }

@@ -1,0 +1,73 @@
+//! What operators ask of a running server, by signals and over the admin server, and the queue in
+//! which it waits for the control task.
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, timeout};
+
+use crate::admin::DrainProgress;
+
+/// Requests that may wait for the control task.
+const WAITING_MAX: usize = 16;
+
+/// How long `POST /drain?wait=true` waits. Shorter than the admin server keeps a connection; who
+/// waits longer asks again.
+const WAIT_FOR_CLOSED_MAX: Duration = Duration::from_secs(20);
+
+/// What an operator asks of the server.
+pub(super) enum ControlRequest {
+    /// Finish what is under way, and end.
+    Drain(DrainRequest),
+}
+
+/// A request to drain.
+pub(super) struct DrainRequest {
+    /// What asked for it, for the log: a signal or a path.
+    pub(super) cause: &'static str,
+    /// If a drain is in progress: ends its current step. For an operator at a terminal.
+    pub(super) ends_step: bool,
+    /// Answered once the listeners are closed.
+    pub(super) when_closed: Option<oneshot::Sender<()>>,
+}
+
+/// Sends requests to the control task.
+#[derive(Clone)]
+pub(super) struct ControlSender(mpsc::Sender<ControlRequest>);
+
+/// A channel to the control task.
+pub(super) fn channel() -> (ControlSender, mpsc::Receiver<ControlRequest>) {
+    let (sender, requests) = mpsc::channel(WAITING_MAX);
+    (ControlSender(sender), requests)
+}
+
+impl ControlSender {
+    /// Sends a request; waits for room in the queue.
+    pub(super) async fn send(&self, request: ControlRequest) {
+        // Without a control task, the process is about to end.
+        let _ = self.0.send(request).await;
+    }
+
+    /// Begins a drain, or joins the one in progress. With `waits`, returns when the listeners are
+    /// closed, or after [`WAIT_FOR_CLOSED_MAX`]. `None`: too many requests wait.
+    pub(super) async fn drain(&self, cause: &'static str, waits: bool) -> Option<DrainProgress> {
+        let (when_closed, closed) = oneshot::channel();
+        let request = DrainRequest {
+            cause,
+            ends_step: false,
+            when_closed: waits.then_some(when_closed),
+        };
+        match self.0.try_send(ControlRequest::Drain(request)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return None,
+            // The server has drained, and the process is about to end.
+            Err(TrySendError::Closed(_)) => return Some(DrainProgress::ListenersClosed),
+        }
+        if !waits {
+            return Some(DrainProgress::Begun);
+        }
+        match timeout(WAIT_FOR_CLOSED_MAX, closed).await {
+            Ok(Ok(())) => Some(DrainProgress::ListenersClosed),
+            Ok(Err(_)) | Err(_) => Some(DrainProgress::Begun),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A server that is stopped leaves without a cut: it stops to be ready before it stops to accept,
+//! and what is in flight ends.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::low_latency_hls::{self as low_latency, NEXT, passive};
+use crate::support::content::noise;
+use crate::support::frames::{self, DATA, END_STREAM, FrameViewer, GOAWAY};
+use crate::support::metrics::{DRAIN_STATE, VIEWER_EVENTS};
+use crate::support::program::Program;
+use crate::support::shield::Builder;
+use crate::support::viewer::Viewer;
+use crate::support::{Gate, Origin, Shield, ask, eventually, get, segment};
+
+const PATH: &str = "/live/seg1.ts";
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A shield whose listeners stay open for an hour after it has begun to drain.
+fn slow_to_close(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin).with(|config| config.drain_delay = HOUR)
+}
+
+async fn is_ready(shield: &Shield) -> bool {
+    shield.admin(get("/readyz")).await.status == 200
+}
+
+async fn assert_state(shield: &Shield, state: &str) {
+    let status = shield.admin(get("/status")).await;
+    let in_status = format!("\"drain\":{{\"state\":\"{state}\"}}");
+    assert!(status.text().contains(&in_status), "{}", status.text());
+    assert_eq!(shield.counter(DRAIN_STATE, &[("state", state)]).await, 1);
+    assert_eq!(shield.counter(DRAIN_STATE, &[]).await, 1);
+}
+
+async fn refuses_viewers(shield: &Shield) -> bool {
+    TcpStream::connect(shield.address()).await.is_err()
+}
+
+/// `POST /drain`, answered when the listeners are closed.
+async fn drain(shield: &Shield) {
+    let answer = shield.admin(ask("POST", "/drain?wait=true")).await;
+    answer.assert_is(200, "{\"state\":\"draining\"}\n");
+    assert!(refuses_viewers(shield).await);
+}
+
+#[tokio::test]
+async fn readyz_fails_before_the_listeners_close() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let shield = slow_to_close(&origin).start().await;
+    let mut connected = shield.viewer().await;
+    connected.get(PATH).await.assert_whole("whole");
+    assert!(is_ready(&shield).await);
+    assert_state(&shield, "serving").await;
+    for _ in 0..2 {
+        let answer = shield.admin(ask("POST", "/drain")).await;
+        answer.assert_is(202, "{\"state\":\"leaving\"}\n");
+        eventually("readyz to fail", async || !is_ready(&shield).await).await;
+        assert_state(&shield, "leaving").await;
+        for viewer in [&mut connected, &mut shield.viewer().await] {
+            let answer = viewer.get(PATH).await;
+            answer.assert_whole("whole");
+            // Its client would connect again, and to this server.
+            assert_eq!(answer.header("connection"), None);
+        }
+    }
+}
+
+/// A load balancer that has no connection now may open one until it has seen `/readyz` fail.
+#[tokio::test]
+async fn server_that_is_probed_keeps_the_delay_without_viewers() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let shield = slow_to_close(&origin).start().await;
+    assert!(is_ready(&shield).await);
+    shield.admin(ask("POST", "/drain")).await;
+    eventually("readyz to fail", async || !is_ready(&shield).await).await;
+    assert_state(&shield, "leaving").await;
+    shield.get(PATH).await.assert_whole("whole");
+}
+
+#[tokio::test]
+async fn server_without_viewers_and_probes_closes_at_once() {
+    let origin = Origin::start().await;
+    let shield = slow_to_close(&origin).start().await;
+    drain(&shield).await;
+    eventually("the end of the drain", async || {
+        shield.counter(DRAIN_STATE, &[("state", "gone")]).await == 1
+    })
+    .await;
+    // Whoever asks late is answered all the same.
+    drain(&shield).await;
+}
+
+#[tokio::test]
+async fn post_drain_ends_the_program_as_sigterm_does() {
+    let gate = Gate::new();
+    let slow = segment("whole").hold_head(&gate);
+    let origin = Origin::start().await.on(PATH, slow);
+    let bounds = format!("{ADMIN}\n[server]\ndrain_delay = \"1ms\"");
+    let mut program = Program::serve_with(&origin, &bounds, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await;
+    let admin = program.log().admin().await;
+    let mut viewer = program.viewer().await;
+    viewer.send(&get(PATH)).await;
+    origin.wait_hits(PATH, 1).await;
+    let request = ask("POST", "/drain?wait=true").host("localhost");
+    let answer = Viewer::connect(admin).await.ask(request).await;
+    answer.assert_is(200, "{\"state\":\"draining\"}\n");
+    assert!(UnixStream::connect(program.socket()).await.is_err());
+    gate.open();
+    viewer.receive(&get(PATH)).await.assert_whole("whole");
+    assert_eq!(program.wait_end().await, Some(0));
+}
+
+#[tokio::test]
+async fn answers_say_close_and_http2_gets_goaway() {
+    let gate = Gate::new();
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("whole").hold_head(&gate));
+    let shield = Shield::in_front_of(&origin).start().await;
+    let mut http1 = shield.viewer().await;
+    http1.send(&get(PATH)).await;
+    let mut http2 = FrameViewer::connect(shield.address()).await;
+    http2.send(&[frames::request(1, "GET", PATH, true)]).await;
+    origin.wait_hits(PATH, 1).await;
+    eventually("both viewers to wait", async || {
+        shield.gauge("seawall_waiters").await == 2
+    })
+    .await;
+    drain(&shield).await;
+    let goaway = http2.read_until(|frame| frame.kind == GOAWAY).await;
+    assert_eq!(goaway.expect("a GOAWAY").error_code(), 0);
+    gate.open();
+    let answer = http1.receive(&get(PATH)).await;
+    answer.assert_whole("whole");
+    assert_eq!(answer.header("connection"), Some("close"));
+    let last = http2.read_until(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0);
+    assert_eq!(last.await.expect("the whole body").payload, b"whole");
+}
+
+/// The real program, as a supervisor stops it.
+#[tokio::test]
+async fn none_of_five_hundred_slow_downloads_is_broken() {
+    let (gate, body) = (Gate::new(), noise(1, 96 << 10));
+    let (first, rest) = (body.slice(..32 << 10), body.slice(32 << 10..));
+    let reply = segment("").content_length(96 << 10);
+    let slow = reply.send(first.clone()).hold(&gate).send(rest);
+    let origin = Origin::start().await.on(PATH, slow);
+    let bounds = "[server]\ndrain_delay = \"1ms\"\ndrain_max = \"1h\"";
+    let mut program = Program::serve_with(&origin, bounds, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await;
+    let mut downloads = Vec::new();
+    for _ in 0..500 {
+        let mut download = program.viewer().await.begin(get(PATH)).await;
+        assert_eq!(download.read(first.len()).await, first);
+        downloads.push(download);
+    }
+    program.signal("TERM");
+    program
+        .log()
+        .read_until("may finish what is under way")
+        .await;
+    eventually("the listener to close", async || {
+        UnixStream::connect(program.socket()).await.is_err()
+    })
+    .await;
+    gate.open();
+    for download in downloads {
+        download.finish().await.assert_whole(&body);
+    }
+    assert_eq!(origin.hits(PATH), 1);
+    assert_eq!(program.wait_end().await, Some(0));
+}
+
+#[tokio::test]
+async fn waiting_low_latency_request_is_answered() {
+    let gate = Gate::new();
+    let origin = low_latency::holding(&gate).await;
+    let shield = passive(&origin).start().await;
+    let whole = |parts| low_latency::version(20, parts);
+    shield.get(low_latency::PATH).await.assert_whole(whole(2));
+    let crowd = shield.crowd(5, get(NEXT)).await;
+    gate.wait_arrived(1).await;
+    drain(&shield).await;
+    gate.open();
+    for answer in crowd.read_all().await {
+        answer.assert_whole(whole(3));
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+}
+
+#[tokio::test]
+async fn what_exceeds_drain_max_is_cut_and_counted() {
+    let gate = Gate::new();
+    let slow = segment("").content_length(10).send("begun").hold(&gate);
+    let origin = Origin::start().await.on(PATH, slow);
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| config.drain_max = Duration::from_millis(1))
+        .start()
+        .await;
+    let mut download = shield.begin(get(PATH)).await;
+    assert_eq!(download.read(5).await, "begun");
+    shield.admin(ask("POST", "/drain")).await;
+    download.finish().await.assert_cut("begunwhole");
+    let cut = shield.counter(VIEWER_EVENTS, &[("event", "cut_at_drain")]);
+    assert_eq!(cut.await, 1);
+}
+
+/// None of them is waited for until its idle timeout.
+#[tokio::test]
+async fn idle_server_with_a_thousand_connections_is_gone_at_once() {
+    let origin = Origin::start().await.on(PATH, segment("whole"));
+    let bounds = "[server]\ndrain_max = \"1h\"\n[limits]\nidle_timeout = \"1h\"";
+    let mut program = Program::serve(&origin, bounds).await;
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        let mut viewer = program.viewer().await;
+        viewer.get(PATH).await.assert_whole("whole");
+        idle.push(viewer);
+    }
+    let began = std::time::Instant::now();
+    program.signal("TERM");
+    assert_eq!(program.wait_end().await, Some(0));
+    println!("gone after {:?}", began.elapsed());
+    for viewer in &mut idle {
+        viewer.wait_closed().await;
+    }
+}

@@ -11,6 +11,7 @@ mod examples;
 mod file;
 mod flags;
 mod order;
+mod origin_kinds;
 mod pem;
 mod preflight;
 mod problem;
@@ -31,6 +32,7 @@ use crate::{admin, frontend, proxy, telemetry};
 pub(crate) use address::{parse_endpoint, parse_listen_address, parse_socket_address};
 pub(crate) use diff::Change;
 pub use flags::Flags;
+pub use origin_kinds::{OriginKind, OriginPreset};
 pub use problem::Problems;
 pub use value_error::ValueError;
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub rules: seawall_policy::Rules,
     /// Origin groups; routes refer to them by position in this list.
     pub origins: Vec<seawall_upstream::Settings>,
+    /// What the kinds of origins set in their tables and in those of their routes.
+    pub presets: Vec<OriginPreset>,
     /// Storage in memory.
     pub cache: seawall_cache::Settings,
     /// Time limits and fills.
@@ -174,6 +178,7 @@ impl Config {
                 name: NAME.into(),
             },
             origins,
+            presets: Vec::new(),
             cache: seawall_cache::Settings::default(),
             proxy: proxy::Settings::default(),
             telemetry: file::telemetry(),

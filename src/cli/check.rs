@@ -10,7 +10,7 @@ use clap::{ArgAction, Args};
 use serde_json::{Value, json};
 
 use super::is_colour_wanted;
-use crate::config::{Change, CheckScope, Config, Problems};
+use crate::config::{Change, CheckScope, Config, OriginPreset, Problems};
 use crate::frontend::{ListenAddress, Listener};
 use seawall_policy::Route;
 use seawall_upstream;
@@ -221,6 +221,11 @@ fn summary(file: &Path, config: &Config, warnings: usize) -> String {
         let routes = &config.rules.routes;
         let is_used = routes.iter().any(|route| route.origin == origin.name);
         line("origin", origin_line(origin, is_used));
+        for preset in &config.presets {
+            if preset.origin == origin.name {
+                preset_lines(preset).for_each(|text| line("", text));
+            }
+        }
     }
     line("memory", format!("{} MiB", config.cache.memory_bytes >> 20));
     text
@@ -267,6 +272,16 @@ fn origin_line(origin: &seawall_upstream::Settings, is_used: bool) -> String {
         text.push_str(" (no route uses it)");
     }
     text
+}
+
+/// What the kind of an origin set, and what it cannot set here.
+fn preset_lines(preset: &OriginPreset) -> impl Iterator<Item = String> {
+    let kind = preset.kind.name;
+    let defaults = preset.defaults.iter();
+    let defaults = defaults.map(move |default| format!("kind \"{kind}\" sets {default}"));
+    let advice = preset.kind.advice.iter();
+    defaults
+        .chain(advice.map(move |advice| format!("kind \"{kind}\" needs at the server: {advice}")))
 }
 
 /// The regions of an origin's endpoints, without duplicates, in their order.

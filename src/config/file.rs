@@ -186,8 +186,12 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
     for problem in address_conflicts(&addresses) {
         root.reader().add_problem(problem);
     }
-    let groups = origins::read_groups(root, config.proxy.wait_max);
-    config.rules.routes = order::sort_routes(read_routes(root, &groups));
+    let mut groups = origins::read_groups(root, config.proxy.wait_max);
+    config.rules.routes = order::sort_routes(read_routes(root, &mut groups));
+    config.presets = groups
+        .iter()
+        .filter_map(|group| group.preset.clone())
+        .collect();
     let endpoints = groups
         .iter()
         .flat_map(|group| group.endpoints.clone())
@@ -228,7 +232,7 @@ fn read_server(table: &mut TomlTable<'_>, config: &mut Config) {
 }
 
 /// The configured routes; or one default route, if there is a single origin.
-fn read_routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec<Route> {
+fn read_routes(root: &mut TomlTable<'_>, groups: &mut [origins::OriginTable]) -> Vec<Route> {
     let configured_routes = routes::read_routes(root, groups);
     for problem in order::duplicates(&configured_routes) {
         root.reader().add_problem(problem);
@@ -245,11 +249,13 @@ fn read_routes(root: &mut TomlTable<'_>, groups: &[origins::OriginTable]) -> Vec
             Vec::new()
         }
         (true, [group]) => {
-            if group.is_mediapackage() {
+            let mut route = Route::everything(group.settings.name.clone());
+            group.set_query(&mut route);
+            if group.is_mediapackage() && group.preset.is_none() {
                 root.reader()
                     .add_problem(routes::all_queries_warning(group.span.clone()));
             }
-            vec![Route::everything(group.settings.name.clone())]
+            vec![route]
         }
         (true, [_, second, ..]) => {
             let problem = Problem::new("no route says which origin answers what")

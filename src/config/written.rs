@@ -15,6 +15,7 @@ use super::Config;
 use super::quantity::{duration_text, size_text};
 use crate::frontend::{Listener, Tls};
 use seawall_manifest::Kind;
+use seawall_policy::route::QueryPolicies;
 
 /// A table of the file.
 #[derive(Debug)]
@@ -65,9 +66,18 @@ pub(super) fn tables(config: &Config) -> Vec<WrittenTable> {
         fill(config),
         access_log(config),
     ]);
-    tables.extend(config.origins.iter().map(origins::table));
+    tables.extend(config.origins.iter().map(|origin| {
+        let mut presets = config.presets.iter();
+        let preset = presets.find(|preset| preset.origin == origin.name);
+        origins::table(origin, preset.map(|preset| preset.kind.name))
+    }));
     tables.extend(routes::tables(&config.rules.routes));
     tables
+}
+
+/// The query policies of a route, as the file writes them.
+pub(super) fn query_text(policies: &QueryPolicies) -> String {
+    WrittenValue::Plain(routes::queries(policies)).to_string()
 }
 
 fn server(config: &Config) -> WrittenTable {

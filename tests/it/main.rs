@@ -78,6 +78,7 @@ mod quotas_are_kept_by_endpoint_and_kind;
 mod ranges_get_exactly_their_bytes;
 mod responses_say_how_they_were_produced;
 mod s3_takes_our_signatures;
+mod sessions_defeat_no_cache;
 mod signals_mean_what_they_say;
 mod slow_viewers_slow_no_other_viewer;
 mod stale_beats_an_error;

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use http::uri::PathAndQuery;
 
+use crate::config::origin_kinds::OriginPreset;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, read};
@@ -12,9 +13,10 @@ const PATH: &str = "a path such as \"/health\"";
 const STATUSES: &str = "a list of statuses such as [200]";
 
 /// Reads the table. Its presence enables the checks.
-pub(super) fn read_check(table: &mut TomlTable<'_>) -> Check {
+pub(super) fn read_check(table: &mut TomlTable<'_>, preset: Option<&mut OriginPreset>) -> Check {
     let mut check = Check::default();
     let http = read::one_of(&[("http", true), ("tcp", false)], "\"http\" or \"tcp\"");
+    let has_kind = table.value("kind").is_some();
     let is_http = table.get("kind", http).unwrap_or(true);
     let http_only_keys: Vec<_> = ["path", "expect"]
         .iter()
@@ -22,7 +24,11 @@ pub(super) fn read_check(table: &mut TomlTable<'_>) -> Check {
         .collect();
     let path = table.get("path", read::parsed(path, PATH));
     let expected = table.get("expect", read::nonempty_list(status, STATUSES));
-    if let CheckKind::Http {
+    if let Some(preset) = preset.filter(|_| is_http && http_only_keys.is_empty())
+        && let Some(kind) = preset.check(has_kind)
+    {
+        check.kind = kind;
+    } else if let CheckKind::Http {
         path: current_path,
         expect,
     } = &mut check.kind

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::endpoints::read_endpoints;
 use super::{health, read_tables, resilience, upstream_auth};
+use crate::config::origin_kinds::{KINDS, OriginKind, OriginPreset};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{address, pem, read};
+use seawall_policy::Route;
 use seawall_upstream::{Balance, Deadlines, Endpoint, Protocol, Settings};
 
 /// An origin group, and its positions in the file.
@@ -18,9 +20,18 @@ pub(super) struct OriginTable {
     pub(super) span: SourceSpan,
     /// Its endpoints.
     pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
+    /// What its kind sets.
+    pub(super) preset: Option<OriginPreset>,
 }
 
 impl OriginTable {
+    /// Gives a route without a `query` the one of this origin's kind, if it has one.
+    pub(super) fn set_query(&mut self, route: &mut Route) {
+        if let Some(preset) = &mut self.preset {
+            preset.set_query(route);
+        }
+    }
+
     /// Whether one of its endpoints is an egress endpoint of AWS Elemental MediaPackage.
     pub(super) fn is_mediapackage(&self) -> bool {
         let is_egress = |host: &str| {
@@ -85,8 +96,11 @@ fn read_group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
         .iter()
         .map(|(endpoint, _)| endpoint.clone())
         .collect();
+    let kind = read_kind(table);
+    let mut preset = kind.map(|kind| OriginPreset::new(&settings.name, kind));
     read_connection(table, &mut settings);
-    upstream_auth::read(table, &mut settings);
+    upstream_auth::read(table, &mut settings, preset.as_mut());
+    warn_of_sessions(table, kind, &settings);
     table.read_into(
         "balance",
         &mut settings.balance,
@@ -101,7 +115,7 @@ fn read_group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
         })
     });
     table.read_some_into("health", &mut settings.health, |value| {
-        value.table("health", health::read_check)
+        value.table("health", |table| health::read_check(table, preset.as_mut()))
     });
     read_request_limits(table, &mut settings);
     table.read_into("resolve_every", &mut settings.resolve_every, read::timeout);
@@ -110,6 +124,38 @@ fn read_group(table: &mut TomlTable<'_>, wait_max: Duration) -> OriginTable {
         settings,
         span,
         endpoints,
+        preset,
+    }
+}
+
+fn read_kind(table: &mut TomlTable<'_>) -> Option<&'static OriginKind> {
+    const EXPECTED: &str = "\"mediamtx\", \"ovenmediaengine\", \"srs\", \"nimble\", \"wowza\", \
+                            \"unified\", \"mediapackage\" or \"s3\"";
+    table.get(
+        "kind",
+        read::one_of(&KINDS.map(|kind| (kind.name, kind)), EXPECTED),
+    )
+}
+
+/// Warns of a missing header by which a server of this kind knows that its client is a cache.
+fn warn_of_sessions(
+    table: &mut TomlTable<'_>,
+    kind: Option<&'static OriginKind>,
+    settings: &Settings,
+) {
+    let Some((kind, header)) = kind.and_then(|kind| Some((kind, kind.header?))) else {
+        return;
+    };
+    let mut names = settings.headers.iter().map(|(name, _)| name);
+    let mut file_names = settings.header_files.iter().map(|(name, _)| name);
+    let is_sent = names.any(|name| name == header) || file_names.any(|name| name == header);
+    if let Some(value) = table.value("kind").filter(|_| !is_sent) {
+        let what = format!("without `{header}`, this server gives each viewer a session");
+        let problem = Problem::warning(what).at(value.span(), "no such header is set here");
+        let advice = kind.advice.unwrap_or_default();
+        table
+            .reader()
+            .add_problem(problem.help(format!("at the server: {advice}")));
     }
 }
 

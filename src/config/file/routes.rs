@@ -21,7 +21,10 @@ const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }"
 const NAMES: &str = "a list of names";
 
 /// Reads every `[[route]]`, in the order of the file.
-pub(super) fn read_routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> Vec<PlacedRoute> {
+pub(super) fn read_routes(
+    root: &mut TomlTable<'_>,
+    groups: &mut [OriginTable],
+) -> Vec<PlacedRoute> {
     let routes = read_tables(root, "route", "[[route]]", |table| {
         read_route(table, groups)
     });
@@ -44,7 +47,7 @@ pub(super) fn read_routes(root: &mut TomlTable<'_>, groups: &[OriginTable]) -> V
 }
 
 /// Reads one route, and whether it has a name of its own.
-fn read_route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute, bool) {
+fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedRoute, bool) {
     let span = table.span();
     let (origin, origin_index) = read_origin(table, groups);
     let mut route = Route {
@@ -69,7 +72,10 @@ fn read_route(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (PlacedRoute
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
     table.read_into("forward_host", &mut route.forward_host, read::flag);
     access::read_access(table, &mut route.access);
-    table.read_into("query", &mut route.query, queries);
+    match groups.get_mut(route.origin_index) {
+        Some(group) if table.value("query").is_none() => group.set_query(&mut route),
+        _ => table.read_into("query", &mut route.query, queries),
+    }
     forwarded_headers::read_forwarded_headers(table, &mut route);
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);
     table.read_into(

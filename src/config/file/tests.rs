@@ -3,6 +3,7 @@
 
 mod health;
 mod identity;
+mod kinds;
 mod mistakes;
 mod resilience;
 mod secrets;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use http::{HeaderName, HeaderValue};
 
 use super::key_pair;
+use crate::config::origin_kinds::OriginPreset;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlEntry, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
@@ -27,12 +28,16 @@ const RESERVED: [&str; 11] = [
 ];
 
 /// Reads all of them.
-pub(super) fn read(table: &mut TomlTable<'_>, settings: &mut Settings) {
+pub(super) fn read(
+    table: &mut TomlTable<'_>,
+    settings: &mut Settings,
+    preset: Option<&mut OriginPreset>,
+) {
     let headers = table.value("headers");
     let read = table.get("headers", read_headers).unwrap_or_default();
     (settings.headers, settings.header_files) = (read.values, read.files);
     let signature = table.value("sigv4");
-    settings.sigv4 = table.get("sigv4", sigv4).flatten();
+    settings.sigv4 = table.get("sigv4", |value| sigv4(value, preset)).flatten();
     if let (Some(value), Some(sigv4)) = (signature, &settings.sigv4) {
         report_unknown_region(value, sigv4, &settings.endpoints);
     }
@@ -181,9 +186,12 @@ fn report_signed_twice(headers: TomlValue<'_>, signature: TomlValue<'_>) {
 }
 
 /// `None` if a key is missing, which is reported already.
-fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
+fn sigv4(value: TomlValue<'_>, preset: Option<&mut OriginPreset>) -> ReadResult<Option<Sigv4>> {
     value.table("sigv4", |table| {
-        if table.value("service").is_none() {
+        let is_named = table.value("service").is_some();
+        let preset = preset.filter(|_| !is_named);
+        let default_service = preset.and_then(OriginPreset::service);
+        if !is_named && default_service.is_none() {
             table.report_missing("service", "service = \"mediapackagev2\"");
         }
         let is_set = table.value("region").is_some();
@@ -192,7 +200,7 @@ fn sigv4(value: TomlValue<'_>) -> ReadResult<Option<Sigv4>> {
         let region = if is_set { Some(region?) } else { None };
         let services = [Service::MediaPackageV2, Service::S3].map(|one| (one.as_str(), one));
         let service = read::one_of(&services, "\"mediapackagev2\" or \"s3\"");
-        let service = table.get("service", service);
+        let service = table.get("service", service).or(default_service);
         let sources = read_sources(table);
         Some(Sigv4 {
             region,

@@ -9,10 +9,10 @@ use crate::config::quantity::duration_text;
 use seawall_upstream::sign::{CredentialSource, Sigv4};
 use seawall_upstream::{Check, CheckKind, Deadlines, Endpoint, Quota, RequestClass, Settings};
 
-/// One origin.
-pub(super) fn table(settings: &Settings) -> WrittenTable {
-    let default = keys(&Settings::single("", Endpoint::new(false, "", 0)));
-    keys(settings)
+/// One origin, and the word of its kind.
+pub(super) fn table(settings: &Settings, kind: Option<&str>) -> WrittenTable {
+    let default = keys(&Settings::single("", Endpoint::new(false, "", 0)), None);
+    keys(settings, kind)
         .mark_defaults(&default)
         .name(&*settings.name)
         .tables(settings.endpoints.iter().map(endpoint))
@@ -20,9 +20,10 @@ pub(super) fn table(settings: &Settings) -> WrittenTable {
         .tables(settings.sigv4.as_ref().map(sigv4))
 }
 
-fn keys(settings: &Settings) -> WrittenTable {
+fn keys(settings: &Settings, kind: Option<&str>) -> WrittenTable {
     let certificate = settings.client_certificate.as_ref();
     let mut table = WrittenTable::new("[[origin]]")
+        .key("kind", kind)
         .key("balance", word(&BALANCES, settings.balance))
         .key("host", settings.host.clone())
         .key("sni", settings.sni.clone())

@@ -116,7 +116,8 @@ fn names(headers: &[HeaderName]) -> Vec<&str> {
     headers.iter().map(HeaderName::as_str).collect()
 }
 
-fn queries(queries: &QueryPolicies) -> Value {
+/// As a route has it under `query`.
+pub(super) fn queries(queries: &QueryPolicies) -> Value {
     if *queries == QueryPolicies::mediapackage() {
         return "mediapackage".into();
     }

@@ -336,6 +336,7 @@ fn config(endpoint: Endpoint) -> Config {
         },
         rules,
         origins: vec![seawall_upstream::Settings::single(ONLY, endpoint)],
+        presets: Vec::new(),
         cache: seawall_cache::Settings::default(),
         proxy: proxy::Settings::default(),
         telemetry: telemetry::Settings::default(),

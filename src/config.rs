@@ -141,6 +141,22 @@ impl Config {
         draft.finish().map(|(config, _)| config)
     }
 
+    /// What the kind of an origin set, and what has to be set at the server, one a line.
+    pub(crate) fn preset_lines(&self, origin: &str) -> Vec<String> {
+        let mut presets = self.presets.iter();
+        let Some(preset) = presets.find(|preset| *preset.origin == *origin) else {
+            return Vec::new();
+        };
+        let kind = preset.kind.name;
+        let defaults = preset.defaults.iter().map(|default| {
+            let default = written::preset_default(default);
+            format!("kind \"{kind}\" sets {default}")
+        });
+        let advice = preset.kind.advice.iter();
+        let advice = advice.map(|advice| format!("kind \"{kind}\" needs at the server: {advice}"));
+        defaults.chain(advice).collect()
+    }
+
     /// The differences that a restart with `after` applies, by key.
     pub(crate) fn changes_to(&self, after: &Config) -> Vec<Change> {
         diff::compare(&written::tables(self), &written::tables(after))

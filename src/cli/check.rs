@@ -10,7 +10,7 @@ use clap::{ArgAction, Args};
 use serde_json::{Value, json};
 
 use super::is_colour_wanted;
-use crate::config::{Change, CheckScope, Config, OriginPreset, Problems};
+use crate::config::{Change, CheckScope, Config, Problems};
 use crate::frontend::{ListenAddress, Listener};
 use seawall_policy::Route;
 use seawall_upstream;
@@ -221,10 +221,8 @@ fn summary(file: &Path, config: &Config, warnings: usize) -> String {
         let routes = &config.rules.routes;
         let is_used = routes.iter().any(|route| route.origin == origin.name);
         line("origin", origin_line(origin, is_used));
-        for preset in &config.presets {
-            if preset.origin == origin.name {
-                preset_lines(preset).for_each(|text| line("", text));
-            }
+        for text in config.preset_lines(&origin.name) {
+            line("", text);
         }
     }
     line("memory", format!("{} MiB", config.cache.memory_bytes >> 20));
@@ -272,16 +270,6 @@ fn origin_line(origin: &seawall_upstream::Settings, is_used: bool) -> String {
         text.push_str(" (no route uses it)");
     }
     text
-}
-
-/// What the kind of an origin set, and what it cannot set here.
-fn preset_lines(preset: &OriginPreset) -> impl Iterator<Item = String> {
-    let kind = preset.kind.name;
-    let defaults = preset.defaults.iter();
-    let defaults = defaults.map(move |default| format!("kind \"{kind}\" sets {default}"));
-    let advice = preset.kind.advice.iter();
-    defaults
-        .chain(advice.map(move |advice| format!("kind \"{kind}\" needs at the server: {advice}")))
 }
 
 /// The regions of an origin's endpoints, without duplicates, in their order.
@@ -375,6 +363,25 @@ mod tests {
         let two = check("[[origin]]\nendpoints = []\nnme = \"x\"\n").unwrap_err();
         assert_eq!(two.to_string(), "2 problems");
         assert!(report(vec!["/nowhere/at/all.toml".into()]).is_err());
+    }
+
+    #[test]
+    fn prints_what_the_kind_of_an_origin_sets() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("seawall.toml");
+        let source = "[[origin]]\nkind = \"srs\"\nendpoints = [\"http://a.example\"]\n\
+                      [origin.health]\n[[route]]\nquery = \"none\"\n[[route]]\npath = \"/x\"\n";
+        std::fs::write(&file, source).unwrap();
+        let text = summary(&file, &Config::load(&file).unwrap(), 0);
+        let expected = [
+            "kind \"srs\" sets [origin.health]: path = \"/api/v1/versions\", expect = [200]",
+            "kind \"srs\" sets [[route]] \"/x\": query = { manifest = { only = [\"vhost\"",
+            "kind \"srs\" needs at the server: set hls_ctx off",
+        ];
+        for line in expected {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("\"default\": query"), "{text}");
     }
 
     #[test]

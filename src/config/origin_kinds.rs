@@ -11,7 +11,6 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::uri::PathAndQuery;
 
-use super::written;
 use seawall_policy::Route;
 use seawall_policy::route::{QueryPolicies, QueryPolicy};
 use seawall_upstream::CheckKind;
@@ -141,8 +140,19 @@ pub struct OriginPreset {
     pub(crate) origin: Arc<str>,
     /// Its kind.
     pub(crate) kind: &'static OriginKind,
-    /// The keys that were set, as the file would write them.
-    pub(crate) defaults: Vec<String>,
+    /// What was set.
+    pub(super) defaults: Vec<PresetDefault>,
+}
+
+/// A key that the kind of an origin set.
+#[derive(Clone, Debug)]
+pub(super) enum PresetDefault {
+    /// `query` of the route with this name.
+    Query(Arc<str>, QueryPolicies),
+    /// What `[origin.health]` asks for.
+    Check(CheckKind),
+    /// `service` of `[origin.sigv4]`.
+    Service(Service),
 }
 
 impl OriginPreset {
@@ -157,45 +167,35 @@ impl OriginPreset {
 
     /// The query policies of a route that has none.
     pub(super) fn set_query(&mut self, route: &mut Route) {
-        let default = std::mem::replace(&mut route.query, (self.kind.query)());
-        if route.query != default {
-            let query = written::query_text(&route.query);
-            self.note(format!("[[route]] \"{}\": query = {query}", route.name));
+        let query = (self.kind.query)();
+        if route.query != query {
+            let name = Arc::clone(&route.name);
+            self.defaults
+                .push(PresetDefault::Query(name, query.clone()));
+            route.query = query;
         }
     }
 
     /// The check of a `[origin.health]` that does not say what to ask for. `is_http`: it says that
     /// it is a request.
     pub(super) fn check(&mut self, is_http: bool) -> Option<CheckKind> {
-        match self.kind.check {
-            KindCheck::Tcp if is_http => None,
-            KindCheck::Tcp => {
-                self.note("[origin.health]: kind = \"tcp\"".to_owned());
-                Some(CheckKind::Tcp)
-            }
-            KindCheck::Http(path, status) => {
-                let status_code = status.as_u16();
-                self.note(format!(
-                    "[origin.health]: path = \"{path}\", expect = [{status_code}]"
-                ));
-                Some(CheckKind::Http {
-                    path: PathAndQuery::from_static(path),
-                    expect: vec![status],
-                })
-            }
-        }
+        let check = match self.kind.check {
+            KindCheck::Tcp if is_http => return None,
+            KindCheck::Tcp => CheckKind::Tcp,
+            KindCheck::Http(path, status) => CheckKind::Http {
+                path: PathAndQuery::from_static(path),
+                expect: vec![status],
+            },
+        };
+        self.defaults.push(PresetDefault::Check(check.clone()));
+        Some(check)
     }
 
     /// The service of a `[origin.sigv4]` that names none.
     pub(super) fn service(&mut self) -> Option<Service> {
         let service = self.kind.service?;
-        let name = service.as_str();
-        self.note(format!("[origin.sigv4]: service = \"{name}\""));
+        self.defaults.push(PresetDefault::Service(service));
         Some(service)
-    }
-
-    fn note(&mut self, default: String) {
-        self.defaults.push(default);
     }
 }
 

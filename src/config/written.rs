@@ -9,13 +9,15 @@ mod routes;
 use std::fmt;
 use std::path::Path;
 
+use http::StatusCode;
 use serde_json::Value;
 
 use super::Config;
+use super::origin_kinds::PresetDefault;
 use super::quantity::{duration_text, size_text};
 use crate::frontend::{Listener, Tls};
 use seawall_manifest::Kind;
-use seawall_policy::route::QueryPolicies;
+use seawall_upstream::CheckKind;
 
 /// A table of the file.
 #[derive(Debug)]
@@ -75,9 +77,23 @@ pub(super) fn tables(config: &Config) -> Vec<WrittenTable> {
     tables
 }
 
-/// The query policies of a route, as the file writes them.
-pub(super) fn query_text(policies: &QueryPolicies) -> String {
-    WrittenValue::Plain(routes::queries(policies)).to_string()
+/// A key that the kind of an origin set, as the file would write it.
+pub(super) fn preset_default(default: &PresetDefault) -> String {
+    match default {
+        PresetDefault::Query(route, policies) => {
+            let query = WrittenValue::Plain(routes::queries(policies));
+            format!("[[route]] \"{route}\": query = {query}")
+        }
+        PresetDefault::Check(CheckKind::Tcp) => "[origin.health]: kind = \"tcp\"".to_owned(),
+        PresetDefault::Check(CheckKind::Http { path, expect }) => {
+            let statuses: Vec<&str> = expect.iter().map(StatusCode::as_str).collect();
+            let statuses = statuses.join(", ");
+            format!("[origin.health]: path = \"{path}\", expect = [{statuses}]")
+        }
+        PresetDefault::Service(service) => {
+            format!("[origin.sigv4]: service = \"{}\"", service.as_str())
+        }
+    }
 }
 
 fn server(config: &Config) -> WrittenTable {

@@ -1,6 +1,7 @@
 //! Tests of `kind` in `[[origin]]`: what it sets, and that other keys win.
 
 use super::*;
+use crate::config::written;
 use seawall_upstream::CheckKind;
 use seawall_upstream::sign::Service;
 
@@ -10,9 +11,9 @@ fn of_kind(kind: &str, lines: &str) -> Config {
 }
 
 /// What `seawall check` says that the kind set.
-fn defaults_of(config: &Config) -> Vec<&str> {
+fn defaults_of(config: &Config) -> Vec<String> {
     let defaults = config.presets.iter().flat_map(|preset| &preset.defaults);
-    defaults.map(String::as_str).collect()
+    defaults.map(written::preset_default).collect()
 }
 
 fn check_of(config: &Config) -> &CheckKind {

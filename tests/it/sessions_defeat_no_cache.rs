@@ -195,16 +195,15 @@ async fn srs_without_contexts_hundred_viewers_one_fetch() {
 #[tokio::test]
 async fn srs_with_contexts_shares_segments() {
     static VISITS: AtomicUsize = AtomicUsize::new(1);
-    let by_context = computed(|request| match parameter(request, "hls_ctx") {
-        Some(context) => {
-            manifest(ended_playlist(1).replace(".ts", &format!(".ts?hls_ctx={context}")))
+    let by_context = computed(|request| {
+        if let Some(context) = parameter(request, "hls_ctx") {
+            let media = format!(".ts?hls_ctx={context}");
+            return manifest(ended_playlist(1).replace(".ts", &media));
         }
-        None => {
-            let context = VISITS.fetch_add(1, Ordering::Relaxed);
-            let head = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,AVERAGE-BANDWIDTH=1\n";
-            let listed = format!("{head}{MASTER}?hls_ctx={context}\n");
-            manifest(listed).cache_control("no-store")
-        }
+        let context = VISITS.fetch_add(1, Ordering::Relaxed);
+        let head = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,AVERAGE-BANDWIDTH=1\n";
+        let listed = format!("{head}{MASTER}?hls_ctx={context}\n");
+        manifest(listed).cache_control("no-store")
     });
     let origin = origin(by_context, playlist(""), media()).await;
     let shield = shield(&origin, "kind = \"srs\"").await;

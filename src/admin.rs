@@ -1,21 +1,28 @@
-//! The admin server: `/metrics`, `/status`, `/explain?url=…`, `/healthz`, `/readyz`,
-//! `POST /purge?url=…`, `POST /drain`.
+//! The admin server: everything that [`ADMIN_ENDPOINTS`] declares.
 //!
 //! It depends on no state of other modules: the caller passes handlers as closures.
 
 pub mod access_metrics;
+pub mod answers;
 pub mod cache_metrics;
+pub mod declaration;
 pub mod endpoint_metrics;
+mod endpoints;
 pub mod explain;
 mod guard;
+mod handlers;
+mod openapi;
 pub mod origin_metrics;
 pub mod origins;
+pub mod query;
+pub mod response;
 mod server;
 pub mod stream_metrics;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 
+pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, serve};
 
 use crate::proxy::{PurgeScope, Purged};

@@ -5,6 +5,8 @@
 //! Shutdown is our own: pingora's graceful stop always sleeps for its whole grace period. So the
 //! control task drains while pingora waits for a signal, and pingora then stops at once.
 
+#[cfg(test)]
+mod admin_reference;
 mod assembly;
 mod background;
 mod control;

@@ -20,12 +20,12 @@ pub(super) struct AdminRejection {
 const UNKNOWN_HOST: AdminRejection = AdminRejection {
     status: StatusCode::MISDIRECTED_REQUEST,
     text: "this host name is not one of the admin port's: use its IP address, or add the name to \
-           `hosts` of [admin]\n",
+           `hosts` of [admin]",
 };
 
 const CROSS_SITE: AdminRejection = AdminRejection {
     status: StatusCode::FORBIDDEN,
-    text: "a web page of another site may not do this\n",
+    text: "a web page of another site may not do this",
 };
 
 /// Why this request is rejected; `None` if it is accepted. `hosts` are the operators' names, in

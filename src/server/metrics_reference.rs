@@ -97,7 +97,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Breaks a line at spaces. Further lines begin with `indent`.
-fn wrapped(text: &str, indent: &str) -> String {
+pub(super) fn wrapped(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().unwrap();

@@ -1,0 +1,312 @@
+//! The endpoints of the admin server, each declared once.
+
+use http::StatusCode;
+
+use super::answers::{AdminAnswer, AnswerBody, AnswerField, ERROR_FIELDS, FieldKind};
+use super::declaration::{AdminEndpoint, AdminMethod, AdminRole, EndpointHandler};
+use super::handlers;
+use super::query::{AdminParameter, ParameterKind};
+
+/// Every endpoint.
+///
+/// To add one: an entry here, its function in `handlers.rs`, and for what it needs of the server a
+/// closure in [`super::AdminHandlers`], which `server/assembly.rs` fills in. Then add its answers
+/// to `CASES` in `admin/server/tests.rs`, and write `docs/admin.md` anew with
+/// `UPDATE_DOCS=1 ./x test admin_reference`. Routing, roles, checks of parameters and
+/// `/openapi.json` follow from the entry. What changes the server is a POST with
+/// [`AdminRole::Write`].
+pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
+    AdminEndpoint {
+        path: "/healthz",
+        method: AdminMethod::Get,
+        role: None,
+        summary: "Check that every worker thread answers",
+        help: "For liveness probes: restart the process if it fails.",
+        parameters: &[],
+        answers: &[
+            text(StatusCode::OK, "Every worker thread answers."),
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Some did not answer within 1.5 s; the text says how many.",
+            ),
+        ],
+        handler: EndpointHandler::Waiting(handlers::health),
+    },
+    AdminEndpoint {
+        path: "/readyz",
+        method: AdminMethod::Get,
+        role: None,
+        summary: "Ask whether new viewers are accepted",
+        help: "For load balancers and readiness probes. A drain waits for those that asked.",
+        parameters: &[],
+        answers: &[
+            text(StatusCode::OK, "New connections are accepted."),
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The server is about to stop.",
+            ),
+        ],
+        handler: EndpointHandler::Immediate(handlers::readiness),
+    },
+    AdminEndpoint {
+        path: "/metrics",
+        method: AdminMethod::Get,
+        role: Some(AdminRole::Read),
+        summary: "Read all metrics in the Prometheus text format",
+        help: "[metrics.md](metrics.md) explains each.",
+        parameters: &[],
+        answers: &[AdminAnswer {
+            status: StatusCode::OK,
+            when: "Always.",
+            body: AnswerBody::Prometheus,
+        }],
+        handler: EndpointHandler::Immediate(handlers::metrics),
+    },
+    AdminEndpoint {
+        path: "/status",
+        method: AdminMethod::Get,
+        role: Some(AdminRole::Read),
+        summary: "Read the state of the origins and their endpoints",
+        help: "",
+        parameters: &[],
+        answers: &[AdminAnswer {
+            status: StatusCode::OK,
+            when: "Always.",
+            body: AnswerBody::Json(&[
+                field(
+                    "origins",
+                    FieldKind::List,
+                    "each origin group with its queue and its endpoints",
+                ),
+                field(
+                    "drain",
+                    FieldKind::Object,
+                    "the step of a drain, in `state`",
+                ),
+            ]),
+        }],
+        handler: EndpointHandler::Immediate(handlers::status),
+    },
+    AdminEndpoint {
+        path: "/explain",
+        method: AdminMethod::Get,
+        role: Some(AdminRole::Read),
+        summary: "Ask what the server would do with a URL, and why",
+        help: "No origin gets a request.",
+        parameters: &[AdminParameter {
+            is_required: true,
+            ..url("url", "The URL as a viewer requests it.")
+        }],
+        answers: &[
+            AdminAnswer {
+                status: StatusCode::OK,
+                when: "A route takes the URL.",
+                body: AnswerBody::Json(EXPLANATION),
+            },
+            AdminAnswer {
+                status: StatusCode::NOT_FOUND,
+                when: "The request would be rejected; `error` says why.",
+                body: AnswerBody::Json(ERROR_FIELDS),
+            },
+        ],
+        handler: EndpointHandler::Immediate(handlers::explain),
+    },
+    AdminEndpoint {
+        path: "/purge",
+        method: AdminMethod::Post,
+        role: Some(AdminRole::Write),
+        summary: "Remove stored objects",
+        help: "Exactly one of the parameters. [What each removes](live.md#purge).",
+        parameters: &[
+            url(
+                "url",
+                "One URL with its variants; for a playlist, all its versions.",
+            ),
+            url(
+                "stream",
+                "The manifest of a stream: it and all that it lists.",
+            ),
+            url("prefix", "Every URL that begins with this one."),
+            AdminParameter {
+                name: "all",
+                kind: ParameterKind::Flag,
+                is_required: false,
+                is_repeatable: false,
+                help: "Everything.",
+            },
+        ],
+        answers: &[
+            AdminAnswer {
+                status: StatusCode::OK,
+                when: "It is purged.",
+                body: AnswerBody::Json(PURGE_RESULT),
+            },
+            AdminAnswer {
+                status: StatusCode::NOT_FOUND,
+                when: "No route takes the URL, or the stream is not known.",
+                body: AnswerBody::Json(PURGE_RESULT),
+            },
+        ],
+        handler: EndpointHandler::Waiting(handlers::purge),
+    },
+    AdminEndpoint {
+        path: "/drain",
+        method: AdminMethod::Post,
+        role: Some(AdminRole::Write),
+        summary: "Stop the server after the responses in progress, as SIGTERM does",
+        help: "`/status` and the metric `seawall_drain_state` show the step.",
+        parameters: &[AdminParameter {
+            name: "wait",
+            kind: ParameterKind::Flag,
+            is_required: false,
+            is_repeatable: false,
+            help: "Answer when the listeners are closed.",
+        }],
+        answers: &[
+            AdminAnswer {
+                status: StatusCode::OK,
+                when: "The listeners are closed.",
+                body: AnswerBody::Json(DRAIN_STATE),
+            },
+            AdminAnswer {
+                status: StatusCode::ACCEPTED,
+                when: "The drain has begun.",
+                body: AnswerBody::Json(DRAIN_STATE),
+            },
+            AdminAnswer {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                when: "Too many requests of operators wait.",
+                body: AnswerBody::Json(ERROR_FIELDS),
+            },
+        ],
+        handler: EndpointHandler::Waiting(handlers::drain),
+    },
+    AdminEndpoint {
+        path: "/openapi.json",
+        method: AdminMethod::Get,
+        role: Some(AdminRole::Read),
+        summary: "Read this list as an OpenAPI document",
+        help: "For clients and tools.",
+        parameters: &[],
+        answers: &[AdminAnswer {
+            status: StatusCode::OK,
+            when: "Always.",
+            body: AnswerBody::Json(&[
+                field("openapi", FieldKind::Text, "the version of OpenAPI"),
+                field(
+                    "info",
+                    FieldKind::Object,
+                    "the title, and the version of Seawall",
+                ),
+                field("paths", FieldKind::Object, "the endpoints"),
+                field(
+                    "components",
+                    FieldKind::Object,
+                    "how a client authenticates",
+                ),
+            ]),
+        }],
+        handler: EndpointHandler::Immediate(handlers::openapi),
+    },
+];
+
+const EXPLANATION: &[AnswerField] = &[
+    field("route", FieldKind::Text, "the route that takes the URL"),
+    field("kind", FieldKind::Text, "the kind of the object"),
+    field("key", FieldKind::Text, "the cache key's hash"),
+    field(
+        "target",
+        FieldKind::Text,
+        "path and query as sent to the origin",
+    ),
+    optional("host", FieldKind::Text, "the host sent to the origin"),
+    field("origin", FieldKind::Text, "the origin group"),
+    optional(
+        "endpoint",
+        FieldKind::Text,
+        "the endpoint that would be used now",
+    ),
+    optional(
+        "varies",
+        FieldKind::Flag,
+        "true if only variants are stored",
+    ),
+    optional(
+        "held",
+        FieldKind::Object,
+        "the stored object, its age, and which rule decided how long it lives",
+    ),
+    optional(
+        "manifest",
+        FieldKind::Object,
+        "what the stored manifest says",
+    ),
+    optional(
+        "followed",
+        FieldKind::Object,
+        "how a live manifest is refreshed",
+    ),
+    optional(
+        "known",
+        FieldKind::Text,
+        "what is noted about the key without an object",
+    ),
+    optional(
+        "due_in_seconds",
+        FieldKind::Number,
+        "when the object should exist",
+    ),
+];
+
+const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step of the drain")];
+
+const PURGE_RESULT: &[AnswerField] = &[
+    field("purged", FieldKind::Flag, "whether any object was removed"),
+    field("objects", FieldKind::Count, "the number of objects removed"),
+    field(
+        "complete",
+        FieldKind::Flag,
+        "false if objects of the stream may remain",
+    ),
+    optional("url", FieldKind::Text, "the parameter as it was understood"),
+    optional("stream", FieldKind::Text, "likewise"),
+    optional("prefix", FieldKind::Text, "likewise"),
+    optional("all", FieldKind::Flag, "likewise"),
+];
+
+const fn text(status: StatusCode, when: &'static str) -> AdminAnswer {
+    AdminAnswer {
+        status,
+        when,
+        body: AnswerBody::Text,
+    }
+}
+
+/// A field that every answer has.
+const fn field(name: &'static str, kind: FieldKind, help: &'static str) -> AnswerField {
+    AnswerField {
+        name,
+        kind,
+        is_always_there: true,
+        help,
+    }
+}
+
+/// A field that is left out where it does not apply.
+const fn optional(name: &'static str, kind: FieldKind, help: &'static str) -> AnswerField {
+    AnswerField {
+        is_always_there: false,
+        ..field(name, kind, help)
+    }
+}
+
+/// An optional parameter that is an absolute URL.
+const fn url(name: &'static str, help: &'static str) -> AdminParameter {
+    AdminParameter {
+        name,
+        kind: ParameterKind::Url,
+        is_required: false,
+        is_repeatable: false,
+        help,
+    }
+}

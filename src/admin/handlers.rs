@@ -1,0 +1,113 @@
+//! The functions behind the endpoints: from valid parameters to an answer.
+
+use http::{StatusCode, Uri};
+use serde_json::json;
+
+use super::answers::AnswerBody;
+use super::declaration::{AdminRequest, FutureAnswer};
+use super::openapi;
+use super::query::AdminQuery;
+use super::response::{self, AdminResponse};
+use super::{DrainProgress, WorkerHealth};
+use crate::proxy::PurgeScope;
+
+pub(super) fn health<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
+    Box::pin(async move {
+        let WorkerHealth { all, silent } = (request.handlers.health)().await;
+        if silent == 0 {
+            return response::text(StatusCode::OK, "ok\n");
+        }
+        let text = format!("{silent} of {all} workers do not answer\n");
+        response::text(StatusCode::SERVICE_UNAVAILABLE, text)
+    })
+}
+
+pub(super) fn readiness(request: &AdminRequest<'_>) -> AdminResponse {
+    if (request.handlers.ready)() {
+        return response::text(StatusCode::OK, "ready\n");
+    }
+    response::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+}
+
+pub(super) fn metrics(request: &AdminRequest<'_>) -> AdminResponse {
+    let text = request.handlers.metrics.render();
+    response::with_body(StatusCode::OK, text, AnswerBody::Prometheus)
+}
+
+pub(super) fn status(request: &AdminRequest<'_>) -> AdminResponse {
+    response::json(StatusCode::OK, &(request.handlers.status)())
+}
+
+/// Begins a drain; with `wait` it waits for the listeners to close, though not for ever.
+pub(super) fn drain<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
+    Box::pin(async move {
+        let waits = request.query.flag("wait");
+        let (status, state) = match (request.handlers.drain)(waits).await {
+            Some(DrainProgress::ListenersClosed) => (StatusCode::OK, "draining"),
+            Some(DrainProgress::Begun) => (StatusCode::ACCEPTED, "leaving"),
+            None => {
+                let busy = "too many requests wait: try again";
+                return response::error(StatusCode::SERVICE_UNAVAILABLE, busy);
+            }
+        };
+        response::json(status, &json!({ "state": state }))
+    })
+}
+
+pub(super) fn openapi(request: &AdminRequest<'_>) -> AdminResponse {
+    response::json(StatusCode::OK, &openapi::document(request.endpoints))
+}
+
+/// What the shield would do with a URL, or why it would reject the request.
+pub(super) fn explain(request: &AdminRequest<'_>) -> AdminResponse {
+    let Some(url) = request.query.url("url") else {
+        return response::error(StatusCode::BAD_REQUEST, "`url` is missing");
+    };
+    match (request.handlers.explain)(url) {
+        Ok(explanation) => response::json(StatusCode::OK, &explanation),
+        Err(reason) => response::error(StatusCode::NOT_FOUND, reason),
+    }
+}
+
+pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
+    Box::pin(async move {
+        let Some(scope) = purge_scope(&request.query) else {
+            let why = "a purge needs one of url, stream, prefix, or all=true";
+            return response::error(StatusCode::BAD_REQUEST, why);
+        };
+        let target = match &scope {
+            PurgeScope::Url(url) => ("url", json!(url.to_string())),
+            PurgeScope::Stream(url) => ("stream", json!(url.to_string())),
+            PurgeScope::Prefix(url) => ("prefix", json!(url.to_string())),
+            PurgeScope::Everything => ("all", json!(true)),
+        };
+        let purged = (request.handlers.purge)(scope).await;
+        let status = match purged {
+            Some(_) => StatusCode::OK,
+            None => StatusCode::NOT_FOUND,
+        };
+        let objects = purged.map_or(0, |purged| purged.objects);
+        let mut answer = json!({
+            "purged": objects > 0,
+            "objects": objects,
+            "complete": purged.is_none_or(|purged| purged.is_complete),
+        });
+        let (name, value) = target;
+        answer[name] = value;
+        response::json(status, &answer)
+    })
+}
+
+/// What to purge: exactly one thing, named by exactly one parameter.
+fn purge_scope(query: &AdminQuery) -> Option<PurgeScope> {
+    let url = |name| query.url(name).cloned();
+    let targets: (Option<Uri>, Option<Uri>, Option<Uri>, bool) =
+        (url("url"), url("stream"), url("prefix"), query.flag("all"));
+    Some(match targets {
+        (Some(url), None, None, false) => PurgeScope::Url(url),
+        (None, Some(url), None, false) => PurgeScope::Stream(url),
+        (None, None, Some(url), false) => PurgeScope::Prefix(url),
+        (None, None, None, true) => PurgeScope::Everything,
+        _ => return None,
+    })
+}

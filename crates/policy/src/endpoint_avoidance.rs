@@ -11,8 +11,8 @@ pub struct EndpointAvoidance(Vec<(usize, Instant)>);
 impl EndpointAvoidance {
     /// These endpoints, all until the same time.
     pub fn of(endpoints: EndpointSet, until: Instant) -> EndpointAvoidance {
-        let indexes = endpoints.indexes();
-        EndpointAvoidance(indexes.map(|endpoint| (endpoint, until)).collect())
+        let numbers = endpoints.numbers();
+        EndpointAvoidance(numbers.map(|endpoint| (endpoint, until)).collect())
     }
 
     /// Avoids an endpoint until this time, whatever was recorded for it before.

@@ -1,20 +1,21 @@
-//! A set of endpoints of one group, by index.
+//! A set of endpoints of one group, by number: it names an endpoint also after its group got other
+//! settings, when its place in the list may be another.
 
-/// For example the endpoints that are tried last. Only the first 64 endpoints of a group can be in
+/// For example the endpoints that are tried last. Only endpoints with numbers below 64 can be in
 /// a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointSet(u64);
 
 impl EndpointSet {
     /// A set with one endpoint.
-    pub fn of(index: usize) -> EndpointSet {
-        EndpointSet::default().with(index)
+    pub fn of(number: usize) -> EndpointSet {
+        EndpointSet::default().with(number)
     }
 
     /// The set with one more endpoint.
     #[must_use]
-    pub fn with(self, index: usize) -> EndpointSet {
-        EndpointSet(self.0 | bit(index))
+    pub fn with(self, number: usize) -> EndpointSet {
+        EndpointSet(self.0 | bit(number))
     }
 
     /// The union of both sets.
@@ -23,21 +24,21 @@ impl EndpointSet {
         EndpointSet(self.0 | other.0)
     }
 
-    /// The indexes of its endpoints, in order.
-    pub fn indexes(self) -> impl Iterator<Item = usize> {
-        (0..u64::BITS as usize).filter(move |index| self.contains(*index))
+    /// The numbers of its endpoints, in order.
+    pub fn numbers(self) -> impl Iterator<Item = usize> {
+        (0..u64::BITS as usize).filter(move |number| self.contains(*number))
     }
 
-    /// Whether the endpoint at this index is in the set.
-    pub fn contains(self, index: usize) -> bool {
-        self.0 & bit(index) != 0
+    /// Whether the endpoint with this number is in the set.
+    pub fn contains(self, number: usize) -> bool {
+        self.0 & bit(number) != 0
     }
 }
 
-fn bit(index: usize) -> u64 {
-    u32::try_from(index)
+fn bit(number: usize) -> u64 {
+    u32::try_from(number)
         .ok()
-        .and_then(|index| 1_u64.checked_shl(index))
+        .and_then(|number| 1_u64.checked_shl(number))
         .unwrap_or(0)
 }
 
@@ -48,8 +49,8 @@ mod tests {
     #[test]
     fn contains_only_added_endpoints_below_64() {
         let set = EndpointSet::of(0).union(EndpointSet::of(63)).with(64);
-        let contained = [0, 1, 63, 64].map(|index| set.contains(index));
+        let contained = [0, 1, 63, 64].map(|number| set.contains(number));
         assert_eq!(contained, [true, false, true, false]);
-        assert!(set.indexes().eq([0, 63]));
+        assert!(set.numbers().eq([0, 63]));
     }
 }

@@ -31,10 +31,10 @@ pub struct UpstreamResponse {
     pub body: UpstreamBody,
     /// From the permit request to the last byte of the head.
     pub waited: Duration,
-    /// The endpoint's index in its group.
+    /// The endpoint's number: see [`crate::Origin::succeed`].
     pub endpoint: usize,
-    /// The index of an endpoint that the next requests of the stream should avoid: it answered that
-    /// the object does not exist, or was so late that another endpoint was requested too.
+    /// The number of an endpoint that the next requests of the stream should avoid: it answered
+    /// that the object does not exist, or was so late that another endpoint was requested too.
     pub endpoint_to_avoid: Option<usize>,
 }
 

@@ -33,6 +33,8 @@ pub(super) struct HealthChecks {
     endpoints: Vec<Arc<EndpointState>>,
     /// The tasks are running.
     is_running: AtomicBool,
+    /// Another group checks the endpoints now.
+    is_retired: AtomicBool,
 }
 
 impl HealthChecks {
@@ -48,13 +50,23 @@ impl HealthChecks {
             signer: Arc::clone(signer),
             endpoints: endpoints.to_vec(),
             is_running: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
         }
     }
 
+    /// Makes no check any more, although requests may still hold the group.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
+    }
+
     /// Starts the check tasks, unless they are running. They end when the health checks are
-    /// dropped.
+    /// retired or dropped.
     pub(super) fn start(self: &Arc<Self>) {
-        if self.is_running.swap(true, Ordering::AcqRel) {
+        if self.is_retired() || self.is_running.swap(true, Ordering::AcqRel) {
             return;
         }
         let tasks = Arc::new(CheckTasks(Arc::downgrade(self)));
@@ -137,7 +149,7 @@ impl CheckTasks {
         let mut next = first;
         loop {
             sleep_until(next).await;
-            let Some(checks) = self.0.upgrade() else {
+            let Some(checks) = self.0.upgrade().filter(|checks| !checks.is_retired()) else {
                 return;
             };
             let started = std_now();

@@ -1,12 +1,13 @@
 //! The state of one endpoint: its counters, limits and the guards that decide whether it is used.
+//! `record` has what stays when the group gets other settings.
 
 mod outcome;
+mod record;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use super::guard::FailureSubject;
 use super::guard::breaker::{Breaker, BreakerAdmission, BreakerDecision, BreakerOutlook};
@@ -14,38 +15,33 @@ use super::guard::ejection::Ejection;
 use super::guard::health::HealthState;
 use super::guard::latency_window::{LatencyReading, LatencyWindow, TypicalLatency};
 use super::guard::log_throttle::LogThrottle;
-use super::limit::{
-    ConcurrencyLimiter, LimiterCounts, LimiterSettings, Permit, reserved_for_manifests,
-};
-use super::quota::Quotas;
-use super::stats::{EndpointCondition, EndpointCounters, EndpointStats, HealthCheckStats};
-use super::{Failure, Priority, RequestClass, Settings};
+use super::limit::Permit;
+use super::stats::{EndpointCondition, EndpointStats, HealthCheckStats};
+use super::{Check, CheckKind, Failure, Priority, RequestClass, Settings};
 pub(super) use outcome::{AttemptEnd, CheckFailure};
+pub(super) use record::{EndpointRecord, EndpointRecords};
 
 /// Which endpoints were in good standing when a request was last ordered and were not ejected
 /// since.
 pub(super) type StandingFlags = Arc<[AtomicBool]>;
 
-/// One endpoint of a group.
+/// One endpoint of a group: its place there, and what is known of it.
 pub(super) struct EndpointState {
-    /// The URL, for metrics and logs.
-    url: Arc<str>,
     /// Index in the group's list.
     pub(super) index: usize,
     pub(super) priority: u8,
     pub(super) weight: u32,
-    pub(super) counters: EndpointCounters,
     /// Which endpoints of the group are in good standing, by index.
     standing_flags: StandingFlags,
-    cap: Option<EndpointCap>,
-    quotas: Quotas,
-    pub(super) guards: Mutex<EndpointGuards>,
+    record: Arc<EndpointRecord>,
 }
 
-/// A concurrency limit of this endpoint alone.
-struct EndpointCap {
-    concurrency_max: usize,
-    limiter: ConcurrencyLimiter,
+impl Deref for EndpointState {
+    type Target = EndpointRecord;
+
+    fn deref(&self) -> &EndpointRecord {
+        &self.record
+    }
 }
 
 /// What an endpoint's responses usually take, as far as that is known.
@@ -59,7 +55,7 @@ pub(super) struct UsualLatency {
 
 /// A slot for one request at an endpoint. Its permits are released when it is dropped.
 pub(super) struct EndpointSlot {
-    /// `None`: the endpoint has no concurrency limit.
+    /// `None`: a blocking request, or handed over.
     pub(super) permit: Option<Permit>,
     /// A permit of the group, if the caller does not hold one for this attempt.
     pub(super) group_permit: Option<Permit>,
@@ -102,6 +98,8 @@ const TRIAL_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct EndpointGuards {
     pub(super) breaker: Breaker,
     pub(super) ejection: Ejection,
+    /// What the health checks ask for.
+    check_kind: Option<CheckKind>,
     /// `None`: no health checks.
     health: Option<HealthState>,
     latency_window: LatencyWindow,
@@ -116,6 +114,28 @@ pub(super) struct EndpointGuards {
 }
 
 impl EndpointGuards {
+    fn new(group: &Settings, now: Instant) -> EndpointGuards {
+        let settings = &group.guards;
+        let (check_kind, health) = EndpointGuards::health_of(group.health.as_ref());
+        EndpointGuards {
+            breaker: Breaker::new(settings.breaker, now),
+            ejection: Ejection::new(settings.ejection),
+            check_kind,
+            health,
+            latency_window: LatencyWindow::new(settings.latency, now),
+            typical: TypicalLatency::default(),
+            is_ejected_as_slow: false,
+            trial_from: None,
+            breaker_log: Default::default(),
+            ejection_log: LogThrottle::default(),
+        }
+    }
+
+    fn health_of(check: Option<&Check>) -> (Option<CheckKind>, Option<HealthState>) {
+        let check = check.map(|check| (check.kind.clone(), HealthState::new(check.schedule)));
+        check.unzip()
+    }
+
     /// The latency window, cleared after an ejection as slow.
     fn latency_window(&mut self, now: Instant) -> &mut LatencyWindow {
         if self.is_ejected_as_slow && self.ejection.until(now).is_none() {
@@ -127,48 +147,20 @@ impl EndpointGuards {
 }
 
 impl EndpointState {
-    /// Creates the endpoint with this index in a group.
+    /// The endpoint with this index in a group.
     pub(super) fn new(
         index: usize,
         group: &Settings,
+        record: &Arc<EndpointRecord>,
         standing_flags: &StandingFlags,
     ) -> EndpointState {
-        let (endpoint, guards) = (&group.endpoints[index], &group.guards);
-        let now = std_now();
+        let endpoint = &group.endpoints[index];
         EndpointState {
-            url: endpoint.url().into(),
             index,
             priority: endpoint.priority,
             weight: endpoint.weight,
-            counters: EndpointCounters::default(),
             standing_flags: Arc::clone(standing_flags),
-            cap: endpoint.concurrency_max.map(|concurrency_max| EndpointCap {
-                concurrency_max,
-                limiter: ConcurrencyLimiter::new(&LimiterSettings {
-                    concurrency_max,
-                    reserved_for_manifests: match endpoint.requests_per_second_max {
-                        Some(_) => reserved_for_manifests(concurrency_max),
-                        None => 0,
-                    },
-                    queue_max: group.queue_max,
-                    requests_per_second_max: None,
-                }),
-            }),
-            quotas: Quotas::new(endpoint.requests_per_second_max, group.queue_max),
-            guards: Mutex::new(EndpointGuards {
-                breaker: Breaker::new(guards.breaker, now),
-                ejection: Ejection::new(guards.ejection),
-                health: group
-                    .health
-                    .as_ref()
-                    .map(|check| HealthState::new(check.schedule)),
-                latency_window: LatencyWindow::new(guards.latency, now),
-                typical: TypicalLatency::default(),
-                is_ejected_as_slow: false,
-                trial_from: None,
-                breaker_log: Default::default(),
-                ejection_log: LogThrottle::default(),
-            }),
+            record: Arc::clone(record),
         }
     }
 
@@ -195,9 +187,10 @@ impl EndpointState {
     /// A slot if there is one now: a permit and a rate token. A blocking request takes a rate token
     /// but no permit.
     pub(super) fn try_slot(&self, class: RequestClass, is_blocking: bool) -> Option<EndpointSlot> {
-        let permit = match &self.cap {
-            Some(cap) if !is_blocking => Some(cap.limiter.try_acquire()?),
-            _ => None,
+        let permit = if is_blocking {
+            None
+        } else {
+            Some(self.limiter.try_acquire()?)
         };
         let has_token = self.quotas.try_token(class);
         has_token.then_some(EndpointSlot {
@@ -208,11 +201,7 @@ impl EndpointState {
 
     /// A slot is free now.
     pub(super) fn has_slot(&self, class: RequestClass) -> bool {
-        let has_permit = self
-            .cap
-            .as_ref()
-            .is_none_or(|cap| cap.limiter.has_free_permit());
-        has_permit && self.quotas.has_token(class)
+        self.limiter.has_free_permit() && self.quotas.has_token(class)
     }
 
     /// The same as [`EndpointState::try_slot`], but waits in order of priority. The rate token
@@ -223,11 +212,10 @@ impl EndpointState {
         timeout: Duration,
     ) -> Result<EndpointSlot, Failure> {
         let until = tokio::time::Instant::now() + timeout;
-        let permit = match &self.cap {
-            Some(cap) if !request.is_blocking => {
-                Some(cap.limiter.acquire(request.priority, timeout).await?)
-            }
-            _ => None,
+        let permit = if request.is_blocking {
+            None
+        } else {
+            Some(self.limiter.acquire(request.priority, timeout).await?)
         };
         let remaining = until.saturating_duration_since(tokio::time::Instant::now());
         self.quotas
@@ -237,16 +225,6 @@ impl EndpointState {
             permit,
             group_permit: None,
         })
-    }
-
-    /// Requests that wait for the endpoint, and those rejected.
-    pub(super) fn waits(&self) -> LimiterCounts {
-        let mut counts = match &self.cap {
-            Some(cap) => cap.limiter.counts(),
-            None => LimiterCounts::default(),
-        };
-        self.quotas.add_waits(&mut counts);
-        counts
     }
 
     /// A probe is due: the breaker accepts one, or the endpoint is on trial after an ejection. For
@@ -388,7 +366,7 @@ impl EndpointState {
         EndpointStats {
             endpoint: Arc::clone(&self.url),
             counts: self.counters.read(),
-            concurrency_max: self.cap.as_ref().map(|cap| cap.concurrency_max),
+            concurrency_max: self.concurrency_max(),
             quotas: self.quotas.read(),
             condition: EndpointCondition {
                 reachable: is_reachable,
@@ -429,7 +407,8 @@ mod tests {
             ..Guards::default()
         };
         let standing_flags: StandingFlags = [true, true].map(AtomicBool::new).into();
-        let endpoint = EndpointState::new(0, &settings, &standing_flags);
+        let (_, records) = EndpointRecords::default().succeed(&settings);
+        let endpoint = EndpointState::new(0, &settings, &records[0], &standing_flags);
         let now = Instant::now();
         (0..20).for_each(|_| endpoint.record_latency(now, Duration::from_secs(2)));
         let typical = Duration::from_millis(20);

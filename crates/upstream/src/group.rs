@@ -6,9 +6,10 @@ mod evaluate;
 mod hedge;
 mod next_step;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::attempt::{
@@ -16,18 +17,16 @@ use super::attempt::{
 };
 use super::body::{BodyState, UpstreamBody};
 use super::check::HealthChecks;
-use super::connection::{
-    self, AttemptRequest, EndpointConnector, EndpointNames, GroupHeaders, ResponseHead,
-};
-use super::endpoint::{EndpointState, std_now};
+use super::connection::{self, AttemptRequest, EndpointConnector, GroupHeaders, ResponseHead};
+use super::endpoint::{EndpointRecord, EndpointRecords, EndpointState, std_now};
 use super::group_limits::GroupLimits;
 use super::response_value::ResponseExpectation;
-use super::selection::{EndpointSelection, EndpointSelector, RequestProfile};
+use super::selection::{EndpointSelection, EndpointSelector, ExtraRequests, RequestProfile};
 use super::sign::Signer;
 use super::slow_viewers::RequestPermits;
 use super::{
-    AttemptCounts, BudgetUse, Deadlines, Failure, Priority, PriorityRaise, Rejection, Resolver,
-    Retry, Settings, SetupError, Stats, UpstreamRequest, UpstreamResponse,
+    BudgetUse, Deadlines, Failure, Priority, PriorityRaise, Rejection, Resolver, Retry, Settings,
+    SetupError, Stats, UpstreamRequest, UpstreamResponse,
 };
 
 use attempt_sequence::AttemptSequence;
@@ -48,6 +47,21 @@ pub(super) struct OriginGroup {
     pub(super) health_checks: Option<Arc<HealthChecks>>,
     pub(super) deadlines: Deadlines,
     retry: Retry,
+    settings: Settings,
+    records: EndpointRecords,
+    /// The group that this one succeeds; taken when this one takes effect.
+    former: Mutex<Option<Weak<OriginGroup>>>,
+}
+
+/// The parts that a group may share with the one it succeeds.
+struct SharedParts {
+    signer: Arc<Signer>,
+    connector: EndpointConnector,
+    limits: Arc<GroupLimits>,
+    extra_requests: Arc<ExtraRequests>,
+    records: EndpointRecords,
+    /// The record of each endpoint, in the order of the settings.
+    endpoints: Vec<Arc<EndpointRecord>>,
 }
 
 /// Deadlines of one request.
@@ -61,18 +75,71 @@ struct RequestDeadlines {
 
 impl OriginGroup {
     pub(super) fn new(settings: Settings, lookup: Resolver) -> Result<OriginGroup, SetupError> {
-        let signer = Signer::new(&settings, &lookup)?;
-        let names = EndpointNames::new(&settings.endpoints, lookup, settings.resolve_every);
-        let connector = Arc::new(EndpointConnector::new(&settings, names)?);
         let limits = Arc::new(GroupLimits::new(&settings));
+        let (records, endpoints) = EndpointRecords::default().succeed(&settings);
+        let parts = SharedParts {
+            signer: Signer::new(&settings, &lookup)?,
+            connector: EndpointConnector::new(&settings, lookup)?,
+            extra_requests: Arc::new(ExtraRequests::new(
+                settings.retry.budget,
+                Arc::clone(&limits),
+            )),
+            limits,
+            records,
+            endpoints,
+        };
+        OriginGroup::with(settings, parts, None)
+    }
+
+    /// See [`super::Origin::succeed`]. `None`: nothing changed.
+    pub(super) fn succeed(
+        self: &Arc<Self>,
+        settings: Settings,
+        lookup: &Resolver,
+    ) -> Result<Option<OriginGroup>, SetupError> {
+        let connector = self.connector.succeed(&settings, lookup)?;
+        if settings == self.settings && connector.shares_pool(&self.connector) {
+            return Ok(None);
+        }
+        let (records, endpoints) = self.records.succeed(&settings);
+        let parts = SharedParts {
+            signer: self.signer.succeed(&self.settings, &settings, lookup)?,
+            connector,
+            limits: Arc::clone(&self.limits),
+            extra_requests: Arc::clone(&self.selector.extra_requests),
+            records,
+            endpoints,
+        };
+        OriginGroup::with(settings, parts, Some(Arc::downgrade(self))).map(Some)
+    }
+
+    fn with(
+        settings: Settings,
+        parts: SharedParts,
+        former: Option<Weak<OriginGroup>>,
+    ) -> Result<OriginGroup, SetupError> {
+        let SharedParts {
+            signer,
+            connector,
+            limits,
+            extra_requests,
+            records,
+            endpoints,
+        } = parts;
+        let connector = Arc::new(connector);
         let client = Arc::new(EndpointClient::new(
             Arc::clone(&connector),
             GroupHeaders::new(&settings)?,
             settings.deadlines,
         ));
-        let selector =
-            EndpointSelector::new(&settings, Arc::clone(&connector), Arc::clone(&limits));
-        let health_checks = settings.health.map(|check| {
+        let selector = EndpointSelector::new(
+            &settings,
+            Arc::clone(&connector),
+            Arc::clone(&limits),
+            &endpoints,
+            extra_requests,
+        );
+        let health_checks = settings.health.clone().map(|check| {
             Arc::new(HealthChecks::new(
                 check,
                 &client,
@@ -88,8 +155,37 @@ impl OriginGroup {
             connector,
             health_checks,
             deadlines: settings.deadlines,
-            retry: settings.retry,
+            retry: settings.retry.clone(),
+            settings,
+            records,
+            former: Mutex::new(former),
         })
+    }
+
+    /// See [`super::Origin::take_effect`].
+    pub(super) fn take_effect(&self) {
+        let Some(former) = self.former.lock().take() else {
+            return;
+        };
+        if let Some(former) = former.upgrade() {
+            former.retire();
+        }
+        let settings = &self.settings;
+        self.limits.apply(settings);
+        self.selector
+            .extra_requests
+            .set_budget(settings.retry.budget);
+        for endpoint in &self.selector.endpoints {
+            endpoint.apply(&settings.endpoints[endpoint.index], settings);
+        }
+    }
+
+    /// Ends the health checks and the DNS lookups. Requests in progress go on.
+    pub(super) fn retire(&self) {
+        if let Some(checks) = &self.health_checks {
+            checks.retire();
+        }
+        self.connector.retire();
     }
 
     pub(super) async fn fetch(
@@ -253,7 +349,7 @@ impl OriginGroup {
             permits.set_endpoint_permit(permit);
         }
         let idle_timeout = head.idle_timeout();
-        let endpoint = guard.endpoint().index;
+        let endpoint = guard.endpoint().number;
         let ResponseHead {
             status,
             headers,
@@ -278,7 +374,7 @@ impl OriginGroup {
             body,
             waited: started.elapsed(),
             endpoint,
-            endpoint_to_avoid,
+            endpoint_to_avoid: endpoint_to_avoid.map(|index| self.selector.endpoints[index].number),
         }
     }
 
@@ -302,20 +398,14 @@ impl OriginGroup {
         // monitor.
         let mut waits = counts.requests;
         waits.add_waits(&counts.blocking);
-        for endpoint in &self.selector.endpoints {
-            waits.add_waits(&endpoint.waits());
-        }
+        self.records.add_waits(&mut waits);
         let read = |endpoint: &Arc<EndpointState>| {
             endpoint.read(self.connector.is_reachable(endpoint.index))
         };
         let endpoints: Vec<_> = self.selector.endpoints.iter().map(read).collect();
-        let mut total = AttemptCounts::default();
-        for endpoint in &endpoints {
-            total += &endpoint.counts;
-        }
         Stats {
             name: Arc::clone(name),
-            total,
+            total: self.records.attempts(),
             endpoints,
             in_flight: waits.in_flight,
             blocking: counts.blocking.in_flight,

@@ -24,28 +24,18 @@ pub(super) struct GroupLimits {
 
 impl GroupLimits {
     pub(super) fn new(settings: &Settings) -> GroupLimits {
-        let concurrency_max = concurrency_max(settings);
-        let mut endpoints = settings.endpoints.iter();
-        let has_quota = endpoints.any(|endpoint| endpoint.requests_per_second_max.is_some());
         GroupLimits {
-            requests: ConcurrencyLimiter::new(&LimiterSettings {
-                concurrency_max,
-                reserved_for_manifests: if has_quota {
-                    reserved_for_manifests(concurrency_max)
-                } else {
-                    0
-                },
-                queue_max: settings.queue_max,
-                requests_per_second_max: settings.requests_per_second_max,
-            }),
-            blocking: ConcurrencyLimiter::new(&LimiterSettings {
-                concurrency_max: settings.blocking_max,
-                reserved_for_manifests: 0,
-                queue_max: settings.queue_max,
-                requests_per_second_max: None,
-            }),
+            requests: ConcurrencyLimiter::new(&request_limits(settings)),
+            blocking: ConcurrencyLimiter::new(&blocking_limits(settings)),
             slow_viewers: Arc::new(SlowViewers::new(settings.slow_viewers_max)),
         }
+    }
+
+    /// Uses the limits of these settings from now on, also for requests in progress and in queues.
+    pub(super) fn apply(&self, settings: &Settings) {
+        self.requests.set_limits(&request_limits(settings));
+        self.blocking.set_limits(&blocking_limits(settings));
+        self.slow_viewers.set_max(settings.slow_viewers_max);
     }
 
     /// Waits for a permit. A request whose priority rises moves forward in the queue.
@@ -141,6 +131,31 @@ pub(super) struct GroupCounts {
 
 fn remaining(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
+}
+
+fn request_limits(settings: &Settings) -> LimiterSettings {
+    let concurrency_max = concurrency_max(settings);
+    let mut endpoints = settings.endpoints.iter();
+    let has_quota = endpoints.any(|endpoint| endpoint.requests_per_second_max.is_some());
+    LimiterSettings {
+        concurrency_max,
+        reserved_for_manifests: if has_quota {
+            reserved_for_manifests(concurrency_max)
+        } else {
+            0
+        },
+        queue_max: settings.queue_max,
+        requests_per_second_max: settings.requests_per_second_max,
+    }
+}
+
+fn blocking_limits(settings: &Settings) -> LimiterSettings {
+    LimiterSettings {
+        concurrency_max: settings.blocking_max,
+        reserved_for_manifests: 0,
+        queue_max: settings.queue_max,
+        requests_per_second_max: None,
+    }
 }
 
 /// At most the sum of the endpoints' limits: the excess waits in the group's queue, where all

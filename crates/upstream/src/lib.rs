@@ -135,6 +135,46 @@ impl Origin {
         Ok(Origin { name, group })
     }
 
+    /// A group with other settings in place of this one, which goes on with the requests it has.
+    /// The same group, if nothing of it changed: neither the settings nor the content of its TLS
+    /// files. Fails as [`Origin::new`] does, and then nothing has changed.
+    ///
+    /// Both share what is known of the endpoints that stay (by scheme, host and port): breakers,
+    /// ejections, health and counters; limits and quotas, which they never exceed together;
+    /// connections, as long as they are made in the same way; addresses, header files and
+    /// credentials. Endpoints have numbers outside the group, in [`EndpointSet`]s and in
+    /// [`UpstreamResponse::endpoint`]: one that stays has the same number in both.
+    ///
+    /// The new limits and thresholds hold from [`Origin::take_effect`] on. A group that is dropped
+    /// before has changed nothing.
+    pub fn succeed(
+        self: &Arc<Self>,
+        settings: Settings,
+        lookup: &Resolver,
+    ) -> Result<Arc<Origin>, SetupError> {
+        let name = Arc::clone(&settings.name);
+        Ok(match self.group.succeed(settings, lookup)? {
+            None => Arc::clone(self),
+            Some(group) => Arc::new(Origin {
+                name,
+                group: Arc::new(group),
+            }),
+        })
+    }
+
+    /// Ends the reign of the group that this one succeeds: its limits and thresholds are replaced,
+    /// also for its requests in progress, and it makes no health check any more. Does nothing for a
+    /// group that succeeds no other, or the second time. The caller then starts the health checks
+    /// of this one.
+    pub fn take_effect(&self) {
+        self.group.take_effect();
+    }
+
+    /// Ends the health checks and the DNS lookups of a group that gets no new requests.
+    pub fn retire(&self) {
+        self.group.retire();
+    }
+
     /// The group's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -165,14 +205,14 @@ impl Origin {
         self.group.selector.has_another_in_good_standing(excluded)
     }
 
-    /// Permits and counts a takeover: the rest of a body that `from` has begun is requested from
-    /// another endpoint. `failed`: `from` sends no more; otherwise it is slow. `None`: a takeover
-    /// would only add load.
+    /// Permits and counts a takeover: the rest of a body that the endpoint with the number `from`
+    /// has begun is requested from another endpoint. `failed`: `from` sends no more; otherwise it
+    /// is slow. `None`: a takeover would only add load.
     pub fn take_over(&self, from: usize, failed: bool) -> Option<Takeover> {
         let selector = &self.group.selector;
-        selector
-            .extra_requests
-            .take_over(&selector.endpoints[from], failed)
+        let mut endpoints = selector.endpoints.iter();
+        let from = endpoints.find(|endpoint| endpoint.number == from)?;
+        selector.extra_requests.take_over(from, failed)
     }
 
     /// Records whether a takeover delivered more of the body than the first endpoint.

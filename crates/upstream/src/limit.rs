@@ -23,6 +23,7 @@ use queue::{EntryId, WaitingFor};
 use state::{LimiterAdmission, LimiterState, QueuePoll, WakeUps};
 
 /// Settings of a limiter.
+#[derive(Clone, Copy)]
 pub(super) struct LimiterSettings {
     /// Maximum number of permits in use.
     pub(super) concurrency_max: usize,
@@ -113,6 +114,16 @@ impl ConcurrencyLimiter {
         ConcurrencyLimiter {
             state: Arc::new(Mutex::new(LimiterState::new(limits))),
         }
+    }
+
+    /// Uses other limits from now on, for requests in progress and waiting ones too.
+    pub(super) fn set_limits(&self, limits: &LimiterSettings) {
+        self.step(|state, now, wake_ups| state.set_limits(limits, now, wake_ups));
+    }
+
+    /// Maximum number of permits in use.
+    pub(super) fn concurrency_max(&self) -> usize {
+        self.state.lock().concurrency_max()
     }
 
     /// Waits for a permit, `timeout` at most: after requests of the same priority and before lower

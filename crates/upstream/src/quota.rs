@@ -1,7 +1,7 @@
 //! Rate limits of an endpoint, for all requests or by class, and the queues of requests that wait
 //! for them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::limit::{ConcurrencyLimiter, LimiterCounts, LimiterSettings};
@@ -68,54 +68,90 @@ pub struct QuotaStats {
 }
 
 /// The rate limits of one endpoint.
-#[derive(Default)]
 pub(super) struct Quotas {
-    rates: Vec<RequestRate>,
+    /// For all requests together; then for each class, in the order of [`RequestClass::ALL`].
+    rates: [RequestRate; 1 + RequestClass::ALL.len()],
 }
 
+/// A rate limit that may be set and removed while requests wait for it.
 struct RequestRate {
     /// `None`: all classes.
     class: Option<RequestClass>,
-    per_second: u32,
+    /// [`UNLIMITED`]: requests do not ask for a token.
+    per_second: AtomicU32,
     limiter: ConcurrencyLimiter,
     limited: AtomicU64,
 }
 
+/// Stands for no limit: a limit is at least one request per second.
+const UNLIMITED: u32 = 0;
+
 impl RequestRate {
-    fn new(class: Option<RequestClass>, per_second: u32, queue_max: usize) -> RequestRate {
+    fn new(class: Option<RequestClass>) -> RequestRate {
         RequestRate {
             class,
-            per_second,
-            limiter: ConcurrencyLimiter::new(&LimiterSettings {
-                concurrency_max: usize::MAX,
-                reserved_for_manifests: 0,
-                queue_max,
-                requests_per_second_max: Some(per_second),
-            }),
+            per_second: AtomicU32::new(UNLIMITED),
+            limiter: ConcurrencyLimiter::new(&limiter_settings(None, 0)),
             limited: AtomicU64::new(0),
         }
+    }
+
+    fn per_second(&self) -> Option<u32> {
+        let per_second = self.per_second.load(Ordering::Relaxed);
+        (per_second != UNLIMITED).then_some(per_second)
+    }
+
+    /// `None`: no limit from now on. `is_replaced`: another limit applies instead; requests that
+    /// wait here go on at the former rate, rather than all at once.
+    fn set(&self, per_second: Option<u32>, queue_max: usize, is_replaced: bool) {
+        let set = per_second.map(|per_second| per_second.max(1));
+        self.per_second
+            .store(set.unwrap_or(UNLIMITED), Ordering::Relaxed);
+        if set.is_some() || !is_replaced {
+            self.limiter.set_limits(&limiter_settings(set, queue_max));
+        }
+    }
+}
+
+fn limiter_settings(per_second: Option<u32>, queue_max: usize) -> LimiterSettings {
+    LimiterSettings {
+        concurrency_max: usize::MAX,
+        reserved_for_manifests: 0,
+        queue_max,
+        requests_per_second_max: per_second,
     }
 }
 
 impl Quotas {
     pub(super) fn new(quota: Option<Quota>, queue_max: usize) -> Quotas {
-        let rates = match quota {
-            None => Vec::new(),
-            Some(Quota::All(per_second)) => vec![RequestRate::new(None, per_second, queue_max)],
-            Some(Quota::ByClass(rates)) => {
-                let rates = RequestClass::ALL.into_iter().zip(rates);
-                let new = |(class, rate)| Some(RequestRate::new(Some(class), rate?, queue_max));
-                rates.filter_map(new).collect()
-            }
+        let [manifest, segment, other] =
+            RequestClass::ALL.map(|class| RequestRate::new(Some(class)));
+        let quotas = Quotas {
+            rates: [RequestRate::new(None), manifest, segment, other],
         };
-        Quotas { rates }
+        quotas.set(quota, queue_max);
+        quotas
+    }
+
+    /// Sets other limits from now on, for waiting requests too.
+    pub(super) fn set(&self, quota: Option<Quota>, queue_max: usize) {
+        let [all, classes @ ..] = &self.rates;
+        let (common, by_class) = match quota {
+            None => (None, [None; RequestClass::ALL.len()]),
+            Some(Quota::All(per_second)) => (Some(per_second), [None; RequestClass::ALL.len()]),
+            Some(Quota::ByClass(rates)) => (None, rates),
+        };
+        all.set(common, queue_max, quota.is_some());
+        for (rate, per_second) in classes.iter().zip(by_class) {
+            rate.set(per_second, queue_max, common.is_some());
+        }
     }
 
     /// The limit that applies to a class: at most one, so that no token is lost while another is
     /// waited for.
     fn rate(&self, class: RequestClass) -> Option<&RequestRate> {
         let mut rates = self.rates.iter();
-        rates.find(|rate| rate.class.is_none_or(|of| of == class))
+        rates.find(|rate| rate.class.is_none_or(|of| of == class) && rate.per_second().is_some())
     }
 
     /// A token is available now.
@@ -157,12 +193,14 @@ impl Quotas {
 
     pub(super) fn read(&self) -> Vec<QuotaStats> {
         let rates = self.rates.iter();
-        let read = |rate: &RequestRate| QuotaStats {
-            kind: rate.class.map_or("all", RequestClass::as_str),
-            per_second: rate.per_second,
-            limited: rate.limited.load(Ordering::Relaxed),
+        let read = |rate: &RequestRate| {
+            Some(QuotaStats {
+                kind: rate.class.map_or("all", RequestClass::as_str),
+                per_second: rate.per_second()?,
+                limited: rate.limited.load(Ordering::Relaxed),
+            })
         };
-        rates.map(read).collect()
+        rates.filter_map(read).collect()
     }
 }
 
@@ -191,6 +229,28 @@ mod tests {
         assert!(quotas.try_token(RequestClass::Manifest) && quotas.try_token(RequestClass::Other));
         assert!(!quotas.has_token(RequestClass::Segment));
         assert!(!quotas.try_token(RequestClass::Segment));
-        assert!(Quotas::default().try_token(RequestClass::Segment));
+        assert!(Quotas::new(None, 8).try_token(RequestClass::Segment));
+    }
+
+    #[test]
+    fn changed_quota_keeps_what_was_used_and_counted() {
+        let quotas = Quotas::new(Some(Quota::All(10)), 8);
+        assert!(quotas.try_token(RequestClass::Segment));
+        assert!(!quotas.try_token(RequestClass::Segment));
+        quotas.set(Some(Quota::All(1)), 8);
+        assert!(!quotas.try_token(RequestClass::Segment), "no new burst");
+        assert_eq!(
+            (quotas.read()[0].per_second, quotas.read()[0].limited),
+            (1, 2)
+        );
+        quotas.set(Some(Quota::ByClass([None, Some(10), None])), 8);
+        let kinds: Vec<_> = quotas.read().iter().map(|rate| rate.kind).collect();
+        assert_eq!(kinds, ["segment"]);
+        assert!(
+            quotas.try_token(RequestClass::Segment) && !quotas.try_token(RequestClass::Segment)
+        );
+        assert!(quotas.try_token(RequestClass::Manifest));
+        quotas.set(None, 8);
+        assert!(quotas.try_token(RequestClass::Segment) && quotas.read().is_empty());
     }
 }

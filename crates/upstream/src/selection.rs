@@ -12,6 +12,7 @@ mod selector;
 mod takeover;
 
 pub(crate) use endpoint_selection::{CandidateSet, EndpointSelection, RequestProfile};
+pub(crate) use extra_requests::ExtraRequests;
 pub use order::Balance;
 pub(crate) use selector::EndpointSelector;
 pub use takeover::Takeover;

@@ -13,7 +13,7 @@ use super::sign::{ClientCertificate, Sigv4};
 use super::{Balance, Endpoint};
 
 /// Settings of one origin group.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Settings {
     /// Name in logs, metrics and routes.
     pub name: Arc<str>,
@@ -76,7 +76,7 @@ pub enum Protocol {
 }
 
 /// Deadlines of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// Wait for a permit, and for a token of the rate limit.
     pub queue: Duration,
@@ -97,7 +97,7 @@ pub struct Deadlines {
 
 /// When a request is sent again: before the first byte of the response body, if it is idempotent,
 /// and within the group's budget.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
     /// Maximum number of retries. Endpoints not tried yet come first.
     pub attempts_max: u32,
@@ -114,7 +114,7 @@ pub struct Retry {
 }
 
 /// Guards that keep requests from an endpoint.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Guards {
     /// Too many failures.
     pub breaker: breaker::Settings,
@@ -125,7 +125,7 @@ pub struct Guards {
 }
 
 /// An active health check of an endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What the check does.
     pub kind: CheckKind,

@@ -16,6 +16,7 @@ mod profile;
 mod sigv4;
 mod source;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -56,13 +57,18 @@ pub(super) struct Signer {
     owner: Arc<str>,
     /// Constant header values.
     fixed: Vec<(HeaderName, HeaderValue)>,
-    /// Header values from files.
-    files: Vec<HeaderFile>,
-    file_task: SingleTask,
-    /// The origin accepted the values before the last change, and refused the new ones.
-    prefers_previous: AtomicBool,
+    files: Arc<HeaderFiles>,
     /// Scope and credentials for SigV4, if configured.
     signing: Option<(Arc<sigv4::Scope>, Arc<CredentialCache>)>,
+}
+
+/// Header values from files. Groups that succeed each other share them.
+#[derive(Default)]
+struct HeaderFiles {
+    files: Vec<HeaderFile>,
+    task: SingleTask,
+    /// The origin accepted the values before the last change, and refused the new ones.
+    prefers_previous: AtomicBool,
 }
 
 /// The authentication of one request.
@@ -76,15 +82,95 @@ pub(super) struct RequestAuth {
     signer: Arc<Signer>,
 }
 
-impl Signer {
-    /// Reads the files, and starts the background tasks if there is a runtime.
-    pub(super) fn new(settings: &Settings, lookup: &Resolver) -> Result<Arc<Signer>, SetupError> {
-        let files = settings.header_files.iter().map(|(name, path)| {
+impl HeaderFiles {
+    /// Reads the files for the first time.
+    fn read(paths: &[(HeaderName, PathBuf)]) -> Result<Arc<HeaderFiles>, SetupError> {
+        let files = paths.iter().map(|(name, path)| {
             let file = HeaderFile::new(name.clone(), path.clone());
             file.map_err(|(path, why)| SetupError::HeaderFile { path, why })
         });
+        Ok(Arc::new(HeaderFiles {
+            files: files.collect::<Result<_, _>>()?,
+            ..HeaderFiles::default()
+        }))
+    }
+
+    /// Starts the background task, unless it runs already.
+    fn start_task(self: &Arc<Self>) {
+        if self.files.is_empty() {
+            return;
+        }
+        let Some(task) = self.task.take() else {
+            return;
+        };
+        let files = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let _task = task;
+            loop {
+                sleep(REREAD_EVERY).await;
+                let Some(files) = files.upgrade() else {
+                    return;
+                };
+                // Not on the async workers: the file system may hang.
+                let reading = tokio::task::spawn_blocking(move || files.reread());
+                if reading.await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Reads the files again. Blocks.
+    fn reread(&self) {
+        let changed = self.files.iter().filter(|file| file.reread()).count();
+        if changed > 0 {
+            self.prefers_previous.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// A value from before a change may still be tried.
+    fn has_previous_value(&self, now: Instant) -> bool {
+        self.files.iter().any(|file| file.previous(now).is_some())
+    }
+}
+
+impl Signer {
+    /// Reads the files, and starts the background tasks if there is a runtime.
+    pub(super) fn new(settings: &Settings, lookup: &Resolver) -> Result<Arc<Signer>, SetupError> {
+        let files = HeaderFiles::read(&settings.header_files)?;
+        Signer::with(settings, files, None, lookup)
+    }
+
+    /// The signer of a group that succeeds this one's, which has the settings `former`: it shares
+    /// secrets and credentials that are from the same sources.
+    pub(super) fn succeed(
+        &self,
+        former: &Settings,
+        settings: &Settings,
+        lookup: &Resolver,
+    ) -> Result<Arc<Signer>, SetupError> {
+        let files = if settings.header_files == former.header_files {
+            Arc::clone(&self.files)
+        } else {
+            HeaderFiles::read(&settings.header_files)?
+        };
+        let sources = |settings: &Settings| settings.sigv4.clone().map(|sigv4| sigv4.sources);
+        let known = self.signing.as_ref().map(|(_, cache)| Arc::clone(cache));
+        let known = known.filter(|_| sources(settings) == sources(former));
+        Signer::with(settings, files, known, lookup)
+    }
+
+    fn with(
+        settings: &Settings,
+        files: Arc<HeaderFiles>,
+        known: Option<Arc<CredentialCache>>,
+        lookup: &Resolver,
+    ) -> Result<Arc<Signer>, SetupError> {
         let signing = settings.sigv4.as_ref().map(|sigv4| {
-            let cache = CredentialCache::new(&settings.name, &sigv4.sources, lookup)?;
+            let cache = match known {
+                Some(cache) => cache,
+                None => CredentialCache::new(&settings.name, &sigv4.sources, lookup)?,
+            };
             let scope = sigv4::Scope::of(sigv4, &settings.endpoints).map_err(|index| {
                 let host = settings.endpoints[index].host.clone();
                 SetupError::Region { host }
@@ -94,9 +180,7 @@ impl Signer {
         let signer = Arc::new(Signer {
             owner: Arc::clone(&settings.name),
             fixed: settings.headers.clone(),
-            files: files.collect::<Result<_, _>>()?,
-            file_task: SingleTask::default(),
-            prefers_previous: AtomicBool::new(false),
+            files,
             signing: signing.transpose()?,
         });
         if tokio::runtime::Handle::try_current().is_ok() {
@@ -120,50 +204,23 @@ impl Signer {
             Some((scope, cache)) => Some((Arc::clone(scope), cache.credentials()?)),
             None => None,
         };
-        let uses_previous = self.prefers_previous.load(Ordering::Relaxed)
-            && self.has_previous_value(Instant::now());
+        let uses_previous = self.files.prefers_previous.load(Ordering::Relaxed)
+            && self.files.has_previous_value(Instant::now());
         Ok(self.build_auth(uses_previous, signing))
     }
 
     /// Starts the background tasks, unless they run already.
-    fn start_tasks(self: &Arc<Self>) {
+    fn start_tasks(&self) {
         if let Some((_, cache)) = &self.signing {
             cache.start_renewal();
         }
-        if self.files.is_empty() {
-            return;
-        }
-        let Some(task) = self.file_task.take() else {
-            return;
-        };
-        let signer = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let _task = task;
-            loop {
-                sleep(REREAD_EVERY).await;
-                let Some(signer) = signer.upgrade() else {
-                    return;
-                };
-                // Not on the async workers: the file system may hang.
-                let reading = tokio::task::spawn_blocking(move || signer.reread_files());
-                if reading.await.is_err() {
-                    return;
-                }
-            }
-        });
+        self.files.start_task();
     }
 
-    /// Reads the files again. Blocks.
+    /// Reads the files of header values again.
+    #[cfg(test)]
     pub(super) fn reread_files(&self) {
-        let changed = self.files.iter().filter(|file| file.reread()).count();
-        if changed > 0 {
-            self.prefers_previous.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// A value from before a change may still be tried.
-    fn has_previous_value(&self, now: Instant) -> bool {
-        self.files.iter().any(|file| file.previous(now).is_some())
+        self.files.reread();
     }
 
     fn build_auth(
@@ -176,10 +233,8 @@ impl Signer {
             let previous = file.previous(now).filter(|_| uses_previous);
             previous.unwrap_or_else(|| file.current())
         };
-        let live = self
-            .files
-            .iter()
-            .map(|file| (file.name.clone(), value(file)));
+        let files = self.files.files.iter();
+        let live = files.map(|file| (file.name.clone(), value(file)));
         RequestAuth {
             headers: self.fixed.iter().cloned().chain(live).collect(),
             uses_previous,
@@ -197,9 +252,7 @@ impl RequestAuth {
         let signer = Arc::new(Signer {
             owner: "main".into(),
             fixed,
-            files: Vec::new(),
-            file_task: SingleTask::default(),
-            prefers_previous: AtomicBool::new(false),
+            files: Arc::default(),
             signing: None,
         });
         signer.build_auth(false, None)
@@ -235,7 +288,7 @@ impl RequestAuth {
     /// The alternative if the origin refuses these values: those before or after the change, while
     /// both may be valid.
     pub(super) fn other(&self) -> Option<RequestAuth> {
-        let two = self.signer.has_previous_value(Instant::now());
+        let two = self.signer.files.has_previous_value(Instant::now());
         two.then(|| {
             self.signer
                 .build_auth(!self.uses_previous, self.signing.clone())
@@ -246,6 +299,7 @@ impl RequestAuth {
     pub(super) fn prefer(&self) {
         let before = self
             .signer
+            .files
             .prefers_previous
             .swap(self.uses_previous, Ordering::Relaxed);
         let origin = &*self.signer.owner;

@@ -19,12 +19,12 @@ const SLOW_VIEWER_AFTER: Duration = Duration::from_millis(100);
 
 /// The slots of a group for requests with slow viewers.
 pub(super) struct SlowViewers {
-    slots_max: usize,
     slots: Mutex<SlowViewerSlots>,
 }
 
 #[derive(Default)]
 struct SlowViewerSlots {
+    max: usize,
     taken: usize,
     /// Requests that wait for their viewer, the longest wait first.
     waits: BTreeMap<u64, Arc<Notify>>,
@@ -55,10 +55,17 @@ struct ViewerWait<'a> {
 
 impl SlowViewers {
     pub(super) fn new(slots_max: usize) -> SlowViewers {
-        SlowViewers {
-            slots_max: slots_max.max(1),
+        let viewers = SlowViewers {
             slots: Mutex::default(),
-        }
+        };
+        viewers.set_max(slots_max);
+        viewers
+    }
+
+    /// Allows another number from now on. If it is lower, no request is cut for it: each one that
+    /// becomes slow cuts another.
+    pub(super) fn set_max(&self, slots_max: usize) {
+        self.slots.lock().max = slots_max.max(1);
     }
 
     /// Number of requests with slow viewers now, and number of those cut so far.
@@ -84,7 +91,7 @@ impl SlowViewers {
     fn take_slot(&self) {
         let mut slots = self.slots.lock();
         slots.taken += 1;
-        if slots.taken > self.slots_max
+        if slots.taken > slots.max
             && let Some((_, slowest)) = slots.waits.pop_first()
         {
             slots.cut += 1;

@@ -13,6 +13,7 @@ mod retries;
 mod reuse;
 mod rotation;
 mod scripted;
+mod succession;
 mod tls;
 
 use std::net::SocketAddr;

@@ -43,7 +43,7 @@ pub(crate) struct AttemptResponse {
     pub(crate) connection: UpstreamConnection,
     pub(crate) head: ResponseHead,
     pub(crate) guard: AttemptGuard,
-    /// See [`crate::UpstreamResponse::endpoint_to_avoid`].
+    /// See [`crate::UpstreamResponse::endpoint_to_avoid`]; the index in the group.
     pub(crate) endpoint_to_avoid: Option<usize>,
 }
 

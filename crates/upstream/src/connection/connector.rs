@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::pool::ConnectionPool;
 use super::resolve::{EndpointNames, attempt_deadline};
 use super::session::{UpstreamConnection, UpstreamSession};
-use crate::{Endpoint, Failure, Protocol, Settings, SetupError};
+use crate::{Endpoint, Failure, Protocol, Resolver, Settings, SetupError};
 
 /// Maximum number of streams per HTTP/2 connection (pingora's default is one).
 const STREAMS_MAX: u32 = 64;
@@ -79,10 +79,64 @@ fn timed_out() -> ConnectRefusal {
 impl EndpointConnector {
     pub(crate) fn new(
         settings: &Settings,
-        names: Arc<EndpointNames>,
+        lookup: Resolver,
     ) -> Result<EndpointConnector, SetupError> {
-        Ok(EndpointConnector {
-            pool: Arc::new(ConnectionPool::new(settings)?),
+        let names = EndpointNames::new(&settings.endpoints, lookup, settings.resolve_every);
+        let pool = ConnectionPool::new(settings, None)?;
+        Ok(EndpointConnector::with(settings, names, pool))
+    }
+
+    /// The connector of a group that succeeds this one's: it shares connections, addresses and what
+    /// is known to be unreachable, as far as they hold for these settings.
+    pub(crate) fn succeed(
+        &self,
+        settings: &Settings,
+        lookup: &Resolver,
+    ) -> Result<EndpointConnector, SetupError> {
+        let every = settings.resolve_every;
+        let names = self
+            .names
+            .succeed(&settings.endpoints, Arc::clone(lookup), every);
+        let pool = ConnectionPool::new(settings, Some(&self.pool))?;
+        let connects_alike = Arc::ptr_eq(&pool, &self.pool);
+        let connector = EndpointConnector::with(settings, names, pool);
+        // It may reach what this one did not: failures for that reason do not hold any more.
+        *connector.recovered_at.lock() = Some(Instant::now());
+        if connects_alike {
+            let place = |marked: &UnreachableAddress| {
+                let marked_host = &self.endpoints[marked.endpoint];
+                let is_same = |host: &Endpoint| {
+                    host.host == marked_host.host && host.port == marked_host.port
+                };
+                let endpoint = settings.endpoints.iter().position(is_same)?;
+                Some(UnreachableAddress {
+                    endpoint,
+                    ..*marked
+                })
+            };
+            let unreachable = self.unreachable.lock();
+            *connector.unreachable.lock() = unreachable.iter().filter_map(place).collect();
+        }
+        Ok(connector)
+    }
+
+    /// The pool is the same as that of `former`.
+    pub(crate) fn shares_pool(&self, former: &EndpointConnector) -> bool {
+        Arc::ptr_eq(&self.pool, &former.pool)
+    }
+
+    /// Ends the periodic lookups.
+    pub(crate) fn retire(&self) {
+        self.names.retire();
+    }
+
+    fn with(
+        settings: &Settings,
+        names: Arc<EndpointNames>,
+        pool: Arc<ConnectionPool>,
+    ) -> EndpointConnector {
+        EndpointConnector {
+            pool,
             endpoints: settings.endpoints.clone(),
             sni: settings.sni.clone().filter(|name| !name.is_empty()),
             verify: settings.verify,
@@ -102,7 +156,7 @@ impl EndpointConnector {
                 .map(|_| tokio::sync::Mutex::default())
                 .collect(),
             h2_declined: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Gets a connection to an endpoint: a pooled one to any reachable address, else a new one to

@@ -19,13 +19,15 @@ const ADDRESSES_MAX: usize = 32;
 
 /// The names of a group's endpoints.
 pub(crate) struct EndpointNames {
-    hosts: Vec<ResolvedHost>,
+    hosts: Vec<Arc<ResolvedHost>>,
     lookup: Resolver,
     every: Duration,
     refreshing: AtomicBool,
+    /// Another group refreshes the names now.
+    is_retired: AtomicBool,
 }
 
-/// One endpoint's name and its known addresses.
+/// One endpoint's name and its known addresses. Groups that succeed each other share it.
 struct ResolvedHost {
     name: String,
     port: u16,
@@ -45,18 +47,55 @@ impl EndpointNames {
         lookup: Resolver,
         every: Duration,
     ) -> Arc<EndpointNames> {
+        EndpointNames::of(endpoints, lookup, every, &[])
+    }
+
+    /// The names of a group that succeeds this one: those known already need no lookup.
+    pub(crate) fn succeed(
+        &self,
+        endpoints: &[Endpoint],
+        lookup: Resolver,
+        every: Duration,
+    ) -> Arc<EndpointNames> {
+        EndpointNames::of(endpoints, lookup, every, &self.hosts)
+    }
+
+    fn of(
+        endpoints: &[Endpoint],
+        lookup: Resolver,
+        every: Duration,
+        known: &[Arc<ResolvedHost>],
+    ) -> Arc<EndpointNames> {
+        let host = |endpoint: &Endpoint| {
+            let is_same = |host: &&Arc<ResolvedHost>| {
+                host.name == endpoint.host && host.port == endpoint.port
+            };
+            let known = known.iter().find(is_same).cloned();
+            known.unwrap_or_else(|| Arc::new(ResolvedHost::new(endpoint)))
+        };
         Arc::new(EndpointNames {
-            hosts: endpoints.iter().map(ResolvedHost::new).collect(),
+            hosts: endpoints.iter().map(host).collect(),
             lookup,
             every: every.max(Duration::from_millis(1)),
             refreshing: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
         })
+    }
+
+    /// Ends the periodic lookups, although requests may still hold the group.
+    pub(crate) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     /// Starts the periodic lookups, unless they run already. Must be called inside a tokio runtime;
     /// if that runtime ends, the next call starts them again.
     pub(crate) fn refresh(self: &Arc<Self>) {
         if self.hosts.iter().all(|host| host.literal)
+            || self.is_retired()
             || self.refreshing.swap(true, Ordering::AcqRel)
         {
             return;
@@ -66,7 +105,7 @@ impl EndpointNames {
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let Some(names) = guard.0.upgrade() else {
+                let Some(names) = guard.0.upgrade().filter(|names| !names.is_retired()) else {
                     return;
                 };
                 (0..names.hosts.len()).for_each(|at| names.look_up(at));
@@ -75,7 +114,7 @@ impl EndpointNames {
     }
 
     /// The addresses of one endpoint. Waits only if none is known yet.
-    pub(crate) async fn addresses(self: &Arc<Self>, at: usize, until: Instant) -> Vec<SocketAddr> {
+    pub(crate) async fn addresses(&self, at: usize, until: Instant) -> Vec<SocketAddr> {
         let host = &self.hosts[at];
         if host.known().is_empty() {
             let mut round = host.rounds.subscribe();
@@ -95,14 +134,14 @@ impl EndpointNames {
     }
 
     /// Starts a lookup, unless one is running.
-    fn look_up(self: &Arc<Self>, at: usize) {
+    fn look_up(&self, at: usize) {
         let host = &self.hosts[at];
         if host.literal || host.looking_up.swap(true, Ordering::AcqRel) {
             return;
         }
         let round = ResolveRound {
-            names: Arc::clone(self),
-            at,
+            host: Arc::clone(host),
+            lookup: Arc::clone(&self.lookup),
         };
         drop(tokio::task::spawn_blocking(move || round.run()));
     }
@@ -162,22 +201,21 @@ impl ResolvedHost {
 
 /// One lookup. However it ends, even unrun in a runtime that stops, the next may start.
 struct ResolveRound {
-    names: Arc<EndpointNames>,
-    at: usize,
+    host: Arc<ResolvedHost>,
+    lookup: Resolver,
 }
 
 impl ResolveRound {
     fn run(self) {
-        let host = &self.names.hosts[self.at];
-        host.apply((self.names.lookup)(&host.name, host.port));
+        let host = &self.host;
+        host.apply((self.lookup)(&host.name, host.port));
     }
 }
 
 impl Drop for ResolveRound {
     fn drop(&mut self) {
-        let host = &self.names.hosts[self.at];
-        host.looking_up.store(false, Ordering::Release);
-        host.rounds.send_modify(|round| *round += 1);
+        self.host.looking_up.store(false, Ordering::Release);
+        self.host.rounds.send_modify(|round| *round += 1);
     }
 }
 

@@ -165,6 +165,16 @@ impl Breaker {
         }
     }
 
+    /// Uses other thresholds from now on. What was counted stays: an open breaker stays open.
+    pub(crate) fn set_settings(&mut self, settings: Settings, now: Instant) {
+        if settings.window != self.settings.window {
+            self.successes.set_span(settings.window, now);
+            self.votes.set_window(settings.window);
+        }
+        self.wait = self.wait.min(settings.probe_after_max);
+        self.settings = settings;
+    }
+
     /// What [`Breaker::admit`] would decide, without starting a probe. Used to choose an endpoint.
     pub(crate) fn outlook(&self, now: Instant) -> BreakerOutlook {
         match self.state {

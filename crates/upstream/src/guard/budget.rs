@@ -43,6 +43,14 @@ impl RetryBudget {
         }
     }
 
+    /// Grants another share from now on. The requests counted so far stay counted.
+    pub(crate) fn set_settings(&mut self, settings: Settings, now: Instant) {
+        if settings.window != self.settings.window {
+            self.window.set_span(settings.window, now);
+        }
+        self.settings = settings;
+    }
+
     /// Counts a first request. Extra ones are counted by [`RetryBudget::try_spend`].
     pub(crate) fn record_request(&mut self, now: Instant) {
         let slice = self.window.slice(now);

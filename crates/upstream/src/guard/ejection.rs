@@ -127,6 +127,12 @@ impl Ejection {
         }
     }
 
+    /// Uses other thresholds from now on. What was counted stays: an ejected endpoint stays ejected
+    /// until the time that was set.
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// The end of the current ejection, if the endpoint is ejected.
     pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
         self.returns_at.filter(|&back| now < back)

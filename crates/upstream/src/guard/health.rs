@@ -65,6 +65,17 @@ impl HealthState {
         }
     }
 
+    /// Uses another schedule from now on. The state stays.
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// The checks ask for something else from now on: what the former ones found does not hold.
+    pub(crate) fn reset(&mut self) {
+        self.healthy = true;
+        self.contrary = 0;
+    }
+
     pub(crate) fn healthy(&self) -> bool {
         self.healthy
     }

@@ -56,13 +56,17 @@ pub(crate) struct LatencyWindow {
 
 impl LatencyWindow {
     pub(crate) fn new(settings: Settings, now: Instant) -> LatencyWindow {
-        let window = settings.window.max(Duration::from_millis(1));
         LatencyWindow {
-            settings: Settings { window, ..settings },
+            settings: bounded(settings),
             present: [0; BUCKETS],
             past: [0; BUCKETS],
             present_began: now,
         }
+    }
+
+    /// Uses another window from now on. The samples stay.
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        self.settings = bounded(settings);
     }
 
     /// Records a response time.
@@ -125,6 +129,12 @@ impl LatencyWindow {
         let since = now.saturating_duration_since(self.present_began);
         since.as_nanos() / self.settings.window.as_nanos()
     }
+}
+
+/// The settings with a window that is not empty.
+fn bounded(settings: Settings) -> Settings {
+    let window = settings.window.max(Duration::from_millis(1));
+    Settings { window, ..settings }
 }
 
 /// Typical response time of an endpoint with few requests: the median of the last few responses.

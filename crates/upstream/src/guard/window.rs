@@ -33,6 +33,14 @@ impl SlidingWindow {
         }
     }
 
+    /// Covers another span from now on. The events counted so far count as if they happened now:
+    /// they stay at most one new span longer.
+    pub(super) fn set_span(&mut self, span: Duration, now: Instant) {
+        let counts = self.counts(now);
+        *self = SlidingWindow::new(span, now);
+        self.slices[self.newest] = counts;
+    }
+
     /// The current slice. If another caller has already advanced the window past `now`, the later
     /// slice is returned.
     pub(super) fn slice(&mut self, now: Instant) -> &mut WindowCounts {
@@ -103,6 +111,19 @@ mod tests {
             WindowCounts { all: 1, marked: 0 }
         );
         assert_eq!(window.counts(start + SPAN * 2), WindowCounts::default());
+    }
+
+    #[test]
+    fn events_stay_when_the_span_changes() {
+        let start = Instant::now();
+        for span in [SPAN / 10, SPAN * 10] {
+            let mut window = SlidingWindow::new(SPAN, start);
+            count(&mut window, start);
+            count(&mut window, start + SPAN / 2);
+            window.set_span(span, start + SPAN / 2);
+            assert_eq!(window.counts(start + SPAN / 2).all, 2);
+            assert_eq!(window.counts(start + SPAN / 2 + span).all, 0);
+        }
     }
 
     #[test]

@@ -35,6 +35,15 @@ impl TokenBucket {
         }
     }
 
+    /// Grants another rate from now on. The level stays, relative to the burst: an empty bucket is
+    /// still empty.
+    pub(super) fn set_rate(&mut self, per_second: u32, now: Instant) {
+        let full_at = self.full_at;
+        *self = TokenBucket::new(per_second);
+        let empty = now + self.slack + self.interval;
+        self.full_at = full_at.map(|full_at| full_at.min(empty));
+    }
+
     /// Time until a token is available.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         self.full_at.map_or(Duration::ZERO, |full_at| {
@@ -81,6 +90,25 @@ mod tests {
         assert_eq!(drain(&mut bucket, start + 45 * MS), 3);
         assert_eq!(bucket.wait(start + 45 * MS), 5 * MS);
         assert_eq!(drain(&mut bucket, start + 3600 * 1000 * MS), 10);
+    }
+
+    #[test]
+    fn level_stays_when_the_rate_changes() {
+        for (from, to, granted_in_a_second) in [(10, 1000, 1000), (1000, 10, 10), (1, 1000, 1000)] {
+            let (mut bucket, start) = (TokenBucket::new(from), Instant::now());
+            drain(&mut bucket, start);
+            bucket.set_rate(to, start);
+            assert_eq!(drain(&mut bucket, start), 0, "{from} to {to}");
+            let mut taken = 0;
+            for ms in 1..=1000 {
+                taken += drain(&mut bucket, start + ms * MS);
+            }
+            assert!(taken <= granted_in_a_second + 1, "{from} to {to}: {taken}");
+            assert!(taken + 1 >= granted_in_a_second, "{from} to {to}: {taken}");
+        }
+        let (mut bucket, start) = (TokenBucket::new(100), Instant::now());
+        bucket.set_rate(200, start);
+        assert_eq!(drain(&mut bucket, start), 20, "a full bucket stays full");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::*;
 
 const QUEUE_MAX: usize = 4;
 const PACED_PERMITS: usize = 2;
+/// The limit changes, but never beyond this.
+const PERMITS_MAX: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -25,6 +27,8 @@ enum Event {
     Finish(usize),
     /// Milliseconds pass.
     Pass(u64),
+    /// The number of permits changes.
+    Limit(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -36,6 +40,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(Event::GiveUp),
         3 => any::<usize>().prop_map(Event::Finish),
         2 => (1..80_u64).prop_map(Event::Pass),
+        1 => (1..=PERMITS_MAX).prop_map(Event::Limit),
     ]
 }
 
@@ -60,7 +65,10 @@ struct WaitingRequest<'a> {
 /// A limiter, its requests, and the invariants.
 struct LimiterModel<'a> {
     limiter: &'a ConcurrencyLimiter,
-    concurrency_max: usize,
+    limits: LimiterSettings,
+    /// As many permits may be in use: more than the limit while those from before it was lowered
+    /// are not returned.
+    in_flight_max: usize,
     /// Waiting or woken, in order of arrival.
     waiting: Vec<WaitingRequest<'a>>,
     permits: Vec<Permit>,
@@ -92,8 +100,16 @@ impl LimiterModel<'_> {
             }
             Event::GiveUp(_) | Event::Finish(_) => {}
             Event::Pass(ms) => advance(Duration::from_millis(ms)).await,
+            Event::Limit(concurrency_max) => {
+                let in_flight = self.limiter.counts().in_flight;
+                self.limits.concurrency_max = concurrency_max;
+                self.limiter.set_limits(&self.limits);
+                self.in_flight_max = in_flight.max(concurrency_max);
+            }
         }
         self.check();
+        let in_flight = self.limiter.counts().in_flight;
+        self.in_flight_max = in_flight.max(self.limits.concurrency_max);
     }
 
     fn arrive(&mut self, priority: Priority, timeout: u64) {
@@ -155,7 +171,7 @@ impl LimiterModel<'_> {
             in_flight, queued, ..
         } = self.limiter.counts();
         let queued: usize = queued.iter().sum();
-        assert!(in_flight <= self.concurrency_max, "too many permits");
+        assert!(in_flight <= self.in_flight_max, "too many permits");
         assert!(queued <= QUEUE_MAX, "too many in the queue");
         assert!(
             self.permits.len() <= in_flight,
@@ -208,7 +224,8 @@ fn play(
     runtime.block_on(async {
         let mut scene = LimiterModel {
             limiter: &limiter,
-            concurrency_max: limits.concurrency_max,
+            in_flight_max: limits.concurrency_max,
+            limits: *limits,
             waiting: Vec::new(),
             permits: Vec::new(),
             arrived: 0,
@@ -241,12 +258,14 @@ proptest! {
     /// age.
     #[test]
     fn permits_are_never_lost_and_never_exceed_the_limit(
-        concurrency_max in 1..4_usize,
+        concurrency_max in 1..=PERMITS_MAX,
         events in proptest::collection::vec(event(), 0..80),
     ) {
         play(&limits(concurrency_max, None), events, async |scene| {
             let is_waiting = !scene.waiting.is_empty();
-            assert!(!is_waiting || scene.permits.len() == concurrency_max, "a permit is idle");
+            let concurrency_max = scene.limits.concurrency_max;
+            assert!(!is_waiting || scene.permits.len() >= concurrency_max, "a permit is idle");
+            scene.permits.truncate(concurrency_max);
             while !scene.waiting.is_empty() {
                 let by_priority = |request: &&WaitingRequest| (request.priority, request.number);
                 let next = scene.waiting.iter().min_by_key(by_priority);
@@ -285,7 +304,7 @@ proptest! {
                     .iter()
                     .take_while(|taken| **taken < *start + Duration::from_secs(1));
                 // Requests admitted before that second may notice it within it.
-                assert!(within.count() <= most + PACED_PERMITS, "faster than the pace");
+                assert!(within.count() <= most + PERMITS_MAX, "faster than the pace");
             }
         });
     }

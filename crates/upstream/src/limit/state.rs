@@ -63,6 +63,31 @@ impl LimiterState {
         }
     }
 
+    /// Uses other limits from now on. A higher one admits waiting requests at once. Under a lower
+    /// one, permits in use stay, and none is granted until enough are returned; a queue that is
+    /// longer than allowed shrinks by what leaves it.
+    pub(super) fn set_limits(
+        &mut self,
+        limits: &LimiterSettings,
+        now: Instant,
+        wake_ups: &mut WakeUps,
+    ) {
+        self.concurrency_max = limits.concurrency_max.max(1);
+        self.reserved_for_manifests = limits.reserved_for_manifests;
+        self.queue_max = limits.queue_max;
+        match (&mut self.bucket, limits.requests_per_second_max) {
+            (Some(bucket), Some(per_second)) => bucket.set_rate(per_second, now),
+            (bucket, rate) => *bucket = rate.map(TokenBucket::new),
+        }
+        // The next token may be due at another time: another timer is chosen.
+        self.timer_owner = None;
+        self.admit_waiting(now, wake_ups);
+    }
+
+    pub(super) fn concurrency_max(&self) -> usize {
+        self.concurrency_max
+    }
+
     /// Admits a request or queues it. If the queue is full, it displaces the newest request of the
     /// lowest priority, if that is lower than its own.
     pub(super) fn acquire(

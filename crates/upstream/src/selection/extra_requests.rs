@@ -31,6 +31,11 @@ impl ExtraRequests {
         }
     }
 
+    /// Uses another budget from now on.
+    pub(crate) fn set_budget(&self, settings: budget::Settings) {
+        self.budget.lock().set_settings(settings, std_now());
+    }
+
     /// Counts a first request: it earns a share of an extra request.
     pub(crate) fn record_request(&self) {
         self.budget.lock().record_request(std_now());

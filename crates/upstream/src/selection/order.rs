@@ -21,6 +21,8 @@ pub enum Balance {
 /// What decides the place of one endpoint in the order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EndpointRank {
+    /// The endpoint's number: an endpoint keeps its URLs when others join or leave its group.
+    pub(crate) number: usize,
     /// Lower values are tried first.
     pub(crate) priority: u8,
     pub(crate) weight: u32,
@@ -49,7 +51,7 @@ pub(crate) fn order(
             Balance::RoundRobin => -rotation.credit(index),
             #[expect(clippy::cast_precision_loss, reason = "counts of requests under way")]
             Balance::LeastInFlight => (rank.in_flight + 1) as f64 / weight,
-            Balance::Hash => distance(balance_hash, index, weight),
+            Balance::Hash => distance(balance_hash, rank.number, weight),
         }
     };
     let preference_key = |index: &usize| (!ranks[*index].is_preferred, ranks[*index].priority);
@@ -68,11 +70,11 @@ pub(crate) fn order(
 
 /// Weighted rendezvous hashing: each endpoint draws a number per URL, and the lowest wins. An
 /// endpoint that leaves moves only its own URLs.
-fn distance(balance_hash: u64, index: usize, weight: f64) -> f64 {
+fn distance(balance_hash: u64, number: usize, weight: f64) -> f64 {
     let hasher = ahash::RandomState::with_seeds(balance_hash, 1, 2, 3);
     // 53 bits make a fraction that is neither 0 nor 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-    let drawn = ((hasher.hash_one(index) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let drawn = ((hasher.hash_one(number) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -drawn.ln() / weight
 }
 
@@ -125,6 +127,7 @@ mod tests {
 
     fn rank(priority: u8, weight: u32) -> EndpointRank {
         EndpointRank {
+            number: 0,
             priority,
             weight,
             in_flight: 0,
@@ -199,9 +202,13 @@ mod tests {
 
     #[test]
     fn hash_keeps_url_on_its_endpoint_when_another_leaves() {
-        let all = [rank(0, 1), rank(0, 1), rank(0, 2)];
+        let mut all = [rank(0, 1), rank(0, 1), rank(0, 2)];
+        for (number, rank) in all.iter_mut().enumerate() {
+            rank.number = number;
+        }
         let mut without = all;
         without[1].is_preferred = false;
+        let remaining = [all[0], all[2]];
         let mut rotation = WeightedRotation::default();
         let mut shares = [0_u32; 3];
         for balance_hash in 0..4000 {
@@ -212,6 +219,8 @@ mod tests {
                     first(&without, Balance::Hash, balance_hash, &mut rotation),
                     index
                 );
+                let place = first(&remaining, Balance::Hash, balance_hash, &mut rotation);
+                assert_eq!(remaining[place].number, index);
             }
         }
         assert!(

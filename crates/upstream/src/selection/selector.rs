@@ -20,7 +20,7 @@ use super::outliers::OutlierDetection;
 use crate::attempt::AttemptGuard;
 use crate::connection::AttemptRequest;
 use crate::connection::EndpointConnector;
-use crate::endpoint::{EndpointSlot, EndpointState, StandingFlags, std_now};
+use crate::endpoint::{EndpointRecord, EndpointSlot, EndpointState, StandingFlags, std_now};
 use crate::group_limits::GroupLimits;
 use crate::guard::FailureSubject;
 use crate::{Balance, Failure, Settings};
@@ -35,7 +35,7 @@ pub(crate) struct EndpointSelector {
     rotation: Mutex<WeightedRotation>,
     outlier_detection: OutlierDetection,
     /// Grants retries, hedges and takeovers.
-    pub(crate) extra_requests: ExtraRequests,
+    pub(crate) extra_requests: Arc<ExtraRequests>,
 }
 
 /// A slot at the endpoint at this position of a selection.
@@ -55,19 +55,21 @@ impl EndpointSelector {
         settings: &Settings,
         connector: Arc<EndpointConnector>,
         limits: Arc<GroupLimits>,
+        records: &[Arc<EndpointRecord>],
+        extra_requests: Arc<ExtraRequests>,
     ) -> EndpointSelector {
-        let indices = 0..settings.endpoints.len();
-        let standing_flags: StandingFlags =
-            indices.clone().map(|_| AtomicBool::new(true)).collect();
-        let endpoint = |index| Arc::new(EndpointState::new(index, settings, &standing_flags));
+        let standing_flags: StandingFlags = records.iter().map(|_| AtomicBool::new(true)).collect();
+        let endpoint = |(index, record)| {
+            Arc::new(EndpointState::new(index, settings, record, &standing_flags))
+        };
         let judged_every = settings.guards.ejection.judged_every;
         EndpointSelector {
-            endpoints: indices.map(endpoint).collect(),
+            endpoints: records.iter().enumerate().map(endpoint).collect(),
             connector,
             balance: settings.balance,
             rotation: Mutex::new(WeightedRotation::default()),
             outlier_detection: OutlierDetection::new(judged_every, std_now()),
-            extra_requests: ExtraRequests::new(settings.retry.budget, Arc::clone(&limits)),
+            extra_requests,
             limits,
         }
     }
@@ -90,7 +92,7 @@ impl EndpointSelector {
         let mut others = self
             .endpoints
             .iter()
-            .filter(|other| !excluded.contains(other.index));
+            .filter(|other| !excluded.contains(other.number));
         others.any(|other| self.is_in_good_standing(other, now))
     }
 
@@ -116,7 +118,7 @@ impl EndpointSelector {
         excluded: EndpointSet,
     ) -> EndpointOrder {
         let ranks = self.ranks(avoided.union(excluded), std_now());
-        let is_allowed = |index: &usize| !excluded.contains(*index);
+        let is_allowed = |index: &usize| !excluded.contains(self.endpoints[*index].number);
         let preferred = (0..ranks.len()).filter(|&index| ranks[index].is_preferred);
         let preferred_count = preferred.filter(is_allowed).count();
         let balance_hash = request.balance_hash();
@@ -159,16 +161,17 @@ impl EndpointSelector {
 
     fn ranks(&self, avoided: EndpointSet, now: Instant) -> Vec<EndpointRank> {
         let is_preferred = |endpoint: &Arc<EndpointState>| {
-            self.is_in_good_standing(endpoint, now) && !avoided.contains(endpoint.index)
+            self.is_in_good_standing(endpoint, now) && !avoided.contains(endpoint.number)
         };
         // If all endpoints are avoided, the list has no effect.
         let any_preferred = self.endpoints.iter().any(is_preferred);
         let rank = |endpoint: &Arc<EndpointState>| EndpointRank {
+            number: endpoint.number,
             priority: endpoint.priority,
             weight: endpoint.weight,
             in_flight: endpoint.counters.in_flight(),
             is_preferred: self.is_in_good_standing(endpoint, now)
-                && (!any_preferred || !avoided.contains(endpoint.index)),
+                && (!any_preferred || !avoided.contains(endpoint.number)),
         };
         self.endpoints.iter().map(rank).collect()
     }

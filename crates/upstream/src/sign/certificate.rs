@@ -7,6 +7,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 use crate::SetupError;
 
@@ -19,22 +20,37 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
+/// A file that was checked.
+pub(crate) struct PemFile {
+    /// As pingora expects it.
+    pub(crate) path: String,
+    pub(crate) content: Zeroizing<Vec<u8>>,
+}
+
 impl ClientCertificate {
-    /// Checks both files, and returns their paths as pingora expects them.
-    pub(crate) fn files(&self) -> Result<(String, String), SetupError> {
+    /// Checks both files, and returns the certificate chain and the key.
+    pub(crate) fn files(&self) -> Result<[PemFile; 2], SetupError> {
         let (certificate, key) = (&self.certificate, &self.key);
-        let read = |path: &Path| std::fs::read(path).map_err(|why| refused(path, &why));
-        let chain = CertificateDer::pem_slice_iter(&read(certificate)?).collect::<Result<_, _>>();
+        let read = |path: &Path| {
+            let content = std::fs::read(path).map_err(|why| refused(path, &why));
+            content.map(Zeroizing::new)
+        };
+        let (chain_text, key_text) = (read(certificate)?, read(key)?);
+        let chain = CertificateDer::pem_slice_iter(&chain_text).collect::<Result<_, _>>();
         let chain: Vec<_> = chain.map_err(|why| refused(certificate, &why))?;
         if chain.is_empty() {
             return Err(refused(certificate, &"no certificate in it"));
         }
         // PEM errors may quote the key.
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        let private = PrivateKeyDer::from_pem_slice(&key_text)
             .map_err(|_| refused(key, &"no private key in it"))?;
         CertifiedKey::from_der(chain, private, &ring::default_provider())
             .map_err(|why| refused(key, &why))?;
-        Ok((named(certificate)?, named(key)?))
+        let file = |path, content| {
+            let path = named(path)?;
+            Ok(PemFile { path, content })
+        };
+        Ok([file(certificate, chain_text)?, file(key, key_text)?])
     }
 }
 

@@ -14,7 +14,7 @@ use crate::Endpoint;
 pub type AwsEnvironment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
 /// Settings of AWS Signature Version 4.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sigv4 {
     /// Region of endpoints that neither set one nor have one in their host name.
     pub region: Option<String>,
@@ -34,7 +34,7 @@ pub enum Service {
 }
 
 /// A source of credentials.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialSource {
     /// Environment variables.
     Given(Credentials),
@@ -60,7 +60,7 @@ pub enum CredentialSource {
 }
 
 /// The authorization token for a container endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerToken {
     /// No token.
     Nothing,

@@ -35,7 +35,7 @@ pub(super) fn authority() -> (Issuer<'static, KeyPair>, NamedTempFile) {
 }
 
 /// Answers with the negotiated protocol.
-async fn secured(offers: &[&str]) -> Secured {
+pub(super) async fn secured(offers: &[&str]) -> Secured {
     secured_for(WebPkiClientVerifier::no_client_auth(), offers).await
 }
 

@@ -32,6 +32,11 @@ impl Votes {
         Votes { window, votes }
     }
 
+    /// Counts failures within another window from now on.
+    pub(super) fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     pub(super) fn clear(&mut self) {
         self.votes.clear();
     }

@@ -16,6 +16,7 @@ mod drain;
 mod liveness;
 #[cfg(test)]
 mod metrics_reference;
+mod service_manager;
 mod signals;
 mod workers;
 
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
 use self::liveness::LivenessResponder;
+use self::service_manager::ServiceManager;
 use self::signals::{ControlTaskEnd, ReceivedSignal};
 use self::workers::{AdminService, FrontendService, WorkerThread};
 use crate::config::Config;
@@ -73,7 +75,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         mut responders,
         control_task,
         ..
-    } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default())?;
+    } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default(), &Arc::default())?;
     let viewers = listeners.iter().filter_map(tcp_address).collect();
     let admin = admin_service.as_ref().and_then(AdminService::address);
     let (frontend, shield) = (service.frontend.clone(), service.shield.clone());
@@ -120,9 +122,16 @@ pub fn run_announced(
     // server.
     let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
     let bound = ServerParts::bind(config)?;
-    let assembly = bound.build(&assembly::system_lookup(), workers, log)?;
+    let manager = Arc::new(ServiceManager::from_environment());
+    let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
     runtime.spawn(background::watch_certificates(&assembly.listeners));
     runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
+    runtime.spawn(service_manager::report_life(
+        manager,
+        assembly.monitor,
+        assembly.frontend.frontend.clone(),
+        assembly.control.clone(),
+    ));
     runtime.spawn(signals::forward(signals_received, assembly.control));
     let control_task = runtime.spawn(assembly.control_task.run());
     drop(guard);

@@ -11,6 +11,7 @@ use super::control::{self, ControlSender};
 use super::control_task::ControlTask;
 use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
+use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
 use crate::admin::access_metrics::ACCESS_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS};
@@ -40,6 +41,7 @@ pub(super) struct ServerParts {
     /// Reaches the control task.
     pub(super) control: ControlSender,
     pub(super) control_task: ControlTask,
+    pub(super) monitor: Arc<LivenessMonitor>,
     /// One per worker.
     pub(super) responders: Vec<LivenessResponder>,
 }
@@ -71,6 +73,7 @@ impl BoundServer {
         resolver: &Resolver,
         workers: usize,
         log: &Arc<LogCounts>,
+        service_manager: &Arc<ServiceManager>,
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
             config,
@@ -101,6 +104,7 @@ impl BoundServer {
         });
         let frontend = Arc::new(Frontend::new(config.frontend.limits)?);
         let (monitor, responders) = liveness::monitor_workers(workers);
+        let monitor = Arc::new(monitor);
         // Without an admin server no load balancer can see that the server is about to stop.
         let delay = admin
             .as_ref()
@@ -114,6 +118,7 @@ impl BoundServer {
             status: DrainStatus::new(),
             frontend: frontend.clone(),
             operators: AdminConnections::default(),
+            service_manager: service_manager.clone(),
         };
         let operators = drain.operators.clone();
         collect_metrics(&mut registry, &shield, &frontend, log)?;
@@ -123,7 +128,7 @@ impl BoundServer {
             let handlers = AdminHandlers {
                 hosts: config.admin.hosts,
                 metrics: registry,
-                ..admin_handlers(&shield, &drain.status, monitor, &control)
+                ..admin_handlers(&shield, &drain.status, &monitor, &control)
             };
             AdminService::new(socket, handlers, operators)
         });
@@ -135,6 +140,7 @@ impl BoundServer {
             telemetry,
             control,
             control_task: ControlTask { requests, drain },
+            monitor,
             responders,
         })
     }
@@ -198,10 +204,10 @@ fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {
 fn admin_handlers(
     shield: &Arc<Shield>,
     drain: &Arc<DrainStatus>,
-    monitor: LivenessMonitor,
+    monitor: &Arc<LivenessMonitor>,
     control: &ControlSender,
 ) -> AdminHandlers {
-    let monitor = Arc::new(monitor);
+    let monitor = monitor.clone();
     let (purging, explaining) = (shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
     let groups = shield.origins().to_vec();

@@ -14,10 +14,15 @@ const WAITING_MAX: usize = 16;
 /// waits longer asks again.
 const WAIT_FOR_CLOSED_MAX: Duration = Duration::from_secs(20);
 
+/// A control task that does not answer in this time hangs.
+const PING_MAX: Duration = Duration::from_secs(2);
+
 /// What an operator asks of the server.
 pub(super) enum ControlRequest {
     /// Finish what is under way, and end.
     Drain(DrainRequest),
+    /// Answer, as a sign of life.
+    Ping(oneshot::Sender<()>),
 }
 
 /// A request to drain.
@@ -45,6 +50,13 @@ impl ControlSender {
     pub(super) async fn send(&self, request: ControlRequest) {
         // Without a control task, the process is about to end.
         let _ = self.0.send(request).await;
+    }
+
+    /// Whether the control task answers.
+    pub(super) async fn is_answered(&self) -> bool {
+        let (answered, answer) = oneshot::channel();
+        let is_sent = self.0.try_send(ControlRequest::Ping(answered)).is_ok();
+        is_sent && matches!(timeout(PING_MAX, answer).await, Ok(Ok(())))
     }
 
     /// Begins a drain, or joins the one in progress. With `waits`, returns when the listeners are

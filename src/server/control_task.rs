@@ -14,8 +14,14 @@ pub(super) struct ControlTask {
 impl ControlTask {
     /// Runs until the server has drained.
     pub(super) async fn run(mut self) {
-        if let Some(ControlRequest::Drain(request)) = self.requests.recv().await {
-            self.drain.run(request, &mut self.requests).await;
+        while let Some(request) = self.requests.recv().await {
+            match request {
+                ControlRequest::Drain(request) => {
+                    return self.drain.run(request, &mut self.requests).await;
+                }
+                // Whoever asked may have given up.
+                ControlRequest::Ping(answered) => drop(answered.send(())),
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::{ControlRequest, DrainRequest};
+use super::service_manager::ServiceManager;
 use crate::admin::AdminConnections;
 use crate::frontend::Frontend;
 use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
@@ -116,6 +117,7 @@ pub(super) struct Drain {
     pub(super) status: Arc<DrainStatus>,
     pub(super) frontend: Arc<Frontend>,
     pub(super) operators: AdminConnections,
+    pub(super) service_manager: Arc<ServiceManager>,
 }
 
 /// Requests that arrive while a drain is in progress.
@@ -149,6 +151,7 @@ impl Drain {
             waiting: when_closed.into_iter().collect(),
             are_listeners_closed: false,
         };
+        self.service_manager.report_stopping();
         self.status.state.send_replace(DrainState::Leaving);
         self.wait_until_noticed(cause, &mut late).await;
         self.status.state.send_replace(DrainState::Draining);
@@ -226,6 +229,8 @@ impl LateRequests<'_> {
                             return StepEnd::Ended(request.cause);
                         }
                     }
+                    // Whoever asked may have given up.
+                    ControlRequest::Ping(answered) => drop(answered.send(())),
                 },
             }
         }

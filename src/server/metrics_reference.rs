@@ -35,7 +35,9 @@ fn with_metrics(check: impl FnOnce(&[MetricGroup])) {
         let mut config = Config::single("http://127.0.0.1:9", Vec::new()).unwrap();
         config.admin.listen = Some(([127, 0, 0, 1], 0).into());
         let bound = ServerParts::bind(config).unwrap();
-        let parts = bound.build(&system_lookup(), 1, &Arc::default()).unwrap();
+        let parts = bound
+            .build(&system_lookup(), 1, &Arc::default(), &Arc::default())
+            .unwrap();
         check(parts.admin_service.unwrap().handlers.metrics.groups());
     });
 }

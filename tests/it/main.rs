@@ -90,6 +90,7 @@ mod the_last_endpoint_is_never_given_up;
 mod the_live_edge_stays_in_memory;
 mod the_origin_is_never_flooded;
 mod the_second_endpoint_takes_over;
+mod the_service_manager_is_told;
 mod the_simulator_follows_its_plan;
 mod time_servers_and_keys_are_never_stored;
 mod truncated_is_never_complete;

@@ -192,6 +192,7 @@ impl Config {
             rules: seawall_policy::Rules {
                 routes: order::sort_routes(vec![seawall_policy::Route::everything(name)]),
                 name: NAME.into(),
+                trusted_proxies: seawall_policy::TrustedProxies::default(),
             },
             origins,
             presets: Vec::new(),

@@ -30,6 +30,7 @@ mod accepted;
 mod awaited_responses;
 mod bad_request;
 mod certificates;
+mod client_address;
 mod connection;
 mod connection_state;
 mod connection_table;
@@ -74,7 +75,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::{MemoryAnswer, Shield, ViewerRequest, ViewerResponse};
-use seawall_policy::{AddressClasses, IgnoredFields};
+use seawall_policy::{AddressClasses, IgnoredFields, TrustedProxies};
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
@@ -101,6 +102,11 @@ pub trait Handler: Send + Sync + 'static {
         Arc::default()
     }
 
+    /// The proxies that say where a request comes from; by default none.
+    fn trusted_proxies(&self) -> Arc<TrustedProxies> {
+        Arc::default()
+    }
+
     /// Answers any request.
     fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
@@ -116,6 +122,10 @@ impl Handler for Arc<Shield> {
 
     fn address_classes(&self) -> Arc<AddressClasses> {
         Arc::clone(Shield::address_classes(self))
+    }
+
+    fn trusted_proxies(&self) -> Arc<TrustedProxies> {
+        Arc::new(Shield::trusted_proxies(self).clone())
     }
 
     async fn answer(&self, request: ViewerRequest) -> ViewerResponse {

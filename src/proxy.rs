@@ -80,7 +80,7 @@ pub use crate::live::{
 use crate::telemetry::Telemetry;
 use seawall_cache::Cache;
 pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
-use seawall_policy::{AddressClasses, IgnoredFields, Rules};
+use seawall_policy::{AddressClasses, IgnoredFields, Rules, TrustedProxies};
 use seawall_upstream::Origin;
 
 /// Waits and limits of the proxy.
@@ -189,6 +189,11 @@ impl Shield {
     /// The classes of viewers that may share a response.
     pub fn address_classes(&self) -> &Arc<AddressClasses> {
         &self.address_classes
+    }
+
+    /// The proxies that say where a request comes from.
+    pub fn trusted_proxies(&self) -> &TrustedProxies {
+        &self.rules.trusted_proxies
     }
 
     /// Whether the secrets of access rules come from files.

@@ -206,6 +206,7 @@ fn other_value(key: &str, shown: &str) -> String {
     let other = match key {
         "listener.listen" => "\"127.0.0.1:8081\"",
         "server.name" | "route.name" => "\"other\"",
+        "server.client_header" => "\"Forwarded\"",
         "origin.endpoints" => "[\"https://other.example\"]",
         "origin.balance" => "\"hash\"",
         "origin.protocol" => "\"h2\"",

@@ -33,6 +33,7 @@ use crate::telemetry::{self, AccessLogSettings};
 use seawall_policy::{Route, Rules};
 use seawall_upstream::Endpoint;
 
+pub(super) use access::CLIENT_FIELDS;
 pub(super) use listeners::{AddressUse, ConfiguredAddress, address_conflicts};
 pub(super) use origins::{BALANCES, PROTOCOLS};
 
@@ -226,9 +227,14 @@ fn read_server(table: &mut TomlTable<'_>, config: &mut Config) {
     );
     table.read_into("drain_max", &mut config.drain_max, read::duration);
     table.read_into("drain_delay", &mut config.drain_delay, read::duration);
-    let Rules { name, .. } = &mut config.rules;
+    let Rules {
+        name,
+        trusted_proxies,
+        ..
+    } = &mut config.rules;
     let pseudonym = read::parsed(address::pseudonym, "a name");
     table.read_into("name", name, |value| Ok(pseudonym(value)?.into()));
+    access::read_trusted_proxies(table, trusted_proxies);
 }
 
 /// The configured routes; or one default route, if there is a single origin.

@@ -13,10 +13,12 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::Config;
+use super::file::CLIENT_FIELDS;
 use super::origin_kinds::PresetDefault;
 use super::quantity::{duration_text, size_text};
 use crate::frontend::{Listener, Tls};
 use seawall_manifest::Kind;
+use seawall_policy::access_rules::AddressList;
 use seawall_upstream::CheckKind;
 
 /// A table of the file.
@@ -97,11 +99,17 @@ pub(super) fn preset_default(default: &PresetDefault) -> String {
 }
 
 fn server(config: &Config) -> WrittenTable {
+    let proxies = &config.rules.trusted_proxies;
     WrittenTable::new("[server]")
         .key("threads", config.threads)
         .key("drain_delay", duration_text(config.drain_delay))
         .key("drain_max", duration_text(config.drain_max))
         .key("name", &*config.rules.name)
+        .key("trusted_proxies", proxies.addresses.as_ref().map(addresses))
+        .key(
+            "client_header",
+            origins::word(&CLIENT_FIELDS, proxies.field),
+        )
 }
 
 fn listener(listener: &Listener) -> WrittenTable {
@@ -193,6 +201,10 @@ fn access_log(config: &Config) -> WrittenTable {
         .key("enabled", access_log.enabled)
         .key("sample", access_log.sample)
         .key("path", access_log.path.as_deref().map(path_text))
+}
+
+fn addresses(list: &AddressList) -> Vec<String> {
+    list.entries().map(|entry| entry.to_string()).collect()
 }
 
 /// A path, with the folder of the file that names it.

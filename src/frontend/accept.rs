@@ -248,7 +248,10 @@ impl<A: Handler> RegisteredListener<A> {
     /// Registers a connection, or rejects it if a limit is reached.
     fn admit(&self, accepted: Accepted) -> Option<(Accepted, ConnectionGuard)> {
         let connections = &self.context.connections;
-        match connections.admit(accepted.peer(), Instant::now()) {
+        let peer = accepted.peer();
+        // A proxy is no client: it has the connections of many.
+        let client = peer.filter(|_| !self.context.trusted_proxies.has(peer));
+        match connections.admit(client, Instant::now()) {
             Ok(guard) => Some((accepted, guard)),
             Err(rejected) => {
                 self.context.count(rejected);

@@ -37,7 +37,7 @@ pub(super) fn http2_record(connection: &ConnectionState) -> RequestRecord {
         method: None,
         path: String::new(),
         host: String::new(),
-        peer: connection.peer,
+        address: connection.address(),
         protocol: "HTTP/2.0",
         route: None,
         request_id: String::new(),
@@ -67,7 +67,7 @@ fn log_fields(head: &[u8], connection: &ConnectionState) -> AccessLogFields {
         method: method.and_then(|part| Method::from_bytes(part).ok()),
         path: path.to_owned(),
         host: host.to_owned(),
-        peer: connection.peer,
+        address: connection.address(),
         protocol: match parts.next() {
             Some(b"HTTP/1.0") => "HTTP/1.0",
             _ => "HTTP/1.1",

@@ -23,6 +23,7 @@ use super::flood::WorkDone;
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::UnsentStreams;
 use crate::proxy::BodyConsumer;
+use seawall_policy::ViewerAddress;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(super) enum Phase {
 pub(super) struct ConnectionState {
     /// Receives the records of its requests.
     pub(super) recorder: RequestRecorder,
-    /// The viewer's address; `None` on Unix sockets.
+    /// The address of the other end; `None` on Unix sockets.
     pub(super) peer: Option<IpAddr>,
     /// Uses TLS.
     pub(super) tls: bool,
@@ -99,6 +100,14 @@ pub(super) fn add(count: &AtomicU64, more: u64) {
 }
 
 impl ConnectionState {
+    /// Where the connection comes from.
+    pub(super) fn address(&self) -> ViewerAddress {
+        ViewerAddress {
+            viewer: self.peer,
+            proxy: None,
+        }
+    }
+
     pub(super) fn new(
         recorder: RequestRecorder,
         peer: Option<IpAddr>,

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use tokio::time::Instant;
 
+use super::client_address::lines_of;
 use super::connection_state::ConnectionState;
 use super::date::date_field;
 use super::http2_repeats;
@@ -95,7 +96,7 @@ pub(super) async fn exchange<A: Handler>(
     };
     let is_left_unread = matches!(body, AcceptedBody::Unread);
     let is_upload = matches!(body, AcceptedBody::Forwarded(_));
-    let mut request = viewer_request(head, body, &facts, channel.connection());
+    let mut request = viewer_request(head, body, &facts, channel.connection(), &context);
     request.wants_repeat = key.is_some();
 
     let abandon_guard = AbandonGuard {
@@ -136,24 +137,29 @@ fn reject<A>(
 ) -> Response<RecordingBody> {
     context.count(ConnectionEvent::HeadRefused);
     channel.connection().leave_unread();
-    let response = rejection(status, facts.arrived, Some(channel.log_fields(head)));
+    let response = rejection(
+        status,
+        facts.arrived,
+        Some(log_fields(head, channel.connection(), context)),
+    );
     let mut response = into_hyper_response(response, facts, channel, &context.connections);
     disable_keep_alive(&mut response, facts);
     response
 }
 
-fn viewer_request(
+fn viewer_request<A>(
     head: http::request::Parts,
     body: AcceptedBody,
     facts: &RequestFacts,
     connection: &ConnectionState,
+    context: &ServerContext<A>,
 ) -> ViewerRequest {
     ViewerRequest {
+        address: context.viewer_of(connection, |field| lines_of(&head.headers, field)),
         method: head.method,
         uri: head.uri,
         version: head.version,
         headers: head.headers,
-        peer: connection.peer,
         tls: connection.tls,
         arrived: facts.arrived.into_std(),
         now: facts.now.into_std(),
@@ -358,14 +364,21 @@ fn disable_keep_alive(response: &mut Response<RecordingBody>, facts: &RequestFac
     }
 }
 
-impl ResponseChannel {
-    /// The access log fields of a request that is rejected here.
-    fn log_fields(&self, head: &http::request::Parts) -> Box<AccessLogFields> {
-        let peer = self.connection().peer;
-        let log_fields =
-            AccessLogFields::of(&head.method, &head.uri, head.version, &head.headers, peer);
-        Box::new(log_fields)
-    }
+/// The access log fields of a request that is rejected here.
+fn log_fields<A>(
+    head: &http::request::Parts,
+    connection: &ConnectionState,
+    context: &ServerContext<A>,
+) -> Box<AccessLogFields> {
+    let address = context.viewer_of(connection, |field| lines_of(&head.headers, field));
+    let log_fields = AccessLogFields::of(
+        &head.method,
+        &head.uri,
+        head.version,
+        &head.headers,
+        address,
+    );
+    Box::new(log_fields)
 }
 
 fn rejection(

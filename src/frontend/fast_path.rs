@@ -46,6 +46,7 @@ use super::request_key::RequestKey;
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::{MemoryAnswer, ViewerRequest, ViewerResponse};
+use seawall_policy::{ClientField, ViewerAddress};
 
 thread_local! {
     /// Where a worker reads the requests of connections without hyper. All its connections share
@@ -257,7 +258,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         }
         // The first of these bytes began the current phase.
         let arrived = self.connection.phase_since().into_std();
-        let (context, viewer) = (&self.context, &self.connection);
+        let context = &self.context;
+        let viewer = || self.viewer_of(get);
         let write_key = |key: &mut Vec<u8>| get.write_key(&context.ignored_fields, key);
         match context.look_up_repeated(&context.repeated_http1, arrived, viewer, write_key) {
             RepeatLookup::Remembered(response) => {
@@ -325,6 +327,11 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         Some(CurrentRequest::Sending(pending))
     }
 
+    fn viewer_of(&self, get: &PlainGet<'_>) -> ViewerAddress {
+        let lines = |field: ClientField| get.lines_of(field.name());
+        self.context.viewer_of(&self.connection, lines)
+    }
+
     /// The request for the handler. `None`: hyper must parse and check its fields.
     fn viewer_request(
         &self,
@@ -338,7 +345,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             uri,
             version: Version::HTTP_11,
             headers,
-            peer: self.connection.peer,
+            address: self.viewer_of(get),
             tls: self.connection.tls,
             arrived,
             now: arrived,

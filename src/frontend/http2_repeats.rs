@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{Method, Response, Version};
 use tokio::time::Instant;
 
+use super::client_address::lines_of;
 use super::connection_state::ConnectionState;
 use super::recording_body::{RecordingBody, ResponseChannel};
 use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
@@ -25,6 +26,7 @@ pub(super) fn look_up<A>(
         return RepeatLookup::New;
     }
     let table = &context.repeated_http2;
+    let viewer = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
     context.look_up_repeated(table, arrived.into_std(), viewer, |key| {
         write_key(head, &context.ignored_fields, key);
     })

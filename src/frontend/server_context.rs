@@ -21,7 +21,7 @@ use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
 use super::{Handler, Limits, RequestRecorder};
 use crate::proxy::{SharedWait, ViewerResponse};
-use seawall_policy::{AddressClasses, IgnoredFields};
+use seawall_policy::{AddressClasses, IgnoredFields, TrustedProxies, ViewerAddress};
 
 /// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
 /// The viewer's windows limit downloads.
@@ -49,6 +49,7 @@ pub(super) struct ServerContext<A> {
     pub(super) connections: Arc<ConnectionTable>,
     pub(super) ignored_fields: Arc<IgnoredFields>,
     address_classes: Arc<AddressClasses>,
+    pub(super) trusted_proxies: Arc<TrustedProxies>,
     /// Locked by one thread only: each worker has a context of its own.
     pub(super) repeated_http1: Mutex<RepeatedResponses<Http1Head>>,
     pub(super) repeated_http2: Mutex<RepeatedResponses<Http2Fields>>,
@@ -65,6 +66,7 @@ impl<A: Handler> ServerContext<A> {
     ) -> Arc<ServerContext<A>> {
         let ignored_fields = handler.ignored_fields();
         let address_classes = handler.address_classes();
+        let trusted_proxies = handler.trusted_proxies();
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(
             &limits,
@@ -77,6 +79,7 @@ impl<A: Handler> ServerContext<A> {
             connections,
             ignored_fields,
             address_classes,
+            trusted_proxies,
             repeated_http1: Mutex::default(),
             repeated_http2: Mutex::default(),
             http1,
@@ -127,13 +130,13 @@ impl<A> ServerContext<A> {
         &self,
         table: &Mutex<RepeatedResponses<H>>,
         arrived: std::time::Instant,
-        viewer: &ConnectionState,
+        viewer: impl FnOnce() -> ViewerAddress,
         write_key: impl FnOnce(&mut Vec<u8>),
     ) -> RepeatLookup<H> {
         let mut table = table.lock();
         let lookup = table.look_up(arrived, |key| {
             write_key(key);
-            self.address_classes.write_class(viewer.peer, key);
+            self.address_classes.write_class(|| viewer().viewer, key);
         });
         // Not at a repeated hit: it costs as little as possible.
         if !matches!(lookup, RepeatLookup::Remembered(_)) {

@@ -14,6 +14,7 @@ pub(super) fn rules() -> Rules {
     Rules {
         routes: vec![Arc::new(Route::everything("main"))],
         name: "seawall".into(),
+        trusted_proxies: seawall_policy::TrustedProxies::default(),
     }
 }
 

@@ -359,6 +359,7 @@ mod tests {
         Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
+            trusted_proxies: seawall_policy::TrustedProxies::default(),
         }
     }
 

@@ -108,6 +108,7 @@ mod tests {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
+            trusted_proxies: seawall_policy::TrustedProxies::default(),
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let paths = paths.into_iter();

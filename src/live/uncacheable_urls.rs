@@ -125,6 +125,7 @@ mod tests {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
+            trusted_proxies: seawall_policy::TrustedProxies::default(),
         };
         let request = CacheRequest::asked(&rules, "a", "/live/a.mpd?x=1");
         let (uncacheable, own) = (

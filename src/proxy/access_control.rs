@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::proxy::{MemoryAnswer, Settings, Shield, ShieldParts, ViewerRequest};
     use crate::telemetry::{self, MetricRegistry, Telemetry};
-    use seawall_policy::Route;
+    use seawall_policy::{Route, ViewerAddress};
 
     fn shield_for_nobody() -> Arc<Shield> {
         let mut route = Route::everything("main");
@@ -109,6 +109,7 @@ mod tests {
         let rules = Rules {
             routes: vec![Arc::new(route)],
             name: "seawall".into(),
+            trusted_proxies: seawall_policy::TrustedProxies::default(),
         };
         let (settings, routes) = (telemetry::Settings::default(), [Arc::from("main")]);
         let telemetry = Telemetry::new(&settings, &routes, &mut MetricRegistry::default());
@@ -131,7 +132,10 @@ mod tests {
             uri: Uri::from_static("/live/index.m3u8"),
             version: Version::HTTP_11,
             headers: HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("a"))]),
-            peer: Some([192, 0, 2, 1].into()),
+            address: ViewerAddress {
+                viewer: Some([192, 0, 2, 1].into()),
+                proxy: None,
+            },
             tls: false,
             arrived: now,
             now,

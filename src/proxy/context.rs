@@ -119,7 +119,7 @@ impl RequestContext {
         }
         RequestContext {
             head_only: viewer_request.method == Method::HEAD,
-            client: Client::of(viewer_request.peer),
+            client: Client::of(viewer_request.address.viewer),
             request,
             cache_name: Arc::clone(cache_name),
             headers: std::mem::take(&mut viewer_request.headers),
@@ -280,10 +280,12 @@ fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecor
                 uri,
                 version,
                 headers,
-                peer,
+                address,
                 ..
             } = viewer_request;
-            Box::new(AccessLogFields::of(method, uri, *version, headers, *peer))
+            Box::new(AccessLogFields::of(
+                method, uri, *version, headers, *address,
+            ))
         }),
         ..RequestRecord::begin(viewer_request.arrived)
     }

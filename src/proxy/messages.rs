@@ -1,6 +1,5 @@
 //! The viewer's request and response, independent of any HTTP library.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Object, SharedBody};
+use seawall_policy::ViewerAddress;
 use seawall_upstream::RequestBody;
 
 /// A parsed request.
@@ -22,8 +22,8 @@ pub struct ViewerRequest {
     pub version: Version,
     /// All headers.
     pub headers: HeaderMap,
-    /// The viewer's address; `None` on Unix sockets.
-    pub peer: Option<IpAddr>,
+    /// Where it comes from.
+    pub address: ViewerAddress,
     /// The connection uses TLS.
     pub tls: bool,
     /// When the request head was complete, or its first byte arrived if it is answered from memory

@@ -97,7 +97,7 @@ impl Shield {
         let requester = secrets
             .as_deref()
             .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
-                address: viewer_request.peer,
+                address: viewer_request.address.viewer,
                 secrets,
             });
         access(

@@ -190,6 +190,7 @@ mod tests {
             rules: Rules {
                 routes: vec![Arc::new(Route::everything("main"))],
                 name: "seawall".into(),
+                trusted_proxies: seawall_policy::TrustedProxies::default(),
             },
             cache: seawall_cache::Settings::default(),
             settings: Settings::default(),

@@ -1,12 +1,12 @@
 //! How a request ended: the outcome is both the metric label and the word in the log.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use seawall_manifest::Kind;
+use seawall_policy::ViewerAddress;
 
 /// How a request was served. Misses, stale responses and rejections are outcomes, not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -270,8 +270,8 @@ pub struct AccessLogFields {
     pub path: String,
     /// Requested host. Empty: unknown.
     pub host: String,
-    /// The viewer's address.
-    pub peer: Option<IpAddr>,
+    /// Where the request comes from.
+    pub address: ViewerAddress,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: &'static str,
     /// The route's name. `None` without a matching route.
@@ -287,7 +287,7 @@ impl AccessLogFields {
         uri: &Uri,
         version: Version,
         headers: &HeaderMap,
-        peer: Option<IpAddr>,
+        address: ViewerAddress,
     ) -> AccessLogFields {
         let field = headers.get(header::HOST);
         let host_field = field.and_then(|host| host.to_str().ok());
@@ -295,7 +295,7 @@ impl AccessLogFields {
             method: Some(method.clone()),
             path: uri.path().to_owned(),
             host: uri.host().or(host_field).unwrap_or_default().to_owned(),
-            peer,
+            address,
             protocol: match version {
                 Version::HTTP_10 => "HTTP/1.0",
                 Version::HTTP_2 => "HTTP/2.0",

@@ -92,6 +92,7 @@ mod the_origin_is_never_flooded;
 mod the_second_endpoint_takes_over;
 mod the_service_manager_is_told;
 mod the_simulator_follows_its_plan;
+mod the_true_client_is_known;
 mod time_servers_and_keys_are_never_stored;
 mod truncated_is_never_complete;
 mod unexpected_bodies_delay_no_response;

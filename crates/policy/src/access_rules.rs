@@ -126,7 +126,7 @@ impl AddressList {
         networks.chain(unix)
     }
 
-    fn has(&self, address: Option<IpAddr>) -> bool {
+    pub(super) fn has(&self, address: Option<IpAddr>) -> bool {
         let Some(address) = address.map(|address| address.to_canonical()) else {
             return self.has_unix_sockets;
         };

@@ -97,6 +97,7 @@ mod tests {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("origin"))],
             name: "shield".into(),
+            trusted_proxies: crate::TrustedProxies::default(),
         };
         let ignored = IgnoredFields::of(&rules);
         for name in ["User-Agent", "user-agent", "X-Amz-Cf-Id", "VIA"] {
@@ -125,6 +126,7 @@ mod tests {
         let rules = Rules {
             routes: vec![Arc::new(Route::everything("origin")), Arc::new(forwarding)],
             name: "shield".into(),
+            trusted_proxies: crate::TrustedProxies::default(),
         };
         let ignored = IgnoredFields::of(&rules);
         assert!(!ignored.contains("User-Agent") && !ignored.contains("X-Forwarded-For"));
@@ -141,6 +143,7 @@ mod tests {
         let rules = Rules {
             routes: vec![Arc::new(guarded)],
             name: "shield".into(),
+            trusted_proxies: crate::TrustedProxies::default(),
         };
         let ignored = IgnoredFields::of(&rules);
         assert!(!ignored.contains("X-Amz-Cf-Id") && ignored.contains("Via"));

@@ -28,11 +28,12 @@
 //! use seawall_policy::access::{Requester, access};
 //! use seawall_policy::lifetime::{ManifestContext, ResponseFacts, storage};
 //! use seawall_policy::{Admission, FileSecrets, Freshness, Now, Route, Rules};
-//! use seawall_policy::{StorageDecision, freshness};
+//! use seawall_policy::{StorageDecision, TrustedProxies, freshness};
 //!
 //! let rules = Rules {
 //!     routes: vec![Arc::new(Route::everything("origin"))],
 //!     name: "shield".into(),
+//!     trusted_proxies: TrustedProxies::default(),
 //! };
 //! let uri = Uri::from_static("/live/seg100.ts?cdn=1");
 //! let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("media.example"))]);
@@ -100,6 +101,7 @@ pub mod progress;
 mod query;
 pub mod range;
 pub mod route;
+mod trusted_proxies;
 pub mod vary;
 
 pub use access::Admission;
@@ -116,3 +118,4 @@ pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
 pub use route::{Route, Rules};
+pub use trusted_proxies::{ClientField, TrustedProxies, ViewerAddress};

@@ -177,7 +177,11 @@ mod tests {
     /// The index of the route of a reference in `/live/index.m3u8` at a host.
     fn leads_to(routes: Vec<Arc<Route>>, host: &'static str, reference: &str) -> Option<usize> {
         let name = "seawall".into();
-        let rules = Rules { routes, name };
+        let rules = Rules {
+            routes,
+            name,
+            trusted_proxies: crate::TrustedProxies::default(),
+        };
         let entry = CacheRequest::asked(&rules, host, "/live/index.m3u8");
         Some(entry.resolve_same_host(&rules, reference)?.route.index)
     }
@@ -210,7 +214,11 @@ mod tests {
     fn resolves_absolute_references_to_the_same_host_only() {
         let name = "seawall".into();
         let routes = vec![route(0, &[], "/")];
-        let rules = Rules { routes, name };
+        let rules = Rules {
+            routes,
+            name,
+            trusted_proxies: crate::TrustedProxies::default(),
+        };
         let entry = CacheRequest::asked(&rules, "Media.Test:8080", "/live/index.m3u8");
         let of = |found: Option<CacheRequest>| found.map(|found| found.target.to_string());
         for reference in [
@@ -255,6 +263,7 @@ mod tests {
         let rules = Rules {
             routes: vec![route(0, &[], "/")],
             name: "seawall".into(),
+            trusted_proxies: crate::TrustedProxies::default(),
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let places = |path: &str| -> Vec<Key> {

@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::access_rules::AccessRules;
 pub use super::query::{QueryPolicies, QueryPolicy};
+use super::trusted_proxies::TrustedProxies;
 
 /// One route: what it matches, and the settings for it. Built by `config`.
 #[derive(Clone, Debug)]
@@ -167,6 +168,8 @@ pub struct Rules {
     pub routes: Vec<Arc<Route>>,
     /// The shield's name in `Via`, `CDN-Loop` and `Cache-Status`.
     pub name: Arc<str>,
+    /// The proxies that say where a request comes from.
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Rules {

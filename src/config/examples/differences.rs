@@ -307,6 +307,17 @@ fn listener_keys() -> Vec<InnerKey> {
     ]
 }
 
+fn server_keys() -> Vec<InnerKey> {
+    const SERVER: [&str; 2] = ["[server]\ntrusted_proxies = [", "]"];
+    let lists = ["\"10.0.0.0/8\"", "\"10.0.0.0/8\", \"unix\""];
+    vec![inner_key_in(
+        "server trusted_proxies",
+        "server.trusted_proxies",
+        SERVER,
+        lists,
+    )]
+}
+
 fn route_keys() -> Vec<InnerKey> {
     let only = "cors = { only = [\"https://a.example\"]";
     let with_only = format!("{only} }}");
@@ -353,6 +364,7 @@ fn inner_keys() -> Vec<InnerKey> {
         sigv4_keys(),
         endpoint_keys(),
         listener_keys(),
+        server_keys(),
         route_keys(),
     ];
     keys.into_iter().flatten().collect()

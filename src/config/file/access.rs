@@ -9,13 +9,20 @@ use crate::config::order::PlacedRoute;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
-use seawall_policy::AccessRules;
-use seawall_policy::access_rules::{AddressList, RequiredHeader};
+use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
+use seawall_policy::{AccessRules, ClientField, TrustedProxies};
 use seawall_upstream::sign;
 
 const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
                          \"2001:db8::/32\"]";
+const CLIENT_FIELD: &str = "\"X-Forwarded-For\" or \"Forwarded\"";
 const SECRET_FILES: &str = "one file, or two while the secret is rotated";
+
+/// The words for the field in which proxies name the viewer.
+pub(in crate::config) const CLIENT_FIELDS: [(&str, ClientField); 2] = [
+    ("X-Forwarded-For", ClientField::XForwardedFor),
+    ("Forwarded", ClientField::Forwarded),
+];
 
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
@@ -28,6 +35,27 @@ pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
         value.table("require_header", read_required_header)
     });
     access.require_header = required.flatten();
+}
+
+/// Reads `trusted_proxies` and `client_header`.
+pub(super) fn read_trusted_proxies(table: &mut TomlTable<'_>, trusted: &mut TrustedProxies) {
+    table.read_some_into("trusted_proxies", &mut trusted.addresses, proxies);
+    let field = read::one_of(&CLIENT_FIELDS, CLIENT_FIELD);
+    table.read_into("client_header", &mut trusted.field, field);
+}
+
+/// Addresses of which no list can be right if it has all of them: any viewer could then be anyone.
+pub(super) fn proxies(value: TomlValue<'_>) -> ReadResult<AddressList> {
+    let list = addresses(value)?;
+    let is_everyone =
+        |entry| matches!(entry, AddressListEntry::Network(network) if network.prefix_len() == 0);
+    if list.entries().any(is_everyone) {
+        let problem = Problem::warning("every viewer is trusted to say who it is");
+        let problem = problem.at(value.span(), "all addresses");
+        let help = "list the addresses of your load balancers or CDN only";
+        value.reader().add_problem(problem.help(help));
+    }
+    Ok(list)
 }
 
 fn addresses(value: TomlValue<'_>) -> ReadResult<AddressList> {

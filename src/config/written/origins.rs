@@ -54,7 +54,10 @@ fn keys(settings: &Settings, kind: Option<&str>) -> WrittenTable {
 }
 
 /// The word of the file for a setting.
-fn word<T: PartialEq + Copy>(words: &[(&'static str, T)], setting: T) -> Option<&'static str> {
+pub(super) fn word<T: PartialEq + Copy>(
+    words: &[(&'static str, T)],
+    setting: T,
+) -> Option<&'static str> {
     let mut words = words.iter();
     let named = words.find(|(_, meaning)| *meaning == setting)?;
     Some(named.0)

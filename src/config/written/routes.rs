@@ -5,10 +5,10 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde_json::{Value, json};
 
-use super::{WrittenTable, path_text};
+use super::{WrittenTable, addresses, path_text};
 use crate::config::quantity::duration_text;
 use seawall_policy::Route;
-use seawall_policy::access_rules::{AddressList, RequiredHeader};
+use seawall_policy::access_rules::RequiredHeader;
 use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
@@ -100,10 +100,6 @@ fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
         )
         .key("lifetimes.manifest_stale_if_error", if_error)
         .key("lifetimes.override_ttl", override_ttl)
-}
-
-fn addresses(list: &AddressList) -> Vec<String> {
-    list.entries().map(|entry| entry.to_string()).collect()
 }
 
 /// The names of the files, not the secrets.

@@ -94,6 +94,13 @@ impl PlainGet<'_> {
         }
     }
 
+    /// The lines of a field, the last one first.
+    pub(super) fn lines_of(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        let fields = self.fields.iter().rev();
+        let lines = fields.filter(move |field| is_one_of(field, &[name]));
+        lines.map(|field| field.value)
+    }
+
     /// The target and the fields, in one copy of the bytes. `None`: hyper must judge them.
     pub(super) fn to_parts(&self) -> Option<(Uri, HeaderMap)> {
         let bytes = Bytes::copy_from_slice(self.received);

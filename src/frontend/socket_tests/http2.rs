@@ -182,7 +182,7 @@ fn secure(limits: Limits, tls12: bool) -> Secure {
         directory.make("b", &["b.example"]),
     ];
     let answering = |request: crate::proxy::ViewerRequest| async move {
-        assert!(request.tls && request.peer.is_some());
+        assert!(request.tls && request.address.viewer.is_some());
         answer(
             &request,
             ResponseBody::Whole(Some(Bytes::from_static(b"hello"))),

@@ -165,7 +165,7 @@ async fn rejected_http1_head_is_recorded_with_peer_and_target() {
             "{}",
             log_fields.path
         );
-        assert!(log_fields.peer.is_some());
+        assert!(log_fields.address.viewer.is_some());
     }
 }
 

@@ -60,7 +60,7 @@ fn bounded(fields: &AccessLogFields) -> AccessLogFields {
             .and_then(|method| shorten(method.as_str(), WORD_BYTES_MAX).parse().ok()),
         path: shorten(&fields.path, PATH_BYTES_MAX),
         host: shorten(&fields.host, HOST_BYTES_MAX),
-        peer: fields.peer,
+        address: fields.address,
         protocol: fields.protocol,
         route: fields.route.clone(),
         request_id: shorten(&fields.request_id, WORD_BYTES_MAX),
@@ -86,6 +86,7 @@ struct LineFields<'a> {
     aborted: bool,
     aborted_by: Option<&'static str>,
     peer: Option<IpAddr>,
+    proxy: Option<IpAddr>,
     protocol: Option<&'static str>,
     request_id: Option<Cow<'a, str>>,
     weight: u32,
@@ -116,7 +117,8 @@ impl<'a> LineFields<'a> {
             origin_time_ms: record.origin_time.map(milliseconds),
             aborted: record.aborted_by.is_some(),
             aborted_by: record.aborted_by.map(AbortCause::as_str),
-            peer: fields.and_then(|fields| fields.peer),
+            peer: fields.and_then(|fields| fields.address.viewer),
+            proxy: fields.and_then(|fields| fields.address.proxy),
             protocol: fields.map(|fields| fields.protocol),
             request_id: fields.and_then(|fields| known(&fields.request_id)),
             weight: entry.weight,
@@ -194,6 +196,7 @@ mod tests {
     use super::super::super::{Outcome, tests::record_of};
     use super::*;
     use seawall_manifest::Kind;
+    use seawall_policy::ViewerAddress;
 
     const ENDED: Duration = Duration::from_millis(1_709_210_096_789);
 
@@ -202,7 +205,10 @@ mod tests {
             method: Some(Method::GET),
             path: "/live/a.m3u8".into(),
             host: "tv.example".into(),
-            peer: Some("2001:db8::1".parse().unwrap()),
+            address: ViewerAddress {
+                viewer: Some("2001:db8::1".parse().unwrap()),
+                proxy: Some("10.0.0.1".parse().unwrap()),
+            },
             protocol: "HTTP/1.1",
             route: Some("live".into()),
             request_id: "r-1".into(),
@@ -231,7 +237,8 @@ mod tests {
             r#""path":"/live/a.m3u8","status":206,"outcome":"miss","kind":"hls","#,
             r#""route":"live","key":"000000000000beef","bytes":4096,"response_time_ms":3.0,"#,
             r#""head_time_ms":0.08,"origin_time_ms":12.345,"aborted":false,"aborted_by":null,"#,
-            r#""peer":"2001:db8::1","protocol":"HTTP/1.1","request_id":"r-1","weight":1}"#,
+            r#""peer":"2001:db8::1","proxy":"10.0.0.1","protocol":"HTTP/1.1","request_id":"r-1","#,
+            r#""weight":1}"#,
             "\n",
         );
         assert_eq!(line_of(&record), expected);
@@ -249,6 +256,7 @@ mod tests {
             "key",
             "origin_time_ms",
             "peer",
+            "proxy",
         ] {
             assert!(
                 fields[name].is_null() && text.contains(name),

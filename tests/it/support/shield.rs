@@ -324,6 +324,7 @@ fn config(endpoint: Endpoint) -> Config {
     let rules = Rules {
         routes: vec![Arc::new(route())],
         name: NAME.into(),
+        trusted_proxies: seawall_policy::TrustedProxies::default(),
     };
     Config {
         frontend: frontend::Settings {

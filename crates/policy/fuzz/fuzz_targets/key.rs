@@ -12,7 +12,8 @@ use seawall_policy::{Admission, FileSecrets, Route, Rules};
 static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     routes: vec![Arc::new(Route::everything("main"))],
     name: "seawall".into(),
-});
+        trusted_proxies: seawall_policy::TrustedProxies::default(),
+    });
 
 fuzz_target!(|text: &[u8]| {
     let mut lines = text.split(|&byte| byte == b'\n');

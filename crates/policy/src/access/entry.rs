@@ -110,6 +110,7 @@ mod tests {
         Rules {
             routes: vec![Arc::new(paid), Arc::new(Route::everything("o"))],
             name: "seawall".into(),
+            trusted_proxies: crate::TrustedProxies::default(),
         }
     }
 

@@ -17,6 +17,7 @@ fn rules(hosts: &[&str]) -> Rules {
     Rules {
         routes: vec![Arc::new(route(hosts, "/"))],
         name: "seawall".into(),
+        trusted_proxies: crate::TrustedProxies::default(),
     }
 }
 
@@ -223,6 +224,7 @@ fn path_prefix_matches_whole_path_segments_only() {
     let rules = Rules {
         routes: vec![Arc::new(route(&[], "/live"))],
         name: "seawall".into(),
+        trusted_proxies: crate::TrustedProxies::default(),
     };
     entered(ask_at(&rules, "/live/a", Some("h")));
     entered(ask_at(&rules, "/live", Some("h")));
@@ -389,7 +391,7 @@ mod keys {
             if all {
                 route.query = QueryPolicy::All.into();
             }
-            let rules = Rules { routes: vec![Arc::new(route)], name: "seawall".into() };
+            let rules = Rules { routes: vec![Arc::new(route)], name: "seawall".into(), trusted_proxies: crate::TrustedProxies::default() };
             let sent = |(viewer, target): &(HeaderMap, &'static str)| {
                 let uri = Uri::from_static(target);
                 let (get, version, operator) = (Method::GET, Version::HTTP_11, Requester::Unrestricted);

@@ -265,6 +265,54 @@ async fn nimble_and_unified_get_every_parameter() {
     }
 }
 
+/// Cookies of a load balancer, another one for each request.
+fn balanced(other: &'static str) -> Script {
+    static VISITS: AtomicUsize = AtomicUsize::new(0);
+    computed(move |_| {
+        let visit = VISITS.fetch_add(1, Ordering::Relaxed);
+        let reply = segment("media").cache_control("public, max-age=60");
+        let reply = reply.header("Set-Cookie", format!("AWSALB={visit}; Path=/"));
+        let reply = reply.header("Set-Cookie", format!("AWSALBCORS={visit}; Path=/"));
+        match other {
+            "" => reply,
+            _ => reply.header("Set-Cookie", format!("{other}={visit}")),
+        }
+    })
+}
+
+#[tokio::test]
+async fn cookies_of_a_load_balancer_defeat_no_cache() {
+    let origin = Origin::start().await.on(SEGMENT, balanced(""));
+    let file = "[[route]]\nstrip_set_cookie = [\"AWSALB*\"]";
+    let shield = shield(&origin, file).await;
+    for _ in 0..100 {
+        let response = shield.get(SEGMENT).await;
+        assert_eq!(response.header("set-cookie"), None, "{response:?}");
+        response.assert_whole("media");
+    }
+    assert_eq!(origin.hits(SEGMENT), 1);
+}
+
+/// One cookie that is not named makes the response one viewer's own, with all of its cookies.
+#[tokio::test]
+async fn session_beside_cookies_of_a_load_balancer_stays_with_its_viewer() {
+    let origin = Origin::start().await.on(SEGMENT, balanced("session"));
+    let file = "[[route]]\nstrip_set_cookie = [\"AWSALB*\"]";
+    let shield = shield(&origin, file).await;
+    let mut seen = Vec::new();
+    for _ in 0..10 {
+        let response = shield.get(SEGMENT).await;
+        let cookies = response.fields.all("set-cookie").join(" ");
+        assert!(
+            cookies.contains("AWSALB=") && cookies.contains("session="),
+            "{cookies}"
+        );
+        assert!(!seen.contains(&cookies), "{cookies}");
+        seen.push(cookies);
+    }
+    assert_eq!(origin.hits(SEGMENT), 10);
+}
+
 /// A route that says which parameters it keeps is not changed by the kind of its origin.
 #[tokio::test]
 async fn query_of_the_route_wins_over_the_kind() {

@@ -102,6 +102,7 @@ mod query;
 pub mod range;
 pub mod route;
 mod trusted_proxies;
+mod set_cookie;
 pub mod vary;
 
 pub use access::Admission;
@@ -119,3 +120,4 @@ pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
 pub use route::{Route, Rules};
 pub use trusted_proxies::{ClientField, TrustedProxies, ViewerAddress};
+pub use set_cookie::strip_set_cookie;

@@ -42,6 +42,9 @@ pub struct Route {
     /// Viewer headers that are forwarded but not part of the key: all viewers get the response to
     /// one viewer's values.
     pub unkeyed_headers: Vec<HeaderName>,
+    /// Names of cookies that are removed from responses, because they say nothing of the viewer. One
+    /// that ends in `*` is the beginning of names.
+    pub strip_set_cookie: Vec<String>,
     /// Pass methods other than GET, HEAD and OPTIONS to the origin, uncached.
     pub pass_methods: bool,
     /// Honour viewers' `no-cache`, `max-age`, ... By default they are ignored.
@@ -210,6 +213,7 @@ impl Route {
             query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
             unkeyed_headers: Vec::new(),
+            strip_set_cookie: Vec::new(),
             pass_methods: false,
             honour_request_directives: false,
             heuristic_freshness: false,

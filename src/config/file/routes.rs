@@ -19,6 +19,7 @@ const QUERIES: &str = "\"all\", \"none\", \"mediapackage\", { only = […] }, { 
                        { manifest = …, segment = …, other = … }";
 const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }";
 const NAMES: &str = "a list of names";
+const COOKIES: &str = "a list of cookies such as [\"AWSALB*\"]";
 
 /// Reads every `[[route]]`, in the order of the file.
 pub(super) fn read_routes(
@@ -77,6 +78,11 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
         _ => table.read_into("query", &mut route.query, queries),
     }
     forwarded_headers::read_forwarded_headers(table, &mut route);
+    table.read_into(
+        "strip_set_cookie",
+        &mut route.strip_set_cookie,
+        read::list(cookie_name, COOKIES),
+    );
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);
     table.read_into(
         "honour_request_directives",
@@ -228,6 +234,20 @@ fn query(value: TomlValue<'_>) -> ReadResult<QueryPolicy> {
         (None, Some(except)) => Ok(QueryPolicy::Except(except)),
         _ => Err(value.problem(ValueError::new(QUERY, "one of `only` and `except`"))),
     }
+}
+
+/// The name of a cookie, or the beginning of names. `*` alone would be every session too.
+fn cookie_name(value: TomlValue<'_>) -> ReadResult<String> {
+    const EXPECTED: &str = "the name of a cookie such as \"AWSALB\" or \"AWSALB*\"";
+    let name = value.text(EXPECTED)?;
+    let bare = name.strip_suffix('*').unwrap_or(&name);
+    let is_token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}*".contains(&byte);
+    let why = match bare {
+        "" => "names every cookie, those of viewers' sessions too",
+        _ if !bare.bytes().all(is_token) => "characters that the name of a cookie cannot have",
+        _ => return Ok(name),
+    };
+    Err(value.problem(ValueError::new(EXPECTED, why)))
 }
 
 /// The request of a viewer waits this long, and viewers give up after a while.

@@ -52,6 +52,7 @@ fn keys(route: &Route) -> WrittenTable {
         .key("query", queries(&route.query))
         .key("forward_headers", names(&route.forward_headers))
         .key("unkeyed_headers", names(&route.unkeyed_headers))
+        .key("strip_set_cookie", route.strip_set_cookie.clone())
         .key("pass_methods", route.pass_methods)
         .key("honour_request_directives", route.honour_request_directives)
         .key("heuristic_freshness", route.heuristic_freshness)

@@ -12,7 +12,7 @@ use crate::proxy::priority;
 use seawall_cache::Object;
 use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::freshness::{Freshness, freshness};
-use seawall_policy::{EndpointSet, Now, conditional};
+use seawall_policy::{EndpointSet, Now, conditional, strip_set_cookie};
 use seawall_upstream::{
     ExpectedContent, Failure, Priority, PriorityRaise, UpstreamRequest, UpstreamResponse,
 };
@@ -111,10 +111,14 @@ impl FillTask {
     ) -> Option<Result<UpstreamResponse, Failure>> {
         let upstream_request = self.upstream_request(headers, avoided);
         let origin = self.origin();
-        tokio::select! {
-            response = origin.fetch(upstream_request) => Some(response),
-            () = self.wait_until_cancelled(self.may_be_blocking) => None,
+        let mut response = tokio::select! {
+            response = origin.fetch(upstream_request) => response,
+            () = self.wait_until_cancelled(self.may_be_blocking) => return None,
+        };
+        if let Ok(response) = &mut response {
+            strip_set_cookie(&mut response.headers, &self.request.route.strip_set_cookie);
         }
+        Some(response)
     }
 
     /// Builds a request to the origin, and counts it for its stream.

@@ -127,6 +127,21 @@ fn warns_of_mediamtx_without_its_secret() {
 }
 
 #[test]
+fn rejects_names_that_no_cookie_or_every_cookie_has() {
+    for name in ["", "*", "a b", "a;b", "a*b", "a="] {
+        let source = format!("{ORIGIN}[[route]]\nstrip_set_cookie = [\"{name}\"]\n");
+        let problems = draft(&source).finish().expect_err(name).to_string();
+        assert!(problems.contains("strip_set_cookie"), "{problems}");
+    }
+    let route = "[[route]]\nstrip_set_cookie = [\"AWSALB*\", \"__cf_bm\"]\n";
+    let config = of_kind("s3", route);
+    assert_eq!(
+        config.rules.routes[0].strip_set_cookie,
+        ["AWSALB*", "__cf_bm"]
+    );
+}
+
+#[test]
 fn suggests_the_kind_that_was_meant() {
     let source = format!("{ORIGIN}kind = \"media-package\"\n");
     let problems = draft(&source)

@@ -42,8 +42,8 @@ pub struct Route {
     /// Viewer headers that are forwarded but not part of the key: all viewers get the response to
     /// one viewer's values.
     pub unkeyed_headers: Vec<HeaderName>,
-    /// Names of cookies that are removed from responses, because they say nothing of the viewer. One
-    /// that ends in `*` is the beginning of names.
+    /// Names of cookies that are removed from responses, because they say nothing of the viewer.
+    /// One that ends in `*` is the beginning of names.
     pub strip_set_cookie: Vec<String>,
     /// Pass methods other than GET, HEAD and OPTIONS to the origin, uncached.
     pub pass_methods: bool,

@@ -101,8 +101,8 @@ pub mod progress;
 mod query;
 pub mod range;
 pub mod route;
-mod trusted_proxies;
 mod set_cookie;
+mod trusted_proxies;
 pub mod vary;
 
 pub use access::Admission;
@@ -119,5 +119,5 @@ pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
 pub use route::{Route, Rules};
-pub use trusted_proxies::{ClientField, TrustedProxies, ViewerAddress};
 pub use set_cookie::strip_set_cookie;
+pub use trusted_proxies::{ClientField, TrustedProxies, ViewerAddress};

@@ -52,6 +52,7 @@ mod refresher;
 mod rejections;
 mod repeat;
 mod responses;
+mod server_timing;
 mod shared_wait;
 mod slices;
 mod stale_on_error;

@@ -11,6 +11,7 @@ mod access;
 mod caching;
 mod endpoints;
 mod forwarded_headers;
+mod header_rules;
 mod health;
 mod key_pair;
 mod listeners;

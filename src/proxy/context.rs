@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::clients::Client;
+use super::server_timing::write_server_timing;
 use super::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
 use seawall_cache::{Lookup, Object};
 use seawall_manifest::Kind;
+use seawall_policy::Route;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::directives::RequestDirectives;
 use seawall_policy::freshness::{Freshness, freshness, freshness_for};
@@ -109,6 +111,7 @@ impl RequestContext {
             .honour_request_directives
             .then(|| RequestDirectives::of(&viewer_request.headers));
         let now = viewer_request.now;
+        let wants_timing = asks_for_timing(route, &viewer_request.headers);
         let waited_before = now.saturating_duration_since(viewer_request.arrived);
         let mut record = begin_record(viewer_request, is_logged);
         record.kind = request.kind;
@@ -125,7 +128,8 @@ impl RequestContext {
             headers: std::mem::take(&mut viewer_request.headers),
             directives,
             now,
-            wants_repeat: viewer_request.wants_repeat,
+            // Each response takes its own time.
+            wants_repeat: viewer_request.wants_repeat && !wants_timing,
             forward: ForwardReason::Nothing,
             collapsed: false,
             origin_time: (!waited_before.is_zero()).then_some(waited_before),
@@ -173,6 +177,11 @@ impl RequestContext {
         let mut record = self.record;
         record.outcome = outcome;
         record.origin_time = self.origin_time;
+        let rules = &self.request.route.header_rules;
+        rules.apply_to_response(record.kind, status, &mut headers);
+        if asks_for_timing(&self.request.route, &self.headers) {
+            write_server_timing(&mut headers, &record);
+        }
         add_request_id(&mut headers, &self.headers, &mut record);
         let body = if self.head_only {
             ResponseBody::Empty
@@ -210,6 +219,12 @@ impl RequestContext {
     pub(super) fn set_kind(&mut self, kind: Kind) {
         self.record.kind = kind;
     }
+}
+
+/// Whether the viewer asks how long its response took.
+fn asks_for_timing(route: &Route, viewer: &HeaderMap) -> bool {
+    let name = route.server_timing.as_ref();
+    name.is_some_and(|name| viewer.contains_key(name))
 }
 
 /// Responds to a request that was not admitted.

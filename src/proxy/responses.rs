@@ -13,7 +13,7 @@ use super::pass_through_response::PassThroughResponse;
 use super::status::{CacheStatusDetail, X_CACHE, write_cache_status};
 use super::{ResponseBody, Settings, ViewerResponse, coding, cors, rejections};
 use crate::telemetry::Outcome;
-use seawall_cache::{BodyExtent, FIELDS_ADDED, FieldLines, Follower, Object, StoredHead};
+use seawall_cache::{BodyExtent, FIELDS_ADDED, Follower, Object, StoredHead};
 use seawall_policy::conditional::{self, PreconditionResult};
 use seawall_policy::freshness::{FRESHNESS_FIELDS_SENT, FRESHNESS_READ, restated};
 use seawall_policy::lifetime::{Rule, UncacheableReason};
@@ -50,7 +50,7 @@ pub(super) fn respond_with_encoded(
     if let Some(access_tracker) = &object.head.access_tracker {
         access_tracker.record_access(context.now);
     }
-    if wants_whole(&context, &object.head) && may_share(&context, &object.head.headers) {
+    if wants_whole(&context, &object.head) && may_share(&context, &object.head) {
         context.set_kind(object.head.kind);
         let added = build_headers(
             &context,
@@ -82,8 +82,8 @@ pub(super) fn respond_with_encoded(
 
 /// The response can share the stored header fields: it adds fields, and replaces none except those
 /// that every response states anew.
-fn may_share(context: &RequestContext, stored: &FieldLines) -> bool {
-    let route = &context.request.route;
+fn may_share(context: &RequestContext, head: &StoredHead) -> bool {
+    let (route, stored) = (&context.request.route, &head.headers);
     let stays = |name| !stored.contains(&name);
     let cors = match route.cors {
         Cors::Off => {
@@ -92,7 +92,9 @@ fn may_share(context: &RequestContext, stored: &FieldLines) -> bool {
         }
         Cors::Any | Cors::Only { .. } => stays(header::ACCESS_CONTROL_ALLOW_CREDENTIALS),
     };
-    cors && (!route.x_cache || stays(X_CACHE))
+    let rules = &route.header_rules;
+    let is_kept = rules.keep_stored(head.kind, head.status, |name| stored.contains(name));
+    cors && is_kept && (!route.x_cache || stays(X_CACHE))
 }
 
 /// The request asks for the complete object, without a range or a failing precondition.

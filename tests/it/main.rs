@@ -48,6 +48,7 @@ mod every_transport_gets_the_same_responses;
 mod explain_describes_a_url;
 mod files_that_grow_are_not_frozen;
 mod floods_are_ended;
+mod header_rules_reach_every_response;
 mod heads_and_conditions;
 mod hits_wait_for_no_compression;
 mod http2_viewers_have_deadlines;

@@ -78,7 +78,7 @@ fn try_admit(
     if *method == Method::OPTIONS {
         return Ok(Admission::Preflight(Arc::clone(route)));
     }
-    let forwarded = headers::forwarded(headers, route);
+    let forwarded = headers::forwarded(headers, route, Kind::of_path(path));
     let request = cache_request(route, &host, uri, forwarded.map(Arc::new))?;
     match *method {
         Method::GET | Method::HEAD => Ok(Admission::Cache(request)),

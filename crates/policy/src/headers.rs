@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::vary::Vary;
 use super::{Route, encoding, fields};
+use seawall_manifest::Kind;
 
 /// Each server's statement about one response (CTA-5006); it is not true for a stored response.
 pub static CMSD_DYNAMIC: HeaderName = HeaderName::from_static("cmsd-dynamic");
@@ -41,19 +42,22 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The viewer's fields that the route forwards (`forward_headers`), each as one line, as they are
-/// sent and as they are in the key. `None`: the request has none of them.
+/// The viewer's fields that the route forwards (`forward_headers`), each as one line, and those
+/// that its rules set for objects of this kind, as they are sent and as they are in the key.
+/// `None`: there are none.
 ///
 /// Cookies, `Authorization` and forwarding headers are sent only if the route names them. Some
 /// fields are never sent: hop-by-hop fields; `Range` and preconditions, because an upstream request
 /// serves all viewers and requests the whole object; `Host`, which the route decides; `Origin`,
 /// because [`super::vary::Vary::of`] relies on its absence; and CMCD headers (`CMCD-…`).
-pub fn forwarded(viewer: &HeaderMap, route: &Route) -> Option<HeaderMap> {
-    if route.forward_headers.is_empty() {
+pub fn forwarded(viewer: &HeaderMap, route: &Route, kind: Kind) -> Option<HeaderMap> {
+    let rules = &route.header_rules;
+    if route.forward_headers.is_empty() && rules.to_origin.is_empty() {
         return None;
     }
     let mut sent = HeaderMap::new();
     copy_listed(viewer, &route.forward_headers, &mut sent);
+    rules.apply_to_request(kind, &mut sent);
     (!sent.is_empty()).then_some(sent)
 }
 
@@ -269,7 +273,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 
 /// Fields of an upstream request that only the shield sets. No allow-list can forward a viewer's
 /// value.
-fn is_set_by_shield(name: &HeaderName) -> bool {
+pub fn is_set_by_shield(name: &HeaderName) -> bool {
     const OURS: [HeaderName; 8] = [
         ACCEPT_ENCODING,
         CONTENT_LENGTH,

@@ -90,6 +90,7 @@ mod endpoint_avoidance;
 mod endpoint_set;
 pub mod fields;
 pub mod freshness;
+mod header_rules;
 pub mod headers;
 mod ignored_fields;
 pub mod key;

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use http::uri::Uri;
 
 use super::access::{self, CacheRequest, HostAndPort};
 use super::{Key, Rules, headers};
+use seawall_manifest::Kind;
 
 /// Maximum length in bytes of a resolved path.
 const PATH_BYTES_MAX: usize = 4096;
@@ -39,8 +41,9 @@ impl CacheRequest {
         let route = rules.route(host, uri.path())?;
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
         access::check_path(below).ok()?;
-        let forwarded = self.forwarded.as_deref();
-        let forwarded = forwarded.and_then(|forwarded| headers::forwarded(forwarded, route));
+        let nothing = HeaderMap::new();
+        let forwarded = self.forwarded.as_deref().unwrap_or(&nothing);
+        let forwarded = headers::forwarded(forwarded, route, Kind::of_path(uri.path()));
         access::cache_request(route, host, &uri, forwarded.map(Arc::new)).ok()
     }
 

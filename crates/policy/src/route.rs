@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::access_rules::AccessRules;
+pub use super::header_rules::{HeaderRule, HeaderRules};
 pub use super::query::{QueryPolicies, QueryPolicy};
 use super::trusted_proxies::TrustedProxies;
 
@@ -45,6 +46,8 @@ pub struct Route {
     /// Names of cookies that are removed from responses, because they say nothing of the viewer.
     /// One that ends in `*` is the beginning of names.
     pub strip_set_cookie: Vec<String>,
+    /// Header fields that are set or removed.
+    pub header_rules: HeaderRules,
     /// Pass methods other than GET, HEAD and OPTIONS to the origin, uncached.
     pub pass_methods: bool,
     /// Honour viewers' `no-cache`, `max-age`, ... By default they are ignored.
@@ -67,6 +70,8 @@ pub struct Route {
     pub cmsd: bool,
     /// Show the key in `Cache-Status`.
     pub show_key: bool,
+    /// Requests with this field get `Server-Timing`.
+    pub server_timing: Option<HeaderName>,
 }
 
 /// Lifetimes by kind of object.
@@ -214,6 +219,7 @@ impl Route {
             forward_headers: Vec::new(),
             unkeyed_headers: Vec::new(),
             strip_set_cookie: Vec::new(),
+            header_rules: HeaderRules::default(),
             pass_methods: false,
             honour_request_directives: false,
             heuristic_freshness: false,
@@ -225,6 +231,7 @@ impl Route {
             x_cache: false,
             cmsd: false,
             show_key: false,
+            server_timing: None,
         }
     }
 

@@ -356,6 +356,34 @@ fn route_keys() -> Vec<InnerKey> {
     keys.into()
 }
 
+/// The keys of a rule for headers.
+fn header_rule_keys() -> Vec<InnerKey> {
+    const AROUND: [&str; 2] = ["[[route]]\nheaders = [{ ", " }]"];
+    const TO_VIEWER: &str = "to = \"viewer\", set = { X-A = \"1\" }";
+    let key = |key: &str, after: &str| {
+        let known = format!("the header rule {key}");
+        let reported = match key {
+            "to" => "route.headers".to_owned(),
+            "set" => "route.headers.set.x-a".to_owned(),
+            _ => format!("route.headers.{key}"),
+        };
+        inner_key_in(&known, &reported, AROUND, [TO_VIEWER, after])
+    };
+    let also = |more: &str| format!("{TO_VIEWER}, {more}");
+    vec![
+        inner_key(
+            "route headers",
+            "route.headers",
+            ["", &format!("{}{TO_VIEWER}{}", AROUND[0], AROUND[1])],
+        ),
+        key("to", &TO_VIEWER.replace("viewer", "origin")),
+        key("set", &TO_VIEWER.replace('1', "2")),
+        key("kinds", &also("kinds = [\"hls\"]")),
+        key("statuses", &also("statuses = [200]")),
+        key("remove", &also("remove = [\"Server\"]")),
+    ]
+}
+
 /// Every key that has no line of its own in the annotated file.
 fn inner_keys() -> Vec<InnerKey> {
     let keys = [
@@ -366,6 +394,7 @@ fn inner_keys() -> Vec<InnerKey> {
         listener_keys(),
         server_keys(),
         route_keys(),
+        header_rule_keys(),
     ];
     keys.into_iter().flatten().collect()
 }

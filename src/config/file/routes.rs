@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origins::OriginTable;
-use super::{access, forwarded_headers, read_tables};
+use super::{access, forwarded_headers, header_rules, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
@@ -83,6 +83,8 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
         &mut route.strip_set_cookie,
         read::list(cookie_name, COOKIES),
     );
+    let rules = &mut route.header_rules;
+    table.read_into("headers", rules, header_rules::read_header_rules);
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);
     table.read_into(
         "honour_request_directives",
@@ -100,6 +102,7 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
     table.read_into("x_cache", &mut route.x_cache, read::flag);
     table.read_into("cmsd", &mut route.cmsd, read::flag);
     table.read_into("show_key", &mut route.show_key, read::flag);
+    table.read_some_into("server_timing", &mut route.server_timing, read::header_name);
     read_live(table, &mut route.live);
     let lifetimes = &mut route.lifetimes;
     table.get("lifetimes", |value| {

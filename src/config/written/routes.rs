@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 
 use super::{WrittenTable, addresses, path_text};
 use crate::config::quantity::duration_text;
 use seawall_policy::Route;
 use seawall_policy::access_rules::RequiredHeader;
-use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
+use seawall_policy::route::{Cors, HeaderRule, Lifetimes, Live, QueryPolicies, QueryPolicy};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
 /// of its hosts each time (see `order.rs`).
@@ -53,6 +53,8 @@ fn keys(route: &Route) -> WrittenTable {
         .key("forward_headers", names(&route.forward_headers))
         .key("unkeyed_headers", names(&route.unkeyed_headers))
         .key("strip_set_cookie", route.strip_set_cookie.clone())
+        .tables(header_rules("viewer", &route.header_rules.to_viewer))
+        .tables(header_rules("origin", &route.header_rules.to_origin))
         .key("pass_methods", route.pass_methods)
         .key("honour_request_directives", route.honour_request_directives)
         .key("heuristic_freshness", route.heuristic_freshness)
@@ -61,7 +63,11 @@ fn keys(route: &Route) -> WrittenTable {
         .key("cors", cors(&route.cors))
         .key("x_cache", route.x_cache)
         .key("cmsd", route.cmsd)
-        .key("show_key", route.show_key);
+        .key("show_key", route.show_key)
+        .key(
+            "server_timing",
+            route.server_timing.as_ref().map(HeaderName::as_str),
+        );
     lifetimes(live(table, &route.live), &route.lifetimes)
 }
 
@@ -107,6 +113,27 @@ fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
 fn required_header(header: &RequiredHeader) -> Value {
     let files = header.secret_files.iter().map(|file| path_text(file));
     json!({ "name": header.name.as_str(), "secret_files": files.collect::<Vec<_>>() })
+}
+
+/// Rules have no names: they are told apart by whom they reach, and by their places.
+fn header_rules<'r>(
+    to: &'static str,
+    rules: &'r [HeaderRule],
+) -> impl Iterator<Item = WrittenTable> + use<'r> {
+    rules.iter().enumerate().map(move |(place, rule)| {
+        let kinds: Vec<_> = rule.kinds.iter().map(|kind| kind.as_str()).collect();
+        let statuses: Vec<_> = rule.statuses.iter().map(StatusCode::as_u16).collect();
+        let mut table = WrittenTable::new("headers")
+            .name(format!("{to} {}", place + 1))
+            .key("kinds", Some(kinds).filter(|kinds| !kinds.is_empty()))
+            .key("statuses", Some(statuses).filter(|all| !all.is_empty()))
+            .key("remove", names(&rule.remove));
+        for (name, value) in &rule.set {
+            // What the origin gets may be a secret.
+            table = table.secret(format!("set.{name}"), value.as_bytes());
+        }
+        table
+    })
 }
 
 fn names(headers: &[HeaderName]) -> Vec<&str> {

@@ -17,7 +17,12 @@ fn route(forward: &[&'static str]) -> Route {
 }
 
 fn sent(viewer: &HeaderMap, route: &Route) -> HeaderMap {
-    upstream(viewer, forwarded(viewer, route).as_ref(), route, "seawall")
+    upstream(
+        viewer,
+        forwarded(viewer, route, Kind::Segment).as_ref(),
+        route,
+        "seawall",
+    )
 }
 
 fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -246,7 +251,7 @@ proptest! {
             viewer.append(HeaderName::from_static(name), value.clone());
         }
         let route = route(&["x-a", "cookie"]);
-        passed(&viewer, forwarded(&viewer, &route).as_ref(), &route, "seawall");
+        passed(&viewer, forwarded(&viewer, &route, Kind::Segment).as_ref(), &route, "seawall");
         loops(&viewer, "seawall");
         downstream(viewer, "seawall");
     }

@@ -177,6 +177,27 @@ fn rejects_invalid_access_rules() {
 }
 
 #[test]
+fn rejects_invalid_header_rules() {
+    let diagnostics = diagnostics(&[
+        in_route("headers = { Server = \"a\" }"),
+        in_route("headers = [{ set = { X-A = \"a\" } }]"),
+        in_route("headers = [{ to = \"viewers\", remove = [\"Server\"] }]"),
+        in_route("headers = [{ to = \"viewer\" }]"),
+        in_route(
+            "headers = [{ to = \"viewer\", set = { Content-Length = \"1\", \"X A\" = \"a\" } }]",
+        ),
+        in_route("headers = [{ to = \"viewer\", set = { X-A = \"a\\r\\nX-B: b\" } }]"),
+        in_route("headers = [{ to = \"viewer\", set = { X-A = \"a\", x-a = \"b\" } }]"),
+        in_route("headers = [{ to = \"viewer\", remove = [\"Vary\"], kinds = [\"mpd\"] }]"),
+        in_route("headers = [{ to = \"viewer\", remove = [\"Server\"], statuses = [100] }]"),
+        in_route("headers = [{ to = \"origin\", remove = [\"Via\"], statuses = [200] }]"),
+        in_route("headers = [{ to = \"origin\", set = { Cookie = \"a\", Range = \"b\" } }]"),
+        in_route("server_timing = \"X Debug\""),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_origin_settings() {
     let diagnostics = diagnostics(&[
         in_origin("protocol = \"h3\""),

@@ -17,8 +17,9 @@ COPY crates/policy/Cargo.toml crates/policy/
 COPY crates/cache/Cargo.toml crates/cache/
 COPY crates/upstream/Cargo.toml crates/upstream/
 COPY crates/simulator/Cargo.toml crates/simulator/
-RUN mkdir -p src crates/{manifest,policy,cache,upstream,simulator}/src \
- && touch {.,crates/{manifest,policy,cache,upstream,simulator}}/src/lib.rs \
+COPY crates/authorization/Cargo.toml crates/authorization/
+RUN mkdir -p src crates/{manifest,policy,cache,upstream,simulator,authorization}/src \
+ && touch {.,crates/{manifest,policy,cache,upstream,simulator,authorization}}/src/lib.rs \
  && echo 'fn main() {}' > src/main.rs \
  && awk '/^\[/ { table = $1 } \
          /^name *=/ && table == "[[bench]]" { gsub(/"/, ""); print "benches/" $3 ".rs" } \

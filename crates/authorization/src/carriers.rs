@@ -1,0 +1,180 @@
+//! Where a request carries its token, and the request without it: a token belongs in no key, and
+//! is sent to no origin.
+
+use std::borrow::Cow;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::TokenRejection;
+
+/// Where a route looks for tokens. With several, the first that has one counts, in the order of the
+/// fields: a token renewed by a header or a cookie is newer than that of the URL. The others are
+/// taken out too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenCarriers {
+    /// A header with the token as its value.
+    pub header: Option<HeaderName>,
+    /// The name of a cookie.
+    pub cookie: Option<String>,
+    /// The name of a query parameter.
+    pub query: Option<String>,
+    /// The name of the first segment of the path, `/NAME=TOKEN/…`: relative URLs in playlists keep
+    /// it.
+    pub path: Option<String>,
+}
+
+/// Which of the carriers had the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCarrier {
+    /// A header.
+    Header,
+    /// A cookie.
+    Cookie,
+    /// A query parameter.
+    Query,
+    /// The first segment of the path.
+    Path,
+}
+
+/// A token, and the request without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundToken<'a> {
+    /// The token as sent. Nothing is known of it yet.
+    pub token: &'a str,
+    /// Where it was.
+    pub carrier: TokenCarrier,
+    /// Path and query without any token.
+    pub target: Cow<'a, str>,
+}
+
+impl TokenCarriers {
+    /// Finds the token of a request for `target` (path and query as sent).
+    pub fn find<'a>(
+        &self,
+        target: &'a str,
+        headers: &'a HeaderMap,
+    ) -> Result<FoundToken<'a>, TokenRejection> {
+        let (in_path, target) = self.split_path(target)?;
+        let (in_query, target) = self.split_query(target)?;
+        let candidates = [
+            (self.in_header(headers)?, TokenCarrier::Header),
+            (self.in_cookie(headers)?, TokenCarrier::Cookie),
+            (in_query, TokenCarrier::Query),
+            (in_path, TokenCarrier::Path),
+        ];
+        let found = candidates.into_iter().find_map(|(token, carrier)| {
+            let token = token?;
+            let target = target.clone();
+            Some(FoundToken {
+                token,
+                carrier,
+                target,
+            })
+        });
+        found.ok_or(TokenRejection::Missing)
+    }
+
+    /// Takes the tokens out of the headers.
+    pub fn strip_headers(&self, headers: &mut HeaderMap) {
+        if let Some(name) = &self.header {
+            headers.remove(name);
+        }
+        let Some(name) = &self.cookie else { return };
+        if !cookies(headers).any(|cookie| cookie.0 == name.as_bytes()) {
+            return;
+        }
+        let kept = cookies(headers).filter(|cookie| cookie.0 != name.as_bytes());
+        let kept: Vec<_> = kept.map(|(_, cookie)| cookie).collect();
+        // Parts of valid values are one.
+        let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..]));
+        headers.remove(COOKIE);
+        headers.extend(
+            kept.ok()
+                .filter(|kept| !kept.is_empty())
+                .map(|kept| (COOKIE, kept)),
+        );
+    }
+
+    fn in_header<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, TokenRejection> {
+        let Some(name) = &self.header else {
+            return Ok(None);
+        };
+        let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        only_one(values)?.map(read).transpose()
+    }
+
+    fn in_cookie<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, TokenRejection> {
+        let Some(name) = &self.cookie else {
+            return Ok(None);
+        };
+        let named = cookies(headers).filter(|cookie| cookie.0 == name.as_bytes());
+        let values = named.map(|(name, cookie)| cookie.get(name.len() + 1..).unwrap_or_default());
+        only_one(values)?.map(read).transpose()
+    }
+
+    fn split_query<'a>(
+        &self,
+        target: &'a str,
+    ) -> Result<(Option<&'a str>, Cow<'a, str>), TokenRejection> {
+        let (Some(name), Some((path, query))) = (&self.query, target.split_once('?')) else {
+            return Ok((None, target.into()));
+        };
+        let value_of = |parameter: &'a str| parameter.strip_prefix(name)?.strip_prefix('=');
+        let token = only_one(query.split('&').filter_map(value_of))?;
+        if token.is_none() {
+            return Ok((None, target.into()));
+        }
+        let kept = query.split('&').filter(|it| value_of(it).is_none());
+        let kept = kept.collect::<Vec<_>>().join("&");
+        let target = match &*kept {
+            "" => path.into(),
+            query => format!("{path}?{query}").into(),
+        };
+        Ok((token, target))
+    }
+
+    fn split_path<'a>(
+        &self,
+        target: &'a str,
+    ) -> Result<(Option<&'a str>, &'a str), TokenRejection> {
+        let token_and_rest = |target: &'a str| {
+            let value = target
+                .strip_prefix('/')?
+                .strip_prefix(self.path.as_deref()?)?
+                .strip_prefix('=')?;
+            let end = value.find(['/', '?'])?;
+            value[end..].starts_with('/').then(|| value.split_at(end))
+        };
+        match token_and_rest(target) {
+            None => Ok((None, target)),
+            Some((_, rest)) if token_and_rest(rest).is_some() => Err(TokenRejection::Repeated),
+            Some((token, rest)) => Ok((Some(token), rest)),
+        }
+    }
+}
+
+/// The name of each cookie, and the cookie.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let cookies = lines.flat_map(|line| line.split(|&byte| byte == b';'));
+    cookies.map(<[u8]>::trim_ascii).map(|cookie| {
+        let name_len = cookie.iter().position(|&byte| byte == b'=');
+        (&cookie[..name_len.unwrap_or_default()], cookie)
+    })
+}
+
+fn only_one<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, TokenRejection> {
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(TokenRejection::Repeated);
+    }
+    Ok(first)
+}
+
+fn read(value: &[u8]) -> Result<&str, TokenRejection> {
+    std::str::from_utf8(value).map_err(|_| TokenRejection::Malformed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Decides whether the token of a request lets it in.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::HeaderMap;
+
+use super::{
+    FoundToken, RenewedToken, TokenCarriers, TokenClaims, TokenRejection, TokenRequest,
+    TokenVerifier, VerifiedTokens,
+};
+
+/// The next number of [`TokenRules::number`]. It is counted up when a configuration or a key is
+/// read.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The tokens that a route accepts. Other keys are other rules: make new ones when a key file
+/// changes.
+#[derive(Debug)]
+pub struct TokenRules {
+    carriers: TokenCarriers,
+    verifier: TokenVerifier,
+    /// No other rules of this process have it, so that what these verified counts for no others.
+    number: u64,
+}
+
+/// The permission that a token gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenPermit {
+    /// The first second since 1970 in which the token permits nothing. `None`: there is none.
+    pub until: Option<u64>,
+    /// A token that the response should give the client. Such a response belongs in no cache, and
+    /// is not repeated.
+    pub renewed: Option<RenewedToken>,
+}
+
+impl TokenRules {
+    /// Tokens of this kind, at these places.
+    pub fn new(carriers: TokenCarriers, verifier: TokenVerifier) -> TokenRules {
+        TokenRules {
+            carriers,
+            verifier,
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Finds the token of a request for `target` (path and query as sent), and the target without
+    /// it: the target for routes, keys and origins, and for [`TokenRules::admit`].
+    pub fn find<'a>(
+        &self,
+        target: &'a str,
+        headers: &'a HeaderMap,
+    ) -> Result<FoundToken<'a>, TokenRejection> {
+        self.carriers.find(target, headers)
+    }
+
+    /// Takes tokens out of headers before these go to an origin or into a key.
+    pub fn strip_headers(&self, headers: &mut HeaderMap) {
+        self.carriers.strip_headers(headers);
+    }
+
+    /// Whether the token permits the request. `now` is in seconds since 1970.
+    pub fn admit(
+        &self,
+        found: &FoundToken<'_>,
+        request: &TokenRequest<'_>,
+        verified: &mut VerifiedTokens,
+        now: u64,
+    ) -> Result<TokenPermit, TokenRejection> {
+        if let Some(claims) = verified.find(self.number, found.token) {
+            let permit = self.permit(claims, found, request, now);
+            if permit == Err(TokenRejection::Expired) {
+                verified.forget(self.number, found.token);
+            }
+            return permit;
+        }
+        let claims = self.verifier.verify(found.token)?;
+        let permit = self.permit(&claims, found, request, now);
+        if permit != Err(TokenRejection::Expired) {
+            verified.remember(self.number, found.token, claims);
+        }
+        permit
+    }
+
+    fn permit(
+        &self,
+        claims: &TokenClaims,
+        found: &FoundToken<'_>,
+        request: &TokenRequest<'_>,
+        now: u64,
+    ) -> Result<TokenPermit, TokenRejection> {
+        claims.check(request, now)?;
+        let renewed = match (&self.verifier, claims) {
+            (TokenVerifier::Cat(verifier), TokenClaims::Cat(cat)) => {
+                verifier.renew(cat, &self.carriers, found.carrier, now)
+            }
+            _ => None,
+        };
+        Ok(TokenPermit {
+            until: claims.expires_at(),
+            renewed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -74,8 +74,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::proxy::{MemoryAnswer, Shield, ViewerRequest, ViewerResponse};
-use seawall_policy::{AddressClasses, IgnoredFields, TrustedProxies};
+use crate::proxy::{
+    ActiveShield, MemoryAnswer, RepeatRules, Shield, ViewerRequest, ViewerResponse,
+};
+use seawall_policy::TrustedProxies;
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
@@ -92,14 +94,15 @@ pub trait Handler: Send + Sync + 'static {
     /// same request to `answer`.
     fn try_answer(&self, request: ViewerRequest) -> MemoryAnswer;
 
-    /// The request fields that cannot change a response; by default all can.
-    fn ignored_fields(&self) -> Arc<IgnoredFields> {
-        Arc::default()
+    /// The generation of the settings that decide about requests. When it has changed, no response
+    /// of before is repeated.
+    fn generation(&self) -> u64 {
+        0
     }
 
-    /// The classes of viewers that may share a response; by default all viewers are of one.
-    fn address_classes(&self) -> Arc<AddressClasses> {
-        Arc::default()
+    /// Which requests get the same response now; by default only those in the same words.
+    fn repeat_rules(&self) -> RepeatRules {
+        RepeatRules::default()
     }
 
     /// The proxies that say where a request comes from; by default none.
@@ -111,25 +114,26 @@ pub trait Handler: Send + Sync + 'static {
     fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
 
-impl Handler for Arc<Shield> {
+impl Handler for Arc<ActiveShield> {
     fn try_answer(&self, request: ViewerRequest) -> MemoryAnswer {
-        Shield::answer_from_memory(self, request)
+        Shield::answer_from_memory(&self.load(), request)
     }
 
-    fn ignored_fields(&self) -> Arc<IgnoredFields> {
-        Arc::clone(Shield::ignored_fields(self))
+    fn generation(&self) -> u64 {
+        ActiveShield::generation(self)
     }
 
-    fn address_classes(&self) -> Arc<AddressClasses> {
-        Arc::clone(Shield::address_classes(self))
+    fn repeat_rules(&self) -> RepeatRules {
+        self.load().repeat_rules().clone()
     }
 
     fn trusted_proxies(&self) -> Arc<TrustedProxies> {
-        Arc::new(Shield::trusted_proxies(self).clone())
+        Arc::new(self.load().trusted_proxies().clone())
     }
 
     async fn answer(&self, request: ViewerRequest) -> ViewerResponse {
-        Shield::answer(self, request).await
+        let shield = self.current();
+        Shield::answer(&shield, request).await
     }
 }
 

@@ -93,8 +93,6 @@ use seawall_policy::{Key, Now, Rules};
 
 /// All trackers and streams of the process.
 pub(crate) struct LiveStreams {
-    /// Needed to resolve the URLs that manifests list.
-    rules: Rules,
     index: Mutex<TrackerIndex>,
     unstored: Mutex<unstored::UnstoredManifests>,
     pub(crate) prefetch_limits: prefetch::PrefetchLimits,
@@ -118,9 +116,8 @@ pub(crate) struct StreamManifests {
 
 impl LiveStreams {
     /// `memory_bytes`: the size of the store. The trackers may use a share of it.
-    pub(crate) fn new(rules: Rules, memory_bytes: u64) -> LiveStreams {
+    pub(crate) fn new(memory_bytes: u64) -> LiveStreams {
         LiveStreams {
-            rules,
             index: Mutex::new(TrackerIndex::new(memory_bytes)),
             unstored: Mutex::default(),
             prefetch_limits: prefetch::PrefetchLimits::default(),
@@ -172,12 +169,18 @@ impl LiveStreams {
     }
 
     /// Assigns a multivariant manifest and the playlists that it lists to one stream.
-    fn join_stream(&self, request: &CacheRequest, manifest: &Manifest, now: Instant) {
+    fn join_stream(
+        &self,
+        rules: &Rules,
+        request: &CacheRequest,
+        manifest: &Manifest,
+        now: Instant,
+    ) {
         let children: Vec<Key> = manifest
             .listing
             .renditions
             .iter()
-            .filter_map(|name| request.resolve_same_host(&self.rules, name))
+            .filter_map(|name| request.resolve_same_host(rules, name))
             .map(|child| child.key)
             .collect();
         let mut index = self.index.lock();
@@ -348,10 +351,14 @@ impl LiveStreams {
     }
 
     /// The position of an object in a live stream that lists it.
-    pub(crate) fn live_position(&self, request: &CacheRequest, now: Now) -> Option<LivePosition> {
+    pub(crate) fn live_position(
+        &self,
+        rules: &Rules,
+        request: &CacheRequest,
+        now: Now,
+    ) -> Option<LivePosition> {
         let beside = self.trackers_beside(request).into_iter();
-        let mut positions =
-            beside.filter_map(|tracker| tracker.position(&self.rules, request, now.wall));
+        let mut positions = beside.filter_map(|tracker| tracker.position(rules, request, now.wall));
         positions.next()
     }
 

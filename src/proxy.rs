@@ -3,7 +3,7 @@
 //!
 //! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
 //! (`live`), compressions in progress, the fetches that each client has caused, and the secrets of
-//! access rules.
+//! access rules. A reload makes another shield with the same cache, streams and counters (`active`).
 //!
 //! **A hit**: `pipeline` (admit) → `blocking_reload` (only LL-HLS: is the stored version the
 //! requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's content coding) →
@@ -23,6 +23,7 @@
 //! A manifest that may not be stored is read by `manifest_tap` on its way to the viewer.
 
 mod access_control;
+mod active;
 mod blocking_reload;
 mod blocking_work;
 mod body;
@@ -59,10 +60,11 @@ mod stale_on_error;
 mod status;
 mod unkeyed_memos;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 pub use access_control::{AccessControl, AccessStats};
+pub use active::{ActiveSettings, ActiveShield};
 pub use body::ResponseBody;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
@@ -71,7 +73,7 @@ pub use explain::{Explanation, StoredObject};
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeScope, Purged};
-pub use repeat::RepeatPermit;
+pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 
 use crate::live::LiveStreams;
@@ -81,7 +83,7 @@ pub use crate::live::{
 use crate::telemetry::Telemetry;
 use seawall_cache::Cache;
 pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
-use seawall_policy::{AddressClasses, IgnoredFields, Rules, TrustedProxies};
+use seawall_policy::{Route, Rules, TrustedProxies};
 use seawall_upstream::Origin;
 
 /// Waits and limits of the proxy.
@@ -110,6 +112,16 @@ pub struct Settings {
     pub manifest_bytes_max: u64,
 }
 
+impl Settings {
+    /// Objects larger than the cache takes are fetched in slices, whatever the settings say.
+    fn within(self, object_bytes_max: u64) -> Settings {
+        Settings {
+            whole_fetch_max: self.whole_fetch_max.min(object_bytes_max),
+            ..self
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -126,19 +138,23 @@ impl Default for Settings {
     }
 }
 
-/// The caching proxy. One per process, and one per test.
+/// One generation of the caching proxy. See [`ActiveShield`].
 pub struct Shield {
+    generation: u64,
     rules: Rules,
-    cache: Cache,
     settings: Settings,
     origins: Vec<Arc<Origin>>,
-    telemetry: Arc<Telemetry>,
-    live: LiveStreams,
-    compressor: coding::Compressor,
-    clients: Arc<clients::Clients>,
-    ignored_fields: Arc<IgnoredFields>,
-    address_classes: Arc<AddressClasses>,
+    repeat_rules: RepeatRules,
     access: AccessControl,
+    /// What holds the current generation, for what outlives a request.
+    active: Weak<ActiveShield>,
+    // All generations share the rest.
+    cache: Cache,
+    telemetry: Arc<Telemetry>,
+    live: Arc<LiveStreams>,
+    compressor: Arc<coding::Compressor>,
+    clients: Arc<clients::Clients>,
+    object_bytes_max: u64,
 }
 
 /// Everything a shield is built from.
@@ -158,23 +174,60 @@ pub struct ShieldParts {
 }
 
 impl Shield {
-    /// Builds the shield.
-    pub fn new(parts: ShieldParts) -> Arc<Shield> {
-        let mut settings = parts.settings;
-        settings.whole_fetch_max = settings.whole_fetch_max.min(parts.cache.object_bytes_max);
-        Arc::new(Shield {
-            ignored_fields: Arc::new(IgnoredFields::of(&parts.rules)),
-            address_classes: Arc::new(AddressClasses::of(&parts.rules)),
+    /// The first generation.
+    fn first(parts: ShieldParts, active: Weak<ActiveShield>) -> Shield {
+        let object_bytes_max = parts.cache.object_bytes_max;
+        Shield {
+            generation: 1,
+            repeat_rules: RepeatRules::of(1, &parts.rules),
             access: parts.access,
-            live: LiveStreams::new(parts.rules.clone(), parts.cache.memory_bytes),
             rules: parts.rules,
-            cache: Cache::new(parts.cache),
-            settings,
+            settings: parts.settings.within(object_bytes_max),
             origins: parts.origins,
+            active,
+            live: Arc::new(LiveStreams::new(parts.cache.memory_bytes)),
+            cache: Cache::new(parts.cache),
             telemetry: parts.telemetry,
-            compressor: coding::Compressor::default(),
+            compressor: Arc::default(),
             clients: Arc::default(),
-        })
+            object_bytes_max,
+        }
+    }
+
+    /// The generation after this one.
+    fn succeed(&self, next: ActiveSettings) -> Shield {
+        Shield {
+            generation: self.generation + 1,
+            repeat_rules: RepeatRules::of(self.generation + 1, &next.rules),
+            access: next.access.counting_after(&self.access),
+            rules: next.rules,
+            settings: next.settings.within(self.object_bytes_max),
+            origins: next.origins,
+            active: self.active.clone(),
+            cache: self.cache.clone(),
+            telemetry: Arc::clone(&self.telemetry),
+            live: Arc::clone(&self.live),
+            compressor: Arc::clone(&self.compressor),
+            clients: Arc::clone(&self.clients),
+            object_bytes_max: self.object_bytes_max,
+        }
+    }
+
+    /// The number of this generation. The first one is 1.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The routes and their rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The origin group of a route of this generation.
+    fn origin_of(&self, route: &Route) -> &Arc<Origin> {
+        let origin = &self.origins[route.origin_index];
+        debug_assert_eq!(origin.name(), &route.origin, "a route of this generation");
+        origin
     }
 
     /// Receives one outcome per request.
@@ -182,14 +235,9 @@ impl Shield {
         &self.telemetry
     }
 
-    /// The request fields that cannot change a response.
-    pub fn ignored_fields(&self) -> &Arc<IgnoredFields> {
-        &self.ignored_fields
-    }
-
-    /// The classes of viewers that may share a response.
-    pub fn address_classes(&self) -> &Arc<AddressClasses> {
-        &self.address_classes
+    /// What makes two requests the same.
+    pub fn repeat_rules(&self) -> &RepeatRules {
+        &self.repeat_rules
     }
 
     /// The proxies that say where a request comes from.

@@ -16,6 +16,8 @@ mod drain;
 mod liveness;
 #[cfg(test)]
 mod metrics_reference;
+mod reload;
+mod route_slots;
 mod service_manager;
 mod signals;
 mod workers;
@@ -32,12 +34,13 @@ use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
 use self::liveness::LivenessResponder;
+use self::reload::Reloader;
 use self::service_manager::ServiceManager;
 use self::signals::{ControlTaskEnd, ReceivedSignal};
 use self::workers::{AdminService, FrontendService, WorkerThread};
 use crate::config::Config;
 use crate::frontend::{BoundListener, Frontend, ListenAddress, listeners_of_workers};
-use crate::proxy::Shield;
+use crate::proxy::ActiveShield;
 use crate::telemetry::LogCounts;
 use seawall_upstream::Resolver;
 
@@ -49,11 +52,20 @@ pub struct RunningServer {
     /// Bound admin address.
     pub admin: Option<SocketAddr>,
     /// The shield itself.
-    pub shield: Arc<Shield>,
+    pub shield: Arc<ActiveShield>,
+    reloader: Arc<Reloader>,
     /// The listeners' connections.
     pub frontend: Arc<Frontend>,
     /// Dropping it ends the tasks.
     _tasks: JoinSet<()>,
+}
+
+impl RunningServer {
+    /// Uses another configuration from now on, as a reload does. If that fails, nothing has
+    /// changed.
+    pub fn apply(&self, config: Config) -> anyhow::Result<()> {
+        self.reloader.apply(config).map(drop)
+    }
 }
 
 impl Drop for RunningServer {
@@ -74,6 +86,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         admin_service,
         mut responders,
         control_task,
+        reloader,
         ..
     } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default(), &Arc::default())?;
     let viewers = listeners.iter().filter_map(tcp_address).collect();
@@ -97,6 +110,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         viewers,
         admin,
         shield,
+        reloader,
         frontend,
         _tasks: tasks,
     })

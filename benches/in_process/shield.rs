@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use seawall::config::Config;
 use seawall::frontend::{Frontend, RequestRecorder, StreamServer};
-use seawall::proxy::{AccessControl, Shield, ShieldParts};
+use seawall::proxy::{AccessControl, ActiveShield, ShieldParts};
 use seawall::telemetry::{MetricRegistry, Telemetry};
 use seawall_upstream::Origin;
 use tokio::runtime::{Builder, Runtime};
@@ -16,14 +16,14 @@ use crate::viewer::Viewer;
 
 /// A shield and what its workers need.
 pub(crate) struct InProcess {
-    shield: Arc<Shield>,
+    shield: Arc<ActiveShield>,
     frontend: Arc<Frontend>,
 }
 
 /// A thread that serves viewers.
 pub(crate) struct Worker {
     runtime: Runtime,
-    server: Arc<StreamServer<Arc<Shield>>>,
+    server: Arc<StreamServer<Arc<ActiveShield>>>,
 }
 
 impl InProcess {
@@ -48,7 +48,7 @@ impl InProcess {
             .collect();
         let telemetry = Telemetry::new(&config.telemetry, &routes, &mut registry);
         InProcess {
-            shield: Shield::new(ShieldParts {
+            shield: ActiveShield::new(ShieldParts {
                 origins: origins.collect(),
                 rules: config.rules,
                 cache: config.cache,
@@ -62,7 +62,7 @@ impl InProcess {
 
     /// A worker for the current thread.
     pub(crate) fn worker(&self) -> Worker {
-        let telemetry = Arc::clone(self.shield.telemetry());
+        let telemetry = Arc::clone(self.shield.load().telemetry());
         let recorder: RequestRecorder = Arc::new(move |record| telemetry.record(record));
         Worker {
             runtime: current_thread(),

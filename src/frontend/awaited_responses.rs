@@ -146,12 +146,13 @@ impl<H: 'static> AwaitedResponses<H> {
         entry.join(now)
     }
 
-    /// Begins a wait that other viewers may join. `share` makes of the response what all can send.
+    /// Begins a wait that other viewers may join, if `may_be_joined`. `share` makes of the response
+    /// what all can send.
     pub(super) fn insert(
         &mut self,
         key: RequestKey,
         wait: SharedWait,
-        now: Instant,
+        (now, may_be_joined): (Instant, bool),
         share: fn(ViewerResponse) -> Option<SharedResponse<H>>,
     ) -> SharedWaiter<H> {
         // A panic must not reach all that wait: each request is then handled by itself.
@@ -162,10 +163,10 @@ impl<H: 'static> AwaitedResponses<H> {
         });
         let response = response.shared();
         let hash = key.hash();
-        if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
-            previous.remove();
-        }
-        if let Some(response) = response.downgrade() {
+        if let Some(response) = response.downgrade().filter(|_| may_be_joined) {
+            if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
+                previous.remove();
+            }
             let entry = AwaitedResponse {
                 key,
                 fill: wait.fill,
@@ -209,7 +210,7 @@ mod tests {
 
     /// Whether a viewer that arrives now may wait with others.
     fn may_join(table: &mut RepeatedResponses<Fields>, now: Instant) -> bool {
-        let lookup = table.look_up(now, |key| key.extend_from_slice(b"/a"));
+        let lookup = table.look_up(now, |_, key| key.extend_from_slice(b"/a"));
         matches!(lookup, RepeatLookup::Awaited(_))
     }
 
@@ -225,16 +226,17 @@ mod tests {
             panic!("nothing is in progress")
         };
         assert!(!may_join(table, now));
-        let RepeatLookup::SeenBefore(key) = table.look_up(now, |key| key.extend_from_slice(b"/a"))
-        else {
+        let lookup_again = table.look_up(now, |_, key| key.extend_from_slice(b"/a"));
+        let RepeatLookup::SeenBefore(key) = lookup_again else {
             panic!("it came before")
         };
         let wait = SharedWait {
+            generation: 0,
             fill: cache.awaited_fill(&lookup).unwrap(),
             response: Box::pin(response),
             record: test_support::record(now),
         };
-        let waiter = table.awaited.insert(key, wait, now, |_| None);
+        let waiter = table.awaited.insert(key, wait, (now, true), |_| None);
         (fill, leader, waiter)
     }
 

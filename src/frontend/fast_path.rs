@@ -46,7 +46,7 @@ use super::request_key::RequestKey;
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
 use crate::proxy::{MemoryAnswer, ViewerRequest, ViewerResponse};
-use seawall_policy::{ClientField, ViewerAddress};
+use seawall_policy::{ClientField, IgnoredFields, ViewerAddress};
 
 thread_local! {
     /// Where a worker reads the requests of connections without hyper. All its connections share
@@ -260,7 +260,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         let arrived = self.connection.phase_since().into_std();
         let context = &self.context;
         let viewer = || self.viewer_of(get);
-        let write_key = |key: &mut Vec<u8>| get.write_key(&context.ignored_fields, key);
+        let write_key = |ignored: &IgnoredFields, key: &mut Vec<u8>| get.write_key(ignored, key);
         match context.look_up_repeated(&context.repeated_http1, arrived, viewer, write_key) {
             RepeatLookup::Remembered(response) => {
                 response.permit().record_hit(arrived);

@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{Method, Response, Version};
 use tokio::time::Instant;
 
+use super::Handler;
 use super::client_address::lines_of;
 use super::connection_state::ConnectionState;
 use super::recording_body::{RecordingBody, ResponseChannel};
@@ -15,7 +16,7 @@ use super::server_context::ServerContext;
 use seawall_policy::IgnoredFields;
 
 /// Looks for a response of the same second. Only a GET without a body may have one.
-pub(super) fn look_up<A>(
+pub(super) fn look_up<A: Handler>(
     context: &ServerContext<A>,
     viewer: &ConnectionState,
     head: &Parts,
@@ -27,8 +28,8 @@ pub(super) fn look_up<A>(
     }
     let table = &context.repeated_http2;
     let viewer = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
-    context.look_up_repeated(table, arrived.into_std(), viewer, |key| {
-        write_key(head, &context.ignored_fields, key);
+    context.look_up_repeated(table, arrived.into_std(), viewer, |ignored, key| {
+        write_key(head, ignored, key);
     })
 }
 

@@ -3,7 +3,8 @@
 //! Nine tenths of a hit's own time go into the parsed head, admission, the key, the lookup and the
 //! fields of the response. Most hits repeat another one of the same second: for these, the bytes of
 //! the request lead to the bytes of the response. The [`RepeatPermit`] says how long a response
-//! stays the same; it ends at once when the object is replaced, purged or evicted.
+//! stays the same; it ends at once when the object is replaced, purged or evicted. Everything here
+//! belongs to one generation of settings: when a reload begins another one, all is forgotten.
 //!
 //! A response is remembered when its request comes for the second time, so that requests of which
 //! each is different (tokens, sessions) cost one comparison each and take no memory.
@@ -18,7 +19,9 @@ use memchr::memmem;
 
 use super::awaited_responses::{AwaitedResponses, SharedWaiter};
 use super::request_key::{COPIED_BODY_MAX, RequestKey};
-use crate::proxy::{RepeatPermit, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id};
+use crate::proxy::{
+    RepeatPermit, RepeatRules, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id,
+};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
 
@@ -33,6 +36,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An entry of a header map and the allocation of its value, about.
 const FIELD_BYTES: usize = 128;
+
+/// The generation of a table that was never used: no settings have it.
+const NO_GENERATION: u64 = u64::MAX;
 
 const REQUEST_ID_FIELD: &[u8] = b"\r\nx-request-id: ";
 
@@ -205,6 +211,8 @@ pub(super) enum RepeatLookup<H> {
 
 /// The responses that one worker remembers for one listener and protocol.
 pub(super) struct RepeatedResponses<H> {
+    /// Which requests are the same, in the generation of settings that everything here comes from.
+    rules: RepeatRules,
     hasher: ahash::RandomState,
     /// The hashes of requests seen once; a later one with the same place replaces an earlier one.
     seen_once: Box<[u64]>,
@@ -220,6 +228,10 @@ pub(super) struct RepeatedResponses<H> {
 impl<H> Default for RepeatedResponses<H> {
     fn default() -> RepeatedResponses<H> {
         RepeatedResponses {
+            rules: RepeatRules {
+                generation: NO_GENERATION,
+                ..RepeatRules::default()
+            },
             hasher: ahash::RandomState::new(),
             seen_once: vec![0; SEEN_ONCE].into(),
             entries: HashTable::new(),
@@ -232,14 +244,27 @@ impl<H> Default for RepeatedResponses<H> {
 }
 
 impl<H: RepeatedHead> RepeatedResponses<H> {
+    /// The generation of settings that everything here comes from.
+    pub(super) fn generation(&self) -> u64 {
+        self.rules.generation
+    }
+
+    /// Forgets everything, and begins another generation. Who waits for a response still gets it.
+    pub(super) fn begin_generation(&mut self, rules: RepeatRules) {
+        *self = RepeatedResponses {
+            rules,
+            ..RepeatedResponses::default()
+        };
+    }
+
     /// Looks a request up; `write_key` writes its key.
     pub(super) fn look_up(
         &mut self,
         now: Instant,
-        write_key: impl FnOnce(&mut Vec<u8>),
+        write_key: impl FnOnce(&RepeatRules, &mut Vec<u8>),
     ) -> RepeatLookup<H> {
         self.buffer.clear();
-        write_key(&mut self.buffer);
+        write_key(&self.rules, &mut self.buffer);
         let bytes = self.buffer.as_slice();
         let hash = self.hasher.hash_one(bytes);
         let is_same = |entry: &Entry<H>| entry.key.is_of(hash, bytes);
@@ -257,7 +282,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         if entry.is_none() && before != hash {
             return RepeatLookup::New;
         }
-        RepeatLookup::SeenBefore(RequestKey::of(hash, bytes))
+        RepeatLookup::SeenBefore(RequestKey::of(self.rules.generation, hash, bytes))
     }
 
     /// Bytes of all that is remembered.
@@ -265,13 +290,18 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
         self.bytes
     }
 
-    /// Remembers the response to a request.
+    /// Remembers the response to a request, unless a reload came between: an old key leaves out
+    /// what may change a response now, and an old response is not what a lookup would lead to.
     pub(super) fn insert(
         &mut self,
         key: RequestKey,
         response: RepeatedResponse<H>,
         date_until: Instant,
     ) {
+        let generations = [key.generation(), response.permit().generation()];
+        if generations != [self.rules.generation; 2] {
+            return;
+        }
         let hash = key.hash();
         if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
             self.bytes -= previous.remove().0.bytes();

@@ -21,16 +21,23 @@ pub(super) fn write_field(key: &mut Vec<u8>, ignored: &IgnoredFields, name: &str
 /// All of a request that can change its response.
 #[derive(PartialEq, Eq)]
 pub(super) struct RequestKey {
+    /// The generation of settings whose ignored fields were left out.
+    generation: u64,
     hash: u64,
     bytes: Box<[u8]>,
 }
 
 impl RequestKey {
-    pub(super) fn of(hash: u64, bytes: &[u8]) -> RequestKey {
+    pub(super) fn of(generation: u64, hash: u64, bytes: &[u8]) -> RequestKey {
         RequestKey {
+            generation,
             hash,
             bytes: bytes.into(),
         }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Bytes of memory besides its own size.

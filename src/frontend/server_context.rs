@@ -21,7 +21,7 @@ use super::stats::ConnectionEvent;
 use super::streams::StreamExecutor;
 use super::{Handler, Limits, RequestRecorder};
 use crate::proxy::{SharedWait, ViewerResponse};
-use seawall_policy::{AddressClasses, IgnoredFields, TrustedProxies, ViewerAddress};
+use seawall_policy::{IgnoredFields, TrustedProxies, ViewerAddress};
 
 /// HTTP/2 windows for uploads: they bound the memory of a connection, and players send no bodies.
 /// The viewer's windows limit downloads.
@@ -47,8 +47,6 @@ pub(super) struct ServerContext<A> {
     pub(super) recorder: RequestRecorder,
     pub(super) limits: Arc<Limits>,
     pub(super) connections: Arc<ConnectionTable>,
-    pub(super) ignored_fields: Arc<IgnoredFields>,
-    address_classes: Arc<AddressClasses>,
     pub(super) trusted_proxies: Arc<TrustedProxies>,
     /// Locked by one thread only: each worker has a context of its own.
     pub(super) repeated_http1: Mutex<RepeatedResponses<Http1Head>>,
@@ -64,8 +62,6 @@ impl<A: Handler> ServerContext<A> {
         limits: Arc<Limits>,
         connections: Arc<ConnectionTable>,
     ) -> Arc<ServerContext<A>> {
-        let ignored_fields = handler.ignored_fields();
-        let address_classes = handler.address_classes();
         let trusted_proxies = handler.trusted_proxies();
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(
@@ -77,8 +73,6 @@ impl<A: Handler> ServerContext<A> {
             recorder,
             limits,
             connections,
-            ignored_fields,
-            address_classes,
             trusted_proxies,
             repeated_http1: Mutex::default(),
             repeated_http2: Mutex::default(),
@@ -123,7 +117,7 @@ fn read_bytes_max(limits: &Limits) -> usize {
     limits.head_bytes_max.saturating_mul(2)
 }
 
-impl<A> ServerContext<A> {
+impl<A: Handler> ServerContext<A> {
     /// Looks for a response of the same second, in one of the two tables. A response to one viewer
     /// is found for another only if the address lists of all routes say the same of both.
     pub(super) fn look_up_repeated<H: RepeatedHead>(
@@ -131,12 +125,15 @@ impl<A> ServerContext<A> {
         table: &Mutex<RepeatedResponses<H>>,
         arrived: std::time::Instant,
         viewer: impl FnOnce() -> ViewerAddress,
-        write_key: impl FnOnce(&mut Vec<u8>),
+        write_key: impl FnOnce(&IgnoredFields, &mut Vec<u8>),
     ) -> RepeatLookup<H> {
         let mut table = table.lock();
-        let lookup = table.look_up(arrived, |key| {
-            write_key(key);
-            self.address_classes.write_class(|| viewer().viewer, key);
+        if table.generation() != self.handler.generation() {
+            self.begin_generation(&mut table);
+        }
+        let lookup = table.look_up(arrived, |rules, key| {
+            write_key(&rules.ignored_fields, key);
+            rules.address_classes.write_class(|| viewer().viewer, key);
         });
         // Not at a repeated hit: it costs as little as possible.
         if !matches!(lookup, RepeatLookup::Remembered(_)) {
@@ -145,8 +142,17 @@ impl<A> ServerContext<A> {
         lookup
     }
 
-    /// Begins a wait for the response to an HTTP/1.1 request, which others may join. `share` makes
-    /// of the response what all can send.
+    /// Forgets what one of the tables remembers, because the settings are new.
+    #[cold]
+    fn begin_generation<H: RepeatedHead>(&self, table: &mut RepeatedResponses<H>) {
+        let rules = self.handler.repeat_rules();
+        self.count_repeated_bytes(table, |table| table.begin_generation(rules));
+    }
+}
+
+impl<A> ServerContext<A> {
+    /// Begins a wait for the response to an HTTP/1.1 request, which others may join unless a reload
+    /// came between. `share` makes of the response what all can send.
     pub(super) fn begin_wait(
         &self,
         key: RequestKey,
@@ -155,7 +161,11 @@ impl<A> ServerContext<A> {
         share: fn(ViewerResponse) -> Option<SharedResponse<Http1Head>>,
     ) -> SharedWaiter<Http1Head> {
         let mut table = self.repeated_http1.lock();
-        table.awaited.insert(key, wait, arrived, share)
+        let generations = [key.generation(), wait.generation];
+        let may_be_joined = generations == [table.generation(); 2];
+        table
+            .awaited
+            .insert(key, wait, (arrived, may_be_joined), share)
     }
 
     /// Remembers the response to a request that arrived at this time, in one of the two tables.

@@ -9,9 +9,9 @@ use http::StatusCode;
 use super::mpd_horizon::HorizonDecision;
 use super::{LiveStreams, ManifestTracker};
 use seawall_manifest::Kind;
-use seawall_policy::Now;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::missing_manifest::is_absence;
+use seawall_policy::{Now, Rules};
 
 /// What is known about a segment's availability.
 pub(crate) enum Availability {
@@ -56,8 +56,9 @@ impl LiveStreams {
     /// May the shield answer 404 without a request to the origin? Yes, if an MPD says that the
     /// segment is due much later, and the origin has just answered 404 for a segment that is due as
     /// soon or sooner, or has got as many requests for such segments as it may.
-    pub(crate) fn is_known_absent(&self, request: &CacheRequest, now: Now) -> bool {
-        let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now) else {
+    pub(crate) fn is_known_absent(&self, rules: &Rules, request: &CacheRequest, now: Now) -> bool {
+        let due = self.availability_of(rules, request, now);
+        let Some(Availability::DueIn(due_in, tracker)) = due else {
             return false;
         };
         let segment_duration = tracker.segment_duration();
@@ -70,43 +71,30 @@ impl LiveStreams {
     /// Does the origin have the complete object? A playlist lists it, or it ended some time ago by
     /// an MPD's timeline. An MPD may list segments in production (`@availabilityTimeOffset`), and
     /// preload hints announce them.
-    pub(crate) fn is_complete(&self, request: &CacheRequest, now: Now) -> bool {
+    pub(crate) fn is_complete(&self, rules: &Rules, request: &CacheRequest, now: Now) -> bool {
         let beside = self.trackers_beside(request);
         beside.iter().any(|tracker| {
             if tracker.request.kind == Kind::Hls {
                 tracker.listed_object(request).is_some()
             } else {
-                self.ended_long_ago(tracker, request, now.wall)
+                ended_long_ago(rules, tracker, request, now.wall)
             }
         })
-    }
-
-    /// Whether an MPD's segment ended, by its timeline, at least a segment duration and
-    /// [`LATE_MAX`] ago: the encoder must have it.
-    fn ended_long_ago(
-        &self,
-        mpd: &ManifestTracker,
-        request: &CacheRequest,
-        now: SystemTime,
-    ) -> bool {
-        let representations = mpd.representations();
-        let Some(end) = representations.ends_at(&self.rules, &mpd.request, request) else {
-            return false;
-        };
-        // Encoders are behind their MPD's clock.
-        let margin = mpd.segment_duration().max(LATE_MAX);
-        now.duration_since(end)
-            .is_ok_and(|elapsed| elapsed >= margin)
     }
 
     /// How long the response to a request may take before it is late. Only for an object that does
     /// not exist yet by the stored manifests, and whose response comes as soon as it does. `None`:
     /// it exists, or that is unknown.
-    pub(crate) fn wait_limit(&self, request: &CacheRequest, now: Now) -> Option<Duration> {
+    pub(crate) fn wait_limit(
+        &self,
+        rules: &Rules,
+        request: &CacheRequest,
+        now: Now,
+    ) -> Option<Duration> {
         if let Some(playlist) = self.playlist_with_next(request, now.mono) {
             return playlist.overdue_after(request.directives(), now.mono);
         }
-        match self.availability_of(request, now)? {
+        match self.availability_of(rules, request, now)? {
             Availability::DueIn(due_in, tracker) if due_in <= request.route.live.hold_early => {
                 Some(due_in + tracker.segment_duration() / LATE_SHARE)
             }
@@ -137,12 +125,19 @@ impl LiveStreams {
 
     /// Learns from a response how far the origin is ahead of its MPD's clock: segments present or
     /// absent before their time show it.
-    pub(crate) fn record_presence(&self, request: &CacheRequest, status: StatusCode, now: Now) {
+    pub(crate) fn record_presence(
+        &self,
+        rules: &Rules,
+        request: &CacheRequest,
+        status: StatusCode,
+        now: Now,
+    ) {
         let is_present = status == StatusCode::OK;
         if !is_present && !is_absence(status) {
             return;
         }
-        let Some(Availability::DueIn(due_in, tracker)) = self.availability_of(request, now) else {
+        let due = self.availability_of(rules, request, now);
+        let Some(Availability::DueIn(due_in, tracker)) = due else {
             return;
         };
         let mut horizon = tracker.horizon.lock();
@@ -156,7 +151,12 @@ impl LiveStreams {
     /// When the object becomes or became available, as the manifests that list objects in its
     /// directory say: by an MPD's clock, else with the next version of a playlist. `None`: they do
     /// not say.
-    pub(crate) fn availability_of(&self, request: &CacheRequest, now: Now) -> Option<Availability> {
+    pub(crate) fn availability_of(
+        &self,
+        rules: &Rules,
+        request: &CacheRequest,
+        now: Now,
+    ) -> Option<Availability> {
         // Any other kind may be a segment: not all segments have a name that shows it.
         if request.kind.is_manifest()
             || matches!(request.kind, Kind::DecryptionKey | Kind::TimeServer)
@@ -167,55 +167,73 @@ impl LiveStreams {
         if beside.is_empty() {
             return None;
         }
-        self.availability_by_clock(&beside, request, now)
+        availability_by_clock(rules, &beside, request, now)
             .or_else(|| next_playlist_version(&beside, now.mono))
     }
+}
 
-    /// When the object is available by the MPDs among these manifests that name it: the earliest
-    /// time applies.
-    fn availability_by_clock(
-        &self,
-        manifests: &[Arc<ManifestTracker>],
-        request: &CacheRequest,
-        now: Now,
-    ) -> Option<Availability> {
-        let names = self.names_with_parsable_numbers(request);
-        let mut earliest: Option<(SystemTime, &Arc<ManifestTracker>)> = None;
-        for tracker in manifests {
-            let Some(at) = self.available_at(tracker, &names, now.wall) else {
-                continue;
-            };
-            if earliest.is_none_or(|(known, _)| at < known) {
-                earliest = Some((at, tracker));
-            }
+/// When the object is available by the MPDs among these manifests that name it: the earliest
+/// time applies.
+fn availability_by_clock(
+    rules: &Rules,
+    manifests: &[Arc<ManifestTracker>],
+    request: &CacheRequest,
+    now: Now,
+) -> Option<Availability> {
+    let names = names_with_parsable_numbers(rules, request);
+    let mut earliest: Option<(SystemTime, &Arc<ManifestTracker>)> = None;
+    for tracker in manifests {
+        let Some(at) = available_at(rules, tracker, &names, now.wall) else {
+            continue;
+        };
+        if earliest.is_none_or(|(known, _)| at < known) {
+            earliest = Some((at, tracker));
         }
-        let (at, tracker) = earliest?;
-        let tracker = Arc::clone(tracker);
-        Some(match at.duration_since(now.wall) {
-            Ok(due_in) => Availability::DueIn(due_in, tracker),
-            Err(past) => Availability::AvailableSince(past.duration(), tracker),
-        })
     }
+    let (at, tracker) = earliest?;
+    let tracker = Arc::clone(tracker);
+    Some(match at.duration_since(now.wall) {
+        Ok(due_in) => Availability::DueIn(due_in, tracker),
+        Err(past) => Availability::AvailableSince(past.duration(), tracker),
+    })
+}
 
-    /// When an MPD says that the object is available, by the first of these names that it uses.
-    fn available_at(
-        &self,
-        mpd: &ManifestTracker,
-        names: &[CacheRequest],
-        now: SystemTime,
-    ) -> Option<SystemTime> {
-        let representations = mpd.representations();
-        names
-            .iter()
-            .find_map(|name| representations.available_at(&self.rules, &mpd.request, name, now))
-    }
+/// When an MPD says that the object is available, by the first of these names that it uses.
+fn available_at(
+    rules: &Rules,
+    mpd: &ManifestTracker,
+    names: &[CacheRequest],
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let representations = mpd.representations();
+    names
+        .iter()
+        .find_map(|name| representations.available_at(rules, &mpd.request, name, now))
+}
 
-    /// The request itself, and requests whose numbers are small enough to be parsed.
-    fn names_with_parsable_numbers(&self, request: &CacheRequest) -> Vec<CacheRequest> {
-        let paths = with_last_number(request.target.path());
-        let others = paths.filter_map(|path| request.resolve_any_host(&self.rules, &path));
-        std::iter::once(request.clone()).chain(others).collect()
-    }
+/// The request itself, and requests whose numbers are small enough to be parsed.
+fn names_with_parsable_numbers(rules: &Rules, request: &CacheRequest) -> Vec<CacheRequest> {
+    let paths = with_last_number(request.target.path());
+    let others = paths.filter_map(|path| request.resolve_any_host(rules, &path));
+    std::iter::once(request.clone()).chain(others).collect()
+}
+
+/// Whether an MPD's segment ended, by its timeline, at least a segment duration and
+/// [`LATE_MAX`] ago: the encoder must have it.
+fn ended_long_ago(
+    rules: &Rules,
+    mpd: &ManifestTracker,
+    request: &CacheRequest,
+    now: SystemTime,
+) -> bool {
+    let representations = mpd.representations();
+    let Some(end) = representations.ends_at(rules, &mpd.request, request) else {
+        return false;
+    };
+    // Encoders are behind their MPD's clock.
+    let margin = mpd.segment_duration().max(LATE_MAX);
+    now.duration_since(end)
+        .is_ok_and(|elapsed| elapsed >= margin)
 }
 
 /// The next version of the playlist among these manifests whose version is due first. MPDs do not

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::ManifestTracker;
 use super::expected_segment::ExpectedSegment;
 use super::listed_window::WindowChange;
-use super::{LiveStreams, ManifestTracker};
-use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
+use seawall_policy::{Key, Rules};
 
 /// The prefetch ends if the next segment is farther away than this.
 const WAIT_MAX: Duration = Duration::from_mins(1);
@@ -61,6 +61,37 @@ impl ClockPrefetch {
         }
         wait_for_next_check(&self.tracker, now)
     }
+
+    /// Records which of the newest segments viewers want. Returns the change of the window of each
+    /// representation that has a new one.
+    pub(crate) fn record_wanted(
+        &mut self,
+        rules: &Rules,
+        wanted: &[CacheRequest],
+        now: SystemTime,
+    ) -> Vec<WindowChange> {
+        let mpd = &self.tracker;
+        let representations = mpd.representations();
+        let is_new = |segment: &&CacheRequest| !self.counted.contains(&segment.key);
+        let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
+        mpd.stream.add_ideal_requests(new.len() as u64);
+        let rules_and_mpd = (rules, &mpd.request);
+        let changes = new.iter().filter_map(|segment| {
+            let dropped = representations.dropped_by(rules_and_mpd, segment, now)?;
+            Some(WindowChange {
+                advances: vec![mpd.clock_advance(dropped.template_index)],
+                dropped: dropped.keys.iter().map(Key::fingerprint).collect(),
+            })
+        });
+        let changes = changes.collect();
+        self.counted = wanted.iter().map(|segment| segment.key.clone()).collect();
+        self.unwanted_checks = if wanted.is_empty() {
+            self.unwanted_checks + 1
+        } else {
+            0
+        };
+        changes
+    }
 }
 
 /// Time to the next check. `None`: no segment is due soon.
@@ -70,44 +101,9 @@ fn wait_for_next_check(tracker: &ManifestTracker, now: SystemTime) -> Option<Dur
     (wait <= WAIT_MAX).then_some(wait)
 }
 
-impl LiveStreams {
+impl ManifestTracker {
     /// The newest available segment of each representation that is timed by the clock.
-    pub(crate) fn newest_by_clock(
-        &self,
-        mpd: &ManifestTracker,
-        now: SystemTime,
-    ) -> Vec<ExpectedSegment> {
-        mpd.representations().newest(&self.rules, &mpd.request, now)
-    }
-
-    /// Records which of the newest segments viewers want. Returns the change of the window of each
-    /// representation that has a new one.
-    pub(crate) fn record_wanted(
-        &self,
-        prefetch: &mut ClockPrefetch,
-        wanted: &[CacheRequest],
-        now: SystemTime,
-    ) -> Vec<WindowChange> {
-        let mpd = &prefetch.tracker;
-        let representations = mpd.representations();
-        let is_new = |segment: &&CacheRequest| !prefetch.counted.contains(&segment.key);
-        let new: Vec<&CacheRequest> = wanted.iter().filter(is_new).collect();
-        mpd.stream.add_ideal_requests(new.len() as u64);
-        let rules_and_mpd = (&self.rules, &mpd.request);
-        let changes = new.iter().filter_map(|segment| {
-            let dropped = representations.dropped_by(rules_and_mpd, segment, now)?;
-            Some(WindowChange {
-                advances: vec![mpd.clock_advance(dropped.template_index)],
-                dropped: dropped.keys.iter().map(Key::fingerprint).collect(),
-            })
-        });
-        let changes = changes.collect();
-        prefetch.counted = wanted.iter().map(|segment| segment.key.clone()).collect();
-        prefetch.unwanted_checks = if wanted.is_empty() {
-            prefetch.unwanted_checks + 1
-        } else {
-            0
-        };
-        changes
+    pub(crate) fn newest_by_clock(&self, rules: &Rules, now: SystemTime) -> Vec<ExpectedSegment> {
+        self.representations().newest(rules, &self.request, now)
     }
 }

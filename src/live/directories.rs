@@ -120,7 +120,7 @@ mod tests {
     /// its next version.
     #[test]
     fn a_displaced_manifest_returns_with_its_next_version() {
-        let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, now) = (LiveStreams::new(1 << 30), Instant::now());
         let publish = |uri: &str, first: usize| {
             let (tracker, ..) = fixtures::publish(&live, uri, &one_segment(first), now);
             tracker

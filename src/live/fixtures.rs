@@ -76,6 +76,6 @@ pub(super) fn publish(
     let tracker = live.tracker_or_new(&request, &manifest.info, now).unwrap();
     let progress = tracker.progress_of(Variant::default(), &manifest.info, now);
     let version = version(&request, manifest, progress, now);
-    let effects = live.record_version(Some(&tracker), &version, at(now));
+    let effects = live.record_version(&rules(), Some(&tracker), &version, at(now));
     (tracker, progress, effects)
 }

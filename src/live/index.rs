@@ -287,7 +287,7 @@ impl TrackerIndex {
 mod tests {
     use super::*;
     use crate::live::LiveStreams;
-    use crate::live::fixtures::{one_segment, playlist, publish, request, rules};
+    use crate::live::fixtures::{one_segment, playlist, publish, request};
 
     /// 20,000 trackers may exist, in addition to `memory`.
     #[test]
@@ -295,7 +295,7 @@ mod tests {
         let line = |number| format!("#EXTINF:4,\nsegment-{number}.ts\n");
         for segments in [30, 900] {
             let lines: String = (0..segments).map(line).collect();
-            let live = LiveStreams::new(rules(), 1 << 30);
+            let live = LiveStreams::new(1 << 30);
             let (tracker, ..) = publish(&live, "/live/a.m3u8", &playlist(&lines), Instant::now());
             let bytes = tracker.weight_bytes();
             assert!(bytes < 8 << 10, "{segments}: {bytes}");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn keeps_what_is_watched(memory_bytes: u64) {
-        let (live, start) = (LiveStreams::new(rules(), memory_bytes), Instant::now());
+        let (live, start) = (LiveStreams::new(memory_bytes), Instant::now());
         let info = one_segment(1).info;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
         let tracker = |uri: String, at| live.tracker_or_new(&request(&uri), &info, at);

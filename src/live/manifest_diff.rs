@@ -429,7 +429,7 @@ mod tests {
     fn above_limit_the_most_recent_directories_are_known() {
         let request = request("/live/a.m3u8");
         let signed = |version: usize| format!("{version:b}").replace('0', "a").replace('1', "b");
-        let (live, now) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, now) = (LiveStreams::new(1 << 30), Instant::now());
         let manifest = |version: usize| {
             playlist(&format!(
                 "#EXT-X-MEDIA-SEQUENCE:{version}\n\

@@ -59,7 +59,7 @@ impl ManifestTracker {
 impl LiveStreams {
     /// May this object be left over from before a restart? A manifest of its directory has
     /// restarted and not yet come as far as before, and none has listed this name since.
-    pub(crate) fn is_left_over(&self, request: &CacheRequest, now: Now) -> bool {
+    pub(crate) fn is_left_over(&self, rules: &Rules, request: &CacheRequest, now: Now) -> bool {
         let is_never_left_over = request.kind.is_manifest()
             || matches!(request.kind, Kind::DecryptionKey | Kind::TimeServer);
         if is_never_left_over || !self.has_restarts.load(Ordering::Relaxed) {
@@ -76,9 +76,8 @@ impl LiveStreams {
         }
         let all = || beside.iter().chain(&around);
         let has_restarted = all().any(|tracker| tracker.has_unfinished_restart(now.mono));
-        let is_listed = |tracker: &Arc<ManifestTracker>| {
-            tracker.has_listed_since_restart(&self.rules, request, now)
-        };
+        let is_listed =
+            |tracker: &Arc<ManifestTracker>| tracker.has_listed_since_restart(rules, request, now);
         has_restarted && !all().any(is_listed)
     }
 }

@@ -15,7 +15,7 @@ use super::{LiveStreams, ManifestTracker, ManifestVersion};
 use seawall_manifest::{Manifest, ManifestInfo};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
-use seawall_policy::{Key, Now};
+use seawall_policy::{Key, Now, Rules};
 
 /// Most of these manifests tracked at once. Tracked ones stay while they are requested: a restart
 /// in one of them counts for all sessions, while the first text of a new session reports none.
@@ -204,18 +204,20 @@ impl LiveStreams {
     /// has to invalidate.
     pub(crate) fn record_unstored(
         &self,
+        rules: &Rules,
         (request, variant): (&CacheRequest, Variant),
         manifest: &Manifest,
         current_at: Instant,
         now: Now,
     ) -> UnstoredEffects {
-        self.apply_unstored((request, variant), manifest, current_at, now)
+        self.apply_unstored(rules, (request, variant), manifest, current_at, now)
             .unwrap_or_default()
     }
 
     /// `None`: the manifest is not tracked, or the version changes nothing for other viewers.
     fn apply_unstored(
         &self,
+        rules: &Rules,
         (request, variant): (&CacheRequest, Variant),
         manifest: &Manifest,
         current_at: Instant,
@@ -240,7 +242,7 @@ impl LiveStreams {
             current_at,
             may_be_from_blocking_request: false,
         };
-        let diff = tracker.apply_version(&self.rules, &version, now);
+        let diff = tracker.apply_version(rules, &version, now);
         drop(publishing);
         let directories = tracker.directories();
         self.register_unstored(&diff, &directories, &tracker);

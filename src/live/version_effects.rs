@@ -9,7 +9,7 @@ use super::listed_window::WindowChange;
 use super::manifest_diff::{AnnouncedPart, ManifestDiff, ManifestVersion};
 use super::{LiveStreams, ManifestTracker, directories};
 use seawall_policy::access::CacheRequest;
-use seawall_policy::{Key, Now};
+use seawall_policy::{Key, Now, Rules};
 
 /// What a recorded version changes outside the trackers.
 #[derive(Default)]
@@ -32,6 +32,7 @@ impl LiveStreams {
     /// the tracker's `lock_publishing`.
     pub(crate) fn record_version(
         &self,
+        rules: &Rules,
         tracker: Option<&Arc<ManifestTracker>>,
         version: &ManifestVersion,
         now: Now,
@@ -40,18 +41,16 @@ impl LiveStreams {
             request, manifest, ..
         } = version;
         if manifest.info.is_multivariant() {
-            self.join_stream(request, manifest, version.current_at);
+            self.join_stream(rules, request, manifest, version.current_at);
         }
-        let uncacheable = self
-            .uncacheable
-            .learn(&self.rules, request, &manifest.listing);
+        let uncacheable = self.uncacheable.learn(rules, request, &manifest.listing);
         let Some(tracker) = tracker else {
             return VersionEffects {
                 uncacheable,
                 ..VersionEffects::default()
             };
         };
-        let mut diff = tracker.apply_version(&self.rules, version, now);
+        let mut diff = tracker.apply_version(rules, version, now);
         self.register(&diff, tracker);
         let mut window = std::mem::take(&mut diff.window_change);
         if !window.dropped.is_empty() {
@@ -130,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_first_version_changes_nothing_else() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let (_, _, effects) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(prefetched(&effects), [""; 0]);
         assert!(effects.epochs_to_end.is_empty() && effects.window.dropped.is_empty());
@@ -138,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_new_segment_is_prefetched_and_the_old_one_departs() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let next = start + seconds(4);
         let (_, progress, effects) = publish(&live, "/live/a.m3u8", &one_segment(2), next);
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_segment_that_another_playlist_still_lists_does_not_depart() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         for uri in ["/live/a.m3u8", "/live/b.m3u8"] {
             let (tracker, ..) = publish(&live, uri, &one_segment(1), start);
             tracker.access.set_has_refresher(true);
@@ -165,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_restart_ends_the_epoch_of_its_directory_once() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let directory = request("/live/1.ts").directory();
         publish(&live, "/live/a.m3u8", &one_segment(5000), start);
         let next = start + seconds(4);
@@ -197,7 +196,7 @@ mod tests {
 
     #[test]
     fn eviction_learns_the_time_between_segments_not_between_versions() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         publish(&live, "/live/a.mpd", &timeline_until(9), start);
         let next = start + seconds(30);
         let (_, _, effects) = publish(&live, "/live/a.mpd", &timeline_until(24), next);
@@ -210,7 +209,7 @@ mod tests {
 
     #[test]
     fn eviction_learns_the_time_between_segments_that_the_clock_announces() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let by_clock = rarely_updated_mpd("<SegmentTemplate media='$Number$.m4s' duration='2'/>");
         let (tracker, ..) = publish(&live, "/live/a.mpd", &by_clock, start);
         assert_eq!(tracker.clock_advance(0).segment_interval_ms, 2000);
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_first_version_is_no_poll_that_found_nothing() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let (tracker, ..) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         assert_eq!(
             tracker.next_version_in(start),
@@ -234,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_first_version_of_a_variant_says_nothing_about_the_cadence() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let (tracker, ..) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let due = tracker.next_version_in(start);
         let (manifest, request) = (one_segment(1), request("/live/a.m3u8"));
@@ -249,13 +248,13 @@ mod tests {
                 later,
             )
         };
-        live.record_version(Some(&tracker), &version, at(later));
+        live.record_version(&rules(), Some(&tracker), &version, at(later));
         assert_eq!(tracker.next_version_in(start), due);
     }
 
     #[test]
     fn the_first_version_after_a_purge_is_no_change_at_the_origin() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let (tracker, ..) = publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let due = tracker.next_version_in(start);
         tracker.forget();
@@ -265,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_version_changes_nothing() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         publish(&live, "/live/a.m3u8", &one_segment(1), start);
         let next = start + seconds(4);
         let (_, progress, effects) = publish(&live, "/live/a.m3u8", &one_segment(1), next);
@@ -276,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_key_is_purged_when_a_manifest_first_names_it() {
-        let (live, start) = (LiveStreams::new(rules(), 1 << 30), Instant::now());
+        let (live, start) = (LiveStreams::new(1 << 30), Instant::now());
         let manifest = playlist("#EXT-X-KEY:METHOD=AES-128,URI=\"k\"\n#EXTINF:4,\n1.ts\n");
         for is_first in [true, false] {
             let (_, _, effects) = publish(&live, "/live/a.m3u8", &manifest, start);

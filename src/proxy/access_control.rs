@@ -26,7 +26,8 @@ pub struct AccessControl {
     has_rules: bool,
     files: Vec<(PathBuf, HeaderFile)>,
     secrets: ArcSwap<FileSecrets>,
-    refused: [AtomicU64; AccessRuleKind::ALL.len()],
+    /// Shared with what a reload replaces this by.
+    refused: Arc<[AtomicU64; AccessRuleKind::ALL.len()]>,
 }
 
 impl AccessControl {
@@ -49,6 +50,14 @@ impl AccessControl {
         };
         control.store_secrets();
         Ok(control)
+    }
+
+    /// Goes on counting where the access control before this one ended.
+    pub(super) fn counting_after(self, before: &AccessControl) -> AccessControl {
+        AccessControl {
+            refused: Arc::clone(&before.refused),
+            ..self
+        }
     }
 
     /// Whether there are files whose content may change.
@@ -99,11 +108,11 @@ mod tests {
     use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
     use super::*;
-    use crate::proxy::{MemoryAnswer, Settings, Shield, ShieldParts, ViewerRequest};
+    use crate::proxy::{ActiveShield, MemoryAnswer, Settings, ShieldParts, ViewerRequest};
     use crate::telemetry::{self, MetricRegistry, Telemetry};
     use seawall_policy::{Route, ViewerAddress};
 
-    fn shield_for_nobody() -> Arc<Shield> {
+    fn shield_for_nobody() -> Arc<ActiveShield> {
         let mut route = Route::everything("main");
         route.access.allow = Some([].into_iter().collect());
         let rules = Rules {
@@ -113,7 +122,7 @@ mod tests {
         };
         let (settings, routes) = (telemetry::Settings::default(), [Arc::from("main")]);
         let telemetry = Telemetry::new(&settings, &routes, &mut MetricRegistry::default());
-        Shield::new(ShieldParts {
+        ActiveShield::new(ShieldParts {
             access: AccessControl::read(&rules).unwrap(),
             rules,
             cache: seawall_cache::Settings::default(),
@@ -125,7 +134,7 @@ mod tests {
 
     #[test]
     fn refusal_is_answered_as_fast_as_a_hit_and_counted_once() {
-        let shield = shield_for_nobody();
+        let shield = shield_for_nobody().current();
         let now = Instant::now();
         let request = ViewerRequest {
             method: Method::GET,

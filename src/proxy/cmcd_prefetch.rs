@@ -43,7 +43,7 @@ impl Shield {
         let name = cmcd.next_object.filter(|_| cmcd.next_range.is_none())?;
         let next = request.resolve_same_host(&self.rules, &name)?;
         let is_media = matches!(next.kind, Kind::Segment | Kind::Init);
-        let same_route = next.route.index == request.route.index;
+        let same_route = Arc::ptr_eq(&next.route, &request.route);
         let wanted = is_media && same_route && next.key != request.key;
         let headers =
             headers::shareable_headers(&viewer_request.headers, &next.route).filter(|_| wanted)?;
@@ -58,7 +58,10 @@ impl Shield {
         let Some(CmcdPrefetch { request, headers }) = announced else {
             return;
         };
-        match self.live.availability_of(&request, Now::read()) {
+        match self
+            .live
+            .availability_of(&self.rules, &request, Now::read())
+        {
             Some(Availability::DueIn(..)) => {}
             _ => drop(self.prefetch(&[request], PrefetchSource::Nor, &headers)),
         }

@@ -16,11 +16,13 @@ impl Shield {
         let Some(mut prefetch) = ClockPrefetch::begin(mpd, SystemTime::now()) else {
             return;
         };
-        let shield = Arc::clone(self);
+        let Some(active) = self.active.upgrade() else {
+            return;
+        };
         tokio::spawn(async move {
             while let Some(wait) = prefetch.next_wait(SystemTime::now()) {
                 sleep(wait).await;
-                shield.prefetch_by_clock(&mut prefetch);
+                active.current().prefetch_by_clock(&mut prefetch);
             }
         });
     }
@@ -28,14 +30,11 @@ impl Shield {
     /// Fetches the newest segments that viewers want.
     fn prefetch_by_clock(self: &Arc<Self>, prefetch: &mut ClockPrefetch) {
         let mpd = prefetch.tracker();
-        let newest = self.live.newest_by_clock(mpd, SystemTime::now());
+        let newest = mpd.newest_by_clock(&self.rules, SystemTime::now());
         let client_headers = mpd.background_headers();
         let fields = client_headers.as_deref().cloned().unwrap_or_default();
         let wanted = self.segments_wanted(newest, &fields, mpd.prefetch_window());
-        for change in self
-            .live
-            .record_wanted(prefetch, &wanted, SystemTime::now())
-        {
+        for change in prefetch.record_wanted(&self.rules, &wanted, SystemTime::now()) {
             self.cache
                 .update_live_windows(&change.advances, &change.dropped);
         }

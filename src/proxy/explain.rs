@@ -73,10 +73,10 @@ impl Shield {
         let stored_kind = stored.as_ref().map(|stored| stored.object.head.kind);
         let memo = self.memo_for(&lookup, &headers, &request, now.mono);
         let tracker = self.live.tracker(&request);
-        let due = self.live.availability_of(&request, now);
+        let due = self.live.availability_of(&self.rules, &request, now);
         let avoided = tracker.as_ref().map(|tracker| tracker.avoided(now.mono));
         let avoided = avoided.unwrap_or_default();
-        let origin = &self.origins[request.route.origin_index];
+        let origin = self.origin_of(&request.route);
         Ok(Explanation {
             kind: stored_kind.unwrap_or_else(|| self.live.kind_of(&request)),
             stored,

@@ -98,7 +98,7 @@ impl FillTask {
         // Read before `may_be_left_over`: a restart in between ends this epoch.
         let mut epoch_token = shield.epoch_token(request, &location);
         let now = Now::read();
-        let may_be_left_over = shield.live.is_left_over(request, now);
+        let may_be_left_over = shield.live.is_left_over(&shield.rules, request, now);
         if may_be_left_over {
             epoch_token = shield.epoch_token(request, &location.unlisted());
         }
@@ -106,7 +106,7 @@ impl FillTask {
             fill.set_epoch(epoch_token);
         }
         if !request.kind.is_manifest()
-            && let Some(position) = shield.live.live_position(request, now)
+            && let Some(position) = shield.live.live_position(&shield.rules, request, now)
         {
             fill.set_live_position(position);
         }
@@ -280,8 +280,8 @@ impl FillTask {
         if self.is_endpoint_behind(response.status) {
             return Box::pin(self.retry_elsewhere(response)).await;
         }
-        let live = &self.shield.live;
-        live.record_presence(&self.request, response.status, Now::read());
+        let (live, rules) = (&self.shield.live, &self.shield.rules);
+        live.record_presence(rules, &self.request, response.status, Now::read());
         let kind = self.kind(response.status, &response.headers);
         if let Some(endpoint) = response.endpoint_to_avoid.filter(|_| !kind.is_manifest()) {
             self.avoid_for_media(endpoint, "late, or without a listed object");

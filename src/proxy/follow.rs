@@ -64,7 +64,8 @@ impl Shield {
         let wait_limit = if leads {
             None
         } else {
-            self.live.wait_limit(&context.request, Now::read())
+            self.live
+                .wait_limit(&self.rules, &context.request, Now::read())
         };
         let since = Instant::now();
         let fill_head = timeout(wait_max, follower.wait_for_head()).await;
@@ -126,7 +127,7 @@ impl Shield {
     /// How long a viewer waits when nothing stored can be served instead. A blocking request waits
     /// as long as the origin may block it.
     fn wait_max_for(&self, request: &CacheRequest) -> Duration {
-        let origin = &self.origins[request.route.origin_index];
+        let origin = self.origin_of(&request.route);
         let blocking_wait_max = self
             .live
             .may_be_blocking(request, Instant::now())

@@ -114,7 +114,9 @@ impl Shield {
         sent: Instant,
     ) {
         let what = (request, variant);
-        let effects = self.live.record_unstored(what, manifest, sent, Now::read());
+        let effects = self
+            .live
+            .record_unstored(&self.rules, what, manifest, sent, Now::read());
         for epoch in &effects.epochs_to_end {
             self.cache.end_epoch(epoch);
         }

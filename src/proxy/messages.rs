@@ -63,6 +63,8 @@ pub enum MemoryAnswer {
 
 /// A wait that all viewers with the same request may share. They differ in ignored fields only.
 pub struct SharedWait {
+    /// The generation of the settings that the request was admitted under.
+    pub generation: u64,
     /// The fill; each further viewer joins it.
     pub fill: AwaitedFill,
     /// The response for all. `None`: each request must be handled by itself.

@@ -113,7 +113,7 @@ impl Shield {
             excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
         };
-        let origin = &self.origins[request.route.origin_index];
+        let origin = self.origin_of(&request.route);
         let asked = Instant::now();
         let response = origin.fetch(upstream_request).await;
         let waited = response.as_ref().map(|response| response.waited);

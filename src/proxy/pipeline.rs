@@ -304,6 +304,7 @@ impl Shield {
         };
         let unchanged_for = fields_unchanged_for(&object.head, context.now).min(usable_for);
         (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
+            generation: self.generation,
             until: context.now + unchanged_for,
             found_object,
             needs_refresher,
@@ -409,7 +410,11 @@ impl Shield {
             )
             | None => {}
         }
-        if !is_stored(lookup) && self.live.is_known_absent(&context.request, Now::read()) {
+        let is_known_absent = || {
+            self.live
+                .is_known_absent(&self.rules, &context.request, Now::read())
+        };
+        if !is_stored(lookup) && is_known_absent() {
             return PipelineStep::Respond(rejections::too_early(context));
         }
         let upstream_headers = self.upstream_headers(&context);

@@ -144,7 +144,7 @@ impl Shield {
         object: PrefetchedObject,
         source: PrefetchSource,
     ) -> Option<OwnedSemaphorePermit> {
-        let origin = &self.origins[request.route.origin_index];
+        let origin = self.origin_of(&request.route);
         let origin_has_room = match object {
             PrefetchedObject::Exists => origin.has_room_for_prefetch(),
             PrefetchedObject::Announced => origin.has_room_for_blocking(),

@@ -22,7 +22,6 @@ pub(super) use takeover_request::ResponseFit;
 use self::silence::{SilenceDeadlines, reached};
 use self::takeover_request::{TakeoverError, TakeoverParts, TakeoverRequest, finish};
 use self::tried_endpoints::{BodyMovement, TriedEndpoints, UnfitReason};
-use super::Shield;
 use seawall_policy::{EndpointAvoidance, EndpointSet};
 use seawall_upstream::{
     BudgetUse, Failure, Origin, UpstreamBody, UpstreamRequest, UpstreamResponse,
@@ -53,8 +52,8 @@ pub(super) enum BodyEvent {
 
 /// What a race needs to know about a body.
 pub(super) trait TakeoverBody {
-    fn shield(&self) -> &Arc<Shield>;
-    fn origin_index(&self) -> usize;
+    /// The origin group whose endpoints race. A reload does not change it.
+    fn origin(&self) -> &Arc<Origin>;
     /// Request headers for the part after `received` bytes. `None`: no other endpoint can continue
     /// the body.
     fn range_headers_from(&self, received: u64) -> Option<HeaderMap>;
@@ -74,10 +73,6 @@ pub(super) trait TakeoverBody {
     fn failed_before(&self) -> EndpointSet;
     /// Called when the endpoint has stopped although the origin has the complete body.
     fn record_stopped(&self, _endpoint: usize) {}
-
-    fn origin(&self) -> &Origin {
-        &self.shield().origins[self.origin_index()]
-    }
 }
 
 /// The endpoints of one body: which one delivers it, at what rate, and which ones may take over.
@@ -405,8 +400,7 @@ impl Race {
             ..body.upstream_request(headers)
         };
         let parts = TakeoverParts {
-            shield: Arc::clone(body.shield()),
-            origin_index: body.origin_index(),
+            origin: Arc::clone(body.origin()),
             upstream_request,
             match_response: body.response_matcher(received),
         };

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout};
 
-use super::Shield;
 use super::fill::{FillTask, FillTrigger};
+use super::{ActiveShield, Shield};
 use crate::live::{ManifestTracker, PlannedPoll};
 use seawall_cache::{Fill, FillHead, JoinOutcome, Object, Verdict};
 use seawall_manifest::low_latency::ReloadDirectives;
@@ -16,8 +16,15 @@ use seawall_policy::freshness::{Freshness, freshness};
 
 /// The task of one manifest.
 struct Refresher {
-    shield: Arc<Shield>,
+    active: Arc<ActiveShield>,
     tracker: Arc<ManifestTracker>,
+}
+
+/// One poll of a manifest, under the settings of its moment.
+struct ManifestPoll<'r> {
+    shield: Arc<Shield>,
+    tracker: &'r ManifestTracker,
+    request: CacheRequest,
 }
 
 /// When the task ends, for any reason, viewers' requests refresh the manifest.
@@ -39,11 +46,14 @@ impl Shield {
         // Downstream caches learn the time of the next poll, also from the response that starts the
         // refresher.
         tracker.access.set_next_poll(poll.at());
+        let Some(active) = self.active.upgrade() else {
+            return false;
+        };
         if !tracker.access.set_has_refresher(true) {
             return true;
         }
         let refresher = Refresher {
-            shield: Arc::clone(self),
+            active,
             tracker: Arc::clone(tracker),
         };
         tokio::spawn(async move { refresher.run().await });
@@ -56,16 +66,35 @@ impl Refresher {
         while let Some(poll) = self.tracker.next_poll(Instant::now()) {
             self.tracker.access.set_next_poll(poll.at());
             sleep_until(poll.at().into()).await;
+            let Some(manifest) = self.begin_poll() else {
+                return;
+            };
             match poll {
-                PlannedPoll::Plain(_) => self.poll().await,
-                PlannedPoll::Blocking(_, next) => self.poll_blocking(next).await,
+                PlannedPoll::Plain(_) => manifest.poll().await,
+                PlannedPoll::Blocking(_, next) => manifest.poll_blocking(next).await,
             }
         }
     }
 
+    /// Takes the current settings. `None`: a reload has changed them, and viewers' requests have
+    /// another key now, or the route forbids refreshes.
+    fn begin_poll(&self) -> Option<ManifestPoll<'_>> {
+        let shield = self.active.current();
+        let request = self.tracker.request.under(&shield.rules)?;
+        request.route.live.cadence.then_some(ManifestPoll {
+            shield,
+            tracker: &self.tracker,
+            request,
+        })
+    }
+}
+
+impl ManifestPoll<'_> {
     /// Polls once. After a failed poll the manifest rests.
     async fn poll(&self) {
-        let Refresher { shield, tracker } = self;
+        let ManifestPoll {
+            shield, tracker, ..
+        } = self;
         let responses = tracker.responses();
         let is_fetched_elsewhere = self.fetch_newest().await;
         if tracker.responses() == responses && !is_fetched_elsewhere {
@@ -76,8 +105,11 @@ impl Refresher {
     /// Fetches the newest version, or waits for the fill that fetches it already. True if that
     /// other fill brought a version: it may have recorded the origin's response before this poll.
     async fn fetch_newest(&self) -> bool {
-        let Refresher { shield, tracker } = self;
-        let request = &tracker.request;
+        let ManifestPoll {
+            shield,
+            tracker,
+            request,
+        } = self;
         let client_headers = tracker.background_headers().unwrap_or_default();
         let upstream_headers = shield.upstream_headers_for(&client_headers, request);
         let (cache, now) = (&shield.cache, Instant::now());
@@ -120,9 +152,11 @@ impl Refresher {
 
     /// Sends a blocking request for the next version, or follows that of a viewer.
     async fn poll_blocking(&self, next: ReloadDirectives) {
-        let Refresher { shield, tracker } = self;
+        let ManifestPoll {
+            shield, tracker, ..
+        } = self;
         let accepted_at = tracker.begin_blocking(Instant::now());
-        if let Some(request) = tracker.request.with_directives(next) {
+        if let Some(request) = self.request.with_directives(next) {
             let joined = self.join_unless_fresh(&request);
             let has_arrived = matches!(
                 &joined,
@@ -131,7 +165,7 @@ impl Refresher {
             if has_arrived {
                 return;
             }
-            let wait_max = shield.origins[request.route.origin_index].blocking_wait_max();
+            let wait_max = shield.origin_of(&request.route).blocking_wait_max();
             self.run_or_follow(&request, joined, wait_max).await;
         }
         tracker.end_blocking(accepted_at, Instant::now());
@@ -139,7 +173,9 @@ impl Refresher {
 
     /// The stored response to a request, if it is fresh; else joins or begins the fill of its key.
     fn join_unless_fresh(&self, request: &CacheRequest) -> JoinOutcome<Fill> {
-        let Refresher { shield, tracker } = self;
+        let ManifestPoll {
+            shield, tracker, ..
+        } = self;
         let client_headers = tracker.background_headers().unwrap_or_default();
         let upstream_headers = shield.upstream_headers_for(&client_headers, request);
         let now = Instant::now();
@@ -179,14 +215,14 @@ mod tests {
     const PLAYLIST: &[u8] = b"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
 
     /// A shield without origins.
-    fn shield() -> Arc<Shield> {
+    fn shield() -> Arc<ActiveShield> {
         let routes = ["main".into()];
         let telemetry = Telemetry::new(
             &crate::telemetry::Settings::default(),
             &routes,
             &mut MetricRegistry::default(),
         );
-        Shield::new(ShieldParts {
+        ActiveShield::new(ShieldParts {
             rules: Rules {
                 routes: vec![Arc::new(Route::everything("main"))],
                 name: "seawall".into(),
@@ -200,28 +236,30 @@ mod tests {
         })
     }
 
-    fn refresher_of(shield: &Arc<Shield>) -> Refresher {
+    fn refresher_of(active: &Arc<ActiveShield>) -> Refresher {
+        let shield = active.current();
         let request = CacheRequest::asked(&shield.rules, "a", "/live/index.m3u8");
         let info = read_manifest(Kind::Hls, PLAYLIST).unwrap().info;
         let tracker = shield.live.tracker_or_new(&request, &info, Instant::now());
         Refresher {
-            shield: Arc::clone(shield),
+            active: Arc::clone(active),
             tracker: tracker.unwrap(),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn poll_that_finds_a_running_fill_waits_for_it_and_records_no_response() {
-        let shield = shield();
-        let refresher = refresher_of(&shield);
-        let Refresher { tracker, .. } = &refresher;
+        let active = shield();
+        let refresher = refresher_of(&active);
+        let (shield, tracker) = (active.current(), &refresher.tracker);
         let (request, now) = (&tracker.request, Instant::now());
         let headers = shield.upstream_headers_for(&http::HeaderMap::new(), request);
         let cache = &shield.cache;
         let lookup = cache.lookup(&request.key, request.kind, now, || headers.clone());
         let fill = cache.lead(&lookup, || headers).unwrap();
         {
-            let mut poll = pin!(refresher.fetch_newest());
+            let manifest = refresher.begin_poll().unwrap();
+            let mut poll = pin!(manifest.fetch_newest());
             let mut context = Context::from_waker(Waker::noop());
             assert!(poll.as_mut().poll(&mut context).is_pending());
             fill.settle(Verdict::Lost);

@@ -7,10 +7,34 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use seawall_cache::{FoundObject, Object};
+use seawall_policy::{AddressClasses, IgnoredFields, Rules};
+
+/// Which requests get the same response in one generation of settings.
+#[derive(Clone, Debug, Default)]
+pub struct RepeatRules {
+    /// The generation.
+    pub generation: u64,
+    /// The request fields that cannot change a response.
+    pub ignored_fields: Arc<IgnoredFields>,
+    /// The classes of viewers that may share a response.
+    pub address_classes: Arc<AddressClasses>,
+}
+
+impl RepeatRules {
+    pub(super) fn of(generation: u64, rules: &Rules) -> RepeatRules {
+        RepeatRules {
+            generation,
+            ignored_fields: Arc::new(IgnoredFields::of(rules)),
+            address_classes: Arc::new(AddressClasses::of(rules)),
+        }
+    }
+}
 
 /// Says how long a response may be sent again, to requests that differ from its own in ignored
 /// fields only.
 pub struct RepeatPermit {
+    /// The generation of the settings that led to the response.
+    pub(super) generation: u64,
     pub(super) found_object: FoundObject,
     pub(super) until: Instant,
     /// The object is past its freshness, and is served because a background task refreshes it.
@@ -24,6 +48,11 @@ impl RepeatPermit {
         now < self.until
             && self.found_object.is_still_stored()
             && (!self.needs_refresher || self.has_refresher())
+    }
+
+    /// The generation of the settings that led to the response: others may lead to another one.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn has_refresher(&self) -> bool {

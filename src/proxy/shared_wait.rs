@@ -26,7 +26,7 @@ impl Shield {
         if self
             .memo_for(&lookup, &context.headers, request, context.now)
             .is_some()
-            || self.live.is_known_absent(request, Now::read())
+            || self.live.is_known_absent(&self.rules, request, Now::read())
         {
             return None;
         }
@@ -34,6 +34,7 @@ impl Shield {
         let record = context.abandoned_record();
         let shield = Arc::clone(self);
         Some(SharedWait {
+            generation: self.generation,
             fill,
             response: Box::pin(shield.respond_to_all(context, lookup, follower)),
             record,

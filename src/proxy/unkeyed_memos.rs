@@ -61,7 +61,7 @@ impl Shield {
         let Some(KeyMemo::Unreachable(error_object, since)) = memo else {
             return memo;
         };
-        let origin = &self.origins[request.route.origin_index];
+        let origin = self.origin_of(&request.route);
         let is_back = origin.has_recovered_since(since);
         (!is_back).then_some(KeyMemo::Failed(error_object))
     }

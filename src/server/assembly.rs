@@ -11,6 +11,8 @@ use super::control::{self, ControlSender};
 use super::control_task::ControlTask;
 use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
+use super::reload::{Reloader, create_origin, read_access};
+use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
 use crate::admin::access_metrics::ACCESS_METRICS;
@@ -21,9 +23,9 @@ use crate::admin::stream_metrics::STREAM_METRICS;
 use crate::admin::{AdminConnections, AdminHandlers, explain, origins};
 use crate::config::Config;
 use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend};
-use crate::proxy::{AccessControl, Shield, ShieldParts};
+use crate::proxy::{ActiveShield, ShieldParts};
 use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
-use seawall_upstream::{Origin, Resolver};
+use seawall_upstream::Resolver;
 
 /// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {
@@ -42,6 +44,7 @@ pub(super) struct ServerParts {
     pub(super) control: ControlSender,
     pub(super) control_task: ControlTask,
     pub(super) monitor: Arc<LivenessMonitor>,
+    pub(super) reloader: Arc<Reloader>,
     /// One per worker.
     pub(super) responders: Vec<LivenessResponder>,
 }
@@ -76,33 +79,28 @@ impl BoundServer {
         service_manager: &Arc<ServiceManager>,
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
-            config,
+            mut config,
             listeners,
             admin,
         } = self;
-        let origins = create_origins(config.origins, resolver)?;
-        let access = AccessControl::read(&config.rules).map_err(|(path, why)| {
-            let path = path.display();
-            anyhow::anyhow!("cannot read the secret in {path}: {why}")
-        })?;
-        let routes: Vec<Arc<str>> = config
-            .rules
-            .routes
-            .iter()
-            .map(|route| route.name.clone())
-            .collect();
+        let groups = config.origins.iter().cloned();
+        let origins = groups.map(|group| create_origin(group, resolver));
+        let origins = origins.collect::<Result<_, _>>()?;
+        let access = read_access(&config.rules)?;
+        let mut slots = RouteSlots::default();
+        slots.assign(&mut config.rules.routes);
         let mut registry = MetricRegistry::default();
-        let telemetry = Telemetry::new(&config.telemetry, &routes, &mut registry)?;
+        let telemetry = Telemetry::new(&config.telemetry, slots.names(), &mut registry)?;
         let telemetry = Arc::new(telemetry);
-        let shield = Shield::new(ShieldParts {
-            rules: config.rules,
-            cache: config.cache,
-            settings: config.proxy,
+        let shield = ActiveShield::new(ShieldParts {
+            rules: config.rules.clone(),
+            cache: config.cache.clone(),
+            settings: config.proxy.clone(),
             origins,
             telemetry: telemetry.clone(),
             access,
         });
-        let frontend = Arc::new(Frontend::new(config.frontend.limits)?);
+        let frontend = Arc::new(Frontend::new(config.frontend.limits.clone())?);
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);
         // Without an admin server no load balancer can see that the server is about to stop.
@@ -126,14 +124,16 @@ impl BoundServer {
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
-                hosts: config.admin.hosts,
+                hosts: config.admin.hosts.clone(),
                 metrics: registry,
                 ..admin_handlers(&shield, &drain.status, &monitor, &control)
             };
             AdminService::new(socket, handlers, operators)
         });
+        let reloader = Reloader::new(shield.clone(), resolver.clone(), slots);
         let service = FrontendService { frontend, shield };
         Ok(ServerParts {
+            reloader: Arc::new(reloader),
             frontend: service,
             listeners,
             admin_service,
@@ -146,25 +146,10 @@ impl BoundServer {
     }
 }
 
-/// Creates the origin groups and starts their health checks.
-fn create_origins(
-    groups: Vec<seawall_upstream::Settings>,
-    resolver: &Resolver,
-) -> anyhow::Result<Vec<Arc<Origin>>> {
-    let create = |settings: seawall_upstream::Settings| {
-        let name = settings.name.clone();
-        let origin = Origin::new(settings, resolver.clone());
-        let origin = origin.with_context(|| format!("cannot prepare origin {name}"))?;
-        origin.start_health_checks();
-        Ok(Arc::new(origin))
-    };
-    groups.into_iter().map(create).collect()
-}
-
 /// Registers the metrics of all modules that keep their own counts.
 fn collect_metrics(
     registry: &mut MetricRegistry,
-    shield: &Arc<Shield>,
+    shield: &Arc<ActiveShield>,
     frontend: &Arc<Frontend>,
     log: &Arc<LogCounts>,
 ) -> Result<(), prometheus::Error> {
@@ -176,33 +161,38 @@ fn collect_metrics(
     })?;
     let access = shield.clone();
     registry.collect("Access rules", &ACCESS_METRICS, move || {
-        access.access_stats()
+        access.load().access_stats()
     })?;
-    let cache = shield.cache().clone();
+    let cache = shield.load().cache().clone();
     registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
     let clients = shield.clone();
     registry.collect("Abandoned requests", &CLIENT_METRICS, move || {
-        clients.clients()
+        clients.load().clients()
     })?;
     let codings = shield.clone();
-    registry.collect("Compression", &CODING_METRICS, move || codings.codings())?;
-    let groups = shield.origins().to_vec();
+    registry.collect("Compression", &CODING_METRICS, move || {
+        codings.load().codings()
+    })?;
+    let groups = shield.clone();
     let origin_metrics: [(_, &'static [_]); 2] = [
         ("Origin groups", &GROUP_METRICS),
         ("Endpoints", &ENDPOINT_METRICS),
     ];
     registry.collect_groups(&origin_metrics, move || stats(&groups))?;
     let streams = shield.clone();
-    registry.collect("Live streams", &STREAM_METRICS, move || streams.streams())
+    registry.collect("Live streams", &STREAM_METRICS, move || {
+        streams.load().streams()
+    })
 }
 
-fn stats(groups: &[Arc<Origin>]) -> Vec<seawall_upstream::Stats> {
-    groups.iter().map(|group| group.stats()).collect()
+fn stats(shield: &ActiveShield) -> Vec<seawall_upstream::Stats> {
+    let shield = shield.load();
+    shield.origins().iter().map(|group| group.stats()).collect()
 }
 
 /// The handlers of the admin server. The registry of metrics is empty.
 fn admin_handlers(
-    shield: &Arc<Shield>,
+    shield: &Arc<ActiveShield>,
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
     control: &ControlSender,
@@ -210,7 +200,7 @@ fn admin_handlers(
     let monitor = monitor.clone();
     let (purging, explaining) = (shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
-    let groups = shield.origins().to_vec();
+    let groups = shield.clone();
     AdminHandlers {
         hosts: Vec::new(),
         metrics: MetricRegistry::default(),
@@ -228,12 +218,12 @@ fn admin_handlers(
             let control = control.clone();
             Box::pin(async move { control.drain("POST /drain", waits).await })
         }),
-        explain: Box::new(move |url| match explaining.explain(url) {
+        explain: Box::new(move |url| match explaining.load().explain(url) {
             Ok(explanation) => Ok(explain::explanation(&explanation)),
             Err(error) => Err(error.why),
         }),
         purge: Box::new(move |scope| {
-            let shield = Arc::clone(&purging);
+            let shield = purging.current();
             Box::pin(async move { shield.purge(scope).await })
         }),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::frontend::{BoundListener, Certificates};
-use crate::proxy::Shield;
+use crate::proxy::ActiveShield;
 
 /// A renewed certificate is in use after at most this time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -20,21 +20,21 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// Reads the files with the secrets of access rules periodically. Ends at once if there are none,
-/// or when the shield is gone.
-pub(super) fn watch_secrets(shield: &Arc<Shield>) -> impl Future<Output = ()> + Send + use<> {
-    let has_files = shield.has_secret_files();
-    let shield = Arc::downgrade(shield);
+/// Reads the files with the secrets of access rules periodically. Ends when the shield is gone.
+pub(super) fn watch_secrets(active: &Arc<ActiveShield>) -> impl Future<Output = ()> + Send + use<> {
+    let active = Arc::downgrade(active);
     async move {
-        if !has_files {
-            return;
-        }
         let mut ticks = ticks(SECRETS_INTERVAL);
         loop {
             ticks.tick().await;
-            let Some(shield) = shield.upgrade() else {
+            let Some(active) = active.upgrade() else {
                 return;
             };
+            // A reload may bring files.
+            let shield = active.current();
+            if !shield.has_secret_files() {
+                continue;
+            }
             // On a blocking thread: the files may be on a file system that hangs.
             let reading = tokio::task::spawn_blocking(move || shield.reread_secrets());
             if let Err(error) = reading.await {

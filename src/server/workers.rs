@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use super::liveness::LivenessResponder;
 use crate::admin::{self, AdminConnections, AdminHandlers};
 use crate::frontend::{Frontend, RequestRecorder, WorkerListener};
-use crate::proxy::Shield;
+use crate::proxy::ActiveShield;
 
 /// The frontend and the shield that answers its requests.
 #[derive(Clone)]
 pub(super) struct FrontendService {
     pub(super) frontend: Arc<Frontend>,
-    pub(super) shield: Arc<Shield>,
+    pub(super) shield: Arc<ActiveShield>,
 }
 
 impl FrontendService {
@@ -27,7 +27,7 @@ impl FrontendService {
         listeners: Vec<WorkerListener>,
         tasks: &mut JoinSet<()>,
     ) {
-        let telemetry = self.shield.telemetry().clone();
+        let telemetry = self.shield.load().telemetry().clone();
         let recorder: RequestRecorder = Arc::new(move |record| telemetry.record(record));
         for listener in listeners {
             let (shield, recorder, frontend) =

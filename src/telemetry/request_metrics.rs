@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use parking_lot::RwLock;
 
 use super::metric::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, Samples};
 use super::thread_counters::{OwnCounters, ThreadCounters};
@@ -13,6 +14,12 @@ use seawall_manifest::Kind;
 
 /// The route label of requests without a matching route.
 const NO_ROUTE: &str = "none";
+/// The route label of all routes for which there was no room.
+const OTHER_ROUTE: &str = "other";
+
+/// Routes that reloads may add: this many, and as many as there were at the start. A thread's
+/// counters are made once, so that counting a request takes no lock and follows no pointer.
+const ADDED_ROUTES: usize = 64;
 
 const fn microseconds<const COUNT: usize>(values: [u64; COUNT]) -> [Duration; COUNT] {
     let mut bounds = [Duration::ZERO; COUNT];
@@ -46,7 +53,9 @@ fn class_index(status: StatusCode) -> usize {
 
 const ROUTE: MetricLabel = MetricLabel {
     name: "route",
-    values: LabelValues::Dynamic("the name of a `[[route]]`, or `none`"),
+    values: LabelValues::Dynamic(
+        "the name of a `[[route]]`, `none`, or `other` for those that reloads added when there was no room left",
+    ),
 };
 const KIND: MetricLabel = MetricLabel {
     name: "kind",
@@ -149,34 +158,58 @@ static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
 
 /// The metrics of requests.
 pub struct RequestMetrics {
-    layout: Arc<Layout>,
+    layout: Layout,
     counters: Arc<ThreadCounters>,
+    names: Arc<RwLock<Vec<Arc<str>>>>,
 }
 
 impl RequestMetrics {
     /// Registers the metrics for these routes. A request record holds its route's index in this
-    /// list.
+    /// list. Others may follow: [`RequestMetrics::set_route_names`].
     pub fn new(
         route_names: &[Arc<str>],
         registry: &mut MetricRegistry,
     ) -> Result<RequestMetrics, prometheus::Error> {
-        let layout = Arc::new(Layout {
-            route_names: route_names.to_vec(),
-        });
+        let layout = Layout {
+            routes_max: 2 * route_names.len() + ADDED_ROUTES,
+        };
         let counters = Arc::new(ThreadCounters::new(layout.len()));
-        let (scraped_layout, scraped) = (Arc::clone(&layout), Arc::clone(&counters));
+        let names = Arc::new(RwLock::new(route_names.to_vec()));
+        let (scraped_names, scraped) = (Arc::clone(&names), Arc::clone(&counters));
         registry.collect("Requests and responses", &REQUEST_METRICS, move || {
             RequestCounts {
-                layout: Arc::clone(&scraped_layout),
+                layout,
+                route_names: scraped_names.read().clone(),
                 sums: scraped.sums(),
             }
         })?;
-        Ok(RequestMetrics { layout, counters })
+        Ok(RequestMetrics {
+            layout,
+            counters,
+            names,
+        })
+    }
+
+    /// Names the routes that a record's index may mean from now on. The list only grows: what was
+    /// counted for an index stays under its name.
+    pub fn set_route_names(&self, route_names: &[Arc<str>]) {
+        let mut names = self.names.write();
+        debug_assert!(route_names.starts_with(&names), "an index keeps its name");
+        let room = self.layout.routes_max;
+        if names.len() <= room && route_names.len() > room {
+            tracing::warn!(
+                routes = route_names.len(),
+                room,
+                "the metrics have room for {room} routes: others count as `{OTHER_ROUTE}` until \
+                 the next restart"
+            );
+        }
+        *names = route_names.to_vec();
     }
 
     /// Counts one finished request.
     pub fn count(&self, record: &RequestRecord) {
-        let layout = &self.layout;
+        let layout = self.layout;
         let route = layout.route_index(record.route);
         let kind = record.kind.index();
         let counters = self.counters.of_this_thread();
@@ -215,9 +248,10 @@ fn observe(counters: &OwnCounters<'_>, first: usize, bounds: &[Duration], time: 
 /// Where each counter is: tables one after another, each indexed by its labels, the last label
 /// changing fastest. A histogram has a counter per bound, one for the times above all bounds, and
 /// the sum in nanoseconds.
+#[derive(Clone, Copy)]
 struct Layout {
-    /// After them comes the route [`NO_ROUTE`].
-    route_names: Vec<Arc<str>>,
+    /// Routes with counters of their own. After them come [`OTHER_ROUTE`] and [`NO_ROUTE`].
+    routes_max: usize,
 }
 
 const KINDS: usize = Kind::ALL.len();
@@ -228,63 +262,67 @@ const HEAD_COUNTERS: usize = HEAD_BOUNDS.len() + 2;
 const ORIGIN_COUNTERS: usize = ORIGIN_BOUNDS.len() + 2;
 
 impl Layout {
-    /// An unknown index counts as no route: counting must not panic.
-    fn route_index(&self, route: Option<usize>) -> usize {
-        let none = self.route_names.len();
-        route.map_or(none, |index| index.min(none))
+    /// Routes beyond the last one with counters of its own are counted together.
+    fn route_index(self, route: Option<usize>) -> usize {
+        let other = self.routes_max;
+        route.map_or(other + 1, |index| index.min(other))
     }
 
-    fn routes(&self) -> usize {
-        self.route_names.len() + 1
-    }
-
-    fn route_labels(&self) -> impl Iterator<Item = (usize, &str)> {
-        let named = self.route_names.iter().map(|name| &**name);
-        named.chain([NO_ROUTE]).enumerate()
+    fn routes(self) -> usize {
+        self.routes_max + 2
     }
 
     fn requests(route: usize, kind: usize, outcome: usize) -> usize {
         (route * KINDS + kind) * OUTCOMES + outcome
     }
 
-    fn responses(&self, route: usize, class: usize) -> usize {
+    fn responses(self, route: usize, class: usize) -> usize {
         Layout::requests(self.routes(), 0, 0) + route * CLASSES.len() + class
     }
 
-    fn sent_bytes(&self, kind: usize) -> usize {
+    fn sent_bytes(self, kind: usize) -> usize {
         self.responses(self.routes(), 0) + kind
     }
 
-    fn aborted(&self, kind: usize, cause: usize) -> usize {
+    fn aborted(self, kind: usize, cause: usize) -> usize {
         self.sent_bytes(KINDS) + kind * CAUSES + cause
     }
 
-    fn head_time(&self, kind: usize, source: usize) -> usize {
+    fn head_time(self, kind: usize, source: usize) -> usize {
         self.aborted(KINDS, 0) + (kind * SOURCES + source) * HEAD_COUNTERS
     }
 
-    fn origin_time(&self, route: usize) -> usize {
+    fn origin_time(self, route: usize) -> usize {
         self.head_time(KINDS, 0) + route * ORIGIN_COUNTERS
     }
 
-    fn repeated(&self) -> usize {
+    fn repeated(self) -> usize {
         self.origin_time(self.routes())
     }
 
-    fn len(&self) -> usize {
+    fn len(self) -> usize {
         self.repeated() + 1
     }
 }
 
 /// The counts of one scrape.
 struct RequestCounts {
-    layout: Arc<Layout>,
+    layout: Layout,
+    route_names: Vec<Arc<str>>,
     sums: Vec<u64>,
 }
 
 impl RequestCounts {
+    /// The indexes and names of the routes that have a sample.
+    fn route_labels(&self) -> impl Iterator<Item = (usize, &str)> {
+        let room = self.layout.routes_max;
+        let named = self.route_names.iter().take(room).map(|name| &**name);
+        let other = (self.route_names.len() > room).then_some((room, OTHER_ROUTE));
+        named.enumerate().chain(other).chain([(room + 1, NO_ROUTE)])
+    }
+
     fn write_requests(&self, samples: &mut Samples) {
-        for (route, name) in self.layout.route_labels() {
+        for (route, name) in self.route_labels() {
             for kind in Kind::ALL {
                 for outcome in Outcome::ALL {
                     let index = Layout::requests(route, kind.index(), outcome.index());
@@ -300,7 +338,7 @@ impl RequestCounts {
     }
 
     fn write_responses(&self, samples: &mut Samples) {
-        for (route, name) in self.layout.route_labels() {
+        for (route, name) in self.route_labels() {
             for (class, class_name) in CLASSES.iter().enumerate() {
                 let index = self.layout.responses(route, class);
                 samples.add(&[class_name, name], self.sums[index]);
@@ -335,7 +373,7 @@ impl RequestCounts {
     }
 
     fn write_origin_seconds(&self, samples: &mut Samples) {
-        for (route, name) in self.layout.route_labels() {
+        for (route, name) in self.route_labels() {
             let first = self.layout.origin_time(route);
             self.write_histogram(samples, &[name], first, &ORIGIN_BOUNDS);
         }
@@ -365,119 +403,4 @@ impl RequestCounts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::tests::record_of;
-    use super::*;
-
-    fn metrics() -> (RequestMetrics, MetricRegistry) {
-        let mut registry = MetricRegistry::default();
-        let metrics = RequestMetrics::new(&["live".into(), "vod \"x\"".into()], &mut registry);
-        (metrics.unwrap(), registry)
-    }
-
-    fn has(registry: &MetricRegistry, sample: &str) {
-        let page = registry.render();
-        let name = sample.split('{').next().unwrap();
-        let near: Vec<_> = page
-            .lines()
-            .filter(|line| line.starts_with(name) && !line.ends_with(" 0"))
-            .collect();
-        assert!(
-            page.lines().any(|line| line == sample),
-            "no {sample} in {near:#?}"
-        );
-    }
-
-    #[test]
-    fn every_combination_has_a_sample_from_the_start() {
-        let page = metrics().1.render();
-        let samples = page
-            .lines()
-            .filter(|line| line.starts_with("seawall_requests_total{"));
-        assert_eq!(samples.count(), 3 * Kind::ALL.len() * Outcome::ALL.len());
-    }
-
-    #[test]
-    fn each_index_reaches_the_sample_of_its_name() {
-        let (metrics, registry) = metrics();
-        for kind in Kind::ALL {
-            for outcome in Outcome::ALL {
-                metrics.count(&RequestRecord {
-                    route: Some(1),
-                    bytes: 10,
-                    ..record_of(outcome, kind, 206)
-                });
-                let (kind, outcome) = (kind.as_str(), outcome.as_str());
-                let labels = format!(r#"kind="{kind}",outcome="{outcome}",route="vod \"x\"""#);
-                has(&registry, &format!("seawall_requests_total{{{labels}}} 1"));
-            }
-        }
-        has(
-            &registry,
-            r#"seawall_responses_total{class="2xx",route="vod \"x\""} 98"#,
-        );
-        has(&registry, r#"seawall_sent_bytes_total{kind="init"} 140"#);
-    }
-
-    #[test]
-    fn counts_unknown_routes_as_none() {
-        let (metrics, registry) = metrics();
-        metrics.count(&record_of(Outcome::Refused, Kind::Other, 421));
-        metrics.count(&RequestRecord {
-            route: Some(9),
-            ..record_of(Outcome::Refused, Kind::Other, 403)
-        });
-        let labels = r#"kind="other",outcome="refused",route="none""#;
-        has(&registry, &format!("seawall_requests_total{{{labels}}} 2"));
-        has(
-            &registry,
-            r#"seawall_responses_total{class="4xx",route="none"} 2"#,
-        );
-    }
-
-    #[test]
-    fn counts_cut_bodies_and_times_by_label() {
-        let (metrics, registry) = metrics();
-        metrics.count(&RequestRecord {
-            route: Some(0),
-            aborted_by: Some(AbortCause::Origin),
-            origin_time: Some(Duration::from_millis(20)),
-            head_time: Duration::from_millis(30),
-            ..record_of(Outcome::Miss, Kind::Segment, 200)
-        });
-        metrics.count(&record_of(Outcome::Hit, Kind::Segment, 200));
-        has(
-            &registry,
-            r#"seawall_responses_aborted_total{cause="origin",kind="segment"} 1"#,
-        );
-        has(
-            &registry,
-            r#"seawall_origin_head_seconds_sum{route="live"} 0.02"#,
-        );
-        let missed = r#"kind="segment",source="origin""#;
-        has(
-            &registry,
-            &format!("seawall_response_head_seconds_count{{{missed}}} 1"),
-        );
-        let hit = r#"kind="segment",source="memory",le="0.0001""#;
-        has(
-            &registry,
-            &format!("seawall_response_head_seconds_bucket{{{hit}}} 1"),
-        );
-    }
-
-    #[test]
-    fn groups_statuses_by_class() {
-        let classes = [
-            (100, "1xx"),
-            (200, "2xx"),
-            (304, "3xx"),
-            (499, "4xx"),
-            (504, "5xx"),
-        ];
-        for (status, class) in classes.into_iter().chain([(999, "other")]) {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(CLASSES[class_index(status)], class);
-        }
-    }
-}
+mod tests;

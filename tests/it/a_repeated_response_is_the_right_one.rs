@@ -1,6 +1,8 @@
 //! A response that is sent again without a lookup is the one that a lookup would give.
 
-use seawall_policy::IGNORED_UNLESS_FORWARDED;
+use std::sync::Arc;
+
+use seawall_policy::{IGNORED_UNLESS_FORWARDED, Route};
 use tokio::net::TcpStream;
 
 use crate::support::metrics::{REPEATED, REPEATED_BYTES, REQUESTS};
@@ -215,6 +217,59 @@ async fn fields_that_nothing_reads_share_a_response() {
     repeats.ask_anew(agent("b")).await.assert_whole("b");
     repeats.ask(&agent("b")).await.assert_whole("b");
     repeats.ask(&agent("a")).await.assert_whole("a");
+}
+
+/// Changes the one route while the viewer stays connected.
+fn change_route(shield: &mut Shield, change: impl FnOnce(&mut Route)) {
+    shield.reload(|config| change(Arc::make_mut(&mut config.rules.routes[0])));
+}
+
+#[tokio::test]
+async fn response_of_old_rules_is_not_repeated_after_reload() {
+    let (_origin, shield) = one_object().await;
+    let mut repeats = Repeats::of(shield).await;
+    let before = repeats.ask(&get(OBJECT)).await;
+    assert_eq!(before.header("x-cache"), None);
+    change_route(&mut repeats.shield, |route| route.x_cache = true);
+    let after = repeats.ask_anew(get(OBJECT)).await;
+    assert_eq!(after.header("x-cache"), Some("HIT"));
+    let repeated = repeats.ask(&get(OBJECT)).await;
+    assert_eq!(repeated.header("x-cache"), Some("HIT"));
+}
+
+#[tokio::test]
+async fn object_of_old_rules_is_not_repeated_after_reload_over_http2() {
+    let (_origin, mut shield) = one_object().await;
+    let viewer = shield.h2_viewer().await;
+    eventually("a repeated response", async || {
+        let response = viewer.ask(get(OBJECT)).await;
+        assert_eq!(response.header("x-cache"), None);
+        shield.counter(REPEATED, &[]).await > 0
+    })
+    .await;
+    change_route(&mut shield, |route| route.x_cache = true);
+    let after = viewer.ask(get(OBJECT)).await;
+    assert_eq!(after.header("x-cache"), Some("HIT"));
+}
+
+#[tokio::test]
+async fn field_that_a_route_forwards_after_reload_ends_sharing() {
+    let origin = Origin::start().await.on(
+        OBJECT,
+        computed(|request| {
+            let agent = request.header("user-agent").unwrap_or("none").to_owned();
+            segment(agent).cache_control("max-age=600")
+        }),
+    );
+    let agent = |name: &str| get(OBJECT).header("User-Agent", name);
+    let mut repeats = Repeats::of(Shield::in_front_of(&origin).start().await).await;
+    repeats.ask(&agent("a")).await.assert_whole("none");
+    change_route(&mut repeats.shield, |route| {
+        route.forward_headers = vec!["user-agent".parse().unwrap()];
+    });
+    repeats.ask(&agent("a")).await.assert_whole("a");
+    repeats.ask_anew(agent("b")).await.assert_whole("b");
+    repeats.ask(&agent("b")).await.assert_whole("b");
 }
 
 #[tokio::test]

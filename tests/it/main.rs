@@ -80,6 +80,7 @@ mod ranges_get_exactly_their_bytes;
 mod responses_say_how_they_were_produced;
 mod s3_takes_our_signatures;
 mod sessions_defeat_no_cache;
+mod settings_change_under_way;
 mod signals_mean_what_they_say;
 mod slow_viewers_slow_no_other_viewer;
 mod stale_beats_an_error;

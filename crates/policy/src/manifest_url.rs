@@ -34,6 +34,17 @@ impl CacheRequest {
         self.resolve_on_host(rules, path)
     }
 
+    /// The same request under other rules. `None`: they give it another key, or no route takes it.
+    pub fn under(&self, rules: &Rules) -> Option<CacheRequest> {
+        let plain = self.without_directives();
+        let admitted = self.resolve_on_host(rules, plain.target.as_str())?;
+        (admitted.key == plain.key).then(|| CacheRequest {
+            route: admitted.route,
+            kind: admitted.kind,
+            ..self.clone()
+        })
+    }
+
     fn resolve_on_host(&self, rules: &Rules, reference: &str) -> Option<CacheRequest> {
         let path = resolve(self.target.path(), reference)?;
         let uri: Uri = path.parse().ok()?;

@@ -19,7 +19,7 @@ use super::trusted_proxies::TrustedProxies;
 pub struct Route {
     /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// Index into the metric tables: its position in [`Rules::routes`].
+    /// Index into the metric tables. A route keeps it when a reload moves it to another position.
     pub index: usize,
     /// Canonical host names (lower case, no port, no trailing dot) this route serves;
     /// `*.example.com` matches one or more labels. Empty: every host.

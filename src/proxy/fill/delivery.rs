@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::FillTask;
-use crate::proxy::Shield;
 use crate::proxy::race::{ExpectedBody, Race, ResponseFit, TakeoverBody};
 use seawall_policy::range::{ByteSpan, read_content_range};
 use seawall_policy::{EndpointAvoidance, EndpointSet, Now};
-use seawall_upstream::{Framing, UpstreamRequest, UpstreamResponse};
+use seawall_upstream::{Framing, Origin, UpstreamRequest, UpstreamResponse};
 
 /// The start of a slow body is buffered for at most this time and size, so that another endpoint
 /// can still begin from byte 0.
@@ -153,12 +152,8 @@ pub(super) struct FillBody<'a> {
 }
 
 impl TakeoverBody for FillBody<'_> {
-    fn shield(&self) -> &Arc<Shield> {
-        &self.task.shield
-    }
-
-    fn origin_index(&self) -> usize {
-        self.task.request.route.origin_index
+    fn origin(&self) -> &Arc<Origin> {
+        self.task.origin()
     }
 
     /// Requests the whole body while viewers have nothing.
@@ -197,7 +192,7 @@ impl TakeoverBody for FillBody<'_> {
         self.task
             .shield
             .live
-            .is_complete(&self.task.request, Now::read())
+            .is_complete(&self.task.shield.rules, &self.task.request, Now::read())
     }
 
     fn failed_before(&self) -> EndpointSet {

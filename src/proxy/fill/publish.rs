@@ -120,7 +120,12 @@ impl FillTask {
             may_be_from_blocking_request: self.may_be_blocking,
         };
         let live = &self.shield.live;
-        live.record_version(fetched.tracker.as_ref(), &version, Now::read())
+        live.record_version(
+            &self.shield.rules,
+            fetched.tracker.as_ref(),
+            &version,
+            Now::read(),
+        )
     }
 
     /// Applies what a version changes outside `live`. Returns a follower of each prefetch.

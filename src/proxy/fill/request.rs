@@ -71,7 +71,8 @@ impl FillTask {
     }
 
     pub(super) fn availability(&self) -> Option<Availability> {
-        self.shield.live.availability_of(&self.request, Now::read())
+        let (live, rules) = (&self.shield.live, &self.shield.rules);
+        live.availability_of(rules, &self.request, Now::read())
     }
 
     /// Time until an object exists that the origin does not have. A failed prefetch of a listed

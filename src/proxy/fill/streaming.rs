@@ -190,7 +190,10 @@ impl FillTask {
         };
         let end_is_known =
             length.is_some() || is_small || listed.is_some_and(|listed| listed.is_whole_segment);
-        let is_complete = || self.shield.live.is_complete(&self.request, Now::read());
+        let is_complete = || {
+            let (live, rules) = (&self.shield.live, &self.shield.rules);
+            live.is_complete(rules, &self.request, Now::read())
+        };
         BodyForecast {
             expected: ExpectedBody {
                 length,

@@ -1,6 +1,7 @@
 //! Reads a fill's body, with takeover by other endpoints, and records which endpoints to ask last
 //! for this object and for the objects listed with it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -33,8 +34,8 @@ impl FillTask {
         event
     }
 
-    pub(super) fn origin(&self) -> &Origin {
-        &self.shield.origins[self.request.route.origin_index]
+    pub(super) fn origin(&self) -> &Arc<Origin> {
+        self.shield.origin_of(&self.request.route)
     }
 
     /// `excluded` and the avoided endpoints; `excluded` alone if no other endpoint is in good

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::timeout;
 
 use super::SILENCE;
-use crate::proxy::Shield;
-use seawall_upstream::{Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
+
+use seawall_upstream::{Origin, Takeover, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 /// A request to another endpoint that has brought this much and is still behind is cancelled.
 const BYTES_MAX: u64 = 1 << 20;
@@ -27,8 +27,7 @@ pub(super) struct TakeoverRequest {
 
 /// What a request to another endpoint is made of.
 pub(super) struct TakeoverParts {
-    pub(super) shield: Arc<Shield>,
-    pub(super) origin_index: usize,
+    pub(super) origin: Arc<Origin>,
     pub(super) upstream_request: UpstreamRequest,
     /// Says how the response fits the body.
     pub(super) match_response: Box<dyn FnOnce(&UpstreamResponse) -> ResponseFit + Send>,
@@ -92,8 +91,7 @@ async fn run(
     sent_to_viewers: Option<u64>,
     received: Arc<AtomicU64>,
 ) -> Result<UpstreamResponse, TakeoverError> {
-    let origin = &parts.shield.origins[parts.origin_index];
-    let response = origin.fetch(parts.upstream_request).await;
+    let response = parts.origin.fetch(parts.upstream_request).await;
     let mut response = response.map_err(|_| TakeoverError::Unanswered)?;
     let fit = (parts.match_response)(&response);
     if fit != ResponseFit::Same {

@@ -7,8 +7,8 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
+use crate::proxy::priority;
 use crate::proxy::race::{AVOIDED, ExpectedBody, Race, ResponseFit, TakeoverBody};
-use crate::proxy::{Shield, priority};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
 use seawall_policy::missing_manifest::is_absence;
 use seawall_policy::range::{ByteSpan, read_content_range};
@@ -43,12 +43,8 @@ impl SliceBody<'_> {
 }
 
 impl TakeoverBody for SliceBody<'_> {
-    fn shield(&self) -> &Arc<Shield> {
-        &self.source.shield
-    }
-
-    fn origin_index(&self) -> usize {
-        self.source.route.origin_index
+    fn origin(&self) -> &Arc<Origin> {
+        self.source.origin()
     }
 
     fn range_headers_from(&self, received: u64) -> Option<HeaderMap> {
@@ -118,8 +114,8 @@ impl SliceContext {
         }
     }
 
-    fn origin(&self) -> &Origin {
-        &self.shield.origins[self.route.origin_index]
+    fn origin(&self) -> &Arc<Origin> {
+        self.shield.origin_of(&self.route)
     }
 
     /// Requests a slice. Equal endpoints may use different `ETag`s for one object, or have another

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use seawall::config::Config;
@@ -34,6 +34,7 @@ pub struct Builder {
 /// A running shield. It stops when dropped.
 pub struct Shield {
     running: RunningServer,
+    config: Config,
 }
 
 impl Shield {
@@ -52,6 +53,18 @@ impl Shield {
                 Ok((host, port).to_socket_addrs()?.collect())
             }),
         }
+    }
+
+    /// Changes the configuration while it runs, as a reload does.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        let applied = self.running.apply(self.config.clone());
+        applied.expect("a sound configuration");
+    }
+
+    /// The settings that decide about requests now.
+    pub fn settings_in_use(&self) -> Weak<proxy::Shield> {
+        Arc::downgrade(&self.running.shield.current())
     }
 
     /// The viewers' listener.
@@ -305,10 +318,14 @@ impl Builder {
 
     /// Starts it on free ports.
     pub async fn start(self) -> Shield {
-        let running = server::start(self.config, self.lookup).expect("a sound configuration");
+        let running =
+            server::start(self.config.clone(), self.lookup).expect("a sound configuration");
         // One turn of the runtime, so that spawned tasks have begun.
         tokio::task::yield_now().await;
-        Shield { running }
+        Shield {
+            running,
+            config: self.config,
+        }
     }
 }
 

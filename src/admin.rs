@@ -14,6 +14,8 @@ mod handlers;
 mod openapi;
 pub mod origin_metrics;
 pub mod origins;
+mod purge;
+pub mod purge_metrics;
 pub mod query;
 pub mod response;
 mod server;
@@ -25,7 +27,7 @@ use std::pin::Pin;
 pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, serve};
 
-use crate::proxy::{PurgeScope, Purged};
+use crate::proxy::{PurgeOrder, Purged};
 use crate::telemetry::MetricRegistry;
 
 /// Settings of the admin server.
@@ -44,7 +46,7 @@ pub type ExplainHandler =
 
 /// Purges stored objects. `None`: no route serves the URL, or the stream is unknown.
 pub type PurgeHandler =
-    Box<dyn Fn(PurgeScope) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
+    Box<dyn Fn(PurgeOrder) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
 /// Begins a drain of the server. With `true`, waits for the listeners to close. `None`: too many
 /// requests of operators wait.

@@ -72,7 +72,7 @@ pub use context::{X_REQUEST_ID, new_request_id};
 pub use explain::{Explanation, StoredObject};
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
-pub use purge::{PurgeScope, Purged};
+pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged};
 pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 
@@ -154,6 +154,7 @@ pub struct Shield {
     live: Arc<LiveStreams>,
     compressor: Arc<coding::Compressor>,
     clients: Arc<clients::Clients>,
+    purges: Arc<purge::PurgeCounters>,
     object_bytes_max: u64,
 }
 
@@ -190,6 +191,7 @@ impl Shield {
             telemetry: parts.telemetry,
             compressor: Arc::default(),
             clients: Arc::default(),
+            purges: Arc::default(),
             object_bytes_max,
         }
     }
@@ -209,6 +211,7 @@ impl Shield {
             live: Arc::clone(&self.live),
             compressor: Arc::clone(&self.compressor),
             clients: Arc::clone(&self.clients),
+            purges: Arc::clone(&self.purges),
             object_bytes_max: self.object_bytes_max,
         }
     }

@@ -56,6 +56,8 @@ pub struct AdminRequest<'a> {
     pub handlers: &'a AdminHandlers,
     /// The parameters.
     pub query: AdminQuery,
+    /// Who makes it, for the log.
+    pub actor: String,
     /// All endpoints.
     pub endpoints: &'static [AdminEndpoint],
 }

@@ -4,8 +4,8 @@ use http::StatusCode;
 
 use super::answers::{AdminAnswer, AnswerBody, AnswerField, ERROR_FIELDS, FieldKind};
 use super::declaration::{AdminEndpoint, AdminMethod, AdminRole, EndpointHandler};
-use super::handlers;
 use super::query::{AdminParameter, ParameterKind};
+use super::{handlers, purge};
 
 /// Every endpoint.
 ///
@@ -116,24 +116,27 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         method: AdminMethod::Post,
         role: Some(AdminRole::Write),
         summary: "Remove stored objects",
-        help: "Exactly one of the parameters. [What each removes](live.md#purge).",
+        help: "Exactly one parameter besides `dry_run`. [What each removes](purge.md).",
         parameters: &[
             url(
                 "url",
                 "One URL with its variants; for a playlist, all its versions.",
             ),
+            url("path", "The path of this URL, with any query."),
             url(
                 "stream",
                 "The manifest of a stream: it and all that it lists.",
             ),
             url("prefix", "Every URL that begins with this one."),
             AdminParameter {
-                name: "all",
-                kind: ParameterKind::Flag,
+                name: "host",
+                kind: ParameterKind::Text,
                 is_required: false,
                 is_repeatable: false,
-                help: "Everything.",
+                help: "Everything that viewers reach by this host name.",
             },
+            flag("all", "Everything."),
+            flag("dry_run", "Remove nothing, and say what would be removed."),
         ],
         answers: &[
             AdminAnswer {
@@ -147,7 +150,7 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 body: AnswerBody::Json(PURGE_RESULT),
             },
         ],
-        handler: EndpointHandler::Waiting(handlers::purge),
+        handler: EndpointHandler::Waiting(purge::purge),
     },
     AdminEndpoint {
         path: "/drain",
@@ -262,15 +265,28 @@ const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step 
 
 const PURGE_RESULT: &[AnswerField] = &[
     field("purged", FieldKind::Flag, "whether any object was removed"),
+    field(
+        "dry_run",
+        FieldKind::Flag,
+        "whether nothing was to be removed",
+    ),
     field("objects", FieldKind::Count, "the number of objects removed"),
+    field("bytes", FieldKind::Count, "the memory that they took"),
     field(
         "complete",
         FieldKind::Flag,
         "false if objects of the stream may remain",
     ),
+    optional(
+        "shared_with_other_hosts",
+        FieldKind::Flag,
+        "of a host: whether viewers of other hosts got the same objects",
+    ),
     optional("url", FieldKind::Text, "the parameter as it was understood"),
+    optional("path", FieldKind::Text, "likewise"),
     optional("stream", FieldKind::Text, "likewise"),
     optional("prefix", FieldKind::Text, "likewise"),
+    optional("host", FieldKind::Text, "likewise"),
     optional("all", FieldKind::Flag, "likewise"),
 ];
 
@@ -297,6 +313,14 @@ const fn optional(name: &'static str, kind: FieldKind, help: &'static str) -> An
     AnswerField {
         is_always_there: false,
         ..field(name, kind, help)
+    }
+}
+
+/// An optional parameter that says yes or no.
+const fn flag(name: &'static str, help: &'static str) -> AdminParameter {
+    AdminParameter {
+        kind: ParameterKind::Flag,
+        ..url(name, help)
     }
 }
 

@@ -1,15 +1,13 @@
 //! The functions behind the endpoints: from valid parameters to an answer.
 
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use serde_json::json;
 
 use super::answers::AnswerBody;
 use super::declaration::{AdminRequest, FutureAnswer};
 use super::openapi;
-use super::query::AdminQuery;
 use super::response::{self, AdminResponse};
 use super::{DrainProgress, WorkerHealth};
-use crate::proxy::PurgeScope;
 
 pub(super) fn health<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
     Box::pin(async move {
@@ -67,47 +65,4 @@ pub(super) fn explain(request: &AdminRequest<'_>) -> AdminResponse {
         Ok(explanation) => response::json(StatusCode::OK, &explanation),
         Err(reason) => response::error(StatusCode::NOT_FOUND, reason),
     }
-}
-
-pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
-    Box::pin(async move {
-        let Some(scope) = purge_scope(&request.query) else {
-            let why = "a purge needs one of url, stream, prefix, or all=true";
-            return response::error(StatusCode::BAD_REQUEST, why);
-        };
-        let target = match &scope {
-            PurgeScope::Url(url) => ("url", json!(url.to_string())),
-            PurgeScope::Stream(url) => ("stream", json!(url.to_string())),
-            PurgeScope::Prefix(url) => ("prefix", json!(url.to_string())),
-            PurgeScope::Everything => ("all", json!(true)),
-        };
-        let purged = (request.handlers.purge)(scope).await;
-        let status = match purged {
-            Some(_) => StatusCode::OK,
-            None => StatusCode::NOT_FOUND,
-        };
-        let objects = purged.map_or(0, |purged| purged.objects);
-        let mut answer = json!({
-            "purged": objects > 0,
-            "objects": objects,
-            "complete": purged.is_none_or(|purged| purged.is_complete),
-        });
-        let (name, value) = target;
-        answer[name] = value;
-        response::json(status, &answer)
-    })
-}
-
-/// What to purge: exactly one thing, named by exactly one parameter.
-fn purge_scope(query: &AdminQuery) -> Option<PurgeScope> {
-    let url = |name| query.url(name).cloned();
-    let targets: (Option<Uri>, Option<Uri>, Option<Uri>, bool) =
-        (url("url"), url("stream"), url("prefix"), query.flag("all"));
-    Some(match targets {
-        (Some(url), None, None, false) => PurgeScope::Url(url),
-        (None, Some(url), None, false) => PurgeScope::Stream(url),
-        (None, None, Some(url), false) => PurgeScope::Prefix(url),
-        (None, None, None, true) => PurgeScope::Everything,
-        _ => return None,
-    })
 }

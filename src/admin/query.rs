@@ -25,6 +25,8 @@ pub enum ParameterKind {
     Url,
     /// `true` or `1`, `false` or `0`; the name alone means `true`.
     Flag,
+    /// Any text that is not empty, percent-encoded.
+    Text,
 }
 
 /// The parameters of a request, each as declared.
@@ -35,6 +37,7 @@ pub struct AdminQuery(Vec<(&'static str, ParameterValue)>);
 enum ParameterValue {
     Url(Uri),
     Flag(bool),
+    Text(String),
 }
 
 /// Why a query is rejected.
@@ -53,6 +56,8 @@ pub(super) enum QueryError {
     NoUrl(&'static str),
     #[error("`{0}` must be true or false")]
     NoFlag(&'static str),
+    #[error("`{0}` must be a text, percent-encoded")]
+    NoText(&'static str),
 }
 
 fn known_names(declared: &[&str]) -> String {
@@ -107,6 +112,14 @@ impl AdminQuery {
         })
     }
 
+    /// All texts of this name.
+    pub fn texts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter_map(move |(given, value)| match value {
+            ParameterValue::Text(text) if *given == name => Some(&**text),
+            _ => None,
+        })
+    }
+
     /// Whether the flag of this name is given, and true.
     pub fn flag(&self, name: &str) -> bool {
         let is_set = |(given, value): &(&str, ParameterValue)| {
@@ -131,6 +144,13 @@ fn parse_value(
         ParameterKind::Url => {
             let url = encoded.and_then(decode).and_then(absolute_url);
             url.map(ParameterValue::Url).ok_or(QueryError::NoUrl(name))
+        }
+        ParameterKind::Text => {
+            let text = encoded.and_then(decode);
+            let text = text.and_then(|text| String::from_utf8(text).ok());
+            let text = text.filter(|text| !text.is_empty());
+            text.map(ParameterValue::Text)
+                .ok_or(QueryError::NoText(name))
         }
     }
 }
@@ -176,6 +196,13 @@ mod tests {
             is_repeatable: false,
             help: "A flag.",
         },
+        AdminParameter {
+            name: "word",
+            kind: ParameterKind::Text,
+            is_required: false,
+            is_repeatable: true,
+            help: "A text.",
+        },
     ];
 
     fn parse(query: &str) -> Result<AdminQuery, String> {
@@ -189,6 +216,8 @@ mod tests {
         let query = query.unwrap();
         assert_eq!(query.url("url").unwrap(), "https://a.example/b?c=d");
         assert_eq!(query.url("again").unwrap(), "http://b/");
+        let words = parse("url=http://a/&word=a%20b&word=c").unwrap();
+        assert_eq!(words.texts("word").collect::<Vec<_>>(), ["a b", "c"]);
         assert!(query.flag("dry"));
         for (text, expected) in [
             ("dry=1", true),
@@ -206,7 +235,7 @@ mod tests {
         for (text, expected) in [
             (
                 "url=http://a/&uri=x",
-                "unknown parameter `uri`: known are url, again, dry",
+                "unknown parameter `uri`: known are url, again, dry, word",
             ),
             (
                 "url=http://a/&url=http://b/",
@@ -235,6 +264,14 @@ mod tests {
                 "`url` must be an absolute http or https URL, percent-encoded",
             ),
             ("url=http://a/&dry=maybe", "`dry` must be true or false"),
+            (
+                "url=http://a/&word=",
+                "`word` must be a text, percent-encoded",
+            ),
+            (
+                "url=http://a/&word=%ff",
+                "`word` must be a text, percent-encoded",
+            ),
         ] {
             assert_eq!(parse(text).unwrap_err(), expected, "{text}");
         }

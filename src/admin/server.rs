@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub async fn serve(
         let Ok(permit) = permits.clone().acquire_owned().await else {
             return Ok(());
         };
-        let Ok((stream, _)) = socket.accept().await else {
+        let Ok((stream, peer)) = socket.accept().await else {
             sleep(BACKOFF).await;
             continue;
         };
@@ -76,7 +76,7 @@ pub async fn serve(
             let _permit = permit;
             let service = service_fn(move |request| {
                 let handlers = handlers.clone();
-                async move { Ok::<_, Infallible>(handle(&handlers, &request).await) }
+                async move { Ok::<_, Infallible>(handle(&handlers, &request, peer).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -90,7 +90,11 @@ pub async fn serve(
 }
 
 /// Answers one request: the guard, the route, the parameters, then the handler.
-async fn handle<B>(handlers: &AdminHandlers, request: &Request<B>) -> AdminResponse {
+async fn handle<B>(
+    handlers: &AdminHandlers,
+    request: &Request<B>,
+    peer: SocketAddr,
+) -> AdminResponse {
     if let Some(rejection) = guard::rejection(request, &handlers.hosts) {
         return response::error(rejection.status, rejection.text);
     }
@@ -106,6 +110,7 @@ async fn handle<B>(handlers: &AdminHandlers, request: &Request<B>) -> AdminRespo
     let request = AdminRequest {
         handlers,
         query,
+        actor: peer.to_string(),
         endpoints: ADMIN_ENDPOINTS,
     };
     endpoint.answer(&request).await

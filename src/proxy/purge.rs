@@ -1,5 +1,8 @@
-//! Purges one URL, a stream, all URLs with a prefix, or everything; and invalidates what an unsafe
-//! request has changed at the origin (RFC 9111 §4.4).
+//! Purges what an operator selects: a URL, a path, a stream, a prefix, a host, or everything; and
+//! invalidates what an unsafe request has changed at the origin (RFC 9111 §4.4).
+
+mod counts;
+mod selection;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,13 +11,16 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, Method, Uri, Version};
 use tokio::task::spawn_blocking;
 
+pub(super) use self::counts::PurgeCounters;
+pub use self::counts::PurgeStats;
+use self::selection::KeySelection;
 use super::{Shield, coding};
 use crate::live::unlisted;
+pub use seawall_cache::PurgeMode;
 use seawall_cache::{CachePurge, Object};
 use seawall_manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
-use seawall_policy::access::{Admission, CacheRequest, Requester, access, host_of};
-use seawall_policy::key::KeyParts;
-use seawall_policy::{Key, Rules};
+use seawall_policy::Key;
+use seawall_policy::access::{Admission, CacheRequest, Requester, access};
 
 /// Maximum manifests read for one stream: more than any stream has, even with personalised URLs.
 const MANIFESTS_MAX: usize = 4096;
@@ -22,17 +28,44 @@ const MANIFESTS_MAX: usize = 4096;
 /// The result of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// Number of objects removed.
+    /// Number of objects removed; of a dry run, of those that would be.
     pub objects: u64,
+    /// Bytes that these objects took in memory, overhead included.
+    pub bytes: u64,
     /// If false, the stream has more manifests than were read, and some of its objects may remain.
     pub is_complete: bool,
+    /// Viewers got these objects by other host names too.
+    pub is_shared_among_hosts: bool,
 }
 
-/// A stream's purge, before it is finished.
-struct StreamPurge {
+/// A purge that an operator orders.
+#[derive(Clone, Debug)]
+pub struct PurgeOrder {
+    /// What to purge.
+    pub scope: PurgeScope,
+    /// What to do with it.
+    pub mode: PurgeMode,
+    /// Who orders it, for the log.
+    pub actor: String,
+}
+
+/// A purge before it is finished; the rest as in [`Purged`].
+struct BegunPurge {
     purge: CachePurge,
     is_known: bool,
     is_complete: bool,
+    is_shared_among_hosts: bool,
+}
+
+impl BegunPurge {
+    fn of(purge: CachePurge) -> BegunPurge {
+        BegunPurge {
+            purge,
+            is_known: true,
+            is_complete: true,
+            is_shared_among_hosts: false,
+        }
+    }
 }
 
 /// The URLs in a stored manifest.
@@ -50,58 +83,48 @@ struct ListedUrls {
 pub enum PurgeScope {
     /// One URL with its variants and slices; for a playlist, all its versions.
     Url(Uri),
+    /// The path of this URL, with any query.
+    Path(Uri),
     /// The stream of a manifest: its manifests, their trackers, and everything in the directories
     /// of their segments.
     Stream(Uri),
     /// Every URL with this prefix.
     Prefix(Uri),
+    /// Every URL with the host of this one.
+    Host(Uri),
     /// Everything.
     Everything,
 }
 
-/// The parts that the keys of all URLs with a prefix share.
-struct Prefix {
-    /// Empty: all origins.
-    origins: Vec<OriginAndHost>,
-    target: Box<[u8]>,
+impl PurgeScope {
+    /// The names of all scopes.
+    pub const NAMES: [&'static str; 6] = ["url", "path", "stream", "prefix", "host", "all"];
+
+    /// Its name: the parameter of the request, and the label of the metric.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PurgeScope::Url(_) => "url",
+            PurgeScope::Path(_) => "path",
+            PurgeScope::Stream(_) => "stream",
+            PurgeScope::Prefix(_) => "prefix",
+            PurgeScope::Host(_) => "host",
+            PurgeScope::Everything => "all",
+        }
+    }
 }
 
-/// An origin group, and the host if it is sent to that group.
-type OriginAndHost = (Box<[u8]>, Box<[u8]>);
-
 impl Shield {
-    /// Removes what `scope` selects, and stops current fills from being stored: from now on nothing
-    /// of it is served. `None`: no route serves it, or the stream is unknown.
-    pub async fn purge(self: &Arc<Self>, scope: PurgeScope) -> Option<Purged> {
-        let (mut is_known, mut is_complete) = (true, true);
-        let purge = match &scope {
-            PurgeScope::Url(url) => {
-                let mut purge = self.cache.purging();
-                self.forget(&self.request_of_url(url)?, &mut purge);
-                purge
-            }
-            PurgeScope::Stream(url) => {
-                let request = self.request_of_url(url)?;
-                let shield = Arc::clone(self);
-                let read = spawn_blocking(move || shield.purge_stream(&request));
-                let read = read.await.ok()?;
-                (is_known, is_complete) = (read.is_known, read.is_complete);
-                read.purge
-            }
-            PurgeScope::Prefix(url) => {
-                let prefix = Prefix::of(&self.rules, url)?;
-                self.purge_prefix(Arc::new(prefix)).await?
-            }
-            PurgeScope::Everything => {
-                let everything = Prefix {
-                    origins: Vec::new(),
-                    target: Box::default(),
-                };
-                self.purge_prefix(Arc::new(everything)).await?
-            }
-        };
-        let objects = spawn_blocking(|| purge.finish()).await.ok()?;
-        tracing::info!(objects, ?scope, "purged");
+    /// Carries out a purge: once it has returned, nothing is served that it selects and that was
+    /// requested from the origin before. `None`: no route serves it, or the stream is unknown.
+    pub async fn purge(self: &Arc<Self>, order: PurgeOrder) -> Option<Purged> {
+        let PurgeOrder { scope, mode, actor } = order;
+        let begun = self.begin_purge(&scope, mode).await?;
+        let (is_known, is_complete) = (begun.is_known, begun.is_complete);
+        let purge = begun.purge;
+        let count = spawn_blocking(|| purge.finish()).await.ok()?;
+        self.purges.record(&scope, mode, count);
+        let (objects, bytes, mode) = (count.objects, count.bytes, mode.as_str());
+        tracing::info!(objects, bytes, mode, actor, ?scope, "purged");
         if !is_complete {
             tracing::warn!(
                 ?scope,
@@ -110,12 +133,51 @@ impl Shield {
         }
         (is_known || objects > 0).then_some(Purged {
             objects,
+            bytes,
             is_complete,
+            is_shared_among_hosts: begun.is_shared_among_hosts,
         })
     }
 
-    fn purge_stream(&self, request: &CacheRequest) -> StreamPurge {
-        let mut purge = self.cache.purging();
+    /// Counters of purges, for metrics.
+    pub fn purges(&self) -> PurgeStats {
+        self.purges.read()
+    }
+
+    /// The first step: from now on nothing of it is served. `None`: no route serves it.
+    async fn begin_purge(
+        self: &Arc<Self>,
+        scope: &PurgeScope,
+        mode: PurgeMode,
+    ) -> Option<BegunPurge> {
+        let selection = match scope {
+            PurgeScope::Url(url) => {
+                let mut purge = self.cache.purging(mode);
+                self.forget(&self.request_of_url(url)?, &mut purge);
+                return Some(BegunPurge::of(purge));
+            }
+            PurgeScope::Stream(url) => {
+                let request = self.request_of_url(url)?;
+                let shield = Arc::clone(self);
+                return spawn_blocking(move || shield.purge_stream(&request, mode))
+                    .await
+                    .ok();
+            }
+            PurgeScope::Path(url) => KeySelection::path(&self.request_of_url(url)?),
+            PurgeScope::Prefix(url) => KeySelection::prefix(&self.rules, url)?,
+            PurgeScope::Host(url) => KeySelection::host(&self.rules, url)?,
+            PurgeScope::Everything => KeySelection::Everything,
+        };
+        let is_shared_among_hosts = selection.is_shared_among_hosts();
+        let purge = self.purge_keys(selection, mode).await?;
+        Some(BegunPurge {
+            is_shared_among_hosts,
+            ..BegunPurge::of(purge)
+        })
+    }
+
+    fn purge_stream(&self, request: &CacheRequest, mode: PurgeMode) -> BegunPurge {
+        let mut purge = self.cache.purging(mode);
         let stream = self.live.stream_manifests(request);
         let (mut is_known, mut is_complete) = (stream.is_some(), true);
         let mut directories = HashSet::new();
@@ -165,10 +227,10 @@ impl Shield {
             key.directory()
                 .is_some_and(|place| directories.contains(&place))
         });
-        StreamPurge {
-            purge,
+        BegunPurge {
             is_known,
             is_complete,
+            ..BegunPurge::of(purge)
         }
     }
 
@@ -212,13 +274,23 @@ impl Shield {
         }
     }
 
-    async fn purge_prefix(self: &Arc<Self>, prefix: Arc<Prefix>) -> Option<CachePurge> {
+    async fn purge_keys(
+        self: &Arc<Self>,
+        selection: KeySelection,
+        mode: PurgeMode,
+    ) -> Option<CachePurge> {
         let shield = Arc::clone(self);
         let drop_all = move || {
-            let mut purge = shield.cache.purging();
-            shield.live.forget_where(|key| prefix.has(key));
-            let of_keys = Arc::clone(&prefix);
-            purge.all(move |key| of_keys.has(key), |place| prefix.has(place));
+            let mut purge = shield.cache.purging(mode);
+            let selection = Arc::new(selection);
+            if mode == PurgeMode::Hard {
+                shield.live.forget_where(|key| selection.has(key));
+            }
+            let of_keys = Arc::clone(&selection);
+            purge.all(
+                move |key| of_keys.has(key),
+                |place| selection.has_directory(place),
+            );
             purge
         };
         spawn_blocking(drop_all).await.ok()
@@ -239,11 +311,16 @@ impl Shield {
     ///
     /// If viewers' headers are part of the key, all keys of the URL are purged.
     fn forget(&self, request: &CacheRequest, purge: &mut CachePurge) {
-        if let Some(url) = request.url() {
-            purge.epoch(&url);
-            self.live.forget_url(request);
-        } else if let Some(tracker) = self.live.tracker(request) {
-            tracker.forget();
+        let url = request.url();
+        if let Some(url) = &url {
+            purge.epoch(url);
+        }
+        if purge.mode() == PurgeMode::Hard {
+            match self.live.tracker(request) {
+                _ if url.is_some() => self.live.forget_url(request),
+                Some(tracker) => tracker.forget(),
+                None => {}
+            }
         }
         purge.epoch(&request.playlist_epoch_key());
         purge.key(request.base_key(), request.kind);
@@ -255,7 +332,7 @@ impl Shield {
     /// An unsafe method succeeded: purges its URI and the resources on the same host that the
     /// response names (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, request: &CacheRequest, host: &str, response: &HeaderMap) {
-        let mut purge = self.cache.purging();
+        let mut purge = self.cache.purging(PurgeMode::Hard);
         self.forget(request, &mut purge);
         for field in [LOCATION, CONTENT_LOCATION] {
             let named = response.get(field).and_then(|value| value.to_str().ok());
@@ -265,39 +342,5 @@ impl Shield {
                 self.forget(&request, &mut purge);
             }
         }
-    }
-}
-
-impl Prefix {
-    /// `None`: no route serves a URL with this prefix.
-    fn of(rules: &Rules, url: &Uri) -> Option<Prefix> {
-        let target = url.path_and_query()?.as_str();
-        let host = host_of(url)?;
-        let origins = rules.routes_below(&host, url.path()).map(|route| {
-            let sent = if route.forward_host { &*host } else { "" };
-            (route.origin.as_bytes().into(), sent.as_bytes().into())
-        });
-        let origins: Vec<_> = origins.collect();
-        (!origins.is_empty()).then(|| Prefix {
-            origins,
-            target: target.as_bytes().into(),
-        })
-    }
-
-    fn has(&self, key: &Key) -> bool {
-        if self.origins.is_empty() {
-            return true;
-        }
-        let Some(KeyParts {
-            origin,
-            host,
-            target,
-        }) = key.request_parts()
-        else {
-            return false;
-        };
-        let mut origins = self.origins.iter();
-        target.starts_with(&self.target)
-            && origins.any(|(one, named)| **one == *origin && **named == *host)
     }
 }

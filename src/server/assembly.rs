@@ -19,6 +19,7 @@ use crate::admin::access_metrics::ACCESS_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
+use crate::admin::purge_metrics::PURGE_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
 use crate::admin::{AdminConnections, AdminHandlers, explain, origins};
 use crate::config::Config;
@@ -165,6 +166,8 @@ fn collect_metrics(
     })?;
     let cache = shield.load().cache().clone();
     registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
+    let purges = shield.clone();
+    registry.collect("Purges", &PURGE_METRICS, move || purges.load().purges())?;
     let clients = shield.clone();
     registry.collect("Abandoned requests", &CLIENT_METRICS, move || {
         clients.load().clients()
@@ -222,9 +225,9 @@ fn admin_handlers(
             Ok(explanation) => Ok(explain::explanation(&explanation)),
             Err(error) => Err(error.why),
         }),
-        purge: Box::new(move |scope| {
+        purge: Box::new(move |order| {
             let shield = purging.current();
-            Box::pin(async move { shield.purge(scope).await })
+            Box::pin(async move { shield.purge(order).await })
         }),
     }
 }

@@ -18,5 +18,5 @@ pub use content::{Fingerprint, ended_playlist, gzip, noise, playlist};
 pub use gate::Gate;
 pub use origin::{Origin, computed, hang_up, manifest, reply, segment, status};
 pub use patience::eventually;
-pub use shield::Shield;
-pub use viewer::{Arriving, End, Response, ask, get, head};
+pub use shield::{Shield, percent_encoded};
+pub use viewer::{Arriving, Ask, End, Response, ask, get, head};

@@ -214,22 +214,36 @@ impl EpochToken {
     }
 }
 
-/// Epochs that a purge has ended, with their numbers before.
+/// Epochs that a purge has ended, with their numbers before; or those that it would end.
 #[derive(Default)]
 pub(crate) struct EndedEpochs {
+    /// The epochs are listed and do not end.
+    is_dry_run: bool,
     numbers: HashMap<usize, u32>,
     /// While they are kept here, no other epoch can have the same address.
     kept: Vec<Arc<Epoch>>,
 }
 
 impl EndedEpochs {
+    /// Lists the epochs that a purge would end.
+    pub(crate) fn dry_run() -> EndedEpochs {
+        EndedEpochs {
+            is_dry_run: true,
+            ..EndedEpochs::default()
+        }
+    }
+
     fn has(&self, epoch: &Epoch, number: u32) -> bool {
         let ended = self.numbers.get(&std::ptr::from_ref(epoch).addr());
         ended.is_some_and(|ended| *ended == number)
     }
 
     fn end(&mut self, epoch: Arc<Epoch>) {
-        let number = epoch.end();
+        let number = if self.is_dry_run {
+            epoch.number.load(Ordering::Acquire)
+        } else {
+            epoch.end()
+        };
         // Later ends in the same purge do not count: the first one dropped the objects.
         let address = Arc::as_ptr(&epoch).addr();
         self.numbers.entry(address).or_insert(number);

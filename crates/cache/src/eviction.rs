@@ -257,6 +257,11 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         }
     }
 
+    /// The bytes that an object was charged with; 0 when it is not held.
+    pub fn charged_bytes(&self, id: NodeId) -> u64 {
+        self.queues.queue_of(id).map_or(0, |(_, bytes)| bytes)
+    }
+
     /// Whether it is held and is among the first to be evicted.
     pub fn has_departed(&self, id: NodeId) -> bool {
         let queue = self.queues.queue_of(id);

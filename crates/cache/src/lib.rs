@@ -112,7 +112,7 @@ pub use found_object::FoundObject;
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
 pub use object::{EncodedBodies, Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
-pub use purge::CachePurge;
+pub use purge::{CachePurge, PurgeCount, PurgeMode};
 pub use registry::JoinOutcome;
 pub use shares::MemoryShares;
 pub use store::{Lookup, StoreOutcome};
@@ -298,7 +298,7 @@ impl Cache {
     /// Removes a key with all its variants. A fill in progress for it is not stored, and no request
     /// joins it.
     pub fn purge(&self, key: &Key, kind: Kind) {
-        self.purging().key(key, kind);
+        self.purging(PurgeMode::Hard).key(key, kind);
     }
 
     /// All objects of a key, in all variants. With `url`, also the objects of all keys of that URL.

@@ -36,6 +36,18 @@ pub(crate) struct StorageHints {
     pub(crate) requests: u32,
 }
 
+/// An entry and the bytes that it was charged with.
+pub(super) struct ChargedEntry {
+    pub(super) entry: TableEntry,
+    pub(super) bytes: u64,
+}
+
+/// An object of the store and the bytes that it was charged with.
+pub(crate) struct ChargedObject {
+    pub(crate) object: Arc<Object>,
+    pub(crate) bytes: u64,
+}
+
 /// An entry of the table. Its drop, for whatever reason, reports that the object or the marker left
 /// the store.
 struct EntryGuard {
@@ -181,14 +193,25 @@ impl Partition {
     }
 
     /// Returns the removed entry.
-    pub(super) fn remove(&self, key: &Key) -> Option<TableEntry> {
+    pub(super) fn remove(&self, key: &Key) -> Option<ChargedEntry> {
         let mut policy = self.policy.lock();
-        let gone = self.table.remove(key);
-        if let Some(guard) = &gone {
-            policy.remove(guard.id);
-        }
+        let gone = self.table.remove(key)?;
+        let bytes = policy.charged_bytes(gone.id);
+        policy.remove(gone.id);
         drop(policy);
-        gone.map(|guard| guard.entry.clone())
+        Some(ChargedEntry {
+            entry: gone.entry.clone(),
+            bytes,
+        })
+    }
+
+    /// The entry of a key, expired or not, and its bytes.
+    pub(super) fn charged_entry(&self, key: &Key) -> Option<ChargedEntry> {
+        let policy = self.policy.lock();
+        self.table.read(key, |guard| ChargedEntry {
+            entry: guard.entry.clone(),
+            bytes: policy.charged_bytes(guard.id),
+        })
     }
 
     /// The keys of all matching entries.
@@ -233,6 +256,14 @@ impl Partition {
 
     fn ms(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.since))
+    }
+}
+
+impl ChargedEntry {
+    pub(super) fn object(self) -> Option<ChargedObject> {
+        let bytes = self.bytes;
+        let object = self.entry.object()?;
+        Some(ChargedObject { object, bytes })
     }
 }
 

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::epoch::EndedEpochs;
 use super::flight::{Flight, FlightCounts};
+use super::partition::ChargedObject;
 use super::store::NewerObject;
 use super::{AwaitedFill, CacheInner, ExpiringMemo, Follower, Lookup, Object, StoreOutcome};
 use seawall_manifest::Kind;
@@ -268,7 +269,7 @@ pub(super) fn purge(
     key: &Key,
     kind: Kind,
     ended: &mut EndedEpochs,
-) -> Vec<Arc<Object>> {
+) -> Vec<ChargedObject> {
     let mut shard = inner.registry.shard(key);
     if let Some(flight) = shard.remove(key) {
         flight.state().purged = true;

@@ -13,7 +13,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName};
 
 use super::eviction::{Advance, EvictionReason};
-use super::partition::{Partition, StorageHints, TableEntry};
+use super::partition::{ChargedEntry, ChargedObject, Partition, StorageHints, TableEntry};
 use super::pinned::PinnedBodies;
 use super::shares::MemoryShares;
 use super::variants::{VariantIndex, VariantSlot};
@@ -297,33 +297,68 @@ impl Store {
     }
 
     /// Removes a key with its variants. Returns the removed objects.
-    pub(crate) fn remove(&self, key: &Key, kind: Kind) -> Vec<Arc<Object>> {
+    pub(crate) fn remove(&self, key: &Key, kind: Kind) -> Vec<ChargedObject> {
         let partition = self.partition_of(kind);
-        match partition.remove(key) {
-            None => Vec::new(),
-            Some(TableEntry::Object(object)) => vec![object],
-            Some(TableEntry::Variants(variants)) => {
+        let Some(removed) = partition.remove(key) else {
+            return Vec::new();
+        };
+        match &removed.entry {
+            TableEntry::Object(_) => removed.object().into_iter().collect(),
+            TableEntry::Variants(variants) => {
                 let slots = variants.slots();
                 let gone = slots.iter().filter_map(|slot| partition.remove(slot));
-                gone.filter_map(TableEntry::object).collect()
+                gone.filter_map(ChargedEntry::object).collect()
             }
         }
+    }
+
+    /// The objects that [`Store::remove`] would remove, each with its slot.
+    pub(crate) fn charged_objects(&self, key: &Key, kind: Kind) -> Vec<(Key, ChargedObject)> {
+        let partition = self.partition_of(kind);
+        let slots = match partition.charged_entry(key).map(|charged| charged.entry) {
+            Some(TableEntry::Variants(variants)) => variants.slots(),
+            _ => vec![key.clone()],
+        };
+        let charged = |slot: Key| {
+            let charged = partition.charged_entry(&slot)?.object()?;
+            Some((slot, charged))
+        };
+        slots.into_iter().filter_map(charged).collect()
     }
 
     /// Removes all entries that match, in all partitions, and passes each removed object to `gone`.
     pub(crate) fn remove_where(
         &self,
         is_match: impl Fn(&Key, Option<&Object>) -> bool,
-        mut gone: impl FnMut(&Object),
+        gone: impl FnMut(ChargedObject),
+    ) {
+        self.for_each_match(is_match, Partition::remove, gone);
+    }
+
+    /// Passes each object that [`Store::remove_where`] would remove to `found`.
+    pub(crate) fn find_where(
+        &self,
+        is_match: impl Fn(&Key, Option<&Object>) -> bool,
+        found: impl FnMut(ChargedObject),
+    ) {
+        self.for_each_match(is_match, Partition::charged_entry, found);
+    }
+
+    fn for_each_match(
+        &self,
+        is_match: impl Fn(&Key, Option<&Object>) -> bool,
+        take: impl Fn(&Partition, &Key) -> Option<ChargedEntry>,
+        mut use_object: impl FnMut(ChargedObject),
     ) {
         for partition in &self.partitions {
             let keys = partition.keys_where(|key, entry| match entry {
                 TableEntry::Object(object) => is_match(key, Some(object)),
                 TableEntry::Variants(_) => is_match(key, None),
             });
-            let removed = keys.iter().filter_map(|key| partition.remove(key));
-            let objects = removed.filter_map(TableEntry::object);
-            objects.for_each(|object| gone(&object));
+            let taken = keys.iter().filter_map(|key| take(partition, key));
+            taken
+                .filter_map(ChargedEntry::object)
+                .for_each(&mut use_object);
         }
     }
 

@@ -10,7 +10,7 @@ use super::super::cache_metrics::CLIENT_METRICS;
 use super::super::declaration::AdminEndpoint;
 use super::super::{DrainProgress, WorkerHealth};
 use super::*;
-use crate::proxy::{ClientStats, PurgeScope, Purged};
+use crate::proxy::{ClientStats, PurgeMode, PurgeOrder, PurgeScope, Purged};
 use crate::telemetry::MetricRegistry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -44,8 +44,12 @@ fn handlers(ready: bool) -> AdminHandlers {
             Some("known.example") => Ok(explanation_of(url)),
             _ => Err("no route"),
         }),
-        purge: Box::new(|scope| {
+        purge: Box::new(|order| {
+            let PurgeOrder { scope, mode, actor } = order;
+            assert_eq!(actor, "192.0.2.1:80");
             let objects: Option<u64> = match scope {
+                PurgeScope::Path(_) => Some(u64::from(mode == PurgeMode::DryRun)),
+                PurgeScope::Host(url) => (url.host() == Some("known.example")).then_some(2),
                 PurgeScope::Url(url) => (url.host() == Some("known.example")).then_some(1),
                 PurgeScope::Stream(url) => (url.path() == "/live.m3u8").then_some(0),
                 PurgeScope::Prefix(url) => (url.path() == "/live/").then_some(7),
@@ -53,7 +57,9 @@ fn handlers(ready: bool) -> AdminHandlers {
             };
             let purged = objects.map(|objects| Purged {
                 objects,
+                bytes: 100 * objects,
                 is_complete: objects != 9,
+                is_shared_among_hosts: true,
             });
             Box::pin(std::future::ready(purged))
         }),
@@ -77,7 +83,8 @@ fn response_to(handlers: &AdminHandlers, method: &str, target: &str) -> AdminRes
         .uri(target)
         .body(())
         .unwrap();
-    let answer = std::pin::pin!(handle(handlers, &request));
+    let peer = "192.0.2.1:80".parse().unwrap();
+    let answer = std::pin::pin!(handle(handlers, &request, peer));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(response) = answer.poll(&mut cx) else {
         panic!("the handlers of a test answer at once");
@@ -117,6 +124,18 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
         200,
     ),
     (ServerState::Serving, "POST", "/purge?all", 200),
+    (
+        ServerState::Serving,
+        "POST",
+        "/purge?host=known.example",
+        200,
+    ),
+    (
+        ServerState::Serving,
+        "POST",
+        "/purge?path=http://a/&dry_run",
+        200,
+    ),
     (
         ServerState::Serving,
         "POST",
@@ -302,21 +321,46 @@ fn reports_how_many_objects_a_purge_dropped() {
     answer(
         &url("stream", "live.m3u8"),
         200,
-        r#""complete":true,"objects":0,"purged":false"#,
+        r#""bytes":0,"complete":true,"dry_run":false,"objects":0,"purged":false"#,
     );
     answer(
         &url("stream", "x.m3u8"),
         404,
-        r#""complete":true,"objects":0,"purged":false"#,
+        r#""bytes":0,"complete":true,"dry_run":false,"objects":0,"purged":false"#,
     );
     answer(&url("prefix", "live/"), 200, r#""objects":7"#);
     answer(
         "/purge?all=true",
         200,
-        r#""all":true,"complete":false,"objects":9,"purged":true"#,
+        r#""all":true,"bytes":900,"complete":false,"dry_run":false,"objects":9,"purged":true"#,
     );
     answer("/purge?all", 200, r#""objects":9"#);
-    for two_scopes in ["url=http://known.example/", "prefix=http://a/live/", "all"] {
+    answer(
+        "/purge?host=known.example",
+        200,
+        r#""host":"known.example","objects":2,"purged":true,"shared_with_other_hosts":true"#,
+    );
+    answer(
+        &(url("path", "a") + "&dry_run"),
+        200,
+        r#""dry_run":true,"objects":1,"path":"http://known.example/a","purged":false"#,
+    );
+    answer(
+        &(url("path", "a") + "&dry_run=false"),
+        200,
+        r#""dry_run":false,"objects":0"#,
+    );
+    for no_host in ["host=a/b", "host=a:80", "dry_run"] {
+        let target = format!("/purge?{no_host}");
+        assert_eq!(request("POST", &target, true).0, 400, "{target}");
+    }
+    let two_scopes = [
+        "url=http://known.example/",
+        "prefix=http://a/live/",
+        "all",
+        "host=a",
+    ];
+    for two_scopes in two_scopes {
         let two_scopes = format!("{}&{two_scopes}", url("stream", "live.m3u8"));
         assert_eq!(request("POST", &two_scopes, true).0, 400, "{two_scopes}");
     }

@@ -36,6 +36,12 @@ pub const WAITERS: &str = "seawall_waiters";
 pub const STORED: &str = "seawall_store_objects";
 /// Bytes of stored objects.
 pub const STORED_BYTES: &str = "seawall_store_bytes";
+/// Purges by `scope` and `mode`.
+pub const PURGES: &str = "seawall_purges_total";
+/// Objects that purges dropped.
+pub const PURGED_OBJECTS: &str = "seawall_purged_objects_total";
+/// Their bytes.
+pub const PURGED_BYTES: &str = "seawall_purged_bytes_total";
 /// Requests in the queue before the origin, by `priority`.
 pub const QUEUED_BY_PRIORITY: &str = "seawall_origin_queued_by_priority";
 /// Requests to origins in progress.

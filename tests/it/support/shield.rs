@@ -158,11 +158,16 @@ impl Shield {
         self.send_purge(&query).await
     }
 
-    async fn send_purge(&self, query: &str) -> (u64, bool) {
+    /// The whole answer to a purge with this query.
+    pub async fn purge_answer(&self, query: &str) -> serde_json::Value {
         let answer = self.admin(ask("POST", &format!("/purge?{query}"))).await;
         let is_good = (200..300).contains(&answer.status);
         assert!(is_good, "purge of {query}: {answer:?}");
-        let told: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+
+    async fn send_purge(&self, query: &str) -> (u64, bool) {
+        let told = self.purge_answer(query).await;
         let objects = told["objects"].as_u64().expect("a count");
         assert_eq!(told["purged"].as_bool(), Some(objects > 0), "{told}");
         (
@@ -382,7 +387,7 @@ fn route() -> Route {
     }
 }
 
-fn percent_encoded(text: &str) -> String {
+pub fn percent_encoded(text: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             char::from(byte).to_string()

@@ -37,11 +37,11 @@ fn evict(cache: &Cache) {
 fn revalidation_started_during_purge_walk_is_discarded() {
     let cache = Cache::new(Settings::default());
     let held = keep(&cache);
-    let mut purge = cache.purging();
+    let mut purge = cache.purging(PurgeMode::Hard);
     purge.all(|matching| *matching == key(), |_| false);
     let lookup = look(&cache);
     let refresh = cache.lead(&lookup, HeaderMap::new).expect("it is held");
-    assert_eq!(purge.finish(), 1);
+    assert_eq!(purge.finish().objects, 1);
     let stored = refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
     assert_eq!(stored, StoreOutcome::Purged);
     assert!(look(&cache).object.is_none());
@@ -54,7 +54,7 @@ fn refresh_of_object_evicted_during_purge_walk_is_discarded() {
         for ends_first in [true, false] {
             let cache = Cache::new(Settings::default());
             let held = keep(&cache);
-            let mut purge = cache.purging();
+            let mut purge = cache.purging(PurgeMode::Hard);
             purge.all(|matching| *matching == key(), |_| false);
             let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
             evict(&cache);
@@ -69,9 +69,9 @@ fn refresh_of_object_evicted_during_purge_walk_is_discarded() {
             };
             if ends_first {
                 end(refresh);
-                assert_eq!(purge.finish(), 0);
+                assert_eq!(purge.finish().objects, 0);
             } else {
-                assert_eq!(purge.finish(), 0);
+                assert_eq!(purge.finish().objects, 0);
                 // Requests after the purge do not get its result either.
                 let (_fill, _follower) = lead(&cache, &HeaderMap::new());
                 end(refresh);
@@ -85,10 +85,10 @@ fn refresh_of_object_evicted_during_purge_walk_is_discarded() {
 /// The matcher is dropped together with its purge.
 #[test]
 fn refresh_started_after_purge_is_stored() {
-    let purges: [fn(CachePurge); 2] = [|purge| assert_eq!(purge.finish(), 0), drop];
+    let purges: [fn(CachePurge); 2] = [|purge| assert_eq!(purge.finish().objects, 0), drop];
     for end in purges {
         let cache = Cache::new(Settings::default());
-        let mut purge = cache.purging();
+        let mut purge = cache.purging(PurgeMode::Hard);
         purge.all(|matching| *matching == key(), |_| false);
         end(purge);
         let held = keep(&cache);
@@ -137,7 +137,7 @@ fn purge_discards_refresh_already_replaced_by_second_fill() {
         cache.end_epoch(&directory);
         let (_fill, _follower) = lead(&cache, &HeaderMap::new());
         if is_prefix {
-            let mut purge = cache.purging();
+            let mut purge = cache.purging(PurgeMode::Hard);
             purge.all(|matching| *matching == key(), |_| false);
             purge.finish();
         } else {
@@ -154,7 +154,7 @@ fn purge_discards_refresh_already_replaced_by_second_fill() {
 fn object_revalidated_during_purge_walk_is_purged() {
     let cache = Cache::new(Settings::default());
     let held = keep(&cache);
-    let mut purge = cache.purging();
+    let mut purge = cache.purging(PurgeMode::Hard);
     purge.all(|matching| *matching == key(), |_| false);
     let refresh = cache.lead(&look(&cache), HeaderMap::new).unwrap();
     refresh.store_and_publish(&held, Verdict::Revalidated(Arc::clone(&held)));
@@ -166,7 +166,7 @@ fn object_revalidated_during_purge_walk_is_purged() {
 #[test]
 fn new_fill_during_purge_walk_is_stored() {
     let cache = Cache::new(Settings::default());
-    let mut purge = cache.purging();
+    let mut purge = cache.purging(PurgeMode::Hard);
     purge.all(|matching| *matching == key(), |_| false);
     let (fill, _follower) = lead(&cache, &HeaderMap::new());
     purge.finish();
@@ -182,7 +182,7 @@ fn no_fill_starts_from_object_purged_after_lookup() {
     let purges: [fn(&Cache); 2] = [
         |cache| cache.purge(&key(), Kind::Segment),
         |cache| {
-            let mut purge = cache.purging();
+            let mut purge = cache.purging(PurgeMode::Hard);
             purge.all(|matching| *matching == key(), |_| false);
             purge.finish();
         },

@@ -1,5 +1,5 @@
-//! The command line: `serve`, `demo`, `check`, `explain`, and `health` (for container health
-//! checks).
+//! The command line: `serve`, `demo`, `check`, `explain`, `token`, and `health` (for container
+//! health checks).
 //!
 //! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid, 3 when
 //! `check --diff` finds a difference.
@@ -10,6 +10,7 @@ mod explain;
 mod health;
 mod logging;
 mod serve;
+mod token;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -57,6 +58,8 @@ enum Command {
     Explain(explain::Explain),
     /// Ask a running server whether it is healthy
     Health(health::Health),
+    /// Make tokens for signed URLs, or say what a token contains
+    Token(token::Token),
 }
 
 /// Runs the program with these arguments.
@@ -75,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Explain(explain) => explain.run().map(success),
         Command::Health(health) => health.run().map(success),
+        Command::Token(token) => token.run().map(success),
     };
     result.unwrap_or_else(|error| {
         print_error(&error);
@@ -130,6 +134,17 @@ mod tests {
         assert!(!is_rejected("seawall serve --config a.toml --log json"));
         assert!(!is_rejected("seawall health"));
         assert!(is_rejected("seawall explain"));
+        let make = "seawall token make --key-id a --secret-file f --path /live";
+        assert!(is_rejected(make));
+        assert!(!is_rejected(&format!("{make} --expires-in 6h")));
+        assert!(!is_rejected(&format!(
+            "{make} --expires-at 60 --network ::1"
+        )));
+        assert!(is_rejected(&format!(
+            "{make} --expires-in 6h --expires-at 60"
+        )));
+        assert!(is_rejected(&format!("{make} --expires-in 6")));
+        assert!(is_rejected(&format!("{make} --expires-in 6h --network a")));
         assert!(!is_rejected("seawall explain --json http://a.example/b"));
         assert!(!is_rejected("seawall demo"));
         assert!(!is_rejected(

@@ -34,6 +34,7 @@ pub(crate) use diff::Change;
 pub use flags::Flags;
 pub use origin_kinds::{OriginKind, OriginPreset};
 pub use problem::Problems;
+pub(crate) use quantity::duration as parse_duration;
 pub use value_error::ValueError;
 
 /// Reads the size of the memory for stored objects.

@@ -61,7 +61,8 @@ pub(crate) fn is_below(path: &str, prefix: &str) -> bool {
 }
 
 /// Whether one of the segments is `.` or `..`, also in encoded form. An encoded slash counts as
-/// one, and so does a backslash: some origins take them for it.
+/// one, and so does a backslash: some origins take them for it. Some leave out what follows a
+/// semicolon.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
     let mut is_dots_only = true;
     let mut dots = 0;
@@ -72,6 +73,7 @@ pub(crate) fn has_dot_segments(path: &str) -> bool {
             [b'%', b'2', b'f' | b'F', rest @ ..] | [b'%', b'5', b'c' | b'C', rest @ ..] => {
                 (b'/', rest)
             }
+            [b'%', b'3', b'b' | b'B', rest @ ..] => (b';', rest),
             _ if *first == b'\\' => (b'/', rest),
             _ => (*first, rest),
         };
@@ -84,6 +86,7 @@ pub(crate) fn has_dot_segments(path: &str) -> bool {
                 (is_dots_only, dots) = (true, 0);
             }
             b'.' => dots += 1,
+            b';' if is_dots_only && (1..=2).contains(&dots) => return true,
             _ => is_dots_only = false,
         }
     }
@@ -124,6 +127,9 @@ mod tests {
             "/a\\..\\b",
             "/a%5c..",
             "..",
+            "/a/..;b/c",
+            "/.;",
+            "/..%3B",
         ] {
             assert!(has_dot_segments(path), "{path}");
         }

@@ -28,6 +28,9 @@ pub struct TokenRules {
 pub struct TokenPermit {
     /// The first second since 1970 in which the token permits nothing. `None`: there is none.
     pub until: Option<u64>,
+    /// Whether it depends on the client's address or on the negotiated protocol. Another client
+    /// that sends the same bytes may then not get the same response unasked.
+    pub is_for_connection: bool,
     /// A token that the response should give the client. Such a response belongs in no cache, and
     /// is not repeated.
     pub renewed: Option<RenewedToken>,
@@ -97,6 +100,7 @@ impl TokenRules {
         };
         Ok(TokenPermit {
             until: claims.expires_at(),
+            is_for_connection: claims.is_for_connection(),
             renewed,
         })
     }

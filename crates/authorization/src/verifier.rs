@@ -47,6 +47,14 @@ impl TokenClaims {
         }
     }
 
+    /// Whether they are compared with the client's address or with the negotiated protocol.
+    pub fn is_for_connection(&self) -> bool {
+        match self {
+            TokenClaims::SignedUrl(url) => url.network.is_some(),
+            TokenClaims::Cat(cat) => cat.is_for_connection(),
+        }
+    }
+
     /// Memory besides the value itself, in bytes, about.
     pub(crate) fn heap_bytes(&self) -> usize {
         match self {

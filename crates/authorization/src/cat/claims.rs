@@ -44,6 +44,10 @@ impl Cat {
         self.expires_at
     }
 
+    pub(crate) fn is_for_connection(&self) -> bool {
+        self.networks.is_some() || self.protocols.is_some()
+    }
+
     /// Memory besides the value itself, in bytes, about.
     pub(crate) fn heap_bytes(&self) -> usize {
         let texts = self.methods.iter().flatten().map(String::len);

@@ -92,3 +92,32 @@ fn other_rules_do_not_believe_what_was_verified_by_these() {
     let rotated = admit(&rules(rotated), "/a", &token, &mut verified, 0);
     assert_eq!(rotated, Err(TokenRejection::UnknownKey));
 }
+
+#[test]
+fn a_permission_for_a_connection_says_so() {
+    let rules = rules(keys());
+    let permit = |network: Option<&str>| {
+        let url = SignedUrl {
+            key_id: "a".to_owned(),
+            path_prefix: "/".to_owned(),
+            expires_at: 60,
+            network: network.map(|network| network.parse().unwrap()),
+        };
+        let token = keys().sign(&url).unwrap();
+        let (target, headers) = (format!("/a?t={token}"), HeaderMap::new());
+        let found = rules.find(&target, &headers).unwrap();
+        let request = TokenRequest {
+            method: "GET",
+            scheme: "https",
+            host: "media.test",
+            port: None,
+            target: &found.target,
+            client: Some([192, 0, 2, 7].into()),
+            protocol: None,
+        };
+        let permit = rules.admit(&found, &request, &mut VerifiedTokens::new(8, 1 << 20), 0);
+        permit.unwrap().is_for_connection
+    };
+    assert!(permit(Some("192.0.2.0/24")));
+    assert!(!permit(None));
+}

@@ -345,6 +345,7 @@ fn catnip_permits_its_networks_only() {
     let denied = Err(TokenRejection::Address);
     let address = catnip(&["d83444c0000207"]);
     assert_eq!(from(&address, "192.0.2.7"), Ok(()));
+    assert!(verify(&address).unwrap().is_for_connection());
     assert_eq!(from(&address, "::ffff:192.0.2.7"), Ok(()));
     assert_eq!(from(&address, "192.0.2.8"), denied);
     assert_eq!(from(&address, "a Unix socket"), denied);

@@ -226,6 +226,29 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, ValueError> {
     Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
 }
 
+/// Reads where a route sends its viewers: a path, or an absolute URL.
+pub(crate) fn redirect_target(text: &str) -> Result<String, ValueError> {
+    const EXPECTED: &str = "a path, or a URL such as \"https://new.example/live\"";
+    let error = |why| ValueError::new(EXPECTED, why);
+    if text.contains(['?', '#']) {
+        return Err(error("the viewer's own query follows it"));
+    }
+    let is_path = text.starts_with('/') && !text.starts_with("//") && !text.contains('\\');
+    let is_url = text.parse::<Uri>().is_ok_and(|url| {
+        let scheme = url
+            .scheme_str()
+            .is_some_and(|scheme| ["http", "https"].contains(&scheme));
+        scheme
+            && url
+                .authority()
+                .is_some_and(|host| !host.as_str().contains('@'))
+    });
+    if is_url || is_path && text.parse::<Uri>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(error("neither of them"))
+}
+
 /// Reads a web origin as browsers send it in `Origin`.
 pub(crate) fn web_origin(text: &str) -> Result<String, ValueError> {
     let error = |why| ValueError::new(WEB_ORIGIN, why);

@@ -60,6 +60,7 @@ impl Shield {
             Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.
             Admission::Preflight(_) => return Err(AccessRejection::not_served()),
+            Admission::Redirect(..) => return Err(AccessRejection::redirected()),
         };
         let now = Now::read();
         let upstream_headers = || self.upstream_headers_for(&headers, &request);

@@ -136,6 +136,9 @@ impl Shield {
             Admission::Preflight(route) => {
                 rejections::preflight(&viewer_request, &route, is_logged)
             }
+            Admission::Redirect(route, status, location) => {
+                rejections::redirect(&viewer_request, &route, (status, location), is_logged)
+            }
             Admission::Pass(request) => {
                 let host = viewer_request.host().to_owned();
                 let context = self.begin_context(&mut viewer_request, request);

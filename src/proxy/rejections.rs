@@ -56,6 +56,20 @@ pub(super) fn preflight(request: &ViewerRequest, route: &Route, is_logged: bool)
     )
 }
 
+/// The route sends its viewers to another location.
+pub(super) fn redirect(
+    request: &ViewerRequest,
+    route: &Route,
+    (status, location): (StatusCode, HeaderValue),
+    is_logged: bool,
+) -> ViewerResponse {
+    let mut headers = own_headers();
+    headers.insert(header::LOCATION, location);
+    cors::allow(&mut headers, &request.headers, route);
+    let body = ResponseBody::Empty;
+    respond_unadmitted(request, is_logged, status, headers, body, Outcome::Local)
+}
+
 /// The request has passed through this shield before.
 pub(super) fn looped(context: RequestContext) -> ViewerResponse {
     let why = "loop detected: this request has passed through this shield already";

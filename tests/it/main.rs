@@ -78,6 +78,7 @@ mod playlists_are_compressed_here;
 mod purged_is_gone;
 mod quotas_are_kept_by_endpoint_and_kind;
 mod ranges_get_exactly_their_bytes;
+mod redirects_send_viewers_elsewhere;
 mod responses_say_how_they_were_produced;
 mod s3_takes_our_signatures;
 mod sessions_defeat_no_cache;

@@ -30,6 +30,8 @@ pub enum Admission {
     Preflight(Arc<Route>),
     /// Another method, on a route that passes it to the origin.
     Pass(CacheRequest),
+    /// The route sends its viewers to this location.
+    Redirect(Arc<Route>, StatusCode, HeaderValue),
     /// Rejected.
     Reject(AccessRejection),
 }
@@ -77,6 +79,17 @@ fn try_admit(
     check_path(&path[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
         return Ok(Admission::Preflight(Arc::clone(route)));
+    }
+    if let Some(redirect) = &route.redirect {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(not_allowed());
+        }
+        let location = redirect.location(&route.path_prefix, uri)?;
+        return Ok(Admission::Redirect(
+            Arc::clone(route),
+            redirect.status,
+            location,
+        ));
     }
     let forwarded = headers::forwarded(headers, route, Kind::of_path(path));
     let request = cache_request(route, &host, uri, forwarded.map(Arc::new))?;

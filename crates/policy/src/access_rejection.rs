@@ -29,6 +29,15 @@ impl AccessRejection {
         }
     }
 
+    /// The route serves nothing: it sends its viewers to another location.
+    pub fn redirected() -> AccessRejection {
+        AccessRejection {
+            status: StatusCode::NOT_FOUND,
+            why: "the route of this URL sends its viewers elsewhere (`redirect`)",
+            rule: None,
+        }
+    }
+
     /// An access rule of the route refuses the viewer. The response does not say which, or what
     /// would be accepted.
     pub(super) fn denied(rule: AccessRuleKind) -> AccessRejection {

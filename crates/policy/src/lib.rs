@@ -101,6 +101,7 @@ pub mod now;
 pub mod progress;
 mod query;
 pub mod range;
+mod redirect;
 pub mod route;
 mod set_cookie;
 mod trusted_proxies;

@@ -50,6 +50,9 @@ impl CacheRequest {
         let uri: Uri = path.parse().ok()?;
         let host = self.host.to_str().ok()?;
         let route = rules.route(host, uri.path())?;
+        if route.redirect.is_some() {
+            return None;
+        }
         let below = &uri.path()[route.path_prefix.trim_end_matches('/').len()..];
         access::check_path(below).ok()?;
         let nothing = HeaderMap::new();

@@ -8,6 +8,7 @@ use http::HeaderName;
 use super::access_rules::AccessRules;
 pub use super::header_rules::{HeaderRule, HeaderRules};
 pub use super::query::{QueryPolicies, QueryPolicy};
+pub use super::redirect::Redirect;
 use super::trusted_proxies::TrustedProxies;
 
 /// One route: what it matches, and the settings for it. Built by `config`.
@@ -31,6 +32,8 @@ pub struct Route {
     pub origin: Arc<str>,
     /// Index of the origin group.
     pub origin_index: usize,
+    /// Viewers are sent elsewhere, and nothing is fetched.
+    pub redirect: Option<Redirect>,
     /// Send the viewer's (canonical) host to the origin; it is then part of the key.
     pub forward_host: bool,
     /// Which viewers may enter.
@@ -213,6 +216,7 @@ impl Route {
             path_prefix: "/".to_owned(),
             origin: origin.into(),
             origin_index: 0,
+            redirect: None,
             forward_host: false,
             access: AccessRules::default(),
             query: QueryPolicy::All.into(),
@@ -239,7 +243,8 @@ impl Route {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| host_matches(pattern, host))
     }
 
-    pub(super) fn takes_path(&self, path: &str) -> bool {
+    /// Whether a path lies below the route's.
+    pub fn takes_path(&self, path: &str) -> bool {
         is_below(path, &self.path_prefix)
     }
 }

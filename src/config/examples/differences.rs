@@ -105,7 +105,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn changed_keys_are_the_reported_differences(
-        chosen in proptest::collection::vec(any::<bool>(), 120),
+        chosen in proptest::collection::vec(any::<bool>(), 200),
     ) {
         let (_folder, config_path) = folder_with_files();
         let annotated = text("config/seawall.toml");
@@ -325,10 +325,14 @@ fn route_keys() -> Vec<InnerKey> {
     let header = |name: &str, file: &str| {
         format!("require_header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
     };
+    let redirect = |to: &str| format!("path = \"/old\"\nredirect = {{ to = \"{to}\" }}");
+    let redirect_status = redirect("/a").replace(" }", ", status = 308 }");
     let required = header("X-Secret", "origin-secret");
     let other_name = header("X-Other", "origin-secret");
     let other_file = header("X-Secret", "cdn-code");
     let keys = [
+        ("redirect to", [&*redirect("/a"), &*redirect("/b")]),
+        ("redirect status", [&*redirect("/a"), &*redirect_status]),
         ("query manifest", ["", "query = { manifest = \"none\" }"]),
         ("query segment", ["", "query = { segment = \"none\" }"]),
         ("query other", ["", "query = { other = \"none\" }"]),

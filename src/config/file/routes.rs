@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::origins::OriginTable;
 use super::{access, forwarded_headers, header_rules, read_tables};
 use crate::config::order::PlacedRoute;
@@ -11,13 +13,14 @@ use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
 use seawall_policy::Route;
-use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy};
+use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
 const QUERIES: &str = "\"all\", \"none\", \"mediapackage\", { only = […] }, { except = […] } or \
                        { manifest = …, segment = …, other = … }";
 const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }";
+const REDIRECT_STATUS: &str = "301, 302, 303, 307 or 308";
 const NAMES: &str = "a list of names";
 const COOKIES: &str = "a list of cookies such as [\"AWSALB*\"]";
 
@@ -50,7 +53,8 @@ pub(super) fn read_routes(
 /// Reads one route, and whether it has a name of its own.
 fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedRoute, bool) {
     let span = table.span();
-    let (origin, origin_index) = read_origin(table, groups);
+    let is_redirect = table.value("redirect").is_some();
+    let (origin, origin_index) = read_origin(table, groups, is_redirect);
     let mut route = Route {
         origin_index,
         ..Route::everything(origin)
@@ -71,6 +75,7 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
     let name = table.get("name", read::parsed(address::name, "a name"));
     let has_name = name.is_some();
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
+    read_redirect(table, &mut route);
     table.read_into("forward_host", &mut route.forward_host, read::flag);
     access::read_access(table, &mut route.access);
     match groups.get_mut(route.origin_index) {
@@ -115,6 +120,38 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
         is_location_known,
     };
     (placed_route, has_name)
+}
+
+fn read_redirect(table: &mut TomlTable<'_>, route: &mut Route) {
+    let value = table.value("redirect");
+    let statuses = [301, 302, 303, 307, 308];
+    let status = |value: TomlValue<'_>| {
+        let number = read::count::<u16>(value)?;
+        let status = StatusCode::from_u16(number).ok();
+        let status = status.filter(|_| statuses.contains(&number));
+        status.ok_or_else(|| value.problem(ValueError::new(REDIRECT_STATUS, "another one")))
+    };
+    let redirect = table.get("redirect", |value| {
+        value.table("redirect", |table| {
+            if table.value("to").is_none() {
+                table.report_missing("to", "to = \"https://new.example/live\"");
+            }
+            let to = table.get("to", read::parsed(address::redirect_target, "a URL"));
+            let status = table.get("status", status).unwrap_or(StatusCode::FOUND);
+            to.map(|to| Redirect { to, status })
+        })
+    });
+    route.redirect = redirect.flatten();
+    let leads_here = route
+        .redirect
+        .as_ref()
+        .is_some_and(|to| route.takes_path(&to.to));
+    if let Some(value) = value.filter(|_| leads_here) {
+        let problem = Problem::new("`redirect` leads back to the same route");
+        table
+            .reader()
+            .add_problem(problem.at(value.span(), "without end"));
+    }
 }
 
 /// Reads the settings for live streams.
@@ -163,11 +200,18 @@ fn default_name(route: &Route) -> String {
 }
 
 /// The origin that a route names, or the only one.
-fn read_origin(table: &mut TomlTable<'_>, groups: &[OriginTable]) -> (Arc<str>, usize) {
+fn read_origin(
+    table: &mut TomlTable<'_>,
+    groups: &[OriginTable],
+    is_redirect: bool,
+) -> (Arc<str>, usize) {
     let names = groups.iter().map(|group| &*group.settings.name);
     let Some(value) = table.value("origin") else {
-        if let [only] = groups {
-            return (Arc::clone(&only.settings.name), 0);
+        match groups {
+            [only] => return (Arc::clone(&only.settings.name), 0),
+            // It fetches from none.
+            [first, ..] if is_redirect => return (Arc::clone(&first.settings.name), 0),
+            _ => {}
         }
         let example = names.clone().next().unwrap_or("main");
         table.report_missing("origin", &format!("origin = \"{example}\""));

@@ -9,7 +9,9 @@ use super::{WrittenTable, addresses, path_text};
 use crate::config::quantity::duration_text;
 use seawall_policy::Route;
 use seawall_policy::access_rules::RequiredHeader;
-use seawall_policy::route::{Cors, HeaderRule, Lifetimes, Live, QueryPolicies, QueryPolicy};
+use seawall_policy::route::{
+    Cors, HeaderRule, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect,
+};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
 /// of its hosts each time (see `order.rs`).
@@ -42,9 +44,13 @@ fn table_without_hosts(route: &Route) -> WrittenTable {
 
 fn keys(route: &Route) -> WrittenTable {
     let required = route.access.require_header.as_ref().map(required_header);
+    let redirect = route.redirect.as_ref();
+    let redirect =
+        redirect.map(|Redirect { to, status }| json!({ "to": to, "status": status.as_u16() }));
     let table = WrittenTable::new("[[route]]")
         .key("path", &*route.path_prefix)
         .key("origin", &*route.origin)
+        .key("redirect", redirect)
         .key("forward_host", route.forward_host)
         .key("allow", route.access.allow.as_ref().map(addresses))
         .key("deny", route.access.deny.as_ref().map(addresses))

@@ -177,6 +177,21 @@ fn rejects_invalid_access_rules() {
 }
 
 #[test]
+fn rejects_invalid_redirects() {
+    let diagnostics = diagnostics(&[
+        in_route("redirect = \"https://new.example\""),
+        in_route("redirect = { status = 308 }"),
+        in_route("redirect = { to = \"https://new.example\", status = 304 }"),
+        in_route("redirect = { to = \"//evil.example/live\" }"),
+        in_route("redirect = { to = \"ftp://new.example/live\" }"),
+        in_route("redirect = { to = \"https://user@new.example/live\" }"),
+        in_route("redirect = { to = \"/new?x=1\" }"),
+        in_route("redirect = { to = \"/new\" }"),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_header_rules() {
     let diagnostics = diagnostics(&[
         in_route("headers = { Server = \"a\" }"),

@@ -68,6 +68,10 @@ impl CatVerifier {
         })
     }
 
+    pub(crate) fn has_public_keys(&self) -> bool {
+        self.keys.values().any(CatKey::is_public)
+    }
+
     /// Reads a token and verifies all that does not depend on the request or the time. What the
     /// token permits is for [`Cat::check`] to compare.
     pub fn verify(&self, token: &str) -> Result<Cat, TokenRejection> {

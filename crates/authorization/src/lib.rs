@@ -62,6 +62,7 @@
 
 mod carriers;
 mod cat;
+mod forged_signatures;
 mod keys;
 mod rejection;
 mod request;

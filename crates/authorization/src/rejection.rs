@@ -24,6 +24,9 @@ pub enum TokenRejection {
     /// The signature or MAC is wrong.
     #[error("the signature is wrong")]
     Signature,
+    /// The client has sent so many wrong signatures that they are not verified any more.
+    #[error("the client sends too many wrong signatures")]
+    Flood,
     /// The token is not valid any more.
     #[error("the token has expired")]
     Expired,
@@ -60,7 +63,7 @@ pub enum TokenRejection {
 impl TokenRejection {
     /// Every word that [`TokenRejection::as_str`] returns, in the order of
     /// [`TokenRejection::index`].
-    pub const WORDS: [&str; 17] = [
+    pub const WORDS: [&str; 18] = [
         "token_missing",
         "token_repeated",
         "token_too_long",
@@ -78,6 +81,7 @@ impl TokenRejection {
         "token_audience",
         "token_no_expiry",
         "token_claim",
+        "token_flood",
     ];
 
     /// A dense index for tables of counters.
@@ -100,6 +104,7 @@ impl TokenRejection {
             TokenRejection::Audience => 14,
             TokenRejection::NoExpiry => 15,
             TokenRejection::Claim(_) => 16,
+            TokenRejection::Flood => 17,
         }
     }
 

@@ -76,7 +76,15 @@ impl TokenRules {
             }
             return permit;
         }
-        let claims = self.verifier.verify(found.token)?;
+        let is_costly = self.verifier.is_costly();
+        if is_costly && verified.forged.are_too_many(request.client, now) {
+            return Err(TokenRejection::Flood);
+        }
+        let claims = self.verifier.verify(found.token);
+        if is_costly && claims == Err(TokenRejection::Signature) {
+            verified.forged.count(request.client, now);
+        }
+        let claims = claims?;
         let permit = self.permit(&claims, found, request, now);
         if permit != Err(TokenRejection::Expired) {
             verified.remember(self.number, found.token, claims);

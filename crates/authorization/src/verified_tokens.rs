@@ -5,6 +5,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use super::TokenClaims;
+use super::forged_signatures::ForgedSignatures;
 
 /// Verified tokens, up to a number and a size. Where there is no room, those go first that were
 /// not used since the last search for room (the clock algorithm).
@@ -20,6 +21,8 @@ pub struct VerifiedTokens {
     hand: usize,
     bytes: usize,
     evictions: u64,
+    /// What was not verified.
+    pub(crate) forged: ForgedSignatures,
 }
 
 /// How full the memory is.
@@ -55,6 +58,7 @@ impl VerifiedTokens {
             hand: 0,
             bytes: 0,
             evictions: 0,
+            forged: ForgedSignatures::new(),
         }
     }
 

@@ -28,6 +28,14 @@ impl TokenVerifier {
             TokenVerifier::Cat(verifier) => verifier.verify(token).map(TokenClaims::Cat),
         }
     }
+
+    /// Whether a forged token takes longer to refuse than a hit to answer.
+    pub(crate) fn is_costly(&self) -> bool {
+        match self {
+            TokenVerifier::SignedUrl(_) => false,
+            TokenVerifier::Cat(verifier) => verifier.has_public_keys(),
+        }
+    }
 }
 
 impl TokenClaims {

@@ -64,6 +64,10 @@ impl CatKey {
         )))
     }
 
+    pub(super) fn is_public(&self) -> bool {
+        matches!(self.0, Algorithm::Es256(_))
+    }
+
     fn number(&self) -> i64 {
         match self.0 {
             Algorithm::Hmac256(_) => HMAC_256,

@@ -1,7 +1,7 @@
 //! Verified once, compared with each request.
 
 use super::*;
-use crate::{SignedUrl, SigningKeys};
+use crate::{CatKey, CatSettings, CatVerifier, SignedUrl, SigningKeys};
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -120,4 +120,33 @@ fn a_permission_for_a_connection_says_so() {
     };
     assert!(permit(Some("192.0.2.0/24")));
     assert!(!permit(None));
+}
+
+#[test]
+fn a_flood_of_forged_signatures_is_refused_unread() {
+    // No claims, and a signature of 64 bytes with the value 1.
+    let token = "0oRDoQEmoQRSQXN5bW1ldHJpY0VDRFNBMjU2QaBYQAEBAQEBAQEBAQEBAQEBAQEBAQEBAQ\
+                 EBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
+    let pem = "-----BEGIN PUBLIC KEY-----\n\
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAED5fNFnQYFBOjWa1ndpQK3ZrzXuHD\n\
+        77oGDgPaMNbtZ7tjiJLobxq2qnfHznEk58Jj33sBVYc/L50SAuToJo1nvA==\n\
+        -----END PUBLIC KEY-----";
+    let settings = CatSettings {
+        keys: vec![(b"AsymmetricECDSA256".to_vec(), CatKey::es256(pem).unwrap())],
+        ..CatSettings::default()
+    };
+    let verifier = TokenVerifier::Cat(CatVerifier::new(settings).unwrap());
+    let carriers = TokenCarriers {
+        query: Some("t".to_owned()),
+        ..TokenCarriers::default()
+    };
+    let rules = TokenRules::new(carriers, verifier);
+    let mut verified = VerifiedTokens::new(8, 1 << 20);
+    let reasons: Vec<_> = (0..60)
+        .map(|_| admit(&rules, "/a", token, &mut verified, 7).unwrap_err())
+        .collect();
+    assert_eq!(reasons[..50], [TokenRejection::Signature; 50]);
+    assert_eq!(reasons[50..], [TokenRejection::Flood; 10]);
+    let later = admit(&rules, "/a", token, &mut verified, 8);
+    assert_eq!(later, Err(TokenRejection::Signature));
 }

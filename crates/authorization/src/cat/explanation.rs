@@ -10,6 +10,7 @@ use super::cbor::CborValue;
 use super::claims;
 use super::envelope::Envelope;
 use super::labels;
+use super::networks;
 
 /// Names of algorithms (IANA, COSE Algorithms).
 const ALGORITHMS: [(i64, &str); 4] = [
@@ -19,7 +20,7 @@ const ALGORITHMS: [(i64, &str); 4] = [
     (-37, "PS256"),
 ];
 
-/// Explains a Common Access Token. Values are in the diagnostic notation of CBOR.
+/// Explains a Common Access Token.
 pub(crate) fn explain(token: &str) -> Result<TokenExplanation, TokenRejection> {
     let token = super::decode(token)?;
     let envelope = Envelope::open(&token)?;
@@ -34,17 +35,97 @@ pub(crate) fn explain(token: &str) -> Result<TokenExplanation, TokenRejection> {
         let label = claim.name.as_integer();
         let name = label.map(|label| name_in(&labels::NAMES, label));
         let name = name.unwrap_or_else(|| claim.name.to_string());
-        let mut value = claim.value.to_string();
-        let time = label.filter(|label| (labels::EXP..=labels::IAT).contains(label));
-        if let Some(seconds) = time.and_then(|_| claim.value.as_integer()) {
-            value = date(u64::try_from(seconds).unwrap_or_default());
-        }
+        let value = label.and_then(|label| in_words(label, &claim.value));
+        // In the diagnostic notation of CBOR.
+        let value = value.unwrap_or_else(|| claim.value.to_string());
         fields.push((name, value));
     }
     Ok(TokenExplanation {
         format: "Common Access Token",
         fields,
     })
+}
+
+/// Parts of URLs and kinds of comparison in `catu`, by their labels.
+const COMPONENTS: [(i64, &str); 9] = [
+    (0, "scheme"),
+    (1, "host"),
+    (2, "port"),
+    (3, "path"),
+    (4, "query"),
+    (5, "parent path"),
+    (6, "filename"),
+    (7, "stem"),
+    (8, "extension"),
+];
+const MATCHES: [(i64, &str); 7] = [
+    (0, "is"),
+    (1, "begins with"),
+    (2, "ends with"),
+    (3, "contains"),
+    (4, "matches the regular expression"),
+    (-1, "has the SHA-256"),
+    (-2, "has the SHA-512/256"),
+];
+
+/// Parameters of `catr`, and the values of the first.
+const RENEWAL: [(i64, &str); 8] = [
+    (0, "by"),
+    (1, "extension"),
+    (2, "deadline"),
+    (3, "cookie"),
+    (4, "header"),
+    (5, "cookie parameters"),
+    (6, "header parameters"),
+    (7, "status"),
+];
+const RENEWAL_KINDS: [(i64, &str); 4] = [
+    (0, "the same carrier"),
+    (1, "cookie"),
+    (2, "header"),
+    (3, "redirect"),
+];
+
+/// The value as an operator reads it. `None`: it is no such value, or needs no words.
+fn in_words(label: i64, value: &CborValue<'_>) -> Option<String> {
+    match label {
+        labels::EXP..=labels::IAT => Some(date(u64::try_from(value.as_integer()?).ok()?)),
+        labels::CATNIP => {
+            let entries = value.as_array()?.iter().map(network_in_words);
+            Some(entries.collect::<Vec<_>>().join(", "))
+        }
+        labels::CATU => {
+            let mut rules = Vec::new();
+            for (component, matches) in value.as_map()? {
+                let component = name_in(&COMPONENTS, component.as_integer()?);
+                for (kind, value) in matches.as_map()? {
+                    let kind = name_in(&MATCHES, kind.as_integer()?);
+                    rules.push(format!("{component} {kind} {value}"));
+                }
+            }
+            Some(rules.join(", "))
+        }
+        labels::CATR => {
+            let mut parameters = Vec::new();
+            for (parameter, value) in value.as_map()? {
+                let parameter = parameter.as_integer()?;
+                let kind = value.as_integer().filter(|_| parameter == 0);
+                let kind = kind.map(|kind| name_in(&RENEWAL_KINDS, kind));
+                let value = kind.unwrap_or_else(|| value.to_string());
+                parameters.push(format!("{} {value}", name_in(&RENEWAL, parameter)));
+            }
+            Some(parameters.join(", "))
+        }
+        _ => None,
+    }
+}
+
+fn network_in_words(entry: &CborValue<'_>) -> String {
+    if let CborValue::Integer(system) = entry {
+        return format!("AS{system}");
+    }
+    let network = networks::network(entry);
+    network.map_or_else(|| entry.to_string(), |network| network.to_string())
 }
 
 /// Seconds since 1970, and the date.

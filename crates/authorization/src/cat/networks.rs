@@ -16,21 +16,27 @@ pub(super) fn read(value: &CborValue<'_>) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
     for entry in value.as_array()? {
         match entry {
-            CborValue::Tagged(IPV4, value) => {
-                let (octets, length) = prefix::<4>(value)?;
-                let address = IpAddr::V4(Ipv4Addr::from(octets));
-                networks.push(IpNet::new(address, length).ok()?);
-            }
-            CborValue::Tagged(IPV6, value) => {
-                let (octets, length) = prefix::<16>(value)?;
-                let address = IpAddr::V6(Ipv6Addr::from(octets));
-                networks.push(IpNet::new(address, length).ok()?);
-            }
             CborValue::Integer(system) if u32::try_from(*system).is_ok() => {}
-            _ => return None,
+            entry => networks.push(network(entry)?),
         }
     }
     Some(networks)
+}
+
+/// One address or prefix.
+pub(super) fn network(entry: &CborValue<'_>) -> Option<IpNet> {
+    let (address, length) = match entry {
+        CborValue::Tagged(IPV4, value) => {
+            let (octets, length) = prefix::<4>(value)?;
+            (IpAddr::V4(Ipv4Addr::from(octets)), length)
+        }
+        CborValue::Tagged(IPV6, value) => {
+            let (octets, length) = prefix::<16>(value)?;
+            (IpAddr::V6(Ipv6Addr::from(octets)), length)
+        }
+        _ => return None,
+    };
+    IpNet::new(address, length).ok()
 }
 
 /// An address, or an array of the prefix length and the address, which may lack zeros at its end.

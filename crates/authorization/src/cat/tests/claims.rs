@@ -398,3 +398,30 @@ fn catalpn_permits_its_protocols_only() {
     }
     assert_eq!(verify("a119013a8101"), Err(TokenRejection::Claim(314)));
 }
+
+#[test]
+fn claims_are_explained_in_words() {
+    let explained = |claims: &str| {
+        let explained = crate::explain(&token(claims)).unwrap();
+        let (name, value) = explained.fields.last().cloned().unwrap();
+        format!("{name}: {value}")
+    };
+    let catu = format!("a1190138a203a101{}08a100{}", text("/a"), text(".ts"));
+    assert_eq!(
+        explained(&catu),
+        "catu: path begins with \"/a\", extension is \".ts\""
+    );
+    let catnip = "a119013784 d83444c0000207 d8368218384720010db8000020 1910e1 d83444";
+    assert!(
+        crate::explain(&token(catnip)).is_err(),
+        "the last one is cut"
+    );
+    let catnip = catnip.replace("84 d83444c0000207", "83 d83444c0000207");
+    let catnip = catnip.trim_end_matches(" d83444");
+    let expected = "catnip: 192.0.2.7/32, 2001:db8:0:2000::/56, AS4321";
+    assert_eq!(explained(catnip), expected);
+    // What is no such claim is shown as it is.
+    assert_eq!(explained("a119013880"), "catu: []");
+    assert_eq!(explained("a1190138a16161a0"), "catu: {\"a\": {}}");
+    assert_eq!(explained("a10420"), "exp: -1");
+}

@@ -59,7 +59,7 @@ fn renewed_token_has_all_other_claims() {
             "key id=a",
             "iss=\"a\"",
             "\"own\"=[1]",
-            "catr={0: 2, 1: 3600}",
+            "catr=by header, extension 3600",
             "exp=1767229200 (Thu, 01 Jan 2026 01:00:00 GMT)",
             "iat=1767225600 (Thu, 01 Jan 2026 00:00:00 GMT)",
         ]

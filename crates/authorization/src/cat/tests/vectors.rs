@@ -150,8 +150,9 @@ fn node_cat_cookie() {
     );
     let (name, value) = explained.fields.last().unwrap();
     assert_eq!(name, "catr");
-    let expected = "{0: 1, 1: 60, 2: 30, 3: \"CTA-Common-Access-Token\", 5: [\"Secure\", \
-                    \"Domain=.tv4play.se\", \"path=/\", \"SameSite=None\"]}";
+    let expected = "by cookie, extension 60, deadline 30, cookie \"CTA-Common-Access-Token\", \
+                    cookie parameters [\"Secure\", \"Domain=.tv4play.se\", \"path=/\", \
+                    \"SameSite=None\"]";
     assert_eq!(value, expected);
     let (begin, end) = (0x6830_1b89, 0x6830_1bc5);
     let at = |now| accepted(token, "Symmetric256", rfc_secret(), &request("/"), now);

@@ -47,6 +47,7 @@ mod pipeline;
 mod prefetch;
 mod priority;
 mod purge;
+mod query_variance;
 mod race;
 mod read_whole;
 mod refresher;
@@ -155,6 +156,7 @@ pub struct Shield {
     compressor: Arc<coding::Compressor>,
     clients: Arc<clients::Clients>,
     purges: Arc<purge::PurgeCounters>,
+    query_variance: Arc<query_variance::QueryVariance>,
     object_bytes_max: u64,
 }
 
@@ -192,6 +194,7 @@ impl Shield {
             compressor: Arc::default(),
             clients: Arc::default(),
             purges: Arc::default(),
+            query_variance: Arc::default(),
             object_bytes_max,
         }
     }
@@ -212,6 +215,7 @@ impl Shield {
             compressor: Arc::clone(&self.compressor),
             clients: Arc::clone(&self.clients),
             purges: Arc::clone(&self.purges),
+            query_variance: Arc::clone(&self.query_variance),
             object_bytes_max: self.object_bytes_max,
         }
     }
@@ -281,6 +285,11 @@ impl Shield {
     /// Counters of fetches that clients abandoned, for metrics.
     pub fn clients(&self) -> ClientStats {
         self.clients.read()
+    }
+
+    /// The number of query parameters, by route, because of which viewers share no object.
+    pub fn varying_query_parameters(&self) -> u64 {
+        self.query_variance.varying_count(Instant::now())
     }
 
     /// The origin groups, for metrics.

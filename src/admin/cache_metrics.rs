@@ -171,6 +171,20 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
     .collected(|stats, samples| samples.add(&[], stats.pinned_bytes_max)),
 ];
 
+/// Query parameters that keep viewers from sharing objects.
+pub static QUERY_METRICS: [CollectedMetric<u64>; 1] = [Metric {
+    name: "seawall_query_parameters_varying",
+    kind: MetricKind::Gauge,
+    unit: "parameters",
+    labels: &[],
+    help: "Query parameters, of each route, of which 54 of the last 60 fetches of a path had \
+           different values, found within the last hour: no two viewers share such an object.",
+    remedy: "If it is not 0, the log names route and parameter. If no response depends on it, leave \
+             it out of `query` of the route; if it is the origin's session, switch that off at the \
+             origin.",
+}
+.collected(|count, samples| samples.add(&[], *count))];
+
 /// Requests that clients abandoned.
 pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
     Metric {

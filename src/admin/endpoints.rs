@@ -259,6 +259,11 @@ const EXPLANATION: &[AnswerField] = &[
         FieldKind::Number,
         "when the object should exist",
     ),
+    optional(
+        "varying_parameters",
+        FieldKind::List,
+        "query parameters that nearly every fetch of the path sends with another value",
+    ),
 ];
 
 const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step of the drain")];

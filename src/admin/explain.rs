@@ -30,6 +30,7 @@ pub fn explanation(explanation: &Explanation) -> Value {
         "followed": explanation.tracked.as_ref().map(tracked_manifest),
         "known": explanation.memo,
         "due_in_seconds": seconds(explanation.due_in),
+        "varying_parameters": Some(&explanation.varying_parameters).filter(|names| !names.is_empty()),
     }))
 }
 

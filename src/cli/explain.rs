@@ -135,6 +135,17 @@ fn render_text(url: &str, explanation: &Value) -> String {
         Some(seconds) => line("due", format!("in {seconds} s")),
         None => {}
     }
+    for name in explanation["varying_parameters"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let name = name.as_str().unwrap_or_default();
+        line(
+            "query",
+            format!("`{name}` differs in nearly every fetch: no two viewers share this"),
+        );
+    }
     text
 }
 

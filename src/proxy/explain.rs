@@ -34,6 +34,8 @@ pub struct Explanation {
     pub due_in: Option<Duration>,
     /// The endpoint that a request would go to now; `None`: no endpoint is allowed.
     pub endpoint: Option<Arc<str>>,
+    /// Query parameters that nearly every fetch of this path sends with another value.
+    pub varying_parameters: Vec<String>,
 }
 
 /// A stored object.
@@ -89,6 +91,7 @@ impl Shield {
                 _ => None,
             },
             endpoint: origin.first_choice(&request.target, request.sent_host(), avoided),
+            varying_parameters: self.query_variance.of_request(&request),
             request,
         })
     }

@@ -425,6 +425,7 @@ impl Shield {
             JoinOutcome::Stored(_) | JoinOutcome::Retry => PipelineStep::Again(context),
             JoinOutcome::Crowded => self.serve_stale_or(context, lookup, rejections::crowded),
             JoinOutcome::Lead(fill, follower) => {
+                self.query_variance.observe(&context.request, context.now);
                 let (pass_sender, pass_receiver) = oneshot::channel();
                 let client_fetch = self.clients.begin_fetch(context.client);
                 self.spawn_fill(

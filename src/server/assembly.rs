@@ -16,7 +16,7 @@ use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
 use crate::admin::access_metrics::ACCESS_METRICS;
-use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS};
+use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
 use crate::admin::purge_metrics::PURGE_METRICS;
@@ -171,6 +171,10 @@ fn collect_metrics(
     let clients = shield.clone();
     registry.collect("Abandoned requests", &CLIENT_METRICS, move || {
         clients.load().clients()
+    })?;
+    let queries = shield.clone();
+    registry.collect("Query parameters", &QUERY_METRICS, move || {
+        queries.load().varying_query_parameters()
     })?;
     let codings = shield.clone();
     registry.collect("Compression", &CODING_METRICS, move || {

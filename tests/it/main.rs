@@ -76,6 +76,7 @@ mod pinned_bodies_have_a_bound;
 mod players_notice_nothing;
 mod playlists_are_compressed_here;
 mod purged_is_gone;
+mod queries_that_defeat_the_cache_are_named;
 mod quotas_are_kept_by_endpoint_and_kind;
 mod ranges_get_exactly_their_bytes;
 mod redirects_send_viewers_elsewhere;

@@ -20,12 +20,17 @@ pub mod query;
 pub mod response;
 mod server;
 pub mod stream_metrics;
+mod tokens;
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 pub use endpoints::ADMIN_ENDPOINTS;
-pub use server::{AdminConnections, serve};
+pub use server::{AdminConnections, AdminSocket, serve};
+pub use tokens::{AdminTokens, TokenSettings};
 
 use crate::proxy::{PurgeOrder, Purged};
 use crate::telemetry::MetricRegistry;
@@ -34,10 +39,58 @@ use crate::telemetry::MetricRegistry;
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The address, never one of the viewers' listeners. `None`: no admin server.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<AdminAddress>,
     /// Domain names by which operators reach it, in lower case. IP addresses, and names without a
     /// dot, need not be listed.
     pub hosts: Vec<String>,
+    /// Without any, everyone who can connect may do everything.
+    pub tokens: Vec<TokenSettings>,
+}
+
+/// The address of the admin server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket. Its file mode is 0660.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for AdminAddress {
+    fn from(address: SocketAddr) -> AdminAddress {
+        AdminAddress::Tcp(address)
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminAddress::Tcp(address) => address.fmt(f),
+            AdminAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The admin server would be open to other machines.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the admin server on {0} can be reached from other machines, and everyone could purge and \
+     drain: set `tokens` of [admin], or listen on 127.0.0.1 or unix:/run/seawall/admin.sock"
+)]
+pub struct UnprotectedAddress(SocketAddr);
+
+impl Settings {
+    /// Fails if other machines could use the admin server without a token.
+    pub fn check_protection(&self) -> Result<(), UnprotectedAddress> {
+        match &self.listen {
+            Some(AdminAddress::Tcp(address))
+                if self.tokens.is_empty() && !address.ip().to_canonical().is_loopback() =>
+            {
+                Err(UnprotectedAddress(*address))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Explains an absolute URL.
@@ -79,6 +132,8 @@ pub struct WorkerHealth {
 pub struct AdminHandlers {
     /// Accepted host names, see [`Settings::hosts`].
     pub hosts: Vec<String>,
+    /// Who may do what.
+    pub tokens: Arc<AdminTokens>,
     /// The content of `/metrics`.
     pub metrics: MetricRegistry,
     /// The content of `/status`.

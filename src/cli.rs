@@ -4,6 +4,7 @@
 //! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid, 3 when
 //! `check --diff` finds a difference.
 
+mod admin_client;
 mod check;
 mod demo;
 mod explain;
@@ -13,30 +14,10 @@ mod serve;
 mod token;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-
-/// The admin address that `health` and `explain` use by default.
-const ADMIN: &str = "127.0.0.1:9090";
-
-/// The environment variable with the admin address, used when neither file nor flags set one.
-const ADMIN_VARIABLE: &str = "SEAWALL_ADMIN";
-
-/// The admin address from the environment, if set.
-fn admin_from_environment() -> anyhow::Result<Option<SocketAddr>> {
-    let Some(text) = std::env::var_os(ADMIN_VARIABLE).filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let text = text.to_string_lossy();
-    let address = crate::config::parse_socket_address(&text);
-    Ok(Some(address.with_context(|| {
-        format!("{ADMIN_VARIABLE} is not an address such as {ADMIN}")
-    })?))
-}
 
 /// An origin shield for HLS and DASH.
 #[derive(Debug, Parser)]
@@ -92,6 +73,11 @@ fn print_error(error: &anyhow::Error) {
         Some(problems) => eprintln!("{}", problems.render(is_colour_wanted())),
         None => eprintln!("error: {error:#}"),
     }
+}
+
+/// Prints a result to stdout, whose reader may be gone.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// Whether to use colour: stderr is a terminal and `NO_COLOR` is not set.

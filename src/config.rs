@@ -29,7 +29,9 @@ use std::time::Duration;
 
 use crate::{admin, frontend, proxy, telemetry};
 
-pub(crate) use address::{parse_endpoint, parse_listen_address, parse_socket_address};
+pub(crate) use address::{
+    parse_admin_address, parse_endpoint, parse_listen_address, parse_socket_address,
+};
 pub(crate) use diff::Change;
 pub use flags::Flags;
 pub use origin_kinds::{OriginKind, OriginPreset};

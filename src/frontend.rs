@@ -81,6 +81,7 @@ use seawall_policy::TrustedProxies;
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
+pub(crate) use listen::bind_unix;
 pub use listen::{BindError, BoundListener, WorkerListener, listeners_of_workers};
 pub use stats::{CONNECTION_METRICS, ConnectionEvent, Stats};
 pub use stream_server::StreamServer;

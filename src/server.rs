@@ -49,7 +49,7 @@ use seawall_upstream::Resolver;
 pub struct RunningServer {
     /// Bound viewer addresses, in the order of the listeners, without Unix sockets.
     pub viewers: Vec<SocketAddr>,
-    /// Bound admin address.
+    /// Bound admin address; `None` for a Unix socket.
     pub admin: Option<SocketAddr>,
     /// The shield itself.
     pub shield: Arc<ActiveShield>,
@@ -90,7 +90,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         ..
     } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default(), &Arc::default())?;
     let viewers = listeners.iter().filter_map(tcp_address).collect();
-    let admin = admin_service.as_ref().and_then(AdminService::address);
+    let admin = admin_service.as_ref().and_then(AdminService::tcp_address);
     let (frontend, shield) = (service.frontend.clone(), service.shield.clone());
 
     let mut tasks = JoinSet::new();
@@ -165,9 +165,8 @@ pub fn run_announced(
     // The workers have duplicates: the socket closes with the last of them.
     drop(listeners);
     if let Some(admin_service) = admin_service {
-        if let Some(address) = admin_service.address() {
-            tracing::info!(admin = %address, "admin server listens on {address}");
-        }
+        let address = admin_service.address();
+        tracing::info!(admin = %address, "admin server listens on {address}");
         server.add_service(admin_service);
     }
     drop(service);

@@ -77,8 +77,12 @@ pub const COMMON_ANSWERS: &[AdminAnswer] = &[
         "A parameter is unknown, missing, given twice or invalid.",
     ),
     error(
+        StatusCode::UNAUTHORIZED,
+        "A token is needed, and none of `tokens` of `[admin]` was sent.",
+    ),
+    error(
         StatusCode::FORBIDDEN,
-        "A web page of another site sent the request.",
+        "The token's role is `read`, or a web page of another site sent the request.",
     ),
     error(StatusCode::NOT_FOUND, "There is no such path."),
     error(

@@ -1,14 +1,58 @@
-//! Rejects requests to the admin port that a web page in an operator's browser sends. The port has
-//! no password.
+//! Decides who may use an endpoint: by host name and site, then by socket or token.
 //!
-//! Two attacks matter. DNS rebinding: a page's own domain resolves to this machine; then `Host` is
-//! a domain that no operator uses. Cross-site requests: a page sends a POST to the port's address;
-//! then the browser sets `Origin` and `Sec-Fetch-Site`.
+//! Two attacks come through an operator's browser. DNS rebinding: a page's own domain resolves to
+//! this machine; then `Host` is a domain that no operator uses. Cross-site requests: a page sends a
+//! request to the port's address; then the browser sets `Origin` or `Sec-Fetch-Site`. No response
+//! has CORS headers.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, Request, StatusCode};
+
+use super::declaration::AdminRole;
+use super::tokens::AdminTokens;
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AdminPeer {
+    /// This address.
+    Tcp(SocketAddr),
+    /// The Unix socket: a process of this user, if the system says which.
+    Unix(Option<u32>),
+}
+
+impl fmt::Display for AdminPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminPeer::Tcp(address) => address.fmt(f),
+            AdminPeer::Unix(_) => f.write_str("unix"),
+        }
+    }
+}
+
+/// Who a request is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AdminActor {
+    /// The bearer of the token with this name.
+    Token(String),
+    /// A user of this machine, by number, who may open the Unix socket.
+    User(Option<u32>),
+    /// Somebody without a token, where none is needed.
+    Anyone,
+}
+
+impl fmt::Display for AdminActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminActor::Token(name) => write!(f, "token {name}"),
+            AdminActor::User(Some(uid)) => write!(f, "uid {uid}"),
+            AdminActor::User(None) => f.write_str("unknown uid"),
+            AdminActor::Anyone => f.write_str("anyone"),
+        }
+    }
+}
 
 /// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +72,56 @@ const CROSS_SITE: AdminRejection = AdminRejection {
     text: "a web page of another site may not do this",
 };
 
+const NO_TOKEN: AdminRejection = AdminRejection {
+    status: StatusCode::UNAUTHORIZED,
+    text: "a token is needed: send `Authorization: Bearer TOKEN`, one of `tokens` of [admin]",
+};
+
+const WRONG_TOKEN: AdminRejection = AdminRejection {
+    status: StatusCode::UNAUTHORIZED,
+    text: "this is none of the tokens of [admin]",
+};
+
+const READ_ONLY: AdminRejection = AdminRejection {
+    status: StatusCode::FORBIDDEN,
+    text: "this token may only read: its role is `read`",
+};
+
+/// Who may use an endpoint that needs `role`, and who this is. Who can open the Unix socket may do
+/// everything: its file mode decides. Without tokens everyone on TCP may: the server then listens
+/// on loopback only.
+pub(super) fn authorize(
+    headers: &HeaderMap,
+    peer: AdminPeer,
+    tokens: &AdminTokens,
+    role: Option<AdminRole>,
+) -> Result<AdminActor, AdminRejection> {
+    if let AdminPeer::Unix(user) = peer {
+        return Ok(AdminActor::User(user));
+    }
+    let Some(role) = role.filter(|_| !tokens.is_empty()) else {
+        return Ok(AdminActor::Anyone);
+    };
+    let token = tokens.find(bearer_token(headers).ok_or(NO_TOKEN)?);
+    let token = token.ok_or(WRONG_TOKEN)?;
+    if token.role < role {
+        return Err(READ_ONLY);
+    }
+    Ok(AdminActor::Token(token.name.clone()))
+}
+
+/// The token of a request with exactly one `Authorization` field, of the scheme `Bearer`.
+fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then_some(token.trim_ascii())
+}
+
 /// Why this request is rejected; `None` if it is accepted. `hosts` are the operators' names, in
 /// lower case.
 pub(super) fn rejection<B>(request: &Request<B>, hosts: &[String]) -> Option<AdminRejection> {
@@ -38,8 +132,7 @@ pub(super) fn rejection<B>(request: &Request<B>, hosts: &[String]) -> Option<Adm
     if host.is_some_and(|host| !is_operator_host(host, hosts)) {
         return Some(UNKNOWN_HOST);
     }
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    (changes && is_cross_site(headers, host)).then_some(CROSS_SITE)
+    is_cross_site(headers, host).then_some(CROSS_SITE)
 }
 
 /// Whether `host` is an IP address, a name without a dot (no public domain), or a configured name.
@@ -133,11 +226,14 @@ mod tests {
     #[test]
     fn rejects_cross_site_requests() {
         let post = |name, value| {
-            rejected_status(
-                "POST",
-                "/purge",
-                &[("host", "127.0.0.1:9090"), (name, value)],
-            )
+            let fields = [("host", "127.0.0.1:9090"), (name, value)];
+            let status = rejected_status("POST", "/purge", &fields);
+            assert_eq!(
+                rejected_status("GET", "/metrics", &fields),
+                status,
+                "{name}: {value}"
+            );
+            status
         };
         let forbidden = Some(StatusCode::FORBIDDEN);
         assert_eq!(post("origin", "https://evil.example"), forbidden);
@@ -147,6 +243,7 @@ mod tests {
         assert_eq!(post("sec-fetch-site", "same-site"), forbidden);
         assert_eq!(post("origin", "http://127.0.0.1:9090"), None);
         assert_eq!(post("sec-fetch-site", "same-origin"), None);
+        assert_eq!(post("sec-fetch-site", "none"), None, "the address bar");
         assert_eq!(post("user-agent", "curl"), None);
     }
 }

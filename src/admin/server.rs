@@ -2,26 +2,31 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::header::ALLOW;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::declaration::{self, AdminRequest, RoutingError};
 use super::endpoints::ADMIN_ENDPOINTS;
+use super::guard::{self, AdminPeer, AdminRejection};
 use super::query::AdminQuery;
 use super::response::{self, AdminResponse};
-use super::{AdminHandlers, guard};
+use super::{AdminHandlers, AdminTokens};
 
-/// Connections at once; more wait in the listener's backlog.
+/// Connections at once. A further one takes the place of one that has sent no request, else it
+/// waits.
 const CONNECTIONS_MAX: u32 = 64;
 
 /// For the request head.
@@ -35,6 +40,9 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Pause after a failed accept.
 const BACKOFF: Duration = Duration::from_millis(250);
+
+/// A changed token is in use after at most this time, as in `seawall_upstream::sign`.
+const TOKENS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections of operators.
 #[derive(Clone)]
@@ -53,55 +61,172 @@ impl AdminConnections {
     }
 }
 
+/// The listening socket of the admin server.
+pub enum AdminSocket {
+    /// At a TCP address.
+    Tcp(TcpListener),
+    /// At the path of a Unix socket.
+    Unix(UnixListener),
+}
+
+/// The same inside the runtime.
+enum AcceptingSocket {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+/// An accepted connection.
+enum OperatorStream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl AcceptingSocket {
+    fn from_std(socket: AdminSocket) -> io::Result<AcceptingSocket> {
+        Ok(match socket {
+            AdminSocket::Tcp(socket) => {
+                AcceptingSocket::Tcp(tokio::net::TcpListener::from_std(socket)?)
+            }
+            AdminSocket::Unix(socket) => {
+                AcceptingSocket::Unix(tokio::net::UnixListener::from_std(socket)?)
+            }
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(OperatorStream, AdminPeer)> {
+        Ok(match self {
+            AcceptingSocket::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                (OperatorStream::Tcp(stream), AdminPeer::Tcp(address))
+            }
+            AcceptingSocket::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                let user = stream.peer_cred().ok().map(|cred| cred.uid());
+                (OperatorStream::Unix(stream), AdminPeer::Unix(user))
+            }
+        })
+    }
+}
+
+/// An open connection, as long as its task runs.
+struct OpenConnection {
+    task: AbortHandle,
+    has_request: Arc<AtomicBool>,
+}
+
+/// Closes the connection that has waited longest for its request, if any waits: connections that
+/// send nothing lock no operator out.
+fn close_longest_idle(open: &mut Vec<OpenConnection>) {
+    let is_idle = |connection: &OpenConnection| !connection.has_request.load(Ordering::Relaxed);
+    if let Some(longest) = open.iter().position(is_idle) {
+        open.remove(longest).task.abort();
+    }
+}
+
 /// Serves operators until it is dropped; that also drops their connections.
 pub async fn serve(
-    socket: TcpListener,
+    socket: AdminSocket,
     handlers: Arc<AdminHandlers>,
     connections_open: &AdminConnections,
 ) -> io::Result<()> {
-    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let socket = AcceptingSocket::from_std(socket)?;
     let permits = connections_open.0.clone();
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
+    if !handlers.tokens.is_empty() {
+        tasks.spawn(reread_tokens(handlers.tokens.clone()));
+    }
+    // In the order in which they were accepted; at most as many as there are permits.
+    let mut open: Vec<OpenConnection> = Vec::new();
     loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return Ok(());
-        };
         let Ok((stream, peer)) = socket.accept().await else {
             sleep(BACKOFF).await;
             continue;
         };
-        let handlers = handlers.clone();
-        connections.spawn(async move {
+        while tasks.try_join_next().is_some() {}
+        open.retain(|connection| !connection.task.is_finished());
+        if permits.available_permits() == 0 {
+            close_longest_idle(&mut open);
+        }
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        let has_request = Arc::new(AtomicBool::new(false));
+        let connection = Connection {
+            handlers: handlers.clone(),
+            peer,
+            has_request: has_request.clone(),
+        };
+        let task = tasks.spawn(async move {
             let _permit = permit;
-            let service = service_fn(move |request| {
-                let handlers = handlers.clone();
-                async move { Ok::<_, Infallible>(handle(&handlers, &request, peer).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_header_size(HEAD_BYTES_MAX)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+            match stream {
+                OperatorStream::Tcp(stream) => connection.serve(stream).await,
+                OperatorStream::Unix(stream) => connection.serve(stream).await,
+            }
         });
+        open.push(OpenConnection { task, has_request });
     }
 }
 
-/// Answers one request: the guard, the route, the parameters, then the handler.
+/// Reads the files of the tokens periodically.
+async fn reread_tokens(tokens: Arc<AdminTokens>) {
+    loop {
+        sleep(TOKENS_INTERVAL).await;
+        let tokens = tokens.clone();
+        // On a blocking thread: the files may be on a file system that hangs.
+        if let Err(error) = spawn_blocking(move || tokens.reread()).await {
+            tracing::error!(%error, "the check of the admin tokens failed");
+        }
+    }
+}
+
+/// Serves one connection, with a deadline.
+struct Connection {
+    handlers: Arc<AdminHandlers>,
+    peer: AdminPeer,
+    /// Set when the head of the request is complete.
+    has_request: Arc<AtomicBool>,
+}
+
+impl Connection {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let connection = Arc::new(self);
+        let service = service_fn(move |request| {
+            let connection = connection.clone();
+            async move {
+                connection.has_request.store(true, Ordering::Relaxed);
+                let response = handle(&connection.handlers, connection.peer, &request).await;
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_header_size(HEAD_BYTES_MAX)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        let _ = timeout(CONNECTION_TIMEOUT, connection).await;
+    }
+}
+
+/// Answers one request: the host and the site, the route, the role, the parameters, then the
+/// handler.
 async fn handle<B>(
     handlers: &AdminHandlers,
+    peer: AdminPeer,
     request: &Request<B>,
-    peer: SocketAddr,
 ) -> AdminResponse {
     if let Some(rejection) = guard::rejection(request, &handlers.hosts) {
-        return response::error(rejection.status, rejection.text);
+        return rejected(rejection);
     }
     let uri = request.uri();
     let endpoint = match declaration::route(ADMIN_ENDPOINTS, request.method(), uri.path()) {
         Ok(endpoint) => endpoint,
         Err(error) => return no_endpoint(&error),
+    };
+    let headers = request.headers();
+    let actor = match guard::authorize(headers, peer, &handlers.tokens, endpoint.role) {
+        Ok(actor) => actor,
+        Err(rejection) => return rejected(rejection),
     };
     let query = match AdminQuery::parse(endpoint.parameters, uri.query()) {
         Ok(query) => query,
@@ -110,10 +235,19 @@ async fn handle<B>(
     let request = AdminRequest {
         handlers,
         query,
-        actor: peer.to_string(),
+        actor: format!("{actor} at {peer}"),
         endpoints: ADMIN_ENDPOINTS,
     };
     endpoint.answer(&request).await
+}
+
+fn rejected(rejection: AdminRejection) -> AdminResponse {
+    let mut response = response::error(rejection.status, rejection.text);
+    if rejection.status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"seawall admin\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 fn no_endpoint(error: &RoutingError) -> AdminResponse {

@@ -211,7 +211,7 @@ fn summary(file: &Path, config: &Config, warnings: usize) -> String {
     for listener in &config.frontend.listeners {
         line("listener", listener_line(listener));
     }
-    if let Some(admin) = config.admin.listen {
+    if let Some(admin) = &config.admin.listen {
         line("admin", admin.to_string());
     }
     for route in &config.rules.routes {
@@ -313,8 +313,8 @@ mod tests {
     }
 
     /// One file with a warning in it.
-    const DOUBTFUL: &str = "[admin]\nlisten = \"192.0.2.1:9090\"\n[[origin]]\n\
-                            endpoints = [\"https://origin.example\"]\nverify = false\n";
+    const DOUBTFUL: &str = "[[origin]]\nverify = false\nendpoints = [\"https://origin.example\"]\n\
+                            [[route]]\nunkeyed_headers = [\"X-Edge\"]\n";
 
     #[test]
     fn accepts_warnings_unless_strict() {

@@ -1,23 +1,16 @@
 //! `seawall explain`: prints what a running server would do with a URL, and why.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::health::time_remaining;
-use crate::config;
+use super::admin_client::{AdminArguments, percent_encode};
 
 /// For everything: connect, request and response.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-
-/// An explanation has a few hundred bytes.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// Ask a running server what it would do with a URL, and why.
 #[derive(Debug, Args)]
@@ -26,10 +19,8 @@ pub(super) struct Explain {
     #[arg(value_name = "URL")]
     url: String,
 
-    /// Address of the server's admin port
-    #[arg(long, value_name = "ADDRESS", default_value = super::ADMIN)]
-    #[arg(value_parser = config::parse_socket_address)]
-    admin: SocketAddr,
+    #[command(flatten)]
+    server: AdminArguments,
 
     /// Print the server's JSON
     #[arg(long)]
@@ -39,66 +30,17 @@ pub(super) struct Explain {
 impl Explain {
     /// Prints the explanation. Fails if no route serves the URL.
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let response = fetch_explanation(self.admin, &self.url, Instant::now() + ANSWER_MAX);
-        let (status, body) = response.with_context(|| {
-            let admin = self.admin;
-            format!("no answer from {admin} (is it the server's admin address?)")
-        })?;
-        let explanation: Value = serde_json::from_slice(&body)
-            .with_context(|| format!("{} does not explain (status {status})", self.admin))?;
-        if status != 200 {
-            let reason = explanation["error"]
-                .as_str()
-                .unwrap_or("it cannot be explained");
-            anyhow::bail!("{}: {reason}", self.url);
-        }
-        let text = if self.json {
+        let client = self.server.client()?;
+        let target = format!("/explain?url={}", percent_encode(&self.url));
+        let explanation = client.request_json("GET", &target, ANSWER_MAX);
+        let explanation = explanation.with_context(|| format!("{}: no explanation", self.url))?;
+        super::print(&if self.json {
             format!("{explanation}\n")
         } else {
             render_text(&self.url, &explanation)
-        };
-        // The reader of stdout may be gone.
-        let _ = io::stdout().write_all(text.as_bytes());
+        });
         Ok(())
     }
-}
-
-/// The status and the body of the response.
-fn fetch_explanation(
-    admin: SocketAddr,
-    url: &str,
-    deadline: Instant,
-) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&admin, time_remaining(deadline)?)?;
-    stream.set_write_timeout(Some(time_remaining(deadline)?))?;
-    stream.set_read_timeout(Some(time_remaining(deadline)?))?;
-    let url = percent_encode(url);
-    let lines = format!("GET /explain?url={url} HTTP/1.1\r\nHost: {admin}\r\nConnection: close");
-    stream.write_all(lines.as_bytes())?;
-    stream.write_all(b"\r\n\r\n")?;
-    let mut response = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut response)?;
-    let not_http = || io::Error::other("this is not an HTTP server");
-    let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    let body = response.split_off(end.ok_or_else(not_http)? + 4);
-    let head = String::from_utf8_lossy(&response);
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    Ok((status.ok_or_else(not_http)?, body))
-}
-
-/// Percent-encodes every byte with a meaning in a query.
-fn percent_encode(url: &str) -> String {
-    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'.')
-        .remove(b'_')
-        .remove(b'~')
-        .remove(b'/')
-        .remove(b':');
-    utf8_percent_encode(url, ENCODED).to_string()
 }
 
 /// The explanation as text.
@@ -233,14 +175,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn url_is_percent_encoded_for_the_explain_query() {
-        assert_eq!(
-            percent_encode("http://a/b?c=1&d=%2f"),
-            "http://a/b%3Fc%3D1%26d%3D%252f"
-        );
-    }
 
     #[test]
     fn explain_text_shows_object_manifest_and_tracker() {

@@ -1,12 +1,12 @@
 //! `seawall serve`: starts a server from a file or from flags.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::is_colour_wanted;
 use super::logging::{self, LogFormat};
+use super::{admin_client, is_colour_wanted};
+use crate::admin::AdminAddress;
 use crate::config::{self, CheckScope, Config, Flags};
 use crate::frontend::ListenAddress;
 use seawall_upstream::Endpoint;
@@ -37,9 +37,14 @@ pub(super) struct Serve {
     )]
     listen: Vec<ListenAddress>,
 
-    /// Address of the admin server (metrics, health, purges), such as 127.0.0.1:9090
-    #[arg(long, value_name = "ADDRESS", value_parser = config::parse_socket_address, conflicts_with = "config")]
-    admin: Option<SocketAddr>,
+    #[arg(
+        help = "Address of the admin server (metrics, health, purges): 127.0.0.1:9090 or unix:/PATH",
+        long,
+        value_name = "ADDRESS",
+        value_parser = config::parse_admin_address,
+        conflicts_with = "config"
+    )]
+    admin: Option<AdminAddress>,
 
     /// Memory for stored objects, such as 1GiB
     #[arg(long, value_name = "SIZE", value_parser = config::parse_memory, conflicts_with = "config")]
@@ -61,7 +66,7 @@ pub(super) struct Serve {
 impl Serve {
     /// Runs until a signal stops the server.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let default_admin = super::admin_from_environment()?;
+        let default_admin = admin_client::address_from_environment()?;
         let mut config = match &self.config {
             Some(path) => {
                 let (config, warnings) = Config::check(path, CheckScope::Offline)?;
@@ -89,7 +94,7 @@ impl Serve {
 
 /// Sets the admin address from the environment, unless one is configured or a listener has that
 /// port.
-fn set_default_admin(config: &mut Config, default_admin: Option<SocketAddr>) {
+fn set_default_admin(config: &mut Config, default_admin: Option<AdminAddress>) {
     let is_used_by_listener = |port: u16| {
         let listeners = config.frontend.listeners.iter();
         let ports = listeners.filter_map(|listener| match listener.address {
@@ -98,8 +103,13 @@ fn set_default_admin(config: &mut Config, default_admin: Option<SocketAddr>) {
         });
         port != 0 && ports.into_iter().any(|other| other == port)
     };
-    let default_admin = default_admin.filter(|address| !is_used_by_listener(address.port()));
-    config.admin.listen = config.admin.listen.or(default_admin);
+    let default_admin = default_admin.filter(|address| match address {
+        AdminAddress::Tcp(address) => !is_used_by_listener(address.port()),
+        AdminAddress::Unix(_) => true,
+    });
+    if config.admin.listen.is_none() {
+        config.admin.listen = default_admin;
+    }
 }
 
 #[cfg(test)]
@@ -116,12 +126,13 @@ mod tests {
 
     #[test]
     fn ignores_the_address_of_the_environment_when_one_is_configured() {
-        let default_admin: SocketAddr = "127.0.0.1:9090".parse().unwrap();
+        let address = |text| config::parse_admin_address(text).unwrap();
+        let default_admin = address("127.0.0.1:9090");
         let mut config = config_listening_on("0.0.0.0:8080");
-        set_default_admin(&mut config, Some(default_admin));
-        assert_eq!(config.admin.listen, Some(default_admin));
-        set_default_admin(&mut config, Some("127.0.0.1:9191".parse().unwrap()));
-        assert_eq!(config.admin.listen, Some(default_admin));
+        set_default_admin(&mut config, Some(default_admin.clone()));
+        assert_eq!(config.admin.listen, Some(default_admin.clone()));
+        set_default_admin(&mut config, Some(address("127.0.0.1:9191")));
+        assert_eq!(config.admin.listen, Some(default_admin.clone()));
         let mut config = config_listening_on("0.0.0.0:9090");
         set_default_admin(&mut config, Some(default_admin));
         assert_eq!(config.admin.listen, None);

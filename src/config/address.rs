@@ -6,11 +6,13 @@ use http::Uri;
 use http::uri::{Authority, Scheme};
 
 use super::value_error::ValueError;
+use crate::admin::AdminAddress;
 use crate::frontend::ListenAddress;
 use seawall_policy::access_rules::{AddressListEntry, IpNet};
 use seawall_upstream::Endpoint;
 
 const SOCKET: &str = "an address and port such as \"127.0.0.1:9090\" or \"[::]:8080\"";
+const ADMIN_SOCKET: &str = "an address such as \"unix:/run/seawall/admin.sock\"";
 const LISTEN: &str = "an address and port such as \"0.0.0.0:8080\" or \"[::]:8080\", \
                       or \"unix:/run/seawall.sock\"";
 const ENDPOINT: &str = "an origin such as \"https://origin.example\" or \"http://10.0.0.5:8080\"";
@@ -72,6 +74,25 @@ pub(crate) fn parse_listen_address(text: &str) -> Result<ListenAddress, ValueErr
             }),
         },
     }
+}
+
+/// Reads the address of the admin server: TCP or Unix.
+pub(crate) fn parse_admin_address(text: &str) -> Result<AdminAddress, ValueError> {
+    let Some(path) = text.strip_prefix("unix:") else {
+        return match parse_socket_address(text) {
+            Ok(address) => Ok(AdminAddress::Tcp(address)),
+            Err(error) if text.starts_with('/') => Err(ValueError {
+                suggestion: Some(format!("unix:{text}")),
+                ..error
+            }),
+            Err(error) => Err(error),
+        };
+    };
+    if path.starts_with('/') {
+        return Ok(AdminAddress::Unix(path.into()));
+    }
+    let why = "the path of a Unix socket starts with /";
+    Err(ValueError::new(ADMIN_SOCKET, why))
 }
 
 /// Reads the URL of an origin: scheme, host and optional port; nothing after that.

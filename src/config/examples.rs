@@ -74,6 +74,7 @@ fn folder_with_files() -> (tempfile::TempDir, PathBuf) {
     write("shield.pem", &pair.cert.pem());
     write("shield.key", &pair.signing_key.serialize_pem());
     write("cdn-code", "a-code-of-some-length\n");
+    write("admin-token", "a-token-of-some-length\n");
     write("origin-secret", "a-secret-of-some-length\n");
     let key = "aws_access_key_id = A\naws_secret_access_key = B\n";
     write("aws-credentials", &format!("[shield]\n{key}"));

@@ -1,11 +1,11 @@
 //! Builds the same `Config` from the program's flags as a file would.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::file::{self, ConfiguredAddress};
 use super::problem::Problems;
 use super::{Config, LISTEN};
+use crate::admin::AdminAddress;
 use crate::frontend::{ListenAddress, Listener};
 use seawall_upstream::{self, Endpoint};
 
@@ -17,7 +17,7 @@ pub struct Flags {
     /// The listeners' addresses.
     pub listen: Vec<ListenAddress>,
     /// The admin server's address.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<AdminAddress>,
     /// Bytes of memory for stored objects.
     pub memory: Option<u64>,
     /// Worker threads.
@@ -39,7 +39,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
         .cloned()
         .map(ConfiguredAddress::listener)
         .collect();
-    addresses.extend(flags.admin.map(ConfiguredAddress::admin));
+    addresses.extend(flags.admin.clone().map(ConfiguredAddress::admin));
     for problem in file::address_conflicts(&addresses) {
         problems.push(problem);
     }
@@ -70,7 +70,7 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{parse_endpoint, parse_listen_address, parse_socket_address};
+    use super::super::{parse_admin_address, parse_endpoint, parse_listen_address};
     use super::*;
 
     fn flags(listeners: &[&str], admin: &str) -> Flags {
@@ -80,7 +80,7 @@ mod tests {
                 .iter()
                 .map(|text| parse_listen_address(text).unwrap())
                 .collect(),
-            admin: Some(parse_socket_address(admin).unwrap()),
+            admin: Some(parse_admin_address(admin).unwrap()),
             ..Flags::default()
         }
     }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Config;
 use super::file::CLIENT_FIELDS;
@@ -157,10 +157,19 @@ fn limits(config: &Config) -> WrittenTable {
 }
 
 fn admin(config: &Config) -> WrittenTable {
-    let listen = config.admin.listen.map(|address| address.to_string());
+    let admin = &config.admin;
+    let listen = admin.listen.as_ref().map(ToString::to_string);
+    let tokens = admin.tokens.iter().map(|token| {
+        json!({
+            "name": token.name,
+            "file": path_text(&token.file),
+            "role": token.role.as_str(),
+        })
+    });
     WrittenTable::new("[admin]")
         .key("listen", listen)
-        .key("hosts", config.admin.hosts.clone())
+        .key("hosts", admin.hosts.clone())
+        .key("tokens", tokens.collect::<Vec<_>>())
 }
 
 fn cache(config: &Config) -> WrittenTable {

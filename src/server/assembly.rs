@@ -1,7 +1,7 @@
 //! Assembles the modules in order. Sockets come first: nothing starts if a socket cannot be bound.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +21,11 @@ use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
 use crate::admin::purge_metrics::PURGE_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
-use crate::admin::{AdminConnections, AdminHandlers, explain, origins};
+use crate::admin::{
+    AdminAddress, AdminConnections, AdminHandlers, AdminSocket, AdminTokens, explain, origins,
+};
 use crate::config::Config;
-use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend};
+use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend, bind_unix};
 use crate::proxy::{ActiveShield, ShieldParts};
 use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
 use seawall_upstream::Resolver;
@@ -32,7 +34,7 @@ use seawall_upstream::Resolver;
 pub(super) struct BoundServer {
     config: Config,
     listeners: Vec<BoundListener>,
-    admin: Option<TcpListener>,
+    admin: Option<(AdminSocket, AdminAddress)>,
 }
 
 /// All parts of a server, ready to accept connections.
@@ -55,7 +57,8 @@ impl ServerParts {
     pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
         let listeners = config.frontend.listeners.iter().map(BoundListener::bind);
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        let admin = match config.admin.listen {
+        config.admin.check_protection()?;
+        let admin = match &config.admin.listen {
             None => None,
             Some(address) => Some(
                 bind_admin(address)
@@ -123,9 +126,11 @@ impl BoundServer {
         collect_metrics(&mut registry, &shield, &frontend, log)?;
         let status = drain.status.clone();
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
+        let tokens = Arc::new(AdminTokens::read(config.admin.tokens.clone())?);
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
                 hosts: config.admin.hosts.clone(),
+                tokens,
                 metrics: registry,
                 ..admin_handlers(&shield, &drain.status, &monitor, &control)
             };
@@ -210,6 +215,7 @@ fn admin_handlers(
     let groups = shield.clone();
     AdminHandlers {
         hosts: Vec::new(),
+        tokens: Arc::default(),
         metrics: MetricRegistry::default(),
         status: Box::new(move || {
             let mut status = origins::status(&stats(&groups));
@@ -236,10 +242,20 @@ fn admin_handlers(
     }
 }
 
-fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+/// The socket, and its address with the port that the system chose if port 0 was requested.
+fn bind_admin(address: &AdminAddress) -> io::Result<(AdminSocket, AdminAddress)> {
+    match address {
+        AdminAddress::Tcp(address) => {
+            let socket = TcpListener::bind(address)?;
+            socket.set_nonblocking(true)?;
+            let bound = socket.local_addr()?;
+            Ok((AdminSocket::Tcp(socket), bound.into()))
+        }
+        AdminAddress::Unix(path) => {
+            let socket = bind_unix(path)?;
+            Ok((AdminSocket::Unix(socket), address.clone()))
+        }
+    }
 }
 
 /// The system's resolver.

@@ -33,7 +33,7 @@ fn with_metrics(check: impl FnOnce(&[MetricGroup])) {
         .unwrap();
     runtime.block_on(async {
         let mut config = Config::single("http://127.0.0.1:9", Vec::new()).unwrap();
-        config.admin.listen = Some(([127, 0, 0, 1], 0).into());
+        config.admin.listen = Some(crate::config::parse_admin_address("127.0.0.1:0").unwrap());
         let bound = ServerParts::bind(config).unwrap();
         let parts = bound
             .build(&system_lookup(), 1, &Arc::default(), &Arc::default())

@@ -1,6 +1,6 @@
 //! The services that pingora runs: a thread per worker for viewers, and one for the admin server.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use pingora_core::services::Service;
 use tokio::task::JoinSet;
 
 use super::liveness::LivenessResponder;
-use crate::admin::{self, AdminConnections, AdminHandlers};
+use crate::admin::{self, AdminAddress, AdminConnections, AdminHandlers, AdminSocket};
 use crate::frontend::{Frontend, RequestRecorder, WorkerListener};
 use crate::proxy::ActiveShield;
 
@@ -95,28 +95,35 @@ impl Service for WorkerThread {
 
 /// The admin server's thread.
 pub(super) struct AdminService {
-    socket: Option<TcpListener>,
+    socket: Option<AdminSocket>,
+    address: AdminAddress,
     operators: AdminConnections,
     pub(super) handlers: Arc<AdminHandlers>,
 }
 
 impl AdminService {
     pub(super) fn new(
-        socket: TcpListener,
+        (socket, address): (AdminSocket, AdminAddress),
         handlers: AdminHandlers,
         operators: AdminConnections,
     ) -> AdminService {
         AdminService {
             socket: Some(socket),
+            address,
             operators,
             handlers: Arc::new(handlers),
         }
     }
 
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.socket
-            .as_ref()
-            .and_then(|socket| socket.local_addr().ok())
+    pub(super) fn address(&self) -> &AdminAddress {
+        &self.address
+    }
+
+    pub(super) fn tcp_address(&self) -> Option<SocketAddr> {
+        match &self.address {
+            AdminAddress::Tcp(address) => Some(*address),
+            AdminAddress::Unix(_) => None,
+        }
     }
 
     /// Serves operators until the process ends.

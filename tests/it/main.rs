@@ -90,6 +90,7 @@ mod stale_beats_an_error;
 mod stored_means_there_is_room;
 mod streams_never_go_backwards;
 mod the_admin_interface_is_as_declared;
+mod the_admin_port_is_shut;
 mod the_key_is_what_is_sent_upstream;
 mod the_last_endpoint_is_never_given_up;
 mod the_live_edge_stays_in_memory;

@@ -175,20 +175,24 @@ impl RequiredHeader {
         let (Some(value), None) = (values.next(), values.next()) else {
             return false;
         };
-        let accepted = self.secret_files.iter();
-        let accepted = accepted.filter_map(|file| secrets.0.get(file));
-        // In constant time, and without an early end: how long it takes must not say how much of
-        // the secret was right, or which of them.
-        let is_accepted = accepted.fold(Choice::from(0), |found, secret| {
-            found | secret.is(value.as_bytes())
-        });
-        is_accepted.into()
+        secrets.accept(&self.secret_files, value.as_bytes())
     }
 }
 
 /// The secrets that files contain now.
 #[derive(Clone, Debug, Default)]
 pub struct FileSecrets(HashMap<PathBuf, Secret, ahash::RandomState>);
+
+impl FileSecrets {
+    /// Whether this is the secret of one of the files.
+    pub fn accept(&self, files: &[PathBuf], guess: &[u8]) -> bool {
+        let accepted = files.iter().filter_map(|file| self.0.get(file));
+        // In constant time, and without an early end: how long it takes must not say how much of
+        // the secret was right, or which of them.
+        let is_accepted = accepted.fold(Choice::from(0), |found, secret| found | secret.is(guess));
+        is_accepted.into()
+    }
+}
 
 impl FromIterator<(PathBuf, HeaderValue)> for FileSecrets {
     fn from_iter<I: IntoIterator<Item = (PathBuf, HeaderValue)>>(secrets: I) -> FileSecrets {

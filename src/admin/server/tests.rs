@@ -1,6 +1,7 @@
 //! Tests that the server answers as its endpoints are declared.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
@@ -13,6 +14,8 @@ use super::*;
 use crate::proxy::{ClientStats, PurgeMode, PurgeOrder, PurgeScope, Purged};
 use crate::telemetry::MetricRegistry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const LOCAL: AdminPeer = AdminPeer::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1));
 
 fn registry() -> MetricRegistry {
     let mut registry = MetricRegistry::default();
@@ -29,6 +32,7 @@ fn registry() -> MetricRegistry {
 fn handlers(ready: bool) -> AdminHandlers {
     AdminHandlers {
         hosts: Vec::new(),
+        tokens: Arc::default(),
         status: Box::new(|| serde_json::json!({ "origins": [], "drain": { "state": "serving" } })),
         metrics: registry(),
         health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
@@ -83,8 +87,7 @@ fn response_to(handlers: &AdminHandlers, method: &str, target: &str) -> AdminRes
         .uri(target)
         .body(())
         .unwrap();
-    let peer = "192.0.2.1:80".parse().unwrap();
-    let answer = std::pin::pin!(handle(handlers, &request, peer));
+    let answer = std::pin::pin!(handle(handlers, LOCAL, &request));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let std::task::Poll::Ready(response) = answer.poll(&mut cx) else {
         panic!("the handlers of a test answer at once");
@@ -402,22 +405,49 @@ fn rejects_other_methods_and_paths() {
     assert_eq!(request("GET", "/", true).0, 404);
 }
 
-#[tokio::test]
-async fn answers_over_http_and_closes() {
+/// A server that answers, and its address.
+fn start() -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let connections = AdminConnections::default();
+        let socket = AdminSocket::Tcp(socket);
         serve(socket, Arc::new(handlers(true)), &connections).await
     });
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
-        .await
-        .unwrap();
+    address
+}
+
+async fn ask_health(stream: &mut tokio::net::TcpStream) -> String {
+    let request = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn answers_over_http_and_closes() {
+    let mut stream = tokio::net::TcpStream::connect(start()).await.unwrap();
+    let answer = ask_health(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+}
+
+/// Only the first gives way: those after it can still send their requests.
+#[tokio::test]
+async fn a_new_connection_replaces_the_one_that_has_been_idle_longest() {
+    let address = start();
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        idle.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let mut operator = tokio::net::TcpStream::connect(address).await.unwrap();
+    assert!(ask_health(&mut operator).await.starts_with("HTTP/1.1 200"));
+    let mut bytes = Vec::new();
+    let ended = idle.remove(0).read_to_end(&mut bytes).await;
+    assert!(bytes.is_empty(), "{ended:?}");
+    for mut waiting in idle {
+        assert!(ask_health(&mut waiting).await.starts_with("HTTP/1.1 200"));
+    }
 }

@@ -318,6 +318,20 @@ fn server_keys() -> Vec<InnerKey> {
     )]
 }
 
+fn admin_keys() -> Vec<InnerKey> {
+    const ADMIN: [&str; 2] = ["[admin]\ntokens = [{ ", " }]"];
+    let read = "name = \"deploy\", file = \"admin-token\", role = \"read\"";
+    let key = |key: &str, other: &str| {
+        let reported = "admin.tokens";
+        inner_key_in(&format!("tokens {key}"), reported, ADMIN, [read, other])
+    };
+    vec![
+        key("name", &read.replace("deploy", "monitor")),
+        key("file", &read.replace("admin-token", "cdn-code")),
+        key("role", &read.replace("\"read\"", "\"write\"")),
+    ]
+}
+
 fn route_keys() -> Vec<InnerKey> {
     let only = "cors = { only = [\"https://a.example\"]";
     let with_only = format!("{only} }}");
@@ -397,6 +411,7 @@ fn inner_keys() -> Vec<InnerKey> {
         endpoint_keys(),
         listener_keys(),
         server_keys(),
+        admin_keys(),
         route_keys(),
         header_rule_keys(),
     ];

@@ -107,7 +107,7 @@ fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {
 }
 
 /// A file that contains a secret already.
-fn secret_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
+pub(super) fn secret_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
     let path = value.path()?;
     let secret = sign::header_value(&path).map_err(|why| read::file_problem(value, &path, why))?;
     if secret.len() < SECRET_BYTES_MIN {

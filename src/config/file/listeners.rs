@@ -1,9 +1,10 @@
 //! Reads `[[listener]]`, `[limits]` and `[admin]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use super::{key_pair, read_tables};
-use crate::admin;
+use super::{access, key_pair, read_tables};
+use crate::admin::declaration::AdminRole;
+use crate::admin::{self, AdminAddress, TokenSettings};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{LISTEN, ValueError, address, read};
@@ -40,9 +41,12 @@ impl ConfiguredAddress {
     }
 
     /// An address for operators.
-    pub(in crate::config) fn admin(address: SocketAddr) -> ConfiguredAddress {
+    pub(in crate::config) fn admin(address: AdminAddress) -> ConfiguredAddress {
         ConfiguredAddress {
-            address: ListenAddress::Tcp(address),
+            address: match address {
+                AdminAddress::Tcp(address) => ListenAddress::Tcp(address),
+                AdminAddress::Unix(path) => ListenAddress::Unix(path),
+            },
             used_as: AddressUse::Admin,
             span: None,
         }
@@ -173,26 +177,75 @@ pub(super) fn read_admin(
         &mut admin.hosts,
         read::list(name, "a list of host names"),
     );
+    let tokens = read::list(admin_token, TOKENS);
+    table.read_into("tokens", &mut admin.tokens, |value| {
+        let tokens: Vec<_> = tokens(value)?.into_iter().flatten().collect();
+        check_names(value, &tokens)?;
+        Ok(tokens)
+    });
     let value = table.value("listen")?;
-    let address = value
-        .reader()
-        .value_or_report(read::parsed(address::parse_socket_address, "an address")(
-            value,
-        ))?;
-    admin.listen = Some(address);
-    if !address.ip().to_canonical().is_loopback() {
-        let problem = Problem::warning("the admin port can be reached from other machines");
+    let address =
+        value.reader().value_or_report(
+            read::parsed(address::parse_admin_address, "an address")(value),
+        )?;
+    admin.listen = Some(address.clone());
+    // Tokens that are there but wrong have a problem of their own.
+    if table.value("tokens").is_none() && admin.check_protection().is_err() {
+        let problem = Problem::new("the admin server can be reached from other machines");
         let problem = problem.at(
             value.span(),
-            "it can purge and shows everything, without a password",
+            "without `tokens`, everyone could purge and drain",
         );
-        let help = "listen on 127.0.0.1, or let a firewall keep others out";
+        let help = "set `tokens`, or listen on 127.0.0.1 or unix:/run/seawall/admin.sock";
         value.reader().add_problem(problem.help(help));
     }
     Some(ConfiguredAddress {
         span: Some(value.span()),
         ..ConfiguredAddress::admin(address)
     })
+}
+
+const TOKENS: &str = "a list of tokens such as [{ name = \"deploy\", file = \"/run/secrets/deploy\", \
+                      role = \"write\" }]";
+
+/// `None` if a key is missing or has a problem, which is reported.
+fn admin_token(value: TomlValue<'_>) -> ReadResult<Option<TokenSettings>> {
+    value.table("tokens", |table| {
+        for (key, example) in [
+            ("name", "name = \"deploy\""),
+            ("file", "file = \"/run/secrets/deploy\""),
+            ("role", "role = \"read\""),
+        ] {
+            if table.value(key).is_none() {
+                table.report_missing(key, example);
+            }
+        }
+        let name = table.get("name", read::parsed(address::name, "a name"));
+        let file = table.get("file", access::secret_file);
+        let roles = [AdminRole::Read, AdminRole::Write].map(|role| (role.as_str(), role));
+        let role = table.get("role", read::one_of(&roles, "\"read\" or \"write\""));
+        Some(TokenSettings {
+            name: name?,
+            file: file?,
+            role: role?,
+        })
+    })
+}
+
+/// A token has one value, and while it is renewed two.
+fn check_names(value: TomlValue<'_>, tokens: &[TokenSettings]) -> ReadResult<()> {
+    for token in tokens {
+        let same = tokens.iter().filter(|other| other.name == token.name);
+        let roles: Vec<_> = same.map(|other| other.role).collect();
+        if roles.len() > 2 {
+            return Err(value.problem(ValueError::new(TOKENS, "more than two have one name")));
+        }
+        if roles.iter().any(|role| *role != token.role) {
+            let why = "two of one name have different roles";
+            return Err(value.problem(ValueError::new(TOKENS, why)));
+        }
+    }
+    Ok(())
 }
 
 /// Problems with addresses that are used twice.

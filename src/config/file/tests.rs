@@ -142,7 +142,8 @@ fn reads_every_section() {
     let limits = &config.frontend.limits;
     assert_eq!((limits.head_bytes_max, limits.headers_max), (16 << 10, 50));
     assert_eq!(config.proxy.ranges_max, 4);
-    assert_eq!(config.admin.listen, Some("[::1]:9090".parse().unwrap()));
+    let admin = address::parse_admin_address("[::1]:9090").unwrap();
+    assert_eq!(config.admin.listen, Some(admin));
     assert_eq!(
         config.cache.kind_bytes_max,
         [(Kind::Hls, 1024), (Kind::Segment, 1 << 30)]

@@ -354,7 +354,7 @@ fn config(endpoint: Endpoint) -> Config {
             limits: Limits::default(),
         },
         admin: admin::Settings {
-            listen: Some(free_port()),
+            listen: Some(free_port().into()),
             ..admin::Settings::default()
         },
         rules,

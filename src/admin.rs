@@ -4,6 +4,7 @@
 
 pub mod access_metrics;
 pub mod answers;
+pub mod audit;
 pub mod cache_metrics;
 pub mod declaration;
 pub mod endpoint_metrics;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use audit::AuditLog;
 pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, AdminSocket, serve};
 pub use tokens::{AdminTokens, TokenSettings};
@@ -45,6 +47,8 @@ pub struct Settings {
     pub hosts: Vec<String>,
     /// Without any, everyone who can connect may do everything.
     pub tokens: Vec<TokenSettings>,
+    /// The file of the audit log. `None`: the program log.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// The address of the admin server.
@@ -134,6 +138,8 @@ pub struct AdminHandlers {
     pub hosts: Vec<String>,
     /// Who may do what.
     pub tokens: Arc<AdminTokens>,
+    /// Who did what.
+    pub audit: Arc<AuditLog>,
     /// The content of `/metrics`.
     pub metrics: MetricRegistry,
     /// The content of `/status`.

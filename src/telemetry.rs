@@ -15,6 +15,7 @@ mod thread_counters;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use access_log::Timestamp;
 pub use access_log::{AccessLog, AccessLogSettings};
 pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
 pub use metric::{

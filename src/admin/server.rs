@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, StatusCode};
@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use super::declaration::{self, AdminRequest, RoutingError};
+use super::audit::WriteAttempt;
+use super::declaration::{self, AdminRequest, AdminRole, RoutingError};
 use super::endpoints::ADMIN_ENDPOINTS;
 use super::guard::{self, AdminPeer, AdminRejection};
 use super::query::AdminQuery;
@@ -109,15 +110,15 @@ impl AcceptingSocket {
 }
 
 /// An open connection, as long as its task runs.
-struct OpenConnection {
+struct OperatorConnection {
     task: AbortHandle,
     has_request: Arc<AtomicBool>,
 }
 
 /// Closes the connection that has waited longest for its request, if any waits: connections that
 /// send nothing lock no operator out.
-fn close_longest_idle(open: &mut Vec<OpenConnection>) {
-    let is_idle = |connection: &OpenConnection| !connection.has_request.load(Ordering::Relaxed);
+fn close_longest_idle(open: &mut Vec<OperatorConnection>) {
+    let is_idle = |connection: &OperatorConnection| !connection.has_request.load(Ordering::Relaxed);
     if let Some(longest) = open.iter().position(is_idle) {
         open.remove(longest).task.abort();
     }
@@ -136,7 +137,7 @@ pub async fn serve(
         tasks.spawn(reread_tokens(handlers.tokens.clone()));
     }
     // In the order in which they were accepted; at most as many as there are permits.
-    let mut open: Vec<OpenConnection> = Vec::new();
+    let mut open: Vec<OperatorConnection> = Vec::new();
     loop {
         let Ok((stream, peer)) = socket.accept().await else {
             sleep(BACKOFF).await;
@@ -163,7 +164,7 @@ pub async fn serve(
                 OperatorStream::Unix(stream) => connection.serve(stream).await,
             }
         });
-        open.push(OpenConnection { task, has_request });
+        open.push(OperatorConnection { task, has_request });
     }
 }
 
@@ -215,18 +216,26 @@ async fn handle<B>(
     peer: AdminPeer,
     request: &Request<B>,
 ) -> AdminResponse {
+    let (uri, headers) = (request.uri(), request.headers());
+    let routed = declaration::route(ADMIN_ENDPOINTS, request.method(), uri.path());
+    let is_write = matches!(routed, Ok(endpoint) if endpoint.role == Some(AdminRole::Write));
+    let write = is_write.then(|| write_attempt(request, peer));
+    let reject = |rejection: AdminRejection| {
+        if let Some(write) = &write {
+            handlers.audit.refuse(write, rejection.status);
+        }
+        rejected(rejection)
+    };
     if let Some(rejection) = guard::rejection(request, &handlers.hosts) {
-        return rejected(rejection);
+        return reject(rejection);
     }
-    let uri = request.uri();
-    let endpoint = match declaration::route(ADMIN_ENDPOINTS, request.method(), uri.path()) {
+    let endpoint = match routed {
         Ok(endpoint) => endpoint,
         Err(error) => return no_endpoint(&error),
     };
-    let headers = request.headers();
     let actor = match guard::authorize(headers, peer, &handlers.tokens, endpoint.role) {
         Ok(actor) => actor,
-        Err(rejection) => return rejected(rejection),
+        Err(rejection) => return reject(rejection),
     };
     let query = match AdminQuery::parse(endpoint.parameters, uri.query()) {
         Ok(query) => query,
@@ -238,7 +247,30 @@ async fn handle<B>(
         actor: format!("{actor} at {peer}"),
         endpoints: ADMIN_ENDPOINTS,
     };
-    endpoint.answer(&request).await
+    let Some(mut write) = write else {
+        return endpoint.answer(&request).await;
+    };
+    write.actor = actor.to_string();
+    match handlers.audit.begin(write) {
+        Ok(pending) => {
+            let response = endpoint.answer(&request).await;
+            pending.finish(response.status());
+            response
+        }
+        Err(error) => response::error(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+/// What the audit log says of a request for a write by somebody who is not known yet.
+fn write_attempt<B>(request: &Request<B>, peer: AdminPeer) -> WriteAttempt {
+    WriteAttempt {
+        actor: "unknown".to_owned(),
+        address: peer.to_string(),
+        action: format!("{} {}", request.method(), request.uri().path()),
+        parameters: request.uri().query().unwrap_or_default().to_owned(),
+        arrived: SystemTime::now(),
+        begun: Instant::now(),
+    }
 }
 
 fn rejected(rejection: AdminRejection) -> AdminResponse {

@@ -169,11 +169,13 @@ impl AdminClient {
         let mut socket = Socket::new(domain, Type::STREAM, None)?;
         socket.connect_timeout(&address, time_remaining(deadline)?)?;
         socket.set_write_timeout(Some(time_remaining(deadline)?))?;
-        let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
-        if let Some(token) = &self.token {
-            request += &format!("Authorization: Bearer {token}\r\n");
-        }
-        request += "Content-Length: 0\r\nConnection: close\r\n\r\n";
+        let token = self.token.as_ref();
+        let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {host}\r\n{}Content-Length: 0\r\n\
+             Connection: close\r\n\r\n",
+            authorization.unwrap_or_default()
+        );
         socket.write_all(request.as_bytes())?;
         let mut response = Vec::new();
         let mut piece = vec![0; 16 << 10];

@@ -17,6 +17,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::admin::audit::AUDIT_TARGET;
 use crate::telemetry::{LogCounts, LogGuard, LogQueue, RateLimit};
 
 /// `info` for Seawall. Libraries log errors only: their warnings are about what single viewers and
@@ -93,8 +94,8 @@ fn report_dropped_lines(counts: &LogCounts) {
     );
 }
 
-/// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, are
-/// kept.
+/// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, and
+/// the audit log are kept.
 struct RepeatFilter {
     limit: Mutex<RateLimit<callsite::Identifier>>,
     counts: Arc<LogCounts>,
@@ -103,7 +104,7 @@ struct RepeatFilter {
 impl<S: Subscriber> Layer<S> for RepeatFilter {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        if *metadata.level() > Level::INFO {
+        if *metadata.level() > Level::INFO || metadata.target() == AUDIT_TARGET {
             return true;
         }
         let admitted = self.limit.lock().admit(metadata.callsite(), Instant::now());

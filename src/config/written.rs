@@ -170,6 +170,7 @@ fn admin(config: &Config) -> WrittenTable {
         .key("listen", listen)
         .key("hosts", admin.hosts.clone())
         .key("tokens", tokens.collect::<Vec<_>>())
+        .key("audit_log", admin.audit_log.as_deref().map(path_text))
 }
 
 fn cache(config: &Config) -> WrittenTable {

@@ -174,7 +174,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Binds a Unix socket that its owner and group may use, in place of one that a stopped server left.
+/// Binds a Unix socket that its owner and group may use, in place of one that a stopped server
+/// left.
 pub(crate) fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;

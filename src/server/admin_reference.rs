@@ -84,8 +84,9 @@ fn answer_lines(answer: &AdminAnswer) -> String {
         } else {
             " (maybe)"
         };
-        let line = format!("- `{}`{maybe}: {}", field.name, field.help);
-        let _ = write!(lines, "  {}", wrapped(&line, "    "));
+        // No line breaks in its indent.
+        let line = format!("\u{a0}\u{a0}- `{}`{maybe}: {}", field.name, field.help);
+        lines.push_str(&wrapped(&line, "    ").replace('\u{a0}', " "));
     }
     lines
 }

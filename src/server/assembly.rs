@@ -16,13 +16,15 @@ use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
 use crate::admin::access_metrics::ACCESS_METRICS;
+use crate::admin::audit::AUDIT_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
 use crate::admin::purge_metrics::PURGE_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
 use crate::admin::{
-    AdminAddress, AdminConnections, AdminHandlers, AdminSocket, AdminTokens, explain, origins,
+    AdminAddress, AdminConnections, AdminHandlers, AdminSocket, AdminTokens, AuditLog, explain,
+    origins,
 };
 use crate::config::Config;
 use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend, bind_unix};
@@ -127,12 +129,16 @@ impl BoundServer {
         let status = drain.status.clone();
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
         let tokens = Arc::new(AdminTokens::read(config.admin.tokens.clone())?);
+        let audit = AuditLog::start(config.admin.audit_log.clone());
+        let audit = Arc::new(audit.context("cannot write the audit log")?);
+        let writes = audit.clone();
+        registry.collect("Operators", &AUDIT_METRICS, move || writes.stats())?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
                 hosts: config.admin.hosts.clone(),
                 tokens,
                 metrics: registry,
-                ..admin_handlers(&shield, &drain.status, &monitor, &control)
+                ..admin_handlers(&shield, &drain.status, &monitor, (&control, audit))
             };
             AdminService::new(socket, handlers, operators)
         });
@@ -207,7 +213,7 @@ fn admin_handlers(
     shield: &Arc<ActiveShield>,
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
-    control: &ControlSender,
+    (control, audit): (&ControlSender, Arc<AuditLog>),
 ) -> AdminHandlers {
     let monitor = monitor.clone();
     let (purging, explaining) = (shield.clone(), shield.clone());
@@ -216,6 +222,7 @@ fn admin_handlers(
     AdminHandlers {
         hosts: Vec::new(),
         tokens: Arc::default(),
+        audit,
         metrics: MetricRegistry::default(),
         status: Box::new(move || {
             let mut status = origins::status(&stats(&groups));

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use self::file::LogFile;
 use self::line::AccessLogEntry;
+pub(crate) use self::line::Timestamp;
 use self::writer::{AccessLogWriter, WriterCounts};
 use super::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, MetricRegistry, RequestRecord,

@@ -30,7 +30,7 @@ query = "non"
 
 /// Settings that work and are doubtful.
 const DOUBTFUL: &str = r#"[admin]
-listen = "192.0.2.1:9090"
+listen = "127.0.0.1:9090"
 [[origin]]
 endpoints = ["https://origin.example"]
 verify = false

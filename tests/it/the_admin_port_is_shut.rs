@@ -233,3 +233,68 @@ async fn start_is_refused_beyond_loopback_without_tokens() {
     let started = seawall::server::start(config, std::sync::Arc::new(|_, _| Ok(Vec::new())));
     assert!(started.is_ok());
 }
+
+#[tokio::test]
+async fn every_write_and_every_refused_write_is_in_the_audit_log() {
+    let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
+    let file = folder.path().join("audit.log");
+    let tokens = vec![token(
+        folder.path(),
+        "deploy",
+        "write-token-0123456789",
+        AdminRole::Write,
+    )];
+    let audit_log = Some(file.clone());
+    let shield = Shield::in_front_of(&origin)
+        .with(|config| {
+            config.admin.tokens = tokens;
+            config.admin.audit_log = audit_log;
+        })
+        .start()
+        .await;
+    let bearer = "write-token-0123456789";
+    shield.admin(get("/status")).await;
+    shield.admin(bearing(get("/status"), bearer)).await;
+    shield.admin(ask("POST", PURGE)).await;
+    shield.admin(bearing(ask("POST", PURGE), bearer)).await;
+    shield
+        .admin(bearing(
+            ask("POST", "/purge?stream=http%3A%2F%2Fa%2Fb.m3u8"),
+            bearer,
+        ))
+        .await;
+    let page = bearing(ask("POST", "/drain"), bearer).header("Origin", "https://evil.example");
+    shield.admin(page).await;
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&file).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    eventually("four lines", async || lines().len() == 4).await;
+    let fields = lines();
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|line| {
+            let text = |name: &str| line[name].as_str().unwrap();
+            assert!(text("address").starts_with("127.0.0.1:"), "{line}");
+            assert!(!line.to_string().contains(bearer), "{line}");
+            (
+                text("actor"),
+                text("action"),
+                text("result"),
+                line["status"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            ("unknown", "POST /purge", "refused", 401),
+            ("token deploy", "POST /purge", "done", 200),
+            ("token deploy", "POST /purge", "failed", 404),
+            ("unknown", "POST /drain", "refused", 403),
+        ]
+    );
+    assert_eq!(lines()[1]["parameters"], PURGE.split_once('?').unwrap().1);
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::answers::{AnswerBody, FieldKind};
 use super::super::cache_metrics::CLIENT_METRICS;
 use super::super::declaration::AdminEndpoint;
-use super::super::{DrainProgress, WorkerHealth};
+use super::super::{AuditLog, DrainProgress, WorkerHealth};
 use super::*;
 use crate::proxy::{ClientStats, PurgeMode, PurgeOrder, PurgeScope, Purged};
 use crate::telemetry::MetricRegistry;
@@ -33,6 +33,7 @@ fn handlers(ready: bool) -> AdminHandlers {
     AdminHandlers {
         hosts: Vec::new(),
         tokens: Arc::default(),
+        audit: Arc::new(AuditLog::start(None).unwrap()),
         status: Box::new(|| serde_json::json!({ "origins": [], "drain": { "state": "serving" } })),
         metrics: registry(),
         health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
@@ -50,7 +51,7 @@ fn handlers(ready: bool) -> AdminHandlers {
         }),
         purge: Box::new(|order| {
             let PurgeOrder { scope, mode, actor } = order;
-            assert_eq!(actor, "192.0.2.1:80");
+            assert_eq!(actor, "anyone at 127.0.0.1:1");
             let objects: Option<u64> = match scope {
                 PurgeScope::Path(_) => Some(u64::from(mode == PurgeMode::DryRun)),
                 PurgeScope::Host(url) => (url.host() == Some("known.example")).then_some(2),

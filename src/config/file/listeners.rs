@@ -183,6 +183,7 @@ pub(super) fn read_admin(
         check_names(value, &tokens)?;
         Ok(tokens)
     });
+    table.read_some_into("audit_log", &mut admin.audit_log, |value| value.path());
     let value = table.value("listen")?;
     let address =
         value.reader().value_or_report(

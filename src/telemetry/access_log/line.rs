@@ -173,7 +173,7 @@ impl Display for KeyHash {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-struct Timestamp(SystemTime);
+pub(crate) struct Timestamp(pub(crate) SystemTime);
 
 impl Display for Timestamp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

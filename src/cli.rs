@@ -1,5 +1,6 @@
-//! The command line: `serve`, `demo`, `check`, `explain`, `token`, and `health` (for container
-//! health checks).
+//! The command line: `serve`, `demo`, `check`, `token`; the clients of a running server: `status`,
+//! `drain`, `purge`, `explain`, and `health` (for container health checks); `completions` and
+//! `man`.
 //!
 //! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid, 3 when
 //! `check --diff` finds a difference.
@@ -10,6 +11,8 @@ mod demo;
 mod explain;
 mod health;
 mod logging;
+mod manual;
+mod operate;
 mod serve;
 mod token;
 
@@ -35,12 +38,22 @@ enum Command {
     Demo(demo::Demo),
     /// Report every problem in configuration files, or what differs between two
     Check(check::CheckArguments),
+    /// Show whether a running server drains, and the state of its origins
+    Status(operate::Status),
+    /// Stop a running server after the responses in progress, as SIGTERM does
+    Drain(operate::DrainServer),
+    /// Remove stored objects from a running server
+    Purge(operate::PurgeObjects),
     /// Ask a running server what it would do with a URL, and why
     Explain(explain::Explain),
     /// Ask a running server whether it is healthy
     Health(health::Health),
     /// Make tokens for signed URLs, or say what a token contains
     Token(token::Token),
+    /// Print completions for a shell
+    Completions(manual::Completions),
+    /// Print the manual page, of the program or of one command
+    Man(manual::ManualPage),
 }
 
 /// Runs the program with these arguments.
@@ -57,9 +70,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(serve) => serve.run().map(success),
         Command::Demo(demo) => demo.run().map(success),
         Command::Check(check) => check.run(),
+        Command::Status(status) => status.run().map(success),
+        Command::Drain(drain) => drain.run().map(success),
+        Command::Purge(purge) => purge.run().map(success),
         Command::Explain(explain) => explain.run().map(success),
         Command::Health(health) => health.run().map(success),
         Command::Token(token) => token.run().map(success),
+        Command::Completions(completions) => {
+            completions.print();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(page) => page.run().map(success),
     };
     result.unwrap_or_else(|error| {
         print_error(&error);

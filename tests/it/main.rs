@@ -69,6 +69,7 @@ mod one_fetch_for_many_viewers;
 mod one_url_that_fails_harms_no_other;
 mod only_whole_answers_are_kept;
 mod operators_can_see;
+mod operators_have_commands;
 mod origin_decides_how_long;
 mod origins_may_come_and_go;
 mod other_methods;

@@ -1,0 +1,283 @@
+//! `seawall status`, `reload`, `drain` and `purge`: what an operator asks of a running server.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use serde_json::Value;
+
+use super::admin_client::{AdminArguments, percent_encode};
+
+/// For everything: connect, request and response. Longer than the server takes for any of them.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+
+/// How to reach the server, and how to print its answer.
+#[derive(Debug, Args)]
+struct AnswerArguments {
+    #[command(flatten)]
+    server: AdminArguments,
+
+    /// Print the server's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl AnswerArguments {
+    /// Sends the request, and prints the answer as JSON or as `render` says it.
+    fn run(
+        &self,
+        method: &str,
+        target: &str,
+        render: impl FnOnce(&Value) -> String,
+    ) -> anyhow::Result<()> {
+        let client = self.server.client()?;
+        let answer = client.request_json(method, target, ANSWER_MAX)?;
+        super::print(&if self.json {
+            format!("{answer}\n")
+        } else {
+            render(&answer)
+        });
+        Ok(())
+    }
+}
+
+/// Show whether a running server drains, and the state of its origins.
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    answer: AnswerArguments,
+}
+
+impl Status {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        self.answer.run("GET", "/status", render_status)
+    }
+}
+
+fn render_status(status: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+    let mut lines = format!("server {}\n", text(&status["drain"]["state"]));
+    for origin in status["origins"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            lines,
+            "origin {}: {} in flight, {} queued",
+            text(&origin["name"]),
+            origin["in_flight"],
+            origin["queued"]
+        );
+        for endpoint in origin["endpoints"].as_array().into_iter().flatten() {
+            let _ = writeln!(
+                lines,
+                "  {}: {}, {} requests in flight",
+                text(&endpoint["url"]),
+                condition(endpoint),
+                endpoint["in_flight"]
+            );
+        }
+    }
+    lines
+}
+
+/// Why an endpoint is not used first, if there is a reason.
+fn condition(endpoint: &Value) -> String {
+    let mut reasons = Vec::new();
+    if endpoint["reachable"] == false {
+        reasons.push("UNREACHABLE".to_owned());
+    }
+    if endpoint["healthy"] == false {
+        reasons.push("UNHEALTHY".to_owned());
+    }
+    if endpoint["ejected"] == true {
+        reasons.push("EJECTED".to_owned());
+    }
+    let breaker = endpoint["breaker"].as_str();
+    reasons.extend(
+        breaker
+            .filter(|state| *state != "closed")
+            .map(|state| format!("breaker {state}")),
+    );
+    match reasons.as_slice() {
+        [] => "good".to_owned(),
+        reasons => reasons.join(", "),
+    }
+}
+
+/// Drain a running server: it stops after the responses in progress, as with SIGTERM
+#[derive(Debug, Args)]
+pub(super) struct DrainServer {
+    /// Return when the listeners are closed
+    #[arg(long)]
+    wait: bool,
+
+    #[command(flatten)]
+    answer: AnswerArguments,
+}
+
+impl DrainServer {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let target = if self.wait {
+            "/drain?wait=true"
+        } else {
+            "/drain"
+        };
+        self.answer.run("POST", target, |answer| {
+            let state = answer["state"].as_str().unwrap_or("unknown");
+            format!("the server is {state}\n")
+        })
+    }
+}
+
+/// Remove stored objects from a running server.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true)))]
+pub(super) struct PurgeObjects {
+    /// This URL with its variants; for a playlist, all its versions
+    #[arg(value_name = "URL", group = "target")]
+    url: Option<String>,
+
+    /// The path of this URL with every query
+    #[arg(long, value_name = "URL", group = "target")]
+    path: Option<String>,
+
+    /// The stream of the manifest with this URL
+    #[arg(long, value_name = "URL", group = "target")]
+    stream: Option<String>,
+
+    /// Every URL that begins with this one
+    #[arg(long, value_name = "URL", group = "target")]
+    prefix: Option<String>,
+
+    /// Everything that viewers of this host got
+    #[arg(long, value_name = "NAME", group = "target")]
+    host: Option<String>,
+
+    /// Everything
+    #[arg(long, group = "target")]
+    all: bool,
+
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    answer: AnswerArguments,
+}
+
+impl PurgeObjects {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        self.answer.run("POST", &self.target(), render_purge)
+    }
+
+    /// The path and the query of the request.
+    fn target(&self) -> String {
+        let named = [
+            ("url", &self.url),
+            ("path", &self.path),
+            ("stream", &self.stream),
+            ("prefix", &self.prefix),
+            ("host", &self.host),
+        ];
+        let named = named.iter().find_map(|(name, value)| {
+            let value = value.as_ref()?;
+            Some(format!("{name}={}", percent_encode(value)))
+        });
+        let scope = named.unwrap_or_else(|| "all=true".to_owned());
+        let dry_run = if self.dry_run { "&dry_run=true" } else { "" };
+        format!("/purge?{scope}{dry_run}")
+    }
+}
+
+fn render_purge(answer: &Value) -> String {
+    let is_dry_run = answer["dry_run"] == true;
+    let mut text = format!(
+        "{} objects ({} bytes) {}\n",
+        answer["objects"],
+        answer["bytes"],
+        if is_dry_run {
+            "would be removed"
+        } else {
+            "removed"
+        }
+    );
+    if answer["complete"] == false {
+        text.push_str("not all manifests of the stream were read: some objects may remain\n");
+    }
+    if answer["shared_with_other_hosts"] == true {
+        text.push_str("viewers of other hosts got the same objects\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct PurgeLine {
+        #[command(flatten)]
+        purge: PurgeObjects,
+    }
+
+    fn target(line: &str) -> Option<String> {
+        let line = PurgeLine::try_parse_from(format!("purge {line}").split_whitespace());
+        Some(line.ok()?.purge.target())
+    }
+
+    #[test]
+    fn purge_names_exactly_one_scope() {
+        let target = |line: &str| target(line).unwrap_or_default();
+        assert_eq!(target("http://a/b?c=d"), "/purge?url=http://a/b%3Fc%3Dd");
+        assert_eq!(target("--stream http://a/m"), "/purge?stream=http://a/m");
+        assert_eq!(
+            target("--prefix http://a/ --dry-run"),
+            "/purge?prefix=http://a/&dry_run=true"
+        );
+        assert_eq!(target("--host a.example"), "/purge?host=a.example");
+        assert_eq!(target("--all"), "/purge?all=true");
+        for wrong in [
+            "",
+            "--dry-run",
+            "http://a/ --all",
+            "--path http://a/ --host a",
+        ] {
+            assert_eq!(target(wrong), "", "{wrong}");
+        }
+    }
+
+    #[test]
+    fn status_says_what_is_wrong_with_an_endpoint() {
+        let endpoint = |breaker: &str, reachable: bool| {
+            json!({
+                "url": "https://o.example", "breaker": breaker, "reachable": reachable,
+                "healthy": null, "ejected": false, "in_flight": 2,
+            })
+        };
+        let status = json!({
+            "drain": { "state": "serving" },
+            "origins": [{
+                "name": "main", "in_flight": 3, "queued": 1,
+                "endpoints": [endpoint("closed", true), endpoint("open", false)],
+            }],
+        });
+        assert_eq!(
+            render_status(&status),
+            "server serving\norigin main: 3 in flight, 1 queued\n  https://o.example: good, 2 \
+             requests in flight\n  https://o.example: UNREACHABLE, breaker open, 2 requests in \
+             flight\n"
+        );
+    }
+
+    #[test]
+    fn purge_says_how_much_and_whether_it_is_all() {
+        let answer = json!({ "objects": 3, "bytes": 4096, "dry_run": true, "complete": false });
+        let text = render_purge(&answer);
+        assert!(
+            text.starts_with("3 objects (4096 bytes) would be removed\n"),
+            "{text}"
+        );
+        assert!(text.contains("may remain"), "{text}");
+    }
+}

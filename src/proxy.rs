@@ -3,7 +3,8 @@
 //!
 //! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
 //! (`live`), compressions in progress, the fetches that each client has caused, and the secrets of
-//! access rules. A reload makes another shield with the same cache, streams and counters (`active`).
+//! access rules. A reload makes another shield with the same cache, streams and counters
+//! (`active`).
 //!
 //! **A hit**: `pipeline` (admit) → `blocking_reload` (only LL-HLS: is the stored version the
 //! requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's content coding) →

@@ -428,11 +428,8 @@ impl Shield {
                 self.query_variance.observe(&context.request, context.now);
                 let (pass_sender, pass_receiver) = oneshot::channel();
                 let client_fetch = self.clients.begin_fetch(context.client);
-                self.spawn_fill(
-                    &context.request,
-                    fill,
-                    FillTrigger::Viewer(pass_sender, client_fetch),
-                );
+                let trigger = FillTrigger::Viewer(pass_sender, client_fetch);
+                self.spawn_fill(&context.request, fill, trigger);
                 self.follow(
                     context,
                     lookup,

@@ -64,7 +64,8 @@ impl Reloader {
         Ok(PreparedReload { slots, settings })
     }
 
-    /// The origin group for these settings: what the running one of this name becomes, or a new one.
+    /// The origin group for these settings: what the running one of this name becomes, or a new
+    /// one.
     fn origin(&self, settings: &seawall_upstream::Settings) -> anyhow::Result<Arc<Origin>> {
         let (shield, settings) = (self.shield.load(), settings.clone());
         let name = settings.name.clone();

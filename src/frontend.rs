@@ -46,6 +46,7 @@ mod http2_reads;
 mod http2_repeats;
 mod lingering_close;
 mod listen;
+mod proxy_header;
 mod recording_body;
 mod repeated_responses;
 mod request_body;
@@ -78,6 +79,7 @@ use crate::proxy::{
     ActiveShield, MemoryAnswer, RepeatRules, Shield, ViewerRequest, ViewerResponse,
 };
 use seawall_policy::TrustedProxies;
+use seawall_policy::access_rules::AddressList;
 
 pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
@@ -154,6 +156,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// TLS, with several certificates chosen by SNI (the first is the default).
     pub tls: Option<Tls>,
+    /// The proxies that may connect, each connection with a header of the PROXY protocol. `None`:
+    /// viewers connect, without such a header.
+    pub proxy_protocol: Option<AddressList>,
 }
 
 /// A socket's address.

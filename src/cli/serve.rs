@@ -120,6 +120,7 @@ mod tests {
         let listener = crate::frontend::Listener {
             address: config::parse_listen_address(at).unwrap(),
             tls: None,
+            proxy_protocol: None,
         };
         Config::single("http://origin.example", vec![listener]).unwrap()
     }

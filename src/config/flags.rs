@@ -54,9 +54,11 @@ pub(super) fn config(flags: Flags) -> Result<Config, Problems> {
     // Named after its first endpoint, as in a file.
     let mut group = seawall_upstream::Settings::single(&first.host.clone(), first);
     group.endpoints.extend(endpoints);
-    let listeners = listen
-        .into_iter()
-        .map(|address| Listener { address, tls: None });
+    let listeners = listen.into_iter().map(|address| Listener {
+        address,
+        tls: None,
+        proxy_protocol: None,
+    });
     let mut config = Config::with_origins(vec![group], listeners.collect());
     config.admin.listen = flags.admin;
     config.threads = flags.threads.unwrap_or(config.threads);
@@ -121,7 +123,8 @@ mod tests {
             config.frontend.listeners,
             [Listener {
                 address: LISTEN,
-                tls: None
+                tls: None,
+                proxy_protocol: None,
             }]
         );
         assert_eq!(config.admin.listen, None);

@@ -113,7 +113,9 @@ fn server(config: &Config) -> WrittenTable {
 }
 
 fn listener(listener: &Listener) -> WrittenTable {
+    let sources = listener.proxy_protocol.as_ref().map(addresses);
     let table = WrittenTable::new("[[listener]]").name(listener.address.to_string());
+    let table = table.key("proxy_protocol.from", sources);
     table.tables(listener.tls.as_ref().map(tls))
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -14,11 +15,14 @@ use super::accepted::{Accepted, AdmittedConnection};
 use super::connection::{PeerInfo, serve_plain, serve_tls};
 use super::connection_table::{ConnectionGuard, ConnectionTable};
 use super::listen::{ListeningSocket, WorkerListener};
+use super::proxy_header::accept_header;
 use super::server_context::ServerContext;
+use super::sniffing_stream::Transport;
 use super::stats::{ConnectionEvent, Stats};
 use super::unix::UnixTransport;
 use super::worker_share::{STALLED_AFTER, WorkerPlace, WorkerShare};
 use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
+use seawall_policy::access_rules::AddressList;
 
 /// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -117,6 +121,7 @@ impl Frontend {
             socket: RegisteredSocket::new(listener.socket)?,
             share,
             acceptor,
+            proxy_protocol: listener.proxy_protocol,
             context: self.context(handler, recorder),
         };
         let _until_closed = ServedListener::of(&self.serving);
@@ -146,6 +151,7 @@ struct RegisteredListener<A> {
     socket: RegisteredSocket,
     share: WorkerShare<AdmittedConnection>,
     acceptor: Option<TlsAcceptor>,
+    proxy_protocol: Option<Arc<AddressList>>,
     context: Arc<ServerContext<A>>,
 }
 
@@ -249,8 +255,15 @@ impl<A: Handler> RegisteredListener<A> {
     fn admit(&self, accepted: Accepted) -> Option<(Accepted, ConnectionGuard)> {
         let connections = &self.context.connections;
         let peer = accepted.peer();
+        if let Some(proxies) = &self.proxy_protocol
+            && !proxies.has(peer)
+        {
+            self.context.count(ConnectionEvent::RefusedProxy);
+            return None;
+        }
         // A proxy is no client: it has the connections of many.
-        let client = peer.filter(|_| !self.context.trusted_proxies.has(peer));
+        let is_proxy = self.proxy_protocol.is_some() || self.context.trusted_proxies.has(peer);
+        let client = peer.filter(|_| !is_proxy);
         match connections.admit(client, Instant::now()) {
             Ok(guard) => Some((accepted, guard)),
             Err(rejected) => {
@@ -328,39 +341,60 @@ impl<A: Handler> RegisteredListener<A> {
                     peer: Some(peer),
                     socket: Some(transport.as_raw_fd()),
                 };
-                self.spawn_connection(transport, peer, guard, place);
+                self.spawn_connection(transport, |transport| transport, peer, guard, place);
             }
             Accepted::Unix(transport) => {
                 let peer = PeerInfo {
                     peer: None,
                     socket: None,
                 };
-                let transport = match self.acceptor {
-                    Some(_) => UnixTransport::for_tls(transport),
-                    None => UnixTransport::plain(transport),
+                let wrap = match self.acceptor {
+                    Some(_) => UnixTransport::for_tls,
+                    None => UnixTransport::plain,
                 };
-                self.spawn_connection(transport, peer, guard, place);
+                self.spawn_connection(transport, wrap, peer, guard, place);
             }
         }
     }
 
-    fn spawn_connection<W: super::sniffing_stream::Transport>(
+    /// Serves a connection in a task of its own. What a proxy writes before it is read from the
+    /// socket itself, before `wrap`.
+    fn spawn_connection<S, W: Transport>(
         &self,
-        transport: W,
+        mut socket: S,
+        wrap: fn(S) -> W,
         peer: PeerInfo,
-        guard: ConnectionGuard,
+        mut guard: ConnectionGuard,
         place: WorkerPlace,
-    ) {
+    ) where
+        S: AsyncRead + Unpin + Send + 'static,
+    {
         let connection = peer.new_state(&self.context.recorder, self.acceptor.is_some());
         guard.register(&connection);
         let (context, state) = (self.context.clone(), connection.clone());
-        let task = if let Some(acceptor) = &self.acceptor {
-            let acceptor = acceptor.clone();
+        let acceptor = self.acceptor.clone();
+        let task = if self.proxy_protocol.is_some() {
+            tokio::spawn(async move {
+                let header = accept_header(&context, &mut socket, &connection, &mut guard);
+                if let Err(refused) = Box::pin(header).await {
+                    return context.count(refused);
+                }
+                let _until_closed = (guard, place);
+                match acceptor {
+                    Some(acceptor) => {
+                        Box::pin(serve_tls(context, wrap(socket), connection, acceptor)).await;
+                    }
+                    None => Box::pin(serve_plain(context, wrap(socket), connection)).await,
+                }
+            })
+        } else if let Some(acceptor) = acceptor {
+            let transport = wrap(socket);
             tokio::spawn(async move {
                 let _until_closed = (guard, place);
                 serve_tls(context, transport, connection, acceptor).await;
             })
         } else {
+            let transport = wrap(socket);
             tokio::spawn(async move {
                 let _until_closed = (guard, place);
                 serve_plain(context, transport, connection).await;

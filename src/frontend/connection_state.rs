@@ -44,7 +44,9 @@ pub(super) struct ConnectionState {
     /// Receives the records of its requests.
     pub(super) recorder: RequestRecorder,
     /// The address of the other end; `None` on Unix sockets.
-    pub(super) peer: Option<IpAddr>,
+    peer: Option<IpAddr>,
+    /// The viewer, if `peer` is a proxy that named it before the first request.
+    viewer: OnceLock<IpAddr>,
     /// Uses TLS.
     pub(super) tls: bool,
     /// The TCP socket, for `TCP_INFO` while the connection owns it.
@@ -102,10 +104,21 @@ pub(super) fn add(count: &AtomicU64, more: u64) {
 impl ConnectionState {
     /// Where the connection comes from.
     pub(super) fn address(&self) -> ViewerAddress {
-        ViewerAddress {
-            viewer: self.peer,
-            proxy: None,
+        match self.viewer.get() {
+            None => ViewerAddress {
+                viewer: self.peer,
+                proxy: None,
+            },
+            Some(viewer) => ViewerAddress {
+                viewer: Some(*viewer),
+                proxy: self.peer,
+            },
         }
+    }
+
+    /// Sets the viewer whom the proxy at the other end has named. Called once.
+    pub(super) fn set_viewer(&self, viewer: IpAddr) {
+        let _ = self.viewer.set(viewer);
     }
 
     pub(super) fn new(
@@ -117,6 +130,7 @@ impl ConnectionState {
         ConnectionState {
             recorder,
             peer,
+            viewer: OnceLock::new(),
             tls,
             socket,
             born: Instant::now(),

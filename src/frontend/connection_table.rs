@@ -211,6 +211,16 @@ pub(super) struct ConnectionGuard {
 }
 
 impl ConnectionGuard {
+    /// Counts the connection as one of this client, after a proxy has named it. `false`: the client
+    /// has reached its limit.
+    pub(super) fn count_client(&mut self, address: IpAddr) -> bool {
+        debug_assert!(self.client.is_none(), "a proxy is no client");
+        let client = client_of(address);
+        let is_below_max = self.table.add_client_connection(client);
+        self.client = is_below_max.then_some(client);
+        is_below_max
+    }
+
     /// Registers the state of the connection, so that shutdown can wake or abort its task.
     pub(super) fn register(&self, connection: &Arc<ConnectionState>) {
         self.table

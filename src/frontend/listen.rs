@@ -14,6 +14,7 @@ use super::accepted::AdmittedConnection;
 use super::certificates::{CertificateError, Certificates};
 use super::worker_share::{OpenByWorker, WorkerShare};
 use super::{ListenAddress, Listener};
+use seawall_policy::access_rules::AddressList;
 
 /// Length of the accept queue; the limit of the system may be lower.
 const BACKLOG: i32 = 8192;
@@ -55,6 +56,7 @@ impl fmt::Display for ListenAddress {
 pub struct BoundListener {
     pub(super) socket: ListeningSocket,
     pub(super) certificates: Option<Arc<Certificates>>,
+    pub(super) proxy_protocol: Option<Arc<AddressList>>,
     address: ListenAddress,
 }
 
@@ -96,6 +98,7 @@ impl BoundListener {
         Ok(BoundListener {
             socket,
             certificates,
+            proxy_protocol: listener.proxy_protocol.clone().map(Arc::new),
             address,
         })
     }
@@ -119,6 +122,7 @@ impl BoundListener {
         Ok(BoundListener {
             socket,
             certificates,
+            proxy_protocol: self.proxy_protocol.clone(),
             address: self.address.clone(),
         })
     }
@@ -225,7 +229,11 @@ mod tests {
     use super::*;
 
     fn plain(address: ListenAddress) -> Listener {
-        Listener { address, tls: None }
+        Listener {
+            address,
+            tls: None,
+            proxy_protocol: None,
+        }
     }
 
     fn local() -> Listener {

@@ -216,7 +216,7 @@ impl<A> ServerContext<A> {
     pub(super) fn record_flood(&self, kind: FrameKind, connection: &ConnectionState) {
         self.connections.counters.count_flood(kind);
         tracing::warn!(
-            peer = connection.peer.map(tracing::field::display),
+            peer = connection.address().viewer.map(tracing::field::display),
             frame = kind.as_str(),
             "closed an HTTP/2 connection: too many control frames for its requests"
         );

@@ -16,6 +16,9 @@ pub enum ConnectionEvent {
     RefusedFull,
     /// Closed at once: its client has reached `connections_per_client_max`.
     RefusedClient,
+    /// Closed: the listener accepts proxies only, and this is none, or it sent no header of the
+    /// PROXY protocol.
+    RefusedProxy,
     /// `accept` failed: the system had no file descriptor or memory.
     AcceptFailed,
     /// The longest idle connection was asked to close, to make room for a new one.
@@ -45,11 +48,12 @@ pub enum ConnectionEvent {
 
 impl ConnectionEvent {
     /// All events, in the order of their counters.
-    pub const ALL: [ConnectionEvent; 16] = [
+    pub const ALL: [ConnectionEvent; 17] = [
         ConnectionEvent::Accepted,
         ConnectionEvent::HandedOver,
         ConnectionEvent::RefusedFull,
         ConnectionEvent::RefusedClient,
+        ConnectionEvent::RefusedProxy,
         ConnectionEvent::AcceptFailed,
         ConnectionEvent::ClosedIdle,
         ConnectionEvent::HandshakeFailed,
@@ -71,6 +75,7 @@ impl ConnectionEvent {
             ConnectionEvent::HandedOver => "handed_over",
             ConnectionEvent::RefusedFull => "refused_full",
             ConnectionEvent::RefusedClient => "refused_client",
+            ConnectionEvent::RefusedProxy => "refused_proxy",
             ConnectionEvent::AcceptFailed => "accept_failed",
             ConnectionEvent::ClosedIdle => "closed_idle",
             ConnectionEvent::HandshakeFailed => "handshake_failed",
@@ -194,7 +199,9 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 5] = [
         help: "Events of viewer connections. Increments with each event; docs/configuration.md \
                explains the limits in [limits].",
         remedy: "refused_full: raise connections_max. refused_client: raise \
-                 connections_per_client_max, or block the client. accept_failed: raise the limit \
+                 connections_per_client_max, or block the client. refused_proxy: a proxy that \
+                 `proxy_protocol` does not list, or that sends no header of the PROXY protocol. \
+                 accept_failed: raise the limit \
                  of file descriptors. cut_for_memory: raise [cache] memory or [fill] memory. \
                  cut_at_drain: raise [server] drain_max. Many timeouts: the network of the \
                  viewers is slow, or a client holds connections open.",

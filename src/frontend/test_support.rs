@@ -195,7 +195,12 @@ impl TestServer {
 
     pub(super) fn serve<A: Handler>(limits: Limits, tls: Option<Tls>, handler: A) -> TestServer {
         let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let listener = BoundListener::bind(&Listener { address, tls }).unwrap();
+        let listener = BoundListener::bind(&Listener {
+            address,
+            tls,
+            proxy_protocol: None,
+        })
+        .unwrap();
         let ListenAddress::Tcp(address) = *listener.address() else {
             unreachable!()
         };
@@ -221,7 +226,12 @@ impl TestServer {
     /// request for `/hang` blocks its thread.
     pub(super) fn with_workers(count: usize, hang: &Arc<Hang>) -> TestServer {
         let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let listener = BoundListener::bind(&Listener { address, tls: None }).unwrap();
+        let listener = BoundListener::bind(&Listener {
+            address,
+            tls: None,
+            proxy_protocol: None,
+        })
+        .unwrap();
         let ListenAddress::Tcp(address) = *listener.address() else {
             unreachable!()
         };

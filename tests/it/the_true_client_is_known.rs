@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use seawall_policy::access_rules::{AddressList, AddressListEntry};
 use seawall_policy::{ClientField, TrustedProxies};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use crate::support::metrics::{REPEATED, WITHOUT_VIEWERS};
+use crate::support::metrics::{REPEATED, VIEWER_EVENTS, WITHOUT_VIEWERS};
 use crate::support::patience::within;
 use crate::support::shield::Builder;
-use crate::support::viewer::{Ask, H2Viewer, Viewer};
+use crate::support::viewer::{Ask, H2Viewer, Identity, TlsViewer, Viewer};
 use crate::support::{Gate, Origin, Shield, eventually, get, segment};
 
 const PATH: &str = "/live/seg1.ts";
@@ -243,4 +244,168 @@ async fn access_log_has_the_viewer_and_the_proxy() {
         (DENIED.into(), "127.0.0.1".into()),
     ];
     assert_eq!(addresses, expected);
+}
+
+/// The header of a version for a TCP connection of a viewer.
+fn proxy_header(version: u8, viewer: &str) -> Vec<u8> {
+    if version == 1 {
+        return format!("PROXY TCP4 {viewer} 192.0.2.99 4711 80\r\n").into();
+    }
+    let viewer: std::net::Ipv4Addr = viewer.parse().expect("an address");
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend_from_slice(&viewer.octets());
+    header.extend_from_slice(&[192, 0, 2, 99, 0x12, 0x67, 0, 80]);
+    header
+}
+
+/// One listener that demands a header from [`PROXY`] or a Unix socket; [`DENIED`] may not enter.
+fn with_proxy_protocol(origin: &Origin) -> Builder {
+    Shield::in_front_of(origin)
+        .with(|config| {
+            let listener = &mut config.frontend.listeners[0];
+            listener.proxy_protocol = Some(list(&["127.0.0.1/32", "unix"]));
+        })
+        .route(|route| route.access.deny = Some(list(&["192.0.2.66/32"])))
+}
+
+/// A connection that a proxy has opened for a viewer.
+async fn proxied(shield: &Shield, header: &[u8]) -> TcpStream {
+    let mut stream = stream_from(shield, PROXY).await;
+    let sent = within("room for the header", stream.write_all(header)).await;
+    sent.expect("the shield reads the header");
+    stream
+}
+
+#[tokio::test]
+async fn proxy_protocol_names_the_viewer_over_http1_http2_and_tls() {
+    let origin = origin().await;
+    let plain = with_proxy_protocol(&origin).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity::new("media.test", folder.path());
+    let tls = with_proxy_protocol(&origin).with_tls(&[&identity]);
+    let tls = tls.start().await;
+    for version in [1, 2] {
+        for (viewer, status) in [(WELCOME, 200), (DENIED, 403)] {
+            let header = proxy_header(version, viewer);
+            let mut http1 = Viewer::over(proxied(&plain, &header).await);
+            let http2 = H2Viewer::over(proxied(&plain, &header).await, "http").await;
+            let secure = TlsViewer::new_trusting(tls.address(), &identity);
+            let secure = secure.with_proxy_header(&header).h2().await;
+            for _ in 0..4 {
+                assert_eq!(http1.get(PATH).await.status, status, "{viewer}");
+                assert_eq!(http2.get(PATH).await.status, status, "{viewer}");
+                assert_eq!(secure.get(PATH).await.status, status, "{viewer}");
+            }
+        }
+    }
+    assert_eq!(origin.hits(PATH), 2, "one fetch of each shield");
+}
+
+#[tokio::test]
+async fn proxy_protocol_is_read_in_pieces_and_over_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("viewers.sock");
+    let origin = origin().await;
+    let shield = with_proxy_protocol(&origin).on_unix(socket.clone());
+    let shield = shield.with(|config| {
+        let proxies = config.frontend.listeners[0].proxy_protocol.clone();
+        config.frontend.listeners[1].proxy_protocol = proxies;
+    });
+    let shield = shield.start().await;
+    for version in [1, 2] {
+        let header = proxy_header(version, DENIED);
+        for split in 1..header.len() {
+            let mut stream = proxied(&shield, &header[..split]).await;
+            tokio::task::yield_now().await;
+            let rest = [&header[split..], b""].concat();
+            stream.write_all(&rest).await.expect("the shield reads on");
+            assert_eq!(Viewer::over(stream).get(PATH).await.status, 403);
+        }
+        let mut unix = UnixStream::connect(&socket).await.expect("a connection");
+        // The first request follows in the same packet.
+        let request = format!("GET {PATH} HTTP/1.0\r\nHost: media.test\r\n\r\n");
+        let bytes = [&header[..], request.as_bytes()].concat();
+        unix.write_all(&bytes).await.expect("the shield reads it");
+        let mut unix = Viewer::over(unix);
+        assert_eq!(unix.receive(&get(PATH)).await.status, 403);
+    }
+}
+
+#[tokio::test]
+async fn connection_without_the_header_is_closed_and_counted() {
+    let origin = origin().await;
+    let shield = with_proxy_protocol(&origin).start().await;
+    let refused = [("event", "refused_proxy")];
+    for (count, bytes) in [
+        &b"GET / HTTP/1.1\r\nHost: media.test\r\n\r\n"[..],
+        b"PROXY TCP4 192.0.2.1\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut viewer = Viewer::over(stream_from(&shield, PROXY).await);
+        viewer.send_raw(bytes).await;
+        viewer.wait_closed().await;
+        let counted = shield.counter(VIEWER_EVENTS, &refused).await;
+        assert_eq!(counted, count as u64 + 1);
+    }
+    // A header from anybody else is not even read.
+    let mut other = Viewer::over(stream_from(&shield, OTHER).await);
+    other.wait_closed().await;
+    assert_eq!(shield.counter(VIEWER_EVENTS, &refused).await, 5);
+    assert_eq!(origin.hits(PATH), 0);
+}
+
+#[tokio::test]
+async fn header_that_does_not_end_is_cut_at_its_deadline() {
+    let origin = origin().await;
+    let shield = with_proxy_protocol(&origin)
+        .with(|config| config.frontend.limits.head_timeout = Duration::from_millis(50));
+    let shield = shield.start().await;
+    for begun in [&b""[..], b"PROXY TCP4 192", b"\r\n\r\n\0\r\nQUIT\n\x21"] {
+        let mut viewer = Viewer::over(proxied(&shield, begun).await);
+        viewer.wait_closed().await;
+    }
+    let timeouts = [("event", "head_timeout")];
+    assert_eq!(shield.counter(VIEWER_EVENTS, &timeouts).await, 3);
+}
+
+#[tokio::test]
+async fn proxy_that_speaks_for_itself_has_the_address_of_its_socket() {
+    let origin = origin().await;
+    let shield = with_proxy_protocol(&origin)
+        .route(|route| route.access.allow = Some(list(&["127.0.0.1/32"])));
+    let shield = shield.start().await;
+    for local in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
+        let mut viewer = Viewer::over(proxied(&shield, local).await);
+        viewer.get(PATH).await.assert_whole(BODY);
+    }
+    let named = proxied(&shield, &proxy_header(2, WELCOME)).await;
+    assert_eq!(Viewer::over(named).get(PATH).await.status, 403);
+}
+
+#[tokio::test]
+async fn limit_on_connections_counts_the_viewer_that_the_header_names() {
+    let origin = origin().await;
+    let shield = with_proxy_protocol(&origin)
+        .with(|config| config.frontend.limits.connections_per_client_max = 1);
+    let shield = shield.start().await;
+    let mut viewers = Vec::new();
+    for address in [WELCOME, ALSO_WELCOME] {
+        let mut viewer = Viewer::over(proxied(&shield, &proxy_header(1, address)).await);
+        viewer.get(PATH).await.assert_whole(BODY);
+        viewers.push(viewer);
+    }
+    let second = proxied(&shield, &proxy_header(2, WELCOME)).await;
+    Viewer::over(second).wait_closed().await;
+    let refused = [("event", "refused_client")];
+    assert_eq!(shield.counter(VIEWER_EVENTS, &refused).await, 1);
+    viewers.clear();
+    shield
+        .wait_gauge("seawall_viewer_connections_open", |open| open == 0)
+        .await;
+    let again = proxied(&shield, &proxy_header(1, WELCOME)).await;
+    Viewer::over(again).get(PATH).await.assert_whole(BODY);
 }

@@ -126,7 +126,8 @@ impl AddressList {
         networks.chain(unix)
     }
 
-    pub(super) fn has(&self, address: Option<IpAddr>) -> bool {
+    /// Whether the list has an address; that of a Unix socket is `None`.
+    pub fn has(&self, address: Option<IpAddr>) -> bool {
         let Some(address) = address.map(|address| address.to_canonical()) else {
             return self.has_unix_sockets;
         };

@@ -99,6 +99,7 @@ mod manifest_url;
 pub mod missing_manifest;
 pub mod now;
 pub mod progress;
+pub mod proxy_header;
 mod query;
 pub mod range;
 mod redirect;

@@ -304,6 +304,14 @@ fn listener_keys() -> Vec<InnerKey> {
         ),
         inner_key_in("certificates key", &key, AROUND, [pair, &other_key]),
         inner_key_in("tls tls12", "listener.tls.tls12", AROUND, [pair, &tls12]),
+        inner_key(
+            "proxy_protocol from",
+            "listener.proxy_protocol.from",
+            ["", "proxy_protocol = { from = [\"10.0.0.0/8\"] }"]
+                .map(|text| format!("[[listener]]\nlisten = \"0.0.0.0:8080\"\n{text}"))
+                .each_ref()
+                .map(String::as_str),
+        ),
     ]
 }
 

@@ -44,8 +44,16 @@ pub(super) fn read_trusted_proxies(table: &mut TomlTable<'_>, trusted: &mut Trus
     table.read_into("client_header", &mut trusted.field, field);
 }
 
+/// Reads `proxy_protocol`. `None` if the key is missing or has a problem, which is reported.
+pub(super) fn read_proxy_sources(table: &mut TomlTable<'_>) -> Option<AddressList> {
+    if table.value("from").is_none() {
+        table.report_missing("from", "from = [\"10.0.0.0/8\"]");
+    }
+    table.get("from", proxies)
+}
+
 /// Addresses of which no list can be right if it has all of them: any viewer could then be anyone.
-pub(super) fn proxies(value: TomlValue<'_>) -> ReadResult<AddressList> {
+fn proxies(value: TomlValue<'_>) -> ReadResult<AddressList> {
     let list = addresses(value)?;
     let is_everyone =
         |entry| matches!(entry, AddressListEntry::Network(network) if network.prefix_len() == 0);

@@ -65,6 +65,7 @@ pub(super) fn read_listeners(
         listeners.push(Listener {
             address: LISTEN,
             tls: None,
+            proxy_protocol: None,
         });
         return vec![ConfiguredAddress::listener(LISTEN)];
     }
@@ -78,6 +79,9 @@ fn read_listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddre
         table.report_missing("listen", "listen = \"0.0.0.0:8080\"");
     }
     table.read_some_into("tls", &mut tls, tls_settings);
+    let proxy_protocol = table.get("proxy_protocol", |value| {
+        value.table("proxy_protocol", access::read_proxy_sources)
+    });
     let start = start?;
     let address = start
         .reader()
@@ -88,7 +92,12 @@ fn read_listener(table: &mut TomlTable<'_>) -> Option<(Listener, ConfiguredAddre
         span: Some(start.span()),
         ..ConfiguredAddress::listener(address.clone())
     };
-    Some((Listener { address, tls }, configured_address))
+    let listener = Listener {
+        address,
+        tls,
+        proxy_protocol: proxy_protocol.flatten(),
+    };
+    Some((listener, configured_address))
 }
 
 fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {

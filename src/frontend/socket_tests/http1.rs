@@ -167,7 +167,12 @@ async fn survives_a_panic_in_a_handler() {
 async fn accepted_sockets_inherit_nodelay() {
     use crate::frontend::{BoundListener, ListenAddress, Listener, listen::ListeningSocket};
     let address = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-    let listener = BoundListener::bind(&Listener { address, tls: None }).unwrap();
+    let listener = BoundListener::bind(&Listener {
+        address,
+        tls: None,
+        proxy_protocol: None,
+    })
+    .unwrap();
     let ListeningSocket::Tcp(socket) = listener.socket else {
         unreachable!()
     };

@@ -303,6 +303,7 @@ impl Builder {
         let listener = Listener {
             address: ListenAddress::Unix(path),
             tls: None,
+            proxy_protocol: None,
         };
         self.with(|config| config.frontend.listeners.push(listener))
     }
@@ -342,6 +343,7 @@ fn config(endpoint: Endpoint) -> Config {
     let listener = Listener {
         address: ListenAddress::Tcp(free_port()),
         tls: None,
+        proxy_protocol: None,
     };
     let rules = Rules {
         routes: vec![Arc::new(route())],

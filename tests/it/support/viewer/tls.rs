@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -45,6 +46,7 @@ pub struct TlsViewer<'a> {
     address: SocketAddr,
     identity: &'a Identity,
     versions: Vec<&'static SupportedProtocolVersion>,
+    proxy_header: Vec<u8>,
 }
 
 impl<'a> TlsViewer<'a> {
@@ -54,6 +56,7 @@ impl<'a> TlsViewer<'a> {
             address,
             identity,
             versions: rustls::ALL_VERSIONS.to_vec(),
+            proxy_header: Vec::new(),
         }
     }
 
@@ -61,6 +64,13 @@ impl<'a> TlsViewer<'a> {
     #[must_use]
     pub fn with_version(mut self, version: &'static SupportedProtocolVersion) -> TlsViewer<'a> {
         self.versions = vec![version];
+        self
+    }
+
+    /// Begins the connection with what a proxy writes before TLS.
+    #[must_use]
+    pub fn with_proxy_header(mut self, header: &[u8]) -> TlsViewer<'a> {
+        self.proxy_header = header.to_vec();
         self
     }
 
@@ -100,7 +110,9 @@ impl<'a> TlsViewer<'a> {
             .with_no_client_auth();
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let stream = within("a connection", TcpStream::connect(self.address)).await;
-        let stream = stream.expect("the shield accepts viewers");
+        let mut stream = stream.expect("the shield accepts viewers");
+        let sent = within("room for a header", stream.write_all(&self.proxy_header)).await;
+        sent.expect("the shield reads it");
         let name = ServerName::try_from(self.identity.name.clone()).expect("a host name");
         let hands = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let stream = within("a TLS handshake", hands)

@@ -74,7 +74,7 @@ pub use context::{X_REQUEST_ID, new_request_id};
 pub use explain::{Explanation, StoredObject};
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
-pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged};
+pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
 pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 

@@ -22,7 +22,7 @@ const CODING: MetricLabel = MetricLabel {
 const THROTTLINGS: [&str; 2] = ["delayed", "refused"];
 
 /// Stored objects and fills.
-pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
+pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 16] = [
     Metric {
         name: "seawall_store_objects",
         kind: MetricKind::Gauge,
@@ -88,6 +88,29 @@ pub static MEMORY_METRICS: [CollectedMetric<seawall_cache::Stats>; 14] = [
                  variants_max.",
     }
     .collected(|stats, samples| samples.add(&[], stats.too_varied)),
+    Metric {
+        name: "seawall_tags",
+        kind: MetricKind::Gauge,
+        unit: "tags",
+        labels: &[],
+        help: "Tags of stored objects (Surrogate-Key, Cache-Tag, Cache-Groups), and the last 1024 \
+               that were purged. Their memory is part of seawall_store_bytes.",
+        remedy: "At tags_max objects get a tag that stands for all: have the origin use fewer tags \
+                 or raise tags_max.",
+    }
+    .collected(|stats, samples| samples.add(&[], stats.tags)),
+    Metric {
+        name: "seawall_tags_overflowed_total",
+        kind: MetricKind::Counter,
+        unit: "responses",
+        labels: &[],
+        help: "Responses whose tags were replaced by one that stands for all of the origin. \
+               Increments with a response that has more than 64 tags, one longer than 128 bytes, or \
+               that comes when there are tags_max.",
+        remedy: "Every purge of a tag of that origin drops these objects: have the origin send \
+                 fewer and shorter tags, or raise tags_max.",
+    }
+    .collected(|stats, samples| samples.add(&[], stats.tags_overflowed)),
     Metric {
         name: "seawall_fills_in_flight",
         kind: MetricKind::Gauge,

@@ -116,7 +116,7 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         method: AdminMethod::Post,
         role: Some(AdminRole::Write),
         summary: "Remove stored objects",
-        help: "Exactly one parameter besides `dry_run`. [What each removes](purge.md).",
+        help: "One parameter besides `dry_run`, or several `tag`. [What each removes](purge.md).",
         parameters: &[
             url(
                 "url",
@@ -135,6 +135,20 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 is_repeatable: false,
                 help: "Everything that viewers reach by this host name.",
             },
+            AdminParameter {
+                name: "tag",
+                kind: ParameterKind::Text,
+                is_required: false,
+                is_repeatable: true,
+                help: "Every object with this tag of its origin, or with another one given here.",
+            },
+            AdminParameter {
+                name: "origin",
+                kind: ParameterKind::Text,
+                is_required: false,
+                is_repeatable: false,
+                help: "The only origin whose tags are meant.",
+            },
             flag("all", "Everything."),
             flag("dry_run", "Remove nothing, and say what would be removed."),
         ],
@@ -146,7 +160,7 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
             },
             AdminAnswer {
                 status: StatusCode::NOT_FOUND,
-                when: "No route takes the URL, or the stream is not known.",
+                when: "No route takes the URL, or the stream or origin is not known.",
                 body: AnswerBody::Json(PURGE_RESULT),
             },
         ],
@@ -292,6 +306,7 @@ const PURGE_RESULT: &[AnswerField] = &[
     optional("stream", FieldKind::Text, "likewise"),
     optional("prefix", FieldKind::Text, "likewise"),
     optional("host", FieldKind::Text, "likewise"),
+    optional("tag", FieldKind::List, "likewise"),
     optional("all", FieldKind::Flag, "likewise"),
 ];
 

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::declaration::{AdminRequest, FutureAnswer};
 use super::query::AdminQuery;
 use super::response;
-use crate::proxy::{PurgeMode, PurgeOrder, PurgeScope};
+use crate::proxy::{PurgeMode, PurgeOrder, PurgeScope, TagSelection};
 
 pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
     Box::pin(async move {
         let Some(scope) = purge_scope(&request.query) else {
             let why = "a purge needs one of url, path, stream and prefix; or host, a host name; or \
-                       all=true";
+                       tag, perhaps with origin; or all=true";
             return response::error(StatusCode::BAD_REQUEST, why);
         };
         let (name, target) = (scope.name(), target_of(&scope));
@@ -56,6 +56,7 @@ fn target_of(scope: &PurgeScope) -> Value {
         | PurgeScope::Stream(url)
         | PurgeScope::Prefix(url) => json!(url.to_string()),
         PurgeScope::Host(url) => json!(url.host()),
+        PurgeScope::Tags(selection) => json!(selection.tags),
         PurgeScope::Everything => json!(true),
     }
 }
@@ -68,6 +69,12 @@ fn purge_scope(query: &AdminQuery) -> Option<PurgeScope> {
         None => None,
         Some(root) => Some(root?),
     };
+    let tags: Vec<String> = query.texts("tag").map(str::to_owned).collect();
+    let origin = query.texts("origin").next().map(str::to_owned);
+    if origin.is_some() && tags.is_empty() {
+        return None;
+    }
+    let tags = (!tags.is_empty()).then_some(TagSelection { tags, origin });
     let all = query.flag("all").then_some(PurgeScope::Everything);
     let named = [
         url("url").map(PurgeScope::Url),
@@ -75,6 +82,7 @@ fn purge_scope(query: &AdminQuery) -> Option<PurgeScope> {
         url("stream").map(PurgeScope::Stream),
         url("prefix").map(PurgeScope::Prefix),
         host.map(PurgeScope::Host),
+        tags.map(PurgeScope::Tags),
         all,
     ];
     let mut named = named.into_iter().flatten();

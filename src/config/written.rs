@@ -180,7 +180,8 @@ fn cache(config: &Config) -> WrittenTable {
     let mut table = WrittenTable::new("[cache]")
         .key("memory", size_text(cache.memory_bytes))
         .key("object_max", size_text(cache.object_bytes_max))
-        .key("variants_max", cache.variants_max);
+        .key("variants_max", cache.variants_max)
+        .key("tags_max", cache.tags_max);
     for kind in Kind::ALL {
         let mut limits = cache.kind_bytes_max.iter();
         let limit = limits.find(|(limited, _)| *limited == kind);

@@ -24,12 +24,13 @@ use tokio::sync::oneshot;
 use super::Shield;
 use super::clients::ClientFetch;
 use super::pass_through_response::PassThroughResponse;
+use super::purge::tag_scope;
 use crate::live::{Location, ManifestTracker, Prefetch, UNLISTED_FOR};
-use seawall_cache::{EpochToken, Fill, StoredHead, Verdict};
+use seawall_cache::{EpochToken, Fill, StoredHead, TagKeys, Verdict};
 use seawall_manifest::{Kind, ManifestInfo, is_plain_text};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::lifetime::{ManifestContext, ResponseFacts, StorageDecision, storage};
-use seawall_policy::{EndpointAvoidance, Key, Lifetime, Now, headers};
+use seawall_policy::{EndpointAvoidance, Key, Lifetime, Now, headers, tags};
 use seawall_upstream::{Failure, Framing, UpstreamResponse};
 
 /// What started a fill, and who besides the followers waits for it.
@@ -371,6 +372,25 @@ impl FillTask {
         }
     }
 
+    /// Binds a response to the tags in its headers, if there are any.
+    fn bind_tags(&self, token: Option<EpochToken>, origin: &HeaderMap) -> Option<EpochToken> {
+        let scope = tag_scope(&self.request);
+        let Some(keys) = tags::tag_keys(origin, scope) else {
+            return token;
+        };
+        let overflow = scope.overflow();
+        Some(self.fill.bind_tags(token, &TagKeys { keys, overflow }))
+    }
+
+    /// The origin's headers as they are stored and sent.
+    fn downstream(&self, origin: HeaderMap) -> HeaderMap {
+        let mut headers = headers::downstream(origin, &self.shield.rules.name);
+        if !self.request.route.show_tags {
+            tags::remove_tags(&mut headers);
+        }
+        headers
+    }
+
     /// The head under which a response is stored and sent.
     fn head(
         &self,
@@ -381,7 +401,8 @@ impl FillTask {
         will_be_stored: bool,
     ) -> StoredHead {
         let targeted = headers::targeted(&origin).map(|fields| Box::new((*fields).into()));
-        let mut headers = headers::downstream(origin, &self.shield.rules.name);
+        let epoch_token = self.bind_tags(self.epoch_token_of(kind), &origin);
+        let mut headers = self.downstream(origin);
         if status == StatusCode::OK {
             headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
@@ -394,7 +415,7 @@ impl FillTask {
             manifest_info: None,
             length: None,
             will_be_stored,
-            epoch_token: self.epoch_token_of(kind),
+            epoch_token,
             access_tracker: match &self.trigger {
                 FillTrigger::Prefetch(prefetch) => Some(Arc::clone(&prefetch.access_tracker)),
                 _ => None,

@@ -97,7 +97,9 @@ impl Shield {
             return self.serve_stale_or(context, lookup, rejections::timed_out);
         };
         let leads = pass_receiver.is_some();
-        if !leads && !follower.can_share(upstream_headers) {
+        let is_for_others =
+            follower.has_joined_after_purge() || !leads && !follower.can_share(upstream_headers);
+        if is_for_others {
             context.collapsed = false;
             return PipelineStep::Again(context);
         }

@@ -4,11 +4,11 @@
 mod counts;
 mod selection;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use http::header::{CONTENT_LOCATION, LOCATION};
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use tokio::task::spawn_blocking;
 
 pub(super) use self::counts::PurgeCounters;
@@ -21,6 +21,7 @@ use seawall_cache::{CachePurge, Object};
 use seawall_manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
 use seawall_policy::Key;
 use seawall_policy::access::{Admission, CacheRequest, Requester, access};
+use seawall_policy::tags::{self, TagScope};
 
 /// Maximum manifests read for one stream: more than any stream has, even with personalised URLs.
 const MANIFESTS_MAX: usize = 4096;
@@ -92,13 +93,24 @@ pub enum PurgeScope {
     Prefix(Uri),
     /// Every URL with the host of this one.
     Host(Uri),
+    /// Every object with one of these tags.
+    Tags(TagSelection),
     /// Everything.
     Everything,
 }
 
+/// Tags, as origins name them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagSelection {
+    /// An object needs one of these.
+    pub tags: Vec<String>,
+    /// The origin group. `None`: all.
+    pub origin: Option<String>,
+}
+
 impl PurgeScope {
     /// The names of all scopes.
-    pub const NAMES: [&'static str; 6] = ["url", "path", "stream", "prefix", "host", "all"];
+    pub const NAMES: [&'static str; 7] = ["url", "path", "stream", "prefix", "host", "tag", "all"];
 
     /// Its name: the parameter of the request, and the label of the metric.
     pub fn name(&self) -> &'static str {
@@ -108,6 +120,7 @@ impl PurgeScope {
             PurgeScope::Stream(_) => "stream",
             PurgeScope::Prefix(_) => "prefix",
             PurgeScope::Host(_) => "host",
+            PurgeScope::Tags(_) => "tag",
             PurgeScope::Everything => "all",
         }
     }
@@ -163,6 +176,12 @@ impl Shield {
                     .await
                     .ok();
             }
+            PurgeScope::Tags(selection) => {
+                let shield = Arc::clone(self);
+                let selection = selection.clone();
+                let purge = spawn_blocking(move || shield.purge_tags(&selection, mode));
+                return Some(BegunPurge::of(purge.await.ok()??));
+            }
             PurgeScope::Path(url) => KeySelection::path(&self.request_of_url(url)?),
             PurgeScope::Prefix(url) => KeySelection::prefix(&self.rules, url)?,
             PurgeScope::Host(url) => KeySelection::host(&self.rules, url)?,
@@ -174,6 +193,22 @@ impl Shield {
             is_shared_among_hosts,
             ..BegunPurge::of(purge)
         })
+    }
+
+    /// `None`: there is no such origin.
+    fn purge_tags(&self, selection: &TagSelection, mode: PurgeMode) -> Option<CachePurge> {
+        let is_named = |origin: &&str| selection.origin.as_ref().is_none_or(|name| name == origin);
+        let origins = self.rules.routes.iter().map(|route| &*route.origin);
+        let origins: BTreeSet<&str> = origins.filter(is_named).collect();
+        let mut purge = self.cache.purging(mode);
+        for origin in &origins {
+            let scope = TagScope { origin, host: b"" };
+            for tag in &selection.tags {
+                purge.tag(&scope.tag(tag.as_bytes()));
+            }
+            purge.tag(&scope.overflow());
+        }
+        (!origins.is_empty()).then_some(purge)
     }
 
     fn purge_stream(&self, request: &CacheRequest, mode: PurgeMode) -> BegunPurge {
@@ -329,11 +364,19 @@ impl Shield {
         }
     }
 
-    /// An unsafe method succeeded: purges its URI and the resources on the same host that the
-    /// response names (RFC 9111 §4.4).
+    /// An unsafe method succeeded: purges its URI, the resources on the same host that the response
+    /// names (RFC 9111 §4.4), and the cache groups that it names (RFC 9875 §3).
     pub(super) fn invalidate(&self, request: &CacheRequest, host: &str, response: &HeaderMap) {
         let mut purge = self.cache.purging(PurgeMode::Hard);
         self.forget(request, &mut purge);
+        let scope = tag_scope(request);
+        let groups = tags::invalidated_groups(response, scope);
+        if !groups.is_empty() {
+            purge.tag(&scope.overflow());
+        }
+        for group in &groups {
+            purge.tag(group);
+        }
         for field in [LOCATION, CONTENT_LOCATION] {
             let named = response.get(field).and_then(|value| value.to_str().ok());
             let path = named.filter(|path| path.starts_with('/') && !path.starts_with("//"));
@@ -342,5 +385,13 @@ impl Shield {
                 self.forget(&request, &mut purge);
             }
         }
+    }
+}
+
+/// Where the tags of a request's response belong.
+pub(super) fn tag_scope(request: &CacheRequest) -> TagScope<'_> {
+    TagScope {
+        origin: &request.route.origin,
+        host: request.sent_host().map_or(b"", HeaderValue::as_bytes),
     }
 }

@@ -19,6 +19,7 @@ use seawall_policy::freshness::{FRESHNESS_FIELDS_SENT, FRESHNESS_READ, restated}
 use seawall_policy::lifetime::{Rule, UncacheableReason};
 use seawall_policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRange};
 use seawall_policy::route::Cors;
+use seawall_policy::tags;
 
 /// Responds with a stored object.
 pub(super) fn respond_with_object(
@@ -299,6 +300,9 @@ pub(super) fn respond_with_pass_through(
     passed: PassThroughResponse,
 ) -> ViewerResponse {
     let (status, mut headers, reason, body) = passed.parts();
+    if !context.request.route.show_tags {
+        tags::remove_tags(&mut headers);
+    }
     cors::allow(&mut headers, &context.headers, &context.request.route);
     let details = CacheStatusDetail {
         origin_status: Some(status.as_u16()),

@@ -90,6 +90,7 @@ mod slow_viewers_slow_no_other_viewer;
 mod stale_beats_an_error;
 mod stored_means_there_is_room;
 mod streams_never_go_backwards;
+mod tags_purge_what_they_name;
 mod the_admin_interface_is_as_declared;
 mod the_admin_port_is_shut;
 mod the_key_is_what_is_sent_upstream;

@@ -5,7 +5,7 @@
 //! own. No list of the objects in a directory is needed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -35,25 +35,68 @@ struct EpochMarks {
     whole: Option<EpochMark>,
     /// Of an object in a directory of its own: the epoch of all such directories.
     parent: Option<EpochMark>,
+    /// Of an object with tags: the epoch of all objects with the same tags.
+    tags: Option<EpochMark>,
 }
 
 #[derive(Clone, Debug)]
-struct EpochMark {
+pub(super) struct EpochMark {
     epoch: Arc<Epoch>,
     number: u32,
 }
 
+/// A name that an origin gives to some of its objects. Each set of tags has an epoch, which ends
+/// when one of its tags is purged.
+#[derive(Debug)]
+pub(super) struct Tag {
+    /// The number of its last purge; 0: it was never purged.
+    pub(super) purged_at: AtomicU64,
+    /// The sets that it is in.
+    pub(super) sets: Mutex<Vec<Weak<Epoch>>>,
+    is_charged: AtomicBool,
+    bytes: usize,
+    /// The number of all tags.
+    count: Arc<AtomicU64>,
+}
+
 #[derive(Debug, Default)]
-struct Epoch {
+pub(super) struct Epoch {
     number: AtomicU32,
     /// The weight of this epoch is already charged to a stored object.
     is_charged: AtomicBool,
     /// The keys of one URL that may have stored objects. A directory has none.
     keys: OnceLock<Box<Mutex<HashSet<Key, ahash::RandomState>>>>,
+    /// Of a set of tags: these tags.
+    tags: Box<[Arc<Tag>]>,
+}
+
+impl Tag {
+    /// A tag under a key of this length.
+    pub(super) fn new(key_bytes: usize, count: &Arc<AtomicU64>) -> Tag {
+        count.fetch_add(1, Ordering::Relaxed);
+        Tag {
+            purged_at: AtomicU64::new(0),
+            sets: Mutex::default(),
+            is_charged: AtomicBool::new(false),
+            bytes: TAG_BYTES + allocated(key_bytes),
+            count: Arc::clone(count),
+        }
+    }
+}
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Bytes of an epoch and its table entry, with a share of the ended epochs that are still listed.
-const EPOCH_BYTES: usize = 200;
+const EPOCH_BYTES: usize = 216;
+
+/// Bytes of a tag and its table entry, besides its key.
+const TAG_BYTES: usize = 200;
+/// Bytes that a set takes for each of its tags: here, in the tag and in the table.
+const TAG_IN_SET_BYTES: usize = 40;
 
 impl Default for EpochBinding {
     fn default() -> EpochBinding {
@@ -69,6 +112,7 @@ impl From<EpochMarks> for EpochToken {
                 url: None,
                 whole: None,
                 parent: None,
+                tags: None,
             } => EpochBinding::Directory { number, epoch },
             marks => EpochBinding::Marks(Box::new(marks)),
         })
@@ -76,6 +120,36 @@ impl From<EpochMarks> for EpochToken {
 }
 
 impl Epoch {
+    /// The epoch of a set of tags.
+    pub(super) fn of_tags(tags: Box<[Arc<Tag>]>) -> Epoch {
+        Epoch {
+            tags,
+            ..Epoch::default()
+        }
+    }
+
+    pub(super) fn tags(&self) -> &[Arc<Tag>] {
+        &self.tags
+    }
+
+    /// Its bytes and those of its tags, while they are charged to no stored object.
+    fn uncharged_bytes(&self) -> usize {
+        if self.is_charged.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let tags = self.tags.iter();
+        let tags = tags.filter(|tag| !tag.is_charged.load(Ordering::Relaxed));
+        let tag_bytes = tags.map(|tag| tag.bytes).sum::<usize>();
+        EPOCH_BYTES + TAG_IN_SET_BYTES * self.tags.len() + tag_bytes
+    }
+
+    fn charge(&self) {
+        self.is_charged.store(true, Ordering::Relaxed);
+        for tag in &self.tags {
+            tag.is_charged.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn is_at(&self, number: u32) -> bool {
         self.number.load(Ordering::Acquire) == number
     }
@@ -101,7 +175,14 @@ impl EpochToken {
         match &self.0 {
             EpochBinding::Directory { number, epoch } => holds(epoch, *number),
             EpochBinding::Marks(marks) => {
-                let marks = [&marks.directory, &marks.url, &marks.whole, &marks.parent];
+                let EpochMarks {
+                    directory,
+                    url,
+                    whole,
+                    parent,
+                    tags,
+                } = &**marks;
+                let marks = [directory, url, whole, parent, tags];
                 let mut marks = marks.into_iter().flatten();
                 marks.all(|mark| holds(&mark.epoch, mark.number))
             }
@@ -116,16 +197,28 @@ impl EpochToken {
         }
     }
 
-    /// The same token bound to the URL alone. `None` if it is not bound to a URL.
+    /// The same token bound to the URL and the tags alone. `None` if it is bound to neither.
     #[must_use]
     pub fn to_url(&self) -> Option<EpochToken> {
-        let EpochMarks { url, whole, .. } = self.marks();
-        url.is_some().then(|| {
+        let EpochMarks {
+            url, whole, tags, ..
+        } = self.marks();
+        (url.is_some() || tags.is_some()).then(|| {
             EpochToken::from(EpochMarks {
                 url,
                 whole,
+                tags,
                 ..EpochMarks::default()
             })
+        })
+    }
+
+    /// The same token, also bound to a set of tags, in place of an earlier one.
+    #[must_use]
+    pub(super) fn with_tags(&self, tags: EpochMark) -> EpochToken {
+        EpochToken::from(EpochMarks {
+            tags: Some(tags),
+            ..self.marks()
         })
     }
 
@@ -168,24 +261,29 @@ impl EpochToken {
         }
     }
 
-    /// The bytes of its directory's epoch, while they are charged to no stored object.
+    /// The bytes of its directory's epoch and of its tags, while they are charged to no stored
+    /// object.
     pub(super) fn uncharged_bytes(&self) -> usize {
-        let epoch = self.directory_epoch();
-        let uncharged = epoch.filter(|epoch| !epoch.is_charged.load(Ordering::Relaxed));
-        uncharged.map_or(0, |_| EPOCH_BYTES)
+        let epochs = self.charged_epochs().into_iter().flatten();
+        epochs.map(Epoch::uncharged_bytes).sum()
     }
 
-    /// Records that the bytes of its directory's epoch are charged to a stored object.
+    /// Records that the bytes of its directory's epoch and of its tags are charged to a stored
+    /// object.
     pub(super) fn charge(&self) {
-        if let Some(epoch) = self.directory_epoch() {
-            epoch.is_charged.store(true, Ordering::Relaxed);
-        }
+        let epochs = self.charged_epochs().into_iter().flatten();
+        epochs.for_each(Epoch::charge);
     }
 
-    fn directory_epoch(&self) -> Option<&Arc<Epoch>> {
+    fn charged_epochs(&self) -> [Option<&Epoch>; 2] {
+        fn epoch(mark: Option<&EpochMark>) -> Option<&Epoch> {
+            mark.map(|mark| &*mark.epoch)
+        }
         match &self.0 {
-            EpochBinding::Directory { epoch, .. } => Some(epoch),
-            EpochBinding::Marks(marks) => marks.directory.as_ref().map(|mark| &mark.epoch),
+            EpochBinding::Directory { epoch, .. } => [Some(epoch), None],
+            EpochBinding::Marks(marks) => {
+                [epoch(marks.directory.as_ref()), epoch(marks.tags.as_ref())]
+            }
         }
     }
 
@@ -238,7 +336,11 @@ impl EndedEpochs {
         ended.is_some_and(|ended| *ended == number)
     }
 
-    fn end(&mut self, epoch: Arc<Epoch>) {
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.is_dry_run
+    }
+
+    pub(super) fn end(&mut self, epoch: Arc<Epoch>) {
         let number = if self.is_dry_run {
             epoch.number.load(Ordering::Acquire)
         } else {
@@ -294,9 +396,7 @@ impl Epochs {
     fn mark(&self, key: &Key) -> EpochMark {
         let mut table = self.shard(key).lock();
         let known = table.epochs.get(key).and_then(Weak::upgrade);
-        let epoch = known.unwrap_or_else(|| table.insert(key));
-        let number = epoch.number.load(Ordering::Acquire);
-        EpochMark { epoch, number }
+        EpochMark::now(known.unwrap_or_else(|| table.insert(key)))
     }
 
     pub(crate) fn end(&self, key: &Key) {
@@ -350,6 +450,14 @@ impl Epoch {
     }
 }
 
+impl EpochMark {
+    /// A mark of the epoch as it is now.
+    pub(super) fn now(epoch: Arc<Epoch>) -> EpochMark {
+        let number = epoch.number.load(Ordering::Acquire);
+        EpochMark { epoch, number }
+    }
+}
+
 impl EpochTable {
     fn insert(&mut self, key: &Key) -> Arc<Epoch> {
         if self.epochs.len() >= self.sweep_at {
@@ -363,93 +471,4 @@ impl EpochTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_an_epoch_frees_all_that_was_bound_before() {
-        let epochs = Epochs::default();
-        let (here, there) = (Key::of(&[b"/a/"]), Key::of(&[b"/b/"]));
-        let (old, other) = (
-            epochs.token(Some(&here), None),
-            epochs.token(Some(&there), None),
-        );
-        assert!(old.is_valid());
-        epochs.end(&here);
-        let new = epochs.token(Some(&here), None);
-        assert!(!old.is_valid() && new.is_valid() && other.is_valid());
-    }
-
-    #[test]
-    fn what_lies_within_ends_with_either_directory() {
-        let epochs = Epochs::default();
-        let (here, parent) = (Key::of(&[b"/a/1/"]), Key::of(&[b"/a/#/"]));
-        for ends in [&here, &parent] {
-            let (epoch_token, outer) = (
-                epochs.token(Some(&here), None),
-                epochs.token(Some(&parent), None),
-            );
-            let epoch_token = epoch_token.within(&outer);
-            assert!(
-                epoch_token.is_valid()
-                    && epoch_token.is_bound_to_directory()
-                    && epoch_token.to_url().is_none()
-            );
-            epochs.end(ends);
-            assert!(!epoch_token.is_valid());
-        }
-    }
-
-    #[test]
-    fn an_optional_token_takes_two_words_and_one_object_bears_the_weight_of_an_epoch() {
-        assert_eq!(size_of::<Option<EpochToken>>(), 16);
-        let (epochs, here) = (Epochs::default(), Key::of(&[b"/a/"]));
-        let token = || epochs.token(Some(&here), None);
-        let (one, other) = (token(), token());
-        assert_eq!(one.uncharged_bytes(), EPOCH_BYTES);
-        assert_eq!(
-            other.uncharged_bytes(),
-            EPOCH_BYTES,
-            "an estimate charges nothing"
-        );
-        one.charge();
-        assert_eq!((one.uncharged_bytes(), other.uncharged_bytes()), (0, 0));
-        drop((one, other));
-        assert_eq!(token().uncharged_bytes(), EPOCH_BYTES);
-    }
-
-    #[test]
-    fn directories_without_tokens_are_forgotten() {
-        let epochs = Epochs::default();
-        let kept = epochs.token(Some(&Key::of(&[b"kept"])), None);
-        for number in 0..10 * SHARDS * SWEEP_MIN {
-            epochs.token(Some(&Key::of(&[&number.to_be_bytes()])), None);
-        }
-        let listed = epochs.shards.iter().map(|shard| shard.lock().epochs.len());
-        assert!(listed.sum::<usize>() <= 2 * SHARDS * SWEEP_MIN);
-        epochs.end(&Key::of(&[b"kept"]));
-        assert!(!kept.is_valid());
-    }
-
-    #[test]
-    fn limits_keys_per_url_and_invalidates_them_together() {
-        let epochs = Epochs::default();
-        let (directory, url) = (Key::of(&[b"/a/"]), Key::of(&[b"/a/b"]));
-        let epoch_token = epochs.token(Some(&directory), Some(&url));
-        let key = |number: u8| Key::of(&[b"key", &[number]]);
-        let all = |_: &Key| true;
-        assert!(epoch_token.admit(&key(1), 2, all) && epoch_token.admit(&key(2), 2, all));
-        assert!(!epoch_token.admit(&key(3), 2, all), "two are stored");
-        assert!(epoch_token.admit(&key(1), 2, all), "one of the two");
-        assert!(
-            epoch_token.admit(&key(3), 2, |stored| *stored != key(1)),
-            "one left"
-        );
-        let manifest = epoch_token.to_url().unwrap();
-        epochs.end(&directory);
-        assert!(!epoch_token.is_valid() && manifest.is_valid());
-        epochs.end(&url);
-        assert!(!manifest.is_valid());
-        assert!(epochs.token(None, Some(&url)).admit(&key(4), 1, all));
-    }
-}
+mod tests;

@@ -18,7 +18,9 @@ use super::flight::{Flight, FlightStage, FlightState, GrowingBody, Verdict};
 use super::follower::Follower;
 use super::partition::class;
 use super::registry::{self, JoinOutcome};
-use super::{CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead};
+use super::{
+    CacheInner, EpochToken, ExpiringMemo, Lookup, Object, StoreOutcome, StoredHead, TagKeys,
+};
 use seawall_policy::Key;
 use seawall_policy::vary::Vary;
 
@@ -110,6 +112,12 @@ impl Fill {
     /// Binds the result to an epoch. After the epoch's end no request joins this fill.
     pub fn set_epoch(&self, epoch_token: &EpochToken) {
         self.flight.state().epoch_token = Some(epoch_token.clone());
+    }
+
+    /// Binds the result to the tags of its response. The token is what the result gets in place of
+    /// `token`. Call it before the head is published.
+    pub fn bind_tags(&self, token: Option<EpochToken>, keys: &TagKeys) -> EpochToken {
+        registry::bind_tags(&self.inner, &self.flight, &token.unwrap_or_default(), keys)
     }
 
     /// Records that a live manifest lists the result, and its position there.

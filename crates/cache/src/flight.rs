@@ -70,6 +70,8 @@ pub(crate) struct FlightCounts {
     pub(super) followers: AtomicU64,
     pub(super) crowded: AtomicU64,
     pub(super) windowed: AtomicU64,
+    /// The number of the last purge of a tag.
+    pub(super) tag_clock: AtomicU64,
 }
 
 impl FlightCounts {
@@ -107,6 +109,8 @@ pub(super) struct Flight {
     pub(super) body: Arc<SharedBody>,
     /// `waiters_max` of the settings.
     waiters_max: usize,
+    /// The last purge of a tag before the start.
+    pub(super) started_at: u64,
 }
 
 pub(super) struct FlightState {
@@ -118,6 +122,8 @@ pub(super) struct FlightState {
     /// The key was purged since the start: the result must not be stored. Also guarded by the
     /// registry's lock.
     pub(super) purged: bool,
+    /// The purge of one of its tags, if that came after the start.
+    pub(super) tag_purged_at: Option<u64>,
     /// The epoch of the result.
     pub(super) epoch_token: Option<EpochToken>,
     /// The result's position in a live stream, and the number of viewers that requested it.
@@ -346,6 +352,7 @@ impl Flight {
                 vary: Vary::Nothing,
                 variant_slot: None,
                 purged: false,
+                tag_purged_at: None,
                 epoch_token: None,
                 hints: StorageHints::default(),
                 wakers: Vec::new(),
@@ -361,6 +368,7 @@ impl Flight {
             first_join: Notify::new(),
             body: Arc::default(),
             waiters_max,
+            started_at: 0,
         }
     }
 

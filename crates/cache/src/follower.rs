@@ -1,6 +1,7 @@
 //! One viewer's view of a fill: it reads at its own pace, from its own offset.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -26,6 +27,8 @@ pub enum FillHead {
 pub struct AwaitedFill {
     flight: Weak<Flight>,
     counts: Arc<FlightCounts>,
+    /// The last purge of a tag before it was found.
+    found_at: u64,
 }
 
 impl AwaitedFill {
@@ -34,12 +37,17 @@ impl AwaitedFill {
         AwaitedFill {
             flight: Arc::downgrade(flight),
             counts: Arc::clone(counts),
+            found_at: counts.tag_clock.load(Ordering::Acquire),
         }
     }
 
     /// One more viewer's follower. `None` if that viewer must look its key up: there is something
-    /// to respond with, the result is not for new requests, or too many wait.
+    /// to respond with, the result is not for new requests, or too many wait. The same after a purge
+    /// of any tag: the result may have that tag.
     pub fn join(&self) -> Option<Follower> {
+        if self.counts.tag_clock.load(Ordering::Acquire) != self.found_at {
+            return None;
+        }
         let flight = self.flight.upgrade()?;
         if !flight.is_waiting_for_head() || flight.is_crowded() {
             return None;
@@ -58,10 +66,13 @@ pub struct Follower {
     end: u64,
     waker: Option<RegisteredWaker>,
     is_body_taken: bool,
+    /// The last purge of a tag before it joined.
+    joined_at: u64,
 }
 
 impl Follower {
     pub(super) fn new(flight: Arc<Flight>, counts: Arc<FlightCounts>) -> Follower {
+        let joined_at = counts.tag_clock.load(Ordering::Acquire);
         let reader = flight.add_reader(0);
         counts.add_follower();
         Follower {
@@ -72,6 +83,7 @@ impl Follower {
             end: u64::MAX,
             waker: None,
             is_body_taken: false,
+            joined_at,
         }
     }
 
@@ -97,6 +109,13 @@ impl Follower {
                 Poll::Pending
             }
         }
+    }
+
+    /// Whether it joined after the purge of a tag that the result has: the result is not for its
+    /// request. Known with the head.
+    pub fn has_joined_after_purge(&self) -> bool {
+        let purge = self.flight.state().tag_purged_at;
+        purge.is_some_and(|purge| self.joined_at >= purge)
     }
 
     /// Whether a request with these upstream headers may share the result.

@@ -91,6 +91,7 @@ mod removals;
 mod shares;
 mod store;
 mod table;
+mod tags;
 mod variants;
 mod weight;
 
@@ -116,6 +117,7 @@ pub use purge::{CachePurge, PurgeCount, PurgeMode};
 pub use registry::JoinOutcome;
 pub use shares::MemoryShares;
 pub use store::{Lookup, StoreOutcome};
+pub use tags::TagKeys;
 
 use self::eviction::Advance;
 use seawall_manifest::Kind;
@@ -135,6 +137,8 @@ pub struct Settings {
     pub waiters_max: usize,
     /// Maximum variants (`Vary`) of one key.
     pub variants_max: usize,
+    /// Maximum tags of all stored objects. Beyond it an object gets one that stands for all.
+    pub tags_max: usize,
     /// Kinds with a partition of their own, and its bytes. These are part of `memory_bytes`.
     pub kind_bytes_max: Vec<(Kind, u64)>,
 }
@@ -147,6 +151,7 @@ impl Default for Settings {
             fill_bytes_max: 256 << 20,
             waiters_max: 100_000,
             variants_max: 16,
+            tags_max: 1_000_000,
             kind_bytes_max: Vec::new(),
         }
     }
@@ -166,6 +171,7 @@ pub(crate) struct CacheInner {
     budget: Arc<budget::FillBudget>,
     pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
+    tags: tags::Tags,
     purges_in_progress: purge::PurgesInProgress,
 }
 
@@ -207,6 +213,10 @@ pub struct Stats {
     pub crowded: u64,
     /// Fills that became too large to hold and were streamed through a window, since start.
     pub windowed: u64,
+    /// Tags of stored objects, and recently purged ones.
+    pub tags: u64,
+    /// Responses whose tags were replaced by one that stands for all, since start.
+    pub tags_overflowed: u64,
 }
 
 impl Cache {
@@ -216,6 +226,7 @@ impl Cache {
         let budget = Arc::new(budget::FillBudget::new(settings.fill_bytes_max));
         let pinned = Arc::new(pinned::PinnedBodies::new(Arc::clone(&budget)));
         let store = store::Store::new(&settings, &pinned);
+        let tags = tags::Tags::new(settings.tags_max);
         Cache {
             inner: Arc::new(CacheInner {
                 settings,
@@ -225,6 +236,7 @@ impl Cache {
                 budget,
                 pinned,
                 epochs: epoch::Epochs::default(),
+                tags,
                 purges_in_progress: purge::PurgesInProgress::default(),
             }),
         }
@@ -366,6 +378,8 @@ impl Cache {
             pinned_bytes_max: inner.pinned.bytes_max(),
             crowded: counts.crowded.load(Ordering::Relaxed),
             windowed: counts.windowed.load(Ordering::Relaxed),
+            tags: inner.tags.len(),
+            tags_overflowed: inner.tags.overflowed(),
         }
     }
 }

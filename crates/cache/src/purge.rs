@@ -151,6 +151,12 @@ impl CachePurge {
         self.inner.epochs.end_for(directory, &mut self.ended);
     }
 
+    /// Purges all objects with a tag, and what is being fetched and turns out to have it.
+    pub fn tag(&mut self, key: &Key) {
+        let clock = &self.inner.registry.counts.tag_clock;
+        self.inner.tags.end(key, clock, &mut self.ended);
+    }
+
     /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads
     /// that serve viewers.
     pub fn memos(&self, is_match: impl Fn(&Key) -> bool) {

@@ -14,7 +14,10 @@ use super::epoch::EndedEpochs;
 use super::flight::{Flight, FlightCounts};
 use super::partition::ChargedObject;
 use super::store::NewerObject;
-use super::{AwaitedFill, CacheInner, ExpiringMemo, Follower, Lookup, Object, StoreOutcome};
+use super::{
+    AwaitedFill, CacheInner, EpochToken, ExpiringMemo, Follower, Lookup, Object, StoreOutcome,
+    TagKeys,
+};
 use seawall_manifest::Kind;
 use seawall_policy::Key;
 
@@ -67,7 +70,10 @@ impl FlightRegistry {
         upstream_headers: &HeaderMap,
     ) -> Arc<Flight> {
         let waiters_max = inner.settings.waiters_max;
-        let flight = Flight::new(lookup.clone(), upstream_headers.clone(), waiters_max);
+        let started_at = inner.registry.counts.tag_clock.load(Ordering::Acquire);
+        let headers = upstream_headers.clone();
+        let mut flight = Flight::new(lookup.clone(), headers, waiters_max);
+        flight.started_at = started_at;
         let flight = Arc::new(flight);
         // A purge has removed this object or is about to. It may be evicted before the purge
         // reaches it.
@@ -194,6 +200,31 @@ fn is_purged(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
     // The marker of this flight's lookup is gone or replaced.
     state.purged |= lookup.has_variants() && !inner.store.same_variants(lookup);
     state.purged
+}
+
+/// Binds a flight and what it brings to the tags of its response. If one of them was purged since
+/// the flight began, the result is not stored, and only those get it who joined before the purge.
+pub(super) fn bind_tags(
+    inner: &CacheInner,
+    flight: &Arc<Flight>,
+    token: &EpochToken,
+    keys: &TagKeys,
+) -> EpochToken {
+    let binding = inner.tags.bind(keys);
+    {
+        // Before the purges are read: after a later one no request joins.
+        let mut state = flight.state();
+        let bound = state.epoch_token.take().unwrap_or_default();
+        state.epoch_token = Some(bound.with_tags(binding.mark.clone()));
+    }
+    if let Some(purge) = inner.tags.purged_since(&binding, flight.started_at) {
+        let mut state = flight.state();
+        state.purged = true;
+        state.tag_purged_at = Some(purge);
+        drop(state);
+        detach(inner, flight);
+    }
+    token.with_tags(binding.mark)
 }
 
 /// Writes a memo for a flight's key, unless the key was purged since.

@@ -4,6 +4,7 @@ mod fills;
 mod leaving;
 mod orders;
 mod purges;
+mod tags;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

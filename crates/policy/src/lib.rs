@@ -105,6 +105,7 @@ pub mod range;
 mod redirect;
 pub mod route;
 mod set_cookie;
+pub mod tags;
 mod trusted_proxies;
 pub mod vary;
 

@@ -73,6 +73,8 @@ pub struct Route {
     pub cmsd: bool,
     /// Show the key in `Cache-Status`.
     pub show_key: bool,
+    /// Send the fields with tags (`Surrogate-Key`, `Cache-Tag`, `Cache-Groups`) to viewers.
+    pub show_tags: bool,
     /// Requests with this field get `Server-Timing`.
     pub server_timing: Option<HeaderName>,
 }
@@ -235,6 +237,7 @@ impl Route {
             x_cache: false,
             cmsd: false,
             show_key: false,
+            show_tags: false,
             server_timing: None,
         }
     }

@@ -53,6 +53,7 @@ fn handlers(ready: bool) -> AdminHandlers {
             let PurgeOrder { scope, mode, actor } = order;
             assert_eq!(actor, "anyone at 127.0.0.1:1");
             let objects: Option<u64> = match scope {
+                PurgeScope::Tags(selection) => selection.origin.is_none().then_some(3),
                 PurgeScope::Path(_) => Some(u64::from(mode == PurgeMode::DryRun)),
                 PurgeScope::Host(url) => (url.host() == Some("known.example")).then_some(2),
                 PurgeScope::Url(url) => (url.host() == Some("known.example")).then_some(1),
@@ -354,7 +355,13 @@ fn reports_how_many_objects_a_purge_dropped() {
         200,
         r#""dry_run":false,"objects":0"#,
     );
-    for no_host in ["host=a/b", "host=a:80", "dry_run"] {
+    answer(
+        "/purge?tag=a%20b&tag=c",
+        200,
+        r#""objects":3,"purged":true,"tag":["a b","c"]"#,
+    );
+    answer("/purge?tag=a&origin=none", 404, r#""objects":0"#);
+    for no_host in ["host=a/b", "host=a:80", "dry_run", "origin=a", "tag=a&all"] {
         let target = format!("/purge?{no_host}");
         assert_eq!(request("POST", &target, true).0, 400, "{target}");
     }

@@ -14,6 +14,7 @@ pub(super) fn read_cache(table: &mut TomlTable<'_>, cache: &mut seawall_cache::S
     let object = table.value("object_max");
     table.read_into("object_max", &mut cache.object_bytes_max, read::size);
     table.read_into("variants_max", &mut cache.variants_max, read::count);
+    table.read_into("tags_max", &mut cache.tags_max, read::count);
     let kind_max = table.value("kind_max");
     table.read_into("kind_max", &mut cache.kind_bytes_max, kinds);
     if let Some(kind_max) = kind_max.filter(|_| !seawall_cache::MemoryShares::leave_room(cache)) {

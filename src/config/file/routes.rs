@@ -107,6 +107,7 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
     table.read_into("x_cache", &mut route.x_cache, read::flag);
     table.read_into("cmsd", &mut route.cmsd, read::flag);
     table.read_into("show_key", &mut route.show_key, read::flag);
+    table.read_into("show_tags", &mut route.show_tags, read::flag);
     table.read_some_into("server_timing", &mut route.server_timing, read::header_name);
     read_live(table, &mut route.live);
     let lifetimes = &mut route.lifetimes;

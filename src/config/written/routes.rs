@@ -70,6 +70,7 @@ fn keys(route: &Route) -> WrittenTable {
         .key("x_cache", route.x_cache)
         .key("cmsd", route.cmsd)
         .key("show_key", route.show_key)
+        .key("show_tags", route.show_tags)
         .key(
             "server_timing",
             route.server_timing.as_ref().map(HeaderName::as_str),

@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 
 use super::{FillTask, StoredAs};
 use crate::live::{ManifestTracker, Variant};
-use seawall_cache::{EncodedBodies, Object, StoredHead, Verdict};
+use seawall_cache::{EncodedBodies, EpochToken, Object, StoredHead, Verdict};
 use seawall_policy::lifetime::{StorageDecision, storage};
 use seawall_policy::progress::Progress;
 use seawall_policy::{Lifetime, Now, conditional, headers};
@@ -45,8 +45,7 @@ impl FillTask {
         let tracker = self.tracker();
         // Takes its turn like any version: another request may have brought a newer one.
         let _lock = tracker.as_ref().map(|tracker| tracker.lock_publishing());
-        let name = &self.shield.rules.name;
-        let update = headers::downstream(response.headers.clone(), name);
+        let update = self.downstream(response.headers.clone());
         let updated = conditional::updated(&stored.head.headers.to_map(), &update);
         let variant = self.variant(&updated);
         let newer = tracker
@@ -93,6 +92,7 @@ impl FillTask {
     /// stored.
     pub(super) fn revalidated_object(&self, revalidation: Revalidation<'_>) -> Object {
         let lifetime = self.revalidated_lifetime(&revalidation);
+        let epoch_token = self.revalidated_token(&revalidation);
         let Revalidation {
             stored,
             headers,
@@ -104,6 +104,7 @@ impl FillTask {
             targeted: targeted.map(|fields| Box::new((*fields).into())),
             will_be_stored: lifetime.is_some(),
             lifetime: lifetime.unwrap_or_else(|| Lifetime::none(Instant::now())),
+            epoch_token,
             ..stored.head.clone()
         };
         let with_lifetime = |delta: &Arc<Object>| delta.with_lifetime(&head.lifetime);
@@ -112,6 +113,16 @@ impl FillTask {
         object.set_encodings(stored.encodings().map(EncodedBodies::for_other_head));
         object.set_delta(delta);
         object
+    }
+
+    /// A 304 with tags replaces those of the stored object. One that was purged meanwhile stays so.
+    fn revalidated_token(&self, revalidation: &Revalidation<'_>) -> Option<EpochToken> {
+        let token = revalidation.stored.head.epoch_token.clone();
+        if revalidation.stored.head.is_valid() {
+            self.bind_tags(token, &revalidation.response.headers)
+        } else {
+            token
+        }
     }
 
     /// The lifetime of the revalidated object; `None`: it may not be stored any longer.

@@ -36,6 +36,10 @@ pub const WAITERS: &str = "seawall_waiters";
 pub const STORED: &str = "seawall_store_objects";
 /// Bytes of stored objects.
 pub const STORED_BYTES: &str = "seawall_store_bytes";
+/// Tags of stored objects.
+pub const TAGS: &str = "seawall_tags";
+/// Responses with too many tags.
+pub const TAGS_OVERFLOWED: &str = "seawall_tags_overflowed_total";
 /// Purges by `scope` and `mode`.
 pub const PURGES: &str = "seawall_purges_total";
 /// Objects that purges dropped.

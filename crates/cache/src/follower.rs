@@ -42,8 +42,8 @@ impl AwaitedFill {
     }
 
     /// One more viewer's follower. `None` if that viewer must look its key up: there is something
-    /// to respond with, the result is not for new requests, or too many wait. The same after a purge
-    /// of any tag: the result may have that tag.
+    /// to respond with, the result is not for new requests, or too many wait. The same after a
+    /// purge of any tag: the result may have that tag.
     pub fn join(&self) -> Option<Follower> {
         if self.counts.tag_clock.load(Ordering::Acquire) != self.found_at {
             return None;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, ListEntry, Parser};
 
 use super::fields;
@@ -53,7 +53,7 @@ impl TagScope<'_> {
 pub fn tag_keys(headers: &HeaderMap, scope: TagScope<'_>) -> Option<Vec<Key>> {
     let fields = [&SURROGATE_KEY, &CACHE_TAG, &CACHE_GROUPS];
     let lines = fields.into_iter().flat_map(|field| headers.get_all(field));
-    let bytes: usize = lines.map(|line| line.len()).sum();
+    let bytes: usize = lines.map(HeaderValue::len).sum();
     if bytes == 0 {
         return None;
     }
@@ -100,7 +100,7 @@ pub fn remove_tags(headers: &mut HeaderMap) {
 /// The strings of a structured list; their parameters are ignored, and so is a malformed field.
 fn groups_in(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(field).into_iter();
-    let lines: Vec<&[u8]> = lines.map(|line| line.as_bytes()).collect();
+    let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
     let parsed = Parser::parse_list(&lines.join(&b", "[..]));
     let members = parsed.unwrap_or_default().into_iter();
     let strings = members.filter_map(|member| match member {
@@ -115,8 +115,6 @@ fn groups_in(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     const SCOPE: TagScope<'static> = TagScope {

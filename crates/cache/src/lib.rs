@@ -171,7 +171,7 @@ pub(crate) struct CacheInner {
     budget: Arc<budget::FillBudget>,
     pinned: Arc<pinned::PinnedBodies>,
     epochs: epoch::Epochs,
-    tags: tags::Tags,
+    tags: tags::TagTable,
     purges_in_progress: purge::PurgesInProgress,
 }
 
@@ -226,7 +226,7 @@ impl Cache {
         let budget = Arc::new(budget::FillBudget::new(settings.fill_bytes_max));
         let pinned = Arc::new(pinned::PinnedBodies::new(Arc::clone(&budget)));
         let store = store::Store::new(&settings, &pinned);
-        let tags = tags::Tags::new(settings.tags_max);
+        let tags = tags::TagTable::new(settings.tags_max);
         Cache {
             inner: Arc::new(CacheInner {
                 settings,

@@ -33,7 +33,7 @@ pub struct TagKeys {
 }
 
 /// All tags and sets of tags of stored objects.
-pub(crate) struct Tags {
+pub(crate) struct TagTable {
     tags: WeakTable<Key, Tag>,
     /// By the addresses of the tags, sorted: a set keeps its tags at their addresses.
     sets: WeakTable<Box<[usize]>, Epoch>,
@@ -51,9 +51,9 @@ pub(super) struct TagBinding {
     set: Arc<Epoch>,
 }
 
-impl Tags {
-    pub(crate) fn new(tags_max: usize) -> Tags {
-        Tags {
+impl TagTable {
+    pub(crate) fn new(tags_max: usize) -> TagTable {
+        TagTable {
             tags: WeakTable::default(),
             sets: WeakTable::default(),
             tags_max,

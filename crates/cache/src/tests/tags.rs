@@ -94,9 +94,9 @@ proptest! {
                     stored.retain(|_, tags| !tags.contains(&number));
                     let gone = before - stored.len();
                     prop_assert_eq!(purge(&cache, number), gone as u64);
-                    fills.values_mut().for_each(|(_, purged)| {
+                    for (_, purged) in fills.values_mut() {
                         purged.insert(number);
-                    });
+                    }
                 }
             }
             for object in 0..6 {

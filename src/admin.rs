@@ -29,6 +29,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use serde_json::Value;
+
 pub use audit::AuditLog;
 pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, AdminSocket, serve};
@@ -110,6 +113,10 @@ pub type PurgeHandler =
 pub type DrainHandler =
     Box<dyn Fn(bool) -> Pin<Box<dyn Future<Output = Option<DrainProgress>> + Send>> + Send + Sync>;
 
+/// Reads the configuration again and uses it. What it did; `Err`: why it did nothing.
+pub type ReloadHandler =
+    Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Value, Value>> + Send>> + Send + Sync>;
+
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainProgress {
@@ -134,8 +141,8 @@ pub struct WorkerHealth {
 
 /// The handlers behind the admin server's paths.
 pub struct AdminHandlers {
-    /// Accepted host names, see [`Settings::hosts`].
-    pub hosts: Vec<String>,
+    /// Accepted host names, see [`Settings::hosts`]. A reload replaces them.
+    pub hosts: Arc<ArcSwap<Vec<String>>>,
     /// Who may do what.
     pub tokens: Arc<AdminTokens>,
     /// Who did what.
@@ -150,6 +157,8 @@ pub struct AdminHandlers {
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Drains the server.
     pub drain: DrainHandler,
+    /// Reloads the configuration.
+    pub reload: ReloadHandler,
     /// What the shield would do with an absolute URL, or why it would reject the request.
     pub explain: ExplainHandler,
     /// Purges stored objects and returns how many.

@@ -1,6 +1,6 @@
 //! The command line: `serve`, `demo`, `check`, `token`; the clients of a running server: `status`,
-//! `drain`, `purge`, `explain`, and `health` (for container health checks); `completions` and
-//! `man`.
+//! `drain`, `reload`, `purge`, `explain`, and `health` (for container health checks);
+//! `completions` and `man`.
 //!
 //! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid, 3 when
 //! `check --diff` finds a difference.
@@ -46,6 +46,8 @@ enum Command {
     Purge(operate::PurgeObjects),
     /// Ask a running server what it would do with a URL, and why
     Explain(explain::Explain),
+    /// Have a running server read its configuration file again
+    Reload(operate::ReloadServer),
     /// Ask a running server whether it is healthy
     Health(health::Health),
     /// Make tokens for signed URLs, or say what a token contains
@@ -74,6 +76,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Drain(drain) => drain.run().map(success),
         Command::Purge(purge) => purge.run().map(success),
         Command::Explain(explain) => explain.run().map(success),
+        Command::Reload(reload) => reload.run().map(success),
         Command::Health(health) => health.run().map(success),
         Command::Token(token) => token.run().map(success),
         Command::Completions(completions) => {

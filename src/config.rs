@@ -6,6 +6,7 @@
 
 mod address;
 mod diff;
+mod effect;
 #[cfg(test)]
 mod examples;
 mod file;
@@ -33,6 +34,7 @@ pub(crate) use address::{
     parse_admin_address, parse_endpoint, parse_listen_address, parse_socket_address,
 };
 pub(crate) use diff::Change;
+pub(crate) use effect::ReloadEffect;
 pub use flags::Flags;
 pub use origin_kinds::{OriginKind, OriginPreset};
 pub use problem::Problems;
@@ -122,14 +124,27 @@ impl Config {
     /// Like [`Config::load`], but also returns the warnings. See [`CheckScope`] for the additional
     /// checks.
     pub fn check(path: &Path, scope: CheckScope) -> Result<(Config, Problems), Problems> {
-        let source = std::fs::read_to_string(path).map_err(|why| {
+        Config::check_text(&Config::read_text(path)?, path, scope)
+    }
+
+    /// The text of a file.
+    pub(crate) fn read_text(path: &Path) -> Result<String, Problems> {
+        std::fs::read_to_string(path).map_err(|why| {
             let mut problems = Problems::new(path, String::new(), &[]);
             problems.push(problem::Problem::new(format!(
                 "cannot read this file: {why}"
             )));
             problems
-        })?;
-        let mut draft = file::read(&source, path, &secret::process_environment);
+        })
+    }
+
+    /// Like [`Config::check`], for the text of the file at this path.
+    pub(crate) fn check_text(
+        source: &str,
+        path: &Path,
+        scope: CheckScope,
+    ) -> Result<(Config, Problems), Problems> {
+        let mut draft = file::read(source, path, &secret::process_environment);
         if scope == CheckScope::Network {
             let memory = preflight::machine_memory();
             preflight::check(&mut draft, &preflight::system_lookup(), memory);
@@ -160,7 +175,7 @@ impl Config {
         defaults.chain(advice).collect()
     }
 
-    /// The differences that a restart with `after` applies, by key.
+    /// The differences from this configuration to another one, by key.
     pub(crate) fn changes_to(&self, after: &Config) -> Vec<Change> {
         diff::compare(&written::tables(self), &written::tables(after))
     }

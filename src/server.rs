@@ -17,6 +17,7 @@ mod liveness;
 #[cfg(test)]
 mod metrics_reference;
 mod reload;
+mod reload_report;
 mod route_slots;
 mod service_manager;
 mod signals;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
 use self::liveness::LivenessResponder;
+pub use self::reload::ConfigFile;
 use self::reload::Reloader;
 use self::service_manager::ServiceManager;
 use self::signals::{ControlTaskEnd, ReceivedSignal};
@@ -64,7 +66,8 @@ impl RunningServer {
     /// Uses another configuration from now on, as a reload does. If that fails, nothing has
     /// changed.
     pub fn apply(&self, config: Config) -> anyhow::Result<()> {
-        self.reloader.apply(config).map(drop)
+        let applied = self.reloader.apply(config);
+        applied.map(drop).map_err(anyhow::Error::from)
     }
 }
 
@@ -116,18 +119,19 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
     })
 }
 
-/// Runs a server until a signal stops it. `log` has the counters of the program's own log.
-pub fn run(config: Config, log: &Arc<LogCounts>) -> anyhow::Result<()> {
-    run_announced(config, log, |_| {})
+/// Runs a server until a signal stops it. The configuration comes from `file`, if there is one.
+/// `log` has the counters of the program's own log.
+pub fn run(config: Config, file: Option<ConfigFile>, log: &Arc<LogCounts>) -> anyhow::Result<()> {
+    run_announced(config, file, log, |_| {})
 }
 
 /// Like [`run`]. Calls `announce` with the bound viewer addresses, once all sockets are bound.
 pub fn run_announced(
-    mut config: Config,
+    config: Config,
+    file: Option<ConfigFile>,
     log: &Arc<LogCounts>,
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
-    descriptors::raise_limit(&mut config.frontend.limits);
     let workers = workers(config.threads);
 
     let runtime = background_runtime()?;
@@ -135,7 +139,9 @@ pub fn run_announced(
     // First of all: a client that can connect may also send a signal, which must not end a starting
     // server.
     let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
-    let bound = ServerParts::bind(config)?;
+    let mut bound = ServerParts::bind(config)?;
+    bound.file = file;
+    descriptors::raise_limit(&mut bound.limits);
     let manager = Arc::new(ServiceManager::from_environment());
     let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
     runtime.spawn(background::watch_certificates(&assembly.listeners));

@@ -66,7 +66,7 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         path: "/status",
         method: AdminMethod::Get,
         role: Some(AdminRole::Read),
-        summary: "Read the state of the origins and their endpoints",
+        summary: "Read the state of the origins, and of the configuration",
         help: "",
         parameters: &[],
         answers: &[AdminAnswer {
@@ -82,6 +82,12 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                     "drain",
                     FieldKind::Object,
                     "the step of a drain, in `state`",
+                ),
+                field(
+                    "config",
+                    FieldKind::Object,
+                    "the configuration in use: its file, SHA-256, number and time, what the last \
+                     reload changed, and why the last one failed, if it did",
                 ),
             ]),
         }],
@@ -199,6 +205,27 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         handler: EndpointHandler::Waiting(handlers::drain),
     },
     AdminEndpoint {
+        path: "/reload",
+        method: AdminMethod::Post,
+        role: Some(AdminRole::Write),
+        summary: "Read the configuration file again and use it, as SIGHUP does",
+        help: "[What a reload applies](operate.md#reload).",
+        parameters: &[],
+        answers: &[
+            AdminAnswer {
+                status: StatusCode::OK,
+                when: "The configuration is in use, except for changes that need a restart.",
+                body: AnswerBody::Json(RELOAD_REPORT),
+            },
+            AdminAnswer {
+                status: StatusCode::CONFLICT,
+                when: "Nothing has changed; `error` says why, and where in the file.",
+                body: AnswerBody::Json(RELOAD_ERROR),
+            },
+        ],
+        handler: EndpointHandler::Waiting(handlers::reload),
+    },
+    AdminEndpoint {
         path: "/openapi.json",
         method: AdminMethod::Get,
         role: Some(AdminRole::Read),
@@ -277,6 +304,35 @@ const EXPLANATION: &[AnswerField] = &[
         "varying_parameters",
         FieldKind::List,
         "query parameters that nearly every fetch of the path sends with another value",
+    ),
+];
+
+const RELOAD_REPORT: &[AnswerField] = &[
+    field(
+        "generation",
+        FieldKind::Count,
+        "the number of the configuration",
+    ),
+    optional("hash", FieldKind::Text, "SHA-256 of the file"),
+    field("loaded_at", FieldKind::Number, "seconds since 1970"),
+    field(
+        "changes",
+        FieldKind::List,
+        "each difference, with its `effect`: `live`, `new_fetches`, `cold_cache` or `restart`",
+    ),
+    field(
+        "needs_restart",
+        FieldKind::Count,
+        "the number of changes that only a restart applies",
+    ),
+];
+
+const RELOAD_ERROR: &[AnswerField] = &[
+    field("error", FieldKind::Text, "what is wrong"),
+    optional(
+        "problems",
+        FieldKind::List,
+        "each problem of the file, with its line and column",
     ),
 ];
 

@@ -52,6 +52,16 @@ pub(super) fn drain<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
     })
 }
 
+/// Reads the configuration again and uses it.
+pub(super) fn reload<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
+    Box::pin(async move {
+        match (request.handlers.reload)().await {
+            Ok(report) => response::json(StatusCode::OK, &report),
+            Err(error) => response::json(StatusCode::CONFLICT, &error),
+        }
+    })
+}
+
 pub(super) fn openapi(request: &AdminRequest<'_>) -> AdminResponse {
     response::json(StatusCode::OK, &openapi::document(request.endpoints))
 }

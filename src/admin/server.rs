@@ -226,7 +226,7 @@ async fn handle<B>(
         }
         rejected(rejection)
     };
-    if let Some(rejection) = guard::rejection(request, &handlers.hosts) {
+    if let Some(rejection) = guard::rejection(request, &handlers.hosts.load()) {
         return reject(rejection);
     }
     let endpoint = match routed {

@@ -105,7 +105,8 @@ impl CheckArguments {
         let checked = [before, after];
         if self.json {
             let changes = changes.as_ref();
-            let changes = changes.map(|changes| changes.iter().map(Change::to_json).collect());
+            let changes =
+                changes.map(|changes| changes.iter().map(Change::to_json_with_effect).collect());
             let files: Value = checked.iter().map(CheckedFile::to_json).collect();
             let changes: Value = changes.unwrap_or_default();
             let _ = writeln!(out, "{:#}", json!({ "files": files, "changes": changes }));
@@ -179,9 +180,11 @@ fn describe_changes([before, after]: [&PathBuf; 2], changes: &[Change]) -> Strin
         count => format!("{count} differences between {before} and {after}:\n"),
     };
     for change in changes {
-        let _ = writeln!(text, "  {change}");
+        let _ = writeln!(text, "  {change}{}", change.reload_effect());
     }
-    text.push_str("A restart applies them: the file is read when the program starts.\n");
+    text.push_str(
+        "A reload applies what needs no restart: SIGHUP, POST /reload or `seawall reload`.\n",
+    );
     text
 }
 

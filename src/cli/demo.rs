@@ -125,7 +125,7 @@ impl Demo {
             .context("cannot listen for the second origin")?;
         drop(guard);
         let config = self.config(&first, &second)?;
-        crate::server::run_announced(config, &log.counts, |viewers| {
+        crate::server::run_announced(config, None, &log.counts, |viewers| {
             let fallback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let viewers = viewers.first().copied().unwrap_or(fallback);
             print!("{}", self.instructions(viewers, &first, &second));

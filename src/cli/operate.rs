@@ -41,6 +41,32 @@ impl AnswerArguments {
     }
 }
 
+/// Have a running server read its configuration file again.
+#[derive(Debug, Args)]
+pub(super) struct ReloadServer {
+    #[command(flatten)]
+    answer: AnswerArguments,
+}
+
+impl ReloadServer {
+    /// Fails unless the server has applied the file.
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        self.answer.run("POST", "/reload", render_reload)
+    }
+}
+
+fn render_reload(report: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+    let mut lines = format!("configuration {} is in use\n", report["generation"]);
+    for change in report["changes"].as_array().into_iter().flatten() {
+        let (table, effect) = (text(&change["table"]), text(&change["effect"]));
+        let key = change["key"].as_str().map(str::to_owned);
+        let key = key.unwrap_or_else(|| text(&change["difference"]));
+        let _ = writeln!(lines, "  {table}: {key} ({effect})");
+    }
+    lines
+}
+
 /// Show whether a running server drains, and the state of its origins.
 #[derive(Debug, Args)]
 pub(super) struct Status {

@@ -9,6 +9,7 @@ use super::{admin_client, is_colour_wanted};
 use crate::admin::AdminAddress;
 use crate::config::{self, CheckScope, Config, Flags};
 use crate::frontend::ListenAddress;
+use crate::server::ConfigFile;
 use seawall_upstream::Endpoint;
 
 /// Run the server, until a signal stops it.
@@ -88,8 +89,19 @@ impl Serve {
         let log = logging::start(self.log)?;
         // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        crate::server::run(config, &log.counts)
+        let file = self.config.map(|path| ConfigFile {
+            path,
+            complete: complete_from_environment,
+        });
+        crate::server::run(config, file, &log.counts)
     }
+}
+
+/// Adds what the environment says to a file that is read again. The variable was valid at the
+/// start.
+fn complete_from_environment(config: &mut Config) {
+    let default_admin = admin_client::address_from_environment();
+    set_default_admin(config, default_admin.unwrap_or_default());
 }
 
 /// Sets the admin address from the environment, unless one is configured or a listener has that

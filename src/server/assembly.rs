@@ -11,7 +11,8 @@ use super::control::{self, ControlSender};
 use super::control_task::ControlTask;
 use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
-use super::reload::{Reloader, create_origin, read_access};
+use super::reload::{ConfigFile, Reloader, create_origin, read_access};
+use super::reload_report::RELOAD_METRICS;
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
@@ -27,7 +28,7 @@ use crate::admin::{
     origins,
 };
 use crate::config::Config;
-use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend, bind_unix};
+use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend, Limits, bind_unix};
 use crate::proxy::{ActiveShield, ShieldParts};
 use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
 use seawall_upstream::Resolver;
@@ -35,6 +36,10 @@ use seawall_upstream::Resolver;
 /// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {
     config: Config,
+    /// Where the configuration comes from, to read it again.
+    pub(super) file: Option<ConfigFile>,
+    /// Those of the configuration, as far as this machine allows them.
+    pub(super) limits: Limits,
     listeners: Vec<BoundListener>,
     admin: Option<(AdminSocket, AdminAddress)>,
 }
@@ -68,7 +73,9 @@ impl ServerParts {
             ),
         };
         Ok(BoundServer {
+            limits: config.frontend.limits.clone(),
             config,
+            file: None,
             listeners,
             admin,
         })
@@ -86,6 +93,8 @@ impl BoundServer {
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
             mut config,
+            file,
+            limits,
             listeners,
             admin,
         } = self;
@@ -106,19 +115,12 @@ impl BoundServer {
             telemetry: telemetry.clone(),
             access,
         });
-        let frontend = Arc::new(Frontend::new(config.frontend.limits.clone())?);
+        let frontend = Arc::new(Frontend::new(limits)?);
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);
-        // Without an admin server no load balancer can see that the server is about to stop.
-        let delay = admin
-            .as_ref()
-            .map_or(Duration::ZERO, |_| config.drain_delay);
         let (control, requests) = control::channel();
         let drain = Drain {
-            plan: DrainPlan {
-                delay,
-                drain_max: config.drain_max,
-            },
+            plan: drain_plan(&config, admin.is_some()),
             status: DrainStatus::new(),
             frontend: frontend.clone(),
             operators: AdminConnections::default(),
@@ -133,28 +135,58 @@ impl BoundServer {
         let audit = Arc::new(audit.context("cannot write the audit log")?);
         let writes = audit.clone();
         registry.collect("Operators", &AUDIT_METRICS, move || writes.stats())?;
+        let reloader = Arc::new(Reloader::new(
+            shield.clone(),
+            resolver.clone(),
+            file,
+            (config, slots),
+            service_manager.clone(),
+        ));
+        let reloads = reloader.clone();
+        registry.collect("Configuration", &RELOAD_METRICS, move || reloads.stats())?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
-                hosts: config.admin.hosts.clone(),
+                hosts: reloader.admin_hosts.clone(),
                 tokens,
                 metrics: registry,
-                ..admin_handlers(&shield, &drain.status, &monitor, (&control, audit))
+                ..admin_handlers(
+                    &shield,
+                    &drain.status,
+                    &monitor,
+                    (&control, audit),
+                    &reloader,
+                )
             };
             AdminService::new(socket, handlers, operators)
         });
-        let reloader = Reloader::new(shield.clone(), resolver.clone(), slots);
         let service = FrontendService { frontend, shield };
         Ok(ServerParts {
-            reloader: Arc::new(reloader),
+            reloader: reloader.clone(),
             frontend: service,
             listeners,
             admin_service,
             telemetry,
             control,
-            control_task: ControlTask { requests, drain },
+            control_task: ControlTask {
+                requests,
+                reloader,
+                drain,
+            },
             monitor,
             responders,
         })
+    }
+}
+
+/// Without an admin server no load balancer can see that the server is about to stop.
+fn drain_plan(config: &Config, has_admin: bool) -> DrainPlan {
+    DrainPlan {
+        delay: if has_admin {
+            config.drain_delay
+        } else {
+            Duration::ZERO
+        },
+        drain_max: config.drain_max,
     }
 }
 
@@ -214,19 +246,22 @@ fn admin_handlers(
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
     (control, audit): (&ControlSender, Arc<AuditLog>),
+    reloader: &Arc<Reloader>,
 ) -> AdminHandlers {
     let monitor = monitor.clone();
     let (purging, explaining) = (shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
     let groups = shield.clone();
+    let (reloads, reloading) = (reloader.clone(), control.clone());
     AdminHandlers {
-        hosts: Vec::new(),
+        hosts: Arc::default(),
         tokens: Arc::default(),
         audit,
         metrics: MetricRegistry::default(),
         status: Box::new(move || {
             let mut status = origins::status(&stats(&groups));
             status["drain"] = serde_json::json!({ "state": drain.state().as_str() });
+            status["config"] = reloads.status();
             status
         }),
         health: Box::new(move || {
@@ -237,6 +272,10 @@ fn admin_handlers(
         drain: Box::new(move |waits| {
             let control = control.clone();
             Box::pin(async move { control.drain("POST /drain", waits).await })
+        }),
+        reload: Box::new(move || {
+            let control = reloading.clone();
+            Box::pin(async move { control.reload("POST /reload").await })
         }),
         explain: Box::new(move |url| match explaining.load().explain(url) {
             Ok(explanation) => Ok(explain::explanation(&explanation)),

@@ -1,6 +1,7 @@
 //! What operators ask of a running server, by signals and over the admin server, and the queue in
 //! which it waits for the control task.
 
+use serde_json::{Value, json};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, timeout};
@@ -14,6 +15,9 @@ const WAITING_MAX: usize = 16;
 /// waits longer asks again.
 const WAIT_FOR_CLOSED_MAX: Duration = Duration::from_secs(20);
 
+/// How long `POST /reload` waits. Shorter than the admin server keeps a connection.
+const RELOAD_MAX: Duration = Duration::from_secs(20);
+
 /// A control task that does not answer in this time hangs.
 const PING_MAX: Duration = Duration::from_secs(2);
 
@@ -21,8 +25,18 @@ const PING_MAX: Duration = Duration::from_secs(2);
 pub(super) enum ControlRequest {
     /// Finish what is under way, and end.
     Drain(DrainRequest),
+    /// Read the configuration file again.
+    Reload(ReloadRequest),
     /// Answer, as a sign of life.
     Ping(oneshot::Sender<()>),
+}
+
+/// A request to reload the configuration.
+pub(super) struct ReloadRequest {
+    /// What asked for it, for the log: a signal or a path.
+    pub(super) cause: &'static str,
+    /// Gets the result as JSON; `Err`: nothing has changed.
+    pub(super) answered: Option<oneshot::Sender<Result<Value, Value>>>,
 }
 
 /// A request to drain.
@@ -50,6 +64,23 @@ impl ControlSender {
     pub(super) async fn send(&self, request: ControlRequest) {
         // Without a control task, the process is about to end.
         let _ = self.0.send(request).await;
+    }
+
+    /// Reloads the configuration. The result as JSON; `Err`: nothing has changed.
+    pub(super) async fn reload(&self, cause: &'static str) -> Result<Value, Value> {
+        let (answered, answer) = oneshot::channel();
+        let request = ReloadRequest {
+            cause,
+            answered: Some(answered),
+        };
+        if let Err(TrySendError::Full(_)) = self.0.try_send(ControlRequest::Reload(request)) {
+            return Err(json!({ "error": "too many requests wait: try again" }));
+        }
+        match timeout(RELOAD_MAX, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(json!({ "error": "the server is about to stop" })),
+            Err(_) => Err(json!({ "error": "it takes long: /status will say how it ended" })),
+        }
     }
 
     /// Whether the control task answers.

@@ -229,6 +229,10 @@ impl LateRequests<'_> {
                             return StepEnd::Ended(request.cause);
                         }
                     }
+                    // Dropping it says that the server is about to stop.
+                    ControlRequest::Reload(_) => {
+                        tracing::warn!("the server drains: its configuration is not reloaded");
+                    }
                     // Whoever asked may have given up.
                     ControlRequest::Ping(answered) => drop(answered.send(())),
                 },

@@ -1,27 +1,61 @@
-//! Replaces the configuration of a running server: first everything that can fail, then everything
-//! that cannot.
+//! Replaces the configuration of a running server. First comes everything that can fail: reading,
+//! checking, secrets, origins. Then comes everything that cannot. So a bad file changes nothing.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
+use super::reload_report::{ReloadError, ReloadReport, ReloadStats};
 use super::route_slots::RouteSlots;
-use crate::config::Config;
+use super::service_manager::ServiceManager;
+use crate::config::{CheckScope, Config};
 use crate::proxy::{AccessControl, ActiveSettings, ActiveShield};
 use seawall_policy::Rules;
 use seawall_upstream::{Origin, Resolver};
+
+/// Longest time for everything that can fail. The files may be on a file system that hangs.
+const PREPARE_MAX: Duration = Duration::from_secs(30);
+
+/// Where a server's configuration comes from.
+#[derive(Clone)]
+pub struct ConfigFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Adds what the environment says, as at the start.
+    pub complete: fn(&mut Config),
+}
 
 /// What reloads a server's configuration.
 pub(super) struct Reloader {
     shield: Arc<ActiveShield>,
     resolver: Resolver,
-    slots: Mutex<RouteSlots>,
+    /// `None`: the server was started without a file.
+    file: Option<ConfigFile>,
+    /// The host names by which operators reach the admin server.
+    pub(super) admin_hosts: Arc<ArcSwap<Vec<String>>>,
+    service_manager: Arc<ServiceManager>,
+    running: Mutex<RunningConfig>,
+    stats: Mutex<ReloadStats>,
+}
+
+/// The configuration in use.
+#[derive(Clone)]
+struct RunningConfig {
+    config: Config,
+    slots: RouteSlots,
 }
 
 /// A configuration that is ready to be used: nothing can fail any more.
 struct PreparedReload {
-    slots: RouteSlots,
+    report: ReloadReport,
+    next: RunningConfig,
     settings: ActiveSettings,
 }
 
@@ -29,39 +63,124 @@ impl Reloader {
     pub(super) fn new(
         shield: Arc<ActiveShield>,
         resolver: Resolver,
-        slots: RouteSlots,
+        file: Option<ConfigFile>,
+        (config, slots): (Config, RouteSlots),
+        service_manager: Arc<ServiceManager>,
     ) -> Reloader {
+        let text = file.as_ref().map(|file| Config::read_text(&file.path));
+        let hash = text.and_then(Result::ok).map(|text| hash_of(&text));
         Reloader {
+            admin_hosts: Arc::new(ArcSwap::from_pointee(config.admin.hosts.clone())),
+            stats: Mutex::new(ReloadStats::begin(hash, SystemTime::now())),
             shield,
             resolver,
-            slots: Mutex::new(slots),
+            file,
+            service_manager,
+            running: Mutex::new(RunningConfig { config, slots }),
         }
     }
 
-    /// Uses another configuration from now on. If that fails, nothing has changed. Call it inside a
-    /// tokio runtime that lives as long as the server: origins start background tasks.
-    pub(super) fn apply(&self, config: Config) -> anyhow::Result<u64> {
-        let mut running = self.slots.lock();
-        let PreparedReload { slots, settings } = self.prepare(&running, config)?;
-        let telemetry = Arc::clone(self.shield.load().telemetry());
-        telemetry.request_metrics.set_route_names(slots.names());
-        *running = slots;
-        replace_origins(self.shield.load().origins(), &settings.origins);
-        Ok(self.shield.apply(settings))
+    /// Reads the file again and uses it. If that fails, nothing has changed. `cause` asked for it.
+    /// Call it inside a tokio runtime that lives as long as the server: origins start background
+    /// tasks.
+    pub(super) async fn reload(
+        self: &Arc<Self>,
+        cause: &str,
+    ) -> Result<Arc<ReloadReport>, Arc<ReloadError>> {
+        self.service_manager.report_reloading();
+        let reloader = Arc::clone(self);
+        let preparing = spawn_blocking(move || reloader.prepare_file());
+        let prepared = match timeout(PREPARE_MAX, preparing).await {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(panic)) => Err(ReloadError::of(&anyhow::anyhow!(panic))),
+            Err(_) => Err(ReloadError::of(&anyhow::anyhow!(
+                "cannot read the configuration within {} s",
+                PREPARE_MAX.as_secs()
+            ))),
+        };
+        let result = prepared.map(|prepared| Arc::new(self.commit(prepared)));
+        let result = result.map_err(Arc::new);
+        match &result {
+            Ok(report) => report.log(cause),
+            Err(error) => error.log(cause),
+        }
+        let status = self.stats.lock().record(&result);
+        self.service_manager.report_ready(&status);
+        result
     }
 
-    fn prepare(&self, running: &RouteSlots, mut config: Config) -> anyhow::Result<PreparedReload> {
-        let mut slots = running.clone();
-        slots.assign(&mut config.rules.routes);
-        let origins = config.origins.iter();
+    /// Uses another configuration from now on. If that fails, nothing has changed.
+    pub(super) fn apply(&self, config: Config) -> Result<ReloadReport, ReloadError> {
+        let prepared = self.prepare(config, None);
+        let prepared = prepared.map_err(|error| ReloadError::of(&error))?;
+        Ok(self.commit(prepared))
+    }
+
+    /// Copies of what `/status` and the metrics show.
+    pub(super) fn stats(&self) -> ReloadStats {
+        self.stats.lock().clone()
+    }
+
+    /// What `/status` says of the configuration.
+    pub(super) fn status(&self) -> serde_json::Value {
+        let file = self.file.as_ref().map(|file| file.path.as_path());
+        self.stats.lock().to_json(file)
+    }
+
+    fn prepare_file(&self) -> Result<PreparedReload, ReloadError> {
+        let Some(file) = &self.file else {
+            let why = "the server was started without a file: a restart with other flags is needed";
+            return Err(ReloadError::of(&anyhow::anyhow!(why)));
+        };
+        let text = Config::read_text(&file.path).map_err(|why| ReloadError::in_file(&why))?;
+        let read = Config::check_text(&text, &file.path, CheckScope::Offline);
+        let (mut config, _warnings) = read.map_err(|why| ReloadError::in_file(&why))?;
+        (file.complete)(&mut config);
+        let prepared = self.prepare(config, Some(hash_of(&text)));
+        prepared.map_err(|error| ReloadError::of(&error))
+    }
+
+    fn prepare(&self, read: Config, hash: Option<String>) -> anyhow::Result<PreparedReload> {
+        let RunningConfig { config, mut slots } = self.running.lock().clone();
+        let changes = config.changes_to(&read);
+        let mut next = config.reloaded(read);
+        slots.assign(&mut next.rules.routes);
+        let origins = next.origins.iter();
         let origins = origins.map(|group| self.origin(group));
         let settings = ActiveSettings {
             origins: origins.collect::<Result<_, _>>()?,
-            access: read_access(&config.rules)?,
-            rules: config.rules,
-            settings: config.proxy,
+            access: read_access(&next.rules)?,
+            rules: next.rules.clone(),
+            settings: next.proxy.clone(),
         };
-        Ok(PreparedReload { slots, settings })
+        Ok(PreparedReload {
+            report: ReloadReport::of(changes, hash),
+            next: RunningConfig {
+                config: next,
+                slots,
+            },
+            settings,
+        })
+    }
+
+    /// Cannot fail.
+    fn commit(&self, prepared: PreparedReload) -> ReloadReport {
+        let PreparedReload {
+            report,
+            next,
+            settings,
+        } = prepared;
+        let before = self.shield.current();
+        let telemetry = before.telemetry();
+        telemetry
+            .request_metrics
+            .set_route_names(next.slots.names());
+        replace_origins(before.origins(), &settings.origins);
+        let hosts = next.config.admin.hosts.clone();
+        self.admin_hosts.store(Arc::new(hosts));
+        *self.running.lock() = next;
+        let generation = self.shield.apply(settings);
+        report.applied(generation, SystemTime::now())
     }
 
     /// The origin group for these settings: what the running one of this name becomes, or a new
@@ -76,6 +195,15 @@ impl Reloader {
         };
         origin.with_context(|| format!("cannot prepare origin {name}"))
     }
+}
+
+fn hash_of(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut hexadecimal = String::new();
+    for byte in digest(&SHA256, text.as_bytes()).as_ref() {
+        let _ = write!(hexadecimal, "{byte:02x}");
+    }
+    hexadecimal
 }
 
 /// Lets new origin groups rule, and ends the health checks of those that are gone.

@@ -77,7 +77,6 @@ impl ServiceManager {
     }
 
     /// A reload begins. [`ServiceManager::report_ready`] must follow.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no reload exists yet"))]
     pub(super) fn report_reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;

@@ -12,13 +12,14 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::control::{ControlRequest, ControlSender, DrainRequest};
+use super::control::{ControlRequest, ControlSender, DrainRequest, ReloadRequest};
 
 /// The signals of the process, caught from the moment this exists.
 pub(super) struct ReceivedSignal {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
+    hang_up: Signal,
     /// Signals without a meaning here, with their names.
     others: Vec<(Cow<'static, str>, Signal)>,
 }
@@ -27,6 +28,8 @@ pub(super) struct ReceivedSignal {
 enum SignalAction {
     /// Stop, after the responses in progress.
     Stop(&'static str),
+    /// Read the configuration file again.
+    Reload,
     /// Ignored: the default action would end the process at once.
     Ignore(Cow<'static, str>),
 }
@@ -34,7 +37,6 @@ enum SignalAction {
 /// Signals that would end the process by default, except those of its own faults and those that
 /// cannot be caught.
 const IGNORED_SIGNALS: &[(&str, libc::c_int)] = &[
-    ("SIGHUP", libc::SIGHUP),
     ("SIGUSR1", libc::SIGUSR1),
     ("SIGUSR2", libc::SIGUSR2),
     ("SIGALRM", libc::SIGALRM),
@@ -76,6 +78,7 @@ impl ReceivedSignal {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            hang_up: signal(SignalKind::hangup())?,
             others: others.collect::<io::Result<_>>()?,
         })
     }
@@ -85,6 +88,7 @@ impl ReceivedSignal {
             _ = self.terminate.recv() => SignalAction::Stop("SIGTERM"),
             _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
             _ = self.quit.recv() => SignalAction::Stop("SIGQUIT"),
+            _ = self.hang_up.recv() => SignalAction::Reload,
             name = next_signal_of(&mut self.others) => SignalAction::Ignore(name),
         }
     }
@@ -116,10 +120,17 @@ pub(super) async fn forward(mut received: ReceivedSignal, control: ControlSender
                 };
                 control.send(ControlRequest::Drain(request)).await;
             }
+            SignalAction::Reload => {
+                let request = ReloadRequest {
+                    cause: "SIGHUP",
+                    answered: None,
+                };
+                control.send(ControlRequest::Reload(request)).await;
+            }
             SignalAction::Ignore(name) => tracing::warn!(
                 signal = %name,
-                "{name} does nothing: the configuration is read at the start alone, and logs \
-                 that were moved away are begun anew by themselves"
+                "{name} does nothing: SIGHUP reads the configuration again, and logs that were \
+                 moved away are begun anew by themselves"
             ),
         }
     }

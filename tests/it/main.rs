@@ -19,6 +19,7 @@ mod a_fill_is_independent_of_its_viewers;
 mod a_hit_waits_for_no_fetch;
 mod a_purge_says_what_it_dropped;
 mod a_purge_takes_what_it_names;
+mod a_reload_changes_what_it_says;
 mod a_repeated_response_is_the_right_one;
 mod a_restart_leaves_nothing_behind;
 mod a_sick_endpoint_is_asked_last;

@@ -31,10 +31,12 @@ fn registry() -> MetricRegistry {
 
 fn handlers(ready: bool) -> AdminHandlers {
     AdminHandlers {
-        hosts: Vec::new(),
+        hosts: Arc::default(),
         tokens: Arc::default(),
         audit: Arc::new(AuditLog::start(None).unwrap()),
-        status: Box::new(|| serde_json::json!({ "origins": [], "drain": { "state": "serving" } })),
+        status: Box::new(
+            || serde_json::json!({ "origins": [], "drain": { "state": "serving" }, "config": {} }),
+        ),
         metrics: registry(),
         health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
         ready: Box::new(move || ready),
@@ -44,6 +46,11 @@ fn handlers(ready: bool) -> AdminHandlers {
                 (true, false) => Some(DrainProgress::Begun),
                 (false, _) => None,
             }))
+        }),
+        reload: Box::new(move || {
+            let report = serde_json::json!({ "generation": 2, "loaded_at": 0.5, "changes": [], "needs_restart": 0 });
+            let error = serde_json::json!({ "error": "the file has an error" });
+            Box::pin(std::future::ready(ready.then_some(report).ok_or(error)))
         }),
         explain: Box::new(|url| match url.host() {
             Some("known.example") => Ok(explanation_of(url)),
@@ -109,6 +116,8 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
     (ServerState::Serving, "POST", "/drain?wait=true", 200),
     (ServerState::Serving, "POST", "/drain", 202),
     (ServerState::Stopping, "POST", "/drain", 503),
+    (ServerState::Serving, "POST", "/reload", 200),
+    (ServerState::Stopping, "POST", "/reload", 409),
     (ServerState::Serving, "GET", "/openapi.json", 200),
     (
         ServerState::Serving,

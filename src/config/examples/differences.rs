@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::ReloadEffect;
 use crate::config::diff::{Change, Difference};
+use crate::config::effect::is_declared;
 use crate::config::written;
 
 /// The key of a change, with its tables: `origin.deadlines.queue`.
@@ -128,6 +130,36 @@ proptest! {
                 prop_assert!(is_expected, "{}", reported);
             }
         }
+    }
+}
+
+/// The outermost tables and first names of all keys that a file may have.
+#[test]
+fn each_key_has_a_reload_effect() {
+    let (_folder, config_path) = folder_with_files();
+    let annotated = text("config/seawall.toml");
+    let before = read(&uncommented(&annotated, false), &config_path);
+    let lines = changed_lines(&annotated);
+    let texts = lines
+        .iter()
+        .map(|changed| changed_text(&annotated, &[changed]));
+    let mut pairs: Vec<_> = texts
+        .map(|text| (before.clone(), read(&text, &config_path)))
+        .collect();
+    pairs.extend(inner_keys().into_iter().map(|InnerKey { texts, .. }| {
+        let [before, after] = texts.each_ref().map(|text| read(text, &config_path));
+        (before, after)
+    }));
+    for (before, after) in pairs {
+        let changes = before.changes_to(&after);
+        assert!(!changes.is_empty());
+        let undeclared: Vec<_> = changes.iter().filter(|one| !is_declared(one)).collect();
+        assert_eq!(undeclared, [] as [&Change; 0]);
+        // What a reload is said to apply is applied, and nothing else.
+        let reloaded = before.reloaded(after);
+        let is_live = |change: &Change| !matches!(change.reload_effect(), ReloadEffect::Restart(_));
+        let live: Vec<_> = changes.into_iter().filter(is_live).collect();
+        assert_eq!(before.changes_to(&reloaded), live);
     }
 }
 

@@ -20,6 +20,7 @@ use super::viewer::Viewer;
 pub struct Program {
     child: Child,
     socket: PathBuf,
+    file: PathBuf,
     _folder: TempDir,
 }
 
@@ -51,6 +52,7 @@ impl Program {
         let mut program = Program {
             child,
             socket,
+            file,
             _folder: folder,
         };
         eventually("the program to listen", async || {
@@ -65,6 +67,17 @@ impl Program {
     /// A new connection.
     pub async fn viewer(&self) -> Viewer {
         Viewer::connect_unix(&self.socket).await
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Writes the configuration file anew, as for [`Program::serve`].
+    pub fn write_configuration(&self, origin: &Origin, bounds: &str) {
+        let text = configuration(origin, &self.socket, bounds);
+        fs::write(&self.file, text).expect("a writable folder");
     }
 
     /// The viewers' socket.

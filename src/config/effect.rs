@@ -1,0 +1,268 @@
+//! Says what a reload does with a change of each key, and applies exactly that.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::Config;
+use super::diff::{Change, Difference};
+use crate::admin;
+use seawall_policy::Rules;
+
+/// What a reload does with a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadEffect {
+    /// It holds for requests that begin after the reload.
+    Live,
+    /// It holds for what is fetched after the reload. Stored objects keep what was decided when
+    /// they were fetched.
+    NewFetches,
+    /// It holds for requests that begin after the reload; they have other keys, so that nothing is
+    /// stored for them yet.
+    ColdCache,
+    /// Only a restart applies it, for this reason.
+    Restart(&'static str),
+}
+
+const LISTENERS: ReloadEffect = ReloadEffect::Restart("listeners are opened at the start");
+const LIMITS: ReloadEffect = ReloadEffect::Restart("connections share the limits of the start");
+const MEMORY: ReloadEffect = ReloadEffect::Restart("memory is divided at the start");
+const DRAIN: ReloadEffect = ReloadEffect::Restart("a drain is planned at the start");
+const VIEWERS: ReloadEffect =
+    ReloadEffect::Restart("connections find out at the start whom they believe");
+const LOG: ReloadEffect = ReloadEffect::Restart("the log is opened at the start");
+
+/// The effect of each key, by the title of its table. A name without a key of its own is that of a
+/// table or the first part of keys: `lifetimes` is `lifetimes.segment_max` too. A table without a
+/// name is the table itself, added or removed.
+const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
+    (
+        "[server]",
+        &["threads"],
+        ReloadEffect::Restart("a worker is a thread of the process"),
+    ),
+    ("[server]", &["drain_delay", "drain_max"], DRAIN),
+    (
+        "[server]",
+        &["name"],
+        ReloadEffect::Restart("stored responses have it in `Via`"),
+    ),
+    ("[server]", &["trusted_proxies", "client_header"], VIEWERS),
+    ("[[listener]]", &["", "tls"], LISTENERS),
+    (
+        "[limits]",
+        &[
+            "connections_max",
+            "connections_per_client_max",
+            "streams_max",
+            "head_max",
+            "header_max",
+            "headers_max",
+            "uri_max",
+            "handshake_timeout",
+            "head_timeout",
+            "idle_timeout",
+            "send_rate_min",
+            "send_rate_window",
+            "unwanted_body_max",
+            "request_body_max",
+        ],
+        LIMITS,
+    ),
+    ("[limits]", &["ranges_max"], ReloadEffect::Live),
+    (
+        "[admin]",
+        &["listen"],
+        ReloadEffect::Restart("no operator locks himself out by a reload"),
+    ),
+    (
+        "[admin]",
+        &["tokens", "audit_log"],
+        ReloadEffect::Restart("the admin server gets them at the start"),
+    ),
+    ("[admin]", &["hosts"], ReloadEffect::Live),
+    (
+        "[cache]",
+        &["memory", "object_max", "variants_max", "kind_max"],
+        MEMORY,
+    ),
+    ("[cache]", &["uncacheable_ttl"], ReloadEffect::Live),
+    ("[fill]", &["memory", "waiters_max"], MEMORY),
+    (
+        "[fill]",
+        &[
+            "wait_max",
+            "stale_wait_max",
+            "failure_backoff",
+            "finish_abandoned",
+        ],
+        ReloadEffect::Live,
+    ),
+    (
+        "[fill]",
+        &["whole_max", "slice", "manifest_max"],
+        ReloadEffect::NewFetches,
+    ),
+    ("[access_log]", &["enabled", "sample", "path"], LOG),
+    (
+        "[[origin]]",
+        &[
+            "",
+            "endpoints",
+            "health",
+            "sigv4",
+            "kind",
+            "balance",
+            "host",
+            "sni",
+            "ca_file",
+            "verify",
+            "protocol",
+            "headers",
+            "client_certificate",
+            "client_key",
+            "hedge",
+            "concurrency_max",
+            "blocking_max",
+            "slow_viewers_max",
+            "queue_max",
+            "requests_per_second_max",
+            "resolve_every",
+            "deadlines",
+            "retry",
+            "breaker",
+            "ejection",
+        ],
+        ReloadEffect::Live,
+    ),
+    (
+        "[[route]]",
+        &["origin", "forward_host", "query", "forward_headers"],
+        ReloadEffect::ColdCache,
+    ),
+    (
+        "[[route]]",
+        &[
+            "strip_set_cookie",
+            "heuristic_freshness",
+            "store_keys",
+            "store_errors",
+            "lifetimes",
+            "unkeyed_headers",
+        ],
+        ReloadEffect::NewFetches,
+    ),
+    (
+        "[[route]]",
+        &[
+            "",
+            "hosts",
+            "path",
+            "allow",
+            "deny",
+            "require_header",
+            "pass_methods",
+            "honour_request_directives",
+            "cors",
+            "x_cache",
+            "cmsd",
+            "show_key",
+            "live",
+            "headers",
+            "server_timing",
+            "redirect",
+        ],
+        ReloadEffect::Live,
+    ),
+];
+
+/// What a change without an entry is said to need. A test holds that there is none.
+const UNKNOWN: ReloadEffect = ReloadEffect::Restart("it is read at the start");
+
+impl Change {
+    /// What a reload does with it.
+    pub(crate) fn reload_effect(&self) -> ReloadEffect {
+        let (title, name) = self.place();
+        declared(title, &name).unwrap_or(UNKNOWN)
+    }
+
+    /// The change as JSON, with what a reload does with it.
+    pub(crate) fn to_json_with_effect(&self) -> Value {
+        let (effect, why) = match self.reload_effect() {
+            ReloadEffect::Live => ("live", None),
+            ReloadEffect::NewFetches => ("new_fetches", None),
+            ReloadEffect::ColdCache => ("cold_cache", None),
+            ReloadEffect::Restart(why) => ("restart", Some(why)),
+        };
+        let mut change = self.to_json();
+        change["effect"] = effect.into();
+        change["why"] = why.into();
+        change
+    }
+
+    /// The outermost table, and the first name in it.
+    fn place(&self) -> (&'static str, String) {
+        let path = &self.table.0;
+        let title = path.first().map_or("", |(title, _)| title);
+        if let Some((inner, _)) = path.get(1) {
+            return (title, (*inner).to_owned());
+        }
+        let key = match &self.difference {
+            Difference::Added | Difference::Removed => "",
+            Difference::Set { key, .. } | Difference::Changed { key, .. } => key,
+            Difference::Reordered { key, .. } => key,
+        };
+        let first = key.split('.').next().unwrap_or_default();
+        (title, first.to_owned())
+    }
+}
+
+/// What follows a change in a line.
+impl fmt::Display for ReloadEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadEffect::Live => Ok(()),
+            ReloadEffect::NewFetches => f.write_str(" (for what is fetched from then on)"),
+            ReloadEffect::ColdCache => f.write_str(" (under other keys: nothing is stored yet)"),
+            ReloadEffect::Restart(why) => write!(f, " (needs a restart: {why})"),
+        }
+    }
+}
+
+fn declared(title: &str, name: &str) -> Option<ReloadEffect> {
+    let is_of = |(table, names, _): &&(&str, &[&str], ReloadEffect)| {
+        *table == title && names.contains(&name)
+    };
+    EFFECTS.iter().find(is_of).map(|(.., effect)| *effect)
+}
+
+impl Config {
+    /// The configuration in use after a reload of `read`: this one, where only a restart would
+    /// apply another value.
+    pub(crate) fn reloaded(&self, read: Config) -> Config {
+        let before = self.clone();
+        Config {
+            frontend: before.frontend,
+            admin: admin::Settings {
+                hosts: read.admin.hosts,
+                ..before.admin
+            },
+            rules: Rules {
+                routes: read.rules.routes,
+                ..before.rules
+            },
+            cache: before.cache,
+            telemetry: before.telemetry,
+            threads: before.threads,
+            drain_delay: before.drain_delay,
+            drain_max: before.drain_max,
+            ..read
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn is_declared(change: &Change) -> bool {
+    let (title, name) = change.place();
+    declared(title, &name).is_some()
+}

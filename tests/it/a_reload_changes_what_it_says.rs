@@ -1,0 +1,253 @@
+//! A reload applies the file as it is now and says what it applied; a file that cannot be used
+//! changes nothing, and the error says what is wrong and where.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::program::{Log, Program};
+use crate::support::viewer::{Ask, Viewer};
+use crate::support::{Origin, Response, Shield, ask, eventually, get, segment};
+
+const PATH: &str = "/live/seg1.ts";
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+const X_CACHE: &str = "[[route]]\nx_cache = true";
+
+/// A program with its file, its log and its admin server.
+struct Reloaded {
+    origin: Origin,
+    program: Program,
+    log: Log,
+    admin: SocketAddr,
+}
+
+impl Reloaded {
+    async fn start(more: &str) -> Reloaded {
+        let object = segment("whole").cache_control("max-age=600");
+        let origin = Origin::start().await.on(PATH, object);
+        let mut program = Program::serve_with(&origin, &format!("{ADMIN}\n{more}"), |command| {
+            command.stderr(Stdio::piped());
+        })
+        .await;
+        let mut log = program.log();
+        let admin = log.admin().await;
+        Reloaded {
+            origin,
+            program,
+            log,
+            admin,
+        }
+    }
+
+    /// Writes the file anew; nothing else changes.
+    fn write(&self, more: &str) {
+        let text = format!("{ADMIN}\n{more}");
+        self.program.write_configuration(&self.origin, &text);
+    }
+
+    async fn ask_admin(&self, ask: Ask) -> Response {
+        let mut viewer = Viewer::connect(self.admin).await;
+        viewer.ask(ask.host("localhost")).await
+    }
+
+    /// The status and the answer of `POST /reload`.
+    async fn reload(&self) -> (u16, Value) {
+        let answer = self.ask_admin(ask("POST", "/reload")).await;
+        let told = serde_json::from_slice(&answer.body).expect("JSON");
+        (answer.status, told)
+    }
+
+    /// What `/status` says of the configuration.
+    async fn config(&self) -> Value {
+        let answer = self.ask_admin(get("/status")).await;
+        let mut told: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        told["config"].take()
+    }
+
+    async fn object(&self) -> Response {
+        let response = self.program.viewer().await.get(PATH).await;
+        response.assert_whole("whole");
+        response
+    }
+}
+
+#[tokio::test]
+async fn sighup_applies_the_file_and_keeps_the_cache() {
+    let mut reloaded = Reloaded::start("").await;
+    assert_eq!(reloaded.object().await.header("x-cache"), None);
+    let before = reloaded.config().await;
+    assert_eq!(
+        (&before["generation"], &before["last_error"]),
+        (&1.into(), &Value::Null)
+    );
+    reloaded.write(X_CACHE);
+    reloaded.program.signal("HUP");
+    reloaded.log.read_until("configuration reloaded").await;
+    assert_eq!(reloaded.object().await.header("x-cache"), Some("HIT"));
+    assert_eq!(reloaded.origin.hits(PATH), 1);
+    let after = reloaded.config().await;
+    assert_eq!(after["generation"], 2);
+    assert_ne!(after["hash"], before["hash"]);
+    let difference = &after["last_difference"][0];
+    assert_eq!(difference["key"], "x_cache", "{after}");
+    assert_eq!(difference["effect"], "live");
+    let metrics = reloaded.ask_admin(get("/metrics")).await;
+    for sample in [
+        "\nseawall_config_generation 2\n",
+        "\nseawall_config_reloads_total{result=\"applied\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(sample), "{sample}");
+    }
+}
+
+#[tokio::test]
+async fn bad_file_changes_nothing_and_the_error_names_the_line() {
+    let reloaded = Reloaded::start(X_CACHE).await;
+    reloaded.write("[cache]\nmemry = \"1GiB\"\nvariants_max = true");
+    let (status, error) = reloaded.reload().await;
+    assert_eq!(status, 409, "{error}");
+    let problems = error["problems"].as_array().expect("problems");
+    assert_eq!(problems.len(), 2, "{error}");
+    assert!(
+        problems
+            .iter()
+            .all(|one| one["line"].is_u64() && one["column"].is_u64())
+    );
+    assert!(
+        error["error"].as_str().unwrap().contains("memry"),
+        "{error}"
+    );
+    assert_eq!(reloaded.object().await.header("x-cache"), Some("MISS"));
+    assert_eq!(reloaded.config().await["last_error"], error);
+    assert_eq!(reloaded.config().await["generation"], 1);
+    reloaded.write("");
+    let (status, report) = reloaded.reload().await;
+    assert_eq!(
+        (status, &report["generation"]),
+        (200, &2.into()),
+        "{report}"
+    );
+    assert_eq!(reloaded.object().await.header("x-cache"), None);
+    assert_eq!(reloaded.config().await["last_error"], Value::Null);
+}
+
+#[tokio::test]
+async fn file_that_is_gone_keeps_what_was_read() {
+    let reloaded = Reloaded::start(X_CACHE).await;
+    fs::remove_file(reloaded.program.file()).unwrap();
+    let (status, error) = reloaded.reload().await;
+    assert_eq!(status, 409);
+    assert!(
+        error["error"].as_str().unwrap().contains("cannot read"),
+        "{error}"
+    );
+    assert_eq!(reloaded.object().await.header("x-cache"), Some("MISS"));
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_said_until_the_restart() {
+    let reloaded = Reloaded::start("").await;
+    reloaded.write(&format!(
+        "[server]\nthreads = 3\nname = \"other\"\n{X_CACHE}"
+    ));
+    for _ in 0..2 {
+        let (status, report) = reloaded.reload().await;
+        assert_eq!(
+            (status, &report["needs_restart"]),
+            (200, &2.into()),
+            "{report}"
+        );
+        let changes = report["changes"].as_array().unwrap();
+        let threads = changes.iter().find(|change| change["key"] == "threads");
+        let threads = threads.expect("the change of a key that needs a restart");
+        assert_eq!(threads["effect"], "restart");
+        assert!(
+            threads["why"]
+                .as_str()
+                .is_some_and(|why| why.contains("thread"))
+        );
+    }
+    let response = reloaded.object().await;
+    assert_eq!(response.header("x-cache"), Some("MISS"));
+    assert!(
+        response
+            .header("cache-status")
+            .unwrap()
+            .starts_with("seawall;")
+    );
+}
+
+#[tokio::test]
+async fn unchanged_file_is_no_difference() {
+    let reloaded = Reloaded::start(X_CACHE).await;
+    let (status, report) = reloaded.reload().await;
+    assert_eq!(status, 200);
+    assert_eq!(report["changes"], Value::Array(Vec::new()));
+}
+
+/// Many signals at once are not lost: what the file says in the end is what counts.
+#[tokio::test]
+async fn last_of_many_reloads_reads_the_file_as_it_is() {
+    let reloaded = Reloaded::start("").await;
+    for round in 0..10 {
+        reloaded.write(if round % 2 == 0 { X_CACHE } else { "" });
+        reloaded.program.signal("HUP");
+    }
+    reloaded.write(X_CACHE);
+    reloaded.program.signal("HUP");
+    eventually("the last file to be in use", async || {
+        reloaded.object().await.header("x-cache").is_some()
+    })
+    .await;
+    let (status, report) = reloaded.reload().await;
+    assert_eq!(
+        (status, &report["changes"]),
+        (200, &Value::Array(Vec::new()))
+    );
+}
+
+#[tokio::test]
+async fn unreadable_secret_changes_nothing_and_no_secret_is_shown() {
+    let reloaded = Reloaded::start(X_CACHE).await;
+    let folder = reloaded.program.file().parent().unwrap();
+    let rule = "[[route]]\nrequire_header = { name = \"x-code\", secret_files = [\"code\"] }";
+    reloaded.write(rule);
+    let (status, error) = reloaded.reload().await;
+    assert_eq!(status, 409, "{error}");
+    assert!(error["error"].as_str().unwrap().contains("code"), "{error}");
+    assert_eq!(reloaded.object().await.header("x-cache"), Some("MISS"));
+    fs::write(folder.join("code"), "a-secret-of-some-length\n").unwrap();
+    let (status, report) = reloaded.reload().await;
+    assert_eq!(status, 200, "{report}");
+    let all = format!("{error} {report} {}", reloaded.config().await);
+    assert!(!all.contains("a-secret"), "{all}");
+    let mut viewer = reloaded.program.viewer().await;
+    assert_eq!(viewer.get(PATH).await.status, 403);
+    let with_code = get(PATH).header("x-code", "a-secret-of-some-length");
+    viewer.ask(with_code).await.assert_whole("whole");
+}
+
+#[tokio::test]
+async fn reload_while_draining_is_refused() {
+    let mut reloaded = Reloaded::start("[server]\ndrain_delay = \"30s\"").await;
+    let mut viewer = reloaded.program.viewer().await;
+    viewer.get(PATH).await.assert_whole("whole");
+    reloaded.program.signal("TERM");
+    reloaded.log.read_until("not ready any more").await;
+    reloaded.write(X_CACHE);
+    let (status, error) = reloaded.reload().await;
+    assert_eq!(status, 409, "{error}");
+    let response = viewer.get(PATH).await;
+    assert_eq!(response.header("x-cache"), None);
+}
+
+#[tokio::test]
+async fn server_without_a_file_says_so() {
+    let origin = Origin::start().await;
+    let shield = Shield::in_front_of(&origin).start().await;
+    let answer = shield.admin(ask("POST", "/reload")).await;
+    assert_eq!(answer.status, 409);
+    assert!(answer.text().contains("without a file"), "{answer:?}");
+}

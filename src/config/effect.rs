@@ -48,7 +48,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         ReloadEffect::Restart("stored responses have it in `Via`"),
     ),
     ("[server]", &["trusted_proxies", "client_header"], VIEWERS),
-    ("[[listener]]", &["", "tls"], LISTENERS),
+    ("[[listener]]", &["", "tls", "proxy_protocol"], LISTENERS),
     (
         "[limits]",
         &[

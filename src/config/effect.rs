@@ -83,7 +83,13 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
     ("[admin]", &["hosts"], ReloadEffect::Live),
     (
         "[cache]",
-        &["memory", "object_max", "variants_max", "kind_max"],
+        &[
+            "memory",
+            "object_max",
+            "variants_max",
+            "kind_max",
+            "tags_max",
+        ],
         MEMORY,
     ),
     ("[cache]", &["uncacheable_ttl"], ReloadEffect::Live),
@@ -144,6 +150,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         "[[route]]",
         &[
             "strip_set_cookie",
+            "show_tags",
             "heuristic_freshness",
             "store_keys",
             "store_errors",

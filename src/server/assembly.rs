@@ -16,6 +16,7 @@ use super::reload_report::RELOAD_METRICS;
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
+use crate::admin;
 use crate::admin::access_metrics::ACCESS_METRICS;
 use crate::admin::audit::AUDIT_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
@@ -119,22 +120,13 @@ impl BoundServer {
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);
         let (control, requests) = control::channel();
-        let drain = Drain {
-            plan: drain_plan(&config, admin.is_some()),
-            status: DrainStatus::new(),
-            frontend: frontend.clone(),
-            operators: AdminConnections::default(),
-            service_manager: service_manager.clone(),
-        };
+        let plan = drain_plan(&config, admin.is_some());
+        let drain = new_drain(plan, &frontend, service_manager);
         let operators = drain.operators.clone();
         collect_metrics(&mut registry, &shield, &frontend, log)?;
         let status = drain.status.clone();
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
-        let tokens = Arc::new(AdminTokens::read(config.admin.tokens.clone())?);
-        let audit = AuditLog::start(config.admin.audit_log.clone());
-        let audit = Arc::new(audit.context("cannot write the audit log")?);
-        let writes = audit.clone();
-        registry.collect("Operators", &AUDIT_METRICS, move || writes.stats())?;
+        let (tokens, audit) = open_admin_files(&config.admin, &mut registry)?;
         let reloader = Arc::new(Reloader::new(
             shield.clone(),
             resolver.clone(),
@@ -188,6 +180,33 @@ fn drain_plan(config: &Config, has_admin: bool) -> DrainPlan {
         },
         drain_max: config.drain_max,
     }
+}
+
+fn new_drain(
+    plan: DrainPlan,
+    frontend: &Arc<Frontend>,
+    service_manager: &Arc<ServiceManager>,
+) -> Drain {
+    Drain {
+        plan,
+        status: DrainStatus::new(),
+        frontend: frontend.clone(),
+        operators: AdminConnections::default(),
+        service_manager: service_manager.clone(),
+    }
+}
+
+/// Reads the tokens of operators, and opens the log of what they do.
+fn open_admin_files(
+    settings: &admin::Settings,
+    registry: &mut MetricRegistry,
+) -> anyhow::Result<(Arc<AdminTokens>, Arc<AuditLog>)> {
+    let tokens = Arc::new(AdminTokens::read(settings.tokens.clone())?);
+    let audit = AuditLog::start(settings.audit_log.clone());
+    let audit = Arc::new(audit.context("cannot write the audit log")?);
+    let writes = audit.clone();
+    registry.collect("Operators", &AUDIT_METRICS, move || writes.stats())?;
+    Ok((tokens, audit))
 }
 
 /// Registers the metrics of all modules that keep their own counts.

@@ -16,7 +16,7 @@ use crate::configuration::{self, Addresses};
 use crate::origin::Origin;
 
 /// The time within which the program must listen, and must answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The operator of one program. Dropping it ends the program.

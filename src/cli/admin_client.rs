@@ -139,7 +139,9 @@ impl AdminClient {
         let body = serde_json::from_slice::<Value>(&reply.body).ok();
         let reason = || {
             let error = body.as_ref().and_then(|body| body["error"].as_str());
-            error.unwrap_or("the answer says no more").to_owned()
+            let error = error.unwrap_or("the answer says no more");
+            // The program writes this word itself.
+            error.strip_prefix("error: ").unwrap_or(error).to_owned()
         };
         match (reply.status, body.as_ref()) {
             (200..=299, Some(_)) => Ok(body.unwrap_or_default()),

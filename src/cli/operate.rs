@@ -59,15 +59,26 @@ fn render_reload(report: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     let mut lines = format!("configuration {} is in use\n", report["generation"]);
     for change in report["changes"].as_array().into_iter().flatten() {
-        let (table, effect) = (text(&change["table"]), text(&change["effect"]));
+        let table = text(&change["table"]);
         let key = change["key"].as_str().map(str::to_owned);
         let key = key.unwrap_or_else(|| text(&change["difference"]));
-        let _ = writeln!(lines, "  {table}: {key} ({effect})");
+        let effect = match change["effect"].as_str() {
+            Some("restart") => format!("NEEDS A RESTART: {}", text(&change["why"])),
+            Some("new_fetches") => "for what is fetched from now on".to_owned(),
+            Some("cold_cache") => "under other keys: nothing is stored yet".to_owned(),
+            _ => "in use".to_owned(),
+        };
+        let values = if change["difference"] == "changed" {
+            format!(" {} → {}", change["before"], change["after"])
+        } else {
+            String::new()
+        };
+        let _ = writeln!(lines, "  {table}: {key}{values} ({effect})");
     }
     lines
 }
 
-/// Show whether a running server drains, and the state of its origins.
+/// Show whether a running server drains, its configuration, and the state of its origins.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
@@ -83,6 +94,16 @@ impl Status {
 fn render_status(status: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     let mut lines = format!("server {}\n", text(&status["drain"]["state"]));
+    let config = &status["config"];
+    if let Some(file) = config["file"].as_str() {
+        let _ = writeln!(lines, "configuration {} of {file}", config["generation"]);
+    }
+    if let Some(error) = config["last_error"]["error"].as_str() {
+        let _ = writeln!(
+            lines,
+            "the last reload FAILED and changed nothing:\n{error}"
+        );
+    }
     for origin in status["origins"].as_array().into_iter().flatten() {
         let _ = writeln!(
             lines,
@@ -177,6 +198,18 @@ pub(super) struct PurgeObjects {
     #[arg(long, value_name = "NAME", group = "target")]
     host: Option<String>,
 
+    /// Everything that the origin marked with this tag; repeat it for more tags
+    #[arg(long = "tag", value_name = "TAG", group = "target")]
+    tags: Vec<String>,
+
+    /// Only what this origin marked with the tag
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["url", "path", "stream", "prefix", "host", "all"],
+    )]
+    origin: Option<String>,
+
     /// Everything
     #[arg(long, group = "target")]
     all: bool,
@@ -207,7 +240,17 @@ impl PurgeObjects {
             let value = value.as_ref()?;
             Some(format!("{name}={}", percent_encode(value)))
         });
-        let scope = named.unwrap_or_else(|| "all=true".to_owned());
+        let tags = self.tags.iter().map(|tag| ("tag", tag));
+        let origin = self.origin.iter().map(|origin| ("origin", origin));
+        let tagged: Vec<_> = tags
+            .chain(origin)
+            .map(|(name, value)| format!("{name}={}", percent_encode(value)))
+            .collect();
+        let scope = match named {
+            Some(named) => named,
+            None if tagged.is_empty() => "all=true".to_owned(),
+            None => tagged.join("&"),
+        };
         let dry_run = if self.dry_run { "&dry_run=true" } else { "" };
         format!("/purge?{scope}{dry_run}")
     }
@@ -263,11 +306,17 @@ mod tests {
         );
         assert_eq!(target("--host a.example"), "/purge?host=a.example");
         assert_eq!(target("--all"), "/purge?all=true");
+        assert_eq!(
+            target("--tag a/b --tag c --origin main"),
+            "/purge?tag=a/b&tag=c&origin=main"
+        );
         for wrong in [
             "",
             "--dry-run",
             "http://a/ --all",
             "--path http://a/ --host a",
+            "--tag a --all",
+            "--all --origin main",
         ] {
             assert_eq!(target(wrong), "", "{wrong}");
         }
@@ -293,6 +342,38 @@ mod tests {
             "server serving\norigin main: 3 in flight, 1 queued\n  https://o.example: good, 2 \
              requests in flight\n  https://o.example: UNREACHABLE, breaker open, 2 requests in \
              flight\n"
+        );
+    }
+
+    #[test]
+    fn status_says_which_configuration_is_in_use_and_why_not_the_last_one() {
+        let config = |last_error: Value| {
+            let config = json!({ "file": "a.toml", "generation": 2, "last_error": last_error });
+            render_status(&json!({ "drain": { "state": "serving" }, "config": config }))
+        };
+        let good = "server serving\nconfiguration 2 of a.toml\n";
+        assert_eq!(config(Value::Null), good);
+        let failed = config(json!({ "error": "error: no `to`" }));
+        let why = "the last reload FAILED and changed nothing:\nerror: no `to`\n";
+        assert_eq!(failed, format!("{good}{why}"));
+    }
+
+    #[test]
+    fn reload_says_what_is_in_use_and_what_needs_a_restart() {
+        let change = |key: &str, effect: &str, why: Value| {
+            json!({
+                "table": "[limits]", "key": key, "difference": "changed",
+                "before": 1, "after": 2, "effect": effect, "why": why,
+            })
+        };
+        let changes = [
+            change("ranges_max", "live", Value::Null),
+            change("head_max", "restart", "it is fixed".into()),
+        ];
+        assert_eq!(
+            render_reload(&json!({ "generation": 2, "changes": changes })),
+            "configuration 2 is in use\n  [limits]: ranges_max 1 → 2 (in use)\n  [limits]: \
+             head_max 1 → 2 (NEEDS A RESTART: it is fixed)\n"
         );
     }
 

@@ -122,8 +122,8 @@ pub(super) struct FlightState {
     /// The key was purged since the start: the result must not be stored. Also guarded by the
     /// registry's lock.
     pub(super) purged: bool,
-    /// The purge of one of its tags, if that came after the start.
-    pub(super) tag_purged_at: Option<u64>,
+    /// One of its tags was purged since the start.
+    pub(super) is_tag_purged: bool,
     /// The epoch of the result.
     pub(super) epoch_token: Option<EpochToken>,
     /// The result's position in a live stream, and the number of viewers that requested it.
@@ -352,7 +352,7 @@ impl Flight {
                 vary: Vary::Nothing,
                 variant_slot: None,
                 purged: false,
-                tag_purged_at: None,
+                is_tag_purged: false,
                 epoch_token: None,
                 hints: StorageHints::default(),
                 wakers: Vec::new(),

@@ -111,11 +111,11 @@ impl Follower {
         }
     }
 
-    /// Whether it joined after the purge of a tag that the result has: the result is not for its
-    /// request. Known with the head.
+    /// Whether it may have joined after a purge of a tag that the result has: the result is not for
+    /// its request. Known with the head. A tag remembers only its last purge, so that a purge of any
+    /// tag between the start of the fill and the join counts as the first one of this tag.
     pub fn has_joined_after_purge(&self) -> bool {
-        let purge = self.flight.state().tag_purged_at;
-        purge.is_some_and(|purge| self.joined_at >= purge)
+        self.flight.state().is_tag_purged && self.joined_at > self.flight.started_at
     }
 
     /// Whether a request with these upstream headers may share the result.

@@ -217,10 +217,10 @@ pub(super) fn bind_tags(
         let bound = state.epoch_token.take().unwrap_or_default();
         state.epoch_token = Some(bound.with_tags(binding.mark.clone()));
     }
-    if let Some(purge) = inner.tags.purged_since(&binding, flight.started_at) {
+    if inner.tags.is_purged_since(&binding, flight.started_at) {
         let mut state = flight.state();
         state.purged = true;
-        state.tag_purged_at = Some(purge);
+        state.is_tag_purged = true;
         drop(state);
         detach(inner, flight);
     }

@@ -94,14 +94,12 @@ impl TagTable {
         }
     }
 
-    /// The number of the last purge of one of these tags, unless it came before the purge
-    /// `started_at`.
-    pub(super) fn purged_since(&self, binding: &TagBinding, started_at: u64) -> Option<u64> {
+    /// Whether one of these tags was purged after the purge with this number.
+    pub(super) fn is_purged_since(&self, binding: &TagBinding, started_at: u64) -> bool {
         let tags = binding.set.tags().iter();
         let purged = tags.map(|tag| tag.purged_at.load(Ordering::Acquire)).max();
         let forgotten = self.forgotten.load(Ordering::Acquire);
-        let last = purged.unwrap_or_default().max(forgotten);
-        (last > started_at).then_some(last)
+        purged.unwrap_or_default().max(forgotten) > started_at
     }
 
     fn tag(&self, key: &Key) -> Arc<Tag> {

@@ -127,6 +127,8 @@ fn viewer_after_the_answer_never_gets_old_bytes() {
     let check = |object: &Object, least: usize| assert!(read(&object.body) >= least);
     let view = |seed: u64| {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.build().unwrap();
         while fills.load(Ordering::Relaxed) < FILLS {
             let least = least.load(Ordering::SeqCst);
             let lookup = look_up(&cache, 0);
@@ -139,14 +141,11 @@ fn viewer_after_the_answer_never_gets_old_bytes() {
                 JoinOutcome::Lead(fill, _follower) => {
                     // The request reaches the origin, and its response takes a while.
                     let fetched = version.load(Ordering::SeqCst);
-                    (0..rng.usize(0..200)).for_each(|_| std::thread::yield_now());
+                    (0..rng.usize(0..20)).for_each(|_| std::thread::yield_now());
                     end(fill, &tags, fetched);
                     fills.fetch_add(1, Ordering::Relaxed);
                 }
                 JoinOutcome::Follow(mut follower) => {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .build()
-                        .unwrap();
                     let ended = runtime.block_on(follower.wait_for_head());
                     if let FillHead::Settled(Verdict::Object(object)) = ended
                         && !follower.has_joined_after_purge()
@@ -164,7 +163,7 @@ fn viewer_after_the_answer_never_gets_old_bytes() {
             let new = version.fetch_add(1, Ordering::SeqCst) + 1;
             purge(&cache, 1);
             least.store(new, Ordering::SeqCst);
-            (0..rng.usize(0..400)).for_each(|_| std::thread::yield_now());
+            (0..rng.usize(0..40)).for_each(|_| std::thread::yield_now());
         }
     };
     std::thread::scope(|scope| {
@@ -173,6 +172,27 @@ fn viewer_after_the_answer_never_gets_old_bytes() {
         }
         scope.spawn(edit);
     });
+}
+
+#[test]
+fn viewer_between_two_purges_does_not_share_a_fill_from_before_both() {
+    let cache = Cache::new(Settings::default());
+    let lookup = look_up(&cache, 0);
+    let JoinOutcome::Lead(fill, leader) = cache.join(&lookup, &HeaderMap::new()) else {
+        panic!("nothing is in progress")
+    };
+    let join = || match cache.join(&lookup, &HeaderMap::new()) {
+        JoinOutcome::Follow(follower) => follower,
+        _ => panic!("the fill is in progress"),
+    };
+    let before = join();
+    purge(&cache, 1);
+    let between = join();
+    purge(&cache, 1);
+    let after = join();
+    end(fill, &BTreeSet::from([1]), 0);
+    let joined_after = [&leader, &before, &between, &after].map(Follower::has_joined_after_purge);
+    assert_eq!(joined_after, [false, false, true, true]);
 }
 
 #[test]

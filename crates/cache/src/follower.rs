@@ -112,8 +112,8 @@ impl Follower {
     }
 
     /// Whether it may have joined after a purge of a tag that the result has: the result is not for
-    /// its request. Known with the head. A tag remembers only its last purge, so that a purge of any
-    /// tag between the start of the fill and the join counts as the first one of this tag.
+    /// its request. Known with the head. A tag remembers only its last purge, so that a purge of
+    /// any tag between the start of the fill and the join counts as the first one of this tag.
     pub fn has_joined_after_purge(&self) -> bool {
         self.flight.state().is_tag_purged && self.joined_at > self.flight.started_at
     }

@@ -48,7 +48,8 @@ async fn each_command_works_over_the_unix_socket() {
     assert_eq!(json(&run(&admin, "health --json").await)["healthy"], true);
     let status = stdout(&run(&admin, "status").await);
     assert!(
-        status.starts_with("server serving\norigin only: "),
+        status.starts_with("server serving\nconfiguration 1 of /")
+            && status.contains("\norigin only: "),
         "{status}"
     );
     let status = json(&run(&admin, "status --json").await);

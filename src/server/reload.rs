@@ -100,11 +100,12 @@ impl Reloader {
         };
         let result = prepared.map(|prepared| Arc::new(self.commit(prepared)));
         let result = result.map_err(Arc::new);
+        // First: whoever reads the log finds it in `/status`.
+        let status = self.stats.lock().record(&result);
         match &result {
             Ok(report) => report.log(cause),
             Err(error) => error.log(cause),
         }
-        let status = self.stats.lock().record(&result);
         self.service_manager.report_ready(&status);
         result
     }

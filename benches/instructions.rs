@@ -31,10 +31,10 @@ use shield::{InProcess, Worker, get};
 /// causes a lookup after fewer requests.
 mod counts {
     pub(crate) const REPEATED_HIT: u64 = 6_396_000;
-    pub(crate) const LOOKED_UP_HIT: u64 = 24_122_000;
-    pub(crate) const RANGE_HIT: u64 = 32_200_000;
-    pub(crate) const STALE_HIT: u64 = 25_628_000;
-    pub(crate) const NOT_MODIFIED: u64 = 28_030_000;
+    pub(crate) const LOOKED_UP_HIT: u64 = 22_970_000;
+    pub(crate) const RANGE_HIT: u64 = 31_100_000;
+    pub(crate) const STALE_HIT: u64 = 24_534_000;
+    pub(crate) const NOT_MODIFIED: u64 = 26_886_000;
     pub(crate) const MISS: u64 = 164_366_000;
     pub(crate) const FOLLOWED_MISS: u64 = 14_009_000;
     pub(crate) const PLAYLIST_READ: u64 = 86_346_000;

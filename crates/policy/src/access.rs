@@ -91,8 +91,7 @@ fn try_admit(
             location,
         ));
     }
-    let forwarded = headers::forwarded(headers, route, Kind::of_path(path));
-    let request = cache_request(route, &host, uri, forwarded.map(Arc::new))?;
+    let request = cache_request(route, &host, uri, headers)?;
     match *method {
         Method::GET | Method::HEAD => Ok(Admission::Cache(request)),
         Method::CONNECT | Method::TRACE => Err(not_allowed()),
@@ -113,9 +112,10 @@ pub(super) fn cache_request(
     route: &Arc<Route>,
     host: &str,
     uri: &Uri,
-    forwarded: Option<Arc<HeaderMap>>,
+    headers: &HeaderMap,
 ) -> Result<CacheRequest, AccessRejection> {
     let kind = Kind::of_path(uri.path());
+    let forwarded = headers::forwarded(headers, route, kind).map(Arc::new);
     let host = HeaderValue::from_str(host).map_err(|_| bad("host is not text"))?;
     let sent_host = route.forward_host.then_some(&host);
     let key =

@@ -3,14 +3,11 @@
 //!
 //! Only references to the same host are resolved: the shield prefetches from no other host.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use http::uri::Uri;
 
 use super::access::{self, CacheRequest, HostAndPort};
-use super::{Key, Rules, headers};
-use seawall_manifest::Kind;
+use super::{Key, Rules};
 
 /// Maximum length in bytes of a resolved path.
 const PATH_BYTES_MAX: usize = 4096;
@@ -57,8 +54,7 @@ impl CacheRequest {
         access::check_path(below).ok()?;
         let nothing = HeaderMap::new();
         let forwarded = self.forwarded.as_deref().unwrap_or(&nothing);
-        let forwarded = headers::forwarded(forwarded, route, Kind::of_path(uri.path()));
-        access::cache_request(route, host, &uri, forwarded.map(Arc::new)).ok()
+        access::cache_request(route, host, &uri, forwarded).ok()
     }
 
     /// The key of the request's directory, for epochs. An origin may restart one directory.
@@ -179,6 +175,8 @@ fn without_dots(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::Route;
 

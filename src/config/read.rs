@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::problem::Problem;
 use super::quantity;
 use super::spelling::nearest;
-use super::toml_reader::{ReadResult, TomlValue};
+use super::toml_reader::{ReadResult, TomlEntry, TomlValue};
 use super::value_error::ValueError;
 
 const COUNT: &str = "a whole number";
@@ -177,6 +177,20 @@ pub(super) fn header_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
     let name = value.text(EXPECTED)?;
     let error = ValueError::new(EXPECTED, "not a header's name");
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| value.problem(error))
+}
+
+/// The name of a header, written as a key.
+pub(super) fn header_key(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
+    HeaderName::from_bytes(entry.key.as_bytes()).map_err(|_| {
+        let what = format!("`{}` cannot be a header", entry.key);
+        Problem::new(what).at(entry.span.clone(), "not a header's name")
+    })
+}
+
+/// A header that only the shield sets, written as a key.
+pub(super) fn not_settable(entry: &TomlEntry<'_>, name: &HeaderName) -> Problem {
+    let what = format!("the shield sets `{name}` itself");
+    Problem::new(what).at(entry.span.clone(), "not settable")
 }
 
 /// A problem with a file that the configuration names.

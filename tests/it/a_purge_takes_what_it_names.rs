@@ -19,14 +19,6 @@ fn count(answer: &Value) -> (u64, u64) {
     (number("objects"), number("bytes"))
 }
 
-async fn hits(shield: &Shield, targets: &[&str]) -> Vec<bool> {
-    let mut hits = Vec::new();
-    for target in targets {
-        hits.push(shield.get(target).await.is_hit());
-    }
-    hits
-}
-
 #[tokio::test]
 async fn all_queries_of_a_path_go_and_neighbours_stay() {
     let gone = ["/a/b.ts", "/a/b.ts?x=1", "/a/b.ts?x=2&y=3"];
@@ -36,10 +28,10 @@ async fn all_queries_of_a_path_go_and_neighbours_stay() {
         origin = origin.on(target, segment("x"));
     }
     let shield = Shield::in_front_of(&origin).start().await;
-    hits(&shield, &[&gone[..], &stay].concat()).await;
+    shield.are_hits(&[&gone[..], &stay].concat()).await;
     assert_eq!(shield.purge_query(&of("path", "/a/b.ts?any")).await, 3);
-    assert_eq!(hits(&shield, &stay).await, [true; 4]);
-    assert_eq!(hits(&shield, &gone).await, [false; 3]);
+    assert_eq!(shield.are_hits(&stay).await, [true; 4]);
+    assert_eq!(shield.are_hits(&gone).await, [false; 3]);
 }
 
 /// The path of a directory is also the beginning of all paths in it.
@@ -52,9 +44,9 @@ async fn path_purge_of_a_directory_index_keeps_what_lies_in_it() {
         .on("/a/1.ts", segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     let targets = ["/a/", "/a/?x=1", "/a/1.ts"];
-    hits(&shield, &targets).await;
+    shield.are_hits(&targets).await;
     assert_eq!(shield.purge_query(&of("path", "/a/")).await, 2);
-    assert_eq!(hits(&shield, &targets).await, [false, false, true]);
+    assert_eq!(shield.are_hits(&targets).await, [false, false, true]);
 }
 
 #[tokio::test]

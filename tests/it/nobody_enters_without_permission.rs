@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
+use seawall_policy::access_rules::RequiredHeader;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::metrics::{ACCESS_REFUSED, REPEATED, WAITERS};
 use crate::support::patience::within;
+use crate::support::shield::address_list;
 use crate::support::viewer::{Ask, H2Viewer, Viewer};
 use crate::support::{Gate, Origin, Response, Shield, ask, eventually, get, head, segment};
 
@@ -18,14 +19,6 @@ const BODY: &str = "0123456789";
 const ALLOWED: [u8; 4] = [127, 0, 0, 1];
 const OTHER: [u8; 4] = [127, 0, 0, 2];
 
-fn list(entries: &[&str]) -> AddressList {
-    let entry = |text: &&str| match *text {
-        "unix" => AddressListEntry::UnixSocket,
-        network => AddressListEntry::Network(network.parse().expect("a network")),
-    };
-    entries.iter().map(entry).collect()
-}
-
 async fn origin() -> Origin {
     let reply = segment(BODY).cache_control("max-age=600");
     Origin::start().await.on(PATH, reply)
@@ -34,7 +27,7 @@ async fn origin() -> Origin {
 /// Only [`ALLOWED`] may enter.
 async fn guarded(origin: &Origin) -> Shield {
     Shield::in_front_of(origin)
-        .route(|route| route.access.allow = Some(list(&["127.0.0.1/32"])))
+        .route(|route| route.access.allow = Some(address_list(&["127.0.0.1/32"])))
         .start()
         .await
 }
@@ -119,7 +112,7 @@ async fn refused_address_gets_no_repeated_response_over_http2() {
 async fn allowed_addresses_share_a_repeated_response() {
     let origin = origin().await;
     let shield = Shield::in_front_of(&origin)
-        .route(|route| route.access.allow = Some(list(&["127.0.0.0/24"])))
+        .route(|route| route.access.allow = Some(address_list(&["127.0.0.0/24"])))
         .start()
         .await;
     let mut one = viewer_from(&shield, ALLOWED).await;
@@ -172,7 +165,7 @@ async fn refused_address_reaches_the_origin_with_no_method() {
     let shield = Shield::in_front_of(&origin)
         .route(|route| {
             route.pass_methods = true;
-            route.access.deny = Some(list(&["127.0.0.2/32"]));
+            route.access.deny = Some(address_list(&["127.0.0.2/32"]));
         })
         .start()
         .await;
@@ -205,7 +198,7 @@ async fn unix_socket_enters_only_with_the_word_unix() {
         let socket = folder.path().join(format!("{}.sock", entries.len()));
         let origin = origin().await;
         let shield = Shield::in_front_of(&origin)
-            .route(|route| route.access.allow = Some(list(entries)))
+            .route(|route| route.access.allow = Some(address_list(entries)))
             .on_unix(socket.clone())
             .start()
             .await;

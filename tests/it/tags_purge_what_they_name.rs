@@ -8,14 +8,6 @@ use crate::support::{
     Gate, Origin, Shield, ask, ended_playlist, eventually, get, manifest, noise, segment, status,
 };
 
-async fn hits(shield: &Shield, targets: &[&str]) -> Vec<bool> {
-    let mut hits = Vec::new();
-    for target in targets {
-        hits.push(shield.get(target).await.is_hit());
-    }
-    hits
-}
-
 #[tokio::test]
 async fn tag_purge_drops_all_and_only_its_objects() {
     let tagged = |name: &'static str, value: &'static str| segment("x").header(name, value);
@@ -31,22 +23,22 @@ async fn tag_purge_drops_all_and_only_its_objects() {
         .on("/film-1.ts", segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
     let targets = ["/a.ts", "/b.ts", "/c.ts", "/i.m3u8", "/film-1.ts"];
-    hits(&shield, &targets).await;
+    shield.are_hits(&targets).await;
     let dry = shield.purge_answer("tag=film-1&dry_run").await;
     assert_eq!(dry["objects"], 3, "{dry}");
-    assert_eq!(hits(&shield, &targets).await, [true; 5]);
+    assert_eq!(shield.are_hits(&targets).await, [true; 5]);
     let answer = shield.purge_answer("tag=film-1").await;
     assert_eq!(
         (&answer["objects"], &answer["bytes"]),
         (&dry["objects"], &dry["bytes"])
     );
     assert_eq!(
-        hits(&shield, &targets).await,
+        shield.are_hits(&targets).await,
         [false, true, false, false, true]
     );
     assert_eq!(shield.purge_query("tag=all&tag=none").await, 2);
     assert_eq!(
-        hits(&shield, &targets).await,
+        shield.are_hits(&targets).await,
         [false, false, true, true, true]
     );
     assert_eq!(shield.purge_query("tag=FILM-1").await, 0);
@@ -135,7 +127,7 @@ async fn revalidation_with_other_tags_changes_them() {
         shield.get(target).await;
     }
     eventually("both to be confirmed", async || {
-        hits(&shield, &["/a.ts", "/b.ts"]).await == [true; 2]
+        shield.are_hits(&["/a.ts", "/b.ts"]).await == [true; 2]
     })
     .await;
     assert_eq!(shield.purge_query("tag=old").await, 1);
@@ -238,10 +230,10 @@ async fn too_many_tags_are_purged_by_any() {
         .with(|config| config.cache.tags_max = 2)
         .start()
         .await;
-    hits(&shield, &["/many.ts", "/one.ts", "/two.ts"]).await;
+    shield.are_hits(&["/many.ts", "/one.ts", "/two.ts"]).await;
     assert_eq!(shield.counter(TAGS_OVERFLOWED, &[]).await, 2);
     assert_eq!(shield.purge_query("tag=none").await, 2);
-    let left = hits(&shield, &["/many.ts", "/one.ts", "/two.ts"]).await;
+    let left = shield.are_hits(&["/many.ts", "/one.ts", "/two.ts"]).await;
     assert_eq!(left, [false, true, false]);
 }
 
@@ -263,12 +255,12 @@ async fn post_invalidates_group_of_its_own_origin_only_and_get_none() {
         .start()
         .await;
     let targets = ["/a.ts", "/h.ts", "/tag.ts"];
-    hits(&shield, &targets).await;
+    shield.are_hits(&targets).await;
     shield.ask(get("/a.ts").host("other.test")).await;
     shield.get("/edit").await;
-    assert_eq!(hits(&shield, &targets).await, [true; 3]);
+    assert_eq!(shield.are_hits(&targets).await, [true; 3]);
     let edit = ask(Method::POST.as_str(), "/edit");
     assert_eq!(shield.ask(edit).await.status, 200);
-    assert_eq!(hits(&shield, &targets).await, [false, true, true]);
+    assert_eq!(shield.are_hits(&targets).await, [false, true, true]);
     assert!(shield.ask(get("/a.ts").host("other.test")).await.is_hit());
 }

@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use seawall_policy::access_rules::{AddressList, AddressListEntry};
 use seawall_policy::{ClientField, TrustedProxies};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::support::metrics::{REPEATED, VIEWER_EVENTS, WITHOUT_VIEWERS};
 use crate::support::patience::within;
-use crate::support::shield::Builder;
+use crate::support::shield::{Builder, address_list};
 use crate::support::viewer::{Ask, H2Viewer, Identity, TlsViewer, Viewer};
 use crate::support::{Gate, Origin, Shield, eventually, get, segment};
 
@@ -26,14 +25,6 @@ const WELCOME: &str = "192.0.2.1";
 const ALSO_WELCOME: &str = "192.0.2.2";
 const DENIED: &str = "192.0.2.66";
 
-fn list(entries: &[&str]) -> AddressList {
-    let entry = |text: &&str| match *text {
-        "unix" => AddressListEntry::UnixSocket,
-        network => AddressListEntry::Network(network.parse().expect("a network")),
-    };
-    entries.iter().map(entry).collect()
-}
-
 async fn origin() -> Origin {
     let reply = segment(BODY).cache_control("max-age=600");
     Origin::start().await.on(PATH, reply)
@@ -42,12 +33,12 @@ async fn origin() -> Origin {
 /// Behind proxies on 127.0.0.0/30 and on a Unix socket; [`DENIED`] may not enter.
 fn behind_proxies(origin: &Origin, field: ClientField) -> Builder {
     let trusted_proxies = TrustedProxies {
-        addresses: Some(list(&["127.0.0.0/30", "unix"])),
+        addresses: Some(address_list(&["127.0.0.0/30", "unix"])),
         field,
     };
     Shield::in_front_of(origin)
         .with(|config| config.rules.trusted_proxies = trusted_proxies)
-        .route(|route| route.access.deny = Some(list(&["192.0.2.66/32"])))
+        .route(|route| route.access.deny = Some(address_list(&["192.0.2.66/32"])))
 }
 
 async fn stream_from(shield: &Shield, address: [u8; 4]) -> TcpStream {
@@ -119,8 +110,9 @@ async fn repeated_responses_are_shared_by_all_who_may_enter_and_by_nobody_else()
 #[tokio::test]
 async fn viewer_that_is_no_proxy_cannot_choose_its_address() {
     let origin = origin().await;
-    let only_welcome =
-        |shield: Builder| shield.route(|route| route.access.allow = Some(list(&["192.0.2.1/32"])));
+    let only_welcome = |shield: Builder| {
+        shield.route(|route| route.access.allow = Some(address_list(&["192.0.2.1/32"])))
+    };
     let shield = behind_proxies(&origin, ClientField::XForwardedFor);
     let shield = only_welcome(shield).start().await;
     let mut proxy = viewer_from(&shield, PROXY).await;
@@ -263,9 +255,9 @@ fn with_proxy_protocol(origin: &Origin) -> Builder {
     Shield::in_front_of(origin)
         .with(|config| {
             let listener = &mut config.frontend.listeners[0];
-            listener.proxy_protocol = Some(list(&["127.0.0.1/32", "unix"]));
+            listener.proxy_protocol = Some(address_list(&["127.0.0.1/32", "unix"]));
         })
-        .route(|route| route.access.deny = Some(list(&["192.0.2.66/32"])))
+        .route(|route| route.access.deny = Some(address_list(&["192.0.2.66/32"])))
 }
 
 /// A connection that a proxy has opened for a viewer.
@@ -376,7 +368,7 @@ async fn header_that_does_not_end_is_cut_at_its_deadline() {
 async fn proxy_that_speaks_for_itself_has_the_address_of_its_socket() {
     let origin = origin().await;
     let shield = with_proxy_protocol(&origin)
-        .route(|route| route.access.allow = Some(list(&["127.0.0.1/32"])));
+        .route(|route| route.access.allow = Some(address_list(&["127.0.0.1/32"])));
     let shield = shield.start().await;
     for local in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"] {
         let mut viewer = Viewer::over(proxied(&shield, local).await);

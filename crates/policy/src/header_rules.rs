@@ -29,11 +29,7 @@ pub struct HeaderRule {
 impl HeaderRules {
     /// Changes the fields of a response.
     pub fn apply_to_response(&self, kind: Kind, status: StatusCode, headers: &mut HeaderMap) {
-        let applied = self
-            .to_viewer
-            .iter()
-            .filter(|rule| rule.applies(kind, status));
-        for rule in applied {
+        for rule in self.applied(kind, status) {
             for name in &rule.remove {
                 headers.remove(name);
             }
@@ -56,15 +52,16 @@ impl HeaderRules {
         status: StatusCode,
         is_stored: impl Fn(&HeaderName) -> bool,
     ) -> bool {
-        let mut applied = self
-            .to_viewer
-            .iter()
-            .filter(|rule| rule.applies(kind, status));
-        applied.all(|rule| {
+        self.applied(kind, status).all(|rule| {
             let set = rule.set.iter().map(|(name, _)| name);
             let is_changed = set.chain(&rule.remove).any(&is_stored);
             !(is_changed || rule.states_lifetime() && is_stored(&EXPIRES))
         })
+    }
+
+    fn applied(&self, kind: Kind, status: StatusCode) -> impl Iterator<Item = &HeaderRule> {
+        let rules = self.to_viewer.iter();
+        rules.filter(move |rule| rule.applies(kind, status))
     }
 
     /// Sets the fields of a request for an object of this kind. They are part of its key.

@@ -132,19 +132,15 @@ fn field_value(value: TomlValue<'_>) -> ReadResult<HeaderValue> {
 }
 
 fn set_name(entry: &TomlEntry<'_>, to_origin: bool) -> ReadResult<HeaderName> {
-    let problem = |what: String, why| Problem::new(what).at(entry.span.clone(), why);
-    let Ok(name) = HeaderName::from_bytes(entry.key.as_bytes()) else {
-        let what = format!("`{}` cannot be a header", entry.key);
-        return Err(problem(what, "not a header's name"));
-    };
+    let name = read::header_key(entry)?;
     let is_secret = [header::AUTHORIZATION, header::COOKIE].contains(&name);
     if to_origin && is_secret {
-        let refused = problem(format!("`{name}` is not set by a route"), "not here");
+        let refused = Problem::new(format!("`{name}` is not set by a route"));
+        let refused = refused.at(entry.span.clone(), "not here");
         return Err(refused.help("write it in `headers` of [[origin]], which also takes a file"));
     }
     if is_set_by_shield(&name) || to_origin && headers::is_set_by_shield(&name) {
-        let what = format!("the shield sets `{name}` itself");
-        return Err(problem(what, "not settable"));
+        return Err(read::not_settable(entry, &name));
     }
     Ok(name)
 }

@@ -121,22 +121,14 @@ fn check_cdn_code(
 }
 
 fn header_name(entry: &TomlEntry<'_>) -> ReadResult<HeaderName> {
-    let problem = |what: String, why| Problem::new(what).at(entry.span.clone(), why);
-    let Ok(name) = HeaderName::from_bytes(entry.key.as_bytes()) else {
-        return Err(problem(
-            format!("`{}` cannot be a header", entry.key),
-            "not a header's name",
-        ));
-    };
+    let name = read::header_key(entry)?;
     if name == http::header::HOST {
-        let refused = problem("`Host` is not set among the headers".to_owned(), "not here");
+        let refused = Problem::new("`Host` is not set among the headers");
+        let refused = refused.at(entry.span.clone(), "not here");
         return Err(refused.help("write host = \"…\" in [[origin]]"));
     }
     if is_reserved(&name) {
-        return Err(problem(
-            format!("the shield sets `{name}` itself"),
-            "not settable",
-        ));
+        return Err(read::not_settable(entry, &name));
     }
     Ok(name)
 }

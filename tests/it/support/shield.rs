@@ -9,6 +9,7 @@ use seawall::config::Config;
 use seawall::frontend::{self, CertificateFiles, Limits, ListenAddress, Listener, Tls};
 use seawall::server::{self, RunningServer};
 use seawall::{admin, proxy, telemetry};
+use seawall_policy::access_rules::{AddressList, AddressListEntry};
 use seawall_policy::{Route, Rules};
 use seawall_upstream::{Endpoint, Resolver};
 use tokio::net::TcpStream;
@@ -86,6 +87,15 @@ impl Shield {
     /// GET on a new connection.
     pub async fn get(&self, target: &str) -> Response {
         self.ask(get(target)).await
+    }
+
+    /// Whether each of these was a hit, requested in this order.
+    pub async fn are_hits(&self, targets: &[&str]) -> Vec<bool> {
+        let mut hits = Vec::new();
+        for target in targets {
+            hits.push(self.get(target).await.is_hit());
+        }
+        hits
     }
 
     /// A request on a new connection.
@@ -397,4 +407,13 @@ pub fn percent_encoded(text: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()
+}
+
+/// A list of networks, and `unix` for viewers on Unix sockets.
+pub fn address_list(entries: &[&str]) -> AddressList {
+    let entry = |text: &&str| match *text {
+        "unix" => AddressListEntry::UnixSocket,
+        network => AddressListEntry::Network(network.parse().expect("a network")),
+    };
+    entries.iter().map(entry).collect()
 }

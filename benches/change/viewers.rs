@@ -56,7 +56,7 @@ impl Viewers {
             .map(|number| (origin::small_path(number), origin::small_object(number)));
         let large = (0..origin::LARGE_OBJECTS)
             .map(|number| (origin::large_path(number), origin::large_object(number)));
-        let mut connection = Connection::open(self.server).await?;
+        let mut connection = Http1Connection::open(self.server).await?;
         for (path, bytes) in small.chain(large) {
             let response = connection.get(self.server, &path).await?;
             ensure!(response.body == bytes, "wrong bytes of {path} at the start");
@@ -135,11 +135,13 @@ async fn watch_on_kept_connection(server: SocketAddr, mut pace: Pace, tally: Tal
     while let Some(number) = pace.next().await {
         let began = Instant::now();
         let path = origin::small_path(number);
-        let requests = kept.as_ref().map_or(0, |one: &Connection| one.requests);
+        let requests = kept
+            .as_ref()
+            .map_or(0, |one: &Http1Connection| one.requests);
         let fetched = timeout(PATIENCE, async {
             let mut connection = match kept.take() {
                 Some(connection) => connection,
-                None => Connection::open(server).await?,
+                None => Http1Connection::open(server).await?,
             };
             let response = connection.get(server, &path).await?;
             if response.is_kept {
@@ -158,7 +160,7 @@ async fn watch_on_new_connections(server: SocketAddr, mut pace: Pace, tally: Tal
         let began = Instant::now();
         let path = origin::small_path(number);
         let fetched = timeout(PATIENCE, async {
-            let mut connection = Connection::open(server).await?;
+            let mut connection = Http1Connection::open(server).await?;
             connection.get(server, &path).await
         });
         let result = checked(fetched.await, number).map(|()| began.elapsed());
@@ -183,7 +185,7 @@ fn checked(
 }
 
 /// An HTTP/1.1 connection.
-struct Connection {
+struct Http1Connection {
     stream: BufReader<TcpStream>,
     requests: u64,
 }
@@ -195,12 +197,12 @@ struct Response {
     body: Bytes,
 }
 
-impl Connection {
-    async fn open(server: SocketAddr) -> io::Result<Connection> {
+impl Http1Connection {
+    async fn open(server: SocketAddr) -> io::Result<Http1Connection> {
         let stream = TcpStream::connect(server)
             .await
             .map_err(|why| io::Error::new(why.kind(), format!("cannot connect: {why}")))?;
-        Ok(Connection {
+        Ok(Http1Connection {
             stream: BufReader::new(stream),
             requests: 0,
         })
@@ -295,11 +297,11 @@ async fn download(server: SocketAddr, number: usize, lasts: Duration) -> Result<
 }
 
 /// A connection whose receive buffer is small: the kernel does not read ahead of its viewer.
-async fn slow_connection(server: SocketAddr) -> io::Result<Connection> {
+async fn slow_connection(server: SocketAddr) -> io::Result<Http1Connection> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(64 << 10)?;
     let stream = socket.connect(server).await?;
-    Ok(Connection {
+    Ok(Http1Connection {
         stream: BufReader::new(stream),
         requests: 0,
     })

@@ -152,7 +152,7 @@ pub async fn serve(
             return Ok(());
         };
         let has_request = Arc::new(AtomicBool::new(false));
-        let connection = Connection {
+        let connection = ServedConnection {
             handlers: handlers.clone(),
             peer,
             has_request: has_request.clone(),
@@ -181,14 +181,14 @@ async fn reread_tokens(tokens: Arc<AdminTokens>) {
 }
 
 /// Serves one connection, with a deadline.
-struct Connection {
+struct ServedConnection {
     handlers: Arc<AdminHandlers>,
     peer: AdminPeer,
     /// Set when the head of the request is complete.
     has_request: Arc<AtomicBool>,
 }
 
-impl Connection {
+impl ServedConnection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let connection = Arc::new(self);
         let service = service_fn(move |request| {

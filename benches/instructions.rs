@@ -10,7 +10,7 @@
 #![expect(
     missing_docs,
     clippy::disallowed_methods,
-    reason = "what the macros of gungraun expand to"
+    reason = "what the macros of gungraun expand to; and a wait for a second to begin"
 )]
 
 #[path = "in_process/shield.rs"]
@@ -19,6 +19,8 @@ mod shield;
 mod viewer;
 
 use std::hint::black_box;
+use std::ops::Range;
+use std::time::{Duration, UNIX_EPOCH};
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
@@ -27,8 +29,7 @@ use seawall_manifest::{Kind, read_manifest};
 use shield::{InProcess, Worker, get};
 
 /// Instructions of a thousand requests, on x86-64, in the profile `release`. Repeated runs differ
-/// by less than half a percent; repeated hits by 2 % on a busy machine, where each new second
-/// causes a lookup after fewer requests.
+/// by less than half a percent.
 mod counts {
     pub(crate) const REPEATED_HIT: u64 = 6_396_000;
     pub(crate) const LOOKED_UP_HIT: u64 = 22_970_000;
@@ -56,10 +57,20 @@ const REQUESTS: usize = 1000;
 fn prepared(target: &str, lines: &str, is_miss: bool) -> (Worker, Vec<Vec<u8>>) {
     let worker = InProcess::start().worker();
     let number = |number: usize| format!("{target}{}", if is_miss { number } else { 0 });
-    let requests =
-        |numbers: std::ops::Range<usize>| numbers.map(|place| get(&number(place), lines)).collect();
-    worker.serve(requests(0..5));
-    (worker, requests(5..5 + REQUESTS))
+    let requests = |numbers: Range<usize>| numbers.map(|place| get(&number(place), lines));
+    begin_a_second();
+    worker.serve(requests(0..5).collect());
+    begin_a_second();
+    worker.serve(requests(5..8).collect());
+    (worker, requests(8..8 + REQUESTS).collect())
+}
+
+/// Waits for the next second of the system's clock. A repeated response ends with its second, by
+/// its `Date` and its `Age`: without this, the number of lookups would depend on the machine's load.
+fn begin_a_second() {
+    let since_epoch = UNIX_EPOCH.elapsed().unwrap_or_default();
+    let since_second = Duration::from_nanos(since_epoch.subsec_nanos().into());
+    std::thread::sleep(Duration::from_secs(1) - since_second);
 }
 
 fn hit(lines: &str) -> (Worker, Vec<Vec<u8>>) {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use seawall::config::Config;
 use seawall::frontend::{Frontend, RequestRecorder, StreamServer};
@@ -115,7 +116,8 @@ fn current_thread() -> Runtime {
 
 /// Answers every request on its own thread per connection, until the process ends: `/playlist/…`
 /// with a playlist, `/stale/…` with a segment that is stale at once and may be served stale, all
-/// else with a segment of 1 KiB.
+/// else with a segment of 1 KiB. It leaves a second request for `/stale/…` without an answer, so
+/// that one refresh is in progress all the time, however fast the machine is.
 fn start_origin() -> SocketAddr {
     let listener = expect(TcpListener::bind("127.0.0.1:0").ok());
     let address = expect(listener.local_addr().ok());
@@ -126,6 +128,8 @@ fn start_origin() -> SocketAddr {
     });
     address
 }
+
+static HAS_SENT_STALE: AtomicBool = AtomicBool::new(false);
 
 fn answer_all(mut connection: TcpStream) -> Option<()> {
     let mut received = Vec::new();
@@ -139,6 +143,9 @@ fn answer_all(mut connection: TcpStream) -> Option<()> {
         while let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&received[..end]).into_owned();
             received.drain(..end + 4);
+            if head.contains("/stale/") && HAS_SENT_STALE.swap(true, Ordering::Relaxed) {
+                continue;
+            }
             connection.write_all(&response(&head)).ok()?;
         }
     }

@@ -219,7 +219,6 @@ pub(super) fn bind_tags(
     }
     if inner.tags.is_purged_since(&binding, flight.started_at) {
         let mut state = flight.state();
-        state.purged = true;
         state.is_tag_purged = true;
         drop(state);
         detach(inner, flight);

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use http::header::AsHeaderName;
+use http::header::{AsHeaderName, GetAll};
 use http::{HeaderMap, HeaderValue};
 
 /// The elements of a comma-separated field, over all of its lines: trimmed, never empty. Commas
@@ -12,8 +12,12 @@ pub(super) fn elements(
     headers: &HeaderMap,
     name: impl AsHeaderName,
 ) -> impl Iterator<Item = &[u8]> {
-    headers
-        .get_all(name)
+    elements_of(headers.get_all(name))
+}
+
+/// The elements of all lines of a list field.
+pub(super) fn elements_of(lines: GetAll<'_, HeaderValue>) -> impl Iterator<Item = &[u8]> {
+    lines
         .into_iter()
         .flat_map(|line| split(line.as_bytes(), b','))
 }

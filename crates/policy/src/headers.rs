@@ -163,7 +163,7 @@ pub fn loops(viewer: &HeaderMap, name: &str) -> bool {
     if lines.iter().map(HeaderValue::len).sum::<usize>() > CHAIN_BYTES_MAX {
         return true;
     }
-    fields::elements(viewer, &CDN_LOOP).any(|element| {
+    fields::elements_of(lines).any(|element| {
         // `cdn-info = cdn-id *( OWS ";" OWS parameter )`
         fields::split(element, b';')
             .next()

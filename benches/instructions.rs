@@ -66,7 +66,8 @@ fn prepared(target: &str, lines: &str, is_miss: bool) -> (Worker, Vec<Vec<u8>>) 
 }
 
 /// Waits for the next second of the system's clock. A repeated response ends with its second, by
-/// its `Date` and its `Age`: without this, the number of lookups would depend on the machine's load.
+/// its `Date` and its `Age`: without this, the number of lookups would depend on the load of the
+/// machine.
 fn begin_a_second() {
     let since_epoch = UNIX_EPOCH.elapsed().unwrap_or_default();
     let since_second = Duration::from_nanos(since_epoch.subsec_nanos().into());

@@ -59,6 +59,7 @@ mod server_timing;
 mod shared_wait;
 mod slices;
 mod stale_on_error;
+mod stated_freshness;
 mod status;
 mod unkeyed_memos;
 

@@ -121,8 +121,9 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         path: "/purge",
         method: AdminMethod::Post,
         role: Some(AdminRole::Write),
-        summary: "Remove stored objects",
-        help: "One parameter besides `dry_run`, or several `tag`. [What each removes](purge.md).",
+        summary: "Remove stored objects, or make them stale",
+        help: "One parameter besides `soft` and `dry_run`, or several `tag`. \
+               [What each selects](purge.md).",
         parameters: &[
             url(
                 "url",
@@ -156,7 +157,11 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 help: "The only origin whose tags are meant.",
             },
             flag("all", "Everything."),
-            flag("dry_run", "Remove nothing, and say what would be removed."),
+            flag(
+                "soft",
+                "Make objects stale, and remove only those that may not be served stale.",
+            ),
+            flag("dry_run", "Change nothing, and say what would be purged."),
         ],
         answers: &[
             AdminAnswer {
@@ -339,13 +344,18 @@ const RELOAD_ERROR: &[AnswerField] = &[
 const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step of the drain")];
 
 const PURGE_RESULT: &[AnswerField] = &[
-    field("purged", FieldKind::Flag, "whether any object was removed"),
+    field("purged", FieldKind::Flag, "whether any object was purged"),
     field(
         "dry_run",
         FieldKind::Flag,
-        "whether nothing was to be removed",
+        "whether nothing was to be changed",
     ),
-    field("objects", FieldKind::Count, "the number of objects removed"),
+    field(
+        "soft",
+        FieldKind::Flag,
+        "whether objects were to become stale instead of being removed",
+    ),
+    field("objects", FieldKind::Count, "the number of objects purged"),
     field("bytes", FieldKind::Count, "the memory that they took"),
     field(
         "complete",

@@ -18,12 +18,13 @@ pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
         let (name, target) = (scope.name(), target_of(&scope));
         let is_of_host = matches!(scope, PurgeScope::Host(_));
         let is_dry_run = request.query.flag("dry_run");
+        let is_soft = request.query.flag("soft");
         let order = PurgeOrder {
             scope,
-            mode: if is_dry_run {
-                PurgeMode::DryRun
-            } else {
-                PurgeMode::Hard
+            mode: match (is_dry_run, is_soft) {
+                (true, _) => PurgeMode::DryRun,
+                (false, true) => PurgeMode::Soft,
+                (false, false) => PurgeMode::Hard,
             },
             actor: request.actor.clone(),
         };
@@ -36,6 +37,7 @@ pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
         let mut answer = json!({
             "purged": objects > 0 && !is_dry_run,
             "dry_run": is_dry_run,
+            "soft": is_soft,
             "objects": objects,
             "bytes": purged.map_or(0, |purged| purged.bytes),
             "complete": purged.is_none_or(|purged| purged.is_complete),

@@ -33,8 +33,8 @@ pub static PURGE_METRICS: [CollectedMetric<PurgeStats>; 3] = [
         kind: MetricKind::Counter,
         unit: "objects",
         labels: &[],
-        help: "Objects that purges dropped. Increments when a purge is complete, by the objects \
-               that were usable until then; a dry run does not count.",
+        help: "Objects that purges dropped or made stale. Increments when a purge is complete, by \
+               the objects that were usable until then; a dry run does not count.",
         remedy: "If it rises as fast as seawall_store_insertions_total, purges undo what the cache \
                  does: purge less at once, by path or tag.",
     }

@@ -214,7 +214,11 @@ pub(super) struct PurgeObjects {
     #[arg(long, group = "target")]
     all: bool,
 
-    /// Only say what would be removed
+    /// Make it stale instead of removing it: viewers get it until the origin has answered
+    #[arg(long)]
+    soft: bool,
+
+    /// Only say what would be purged
     #[arg(long)]
     dry_run: bool,
 
@@ -251,23 +255,21 @@ impl PurgeObjects {
             None if tagged.is_empty() => "all=true".to_owned(),
             None => tagged.join("&"),
         };
+        let soft = if self.soft { "&soft=true" } else { "" };
         let dry_run = if self.dry_run { "&dry_run=true" } else { "" };
-        format!("/purge?{scope}{dry_run}")
+        format!("/purge?{scope}{soft}{dry_run}")
     }
 }
 
 fn render_purge(answer: &Value) -> String {
-    let is_dry_run = answer["dry_run"] == true;
-    let mut text = format!(
-        "{} objects ({} bytes) {}\n",
-        answer["objects"],
-        answer["bytes"],
-        if is_dry_run {
-            "would be removed"
-        } else {
-            "removed"
-        }
-    );
+    let done = match (answer["dry_run"] == true, answer["soft"] == true) {
+        (true, false) => "would be removed",
+        (false, false) => "removed",
+        (true, true) => "would be made stale",
+        (false, true) => "made stale, or removed where that is not allowed",
+    };
+    let (objects, bytes) = (&answer["objects"], &answer["bytes"]);
+    let mut text = format!("{objects} objects ({bytes} bytes) {done}\n");
     if answer["complete"] == false {
         text.push_str("not all manifests of the stream were read: some objects may remain\n");
     }
@@ -306,6 +308,7 @@ mod tests {
         );
         assert_eq!(target("--host a.example"), "/purge?host=a.example");
         assert_eq!(target("--all"), "/purge?all=true");
+        assert_eq!(target("--all --soft"), "/purge?all=true&soft=true");
         assert_eq!(
             target("--tag a/b --tag c --origin main"),
             "/purge?tag=a/b&tag=c&origin=main"

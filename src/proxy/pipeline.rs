@@ -14,6 +14,7 @@ use super::blocking_reload::{
 use super::coding::EncodingChoice;
 use super::context::{ForwardReason, PipelineStep, RequestContext};
 use super::fill::{FillTask, FillTrigger};
+use super::stated_freshness::fields_unchanged_for;
 use super::{
     MemoryAnswer, RepeatPermit, Shield, ViewerRequest, ViewerResponse, rejections, responses,
 };
@@ -22,7 +23,8 @@ use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
 use seawall_policy::access::{AccessRejection, Admission, CacheRequest, Requester, access};
 use seawall_policy::directives::RequestDirectives;
 use seawall_policy::encoding::is_requested_uncoded;
-use seawall_policy::freshness::{Freshness, past_second, seconds_unchanged_for};
+use seawall_policy::freshness::Freshness;
+use seawall_policy::lifetime::Rule;
 use seawall_policy::range::reaches;
 use seawall_policy::{Now, headers};
 
@@ -376,13 +378,14 @@ impl Shield {
     /// Whether the manifest is refreshed in the background. Starts that, if possible: this is its
     /// second request.
     fn ensure_refreshed(self: &Arc<Self>, request: &CacheRequest, object: &Object) -> bool {
+        // After a soft purge, its next poll would come too late.
+        let is_purged = object.head.lifetime.rule == Rule::SoftPurge;
         let access_tracker = object.head.access_tracker.as_ref();
         access_tracker.is_some_and(|access_tracker| {
-            access_tracker.has_refresher()
-                || self
-                    .live
-                    .tracker(request)
-                    .is_some_and(|tracker| self.start_refresher(&tracker))
+            let tracker = || self.live.tracker(request);
+            !is_purged
+                && (access_tracker.has_refresher()
+                    || tracker().is_some_and(|tracker| self.start_refresher(&tracker)))
         })
     }
 
@@ -480,15 +483,6 @@ impl Shield {
         }
         upstream_headers
     }
-}
-
-/// How long the fields of a response that state whole seconds stay the same.
-fn fields_unchanged_for(head: &StoredHead, now: Instant) -> Duration {
-    // A poll that is due within a second is stated as due in one second, until it is due.
-    let until_poll = responses::time_until_stated_poll(head, now)
-        .filter(|until_poll| until_poll.as_secs() > 0)
-        .map_or(Duration::MAX, past_second);
-    seconds_unchanged_for(&head.lifetime, now).min(until_poll)
 }
 
 /// A successful response is stored.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::timeout;
@@ -10,13 +10,14 @@ use tokio::time::timeout;
 use super::body_bytes::bytes_of;
 use super::context::RequestContext;
 use super::pass_through_response::PassThroughResponse;
+use super::stated_freshness::changed_freshness;
 use super::status::{CacheStatusDetail, X_CACHE, write_cache_status};
 use super::{ResponseBody, Settings, ViewerResponse, coding, cors, rejections};
 use crate::telemetry::Outcome;
 use seawall_cache::{BodyExtent, FIELDS_ADDED, Follower, Object, StoredHead};
 use seawall_policy::conditional::{self, PreconditionResult};
-use seawall_policy::freshness::{FRESHNESS_FIELDS_SENT, FRESHNESS_READ, restated};
-use seawall_policy::lifetime::{Rule, UncacheableReason};
+use seawall_policy::freshness::FRESHNESS_FIELDS_SENT;
+use seawall_policy::lifetime::UncacheableReason;
 use seawall_policy::range::{self, ByteSpan, RangeSpec, RequestedRange, ResolvedRange};
 use seawall_policy::route::Cors;
 use seawall_policy::tags;
@@ -334,16 +335,11 @@ fn build_headers(
         header::AGE,
         HeaderValue::from(lifetime.age(context.now).as_secs()),
     );
-    if let Some(until_poll) = time_until_stated_poll(head, context.now) {
-        // Caches count whole seconds.
-        let seconds = until_poll.as_secs().max(1);
-        let age = lifetime.age(context.now).as_secs();
-        if let Some(restated_fields) = restated(&head.headers.only(&FRESHNESS_READ), age, seconds) {
-            for name in &FRESHNESS_FIELDS_SENT {
-                headers.remove(name);
-            }
-            headers.extend(restated_fields);
+    if let Some(fields) = changed_freshness(head, context.now) {
+        for name in &FRESHNESS_FIELDS_SENT {
+            headers.remove(name);
         }
+        headers.extend(fields);
     }
     cors::allow(&mut headers, &context.headers, &context.request.route);
     let filled = matches!(
@@ -371,20 +367,6 @@ fn precondition_result(context: &RequestContext, head: &StoredHead) -> Precondit
     }
     let validators = head.headers.only(&conditional::VALIDATORS);
     conditional::evaluate(&context.headers, &validators)
-}
-
-/// Time for which downstream caches may keep a manifest whose stated freshness is over, but which
-/// the refresher keeps current: the time to the next poll, at most the origin's lifetime.
-pub(super) fn time_until_stated_poll(head: &StoredHead, now: Instant) -> Option<Duration> {
-    let access_tracker = head.access_tracker.as_ref()?;
-    let lifetime = &head.lifetime;
-    // Avoids reading the headers of every hit: objects fresh by fields that downstream caches see
-    // too are skipped.
-    let may_be_used_up = lifetime.age(now).as_secs() >= lifetime.fresh_for.as_secs()
-        || lifetime.rule == Rule::Override
-        || head.targeted.is_some();
-    let is_due = may_be_used_up && access_tracker.has_refresher() && head.restates_freshness();
-    is_due.then(|| access_tracker.time_until_poll(now).min(lifetime.fresh_for))
 }
 
 /// 304 or 412, if the viewer's preconditions require it.

@@ -88,6 +88,7 @@ mod sessions_defeat_no_cache;
 mod settings_change_under_way;
 mod signals_mean_what_they_say;
 mod slow_viewers_slow_no_other_viewer;
+mod soft_purged_is_never_fresh;
 mod stale_beats_an_error;
 mod stored_means_there_is_room;
 mod streams_never_go_backwards;

@@ -5,11 +5,13 @@
 //! own. No list of the objects in a directory is needed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use super::epoch_span::EpochSpan;
+use super::purge_mode::PurgeMode;
 use super::weight::allocated;
 use seawall_policy::Key;
 
@@ -51,6 +53,8 @@ pub(super) struct EpochMark {
 pub(super) struct Tag {
     /// The number of its last purge; 0: it was never purged.
     pub(super) purged_at: AtomicU64,
+    /// The same for soft purges.
+    pub(super) soft_purged_at: AtomicU64,
     /// The sets that it is in.
     pub(super) sets: Mutex<Vec<Weak<Epoch>>>,
     is_charged: AtomicBool,
@@ -61,7 +65,8 @@ pub(super) struct Tag {
 
 #[derive(Debug, Default)]
 pub(super) struct Epoch {
-    number: AtomicU32,
+    /// The bits of an [`EpochSpan`].
+    span: AtomicU64,
     /// The weight of this epoch is already charged to a stored object.
     is_charged: AtomicBool,
     /// The keys of one URL that may have stored objects. A directory has none.
@@ -76,6 +81,7 @@ impl Tag {
         count.fetch_add(1, Ordering::Relaxed);
         Tag {
             purged_at: AtomicU64::new(0),
+            soft_purged_at: AtomicU64::new(0),
             sets: Mutex::default(),
             is_charged: AtomicBool::new(false),
             bytes: TAG_BYTES + allocated(key_bytes),
@@ -91,7 +97,7 @@ impl Drop for Tag {
 }
 
 /// Bytes of an epoch and its table entry, with a share of the ended epochs that are still listed.
-const EPOCH_BYTES: usize = 216;
+pub(super) const EPOCH_BYTES: usize = 216;
 
 /// Bytes of a tag and its table entry, besides its key.
 const TAG_BYTES: usize = 200;
@@ -150,25 +156,67 @@ impl Epoch {
         }
     }
 
+    fn span(&self) -> EpochSpan {
+        EpochSpan::of(self.span.load(Ordering::Acquire))
+    }
+
     fn is_at(&self, number: u32) -> bool {
-        self.number.load(Ordering::Acquire) == number
+        self.span().number == number
     }
 }
 
 impl EpochToken {
+    pub(super) fn of(directory: Option<EpochMark>, url: Option<EpochMark>) -> EpochToken {
+        EpochToken::from(EpochMarks {
+            directory,
+            url,
+            ..EpochMarks::default()
+        })
+    }
+
     /// Whether none of its epochs has ended.
     pub fn is_valid(&self) -> bool {
         self.all_marks(Epoch::is_at)
     }
 
-    /// Whether it was valid until these epochs ended, or still is.
+    /// The token as of now for an object that a soft purge made stale. `None`: one of its epochs
+    /// has ended for good.
+    pub(super) fn renewed(&self) -> Option<EpochToken> {
+        let mut marks = self.marks();
+        let EpochMarks {
+            directory,
+            url,
+            whole,
+            parent,
+            tags,
+        } = &mut marks;
+        for mark in [directory, url, whole, parent, tags].into_iter().flatten() {
+            *mark = mark.renewed()?;
+        }
+        Some(EpochToken::from(marks))
+    }
+
+    /// Whether it is of a slice.
+    pub(super) fn is_of_slice(&self) -> bool {
+        match &self.0 {
+            EpochBinding::Directory { .. } => false,
+            EpochBinding::Marks(marks) => marks.whole.is_some(),
+        }
+    }
+
+    /// Whether its object was usable until these epochs ended, or still is.
     pub(crate) fn was_valid_before(&self, ended: &EndedEpochs) -> bool {
-        self.all_marks(|epoch, number| epoch.is_at(number) || ended.has(epoch, number))
+        self.all_marks(|epoch, number| epoch.span().has(number) || ended.has(epoch, number))
     }
 
     /// Whether one of these ended epochs is its own.
     pub(crate) fn ended_with(&self, ended: &EndedEpochs) -> bool {
         !self.all_marks(|epoch, number| !ended.has(epoch, number))
+    }
+
+    /// Whether it was renewed after one of these epochs ended, and before the next one did.
+    pub(crate) fn was_renewed_after(&self, ended: &EndedEpochs) -> bool {
+        !self.all_marks(|epoch, number| !ended.begins(epoch, number))
     }
 
     fn all_marks(&self, holds: impl Fn(&Epoch, u32) -> bool) -> bool {
@@ -313,42 +361,46 @@ impl EpochToken {
 }
 
 /// Epochs that a purge has ended, with their numbers before; or those that it would end.
-#[derive(Default)]
 pub(crate) struct EndedEpochs {
-    /// The epochs are listed and do not end.
-    is_dry_run: bool,
-    numbers: HashMap<usize, u32>,
+    /// Of a dry run, the epochs are listed and do not end.
+    mode: PurgeMode,
+    spans: HashMap<usize, EpochSpan>,
     /// While they are kept here, no other epoch can have the same address.
     kept: Vec<Arc<Epoch>>,
 }
 
 impl EndedEpochs {
-    /// Lists the epochs that a purge would end.
-    pub(crate) fn dry_run() -> EndedEpochs {
+    pub(crate) fn new(mode: PurgeMode) -> EndedEpochs {
         EndedEpochs {
-            is_dry_run: true,
-            ..EndedEpochs::default()
+            mode,
+            spans: HashMap::new(),
+            kept: Vec::new(),
         }
     }
 
     fn has(&self, epoch: &Epoch, number: u32) -> bool {
-        let ended = self.numbers.get(&std::ptr::from_ref(epoch).addr());
-        ended.is_some_and(|ended| *ended == number)
+        let ended = self.spans.get(&std::ptr::from_ref(epoch).addr());
+        ended.is_some_and(|span| span.has(number))
     }
 
-    pub(super) fn is_dry_run(&self) -> bool {
-        self.is_dry_run
+    /// Whether the end of this epoch began this number.
+    fn begins(&self, epoch: &Epoch, number: u32) -> bool {
+        let ended = self.spans.get(&std::ptr::from_ref(epoch).addr());
+        ended.is_some_and(|span| span.ended(self.mode).number == number)
+    }
+
+    pub(super) fn mode(&self) -> PurgeMode {
+        self.mode
     }
 
     pub(super) fn end(&mut self, epoch: Arc<Epoch>) {
-        let number = if self.is_dry_run {
-            epoch.number.load(Ordering::Acquire)
-        } else {
-            epoch.end()
+        let before = match self.mode {
+            PurgeMode::DryRun => epoch.span(),
+            mode => epoch.end(mode),
         };
-        // Later ends in the same purge do not count: the first one dropped the objects.
+        // Later ends in the same purge do not count: the first one ended the objects.
         let address = Arc::as_ptr(&epoch).addr();
-        self.numbers.entry(address).or_insert(number);
+        self.spans.entry(address).or_insert(before);
         self.kept.push(epoch);
     }
 
@@ -357,118 +409,42 @@ impl EndedEpochs {
     }
 }
 
-/// All directories and URLs with live tokens, in shards, so that scanning one shard is short.
-pub(crate) struct Epochs {
-    shards: [Mutex<EpochTable>; SHARDS],
-    hasher: ahash::RandomState,
-}
-
-const SHARDS: usize = 64;
-
-impl Default for Epochs {
-    fn default() -> Epochs {
-        Epochs {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            hasher: ahash::RandomState::new(),
+impl Epoch {
+    /// Returns its numbers before.
+    pub(super) fn end(&self, mode: PurgeMode) -> EpochSpan {
+        let end = |bits| Some(EpochSpan::of(bits).ended(mode).bits());
+        let before = self
+            .span
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
+        // The objects of these keys are still stored after a soft purge.
+        if mode != PurgeMode::Soft
+            && let Some(keys) = self.keys.get()
+        {
+            keys.lock().clear();
         }
-    }
-}
-
-#[derive(Default)]
-struct EpochTable {
-    epochs: HashMap<Key, Weak<Epoch>, ahash::RandomState>,
-    /// At this length, epochs without tokens are removed from the table.
-    sweep_at: usize,
-}
-
-/// A shorter table is not worth sweeping.
-const SWEEP_MIN: usize = 64;
-
-impl Epochs {
-    pub(crate) fn token(&self, directory: Option<&Key>, url: Option<&Key>) -> EpochToken {
-        EpochToken::from(EpochMarks {
-            directory: directory.map(|directory| self.mark(directory)),
-            url: url.map(|url| self.mark(url)),
-            ..EpochMarks::default()
-        })
-    }
-
-    fn mark(&self, key: &Key) -> EpochMark {
-        let mut table = self.shard(key).lock();
-        let known = table.epochs.get(key).and_then(Weak::upgrade);
-        EpochMark::now(known.unwrap_or_else(|| table.insert(key)))
-    }
-
-    pub(crate) fn end(&self, key: &Key) {
-        let table = self.shard(key).lock();
-        if let Some(epoch) = table.epochs.get(key).and_then(Weak::upgrade) {
-            epoch.end();
-        }
-    }
-
-    /// Ends the epoch of a directory and records it in `ended`.
-    pub(crate) fn end_for(&self, key: &Key, ended: &mut EndedEpochs) {
-        let table = self.shard(key).lock();
-        if let Some(epoch) = table.epochs.get(key).and_then(Weak::upgrade) {
-            ended.end(epoch);
-        }
-    }
-
-    /// Ends the epochs of all matching directories and records them in `ended`.
-    pub(crate) fn end_where(&self, is_match: impl Fn(&Key) -> bool, ended: &mut EndedEpochs) {
-        for shard in &self.shards {
-            let table = shard.lock();
-            let matching = table.epochs.iter().filter(|(key, _)| is_match(key));
-            let epochs = matching.filter_map(|(_, epoch)| epoch.upgrade());
-            epochs.for_each(|epoch| ended.end(epoch));
-        }
+        EpochSpan::of(before.unwrap_or_else(|bits| bits))
     }
 
     /// The keys of a URL that may have stored objects.
-    pub(crate) fn keys_of(&self, url: &Key) -> Vec<Key> {
-        let table = self.shard(url).lock();
-        let epoch = table.epochs.get(url).and_then(Weak::upgrade);
-        drop(table);
-        let keys = epoch.and_then(|epoch| Some(epoch.keys.get()?.lock().iter().cloned().collect()));
-        keys.unwrap_or_default()
-    }
-
-    fn shard(&self, key: &Key) -> &Mutex<EpochTable> {
-        let [low, ..] = self.hasher.hash_one(key).to_le_bytes();
-        &self.shards[usize::from(low) % SHARDS]
-    }
-}
-
-impl Epoch {
-    /// Returns the number before.
-    fn end(&self) -> u32 {
-        let number = self.number.fetch_add(1, Ordering::AcqRel);
-        if let Some(keys) = self.keys.get() {
-            keys.lock().clear();
-        }
-        number
+    pub(super) fn stored_keys(&self) -> Vec<Key> {
+        let keys = self.keys.get();
+        keys.map_or_else(Vec::new, |keys| keys.lock().iter().cloned().collect())
     }
 }
 
 impl EpochMark {
     /// A mark of the epoch as it is now.
     pub(super) fn now(epoch: Arc<Epoch>) -> EpochMark {
-        let number = epoch.number.load(Ordering::Acquire);
+        let number = epoch.span().number;
         EpochMark { epoch, number }
     }
-}
 
-impl EpochTable {
-    fn insert(&mut self, key: &Key) -> Arc<Epoch> {
-        if self.epochs.len() >= self.sweep_at {
-            self.epochs.retain(|_, epoch| epoch.strong_count() > 0);
-            self.sweep_at = SWEEP_MIN.max(self.epochs.len() / 4 * 5);
-        }
-        let epoch = Arc::<Epoch>::default();
-        self.epochs.insert(key.clone(), Arc::downgrade(&epoch));
-        epoch
+    /// The mark as of now, unless the epoch has ended for good since.
+    fn renewed(&self) -> Option<EpochMark> {
+        let span = self.epoch.span();
+        span.has(self.number).then(|| EpochMark {
+            epoch: Arc::clone(&self.epoch),
+            number: span.number,
+        })
     }
 }
-
-#[cfg(test)]
-mod tests;

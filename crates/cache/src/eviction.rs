@@ -242,6 +242,13 @@ impl<K: Clone, H: Deref<Target: AsRef<HitCounter>>> Policy<K, H> {
         }
     }
 
+    /// Counts the hits of an object by another counter from now on.
+    pub fn replace_hits(&mut self, id: NodeId, hits: H) {
+        if let Some(node) = self.queues.get_mut(id) {
+            node.hits = Some(hits);
+        }
+    }
+
     /// Records that a live manifest lists new segments.
     pub fn advance(&mut self, advance: Advance, now_ms: u64) {
         let queues = &self.queues;

@@ -122,6 +122,8 @@ pub(super) struct FlightState {
     /// The key was purged since the start: the result must not be stored. Also guarded by the
     /// registry's lock.
     pub(super) purged: bool,
+    /// A soft purge came since the start: the result is stale when it is stored.
+    pub(super) is_soft_purged: bool,
     /// One of its tags was purged since the start.
     pub(super) is_tag_purged: bool,
     /// The epoch of the result.
@@ -352,6 +354,7 @@ impl Flight {
                 vary: Vary::Nothing,
                 variant_slot: None,
                 purged: false,
+                is_soft_purged: false,
                 is_tag_purged: false,
                 epoch_token: None,
                 hints: StorageHints::default(),
@@ -416,13 +419,10 @@ impl Flight {
     /// packager. The result may be the stored object, which may have been dropped before this
     /// flight was bound to an epoch.
     pub(super) fn is_current(&self) -> bool {
-        let refreshed = self.lookup.object.as_ref();
-        refreshed.is_none_or(|object| object.head.is_valid())
-            && self
-                .state()
-                .epoch_token
-                .as_ref()
-                .is_none_or(EpochToken::is_valid)
+        let (refreshed, state) = (self.lookup.object.as_ref(), self.state());
+        !state.is_soft_purged
+            && refreshed.is_none_or(|object| object.head.is_valid())
+            && state.epoch_token.as_ref().is_none_or(EpochToken::is_valid)
     }
 
     /// Whether an object was stored when it began, which the origin may confirm.

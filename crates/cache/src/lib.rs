@@ -75,6 +75,8 @@ mod access_tracker;
 mod budget;
 mod encoded_bodies;
 mod epoch;
+mod epoch_span;
+mod epochs;
 pub mod eviction;
 mod field_lines;
 mod fill;
@@ -86,6 +88,7 @@ mod object;
 mod partition;
 mod pinned;
 mod purge;
+mod purge_mode;
 mod registry;
 mod removals;
 mod shares;
@@ -113,7 +116,8 @@ pub use found_object::FoundObject;
 pub use key_memos::{ExpiringMemo, KeyMemo, SliceSet};
 pub use object::{EncodedBodies, Object, StoredHead};
 pub use pinned::{BodyConsumer, SharedBody, SlowReader};
-pub use purge::{CachePurge, PurgeCount, PurgeMode};
+pub use purge::{CachePurge, PurgeCount};
+pub use purge_mode::PurgeMode;
 pub use registry::JoinOutcome;
 pub use shares::MemoryShares;
 pub use store::{Lookup, StoreOutcome};
@@ -170,7 +174,7 @@ pub(crate) struct CacheInner {
     memos: key_memos::KeyMemos,
     budget: Arc<budget::FillBudget>,
     pinned: Arc<pinned::PinnedBodies>,
-    epochs: epoch::Epochs,
+    epochs: epochs::Epochs,
     tags: tags::TagTable,
     purges_in_progress: purge::PurgesInProgress,
 }
@@ -235,7 +239,7 @@ impl Cache {
                 memos,
                 budget,
                 pinned,
-                epochs: epoch::Epochs::default(),
+                epochs: epochs::Epochs::default(),
                 tags,
                 purges_in_progress: purge::PurgesInProgress::default(),
             }),

@@ -68,6 +68,12 @@ impl StoredHead {
         self.epoch_token.as_ref().is_none_or(EpochToken::is_valid)
     }
 
+    /// Whether one of its epochs has ended for good.
+    pub(super) fn has_ended(&self) -> bool {
+        let epoch_token = self.epoch_token.as_ref();
+        epoch_token.is_some_and(|epoch_token| epoch_token.renewed().is_none())
+    }
+
     /// Bytes of memory besides its own size. Epochs and access trackers are shared.
     pub fn own_bytes(&self) -> usize {
         let fields = |fields: &FieldLines| allocated(fields.text_bytes());
@@ -261,6 +267,24 @@ impl Object {
             derived,
             ..self.clone()
         }
+    }
+
+    /// What a soft purge at this time leaves of it: the same response, stale from now on. `None` if
+    /// it may not be served stale, or if its epoch has ended for good. A slice stays as it is: its
+    /// key has the `ETag` that the origin must confirm for the whole object.
+    pub(super) fn soft_purged(&self, now: Instant) -> Option<Object> {
+        let epoch_token = match &self.head.epoch_token {
+            Some(epoch_token) => Some(epoch_token.renewed()?),
+            None => None,
+        };
+        let lifetime = if epoch_token.as_ref().is_some_and(EpochToken::is_of_slice) {
+            self.head.lifetime.clone()
+        } else {
+            self.head.lifetime.soft_purged(now)?
+        };
+        let mut object = self.with_lifetime(&lifetime);
+        object.head.epoch_token = epoch_token;
+        Some(object)
     }
 
     /// Its encoded bodies. `None` when it is not to be encoded.

@@ -192,6 +192,37 @@ impl Partition {
         taken.collect()
     }
 
+    /// Replaces an object by another form of it, which takes the same room and its place among the
+    /// candidates for eviction, or removes it. Returns the new form. If the slot no longer holds
+    /// this object, does nothing and returns the object that it holds, if that one is valid.
+    pub(super) fn exchange(
+        &self,
+        slot: &Key,
+        object: &Arc<Object>,
+        other: Option<Arc<Object>>,
+    ) -> Option<Arc<Object>> {
+        let mut policy = self.policy.lock();
+        let (stored, id) = self.table.read(slot, |guard| {
+            let stored = guard.entry.clone().object();
+            (stored, guard.id)
+        })?;
+        let stored = stored?;
+        if !Arc::ptr_eq(&stored, object) {
+            return Some(stored).filter(|stored| stored.head.is_valid());
+        }
+        let before = if let Some(other) = &other {
+            policy.replace_hits(id, Arc::clone(other));
+            self.put_in_table(slot.clone(), TableEntry::Object(Arc::clone(other)), id)
+        } else {
+            policy.remove(id);
+            self.table.remove(slot)
+        };
+        // Freed after the lock is released.
+        drop(policy);
+        drop(before);
+        other
+    }
+
     /// Returns the removed entry.
     pub(super) fn remove(&self, key: &Key) -> Option<ChargedEntry> {
         let mut policy = self.policy.lock();

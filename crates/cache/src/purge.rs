@@ -10,33 +10,13 @@ use parking_lot::Mutex;
 
 use super::epoch::EndedEpochs;
 use super::partition::ChargedObject;
+use super::purge_mode::PurgeMode;
 use super::{Cache, CacheInner, Object, registry};
 use seawall_manifest::Kind;
 use seawall_policy::Key;
+use seawall_policy::lifetime::Rule;
 
 type PurgeMatcher = dyn Fn(&Key) -> bool + Send + Sync;
-
-/// What a purge does with the objects that it selects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PurgeMode {
-    /// Drops them.
-    Hard,
-    /// Counts them and changes nothing.
-    DryRun,
-}
-
-impl PurgeMode {
-    /// All modes.
-    pub const ALL: [PurgeMode; 2] = [PurgeMode::Hard, PurgeMode::DryRun];
-
-    /// Its name in metrics and in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PurgeMode::Hard => "hard",
-            PurgeMode::DryRun => "dry_run",
-        }
-    }
-}
 
 /// What a purge has dropped, or would drop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,11 +39,13 @@ pub struct CachePurge {
     inner: Arc<CacheInner>,
     mode: PurgeMode,
     ended: EndedEpochs,
-    /// Objects removed so far; of a dry run, those that would be.
+    /// Objects removed or made stale so far; of a dry run, those that would be.
     removed: Vec<ChargedObject>,
-    /// The slots of `removed` in a dry run, which the walk would find once more.
+    /// The slots of `removed` where the walk would find them once more.
     counted: HashSet<Key>,
     is_match: Option<Arc<PurgeMatcher>>,
+    /// What arrived later under a key that matches was requested later, or is stored as stale.
+    marked_at: Option<Instant>,
     in_progress: Option<PurgeInProgress>,
 }
 
@@ -111,13 +93,11 @@ impl Cache {
         CachePurge {
             inner: Arc::clone(&self.inner),
             mode,
-            ended: match mode {
-                PurgeMode::Hard => EndedEpochs::default(),
-                PurgeMode::DryRun => EndedEpochs::dry_run(),
-            },
+            ended: EndedEpochs::new(mode),
             removed: Vec::new(),
             counted: HashSet::new(),
             is_match: None,
+            marked_at: None,
             in_progress: None,
         }
     }
@@ -132,14 +112,21 @@ impl CachePurge {
     /// Purges a key with all its variants. A fill in progress for it is not stored, and no request
     /// joins it.
     pub fn key(&mut self, key: &Key, kind: Kind) {
-        if self.mode == PurgeMode::Hard {
-            let removed = registry::purge(&self.inner, key, kind, &mut self.ended);
-            self.removed.extend(removed);
-            return;
-        }
-        let slices = super::slice_directory(key);
-        self.inner.epochs.end_for(&slices, &mut self.ended);
-        for (slot, charged) in self.inner.store.charged_objects(key, kind) {
+        let charged = match self.mode {
+            PurgeMode::Hard => {
+                let removed = registry::purge(&self.inner, key, kind, &mut self.ended);
+                self.removed.extend(removed);
+                return;
+            }
+            // Its slices stay: their keys have the `ETag` that the origin must confirm first.
+            PurgeMode::Soft => registry::soft_purge(&self.inner, key, kind),
+            PurgeMode::DryRun => {
+                let slices = super::slice_directory(key);
+                self.inner.epochs.end_for(&slices, &mut self.ended);
+                self.inner.store.charged_objects(key, kind)
+            }
+        };
+        for (slot, charged) in charged {
             if self.counted.insert(slot) {
                 self.removed.push(charged);
             }
@@ -160,7 +147,7 @@ impl CachePurge {
     /// Purges the memos of matching keys and of keys derived from them. Call it outside the threads
     /// that serve viewers.
     pub fn memos(&self, is_match: impl Fn(&Key) -> bool) {
-        if self.mode == PurgeMode::Hard {
+        if self.mode != PurgeMode::DryRun {
             self.inner.memos.erase_where(is_match);
         }
     }
@@ -178,56 +165,112 @@ impl CachePurge {
         if self.mode == PurgeMode::DryRun {
             return;
         }
-        // First, so that new flights know the purge; the flights in progress are marked next.
-        self.in_progress = Some(PurgeInProgress::begin(&self.inner, Arc::clone(&is_match)));
+        if self.mode == PurgeMode::Hard {
+            // First, so that new flights know the purge; the flights in progress are marked next.
+            let in_progress = PurgeInProgress::begin(&self.inner, Arc::clone(&is_match));
+            self.in_progress = Some(in_progress);
+        }
         self.inner.epochs.end_where(whole, &mut self.ended);
-        registry::mark_purged(&self.inner, |flight| flight.is_of(&*is_match));
+        registry::mark_purged(&self.inner, self.mode, |flight| flight.is_of(&*is_match));
+        self.marked_at = Some(Instant::now());
         self.memos(&*is_match);
     }
 
-    /// Frees the dropped objects and counts those that were usable until the purge. Slow with a
-    /// large store, so do not call it on threads that serve viewers.
-    pub fn finish(self) -> PurgeCount {
+    /// Frees the dropped objects, or makes them stale, and counts those that were usable until the
+    /// purge. Slow with a large store, so do not call it on threads that serve viewers.
+    pub fn finish(mut self) -> PurgeCount {
         let now = Instant::now();
-        let was_valid = |object: &Object| {
-            let token = object.head.epoch_token.as_ref();
-            token.is_none_or(|token| token.was_valid_before(&self.ended))
-                && !object.retention_remaining(now).is_zero()
-        };
         let mut count = PurgeCount::default();
-        let mut record = |charged: ChargedObject| {
-            if was_valid(&charged.object) {
-                count.add(charged.bytes);
-            }
-        };
-        self.removed.into_iter().for_each(&mut record);
-        let of_key = |key: &Key| {
-            let is_match = self.is_match.as_ref();
-            is_match.is_some_and(|is_match| is_match(key))
-        };
-        let is_match = |key: &Key, object: Option<&Object>| {
-            let token = object.and_then(|object| object.head.epoch_token.as_ref());
-            token.is_some_and(|token| token.ended_with(&self.ended)) || of_key(key)
-        };
+        for charged in std::mem::take(&mut self.removed) {
+            self.record(&charged, now, &mut count);
+        }
         if self.is_match.is_none() && self.ended.is_empty() {
             return count;
         }
-        let store = &self.inner.store;
-        if self.mode == PurgeMode::DryRun {
-            let is_new = |key: &Key| !self.counted.contains(key);
-            store.find_where(|key, object| is_match(key, object) && is_new(key), record);
-            return count;
+        match self.mode {
+            PurgeMode::Hard => self.remove_all(now, &mut count),
+            PurgeMode::Soft => self.make_all_stale(now, &mut count),
+            PurgeMode::DryRun => self.find_all(now, &mut count),
         }
-        if self.is_match.is_none() {
-            // Waits until any store of an object of an ended epoch is complete.
-            registry::mark_purged(&self.inner, |_| false);
-        }
-        store.remove_where(is_match, record);
-        // New requests must not join a refresh of an object that was dropped, or evicted before.
-        registry::mark_purged(&self.inner, |flight| {
-            flight.is_refresh() && flight.is_of(of_key)
-        });
-        drop(self.in_progress);
         count
+    }
+
+    fn record(&self, charged: &ChargedObject, now: Instant, count: &mut PurgeCount) {
+        let object = &charged.object;
+        let token = object.head.epoch_token.as_ref();
+        let was_valid = token.is_none_or(|token| token.was_valid_before(&self.ended));
+        if was_valid && !object.retention_remaining(now).is_zero() {
+            count.add(charged.bytes);
+        }
+    }
+
+    fn is_of_key(&self, key: &Key) -> bool {
+        let is_match = self.is_match.as_ref();
+        is_match.is_some_and(|is_match| is_match(key))
+    }
+
+    fn selects(&self, key: &Key, object: Option<&Object>) -> bool {
+        let token = object.and_then(|object| object.head.epoch_token.as_ref());
+        token.is_some_and(|token| token.ended_with(&self.ended)) || self.is_of_key(key)
+    }
+
+    fn find_all(&self, now: Instant, count: &mut PurgeCount) {
+        let is_new = |key: &Key| !self.counted.contains(key);
+        self.inner.store.find_where(
+            |key, object| self.selects(key, object) && is_new(key),
+            |charged| self.record(&charged, now, count),
+        );
+    }
+
+    fn remove_all(&self, now: Instant, count: &mut PurgeCount) {
+        self.wait_for_stores();
+        self.inner.store.remove_where(
+            |key, object| self.selects(key, object),
+            |charged| self.record(&charged, now, count),
+        );
+        // New requests must not join a refresh of an object that was dropped, or evicted before.
+        registry::mark_purged(&self.inner, PurgeMode::Hard, |flight| {
+            flight.is_refresh() && flight.is_of(|key| self.is_of_key(key))
+        });
+    }
+
+    fn make_all_stale(&self, now: Instant, count: &mut PurgeCount) {
+        self.wait_for_stores();
+        let store = &self.inner.store;
+        let was_stored_before = |object: &Object| {
+            let received = object.head.lifetime.received;
+            self.marked_at.is_some_and(|marked_at| received < marked_at)
+        };
+        // A lookup has made it stale since the purge began.
+        let is_stale = |object: &Object| {
+            let token = object.head.epoch_token.as_ref();
+            object.head.lifetime.rule == Rule::SoftPurge
+                && token.is_some_and(|token| token.was_renewed_after(&self.ended))
+        };
+        store.soft_purge_where(
+            |key, object| {
+                let token = object.head.epoch_token.as_ref();
+                token.is_some_and(|token| token.ended_with(&self.ended))
+                    || is_stale(object)
+                    || was_stored_before(object) && self.is_of_key(key)
+            },
+            |key, charged| {
+                // A hard purge came between: it counts it.
+                if charged.object.head.has_ended() {
+                    return false;
+                }
+                if !self.counted.contains(key) {
+                    self.record(charged, now, count);
+                }
+                !is_stale(&charged.object)
+            },
+        );
+    }
+
+    /// Waits until any store of an object of an ended epoch is complete.
+    fn wait_for_stores(&self) {
+        if self.is_match.is_none() {
+            registry::mark_purged(&self.inner, self.mode, |_| false);
+        }
     }
 }

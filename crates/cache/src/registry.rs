@@ -6,13 +6,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::epoch::EndedEpochs;
-use super::flight::{Flight, FlightCounts};
+use super::flight::{Flight, FlightCounts, FlightState};
 use super::partition::ChargedObject;
+use super::purge_mode::PurgeMode;
 use super::store::NewerObject;
 use super::{
     AwaitedFill, CacheInner, EpochToken, ExpiringMemo, Follower, Lookup, Object, StoreOutcome,
@@ -203,7 +205,8 @@ fn is_purged(inner: &CacheInner, flight: &Arc<Flight>) -> bool {
 }
 
 /// Binds a flight and what it brings to the tags of its response. If one of them was purged since
-/// the flight began, the result is not stored, and only those get it who joined before the purge.
+/// the flight began, the result is not stored, or stored as stale, and only those get it who joined
+/// before the purge.
 pub(super) fn bind_tags(
     inner: &CacheInner,
     flight: &Arc<Flight>,
@@ -217,10 +220,13 @@ pub(super) fn bind_tags(
         let bound = state.epoch_token.take().unwrap_or_default();
         state.epoch_token = Some(bound.with_tags(binding.mark.clone()));
     }
-    if inner.tags.is_purged_since(&binding, flight.started_at) {
+    let purged = inner.tags.purged_since(&binding, flight.started_at);
+    if let Some(mode) = purged {
         let mut state = flight.state();
+        record_purge(&mut state, mode);
         state.is_tag_purged = true;
-        drop(state);
+    }
+    if purged == Some(PurgeMode::Hard) {
         detach(inner, flight);
     }
     token.with_tags(binding.mark)
@@ -238,7 +244,10 @@ pub(super) fn write_memo_under(
     slot: &Key,
     memo: ExpiringMemo,
 ) {
-    unless_purged(inner, flight, || inner.memos.write(slot, memo));
+    let write = || inner.memos.write(slot, memo);
+    unless_purged(inner, flight, || {
+        (!flight.state().is_soft_purged).then(write)
+    });
 }
 
 /// Removes the object that was stored when a flight began.
@@ -249,7 +258,7 @@ pub(super) fn remove_previous(inner: &CacheInner, flight: &Arc<Flight>) {
     });
 }
 
-/// Stores a flight's result, unless a purge came first.
+/// Stores a flight's result, unless a purge came first; after a soft purge, as stale.
 pub(super) fn store(
     inner: &CacheInner,
     flight: &Arc<Flight>,
@@ -259,22 +268,34 @@ pub(super) fn store(
     // A purge locks the shard of the key itself, whatever the flight's slot.
     let _shard = inner.registry.shard(&lookup.key);
     let state = flight.state();
-    match &state.variant_slot {
-        // An object of an ended epoch must not replace one that was fetched after its end.
-        _ if state.purged || !object.head.is_valid() => StoreOutcome::Purged,
-        None => inner.store.insert(lookup, object, &state.hints),
-        Some(variant) => inner
-            .store
-            .insert_variant(lookup, variant, object, &state.hints),
+    let is_current = !state.is_soft_purged;
+    // An object of an ended epoch must not replace one that was fetched after its end.
+    let storable = storable(object, is_current).filter(|_| !state.purged);
+    match (storable, &state.variant_slot) {
+        (None, _) => StoreOutcome::Purged,
+        (Some(object), None) => inner.store.insert(lookup, &object, &state.hints),
+        (Some(object), Some(variant)) => {
+            inner
+                .store
+                .insert_variant(lookup, variant, &object, &state.hints)
+        }
     }
 }
 
 /// Stores under a key an object that was fetched under another key.
 pub(super) fn store_under(inner: &CacheInner, key: &Key, kind: Kind, object: &Arc<Object>) {
     let _shard = inner.registry.shard(key);
-    if object.head.is_valid() {
+    if let Some(object) = storable(object, true) {
         inner.store.replace(key, kind, &object.as_newest_version());
     }
+}
+
+/// The object as it may be stored now. `None` after a purge.
+fn storable(object: &Arc<Object>, is_current: bool) -> Option<Arc<Object>> {
+    if is_current && object.head.is_valid() {
+        return Some(Arc::clone(object));
+    }
+    object.soft_purged(Instant::now()).map(Arc::new)
 }
 
 /// Removes a flight from the registry, so that new requests for its key start another one.
@@ -309,16 +330,33 @@ pub(super) fn purge(
     inner.store.remove(key, kind)
 }
 
+/// Makes the objects of a key stale, and what is being fetched for it. Returns these objects with
+/// their slots.
+pub(super) fn soft_purge(inner: &CacheInner, key: &Key, kind: Kind) -> Vec<(Key, ChargedObject)> {
+    mark_purged(inner, PurgeMode::Soft, |flight| flight.lookup.key == *key);
+    let _shard = inner.registry.shard(key);
+    inner.memos.erase(key);
+    inner.store.soft_purge(key, kind)
+}
+
 /// Marks all matching flights as purged. A store that was in progress when this call began is
 /// complete when it ends.
-pub(super) fn mark_purged(inner: &CacheInner, is_match: impl Fn(&Flight) -> bool) {
+pub(super) fn mark_purged(inner: &CacheInner, mode: PurgeMode, is_match: impl Fn(&Flight) -> bool) {
     for shard in &inner.registry.shards {
         shard.lock().retain(|_, flight| {
             let is_marked = is_match(flight);
             if is_marked {
-                flight.state().purged = true;
+                record_purge(&mut flight.state(), mode);
             }
-            !is_marked
+            // After a soft purge, the flight that replaces it finds it here.
+            !is_marked || mode == PurgeMode::Soft
         });
+    }
+}
+
+fn record_purge(state: &mut FlightState, mode: PurgeMode) {
+    match mode {
+        PurgeMode::Soft => state.is_soft_purged = true,
+        PurgeMode::Hard | PurgeMode::DryRun => state.purged = true,
     }
 }

@@ -70,11 +70,6 @@ pub(crate) struct Store {
     too_varied: AtomicU64,
 }
 
-/// Rejects an object whose epoch has ended.
-fn filter_valid(object: Arc<Object>) -> Option<Arc<Object>> {
-    Some(object).filter(|object| object.head.is_valid())
-}
-
 impl Store {
     pub(crate) fn new(settings: &Settings, pinned: &Arc<PinnedBodies>) -> Store {
         let shares = MemoryShares::new(settings);
@@ -115,7 +110,7 @@ impl Store {
         };
         match self.partition_of(kind).get(key, now) {
             None => {}
-            Some(TableEntry::Object(object)) => lookup.object = filter_valid(object),
+            Some(TableEntry::Object(object)) => lookup.object = self.usable(kind, key, object),
             Some(TableEntry::Variants(variants)) => {
                 lookup.slot = variants.slot(key, &upstream_headers());
                 lookup.object = self.object(kind, &lookup.slot, now);
@@ -137,9 +132,34 @@ impl Store {
 
     fn object(&self, kind: Kind, slot: &Key, now: Instant) -> Option<Arc<Object>> {
         match self.partition_of(kind).get(slot, now) {
-            Some(TableEntry::Object(object)) => filter_valid(object),
+            Some(TableEntry::Object(object)) => self.usable(kind, slot, object),
             _ => None,
         }
+    }
+
+    /// The object, or what a soft purge of its epoch has left of it. `None`: its epoch has ended.
+    fn usable(&self, kind: Kind, slot: &Key, object: Arc<Object>) -> Option<Arc<Object>> {
+        if object.head.is_valid() {
+            return Some(object);
+        }
+        self.stale_form(kind, slot, &object)
+    }
+
+    #[cold]
+    fn stale_form(&self, kind: Kind, slot: &Key, object: &Arc<Object>) -> Option<Arc<Object>> {
+        // What may not be served stale stays for the purge, which counts it.
+        let stale = Arc::new(object.soft_purged(Instant::now())?);
+        self.partition_of(kind).exchange(slot, object, Some(stale))
+    }
+
+    /// Makes the objects of a key stale, and removes those that may not be served stale. Returns
+    /// what they were, with their slots.
+    pub(crate) fn soft_purge(&self, key: &Key, kind: Kind) -> Vec<(Key, ChargedObject)> {
+        let charged = self.charged_objects(key, kind);
+        for (slot, charged) in &charged {
+            make_stale(self.partition_of(kind), slot, &charged.object);
+        }
+        charged
     }
 
     fn marker(&self, kind: Kind, key: &Key) -> Option<Arc<VariantIndex>> {
@@ -160,7 +180,7 @@ impl Store {
                 self.object(lookup.kind, &lookup.slot, now)
             }
             (Some(TableEntry::Variants(_)), _) => return Some(NewerObject::Marker),
-            (Some(TableEntry::Object(object)), _) => filter_valid(object),
+            (Some(TableEntry::Object(object)), _) => self.usable(lookup.kind, &lookup.key, object),
             (None, _) => None,
         };
         match object {
@@ -362,6 +382,29 @@ impl Store {
         }
     }
 
+    /// Makes all matching objects stale for which `found` says so; it gets each with its slot.
+    /// Removes those that may not be served stale.
+    pub(crate) fn soft_purge_where(
+        &self,
+        is_match: impl Fn(&Key, &Object) -> bool,
+        mut found: impl FnMut(&Key, &ChargedObject) -> bool,
+    ) {
+        for partition in &self.partitions {
+            let keys = partition.keys_where(|key, entry| match entry {
+                TableEntry::Object(object) => is_match(key, object),
+                TableEntry::Variants(_) => false,
+            });
+            for key in &keys {
+                let charged = partition.charged_entry(key);
+                if let Some(charged) = charged.and_then(ChargedEntry::object)
+                    && found(key, &charged)
+                {
+                    make_stale(partition, key, &charged.object);
+                }
+            }
+        }
+    }
+
     /// All objects of a key, in all variants.
     pub(crate) fn objects_of(&self, key: &Key, kind: Kind, now: Instant) -> Vec<Arc<Object>> {
         let slots = match self.partition_of(kind).get(key, now) {
@@ -400,6 +443,15 @@ impl Store {
 
     pub(crate) fn insertions(&self) -> u64 {
         self.insertions.load(Ordering::Relaxed)
+    }
+}
+
+/// Replaces an object by one that is stale from now on, or removes it if it may not be served
+/// stale. If its epoch has ended for good, the purge that ended it removes and counts it.
+fn make_stale(partition: &Partition, slot: &Key, object: &Arc<Object>) {
+    if !object.head.has_ended() {
+        let stale = object.soft_purged(Instant::now()).map(Arc::new);
+        partition.exchange(slot, object, stale);
     }
 }
 

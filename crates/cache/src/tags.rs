@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::epoch::{EndedEpochs, Epoch, EpochMark, Tag};
+use super::purge_mode::PurgeMode;
 use seawall_policy::Key;
 
 const SHARDS: usize = 64;
@@ -94,12 +95,21 @@ impl TagTable {
         }
     }
 
-    /// Whether one of these tags was purged after the purge with this number.
-    pub(super) fn is_purged_since(&self, binding: &TagBinding, started_at: u64) -> bool {
-        let tags = binding.set.tags().iter();
-        let purged = tags.map(|tag| tag.purged_at.load(Ordering::Acquire)).max();
+    /// How one of these tags was purged after the purge with this number.
+    pub(super) fn purged_since(&self, binding: &TagBinding, started_at: u64) -> Option<PurgeMode> {
+        let last = |number: fn(&Tag) -> &AtomicU64| {
+            let tags = binding.set.tags().iter();
+            let numbers = tags.map(|tag| number(tag).load(Ordering::Acquire));
+            numbers.max().unwrap_or_default()
+        };
         let forgotten = self.forgotten.load(Ordering::Acquire);
-        purged.unwrap_or_default().max(forgotten) > started_at
+        if last(|tag| &tag.purged_at).max(forgotten) > started_at {
+            Some(PurgeMode::Hard)
+        } else if last(|tag| &tag.soft_purged_at) > started_at {
+            Some(PurgeMode::Soft)
+        } else {
+            None
+        }
     }
 
     fn tag(&self, key: &Key) -> Arc<Tag> {
@@ -109,7 +119,7 @@ impl TagTable {
 
     /// Purges a tag. `clock` has the number of the last purge of any tag.
     pub(super) fn end(&self, key: &Key, clock: &AtomicU64, ended: &mut EndedEpochs) {
-        if ended.is_dry_run() {
+        if ended.mode() == PurgeMode::DryRun {
             if let Some(tag) = self.tags.get(key) {
                 let sets = tag.sets.lock();
                 let sets = sets.iter().filter_map(Weak::upgrade);
@@ -127,7 +137,11 @@ impl TagTable {
             self.forgotten.store(forgotten, Ordering::Release);
         }
         // First the number: a fill that binds itself to the new epochs must find it.
-        tag.purged_at.fetch_max(number, Ordering::AcqRel);
+        let purged_at = match ended.mode() {
+            PurgeMode::Soft => &tag.soft_purged_at,
+            _ => &tag.purged_at,
+        };
+        purged_at.fetch_max(number, Ordering::AcqRel);
         drop(recent);
         let sets = tag.sets.lock();
         let sets = sets.iter().filter_map(Weak::upgrade);

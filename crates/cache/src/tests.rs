@@ -4,6 +4,7 @@ mod fills;
 mod leaving;
 mod orders;
 mod purges;
+mod soft_purges;
 mod tags;
 
 use std::sync::Arc;

@@ -132,6 +132,32 @@ pub fn restated(stored: &HeaderMap, age: u64, remaining: u64) -> Option<HeaderMa
     Some(sent)
 }
 
+/// States an object of this age as stale, whatever lifetime the origin gave it: after a soft purge
+/// no downstream cache and no player may take it for fresh. Returns all of
+/// [`FRESHNESS_FIELDS_SENT`].
+pub fn used_up(stored: &HeaderMap, age: u64) -> HeaderMap {
+    let mut sent = HeaderMap::new();
+    for name in &FRESHNESS_FIELDS_SENT {
+        let must_be_there = *name == CACHE_CONTROL;
+        if !must_be_there && !stored.contains_key(name) {
+            continue;
+        }
+        let elements = fields::elements(stored, name).filter(|element| !lifetime_name(element));
+        let mut text = elements.collect::<Vec<_>>().join(&b", "[..]);
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        // Equal to the age: used up.
+        text.extend_from_slice(format!("max-age={age}").as_bytes());
+        sent.extend(
+            HeaderValue::try_from(text)
+                .ok()
+                .map(|value| (name.clone(), value)),
+        );
+    }
+    sent
+}
+
 /// The field with its expired lifetimes replaced; `None` if it has none.
 fn extended(stored: &HeaderMap, name: &HeaderName, age: u64, until: u64) -> Option<HeaderValue> {
     let mut text: Vec<u8> = Vec::new();
@@ -273,6 +299,34 @@ mod tests {
         ] {
             assert_eq!(of(expires, said), [""; 0], "{expires:?} {said}");
         }
+    }
+
+    #[test]
+    fn used_up_object_is_stale_for_every_cache_downstream() {
+        let lines = |fields: &[(HeaderName, &'static str)]| {
+            let fields = fields.iter().cloned();
+            let stored = fields.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            let sent = used_up(&stored.collect(), 5);
+            let line = |(name, value): (&HeaderName, &HeaderValue)| {
+                format!("{name}: {}", value.to_str().unwrap())
+            };
+            sent.iter().map(line).collect::<Vec<_>>()
+        };
+        let expires = (EXPIRES, "Sun, 06 Nov 2094 08:49:40 GMT");
+        assert_eq!(lines(&[]), ["cache-control: max-age=5"]);
+        assert_eq!(lines(&[expires]), ["cache-control: max-age=5"]);
+        let said = (CACHE_CONTROL, "public, s-maxage=90, max-age=60");
+        assert_eq!(
+            lines(std::slice::from_ref(&said)),
+            ["cache-control: public, max-age=5"]
+        );
+        assert_eq!(
+            lines(&[said, (CDN_CACHE_CONTROL, "max-age=600")]),
+            [
+                "cache-control: public, max-age=5",
+                "cdn-cache-control: max-age=5"
+            ]
+        );
     }
 
     fn lifetime(now: Instant) -> Lifetime {

@@ -66,10 +66,11 @@ impl Lifetime {
     /// Maximum age at which a manifest with a refresher may be served. The refresher polls when the
     /// next version is due, which may be late. A lifetime from the origin that is shorter than half
     /// a segment stays (one second is allowed for rounding to whole seconds). If the origin forbids
-    /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh.
+    /// stale use (`s-maxage`, `must-revalidate`, `proxy-revalidate`), the object must be fresh. A
+    /// soft purge ends it at once.
     pub fn refreshed_max_age(&self, info: Option<&ManifestInfo>) -> Duration {
         const SECOND: Duration = Duration::from_secs(1);
-        if self.stale_while_revalidate.is_zero() {
+        if self.stale_while_revalidate.is_zero() || self.rule == Rule::SoftPurge {
             return self.fresh_for;
         }
         let windows = self.fresh_for.saturating_add(self.stale_while_revalidate);
@@ -89,6 +90,21 @@ impl Lifetime {
     /// How long a manifest with a refresher may still be served.
     pub fn refreshed_remaining(&self, info: Option<&ManifestInfo>, now: Instant) -> Duration {
         self.refreshed_max_age(info).saturating_sub(self.age(now))
+    }
+
+    /// What a soft purge at this time leaves of it: it is stale from now on. `None`: it may never
+    /// be served stale.
+    #[must_use]
+    pub fn soft_purged(&self, now: Instant) -> Option<Lifetime> {
+        let may_be_stale = !self
+            .stale_while_revalidate
+            .max(self.stale_if_error)
+            .is_zero();
+        may_be_stale.then(|| Lifetime {
+            fresh_for: self.fresh_for.min(self.age(now)),
+            rule: Rule::SoftPurge,
+            ..self.clone()
+        })
     }
 
     /// Maximum age at which it may be served, fresh or stale.

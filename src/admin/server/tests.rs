@@ -367,7 +367,7 @@ fn reports_how_many_objects_a_purge_dropped() {
     answer(
         "/purge?tag=a%20b&tag=c",
         200,
-        r#""objects":3,"purged":true,"tag":["a b","c"]"#,
+        r#""objects":3,"purged":true,"soft":false,"tag":["a b","c"]"#,
     );
     answer("/purge?tag=a&origin=none", 404, r#""objects":0"#);
     for no_host in ["host=a/b", "host=a:80", "dry_run", "origin=a", "tag=a&all"] {

@@ -12,7 +12,7 @@ use seawall_cache::{PurgeCount, PurgeMode};
 pub struct PurgeStats {
     /// By scope and mode, both as in the metric.
     pub purges: BTreeMap<(&'static str, &'static str), u64>,
-    /// Objects purged.
+    /// Objects dropped or made stale.
     pub objects: u64,
     /// Bytes that they took.
     pub bytes: u64,

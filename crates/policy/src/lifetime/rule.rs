@@ -70,6 +70,8 @@ pub enum Rule {
     RouteDefault,
     /// A tenth of the time since the last modification.
     Heuristic,
+    /// A soft purge ended it.
+    SoftPurge,
 }
 
 impl Rule {
@@ -95,6 +97,7 @@ impl Rule {
             Rule::RouteMin => "the route's lower bound (segment_min)",
             Rule::RouteDefault => "the route's default: no other rule applies",
             Rule::Heuristic => "a tenth of the time since Last-Modified",
+            Rule::SoftPurge => "a soft purge made it stale",
         }
     }
 }

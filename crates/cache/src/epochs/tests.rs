@@ -1,5 +1,6 @@
 //! Tests of epochs.
 
+use super::super::epoch::EPOCH_BYTES;
 use super::*;
 
 #[test]
@@ -87,4 +88,32 @@ fn limits_keys_per_url_and_invalidates_them_together() {
     epochs.end(&url);
     assert!(!manifest.is_valid());
     assert!(epochs.token(None, Some(&url)).admit(&key(4), 1, all));
+}
+
+#[test]
+fn renewed_token_ends_with_a_hard_purge_only() {
+    let epochs = Epochs::default();
+    let (here, url) = (Key::of(&[b"/a/"]), Key::of(&[b"/a/b"]));
+    let end = |key: &Key, mode| epochs.end_for(key, &mut EndedEpochs::new(mode));
+    let token = epochs.token(Some(&here), Some(&url));
+    end(&url, PurgeMode::Soft);
+    assert!(!token.is_valid());
+    let renewed = token.renewed().unwrap();
+    assert!(renewed.is_valid());
+    end(&here, PurgeMode::DryRun);
+    assert!(renewed.is_valid());
+    end(&here, PurgeMode::Hard);
+    assert!(token.renewed().is_none() && renewed.renewed().is_none());
+}
+
+#[test]
+fn soft_purge_of_a_url_keeps_its_keys() {
+    let epochs = Epochs::default();
+    let (url, key) = (Key::of(&[b"/a/b"]), Key::of(&[b"key"]));
+    let token = epochs.token(None, Some(&url));
+    assert!(token.admit(&key, 2, |_| true));
+    epochs.end_for(&url, &mut EndedEpochs::new(PurgeMode::Soft));
+    assert_eq!(epochs.keys_of(&url), std::slice::from_ref(&key));
+    epochs.end_for(&url, &mut EndedEpochs::new(PurgeMode::Hard));
+    assert_eq!(epochs.keys_of(&url), []);
 }

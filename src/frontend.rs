@@ -11,6 +11,9 @@
 //! limited before its first byte is read. Each worker registers each listener with its own runtime,
 //! so a connection stays on the thread that accepted it.
 //!
+//! `lifecycle` opens and closes listeners while the server runs. `listener_table` has those that
+//! are open.
+//!
 //! The path of a connection: `listen` binds the socket. `accept` accepts the connection and
 //! registers it in the `connection_table`. `connection` does the TLS handshake, which `tls`
 //! configures, and runs hyper: for HTTP/2 if ALPN has selected it or if `sniffing_stream` finds its
@@ -44,8 +47,13 @@ mod frames;
 mod framing_check;
 mod http2_reads;
 mod http2_repeats;
+mod lifecycle;
 mod lingering_close;
 mod listen;
+mod listener_connections;
+mod listener_settings;
+mod listener_table;
+mod open_listener;
 mod proxy_header;
 mod recording_body;
 mod repeated_responses;
@@ -81,10 +89,11 @@ use crate::proxy::{
 use seawall_policy::TrustedProxies;
 use seawall_policy::access_rules::AddressList;
 
-pub use accept::Frontend;
 pub use certificates::{CertificateError, Certificates};
+pub use lifecycle::{Frontend, RemovedListeners};
 pub(crate) use listen::bind_unix;
-pub use listen::{BindError, BoundListener, WorkerListener, listeners_of_workers};
+pub use listen::{BindError, BoundListener};
+pub use listener_table::PreparedListeners;
 pub use stats::{CONNECTION_METRICS, ConnectionEvent, Stats};
 pub use stream_server::StreamServer;
 

@@ -34,14 +34,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
-use self::liveness::LivenessResponder;
 pub use self::reload::ConfigFile;
 use self::reload::Reloader;
 use self::service_manager::ServiceManager;
 use self::signals::{ControlTaskEnd, ReceivedSignal};
-use self::workers::{AdminService, FrontendService, WorkerThread};
+use self::workers::{AdminService, WorkerThread};
 use crate::config::Config;
-use crate::frontend::{BoundListener, Frontend, ListenAddress, listeners_of_workers};
+use crate::frontend::{Frontend, ListenAddress};
 use crate::proxy::ActiveShield;
 use crate::telemetry::LogCounts;
 use seawall_upstream::Resolver;
@@ -85,24 +84,21 @@ impl Drop for RunningServer {
 pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer> {
     let ServerParts {
         frontend: service,
-        listeners,
         admin_service,
         mut responders,
         control_task,
         reloader,
         ..
     } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default(), &Arc::default())?;
-    let viewers = listeners.iter().filter_map(tcp_address).collect();
     let admin = admin_service.as_ref().and_then(AdminService::tcp_address);
     let (frontend, shield) = (service.frontend.clone(), service.shield.clone());
+    let viewers = tcp_addresses(&frontend);
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(background::watch_certificates(&listeners));
+    tasks.spawn(background::watch_certificates(&frontend));
     tasks.spawn(background::watch_secrets(&shield));
     tasks.spawn(control_task.run());
-    for listeners in listeners_of_workers(&listeners, 1)? {
-        service.accept_connections(listeners, &mut tasks);
-    }
+    tasks.spawn(service.serve(0));
     if let Some(responder) = responders.pop() {
         tasks.spawn(responder.run());
     }
@@ -144,7 +140,7 @@ pub fn run_announced(
     descriptors::raise_limit(&mut bound.limits);
     let manager = Arc::new(ServiceManager::from_environment());
     let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
-    runtime.spawn(background::watch_certificates(&assembly.listeners));
+    runtime.spawn(background::watch_certificates(&assembly.frontend.frontend));
     runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
     runtime.spawn(service_manager::report_life(
         manager,
@@ -158,18 +154,17 @@ pub fn run_announced(
 
     let ServerParts {
         frontend: service,
-        listeners,
         admin_service,
         telemetry,
         responders,
         ..
     } = assembly;
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
-    add_workers(&mut server, &service, &listeners, responders)?;
-    log_addresses(&listeners);
-    announce(&listeners.iter().filter_map(tcp_address).collect::<Vec<_>>());
-    // The workers have duplicates: the socket closes with the last of them.
-    drop(listeners);
+    for (number, responder) in responders.into_iter().enumerate() {
+        server.add_service(WorkerThread::new(number, service.clone(), responder));
+    }
+    service.frontend.log_addresses();
+    announce(&tcp_addresses(&service.frontend));
     if let Some(admin_service) = admin_service {
         let address = admin_service.address();
         tracing::info!(admin = %address, "admin server listens on {address}");
@@ -197,29 +192,6 @@ fn background_runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the background thread")
 }
 
-/// Adds a worker thread for each responder. Each gets its share of all listeners.
-fn add_workers(
-    server: &mut Server,
-    service: &FrontendService,
-    listeners: &[BoundListener],
-    responders: Vec<LivenessResponder>,
-) -> anyhow::Result<()> {
-    let listeners = listeners_of_workers(listeners, responders.len())
-        .context("cannot share a listener among workers")?;
-    for (number, (responder, listeners)) in responders.into_iter().zip(listeners).enumerate() {
-        let worker = WorkerThread::new(number, service.clone(), listeners, responder);
-        server.add_service(worker);
-    }
-    Ok(())
-}
-
-fn log_addresses(listeners: &[BoundListener]) {
-    for listener in listeners {
-        let tls = listener.certificates().is_some();
-        tracing::info!(address = %listener.address(), tls, "listening on {}", listener.address());
-    }
-}
-
 fn workers(threads: usize) -> usize {
     match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -235,9 +207,12 @@ fn server_conf() -> ServerConf {
     }
 }
 
-fn tcp_address(listener: &BoundListener) -> Option<SocketAddr> {
-    match listener.address() {
-        ListenAddress::Tcp(address) => Some(*address),
+/// The bound addresses, without Unix sockets.
+fn tcp_addresses(frontend: &Frontend) -> Vec<SocketAddr> {
+    let addresses = frontend.addresses().into_iter();
+    let tcp = addresses.filter_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(address),
         ListenAddress::Unix(_) => None,
-    }
+    });
+    tcp.collect()
 }

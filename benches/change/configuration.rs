@@ -39,7 +39,7 @@ pub fn text(round: u64, addresses: &Addresses, folder: &Path) -> String {
     if round % 2 == 1 {
         text.push_str("[[route]]\nname = \"spare\"\npath = \"/spare\"\norigin = \"origin\"\n");
     }
-    if round % 4 >= 2 {
+    if has_spare_listener(round) {
         // Writing to a string does not fail.
         let _ = write!(text, "[[listener]]\nlisten = \"{spare}\"\n");
     }
@@ -50,4 +50,9 @@ pub fn text(round: u64, addresses: &Addresses, folder: &Path) -> String {
         );
     }
     text
+}
+
+/// Whether the file of a round has the listener that comes and goes.
+pub fn has_spare_listener(round: u64) -> bool {
+    round % 4 >= 2
 }

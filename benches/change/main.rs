@@ -3,9 +3,9 @@
 //!
 //! The real program runs in its own process. Viewers send 1,000 requests a second: on kept
 //! connections, on a new connection for each request, over HTTP/2, and in downloads of a minute.
-//! Meanwhile its file is changed and reloaded every few seconds. The test fails when a request
-//! fails, a body is cut or wrong, a connection is refused, a change is not applied, or the origin
-//! is asked again for what the program holds.
+//! Meanwhile its file is changed and reloaded every few seconds; one of its listeners comes and
+//! goes, with viewers. The test fails when a request fails, a body is cut or wrong, a connection is
+//! refused, a change is not applied, or the origin is asked again for what the program holds.
 //!
 //! `cargo bench --bench change -- SECONDS RELOAD_SECONDS`, or `./x change`.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
@@ -93,6 +93,9 @@ async fn run(lasts: Duration, reload_every: Duration) -> anyhow::Result<()> {
     while reload_at < until {
         sleep_until(reload_at).await;
         operator.reload().await?;
+        if let Some(listener) = operator.new_listener() {
+            viewers::visit(listener, reload_every, (&tally, until), &mut watching);
+        }
         reload_at = Instant::now().max(reload_at + reload_every);
     }
     while let Some(ended) = watching.join_next().await {

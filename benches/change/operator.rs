@@ -75,7 +75,14 @@ impl Operator {
         self.addresses.viewers
     }
 
-    /// Changes the file and reloads it. An error if the program does not say that it was applied.
+    /// The listener that comes and goes, if the last reload has opened it.
+    pub fn new_listener(&self) -> Option<SocketAddr> {
+        let [before, now] = [self.round - 1, self.round].map(configuration::has_spare_listener);
+        (now && !before).then_some(self.addresses.spare)
+    }
+
+    /// Changes the file and reloads it. An error if the program does not say that it was applied,
+    /// or has a listener that is not in the file.
     pub async fn reload(&mut self) -> anyhow::Result<()> {
         self.write_next_file()?;
         let before = self.generation().await?;
@@ -85,6 +92,12 @@ impl Operator {
         ensure!(
             now > before,
             "generation {before} before a reload, {now} after it"
+        );
+        let accepts = TcpStream::connect(self.addresses.spare).await.is_ok();
+        ensure!(
+            accepts == configuration::has_spare_listener(self.round),
+            "round {}: the other listener accepts connections: {accepts}",
+            self.round
         );
         self.reloads += 1;
         Ok(())

@@ -18,6 +18,8 @@ pub enum Class {
     Http2,
     /// A large body, read slowly.
     Download,
+    /// Requests and downloads at the listener that comes and goes.
+    Spare,
 }
 
 /// The longest list of faults in the report, for each class.
@@ -58,7 +60,14 @@ impl Tally {
     pub fn faults(&self) -> Vec<String> {
         let pages = self.0.lock();
         let mut faults = Vec::new();
-        for class in [Class::Kept, Class::New, Class::Http2, Class::Download] {
+        let classes = [
+            Class::Kept,
+            Class::New,
+            Class::Http2,
+            Class::Download,
+            Class::Spare,
+        ];
+        for class in classes {
             match pages.get(&class) {
                 None => faults.push(format!("{class:?}: no request was made")),
                 Some(page) if page.faults > 0 => {

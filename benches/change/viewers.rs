@@ -30,6 +30,8 @@ const HTTP2: u32 = 5;
 const HTTP2_PAUSE: Duration = Duration::from_millis(50);
 /// Downloads in progress at once.
 const DOWNLOADS: u32 = 30;
+/// Viewers who request, and as many downloads, of a listener that comes and goes.
+const VISITORS: u32 = 5;
 /// A download reads this often.
 const READ_EVERY: Duration = Duration::from_millis(100);
 
@@ -99,6 +101,41 @@ impl Viewers {
             });
         }
         tasks
+    }
+}
+
+/// Viewers of a listener that was opened now, and that the reload after the next one closes. Those
+/// who request go when they are told that the connection ends; downloads last longer than that.
+pub fn visit(
+    server: SocketAddr,
+    reload_every: Duration,
+    (tally, until): (&Tally, Instant),
+    tasks: &mut JoinSet<()>,
+) {
+    for number in 0..VISITORS {
+        let pace = Pace::new(Instant::now(), KEPT_PAUSE, number, VISITORS, until);
+        tasks.spawn(request_until_told_to_close(server, pace, tally.clone()));
+        let tally = tally.clone();
+        tasks.spawn(async move {
+            let downloaded = download(server, number as usize, reload_every * 3).await;
+            tally.record(Class::Spare, downloaded);
+        });
+    }
+}
+
+async fn request_until_told_to_close(server: SocketAddr, mut pace: Pace, tally: Tally) {
+    let mut connection = match Http1Connection::open(server).await {
+        Ok(connection) => connection,
+        Err(why) => return tally.record(Class::Spare, Err(why.to_string())),
+    };
+    let mut is_kept = true;
+    while is_kept && let Some(number) = pace.next().await {
+        let began = Instant::now();
+        let path = origin::small_path(number);
+        let fetched = timeout(PATIENCE, connection.get(server, &path)).await;
+        is_kept = matches!(&fetched, Ok(Ok(response)) if response.is_kept);
+        let result = checked(fetched, number).map(|()| began.elapsed());
+        tally.record(Class::Spare, result);
     }
 }
 

@@ -57,7 +57,7 @@ impl InProcess {
                 telemetry: Arc::new(expect(telemetry.ok())),
                 access: AccessControl::default(),
             }),
-            frontend: Arc::new(expect(Frontend::new(config.frontend.limits).ok())),
+            frontend: Arc::new(expect(Frontend::new(config.frontend.limits, 1).ok())),
         }
     }
 

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::Config;
 use super::diff::{Change, Difference};
-use crate::admin;
+use crate::{admin, frontend};
 use seawall_policy::Rules;
 
 /// What a reload does with a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadEffect {
-    /// It holds for requests that begin after the reload.
+    /// It holds for requests and connections that begin after the reload.
     Live,
     /// It holds for what is fetched after the reload. Stored objects keep what was decided when
     /// they were fetched.
@@ -24,7 +24,6 @@ pub(crate) enum ReloadEffect {
     Restart(&'static str),
 }
 
-const LISTENERS: ReloadEffect = ReloadEffect::Restart("listeners are opened at the start");
 const LIMITS: ReloadEffect = ReloadEffect::Restart("connections share the limits of the start");
 const MEMORY: ReloadEffect = ReloadEffect::Restart("memory is divided at the start");
 const DRAIN: ReloadEffect = ReloadEffect::Restart("a drain is planned at the start");
@@ -48,7 +47,11 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         ReloadEffect::Restart("stored responses have it in `Via`"),
     ),
     ("[server]", &["trusted_proxies", "client_header"], VIEWERS),
-    ("[[listener]]", &["", "tls", "proxy_protocol"], LISTENERS),
+    (
+        "[[listener]]",
+        &["", "tls", "proxy_protocol"],
+        ReloadEffect::Live,
+    ),
     (
         "[limits]",
         &[
@@ -249,7 +252,10 @@ impl Config {
     pub(crate) fn reloaded(&self, read: Config) -> Config {
         let before = self.clone();
         Config {
-            frontend: before.frontend,
+            frontend: frontend::Settings {
+                listeners: read.frontend.listeners,
+                ..before.frontend
+            },
             admin: admin::Settings {
                 hosts: read.admin.hosts,
                 ..before.admin

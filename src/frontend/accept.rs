@@ -1,5 +1,5 @@
-//! Accepts connections, enforces their limits, and backs off when the system runs out of
-//! descriptors.
+//! Accepts the connections of one listener on one worker, enforces their limits, and backs off when
+//! the system runs out of descriptors.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -7,152 +7,46 @@ use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
-use tokio_rustls::TlsAcceptor;
 
-use super::accepted::{Accepted, AdmittedConnection};
+use super::Handler;
+use super::accepted::{Accepted, AdmittedConnection, UnregisteredConnection};
 use super::connection::{PeerInfo, serve_plain, serve_tls};
-use super::connection_table::{ConnectionGuard, ConnectionTable};
-use super::listen::{ListeningSocket, WorkerListener};
+use super::connection_table::ConnectionGuard;
+use super::listen::ListeningSocket;
+use super::listener_settings::ListenerSettings;
+use super::open_listener::{ServingPlace, WorkerSocket};
 use super::proxy_header::accept_header;
 use super::server_context::ServerContext;
 use super::sniffing_stream::Transport;
-use super::stats::{ConnectionEvent, Stats};
+use super::stats::ConnectionEvent;
 use super::unix::UnixTransport;
 use super::worker_share::{STALLED_AFTER, WorkerPlace, WorkerShare};
-use super::{CertificateError, Handler, Limits, RequestRecorder, tls};
-use seawall_policy::access_rules::AddressList;
 
 /// Delays after `accept` fails for lack of descriptors or memory; doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// The viewer side of a server, shared by all workers.
-pub struct Frontend {
-    limits: Arc<Limits>,
-    connections: Arc<ConnectionTable>,
-    tickets: Arc<dyn rustls::server::ProducesTickets>,
-    /// The listeners of workers that are served.
-    serving: watch::Sender<usize>,
-}
-
-impl Frontend {
-    /// Creates a frontend without connections.
-    pub fn new(limits: Limits) -> Result<Frontend, CertificateError> {
-        let connections = ConnectionTable::new(&limits);
-        Ok(Frontend {
-            limits: Arc::new(limits),
-            connections,
-            tickets: tls::tickets()?,
-            serving: watch::Sender::new(0),
-        })
-    }
-
-    /// The counters since the start.
-    pub fn stats(&self) -> Stats {
-        self.connections.stats()
-    }
-
-    /// Whether the frontend is draining.
-    pub fn is_draining(&self) -> bool {
-        self.connections.is_closing()
-    }
-
-    /// Stops accepting, and returns when each worker has closed its listeners.
-    pub async fn stop_accepting(&self) {
-        self.connections.close();
-        let mut serving = self.serving.subscribe();
-        // The sender is in this frontend.
-        let _ = serving.wait_for(|listeners| *listeners == 0).await;
-    }
-
-    /// Stops accepting, lets all connections finish, and returns when all are closed.
-    pub async fn drain(&self) {
-        self.connections.close();
-        self.connections.wait_until_empty().await;
-    }
-
-    /// Stops accepting and aborts all connections.
-    pub fn abort(&self) {
-        self.connections.close();
-        self.connections.abort();
-    }
-
-    /// Cuts the connections that have not finished in the time of a drain; returns how many.
-    pub fn cut_at_drain(&self) -> usize {
-        let cut = self.connections.abort();
-        for _ in 0..cut {
-            self.connections.counters.count(ConnectionEvent::CutAtDrain);
-        }
-        cut
-    }
-
-    /// What the connections of one worker and listener share.
-    pub(super) fn context<A: Handler>(
-        &self,
-        handler: A,
-        recorder: RequestRecorder,
-    ) -> Arc<ServerContext<A>> {
-        ServerContext::new(
-            handler,
-            recorder,
-            self.limits.clone(),
-            self.connections.clone(),
-        )
-    }
-
-    /// Serves one worker's listener on the runtime of the current thread until the frontend is
-    /// drained. `recorder` receives the record of each finished request.
-    pub async fn serve<A: Handler>(
-        &self,
-        WorkerListener { listener, share }: WorkerListener,
-        handler: A,
-        recorder: RequestRecorder,
-    ) -> io::Result<()> {
-        let acceptor = match &listener.certificates {
-            None => None,
-            Some(certificates) => {
-                let acceptor = tls::acceptor(certificates, &self.tickets);
-                Some(acceptor.map_err(io::Error::other)?)
-            }
-        };
-        let registered = RegisteredListener {
-            socket: RegisteredSocket::new(listener.socket)?,
-            share,
-            acceptor,
-            proxy_protocol: listener.proxy_protocol,
-            context: self.context(handler, recorder),
-        };
-        let _until_closed = ServedListener::of(&self.serving);
-        registered.run().await;
-        Ok(())
-    }
-}
-
-/// Counts a listener of a worker as served, until it is dropped.
-struct ServedListener<'a>(&'a watch::Sender<usize>);
-
-impl ServedListener<'_> {
-    fn of(serving: &watch::Sender<usize>) -> ServedListener<'_> {
-        serving.send_modify(|listeners| *listeners += 1);
-        ServedListener(serving)
-    }
-}
-
-impl Drop for ServedListener<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|listeners| *listeners -= 1);
-    }
-}
-
-/// A listener registered with the current runtime.
-struct RegisteredListener<A> {
-    socket: RegisteredSocket,
+/// The part of one worker in a listener.
+struct WorkerListener<A> {
     share: WorkerShare<AdmittedConnection>,
-    acceptor: Option<TlsAcceptor>,
-    proxy_protocol: Option<Arc<AddressList>>,
+    place: ServingPlace,
     context: Arc<ServerContext<A>>,
+}
+
+/// Accepts the connections of a listener on the current runtime, until it is closed.
+pub(super) fn accept_connections<A: Handler>(
+    WorkerSocket { socket, share }: WorkerSocket,
+    place: ServingPlace,
+    context: Arc<ServerContext<A>>,
+) -> io::Result<impl Future<Output = ()> + Send> {
+    let socket = RegisteredSocket::new(socket)?;
+    let listener = WorkerListener {
+        share,
+        place,
+        context,
+    };
+    Ok(listener.run(socket))
 }
 
 enum RegisteredSocket {
@@ -172,6 +66,13 @@ impl RegisteredSocket {
         }
     }
 
+    fn unregister(self) -> io::Result<ListeningSocket> {
+        match self {
+            RegisteredSocket::Tcp(socket) => socket.into_std().map(ListeningSocket::Tcp),
+            RegisteredSocket::Unix(socket) => socket.into_std().map(ListeningSocket::Unix),
+        }
+    }
+
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             RegisteredSocket::Tcp(socket) => {
@@ -183,29 +84,40 @@ impl RegisteredSocket {
     }
 }
 
-impl<A: Handler> RegisteredListener<A> {
-    /// Serves connections until the graceful shutdown begins.
-    async fn run(self) {
-        let mut closing = self.context.connections.watch_closing();
+impl<A: Handler> WorkerListener<A> {
+    /// Serves connections until the listener is closed.
+    async fn run(mut self, socket: RegisteredSocket) {
+        let mut closing = self.place.listener().watch_closing();
         tokio::select! {
-            () = self.accept_all() => {}
-            _ = closing.wait_for(Option::is_some) => {}
+            () = self.accept_all(&socket) => {}
+            _ = closing.wait_for(|is_closing| *is_closing) => {}
         }
-        self.accept_queued().await;
+        match socket.unregister() {
+            Ok(socket) => {
+                self.accept_queued(&socket);
+                self.place.stop_accepting();
+                self.accept_queued(&socket);
+            }
+            Err(error) => self.report_lost(&error),
+        }
         for (admitted, place) in self.share.close() {
             self.serve_handed_over(admitted, place);
         }
     }
 
+    fn settings(&self) -> Arc<ListenerSettings> {
+        self.place.listener().settings()
+    }
+
     /// Accepts connections, and takes those that other workers hand over, without end.
-    async fn accept_all(&self) {
+    async fn accept_all(&self, socket: &RegisteredSocket) {
         let mut backoff = BACKOFF_MIN;
         let mut accept_at = None;
         // When to look whether the other workers have taken their connections.
         let mut check_at = None;
         loop {
             tokio::select! {
-                accepted = accept_after(accept_at, &self.socket) => {
+                accepted = accept_after(accept_at, socket) => {
                     accept_at = None;
                     match accepted {
                         Ok(accepted) => {
@@ -234,41 +146,48 @@ impl<A: Handler> RegisteredListener<A> {
     }
 
     /// Accepts the connections in the queue: closing the socket would reset them.
-    async fn accept_queued(&self) {
-        loop {
-            tokio::select! {
-                biased;
-                accepted = self.socket.accept() => match accepted {
-                    Ok(accepted) => {
-                        if let Some((accepted, guard)) = self.admit(accepted) {
-                            self.serve(accepted, guard, self.share.own_place());
-                        }
-                    }
-                    Err(_) => return,
-                },
-                () = std::future::ready(()) => return,
+    fn accept_queued(&self, socket: &ListeningSocket) {
+        // An error: the queue is empty, or there is no descriptor for another connection.
+        while let Ok(connection) = UnregisteredConnection::accept(socket) {
+            let accepted = match connection.register() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.report_lost(&error);
+                    continue;
+                }
+            };
+            let settings = self.settings();
+            if let Some((accepted, guard)) = self.admit(accepted, &settings) {
+                self.serve(accepted, (guard, settings), self.share.own_place());
             }
         }
     }
 
     /// Registers a connection, or rejects it if a limit is reached.
-    fn admit(&self, accepted: Accepted) -> Option<(Accepted, ConnectionGuard)> {
+    fn admit(
+        &self,
+        accepted: Accepted,
+        settings: &ListenerSettings,
+    ) -> Option<(Accepted, ConnectionGuard)> {
         let connections = &self.context.connections;
         let peer = accepted.peer();
-        if let Some(proxies) = &self.proxy_protocol
+        if let Some(proxies) = settings.proxies()
             && !proxies.has(peer)
         {
             self.context.count(ConnectionEvent::RefusedProxy);
             return None;
         }
         // A proxy is no client: it has the connections of many.
-        let is_proxy = self.proxy_protocol.is_some() || self.context.trusted_proxies.has(peer);
+        let is_proxy = settings.proxies().is_some() || self.context.trusted_proxies.has(peer);
         let client = peer.filter(|_| !is_proxy);
         match connections.admit(client, Instant::now()) {
-            Ok(guard) => Some((accepted, guard)),
+            Ok(mut guard) => {
+                guard.join(&self.place.listener().connections);
+                Some((accepted, guard))
+            }
             Err(rejected) => {
                 self.context.count(rejected);
-                if rejected == ConnectionEvent::RefusedFull && self.acceptor.is_none() {
+                if rejected == ConnectionEvent::RefusedFull && settings.acceptor().is_none() {
                     accepted.reject();
                 }
                 None
@@ -278,12 +197,13 @@ impl<A: Handler> RegisteredListener<A> {
 
     /// Has a connection served by the worker with the fewest. `true`: by another one than this.
     fn distribute(&self, accepted: Accepted) -> bool {
-        let Some((accepted, guard)) = self.admit(accepted) else {
+        let settings = self.settings();
+        let Some((accepted, guard)) = self.admit(accepted, &settings) else {
             return false;
         };
         let now = Instant::now();
         let Some(worker) = self.share.less_loaded_worker(now) else {
-            self.serve(accepted, guard, self.share.own_place());
+            self.serve(accepted, (guard, settings), self.share.own_place());
             return false;
         };
         let connection = match accepted.unregister() {
@@ -293,7 +213,11 @@ impl<A: Handler> RegisteredListener<A> {
                 return false;
             }
         };
-        let admitted = AdmittedConnection { connection, guard };
+        let admitted = AdmittedConnection {
+            connection,
+            guard,
+            settings,
+        };
         match self.share.hand_over(worker, admitted, now) {
             Ok(()) => {
                 self.context.count(ConnectionEvent::HandedOver);
@@ -323,7 +247,7 @@ impl<A: Handler> RegisteredListener<A> {
 
     fn serve_handed_over(&self, admitted: AdmittedConnection, place: WorkerPlace) {
         match admitted.connection.register() {
-            Ok(accepted) => self.serve(accepted, admitted.guard, place),
+            Ok(accepted) => self.serve(accepted, (admitted.guard, admitted.settings), place),
             Err(error) => self.report_lost(&error),
         }
     }
@@ -334,25 +258,30 @@ impl<A: Handler> RegisteredListener<A> {
         tracing::warn!(%error, "cannot serve an accepted connection");
     }
 
-    fn serve(&self, accepted: Accepted, guard: ConnectionGuard, place: WorkerPlace) {
+    fn serve(
+        &self,
+        accepted: Accepted,
+        admitted: (ConnectionGuard, Arc<ListenerSettings>),
+        place: WorkerPlace,
+    ) {
         match accepted {
             Accepted::Tcp(transport, peer) => {
                 let peer = PeerInfo {
                     peer: Some(peer),
                     socket: Some(transport.as_raw_fd()),
                 };
-                self.spawn_connection(transport, |transport| transport, peer, guard, place);
+                self.spawn_connection(transport, |transport| transport, peer, admitted, place);
             }
             Accepted::Unix(transport) => {
                 let peer = PeerInfo {
                     peer: None,
                     socket: None,
                 };
-                let wrap = match self.acceptor {
+                let wrap = match admitted.1.acceptor() {
                     Some(_) => UnixTransport::for_tls,
                     None => UnixTransport::plain,
                 };
-                self.spawn_connection(transport, wrap, peer, guard, place);
+                self.spawn_connection(transport, wrap, peer, admitted, place);
             }
         }
     }
@@ -364,16 +293,16 @@ impl<A: Handler> RegisteredListener<A> {
         mut socket: S,
         wrap: fn(S) -> W,
         peer: PeerInfo,
-        mut guard: ConnectionGuard,
+        (mut guard, settings): (ConnectionGuard, Arc<ListenerSettings>),
         place: WorkerPlace,
     ) where
         S: AsyncRead + Unpin + Send + 'static,
     {
-        let connection = peer.new_state(&self.context.recorder, self.acceptor.is_some());
+        let connection = peer.new_state(&self.context.recorder, settings.acceptor().is_some());
         guard.register(&connection);
         let (context, state) = (self.context.clone(), connection.clone());
-        let acceptor = self.acceptor.clone();
-        let task = if self.proxy_protocol.is_some() {
+        let acceptor = settings.acceptor().cloned();
+        let task = if settings.proxies().is_some() {
             tokio::spawn(async move {
                 let header = accept_header(&context, &mut socket, &connection, &mut guard);
                 if let Err(refused) = Box::pin(header).await {

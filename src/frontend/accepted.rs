@@ -2,10 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpStream, UnixStream};
 
 use super::connection_table::ConnectionGuard;
+use super::listen::ListeningSocket;
+use super::listener_settings::ListenerSettings;
 
 /// The response to a connection over the limit, if it does not use TLS.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
@@ -27,9 +30,29 @@ pub(super) enum UnregisteredConnection {
 pub(super) struct AdmittedConnection {
     pub(super) connection: UnregisteredConnection,
     pub(super) guard: ConnectionGuard,
+    /// Those of its listener when it was accepted.
+    pub(super) settings: Arc<ListenerSettings>,
 }
 
 impl UnregisteredConnection {
+    /// The next connection in the queue of a socket that is registered with no runtime: one that
+    /// is may not know of it yet. An error if there is none.
+    pub(super) fn accept(socket: &ListeningSocket) -> io::Result<UnregisteredConnection> {
+        match socket {
+            ListeningSocket::Tcp(socket) => {
+                let (transport, peer) = retry_aborted(|| socket.accept())?;
+                transport.set_nonblocking(true)?;
+                let peer = peer.ip().to_canonical();
+                Ok(UnregisteredConnection::Tcp(transport, peer))
+            }
+            ListeningSocket::Unix(socket) => {
+                let (transport, _) = retry_aborted(|| socket.accept())?;
+                transport.set_nonblocking(true)?;
+                Ok(UnregisteredConnection::Unix(transport))
+            }
+        }
+    }
+
     pub(super) fn register(self) -> io::Result<Accepted> {
         match self {
             UnregisteredConnection::Tcp(transport, peer) => {
@@ -38,6 +61,16 @@ impl UnregisteredConnection {
             UnregisteredConnection::Unix(transport) => {
                 UnixStream::from_std(transport).map(Accepted::Unix)
             }
+        }
+    }
+}
+
+/// Ignores connections that were closed before they were accepted.
+fn retry_aborted<T>(mut accept: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match accept() {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            accepted => return accepted,
         }
     }
 }

@@ -7,6 +7,8 @@
 //! are atomic for these threads; the connection's own thread pays a plain load or store for almost
 //! all of them.
 
+mod closing;
+
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -84,6 +86,8 @@ pub(super) struct ConnectionState {
     /// HTTP/2: a stream was reset to free memory, and the socket has stayed full since then.
     waits_for_reset_stream: AtomicBool,
     asked_to_close: AtomicBool,
+    /// Since when its listener is closed.
+    closing_since: OnceLock<Instant>,
     /// The viewer can distinguish a reset from a clean close.
     can_reset: AtomicBool,
     /// Part of a request body is unread.
@@ -152,6 +156,7 @@ impl ConnectionState {
             is_closed: AtomicBool::new(false),
             waits_for_reset_stream: AtomicBool::new(false),
             asked_to_close: AtomicBool::new(false),
+            closing_since: OnceLock::new(),
             can_reset: AtomicBool::new(true),
             has_unread: AtomicBool::new(false),
             has_hyper_input: AtomicBool::new(false),
@@ -439,38 +444,9 @@ impl ConnectionState {
         self.has_unread.load(Ordering::Relaxed)
     }
 
-    /// Start of the idle period, if the connection is idle and has not been asked to close.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        let is_idle =
-            self.phase() == Phase::Quiet && !self.is_blocked() && !self.is_asked_to_close();
-        is_idle.then(|| self.phase_since())
-    }
-
-    /// Asks the connection to close, to make room for a new one. `false`: its timer does not run
-    /// yet.
-    pub(super) fn ask_to_close(&self) -> bool {
-        let waker = self.waker.lock();
-        if let Some(waker) = &*waker {
-            self.asked_to_close.store(true, Ordering::Relaxed);
-            waker.wake_by_ref();
-        }
-        waker.is_some()
-    }
-
-    pub(super) fn is_asked_to_close(&self) -> bool {
-        self.asked_to_close.load(Ordering::Relaxed)
-    }
-
     /// Sets the waker of the connection's task.
     pub(super) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
-    }
-
-    /// Wakes the connection's task, so that its timer checks the connection.
-    pub(super) fn wake(&self) {
-        if let Some(waker) = &*self.waker.lock() {
-            waker.wake_by_ref();
-        }
     }
 
     /// Sets the connection's task, so that it can be aborted.

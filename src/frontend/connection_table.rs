@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Limits;
 use super::connection_state::ConnectionState;
+use super::listener_connections::{ListenerConnections, ListenerPlace};
 use super::shedding::{ConnectionShedding, IdleConnection, LEAVING_MAX};
 use super::stats::{ConnectionCounters, ConnectionEvent, Stats};
 
@@ -29,15 +30,27 @@ pub(super) struct ConnectionTable {
     /// Number of open connections per client.
     clients: [Mutex<HashMap<IpAddr, usize, ahash::RandomState>>; SHARDS],
     /// By the number of the connection.
-    open_connections: Mutex<HashMap<u64, Arc<ConnectionState>, ahash::RandomState>>,
+    open_connections: Mutex<HashMap<u64, RegisteredConnection, ahash::RandomState>>,
     next_id: AtomicU64,
     shedding: Mutex<ConnectionShedding>,
     hasher: ahash::RandomState,
-    /// Whether `closing_since` is set: cheaper to read for connections.
+    /// Whether the graceful shutdown has begun.
     is_closing: AtomicBool,
-    closing_since: watch::Sender<Option<Instant>>,
     /// Notified when the last connection closes.
     emptied: Notify,
+}
+
+/// A connection that is being served.
+struct RegisteredConnection {
+    state: Arc<ConnectionState>,
+    listener: Option<Arc<ListenerConnections>>,
+}
+
+impl RegisteredConnection {
+    fn is_of(&self, listener: &Arc<ListenerConnections>) -> bool {
+        let own = self.listener.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(own, listener))
+    }
 }
 
 impl ConnectionTable {
@@ -53,7 +66,6 @@ impl ConnectionTable {
             shedding: Mutex::default(),
             hasher: ahash::RandomState::new(),
             is_closing: AtomicBool::new(false),
-            closing_since: watch::Sender::new(None),
             emptied: Notify::new(),
         })
     }
@@ -85,6 +97,7 @@ impl ConnectionTable {
             table: self.clone(),
             client,
             id,
+            listener: None,
         })
     }
 
@@ -119,14 +132,14 @@ impl ConnectionTable {
         let mut shedding = self.shedding.lock();
         let idle = || {
             open_connections.iter().filter_map(|(&id, connection)| {
-                let since = connection.idle_since()?;
+                let since = connection.state.idle_since()?;
                 Some(IdleConnection { since, id })
             })
         };
         while let Some(IdleConnection { since, id }) = shedding.next(now, idle) {
-            if let Some(connection) = open_connections.get(&id)
-                && connection.idle_since() == Some(since)
-                && connection.ask_to_close()
+            if let Some(RegisteredConnection { state, .. }) = open_connections.get(&id)
+                && state.idle_since() == Some(since)
+                && state.ask_to_close()
             {
                 self.counters.count(ConnectionEvent::ClosedIdle);
                 return true;
@@ -153,25 +166,26 @@ impl ConnectionTable {
         self.is_closing.load(Ordering::Relaxed)
     }
 
-    /// Watches when the graceful shutdown begins; changes once.
-    pub(super) fn watch_closing(&self) -> watch::Receiver<Option<Instant>> {
-        self.closing_since.subscribe()
-    }
-
-    /// When the graceful shutdown began.
-    pub(super) fn closing_since(&self) -> Option<Instant> {
-        *self.closing_since.borrow()
-    }
-
-    /// Begins the graceful shutdown: no new connections, and no new requests on open ones.
+    /// Begins the graceful shutdown: no new requests on open connections.
     pub(super) fn close(&self) {
-        if self.is_closing() {
-            return;
+        // Before the lock: a connection that registers after it sees this.
+        if !self.is_closing.swap(true, Ordering::AcqRel) {
+            self.begin_closing(|_| true);
         }
-        self.closing_since.send_replace(Some(Instant::now()));
-        self.is_closing.store(true, Ordering::Release);
+    }
+
+    /// The same for the connections of one listener.
+    pub(super) fn close_listener(&self, listener: &Arc<ListenerConnections>) {
+        listener.close();
+        self.begin_closing(|connection| connection.is_of(listener));
+    }
+
+    fn begin_closing(&self, is_closed: impl Fn(&RegisteredConnection) -> bool) {
+        let now = Instant::now();
         for connection in self.open_connections.lock().values() {
-            connection.wake();
+            if is_closed(connection) {
+                connection.state.begin_closing(now);
+            }
         }
     }
 
@@ -184,18 +198,29 @@ impl ConnectionTable {
 
     /// Aborts the tasks of all connections; returns how many.
     pub(super) fn abort(&self) -> usize {
+        self.abort_those(|_| true)
+    }
+
+    /// Aborts the tasks of the connections of one listener; returns how many.
+    pub(super) fn abort_listener(&self, listener: &Arc<ListenerConnections>) -> usize {
+        self.abort_those(|connection| connection.is_of(listener))
+    }
+
+    fn abort_those(&self, is_aborted: impl Fn(&RegisteredConnection) -> bool) -> usize {
         let open_connections = self.open_connections.lock();
-        for connection in open_connections.values() {
-            connection.abort();
+        let mut aborted = 0;
+        for connection in open_connections.values().filter(|one| is_aborted(one)) {
+            connection.state.abort();
+            aborted += 1;
         }
-        open_connections.len()
+        aborted
     }
 
     pub(super) fn stats(&self) -> Stats {
         let open_connections = self.open_connections.lock();
         let queued = open_connections
             .values()
-            .map(|connection| connection.queued_bytes())
+            .map(|connection| connection.state.queued_bytes())
             .sum();
         drop(open_connections);
         self.counters
@@ -208,9 +233,15 @@ pub(super) struct ConnectionGuard {
     table: Arc<ConnectionTable>,
     client: Option<IpAddr>,
     id: u64,
+    listener: Option<ListenerPlace>,
 }
 
 impl ConnectionGuard {
+    /// Counts the connection as one of this listener.
+    pub(super) fn join(&mut self, listener: &Arc<ListenerConnections>) {
+        self.listener = Some(listener.place());
+    }
+
     /// Counts the connection as one of this client, after a proxy has named it. `false`: the client
     /// has reached its limit.
     pub(super) fn count_client(&mut self, address: IpAddr) -> bool {
@@ -221,12 +252,19 @@ impl ConnectionGuard {
         is_below_max
     }
 
-    /// Registers the state of the connection, so that shutdown can wake or abort its task.
-    pub(super) fn register(&self, connection: &Arc<ConnectionState>) {
-        self.table
-            .open_connections
-            .lock()
-            .insert(self.id, connection.clone());
+    /// Registers the state of the connection, so that shutdown can reach it. If that has begun
+    /// already, the next response is the last one.
+    pub(super) fn register(&self, state: &Arc<ConnectionState>) {
+        let listener = self.listener.as_ref().map(ListenerPlace::listener);
+        let mut open_connections = self.table.open_connections.lock();
+        if self.table.is_closing() || listener.is_some_and(|listener| listener.is_closed()) {
+            state.begin_closing(Instant::now());
+        }
+        let connection = RegisteredConnection {
+            state: Arc::clone(state),
+            listener: listener.cloned(),
+        };
+        open_connections.insert(self.id, connection);
     }
 }
 

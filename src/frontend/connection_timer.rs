@@ -15,12 +15,12 @@ use tokio::time::{Duration, Instant, Sleep, sleep_until};
 
 use super::Limits;
 use super::connection_state::{ConnectionState, Phase};
-use super::connection_table::ConnectionTable;
 use super::stats::ConnectionEvent;
 use super::unsent::StreamLag;
 
-/// At shutdown, the next request of a viewer may be in flight. A quiet HTTP/1 connection is closed
-/// only after this time; a request that arrives before is answered with `Connection: close`.
+/// When a listener is closed, the next request of a viewer may be in flight. A quiet HTTP/1
+/// connection is closed only after this time; a request that arrives before is answered with
+/// `Connection: close`.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// When a stream is reset to free memory, h2 drops the bytes that it queued for the stream only
@@ -53,7 +53,6 @@ pub(super) enum TimerAction {
 pub(super) struct ConnectionTimer {
     protocol: ViewerProtocol,
     limits: Arc<Limits>,
-    connections: Arc<ConnectionTable>,
     connection: Arc<ConnectionState>,
     alarm: Pin<Box<Sleep>>,
     /// Set while the socket is full.
@@ -120,14 +119,12 @@ impl ConnectionTimer {
     pub(super) fn new(
         protocol: ViewerProtocol,
         limits: Arc<Limits>,
-        connections: Arc<ConnectionTable>,
         connection: Arc<ConnectionState>,
     ) -> ConnectionTimer {
         let alarm = Box::pin(sleep_until(Instant::now() + limits.idle_timeout));
         ConnectionTimer {
             protocol,
             limits,
-            connections,
             connection,
             alarm,
             stall: None,
@@ -178,15 +175,15 @@ impl ConnectionTimer {
         }
     }
 
-    /// Whether the graceful shutdown must begin and has not: the server stops, or the connection
-    /// must make room for a new one.
+    /// Whether the graceful shutdown must begin and has not: the listener is closed, or the
+    /// connection must make room for a new one.
     fn must_start_shutdown(&self) -> bool {
         self.shutdown_since.is_none()
-            && ((self.connections.is_closing() && self.can_stop())
+            && ((self.connection.is_closing() && self.can_stop())
                 || (self.connection.is_asked_to_close() && self.can_make_room()))
     }
 
-    /// Whether the shutdown can begin because the server stops. A response in progress can be
+    /// Whether the shutdown can begin because the listener is closed. A response in progress can be
     /// marked as the last one, unless its head is already sent. A quiet connection first waits for
     /// a request that may be in flight.
     fn can_stop(&self) -> bool {
@@ -206,11 +203,10 @@ impl ConnectionTimer {
         self.protocol == ViewerProtocol::Http2 || self.connection.phase() == Phase::Quiet
     }
 
-    /// When a quiet connection begins its shutdown, if the server stops.
+    /// When a quiet connection begins its shutdown, if the listener is closed.
     fn grace_end(&self) -> Option<Instant> {
-        self.connections
-            .closing_since()
-            .map(|since| since + SHUTDOWN_GRACE)
+        let since = self.connection.closing_since()?;
+        Some(since + SHUTDOWN_GRACE)
     }
 
     fn watch_stall(&mut self) {
@@ -307,7 +303,7 @@ impl ConnectionTimer {
     fn shutdown_start_deadline(&self) -> Option<Deadline> {
         let is_waiting = self.shutdown_since.is_none()
             && self.connection.phase() != Phase::Sending
-            && self.connections.is_closing();
+            && self.connection.is_closing();
         if !is_waiting {
             return None;
         }

@@ -21,7 +21,7 @@ use super::request_body::{DrainError, DrainedBody, ViewerUpload};
 use super::server_context::ServerContext;
 use super::stats::{ConnectionCounters, ConnectionEvent};
 use super::streams::begin_stream;
-use super::{Handler, Limits, connection_table::ConnectionTable};
+use super::{Handler, Limits};
 use crate::proxy::{ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
 use seawall_upstream::RequestBody;
@@ -113,7 +113,7 @@ pub(super) async fn exchange<A: Handler>(
         || is_malformed(&response)
         || (is_upload && channel.connection().has_unread_body());
     let repeatable = Repeatable::of(&mut response);
-    let mut response = into_hyper_response(response, &facts, channel, &context.connections);
+    let mut response = into_hyper_response(response, &facts, channel);
     if let Some((key, repeatable)) = key.zip(repeatable)
         && let Some(fields) = Http2Fields::of(response.headers())
     {
@@ -142,7 +142,7 @@ fn reject<A>(
         facts.arrived,
         Some(log_fields(head, channel.connection(), context)),
     );
-    let mut response = into_hyper_response(response, facts, channel, &context.connections);
+    let mut response = into_hyper_response(response, facts, channel);
     disable_keep_alive(&mut response, facts);
     response
 }
@@ -307,9 +307,9 @@ fn into_hyper_response(
     mut response: ViewerResponse,
     facts: &RequestFacts,
     channel: ResponseChannel,
-    connections: &ConnectionTable,
 ) -> Response<RecordingBody> {
     let now = Instant::now();
+    let is_last = channel.connection().is_closing();
     let shared = response.shared_body().cloned();
     let mut headers = response.take_headers();
     if !headers.contains_key(DATE) {
@@ -336,7 +336,7 @@ fn into_hyper_response(
         let empty_reason = ReasonPhrase::from_static(b"");
         response.extensions_mut().insert(empty_reason);
     }
-    if connections.is_closing() {
+    if is_last {
         disable_keep_alive(&mut response, facts);
     }
     response

@@ -253,7 +253,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
     /// a limit and the last request of a connection: [`super::exchange`] rejects the one, and adds
     /// `Connection: close` to the response of the other.
     fn start_response(&self, get: &PlainGet<'_>, received: &[u8]) -> Option<CurrentRequest> {
-        if self.context.connections.is_closing() || get.is_over_limit(&self.context.limits) {
+        if self.connection.is_closing() || get.is_over_limit(&self.context.limits) {
             return None;
         }
         // The first of these bytes began the current phase.

@@ -1,20 +1,17 @@
-//! Binds all listeners before anything starts, or returns an error that names the listener.
+//! Binds listeners, or returns an error that names the listener.
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::accepted::AdmittedConnection;
 use super::certificates::{CertificateError, Certificates};
-use super::worker_share::{OpenByWorker, WorkerShare};
 use super::{ListenAddress, Listener};
-use seawall_policy::access_rules::AddressList;
 
 /// Length of the accept queue; the limit of the system may be lower.
 const BACKLOG: i32 = 8192;
@@ -56,21 +53,9 @@ impl fmt::Display for ListenAddress {
 pub struct BoundListener {
     pub(super) socket: ListeningSocket,
     pub(super) certificates: Option<Arc<Certificates>>,
-    pub(super) proxy_protocol: Option<Arc<AddressList>>,
+    /// What it was bound for.
+    pub(super) listener: Listener,
     address: ListenAddress,
-}
-
-/// The listener of one worker.
-pub struct WorkerListener {
-    pub(super) listener: BoundListener,
-    pub(super) share: WorkerShare<AdmittedConnection>,
-}
-
-impl WorkerListener {
-    /// The address, as [`BoundListener::address`].
-    pub fn address(&self) -> &ListenAddress {
-        self.listener.address()
-    }
 }
 
 /// A listening socket.
@@ -79,26 +64,34 @@ pub(super) enum ListeningSocket {
     Unix(UnixListener),
 }
 
+impl ListeningSocket {
+    pub(super) fn try_clone(&self) -> io::Result<ListeningSocket> {
+        match self {
+            ListeningSocket::Tcp(socket) => socket.try_clone().map(ListeningSocket::Tcp),
+            ListeningSocket::Unix(socket) => socket.try_clone().map(ListeningSocket::Unix),
+        }
+    }
+
+    /// Ends the listening also where others have duplicates, so that its address is free. Resets
+    /// the connections in the queue.
+    pub(super) fn shut_down(&self) -> io::Result<()> {
+        match self {
+            ListeningSocket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+            ListeningSocket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
+        }
+    }
+}
+
 impl BoundListener {
     /// Binds a listener.
     pub fn bind(listener: &Listener) -> Result<BoundListener, BindError> {
-        let certificates = match &listener.tls {
-            None => None,
-            Some(tls) => Some(Certificates::load(tls).map_err(|source| BindError::Tls {
-                address: listener.address.clone(),
-                source: Box::new(source),
-            })?),
-        };
-        let (socket, address) =
-            bind_address(&listener.address).map_err(|source| BindError::Socket {
-                address: listener.address.clone(),
-                reason: reason(&source),
-                source,
-            })?;
+        let certificates = load_certificates(listener)?;
+        let (socket, address) = bind_address(&listener.address)
+            .map_err(|source| BindError::socket(listener, bind_error_reason(&source), source))?;
         Ok(BoundListener {
             socket,
             certificates,
-            proxy_protocol: listener.proxy_protocol.clone().map(Arc::new),
+            listener: listener.clone(),
             address,
         })
     }
@@ -107,42 +100,31 @@ impl BoundListener {
     pub fn address(&self) -> &ListenAddress {
         &self.address
     }
-
-    /// The certificates, if the listener uses TLS.
-    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
-        self.certificates.as_ref()
-    }
-
-    fn try_clone(&self) -> io::Result<BoundListener> {
-        let socket = match &self.socket {
-            ListeningSocket::Tcp(socket) => ListeningSocket::Tcp(socket.try_clone()?),
-            ListeningSocket::Unix(socket) => ListeningSocket::Unix(socket.try_clone()?),
-        };
-        let certificates = self.certificates.clone();
-        Ok(BoundListener {
-            socket,
-            certificates,
-            proxy_protocol: self.proxy_protocol.clone(),
-            address: self.address.clone(),
-        })
-    }
 }
 
-/// The listeners of each of this many workers, which share the connections evenly.
-pub fn listeners_of_workers(
-    listeners: &[BoundListener],
-    workers: usize,
-) -> io::Result<Vec<Vec<WorkerListener>>> {
-    let open = OpenByWorker::new(workers);
-    let mut listeners_of_workers: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
-    for listener in listeners {
-        let shares = WorkerShare::of_workers(&open);
-        for (of_worker, share) in listeners_of_workers.iter_mut().zip(shares) {
-            let listener = listener.try_clone()?;
-            of_worker.push(WorkerListener { listener, share });
+/// Loads the certificates of a listener, if it uses TLS.
+pub(super) fn load_certificates(
+    listener: &Listener,
+) -> Result<Option<Arc<Certificates>>, BindError> {
+    let certificates = listener.tls.as_ref().map(Certificates::load).transpose();
+    certificates.map_err(|source| BindError::tls(listener, source))
+}
+
+impl BindError {
+    pub(super) fn socket(listener: &Listener, reason: String, source: io::Error) -> BindError {
+        BindError::Socket {
+            address: listener.address.clone(),
+            reason,
+            source,
         }
     }
-    Ok(listeners_of_workers)
+
+    pub(super) fn tls(listener: &Listener, source: CertificateError) -> BindError {
+        BindError::Tls {
+            address: listener.address.clone(),
+            source: Box::new(source),
+        }
+    }
 }
 
 fn bind_address(address: &ListenAddress) -> io::Result<(ListeningSocket, ListenAddress)> {
@@ -211,7 +193,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-fn reason(error: &io::Error) -> String {
+/// Why an address cannot be had, for operators.
+pub(super) fn bind_error_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another program listens there already".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),

@@ -200,12 +200,7 @@ impl<A> ServerContext<A> {
         protocol: ViewerProtocol,
         connection: &Arc<ConnectionState>,
     ) -> ConnectionTimer {
-        ConnectionTimer::new(
-            protocol,
-            self.limits.clone(),
-            self.connections.clone(),
-            connection.clone(),
-        )
+        ConnectionTimer::new(protocol, self.limits.clone(), connection.clone())
     }
 
     pub(super) fn count(&self, event: ConnectionEvent) {
@@ -249,5 +244,13 @@ impl<A> ServerContext<A> {
             // The kernel drops the unsent bytes of a connection that is reset.
             connection.reset_on_close();
         }
+    }
+}
+
+/// With the last connection of a listener that is gone.
+impl<A> Drop for ServerContext<A> {
+    fn drop(&mut self) {
+        let bytes = self.repeated_http1.get_mut().bytes() + self.repeated_http2.get_mut().bytes();
+        self.connections.counters.record_repeated_bytes(bytes, 0);
     }
 }

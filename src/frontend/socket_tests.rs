@@ -6,5 +6,6 @@ mod http1;
 mod http2;
 mod late_streams;
 mod limits;
+mod listeners;
 mod truncation;
 mod workers;

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::accept::Frontend;
 use super::connection::{PeerInfo, serve_plain};
+use super::lifecycle::Frontend;
 use super::server_context::ServerContext;
 use super::sniffing_stream::Transport;
 use super::stats::ConnectionEvent;

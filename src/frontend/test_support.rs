@@ -20,7 +20,7 @@ use super::connection_table::ConnectionTable;
 use super::server_context::ServerContext;
 use super::{
     BoundListener, CertificateFiles, Frontend, Handler, Limits, ListenAddress, Listener,
-    RequestRecorder, Tls, listeners_of_workers,
+    RequestRecorder, Tls,
 };
 use crate::proxy::{MemoryAnswer, ResponseBody, ViewerRequest, ViewerResponse};
 use crate::telemetry::{Outcome, RequestRecord};
@@ -95,6 +95,17 @@ impl CertificateDirectory {
     }
 }
 
+/// One handler for all workers.
+impl<H: Handler> Handler for Arc<H> {
+    fn try_answer(&self, request: ViewerRequest) -> MemoryAnswer {
+        H::try_answer(self, request)
+    }
+
+    fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send {
+        H::answer(self, request)
+    }
+}
+
 /// A handler whose responses are never in memory.
 struct Script<A>(A);
 
@@ -158,7 +169,13 @@ pub(super) fn serve_duplex(
     let context = context_with_body(limits, &records, body);
     let connections = context.connections.clone();
     let connection = Arc::new(ConnectionState::new(records.recorder(), None, false, None));
-    tokio::spawn(serve_plain(context, transport, connection));
+    let guard = connections.admit(None, tokio::time::Instant::now());
+    let guard = guard.unwrap_or_else(|event| panic!("{event:?}"));
+    guard.register(&connection);
+    tokio::spawn(async move {
+        let _until_closed = guard;
+        serve_plain(context, transport, connection).await;
+    });
     (connections, records)
 }
 
@@ -204,17 +221,12 @@ impl TestServer {
         let ListenAddress::Tcp(address) = *listener.address() else {
             unreachable!()
         };
-        let frontend = Arc::new(Frontend::new(limits).unwrap());
+        let frontend = Arc::new(Frontend::new(limits, 1).unwrap());
+        frontend.open(vec![listener]).unwrap();
         let records = RequestRecords::default();
         let (server_frontend, recorder) = (frontend.clone(), records.recorder());
-        let mut listeners = listeners_of_workers(&[listener], 1).unwrap();
-        let listener = listeners.remove(0).remove(0);
-        tokio::spawn(async move {
-            server_frontend
-                .serve(listener, handler, recorder)
-                .await
-                .unwrap();
-        });
+        let handler = Arc::new(handler);
+        tokio::spawn(async move { server_frontend.serve(0, handler, recorder).await });
         TestServer {
             frontend,
             records,
@@ -235,10 +247,10 @@ impl TestServer {
         let ListenAddress::Tcp(address) = *listener.address() else {
             unreachable!()
         };
-        let frontend = Arc::new(Frontend::new(Limits::default()).unwrap());
+        let frontend = Arc::new(Frontend::new(Limits::default(), count).unwrap());
+        frontend.open(vec![listener]).unwrap();
         let records = RequestRecords::default();
-        for mut listeners in listeners_of_workers(&[listener], count).unwrap() {
-            let listener = listeners.remove(0);
+        for worker in 0..count {
             let (frontend, recorder, hang) = (frontend.clone(), records.recorder(), hang.clone());
             std::thread::spawn(move || {
                 let name = format!("{:?};", std::thread::current().id());
@@ -252,9 +264,7 @@ impl TestServer {
                 });
                 let mut runtime = tokio::runtime::Builder::new_current_thread();
                 let runtime = runtime.enable_all().build().unwrap();
-                runtime
-                    .block_on(frontend.serve(listener, handler, recorder))
-                    .unwrap();
+                runtime.block_on(frontend.serve(worker, Arc::new(handler), recorder));
             });
         }
         TestServer {

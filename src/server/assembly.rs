@@ -48,7 +48,6 @@ pub(super) struct BoundServer {
 /// All parts of a server, ready to accept connections.
 pub(super) struct ServerParts {
     pub(super) frontend: FrontendService,
-    pub(super) listeners: Vec<BoundListener>,
     pub(super) admin_service: Option<AdminService>,
     pub(super) telemetry: Arc<Telemetry>,
     /// Reaches the control task.
@@ -116,7 +115,8 @@ impl BoundServer {
             telemetry: telemetry.clone(),
             access,
         });
-        let frontend = Arc::new(Frontend::new(limits)?);
+        let frontend = Arc::new(Frontend::new(limits, workers)?);
+        frontend.open(listeners)?;
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);
         let (control, requests) = control::channel();
@@ -128,7 +128,7 @@ impl BoundServer {
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
         let (tokens, audit) = open_admin_files(&config.admin, &mut registry)?;
         let reloader = Arc::new(Reloader::new(
-            shield.clone(),
+            (shield.clone(), frontend.clone()),
             resolver.clone(),
             file,
             (config, slots),
@@ -155,7 +155,6 @@ impl BoundServer {
         Ok(ServerParts {
             reloader: reloader.clone(),
             frontend: service,
-            listeners,
             admin_service,
             telemetry,
             control,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::frontend::{BoundListener, Certificates};
+use crate::frontend::{Certificates, Frontend};
 use crate::proxy::ActiveShield;
 
 /// A renewed certificate is in use after at most this time.
@@ -44,24 +44,23 @@ pub(super) fn watch_secrets(active: &Arc<ActiveShield>) -> impl Future<Output = 
     }
 }
 
-/// Checks the certificates' files periodically. Ends at once if there are none.
+/// Checks the certificates' files periodically. Ends when the frontend is gone.
 pub(super) fn watch_certificates(
-    listeners: &[BoundListener],
+    frontend: &Arc<Frontend>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let all_certificates: Vec<_> = listeners
-        .iter()
-        .filter_map(BoundListener::certificates)
-        .cloned()
-        .collect();
+    let frontend = Arc::downgrade(frontend);
     async move {
-        if all_certificates.is_empty() {
-            return;
-        }
         let mut ticks = ticks(CHECK_INTERVAL);
         loop {
             ticks.tick().await;
-            for certificates in &all_certificates {
-                reload_certificates(certificates.clone()).await;
+            // A reload may bring listeners.
+            let Some(frontend) = frontend.upgrade() else {
+                return;
+            };
+            let certificates = frontend.certificates();
+            drop(frontend);
+            for certificates in certificates {
+                reload_certificates(certificates).await;
             }
         }
     }

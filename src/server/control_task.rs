@@ -47,7 +47,8 @@ impl ControlTask {
                 tokio::select! {
                     result = &mut reload => break result,
                     Some(request) = self.requests.recv() => match request {
-                        // What was prepared so far is dropped: nothing has changed.
+                        // What was prepared so far is dropped: nothing has changed. What is in use
+                        // already stays in use.
                         ControlRequest::Drain(request) => return Some(request),
                         ControlRequest::Reload(request) => next.push(request),
                         ControlRequest::Ping(answered) => drop(answered.send(())),

@@ -1,5 +1,6 @@
 //! Replaces the configuration of a running server. First comes everything that can fail: reading,
-//! checking, secrets, origins. Then comes everything that cannot. So a bad file changes nothing.
+//! checking, secrets, origins, sockets. Then comes everything that cannot. So a bad file changes
+//! nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -16,6 +18,7 @@ use super::reload_report::{ReloadError, ReloadReport, ReloadStats};
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use crate::config::{CheckScope, Config};
+use crate::frontend::{Frontend, PreparedListeners, RemovedListeners};
 use crate::proxy::{AccessControl, ActiveSettings, ActiveShield};
 use seawall_policy::Rules;
 use seawall_upstream::{Origin, Resolver};
@@ -35,6 +38,7 @@ pub struct ConfigFile {
 /// What reloads a server's configuration.
 pub(super) struct Reloader {
     shield: Arc<ActiveShield>,
+    frontend: Arc<Frontend>,
     resolver: Resolver,
     /// `None`: the server was started without a file.
     file: Option<ConfigFile>,
@@ -57,11 +61,40 @@ struct PreparedReload {
     report: ReloadReport,
     next: RunningConfig,
     settings: ActiveSettings,
+    listeners: PreparedListeners,
+}
+
+/// Listeners that a reload has removed, and the end of their connections.
+struct Removal(Option<oneshot::Receiver<()>>);
+
+impl Removal {
+    /// Frees the addresses, and lets the connections finish within this time.
+    fn begin(removed: RemovedListeners, drain_max: Duration) -> Removal {
+        if removed.is_empty() {
+            return Removal(None);
+        }
+        let (sender, freed) = oneshot::channel();
+        tokio::spawn(async move {
+            removed.free_addresses().await;
+            // Nobody may wait for it.
+            let _ = sender.send(());
+            removed.drain(drain_max).await;
+        });
+        Removal(Some(freed))
+    }
+
+    /// Returns when the addresses are free.
+    async fn wait(self) {
+        if let Some(freed) = self.0 {
+            // An error: the process ends.
+            let _ = freed.await;
+        }
+    }
 }
 
 impl Reloader {
     pub(super) fn new(
-        shield: Arc<ActiveShield>,
+        (shield, frontend): (Arc<ActiveShield>, Arc<Frontend>),
         resolver: Resolver,
         file: Option<ConfigFile>,
         (config, slots): (Config, RouteSlots),
@@ -73,6 +106,7 @@ impl Reloader {
             admin_hosts: Arc::new(ArcSwap::from_pointee(config.admin.hosts.clone())),
             stats: Mutex::new(ReloadStats::begin(hash, SystemTime::now())),
             shield,
+            frontend,
             resolver,
             file,
             service_manager,
@@ -98,23 +132,33 @@ impl Reloader {
                 PREPARE_MAX.as_secs()
             ))),
         };
-        let result = prepared.map(|prepared| Arc::new(self.commit(prepared)));
-        let result = result.map_err(Arc::new);
+        let (result, removal) = match prepared {
+            Ok(prepared) => {
+                let (report, removal) = self.commit(prepared);
+                (Ok(Arc::new(report)), Some(removal))
+            }
+            Err(error) => (Err(Arc::new(error)), None),
+        };
         // First: whoever reads the log finds it in `/status`.
         let status = self.stats.lock().record(&result);
         match &result {
             Ok(report) => report.log(cause),
             Err(error) => error.log(cause),
         }
+        // Last: dropped here, the reload is complete all the same.
+        if let Some(removal) = removal {
+            removal.wait().await;
+        }
         self.service_manager.report_ready(&status);
         result
     }
 
-    /// Uses another configuration from now on. If that fails, nothing has changed.
+    /// Uses another configuration from now on. If that fails, nothing has changed. Call it inside a
+    /// tokio runtime, as [`Reloader::reload`].
     pub(super) fn apply(&self, config: Config) -> Result<ReloadReport, ReloadError> {
         let prepared = self.prepare(config, None);
         let prepared = prepared.map_err(|error| ReloadError::of(&error))?;
-        Ok(self.commit(prepared))
+        Ok(self.commit(prepared).0)
     }
 
     /// Copies of what `/status` and the metrics show.
@@ -154,7 +198,10 @@ impl Reloader {
             rules: next.rules.clone(),
             settings: next.proxy.clone(),
         };
+        // Last of all that can fail: it is what others could notice.
+        let listeners = self.frontend.prepare_listeners(&next.frontend.listeners)?;
         Ok(PreparedReload {
+            listeners,
             report: ReloadReport::of(changes, hash),
             next: RunningConfig {
                 config: next,
@@ -165,11 +212,12 @@ impl Reloader {
     }
 
     /// Cannot fail.
-    fn commit(&self, prepared: PreparedReload) -> ReloadReport {
+    fn commit(&self, prepared: PreparedReload) -> (ReloadReport, Removal) {
         let PreparedReload {
             report,
             next,
             settings,
+            listeners,
         } = prepared;
         let before = self.shield.current();
         let telemetry = before.telemetry();
@@ -179,9 +227,13 @@ impl Reloader {
         replace_origins(before.origins(), &settings.origins);
         let hosts = next.config.admin.hosts.clone();
         self.admin_hosts.store(Arc::new(hosts));
+        let drain_max = next.config.drain_max;
         *self.running.lock() = next;
         let generation = self.shield.apply(settings);
-        report.applied(generation, SystemTime::now())
+        // After the routes: new listeners may be for new ones.
+        let removed = self.frontend.apply_listeners(listeners);
+        let report = report.applied(generation, SystemTime::now());
+        (report, Removal::begin(removed, drain_max))
     }
 
     /// The origin group for these settings: what the running one of this name becomes, or a new

@@ -223,7 +223,7 @@ mod tests {
         });
         let second = responders.pop().unwrap();
         tokio::spawn(responders.pop().unwrap().run());
-        let frontend = Arc::new(Frontend::new(Limits::default()).unwrap());
+        let frontend = Arc::new(Frontend::new(Limits::default(), 1).unwrap());
         let reporting = report_life(manager.into(), monitor.into(), frontend, control);
         tokio::spawn(reporting);
         sleep(Duration::from_mins(1)).await;

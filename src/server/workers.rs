@@ -6,11 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
-use tokio::task::JoinSet;
 
 use super::liveness::LivenessResponder;
 use crate::admin::{self, AdminAddress, AdminConnections, AdminHandlers, AdminSocket};
-use crate::frontend::{Frontend, RequestRecorder, WorkerListener};
+use crate::frontend::{Frontend, RequestRecorder};
 use crate::proxy::ActiveShield;
 
 /// The frontend and the shield that answers its requests.
@@ -21,32 +20,19 @@ pub(super) struct FrontendService {
 }
 
 impl FrontendService {
-    /// Accepts connections on the current runtime; the tasks end when the frontend is drained.
-    pub(super) fn accept_connections(
-        &self,
-        listeners: Vec<WorkerListener>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    /// Serves viewers as one of the workers, until the frontend is drained.
+    pub(super) async fn serve(self, worker: usize) {
         let telemetry = self.shield.load().telemetry().clone();
         let recorder: RequestRecorder = Arc::new(move |record| telemetry.record(record));
-        for listener in listeners {
-            let (shield, recorder, frontend) =
-                (self.shield.clone(), recorder.clone(), self.frontend.clone());
-            tasks.spawn(async move {
-                let address = listener.address().clone();
-                if let Err(error) = frontend.serve(listener, shield, recorder).await {
-                    tracing::error!(%address, %error, "cannot serve {address}: {error}");
-                }
-            });
-        }
+        self.frontend.serve(worker, self.shield, recorder).await;
     }
 }
 
 /// One thread that serves viewers on every listener.
 pub(super) struct WorkerThread {
     name: String,
+    number: usize,
     service: FrontendService,
-    listeners: Vec<WorkerListener>,
     responder: Option<LivenessResponder>,
 }
 
@@ -54,13 +40,12 @@ impl WorkerThread {
     pub(super) fn new(
         number: usize,
         service: FrontendService,
-        listeners: Vec<WorkerListener>,
         responder: LivenessResponder,
     ) -> WorkerThread {
         WorkerThread {
             name: format!("seawall worker {number}"),
+            number,
             service,
-            listeners,
             responder: Some(responder),
         }
     }
@@ -78,10 +63,7 @@ impl Service for WorkerThread {
             // Not among the tasks that end with the listeners: a worker that drains is alive.
             tokio::spawn(responder.run());
         }
-        let mut tasks = JoinSet::new();
-        self.service
-            .accept_connections(std::mem::take(&mut self.listeners), &mut tasks);
-        tasks.join_all().await;
+        self.service.clone().serve(self.number).await;
     }
 
     fn name(&self) -> &str {

@@ -2,76 +2,13 @@
 //! changes nothing, and the error says what is wrong and where.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::program::{Log, Program};
-use crate::support::viewer::{Ask, Viewer};
-use crate::support::{Origin, Response, Shield, ask, eventually, get, segment};
+use crate::support::reloaded::{PATH, Reloaded};
+use crate::support::{Origin, Shield, ask, eventually, get};
 
-const PATH: &str = "/live/seg1.ts";
-const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 const X_CACHE: &str = "[[route]]\nx_cache = true";
-
-/// A program with its file, its log and its admin server.
-struct Reloaded {
-    origin: Origin,
-    program: Program,
-    log: Log,
-    admin: SocketAddr,
-}
-
-impl Reloaded {
-    async fn start(more: &str) -> Reloaded {
-        let object = segment("whole").cache_control("max-age=600");
-        let origin = Origin::start().await.on(PATH, object);
-        let mut program = Program::serve_with(&origin, &format!("{ADMIN}\n{more}"), |command| {
-            command.stderr(Stdio::piped());
-        })
-        .await;
-        let mut log = program.log();
-        let admin = log.admin().await;
-        Reloaded {
-            origin,
-            program,
-            log,
-            admin,
-        }
-    }
-
-    /// Writes the file anew; nothing else changes.
-    fn write(&self, more: &str) {
-        let text = format!("{ADMIN}\n{more}");
-        self.program.write_configuration(&self.origin, &text);
-    }
-
-    async fn ask_admin(&self, ask: Ask) -> Response {
-        let mut viewer = Viewer::connect(self.admin).await;
-        viewer.ask(ask.host("localhost")).await
-    }
-
-    /// The status and the answer of `POST /reload`.
-    async fn reload(&self) -> (u16, Value) {
-        let answer = self.ask_admin(ask("POST", "/reload")).await;
-        let told = serde_json::from_slice(&answer.body).expect("JSON");
-        (answer.status, told)
-    }
-
-    /// What `/status` says of the configuration.
-    async fn config(&self) -> Value {
-        let answer = self.ask_admin(get("/status")).await;
-        let mut told: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        told["config"].take()
-    }
-
-    async fn object(&self) -> Response {
-        let response = self.program.viewer().await.get(PATH).await;
-        response.assert_whole("whole");
-        response
-    }
-}
 
 #[tokio::test]
 async fn sighup_applies_the_file_and_keeps_the_cache() {

@@ -57,6 +57,7 @@ mod http2_viewers_have_deadlines;
 mod invalid_paths_and_hosts_are_rejected;
 mod it_leaves_without_a_trace;
 mod large_objects_come_in_slices;
+mod listeners_come_and_go;
 mod live_streams_are_refreshed_and_prefetched;
 mod live_versions_are_compared_in_any_coding;
 mod low_latency_hls;

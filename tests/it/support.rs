@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod origin;
 pub mod patience;
 pub mod program;
+pub mod reloaded;
 pub mod shield;
 pub mod viewer;
 mod wire;

@@ -16,12 +16,7 @@ fn limits() -> Limits {
 fn timer(protocol: ViewerProtocol) -> ConnectionTimer {
     let limits = Arc::new(limits());
     let connection = Arc::new(ConnectionState::new(Arc::new(|_| {}), None, false, None));
-    ConnectionTimer::new(
-        protocol,
-        limits.clone(),
-        ConnectionTable::new(&limits),
-        connection,
-    )
+    ConnectionTimer::new(protocol, limits, connection)
 }
 
 /// Polls the timer until it returns an action; also returns the elapsed seconds.
@@ -226,14 +221,14 @@ async fn answers_a_request_that_arrives_before_shedding() {
 async fn closes_quiet_viewers_after_the_grace_time() {
     let mut serving = timer(ViewerProtocol::Http1);
     serving.connection.begin_request();
-    serving.connections.close();
+    serving.connection.begin_closing(Instant::now());
     assert_eq!(
         next_action(&mut serving).await,
         (TimerAction::StartShutdown, 0)
     );
 
     let mut quiet = timer(ViewerProtocol::Http1);
-    quiet.connections.close();
+    quiet.connection.begin_closing(Instant::now());
     let start = Instant::now();
     assert_eq!(next_action(&mut quiet).await.0, TimerAction::StartShutdown);
     assert!(start.elapsed() >= SHUTDOWN_GRACE);

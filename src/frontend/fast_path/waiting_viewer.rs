@@ -68,7 +68,7 @@ impl WaitingViewer {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<WaitEnd>> {
         // hyper adds `Connection: close` to the last response of a connection.
-        let must_close = self.connections.is_closing();
+        let must_close = self.connection.is_closing();
         let must_hand_over = match Pin::new(&mut self.waiter.response).poll(cx) {
             Poll::Ready(Some(response)) if !must_close => {
                 self.has_ended = true;

@@ -122,6 +122,12 @@ impl Program {
         self.status("VmHWM:")
     }
 
+    /// The descriptors that the program has open.
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        fs::read_dir(folder).expect("a running program").count()
+    }
+
     /// Prevents the program from opening descriptors; returns the former limit.
     pub fn exhaust_descriptors(&self) -> (u64, u64) {
         /// The descriptors that every process has. Open ones stay open.
@@ -180,10 +186,19 @@ impl Log {
 
     /// Reads until the program logs the address of the admin listener.
     pub async fn admin(&mut self) -> SocketAddr {
-        let line = self.read_until("admin server listens on ").await;
-        let (_, address) = line
-            .split_once("admin server listens on ")
-            .expect("just seen");
+        self.address_after("admin server listens on ", "").await
+    }
+
+    /// Reads until the program logs that it listens for viewers on this host.
+    pub async fn listener(&mut self, host: &str) -> SocketAddr {
+        self.address_after("listening on ", &format!("{host}:"))
+            .await
+    }
+
+    /// The address that begins like this, after these words.
+    async fn address_after(&mut self, words: &str, begin: &str) -> SocketAddr {
+        let line = self.read_until(&format!("{words}{begin}")).await;
+        let (_, address) = line.split_once(words).expect("just seen");
         let address: String = address
             .chars()
             .take_while(|one| one.is_ascii_digit() || matches!(one, '.' | ':'))

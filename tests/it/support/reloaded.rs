@@ -1,0 +1,93 @@
+//! The real program whose operator changes its file and has it reloaded.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::origin::{Origin, segment};
+use super::program::{Log, Program};
+use super::viewer::{Ask, Response, Viewer, ask, get};
+
+/// The object at the origin; its body is `whole`.
+pub const PATH: &str = "/live/seg1.ts";
+
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+
+/// A program with its file, its log and its admin server.
+pub struct Reloaded {
+    pub origin: Origin,
+    pub program: Program,
+    pub log: Log,
+    admin: SocketAddr,
+}
+
+impl Reloaded {
+    /// In front of an origin that has [`PATH`].
+    pub async fn start(more: &str) -> Reloaded {
+        let object = segment("whole").cache_control("max-age=600");
+        Reloaded::in_front_of(Origin::start().await.on(PATH, object), more).await
+    }
+
+    pub async fn in_front_of(origin: Origin, more: &str) -> Reloaded {
+        let mut program = Program::serve_with(&origin, &format!("{ADMIN}\n{more}"), |command| {
+            command.stderr(Stdio::piped());
+        })
+        .await;
+        let mut log = program.log();
+        let admin = log.admin().await;
+        Reloaded {
+            origin,
+            program,
+            log,
+            admin,
+        }
+    }
+
+    /// Writes the file anew; nothing else changes.
+    pub fn write(&self, more: &str) {
+        let text = format!("{ADMIN}\n{more}");
+        self.program.write_configuration(&self.origin, &text);
+    }
+
+    pub async fn ask_admin(&self, ask: Ask) -> Response {
+        let mut viewer = Viewer::connect(self.admin).await;
+        viewer.ask(ask.host("localhost")).await
+    }
+
+    /// The status and the answer of `POST /reload`.
+    pub async fn reload(&self) -> (u16, Value) {
+        let answer = self.ask_admin(ask("POST", "/reload")).await;
+        let told = serde_json::from_slice(&answer.body).expect("JSON");
+        (answer.status, told)
+    }
+
+    /// Writes the file anew and has it reloaded, which must succeed.
+    pub async fn change(&self, more: &str) -> Value {
+        self.write(more);
+        let (status, report) = self.reload().await;
+        assert_eq!(status, 200, "{report}");
+        report
+    }
+
+    /// The same, which must fail. Returns what is said.
+    pub async fn change_refused(&self, more: &str) -> String {
+        self.write(more);
+        let (status, error) = self.reload().await;
+        assert_eq!(status, 409, "{error}");
+        error["error"].as_str().expect("an error").to_owned()
+    }
+
+    /// What `/status` says of the configuration.
+    pub async fn config(&self) -> Value {
+        let answer = self.ask_admin(get("/status")).await;
+        let mut told: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        told["config"].take()
+    }
+
+    pub async fn object(&self) -> Response {
+        let response = self.program.viewer().await.get(PATH).await;
+        response.assert_whole("whole");
+        response
+    }
+}

@@ -122,6 +122,11 @@ pub trait Handler: Send + Sync + 'static {
         Arc::default()
     }
 
+    /// What of a path may be logged, by default all of it.
+    fn without_token<'p>(&self, path: &'p str) -> &'p str {
+        path
+    }
+
     /// Answers any request.
     fn answer(&self, request: ViewerRequest) -> impl Future<Output = ViewerResponse> + Send;
 }
@@ -141,6 +146,10 @@ impl Handler for Arc<ActiveShield> {
 
     fn trusted_proxies(&self) -> Arc<TrustedProxies> {
         Arc::new(self.load().trusted_proxies().clone())
+    }
+
+    fn without_token<'p>(&self, path: &'p str) -> &'p str {
+        self.load().path_without_token(path)
     }
 
     async fn answer(&self, request: ViewerRequest) -> ViewerResponse {

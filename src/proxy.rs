@@ -6,9 +6,9 @@
 //! access rules. A reload makes another shield with the same cache, streams and counters
 //! (`active`).
 //!
-//! **A hit**: `pipeline` (admit) → `blocking_reload` (only LL-HLS: is the stored version the
-//! requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's content coding) →
-//! `responses`.
+//! **A hit**: `admission` (access rules, token, key) → `blocking_reload` (only LL-HLS: is the
+//! stored version the requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's
+//! content coding) → `responses`.
 //!
 //! **A miss**: `pipeline` → `unkeyed_memos` (did the key fail a moment ago?) → `fill` (one task per
 //! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
@@ -25,6 +25,7 @@
 
 mod access_control;
 mod active;
+mod admission;
 mod blocking_reload;
 mod blocking_work;
 mod body;
@@ -61,6 +62,8 @@ mod slices;
 mod stale_on_error;
 mod stated_freshness;
 mod status;
+mod token_control;
+mod token_keys;
 mod unkeyed_memos;
 
 use std::sync::{Arc, Weak};
@@ -78,6 +81,8 @@ pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
 pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
+pub use token_control::TokenStats;
+pub use token_keys::read_token_key;
 
 use crate::live::LiveStreams;
 pub use crate::live::{

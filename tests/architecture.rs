@@ -36,6 +36,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "manifest",
             "policy",
+            "authorization",
             "cache",
             "upstream",
             "telemetry",

@@ -171,6 +171,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "allow",
             "deny",
             "require_header",
+            "token",
             "pass_methods",
             "honour_request_directives",
             "cors",

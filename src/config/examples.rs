@@ -76,6 +76,7 @@ fn folder_with_files() -> (tempfile::TempDir, PathBuf) {
     write("cdn-code", "a-code-of-some-length\n");
     write("admin-token", "a-token-of-some-length\n");
     write("origin-secret", "a-secret-of-some-length\n");
+    write("url-key", "a-secret-of-at-least-32-bytes-for-urls\n");
     let key = "aws_access_key_id = A\naws_secret_access_key = B\n";
     write("aws-credentials", &format!("[shield]\n{key}"));
     let path = folder.path().join("seawall.toml");

@@ -5,7 +5,8 @@
 //! `[server]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]` in
 //! `listeners`; `[cache]` and `[fill]` in `caching`; `[[origin]]` in `origins`, with `endpoints`,
 //! `resilience` (`retry`, `breaker`, `ejection`), `health` and `upstream_auth` (headers, SigV4,
-//! client certificates); `[[route]]` in `routes`, with `access` and `forwarded_headers`.
+//! client certificates); `[[route]]` in `routes`, with `access`, `token` and
+//! `forwarded_headers`.
 
 mod access;
 mod caching;
@@ -18,6 +19,7 @@ mod listeners;
 mod origins;
 mod resilience;
 mod routes;
+mod token;
 mod upstream_auth;
 
 use std::collections::HashSet;
@@ -37,6 +39,7 @@ use seawall_upstream::Endpoint;
 pub(super) use access::CLIENT_FIELDS;
 pub(super) use listeners::{AddressUse, ConfiguredAddress, address_conflicts};
 pub(super) use origins::{BALANCES, PROTOCOLS};
+pub(super) use token::TOKEN_KINDS;
 
 /// A configuration together with its problems.
 pub(super) struct ConfigDraft {

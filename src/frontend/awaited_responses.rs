@@ -167,12 +167,15 @@ impl<H: 'static> AwaitedResponses<H> {
             if let Ok(previous) = self.entries.find_entry(hash, |entry| entry.key == key) {
                 previous.remove();
             }
+            let join_until = now + JOIN_TIME_MAX;
             let entry = AwaitedResponse {
                 key,
                 fill: wait.fill,
                 response,
                 record: wait.record.clone(),
-                join_until: now + JOIN_TIME_MAX,
+                join_until: wait
+                    .join_until
+                    .map_or(join_until, |end| end.min(join_until)),
             };
             self.entries
                 .insert_unique(hash, entry, |entry| entry.key.hash());
@@ -233,6 +236,7 @@ mod tests {
         let wait = SharedWait {
             generation: 0,
             fill: cache.awaited_fill(&lookup).unwrap(),
+            join_until: None,
             response: Box::pin(response),
             record: test_support::record(now),
         };

@@ -128,7 +128,7 @@ pub(super) async fn exchange<A: Handler>(
 }
 
 /// Counts and rejects a request before the handler sees it. It is the last of its connection.
-fn reject<A>(
+fn reject<A: Handler>(
     status: StatusCode,
     head: &http::request::Parts,
     facts: &RequestFacts,
@@ -365,19 +365,21 @@ fn disable_keep_alive(response: &mut Response<RecordingBody>, facts: &RequestFac
 }
 
 /// The access log fields of a request that is rejected here.
-fn log_fields<A>(
+fn log_fields<A: Handler>(
     head: &http::request::Parts,
     connection: &ConnectionState,
     context: &ServerContext<A>,
 ) -> Box<AccessLogFields> {
     let address = context.viewer_of(connection, |field| lines_of(&head.headers, field));
-    let log_fields = AccessLogFields::of(
+    let mut log_fields = AccessLogFields::of(
         &head.method,
         &head.uri,
         head.version,
         &head.headers,
         address,
     );
+    let path = context.handler.without_token(&log_fields.path).to_owned();
+    log_fields.path = path;
     Box::new(log_fields)
 }
 

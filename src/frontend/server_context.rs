@@ -142,6 +142,22 @@ impl<A: Handler> ServerContext<A> {
         lookup
     }
 
+    /// Counts and records a request that hyper could not parse (HTTP/1). `head` is its beginning.
+    pub(super) fn record_unparsable(
+        &self,
+        error: &hyper::Error,
+        head: &[u8],
+        connection: &ConnectionState,
+    ) {
+        self.count(ConnectionEvent::HeadRefused);
+        let mut record = bad_request::http1_record(error, head, connection);
+        if let Some(fields) = &mut record.log_fields {
+            let path = self.handler.without_token(&fields.path).to_owned();
+            fields.path = path;
+        }
+        (self.recorder)(&record);
+    }
+
     /// Forgets what one of the tables remembers, because the settings are new.
     #[cold]
     fn begin_generation<H: RepeatedHead>(&self, table: &mut RepeatedResponses<H>) {
@@ -215,17 +231,6 @@ impl<A> ServerContext<A> {
             frame = kind.as_str(),
             "closed an HTTP/2 connection: too many control frames for its requests"
         );
-    }
-
-    /// Counts and records a request that hyper could not parse (HTTP/1). `head` is its beginning.
-    pub(super) fn record_unparsable(
-        &self,
-        error: &hyper::Error,
-        head: &[u8],
-        connection: &ConnectionState,
-    ) {
-        self.count(ConnectionEvent::HeadRefused);
-        (self.recorder)(&bad_request::http1_record(error, head, connection));
     }
 
     /// Counts and records a request that h2 rejected without passing it to hyper.

@@ -1,5 +1,6 @@
-//! What the access rules of routes need besides the rules: the secrets that their files contain
-//! now, and the counters of what they refused. `policy` decides who may enter.
+//! What the access rules of routes need besides the rules: the secrets and keys that their files
+//! contain now, and the counters of what they refused. `policy` and `authorization` decide who may
+//! enter.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -8,15 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
+use super::token_control::{TokenControl, TokenStats};
 use seawall_policy::access_rules::RequiredHeader;
 use seawall_policy::{AccessRuleKind, FileSecrets, Rules};
 use seawall_upstream::sign::HeaderFile;
 
 /// Counters of requests that access rules refused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AccessStats {
     /// Refused requests, by the rule.
     pub refused: [(AccessRuleKind, u64); AccessRuleKind::ALL.len()],
+    /// What tokens were refused for, and how many are remembered.
+    pub tokens: TokenStats,
 }
 
 /// The secrets of the access rules, and what the rules refused.
@@ -26,6 +30,7 @@ pub struct AccessControl {
     has_rules: bool,
     files: Vec<(PathBuf, HeaderFile)>,
     secrets: ArcSwap<FileSecrets>,
+    pub(super) tokens: TokenControl,
     /// Shared with what a reload replaces this by.
     refused: Arc<[AtomicU64; AccessRuleKind::ALL.len()]>,
 }
@@ -46,6 +51,7 @@ impl AccessControl {
         let control = AccessControl {
             has_rules: rules.has_access_rules(),
             files,
+            tokens: TokenControl::read(rules)?,
             ..AccessControl::default()
         };
         control.store_secrets();
@@ -56,13 +62,14 @@ impl AccessControl {
     pub(super) fn counting_after(self, before: &AccessControl) -> AccessControl {
         AccessControl {
             refused: Arc::clone(&before.refused),
+            tokens: self.tokens.succeeding(&before.tokens),
             ..self
         }
     }
 
     /// Whether there are files whose content may change.
     pub(super) fn has_files(&self) -> bool {
-        !self.files.is_empty()
+        !self.files.is_empty() || self.tokens.is_used()
     }
 
     /// Reads the files again. Blocks. A file that cannot be read keeps its last secret.
@@ -71,6 +78,7 @@ impl AccessControl {
         if changed > 0 {
             self.store_secrets();
         }
+        self.tokens.reread_files();
     }
 
     fn store_secrets(&self) {
@@ -92,6 +100,7 @@ impl AccessControl {
         let count = |rule: AccessRuleKind| self.refused[rule.index()].load(Ordering::Relaxed);
         AccessStats {
             refused: AccessRuleKind::ALL.map(|rule| (rule, count(rule))),
+            tokens: self.tokens.stats(),
         }
     }
 }
@@ -156,7 +165,7 @@ mod tests {
         };
         assert_eq!(response.status, StatusCode::FORBIDDEN);
         assert!(response.repeat.is_none(), "no response to repeat");
-        let [(rule, count), _] = shield.access_stats().refused;
+        let [(rule, count), ..] = shield.access_stats().refused;
         assert_eq!((rule, count), (AccessRuleKind::Address, 1));
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct RequestContext {
     pub(super) now: Instant,
     /// The frontend wants to send the response again, if it comes with a [`super::RepeatPermit`].
     pub(super) wants_repeat: bool,
+    /// It may be sent again at most until then.
+    pub(super) repeat_until: Option<Instant>,
     /// Why the cache could not answer (RFC 9211 `fwd`).
     pub(super) forward: ForwardReason,
     /// The request joined a fill of another request.
@@ -130,6 +132,7 @@ impl RequestContext {
             now,
             // Each response takes its own time.
             wants_repeat: viewer_request.wants_repeat && !wants_timing,
+            repeat_until: None,
             forward: ForwardReason::Nothing,
             collapsed: false,
             origin_time: (!waited_before.is_zero()).then_some(waited_before),

@@ -55,9 +55,10 @@ impl Shield {
     /// Explains an absolute URL, as a viewer would request it.
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessRejection> {
         let headers = HeaderMap::new();
+        let url = self.without_token(url);
         // As in HTTP/2, the URL alone names the host.
         let (get, http2, unrestricted) = (&Method::GET, Version::HTTP_2, Requester::Unrestricted);
-        let request = match access(&self.rules, get, url, http2, &headers, unrestricted) {
+        let request = match access(&self.rules, get, &url, http2, &headers, unrestricted) {
             Admission::Cache(request) | Admission::Pass(request) => request,
             Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.

@@ -67,6 +67,8 @@ pub struct SharedWait {
     pub generation: u64,
     /// The fill; each further viewer joins it.
     pub fill: AwaitedFill,
+    /// Nobody may join after it: the token that all send ends then.
+    pub join_until: Option<Instant>,
     /// The response for all. `None`: each request must be handled by itself.
     pub response: Pin<Box<dyn Future<Output = Option<ViewerResponse>> + Send>>,
     /// The record of a viewer that leaves before there is a response.

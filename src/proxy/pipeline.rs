@@ -8,6 +8,7 @@ use http::header::{self, ACCEPT_ENCODING};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::oneshot;
 
+use super::admission::Admitted;
 use super::blocking_reload::{
     ReloadAction, is_kept_current, is_refreshed_low_latency, kept_current_for,
 };
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::telemetry::Outcome;
 use seawall_cache::{Fill, JoinOutcome, KeyMemo, Lookup, Object, StoredHead};
-use seawall_policy::access::{AccessRejection, Admission, CacheRequest, Requester, access};
+use seawall_policy::access::{Admission, CacheRequest};
 use seawall_policy::directives::RequestDirectives;
 use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::Freshness;
@@ -68,7 +69,8 @@ impl Shield {
     /// Answers a GET from memory, without waiting. At most a compression of the object has been
     /// started.
     pub fn answer_from_memory(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> MemoryAnswer {
-        let request = match self.admit(&viewer_request) {
+        let Admitted { admission, token } = self.admit(&mut viewer_request);
+        let request = match admission {
             Admission::Cache(request) => request,
             // Whoever is refused must not cost more than whoever is served.
             Admission::Reject(rejection) if rejection.rule.is_some() => {
@@ -78,9 +80,10 @@ impl Shield {
         };
         let announced = self.announced_request(&viewer_request, &request);
         viewer_request.wants_repeat &= announced.is_none();
-        match self.look_up_request(&mut viewer_request, request) {
-            LookupOutcome::Served(response) => {
+        match self.look_up_request(&mut viewer_request, request, token.repeat_until) {
+            LookupOutcome::Served(mut response) => {
                 self.prefetch_announced(announced);
+                token.apply_to(&mut response);
                 MemoryAnswer::Respond(response)
             }
             LookupOutcome::NeedsFetch(context, lookup) if context.wants_repeat => self
@@ -92,32 +95,6 @@ impl Shield {
                 MemoryAnswer::Unknown
             }
         }
-    }
-
-    fn admit(&self, viewer_request: &ViewerRequest) -> Admission {
-        let secrets = self.access.secrets();
-        let requester = secrets
-            .as_deref()
-            .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
-                address: viewer_request.address.viewer,
-                secrets,
-            });
-        access(
-            &self.rules,
-            &viewer_request.method,
-            &viewer_request.uri,
-            viewer_request.version,
-            &viewer_request.headers,
-            requester,
-        )
-    }
-
-    fn reject(&self, request: &ViewerRequest, rejection: AccessRejection) -> ViewerResponse {
-        if let Some(rule) = rejection.rule {
-            self.access.count_refusal(rule);
-        }
-        let is_logged = self.telemetry.access_log.is_enabled();
-        rejections::rejected(request, rejection, is_logged)
     }
 
     fn begin_context(
@@ -132,8 +109,9 @@ impl Shield {
     /// Answers one request. Never fails: every error has a status. A hit waits for nothing but a
     /// content coding that is being made, for at most 100 ms.
     pub async fn answer(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> ViewerResponse {
+        let Admitted { admission, token } = self.admit(&mut viewer_request);
         let is_logged = self.telemetry.access_log.is_enabled();
-        match self.admit(&viewer_request) {
+        let mut response = match admission {
             Admission::Reject(rejection) => self.reject(&viewer_request, rejection),
             Admission::Preflight(route) => {
                 rejections::preflight(&viewer_request, &route, is_logged)
@@ -153,7 +131,7 @@ impl Shield {
             }
             Admission::Cache(request) => {
                 self.prefetch_announced(self.announced_request(&viewer_request, &request));
-                match self.look_up_request(&mut viewer_request, request) {
+                match self.look_up_request(&mut viewer_request, request, token.repeat_until) {
                     LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
                         let record = context.abandoned_record();
@@ -167,15 +145,19 @@ impl Shield {
                     }
                 }
             }
-        }
+        };
+        token.apply_to(&mut response);
+        response
     }
 
     fn look_up_request(
         self: &Arc<Self>,
         viewer_request: &mut ViewerRequest,
         request: CacheRequest,
+        repeat_until: Option<Instant>,
     ) -> LookupOutcome {
-        let context = self.begin_context(viewer_request, request);
+        let mut context = self.begin_context(viewer_request, request);
+        context.repeat_until = repeat_until;
         if headers::loops(&context.headers, &self.rules.name) {
             return LookupOutcome::Served(rejections::looped(context));
         }
@@ -308,9 +290,10 @@ impl Shield {
             return None;
         };
         let unchanged_for = fields_unchanged_for(&object.head, context.now).min(usable_for);
+        let until = context.now + unchanged_for;
         (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
             generation: self.generation,
-            until: context.now + unchanged_for,
+            until: context.repeat_until.map_or(until, |end| end.min(until)),
             found_object,
             needs_refresher,
         })

@@ -333,9 +333,10 @@ impl Shield {
 
     fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
         let headers = HeaderMap::new();
+        let url = self.without_token(url);
         // As in HTTP/2, the URL alone names the host.
         let (get, http2, unrestricted) = (&Method::GET, Version::HTTP_2, Requester::Unrestricted);
-        match access(&self.rules, get, url, http2, &headers, unrestricted) {
+        match access(&self.rules, get, &url, http2, &headers, unrestricted) {
             Admission::Cache(request) => Some(request),
             _ => None,
         }

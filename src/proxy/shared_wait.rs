@@ -36,6 +36,7 @@ impl Shield {
         Some(SharedWait {
             generation: self.generation,
             fill,
+            join_until: context.repeat_until,
             response: Box::pin(shield.respond_to_all(context, lookup, follower)),
             record,
         })

@@ -12,6 +12,7 @@ pub mod patience;
 pub mod program;
 pub mod reloaded;
 pub mod shield;
+pub mod tokens;
 pub mod viewer;
 mod wire;
 

@@ -75,6 +75,15 @@ impl TokenCarriers {
         found.ok_or(TokenRejection::Missing)
     }
 
+    /// The target without any token, however many there are.
+    pub fn strip_target<'a>(&self, target: &'a str) -> Cow<'a, str> {
+        let mut target = target;
+        while let Some((_, rest)) = self.path.as_deref().and_then(|name| in_path(name, target)) {
+            target = rest;
+        }
+        self.without_query_token(target)
+    }
+
     /// Takes the tokens out of the headers.
     pub fn strip_headers(&self, headers: &mut HeaderMap) {
         if let Some(name) = &self.header {
@@ -120,37 +129,58 @@ impl TokenCarriers {
         let (Some(name), Some((path, query))) = (&self.query, target.split_once('?')) else {
             return Ok((None, target.into()));
         };
-        let value_of = |parameter: &'a str| parameter.strip_prefix(name)?.strip_prefix('=');
-        let token = only_one(query.split('&').filter_map(value_of))?;
-        if token.is_none() {
-            return Ok((None, target.into()));
+        let values = query.split('&').filter_map(|it| value_of(name, it));
+        let token = only_one(values)?;
+        Ok((token, without_parameter(name, path, query, target)))
+    }
+
+    fn without_query_token<'a>(&self, target: &'a str) -> Cow<'a, str> {
+        match (&self.query, target.split_once('?')) {
+            (Some(name), Some((path, query))) => without_parameter(name, path, query, target),
+            _ => target.into(),
         }
-        let kept = query.split('&').filter(|it| value_of(it).is_none());
-        let kept = kept.collect::<Vec<_>>().join("&");
-        let target = match &*kept {
-            "" => path.into(),
-            query => format!("{path}?{query}").into(),
-        };
-        Ok((token, target))
     }
 
     fn split_path<'a>(
         &self,
         target: &'a str,
     ) -> Result<(Option<&'a str>, &'a str), TokenRejection> {
-        let token_and_rest = |target: &'a str| {
-            let value = target
-                .strip_prefix('/')?
-                .strip_prefix(self.path.as_deref()?)?
-                .strip_prefix('=')?;
-            let end = value.find(['/', '?'])?;
-            value[end..].starts_with('/').then(|| value.split_at(end))
-        };
+        let token_and_rest = |target| in_path(self.path.as_deref()?, target);
         match token_and_rest(target) {
             None => Ok((None, target)),
             Some((_, rest)) if token_and_rest(rest).is_some() => Err(TokenRejection::Repeated),
             Some((token, rest)) => Ok((Some(token), rest)),
         }
+    }
+}
+
+/// The token that a target has as its first segment, `/NAME=TOKEN`, and the target without it.
+pub fn in_path<'a>(name: &str, target: &'a str) -> Option<(&'a str, &'a str)> {
+    let value = target.strip_prefix('/')?.strip_prefix(name)?;
+    let value = value.strip_prefix('=')?;
+    let end = value.find(['/', '?'])?;
+    value[end..].starts_with('/').then(|| value.split_at(end))
+}
+
+fn value_of<'a>(name: &str, parameter: &'a str) -> Option<&'a str> {
+    parameter.strip_prefix(name)?.strip_prefix('=')
+}
+
+/// `target`, which is `path?query`, without the parameters of this name.
+fn without_parameter<'a>(
+    name: &str,
+    path: &'a str,
+    query: &'a str,
+    target: &'a str,
+) -> Cow<'a, str> {
+    let is_kept = |parameter: &&str| value_of(name, parameter).is_none();
+    if query.split('&').all(|parameter| is_kept(&parameter)) {
+        return target.into();
+    }
+    let kept: Vec<_> = query.split('&').filter(is_kept).collect();
+    match &*kept.join("&") {
+        "" => path.into(),
+        query => format!("{path}?{query}").into(),
     }
 }
 

@@ -36,6 +36,19 @@ pub struct TokenPermit {
     pub renewed: Option<RenewedToken>,
 }
 
+impl TokenPermit {
+    /// The permission of two tokens, both of which are needed.
+    #[must_use]
+    pub fn and(self, other: TokenPermit) -> TokenPermit {
+        let ends = [self.until, other.until];
+        TokenPermit {
+            until: ends.into_iter().flatten().min(),
+            is_for_connection: self.is_for_connection || other.is_for_connection,
+            renewed: self.renewed.or(other.renewed),
+        }
+    }
+}
+
 impl TokenRules {
     /// Tokens of this kind, at these places.
     pub fn new(carriers: TokenCarriers, verifier: TokenVerifier) -> TokenRules {
@@ -54,6 +67,11 @@ impl TokenRules {
         headers: &'a HeaderMap,
     ) -> Result<FoundToken<'a>, TokenRejection> {
         self.carriers.find(target, headers)
+    }
+
+    /// Where tokens are.
+    pub fn carriers(&self) -> &TokenCarriers {
+        &self.carriers
     }
 
     /// Takes tokens out of headers before these go to an origin or into a key.
@@ -80,6 +98,7 @@ impl TokenRules {
         if is_costly && verified.forged.are_too_many(request.client, now) {
             return Err(TokenRejection::Flood);
         }
+        verified.count_verification();
         let claims = self.verifier.verify(found.token);
         if is_costly && claims == Err(TokenRejection::Signature) {
             verified.forged.count(request.client, now);

@@ -21,6 +21,7 @@ pub struct VerifiedTokens {
     hand: usize,
     bytes: usize,
     evictions: u64,
+    verifications: u64,
     /// What was not verified.
     pub(crate) forged: ForgedSignatures,
 }
@@ -34,6 +35,8 @@ pub struct VerifiedTokenStats {
     pub bytes: usize,
     /// Tokens that had to go for others.
     pub evictions: u64,
+    /// Tokens that were not found, and were verified.
+    pub verifications: u64,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,7 @@ impl VerifiedTokens {
             hand: 0,
             bytes: 0,
             evictions: 0,
+            verifications: 0,
             forged: ForgedSignatures::new(),
         }
     }
@@ -68,7 +72,12 @@ impl VerifiedTokens {
             entries: self.tokens.len(),
             bytes: self.bytes,
             evictions: self.evictions,
+            verifications: self.verifications,
         }
+    }
+
+    pub(crate) fn count_verification(&mut self) {
+        self.verifications += 1;
     }
 
     /// What the token permits under these rules, if it was verified by them. All of it is compared:

@@ -12,8 +12,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use percent_encoding::percent_decode_str;
 
-pub use self::entry::Requester;
-use self::entry::check_entry;
+pub use self::entry::{Destination, Requester};
 pub use super::access_rejection::AccessRejection;
 use super::access_rejection::bad;
 pub use super::cache_request::CacheRequest;
@@ -40,7 +39,7 @@ pub enum Admission {
 pub fn host_of(url: &Uri) -> Option<String> {
     let no_headers = HeaderMap::new();
     let host = canonical_host(url, Version::HTTP_2, &no_headers);
-    host.ok().map(Cow::into_owned)
+    host.ok().map(|host| host.host.into_owned())
 }
 
 /// Decides about a parsed request.
@@ -52,31 +51,43 @@ pub fn access(
     headers: &HeaderMap,
     requester: Requester<'_>,
 ) -> Admission {
-    match try_admit(rules, method, uri, version, headers, requester) {
-        Ok(admission) => admission,
+    match enter(rules, uri, version, headers, requester) {
+        Ok(destination) => destination.admit(method, uri, headers),
         Err(rejection) => Admission::Reject(rejection),
     }
 }
 
-fn try_admit(
-    rules: &Rules,
-    method: &Method,
-    uri: &Uri,
+/// Finds where a request leads, and applies the access rules there, but for tokens.
+pub fn enter<'r>(
+    rules: &'r Rules,
+    uri: &'r Uri,
     version: Version,
-    headers: &HeaderMap,
+    headers: &'r HeaderMap,
     requester: Requester<'_>,
-) -> Result<Admission, AccessRejection> {
-    let host = canonical_host(uri, version, headers)?;
+) -> Result<Destination<'r>, AccessRejection> {
+    let HostAndPort { host, port } = canonical_host(uri, version, headers)?;
     let path = uri.path();
     if !path.starts_with('/') {
         return Err(bad("request target is not a path"));
     }
-    let route = rules
-        .route(&host, path)
-        .ok_or(AccessRejection::not_served())?;
-    // Before the key is built: a refusal is cheap.
-    check_entry(rules, route, &host, path, headers, requester)?;
-    check_path(&path[route.path_prefix.trim_end_matches('/').len()..])?;
+    Destination::enter(rules, (host, port), path, headers, requester)
+}
+
+impl Destination<'_> {
+    /// Decides about a request that may enter.
+    pub fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Admission {
+        let admission = try_admit(self, method, uri, headers);
+        admission.unwrap_or_else(Admission::Reject)
+    }
+}
+
+fn try_admit(
+    Destination { host, route, .. }: &Destination<'_>,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Admission, AccessRejection> {
+    check_path(&uri.path()[route.path_prefix.trim_end_matches('/').len()..])?;
     if *method == Method::OPTIONS {
         return Ok(Admission::Preflight(Arc::clone(route)));
     }
@@ -91,7 +102,7 @@ fn try_admit(
             location,
         ));
     }
-    let request = cache_request(route, &host, uri, headers)?;
+    let request = cache_request(route, host, uri, headers)?;
     match *method {
         Method::GET | Method::HEAD => Ok(Admission::Cache(request)),
         Method::CONNECT | Method::TRACE => Err(not_allowed()),
@@ -192,7 +203,7 @@ fn filtered_target(
     PathAndQuery::try_from(target).map_err(|_| AccessRejection::unreadable())
 }
 
-/// Normalizes the host for matching, key and upstream: lower case, no port, no trailing dot.
+/// Normalizes the host for matching, key and upstream: lower case, no trailing dot, the port apart.
 ///
 /// A request target with a host must name the same host as `Host`. RFC 9113 §8.3.1 requires that of
 /// HTTP/2. In HTTP/1 the target would win (RFC 9112 §3.2.2), but a proxy in front may have decided
@@ -201,7 +212,7 @@ fn canonical_host<'r>(
     uri: &'r Uri,
     version: Version,
     headers: &'r HeaderMap,
-) -> Result<Cow<'r, str>, AccessRejection> {
+) -> Result<HostAndPort<'r>, AccessRejection> {
     let mut fields = headers.get_all(header::HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
@@ -225,11 +236,14 @@ fn canonical_host<'r>(
         (Some(target), Some(field)) => {
             let is_same = target.host == field.host && target.port(uri) == field.port(uri);
             let differs = bad("Host differs from the request target");
-            is_same.then_some(target.host).ok_or(differs)
+            is_same.then_some(target).ok_or(differs)
         }
-        (Some(target), None) => Ok(target.host),
-        (None, Some(field)) => Ok(field.host),
-        (None, None) if version <= Version::HTTP_10 => Ok(Cow::Borrowed("")),
+        (Some(target), None) => Ok(target),
+        (None, Some(field)) => Ok(field),
+        (None, None) if version <= Version::HTTP_10 => Ok(HostAndPort {
+            host: Cow::Borrowed(""),
+            port: None,
+        }),
         (None, None) => Err(bad("Host is missing")),
     }
 }

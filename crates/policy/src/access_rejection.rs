@@ -40,7 +40,7 @@ impl AccessRejection {
 
     /// An access rule of the route refuses the viewer. The response does not say which, or what
     /// would be accepted.
-    pub(super) fn denied(rule: AccessRuleKind) -> AccessRejection {
+    pub fn denied(rule: AccessRuleKind) -> AccessRejection {
         AccessRejection {
             status: StatusCode::FORBIDDEN,
             why: "access denied",

@@ -1,4 +1,5 @@
-//! Decides who may enter a route: by the viewer's address, and by a header with a secret.
+//! Decides who may enter a route: by the viewer's address, and by a header with a secret. The rules
+//! name the token that a route demands too; whether a request has one is decided above.
 //!
 //! The secrets are an argument, as the time is: their files change, and a decision here is a pure
 //! function.
@@ -7,10 +8,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 pub use ipnet::IpNet;
 use subtle::{Choice, ConstantTimeEq};
+
+use super::RequiredToken;
 
 /// The access rules of a route. By default everyone may enter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct AccessRules {
     pub deny: Option<AddressList>,
     /// Only requests with this header may enter.
     pub require_header: Option<RequiredHeader>,
+    /// Only requests with such a token may enter.
+    pub token: Option<Arc<RequiredToken>>,
 }
 
 /// The rule that refused a request: both the metric label and what an operator looks for.
@@ -30,11 +36,17 @@ pub enum AccessRuleKind {
     Address,
     /// `require_header`: the header is missing, or has another value.
     Header,
+    /// `token`: it is missing, not valid, or for something else.
+    Token,
 }
 
 impl AccessRuleKind {
     /// All, in the order of [`AccessRuleKind::index`].
-    pub const ALL: [AccessRuleKind; 2] = [AccessRuleKind::Address, AccessRuleKind::Header];
+    pub const ALL: [AccessRuleKind; 3] = [
+        AccessRuleKind::Address,
+        AccessRuleKind::Header,
+        AccessRuleKind::Token,
+    ];
 
     /// A dense index for tables of counters.
     pub fn index(self) -> usize {
@@ -46,6 +58,7 @@ impl AccessRuleKind {
         match self {
             AccessRuleKind::Address => "address",
             AccessRuleKind::Header => "header",
+            AccessRuleKind::Token => "token",
         }
     }
 }
@@ -53,11 +66,11 @@ impl AccessRuleKind {
 impl AccessRules {
     /// Whether everyone may enter.
     pub fn is_open(&self) -> bool {
-        self.allow.is_none() && self.deny.is_none() && self.require_header.is_none()
+        *self == AccessRules::default()
     }
 
-    /// The rule that refuses a viewer's request. `None`: it may enter. A viewer on a Unix socket
-    /// has no address.
+    /// The rule that refuses a viewer's request, tokens apart. `None`: it may enter. A viewer on a
+    /// Unix socket has no address.
     pub fn refused_by(
         &self,
         address: Option<IpAddr>,

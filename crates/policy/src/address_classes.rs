@@ -18,8 +18,9 @@ impl AddressClasses {
         let mut classes = AddressClasses::default();
         for route in &rules.routes {
             let addresses = AccessRules {
-                require_header: None,
-                ..route.access.clone()
+                allow: route.access.allow.clone(),
+                deny: route.access.deny.clone(),
+                ..AccessRules::default()
             };
             if addresses.has_address_lists() && !classes.rules.contains(&addresses) {
                 classes.rules.push(addresses);

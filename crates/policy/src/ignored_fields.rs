@@ -55,8 +55,11 @@ impl IgnoredFields {
         let is_read = |name: &str| {
             let listed = rules.routes.iter().flat_map(|route| {
                 let required = route.access.require_header.iter();
+                let token = route.access.token.iter();
                 let forwarded = route.forward_headers.iter().chain(&route.unkeyed_headers);
-                forwarded.chain(required.map(|header| &header.name))
+                forwarded
+                    .chain(required.map(|header| &header.name))
+                    .chain(token.filter_map(|token| token.header.as_ref()))
             });
             listed.map(HeaderName::as_str).any(|listed| listed == name)
         };

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep};
 pub use certificate::ClientCertificate;
 pub use credential_provider::check_profile;
 pub use credentials::Credentials;
+pub use file::bytes as file_bytes;
 pub use header_file::{HeaderFile, header_value};
 pub use source::{
     AwsEnvironment, BadVariable, ContainerToken, CredentialSource, CredentialUrl, Service, Sigv4,

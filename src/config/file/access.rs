@@ -1,10 +1,11 @@
-//! Reads who may enter a route: `allow`, `deny` and `require_header`.
+//! Reads who may enter a route: `allow`, `deny`, `require_header` and `token`.
 
 use std::path::PathBuf;
 
-use http::{HeaderName, header};
+use http::HeaderName;
 
-use super::upstream_auth::is_reserved;
+use super::forwarded_headers::required_name;
+use super::token::read_token;
 use crate::config::order::PlacedRoute;
 use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
@@ -27,7 +28,7 @@ pub(in crate::config) const CLIENT_FIELDS: [(&str, ClientField); 2] = [
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// Reads all three keys.
+/// Reads all four keys.
 pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
     table.read_some_into("allow", &mut access.allow, addresses);
     table.read_some_into("deny", &mut access.deny, addresses);
@@ -35,6 +36,8 @@ pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
         value.table("require_header", read_required_header)
     });
     access.require_header = required.flatten();
+    let token = table.get("token", |value| value.table("token", read_token));
+    access.token = token.flatten();
 }
 
 /// Reads `trusted_proxies` and `client_header`.
@@ -91,21 +94,6 @@ fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
     })
 }
 
-/// The name must be of a header that nothing else here reads or sends on.
-fn required_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
-    const EXPECTED: &str = "a header of its own such as \"X-Origin-Secret\"";
-    let name = read::header_name(value)?;
-    let is_of_http = [header::HOST, header::VIA].contains(&name)
-        || is_reserved(&name)
-        || ["content-", "if-", "cdn-loop", "cmcd-"]
-            .iter()
-            .any(|beginning| name.as_str().starts_with(beginning));
-    if is_of_http {
-        return Err(value.problem(ValueError::new(EXPECTED, "this one has a meaning already")));
-    }
-    Ok(name)
-}
-
 fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {
     let files = read::nonempty_list(secret_file, SECRET_FILES)(value)?;
     if files.len() > 2 {
@@ -135,8 +123,14 @@ pub(super) fn report_forwarded_secrets(table: &TomlTable<'_>, routes: &[(PlacedR
             route.forward_headers.contains(name) || route.unkeyed_headers.contains(name)
         };
         let secret = routes.iter().find_map(|(requiring, _)| {
-            let header = requiring.route.access.require_header.as_ref()?;
-            forwards(&header.name).then_some((requiring, &header.name))
+            let access = &requiring.route.access;
+            let required = access.require_header.iter().map(|header| &header.name);
+            let token = access
+                .token
+                .iter()
+                .filter_map(|token| token.header.as_ref());
+            let name = required.chain(token).find(|name| forwards(name))?;
+            Some((requiring, name))
         });
         let Some((requiring, name)) = secret else {
             continue;

@@ -1,5 +1,5 @@
 //! Reads `forward_headers` and `unkeyed_headers`: which of a viewer's headers are sent to the
-//! origin, in the key or not.
+//! origin, in the key or not; and which may carry a secret that a route requires.
 
 use http::{HeaderName, header};
 
@@ -83,6 +83,21 @@ fn unkeyed_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
         let why =
             "one viewer's credentials would fetch the response for all; write forward_headers";
         return Err(value.problem(ValueError::new(what, why)));
+    }
+    Ok(name)
+}
+
+/// A header that a route requires: nothing else here reads it or sends it on.
+pub(super) fn required_name(value: TomlValue<'_>) -> ReadResult<HeaderName> {
+    const EXPECTED: &str = "a header of its own such as \"X-Origin-Secret\"";
+    let name = read::header_name(value)?;
+    let is_of_http = [header::HOST, header::VIA].contains(&name)
+        || is_reserved(&name)
+        || ["content-", "if-", "cdn-loop", "cmcd-"]
+            .iter()
+            .any(|beginning| name.as_str().starts_with(beginning));
+    if is_of_http {
+        return Err(value.problem(ValueError::new(EXPECTED, "this one has a meaning already")));
     }
     Ok(name)
 }

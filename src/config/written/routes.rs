@@ -5,13 +5,14 @@ use std::sync::Arc;
 use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 
-use super::{WrittenTable, addresses, path_text};
+use super::{WrittenTable, addresses, origins, path_text};
+use crate::config::file::TOKEN_KINDS;
 use crate::config::quantity::duration_text;
-use seawall_policy::Route;
 use seawall_policy::access_rules::RequiredHeader;
 use seawall_policy::route::{
     Cors, HeaderRule, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect,
 };
+use seawall_policy::{RequiredToken, Route};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
 /// of its hosts each time (see `order.rs`).
@@ -55,6 +56,7 @@ fn keys(route: &Route) -> WrittenTable {
         .key("allow", route.access.allow.as_ref().map(addresses))
         .key("deny", route.access.deny.as_ref().map(addresses))
         .key("require_header", required)
+        .key("token", route.access.token.as_deref().map(token))
         .key("query", queries(&route.query))
         .key("forward_headers", names(&route.forward_headers))
         .key("unkeyed_headers", names(&route.unkeyed_headers))
@@ -120,6 +122,36 @@ fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
 fn required_header(header: &RequiredHeader) -> Value {
     let files = header.secret_files.iter().map(|file| path_text(file));
     json!({ "name": header.name.as_str(), "secret_files": files.collect::<Vec<_>>() })
+}
+
+/// The names of the files, not the keys.
+fn token(token: &RequiredToken) -> Value {
+    let keys = token.keys.iter();
+    let keys = keys.map(|(id, file)| (id.clone(), Value::from(path_text(file))));
+    let mut written = json!({
+        "kind": origins::word(&TOKEN_KINDS, token.kind),
+        "keys": keys.collect::<serde_json::Map<_, _>>(),
+    });
+    let places = [
+        ("header", token.header.as_ref().map(HeaderName::as_str)),
+        ("cookie", token.cookie.as_deref()),
+        ("query", token.query.as_deref()),
+        ("path", token.path.as_deref()),
+    ];
+    for (key, name) in places {
+        if let Some(name) = name {
+            written[key] = name.into();
+        }
+    }
+    for (key, names) in [("issuers", &token.issuers), ("audiences", &token.audiences)] {
+        if !names.is_empty() {
+            written[key] = json!(names);
+        }
+    }
+    if token.accepts_no_expiry {
+        written["accept_no_expiry"] = true.into();
+    }
+    written
 }
 
 /// Rules have no names: they are told apart by whom they reach, and by their places.

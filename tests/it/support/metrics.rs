@@ -14,6 +14,10 @@ pub fn is_listed(series: &str) -> bool {
 pub const REQUESTS: &str = "seawall_requests_total";
 /// Requests that an access rule refused, by `reason`.
 pub const ACCESS_REFUSED: &str = "seawall_access_refused_total";
+/// Requests that were refused because of their token, by `reason`.
+pub const TOKENS_REFUSED: &str = "seawall_tokens_refused_total";
+/// Tokens whose signature was verified.
+pub const TOKENS_VERIFIED: &str = "seawall_tokens_verified_total";
 /// Hits that got the response of an earlier one again.
 pub const REPEATED: &str = "seawall_repeated_responses_total";
 /// Bytes of responses that are remembered to be sent again.

@@ -176,3 +176,32 @@ fn strips_headers_of_tokens_only() {
     let others = [("cookie", "a=1;b=2"), ("cookie", "c")];
     assert_eq!(strip(&others), headers(&others));
 }
+
+#[test]
+fn strips_all_tokens_of_a_target_and_nothing_else() {
+    let carriers = TokenCarriers {
+        query: Some("t".to_owned()),
+        path: Some("t".to_owned()),
+        ..TokenCarriers::default()
+    };
+    for (target, expected) in [
+        ("/a?b=1", "/a?b=1"),
+        ("/a?", "/a?"),
+        ("/a?t=1", "/a"),
+        ("/a?t=1&t=2", "/a"),
+        ("/a?b=1&t=2&c", "/a?b=1&c"),
+        ("/a?tt=1&T=2", "/a?tt=1&T=2"),
+        ("/t=1/a", "/a"),
+        ("/t=1/t=2/a?t=3", "/a"),
+        ("/t=1", "/t=1"),
+        ("/t=1?t=2", "/t=1"),
+        ("/a/t=1/b", "/a/t=1/b"),
+        ("//t=1/a", "//t=1/a"),
+    ] {
+        assert_eq!(carriers.strip_target(target), expected, "{target}");
+    }
+    assert_eq!(
+        TokenCarriers::default().strip_target("/t=1/a?t=2"),
+        "/t=1/a?t=2"
+    );
+}

@@ -1,5 +1,6 @@
 //! Decides whether a request may enter the route that was found for it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,35 +26,74 @@ pub enum Requester<'r> {
     Unrestricted,
 }
 
-/// Applies the access rules of the route, and of each route that an origin may take the path for:
-/// it decodes the path and resolves dot segments, while the route was found by the path as sent.
-pub(super) fn check_entry(
-    rules: &Rules,
-    route: &Route,
-    host: &str,
-    path: &str,
-    headers: &HeaderMap,
-    requester: Requester<'_>,
-) -> Result<(), AccessRejection> {
-    let Requester::Viewer { address, secrets } = requester else {
-        return Ok(());
-    };
-    let refused_by = |route: &Route| route.access.refused_by(address, headers, secrets);
-    let mut rule = refused_by(route);
-    if rule.is_none() && has_several_readings(path) {
-        let mut of_host = rules.routes.iter().filter(|route| route.takes_host(host));
-        rule = match resolved_path(path) {
-            Some(path) => {
-                let prefix = |route: &Route| resolved_path(&route.path_prefix);
-                let takes_it = |route: &&Arc<Route>| {
-                    prefix(route).is_none_or(|prefix| is_below(&path, &prefix))
-                };
-                of_host.find(takes_it).and_then(|route| refused_by(route))
-            }
-            None => of_host.find_map(|route| refused_by(route)),
+/// Where a request leads, and as whose it counts.
+#[derive(Clone, Debug)]
+pub struct Destination<'r> {
+    /// The canonical host.
+    pub host: Cow<'r, str>,
+    /// The port that the viewer named.
+    pub port: Option<u16>,
+    /// The route for this host and path.
+    pub route: &'r Arc<Route>,
+    /// Other routes that an origin may take the path for.
+    others: Vec<&'r Arc<Route>>,
+}
+
+impl<'r> Destination<'r> {
+    /// Finds where a request leads, and applies the access rules there, but for tokens. Builds no
+    /// key: a refusal is cheap.
+    pub(super) fn enter(
+        rules: &'r Rules,
+        (host, port): (Cow<'r, str>, Option<u16>),
+        path: &str,
+        headers: &HeaderMap,
+        requester: Requester<'_>,
+    ) -> Result<Destination<'r>, AccessRejection> {
+        let route = rules.route(&host, path);
+        let route = route.ok_or(AccessRejection::not_served())?;
+        let mut destination = Destination {
+            host,
+            port,
+            route,
+            others: Vec::new(),
         };
+        let Requester::Viewer { address, secrets } = requester else {
+            return Ok(destination);
+        };
+        if has_several_readings(path) {
+            destination.others = destination.other_readings(rules, path);
+        }
+        let mut guarding = destination.guarding_routes();
+        let rule = guarding.find_map(|route| route.access.refused_by(address, headers, secrets));
+        drop(guarding);
+        rule.map_or(Ok(destination), |rule| Err(AccessRejection::denied(rule)))
     }
-    rule.map_or(Ok(()), |rule| Err(AccessRejection::denied(rule)))
+
+    /// The routes whose access rules a viewer's request must keep: its own, and each that an origin
+    /// may take the path for. It decodes the path and resolves dot segments, while the route was
+    /// found by the path as sent.
+    pub fn guarding_routes(&self) -> impl Iterator<Item = &'r Arc<Route>> {
+        std::iter::once(self.route).chain(self.others.iter().copied())
+    }
+
+    /// Whether one of these routes demands a token.
+    pub fn demands_token(&self) -> bool {
+        self.guarding_routes()
+            .any(|route| route.access.token.is_some())
+    }
+
+    fn other_readings(&self, rules: &'r Rules, path: &str) -> Vec<&'r Arc<Route>> {
+        let takes_host = |route: &&Arc<Route>| route.takes_host(&self.host);
+        let mut of_host = rules.routes.iter().filter(takes_host);
+        let Some(path) = resolved_path(path) else {
+            return of_host.collect();
+        };
+        let takes_it = |route: &&Arc<Route>| {
+            let prefix = resolved_path(&route.path_prefix);
+            prefix.is_none_or(|prefix| is_below(&path, &prefix))
+        };
+        of_host.find(takes_it).into_iter().collect()
+    }
 }
 
 /// Whether an origin may read the path as another one than its text.

@@ -6,9 +6,13 @@ use std::path::Path;
 /// A longer file is neither a secret nor a credentials file.
 const BYTES_MAX: u64 = 256 << 10;
 
-/// Reads a whole file. Errors quote nothing of it.
+/// Reads a whole file as text. Errors quote nothing of it.
 pub(super) fn text(path: &Path) -> Result<String> {
-    let refused = |why| Error::new(ErrorKind::InvalidData, why);
+    String::from_utf8(bytes(path)?).map_err(|_| refused("not UTF-8 text"))
+}
+
+/// Reads a whole file of at most 256 KiB. Blocks. Errors quote nothing of it.
+pub fn bytes(path: &Path) -> Result<Vec<u8>> {
     // Checked first: opening a named pipe would block.
     if !std::fs::metadata(path)?.is_file() {
         return Err(refused("this is not a plain file"));
@@ -18,5 +22,9 @@ pub(super) fn text(path: &Path) -> Result<String> {
     if file.take(BYTES_MAX + 1).read_to_end(&mut bytes)? as u64 > BYTES_MAX {
         return Err(refused("this file is larger than 256 KiB"));
     }
-    String::from_utf8(bytes).map_err(|_| refused("not UTF-8 text"))
+    Ok(bytes)
+}
+
+fn refused(why: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidData, why)
 }

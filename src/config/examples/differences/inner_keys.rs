@@ -251,6 +251,43 @@ fn route_keys() -> Vec<InnerKey> {
     keys.into()
 }
 
+/// The keys of a token, which is one value.
+fn token_keys() -> Vec<InnerKey> {
+    const KEYS: &str = "keys = { 2026 = \"url-key\" }";
+    let token = |keys: &str| format!("token = {{ {keys} }}");
+    let signed_url = format!("kind = \"signed_url\", {KEYS}, query = \"a\"");
+    let cat = format!("kind = \"cat\", {KEYS}, query = \"a\"");
+    let key = |known: &str, before: &str, after: &str| {
+        let (known, texts) = (format!("token {known}"), [token(before), token(after)]);
+        inner_key_in(
+            &known,
+            "route.token",
+            ["[[route]]\n", ""],
+            [&texts[0], &texts[1]],
+        )
+    };
+    let and = |token: &str, more: &str| format!("{token}, {more}");
+    vec![
+        key("kind", &signed_url, &cat),
+        key("keys", &signed_url, &signed_url.replace("2026", "2027")),
+        key("query", &cat, &cat.replace("\"a\"", "\"b\"")),
+        key(
+            "header",
+            &signed_url,
+            &and(&signed_url, "header = \"X-Token\""),
+        ),
+        key("cookie", &signed_url, &and(&signed_url, "cookie = \"CAT\"")),
+        key("path", &signed_url, &and(&signed_url, "path = \"t\"")),
+        key("issuers", &cat, &and(&cat, "issuers = [\"tv\"]")),
+        key("audiences", &cat, &and(&cat, "audiences = [\"tv\"]")),
+        key(
+            "accept_no_expiry",
+            &cat,
+            &and(&cat, "accept_no_expiry = true"),
+        ),
+    ]
+}
+
 /// The keys of a rule for headers.
 fn header_rule_keys() -> Vec<InnerKey> {
     const AROUND: [&str; 2] = ["[[route]]\nheaders = [{ ", " }]"];
@@ -290,6 +327,7 @@ pub(super) fn inner_keys() -> Vec<InnerKey> {
         server_keys(),
         admin_keys(),
         route_keys(),
+        token_keys(),
         header_rule_keys(),
     ];
     keys.into_iter().flatten().collect()

@@ -177,6 +177,20 @@ fn rejects_invalid_access_rules() {
 }
 
 #[test]
+fn rejects_invalid_tokens() {
+    let in_route = |text: &str| in_route(format!("token = {text}"));
+    let diagnostics = diagnostics(&[
+        in_route("\"seawall\""),
+        in_route("{}"),
+        in_route("{ kind = \"jwt\", keys = {}, query = \"a=b\" }"),
+        in_route("{ kind = \"cat\", keys = { k = \"no-key\" } }"),
+        in_route("{ kind = \"cat\", keys = [\"a\"], header = \"Host\", cookie = \"\" }"),
+        in_route("{ kind = \"signed_url\", keys = { k = \"no-key\" }, issuers = [\"tv\"] }"),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_redirects() {
     let diagnostics = diagnostics(&[
         in_route("redirect = \"https://new.example\""),

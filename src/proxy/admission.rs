@@ -1,0 +1,277 @@
+//! Admits a viewer's request: the access rules of its route, its token, and then its key. The token
+//! is taken out of the request before anything else reads it: it is in no key and no log, and goes
+//! to no origin.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use http::header::{self, CACHE_CONTROL};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+
+use super::token_control::{CurrentTokenRules, set_target};
+use super::{Shield, ViewerRequest, ViewerResponse, rejections};
+use seawall_authorization::{
+    RenewedToken, TokenPermit, TokenRejection, TokenRequest, VerifiedTokens,
+};
+use seawall_policy::access::{AccessRejection, Admission, Destination, Requester, access, enter};
+use seawall_policy::freshness::FRESHNESS_FIELDS_SENT;
+use seawall_policy::{AccessRuleKind, Now};
+
+/// The decision about a request, and what the token that let it in means for the response.
+pub(super) struct Admitted {
+    pub(super) admission: Admission,
+    pub(super) token: TokenEffect,
+}
+
+/// What a token means for the response to its request.
+#[derive(Default)]
+pub(super) struct TokenEffect {
+    /// The response may be sent to other requests with the same token until then.
+    pub(super) repeat_until: Option<Instant>,
+    /// A new token for this viewer.
+    renewed: Option<RenewedToken>,
+}
+
+impl TokenEffect {
+    /// Gives the viewer its new token. The response is for nobody else, also behind this cache.
+    pub(super) fn apply_to(self, response: &mut ViewerResponse) {
+        let Some(RenewedToken { name, value }) = self.renewed else {
+            return;
+        };
+        let headers = &mut response.headers;
+        for name in &FRESHNESS_FIELDS_SENT {
+            headers.remove(name);
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if name == header::SET_COOKIE {
+            headers.append(name, value);
+        } else {
+            headers.insert(name, value);
+        }
+    }
+}
+
+impl Shield {
+    /// Decides about a request, and takes its token away.
+    pub(super) fn admit(&self, request: &mut ViewerRequest) -> Admitted {
+        let admitted = self.try_admit(request);
+        admitted.unwrap_or_else(|rejection| Admitted {
+            admission: Admission::Reject(rejection),
+            token: TokenEffect::default(),
+        })
+    }
+
+    fn try_admit(&self, request: &mut ViewerRequest) -> Result<Admitted, AccessRejection> {
+        let secrets = self.access.secrets();
+        let requester = secrets
+            .as_deref()
+            .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
+                address: request.address.viewer,
+                secrets,
+            });
+        let tokens = &self.access.tokens;
+        let sent = tokens.take_path_tokens(&mut request.uri);
+        let (uri, headers) = (&request.uri, &request.headers);
+        let destination = enter(&self.rules, uri, request.version, headers, requester)?;
+        if !destination.demands_token() {
+            return Ok(Admitted {
+                admission: destination.admit(&request.method, uri, headers),
+                token: TokenEffect::default(),
+            });
+        }
+        let rules = tokens.rules_of(destination.guarding_routes());
+        let now = Now::read();
+        // A browser sends no token with a preflight, and the response says nothing of the object.
+        let permit = if request.method == Method::OPTIONS {
+            without_tokens(&rules, uri)
+        } else {
+            let check = TokenCheck {
+                request,
+                destination: &destination,
+                sent: sent.as_ref().or(uri.path_and_query()),
+                now,
+            };
+            tokens.with_verified(|verified| check.permit(&rules, verified))
+        };
+        let permit = permit.map_err(|rejection| {
+            tokens.count_refusal(rejection);
+            AccessRejection::denied(AccessRuleKind::Token)
+        })?;
+        let token = permit.take_tokens(&rules, request, now)?;
+        let (uri, version, headers) = (&request.uri, request.version, &request.headers);
+        let unrestricted = Requester::Unrestricted;
+        Ok(Admitted {
+            admission: access(
+                &self.rules,
+                &request.method,
+                uri,
+                version,
+                headers,
+                unrestricted,
+            ),
+            token,
+        })
+    }
+
+    /// A path without its tokens, for the log: of a request that is not admitted.
+    pub fn path_without_token<'p>(&self, path: &'p str) -> &'p str {
+        self.access.tokens.path_without_token(path)
+    }
+
+    /// The URL of an operator without the token of a viewer.
+    pub(super) fn without_token(&self, url: &Uri) -> Uri {
+        let mut url = url.clone();
+        let tokens = &self.access.tokens;
+        tokens.take_path_tokens(&mut url);
+        let (version, headers) = (Version::HTTP_2, HeaderMap::new());
+        let destination = enter(
+            &self.rules,
+            &url,
+            version,
+            &headers,
+            Requester::Unrestricted,
+        );
+        let rules = destination.map(|destination| tokens.rules_of(destination.guarding_routes()));
+        let rules = rules.unwrap_or_default();
+        let target = url
+            .path_and_query()
+            .map(|target| stripped(&rules, target.as_str()));
+        if let Some(target) = target {
+            set_target(&mut url, &target);
+        }
+        url
+    }
+
+    pub(super) fn reject(
+        &self,
+        request: &ViewerRequest,
+        rejection: AccessRejection,
+    ) -> ViewerResponse {
+        if let Some(rule) = rejection.rule {
+            self.access.count_refusal(rule);
+        }
+        let is_logged = self.telemetry.access_log.is_enabled();
+        rejections::rejected(request, rejection, is_logged)
+    }
+}
+
+/// What a request is checked by.
+struct TokenCheck<'a> {
+    request: &'a ViewerRequest,
+    destination: &'a Destination<'a>,
+    /// Path and query as sent.
+    sent: Option<&'a PathAndQuery>,
+    now: Now,
+}
+
+/// The permission to enter, and the target of the request without its tokens.
+struct TokenEntry {
+    permit: Option<TokenPermit>,
+    target: String,
+}
+
+impl TokenCheck<'_> {
+    /// Decides by the rules of all routes that a request may lead to.
+    fn permit(
+        &self,
+        rules: &[CurrentTokenRules],
+        verified: &mut VerifiedTokens,
+    ) -> Result<TokenEntry, TokenRejection> {
+        let seconds = self.now.wall.duration_since(UNIX_EPOCH);
+        let seconds = seconds.unwrap_or_default().as_secs();
+        let sent = self.sent.map_or("/", PathAndQuery::as_str);
+        let mut entry = without_tokens(rules, &self.request.uri)?;
+        for rules in rules {
+            // A path that another route reads a token from is left as it is sent only there.
+            let routed = self.request.uri.path_and_query();
+            let source = match rules.carriers().path {
+                Some(_) => sent,
+                None => routed.map_or("/", PathAndQuery::as_str),
+            };
+            let found = rules.find(source, &self.request.headers)?;
+            let request = self.token_request(&found.target);
+            let permit = rules.admit(&found, &request, verified, seconds)?;
+            entry.permit = Some(match entry.permit {
+                None => permit,
+                Some(other) => other.and(permit),
+            });
+        }
+        Ok(entry)
+    }
+
+    fn token_request<'a>(&'a self, target: &'a str) -> TokenRequest<'a> {
+        let request = self.request;
+        let protocol = match request.version {
+            Version::HTTP_2 => "h2",
+            Version::HTTP_10 => "http/1.0",
+            _ => "http/1.1",
+        };
+        TokenRequest {
+            method: request.method.as_str(),
+            scheme: if request.tls { "https" } else { "http" },
+            host: &self.destination.host,
+            port: self.destination.port,
+            target,
+            client: request.address.viewer,
+            protocol: request.tls.then_some(protocol),
+        }
+    }
+}
+
+impl TokenEntry {
+    /// Takes the tokens out of the request.
+    fn take_tokens(
+        self,
+        rules: &[CurrentTokenRules],
+        request: &mut ViewerRequest,
+        now: Now,
+    ) -> Result<TokenEffect, AccessRejection> {
+        let sent = request
+            .uri
+            .path_and_query()
+            .map_or("", PathAndQuery::as_str);
+        if sent != self.target && !set_target(&mut request.uri, &self.target) {
+            return Err(AccessRejection::denied(AccessRuleKind::Token));
+        }
+        for rules in rules {
+            rules.strip_headers(&mut request.headers);
+        }
+        let Some(permit) = self.permit else {
+            return Ok(TokenEffect::default());
+        };
+        request.wants_repeat &= !permit.is_for_connection && permit.renewed.is_none();
+        Ok(TokenEffect {
+            repeat_until: permit.until.and_then(|end| instant_of(end, now)),
+            renewed: permit.renewed,
+        })
+    }
+}
+
+fn without_tokens(rules: &[CurrentTokenRules], uri: &Uri) -> Result<TokenEntry, TokenRejection> {
+    // Only a route that is not of this generation has no rules: nobody may enter it.
+    if rules.is_empty() {
+        return Err(TokenRejection::UnknownKey);
+    }
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    Ok(TokenEntry {
+        permit: None,
+        target: stripped(rules, target),
+    })
+}
+
+fn stripped(rules: &[CurrentTokenRules], target: &str) -> String {
+    let strip =
+        |target: String, rules: &CurrentTokenRules| match rules.carriers().strip_target(&target) {
+            Cow::Borrowed(kept) if kept.len() == target.len() => target,
+            kept => kept.into_owned(),
+        };
+    rules.iter().fold(target.to_owned(), strip)
+}
+
+/// When a second begins that is counted from 1970.
+fn instant_of(seconds: u64, now: Now) -> Option<Instant> {
+    let end = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    now.mono
+        .checked_add(end.duration_since(now.wall).unwrap_or_default())
+}

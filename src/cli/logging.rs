@@ -18,7 +18,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::audit::AUDIT_TARGET;
-use crate::telemetry::{LogCounts, LogGuard, LogQueue, RateLimit};
+use crate::telemetry::{LogCounts, LogGuard, LogQueue, LogRateLimit};
 
 /// `info` for Seawall. Libraries log errors only: their warnings are about what single viewers and
 /// origins send, and anyone can cause any number of them.
@@ -97,7 +97,7 @@ fn report_dropped_lines(counts: &LogCounts) {
 /// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, and
 /// the audit log are kept.
 struct RepeatFilter {
-    limit: Mutex<RateLimit<callsite::Identifier>>,
+    limit: Mutex<LogRateLimit<callsite::Identifier>>,
     counts: Arc<LogCounts>,
 }
 

@@ -172,6 +172,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "deny",
             "require_header",
             "token",
+            "rate_limit",
             "pass_methods",
             "honour_request_directives",
             "cors",

@@ -158,6 +158,7 @@ mod tests {
             arrived: now,
             now,
             wants_repeat: true,
+            is_counted: false,
             body: None,
         };
         let MemoryAnswer::Respond(response) = shield.answer_from_memory(request) else {

@@ -17,7 +17,7 @@ use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::workers::{AdminService, FrontendService};
 use crate::admin;
-use crate::admin::access_metrics::ACCESS_METRICS;
+use crate::admin::access_metrics::{ACCESS_METRICS, RATE_LIMIT_METRICS};
 use crate::admin::audit::AUDIT_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
@@ -224,6 +224,10 @@ fn collect_metrics(
     let access = shield.clone();
     registry.collect("Access rules", &ACCESS_METRICS, move || {
         access.load().access_stats()
+    })?;
+    let limits = shield.clone();
+    registry.collect("Rate limits", &RATE_LIMIT_METRICS, move || {
+        limits.load().rate_limit_stats()
     })?;
     let cache = shield.load().cache().clone();
     registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;

@@ -70,6 +70,7 @@ mod metrics_pass_the_linter;
 mod new_connections_replace_idle_ones;
 mod nobody_enters_without_a_token;
 mod nobody_enters_without_permission;
+mod nobody_exceeds_the_rate_limit;
 mod one_fetch_for_many_viewers;
 mod one_url_that_fails_harms_no_other;
 mod only_whole_answers_are_kept;

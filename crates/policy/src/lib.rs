@@ -8,6 +8,7 @@
 //! |---|---|
 //! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
 //! | may this viewer enter the route? | [`AccessRules::refused_by`] |
+//! | does it request too much? | [`rate_limit`] |
 //! | which requests share a response? | [`Key`], [`vary`] |
 //! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`StorageDecision`] |
 //! | may a stored response be used now? | [`freshness()`] → [`Freshness`] |
@@ -102,6 +103,7 @@ pub mod progress;
 pub mod proxy_header;
 mod query;
 pub mod range;
+pub mod rate_limit;
 mod redirect;
 mod required_token;
 pub mod route;
@@ -123,6 +125,7 @@ pub use ignored_fields::{IGNORED_UNLESS_FORWARDED, IgnoredFields};
 pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
+pub use rate_limit::RateLimits;
 pub use required_token::{RequiredToken, TokenKind};
 pub use route::{Route, Rules};
 pub use set_cookie::strip_set_cookie;

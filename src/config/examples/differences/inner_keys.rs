@@ -221,7 +221,18 @@ fn route_keys() -> Vec<InnerKey> {
     let required = header("X-Secret", "origin-secret");
     let other_name = header("X-Other", "origin-secret");
     let other_file = header("X-Secret", "cdn-code");
+    let limit = "rate_limit = { requests_per_second = 50 }";
+    let limited = |more: &str| limit.replace(" }", &format!(", {more} }}"));
+    let per_route = limited("per = \"route\"");
+    let burst = limited("burst = 99");
+    let bytes = limited("bytes_per_second = \"1MB\"");
+    let bytes_burst = bytes.replace(" }", ", bytes_burst = \"9MB\" }");
     let keys = [
+        ("rate_limit per", [limit, &*per_route]),
+        ("rate_limit requests_per_second", ["", limit]),
+        ("rate_limit burst", [limit, &*burst]),
+        ("rate_limit bytes_per_second", [limit, &*bytes]),
+        ("rate_limit bytes_burst", [&*bytes, &*bytes_burst]),
         ("redirect to", [&*redirect("/a"), &*redirect("/b")]),
         ("redirect status", [&*redirect("/a"), &*redirect_status]),
         ("query manifest", ["", "query = { manifest = \"none\" }"]),

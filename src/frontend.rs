@@ -47,6 +47,7 @@ mod frames;
 mod framing_check;
 mod http2_reads;
 mod http2_repeats;
+mod inherited_sockets;
 mod lifecycle;
 mod lingering_close;
 mod listen;
@@ -90,6 +91,7 @@ use seawall_policy::TrustedProxies;
 use seawall_policy::access_rules::AddressList;
 
 pub use certificates::{CertificateError, Certificates};
+pub use inherited_sockets::{HandedSocket, InheritedSockets};
 pub use lifecycle::{Frontend, RemovedListeners};
 pub(crate) use listen::bind_unix;
 pub use listen::{BindError, BoundListener};

@@ -3,7 +3,7 @@
 //! A worker thread never waits for the reader of stderr: lines go through a bounded queue
 //! ([`crate::telemetry::LogQueue`]). The access log is separate: see [`crate::telemetry`].
 
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 use std::panic;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,8 +42,8 @@ pub(super) struct RunningLog {
     _guard: LogGuard,
 }
 
-/// Starts logging, including panics and the `log` records of libraries.
-pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<RunningLog> {
+/// Starts logging, including panics and the `log` records of libraries. `terminal`: people read it.
+pub(super) fn start(format: Option<LogFormat>, terminal: bool) -> anyhow::Result<RunningLog> {
     let requested = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
@@ -53,7 +53,6 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<RunningLog> {
         })?,
         None => levels("")?,
     };
-    let terminal = stderr().is_terminal();
     let text = if terminal {
         LogFormat::Text
     } else {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use thread_local::ThreadLocal;
 
 use super::token_keys::{read_keys, read_token_key, token_rules};
-use seawall_authorization::{TokenRejection, TokenRules, VerifiedTokens, in_path};
+use seawall_authorization::{TokenRejection, TokenRules, VerifiedTokens};
 use seawall_policy::{RequiredToken, Route, Rules};
 
 /// Verified tokens that one worker remembers, and their memory.
@@ -126,17 +126,16 @@ impl TokenControl {
         if self.path_names.is_empty() {
             return None;
         }
-        let sent = uri.path_and_query()?.clone();
-        let mut target = sent.as_str();
-        let step = |target| {
-            let mut names = self.path_names.iter();
-            names.find_map(|name| in_path(name, target))
-        };
-        while let Some((_, rest)) = step(target) {
-            target = rest;
+        let path = self.path_without_token(uri.path());
+        if path.len() == uri.path().len() {
+            return None;
         }
-        let is_changed = target.len() < sent.as_str().len();
-        (is_changed && set_target(uri, target)).then_some(sent)
+        let query = uri
+            .query()
+            .map_or(String::new(), |query| format!("?{query}"));
+        let target = format!("{path}{query}");
+        let sent = uri.path_and_query()?.clone();
+        set_target(uri, &target).then_some(sent)
     }
 
     /// The path without its tokens. One whose end is missing is taken away too.

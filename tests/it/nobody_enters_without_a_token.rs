@@ -355,6 +355,8 @@ async fn access_log_has_no_token() {
             get(&in_path).host("a..b"),
             ask("BREW", &in_path),
             get(&format!("{in_path}?{}", "x".repeat(9000))),
+            get(&format!("/seawall={token}")),
+            get(&format!("/seawall={token}?a=1")),
         ]);
     }
     for request in &requests {

@@ -155,7 +155,7 @@ impl TokenCarriers {
 }
 
 /// The token that a target has as its first segment, `/NAME=TOKEN`, and the target without it.
-pub fn in_path<'a>(name: &str, target: &'a str) -> Option<(&'a str, &'a str)> {
+fn in_path<'a>(name: &str, target: &'a str) -> Option<(&'a str, &'a str)> {
     let value = target.strip_prefix('/')?.strip_prefix(name)?;
     let value = value.strip_prefix('=')?;
     let end = value.find(['/', '?'])?;

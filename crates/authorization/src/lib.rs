@@ -71,7 +71,7 @@ mod signed_url;
 mod verified_tokens;
 mod verifier;
 
-pub use carriers::{FoundToken, TokenCarrier, TokenCarriers, in_path};
+pub use carriers::{FoundToken, TokenCarrier, TokenCarriers};
 pub use cat::{CAT_BYTES_MAX, Cat, CatKey, CatSettings, CatVerifier, RenewedToken};
 pub use ipnet::IpNet;
 pub use keys::KeyError;

@@ -28,7 +28,7 @@ pub enum LimitScope {
 }
 
 impl LimitScope {
-    /// All, in the order of [`LimitScope::index`].
+    /// All, in the order of their numbers.
     pub const ALL: [LimitScope; 2] = [LimitScope::Client, LimitScope::Route];
 
     fn index(self) -> usize {

@@ -233,7 +233,7 @@ impl TrackerIndex {
         counts
     }
 
-    fn drop_tracker(&mut self, key: &Key) {
+    pub(super) fn drop_tracker(&mut self, key: &Key) {
         if let Some(tracker) = self.trackers.remove(key) {
             self.bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
         }

@@ -6,7 +6,6 @@ pub mod access_metrics;
 pub mod answers;
 pub mod audit;
 pub mod cache_metrics;
-pub mod class_metrics;
 pub mod declaration;
 pub mod endpoint_metrics;
 mod endpoints;
@@ -23,7 +22,6 @@ pub mod response;
 mod server;
 pub mod stream_metrics;
 mod tokens;
-mod warm;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,12 +32,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
-pub use audit::{AuditFile, AuditLog};
+pub use audit::AuditLog;
 pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, AdminSocket, serve};
 pub use tokens::{AdminTokens, TokenSettings};
 
-use crate::proxy::{PurgeOrder, Purged, WarmedObject};
+use crate::proxy::{PurgeOrder, Purged};
 use crate::telemetry::MetricRegistry;
 
 /// Settings of the admin server.
@@ -110,16 +108,6 @@ pub type ExplainHandler =
 pub type PurgeHandler =
     Box<dyn Fn(PurgeOrder) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
-/// Sees to it that the object of a URL is stored, until the deadline. `None`: no route serves it.
-pub type WarmHandler = Box<
-    dyn Fn(
-            http::Uri,
-            std::time::Instant,
-        ) -> Pin<Box<dyn Future<Output = Option<WarmedObject>> + Send>>
-        + Send
-        + Sync,
->;
-
 /// Begins a drain of the server. With `true`, waits for the listeners to close. `None`: too many
 /// requests of operators wait.
 pub type DrainHandler =
@@ -128,12 +116,6 @@ pub type DrainHandler =
 /// Reads the configuration again and uses it. What it did; `Err`: why it did nothing.
 pub type ReloadHandler =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Value, Value>> + Send>> + Send + Sync>;
-
-/// Has another process of the program serve in place of this one. What it did; `Err`: why it did
-/// nothing. `None`: it is in progress.
-pub type UpgradeHandler = Box<
-    dyn Fn() -> Pin<Box<dyn Future<Output = Option<Result<Value, Value>>> + Send>> + Send + Sync,
->;
 
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +144,7 @@ pub struct AdminHandlers {
     /// Accepted host names, see [`Settings::hosts`]. A reload replaces them.
     pub hosts: Arc<ArcSwap<Vec<String>>>,
     /// Who may do what.
-    pub tokens: Arc<ArcSwap<AdminTokens>>,
+    pub tokens: Arc<AdminTokens>,
     /// Who did what.
     pub audit: Arc<AuditLog>,
     /// The content of `/metrics`.
@@ -177,12 +159,8 @@ pub struct AdminHandlers {
     pub drain: DrainHandler,
     /// Reloads the configuration.
     pub reload: ReloadHandler,
-    /// Upgrades the program.
-    pub upgrade: UpgradeHandler,
     /// What the shield would do with an absolute URL, or why it would reject the request.
     pub explain: ExplainHandler,
     /// Purges stored objects and returns how many.
     pub purge: PurgeHandler,
-    /// Fetches an object that is to be stored.
-    pub warm: WarmHandler,
 }

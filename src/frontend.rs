@@ -34,6 +34,7 @@ mod awaited_responses;
 mod bad_request;
 mod certificates;
 mod client_address;
+mod client_certificates;
 mod connection;
 mod connection_state;
 mod connection_table;
@@ -47,7 +48,6 @@ mod frames;
 mod framing_check;
 mod http2_reads;
 mod http2_repeats;
-mod inherited_sockets;
 mod lifecycle;
 mod lingering_close;
 mod listen;
@@ -91,7 +91,7 @@ use seawall_policy::TrustedProxies;
 use seawall_policy::access_rules::AddressList;
 
 pub use certificates::{CertificateError, Certificates};
-pub use inherited_sockets::{HandedSocket, InheritedSockets};
+pub(crate) use client_certificates::read_authorities;
 pub use lifecycle::{Frontend, RemovedListeners};
 pub(crate) use listen::bind_unix;
 pub use listen::{BindError, BoundListener};
@@ -197,6 +197,17 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// Allow TLS 1.2 besides 1.3.
     pub tls12: bool,
+    /// Whose certificates viewers may have. `None`: they are not asked for one.
+    pub client: Option<ClientAuthority>,
+}
+
+/// The authorities that issue certificates to viewers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthority {
+    /// Their own certificates, in a PEM file that is re-read when it changes.
+    pub ca: PathBuf,
+    /// A viewer without a certificate cannot connect.
+    pub is_required: bool,
 }
 
 /// A certificate chain and its key, in PEM files that are re-read when they change.
@@ -208,9 +219,8 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Limits for viewers. A connection keeps those with which it began. What reaches one is counted by
-/// a [`ConnectionEvent`] or by the status of its response; reaching `streams_max` or
-/// `unwanted_body_bytes_max` is not counted.
+/// Limits for viewers. What reaches one is counted by a [`ConnectionEvent`] or by the status of its
+/// response; reaching `streams_max` or `unwanted_body_bytes_max` is not counted.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Concurrent connections.

@@ -158,18 +158,6 @@ impl LiveStreams {
         Some(tracker)
     }
 
-    /// Follows a reload: forgets the manifests that viewers cannot request any more, and gives the
-    /// others the settings of their route.
-    pub(crate) fn follow(&self, rules: &Rules) {
-        let trackers: Vec<_> = self.index.lock().trackers.values().cloned().collect();
-        let gone = trackers.iter().filter(|tracker| !tracker.follow(rules));
-        let gone: Vec<_> = gone.collect();
-        let mut index = self.index.lock();
-        for tracker in gone {
-            index.drop_tracker(&tracker.request.key);
-        }
-    }
-
     /// The variant that these header values select.
     pub(crate) fn variant(&self, values: Option<&[u8]>) -> Variant {
         Variant(values.map(|values| self.hasher.hash_one(values)))

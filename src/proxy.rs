@@ -2,13 +2,13 @@
 //! key's one fill.
 //!
 //! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
-//! (`live`), compressions in progress, the fetches that each client has caused, what clients have
-//! used of rate limits, and the secrets of access rules. A reload makes another shield with the
-//! same cache, streams and counters (`active`).
+//! (`live`), compressions in progress, the fetches that each client has caused, and the secrets of
+//! access rules. A reload makes another shield with the same cache, streams and counters
+//! (`active`).
 //!
-//! **A hit**: `admission` (access rules, token, `rate_limits`, key) → `blocking_reload` (only
-//! LL-HLS: is the stored version the requested one?) → `pipeline` (look up) → `coding` (the body in
-//! the viewer's content coding) → `responses`.
+//! **A hit**: `admission` (access rules, token, key) → `blocking_reload` (only LL-HLS: is the
+//! stored version the requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's
+//! content coding) → `responses`.
 //!
 //! **A miss**: `pipeline` → `unkeyed_memos` (did the key fail a moment ago?) → `fill` (one task per
 //! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
@@ -30,7 +30,6 @@ mod blocking_reload;
 mod blocking_work;
 mod body;
 mod body_bytes;
-mod class_counters;
 mod clients;
 mod cmcd_prefetch;
 mod coding;
@@ -52,7 +51,6 @@ mod priority;
 mod purge;
 mod query_variance;
 mod race;
-mod rate_limits;
 mod read_whole;
 mod refresher;
 mod rejections;
@@ -67,7 +65,6 @@ mod status;
 mod token_control;
 mod token_keys;
 mod unkeyed_memos;
-mod warm;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -75,7 +72,6 @@ use std::time::{Duration, Instant};
 pub use access_control::{AccessControl, AccessStats};
 pub use active::{ActiveSettings, ActiveShield};
 pub use body::ResponseBody;
-pub use class_counters::ClassStats;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use context::{X_REQUEST_ID, new_request_id};
@@ -83,14 +79,10 @@ pub use explain::{Explanation, StoredObject};
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
-pub use rate_limits::{
-    ByteMeter, LimitScope, RateLimitStats, RateRefusal, RouteLimiter, admit_repeat,
-};
 pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 pub use token_control::TokenStats;
 pub use token_keys::read_token_key;
-pub use warm::{ListedObjects, WarmOutcome, WarmedObject};
 
 use crate::live::LiveStreams;
 pub use crate::live::{
@@ -162,7 +154,6 @@ pub struct Shield {
     origins: Vec<Arc<Origin>>,
     repeat_rules: RepeatRules,
     access: AccessControl,
-    rate_limits: rate_limits::RouteRateLimits,
     /// What holds the current generation, for what outlives a request.
     active: Weak<ActiveShield>,
     // All generations share the rest.
@@ -171,7 +162,6 @@ pub struct Shield {
     live: Arc<LiveStreams>,
     compressor: Arc<coding::Compressor>,
     clients: Arc<clients::Clients>,
-    class_counters: Arc<class_counters::ClassCounters>,
     purges: Arc<purge::PurgeCounters>,
     query_variance: Arc<query_variance::QueryVariance>,
     object_bytes_max: u64,
@@ -197,12 +187,9 @@ impl Shield {
     /// The first generation.
     fn first(parts: ShieldParts, active: Weak<ActiveShield>) -> Shield {
         let object_bytes_max = parts.cache.object_bytes_max;
-        let class_counters = class_counters::ClassCounters::default();
-        class_counters.set_classes(&parts.rules.client_classes);
         Shield {
             generation: 1,
             repeat_rules: RepeatRules::of(1, &parts.rules),
-            rate_limits: rate_limits::RouteRateLimits::first(&parts.rules),
             access: parts.access,
             rules: parts.rules,
             settings: parts.settings.within(object_bytes_max),
@@ -213,7 +200,6 @@ impl Shield {
             telemetry: parts.telemetry,
             compressor: Arc::default(),
             clients: Arc::default(),
-            class_counters: Arc::new(class_counters),
             purges: Arc::default(),
             query_variance: Arc::default(),
             object_bytes_max,
@@ -222,12 +208,10 @@ impl Shield {
 
     /// The generation after this one.
     fn succeed(&self, next: ActiveSettings) -> Shield {
-        self.class_counters.set_classes(&next.rules.client_classes);
         Shield {
             generation: self.generation + 1,
             repeat_rules: RepeatRules::of(self.generation + 1, &next.rules),
             access: next.access.counting_after(&self.access),
-            rate_limits: self.rate_limits.succeed(&next.rules),
             rules: next.rules,
             settings: next.settings.within(self.object_bytes_max),
             origins: next.origins,
@@ -237,7 +221,6 @@ impl Shield {
             live: Arc::clone(&self.live),
             compressor: Arc::clone(&self.compressor),
             clients: Arc::clone(&self.clients),
-            class_counters: Arc::clone(&self.class_counters),
             purges: Arc::clone(&self.purges),
             query_variance: Arc::clone(&self.query_variance),
             object_bytes_max: self.object_bytes_max,
@@ -291,11 +274,6 @@ impl Shield {
         self.access.stats()
     }
 
-    /// Counters of requests over a rate limit, for metrics.
-    pub fn rate_limit_stats(&self) -> RateLimitStats {
-        self.rate_limits.stats()
-    }
-
     /// The cache, for metrics.
     pub fn cache(&self) -> &Cache {
         &self.cache
@@ -314,11 +292,6 @@ impl Shield {
     /// Counters of fetches that clients abandoned, for metrics.
     pub fn clients(&self) -> ClientStats {
         self.clients.read()
-    }
-
-    /// Counters of the classes of clients, for metrics.
-    pub fn classes(&self) -> Vec<ClassStats> {
-        self.class_counters.stats()
     }
 
     /// The number of query parameters, by route, because of which viewers share no object.

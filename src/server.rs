@@ -5,12 +5,10 @@
 //! Shutdown is our own: pingora's graceful stop always sleeps for its whole grace period. So the
 //! control task drains while pingora waits for a signal, and pingora then stops at once.
 
-mod admin_controls;
 #[cfg(test)]
 mod admin_reference;
 mod assembly;
 mod background;
-mod class_slots;
 mod control;
 mod control_task;
 mod descriptors;
@@ -23,7 +21,6 @@ mod reload_report;
 mod route_slots;
 mod service_manager;
 mod signals;
-mod upgrade;
 mod workers;
 
 use std::net::SocketAddr;
@@ -37,17 +34,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
-use self::descriptors::DescriptorLimit;
 pub use self::reload::ConfigFile;
 use self::reload::Reloader;
 use self::service_manager::ServiceManager;
 use self::signals::{ControlTaskEnd, ReceivedSignal};
-pub use self::upgrade::{FailureReporter, Predecessor, StartedProgram};
 use self::workers::{AdminService, WorkerThread};
 use crate::config::Config;
 use crate::frontend::{Frontend, ListenAddress};
 use crate::proxy::ActiveShield;
-use crate::telemetry::ProgramLog;
+use crate::telemetry::LogCounts;
 use seawall_upstream::Resolver;
 
 /// A server inside a tokio runtime of the caller, for tests and benches. Dropping it stops it at
@@ -94,12 +89,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         control_task,
         reloader,
         ..
-    } = ServerParts::bind(config, ServerStart::default())?.build(
-        &resolver,
-        1,
-        &ProgramLog::default(),
-        &Arc::default(),
-    )?;
+    } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default(), &Arc::default())?;
     let admin = admin_service.as_ref().and_then(AdminService::tcp_address);
     let (frontend, shield) = (service.frontend.clone(), service.shield.clone());
     let viewers = tcp_addresses(&frontend);
@@ -125,27 +115,17 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
     })
 }
 
-/// How a server was started, for what may happen to it later.
-#[derive(Default)]
-pub struct ServerStart {
-    /// Where the configuration comes from. `None`: it cannot be reloaded.
-    pub file: Option<ConfigFile>,
-    /// What an upgrade starts. `None`: there is none.
-    pub program: Option<StartedProgram>,
-    /// The process in whose place this one serves.
-    pub predecessor: Option<Predecessor>,
-}
-
-/// Runs a server until a signal stops it. `log` is the program's own log.
-pub fn run(config: Config, start: ServerStart, log: &ProgramLog) -> anyhow::Result<()> {
-    run_announced(config, start, log, |_| {})
+/// Runs a server until a signal stops it. The configuration comes from `file`, if there is one.
+/// `log` has the counters of the program's own log.
+pub fn run(config: Config, file: Option<ConfigFile>, log: &Arc<LogCounts>) -> anyhow::Result<()> {
+    run_announced(config, file, log, |_| {})
 }
 
 /// Like [`run`]. Calls `announce` with the bound viewer addresses, once all sockets are bound.
 pub fn run_announced(
     config: Config,
-    start: ServerStart,
-    log: &ProgramLog,
+    file: Option<ConfigFile>,
+    log: &Arc<LogCounts>,
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
     let workers = workers(config.threads);
@@ -155,28 +135,21 @@ pub fn run_announced(
     // First of all: a client that can connect may also send a signal, which must not end a starting
     // server.
     let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
-    let mut bound = ServerParts::bind(config, start)?;
-    let predecessor = bound.start.predecessor.take();
-    bound.descriptors = DescriptorLimit::raise();
+    let mut bound = ServerParts::bind(config)?;
+    bound.file = file;
+    descriptors::raise_limit(&mut bound.limits);
     let manager = Arc::new(ServiceManager::from_environment());
     let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
-    let frontend = assembly.frontend.frontend.clone();
-    runtime.spawn(background::watch_certificates(&frontend));
+    runtime.spawn(background::watch_certificates(&assembly.frontend.frontend));
     runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
-    runtime.spawn(signals::forward(signals_received, assembly.control.clone()));
+    runtime.spawn(service_manager::report_life(
+        manager,
+        assembly.monitor,
+        assembly.frontend.frontend.clone(),
+        assembly.control.clone(),
+    ));
+    runtime.spawn(signals::forward(signals_received, assembly.control));
     let control_task = runtime.spawn(assembly.control_task.run());
-    if let Some(predecessor) = &predecessor {
-        predecessor.wait_for_order_to_serve()?;
-    }
-    let (monitor, control) = (assembly.monitor, assembly.control);
-    runtime.spawn(async move {
-        service_manager::wait_for_workers(&monitor).await;
-        if let Some(predecessor) = predecessor {
-            frontend.wait_served_by(workers).await;
-            take_over_from(predecessor).await;
-        }
-        service_manager::report_life(manager, monitor, frontend, control).await;
-    });
     drop(guard);
 
     let ServerParts {
@@ -206,14 +179,6 @@ pub fn run_announced(
     telemetry.close();
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Serves in place of another process from now on.
-async fn take_over_from(predecessor: Predecessor) {
-    let taken = tokio::task::spawn_blocking(move || predecessor.take_over()).await;
-    if let Err(error) = taken {
-        tracing::error!(%error, "the upgrade has not ended as it should");
-    }
 }
 
 /// The runtime for the background tasks of all modules: they start before the workers' runtimes

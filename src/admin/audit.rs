@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwapOption;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::telemetry::{
-    CollectedMetric, LabelValues, LogRateLimit, Metric, MetricKind, MetricLabel, Timestamp,
+    CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, RateLimit, Timestamp,
 };
 
 /// The target of the program log, when there is no file of its own. No line of it is left out as a
@@ -37,17 +36,10 @@ const PARAMETERS_BYTES_MAX: usize = 4096;
 /// Where lines go.
 pub struct AuditLog {
     /// `None`: to the program log.
-    file: ArcSwapOption<AuditFile>,
+    file: Option<mpsc::Sender<String>>,
     counts: Arc<AuditCounts>,
     /// Anyone may send writes that are refused, any number of them.
-    refusals: Mutex<LogRateLimit<()>>,
-}
-
-/// A file to which a thread appends lines, until this and all writes that began with it are gone.
-pub struct AuditFile {
-    lines: mpsc::Sender<String>,
-    /// The last line could not be written.
-    is_failing: Arc<AtomicBool>,
+    refusals: Mutex<RateLimit<()>>,
 }
 
 #[derive(Default)]
@@ -56,6 +48,8 @@ struct AuditCounts {
     failed: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
+    /// The last line could not be written.
+    is_failing: AtomicBool,
 }
 
 /// What the audit log has counted.
@@ -101,36 +95,24 @@ pub(super) struct PendingWrite<'a> {
 impl AuditLog {
     /// A log in the program log, or in a file, to which lines are appended.
     pub fn start(file: Option<PathBuf>) -> io::Result<AuditLog> {
-        let log = AuditLog {
-            file: ArcSwapOption::empty(),
-            counts: Arc::default(),
+        let counts = Arc::new(AuditCounts::default());
+        let file = match file {
+            None => None,
+            Some(path) => {
+                append(&path, "")?;
+                let (sender, lines) = mpsc::channel(QUEUE_MAX);
+                let counts = counts.clone();
+                thread::Builder::new()
+                    .name("seawall audit".to_owned())
+                    .spawn(move || write_lines(&path, lines, &counts))?;
+                Some(sender)
+            }
+        };
+        Ok(AuditLog {
+            file,
+            counts,
             refusals: Mutex::default(),
-        };
-        log.set_file(log.open(file)?);
-        Ok(log)
-    }
-
-    /// Opens a file for this log. `None` without one: the program log.
-    pub fn open(&self, file: Option<PathBuf>) -> io::Result<Option<AuditFile>> {
-        let Some(path) = file else {
-            return Ok(None);
-        };
-        append(&path, "")?;
-        let (sender, lines) = mpsc::channel(QUEUE_MAX);
-        let is_failing = Arc::new(AtomicBool::new(false));
-        let (counts, failing) = (self.counts.clone(), is_failing.clone());
-        thread::Builder::new()
-            .name("seawall audit".to_owned())
-            .spawn(move || write_lines(&path, lines, &counts, &failing))?;
-        Ok(Some(AuditFile {
-            lines: sender,
-            is_failing,
-        }))
-    }
-
-    /// Uses this file for writes that begin from now on.
-    pub fn set_file(&self, file: Option<AuditFile>) {
-        self.file.store(file.map(Arc::new));
+        })
     }
 
     /// What it has counted.
@@ -146,14 +128,14 @@ impl AuditLog {
 
     /// Reserves a place for the line of a write that is about to be carried out.
     pub(super) fn begin(&self, attempt: WriteAttempt) -> Result<PendingWrite<'_>, AuditError> {
-        let place = match &*self.file.load() {
+        let place = match &self.file {
             None => None,
-            Some(file) if file.is_failing.load(Ordering::Relaxed) => {
+            Some(_) if self.counts.is_failing.load(Ordering::Relaxed) => {
                 // The line of the refusal finds out whether the file can be written again.
                 self.refuse(&attempt, StatusCode::SERVICE_UNAVAILABLE);
                 return Err(AuditError::Failing);
             }
-            Some(file) => match file.lines.clone().try_reserve_owned() {
+            Some(sender) => match sender.clone().try_reserve_owned() {
                 Ok(place) => Some(place),
                 Err(_) => return Err(AuditError::Full),
             },
@@ -173,12 +155,12 @@ impl AuditLog {
         let has_place = |sender: &mpsc::Sender<_>| sender.capacity() > QUEUE_RESERVED;
         let line = attempt.line("refused", Some(status));
         let is_sent = is_admitted
-            && match &*self.file.load() {
+            && match &self.file {
                 None => {
                     log_line(&line);
                     true
                 }
-                Some(file) => has_place(&file.lines) && file.lines.try_send(line).is_ok(),
+                Some(sender) => has_place(sender) && sender.try_send(line).is_ok(),
             };
         if !is_sent {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
@@ -244,15 +226,10 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
 }
 
 /// Writes until the log is dropped. Only the first of several failures is reported.
-fn write_lines(
-    path: &Path,
-    mut lines: mpsc::Receiver<String>,
-    counts: &AuditCounts,
-    is_failing: &AtomicBool,
-) {
+fn write_lines(path: &Path, mut lines: mpsc::Receiver<String>, counts: &AuditCounts) {
     while let Some(line) = lines.blocking_recv() {
         let result = append(path, &format!("{line}\n"));
-        let has_failed = is_failing.swap(result.is_err(), Ordering::Relaxed);
+        let has_failed = counts.is_failing.swap(result.is_err(), Ordering::Relaxed);
         if let Err(error) = result {
             counts.dropped.fetch_add(1, Ordering::Relaxed);
             // The line itself must not be lost.
@@ -321,10 +298,7 @@ mod tests {
     fn stuck_log() -> (AuditLog, mpsc::Receiver<String>) {
         let (sender, lines) = mpsc::channel(QUEUE_MAX);
         let log = AuditLog {
-            file: ArcSwapOption::from_pointee(AuditFile {
-                lines: sender,
-                is_failing: Arc::default(),
-            }),
+            file: Some(sender),
             counts: Arc::default(),
             refusals: Mutex::default(),
         };
@@ -377,8 +351,7 @@ mod tests {
     #[test]
     fn writes_are_refused_while_the_file_fails() {
         let (log, mut lines) = stuck_log();
-        let file = log.file.load_full().unwrap();
-        file.is_failing.store(true, Ordering::Relaxed);
+        log.counts.is_failing.store(true, Ordering::Relaxed);
         let refused = log.begin(attempt("POST /purge"));
         assert_eq!(refused.err(), Some(AuditError::Failing));
         assert!(lines.try_recv().is_ok(), "this line tries the file again");

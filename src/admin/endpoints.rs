@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::answers::{AdminAnswer, AnswerBody, AnswerField, ERROR_FIELDS, FieldKind};
 use super::declaration::{AdminEndpoint, AdminMethod, AdminRole, EndpointHandler};
 use super::query::{AdminParameter, ParameterKind};
-use super::{handlers, purge, warm};
+use super::{handlers, purge};
 
 /// Every endpoint.
 ///
@@ -88,17 +88,6 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                     FieldKind::Object,
                     "the configuration in use: its file, SHA-256, number and time, what the last \
                      reload changed, and why the last one failed, if it did",
-                ),
-                field(
-                    "process",
-                    FieldKind::Object,
-                    "the process that answers: its number, version and start",
-                ),
-                field(
-                    "upgrade",
-                    FieldKind::Object,
-                    "whether an upgrade is in progress, why the last one failed, and the process \
-                     that serves in place of this one",
                 ),
             ]),
         }],
@@ -189,32 +178,6 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         handler: EndpointHandler::Waiting(purge::purge),
     },
     AdminEndpoint {
-        path: "/warm",
-        method: AdminMethod::Post,
-        role: Some(AdminRole::Write),
-        summary: "Fetch objects that are not stored, ahead of viewers",
-        help: "At the priority of prefetches, and only while the origin has room. `seawall warm` \
-               walks a whole stream with it. [How](warm.md).",
-        parameters: &[AdminParameter {
-            is_required: true,
-            is_repeatable: true,
-            ..url("url", "What to fetch, as a viewer requests it; 16 at most.")
-        }],
-        answers: &[AdminAnswer {
-            status: StatusCode::OK,
-            when: "They are stored, or not: `outcome` says it.",
-            body: AnswerBody::Json(&[field(
-                "objects",
-                FieldKind::List,
-                "one object for each URL: `url`, `outcome` (`held`, `fetched`, `uncacheable`, \
-                 `failed`, `busy` or `unrouted`), `kind`, `status`, `bytes`; of a manifest, `names` \
-                 has the role, the bandwidth and the target of each object on the same host, \
-                 `elsewhere` the number of others, and `more` is true if it names more",
-            )]),
-        }],
-        handler: EndpointHandler::Waiting(warm::warm),
-    },
-    AdminEndpoint {
         path: "/drain",
         method: AdminMethod::Post,
         role: Some(AdminRole::Write),
@@ -266,32 +229,6 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
             },
         ],
         handler: EndpointHandler::Waiting(handlers::reload),
-    },
-    AdminEndpoint {
-        path: "/upgrade",
-        method: AdminMethod::Post,
-        role: Some(AdminRole::Write),
-        summary: "Start the program again and let it serve in place of this process, as SIGUSR2 does",
-        help: "No connection is refused and no response is cut. [How to upgrade](operate.md#upgrade).",
-        parameters: &[],
-        answers: &[
-            AdminAnswer {
-                status: StatusCode::OK,
-                when: "The new process serves, and this one drains.",
-                body: AnswerBody::Json(UPGRADE_REPORT),
-            },
-            AdminAnswer {
-                status: StatusCode::ACCEPTED,
-                when: "It takes long; `upgrade` in `/status` says how it ends.",
-                body: AnswerBody::Json(&[field("state", FieldKind::Text, "`running`")]),
-            },
-            AdminAnswer {
-                status: StatusCode::CONFLICT,
-                when: "Nothing has changed; `error` says why.",
-                body: AnswerBody::Json(ERROR_FIELDS),
-            },
-        ],
-        handler: EndpointHandler::Waiting(handlers::upgrade),
     },
     AdminEndpoint {
         path: "/openapi.json",
@@ -402,11 +339,6 @@ const RELOAD_ERROR: &[AnswerField] = &[
         FieldKind::List,
         "each problem of the file, with its line and column",
     ),
-];
-
-const UPGRADE_REPORT: &[AnswerField] = &[
-    field("pid", FieldKind::Count, "the number of the new process"),
-    field("version", FieldKind::Text, "its version"),
 ];
 
 const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step of the drain")];

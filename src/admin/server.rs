@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
@@ -43,47 +42,23 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Pause after a failed accept.
 const BACKOFF: Duration = Duration::from_millis(250);
 
-/// The socket is closed within this time.
-const CLOSE_MAX: Duration = Duration::from_secs(1);
-
 /// A changed token is in use after at most this time, as in `seawall_upstream::sign`.
 const TOKENS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections of operators.
 #[derive(Clone)]
-pub struct AdminConnections {
-    permits: Arc<Semaphore>,
-    /// No more are accepted.
-    is_closed: watch::Sender<bool>,
-    /// The listening socket is open.
-    is_listening: watch::Sender<bool>,
-}
+pub struct AdminConnections(Arc<Semaphore>);
 
 impl Default for AdminConnections {
     fn default() -> Self {
-        AdminConnections {
-            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)),
-            is_closed: watch::Sender::new(false),
-            is_listening: watch::Sender::new(false),
-        }
+        AdminConnections(Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)))
     }
 }
 
 impl AdminConnections {
     /// Waits until all open connections have their answers. New ones wait meanwhile.
     pub async fn wait_until_idle(&self) {
-        let _all = self.permits.acquire_many(CONNECTIONS_MAX).await;
-    }
-
-    /// Accepts no more of them, because another process does, and returns when the socket is
-    /// closed. Open connections get their answers.
-    pub async fn stop_accepting(&self) {
-        self.is_closed.send_replace(true);
-        let mut is_listening = self.is_listening.subscribe();
-        let closed = is_listening.wait_for(|is_listening| !is_listening);
-        if timeout(CLOSE_MAX, closed).await.is_err() {
-            tracing::warn!("the admin server does not close its socket: it has no place left");
-        }
+        let _all = self.0.acquire_many(CONNECTIONS_MAX).await;
     }
 }
 
@@ -149,27 +124,22 @@ fn close_longest_idle(open: &mut Vec<OperatorConnection>) {
     }
 }
 
-/// Serves operators until it is dropped; that also drops their connections. Returns when another
-/// process accepts connections, and all of this one are closed.
+/// Serves operators until it is dropped; that also drops their connections.
 pub async fn serve(
     socket: AdminSocket,
     handlers: Arc<AdminHandlers>,
     connections_open: &AdminConnections,
 ) -> io::Result<()> {
     let socket = AcceptingSocket::from_std(socket)?;
-    let permits = connections_open.permits.clone();
-    let mut is_closed = connections_open.is_closed.subscribe();
-    connections_open.is_listening.send_replace(true);
+    let permits = connections_open.0.clone();
     let mut tasks = JoinSet::new();
-    tasks.spawn(reread_tokens(handlers.tokens.clone()));
+    if !handlers.tokens.is_empty() {
+        tasks.spawn(reread_tokens(handlers.tokens.clone()));
+    }
     // In the order in which they were accepted; at most as many as there are permits.
     let mut open: Vec<OperatorConnection> = Vec::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            _ = is_closed.wait_for(|is_closed| *is_closed) => break,
-        };
-        let Ok((stream, peer)) = accepted else {
+        let Ok((stream, peer)) = socket.accept().await else {
             sleep(BACKOFF).await;
             continue;
         };
@@ -196,21 +166,13 @@ pub async fn serve(
         });
         open.push(OperatorConnection { task, has_request });
     }
-    drop(socket);
-    connections_open.is_listening.send_replace(false);
-    connections_open.wait_until_idle().await;
-    Ok(())
 }
 
 /// Reads the files of the tokens periodically.
-async fn reread_tokens(tokens: Arc<ArcSwap<AdminTokens>>) {
+async fn reread_tokens(tokens: Arc<AdminTokens>) {
     loop {
         sleep(TOKENS_INTERVAL).await;
-        // A reload may bring tokens.
-        let tokens = tokens.load_full();
-        if tokens.is_empty() {
-            continue;
-        }
+        let tokens = tokens.clone();
         // On a blocking thread: the files may be on a file system that hangs.
         if let Err(error) = spawn_blocking(move || tokens.reread()).await {
             tracing::error!(%error, "the check of the admin tokens failed");
@@ -271,7 +233,7 @@ async fn handle<B>(
         Ok(endpoint) => endpoint,
         Err(error) => return no_endpoint(&error),
     };
-    let actor = match guard::authorize(headers, peer, &handlers.tokens.load(), endpoint.role) {
+    let actor = match guard::authorize(headers, peer, &handlers.tokens, endpoint.role) {
         Ok(actor) => actor,
         Err(rejection) => return reject(rejection),
     };

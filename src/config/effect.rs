@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Config;
 use super::diff::{Change, Difference};
-use crate::admin;
+use crate::{admin, frontend};
 use seawall_policy::Rules;
 
 /// What a reload does with a change.
@@ -24,7 +24,12 @@ pub(crate) enum ReloadEffect {
     Restart(&'static str),
 }
 
+const LIMITS: ReloadEffect = ReloadEffect::Restart("connections share the limits of the start");
 const MEMORY: ReloadEffect = ReloadEffect::Restart("memory is divided at the start");
+const DRAIN: ReloadEffect = ReloadEffect::Restart("a drain is planned at the start");
+const VIEWERS: ReloadEffect =
+    ReloadEffect::Restart("connections find out at the start whom they believe");
+const LOG: ReloadEffect = ReloadEffect::Restart("the log is opened at the start");
 
 /// The effect of each key, by the title of its table. A name without a key of its own is that of a
 /// table or the first part of keys: `lifetimes` is `lifetimes.segment_max` too. A table without a
@@ -35,21 +40,13 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         &["threads"],
         ReloadEffect::Restart("a worker is a thread of the process"),
     ),
+    ("[server]", &["drain_delay", "drain_max"], DRAIN),
     (
         "[server]",
         &["name"],
         ReloadEffect::Restart("stored responses have it in `Via`"),
     ),
-    (
-        "[server]",
-        &[
-            "drain_delay",
-            "drain_max",
-            "trusted_proxies",
-            "client_header",
-        ],
-        ReloadEffect::Live,
-    ),
+    ("[server]", &["trusted_proxies", "client_header"], VIEWERS),
     (
         "[[listener]]",
         &["", "tls", "proxy_protocol"],
@@ -72,10 +69,10 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "send_rate_window",
             "unwanted_body_max",
             "request_body_max",
-            "ranges_max",
         ],
-        ReloadEffect::Live,
+        LIMITS,
     ),
+    ("[limits]", &["ranges_max"], ReloadEffect::Live),
     (
         "[admin]",
         &["listen"],
@@ -83,9 +80,10 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
     ),
     (
         "[admin]",
-        &["hosts", "tokens", "audit_log"],
-        ReloadEffect::Live,
+        &["tokens", "audit_log"],
+        ReloadEffect::Restart("the admin server gets them at the start"),
     ),
+    ("[admin]", &["hosts"], ReloadEffect::Live),
     (
         "[cache]",
         &[
@@ -114,17 +112,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         &["whole_max", "slice", "manifest_max"],
         ReloadEffect::NewFetches,
     ),
-    (
-        "[[client_class]]",
-        &["", "header", "addresses"],
-        ReloadEffect::Live,
-    ),
-    ("[log]", &["level"], ReloadEffect::Live),
-    (
-        "[access_log]",
-        &["enabled", "sample", "path"],
-        ReloadEffect::Live,
-    ),
+    ("[access_log]", &["enabled", "sample", "path"], LOG),
     (
         "[[origin]]",
         &[
@@ -183,8 +171,8 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "allow",
             "deny",
             "require_header",
+            "client_certificate",
             "token",
-            "rate_limit",
             "pass_methods",
             "honour_request_directives",
             "cors",
@@ -266,16 +254,23 @@ impl Config {
     pub(crate) fn reloaded(&self, read: Config) -> Config {
         let before = self.clone();
         Config {
+            frontend: frontend::Settings {
+                listeners: read.frontend.listeners,
+                ..before.frontend
+            },
             admin: admin::Settings {
-                listen: before.admin.listen,
-                ..read.admin
+                hosts: read.admin.hosts,
+                ..before.admin
             },
             rules: Rules {
-                name: before.rules.name,
-                ..read.rules
+                routes: read.rules.routes,
+                ..before.rules
             },
             cache: before.cache,
+            telemetry: before.telemetry,
             threads: before.threads,
+            drain_delay: before.drain_delay,
+            drain_max: before.drain_max,
             ..read
         }
     }

@@ -13,12 +13,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Config;
-use super::file::CLIENT_FIELDS;
+use super::file::{CLIENT_CERTIFICATES, CLIENT_FIELDS};
 use super::origin_kinds::PresetDefault;
 use super::quantity::{duration_text, size_text};
-use crate::frontend::{Listener, Tls};
+use crate::frontend::{ClientAuthority, Listener, Tls};
 use seawall_manifest::Kind;
-use seawall_policy::ClientClass;
 use seawall_policy::access_rules::AddressList;
 use seawall_upstream::CheckKind;
 
@@ -69,11 +68,8 @@ pub(super) fn tables(config: &Config) -> Vec<WrittenTable> {
         admin(config),
         cache(config),
         fill(config),
-        log(config),
         access_log(config),
     ]);
-    let classes = config.rules.client_classes.iter();
-    tables.extend(classes.map(|class| client_class(class)));
     tables.extend(config.origins.iter().map(|origin| {
         let mut presets = config.presets.iter();
         let preset = presets.find(|preset| preset.origin == origin.name);
@@ -128,8 +124,16 @@ fn tls(tls: &Tls) -> WrittenTable {
         let table = WrittenTable::new("certificates").name(path_text(&files.certificate));
         table.ordered().key("key", path_text(&files.key))
     });
-    let keys = |tls12: bool| WrittenTable::new("tls").key("tls12", tls12);
-    let table = keys(tls.tls12).mark_defaults(&keys(true));
+    let keys = |tls12: bool, client: Option<&ClientAuthority>| {
+        let demand = |client: &ClientAuthority| {
+            origins::word(&CLIENT_CERTIFICATES, client.is_required).unwrap_or_default()
+        };
+        WrittenTable::new("tls")
+            .key("tls12", tls12)
+            .key("client_ca", client.map(|client| path_text(&client.ca)))
+            .key("client_certificates", client.map(demand))
+    };
+    let table = keys(tls.tls12, tls.client.as_ref()).mark_defaults(&keys(true, None));
     table.tables(certificates)
 }
 
@@ -179,14 +183,6 @@ fn admin(config: &Config) -> WrittenTable {
         .key("audit_log", admin.audit_log.as_deref().map(path_text))
 }
 
-fn client_class(class: &ClientClass) -> WrittenTable {
-    WrittenTable::new("[[client_class]]")
-        .name(&*class.name)
-        .ordered()
-        .key("header", class.header.as_ref().map(routes::required_header))
-        .key("addresses", class.addresses.as_ref().map(addresses))
-}
-
 fn cache(config: &Config) -> WrittenTable {
     let cache = &config.cache;
     let mut table = WrittenTable::new("[cache]")
@@ -218,10 +214,6 @@ fn fill(config: &Config) -> WrittenTable {
         .key("whole_max", size_text(proxy.whole_fetch_max))
         .key("slice", size_text(proxy.slice_bytes))
         .key("manifest_max", size_text(proxy.manifest_bytes_max))
-}
-
-fn log(config: &Config) -> WrittenTable {
-    WrittenTable::new("[log]").key("level", config.telemetry.log_levels.as_str())
 }
 
 fn access_log(config: &Config) -> WrittenTable {

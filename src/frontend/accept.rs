@@ -2,7 +2,6 @@
 //! the system runs out of descriptors.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -13,12 +12,12 @@ use tokio::time::{Duration, Instant, sleep_until};
 use super::Handler;
 use super::accepted::{Accepted, AdmittedConnection, UnregisteredConnection};
 use super::connection::{PeerInfo, serve_plain, serve_tls};
-use super::connection_table::{ConnectionGuard, ConnectionTable};
+use super::connection_table::ConnectionGuard;
 use super::listen::ListeningSocket;
 use super::listener_settings::ListenerSettings;
 use super::open_listener::{ServingPlace, WorkerSocket};
 use super::proxy_header::accept_header;
-use super::server_context::CurrentContext;
+use super::server_context::ServerContext;
 use super::sniffing_stream::Transport;
 use super::stats::ConnectionEvent;
 use super::unix::UnixTransport;
@@ -32,22 +31,19 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 struct WorkerListener<A> {
     share: WorkerShare<AdmittedConnection>,
     place: ServingPlace,
-    connections: Arc<ConnectionTable>,
-    context: CurrentContext<A>,
+    context: Arc<ServerContext<A>>,
 }
 
 /// Accepts the connections of a listener on the current runtime, until it is closed.
-pub(super) fn accept_connections<A: Handler + Clone>(
+pub(super) fn accept_connections<A: Handler>(
     WorkerSocket { socket, share }: WorkerSocket,
     place: ServingPlace,
-    connections: Arc<ConnectionTable>,
-    context: CurrentContext<A>,
+    context: Arc<ServerContext<A>>,
 ) -> io::Result<impl Future<Output = ()> + Send> {
     let socket = RegisteredSocket::new(socket)?;
     let listener = WorkerListener {
         share,
         place,
-        connections,
         context,
     };
     Ok(listener.run(socket))
@@ -88,11 +84,7 @@ impl RegisteredSocket {
     }
 }
 
-impl<A: Handler + Clone> WorkerListener<A> {
-    fn count(&self, event: ConnectionEvent) {
-        self.connections.counters.count(event);
-    }
-
+impl<A: Handler> WorkerListener<A> {
     /// Serves connections until the listener is closed.
     async fn run(mut self, socket: RegisteredSocket) {
         let mut closing = self.place.listener().watch_closing();
@@ -135,7 +127,7 @@ impl<A: Handler + Clone> WorkerListener<A> {
                             backoff = BACKOFF_MIN;
                         }
                         Err(error) if is_out_of_resources(&error) => {
-                            self.count(ConnectionEvent::AcceptFailed);
+                            self.context.count(ConnectionEvent::AcceptFailed);
                             tracing::warn!(%error, "cannot accept connections for now");
                             accept_at = Some(Instant::now() + backoff);
                             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -177,33 +169,30 @@ impl<A: Handler + Clone> WorkerListener<A> {
         accepted: Accepted,
         settings: &ListenerSettings,
     ) -> Option<(Accepted, ConnectionGuard)> {
+        let connections = &self.context.connections;
         let peer = accepted.peer();
         if let Some(proxies) = settings.proxies()
             && !proxies.has(peer)
         {
-            self.count(ConnectionEvent::RefusedProxy);
+            self.context.count(ConnectionEvent::RefusedProxy);
             return None;
         }
         // A proxy is no client: it has the connections of many.
-        let is_proxy = settings.proxies().is_some() || self.is_trusted(peer);
+        let is_proxy = settings.proxies().is_some() || self.context.trusted_proxies.has(peer);
         let client = peer.filter(|_| !is_proxy);
-        match self.connections.admit(client, Instant::now()) {
+        match connections.admit(client, Instant::now()) {
             Ok(mut guard) => {
                 guard.join(&self.place.listener().connections);
                 Some((accepted, guard))
             }
             Err(rejected) => {
-                self.count(rejected);
+                self.context.count(rejected);
                 if rejected == ConnectionEvent::RefusedFull && settings.acceptor().is_none() {
                     accepted.reject();
                 }
                 None
             }
         }
-    }
-
-    fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
-        self.context.get().trusted_proxies.has(peer)
     }
 
     /// Has a connection served by the worker with the fewest. `true`: by another one than this.
@@ -231,7 +220,7 @@ impl<A: Handler + Clone> WorkerListener<A> {
         };
         match self.share.hand_over(worker, admitted, now) {
             Ok(()) => {
-                self.count(ConnectionEvent::HandedOver);
+                self.context.count(ConnectionEvent::HandedOver);
                 true
             }
             Err(admitted) => {
@@ -265,7 +254,7 @@ impl<A: Handler + Clone> WorkerListener<A> {
 
     /// The system has no memory for a connection that was accepted.
     fn report_lost(&self, error: &io::Error) {
-        self.count(ConnectionEvent::AcceptFailed);
+        self.context.count(ConnectionEvent::AcceptFailed);
         tracing::warn!(%error, "cannot serve an accepted connection");
     }
 
@@ -309,10 +298,9 @@ impl<A: Handler + Clone> WorkerListener<A> {
     ) where
         S: AsyncRead + Unpin + Send + 'static,
     {
-        let context = self.context.get();
-        let connection = peer.new_state(&context.recorder, settings.acceptor().is_some());
+        let connection = peer.new_state(&self.context.recorder, settings.acceptor().is_some());
         guard.register(&connection);
-        let state = connection.clone();
+        let (context, state) = (self.context.clone(), connection.clone());
         let acceptor = settings.acceptor().cloned();
         let task = if settings.proxies().is_some() {
             tokio::spawn(async move {

@@ -1,11 +1,9 @@
 //! The viewer side of a server from its start to its end: opens and closes listeners, has each
 //! worker serve them, and drains.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rustls::server::ProducesTickets;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -13,17 +11,16 @@ use tokio::time::timeout;
 use super::accept::accept_connections;
 use super::certificates::{CertificateError, Certificates};
 use super::connection_table::ConnectionTable;
-use super::inherited_sockets::HandedSocket;
 use super::listen::{BindError, BoundListener};
 use super::listener_table::{ListenerTable, PreparedListeners};
 use super::open_listener::OpenListener;
-use super::server_context::{CurrentContext, ServerContext};
+use super::server_context::ServerContext;
 use super::stats::{ConnectionEvent, Stats};
 use super::{Handler, Limits, ListenAddress, Listener, RequestRecorder, tls};
 
 /// The viewer side of a server, shared by all workers.
 pub struct Frontend {
-    limits: Arc<ArcSwap<Limits>>,
+    limits: Arc<Limits>,
     connections: Arc<ConnectionTable>,
     listeners: ListenerTable,
 }
@@ -40,7 +37,7 @@ impl Frontend {
         let tickets: Arc<dyn ProducesTickets> = tls::tickets()?;
         Ok(Frontend {
             connections: ConnectionTable::new(&limits),
-            limits: Arc::new(ArcSwap::from_pointee(limits)),
+            limits: Arc::new(limits),
             listeners: ListenerTable::new(workers, tickets),
         })
     }
@@ -93,12 +90,6 @@ impl Frontend {
         }
     }
 
-    /// Uses these limits for connections that begin from now on.
-    pub fn set_limits(&self, limits: Limits) {
-        self.connections.set_limits(&limits);
-        self.limits.store(Arc::new(limits));
-    }
-
     /// The counters since the start.
     pub fn stats(&self) -> Stats {
         self.connections.stats()
@@ -107,20 +98,6 @@ impl Frontend {
     /// Whether the frontend is draining.
     pub fn is_draining(&self) -> bool {
         self.connections.is_closing()
-    }
-
-    /// Duplicates of the sockets of all listeners, for another process.
-    pub fn hand_over(&self) -> io::Result<Vec<HandedSocket>> {
-        let listeners = self.listeners.open();
-        let sockets = listeners.iter().filter_map(|listener| listener.hand_over());
-        sockets.collect()
-    }
-
-    /// Returns when this many workers accept the connections of each listener.
-    pub async fn wait_served_by(&self, workers: usize) {
-        for listener in self.listeners.open() {
-            listener.wait_served_by(workers).await;
-        }
     }
 
     /// Stops accepting, and returns when each worker has closed its listeners.
@@ -155,14 +132,18 @@ impl Frontend {
         cut
     }
 
-    /// What streams that are no connections of a listener share.
+    /// What the connections of one worker and listener share.
     pub(super) fn context<A: Handler>(
         &self,
         handler: A,
         recorder: RequestRecorder,
     ) -> Arc<ServerContext<A>> {
-        let (limits, connections) = (self.limits.load_full(), self.connections.clone());
-        ServerContext::new(handler, recorder, limits, connections)
+        ServerContext::new(
+            handler,
+            recorder,
+            self.limits.clone(),
+            self.connections.clone(),
+        )
     }
 
     /// Serves all listeners, also those to come, as one of the workers: on the runtime of the
@@ -181,10 +162,8 @@ impl Frontend {
                     continue;
                 };
                 let address = listener.address();
-                let (handler, recorder) = (handler.clone(), recorder.clone());
-                let (limits, connections) = (self.limits.clone(), self.connections.clone());
-                let context = CurrentContext::new(handler, recorder, limits, connections.clone());
-                match accept_connections(socket, place, connections, context) {
+                let context = self.context(handler.clone(), recorder.clone());
+                match accept_connections(socket, place, context) {
                     Ok(accept) => drop(accepting.spawn(accept)),
                     // The other workers may serve it.
                     Err(error) => {

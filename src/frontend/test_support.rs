@@ -63,7 +63,6 @@ pub(super) fn answer(request: &ViewerRequest, body: ResponseBody) -> ViewerRespo
         part_of: None,
         repeat: None,
         record,
-        meter: None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later.
+//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later, and viewers'
+//! certificates.
 
 use std::sync::Arc;
 
@@ -21,14 +22,23 @@ pub(super) fn acceptor(
     } else {
         &[&version::TLS13]
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates.clone());
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(versions)?;
+    let builder = match certificates.viewer_verifier() {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+    };
+    let mut config = builder.with_cert_resolver(certificates.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Viewers store their sessions in tickets; storing them here too would waste memory.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = tickets.clone();
+    if certificates.viewer_verifier().is_none() {
+        config.ticketer = tickets.clone();
+    } else {
+        // A resumed session has the certificate of before: it could have expired, or its authority
+        // could be gone.
+        config.send_tls13_tickets = 0;
+    }
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -129,6 +139,7 @@ mod tests {
         let certificates = Certificates::load(&Tls {
             certificates: vec![directory.make("a", &["a.example"])],
             tls12: true,
+            client: None,
         });
         let acceptor = acceptor(&certificates.unwrap(), &tickets().unwrap()).unwrap();
         let (viewer, transport) = duplex(2 * LARGE);

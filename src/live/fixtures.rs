@@ -15,7 +15,6 @@ pub(super) fn rules() -> Rules {
         routes: vec![Arc::new(Route::everything("main"))],
         name: "seawall".into(),
         trusted_proxies: seawall_policy::TrustedProxies::default(),
-        client_classes: seawall_policy::ClientClasses::default(),
     }
 }
 

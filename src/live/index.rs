@@ -233,7 +233,7 @@ impl TrackerIndex {
         counts
     }
 
-    pub(super) fn drop_tracker(&mut self, key: &Key) {
+    fn drop_tracker(&mut self, key: &Key) {
         if let Some(tracker) = self.trackers.remove(key) {
             self.bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
         }

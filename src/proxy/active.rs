@@ -78,11 +78,9 @@ impl ActiveShield {
         let _replacing = self.replacing.lock();
         let next = self.shield.load().succeed(settings);
         let generation = next.generation;
-        let next = Arc::new(next);
-        self.shield.store(Arc::clone(&next));
+        self.shield.store(Arc::new(next));
         // After the shield: who sees the new number finds the new shield.
         self.generation.0.store(generation, Ordering::Release);
-        next.live.follow(&next.rules);
         generation
     }
 }

@@ -1,34 +1,27 @@
-//! Admits a viewer's request: the access rules of its route, its token, the rate limits, and then
-//! its key. The token is taken out of the request before anything else reads it: it is in no key
-//! and no log, and goes to no origin.
+//! Admits a viewer's request: the access rules of its route, its token, and then its key. The token
+//! is taken out of the request before anything else reads it: it is in no key and no log, and goes
+//! to no origin.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::header::{self, CACHE_CONTROL};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use super::rate_limits::{ByteMeter, RouteLimiter};
 use super::token_control::{CurrentTokenRules, set_target};
 use super::{Shield, ViewerRequest, ViewerResponse, rejections};
 use seawall_authorization::{
     RenewedToken, TokenPermit, TokenRejection, TokenRequest, VerifiedTokens,
 };
-use seawall_policy::access::{
-    AccessRejection, Admission, CacheRequest, Destination, Requester, access, enter,
-};
+use seawall_policy::access::{AccessRejection, Admission, Destination, Requester, access, enter};
 use seawall_policy::freshness::FRESHNESS_FIELDS_SENT;
-use seawall_policy::{AccessRuleKind, ClientClass, Now};
-use seawall_upstream::CauseCounters;
+use seawall_policy::{AccessRuleKind, Now};
 
 /// The decision about a request, and what the token that let it in means for the response.
 pub(super) struct Admitted {
     pub(super) admission: Admission,
     pub(super) token: TokenEffect,
-    /// What takes the bytes of the response from rate limits.
-    pub(super) meter: Option<ByteMeter>,
 }
 
 /// What a token means for the response to its request.
@@ -60,29 +53,13 @@ impl TokenEffect {
 }
 
 impl Shield {
-    /// Finds the class of the client, decides about its request, and takes its token away.
+    /// Decides about a request, and takes its token away.
     pub(super) fn admit(&self, request: &mut ViewerRequest) -> Admitted {
-        request.class = self.class_of(request);
         let admitted = self.try_admit(request);
-        let mut admitted = admitted.unwrap_or_else(|rejection| Admitted {
+        admitted.unwrap_or_else(|rejection| Admitted {
             admission: Admission::Reject(rejection),
             token: TokenEffect::default(),
-            meter: None,
-        });
-        if let Admission::Cache(cached) | Admission::Pass(cached) = &mut admitted.admission {
-            cached.class.clone_from(&request.class);
-        }
-        admitted
-    }
-
-    fn class_of(&self, request: &ViewerRequest) -> Option<Arc<ClientClass>> {
-        let classes = &self.rules.client_classes;
-        if classes.is_empty() {
-            return None;
-        }
-        let secrets = self.access.secrets()?;
-        let class = classes.class_of(request.address.viewer, &request.headers, &secrets);
-        class.cloned()
+        })
     }
 
     fn try_admit(&self, request: &mut ViewerRequest) -> Result<Admitted, AccessRejection> {
@@ -91,19 +68,17 @@ impl Shield {
             .as_deref()
             .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
                 address: request.address.viewer,
+                certificate: request.certificate.as_deref(),
                 secrets,
             });
         let tokens = &self.access.tokens;
         let sent = tokens.take_path_tokens(&mut request.uri);
         let (uri, headers) = (&request.uri, &request.headers);
         let destination = enter(&self.rules, uri, request.version, headers, requester)?;
-        let limiter = self.rate_limits.of_route(destination.route);
         if !destination.demands_token() {
-            let meter = self.take_from_limits(limiter, request)?;
             return Ok(Admitted {
                 admission: destination.admit(&request.method, uri, headers),
                 token: TokenEffect::default(),
-                meter,
             });
         }
         let rules = tokens.rules_of(destination.guarding_routes());
@@ -124,7 +99,6 @@ impl Shield {
             tokens.count_refusal(rejection);
             AccessRejection::denied(AccessRuleKind::Token)
         })?;
-        let meter = self.take_from_limits(limiter, request)?;
         let token = permit.take_tokens(&rules, request, now)?;
         let (uri, version, headers) = (&request.uri, request.version, &request.headers);
         let unrestricted = Requester::Unrestricted;
@@ -138,28 +112,6 @@ impl Shield {
                 unrestricted,
             ),
             token,
-            meter,
-        })
-    }
-
-    /// Takes a request from the rate limits of its route, unless that was done before. Only one
-    /// that may enter comes here: others behind the same address must not pay for somebody without
-    /// the right secret.
-    fn take_from_limits(
-        &self,
-        limiter: Option<&Arc<RouteLimiter>>,
-        request: &ViewerRequest,
-    ) -> Result<Option<ByteMeter>, AccessRejection> {
-        let Some(limiter) = limiter else {
-            return Ok(None);
-        };
-        let viewer = request.address.viewer;
-        if request.is_counted {
-            return Ok(limiter.meter_for(viewer));
-        }
-        limiter.admit(viewer, request.now).map_err(|refusal| {
-            self.rate_limits.count(&refusal);
-            AccessRejection::over_limit(refusal.wait())
         })
     }
 
@@ -190,22 +142,6 @@ impl Shield {
             set_target(&mut url, &target);
         }
         url
-    }
-
-    /// Marks that a class gets an object or waits for it; `mark` says whether others did before.
-    /// Such a request would have been one to the origin, if the class had a shield of its own.
-    pub(super) fn mark_class(&self, request: &CacheRequest, mark: impl FnOnce(usize) -> bool) {
-        if let Some(class) = &request.class
-            && mark(class.index)
-        {
-            self.class_counters.count_collapsed(class);
-        }
-    }
-
-    /// Where a request to an origin is counted besides its endpoint, if there are classes.
-    pub(super) fn cause_of(&self, request: &CacheRequest) -> Option<Arc<CauseCounters>> {
-        let has_classes = !self.rules.client_classes.is_empty();
-        has_classes.then(|| self.class_counters.cause(request.class.as_ref()))
     }
 
     pub(super) fn reject(

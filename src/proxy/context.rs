@@ -260,7 +260,6 @@ fn finish(
         part_of: None,
         repeat: None,
         record,
-        meter: None,
     }
 }
 
@@ -292,9 +291,7 @@ pub fn new_request_id() -> [u8; 16] {
 }
 
 fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecord {
-    let class = viewer_request.class.as_ref();
     RequestRecord {
-        class: class.map(|class| class.index),
         log_fields: is_logged.then(|| {
             let ViewerRequest {
                 method,
@@ -304,11 +301,9 @@ fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecor
                 address,
                 ..
             } = viewer_request;
-            let fields = AccessLogFields::of(method, uri, *version, headers, *address);
-            Box::new(AccessLogFields {
-                class: class.map(|class| Arc::clone(&class.name)),
-                ..fields
-            })
+            Box::new(AccessLogFields::of(
+                method, uri, *version, headers, *address,
+            ))
         }),
         ..RequestRecord::begin(viewer_request.arrived)
     }

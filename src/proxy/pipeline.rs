@@ -69,14 +69,11 @@ impl Shield {
     /// Answers a GET from memory, without waiting. At most a compression of the object has been
     /// started.
     pub fn answer_from_memory(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> MemoryAnswer {
-        let Admitted {
-            admission,
-            token,
-            meter,
-        } = self.admit(&mut viewer_request);
+        let Admitted { admission, token } = self.admit(&mut viewer_request);
         let request = match admission {
             Admission::Cache(request) => request,
-            Admission::Reject(rejection) if rejection.is_of_viewer() => {
+            // Whoever is refused must not cost more than whoever is served.
+            Admission::Reject(rejection) if rejection.rule.is_some() => {
                 return MemoryAnswer::Respond(self.reject(&viewer_request, rejection));
             }
             _ => return MemoryAnswer::Unknown,
@@ -87,10 +84,10 @@ impl Shield {
             LookupOutcome::Served(mut response) => {
                 self.prefetch_announced(announced);
                 token.apply_to(&mut response);
-                MemoryAnswer::Respond(response.with_meter(meter))
+                MemoryAnswer::Respond(response)
             }
             LookupOutcome::NeedsFetch(context, lookup) if context.wants_repeat => self
-                .shared_wait(context, lookup, meter)
+                .shared_wait(context, lookup)
                 .map_or(MemoryAnswer::Unknown, |wait| {
                     MemoryAnswer::Wait(Box::new(wait))
                 }),
@@ -112,11 +109,7 @@ impl Shield {
     /// Answers one request. Never fails: every error has a status. A hit waits for nothing but a
     /// content coding that is being made, for at most 100 ms.
     pub async fn answer(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> ViewerResponse {
-        let Admitted {
-            admission,
-            token,
-            meter,
-        } = self.admit(&mut viewer_request);
+        let Admitted { admission, token } = self.admit(&mut viewer_request);
         let is_logged = self.telemetry.access_log.is_enabled();
         let mut response = match admission {
             Admission::Reject(rejection) => self.reject(&viewer_request, rejection),
@@ -154,7 +147,7 @@ impl Shield {
             }
         };
         token.apply_to(&mut response);
-        response.with_meter(meter)
+        response
     }
 
     fn look_up_request(
@@ -300,7 +293,6 @@ impl Shield {
         let until = context.now + unchanged_for;
         (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
             generation: self.generation,
-            limiter: self.rate_limits.of_route(&context.request.route).cloned(),
             until: context.repeat_until.map_or(until, |end| end.min(until)),
             found_object,
             needs_refresher,
@@ -334,7 +326,6 @@ impl Shield {
         match self.choose_encoding(responses::full_or_delta(&context, object), &context.headers) {
             EncodingChoice::Ready(encoded) => {
                 object.hits.add();
-                self.mark_class(&context.request, |class| object.classes.mark(class));
                 let response =
                     responses::respond_with_encoded(context, encoded, outcome, &self.settings);
                 LookupOutcome::Served(response)
@@ -354,7 +345,6 @@ impl Shield {
     ) -> ViewerResponse {
         object.hits.add();
         let request = &context.request;
-        self.mark_class(request, |class| object.classes.mark(class));
         let has_refresher =
             !request.has_delivery_directives() && self.ensure_refreshed(request, object);
         if !has_refresher
@@ -421,7 +411,6 @@ impl Shield {
             JoinOutcome::Stored(_) | JoinOutcome::Retry => PipelineStep::Again(context),
             JoinOutcome::Crowded => self.serve_stale_or(context, lookup, rejections::crowded),
             JoinOutcome::Lead(fill, follower) => {
-                self.mark_class(&context.request, |class| follower.mark_class(class));
                 self.query_variance.observe(&context.request, context.now);
                 let (pass_sender, pass_receiver) = oneshot::channel();
                 let client_fetch = self.clients.begin_fetch(context.client);
@@ -438,7 +427,6 @@ impl Shield {
             }
             JoinOutcome::Follow(follower) => {
                 context.collapsed = true;
-                self.mark_class(&context.request, |class| follower.mark_class(class));
                 self.follow(context, lookup, &upstream_headers, follower, None)
                     .await
             }

@@ -331,7 +331,7 @@ impl Shield {
         spawn_blocking(drop_all).await.ok()
     }
 
-    pub(super) fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
+    fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
         let headers = HeaderMap::new();
         let url = self.without_token(url);
         // As in HTTP/2, the URL alone names the host.

@@ -37,7 +37,7 @@ impl Drop for Refresher {
 impl Shield {
     /// Starts the refresher of a manifest. True if one runs.
     pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<ManifestTracker>) -> bool {
-        if !tracker.route().live.cadence {
+        if !tracker.request.route.live.cadence {
             return false;
         }
         let Some(poll) = tracker.next_poll(Instant::now()) else {
@@ -227,7 +227,6 @@ mod tests {
                 routes: vec![Arc::new(Route::everything("main"))],
                 name: "seawall".into(),
                 trusted_proxies: seawall_policy::TrustedProxies::default(),
-                client_classes: seawall_policy::ClientClasses::default(),
             },
             cache: seawall_cache::Settings::default(),
             settings: Settings::default(),

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use super::context::{PipelineStep, RequestContext};
-use super::rate_limits::ByteMeter;
 use super::{SharedWait, Shield, ViewerResponse};
 use seawall_cache::{FillHead, Follower, Lookup, Verdict};
 use seawall_policy::Now;
@@ -18,7 +17,6 @@ impl Shield {
         self: &Arc<Self>,
         context: RequestContext,
         lookup: Lookup,
-        meter: Option<ByteMeter>,
     ) -> Option<SharedWait> {
         if context.is_logged() || context.names_its_id() {
             return None;
@@ -33,9 +31,7 @@ impl Shield {
             return None;
         }
         let follower = fill.join()?;
-        self.mark_class(request, |class| follower.mark_class(class));
         let record = context.abandoned_record();
-        let limiter = self.rate_limits.of_route(&request.route).cloned();
         let shield = Arc::clone(self);
         Some(SharedWait {
             generation: self.generation,
@@ -43,8 +39,6 @@ impl Shield {
             join_until: context.repeat_until,
             response: Box::pin(shield.respond_to_all(context, lookup, follower)),
             record,
-            meter,
-            limiter,
         })
     }
 

@@ -3,49 +3,44 @@
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use anyhow::Context;
 
-use super::ServerStart;
-use super::admin_controls::AdminControls;
-use super::class_slots::ClassSlots;
 use super::control::{self, ControlSender};
 use super::control_task::ControlTask;
-use super::descriptors::DescriptorLimit;
-use super::drain::{DRAIN_METRICS, Drain, DrainStatus};
+use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
-use super::reload::{Reloader, create_origin, read_access};
+use super::reload::{ConfigFile, Reloader, create_origin, read_access};
 use super::reload_report::RELOAD_METRICS;
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
-use super::upgrade::{UPGRADE_METRICS, Upgrader};
 use super::workers::{AdminService, FrontendService};
-use crate::admin::access_metrics::{ACCESS_METRICS, RATE_LIMIT_METRICS};
+use crate::admin;
+use crate::admin::access_metrics::ACCESS_METRICS;
 use crate::admin::audit::AUDIT_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
-use crate::admin::class_metrics::{CLASS_METRICS, class_status};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
 use crate::admin::purge_metrics::PURGE_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
-use crate::admin::{AdminAddress, AdminConnections, AdminHandlers, AdminSocket, explain, origins};
-use crate::config::Config;
-use crate::frontend::{
-    BoundListener, CONNECTION_METRICS, Frontend, HandedSocket, InheritedSockets, ListenAddress,
-    bind_unix,
+use crate::admin::{
+    AdminAddress, AdminConnections, AdminHandlers, AdminSocket, AdminTokens, AuditLog, explain,
+    origins,
 };
-use crate::proxy::{AccessControl, ActiveShield, ShieldParts};
-use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, ProgramLog, Telemetry};
-use seawall_upstream::{Origin, Resolver};
+use crate::config::Config;
+use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend, Limits, bind_unix};
+use crate::proxy::{ActiveShield, ShieldParts};
+use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
+use seawall_upstream::Resolver;
 
 /// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {
     config: Config,
-    /// How it was started.
-    pub(super) start: ServerStart,
-    /// What this machine allows.
-    pub(super) descriptors: DescriptorLimit,
+    /// Where the configuration comes from, to read it again.
+    pub(super) file: Option<ConfigFile>,
+    /// Those of the configuration, as far as this machine allows them.
+    pub(super) limits: Limits,
     listeners: Vec<BoundListener>,
     admin: Option<(AdminSocket, AdminAddress)>,
 }
@@ -65,36 +60,22 @@ pub(super) struct ServerParts {
 }
 
 impl ServerParts {
-    /// Binds every socket that no other process has handed over.
-    pub(super) fn bind(config: Config, mut start: ServerStart) -> anyhow::Result<BoundServer> {
-        let mut inherited = InheritedSockets::default();
-        if let Some(predecessor) = &mut start.predecessor {
-            inherited = std::mem::take(&mut predecessor.sockets);
-            let (sockets, pid) = (inherited.len(), predecessor.pid());
-            tracing::info!(
-                sockets,
-                pid,
-                "upgrade: got {sockets} sockets of process {pid}"
-            );
-        }
-        let listeners = config.frontend.listeners.iter();
-        let listeners = listeners.map(|one| BoundListener::inherit(one, &mut inherited));
+    /// Binds every socket.
+    pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
+        let listeners = config.frontend.listeners.iter().map(BoundListener::bind);
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         config.admin.check_protection()?;
         let admin = match &config.admin.listen {
             None => None,
             Some(address) => Some(
-                bind_admin(address, &mut inherited)
+                bind_admin(address)
                     .with_context(|| format!("cannot listen on {address} for operators"))?,
             ),
         };
-        for address in inherited.addresses() {
-            tracing::info!(address, "no listener has the address {address} any more");
-        }
         Ok(BoundServer {
-            descriptors: DescriptorLimit::default(),
+            limits: config.frontend.limits.clone(),
             config,
-            start,
+            file: None,
             listeners,
             admin,
         })
@@ -107,13 +88,13 @@ impl BoundServer {
         self,
         resolver: &Resolver,
         workers: usize,
-        log: &ProgramLog,
+        log: &Arc<LogCounts>,
         service_manager: &Arc<ServiceManager>,
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
             mut config,
-            start,
-            descriptors,
+            file,
+            limits,
             listeners,
             admin,
         } = self;
@@ -123,52 +104,49 @@ impl BoundServer {
         let access = read_access(&config.rules)?;
         let mut slots = RouteSlots::default();
         slots.assign(&mut config.rules.routes);
-        let mut class_slots = ClassSlots::default();
-        class_slots.assign(&mut config.rules.client_classes);
         let mut registry = MetricRegistry::default();
         let telemetry = Telemetry::new(&config.telemetry, slots.names(), &mut registry)?;
-        telemetry.class_metrics.set_names(class_slots.names());
         let telemetry = Arc::new(telemetry);
-        let shield = new_shield(&config, origins, access, &telemetry);
-        let limits = descriptors.apply(&config.frontend.limits);
+        let shield = ActiveShield::new(ShieldParts {
+            rules: config.rules.clone(),
+            cache: config.cache.clone(),
+            settings: config.proxy.clone(),
+            origins,
+            telemetry: telemetry.clone(),
+            access,
+        });
         let frontend = Arc::new(Frontend::new(limits, workers)?);
         frontend.open(listeners)?;
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);
         let (control, requests) = control::channel();
-        let drain = new_drain(admin.is_some(), &frontend, service_manager);
+        let plan = drain_plan(&config, admin.is_some());
+        let drain = new_drain(plan, &frontend, service_manager);
         let operators = drain.operators.clone();
-        collect_metrics(&mut registry, &shield, &frontend, &log.counts)?;
+        collect_metrics(&mut registry, &shield, &frontend, log)?;
         let status = drain.status.clone();
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
-        let controls = AdminControls::start(&config.admin)?;
-        let audit = controls.audit.clone();
-        registry.collect("Operators", &AUDIT_METRICS, move || audit.stats())?;
-        let upgrader = Upgrader::new(
-            start.program,
-            (frontend.clone(), admin_duplicate(admin.as_ref(), &config)?),
-            service_manager.clone(),
-        );
-        let upgrader = report_upgrades(upgrader, &mut registry)?;
+        let (tokens, audit) = open_admin_files(&config.admin, &mut registry)?;
         let reloader = Arc::new(Reloader::new(
-            (shield.clone(), frontend.clone(), descriptors),
-            (controls.clone(), log.clone()),
+            (shield.clone(), frontend.clone()),
             resolver.clone(),
-            start.file,
-            (config, slots, class_slots),
+            file,
+            (config, slots),
             service_manager.clone(),
         ));
         let reloads = reloader.clone();
         registry.collect("Configuration", &RELOAD_METRICS, move || reloads.stats())?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
+                hosts: reloader.admin_hosts.clone(),
+                tokens,
                 metrics: registry,
                 ..admin_handlers(
                     &shield,
                     &drain.status,
                     &monitor,
-                    (&control, controls),
-                    (&reloader, &upgrader),
+                    (&control, audit),
+                    &reloader,
                 )
             };
             AdminService::new(socket, handlers, operators)
@@ -183,7 +161,6 @@ impl BoundServer {
             control_task: ControlTask {
                 requests,
                 reloader,
-                upgrader,
                 drain,
             },
             monitor,
@@ -192,44 +169,43 @@ impl BoundServer {
     }
 }
 
-fn new_shield(
-    config: &Config,
-    origins: Vec<Arc<Origin>>,
-    access: AccessControl,
-    telemetry: &Arc<Telemetry>,
-) -> Arc<ActiveShield> {
-    ActiveShield::new(ShieldParts {
-        rules: config.rules.clone(),
-        cache: config.cache.clone(),
-        settings: config.proxy.clone(),
-        origins,
-        telemetry: telemetry.clone(),
-        access,
-    })
-}
-
-fn report_upgrades(
-    upgrader: Upgrader,
-    registry: &mut MetricRegistry,
-) -> Result<Arc<Upgrader>, prometheus::Error> {
-    let upgrader = Arc::new(upgrader);
-    let upgrades = upgrader.clone();
-    registry.collect("Upgrades", &UPGRADE_METRICS, move || upgrades.stats())?;
-    Ok(upgrader)
+/// Without an admin server no load balancer can see that the server is about to stop.
+fn drain_plan(config: &Config, has_admin: bool) -> DrainPlan {
+    DrainPlan {
+        delay: if has_admin {
+            config.drain_delay
+        } else {
+            Duration::ZERO
+        },
+        drain_max: config.drain_max,
+    }
 }
 
 fn new_drain(
-    has_admin: bool,
+    plan: DrainPlan,
     frontend: &Arc<Frontend>,
     service_manager: &Arc<ServiceManager>,
 ) -> Drain {
     Drain {
-        has_admin,
+        plan,
         status: DrainStatus::new(),
         frontend: frontend.clone(),
         operators: AdminConnections::default(),
         service_manager: service_manager.clone(),
     }
+}
+
+/// Reads the tokens of operators, and opens the log of what they do.
+fn open_admin_files(
+    settings: &admin::Settings,
+    registry: &mut MetricRegistry,
+) -> anyhow::Result<(Arc<AdminTokens>, Arc<AuditLog>)> {
+    let tokens = Arc::new(AdminTokens::read(settings.tokens.clone())?);
+    let audit = AuditLog::start(settings.audit_log.clone());
+    let audit = Arc::new(audit.context("cannot write the audit log")?);
+    let writes = audit.clone();
+    registry.collect("Operators", &AUDIT_METRICS, move || writes.stats())?;
+    Ok((tokens, audit))
 }
 
 /// Registers the metrics of all modules that keep their own counts.
@@ -249,10 +225,6 @@ fn collect_metrics(
     registry.collect("Access rules", &ACCESS_METRICS, move || {
         access.load().access_stats()
     })?;
-    let limits = shield.clone();
-    registry.collect("Rate limits", &RATE_LIMIT_METRICS, move || {
-        limits.load().rate_limit_stats()
-    })?;
     let cache = shield.load().cache().clone();
     registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
     let purges = shield.clone();
@@ -260,10 +232,6 @@ fn collect_metrics(
     let clients = shield.clone();
     registry.collect("Abandoned requests", &CLIENT_METRICS, move || {
         clients.load().clients()
-    })?;
-    let classes = shield.clone();
-    registry.collect("Client classes", &CLASS_METRICS, move || {
-        classes.load().classes()
     })?;
     let queries = shield.clone();
     registry.collect("Query parameters", &QUERY_METRICS, move || {
@@ -295,28 +263,23 @@ fn admin_handlers(
     shield: &Arc<ActiveShield>,
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
-    (control, controls): (&ControlSender, AdminControls),
-    (reloader, upgrader): (&Arc<Reloader>, &Arc<Upgrader>),
+    (control, audit): (&ControlSender, Arc<AuditLog>),
+    reloader: &Arc<Reloader>,
 ) -> AdminHandlers {
     let monitor = monitor.clone();
-    let (purging, explaining, warming) = (shield.clone(), shield.clone(), shield.clone());
+    let (purging, explaining) = (shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
-    let (groups, classes) = (shield.clone(), shield.clone());
+    let groups = shield.clone();
     let (reloads, reloading) = (reloader.clone(), control.clone());
-    let (upgrades, upgrading) = (upgrader.clone(), control.clone());
-    let started_at = SystemTime::now();
     AdminHandlers {
-        hosts: controls.hosts,
-        tokens: controls.tokens,
-        audit: controls.audit,
+        hosts: Arc::default(),
+        tokens: Arc::default(),
+        audit,
         metrics: MetricRegistry::default(),
         status: Box::new(move || {
             let mut status = origins::status(&stats(&groups));
             status["drain"] = serde_json::json!({ "state": drain.state().as_str() });
             status["config"] = reloads.status();
-            status["upgrade"] = upgrades.stats().to_json();
-            status["process"] = process_status(started_at);
-            status["client_classes"] = class_status(&classes.load());
             status
         }),
         health: Box::new(move || {
@@ -332,10 +295,6 @@ fn admin_handlers(
             let control = reloading.clone();
             Box::pin(async move { control.reload("POST /reload").await })
         }),
-        upgrade: Box::new(move || {
-            let control = upgrading.clone();
-            Box::pin(async move { control.upgrade("POST /upgrade").await })
-        }),
         explain: Box::new(move |url| match explaining.load().explain(url) {
             Ok(explanation) => Ok(explain::explanation(&explanation)),
             Err(error) => Err(error.why),
@@ -344,57 +303,20 @@ fn admin_handlers(
             let shield = purging.current();
             Box::pin(async move { shield.purge(order).await })
         }),
-        warm: Box::new(move |url, deadline| {
-            let shield = warming.current();
-            Box::pin(async move { shield.warm(&url, deadline).await })
-        }),
     }
 }
 
-/// What `/status` says of the process.
-fn process_status(started_at: SystemTime) -> serde_json::Value {
-    let since_1970 = started_at.duration_since(SystemTime::UNIX_EPOCH);
-    serde_json::json!({
-        "pid": std::process::id(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "started_at": since_1970.unwrap_or_default().as_secs_f64(),
-    })
-}
-
-/// A duplicate of the admin server's socket, for another process.
-fn admin_duplicate(
-    admin: Option<&(AdminSocket, AdminAddress)>,
-    config: &Config,
-) -> anyhow::Result<Option<HandedSocket>> {
-    let admin = admin.zip(config.admin.listen.as_ref());
-    let duplicate = admin.map(|((socket, _), configured)| match socket {
-        AdminSocket::Tcp(socket) => HandedSocket::of(configured.to_string(), socket),
-        AdminSocket::Unix(socket) => HandedSocket::of(configured.to_string(), socket),
-    });
-    let duplicate = duplicate.transpose();
-    duplicate.context("cannot duplicate the admin server's socket")
-}
-
 /// The socket, and its address with the port that the system chose if port 0 was requested.
-fn bind_admin(
-    address: &AdminAddress,
-    inherited: &mut InheritedSockets,
-) -> io::Result<(AdminSocket, AdminAddress)> {
+fn bind_admin(address: &AdminAddress) -> io::Result<(AdminSocket, AdminAddress)> {
     match address {
         AdminAddress::Tcp(address) => {
-            let socket = match inherited.take(&ListenAddress::Tcp(*address)) {
-                Some(socket) => socket.into(),
-                None => TcpListener::bind(address)?,
-            };
+            let socket = TcpListener::bind(address)?;
             socket.set_nonblocking(true)?;
             let bound = socket.local_addr()?;
             Ok((AdminSocket::Tcp(socket), bound.into()))
         }
         AdminAddress::Unix(path) => {
-            let socket = match inherited.take(&ListenAddress::Unix(path.clone())) {
-                Some(socket) => socket.into(),
-                None => bind_unix(path)?,
-            };
+            let socket = bind_unix(path)?;
             Ok((AdminSocket::Unix(socket), address.clone()))
         }
     }

@@ -113,8 +113,7 @@ impl DrainStatus {
 
 /// Carries out a drain.
 pub(super) struct Drain {
-    /// Whether a load balancer can ask `/readyz`.
-    pub(super) has_admin: bool,
+    pub(super) plan: DrainPlan,
     pub(super) status: Arc<DrainStatus>,
     pub(super) frontend: Arc<Frontend>,
     pub(super) operators: AdminConnections,
@@ -141,29 +140,20 @@ impl Drain {
     /// Drains. Returns when the process may end.
     pub(super) async fn run(
         &self,
-        plan: DrainPlan,
         request: DrainRequest,
         requests: &mut mpsc::Receiver<ControlRequest>,
     ) {
         let DrainRequest {
-            cause,
-            when_closed,
-            has_successor,
-            ..
+            cause, when_closed, ..
         } = request;
         let mut late = LateRequests {
             requests,
             waiting: when_closed.into_iter().collect(),
             are_listeners_closed: false,
         };
-        if has_successor {
-            // Load balancers and operators reach the other process at the same addresses.
-            self.operators.stop_accepting().await;
-        } else {
-            self.service_manager.report_stopping();
-            self.status.state.send_replace(DrainState::Leaving);
-            self.wait_until_noticed(plan.delay, cause, &mut late).await;
-        }
+        self.service_manager.report_stopping();
+        self.status.state.send_replace(DrainState::Leaving);
+        self.wait_until_noticed(cause, &mut late).await;
         self.status.state.send_replace(DrainState::Draining);
         let open = self.frontend.stats().open;
         tracing::info!(
@@ -171,7 +161,7 @@ impl Drain {
             open,
             "stopping: {open} connections may finish what is under way"
         );
-        let finish = timeout(plan.drain_max, async {
+        let finish = timeout(self.plan.drain_max, async {
             let closed = late.during(self.frontend.stop_accepting()).await;
             if let StepEnd::Ended(_) = closed {
                 return closed;
@@ -200,24 +190,19 @@ impl Drain {
     }
 
     /// Accepts connections for a time, so that load balancers notice that this server is not ready.
-    async fn wait_until_noticed(
-        &self,
-        delay: Duration,
-        cause: &'static str,
-        late: &mut LateRequests<'_>,
-    ) {
+    async fn wait_until_noticed(&self, cause: &'static str, late: &mut LateRequests<'_>) {
         let open = self.frontend.stats().open;
         let probed_at = *self.status.probed_at.lock();
-        if delay.is_zero() || !can_be_noticed(open, probed_at, Instant::now()) {
+        if self.plan.delay.is_zero() || !can_be_noticed(open, probed_at, Instant::now()) {
             return;
         }
-        let seconds = delay.as_secs_f64();
+        let seconds = self.plan.delay.as_secs_f64();
         tracing::info!(
             cause,
             open,
             "stopping: not ready any more, connections are accepted for another {seconds} s"
         );
-        late.during(sleep(delay)).await;
+        late.during(sleep(self.plan.delay)).await;
     }
 }
 
@@ -247,9 +232,6 @@ impl LateRequests<'_> {
                     // Dropping it says that the server is about to stop.
                     ControlRequest::Reload(_) => {
                         tracing::warn!("the server drains: its configuration is not reloaded");
-                    }
-                    ControlRequest::Upgrade(_) => {
-                        tracing::warn!("the server drains: it is not upgraded");
                     }
                     // Whoever asked may have given up.
                     ControlRequest::Ping(answered) => drop(answered.send(())),

@@ -116,7 +116,6 @@ fn not_allowed() -> AccessRejection {
         status: StatusCode::METHOD_NOT_ALLOWED,
         why: "method not allowed here",
         rule: None,
-        retry_after: None,
     }
 }
 
@@ -156,7 +155,6 @@ pub(super) fn cache_request(
         host,
         delivery,
         forwarded,
-        class: None,
     })
 }
 

@@ -8,8 +8,6 @@
 //! |---|---|
 //! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
 //! | may this viewer enter the route? | [`AccessRules::refused_by`] |
-//! | which CDN does it come through? | [`ClientClasses::class_of`] |
-//! | does it request too much? | [`rate_limit`] |
 //! | which requests share a response? | [`Key`], [`vary`] |
 //! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`StorageDecision`] |
 //! | may a stored response be used now? | [`freshness()`] → [`Freshness`] |
@@ -29,20 +27,20 @@
 //! use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 //! use seawall_policy::access::{Requester, access};
 //! use seawall_policy::lifetime::{ManifestContext, ResponseFacts, storage};
-//! use seawall_policy::{Admission, ClientClasses, FileSecrets, Freshness, Now, Route, Rules};
+//! use seawall_policy::{Admission, FileSecrets, Freshness, Now, Route, Rules};
 //! use seawall_policy::{StorageDecision, TrustedProxies, freshness};
 //!
 //! let rules = Rules {
 //!     routes: vec![Arc::new(Route::everything("origin"))],
 //!     name: "shield".into(),
 //!     trusted_proxies: TrustedProxies::default(),
-//!     client_classes: ClientClasses::default(),
 //! };
 //! let uri = Uri::from_static("/live/seg100.ts?cdn=1");
 //! let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("media.example"))]);
 //! let secrets = FileSecrets::default();
 //! let viewer = Requester::Viewer {
 //!     address: Some([192, 0, 2, 1].into()),
+//!     certificate: None,
 //!     secrets: &secrets,
 //! };
 //! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers, viewer);
@@ -85,7 +83,6 @@ pub mod access_rules;
 mod address_classes;
 mod cache_request;
 pub mod cadence;
-mod client_classes;
 pub mod conditional;
 mod delivery_directives;
 pub mod directives;
@@ -106,8 +103,8 @@ pub mod progress;
 pub mod proxy_header;
 mod query;
 pub mod range;
-pub mod rate_limit;
 mod redirect;
+mod required_certificate;
 mod required_token;
 pub mod route;
 mod set_cookie;
@@ -120,7 +117,6 @@ pub use access_rejection::AccessRejection;
 pub use access_rules::{AccessRuleKind, AccessRules, FileSecrets};
 pub use address_classes::AddressClasses;
 pub use cache_request::CacheRequest;
-pub use client_classes::{ClientClass, ClientClasses, OTHER_CLASS, OTHER_CLASS_INDEX};
 pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_avoidance::EndpointAvoidance;
 pub use endpoint_set::EndpointSet;
@@ -129,7 +125,7 @@ pub use ignored_fields::{IGNORED_UNLESS_FORWARDED, IgnoredFields};
 pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
-pub use rate_limit::RateLimits;
+pub use required_certificate::{CertificateNames, RequiredCertificate};
 pub use required_token::{RequiredToken, TokenKind};
 pub use route::{Route, Rules};
 pub use set_cookie::strip_set_cookie;

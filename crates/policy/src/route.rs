@@ -6,10 +6,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::access_rules::AccessRules;
-use super::client_classes::ClientClasses;
 pub use super::header_rules::{HeaderRule, HeaderRules};
 pub use super::query::{QueryPolicies, QueryPolicy};
-use super::rate_limit::RateLimits;
 pub use super::redirect::Redirect;
 use super::trusted_proxies::TrustedProxies;
 
@@ -40,8 +38,6 @@ pub struct Route {
     pub forward_host: bool,
     /// Which viewers may enter.
     pub access: AccessRules,
-    /// How much those who may enter may request.
-    pub rate_limits: RateLimits,
     /// Query parameters that are kept.
     pub query: QueryPolicies,
     /// Viewer headers that are forwarded to the origin, besides those the shield sets. They are
@@ -187,8 +183,6 @@ pub struct Rules {
     pub name: Arc<str>,
     /// The proxies that say where a request comes from.
     pub trusted_proxies: TrustedProxies,
-    /// The classes of clients.
-    pub client_classes: ClientClasses,
 }
 
 impl Rules {
@@ -199,10 +193,9 @@ impl Rules {
             .find(|route| route.takes_host(host) && route.takes_path(path))
     }
 
-    /// Whether it matters who sends a request: a route has access rules, or there are classes.
-    pub fn concerns_viewers(&self) -> bool {
-        let has_access_rules = |route: &Arc<Route>| !route.access.is_open();
-        !self.client_classes.is_empty() || self.routes.iter().any(has_access_rules)
+    /// Whether a route has access rules.
+    pub fn has_access_rules(&self) -> bool {
+        self.routes.iter().any(|route| !route.access.is_open())
     }
 
     /// The routes that may match a path with this beginning on a canonical host.
@@ -228,7 +221,6 @@ impl Route {
             redirect: None,
             forward_host: false,
             access: AccessRules::default(),
-            rate_limits: RateLimits::default(),
             query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
             unkeyed_headers: Vec::new(),

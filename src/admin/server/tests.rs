@@ -34,12 +34,9 @@ fn handlers(ready: bool) -> AdminHandlers {
         hosts: Arc::default(),
         tokens: Arc::default(),
         audit: Arc::new(AuditLog::start(None).unwrap()),
-        status: Box::new(|| {
-            serde_json::json!({
-                "origins": [], "drain": { "state": "serving" }, "config": {}, "process": {},
-                "upgrade": {},
-            })
-        }),
+        status: Box::new(
+            || serde_json::json!({ "origins": [], "drain": { "state": "serving" }, "config": {} }),
+        ),
         metrics: registry(),
         health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
         ready: Box::new(move || ready),
@@ -55,17 +52,10 @@ fn handlers(ready: bool) -> AdminHandlers {
             let error = serde_json::json!({ "error": "the file has an error" });
             Box::pin(std::future::ready(ready.then_some(report).ok_or(error)))
         }),
-        upgrade: Box::new(move || {
-            let report = serde_json::json!({ "pid": 7, "version": "0.1.0" });
-            let error = serde_json::json!({ "error": "the new process has ended" });
-            let result = ready.then_some(report).ok_or(error);
-            Box::pin(std::future::ready(Some(result)))
-        }),
         explain: Box::new(|url| match url.host() {
             Some("known.example") => Ok(explanation_of(url)),
             _ => Err("no route"),
         }),
-        warm: Box::new(|_, _| Box::pin(std::future::ready(None))),
         purge: Box::new(|order| {
             let PurgeOrder { scope, mode, actor } = order;
             assert_eq!(actor, "anyone at 127.0.0.1:1");
@@ -128,9 +118,6 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
     (ServerState::Stopping, "POST", "/drain", 503),
     (ServerState::Serving, "POST", "/reload", 200),
     (ServerState::Stopping, "POST", "/reload", 409),
-    (ServerState::Serving, "POST", "/upgrade", 200),
-    (ServerState::Slow, "POST", "/upgrade", 202),
-    (ServerState::Stopping, "POST", "/upgrade", 409),
     (ServerState::Serving, "GET", "/openapi.json", 200),
     (
         ServerState::Serving,
@@ -169,7 +156,6 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
         "/purge?stream=http://a/unknown.m3u8",
         404,
     ),
-    (ServerState::Serving, "POST", "/warm?url=http://a/1.ts", 200),
 ];
 
 /// What the handlers of a case answer.
@@ -178,8 +164,6 @@ enum ServerState {
     Serving,
     /// It stops, and one worker does not answer.
     Stopping,
-    /// What it does takes long.
-    Slow,
 }
 
 #[test]
@@ -188,10 +172,6 @@ fn answers_are_as_declared() {
     for &(state, method, target, status) in CASES {
         let handlers = match state {
             ServerState::Serving => handlers(true),
-            ServerState::Slow => AdminHandlers {
-                upgrade: Box::new(|| Box::pin(std::future::ready(None))),
-                ..handlers(true)
-            },
             ServerState::Stopping => AdminHandlers {
                 health: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
                 ..handlers(false)

@@ -1,4 +1,5 @@
-//! Reads who may enter a route: `allow`, `deny`, `require_header` and `token`.
+//! Reads who may enter a route: `allow`, `deny`, `client_certificate`,
+//! `require_header` and `token`.
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
 use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
-use seawall_policy::{AccessRules, ClientClasses, ClientField, TrustedProxies};
+use seawall_policy::{AccessRules, ClientField, RequiredCertificate, TrustedProxies};
 use seawall_upstream::sign;
 
 const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
@@ -28,7 +29,7 @@ pub(in crate::config) const CLIENT_FIELDS: [(&str, ClientField); 2] = [
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// Reads all four keys.
+/// Reads all five keys.
 pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
     table.read_some_into("allow", &mut access.allow, addresses);
     table.read_some_into("deny", &mut access.deny, addresses);
@@ -36,6 +37,8 @@ pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
         value.table("require_header", read_required_header)
     });
     access.require_header = required.flatten();
+    let certificate = &mut access.client_certificate;
+    table.read_some_into("client_certificate", certificate, required_certificate);
     let token = table.get("token", |value| value.table("token", read_token));
     access.token = token.flatten();
 }
@@ -69,14 +72,14 @@ fn proxies(value: TomlValue<'_>) -> ReadResult<AddressList> {
     Ok(list)
 }
 
-pub(super) fn addresses(value: TomlValue<'_>) -> ReadResult<AddressList> {
+fn addresses(value: TomlValue<'_>) -> ReadResult<AddressList> {
     let entry = read::parsed(address::address_list_entry, ADDRESSES);
     let entries = read::nonempty_list(entry, ADDRESSES)(value)?;
     Ok(entries.into_iter().collect())
 }
 
 /// `None` if a key is missing or has a problem, which is reported.
-pub(super) fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
+fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
     let examples = [
         ("name", "name = \"X-Origin-Secret\""),
         ("secret_files", "secret_files = [\"/run/secrets/origin\"]"),
@@ -92,6 +95,20 @@ pub(super) fn read_required_header(table: &mut TomlTable<'_>) -> Option<Required
         name: name?,
         secret_files: secret_files?,
     })
+}
+
+/// `"any"`, or whom it must name.
+fn required_certificate(value: TomlValue<'_>) -> ReadResult<RequiredCertificate> {
+    const EXPECTED: &str = "\"any\" or { names = [\"edge.cdn.example\"] }";
+    if !value.toml().is_table() {
+        return read::one_of(&[("any", RequiredCertificate::Any)], EXPECTED)(value);
+    }
+    let name = |value: TomlValue<'_>| value.text("a name");
+    let names = value.table("client_certificate", |table| {
+        table.get("names", read::nonempty_list(name, EXPECTED))
+    })?;
+    let names = names.ok_or_else(|| value.problem(ValueError::new(EXPECTED, "`names` is missing")));
+    Ok(RequiredCertificate::Named(names?.into()))
 }
 
 fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {
@@ -113,25 +130,6 @@ pub(super) fn secret_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
         value.reader().add_problem(problem.help(help));
     }
     Ok(path)
-}
-
-/// Reports routes that send on a secret that tells a class of clients: an origin needs none.
-pub(super) fn report_forwarded_class_secrets(
-    table: &TomlTable<'_>,
-    routes: &[(PlacedRoute, bool)],
-    classes: &ClientClasses,
-) {
-    for (forwarding, _) in routes {
-        let route = &forwarding.route;
-        let mut forwarded = route.forward_headers.iter().chain(&route.unkeyed_headers);
-        let secrets = || classes.iter().filter_map(|class| class.header.as_ref());
-        if let Some(name) = forwarded.find(|name| secrets().any(|secret| secret.name == **name)) {
-            let what = format!("`{name}` carries a secret, and this route sends it to the origin");
-            let problem = Problem::new(what).at(forwarding.span.clone(), "forwards the header");
-            let help = format!("leave `{name}` out of forward_headers and unkeyed_headers");
-            table.reader().add_problem(problem.help(help));
-        }
-    }
 }
 
 /// Reports routes that send a secret on which some route requires: an origin needs none.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::origins::OriginTable;
-use super::{access, forwarded_headers, header_rules, rate_limits, read_tables};
+use super::{access, forwarded_headers, header_rules, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
+use seawall_policy::Route;
 use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect};
-use seawall_policy::{ClientClasses, Route};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
@@ -28,7 +28,6 @@ const COOKIES: &str = "a list of cookies such as [\"AWSALB*\"]";
 pub(super) fn read_routes(
     root: &mut TomlTable<'_>,
     groups: &mut [OriginTable],
-    classes: &ClientClasses,
 ) -> Vec<PlacedRoute> {
     let routes = read_tables(root, "route", "[[route]]", |table| {
         read_route(table, groups)
@@ -45,7 +44,6 @@ pub(super) fn read_routes(
         }
     }
     access::report_forwarded_secrets(root, &routes);
-    access::report_forwarded_class_secrets(root, &routes, classes);
     routes
         .into_iter()
         .map(|(placed_route, _)| placed_route)
@@ -80,8 +78,6 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
     read_redirect(table, &mut route);
     table.read_into("forward_host", &mut route.forward_host, read::flag);
     access::read_access(table, &mut route.access);
-    let limits = &mut route.rate_limits;
-    table.read_into("rate_limit", limits, rate_limits::read_rate_limits);
     match groups.get_mut(route.origin_index) {
         Some(group) if table.value("query").is_none() => group.set_query(&mut route),
         _ => table.read_into("query", &mut route.query, queries),

@@ -17,7 +17,7 @@ use crate::frontend::exchange::{begin_http1_request, has_no_content};
 use crate::frontend::recording_body::RecordingBody;
 use crate::frontend::repeated_responses::{Http1Head, RepeatedResponse};
 use crate::frontend::sniffing_stream::{SniffingStream, Transport, WRITE_BYTES_MAX};
-use crate::proxy::{ByteMeter, ResponseBody, ViewerResponse};
+use crate::proxy::{ResponseBody, ViewerResponse};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
 
@@ -89,7 +89,7 @@ impl PendingResponse {
         PendingResponse::begin(
             (head, body, length),
             object.map(BodySource::Stored),
-            (response.record, response.meter),
+            response.record,
             connection,
         )
     }
@@ -99,10 +99,9 @@ impl PendingResponse {
         response: &Arc<RepeatedResponse<Http1Head>>,
         arrived: Instant,
         connection: &Arc<ConnectionState>,
-        meter: Option<ByteMeter>,
     ) -> Box<PendingResponse> {
         let source = BodySource::Repeated(Arc::clone(response));
-        let record = (response.record(arrived), meter);
+        let record = response.record(arrived);
         PendingResponse::copy(response.head(), response.body(), source, record, connection)
     }
 
@@ -111,10 +110,8 @@ impl PendingResponse {
         response: &Arc<SharedResponse<Http1Head>>,
         record: RequestRecord,
         connection: &Arc<ConnectionState>,
-        meter: Option<ByteMeter>,
     ) -> Box<PendingResponse> {
         let source = BodySource::Shared(Arc::clone(response));
-        let record = (record, meter);
         PendingResponse::copy(response.head(), response.body(), source, record, connection)
     }
 
@@ -123,7 +120,7 @@ impl PendingResponse {
         head: &Http1Head,
         body: ResponseBody,
         source: BodySource,
-        record: (RequestRecord, Option<ByteMeter>),
+        record: RequestRecord,
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
         let length = body.size_hint().exact().unwrap_or_default();
@@ -134,11 +131,10 @@ impl PendingResponse {
     fn begin(
         (head, body, length): (Vec<u8>, ResponseBody, u64),
         source: Option<BodySource>,
-        (record, meter): (RequestRecord, Option<ByteMeter>),
+        record: RequestRecord,
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
         let mut body = RecordingBody::new(body, record, begin_http1_request(connection));
-        body.set_meter(meter);
         connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {

@@ -193,7 +193,6 @@ mod tests {
         Rules {
             routes,
             trusted_proxies: seawall_policy::TrustedProxies::default(),
-            client_classes: seawall_policy::ClientClasses::default(),
             name: "shield".into(),
         }
     }

@@ -63,7 +63,6 @@ fn bounded(fields: &AccessLogFields) -> AccessLogFields {
         address: fields.address,
         protocol: fields.protocol,
         route: fields.route.clone(),
-        class: fields.class.clone(),
         request_id: shorten(&fields.request_id, WORD_BYTES_MAX),
     }
 }
@@ -79,7 +78,6 @@ struct LineFields<'a> {
     outcome: &'static str,
     kind: &'static str,
     route: Option<&'a str>,
-    class: Option<&'a str>,
     key: Option<DisplayJson<KeyHash>>,
     bytes: u64,
     response_time_ms: f64,
@@ -112,7 +110,6 @@ impl<'a> LineFields<'a> {
             outcome: record.outcome.as_str(),
             kind: record.kind.as_str(),
             route: fields.and_then(|fields| fields.route.as_deref()),
-            class: fields.and_then(|fields| fields.class.as_deref()),
             key: (record.key_hash != 0).then_some(DisplayJson(KeyHash(record.key_hash))),
             bytes: record.bytes,
             response_time_ms: milliseconds(record.total_time),
@@ -214,7 +211,6 @@ mod tests {
             },
             protocol: "HTTP/1.1",
             route: Some("live".into()),
-            class: Some("cdn".into()),
             request_id: "r-1".into(),
         }
     }

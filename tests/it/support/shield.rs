@@ -63,13 +63,6 @@ impl Shield {
         applied.expect("a sound configuration");
     }
 
-    /// The same where it may be refused.
-    pub fn try_reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), String> {
-        change(&mut self.config);
-        let applied = self.running.apply(self.config.clone());
-        applied.map_err(|why| why.to_string())
-    }
-
     /// The settings that decide about requests now.
     pub fn settings_in_use(&self) -> Weak<proxy::Shield> {
         Arc::downgrade(&self.running.shield.current())
@@ -335,6 +328,7 @@ impl Builder {
         let tls = Tls {
             certificates: identities.iter().map(files).collect(),
             tls12: true,
+            client: None,
         };
         self.with(|config| config.frontend.listeners[0].tls = Some(tls))
     }
@@ -366,7 +360,6 @@ fn config(endpoint: Endpoint) -> Config {
         routes: vec![Arc::new(route())],
         name: NAME.into(),
         trusted_proxies: seawall_policy::TrustedProxies::default(),
-        client_classes: seawall_policy::ClientClasses::default(),
     };
     Config {
         frontend: frontend::Settings {

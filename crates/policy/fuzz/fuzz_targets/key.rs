@@ -13,7 +13,6 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     routes: vec![Arc::new(Route::everything("main"))],
     name: "seawall".into(),
         trusted_proxies: seawall_policy::TrustedProxies::default(),
-        client_classes: seawall_policy::ClientClasses::default(),
     });
 
 fuzz_target!(|text: &[u8]| {
@@ -35,6 +34,7 @@ fuzz_target!(|text: &[u8]| {
     }
     let viewer = Requester::Viewer {
         address: None,
+        certificate: None,
         secrets: &FileSecrets::default(),
     };
     let admit = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers, viewer);

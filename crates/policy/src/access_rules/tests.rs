@@ -19,7 +19,8 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn admits(rules: &AccessRules, viewer: &str) -> bool {
-    let refused = rules.refused_by(address(viewer), &HeaderMap::new(), &FileSecrets::default());
+    let (headers, secrets) = (HeaderMap::new(), FileSecrets::default());
+    let refused = rules.refused_by(address(viewer), None, &headers, &secrets);
     assert!(refused.is_none() || refused == Some(AccessRuleKind::Address));
     refused.is_none()
 }
@@ -155,7 +156,12 @@ fn refused(rules: &AccessRules, values: &[&'static str]) -> Option<AccessRuleKin
     let values = values
         .iter()
         .map(|&value| (NAME, HeaderValue::from_static(value)));
-    rules.refused_by(None, &values.collect(), &secrets.into_iter().collect())
+    rules.refused_by(
+        None,
+        None,
+        &values.collect(),
+        &secrets.into_iter().collect(),
+    )
 }
 
 #[test]

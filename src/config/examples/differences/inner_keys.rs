@@ -164,6 +164,12 @@ fn listener_keys() -> Vec<InnerKey> {
     let other = pair.replace("live.pem", "shield.pem");
     let other_key = pair.replace("live.key", "shield.key");
     let tls12 = format!("{pair}, tls12 = false");
+    let client_ca = format!("{pair}, client_ca = \"authority.pem\"");
+    let optional = format!("{client_ca}, client_certificates = \"optional\"");
+    let client = |key: &str, texts: [&str; 2]| {
+        let reported = format!("listener.tls.{key}");
+        inner_key_in(&format!("tls {key}"), &reported, AROUND, texts)
+    };
     vec![
         inner_key_in(
             "certificates certificate",
@@ -173,6 +179,11 @@ fn listener_keys() -> Vec<InnerKey> {
         ),
         inner_key_in("certificates key", &key, AROUND, [pair, &other_key]),
         inner_key_in("tls tls12", "listener.tls.tls12", AROUND, [pair, &tls12]),
+        client(
+            "client_ca",
+            [&client_ca, &client_ca.replace("authority", "live")],
+        ),
+        client("client_certificates", [&client_ca, &optional]),
         inner_key(
             "proxy_protocol from",
             "listener.proxy_protocol.from",
@@ -209,36 +220,6 @@ fn admin_keys() -> Vec<InnerKey> {
     ]
 }
 
-/// The keys of a class of clients.
-fn client_class_keys() -> Vec<InnerKey> {
-    const NAMED: [&str; 2] = ["[[client_class]]\nname = \"one\"\n", ""];
-    let header = |name: &str, file: &str| {
-        format!("header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
-    };
-    let plain = header("X-Secret", "origin-secret");
-    let other_name = header("X-Other", "origin-secret");
-    let other_file = header("X-Secret", "cdn-code");
-    let addresses = "addresses = [\"192.0.2.1\"]";
-    let both = format!("{plain}\n{addresses}");
-    let keys = [
-        ("client_class header", "header", [addresses, &*both]),
-        ("header name", "header", [&*plain, &*other_name]),
-        ("header secret_files", "header", [&*plain, &*other_file]),
-        ("client_class addresses", "addresses", [&*plain, &*both]),
-    ];
-    let keys = keys.into_iter().map(|(known, key, texts)| {
-        inner_key_in(known, &format!("client_class.{key}"), NAMED, texts)
-    });
-    let name = |name: &str| format!("[[client_class]]\nname = \"{name}\"\n{addresses}");
-    let names = [name("one"), name("two")];
-    let named = inner_key(
-        "client_class name",
-        "client_class",
-        names.each_ref().map(String::as_str),
-    );
-    keys.chain([named]).collect()
-}
-
 fn route_keys() -> Vec<InnerKey> {
     let only = "cors = { only = [\"https://a.example\"]";
     let with_only = format!("{only} }}");
@@ -247,22 +228,12 @@ fn route_keys() -> Vec<InnerKey> {
         format!("require_header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
     };
     let redirect = |to: &str| format!("path = \"/old\"\nredirect = {{ to = \"{to}\" }}");
+    let named = "client_certificate = { names = [\"edge\"] }";
     let redirect_status = redirect("/a").replace(" }", ", status = 308 }");
     let required = header("X-Secret", "origin-secret");
     let other_name = header("X-Other", "origin-secret");
     let other_file = header("X-Secret", "cdn-code");
-    let limit = "rate_limit = { requests_per_second = 50 }";
-    let limited = |more: &str| limit.replace(" }", &format!(", {more} }}"));
-    let per_route = limited("per = \"route\"");
-    let burst = limited("burst = 99");
-    let bytes = limited("bytes_per_second = \"1MB\"");
-    let bytes_burst = bytes.replace(" }", ", bytes_burst = \"9MB\" }");
     let keys = [
-        ("rate_limit per", [limit, &*per_route]),
-        ("rate_limit requests_per_second", ["", limit]),
-        ("rate_limit burst", [limit, &*burst]),
-        ("rate_limit bytes_per_second", [limit, &*bytes]),
-        ("rate_limit bytes_burst", [&*bytes, &*bytes_burst]),
         ("redirect to", [&*redirect("/a"), &*redirect("/b")]),
         ("redirect status", [&*redirect("/a"), &*redirect_status]),
         ("query manifest", ["", "query = { manifest = \"none\" }"]),
@@ -274,6 +245,10 @@ fn route_keys() -> Vec<InnerKey> {
         ("deny", ["", "deny = [\"192.0.2.0/24\"]"]),
         ("require_header name", [&*required, &*other_name]),
         ("require_header secret_files", [&*required, &*other_file]),
+        (
+            "client_certificate names",
+            ["client_certificate = \"any\"", named],
+        ),
         ("cors only", ["", &*with_only]),
         ("cors credentials", [&*with_only, &*with_credentials]),
     ];
@@ -362,7 +337,6 @@ pub(super) fn inner_keys() -> Vec<InnerKey> {
     let keys = [
         origin_keys(),
         health_keys(),
-        client_class_keys(),
         sigv4_keys(),
         endpoint_keys(),
         listener_keys(),

@@ -107,7 +107,7 @@ fn cat_mac(secret: &[u8]) -> [u8; 32] {
     ];
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
     let mac = ring::hmac::sign(&key, &signed.concat());
-    std::array::from_fn(|place| mac.as_ref()[place])
+    mac.as_ref().try_into().expect("32 bytes")
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! Verifies the certificates of viewers, by authorities in a file that is read again when it
+//! changes, and says whom they name.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::ClientAuthority;
+use super::certificates::{CertificateError, file_error};
+use seawall_policy::CertificateNames;
+
+/// Verifies viewers' certificates by the authorities that the file contains now.
+pub(super) struct ViewerVerifier {
+    is_required: bool,
+    current: ArcSwap<Arc<dyn ClientCertVerifier>>,
+}
+
+impl fmt::Debug for ViewerVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewerVerifier")
+            .field("is_required", &self.is_required)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ViewerVerifier {
+    pub(super) fn read(
+        authority: &ClientAuthority,
+    ) -> Result<Arc<ViewerVerifier>, CertificateError> {
+        Ok(Arc::new(ViewerVerifier {
+            is_required: authority.is_required,
+            current: ArcSwap::from_pointee(verifier(authority)?),
+        }))
+    }
+
+    /// Reads the file again. Connections that are open stay open.
+    pub(super) fn reread(&self, authority: &ClientAuthority) -> Result<(), CertificateError> {
+        self.current.store(Arc::new(verifier(authority)?));
+        Ok(())
+    }
+}
+
+fn verifier(authority: &ClientAuthority) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+    let roots = Arc::new(read_authorities(&authority.ca)?);
+    let provider = Arc::new(ring::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    let builder = if authority.is_required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
+    };
+    // It fails only without roots.
+    let verifier = builder.build();
+    verifier.map_err(|_| file_error(&authority.ca, &pem::Error::NoItemsFound))
+}
+
+/// The authorities in a file. Blocks.
+pub(crate) fn read_authorities(path: &Path) -> Result<RootCertStore, CertificateError> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| file_error(path, &error))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate)?;
+    }
+    if roots.is_empty() {
+        return Err(file_error(path, &pem::Error::NoItemsFound));
+    }
+    Ok(roots)
+}
+
+impl ClientCertVerifier for ViewerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_required
+    }
+
+    /// None: a viewer sends the certificate that it has. Hints could be those of another time.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let current = self.current.load();
+        current.verify_client_cert(leaf, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let current = self.current.load();
+        current.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let current = self.current.load();
+        current.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current.load().supported_verify_schemes()
+    }
+}
+
+/// Whom a verified certificate names: its DNS names and URIs, or else its common name.
+pub(super) fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
+        return CertificateNames::default();
+    };
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let names = alternatives
+        .into_iter()
+        .flat_map(|names| &names.value.general_names);
+    let mut names: Vec<&str> = names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => Some(*name),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        let common = certificate.subject().iter_common_name();
+        names.extend(common.filter_map(|name| name.as_str().ok()));
+    }
+    names.into_iter().collect()
+}

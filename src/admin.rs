@@ -117,6 +117,12 @@ pub type DrainHandler =
 pub type ReloadHandler =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Value, Value>> + Send>> + Send + Sync>;
 
+/// Has another process of the program serve in place of this one. What it did; `Err`: why it did
+/// nothing. `None`: it is in progress.
+pub type UpgradeHandler = Box<
+    dyn Fn() -> Pin<Box<dyn Future<Output = Option<Result<Value, Value>>> + Send>> + Send + Sync,
+>;
+
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainProgress {
@@ -159,6 +165,8 @@ pub struct AdminHandlers {
     pub drain: DrainHandler,
     /// Reloads the configuration.
     pub reload: ReloadHandler,
+    /// Upgrades the program.
+    pub upgrade: UpgradeHandler,
     /// What the shield would do with an absolute URL, or why it would reject the request.
     pub explain: ExplainHandler,
     /// Purges stored objects and returns how many.

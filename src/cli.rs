@@ -1,5 +1,5 @@
 //! The command line: `serve`, `demo`, `check`, `token`; the clients of a running server: `status`,
-//! `drain`, `reload`, `purge`, `explain`, and `health` (for container health checks);
+//! `drain`, `reload`, `upgrade`, `purge`, `explain`, and `health` (for container health checks);
 //! `completions` and `man`.
 //!
 //! Exit codes: 0 for success, 1 when the command failed, 2 when the command line is invalid, 3 when
@@ -15,6 +15,7 @@ mod manual;
 mod operate;
 mod serve;
 mod token;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -48,6 +49,8 @@ enum Command {
     Explain(explain::Explain),
     /// Have a running server read its configuration file again
     Reload(operate::ReloadServer),
+    /// Replace the program of a running server without refusing a connection
+    Upgrade(upgrade::UpgradeServer),
     /// Ask a running server whether it is healthy
     Health(health::Health),
     /// Make tokens for signed URLs, or say what a token contains
@@ -77,6 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Purge(purge) => purge.run().map(success),
         Command::Explain(explain) => explain.run().map(success),
         Command::Reload(reload) => reload.run().map(success),
+        Command::Upgrade(upgrade) => upgrade.run().map(success),
         Command::Health(health) => health.run().map(success),
         Command::Token(token) => token.run().map(success),
         Command::Completions(completions) => {
@@ -96,6 +100,14 @@ fn print_error(error: &anyhow::Error) {
     match error.downcast_ref::<crate::config::Problems>() {
         Some(problems) => eprintln!("{}", problems.render(is_colour_wanted())),
         None => eprintln!("error: {error:#}"),
+    }
+}
+
+/// The error in words, without colours.
+fn error_text(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<crate::config::Problems>() {
+        Some(problems) => problems.render(false),
+        None => format!("{error:#}"),
     }
 }
 

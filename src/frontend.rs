@@ -34,7 +34,6 @@ mod awaited_responses;
 mod bad_request;
 mod certificates;
 mod client_address;
-mod client_certificates;
 mod connection;
 mod connection_state;
 mod connection_table;
@@ -48,6 +47,7 @@ mod frames;
 mod framing_check;
 mod http2_reads;
 mod http2_repeats;
+mod inherited_sockets;
 mod lifecycle;
 mod lingering_close;
 mod listen;
@@ -91,7 +91,7 @@ use seawall_policy::TrustedProxies;
 use seawall_policy::access_rules::AddressList;
 
 pub use certificates::{CertificateError, Certificates};
-pub(crate) use client_certificates::read_authorities;
+pub use inherited_sockets::{HandedSocket, InheritedSockets};
 pub use lifecycle::{Frontend, RemovedListeners};
 pub(crate) use listen::bind_unix;
 pub use listen::{BindError, BoundListener};
@@ -197,17 +197,6 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// Allow TLS 1.2 besides 1.3.
     pub tls12: bool,
-    /// Whose certificates viewers may have. `None`: they are not asked for one.
-    pub client: Option<ClientAuthority>,
-}
-
-/// The authorities that issue certificates to viewers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientAuthority {
-    /// Their own certificates, in a PEM file that is re-read when it changes.
-    pub ca: PathBuf,
-    /// A viewer without a certificate cannot connect.
-    pub is_required: bool,
 }
 
 /// A certificate chain and its key, in PEM files that are re-read when they change.

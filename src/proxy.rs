@@ -2,13 +2,13 @@
 //! key's one fill.
 //!
 //! **State** ([`Shield`]): the rules, the cache, the origin groups, what is known of live streams
-//! (`live`), compressions in progress, the fetches that each client has caused, and the secrets of
-//! access rules. A reload makes another shield with the same cache, streams and counters
-//! (`active`).
+//! (`live`), compressions in progress, the fetches that each client has caused, what clients have
+//! used of rate limits, and the secrets of access rules. A reload makes another shield with the
+//! same cache, streams and counters (`active`).
 //!
-//! **A hit**: `admission` (access rules, token, key) → `blocking_reload` (only LL-HLS: is the
-//! stored version the requested one?) → `pipeline` (look up) → `coding` (the body in the viewer's
-//! content coding) → `responses`.
+//! **A hit**: `admission` (access rules, token, `rate_limits`, key) → `blocking_reload` (only
+//! LL-HLS: is the stored version the requested one?) → `pipeline` (look up) → `coding` (the body in
+//! the viewer's content coding) → `responses`.
 //!
 //! **A miss**: `pipeline` → `unkeyed_memos` (did the key fail a moment ago?) → `fill` (one task per
 //! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
@@ -51,6 +51,7 @@ mod priority;
 mod purge;
 mod query_variance;
 mod race;
+mod rate_limits;
 mod read_whole;
 mod refresher;
 mod rejections;
@@ -79,6 +80,9 @@ pub use explain::{Explanation, StoredObject};
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
+pub use rate_limits::{
+    ByteMeter, LimitScope, RateLimitStats, RateRefusal, RouteLimiter, admit_repeat,
+};
 pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 pub use token_control::TokenStats;
@@ -154,6 +158,7 @@ pub struct Shield {
     origins: Vec<Arc<Origin>>,
     repeat_rules: RepeatRules,
     access: AccessControl,
+    rate_limits: rate_limits::RouteRateLimits,
     /// What holds the current generation, for what outlives a request.
     active: Weak<ActiveShield>,
     // All generations share the rest.
@@ -190,6 +195,7 @@ impl Shield {
         Shield {
             generation: 1,
             repeat_rules: RepeatRules::of(1, &parts.rules),
+            rate_limits: rate_limits::RouteRateLimits::first(&parts.rules),
             access: parts.access,
             rules: parts.rules,
             settings: parts.settings.within(object_bytes_max),
@@ -212,6 +218,7 @@ impl Shield {
             generation: self.generation + 1,
             repeat_rules: RepeatRules::of(self.generation + 1, &next.rules),
             access: next.access.counting_after(&self.access),
+            rate_limits: self.rate_limits.succeed(&next.rules),
             rules: next.rules,
             settings: next.settings.within(self.object_bytes_max),
             origins: next.origins,
@@ -272,6 +279,11 @@ impl Shield {
     /// Counters of refused requests, for metrics.
     pub fn access_stats(&self) -> AccessStats {
         self.access.stats()
+    }
+
+    /// Counters of requests over a rate limit, for metrics.
+    pub fn rate_limit_stats(&self) -> RateLimitStats {
+        self.rate_limits.stats()
     }
 
     /// The cache, for metrics.

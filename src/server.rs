@@ -21,6 +21,7 @@ mod reload_report;
 mod route_slots;
 mod service_manager;
 mod signals;
+mod upgrade;
 mod workers;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ pub use self::reload::ConfigFile;
 use self::reload::Reloader;
 use self::service_manager::ServiceManager;
 use self::signals::{ControlTaskEnd, ReceivedSignal};
+pub use self::upgrade::{FailureReporter, Predecessor, StartedProgram};
 use self::workers::{AdminService, WorkerThread};
 use crate::config::Config;
 use crate::frontend::{Frontend, ListenAddress};
@@ -89,7 +91,12 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
         control_task,
         reloader,
         ..
-    } = ServerParts::bind(config)?.build(&resolver, 1, &Arc::default(), &Arc::default())?;
+    } = ServerParts::bind(config, ServerStart::default())?.build(
+        &resolver,
+        1,
+        &Arc::default(),
+        &Arc::default(),
+    )?;
     let admin = admin_service.as_ref().and_then(AdminService::tcp_address);
     let (frontend, shield) = (service.frontend.clone(), service.shield.clone());
     let viewers = tcp_addresses(&frontend);
@@ -115,16 +122,26 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
     })
 }
 
-/// Runs a server until a signal stops it. The configuration comes from `file`, if there is one.
-/// `log` has the counters of the program's own log.
-pub fn run(config: Config, file: Option<ConfigFile>, log: &Arc<LogCounts>) -> anyhow::Result<()> {
-    run_announced(config, file, log, |_| {})
+/// How a server was started, for what may happen to it later.
+#[derive(Default)]
+pub struct ServerStart {
+    /// Where the configuration comes from. `None`: it cannot be reloaded.
+    pub file: Option<ConfigFile>,
+    /// What an upgrade starts. `None`: there is none.
+    pub program: Option<StartedProgram>,
+    /// The process in whose place this one serves.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// Runs a server until a signal stops it. `log` has the counters of the program's own log.
+pub fn run(config: Config, start: ServerStart, log: &Arc<LogCounts>) -> anyhow::Result<()> {
+    run_announced(config, start, log, |_| {})
 }
 
 /// Like [`run`]. Calls `announce` with the bound viewer addresses, once all sockets are bound.
 pub fn run_announced(
     config: Config,
-    file: Option<ConfigFile>,
+    start: ServerStart,
     log: &Arc<LogCounts>,
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
@@ -135,21 +152,28 @@ pub fn run_announced(
     // First of all: a client that can connect may also send a signal, which must not end a starting
     // server.
     let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
-    let mut bound = ServerParts::bind(config)?;
-    bound.file = file;
+    let mut bound = ServerParts::bind(config, start)?;
+    let predecessor = bound.start.predecessor.take();
     descriptors::raise_limit(&mut bound.limits);
     let manager = Arc::new(ServiceManager::from_environment());
     let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
-    runtime.spawn(background::watch_certificates(&assembly.frontend.frontend));
+    let frontend = assembly.frontend.frontend.clone();
+    runtime.spawn(background::watch_certificates(&frontend));
     runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
-    runtime.spawn(service_manager::report_life(
-        manager,
-        assembly.monitor,
-        assembly.frontend.frontend.clone(),
-        assembly.control.clone(),
-    ));
-    runtime.spawn(signals::forward(signals_received, assembly.control));
+    runtime.spawn(signals::forward(signals_received, assembly.control.clone()));
     let control_task = runtime.spawn(assembly.control_task.run());
+    if let Some(predecessor) = &predecessor {
+        predecessor.wait_for_order_to_serve()?;
+    }
+    let (monitor, control) = (assembly.monitor, assembly.control);
+    runtime.spawn(async move {
+        service_manager::wait_for_workers(&monitor).await;
+        if let Some(predecessor) = predecessor {
+            frontend.wait_served_by(workers).await;
+            take_over_from(predecessor).await;
+        }
+        service_manager::report_life(manager, monitor, frontend, control).await;
+    });
     drop(guard);
 
     let ServerParts {
@@ -179,6 +203,14 @@ pub fn run_announced(
     telemetry.close();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves in place of another process from now on.
+async fn take_over_from(predecessor: Predecessor) {
+    let taken = tokio::task::spawn_blocking(move || predecessor.take_over()).await;
+    if let Err(error) = taken {
+        tracing::error!(%error, "the upgrade has not ended as it should");
+    }
 }
 
 /// The runtime for the background tasks of all modules: they start before the workers' runtimes

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use access_log::Timestamp;
 pub use access_log::{AccessLog, AccessLogSettings};
-pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, RateLimit};
+pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, LogRateLimit};
 pub use metric::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
 };

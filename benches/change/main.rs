@@ -1,11 +1,12 @@
-//! Change test: an operator changes the configuration of the running program, and no viewer may
-//! notice.
+//! Change test: an operator changes the configuration of the running program, and replaces the
+//! program itself, and no viewer may notice.
 //!
 //! The real program runs in its own process. Viewers send 1,000 requests a second: on kept
 //! connections, on a new connection for each request, over HTTP/2, and in downloads of a minute.
 //! Meanwhile its file is changed and reloaded every few seconds; one of its listeners comes and
-//! goes, with viewers. The test fails when a request fails, a body is cut or wrong, a connection is
-//! refused, a change is not applied, or the origin is asked again for what the program holds.
+//! goes, with viewers. The program is upgraded twice, and once to one that ends at its start. The
+//! test fails when a request fails, a body is cut or wrong, a connection is refused, a change is
+//! not applied, or the origin is asked again for what a process holds.
 //!
 //! `cargo bench --bench change -- SECONDS RELOAD_SECONDS`, or `./x change`.
 #![allow(unreachable_pub, reason = "the modules are this binary's own")]
@@ -32,6 +33,28 @@ use crate::operator::Operator;
 use crate::origin::Origin;
 use crate::tally::Tally;
 use crate::viewers::Viewers;
+
+/// When the program is replaced, in parts of the test.
+#[derive(Clone, Copy)]
+enum Upgrade {
+    /// By one that ends at its start.
+    Broken(f64),
+    /// By itself.
+    Good(f64),
+}
+
+const UPGRADES: [Upgrade; 3] = [
+    Upgrade::Broken(0.15),
+    Upgrade::Good(0.25),
+    Upgrade::Good(0.6),
+];
+
+impl Upgrade {
+    fn at(self, lasts: Duration) -> Duration {
+        let (Upgrade::Broken(part) | Upgrade::Good(part)) = self;
+        lasts.mul_f64(part)
+    }
+}
 
 /// A download lasts as long, or half of a shorter test.
 const DOWNLOAD: Duration = Duration::from_mins(1);
@@ -89,12 +112,19 @@ async fn run(lasts: Duration, reload_every: Duration) -> anyhow::Result<()> {
     let begun = Instant::now();
     let until = begun + lasts;
     let mut watching = viewers.watch(&tally, until);
+    let mut upgrades = UPGRADES.into_iter().peekable();
     let mut reload_at = begun + reload_every;
     while reload_at < until {
         sleep_until(reload_at).await;
         operator.reload().await?;
         if let Some(listener) = operator.new_listener() {
             viewers::visit(listener, reload_every, (&tally, until), &mut watching);
+        }
+        if let Some(upgrade) = upgrades.next_if(|upgrade| begun + upgrade.at(lasts) <= reload_at) {
+            match upgrade {
+                Upgrade::Broken(_) => operator.upgrade_to_broken_program().await?,
+                Upgrade::Good(_) => operator.upgrade().await?,
+            }
         }
         reload_at = Instant::now().max(reload_at + reload_every);
     }
@@ -105,12 +135,17 @@ async fn run(lasts: Duration, reload_every: Duration) -> anyhow::Result<()> {
 
     println!("{}", tally.table());
     println!(
-        "{} reloads; the origin was asked {} times for what was held",
+        "{} reloads, {} upgrades; the origin was asked {} times for what was held",
         operator.reloads,
+        operator.upgrades,
         fetched - held
     );
     let mut faults = tally.faults();
-    if fetched > held {
+    if upgrades.next().is_some() {
+        faults.push("there was no time for all upgrades".to_owned());
+    }
+    // Each process fetches everything once.
+    if fetched > held * (1 + operator.upgrades) {
         faults.push(format!(
             "the origin was asked {} times for what was held",
             fetched - held

@@ -1,7 +1,9 @@
-//! The operator: writes the file, reloads it, and looks whether it was done.
+//! The operator: writes the file, reloads it, upgrades the program, and looks whether it was done.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,6 +19,10 @@ use crate::origin::Origin;
 
 /// The time within which the program must listen, and must answer.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// The names of the file and of the program in the folder.
+const FILE: &str = "seawall.toml";
+const PROGRAM: &str = "seawall";
+
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The operator of one program. Dropping it ends the program.
@@ -26,12 +32,23 @@ pub struct Operator {
     child: Child,
     round: u64,
     pub reloads: u64,
+    pub upgrades: u64,
 }
 
 impl Drop for Operator {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The processes of upgrades have the same file in their arguments.
+        let file = self.folder.join(FILE);
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let mut words = arguments.split(|byte| *byte == 0);
+            if words.any(|word| word == file.as_os_str().as_bytes()) {
+                let pid = process.file_name();
+                let _ = Command::new("kill").arg("-KILL").arg(pid).status();
+            }
+        }
     }
 }
 
@@ -45,10 +62,11 @@ impl Operator {
             admin,
             origin: origin.address,
         };
-        let file = folder.join("seawall.toml");
+        let (file, link) = (folder.join(FILE), folder.join(PROGRAM));
+        symlink(env!("CARGO_BIN_EXE_seawall"), &link)?;
         fs::write(&file, configuration::text(0, &addresses, folder))?;
         let log = fs::File::create(folder.join("seawall.log"))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        let child = Command::new(&link)
             .args(["serve", "--log", "text", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -62,6 +80,7 @@ impl Operator {
             child,
             round: 0,
             reloads: 0,
+            upgrades: 0,
         };
         let deadline = Instant::now() + PATIENCE;
         while operator.request("GET", "/readyz").await.is_err() {
@@ -103,21 +122,59 @@ impl Operator {
         Ok(())
     }
 
+    /// Upgrades to the same program. An error if the new process does not answer.
+    pub async fn upgrade(&mut self) -> anyhow::Result<()> {
+        let before = self.process().await?;
+        let (status, answer) = self.request("POST", "/upgrade").await?;
+        ensure!(status == 200, "an upgrade failed: {status} {answer}");
+        let new: Value = serde_json::from_str(&answer)?;
+        let now = self.process().await?;
+        ensure!(
+            now != before && new["pid"] == now,
+            "process {before} before an upgrade, {now} after it, said was {answer}"
+        );
+        self.upgrades += 1;
+        Ok(())
+    }
+
+    /// Upgrades to a program that ends at its start. An error if that changes anything.
+    pub async fn upgrade_to_broken_program(&self) -> anyhow::Result<()> {
+        let link = self.folder.join(PROGRAM);
+        fs::remove_file(&link)?;
+        symlink("/bin/false", &link)?;
+        let before = self.process().await?;
+        let (status, answer) = self.request("POST", "/upgrade").await?;
+        ensure!(status == 409, "a broken program serves: {status} {answer}");
+        ensure!(before == self.process().await?, "another process serves");
+        fs::remove_file(&link)?;
+        symlink(env!("CARGO_BIN_EXE_seawall"), &link).context("cannot put the program back")
+    }
+
     fn write_next_file(&mut self) -> anyhow::Result<()> {
         self.round += 1;
         let text = configuration::text(self.round, &self.addresses, &self.folder);
         let new = self.folder.join("seawall.toml.new");
         fs::write(&new, text)?;
-        fs::rename(&new, self.folder.join("seawall.toml")).context("cannot replace the file")
+        fs::rename(&new, self.folder.join(FILE)).context("cannot replace the file")
+    }
+
+    async fn status(&self) -> anyhow::Result<Value> {
+        let (status, answer) = self.request("GET", "/status").await?;
+        ensure!(status == 200, "no status: {status} {answer}");
+        Ok(serde_json::from_str(&answer)?)
     }
 
     /// Which of its files the program runs by.
     async fn generation(&self) -> anyhow::Result<u64> {
-        let (status, answer) = self.request("GET", "/status").await?;
-        ensure!(status == 200, "no status: {status} {answer}");
-        let answer: Value = serde_json::from_str(&answer)?;
+        let answer = self.status().await?;
         let generation = answer["config"]["generation"].as_u64();
         generation.context("the status has no generation")
+    }
+
+    /// The number of the process that answers.
+    async fn process(&self) -> anyhow::Result<u64> {
+        let process = self.status().await?["process"]["pid"].as_u64();
+        process.context("the status has no process")
     }
 
     /// A request to the admin server.

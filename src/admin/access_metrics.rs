@@ -1,8 +1,10 @@
-//! The metrics of access rules: what they refused, and the tokens that are remembered.
+//! The metrics of access rules and rate limits: what they refused, and the tokens that are
+//! remembered.
 
-use crate::proxy::{AccessStats, TokenStats};
+use crate::proxy::{AccessStats, LimitScope, RateLimitStats, TokenStats};
 use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
 use seawall_policy::AccessRuleKind;
+use seawall_policy::rate_limit::LimitedQuantity;
 
 const REASON: MetricLabel = MetricLabel {
     name: "reason",
@@ -21,8 +23,8 @@ pub static ACCESS_METRICS: [CollectedMetric<AccessStats>; 6] = [Metric {
     unit: "requests",
     labels: &[REASON],
     help: "Requests refused with 403 by an access rule of their route: address (`allow`, `deny`), \
-           header (`require_header`: it is missing or has another value), certificate \
-           (`client_certificate`), or token. Increments with each such request.",
+           header (`require_header`: it is missing or has another value), or token. Increments with \
+           each such request.",
     remedy: "If it rises, the access log has the addresses (status 403). If they are those of your \
              CDN, it has new networks, or a secret that no file contains; else somebody probes.",
 }
@@ -81,3 +83,46 @@ pub static ACCESS_METRICS: [CollectedMetric<AccessStats>; 6] = [Metric {
              tokens are verified more than once.",
 }
 .collected(|stats: &AccessStats, samples| samples.add(&[], stats.tokens.evictions))];
+
+const PER: MetricLabel = MetricLabel {
+    name: "per",
+    values: LabelValues::Fixed(|| LimitScope::ALL.map(LimitScope::as_str).to_vec()),
+};
+const QUANTITY: MetricLabel = MetricLabel {
+    name: "quantity",
+    values: LabelValues::Fixed(|| LimitedQuantity::ALL.map(LimitedQuantity::as_str).to_vec()),
+};
+
+/// Requests that rate limits of routes refused.
+pub static RATE_LIMIT_METRICS: [CollectedMetric<RateLimitStats>; 2] = [
+    Metric {
+        name: "seawall_rate_limited_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[PER, QUANTITY],
+        help: "Requests refused with 429 by a `rate_limit` of their route: of each client or of the \
+               whole route, because of the requests or of the bytes before. Increments with each \
+               such request.",
+        remedy: "If it rises, the access log has the addresses (status 429). One address: somebody \
+                 requests too much, or many viewers share it; behind a proxy, set trusted_proxies. \
+                 Many addresses: the limit is lower than what players need.",
+    }
+    .collected(|stats, samples| {
+        for (scope, quantity, count) in &stats.refused {
+            samples.add(&[scope.as_str(), quantity.as_str()], *count);
+        }
+    }),
+    Metric {
+        name: "seawall_rate_limit_buckets_displaced_total",
+        kind: MetricKind::Counter,
+        unit: "buckets",
+        labels: &[],
+        help: "Times that a new client got the token bucket of another one that had used up a part \
+               of it: so many clients were limited at once that their buckets found no place. The \
+               new client goes on with what is left. Increments with each such client.",
+        remedy: "If it rises by more than one in 1,000 requests, some 100,000 clients request as \
+                 fast as the limits of routes allow: an attack from many addresses, or limits so \
+                 low that ordinary clients use them up.",
+    }
+    .collected(|stats, samples| samples.add(&[], stats.displaced)),
+];

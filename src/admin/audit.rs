@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::telemetry::{
-    CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, RateLimit, Timestamp,
+    CollectedMetric, LabelValues, LogRateLimit, Metric, MetricKind, MetricLabel, Timestamp,
 };
 
 /// The target of the program log, when there is no file of its own. No line of it is left out as a
@@ -39,7 +39,7 @@ pub struct AuditLog {
     file: Option<mpsc::Sender<String>>,
     counts: Arc<AuditCounts>,
     /// Anyone may send writes that are refused, any number of them.
-    refusals: Mutex<RateLimit<()>>,
+    refusals: Mutex<LogRateLimit<()>>,
 }
 
 #[derive(Default)]

@@ -89,6 +89,17 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                     "the configuration in use: its file, SHA-256, number and time, what the last \
                      reload changed, and why the last one failed, if it did",
                 ),
+                field(
+                    "process",
+                    FieldKind::Object,
+                    "the process that answers: its number, version and start",
+                ),
+                field(
+                    "upgrade",
+                    FieldKind::Object,
+                    "whether an upgrade is in progress, why the last one failed, and the process \
+                     that serves in place of this one",
+                ),
             ]),
         }],
         handler: EndpointHandler::Immediate(handlers::status),
@@ -231,6 +242,32 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         handler: EndpointHandler::Waiting(handlers::reload),
     },
     AdminEndpoint {
+        path: "/upgrade",
+        method: AdminMethod::Post,
+        role: Some(AdminRole::Write),
+        summary: "Start the program again and let it serve in place of this process, as SIGUSR2 does",
+        help: "No connection is refused and no response is cut. [How to upgrade](operate.md#upgrade).",
+        parameters: &[],
+        answers: &[
+            AdminAnswer {
+                status: StatusCode::OK,
+                when: "The new process serves, and this one drains.",
+                body: AnswerBody::Json(UPGRADE_REPORT),
+            },
+            AdminAnswer {
+                status: StatusCode::ACCEPTED,
+                when: "It takes long; `upgrade` in `/status` says how it ends.",
+                body: AnswerBody::Json(&[field("state", FieldKind::Text, "`running`")]),
+            },
+            AdminAnswer {
+                status: StatusCode::CONFLICT,
+                when: "Nothing has changed; `error` says why.",
+                body: AnswerBody::Json(ERROR_FIELDS),
+            },
+        ],
+        handler: EndpointHandler::Waiting(handlers::upgrade),
+    },
+    AdminEndpoint {
         path: "/openapi.json",
         method: AdminMethod::Get,
         role: Some(AdminRole::Read),
@@ -339,6 +376,11 @@ const RELOAD_ERROR: &[AnswerField] = &[
         FieldKind::List,
         "each problem of the file, with its line and column",
     ),
+];
+
+const UPGRADE_REPORT: &[AnswerField] = &[
+    field("pid", FieldKind::Count, "the number of the new process"),
+    field("version", FieldKind::Text, "its version"),
 ];
 
 const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step of the drain")];

@@ -62,6 +62,17 @@ pub(super) fn reload<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
     })
 }
 
+/// Has another process of the program serve in place of this one.
+pub(super) fn upgrade<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
+    Box::pin(async move {
+        match (request.handlers.upgrade)().await {
+            Some(Ok(report)) => response::json(StatusCode::OK, &report),
+            Some(Err(error)) => response::json(StatusCode::CONFLICT, &error),
+            None => response::json(StatusCode::ACCEPTED, &json!({ "state": "running" })),
+        }
+    })
+}
+
 pub(super) fn openapi(request: &AdminRequest<'_>) -> AdminResponse {
     response::json(StatusCode::OK, &openapi::document(request.endpoints))
 }

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
@@ -42,23 +42,47 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Pause after a failed accept.
 const BACKOFF: Duration = Duration::from_millis(250);
 
+/// The socket is closed within this time.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// A changed token is in use after at most this time, as in `seawall_upstream::sign`.
 const TOKENS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections of operators.
 #[derive(Clone)]
-pub struct AdminConnections(Arc<Semaphore>);
+pub struct AdminConnections {
+    permits: Arc<Semaphore>,
+    /// No more are accepted.
+    is_closed: watch::Sender<bool>,
+    /// The listening socket is open.
+    is_listening: watch::Sender<bool>,
+}
 
 impl Default for AdminConnections {
     fn default() -> Self {
-        AdminConnections(Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)))
+        AdminConnections {
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)),
+            is_closed: watch::Sender::new(false),
+            is_listening: watch::Sender::new(false),
+        }
     }
 }
 
 impl AdminConnections {
     /// Waits until all open connections have their answers. New ones wait meanwhile.
     pub async fn wait_until_idle(&self) {
-        let _all = self.0.acquire_many(CONNECTIONS_MAX).await;
+        let _all = self.permits.acquire_many(CONNECTIONS_MAX).await;
+    }
+
+    /// Accepts no more of them, because another process does, and returns when the socket is
+    /// closed. Open connections get their answers.
+    pub async fn stop_accepting(&self) {
+        self.is_closed.send_replace(true);
+        let mut is_listening = self.is_listening.subscribe();
+        let closed = is_listening.wait_for(|is_listening| !is_listening);
+        if timeout(CLOSE_MAX, closed).await.is_err() {
+            tracing::warn!("the admin server does not close its socket: it has no place left");
+        }
     }
 }
 
@@ -124,14 +148,17 @@ fn close_longest_idle(open: &mut Vec<OperatorConnection>) {
     }
 }
 
-/// Serves operators until it is dropped; that also drops their connections.
+/// Serves operators until it is dropped; that also drops their connections. Returns when another
+/// process accepts connections, and all of this one are closed.
 pub async fn serve(
     socket: AdminSocket,
     handlers: Arc<AdminHandlers>,
     connections_open: &AdminConnections,
 ) -> io::Result<()> {
     let socket = AcceptingSocket::from_std(socket)?;
-    let permits = connections_open.0.clone();
+    let permits = connections_open.permits.clone();
+    let mut is_closed = connections_open.is_closed.subscribe();
+    connections_open.is_listening.send_replace(true);
     let mut tasks = JoinSet::new();
     if !handlers.tokens.is_empty() {
         tasks.spawn(reread_tokens(handlers.tokens.clone()));
@@ -139,7 +166,11 @@ pub async fn serve(
     // In the order in which they were accepted; at most as many as there are permits.
     let mut open: Vec<OperatorConnection> = Vec::new();
     loop {
-        let Ok((stream, peer)) = socket.accept().await else {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = is_closed.wait_for(|is_closed| *is_closed) => break,
+        };
+        let Ok((stream, peer)) = accepted else {
             sleep(BACKOFF).await;
             continue;
         };
@@ -166,6 +197,10 @@ pub async fn serve(
         });
         open.push(OperatorConnection { task, has_request });
     }
+    drop(socket);
+    connections_open.is_listening.send_replace(false);
+    connections_open.wait_until_idle().await;
+    Ok(())
 }
 
 /// Reads the files of the tokens periodically.

@@ -4,6 +4,7 @@
 //! simulated.
 
 use std::fmt::Write;
+use std::io::{IsTerminal, stderr};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use clap::Args;
 
 use super::logging::{self, LogFormat};
 use crate::config::{self, Config};
+use crate::server::ServerStart;
 use seawall_simulator::{
     BroadcastPlan, Clock, DemoRendition, Packaging, Player, SimulatedOrigin, USAGE,
 };
@@ -105,7 +107,7 @@ fn speed(text: &str) -> Result<f64, &'static str> {
 impl Demo {
     /// Runs until it is interrupted.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let log = logging::start(self.log)?;
+        let log = logging::start(self.log, stderr().is_terminal())?;
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -125,7 +127,7 @@ impl Demo {
             .context("cannot listen for the second origin")?;
         drop(guard);
         let config = self.config(&first, &second)?;
-        crate::server::run_announced(config, None, &log.counts, |viewers| {
+        crate::server::run_announced(config, ServerStart::default(), &log.counts, |viewers| {
             let fallback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let viewers = viewers.first().copied().unwrap_or(fallback);
             print!("{}", self.instructions(viewers, &first, &second));

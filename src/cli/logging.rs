@@ -3,7 +3,7 @@
 //! A worker thread never waits for the reader of stderr: lines go through a bounded queue
 //! ([`crate::telemetry::LogQueue`]). The access log is separate: see [`crate::telemetry`].
 
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 use std::panic;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::audit::AUDIT_TARGET;
-use crate::telemetry::{LogCounts, LogGuard, LogQueue, RateLimit};
+use crate::telemetry::{LogCounts, LogGuard, LogQueue, LogRateLimit};
 
 /// `info` for Seawall. Libraries log errors only: their warnings are about what single viewers and
 /// origins send, and anyone can cause any number of them.
@@ -42,8 +42,8 @@ pub(super) struct RunningLog {
     _guard: LogGuard,
 }
 
-/// Starts logging, including panics and the `log` records of libraries.
-pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<RunningLog> {
+/// Starts logging, including panics and the `log` records of libraries. `terminal`: people read it.
+pub(super) fn start(format: Option<LogFormat>, terminal: bool) -> anyhow::Result<RunningLog> {
     let requested = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
@@ -53,7 +53,6 @@ pub(super) fn start(format: Option<LogFormat>) -> anyhow::Result<RunningLog> {
         })?,
         None => levels("")?,
     };
-    let terminal = stderr().is_terminal();
     let text = if terminal {
         LogFormat::Text
     } else {
@@ -97,7 +96,7 @@ fn report_dropped_lines(counts: &LogCounts) {
 /// Drops messages that repeat too often. Debug and trace messages, which somebody asked for, and
 /// the audit log are kept.
 struct RepeatFilter {
-    limit: Mutex<RateLimit<callsite::Identifier>>,
+    limit: Mutex<LogRateLimit<callsite::Identifier>>,
     counts: Arc<LogCounts>,
 }
 

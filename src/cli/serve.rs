@@ -1,7 +1,9 @@
 //! `seawall serve`: starts a server from a file or from flags.
 
+use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::logging::{self, LogFormat};
@@ -9,7 +11,7 @@ use super::{admin_client, is_colour_wanted};
 use crate::admin::AdminAddress;
 use crate::config::{self, CheckScope, Config, Flags};
 use crate::frontend::ListenAddress;
-use crate::server::ConfigFile;
+use crate::server::{ConfigFile, Predecessor, ServerStart, StartedProgram};
 use seawall_upstream::Endpoint;
 
 /// Run the server, until a signal stops it.
@@ -67,6 +69,24 @@ pub(super) struct Serve {
 impl Serve {
     /// Runs until a signal stops the server.
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let program = StartedProgram::of_this_process();
+        let predecessor = Predecessor::from_environment()?;
+        let reporter = predecessor.as_ref().map(Predecessor::failure_reporter);
+        let served = self.serve(
+            program.context("cannot find the program's file")?,
+            predecessor,
+        );
+        if let (Err(error), Some(Ok(reporter))) = (&served, reporter) {
+            reporter.report(super::error_text(error));
+        }
+        served
+    }
+
+    fn serve(
+        self,
+        program: StartedProgram,
+        predecessor: Option<Predecessor>,
+    ) -> anyhow::Result<()> {
         let default_admin = admin_client::address_from_environment()?;
         let mut config = match &self.config {
             Some(path) => {
@@ -86,14 +106,21 @@ impl Serve {
             })?,
         };
         set_default_admin(&mut config, default_admin);
-        let log = logging::start(self.log)?;
+        let terminal = predecessor.as_ref().map(Predecessor::has_terminal);
+        let terminal = terminal.unwrap_or_else(|| stderr().is_terminal());
+        let log = logging::start(self.log, terminal)?;
         // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let file = self.config.map(|path| ConfigFile {
             path,
             complete: complete_from_environment,
         });
-        crate::server::run(config, file, &log.counts)
+        let start = ServerStart {
+            file,
+            program: Some(program),
+            predecessor,
+        };
+        crate::server::run(config, start, &log.counts)
     }
 }
 

@@ -5,7 +5,7 @@
 //! `[server]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]` in
 //! `listeners`; `[cache]` and `[fill]` in `caching`; `[[origin]]` in `origins`, with `endpoints`,
 //! `resilience` (`retry`, `breaker`, `ejection`), `health` and `upstream_auth` (headers, SigV4,
-//! client certificates); `[[route]]` in `routes`, with `access`, `token` and
+//! client certificates); `[[route]]` in `routes`, with `access`, `token`, `rate_limits` and
 //! `forwarded_headers`.
 
 mod access;
@@ -17,6 +17,7 @@ mod health;
 mod key_pair;
 mod listeners;
 mod origins;
+mod rate_limits;
 mod resilience;
 mod routes;
 mod token;
@@ -37,7 +38,7 @@ use seawall_policy::{Route, Rules};
 use seawall_upstream::Endpoint;
 
 pub(super) use access::CLIENT_FIELDS;
-pub(super) use listeners::{AddressUse, CLIENT_CERTIFICATES, ConfiguredAddress, address_conflicts};
+pub(super) use listeners::{AddressUse, ConfiguredAddress, address_conflicts};
 pub(super) use origins::{BALANCES, PROTOCOLS};
 pub(super) use token::TOKEN_KINDS;
 

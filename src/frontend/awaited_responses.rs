@@ -12,9 +12,12 @@ use futures_util::future::{Shared, WeakShared};
 use hashbrown::HashTable;
 
 use super::request_key::{COPIED_BODY_MAX, RequestKey};
-use crate::proxy::{ResponseBody, SharedWait, ViewerResponse};
+use crate::proxy::{
+    ByteMeter, ResponseBody, RouteLimiter, SharedWait, ViewerResponse, admit_repeat,
+};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Follower, Object};
+use seawall_policy::ViewerAddress;
 
 /// Viewers join a wait for this time, then a new one begins: its deadline is that of its first
 /// viewer, which must not be much earlier than their own.
@@ -90,9 +93,23 @@ pub(super) struct SharedWaiter<H> {
     follower: Option<Follower>,
     /// What to record if the viewer leaves.
     pub(super) record: RequestRecord,
+    /// Takes the bytes of this viewer's response, if a rate limit counts them.
+    pub(super) meter: Option<ByteMeter>,
+    /// What decides whether a viewer that joined may wait, if a rate limit does.
+    limiter: Option<Arc<RouteLimiter>>,
 }
 
 impl<H> SharedWaiter<H> {
+    /// Takes the request of a viewer that joined from its rate limits. `None`: it may not wait.
+    pub(super) fn admit(
+        mut self,
+        viewer: impl FnOnce() -> ViewerAddress,
+        now: Instant,
+    ) -> Option<SharedWaiter<H>> {
+        self.meter = admit_repeat(self.limiter.as_ref(), viewer, now).ok()?;
+        Some(self)
+    }
+
     /// Whether others waited for the response before.
     pub(super) fn has_joined(&self) -> bool {
         self.follower.is_some()
@@ -105,6 +122,8 @@ struct AwaitedResponse<H> {
     fill: AwaitedFill,
     response: WeakShared<ResponseFuture<H>>,
     record: RequestRecord,
+    /// What decides whether another viewer may wait, if a rate limit does.
+    limiter: Option<Arc<RouteLimiter>>,
     join_until: Instant,
 }
 
@@ -115,6 +134,8 @@ impl<H> AwaitedResponse<H> {
             follower: Some(self.fill.join()?),
             response,
             record: self.record.clone(),
+            meter: None,
+            limiter: self.limiter.clone(),
         })
     }
 
@@ -173,6 +194,7 @@ impl<H: 'static> AwaitedResponses<H> {
                 fill: wait.fill,
                 response,
                 record: wait.record.clone(),
+                limiter: wait.limiter,
                 join_until: wait
                     .join_until
                     .map_or(join_until, |end| end.min(join_until)),
@@ -184,6 +206,8 @@ impl<H: 'static> AwaitedResponses<H> {
             response,
             follower: None,
             record: wait.record,
+            meter: wait.meter,
+            limiter: None,
         }
     }
 
@@ -239,6 +263,8 @@ mod tests {
             join_until: None,
             response: Box::pin(response),
             record: test_support::record(now),
+            meter: None,
+            limiter: None,
         };
         let waiter = table.awaited.insert(key, wait, (now, true), |_| None);
         (fill, leader, waiter)

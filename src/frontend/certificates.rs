@@ -16,8 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::client_certificates::ViewerVerifier;
-use super::{CertificateFiles, ClientAuthority, Tls};
+use super::{CertificateFiles, Tls};
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +51,6 @@ pub enum CertificateError {
 pub struct Certificates {
     files: Vec<CertificateFiles>,
     tls12: bool,
-    client: Option<(ClientAuthority, Arc<ViewerVerifier>)>,
     store: ArcSwap<CertificateStore>,
     stamps: Mutex<Vec<FileStamp>>,
 }
@@ -69,16 +67,11 @@ impl Certificates {
     /// Loads all certificates; the first is the default.
     pub fn load(tls: &Tls) -> Result<Arc<Certificates>, CertificateError> {
         // Before reading: a file that changes meanwhile is then read again.
-        let stamps = stamps(&tls.certificates, tls.client.as_ref());
+        let stamps = stamps(&tls.certificates);
         let store = CertificateStore::read(&tls.certificates)?;
-        let client = tls.client.clone().map(|authority| {
-            let verifier = ViewerVerifier::read(&authority)?;
-            Ok::<_, CertificateError>((authority, verifier))
-        });
         Ok(Arc::new(Certificates {
             files: tls.certificates.clone(),
             tls12: tls.tls12,
-            client: client.transpose()?,
             store: ArcSwap::from_pointee(store),
             stamps: Mutex::new(stamps),
         }))
@@ -87,15 +80,11 @@ impl Certificates {
     /// Reads the files again if one has changed. `Ok(true)`: the new certificates are in use. An
     /// invalid file is reported once, and the old certificates stay in use. Blocks on file I/O.
     pub fn refresh(&self) -> Result<bool, CertificateError> {
-        let client = self.client.as_ref();
-        let now = stamps(&self.files, client.map(|(authority, _)| authority));
+        let now = stamps(&self.files);
         if *self.stamps.lock() == now {
             return Ok(false);
         }
         *self.stamps.lock() = now;
-        if let Some((authority, verifier)) = client {
-            verifier.reread(authority)?;
-        }
         self.store
             .store(Arc::new(CertificateStore::read(&self.files)?));
         Ok(true)
@@ -104,11 +93,6 @@ impl Certificates {
     /// Whether TLS 1.2 is allowed.
     pub(super) fn tls12(&self) -> bool {
         self.tls12
-    }
-
-    /// What verifies viewers. `None`: they are not asked for a certificate.
-    pub(super) fn viewer_verifier(&self) -> Option<&Arc<ViewerVerifier>> {
-        self.client.as_ref().map(|(_, verifier)| verifier)
     }
 }
 
@@ -182,7 +166,7 @@ fn read_pair(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> 
     })
 }
 
-pub(super) fn file_error(path: &Path, error: &pem::Error) -> CertificateError {
+fn file_error(path: &Path, error: &pem::Error) -> CertificateError {
     let reason = match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => "it contains no PEM item of the expected kind".to_owned(),
@@ -213,9 +197,8 @@ fn names(key: &CertifiedKey) -> Vec<String> {
 /// Inode, size and modification time of a file; `None` if it does not exist.
 type FileStamp = Option<(u64, u64, i64, i64)>;
 
-fn stamps(files: &[CertificateFiles], client: Option<&ClientAuthority>) -> Vec<FileStamp> {
+fn stamps(files: &[CertificateFiles]) -> Vec<FileStamp> {
     let paths = files.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-    let paths = paths.chain(client.map(|authority| &authority.ca));
     paths.map(|path| stamp(std::fs::metadata(path))).collect()
 }
 
@@ -247,7 +230,6 @@ mod tests {
         let tls = Tls {
             certificates: vec![default, wildcard, exact],
             tls12: true,
-            client: None,
         };
         let certificates = Certificates::load(&tls).unwrap();
         let [default, wildcard, exact] =
@@ -266,7 +248,6 @@ mod tests {
         let tls = Tls {
             certificates: vec![files.clone()],
             tls12: false,
-            client: None,
         };
         let certificates = Certificates::load(&tls).unwrap();
         assert!(!certificates.refresh().unwrap(), "nothing has changed");
@@ -294,7 +275,6 @@ mod tests {
         let error = Certificates::load(&Tls {
             certificates: vec![files],
             tls12: false,
-            client: None,
         });
         assert!(
             matches!(error, Err(CertificateError::Pair { .. })),

@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::client_certificates::names_of;
 use super::connection_state::ConnectionState;
 use super::connection_timer::{ConnectionTimer, TimerAction, ViewerProtocol};
 use super::exchange::{begin_http1_request, begin_http2_request, exchange};
@@ -77,12 +76,7 @@ pub(super) async fn serve_tls<A, W>(
         Ok(Err(_)) => return context.count(ConnectionEvent::HandshakeFailed),
         Err(_) => return context.count(ConnectionEvent::HandshakeTimeout),
     };
-    let session = transport.get_ref().1;
-    if let Some([certificate, ..]) = session.peer_certificates() {
-        // There is one handshake.
-        let _ = connection.certificate.set(Arc::new(names_of(certificate)));
-    }
-    if session.alpn_protocol() == Some(b"h2") {
+    if transport.get_ref().1.alpn_protocol() == Some(b"h2") {
         let stream = SniffingStream::http2(transport, connection.clone());
         Box::pin(serve_http2(&context, stream, &connection)).await;
     } else {

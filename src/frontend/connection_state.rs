@@ -8,6 +8,7 @@
 //! all of them.
 
 mod closing;
+mod handover;
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -25,7 +26,7 @@ use super::flood::WorkDone;
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::UnsentStreams;
 use crate::proxy::BodyConsumer;
-use seawall_policy::{CertificateNames, ViewerAddress};
+use seawall_policy::ViewerAddress;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,6 @@ pub(super) struct ConnectionState {
     viewer: OnceLock<IpAddr>,
     /// Uses TLS.
     pub(super) tls: bool,
-    /// Whom the viewer's certificate names, if it has one. Set by the handshake.
-    pub(super) certificate: OnceLock<Arc<CertificateNames>>,
     /// The TCP socket, for `TCP_INFO` while the connection owns it.
     socket: Option<RawFd>,
     born: Instant,
@@ -61,6 +60,8 @@ pub(super) struct ConnectionState {
     phase_since_ns: AtomicU64,
     /// When the request arrived that hyper handles after a wait without it; 0 means there is none.
     waited_since_ns: AtomicU64,
+    /// The request that hyper handles was taken from the rate limits of its route without it.
+    is_counted: AtomicBool,
     /// Bytes of the next request arrived before this one was answered.
     has_early_bytes: AtomicBool,
     /// HTTP/2: requests in progress. Stays 0 for HTTP/1.
@@ -138,12 +139,12 @@ impl ConnectionState {
             peer,
             viewer: OnceLock::new(),
             tls,
-            certificate: OnceLock::new(),
             socket,
             born: Instant::now(),
             phase: AtomicU8::new(Phase::Quiet as u8),
             phase_since_ns: AtomicU64::new(0),
             waited_since_ns: AtomicU64::new(0),
+            is_counted: AtomicBool::new(false),
             has_early_bytes: AtomicBool::new(false),
             streams: AtomicU32::new(0),
             incomplete_frame_since_ns: AtomicU64::new(0),
@@ -241,18 +242,6 @@ impl ConnectionState {
     /// Records that the fast path sends a response (HTTP/1).
     pub(super) fn begin_fast_response(&self) {
         self.phase.store(Phase::Sending as u8, Ordering::Relaxed);
-    }
-
-    /// Records that hyper handles a request that arrived at this time and has waited (HTTP/1).
-    pub(super) fn set_waited_since(&self, arrived: std::time::Instant) {
-        let arrived_ns = self.nanos(arrived.into()).max(1);
-        self.waited_since_ns.store(arrived_ns, Ordering::Relaxed);
-    }
-
-    /// When the current request arrived, if it has waited before hyper had it.
-    pub(super) fn take_waited_since(&self) -> Option<Instant> {
-        let arrived_ns = self.waited_since_ns.swap(0, Ordering::Relaxed);
-        (arrived_ns > 0).then(|| self.born + Duration::from_nanos(arrived_ns))
     }
 
     /// Records that the request body is complete: the bytes since the head belonged to it, also

@@ -89,7 +89,13 @@ pub(super) async fn exchange<A: Handler>(
     let repeated = http2_repeats::look_up(&context, viewer, &head, facts.arrived, is_repeatable);
     let key = match repeated {
         RepeatLookup::Remembered(response) => {
-            return Ok(http2_repeats::respond(&response, facts.arrived, channel));
+            match http2_repeats::admit(&response, &context, viewer, &head, facts.arrived) {
+                Ok(meter) => {
+                    let arrived = facts.arrived;
+                    return Ok(http2_repeats::respond(&response, arrived, channel, meter));
+                }
+                Err(_) => None,
+            }
         }
         RepeatLookup::SeenBefore(key) => Some(key),
         RepeatLookup::New | RepeatLookup::Awaited(_) => None,
@@ -161,10 +167,10 @@ fn viewer_request<A>(
         version: head.version,
         headers: head.headers,
         tls: connection.tls,
-        certificate: connection.certificate.get().cloned(),
         arrived: facts.arrived.into_std(),
         now: facts.now.into_std(),
         wants_repeat: false,
+        is_counted: connection.take_is_counted(),
         body: match body {
             AcceptedBody::Forwarded(body) => Some(body),
             AcceptedBody::Discarded | AcceptedBody::Unread => None,
@@ -320,12 +326,14 @@ fn into_hyper_response(
         status,
         body,
         mut record,
+        meter,
         ..
     } = response;
     record.head_time = now.saturating_duration_since(facts.arrived);
     let is_empty = facts.is_head || has_no_content(status);
     let body = if is_empty { ResponseBody::Empty } else { body };
-    let body = RecordingBody::new(body, record, channel);
+    let mut body = RecordingBody::new(body, record, channel);
+    body.set_meter(meter);
     if let Some(shared) = shared.filter(|_| !is_empty) {
         body.add_stored_body(shared);
     }
@@ -402,6 +410,7 @@ fn rejection(
         part_of: None,
         repeat: None,
         record,
+        meter: None,
     }
 }
 

@@ -45,7 +45,7 @@ use super::repeated_responses::{Http1Head, RepeatLookup, Repeatable};
 use super::request_key::RequestKey;
 use super::server_context::ServerContext;
 use super::sniffing_stream::{SniffingStream, Transport};
-use crate::proxy::{MemoryAnswer, ViewerRequest, ViewerResponse};
+use crate::proxy::{MemoryAnswer, ViewerRequest, ViewerResponse, admit_repeat};
 use seawall_policy::{ClientField, IgnoredFields, ViewerAddress};
 
 thread_local! {
@@ -261,18 +261,20 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         let context = &self.context;
         let viewer = || self.viewer_of(get);
         let write_key = |ignored: &IgnoredFields, key: &mut Vec<u8>| get.write_key(ignored, key);
-        match context.look_up_repeated(
-            &context.repeated_http1,
-            arrived,
-            (viewer, &*self.connection),
-            write_key,
-        ) {
+        match context.look_up_repeated(&context.repeated_http1, arrived, viewer, write_key) {
             RepeatLookup::Remembered(response) => {
-                response.permit().record_hit(arrived);
-                let pending = PendingResponse::repeat(&response, arrived, &self.connection);
+                let permit = response.permit();
+                let Ok(meter) = admit_repeat(permit.limiter(), viewer, arrived) else {
+                    return self.start_new_response(get, received, arrived, None);
+                };
+                permit.record_hit(arrived);
+                let pending = PendingResponse::repeat(&response, arrived, &self.connection, meter);
                 Some(CurrentRequest::Sending(pending))
             }
-            RepeatLookup::Awaited(waiter) => Some(self.begin_wait(waiter, received, arrived)),
+            RepeatLookup::Awaited(waiter) => match waiter.admit(viewer, arrived) {
+                Some(waiter) => Some(self.begin_wait(waiter, received, arrived)),
+                None => self.start_new_response(get, received, arrived, None),
+            },
             RepeatLookup::SeenBefore(key) => {
                 self.start_new_response(get, received, arrived, Some(key))
             }
@@ -290,14 +292,18 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         repeat_key: Option<RequestKey>,
     ) -> Option<CurrentRequest> {
         let request = self.viewer_request(get, arrived, repeat_key.is_some())?;
-        match self.context.handler.try_answer(request) {
+        let current = match self.context.handler.try_answer(request) {
             MemoryAnswer::Respond(response) => self.begin_send(response, arrived, repeat_key),
-            MemoryAnswer::Wait(wait) => {
-                let waiter = self.context.begin_wait(repeat_key?, *wait, arrived, share);
-                Some(self.begin_wait(waiter, received, arrived))
-            }
+            MemoryAnswer::Wait(wait) => repeat_key.map(|key| {
+                let waiter = self.context.begin_wait(key, *wait, arrived, share);
+                self.begin_wait(waiter, received, arrived)
+            }),
             MemoryAnswer::Unknown => None,
+        };
+        if current.is_none() {
+            self.connection.set_is_counted();
         }
+        current
     }
 
     fn begin_wait(
@@ -352,10 +358,10 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             headers,
             address: self.viewer_of(get),
             tls: self.connection.tls,
-            certificate: self.connection.certificate.get().cloned(),
             arrived,
             now: arrived,
             wants_repeat,
+            is_counted: false,
             body: None,
         })
     }
@@ -373,8 +379,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
 
     fn end_wait(&mut self, wait_end: WaitEnd) {
         let bytes = match wait_end {
-            WaitEnd::Respond(response, record) => {
-                let pending = PendingResponse::shared(&response, record, &self.connection);
+            WaitEnd::Respond(response, record, meter) => {
+                let pending = PendingResponse::shared(&response, record, &self.connection, meter);
                 self.current = Some(CurrentRequest::Sending(pending));
                 return;
             }

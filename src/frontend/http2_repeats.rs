@@ -13,6 +13,7 @@ use super::recording_body::{RecordingBody, ResponseChannel};
 use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
 use super::request_key::write_field;
 use super::server_context::ServerContext;
+use crate::proxy::{ByteMeter, RateRefusal, admit_repeat};
 use seawall_policy::IgnoredFields;
 
 /// Looks for a response of the same second. Only a GET without a body may have one.
@@ -27,8 +28,7 @@ pub(super) fn look_up<A: Handler>(
         return RepeatLookup::New;
     }
     let table = &context.repeated_http2;
-    let address = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
-    let viewer = (address, viewer);
+    let viewer = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
     context.look_up_repeated(table, arrived.into_std(), viewer, |ignored, key| {
         write_key(head, ignored, key);
     })
@@ -49,17 +49,31 @@ fn write_key(head: &Parts, ignored: &IgnoredFields, key: &mut Vec<u8>) {
     }
 }
 
+/// Takes the request from its rate limits, if it has any.
+pub(super) fn admit<A>(
+    repeated: &RepeatedResponse<Http2Fields>,
+    context: &ServerContext<A>,
+    viewer: &ConnectionState,
+    head: &Parts,
+    arrived: Instant,
+) -> Result<Option<ByteMeter>, RateRefusal> {
+    let viewer = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
+    admit_repeat(repeated.permit().limiter(), viewer, arrived.into_std())
+}
+
 /// Sends a response of the same second again.
 pub(super) fn respond(
     repeated: &RepeatedResponse<Http2Fields>,
     arrived: Instant,
     channel: ResponseChannel,
+    meter: Option<ByteMeter>,
 ) -> Response<RecordingBody> {
     repeated.permit().record_hit(arrived.into_std());
     let mut record = repeated.record(arrived.into_std());
     record.head_time = arrived.elapsed();
     let status = record.status;
-    let body = RecordingBody::new(repeated.body(), record, channel);
+    let mut body = RecordingBody::new(repeated.body(), record, channel);
+    body.set_meter(meter);
     if let Some(object) = repeated.body_source()
         && let Some(shared) = object.shared_body()
     {

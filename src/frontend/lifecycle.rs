@@ -1,6 +1,7 @@
 //! The viewer side of a server from its start to its end: opens and closes listeners, has each
 //! worker serve them, and drains.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use super::accept::accept_connections;
 use super::certificates::{CertificateError, Certificates};
 use super::connection_table::ConnectionTable;
+use super::inherited_sockets::HandedSocket;
 use super::listen::{BindError, BoundListener};
 use super::listener_table::{ListenerTable, PreparedListeners};
 use super::open_listener::OpenListener;
@@ -98,6 +100,20 @@ impl Frontend {
     /// Whether the frontend is draining.
     pub fn is_draining(&self) -> bool {
         self.connections.is_closing()
+    }
+
+    /// Duplicates of the sockets of all listeners, for another process.
+    pub fn hand_over(&self) -> io::Result<Vec<HandedSocket>> {
+        let listeners = self.listeners.open();
+        let sockets = listeners.iter().filter_map(|listener| listener.hand_over());
+        sockets.collect()
+    }
+
+    /// Returns when this many workers accept the connections of each listener.
+    pub async fn wait_served_by(&self, workers: usize) {
+        for listener in self.listeners.open() {
+            listener.wait_served_by(workers).await;
+        }
     }
 
     /// Stops accepting, and returns when each worker has closed its listeners.

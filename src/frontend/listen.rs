@@ -11,6 +11,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::certificates::{CertificateError, Certificates};
+use super::inherited_sockets::{HandedSocket, InheritedSockets};
 use super::{ListenAddress, Listener};
 
 /// Length of the accept queue; the limit of the system may be lower.
@@ -72,6 +73,14 @@ impl ListeningSocket {
         }
     }
 
+    /// A duplicate for another process.
+    pub(super) fn hand_over(&self, configured: String) -> io::Result<HandedSocket> {
+        match self {
+            ListeningSocket::Tcp(socket) => HandedSocket::of(configured, socket),
+            ListeningSocket::Unix(socket) => HandedSocket::of(configured, socket),
+        }
+    }
+
     /// Ends the listening also where others have duplicates, so that its address is free. Resets
     /// the connections in the queue.
     pub(super) fn shut_down(&self) -> io::Result<()> {
@@ -85,8 +94,16 @@ impl ListeningSocket {
 impl BoundListener {
     /// Binds a listener.
     pub fn bind(listener: &Listener) -> Result<BoundListener, BindError> {
+        BoundListener::inherit(listener, &mut InheritedSockets::default())
+    }
+
+    /// Takes the socket of a listener from another process, or binds it if there is none.
+    pub fn inherit(
+        listener: &Listener,
+        inherited: &mut InheritedSockets,
+    ) -> Result<BoundListener, BindError> {
         let certificates = load_certificates(listener)?;
-        let (socket, address) = bind_address(&listener.address)
+        let (socket, address) = bind_address(&listener.address, inherited)
             .map_err(|source| BindError::socket(listener, bind_error_reason(&source), source))?;
         Ok(BoundListener {
             socket,
@@ -127,15 +144,25 @@ impl BindError {
     }
 }
 
-fn bind_address(address: &ListenAddress) -> io::Result<(ListeningSocket, ListenAddress)> {
+fn bind_address(
+    address: &ListenAddress,
+    inherited: &mut InheritedSockets,
+) -> io::Result<(ListeningSocket, ListenAddress)> {
+    let inherited = inherited.take(address);
     match address {
         ListenAddress::Tcp(address) => {
-            let socket = bind_tcp(*address)?;
+            let socket = match inherited {
+                Some(socket) => socket.into(),
+                None => bind_tcp(*address)?,
+            };
             let bound = ListenAddress::Tcp(socket.local_addr()?);
             Ok((ListeningSocket::Tcp(socket), bound))
         }
         ListenAddress::Unix(path) => {
-            let socket = bind_unix(path)?;
+            let socket = match inherited {
+                Some(socket) => socket.into(),
+                None => bind_unix(path)?,
+            };
             Ok((ListeningSocket::Unix(socket), address.clone()))
         }
     }

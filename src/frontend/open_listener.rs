@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::ListenAddress;
 use super::accepted::AdmittedConnection;
+use super::inherited_sockets::HandedSocket;
 use super::listen::{BindError, BoundListener, ListeningSocket};
 use super::listener_connections::ListenerConnections;
 use super::listener_settings::ListenerSettings;
@@ -133,6 +134,21 @@ impl OpenListener {
             is_accepting: true,
         };
         Some((socket, place))
+    }
+
+    /// A duplicate of the socket for another process. `None`: the listener is closed.
+    pub(super) fn hand_over(&self) -> Option<io::Result<HandedSocket>> {
+        let configured = self.settings.load().listener().address.to_string();
+        let sockets = self.sockets.lock();
+        let kept = sockets.kept.as_ref();
+        kept.map(|socket| socket.hand_over(configured))
+    }
+
+    /// Returns when this many workers have the socket.
+    pub(super) async fn wait_served_by(&self, workers: usize) {
+        let mut serving = self.serving.subscribe();
+        // The sender is in this listener.
+        let _ = serving.wait_for(|serving| *serving >= workers).await;
     }
 
     /// Watches whether the listener is to be closed.

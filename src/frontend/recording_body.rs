@@ -21,7 +21,7 @@ use super::server_context::SEND_QUEUE_BYTES;
 use super::sniffing_stream::WRITE_BYTES_MAX;
 use super::stored_reads::StoredBodiesRead;
 use super::stream_send_rate::StreamSendRate;
-use crate::proxy::{BodyTruncated, ResponseBody, SharedBody};
+use crate::proxy::{BodyTruncated, ByteMeter, ResponseBody, SharedBody};
 use crate::telemetry::{AbortCause, RequestRecord};
 
 /// Maximum bytes of a chunk over HTTP/1. It fills four packets, and the first one has room for the
@@ -89,6 +89,8 @@ pub(super) struct RecordingBody<B: ReadsStoredBodies = ResponseBody> {
     /// Bytes that were passed on were not sent.
     has_failed: bool,
     record: RequestRecord,
+    /// Takes the bytes from the rate limits that count them.
+    meter: Option<ByteMeter>,
     channel: ResponseChannel,
 }
 
@@ -112,8 +114,13 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             is_ended: false,
             has_failed: false,
             record,
+            meter: None,
             channel,
         }
+    }
+
+    pub(super) fn set_meter(&mut self, meter: Option<ByteMeter>) {
+        self.meter = meter;
     }
 
     /// The next chunk of the pending bytes.
@@ -128,6 +135,9 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
             .split_to(length - usize::from(self.keeps_back_last_byte(length)));
         let chunk = self.copy_if_kept_long(chunk);
         self.record.bytes += chunk.len() as u64;
+        if let Some(meter) = &self.meter {
+            meter.take(chunk.len());
+        }
         match &self.channel {
             ResponseChannel::Connection(_) => CountedBytes::on_http1(chunk),
             ResponseChannel::Stream(_, rate) => CountedBytes::on_http2(chunk, rate.clone()),

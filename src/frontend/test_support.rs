@@ -63,6 +63,7 @@ pub(super) fn answer(request: &ViewerRequest, body: ResponseBody) -> ViewerRespo
         part_of: None,
         repeat: None,
         record,
+        meter: None,
     }
 }
 

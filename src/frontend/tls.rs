@@ -1,5 +1,4 @@
-//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later, and viewers'
-//! certificates.
+//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later.
 
 use std::sync::Arc;
 
@@ -22,23 +21,14 @@ pub(super) fn acceptor(
     } else {
         &[&version::TLS13]
     };
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_protocol_versions(versions)?;
-    let builder = match certificates.viewer_verifier() {
-        None => builder.with_no_client_auth(),
-        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
-    };
-    let mut config = builder.with_cert_resolver(certificates.clone());
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Viewers store their sessions in tickets; storing them here too would waste memory.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    if certificates.viewer_verifier().is_none() {
-        config.ticketer = tickets.clone();
-    } else {
-        // A resumed session has the certificate of before: it could have expired, or its authority
-        // could be gone.
-        config.send_tls13_tickets = 0;
-    }
+    config.ticketer = tickets.clone();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -139,7 +129,6 @@ mod tests {
         let certificates = Certificates::load(&Tls {
             certificates: vec![directory.make("a", &["a.example"])],
             tls12: true,
-            client: None,
         });
         let acceptor = acceptor(&certificates.unwrap(), &tickets().unwrap()).unwrap();
         let (viewer, transport) = duplex(2 * LARGE);

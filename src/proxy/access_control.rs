@@ -155,10 +155,10 @@ mod tests {
                 proxy: None,
             },
             tls: false,
-            certificate: None,
             arrived: now,
             now,
             wants_repeat: true,
+            is_counted: false,
             body: None,
         };
         let MemoryAnswer::Respond(response) = shield.answer_from_memory(request) else {

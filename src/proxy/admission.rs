@@ -1,14 +1,17 @@
-//! Admits a viewer's request: the access rules of its route, its token, and then its key. The token
+//! Admits a viewer's request: the access rules of its route, its token, the rate limits, and then
+//! its key. The token
 //! is taken out of the request before anything else reads it: it is in no key and no log, and goes
 //! to no origin.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::header::{self, CACHE_CONTROL};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
+use super::rate_limits::{ByteMeter, RouteLimiter};
 use super::token_control::{CurrentTokenRules, set_target};
 use super::{Shield, ViewerRequest, ViewerResponse, rejections};
 use seawall_authorization::{
@@ -22,6 +25,8 @@ use seawall_policy::{AccessRuleKind, Now};
 pub(super) struct Admitted {
     pub(super) admission: Admission,
     pub(super) token: TokenEffect,
+    /// What takes the bytes of the response from rate limits.
+    pub(super) meter: Option<ByteMeter>,
 }
 
 /// What a token means for the response to its request.
@@ -59,6 +64,7 @@ impl Shield {
         admitted.unwrap_or_else(|rejection| Admitted {
             admission: Admission::Reject(rejection),
             token: TokenEffect::default(),
+            meter: None,
         })
     }
 
@@ -68,17 +74,19 @@ impl Shield {
             .as_deref()
             .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
                 address: request.address.viewer,
-                certificate: request.certificate.as_deref(),
                 secrets,
             });
         let tokens = &self.access.tokens;
         let sent = tokens.take_path_tokens(&mut request.uri);
         let (uri, headers) = (&request.uri, &request.headers);
         let destination = enter(&self.rules, uri, request.version, headers, requester)?;
+        let limiter = self.rate_limits.of_route(destination.route);
         if !destination.demands_token() {
+            let meter = self.take_from_limits(limiter, request)?;
             return Ok(Admitted {
                 admission: destination.admit(&request.method, uri, headers),
                 token: TokenEffect::default(),
+                meter,
             });
         }
         let rules = tokens.rules_of(destination.guarding_routes());
@@ -99,6 +107,7 @@ impl Shield {
             tokens.count_refusal(rejection);
             AccessRejection::denied(AccessRuleKind::Token)
         })?;
+        let meter = self.take_from_limits(limiter, request)?;
         let token = permit.take_tokens(&rules, request, now)?;
         let (uri, version, headers) = (&request.uri, request.version, &request.headers);
         let unrestricted = Requester::Unrestricted;
@@ -112,6 +121,28 @@ impl Shield {
                 unrestricted,
             ),
             token,
+            meter,
+        })
+    }
+
+    /// Takes a request from the rate limits of its route, unless that was done before. Only one
+    /// that may enter comes here: others behind the same address must not pay for somebody without
+    /// the right secret.
+    fn take_from_limits(
+        &self,
+        limiter: Option<&Arc<RouteLimiter>>,
+        request: &ViewerRequest,
+    ) -> Result<Option<ByteMeter>, AccessRejection> {
+        let Some(limiter) = limiter else {
+            return Ok(None);
+        };
+        let viewer = request.address.viewer;
+        if request.is_counted {
+            return Ok(limiter.meter_for(viewer));
+        }
+        limiter.admit(viewer, request.now).map_err(|refusal| {
+            self.rate_limits.count(&refusal);
+            AccessRejection::over_limit(refusal.wait())
         })
     }
 

@@ -260,6 +260,7 @@ fn finish(
         part_of: None,
         repeat: None,
         record,
+        meter: None,
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
+use super::rate_limits::{ByteMeter, RouteLimiter};
 use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Object, SharedBody};
-use seawall_policy::{CertificateNames, ViewerAddress};
+use seawall_policy::ViewerAddress;
 use seawall_upstream::RequestBody;
 
 /// A parsed request.
@@ -26,8 +27,6 @@ pub struct ViewerRequest {
     pub address: ViewerAddress,
     /// The connection uses TLS.
     pub tls: bool,
-    /// Whom the viewer's certificate names. `None`: it has none.
-    pub certificate: Option<Arc<CertificateNames>>,
     /// When the request head was complete, or its first byte arrived if it is answered from memory
     /// before it is parsed in full. Recorded times begin here.
     pub arrived: Instant,
@@ -36,6 +35,8 @@ pub struct ViewerRequest {
     /// The caller can send the response to other requests in the same words: see
     /// [`ViewerResponse::repeat`] and [`SharedWait`].
     pub wants_repeat: bool,
+    /// The request was taken from the rate limits of its route before.
+    pub is_counted: bool,
     /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
 }
@@ -75,6 +76,10 @@ pub struct SharedWait {
     pub response: Pin<Box<dyn Future<Output = Option<ViewerResponse>> + Send>>,
     /// The record of a viewer that leaves before there is a response.
     pub record: RequestRecord,
+    /// What takes the bytes of the first viewer's response.
+    pub meter: Option<ByteMeter>,
+    /// What decides whether another viewer may wait, if a rate limit does.
+    pub limiter: Option<Arc<RouteLimiter>>,
 }
 
 /// A response; its body may still be arriving.
@@ -95,9 +100,15 @@ pub struct ViewerResponse {
     pub repeat: Option<RepeatPermit>,
     /// The frontend completes and records it when the body has ended.
     pub record: RequestRecord,
+    /// Takes the bytes of the body as they are sent, if a rate limit counts them.
+    pub meter: Option<ByteMeter>,
 }
 
 impl ViewerResponse {
+    pub(super) fn with_meter(self, meter: Option<ByteMeter>) -> ViewerResponse {
+        ViewerResponse { meter, ..self }
+    }
+
     /// The body shared with a stored object; its slow readers are counted.
     pub fn shared_body(&self) -> Option<&Arc<SharedBody>> {
         let object = self.stored.as_ref().or(self.part_of.as_ref())?;

@@ -69,11 +69,14 @@ impl Shield {
     /// Answers a GET from memory, without waiting. At most a compression of the object has been
     /// started.
     pub fn answer_from_memory(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> MemoryAnswer {
-        let Admitted { admission, token } = self.admit(&mut viewer_request);
+        let Admitted {
+            admission,
+            token,
+            meter,
+        } = self.admit(&mut viewer_request);
         let request = match admission {
             Admission::Cache(request) => request,
-            // Whoever is refused must not cost more than whoever is served.
-            Admission::Reject(rejection) if rejection.rule.is_some() => {
+            Admission::Reject(rejection) if rejection.is_of_viewer() => {
                 return MemoryAnswer::Respond(self.reject(&viewer_request, rejection));
             }
             _ => return MemoryAnswer::Unknown,
@@ -84,10 +87,10 @@ impl Shield {
             LookupOutcome::Served(mut response) => {
                 self.prefetch_announced(announced);
                 token.apply_to(&mut response);
-                MemoryAnswer::Respond(response)
+                MemoryAnswer::Respond(response.with_meter(meter))
             }
             LookupOutcome::NeedsFetch(context, lookup) if context.wants_repeat => self
-                .shared_wait(context, lookup)
+                .shared_wait(context, lookup, meter)
                 .map_or(MemoryAnswer::Unknown, |wait| {
                     MemoryAnswer::Wait(Box::new(wait))
                 }),
@@ -109,7 +112,11 @@ impl Shield {
     /// Answers one request. Never fails: every error has a status. A hit waits for nothing but a
     /// content coding that is being made, for at most 100 ms.
     pub async fn answer(self: &Arc<Self>, mut viewer_request: ViewerRequest) -> ViewerResponse {
-        let Admitted { admission, token } = self.admit(&mut viewer_request);
+        let Admitted {
+            admission,
+            token,
+            meter,
+        } = self.admit(&mut viewer_request);
         let is_logged = self.telemetry.access_log.is_enabled();
         let mut response = match admission {
             Admission::Reject(rejection) => self.reject(&viewer_request, rejection),
@@ -147,7 +154,7 @@ impl Shield {
             }
         };
         token.apply_to(&mut response);
-        response
+        response.with_meter(meter)
     }
 
     fn look_up_request(
@@ -293,6 +300,7 @@ impl Shield {
         let until = context.now + unchanged_for;
         (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
             generation: self.generation,
+            limiter: self.rate_limits.of_route(&context.request.route).cloned(),
             until: context.repeat_until.map_or(until, |end| end.min(until)),
             found_object,
             needs_refresher,

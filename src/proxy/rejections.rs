@@ -32,6 +32,10 @@ pub(super) fn rejected(
             HeaderValue::from_static("GET, HEAD, OPTIONS"),
         );
     }
+    if let Some(wait) = rejection.retry_after {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+    }
     respond_unadmitted(
         request,
         is_logged,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::rate_limits::RouteLimiter;
 use seawall_cache::{FoundObject, Object};
 use seawall_policy::{AddressClasses, IgnoredFields, Rules};
 
@@ -35,6 +36,8 @@ impl RepeatRules {
 pub struct RepeatPermit {
     /// The generation of the settings that led to the response.
     pub(super) generation: u64,
+    /// The rate limits of the route, if it has any: each repeat counts as a request.
+    pub(super) limiter: Option<Arc<RouteLimiter>>,
     pub(super) found_object: FoundObject,
     pub(super) until: Instant,
     /// The object is past its freshness, and is served because a background task refreshes it.
@@ -58,6 +61,11 @@ impl RepeatPermit {
     fn has_refresher(&self) -> bool {
         let access_tracker = self.object().head.access_tracker.as_ref();
         access_tracker.is_some_and(|access_tracker| access_tracker.has_refresher())
+    }
+
+    /// What decides whether another request may have the response, if a rate limit does.
+    pub fn limiter(&self) -> Option<&Arc<RouteLimiter>> {
+        self.limiter.as_ref()
     }
 
     /// Records that the response was sent again, as a lookup would have done.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::context::{PipelineStep, RequestContext};
+use super::rate_limits::ByteMeter;
 use super::{SharedWait, Shield, ViewerResponse};
 use seawall_cache::{FillHead, Follower, Lookup, Verdict};
 use seawall_policy::Now;
@@ -17,6 +18,7 @@ impl Shield {
         self: &Arc<Self>,
         context: RequestContext,
         lookup: Lookup,
+        meter: Option<ByteMeter>,
     ) -> Option<SharedWait> {
         if context.is_logged() || context.names_its_id() {
             return None;
@@ -32,6 +34,7 @@ impl Shield {
         }
         let follower = fill.join()?;
         let record = context.abandoned_record();
+        let limiter = self.rate_limits.of_route(&request.route).cloned();
         let shield = Arc::clone(self);
         Some(SharedWait {
             generation: self.generation,
@@ -39,6 +42,8 @@ impl Shield {
             join_until: context.repeat_until,
             response: Box::pin(shield.respond_to_all(context, lookup, follower)),
             record,
+            meter,
+            limiter,
         })
     }
 

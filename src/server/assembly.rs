@@ -3,21 +3,23 @@
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
+use super::ServerStart;
 use super::control::{self, ControlSender};
 use super::control_task::ControlTask;
 use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
-use super::reload::{ConfigFile, Reloader, create_origin, read_access};
+use super::reload::{Reloader, create_origin, read_access};
 use super::reload_report::RELOAD_METRICS;
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
+use super::upgrade::{UPGRADE_METRICS, Upgrader};
 use super::workers::{AdminService, FrontendService};
 use crate::admin;
-use crate::admin::access_metrics::ACCESS_METRICS;
+use crate::admin::access_metrics::{ACCESS_METRICS, RATE_LIMIT_METRICS};
 use crate::admin::audit::AUDIT_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
@@ -29,16 +31,19 @@ use crate::admin::{
     origins,
 };
 use crate::config::Config;
-use crate::frontend::{BoundListener, CONNECTION_METRICS, Frontend, Limits, bind_unix};
-use crate::proxy::{ActiveShield, ShieldParts};
+use crate::frontend::{
+    BoundListener, CONNECTION_METRICS, Frontend, HandedSocket, InheritedSockets, Limits,
+    ListenAddress, bind_unix,
+};
+use crate::proxy::{AccessControl, ActiveShield, ShieldParts};
 use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
-use seawall_upstream::Resolver;
+use seawall_upstream::{Origin, Resolver};
 
 /// A server whose sockets are bound and whose modules do not exist yet.
 pub(super) struct BoundServer {
     config: Config,
-    /// Where the configuration comes from, to read it again.
-    pub(super) file: Option<ConfigFile>,
+    /// How it was started.
+    pub(super) start: ServerStart,
     /// Those of the configuration, as far as this machine allows them.
     pub(super) limits: Limits,
     listeners: Vec<BoundListener>,
@@ -60,22 +65,36 @@ pub(super) struct ServerParts {
 }
 
 impl ServerParts {
-    /// Binds every socket.
-    pub(super) fn bind(config: Config) -> anyhow::Result<BoundServer> {
-        let listeners = config.frontend.listeners.iter().map(BoundListener::bind);
+    /// Binds every socket that no other process has handed over.
+    pub(super) fn bind(config: Config, mut start: ServerStart) -> anyhow::Result<BoundServer> {
+        let mut inherited = InheritedSockets::default();
+        if let Some(predecessor) = &mut start.predecessor {
+            inherited = std::mem::take(&mut predecessor.sockets);
+            let (sockets, pid) = (inherited.len(), predecessor.pid());
+            tracing::info!(
+                sockets,
+                pid,
+                "upgrade: got {sockets} sockets of process {pid}"
+            );
+        }
+        let listeners = config.frontend.listeners.iter();
+        let listeners = listeners.map(|one| BoundListener::inherit(one, &mut inherited));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         config.admin.check_protection()?;
         let admin = match &config.admin.listen {
             None => None,
             Some(address) => Some(
-                bind_admin(address)
+                bind_admin(address, &mut inherited)
                     .with_context(|| format!("cannot listen on {address} for operators"))?,
             ),
         };
+        for address in inherited.addresses() {
+            tracing::info!(address, "no listener has the address {address} any more");
+        }
         Ok(BoundServer {
             limits: config.frontend.limits.clone(),
             config,
-            file: None,
+            start,
             listeners,
             admin,
         })
@@ -93,7 +112,7 @@ impl BoundServer {
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
             mut config,
-            file,
+            start,
             limits,
             listeners,
             admin,
@@ -107,14 +126,7 @@ impl BoundServer {
         let mut registry = MetricRegistry::default();
         let telemetry = Telemetry::new(&config.telemetry, slots.names(), &mut registry)?;
         let telemetry = Arc::new(telemetry);
-        let shield = ActiveShield::new(ShieldParts {
-            rules: config.rules.clone(),
-            cache: config.cache.clone(),
-            settings: config.proxy.clone(),
-            origins,
-            telemetry: telemetry.clone(),
-            access,
-        });
+        let shield = new_shield(&config, origins, access, &telemetry);
         let frontend = Arc::new(Frontend::new(limits, workers)?);
         frontend.open(listeners)?;
         let (monitor, responders) = liveness::monitor_workers(workers);
@@ -127,10 +139,16 @@ impl BoundServer {
         let status = drain.status.clone();
         registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
         let (tokens, audit) = open_admin_files(&config.admin, &mut registry)?;
+        let upgrader = Upgrader::new(
+            start.program,
+            (frontend.clone(), admin_duplicate(admin.as_ref(), &config)?),
+            service_manager.clone(),
+        );
+        let upgrader = report_upgrades(upgrader, &mut registry)?;
         let reloader = Arc::new(Reloader::new(
             (shield.clone(), frontend.clone()),
             resolver.clone(),
-            file,
+            start.file,
             (config, slots),
             service_manager.clone(),
         ));
@@ -146,7 +164,7 @@ impl BoundServer {
                     &drain.status,
                     &monitor,
                     (&control, audit),
-                    &reloader,
+                    (&reloader, &upgrader),
                 )
             };
             AdminService::new(socket, handlers, operators)
@@ -161,12 +179,39 @@ impl BoundServer {
             control_task: ControlTask {
                 requests,
                 reloader,
+                upgrader,
                 drain,
             },
             monitor,
             responders,
         })
     }
+}
+
+fn new_shield(
+    config: &Config,
+    origins: Vec<Arc<Origin>>,
+    access: AccessControl,
+    telemetry: &Arc<Telemetry>,
+) -> Arc<ActiveShield> {
+    ActiveShield::new(ShieldParts {
+        rules: config.rules.clone(),
+        cache: config.cache.clone(),
+        settings: config.proxy.clone(),
+        origins,
+        telemetry: telemetry.clone(),
+        access,
+    })
+}
+
+fn report_upgrades(
+    upgrader: Upgrader,
+    registry: &mut MetricRegistry,
+) -> Result<Arc<Upgrader>, prometheus::Error> {
+    let upgrader = Arc::new(upgrader);
+    let upgrades = upgrader.clone();
+    registry.collect("Upgrades", &UPGRADE_METRICS, move || upgrades.stats())?;
+    Ok(upgrader)
 }
 
 /// Without an admin server no load balancer can see that the server is about to stop.
@@ -225,6 +270,10 @@ fn collect_metrics(
     registry.collect("Access rules", &ACCESS_METRICS, move || {
         access.load().access_stats()
     })?;
+    let limits = shield.clone();
+    registry.collect("Rate limits", &RATE_LIMIT_METRICS, move || {
+        limits.load().rate_limit_stats()
+    })?;
     let cache = shield.load().cache().clone();
     registry.collect("Memory and fills", &MEMORY_METRICS, move || cache.stats())?;
     let purges = shield.clone();
@@ -264,13 +313,15 @@ fn admin_handlers(
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
     (control, audit): (&ControlSender, Arc<AuditLog>),
-    reloader: &Arc<Reloader>,
+    (reloader, upgrader): (&Arc<Reloader>, &Arc<Upgrader>),
 ) -> AdminHandlers {
     let monitor = monitor.clone();
     let (purging, explaining) = (shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
     let groups = shield.clone();
     let (reloads, reloading) = (reloader.clone(), control.clone());
+    let (upgrades, upgrading) = (upgrader.clone(), control.clone());
+    let started_at = SystemTime::now();
     AdminHandlers {
         hosts: Arc::default(),
         tokens: Arc::default(),
@@ -280,6 +331,8 @@ fn admin_handlers(
             let mut status = origins::status(&stats(&groups));
             status["drain"] = serde_json::json!({ "state": drain.state().as_str() });
             status["config"] = reloads.status();
+            status["upgrade"] = upgrades.stats().to_json();
+            status["process"] = process_status(started_at);
             status
         }),
         health: Box::new(move || {
@@ -295,6 +348,10 @@ fn admin_handlers(
             let control = reloading.clone();
             Box::pin(async move { control.reload("POST /reload").await })
         }),
+        upgrade: Box::new(move || {
+            let control = upgrading.clone();
+            Box::pin(async move { control.upgrade("POST /upgrade").await })
+        }),
         explain: Box::new(move |url| match explaining.load().explain(url) {
             Ok(explanation) => Ok(explain::explanation(&explanation)),
             Err(error) => Err(error.why),
@@ -306,17 +363,50 @@ fn admin_handlers(
     }
 }
 
+/// What `/status` says of the process.
+fn process_status(started_at: SystemTime) -> serde_json::Value {
+    let since_1970 = started_at.duration_since(SystemTime::UNIX_EPOCH);
+    serde_json::json!({
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_at": since_1970.unwrap_or_default().as_secs_f64(),
+    })
+}
+
+/// A duplicate of the admin server's socket, for another process.
+fn admin_duplicate(
+    admin: Option<&(AdminSocket, AdminAddress)>,
+    config: &Config,
+) -> anyhow::Result<Option<HandedSocket>> {
+    let admin = admin.zip(config.admin.listen.as_ref());
+    let duplicate = admin.map(|((socket, _), configured)| match socket {
+        AdminSocket::Tcp(socket) => HandedSocket::of(configured.to_string(), socket),
+        AdminSocket::Unix(socket) => HandedSocket::of(configured.to_string(), socket),
+    });
+    let duplicate = duplicate.transpose();
+    duplicate.context("cannot duplicate the admin server's socket")
+}
+
 /// The socket, and its address with the port that the system chose if port 0 was requested.
-fn bind_admin(address: &AdminAddress) -> io::Result<(AdminSocket, AdminAddress)> {
+fn bind_admin(
+    address: &AdminAddress,
+    inherited: &mut InheritedSockets,
+) -> io::Result<(AdminSocket, AdminAddress)> {
     match address {
         AdminAddress::Tcp(address) => {
-            let socket = TcpListener::bind(address)?;
+            let socket = match inherited.take(&ListenAddress::Tcp(*address)) {
+                Some(socket) => socket.into(),
+                None => TcpListener::bind(address)?,
+            };
             socket.set_nonblocking(true)?;
             let bound = socket.local_addr()?;
             Ok((AdminSocket::Tcp(socket), bound.into()))
         }
         AdminAddress::Unix(path) => {
-            let socket = bind_unix(path)?;
+            let socket = match inherited.take(&ListenAddress::Unix(path.clone())) {
+                Some(socket) => socket.into(),
+                None => bind_unix(path)?,
+            };
             Ok((AdminSocket::Unix(socket), address.clone()))
         }
     }

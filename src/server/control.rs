@@ -18,6 +18,9 @@ const WAIT_FOR_CLOSED_MAX: Duration = Duration::from_secs(20);
 /// How long `POST /reload` waits. Shorter than the admin server keeps a connection.
 const RELOAD_MAX: Duration = Duration::from_secs(20);
 
+/// How long `POST /upgrade` waits. Shorter than the admin server keeps a connection.
+const UPGRADE_ANSWER_MAX: Duration = Duration::from_secs(20);
+
 /// A control task that does not answer in this time hangs.
 const PING_MAX: Duration = Duration::from_secs(2);
 
@@ -27,12 +30,22 @@ pub(super) enum ControlRequest {
     Drain(DrainRequest),
     /// Read the configuration file again.
     Reload(ReloadRequest),
+    /// Start the program again, and let it serve in place of this process.
+    Upgrade(UpgradeRequest),
     /// Answer, as a sign of life.
     Ping(oneshot::Sender<()>),
 }
 
 /// A request to reload the configuration.
 pub(super) struct ReloadRequest {
+    /// What asked for it, for the log: a signal or a path.
+    pub(super) cause: &'static str,
+    /// Gets the result as JSON; `Err`: nothing has changed.
+    pub(super) answered: Option<oneshot::Sender<Result<Value, Value>>>,
+}
+
+/// A request to upgrade.
+pub(super) struct UpgradeRequest {
     /// What asked for it, for the log: a signal or a path.
     pub(super) cause: &'static str,
     /// Gets the result as JSON; `Err`: nothing has changed.
@@ -47,6 +60,8 @@ pub(super) struct DrainRequest {
     pub(super) ends_step: bool,
     /// Answered once the listeners are closed.
     pub(super) when_closed: Option<oneshot::Sender<()>>,
+    /// Another process serves already on the same sockets.
+    pub(super) has_successor: bool,
 }
 
 /// Sends requests to the control task.
@@ -83,6 +98,23 @@ impl ControlSender {
         }
     }
 
+    /// Upgrades the program. `None`: it is in progress, and `/status` will say how it ends.
+    pub(super) async fn upgrade(&self, cause: &'static str) -> Option<Result<Value, Value>> {
+        let (answered, answer) = oneshot::channel();
+        let request = UpgradeRequest {
+            cause,
+            answered: Some(answered),
+        };
+        if let Err(TrySendError::Full(_)) = self.0.try_send(ControlRequest::Upgrade(request)) {
+            return Some(Err(json!({ "error": "too many requests wait: try again" })));
+        }
+        match timeout(UPGRADE_ANSWER_MAX, answer).await {
+            Ok(Ok(result)) => Some(result),
+            Ok(Err(_)) => Some(Err(json!({ "error": "the server is about to stop" }))),
+            Err(_) => None,
+        }
+    }
+
     /// Whether the control task answers.
     pub(super) async fn is_answered(&self) -> bool {
         let (answered, answer) = oneshot::channel();
@@ -98,6 +130,7 @@ impl ControlSender {
             cause,
             ends_step: false,
             when_closed: waits.then_some(when_closed),
+            has_successor: false,
         };
         match self.0.try_send(ControlRequest::Drain(request)) {
             Ok(()) => {}

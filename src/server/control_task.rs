@@ -3,16 +3,19 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
-use super::control::{ControlRequest, DrainRequest, ReloadRequest};
+use super::control::{ControlRequest, DrainRequest, ReloadRequest, UpgradeRequest};
 use super::drain::Drain;
 use super::reload::Reloader;
+use super::upgrade::{UpgradeError, Upgrader};
 
 /// Carries out the requests.
 pub(super) struct ControlTask {
     pub(super) requests: mpsc::Receiver<ControlRequest>,
     pub(super) reloader: Arc<Reloader>,
+    pub(super) upgrader: Arc<Upgrader>,
     pub(super) drain: Drain,
 }
 
@@ -23,6 +26,7 @@ impl ControlTask {
             let drain = match request {
                 ControlRequest::Drain(request) => Some(request),
                 ControlRequest::Reload(request) => self.reload(request).await,
+                ControlRequest::Upgrade(request) => self.upgrade(request).await,
                 // Whoever asked may have given up.
                 ControlRequest::Ping(answered) => {
                     let _ = answered.send(());
@@ -30,6 +34,7 @@ impl ControlTask {
                 }
             };
             if let Some(request) = drain {
+                self.upgrader.close_socket();
                 return self.drain.run(request, &mut self.requests).await;
             }
         }
@@ -51,6 +56,9 @@ impl ControlTask {
                         // already stays in use.
                         ControlRequest::Drain(request) => return Some(request),
                         ControlRequest::Reload(request) => next.push(request),
+                        ControlRequest::Upgrade(request) => {
+                            refuse(request.cause, request.answered, "a reload");
+                        }
                         ControlRequest::Ping(answered) => drop(answered.send(())),
                     },
                 }
@@ -65,5 +73,95 @@ impl ControlTask {
             }
         }
         None
+    }
+
+    /// Starts another process that serves in place of this one. Returns the request to drain that
+    /// follows from it, or that came between.
+    async fn upgrade(&mut self, request: UpgradeRequest) -> Option<DrainRequest> {
+        let UpgradeRequest { cause, answered } = request;
+        let upgrader = self.upgrader.clone();
+        upgrader.record_begin();
+        let mut stop = None;
+        let mut prepare = pin!(upgrader.prepare(cause));
+        let prepared = loop {
+            tokio::select! {
+                prepared = &mut prepare => break prepared,
+                Some(request) = self.requests.recv() => {
+                    // Dropping what was prepared so far ends the new process.
+                    stop = during_upgrade(request);
+                    if stop.is_some() {
+                        break Err(UpgradeError::stopped());
+                    }
+                }
+            }
+        };
+        let result = match prepared {
+            Err(error) => Err(error),
+            // From here on the new process may have accepted connections, so a stop waits.
+            Ok(prepared) => {
+                let mut complete = pin!(upgrader.complete(prepared));
+                loop {
+                    tokio::select! {
+                        completed = &mut complete => break completed,
+                        Some(request) = self.requests.recv() => {
+                            stop = during_upgrade(request).or(stop);
+                        }
+                    }
+                }
+            }
+        };
+        upgrader.record_end(&result);
+        if result.is_ok() {
+            // Whoever has the answer reaches the new process from then on.
+            self.drain.operators.stop_accepting().await;
+        }
+        if let Some(answered) = answered {
+            let answer = match &result {
+                Ok(report) => Ok(report.to_json()),
+                Err(error) => Err(error.to_json()),
+            };
+            // The operator may have left.
+            let _ = answered.send(answer);
+        }
+        match (result, stop) {
+            (Ok(report), stop) => {
+                if let Some(stop) = stop {
+                    report.stop_successor(stop.cause);
+                }
+                Some(DrainRequest {
+                    cause,
+                    ends_step: false,
+                    when_closed: None,
+                    has_successor: true,
+                })
+            }
+            (Err(_), stop) => stop,
+        }
+    }
+}
+
+/// Answers a request that comes during an upgrade, or returns it if it asks for the end.
+fn during_upgrade(request: ControlRequest) -> Option<DrainRequest> {
+    match request {
+        ControlRequest::Drain(request) => return Some(request),
+        ControlRequest::Reload(request) => refuse(request.cause, request.answered, "an upgrade"),
+        ControlRequest::Upgrade(request) => refuse(request.cause, request.answered, "an upgrade"),
+        // Whoever asked may have given up.
+        ControlRequest::Ping(answered) => drop(answered.send(())),
+    }
+    None
+}
+
+/// Refuses a request because of another one that is carried out.
+fn refuse(
+    cause: &'static str,
+    answered: Option<oneshot::Sender<Result<Value, Value>>>,
+    in_progress: &str,
+) {
+    let error = UpgradeError::busy(in_progress);
+    tracing::warn!(cause, "{cause} is refused: {error}");
+    if let Some(answered) = answered {
+        // The operator may have left.
+        let _ = answered.send(Err(error.to_json()));
     }
 }

@@ -144,16 +144,24 @@ impl Drain {
         requests: &mut mpsc::Receiver<ControlRequest>,
     ) {
         let DrainRequest {
-            cause, when_closed, ..
+            cause,
+            when_closed,
+            has_successor,
+            ..
         } = request;
         let mut late = LateRequests {
             requests,
             waiting: when_closed.into_iter().collect(),
             are_listeners_closed: false,
         };
-        self.service_manager.report_stopping();
-        self.status.state.send_replace(DrainState::Leaving);
-        self.wait_until_noticed(cause, &mut late).await;
+        if has_successor {
+            // Load balancers and operators reach the other process at the same addresses.
+            self.operators.stop_accepting().await;
+        } else {
+            self.service_manager.report_stopping();
+            self.status.state.send_replace(DrainState::Leaving);
+            self.wait_until_noticed(cause, &mut late).await;
+        }
         self.status.state.send_replace(DrainState::Draining);
         let open = self.frontend.stats().open;
         tracing::info!(
@@ -232,6 +240,9 @@ impl LateRequests<'_> {
                     // Dropping it says that the server is about to stop.
                     ControlRequest::Reload(_) => {
                         tracing::warn!("the server drains: its configuration is not reloaded");
+                    }
+                    ControlRequest::Upgrade(_) => {
+                        tracing::warn!("the server drains: it is not upgraded");
                     }
                     // Whoever asked may have given up.
                     ControlRequest::Ping(answered) => drop(answered.send(())),

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::ServerStart;
 use super::assembly::{ServerParts, system_lookup};
 use crate::config::Config;
 use crate::telemetry::{LabelValues, Metric, MetricGroup, MetricKind};
@@ -34,7 +35,7 @@ fn with_metrics(check: impl FnOnce(&[MetricGroup])) {
     runtime.block_on(async {
         let mut config = Config::single("http://127.0.0.1:9", Vec::new()).unwrap();
         config.admin.listen = Some(crate::config::parse_admin_address("127.0.0.1:0").unwrap());
-        let bound = ServerParts::bind(config).unwrap();
+        let bound = ServerParts::bind(config, ServerStart::default()).unwrap();
         let parts = bound
             .build(&system_lookup(), 1, &Arc::default(), &Arc::default())
             .unwrap();

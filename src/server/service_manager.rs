@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -27,6 +28,8 @@ pub(super) struct ServiceManager {
     socket: Option<UnixDatagram>,
     /// The service is restarted if it reports nothing for this long.
     watchdog: Option<Duration>,
+    /// Another process reports to it in place of this one.
+    is_handed_over: AtomicBool,
 }
 
 /// What the environment says of the service manager.
@@ -68,6 +71,7 @@ impl ServiceManager {
         Ok(ServiceManager {
             socket: Some(socket),
             watchdog: usec.map(Duration::from_micros),
+            is_handed_over: AtomicBool::new(false),
         })
     }
 
@@ -88,6 +92,13 @@ impl ServiceManager {
         self.send("STOPPING=1\nSTATUS=draining");
     }
 
+    /// Another process is the service from now on. It reports the rest: what this one does means
+    /// nothing for the service any more.
+    pub(super) fn hand_over_to(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+        self.is_handed_over.store(true, Ordering::Relaxed);
+    }
+
     fn report_alive(&self, status: &str) {
         self.send(&format!("WATCHDOG=1\nSTATUS={status}"));
     }
@@ -96,6 +107,9 @@ impl ServiceManager {
         let Some(socket) = &self.socket else {
             return;
         };
+        if self.is_handed_over.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = socket.send(message.as_bytes()) {
             tracing::debug!(%error, "the service manager takes no message: {error}");
         }
@@ -114,8 +128,15 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// Reports that the server is ready once every worker answers, and then that it lives as long as
-/// they do, and the control task too.
+/// Waits until every worker has started.
+pub(super) async fn wait_for_workers(monitor: &LivenessMonitor) {
+    while monitor.check_all().await.silent > 0 {
+        sleep(START_CHECK_INTERVAL).await;
+    }
+}
+
+/// Reports that the server is ready, and then that it lives as long as every worker answers, and
+/// the control task too.
 pub(super) async fn report_life(
     manager: Arc<ServiceManager>,
     monitor: Arc<LivenessMonitor>,
@@ -124,9 +145,6 @@ pub(super) async fn report_life(
 ) {
     if manager.socket.is_none() {
         return;
-    }
-    while monitor.check_all().await.silent > 0 {
-        sleep(START_CHECK_INTERVAL).await;
     }
     let status = || format!("{} viewer connections", frontend.stats().open);
     manager.report_ready(&status());
@@ -224,8 +242,11 @@ mod tests {
         let second = responders.pop().unwrap();
         tokio::spawn(responders.pop().unwrap().run());
         let frontend = Arc::new(Frontend::new(Limits::default(), 1).unwrap());
-        let reporting = report_life(manager.into(), monitor.into(), frontend, control);
-        tokio::spawn(reporting);
+        let (manager, monitor) = (Arc::new(manager), Arc::new(monitor));
+        tokio::spawn(async move {
+            wait_for_workers(&monitor).await;
+            report_life(manager, monitor, frontend, control).await;
+        });
         sleep(Duration::from_mins(1)).await;
         assert_eq!(message(&received), None, "a worker has not started");
         let second = tokio::spawn(second.run());

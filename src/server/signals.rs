@@ -12,7 +12,7 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use super::control::{ControlRequest, ControlSender, DrainRequest, ReloadRequest};
+use super::control::{ControlRequest, ControlSender, DrainRequest, ReloadRequest, UpgradeRequest};
 
 /// The signals of the process, caught from the moment this exists.
 pub(super) struct ReceivedSignal {
@@ -20,6 +20,7 @@ pub(super) struct ReceivedSignal {
     interrupt: Signal,
     quit: Signal,
     hang_up: Signal,
+    user2: Signal,
     /// Signals without a meaning here, with their names.
     others: Vec<(Cow<'static, str>, Signal)>,
 }
@@ -30,6 +31,8 @@ enum SignalAction {
     Stop(&'static str),
     /// Read the configuration file again.
     Reload,
+    /// Start the program again, and let it serve in place of this process.
+    Upgrade,
     /// Ignored: the default action would end the process at once.
     Ignore(Cow<'static, str>),
 }
@@ -38,7 +41,6 @@ enum SignalAction {
 /// cannot be caught.
 const IGNORED_SIGNALS: &[(&str, libc::c_int)] = &[
     ("SIGUSR1", libc::SIGUSR1),
-    ("SIGUSR2", libc::SIGUSR2),
     ("SIGALRM", libc::SIGALRM),
     ("SIGVTALRM", libc::SIGVTALRM),
     ("SIGPROF", libc::SIGPROF),
@@ -79,6 +81,7 @@ impl ReceivedSignal {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
             others: others.collect::<io::Result<_>>()?,
         })
     }
@@ -89,6 +92,7 @@ impl ReceivedSignal {
             _ = self.interrupt.recv() => SignalAction::Stop("SIGINT"),
             _ = self.quit.recv() => SignalAction::Stop("SIGQUIT"),
             _ = self.hang_up.recv() => SignalAction::Reload,
+            _ = self.user2.recv() => SignalAction::Upgrade,
             name = next_signal_of(&mut self.others) => SignalAction::Ignore(name),
         }
     }
@@ -117,6 +121,7 @@ pub(super) async fn forward(mut received: ReceivedSignal, control: ControlSender
                     cause: name,
                     ends_step: name != "SIGTERM",
                     when_closed: None,
+                    has_successor: false,
                 };
                 control.send(ControlRequest::Drain(request)).await;
             }
@@ -127,10 +132,17 @@ pub(super) async fn forward(mut received: ReceivedSignal, control: ControlSender
                 };
                 control.send(ControlRequest::Reload(request)).await;
             }
+            SignalAction::Upgrade => {
+                let request = UpgradeRequest {
+                    cause: "SIGUSR2",
+                    answered: None,
+                };
+                control.send(ControlRequest::Upgrade(request)).await;
+            }
             SignalAction::Ignore(name) => tracing::warn!(
                 signal = %name,
-                "{name} does nothing: SIGHUP reads the configuration again, and logs that were \
-                 moved away are begun anew by themselves"
+                "{name} does nothing: SIGHUP reads the configuration again, SIGUSR2 starts another \
+                 version of the program, and logs that were moved away are begun anew by themselves"
             ),
         }
     }

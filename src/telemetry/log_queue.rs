@@ -3,8 +3,8 @@
 //!
 //! A thread that logs copies a line into a bounded queue; one thread writes. When the reader of the
 //! log is slow or stops, the queue fills, and further lines are dropped and counted. Messages that
-//! repeat too often are dropped and counted too: see [`RateLimit`]. The queue does not know what a
-//! line says.
+//! repeat too often are dropped and counted too: see [`LogRateLimit`]. The queue does not know what
+//! a line says.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -272,7 +272,7 @@ impl<W: Write> LogWriter<W> {
 
 /// Limits how often one message is logged: a burst, then a low rate. A message is identified by the
 /// place in the code that logs it, so the size of the table is limited by the size of the program.
-pub struct RateLimit<P> {
+pub struct LogRateLimit<P> {
     budgets: HashMap<P, MessageBudget>,
 }
 
@@ -285,10 +285,10 @@ struct MessageBudget {
 const BURST: f64 = 50.0;
 const LINES_PER_SECOND: f64 = 2.0;
 
-impl<P: Eq + Hash> RateLimit<P> {
+impl<P: Eq + Hash> LogRateLimit<P> {
     /// A limit with full budgets.
-    pub fn new() -> RateLimit<P> {
-        RateLimit {
+    pub fn new() -> LogRateLimit<P> {
+        LogRateLimit {
             budgets: HashMap::new(),
         }
     }
@@ -310,9 +310,9 @@ impl<P: Eq + Hash> RateLimit<P> {
     }
 }
 
-impl<P: Eq + Hash> Default for RateLimit<P> {
-    fn default() -> RateLimit<P> {
-        RateLimit::new()
+impl<P: Eq + Hash> Default for LogRateLimit<P> {
+    fn default() -> LogRateLimit<P> {
+        LogRateLimit::new()
     }
 }
 
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn limits_each_call_site_separately_and_recovers() {
-        let (mut limit, now) = (RateLimit::new(), Instant::now());
+        let (mut limit, now) = (LogRateLimit::new(), Instant::now());
         let admitted = (0..1000).filter(|_| limit.admit("a", now)).count();
         assert_eq!(admitted, 50);
         assert!(limit.admit("b", now));

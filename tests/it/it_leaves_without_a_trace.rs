@@ -10,6 +10,7 @@ use crate::low_latency_hls::{self as low_latency, NEXT, passive};
 use crate::support::content::noise;
 use crate::support::frames::{self, DATA, END_STREAM, FrameViewer, GOAWAY};
 use crate::support::metrics::{DRAIN_STATE, VIEWER_EVENTS};
+use crate::support::patience::within_at_most;
 use crate::support::program::Program;
 use crate::support::shield::Builder;
 use crate::support::viewer::Viewer;
@@ -212,6 +213,27 @@ async fn what_exceeds_drain_max_is_cut_and_counted() {
     download.finish().await.assert_cut("begunwhole");
     let cut = shield.counter(VIEWER_EVENTS, &[("event", "cut_at_drain")]);
     assert_eq!(cut.await, 1);
+}
+
+/// An operator's client that keeps its connection, as those of load balancers do.
+#[tokio::test]
+async fn idle_admin_connection_does_not_hold_the_server_up() {
+    let origin = Origin::start().await;
+    let mut program = Program::serve_with(&origin, ADMIN, |command| {
+        command.stderr(Stdio::piped());
+    })
+    .await;
+    let admin = program.log().admin().await;
+    let mut kept = Viewer::connect(admin).await;
+    kept.ask(get("/readyz").host("localhost"))
+        .await
+        .assert_is(200, "ready\n");
+    let _silent = TcpStream::connect(admin).await.unwrap();
+    program.signal("TERM");
+    // The admin server would keep the connection for 5 s.
+    let ended = program.wait_end();
+    let ended = within_at_most(Duration::from_secs(2), "the end", ended).await;
+    assert_eq!(ended, Some(0));
 }
 
 /// None of them is waited for until its idle timeout.

@@ -116,6 +116,7 @@ fn not_allowed() -> AccessRejection {
         status: StatusCode::METHOD_NOT_ALLOWED,
         why: "method not allowed here",
         rule: None,
+        retry_after: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why a request was rejected.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use super::AccessRuleKind;
@@ -13,6 +15,8 @@ pub struct AccessRejection {
     pub why: &'static str,
     /// The access rule that refused it, if one did.
     pub rule: Option<AccessRuleKind>,
+    /// When another request may be admitted, if a rate limit refused this one.
+    pub retry_after: Option<Duration>,
 }
 
 impl AccessRejection {
@@ -26,6 +30,7 @@ impl AccessRejection {
             status: StatusCode::MISDIRECTED_REQUEST,
             why: "no route serves this host and path",
             rule: None,
+            retry_after: None,
         }
     }
 
@@ -35,6 +40,7 @@ impl AccessRejection {
             status: StatusCode::NOT_FOUND,
             why: "the route of this URL sends its viewers elsewhere (`redirect`)",
             rule: None,
+            retry_after: None,
         }
     }
 
@@ -45,7 +51,24 @@ impl AccessRejection {
             status: StatusCode::FORBIDDEN,
             why: "access denied",
             rule: Some(rule),
+            retry_after: None,
         }
+    }
+
+    /// The request is over a rate limit. The response does not say which.
+    pub fn over_limit(retry_after: Duration) -> AccessRejection {
+        AccessRejection {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            why: "too many requests",
+            rule: None,
+            retry_after: Some(retry_after),
+        }
+    }
+
+    /// Whether it concerns the viewer, not the request: whoever is refused must not cost more than
+    /// whoever is served.
+    pub fn is_of_viewer(&self) -> bool {
+        self.rule.is_some() || self.retry_after.is_some()
     }
 }
 
@@ -54,5 +77,6 @@ pub(super) const fn bad(why: &'static str) -> AccessRejection {
         status: StatusCode::BAD_REQUEST,
         why,
         rule: None,
+        retry_after: None,
     }
 }

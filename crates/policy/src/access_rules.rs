@@ -1,5 +1,5 @@
-//! Decides who may enter a route: by the viewer's address, its certificate, and a header with a
-//! secret. The rules name the token that a route demands too; whether a request has one is decided above.
+//! Decides who may enter a route: by the viewer's address, and by a header with a secret. The rules
+//! name the token that a route demands too; whether a request has one is decided above.
 //!
 //! The secrets are an argument, as the time is: their files change, and a decision here is a pure
 //! function.
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub use ipnet::IpNet;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{CertificateNames, RequiredCertificate, RequiredToken};
+use super::RequiredToken;
 
 /// The access rules of a route. By default everyone may enter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +25,6 @@ pub struct AccessRules {
     pub deny: Option<AddressList>,
     /// Only requests with this header may enter.
     pub require_header: Option<RequiredHeader>,
-    /// Only viewers with such a certificate may enter.
-    pub client_certificate: Option<RequiredCertificate>,
     /// Only requests with such a token may enter.
     pub token: Option<Arc<RequiredToken>>,
 }
@@ -38,18 +36,15 @@ pub enum AccessRuleKind {
     Address,
     /// `require_header`: the header is missing, or has another value.
     Header,
-    /// `client_certificate`: the viewer has none, or one that names somebody else.
-    Certificate,
     /// `token`: it is missing, not valid, or for something else.
     Token,
 }
 
 impl AccessRuleKind {
     /// All, in the order of [`AccessRuleKind::index`].
-    pub const ALL: [AccessRuleKind; 4] = [
+    pub const ALL: [AccessRuleKind; 3] = [
         AccessRuleKind::Address,
         AccessRuleKind::Header,
-        AccessRuleKind::Certificate,
         AccessRuleKind::Token,
     ];
 
@@ -63,7 +58,6 @@ impl AccessRuleKind {
         match self {
             AccessRuleKind::Address => "address",
             AccessRuleKind::Header => "header",
-            AccessRuleKind::Certificate => "certificate",
             AccessRuleKind::Token => "token",
         }
     }
@@ -80,16 +74,11 @@ impl AccessRules {
     pub fn refused_by(
         &self,
         address: Option<IpAddr>,
-        certificate: Option<&CertificateNames>,
         headers: &HeaderMap,
         secrets: &FileSecrets,
     ) -> Option<AccessRuleKind> {
         if !self.admits_address(address) {
             return Some(AccessRuleKind::Address);
-        }
-        let required = self.client_certificate.as_ref();
-        if required.is_some_and(|required| !required.admits(certificate)) {
-            return Some(AccessRuleKind::Certificate);
         }
         let required = self.require_header.as_ref();
         let is_missing = required.is_some_and(|header| !header.is_in(headers, secrets));

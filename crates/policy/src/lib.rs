@@ -8,6 +8,7 @@
 //! |---|---|
 //! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
 //! | may this viewer enter the route? | [`AccessRules::refused_by`] |
+//! | does it request too much? | [`rate_limit`] |
 //! | which requests share a response? | [`Key`], [`vary`] |
 //! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`StorageDecision`] |
 //! | may a stored response be used now? | [`freshness()`] → [`Freshness`] |
@@ -40,7 +41,6 @@
 //! let secrets = FileSecrets::default();
 //! let viewer = Requester::Viewer {
 //!     address: Some([192, 0, 2, 1].into()),
-//!     certificate: None,
 //!     secrets: &secrets,
 //! };
 //! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers, viewer);
@@ -103,8 +103,8 @@ pub mod progress;
 pub mod proxy_header;
 mod query;
 pub mod range;
+pub mod rate_limit;
 mod redirect;
-mod required_certificate;
 mod required_token;
 pub mod route;
 mod set_cookie;
@@ -125,7 +125,7 @@ pub use ignored_fields::{IGNORED_UNLESS_FORWARDED, IgnoredFields};
 pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
-pub use required_certificate::{CertificateNames, RequiredCertificate};
+pub use rate_limit::RateLimits;
 pub use required_token::{RequiredToken, TokenKind};
 pub use route::{Route, Rules};
 pub use set_cookie::strip_set_cookie;

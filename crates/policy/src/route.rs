@@ -8,6 +8,7 @@ use http::HeaderName;
 use super::access_rules::AccessRules;
 pub use super::header_rules::{HeaderRule, HeaderRules};
 pub use super::query::{QueryPolicies, QueryPolicy};
+use super::rate_limit::RateLimits;
 pub use super::redirect::Redirect;
 use super::trusted_proxies::TrustedProxies;
 
@@ -38,6 +39,8 @@ pub struct Route {
     pub forward_host: bool,
     /// Which viewers may enter.
     pub access: AccessRules,
+    /// How much those who may enter may request.
+    pub rate_limits: RateLimits,
     /// Query parameters that are kept.
     pub query: QueryPolicies,
     /// Viewer headers that are forwarded to the origin, besides those the shield sets. They are
@@ -221,6 +224,7 @@ impl Route {
             redirect: None,
             forward_host: false,
             access: AccessRules::default(),
+            rate_limits: RateLimits::default(),
             query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
             unkeyed_headers: Vec::new(),

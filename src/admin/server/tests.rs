@@ -34,9 +34,12 @@ fn handlers(ready: bool) -> AdminHandlers {
         hosts: Arc::default(),
         tokens: Arc::default(),
         audit: Arc::new(AuditLog::start(None).unwrap()),
-        status: Box::new(
-            || serde_json::json!({ "origins": [], "drain": { "state": "serving" }, "config": {} }),
-        ),
+        status: Box::new(|| {
+            serde_json::json!({
+                "origins": [], "drain": { "state": "serving" }, "config": {}, "process": {},
+                "upgrade": {},
+            })
+        }),
         metrics: registry(),
         health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
         ready: Box::new(move || ready),
@@ -51,6 +54,12 @@ fn handlers(ready: bool) -> AdminHandlers {
             let report = serde_json::json!({ "generation": 2, "loaded_at": 0.5, "changes": [], "needs_restart": 0 });
             let error = serde_json::json!({ "error": "the file has an error" });
             Box::pin(std::future::ready(ready.then_some(report).ok_or(error)))
+        }),
+        upgrade: Box::new(move || {
+            let report = serde_json::json!({ "pid": 7, "version": "0.1.0" });
+            let error = serde_json::json!({ "error": "the new process has ended" });
+            let result = ready.then_some(report).ok_or(error);
+            Box::pin(std::future::ready(Some(result)))
         }),
         explain: Box::new(|url| match url.host() {
             Some("known.example") => Ok(explanation_of(url)),
@@ -118,6 +127,9 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
     (ServerState::Stopping, "POST", "/drain", 503),
     (ServerState::Serving, "POST", "/reload", 200),
     (ServerState::Stopping, "POST", "/reload", 409),
+    (ServerState::Serving, "POST", "/upgrade", 200),
+    (ServerState::Slow, "POST", "/upgrade", 202),
+    (ServerState::Stopping, "POST", "/upgrade", 409),
     (ServerState::Serving, "GET", "/openapi.json", 200),
     (
         ServerState::Serving,
@@ -164,6 +176,8 @@ enum ServerState {
     Serving,
     /// It stops, and one worker does not answer.
     Stopping,
+    /// What it does takes long.
+    Slow,
 }
 
 #[test]
@@ -172,6 +186,10 @@ fn answers_are_as_declared() {
     for &(state, method, target, status) in CASES {
         let handlers = match state {
             ServerState::Serving => handlers(true),
+            ServerState::Slow => AdminHandlers {
+                upgrade: Box::new(|| Box::pin(std::future::ready(None))),
+                ..handlers(true)
+            },
             ServerState::Stopping => AdminHandlers {
                 health: Box::new(|| Box::pin(async { WorkerHealth { all: 4, silent: 1 } })),
                 ..handlers(false)

@@ -1,5 +1,4 @@
-//! Reads who may enter a route: `allow`, `deny`, `client_certificate`,
-//! `require_header` and `token`.
+//! Reads who may enter a route: `allow`, `deny`, `require_header` and `token`.
 
 use std::path::PathBuf;
 
@@ -12,7 +11,7 @@ use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
 use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
-use seawall_policy::{AccessRules, ClientField, RequiredCertificate, TrustedProxies};
+use seawall_policy::{AccessRules, ClientField, TrustedProxies};
 use seawall_upstream::sign;
 
 const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
@@ -29,7 +28,7 @@ pub(in crate::config) const CLIENT_FIELDS: [(&str, ClientField); 2] = [
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// Reads all five keys.
+/// Reads all four keys.
 pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
     table.read_some_into("allow", &mut access.allow, addresses);
     table.read_some_into("deny", &mut access.deny, addresses);
@@ -37,8 +36,6 @@ pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
         value.table("require_header", read_required_header)
     });
     access.require_header = required.flatten();
-    let certificate = &mut access.client_certificate;
-    table.read_some_into("client_certificate", certificate, required_certificate);
     let token = table.get("token", |value| value.table("token", read_token));
     access.token = token.flatten();
 }
@@ -95,20 +92,6 @@ fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
         name: name?,
         secret_files: secret_files?,
     })
-}
-
-/// `"any"`, or whom it must name.
-fn required_certificate(value: TomlValue<'_>) -> ReadResult<RequiredCertificate> {
-    const EXPECTED: &str = "\"any\" or { names = [\"edge.cdn.example\"] }";
-    if !value.toml().is_table() {
-        return read::one_of(&[("any", RequiredCertificate::Any)], EXPECTED)(value);
-    }
-    let name = |value: TomlValue<'_>| value.text("a name");
-    let names = value.table("client_certificate", |table| {
-        table.get("names", read::nonempty_list(name, EXPECTED))
-    })?;
-    let names = names.ok_or_else(|| value.problem(ValueError::new(EXPECTED, "`names` is missing")));
-    Ok(RequiredCertificate::Named(names?.into()))
 }
 
 fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::origins::OriginTable;
-use super::{access, forwarded_headers, header_rules, read_tables};
+use super::{access, forwarded_headers, header_rules, rate_limits, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
@@ -78,6 +78,8 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
     read_redirect(table, &mut route);
     table.read_into("forward_host", &mut route.forward_host, read::flag);
     access::read_access(table, &mut route.access);
+    let limits = &mut route.rate_limits;
+    table.read_into("rate_limit", limits, rate_limits::read_rate_limits);
     match groups.get_mut(route.origin_index) {
         Some(group) if table.value("query").is_none() => group.set_query(&mut route),
         _ => table.read_into("query", &mut route.query, queries),

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::{WrittenTable, addresses, origins, path_text};
 use crate::config::file::TOKEN_KINDS;
-use crate::config::quantity::duration_text;
+use crate::config::quantity::{duration_text, size_text};
 use seawall_policy::access_rules::RequiredHeader;
+use seawall_policy::rate_limit::RateLimit;
 use seawall_policy::route::{
     Cors, HeaderRule, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect,
 };
-use seawall_policy::{RequiredCertificate, RequiredToken, Route};
+use seawall_policy::{RateLimits, RequiredToken, Route};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
 /// of its hosts each time (see `order.rs`).
@@ -56,11 +57,8 @@ fn keys(route: &Route) -> WrittenTable {
         .key("allow", route.access.allow.as_ref().map(addresses))
         .key("deny", route.access.deny.as_ref().map(addresses))
         .key("require_header", required)
-        .key(
-            "client_certificate",
-            route.access.client_certificate.as_ref().map(certificate),
-        )
         .key("token", route.access.token.as_deref().map(token))
+        .key("rate_limit", rate_limits(&route.rate_limits))
         .key("query", queries(&route.query))
         .key("forward_headers", names(&route.forward_headers))
         .key("unkeyed_headers", names(&route.unkeyed_headers))
@@ -128,13 +126,6 @@ fn required_header(header: &RequiredHeader) -> Value {
     json!({ "name": header.name.as_str(), "secret_files": files.collect::<Vec<_>>() })
 }
 
-fn certificate(required: &RequiredCertificate) -> Value {
-    match required {
-        RequiredCertificate::Any => "any".into(),
-        RequiredCertificate::Named(names) => json!({ "names": **names }),
-    }
-}
-
 /// The names of the files, not the keys.
 fn token(token: &RequiredToken) -> Value {
     let keys = token.keys.iter();
@@ -163,6 +154,29 @@ fn token(token: &RequiredToken) -> Value {
         written["accept_no_expiry"] = true.into();
     }
     written
+}
+
+fn rate_limits(limits: &RateLimits) -> Option<Vec<Value>> {
+    let of = |per: &str, limit: &RateLimit| {
+        let requests = limit.requests.as_ref();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it was read as a size"
+        )]
+        let size = |bytes: f64| size_text(bytes as u64);
+        json!({
+            "per": per,
+            "requests_per_second": requests.map(|requests| requests.per_second),
+            "burst": requests.map(|requests| requests.burst),
+            "bytes_per_second": limit.bytes.map(|bytes| size(bytes.per_second)),
+            "bytes_burst": limit.bytes.map(|bytes| size(bytes.burst)),
+        })
+    };
+    let per_client = limits.per_client.iter().map(|limit| of("client", limit));
+    let per_route = limits.per_route.iter().map(|limit| of("route", limit));
+    let written: Vec<_> = per_client.chain(per_route).collect();
+    Some(written).filter(|written| !written.is_empty())
 }
 
 /// Rules have no names: they are told apart by whom they reach, and by their places.

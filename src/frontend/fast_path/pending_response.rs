@@ -17,7 +17,7 @@ use crate::frontend::exchange::{begin_http1_request, has_no_content};
 use crate::frontend::recording_body::RecordingBody;
 use crate::frontend::repeated_responses::{Http1Head, RepeatedResponse};
 use crate::frontend::sniffing_stream::{SniffingStream, Transport, WRITE_BYTES_MAX};
-use crate::proxy::{ResponseBody, ViewerResponse};
+use crate::proxy::{ByteMeter, ResponseBody, ViewerResponse};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
 
@@ -89,7 +89,7 @@ impl PendingResponse {
         PendingResponse::begin(
             (head, body, length),
             object.map(BodySource::Stored),
-            response.record,
+            (response.record, response.meter),
             connection,
         )
     }
@@ -99,9 +99,10 @@ impl PendingResponse {
         response: &Arc<RepeatedResponse<Http1Head>>,
         arrived: Instant,
         connection: &Arc<ConnectionState>,
+        meter: Option<ByteMeter>,
     ) -> Box<PendingResponse> {
         let source = BodySource::Repeated(Arc::clone(response));
-        let record = response.record(arrived);
+        let record = (response.record(arrived), meter);
         PendingResponse::copy(response.head(), response.body(), source, record, connection)
     }
 
@@ -110,8 +111,10 @@ impl PendingResponse {
         response: &Arc<SharedResponse<Http1Head>>,
         record: RequestRecord,
         connection: &Arc<ConnectionState>,
+        meter: Option<ByteMeter>,
     ) -> Box<PendingResponse> {
         let source = BodySource::Shared(Arc::clone(response));
+        let record = (record, meter);
         PendingResponse::copy(response.head(), response.body(), source, record, connection)
     }
 
@@ -120,7 +123,7 @@ impl PendingResponse {
         head: &Http1Head,
         body: ResponseBody,
         source: BodySource,
-        record: RequestRecord,
+        record: (RequestRecord, Option<ByteMeter>),
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
         let length = body.size_hint().exact().unwrap_or_default();
@@ -131,10 +134,11 @@ impl PendingResponse {
     fn begin(
         (head, body, length): (Vec<u8>, ResponseBody, u64),
         source: Option<BodySource>,
-        record: RequestRecord,
+        (record, meter): (RequestRecord, Option<ByteMeter>),
         connection: &Arc<ConnectionState>,
     ) -> Box<PendingResponse> {
         let mut body = RecordingBody::new(body, record, begin_http1_request(connection));
+        body.set_meter(meter);
         connection.begin_fast_response();
         // A small response is sent with one write, so the clock is read only once, at its end.
         if length > COPIED_BYTES_MAX as u64 {

@@ -68,6 +68,7 @@ mod tests {
             part_of: None,
             repeat: None,
             record: test_support::record(Instant::now()),
+            meter: None,
         };
         String::from_utf8(head(&response, length, Instant::now())).unwrap()
     }

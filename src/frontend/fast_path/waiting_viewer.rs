@@ -15,6 +15,7 @@ use crate::frontend::connection_table::ConnectionTable;
 use crate::frontend::repeated_responses::Http1Head;
 use crate::frontend::sniffing_stream::{SniffingStream, Transport};
 use crate::frontend::stats::ConnectionEvent;
+use crate::proxy::ByteMeter;
 use crate::telemetry::RequestRecord;
 
 /// Bytes that are read at once from a viewer that sends more before it has its response.
@@ -33,8 +34,13 @@ pub(super) struct WaitingViewer {
 
 /// How a wait ended.
 pub(super) enum WaitEnd {
-    /// With a response, and the record of this viewer's request.
-    Respond(Arc<SharedResponse<Http1Head>>, RequestRecord),
+    /// With a response, and the record of this viewer's request; if a rate limit counts the bytes,
+    /// with what takes them.
+    Respond(
+        Arc<SharedResponse<Http1Head>>,
+        RequestRecord,
+        Option<ByteMeter>,
+    ),
     /// hyper must handle the request, which is complete.
     HandOverRequest(Bytes),
     /// hyper must handle the request and the bytes that have arrived after it. Empty if the viewer
@@ -73,7 +79,8 @@ impl WaitingViewer {
             Poll::Ready(Some(response)) if !must_close => {
                 self.has_ended = true;
                 let record = response.record(self.arrived, self.waiter.has_joined());
-                return Poll::Ready(Ok(WaitEnd::Respond(response, record)));
+                let meter = self.waiter.meter.take();
+                return Poll::Ready(Ok(WaitEnd::Respond(response, record, meter)));
             }
             Poll::Ready(_) => true,
             Poll::Pending => must_close,
@@ -100,6 +107,7 @@ impl WaitingViewer {
     fn take_request(&mut self) -> Bytes {
         self.has_ended = true;
         self.connection.set_waited_since(self.arrived);
+        self.connection.set_is_counted();
         std::mem::take(&mut self.request).into()
     }
 }

@@ -18,6 +18,8 @@ pub const ACCESS_REFUSED: &str = "seawall_access_refused_total";
 pub const TOKENS_REFUSED: &str = "seawall_tokens_refused_total";
 /// Tokens whose signature was verified.
 pub const TOKENS_VERIFIED: &str = "seawall_tokens_verified_total";
+/// Requests over a rate limit, by `per` and `quantity`.
+pub const REQUESTS_LIMITED: &str = "seawall_rate_limited_total";
 /// Hits that got the response of an earlier one again.
 pub const REPEATED: &str = "seawall_repeated_responses_total";
 /// Bytes of responses that are remembered to be sent again.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -16,12 +18,14 @@ use super::origin::Origin;
 use super::patience::{eventually, within};
 use super::viewer::Viewer;
 
-/// `seawall serve` on a Unix socket. Killed when dropped.
+/// `seawall serve` on a Unix socket. Killed when dropped, with what an upgrade has started.
 pub struct Program {
     child: Child,
     socket: PathBuf,
     file: PathBuf,
-    _folder: TempDir,
+    /// A link to the program, by which it is started.
+    link: PathBuf,
+    folder: TempDir,
 }
 
 impl Program {
@@ -40,7 +44,9 @@ impl Program {
         let socket = folder.path().join("viewers.sock");
         let file = folder.path().join("seawall.toml");
         fs::write(&file, configuration(origin, &socket, bounds)).expect("a writable folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        let link = folder.path().join("seawall");
+        symlink(env!("CARGO_BIN_EXE_seawall"), &link).expect("a writable folder");
+        let mut command = Command::new(&link);
         command
             .arg("serve")
             .arg("--config")
@@ -53,7 +59,8 @@ impl Program {
             child,
             socket,
             file,
-            _folder: folder,
+            link,
+            folder,
         };
         eventually("the program to listen", async || {
             let ended = program.child.try_wait().expect("a child of ours");
@@ -78,6 +85,29 @@ impl Program {
     pub fn write_configuration(&self, origin: &Origin, bounds: &str) {
         let text = configuration(origin, &self.socket, bounds);
         fs::write(&self.file, text).expect("a writable folder");
+    }
+
+    /// Replaces the program by another one, for the next upgrade.
+    pub fn replace_by_script(&self, script: &str) {
+        let text = self.folder.path().join("script");
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).expect("a writable folder");
+        fs::remove_file(&self.link).expect("the link");
+        // By another process: this one may be starting a third, which then has the file open for
+        // writing, so that it cannot be run.
+        let mut install = Command::new("install");
+        install.args(["-m", "755"]).args([&text, &self.link]);
+        assert!(install.status().expect("coreutils").success());
+    }
+
+    /// Puts the program back.
+    pub fn restore(&self) {
+        fs::remove_file(&self.link).expect("the link");
+        symlink(env!("CARGO_BIN_EXE_seawall"), &self.link).expect("a writable folder");
+    }
+
+    /// The folder of the program.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The viewers' socket.
@@ -145,7 +175,8 @@ impl Program {
         limited.expect("a child of ours");
     }
 
-    fn pid(&self) -> i32 {
+    /// The number of the process that was started first.
+    pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process number")
     }
 
@@ -211,7 +242,23 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        // An upgrade's process has the same file in its arguments.
+        let file = self.file.as_os_str().as_bytes();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let arguments = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if arguments.split(|byte| *byte == 0).any(|word| word == file) {
+                let pid = process.file_name();
+                Command::new("kill").arg("-KILL").arg(pid).status().ok();
+            }
+        }
     }
+}
+
+/// Whether a process runs.
+pub fn is_running(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    // An orphan that has ended may wait for somebody to read its exit code.
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
 /// A minimal configuration for this.

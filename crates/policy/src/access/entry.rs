@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::access_rejection::AccessRejection;
 use crate::route::is_below;
-use crate::{CertificateNames, FileSecrets, Route, Rules};
+use crate::{FileSecrets, Route, Rules};
 
 /// Who sends a request.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +18,6 @@ pub enum Requester<'r> {
     Viewer {
         /// `None` on a Unix socket.
         address: Option<IpAddr>,
-        /// Whom its certificate names, if it has one.
-        certificate: Option<&'r CertificateNames>,
         /// The secrets that the routes' files contain now.
         secrets: &'r FileSecrets,
     },
@@ -59,22 +57,14 @@ impl<'r> Destination<'r> {
             route,
             others: Vec::new(),
         };
-        let Requester::Viewer {
-            address,
-            certificate,
-            secrets,
-        } = requester
-        else {
+        let Requester::Viewer { address, secrets } = requester else {
             return Ok(destination);
         };
         if has_several_readings(path) {
             destination.others = destination.other_readings(rules, path);
         }
         let mut guarding = destination.guarding_routes();
-        let rule = guarding.find_map(|route| {
-            let access = &route.access;
-            access.refused_by(address, certificate, headers, secrets)
-        });
+        let rule = guarding.find_map(|route| route.access.refused_by(address, headers, secrets));
         drop(guarding);
         rule.map_or(Ok(destination), |rule| Err(AccessRejection::denied(rule)))
     }
@@ -169,7 +159,6 @@ mod tests {
         let uri: Uri = target.parse().unwrap();
         let viewer = Requester::Viewer {
             address: Some(address.parse().unwrap()),
-            certificate: None,
             secrets: &FileSecrets::default(),
         };
         access(

@@ -19,8 +19,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn admits(rules: &AccessRules, viewer: &str) -> bool {
-    let (headers, secrets) = (HeaderMap::new(), FileSecrets::default());
-    let refused = rules.refused_by(address(viewer), None, &headers, &secrets);
+    let refused = rules.refused_by(address(viewer), &HeaderMap::new(), &FileSecrets::default());
     assert!(refused.is_none() || refused == Some(AccessRuleKind::Address));
     refused.is_none()
 }
@@ -156,12 +155,7 @@ fn refused(rules: &AccessRules, values: &[&'static str]) -> Option<AccessRuleKin
     let values = values
         .iter()
         .map(|&value| (NAME, HeaderValue::from_static(value)));
-    rules.refused_by(
-        None,
-        None,
-        &values.collect(),
-        &secrets.into_iter().collect(),
-    )
+    rules.refused_by(None, &values.collect(), &secrets.into_iter().collect())
 }
 
 #[test]

@@ -164,12 +164,6 @@ fn listener_keys() -> Vec<InnerKey> {
     let other = pair.replace("live.pem", "shield.pem");
     let other_key = pair.replace("live.key", "shield.key");
     let tls12 = format!("{pair}, tls12 = false");
-    let client_ca = format!("{pair}, client_ca = \"authority.pem\"");
-    let optional = format!("{client_ca}, client_certificates = \"optional\"");
-    let client = |key: &str, texts: [&str; 2]| {
-        let reported = format!("listener.tls.{key}");
-        inner_key_in(&format!("tls {key}"), &reported, AROUND, texts)
-    };
     vec![
         inner_key_in(
             "certificates certificate",
@@ -179,11 +173,6 @@ fn listener_keys() -> Vec<InnerKey> {
         ),
         inner_key_in("certificates key", &key, AROUND, [pair, &other_key]),
         inner_key_in("tls tls12", "listener.tls.tls12", AROUND, [pair, &tls12]),
-        client(
-            "client_ca",
-            [&client_ca, &client_ca.replace("authority", "live")],
-        ),
-        client("client_certificates", [&client_ca, &optional]),
         inner_key(
             "proxy_protocol from",
             "listener.proxy_protocol.from",
@@ -228,12 +217,22 @@ fn route_keys() -> Vec<InnerKey> {
         format!("require_header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
     };
     let redirect = |to: &str| format!("path = \"/old\"\nredirect = {{ to = \"{to}\" }}");
-    let named = "client_certificate = { names = [\"edge\"] }";
     let redirect_status = redirect("/a").replace(" }", ", status = 308 }");
     let required = header("X-Secret", "origin-secret");
     let other_name = header("X-Other", "origin-secret");
     let other_file = header("X-Secret", "cdn-code");
+    let limit = "rate_limit = { requests_per_second = 50 }";
+    let limited = |more: &str| limit.replace(" }", &format!(", {more} }}"));
+    let per_route = limited("per = \"route\"");
+    let burst = limited("burst = 99");
+    let bytes = limited("bytes_per_second = \"1MB\"");
+    let bytes_burst = bytes.replace(" }", ", bytes_burst = \"9MB\" }");
     let keys = [
+        ("rate_limit per", [limit, &*per_route]),
+        ("rate_limit requests_per_second", ["", limit]),
+        ("rate_limit burst", [limit, &*burst]),
+        ("rate_limit bytes_per_second", [limit, &*bytes]),
+        ("rate_limit bytes_burst", [&*bytes, &*bytes_burst]),
         ("redirect to", [&*redirect("/a"), &*redirect("/b")]),
         ("redirect status", [&*redirect("/a"), &*redirect_status]),
         ("query manifest", ["", "query = { manifest = \"none\" }"]),
@@ -245,10 +244,6 @@ fn route_keys() -> Vec<InnerKey> {
         ("deny", ["", "deny = [\"192.0.2.0/24\"]"]),
         ("require_header name", [&*required, &*other_name]),
         ("require_header secret_files", [&*required, &*other_file]),
-        (
-            "client_certificate names",
-            ["client_certificate = \"any\"", named],
-        ),
         ("cors only", ["", &*with_only]),
         ("cors credentials", [&*with_only, &*with_credentials]),
     ];

@@ -206,6 +206,24 @@ fn rejects_invalid_redirects() {
 }
 
 #[test]
+fn rejects_invalid_rate_limits() {
+    let diagnostics = diagnostics(&[
+        in_route("rate_limit = 50"),
+        in_route("rate_limit = []"),
+        in_route("rate_limit = {}"),
+        in_route("rate_limit = { requests_per_second = 0 }"),
+        in_route("rate_limit = { requests_per_second = \"50/s\" }"),
+        in_route("rate_limit = { requests_per_second = 1, burst = 0 }"),
+        in_route("rate_limit = { requests_per_second = 1, burst = 5000 }"),
+        in_route("rate_limit = { requests_per_second = 1, bytes_burst = \"1MB\" }"),
+        in_route("rate_limit = { bytes_per_second = \"0\" }"),
+        in_route("rate_limit = { requests_per_second = 1, per = \"address\" }"),
+        in_route("rate_limit = [{ requests_per_second = 1 }, { bytes_per_second = 1 }]"),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_header_rules() {
     let diagnostics = diagnostics(&[
         in_route("headers = { Server = \"a\" }"),

@@ -1,13 +1,12 @@
 //! A TLS viewer, with the scenario's own certificates.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,36 +41,12 @@ impl Identity {
     }
 }
 
-/// A viewer's own certificate, with its key.
-pub struct ClientIdentity {
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl ClientIdentity {
-    /// The key is in PKCS #8.
-    pub fn new(certificate: CertificateDer<'static>, key: &[u8]) -> ClientIdentity {
-        let key = PrivatePkcs8KeyDer::from(key.to_vec()).into();
-        ClientIdentity { certificate, key }
-    }
-}
-
-impl Clone for ClientIdentity {
-    fn clone(&self) -> ClientIdentity {
-        ClientIdentity {
-            certificate: self.certificate.clone(),
-            key: self.key.clone_key(),
-        }
-    }
-}
-
 /// A viewer that is about to connect over TLS and trusts exactly one certificate.
 pub struct TlsViewer<'a> {
     address: SocketAddr,
     identity: &'a Identity,
     versions: Vec<&'static SupportedProtocolVersion>,
     proxy_header: Vec<u8>,
-    client: Option<ClientIdentity>,
 }
 
 impl<'a> TlsViewer<'a> {
@@ -82,7 +57,6 @@ impl<'a> TlsViewer<'a> {
             identity,
             versions: rustls::ALL_VERSIONS.to_vec(),
             proxy_header: Vec::new(),
-            client: None,
         }
     }
 
@@ -98,27 +72,6 @@ impl<'a> TlsViewer<'a> {
     pub fn with_proxy_header(mut self, header: &[u8]) -> TlsViewer<'a> {
         self.proxy_header = header.to_vec();
         self
-    }
-
-    /// Shows a certificate of its own.
-    #[must_use]
-    pub fn with_certificate(mut self, client: ClientIdentity) -> TlsViewer<'a> {
-        self.client = Some(client);
-        self
-    }
-
-    /// Whether the shield ends the connection instead of answering. In TLS 1.3 the viewer learns
-    /// it after its own handshake.
-    pub async fn is_refused(&self) -> bool {
-        let Ok((mut stream, _)) = self.try_connect(&[b"http/1.1"]).await else {
-            return true;
-        };
-        let request = b"GET /is-refused HTTP/1.1\r\nHost: media.test\r\n\r\n";
-        let answer = async {
-            stream.write_all(request).await?;
-            stream.read(&mut [0; 1]).await
-        };
-        !matches!(within("an answer or the end", answer).await, Ok(1))
     }
 
     /// Connects and offers only HTTP/1.1.
@@ -145,29 +98,16 @@ impl<'a> TlsViewer<'a> {
     }
 
     async fn connect(&self, offered: &[&[u8]]) -> (TlsStream<TcpStream>, Option<Vec<u8>>) {
-        let connected = self.try_connect(offered).await;
-        connected.expect("a trusted certificate")
-    }
-
-    async fn try_connect(
-        &self,
-        offered: &[&[u8]],
-    ) -> io::Result<(TlsStream<TcpStream>, Option<Vec<u8>>)> {
         let mut trusted = RootCertStore::empty();
         trusted
             .add(self.identity.certificate.clone())
             .expect("a certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions)
             .expect("known versions")
-            .with_root_certificates(trusted);
-        let mut config = match self.client.clone() {
-            None => builder.with_no_client_auth(),
-            Some(ClientIdentity { certificate, key }) => builder
-                .with_client_auth_cert(vec![certificate], key)
-                .expect("a certificate with its key"),
-        };
+            .with_root_certificates(trusted)
+            .with_no_client_auth();
         config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
         let stream = within("a connection", TcpStream::connect(self.address)).await;
         let mut stream = stream.expect("the shield accepts viewers");
@@ -175,8 +115,10 @@ impl<'a> TlsViewer<'a> {
         sent.expect("the shield reads it");
         let name = ServerName::try_from(self.identity.name.clone()).expect("a host name");
         let hands = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        let stream = within("a TLS handshake", hands).await?;
+        let stream = within("a TLS handshake", hands)
+            .await
+            .expect("a trusted certificate");
         let chosen = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-        Ok((stream, chosen))
+        (stream, chosen)
     }
 }

@@ -5,14 +5,14 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::reloaded::{PATH, Reloaded};
+use crate::support::operated::{Operated, PATH};
 use crate::support::{Origin, Shield, ask, eventually, get};
 
 const X_CACHE: &str = "[[route]]\nx_cache = true";
 
 #[tokio::test]
 async fn sighup_applies_the_file_and_keeps_the_cache() {
-    let mut reloaded = Reloaded::start("").await;
+    let mut reloaded = Operated::start("").await;
     assert_eq!(reloaded.object().await.header("x-cache"), None);
     let before = reloaded.config().await;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn sighup_applies_the_file_and_keeps_the_cache() {
 
 #[tokio::test]
 async fn bad_file_changes_nothing_and_the_error_names_the_line() {
-    let reloaded = Reloaded::start(X_CACHE).await;
+    let reloaded = Operated::start(X_CACHE).await;
     reloaded.write("[cache]\nmemry = \"1GiB\"\nvariants_max = true");
     let (status, error) = reloaded.reload().await;
     assert_eq!(status, 409, "{error}");
@@ -72,7 +72,7 @@ async fn bad_file_changes_nothing_and_the_error_names_the_line() {
 
 #[tokio::test]
 async fn file_that_is_gone_keeps_what_was_read() {
-    let reloaded = Reloaded::start(X_CACHE).await;
+    let reloaded = Operated::start(X_CACHE).await;
     fs::remove_file(reloaded.program.file()).unwrap();
     let (status, error) = reloaded.reload().await;
     assert_eq!(status, 409);
@@ -85,7 +85,7 @@ async fn file_that_is_gone_keeps_what_was_read() {
 
 #[tokio::test]
 async fn what_needs_a_restart_is_said_until_the_restart() {
-    let reloaded = Reloaded::start("").await;
+    let reloaded = Operated::start("").await;
     reloaded.write(&format!(
         "[server]\nthreads = 3\nname = \"other\"\n{X_CACHE}"
     ));
@@ -118,7 +118,7 @@ async fn what_needs_a_restart_is_said_until_the_restart() {
 
 #[tokio::test]
 async fn unchanged_file_is_no_difference() {
-    let reloaded = Reloaded::start(X_CACHE).await;
+    let reloaded = Operated::start(X_CACHE).await;
     let (status, report) = reloaded.reload().await;
     assert_eq!(status, 200);
     assert_eq!(report["changes"], Value::Array(Vec::new()));
@@ -127,7 +127,7 @@ async fn unchanged_file_is_no_difference() {
 /// Many signals at once are not lost: what the file says in the end is what counts.
 #[tokio::test]
 async fn last_of_many_reloads_reads_the_file_as_it_is() {
-    let reloaded = Reloaded::start("").await;
+    let reloaded = Operated::start("").await;
     for round in 0..10 {
         reloaded.write(if round % 2 == 0 { X_CACHE } else { "" });
         reloaded.program.signal("HUP");
@@ -147,7 +147,7 @@ async fn last_of_many_reloads_reads_the_file_as_it_is() {
 
 #[tokio::test]
 async fn unreadable_secret_changes_nothing_and_no_secret_is_shown() {
-    let reloaded = Reloaded::start(X_CACHE).await;
+    let reloaded = Operated::start(X_CACHE).await;
     let folder = reloaded.program.file().parent().unwrap();
     let rule = "[[route]]\nrequire_header = { name = \"x-code\", secret_files = [\"code\"] }";
     reloaded.write(rule);
@@ -168,7 +168,7 @@ async fn unreadable_secret_changes_nothing_and_no_secret_is_shown() {
 
 #[tokio::test]
 async fn reload_while_draining_is_refused() {
-    let mut reloaded = Reloaded::start("[server]\ndrain_delay = \"30s\"").await;
+    let mut reloaded = Operated::start("[server]\ndrain_delay = \"30s\"").await;
     let mut viewer = reloaded.program.viewer().await;
     viewer.get(PATH).await.assert_whole("whole");
     reloaded.program.signal("TERM");

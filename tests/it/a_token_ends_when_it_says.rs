@@ -7,10 +7,8 @@ use std::sync::Arc;
 use seawall_policy::TokenKind;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::metrics::{REPEATED, TOKENS_VERIFIED, WAITERS};
-use crate::support::patience::within;
 use crate::support::shield::{Builder, address_list};
 use crate::support::tokens::write_key;
 use crate::support::tokens::{NEW_SECRET, SECRET, now, required, signed, signed_by, valid};
@@ -45,15 +43,6 @@ fn with(token: &str) -> String {
 
 fn is_denied(response: &Response) -> bool {
     response.status == 403
-}
-
-async fn stream_from(shield: &Shield, address: [u8; 4]) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((address, 0).into())
-        .expect("a loopback address");
-    let stream = within("a connection", socket.connect(shield.address())).await;
-    stream.expect("the shield accepts viewers")
 }
 
 /// Both viewers ask all the time; what is sent after the end is refused.
@@ -175,10 +164,10 @@ async fn token_for_one_address_helps_no_other() {
     let socket = folder.path().join("viewers.sock");
     let shield = shield.on_unix(socket.clone()).start().await;
     let target = with(&signed(SECRET, "/live", now() + 3600, Some("127.0.0.1/32")));
-    let mut here = Viewer::over(stream_from(&shield, HERE).await);
-    let here2 = H2Viewer::over(stream_from(&shield, HERE).await, "http").await;
-    let mut elsewhere = Viewer::over(stream_from(&shield, ELSEWHERE).await);
-    let elsewhere2 = H2Viewer::over(stream_from(&shield, ELSEWHERE).await, "http").await;
+    let mut here = shield.viewer_from(HERE).await;
+    let here2 = shield.h2_viewer_from(HERE).await;
+    let mut elsewhere = shield.viewer_from(ELSEWHERE).await;
+    let elsewhere2 = shield.h2_viewer_from(ELSEWHERE).await;
     let mut unix = Viewer::connect_unix(&socket).await;
     for _ in 0..5 {
         here.get(&target).await.assert_whole(BODY);
@@ -204,7 +193,7 @@ async fn token_for_one_address_is_compared_with_the_true_client() {
     let target = with(&signed(SECRET, "/live", now() + 3600, Some("192.0.2.0/24")));
     for (viewer, is_permitted) in [("192.0.2.7", true), ("198.51.100.7", false)] {
         let proxied = async || {
-            let mut stream = stream_from(&shield, HERE).await;
+            let mut stream = shield.stream_from(HERE).await;
             let header = format!("PROXY TCP4 {viewer} 192.0.2.99 4711 80\r\n");
             stream.write_all(header.as_bytes()).await.unwrap();
             stream
@@ -242,7 +231,7 @@ async fn viewers_share_a_wait_only_with_the_same_token_that_is_not_for_an_addres
         }
         let mut others = vec![shield.get(PATH).await, shield.get(&with("guess")).await];
         if network.is_some() {
-            let mut elsewhere = Viewer::over(stream_from(&shield, ELSEWHERE).await);
+            let mut elsewhere = shield.viewer_from(ELSEWHERE).await;
             others.push(elsewhere.get(&target).await);
         }
         assert!(others.iter().all(is_denied));

@@ -1,7 +1,6 @@
 //! An upgrade replaces the program while it serves: no connection is refused, no response is cut,
 //! and a program that does not start changes nothing.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,56 +9,12 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::support::content::noise;
-use crate::support::program::{Log, Program, is_running};
-use crate::support::viewer::{Ask, Viewer};
-use crate::support::{Gate, Origin, Response, ask, eventually, get, segment};
+use crate::support::operated::{ADMIN, Operated, PATH};
+use crate::support::program::{Program, is_running};
+use crate::support::viewer::Viewer;
+use crate::support::{Gate, Origin, eventually, get, segment};
 
-const PATH: &str = "/live/seg1.ts";
-const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
-
-/// A program with its log and its admin server.
-struct Upgraded {
-    origin: Origin,
-    program: Program,
-    log: Log,
-    admin: SocketAddr,
-}
-
-impl Upgraded {
-    async fn start(more: &str) -> Upgraded {
-        let object = segment("whole").cache_control("max-age=600");
-        Upgraded::in_front_of(Origin::start().await.on(PATH, object), more).await
-    }
-
-    async fn in_front_of(origin: Origin, more: &str) -> Upgraded {
-        let mut program = Program::serve_with(&origin, &format!("{ADMIN}\n{more}"), |command| {
-            command.stderr(Stdio::piped());
-        })
-        .await;
-        let mut log = program.log();
-        let admin = log.admin().await;
-        Upgraded {
-            origin,
-            program,
-            log,
-            admin,
-        }
-    }
-
-    async fn ask_admin(&self, ask: Ask) -> Response {
-        let mut viewer = Viewer::connect(self.admin).await;
-        viewer.ask(ask.host("localhost")).await
-    }
-
-    /// The status and the answer of a POST.
-    async fn post(&self, path: &str) -> (u16, Value) {
-        let answer = self.ask_admin(ask("POST", path)).await;
-        (
-            answer.status,
-            serde_json::from_slice(&answer.body).expect("JSON"),
-        )
-    }
-
+impl Operated {
     /// Upgrades; the number of the new process.
     async fn upgrade(&self) -> i32 {
         let (status, answer) = self.post("/upgrade").await;
@@ -74,11 +29,6 @@ impl Upgraded {
         let (status, answer) = self.post("/upgrade").await;
         assert_eq!(status, 409, "{answer}");
         answer["error"].as_str().expect("a text").to_owned()
-    }
-
-    async fn status(&self) -> Value {
-        let answer = self.ask_admin(get("/status")).await;
-        serde_json::from_slice(&answer.body).expect("JSON")
     }
 
     /// The number of the process that answers operators.
@@ -103,31 +53,20 @@ impl Upgraded {
                 .text()
                 .contains("\nseawall_upgrades_failed_total 1\n")
         );
-        self.program
-            .viewer()
-            .await
-            .get(PATH)
-            .await
-            .assert_whole("whole");
+        self.object().await;
     }
 }
 
 #[tokio::test]
 async fn new_process_answers_everyone_and_the_old_one_ends() {
-    let mut upgraded = Upgraded::start("").await;
+    let mut upgraded = Operated::start("").await;
     let inode = upgraded.program.socket().metadata().unwrap().ino();
     let new = upgraded.upgrade().await;
     assert_eq!(upgraded.program.wait_end().await, Some(0));
     assert_eq!(upgraded.pid().await, new);
     let ready = upgraded.ask_admin(get("/readyz")).await;
     ready.assert_is(200, "ready\n");
-    upgraded
-        .program
-        .viewer()
-        .await
-        .get(PATH)
-        .await
-        .assert_whole("whole");
+    upgraded.object().await;
     let socket = upgraded.program.socket().metadata().unwrap();
     assert_eq!(socket.ino(), inode, "the same socket");
     upgraded.log.read_until("this process serves now").await;
@@ -155,7 +94,7 @@ async fn slow_download_ends_whole_in_the_old_process() {
     let origin = origin.on(PATH, segment("whole"));
     // The delay is for those who would come to another server: here it changes nothing.
     let bounds = "[server]\ndrain_delay = \"1h\"\ndrain_max = \"1h\"";
-    let mut upgraded = Upgraded::in_front_of(origin, bounds).await;
+    let mut upgraded = Operated::in_front_of(origin, bounds).await;
     let mut download = upgraded
         .program
         .viewer()
@@ -168,13 +107,7 @@ async fn slow_download_ends_whole_in_the_old_process() {
         .log
         .read_until("may finish what is under way")
         .await;
-    upgraded
-        .program
-        .viewer()
-        .await
-        .get(PATH)
-        .await
-        .assert_whole("whole");
+    upgraded.object().await;
     assert_eq!(upgraded.pid().await, new);
     assert!(is_running(upgraded.program.pid()));
     gate.open();
@@ -194,12 +127,9 @@ async fn two_upgrades_in_a_row_refuse_nobody() {
     })
     .await;
     let mut log = program.log();
-    let proxied = log.read_until("listening on 127.0.0.1:").await;
-    let port = proxied.rsplit_once("listening on 127.0.0.1:").unwrap().1;
-    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-    let proxied = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    let proxied = log.listener("127.0.0.1").await;
     let admin = log.admin().await;
-    let upgraded = Upgraded {
+    let upgraded = Operated {
         origin,
         program,
         log,
@@ -238,7 +168,7 @@ async fn two_upgrades_in_a_row_refuse_nobody() {
 
 #[tokio::test]
 async fn sigusr2_upgrades_too() {
-    let mut upgraded = Upgraded::start("").await;
+    let mut upgraded = Operated::start("").await;
     upgraded.program.signal("USR2");
     upgraded.log.read_until("this process serves now").await;
     assert_eq!(upgraded.program.wait_end().await, Some(0));
@@ -286,7 +216,7 @@ async fn program_that_crashes_at_its_start_changes_nothing() {
         ),
         ("kill -9 $$", "(signal: 9 (SIGKILL))"),
     ] {
-        let mut upgraded = Upgraded::start("").await;
+        let mut upgraded = Operated::start("").await;
         upgraded.program.replace_by_script(script);
         let error = upgraded.failing_upgrade().await;
         assert!(error.ends_with(reason), "{error}");
@@ -299,7 +229,7 @@ async fn program_that_crashes_at_its_start_changes_nothing() {
 
 #[tokio::test]
 async fn broken_file_changes_nothing_and_is_explained() {
-    let mut upgraded = Upgraded::start("").await;
+    let mut upgraded = Operated::start("").await;
     let broken = format!("{ADMIN}\n[limits]\nconnections = 3");
     upgraded
         .program
@@ -315,7 +245,7 @@ async fn broken_file_changes_nothing_and_is_explained() {
 /// The file has changed in what a reload cannot change.
 #[tokio::test]
 async fn upgrade_takes_the_file_as_it_is_now() {
-    let mut upgraded = Upgraded::start("[server]\nthreads = 1").await;
+    let mut upgraded = Operated::start("[server]\nthreads = 1").await;
     let old_admin = upgraded.admin;
     let other = "[admin]\nlisten = \"127.0.0.2:0\"\n[server]\nthreads = 2";
     upgraded
@@ -325,20 +255,14 @@ async fn upgrade_takes_the_file_as_it_is_now() {
     upgraded.admin = upgraded.log.admin().await;
     assert_eq!(upgraded.pid().await, new);
     assert_eq!(upgraded.program.wait_end().await, Some(0));
-    upgraded
-        .program
-        .viewer()
-        .await
-        .get(PATH)
-        .await
-        .assert_whole("whole");
+    upgraded.object().await;
     let refused = tokio::net::TcpStream::connect(old_admin).await;
     assert!(refused.is_err(), "nobody needs that socket any more");
 }
 
 #[tokio::test]
 async fn sigterm_during_an_upgrade_ends_both_processes() {
-    let mut upgraded = Upgraded::start("").await;
+    let mut upgraded = Operated::start("").await;
     let pid = upgraded.program.folder().join("pid");
     let script = format!(
         "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
@@ -364,7 +288,7 @@ async fn sigterm_during_an_upgrade_ends_both_processes() {
 
 #[tokio::test]
 async fn reload_and_second_upgrade_are_refused_during_an_upgrade() {
-    let upgraded = Upgraded::start("").await;
+    let upgraded = Operated::start("").await;
     let begun = upgraded.program.folder().join("begun");
     let script = format!("touch {}; exec sleep 1000", begun.display());
     upgraded.program.replace_by_script(&script);
@@ -380,16 +304,9 @@ async fn reload_and_second_upgrade_are_refused_during_an_upgrade() {
         );
     }
     assert_eq!(upgraded.status().await["upgrade"]["state"], "running");
-    upgraded
-        .program
-        .viewer()
-        .await
-        .get(PATH)
-        .await
-        .assert_whole("whole");
+    upgraded.object().await;
 }
 
-/// A new process that somebody stops before it serves leaves the old one in charge.
 #[tokio::test]
 async fn variable_of_an_upgrade_means_nothing_to_other_processes() {
     let origin = Origin::start().await.on(PATH, segment("whole"));
@@ -406,7 +323,7 @@ async fn upgrade_during_a_drain_is_refused() {
     let gate = Gate::new();
     let origin = Origin::start().await;
     let origin = origin.on(PATH, segment("whole").hold_head(&gate));
-    let mut upgraded = Upgraded::in_front_of(origin, "").await;
+    let mut upgraded = Operated::in_front_of(origin, "").await;
     let mut viewer = upgraded.program.viewer().await;
     viewer.send(&get(PATH)).await;
     upgraded.origin.wait_hits(PATH, 1).await;

@@ -12,8 +12,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::content::noise;
 use crate::support::frames::{self, DATA, END_STREAM, FrameViewer, GOAWAY};
+use crate::support::operated::{Operated, PATH};
 use crate::support::patience::within;
-use crate::support::reloaded::{PATH, Reloaded};
 use crate::support::viewer::{Identity, TlsViewer, Viewer};
 use crate::support::{Gate, Origin, eventually, get, segment};
 
@@ -46,8 +46,8 @@ async fn origin(gate: &Gate) -> (Origin, bytes::Bytes) {
 }
 
 /// A program with a listener on [`FIRST`], and its address.
-async fn listening_on_first(origin: Origin, more: &str) -> (Reloaded, SocketAddr) {
-    let mut reloaded = Reloaded::in_front_of(origin, more).await;
+async fn listening_on_first(origin: Origin, more: &str) -> (Operated, SocketAddr) {
+    let mut reloaded = Operated::in_front_of(origin, more).await;
     reloaded.change(&format!("{}{more}", on(FIRST))).await;
     let address = reloaded.log.listener(FIRST).await;
     (reloaded, address)
@@ -197,7 +197,7 @@ async fn one_address_twice_is_refused() {
 async fn file_of_a_removed_unix_socket_is_removed() {
     let gate = Gate::new();
     let (origin, body) = origin(&gate).await;
-    let reloaded = Reloaded::in_front_of(origin, "").await;
+    let reloaded = Operated::in_front_of(origin, "").await;
     let path = reloaded.program.file().parent().unwrap().join("other.sock");
     let more = listener(&format!("unix:{}", path.display()));
     for round in 0..3 {
@@ -220,7 +220,7 @@ async fn file_of_a_removed_unix_socket_is_removed() {
 }
 
 /// The folder of a program's file, for certificates.
-fn folder(reloaded: &Reloaded) -> PathBuf {
+fn folder(reloaded: &Operated) -> PathBuf {
     reloaded.program.file().parent().unwrap().to_owned()
 }
 

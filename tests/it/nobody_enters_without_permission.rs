@@ -4,12 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use seawall_policy::access_rules::RequiredHeader;
-use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::metrics::{ACCESS_REFUSED, REPEATED, WAITERS};
-use crate::support::patience::within;
 use crate::support::shield::address_list;
-use crate::support::viewer::{Ask, H2Viewer, Viewer};
+use crate::support::viewer::{Ask, Viewer};
 use crate::support::{Gate, Origin, Response, Shield, ask, eventually, get, head, segment};
 
 const PATH: &str = "/live/seg1.ts";
@@ -32,24 +30,6 @@ async fn guarded(origin: &Origin) -> Shield {
         .await
 }
 
-/// A connection from one of the addresses of this machine.
-async fn stream_from(shield: &Shield, address: [u8; 4]) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((address, 0).into())
-        .expect("a loopback address");
-    let stream = within("a connection", socket.connect(shield.address())).await;
-    stream.expect("the shield accepts viewers")
-}
-
-async fn viewer_from(shield: &Shield, address: [u8; 4]) -> Viewer {
-    Viewer::over(stream_from(shield, address).await)
-}
-
-async fn h2_viewer_from(shield: &Shield, address: [u8; 4]) -> H2Viewer {
-    H2Viewer::over(stream_from(shield, address).await, "http").await
-}
-
 /// Nothing in it tells what would be accepted.
 fn assert_denied(response: &Response) {
     response.assert_is(403, "access denied\n");
@@ -69,8 +49,8 @@ fn assert_denied(response: &Response) {
 async fn refused_address_gets_no_repeated_response_over_http1() {
     let origin = origin().await;
     let shield = guarded(&origin).await;
-    let mut allowed = viewer_from(&shield, ALLOWED).await;
-    let mut other = viewer_from(&shield, OTHER).await;
+    let mut allowed = shield.viewer_from(ALLOWED).await;
+    let mut other = shield.viewer_from(OTHER).await;
     eventually("a repeated response", async || {
         allowed.get(PATH).await.assert_whole(BODY);
         shield.counter(REPEATED, &[]).await > 0
@@ -91,8 +71,8 @@ async fn refused_address_gets_no_repeated_response_over_http1() {
 async fn refused_address_gets_no_repeated_response_over_http2() {
     let origin = origin().await;
     let shield = guarded(&origin).await;
-    let allowed = h2_viewer_from(&shield, ALLOWED).await;
-    let other = h2_viewer_from(&shield, OTHER).await;
+    let allowed = shield.h2_viewer_from(ALLOWED).await;
+    let other = shield.h2_viewer_from(OTHER).await;
     eventually("a repeated response", async || {
         allowed.get(PATH).await.assert_whole(BODY);
         shield.counter(REPEATED, &[]).await > 0
@@ -115,13 +95,13 @@ async fn allowed_addresses_share_a_repeated_response() {
         .route(|route| route.access.allow = Some(address_list(&["127.0.0.0/24"])))
         .start()
         .await;
-    let mut one = viewer_from(&shield, ALLOWED).await;
+    let mut one = shield.viewer_from(ALLOWED).await;
     eventually("a repeated response", async || {
         one.get(PATH).await.assert_whole(BODY);
         shield.counter(REPEATED, &[]).await > 0
     })
     .await;
-    let mut other = viewer_from(&shield, OTHER).await;
+    let mut other = shield.viewer_from(OTHER).await;
     eventually("a response of the same second for the other", async || {
         one.get(PATH).await.assert_whole(BODY);
         let before = shield.counter(REPEATED, &[]).await;
@@ -139,12 +119,12 @@ async fn refused_address_shares_no_wait() {
     let shield = guarded(&origin).await;
     let mut waiting = Vec::new();
     for count in 1..=4 {
-        let mut viewer = viewer_from(&shield, ALLOWED).await;
+        let mut viewer = shield.viewer_from(ALLOWED).await;
         viewer.send(&get(PATH)).await;
         waiting.push(viewer);
         shield.wait_gauge(WAITERS, |waiters| waiters == count).await;
     }
-    let mut other = viewer_from(&shield, OTHER).await;
+    let mut other = shield.viewer_from(OTHER).await;
     for _ in 0..3 {
         assert_denied(&other.get(PATH).await);
     }
@@ -174,16 +154,16 @@ async fn refused_address_reaches_the_origin_with_no_method() {
         .header("Access-Control-Request-Method", "GET");
     let requests = [get(PATH), ask("POST", PATH).body(b"upload"), preflight];
     for request in requests {
-        let mut viewer = viewer_from(&shield, OTHER).await;
+        let mut viewer = shield.viewer_from(OTHER).await;
         assert_denied(&viewer.ask(request.clone()).await);
-        let http2 = h2_viewer_from(&shield, OTHER).await;
+        let http2 = shield.h2_viewer_from(OTHER).await;
         assert_denied(&http2.ask(request).await);
     }
-    let mut viewer = viewer_from(&shield, OTHER).await;
+    let mut viewer = shield.viewer_from(OTHER).await;
     viewer.ask(head(PATH)).await.assert_is(403, "");
     assert_eq!(origin.hits(PATH), 0);
     assert_eq!(shield.counter(ACCESS_REFUSED, &[]).await, 7);
-    let mut allowed = viewer_from(&shield, ALLOWED).await;
+    let mut allowed = shield.viewer_from(ALLOWED).await;
     let passed = allowed.ask(ask("POST", PATH).body(b"upload")).await;
     assert_eq!(passed.status, 200, "{passed:?}");
 }
@@ -202,7 +182,7 @@ async fn unix_socket_enters_only_with_the_word_unix() {
             .on_unix(socket.clone())
             .start()
             .await;
-        let mut viewer = viewer_from(&shield, ALLOWED).await;
+        let mut viewer = shield.viewer_from(ALLOWED).await;
         let mut local = Viewer::connect_unix(&socket).await;
         for _ in 0..5 {
             viewer.get(PATH).await.assert_whole(BODY);

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use seawall_policy::rate_limit::{Allowance, RateLimit};
 use seawall_policy::{RateLimits, Route, TrustedProxies};
-use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::metrics::{REPEATED, REQUESTS_LIMITED, WAITERS};
-use crate::support::patience::within;
 use crate::support::shield::{Builder, address_list};
-use crate::support::viewer::{Ask, H2Viewer, Viewer};
+use crate::support::viewer::{Ask, Viewer};
 use crate::support::{
     Gate, Origin, Response, Shield, ask, eventually, get, head, noise, reply, segment,
 };
@@ -69,19 +67,6 @@ fn limited(origin: &Origin, limits: RateLimits) -> Builder {
     Shield::in_front_of(origin).route(|route| route.rate_limits = limits)
 }
 
-async fn stream_from(shield: &Shield, address: [u8; 4]) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((address, 0).into())
-        .expect("a loopback address");
-    let stream = within("a connection", socket.connect(shield.address())).await;
-    stream.expect("the shield accepts viewers")
-}
-
-async fn viewer_from(shield: &Shield, address: [u8; 4]) -> Viewer {
-    Viewer::over(stream_from(shield, address).await)
-}
-
 /// Whether the request was admitted; a refusal tells nothing but when to return.
 fn is_admitted(response: &Response) -> bool {
     if response.status != 429 {
@@ -119,13 +104,13 @@ async fn refused(shield: &Shield, per: &str, quantity: &str) -> u64 {
 async fn repeated_responses_count_over_http1() {
     let origin = origin().await;
     let shield = limited(&origin, per_client(requests(20))).start().await;
-    let mut viewer = viewer_from(&shield, ONE).await;
+    let mut viewer = shield.viewer_from(ONE).await;
     assert_eq!(admitted(&mut viewer, &get(PATH), 50).await, 20);
     assert!(shield.counter(REPEATED, &[]).await > 0, "none was repeated");
     assert_eq!(refused(&shield, "client", "requests").await, 30);
-    let mut other = viewer_from(&shield, OTHER).await;
+    let mut other = shield.viewer_from(OTHER).await;
     assert_eq!(admitted(&mut other, &get(PATH), 21).await, 20);
-    let mut same_address = viewer_from(&shield, ONE).await;
+    let mut same_address = shield.viewer_from(ONE).await;
     assert_eq!(admitted(&mut same_address, &get(PATH), 5).await, 0);
     assert_eq!(origin.hits(PATH), 1);
 }
@@ -134,7 +119,7 @@ async fn repeated_responses_count_over_http1() {
 async fn repeated_responses_count_over_http2() {
     let origin = origin().await;
     let shield = limited(&origin, per_client(requests(20))).start().await;
-    let viewer = H2Viewer::over(stream_from(&shield, ONE).await, "http").await;
+    let viewer = shield.h2_viewer_from(ONE).await;
     let mut count = 0;
     for _ in 0..50 {
         count += usize::from(is_admitted(&viewer.ask(get(PATH)).await));
@@ -148,7 +133,7 @@ async fn repeated_responses_count_over_http2() {
 async fn streams_of_one_connection_count_each() {
     let origin = origin().await;
     let shield = limited(&origin, per_client(requests(20))).start().await;
-    let viewer = H2Viewer::over(stream_from(&shield, ONE).await, "http").await;
+    let viewer = shield.h2_viewer_from(ONE).await;
     let responses = join_all((0..60).map(|_| viewer.ask(get(PATH)))).await;
     assert_eq!(responses.iter().filter(|&it| is_admitted(it)).count(), 20);
 }
@@ -162,7 +147,7 @@ async fn miss_counts_once() {
         origin = origin.on(path, segment(BODY).cache_control("max-age=600"));
     }
     let shield = limited(&origin, per_client(requests(10))).start().await;
-    let mut viewer = viewer_from(&shield, ONE).await;
+    let mut viewer = shield.viewer_from(ONE).await;
     let mut count = 0;
     for path in &paths {
         count += usize::from(is_admitted(&viewer.get(path).await));
@@ -188,7 +173,7 @@ async fn viewer_of_a_shared_wait_counts_once() {
     let shield = limited(&origin, per_client(requests(6))).start().await;
     let mut waiting = Vec::new();
     for count in 1..=4 {
-        let mut viewer = viewer_from(&shield, ONE).await;
+        let mut viewer = shield.viewer_from(ONE).await;
         viewer.send(&get(PATH)).await;
         waiting.push(viewer);
         shield.wait_gauge(WAITERS, |waiters| waiters == count).await;
@@ -199,7 +184,7 @@ async fn viewer_of_a_shared_wait_counts_once() {
         let response = viewer.receive(&get(PATH)).await;
         assert_eq!(response.status, 200, "{response:?}");
     }
-    let mut viewer = viewer_from(&shield, ONE).await;
+    let mut viewer = shield.viewer_from(ONE).await;
     assert_eq!(admitted(&mut viewer, &get(PATH), 10).await, 2);
 }
 
@@ -211,12 +196,12 @@ async fn viewer_over_the_limit_shares_no_wait() {
     let shield = limited(&origin, per_client(requests(4))).start().await;
     let mut waiting = Vec::new();
     for count in 1..=4 {
-        let mut viewer = viewer_from(&shield, ONE).await;
+        let mut viewer = shield.viewer_from(ONE).await;
         viewer.send(&get(PATH)).await;
         waiting.push(viewer);
         shield.wait_gauge(WAITERS, |waiters| waiters == count).await;
     }
-    let mut late = viewer_from(&shield, ONE).await;
+    let mut late = shield.viewer_from(ONE).await;
     assert_eq!(admitted(&mut late, &get(PATH), 3).await, 0);
     assert_eq!(refused(&shield, "client", "requests").await, 3);
     gate.open();
@@ -236,7 +221,7 @@ async fn every_method_counts_and_refusals_by_access_rules_do_not() {
         })
         .start()
         .await;
-    let mut viewer = viewer_from(&shield, ONE).await;
+    let mut viewer = shield.viewer_from(ONE).await;
     let preflight = ask("OPTIONS", PATH)
         .header("Origin", "https://player.test")
         .header("Access-Control-Request-Method", "GET");
@@ -249,17 +234,14 @@ async fn every_method_counts_and_refusals_by_access_rules_do_not() {
         get("/live/../../a.ts"),
     ];
     for request in each.clone() {
-        assert_ne!(
-            viewer_from(&shield, ONE).await.ask(request).await.status,
-            429
-        );
+        assert_ne!(shield.viewer_from(ONE).await.ask(request).await.status, 429);
     }
     for request in each {
-        let response = viewer_from(&shield, ONE).await.ask(request).await;
+        let response = shield.viewer_from(ONE).await.ask(request).await;
         assert_eq!(response.status, 429, "{response:?}");
     }
     // The limit is not used up by those who may not enter.
-    let mut denied = viewer_from(&shield, OTHER).await;
+    let mut denied = shield.viewer_from(OTHER).await;
     for _ in 0..20 {
         assert_eq!(denied.get(PATH).await.status, 403);
     }
@@ -272,11 +254,11 @@ async fn bytes_count_when_they_are_sent_however_they_are_sent() {
     let origin = origin().await;
     let shield = limited(&origin, per_client(bytes(95))).start().await;
     // 10 responses of 10 bytes: the last one is admitted because 5 are left.
-    let mut viewer = viewer_from(&shield, ONE).await;
+    let mut viewer = shield.viewer_from(ONE).await;
     assert_eq!(admitted(&mut viewer, &head(PATH), 30).await, 30, "no bytes");
     assert_eq!(admitted(&mut viewer, &get(PATH), 30).await, 10);
     assert_eq!(refused(&shield, "client", "bytes").await, 20);
-    let http2 = H2Viewer::over(stream_from(&shield, OTHER).await, "http").await;
+    let http2 = shield.h2_viewer_from(OTHER).await;
     let mut count = 0;
     for _ in 0..30 {
         count += usize::from(is_admitted(&http2.ask(get(PATH)).await));
@@ -292,7 +274,7 @@ async fn running_response_ends_whole_and_the_next_request_is_refused() {
         .on(PATH, segment(body.clone()).cache_control("max-age=600"));
     let shield = limited(&origin, per_client(bytes(1000))).start().await;
     for address in [ONE, OTHER] {
-        let mut viewer = viewer_from(&shield, address).await;
+        let mut viewer = shield.viewer_from(address).await;
         viewer.get(PATH).await.assert_whole(&body);
         assert_eq!(admitted(&mut viewer, &get(PATH), 3).await, 0);
     }
@@ -332,8 +314,8 @@ async fn limit_per_route_counts_all_clients_of_that_route_alone() {
         .start()
         .await;
     let (mut one, mut other) = (
-        viewer_from(&shield, ONE).await,
-        viewer_from(&shield, OTHER).await,
+        shield.viewer_from(ONE).await,
+        shield.viewer_from(OTHER).await,
     );
     assert_eq!(admitted(&mut one, &get(PATH), 20).await, 8);
     assert_eq!(admitted(&mut other, &get(PATH), 20).await, 4);
@@ -346,7 +328,7 @@ async fn limit_per_route_counts_all_clients_of_that_route_alone() {
 async fn reload_changes_a_limit_and_forgets_nothing_that_was_used() {
     let origin = origin().await;
     let mut shield = limited(&origin, per_client(requests(10))).start().await;
-    let mut viewer = viewer_from(&shield, ONE).await;
+    let mut viewer = shield.viewer_from(ONE).await;
     assert_eq!(admitted(&mut viewer, &get(PATH), 7).await, 7);
     let set = |shield: &mut Shield, limits: RateLimits| {
         shield.reload(|config| Arc::make_mut(&mut config.rules.routes[0]).rate_limits = limits);
@@ -378,7 +360,7 @@ async fn client_behind_a_trusted_proxy_has_a_limit_of_its_own() {
         })
         .start()
         .await;
-    let mut proxy = viewer_from(&shield, ONE).await;
+    let mut proxy = shield.viewer_from(ONE).await;
     let of = |client: &str| get(PATH).header("X-Forwarded-For", client);
     assert_eq!(admitted(&mut proxy, &of("192.0.2.1"), 30).await, 10);
     assert_eq!(admitted(&mut proxy, &of("192.0.2.2"), 30).await, 10);
@@ -387,7 +369,7 @@ async fn client_behind_a_trusted_proxy_has_a_limit_of_its_own() {
     assert_eq!(admitted(&mut proxy, &of("2001:db8::2"), 6).await, 4);
     assert!(shield.counter(REPEATED, &[]).await > 0, "none was repeated");
     // Nobody else gets more by inventing addresses.
-    let mut viewer = viewer_from(&shield, OTHER).await;
+    let mut viewer = shield.viewer_from(OTHER).await;
     let mut count = 0;
     for number in 0..30 {
         let invented = of(&format!("192.0.2.{number}"));
@@ -406,7 +388,7 @@ async fn workers_share_a_limit() {
         .await;
     let mut viewers = Vec::new();
     for _ in 0..8 {
-        viewers.push(viewer_from(&shield, ONE).await);
+        viewers.push(shield.viewer_from(ONE).await);
     }
     let counts = viewers
         .iter_mut()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use seawall_policy::{ClientField, TrustedProxies};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::metrics::{REPEATED, VIEWER_EVENTS, WITHOUT_VIEWERS};
 use crate::support::patience::within;
@@ -41,19 +41,6 @@ fn behind_proxies(origin: &Origin, field: ClientField) -> Builder {
         .route(|route| route.access.deny = Some(address_list(&["192.0.2.66/32"])))
 }
 
-async fn stream_from(shield: &Shield, address: [u8; 4]) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((address, 0).into())
-        .expect("a loopback address");
-    let stream = within("a connection", socket.connect(shield.address())).await;
-    stream.expect("the shield accepts viewers")
-}
-
-async fn viewer_from(shield: &Shield, address: [u8; 4]) -> Viewer {
-    Viewer::over(stream_from(shield, address).await)
-}
-
 /// A request that a proxy sends for these addresses.
 fn get_for(addresses: &str) -> Ask {
     get(PATH).header("X-Forwarded-For", addresses)
@@ -64,8 +51,8 @@ async fn access_rules_concern_the_viewer_behind_a_proxy() {
     let origin = origin().await;
     let shield = behind_proxies(&origin, ClientField::XForwardedFor);
     let shield = shield.start().await;
-    let mut http1 = viewer_from(&shield, PROXY).await;
-    let http2 = H2Viewer::over(stream_from(&shield, PROXY).await, "http").await;
+    let mut http1 = shield.viewer_from(PROXY).await;
+    let http2 = shield.h2_viewer_from(PROXY).await;
     for _ in 0..5 {
         for welcome in [WELCOME, "192.0.2.66, 192.0.2.1", "192.0.2.1, 127.0.0.2"] {
             http1.ask(get_for(welcome)).await.assert_whole(BODY);
@@ -88,8 +75,8 @@ async fn repeated_responses_are_shared_by_all_who_may_enter_and_by_nobody_else()
     let origin = origin().await;
     let shield = behind_proxies(&origin, ClientField::XForwardedFor);
     let shield = shield.start().await;
-    let mut http1 = viewer_from(&shield, PROXY).await;
-    let http2 = H2Viewer::over(stream_from(&shield, PROXY).await, "http").await;
+    let mut http1 = shield.viewer_from(PROXY).await;
+    let http2 = shield.h2_viewer_from(PROXY).await;
     eventually("responses of one viewer for another", async || {
         http1.ask(get_for(WELCOME)).await.assert_whole(BODY);
         http2.ask(get_for(WELCOME)).await.assert_whole(BODY);
@@ -115,8 +102,8 @@ async fn viewer_that_is_no_proxy_cannot_choose_its_address() {
     };
     let shield = behind_proxies(&origin, ClientField::XForwardedFor);
     let shield = only_welcome(shield).start().await;
-    let mut proxy = viewer_from(&shield, PROXY).await;
-    let mut other = viewer_from(&shield, OTHER).await;
+    let mut proxy = shield.viewer_from(PROXY).await;
+    let mut other = shield.viewer_from(OTHER).await;
     for _ in 0..5 {
         proxy.ask(get_for(WELCOME)).await.assert_whole(BODY);
         assert_eq!(other.ask(get_for(WELCOME)).await.status, 403);
@@ -137,7 +124,7 @@ async fn forwarded_names_the_viewer_also_over_a_unix_socket() {
     let origin = origin().await;
     let shield = behind_proxies(&origin, ClientField::Forwarded).on_unix(socket.clone());
     let shield = shield.start().await;
-    let mut tcp = viewer_from(&shield, PROXY).await;
+    let mut tcp = shield.viewer_from(PROXY).await;
     let mut unix = Viewer::connect_unix(&socket).await;
     let forwarded = |text: &str| get(PATH).header("Forwarded", text);
     for _ in 0..5 {
@@ -165,7 +152,7 @@ async fn limit_on_abandoned_fetches_counts_the_viewer_behind_the_proxy() {
     let shield = shield.start().await;
     let mut viewers = Vec::new();
     for number in 0..2 * OF_EACH {
-        let mut viewer = viewer_from(&shield, PROXY).await;
+        let mut viewer = shield.viewer_from(PROXY).await;
         let address = if number < OF_EACH {
             WELCOME
         } else {
@@ -191,12 +178,12 @@ async fn limit_on_connections_of_one_client_does_not_concern_a_proxy() {
     let shield = behind_proxies(&origin, ClientField::XForwardedFor)
         .with(|config| config.frontend.limits.connections_per_client_max = 1);
     let shield = shield.start().await;
-    let mut first = viewer_from(&shield, OTHER).await;
+    let mut first = shield.viewer_from(OTHER).await;
     first.get(PATH).await.assert_whole(BODY);
-    viewer_from(&shield, OTHER).await.wait_closed().await;
+    shield.viewer_from(OTHER).await.wait_closed().await;
     let mut proxies = Vec::new();
     for _ in 0..3 {
-        let mut proxy = viewer_from(&shield, PROXY).await;
+        let mut proxy = shield.viewer_from(PROXY).await;
         proxy.ask(get_for(WELCOME)).await.assert_whole(BODY);
         proxies.push(proxy);
     }
@@ -213,10 +200,10 @@ async fn access_log_has_the_viewer_and_the_proxy() {
         access_log.path = Some(log.clone());
     });
     let shield = shield.start().await;
-    let mut proxy = viewer_from(&shield, PROXY).await;
+    let mut proxy = shield.viewer_from(PROXY).await;
     proxy.ask(get_for(WELCOME)).await.assert_whole(BODY);
     assert_eq!(proxy.ask(get_for(DENIED)).await.status, 403);
-    let mut other = viewer_from(&shield, OTHER).await;
+    let mut other = shield.viewer_from(OTHER).await;
     other.ask(get_for(WELCOME)).await.assert_whole(BODY);
     let mut text = String::new();
     eventually("three lines", async || {
@@ -262,7 +249,7 @@ fn with_proxy_protocol(origin: &Origin) -> Builder {
 
 /// A connection that a proxy has opened for a viewer.
 async fn proxied(shield: &Shield, header: &[u8]) -> TcpStream {
-    let mut stream = stream_from(shield, PROXY).await;
+    let mut stream = shield.stream_from(PROXY).await;
     let sent = within("room for the header", stream.write_all(header)).await;
     sent.expect("the shield reads the header");
     stream
@@ -337,14 +324,14 @@ async fn connection_without_the_header_is_closed_and_counted() {
     .into_iter()
     .enumerate()
     {
-        let mut viewer = Viewer::over(stream_from(&shield, PROXY).await);
+        let mut viewer = shield.viewer_from(PROXY).await;
         viewer.send_raw(bytes).await;
         viewer.wait_closed().await;
         let counted = shield.counter(VIEWER_EVENTS, &refused).await;
         assert_eq!(counted, count as u64 + 1);
     }
     // A header from anybody else is not even read.
-    let mut other = Viewer::over(stream_from(&shield, OTHER).await);
+    let mut other = shield.viewer_from(OTHER).await;
     other.wait_closed().await;
     assert_eq!(shield.counter(VIEWER_EVENTS, &refused).await, 5);
     assert_eq!(origin.hits(PATH), 0);

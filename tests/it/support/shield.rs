@@ -12,7 +12,7 @@ use seawall::{admin, proxy, telemetry};
 use seawall_policy::access_rules::{AddressList, AddressListEntry};
 use seawall_policy::{Route, Rules};
 use seawall_upstream::{Endpoint, Resolver};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::crowd::Crowd;
 use super::metrics::{QUEUED_BY_PRIORITY, is_listed};
@@ -76,6 +76,26 @@ impl Shield {
     /// A new HTTP/1.1 connection.
     pub async fn viewer(&self) -> Viewer {
         Viewer::connect(self.address()).await
+    }
+
+    /// A connection from one of the addresses of this machine.
+    pub async fn stream_from(&self, address: [u8; 4]) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind((address, 0).into())
+            .expect("a loopback address");
+        let stream = within("a connection", socket.connect(self.address())).await;
+        stream.expect("the shield accepts viewers")
+    }
+
+    /// A new HTTP/1.1 connection from this address.
+    pub async fn viewer_from(&self, address: [u8; 4]) -> Viewer {
+        Viewer::over(self.stream_from(address).await)
+    }
+
+    /// A new HTTP/2 connection from this address.
+    pub async fn h2_viewer_from(&self, address: [u8; 4]) -> H2Viewer {
+        H2Viewer::over(self.stream_from(address).await, "http").await
     }
 
     /// A new HTTP/2 connection by prior knowledge.

@@ -1,4 +1,4 @@
-//! The real program whose operator changes its file and has it reloaded.
+//! The real program whose operator changes its file, and orders by the admin server.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -12,31 +12,32 @@ use super::viewer::{Ask, Response, Viewer, ask, get};
 /// The object at the origin; its body is `whole`.
 pub const PATH: &str = "/live/seg1.ts";
 
-const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
+/// An admin server at any port.
+pub const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 
 /// A program with its file, its log and its admin server.
-pub struct Reloaded {
+pub struct Operated {
     pub origin: Origin,
     pub program: Program,
     pub log: Log,
-    admin: SocketAddr,
+    pub admin: SocketAddr,
 }
 
-impl Reloaded {
+impl Operated {
     /// In front of an origin that has [`PATH`].
-    pub async fn start(more: &str) -> Reloaded {
+    pub async fn start(more: &str) -> Operated {
         let object = segment("whole").cache_control("max-age=600");
-        Reloaded::in_front_of(Origin::start().await.on(PATH, object), more).await
+        Operated::in_front_of(Origin::start().await.on(PATH, object), more).await
     }
 
-    pub async fn in_front_of(origin: Origin, more: &str) -> Reloaded {
+    pub async fn in_front_of(origin: Origin, more: &str) -> Operated {
         let mut program = Program::serve_with(&origin, &format!("{ADMIN}\n{more}"), |command| {
             command.stderr(Stdio::piped());
         })
         .await;
         let mut log = program.log();
         let admin = log.admin().await;
-        Reloaded {
+        Operated {
             origin,
             program,
             log,
@@ -55,11 +56,15 @@ impl Reloaded {
         viewer.ask(ask.host("localhost")).await
     }
 
-    /// The status and the answer of `POST /reload`.
-    pub async fn reload(&self) -> (u16, Value) {
-        let answer = self.ask_admin(ask("POST", "/reload")).await;
+    /// The status and the answer of a POST.
+    pub async fn post(&self, path: &str) -> (u16, Value) {
+        let answer = self.ask_admin(ask("POST", path)).await;
         let told = serde_json::from_slice(&answer.body).expect("JSON");
         (answer.status, told)
+    }
+
+    pub async fn reload(&self) -> (u16, Value) {
+        self.post("/reload").await
     }
 
     /// Writes the file anew and has it reloaded, which must succeed.
@@ -78,11 +83,14 @@ impl Reloaded {
         error["error"].as_str().expect("an error").to_owned()
     }
 
+    pub async fn status(&self) -> Value {
+        let answer = self.ask_admin(get("/status")).await;
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+
     /// What `/status` says of the configuration.
     pub async fn config(&self) -> Value {
-        let answer = self.ask_admin(get("/status")).await;
-        let mut told: Value = serde_json::from_slice(&answer.body).expect("JSON");
-        told["config"].take()
+        self.status().await["config"].take()
     }
 
     pub async fn object(&self) -> Response {

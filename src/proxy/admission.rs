@@ -1,7 +1,6 @@
 //! Admits a viewer's request: the access rules of its route, its token, the rate limits, and then
-//! its key. The token
-//! is taken out of the request before anything else reads it: it is in no key and no log, and goes
-//! to no origin.
+//! its key. It takes the token out of the request before anything else reads it: no key and no log
+//! has a token, and no origin gets one.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -151,19 +150,16 @@ impl Shield {
         self.access.tokens.path_without_token(path)
     }
 
-    /// The URL of an operator without the token of a viewer.
-    pub(super) fn without_token(&self, url: &Uri) -> Uri {
+    /// The decision about a GET of an absolute URL that an operator names: no access rule applies,
+    /// and the URL may have the token of a viewer.
+    pub(super) fn admit_url(&self, url: &Uri) -> Admission {
         let mut url = url.clone();
         let tokens = &self.access.tokens;
         tokens.take_path_tokens(&mut url);
-        let (version, headers) = (Version::HTTP_2, HeaderMap::new());
-        let destination = enter(
-            &self.rules,
-            &url,
-            version,
-            &headers,
-            Requester::Unrestricted,
-        );
+        // As in HTTP/2, the URL alone names the host.
+        let (http2, headers) = (Version::HTTP_2, HeaderMap::new());
+        let unrestricted = Requester::Unrestricted;
+        let destination = enter(&self.rules, &url, http2, &headers, unrestricted);
         let rules = destination.map(|destination| tokens.rules_of(destination.guarding_routes()));
         let rules = rules.unwrap_or_default();
         let target = url
@@ -172,7 +168,14 @@ impl Shield {
         if let Some(target) = target {
             set_target(&mut url, &target);
         }
-        url
+        access(
+            &self.rules,
+            &Method::GET,
+            &url,
+            http2,
+            &headers,
+            unrestricted,
+        )
     }
 
     pub(super) fn reject(

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Uri};
 
 use super::Shield;
 use crate::live::{Availability, TrackedManifest};
 use seawall_cache::{KeyMemo, Object};
 use seawall_manifest::Kind;
 use seawall_policy::Now;
-use seawall_policy::access::{AccessRejection, Admission, CacheRequest, Requester, access};
+use seawall_policy::access::{AccessRejection, Admission, CacheRequest};
 use seawall_policy::freshness::{Freshness, freshness};
 
 /// All that is known of a URL.
@@ -55,10 +55,7 @@ impl Shield {
     /// Explains an absolute URL, as a viewer would request it.
     pub fn explain(&self, url: &Uri) -> Result<Explanation, AccessRejection> {
         let headers = HeaderMap::new();
-        let url = self.without_token(url);
-        // As in HTTP/2, the URL alone names the host.
-        let (get, http2, unrestricted) = (&Method::GET, Version::HTTP_2, Requester::Unrestricted);
-        let request = match access(&self.rules, get, &url, http2, &headers, unrestricted) {
+        let request = match self.admit_url(url) {
             Admission::Cache(request) | Admission::Pass(request) => request,
             Admission::Reject(refusal) => return Err(refusal),
             // Only OPTIONS leads here.

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use http::header::{CONTENT_LOCATION, LOCATION};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Uri};
 use tokio::task::spawn_blocking;
 
 pub(super) use self::counts::PurgeCounters;
@@ -20,7 +20,7 @@ pub use seawall_cache::PurgeMode;
 use seawall_cache::{CachePurge, Object};
 use seawall_manifest::{RENDITIONS_MAX, directory_examples, read_manifest};
 use seawall_policy::Key;
-use seawall_policy::access::{Admission, CacheRequest, Requester, access};
+use seawall_policy::access::{Admission, CacheRequest};
 use seawall_policy::tags::{self, TagScope};
 
 /// Maximum manifests read for one stream: more than any stream has, even with personalised URLs.
@@ -332,11 +332,7 @@ impl Shield {
     }
 
     fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
-        let headers = HeaderMap::new();
-        let url = self.without_token(url);
-        // As in HTTP/2, the URL alone names the host.
-        let (get, http2, unrestricted) = (&Method::GET, Version::HTTP_2, Requester::Unrestricted);
-        match access(&self.rules, get, &url, http2, &headers, unrestricted) {
+        match self.admit_url(url) {
             Admission::Cache(request) => Some(request),
             _ => None,
         }

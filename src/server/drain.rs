@@ -154,10 +154,8 @@ impl Drain {
             waiting: when_closed.into_iter().collect(),
             are_listeners_closed: false,
         };
-        if has_successor {
-            // Load balancers and operators reach the other process at the same addresses.
-            self.operators.stop_accepting().await;
-        } else {
+        // Load balancers and operators reach the other process at the same addresses.
+        if !has_successor {
             self.service_manager.report_stopping();
             self.status.state.send_replace(DrainState::Leaving);
             self.wait_until_noticed(cause, &mut late).await;

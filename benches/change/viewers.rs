@@ -105,7 +105,8 @@ impl Viewers {
 }
 
 /// Viewers of a listener that was opened now, and that the reload after the next one closes. Those
-/// who request go when they are told that the connection ends; downloads last longer than that.
+/// that send requests leave when the server tells them that it closes the connection; downloads
+/// last longer than that.
 pub fn visit(
     server: SocketAddr,
     reload_every: Duration,

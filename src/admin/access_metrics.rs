@@ -117,9 +117,9 @@ pub static RATE_LIMIT_METRICS: [CollectedMetric<RateLimitStats>; 2] = [
         kind: MetricKind::Counter,
         unit: "buckets",
         labels: &[],
-        help: "Times that a new client got the token bucket of another one that had used up a part \
-               of it: so many clients were limited at once that their buckets found no place. The \
-               new client goes on with what is left. Increments with each such client.",
+        help: "New clients that got the token bucket of another client, which had used up a part of \
+               it: all 8 places that the new client could have had were in use. It goes on with \
+               what is left in the bucket. Increments with each such client.",
         remedy: "If it rises by more than one in 1,000 requests, some 100,000 clients request as \
                  fast as the limits of routes allow: an attack from many addresses, or limits so \
                  low that ordinary clients use them up.",

@@ -89,7 +89,7 @@ impl LimitedQuantity {
 pub struct LimitExceeded {
     /// What there was too much of.
     pub quantity: LimitedQuantity,
-    /// When the next request may be admitted: after so many nanoseconds.
+    /// Nanoseconds until the limit may admit the next request.
     pub wait_ns: u64,
 }
 
@@ -137,7 +137,7 @@ impl RateBuckets {
         }
     }
 
-    /// Takes bytes that were sent, also if there are not so many.
+    /// Takes bytes that were sent. The bucket may owe bytes afterwards, for at most 60 s.
     pub fn take_bytes(&mut self, limit: &RateLimit, count: u64, now: u64) {
         if let Some(bytes) = limit.bytes {
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

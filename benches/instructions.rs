@@ -20,12 +20,14 @@ mod viewer;
 
 use std::hint::black_box;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 
 use seawall_manifest::{Kind, read_manifest};
+use seawall_policy::{RequiredToken, Route, TokenKind};
 use shield::{InProcess, Worker, get};
 
 /// Instructions of a thousand requests, on x86-64, in the profile `release`. Repeated runs differ
@@ -38,6 +40,9 @@ mod counts {
     pub(crate) const NOT_MODIFIED: u64 = 27_782_000;
     pub(crate) const MISS: u64 = 169_100_000;
     pub(crate) const FOLLOWED_MISS: u64 = 14_313_000;
+    /// What is promised: at most 1.3 times a hit without a token, and no more than a hit.
+    pub(crate) const TOKEN_HIT: u64 = LOOKED_UP_HIT / 10 * 13;
+    pub(crate) const TOKEN_REFUSED: u64 = LOOKED_UP_HIT;
     pub(crate) const PLAYLIST_READ: u64 = 86_346_000;
 }
 
@@ -78,6 +83,46 @@ fn hit(lines: &str) -> (Worker, Vec<Vec<u8>>) {
     prepared("/playlist/", lines, false)
 }
 
+/// The secret of an issuer, what it signed (everything below `/playlist/`, until 2100), and the
+/// same by another secret.
+const SECRET: &str = "a-secret-for-the-benchmark-of-tokens";
+const TOKEN: &str = "hEOhAQWhBEFrWCWjAWp0di5leGFtcGxlBBr0hlcAGQE4oQOhAWovcGxheWxpc3QvWCCUDqbBmIR5WLfE \
+    qP5KJ6GYFHWBKb6XVzGSJ78UyhZHqA";
+const FORGED_TOKEN: &str = "hEOhAQWhBEFrWCWjAWp0di5leGFtcGxlBBr0hlcAGQE4oQOhAWovcGxheWxpc3QvWCANBx-S0PeIVGT5 \
+    88FzXSE7Y1QsSHVx892sORxk1xRoHQ";
+
+/// Requests for an object behind a token. Each is looked up: the viewer chose its id.
+fn with_token(token: &str) -> (Worker, Vec<Vec<u8>>) {
+    let key = tempfile::NamedTempFile::new().and_then(|key| {
+        std::fs::write(key.path(), SECRET)?;
+        Ok(key)
+    });
+    let Ok(key) = key else {
+        panic!("a folder for temporary files")
+    };
+    let demanded = Arc::new(RequiredToken {
+        kind: TokenKind::Cat,
+        keys: vec![("k".to_owned(), key.path().to_owned())],
+        issuers: vec!["tv.example".to_owned()],
+        audiences: Vec::new(),
+        accepts_no_expiry: false,
+        header: None,
+        cookie: Some("CAT".to_owned()),
+        query: None,
+        path: None,
+    });
+    let demand = |route: &mut Route| route.access.token = Some(Arc::clone(&demanded));
+    let worker = InProcess::with_rules(demand).worker();
+    let get = |token: &str| {
+        get(
+            "/playlist/0",
+            &format!("X-Request-Id: 1\r\nCookie: CAT={token}\r\n"),
+        )
+    };
+    worker.serve(vec![get(TOKEN); 5]);
+    (worker, vec![get(token); REQUESTS])
+}
+
 /// Viewers that request the same new objects at the same time, one after another.
 fn followers() -> (Worker, Vec<Vec<Vec<u8>>>) {
     const VIEWERS: usize = 100;
@@ -99,6 +144,8 @@ fn serve_all((worker, viewers): (Worker, Vec<Vec<Vec<u8>>>)) -> Worker {
 #[bench::range_hit(args = (prepared("/segment/", "X-Request-Id: 1\r\nRange: bytes=0-99\r\n", false)), config = at_most(counts::RANGE_HIT))]
 #[bench::stale_hit(args = (prepared("/stale/", "X-Request-Id: 1\r\n", false)), config = at_most(counts::STALE_HIT))]
 #[bench::not_modified(args = (hit("X-Request-Id: 1\r\nIf-None-Match: \"1\"\r\n")), config = at_most(counts::NOT_MODIFIED))]
+#[bench::token_hit(args = (with_token(TOKEN)), config = at_most(counts::TOKEN_HIT))]
+#[bench::token_refused(args = (with_token(FORGED_TOKEN)), config = at_most(counts::TOKEN_REFUSED))]
 #[bench::miss(args = (prepared("/segment/", "", true)), config = at_most(counts::MISS))]
 fn serve((worker, requests): (Worker, Vec<Vec<u8>>)) -> Worker {
     worker.serve(black_box(requests));

@@ -9,6 +9,7 @@ use seawall::config::Config;
 use seawall::frontend::{Frontend, RequestRecorder, StreamServer};
 use seawall::proxy::{AccessControl, ActiveShield, ShieldParts};
 use seawall::telemetry::{MetricRegistry, Telemetry};
+use seawall_policy::Route;
 use seawall_upstream::Origin;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -30,8 +31,16 @@ pub(crate) struct Worker {
 impl InProcess {
     /// Starts the origin on a thread and builds the shield.
     pub(crate) fn start() -> InProcess {
+        InProcess::with_rules(|_| ())
+    }
+
+    /// The same with routes that are changed first.
+    pub(crate) fn with_rules(change: impl Fn(&mut Route)) -> InProcess {
         let origin = start_origin();
         let mut config = expect(Config::single(&format!("http://{origin}"), Vec::new()).ok());
+        for route in &mut config.rules.routes {
+            change(Arc::make_mut(route));
+        }
         // The access log costs more than a hit; a benchmark of hits is about hits.
         config.telemetry.access_log = seawall::telemetry::AccessLogSettings::default();
         let runtime = current_thread();
@@ -48,6 +57,7 @@ impl InProcess {
             .map(|route| Arc::clone(&route.name))
             .collect();
         let telemetry = Telemetry::new(&config.telemetry, &routes, &mut registry);
+        let access = expect(AccessControl::read(&config.rules).ok());
         InProcess {
             shield: ActiveShield::new(ShieldParts {
                 origins: origins.collect(),
@@ -55,7 +65,7 @@ impl InProcess {
                 cache: config.cache,
                 settings: config.proxy,
                 telemetry: Arc::new(expect(telemetry.ok())),
-                access: AccessControl::default(),
+                access,
             }),
             frontend: Arc::new(expect(Frontend::new(config.frontend.limits, 1).ok())),
         }

@@ -6,6 +6,7 @@ pub mod access_metrics;
 pub mod answers;
 pub mod audit;
 pub mod cache_metrics;
+pub mod class_metrics;
 pub mod declaration;
 pub mod endpoint_metrics;
 mod endpoints;
@@ -22,6 +23,7 @@ pub mod response;
 mod server;
 pub mod stream_metrics;
 mod tokens;
+mod warm;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -32,12 +34,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
-pub use audit::AuditLog;
+pub use audit::{AuditDestination, AuditLog};
 pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, AdminSocket, serve};
 pub use tokens::{AdminTokens, TokenSettings};
 
-use crate::proxy::{PurgeOrder, Purged};
+use crate::proxy::{PurgeOrder, Purged, WarmedObject};
 use crate::telemetry::MetricRegistry;
 
 /// Settings of the admin server.
@@ -108,6 +110,16 @@ pub type ExplainHandler =
 pub type PurgeHandler =
     Box<dyn Fn(PurgeOrder) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
+/// Sees to it that the object of a URL is stored, until the deadline. `None`: no route serves it.
+pub type WarmHandler = Box<
+    dyn Fn(
+            http::Uri,
+            std::time::Instant,
+        ) -> Pin<Box<dyn Future<Output = Option<WarmedObject>> + Send>>
+        + Send
+        + Sync,
+>;
+
 /// Begins a drain of the server. With `true`, waits for the listeners to close. `None`: too many
 /// requests of operators wait.
 pub type DrainHandler =
@@ -150,7 +162,7 @@ pub struct AdminHandlers {
     /// Accepted host names, see [`Settings::hosts`]. A reload replaces them.
     pub hosts: Arc<ArcSwap<Vec<String>>>,
     /// Who may do what.
-    pub tokens: Arc<AdminTokens>,
+    pub tokens: Arc<ArcSwap<AdminTokens>>,
     /// Who did what.
     pub audit: Arc<AuditLog>,
     /// The content of `/metrics`.
@@ -171,4 +183,6 @@ pub struct AdminHandlers {
     pub explain: ExplainHandler,
     /// Purges stored objects and returns how many.
     pub purge: PurgeHandler,
+    /// Fetches an object that is to be stored.
+    pub warm: WarmHandler,
 }

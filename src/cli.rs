@@ -16,6 +16,7 @@ mod operate;
 mod serve;
 mod token;
 mod upgrade;
+mod warm;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -45,6 +46,8 @@ enum Command {
     Drain(operate::DrainServer),
     /// Remove stored objects from a running server
     Purge(operate::PurgeObjects),
+    /// Have a running server fetch a stream ahead of its viewers
+    Warm(warm::WarmStream),
     /// Ask a running server what it would do with a URL, and why
     Explain(explain::Explain),
     /// Have a running server read its configuration file again
@@ -78,6 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(status) => status.run().map(success),
         Command::Drain(drain) => drain.run().map(success),
         Command::Purge(purge) => purge.run().map(success),
+        Command::Warm(warm) => warm.run(),
         Command::Explain(explain) => explain.run().map(success),
         Command::Reload(reload) => reload.run().map(success),
         Command::Upgrade(upgrade) => upgrade.run().map(success),

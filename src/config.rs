@@ -38,7 +38,7 @@ pub(crate) use effect::ReloadEffect;
 pub use flags::Flags;
 pub use origin_kinds::{OriginKind, OriginPreset};
 pub use problem::Problems;
-pub(crate) use quantity::duration as parse_duration;
+pub(crate) use quantity::{duration as parse_duration, size as parse_size};
 pub use value_error::ValueError;
 
 /// Reads the size of the memory for stored objects.
@@ -211,6 +211,7 @@ impl Config {
                 routes: order::sort_routes(vec![seawall_policy::Route::everything(name)]),
                 name: NAME.into(),
                 trusted_proxies: seawall_policy::TrustedProxies::default(),
+                client_classes: seawall_policy::ClientClasses::default(),
             },
             origins,
             presets: Vec::new(),

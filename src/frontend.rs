@@ -208,8 +208,9 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Limits for viewers. What reaches one is counted by a [`ConnectionEvent`] or by the status of its
-/// response; reaching `streams_max` or `unwanted_body_bytes_max` is not counted.
+/// Limits for viewers. A connection keeps those with which it began. What reaches one is counted by
+/// a [`ConnectionEvent`] or by the status of its response; reaching `streams_max` or
+/// `unwanted_body_bytes_max` is not counted.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Concurrent connections.

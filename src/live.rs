@@ -130,10 +130,12 @@ impl LiveStreams {
         }
     }
 
-    /// The tracker of a live manifest; created with its first version.
+    /// The tracker of a live manifest; created with its first version. `generation`: of the
+    /// settings by which the manifest was requested.
     pub(crate) fn tracker_or_new(
         &self,
         request: &CacheRequest,
+        generation: u64,
         info: &ManifestInfo,
         current_at: Instant,
     ) -> Option<Arc<ManifestTracker>> {
@@ -144,7 +146,8 @@ impl LiveStreams {
         if let Some(tracker) = index.trackers.get(request.base_key()) {
             return Some(Arc::clone(tracker));
         }
-        if !info.is_live() {
+        // After a reload, perhaps nobody can request what was on its way.
+        if !info.is_live() || generation < index.generation {
             return None;
         }
         let stream = index.stream_of(request);
@@ -156,6 +159,22 @@ impl LiveStreams {
         ));
         index.add(&tracker, current_at);
         Some(tracker)
+    }
+
+    /// Follows a reload: forgets the manifests that viewers cannot request any more, and gives the
+    /// others the settings of their route.
+    pub(crate) fn follow(&self, rules: &Rules, generation: u64) {
+        let trackers: Vec<_> = {
+            let mut index = self.index.lock();
+            index.generation = generation;
+            index.trackers.values().cloned().collect()
+        };
+        let gone = trackers.iter().filter(|tracker| !tracker.follow(rules));
+        let gone: Vec<_> = gone.collect();
+        let mut index = self.index.lock();
+        for tracker in gone {
+            index.drop_tracker(&tracker.request.key);
+        }
     }
 
     /// The variant that these header values select.

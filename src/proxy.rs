@@ -30,6 +30,7 @@ mod blocking_reload;
 mod blocking_work;
 mod body;
 mod body_bytes;
+mod class_counters;
 mod clients;
 mod cmcd_prefetch;
 mod coding;
@@ -66,6 +67,7 @@ mod status;
 mod token_control;
 mod token_keys;
 mod unkeyed_memos;
+mod warm;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -73,6 +75,7 @@ use std::time::{Duration, Instant};
 pub use access_control::{AccessControl, AccessStats};
 pub use active::{ActiveSettings, ActiveShield};
 pub use body::ResponseBody;
+pub use class_counters::ClassStats;
 pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use context::{X_REQUEST_ID, new_request_id};
@@ -87,6 +90,7 @@ pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 pub use token_control::TokenStats;
 pub use token_keys::read_token_key;
+pub use warm::{ListedObjects, WarmOutcome, WarmedObject};
 
 use crate::live::LiveStreams;
 pub use crate::live::{
@@ -167,6 +171,7 @@ pub struct Shield {
     live: Arc<LiveStreams>,
     compressor: Arc<coding::Compressor>,
     clients: Arc<clients::Clients>,
+    class_counters: Arc<class_counters::ClassCounters>,
     purges: Arc<purge::PurgeCounters>,
     query_variance: Arc<query_variance::QueryVariance>,
     object_bytes_max: u64,
@@ -192,6 +197,8 @@ impl Shield {
     /// The first generation.
     fn first(parts: ShieldParts, active: Weak<ActiveShield>) -> Shield {
         let object_bytes_max = parts.cache.object_bytes_max;
+        let class_counters = class_counters::ClassCounters::default();
+        class_counters.set_classes(&parts.rules.client_classes);
         Shield {
             generation: 1,
             repeat_rules: RepeatRules::of(1, &parts.rules),
@@ -206,6 +213,7 @@ impl Shield {
             telemetry: parts.telemetry,
             compressor: Arc::default(),
             clients: Arc::default(),
+            class_counters: Arc::new(class_counters),
             purges: Arc::default(),
             query_variance: Arc::default(),
             object_bytes_max,
@@ -214,6 +222,7 @@ impl Shield {
 
     /// The generation after this one.
     fn succeed(&self, next: ActiveSettings) -> Shield {
+        self.class_counters.set_classes(&next.rules.client_classes);
         Shield {
             generation: self.generation + 1,
             repeat_rules: RepeatRules::of(self.generation + 1, &next.rules),
@@ -228,6 +237,7 @@ impl Shield {
             live: Arc::clone(&self.live),
             compressor: Arc::clone(&self.compressor),
             clients: Arc::clone(&self.clients),
+            class_counters: Arc::clone(&self.class_counters),
             purges: Arc::clone(&self.purges),
             query_variance: Arc::clone(&self.query_variance),
             object_bytes_max: self.object_bytes_max,
@@ -304,6 +314,11 @@ impl Shield {
     /// Counters of fetches that clients abandoned, for metrics.
     pub fn clients(&self) -> ClientStats {
         self.clients.read()
+    }
+
+    /// Counters of the classes of clients, for metrics.
+    pub fn classes(&self) -> Vec<ClassStats> {
+        self.class_counters.stats()
     }
 
     /// The number of query parameters, by route, because of which viewers share no object.

@@ -5,10 +5,12 @@
 //! Shutdown is our own: pingora's graceful stop always sleeps for its whole grace period. So the
 //! control task drains while pingora waits for a signal, and pingora then stops at once.
 
+mod admin_controls;
 #[cfg(test)]
 mod admin_reference;
 mod assembly;
 mod background;
+mod class_slots;
 mod control;
 mod control_task;
 mod descriptors;
@@ -35,6 +37,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use self::assembly::ServerParts;
+use self::descriptors::DescriptorLimit;
 pub use self::reload::ConfigFile;
 use self::reload::Reloader;
 use self::service_manager::ServiceManager;
@@ -44,7 +47,7 @@ use self::workers::{AdminService, WorkerThread};
 use crate::config::Config;
 use crate::frontend::{Frontend, ListenAddress};
 use crate::proxy::ActiveShield;
-use crate::telemetry::LogCounts;
+use crate::telemetry::ProgramLog;
 use seawall_upstream::Resolver;
 
 /// A server inside a tokio runtime of the caller, for tests and benches. Dropping it stops it at
@@ -94,7 +97,7 @@ pub fn start(config: Config, resolver: Resolver) -> anyhow::Result<RunningServer
     } = ServerParts::bind(config, ServerStart::default())?.build(
         &resolver,
         1,
-        &Arc::default(),
+        &ProgramLog::default(),
         &Arc::default(),
     )?;
     let admin = admin_service.as_ref().and_then(AdminService::tcp_address);
@@ -133,8 +136,8 @@ pub struct ServerStart {
     pub predecessor: Option<Predecessor>,
 }
 
-/// Runs a server until a signal stops it. `log` has the counters of the program's own log.
-pub fn run(config: Config, start: ServerStart, log: &Arc<LogCounts>) -> anyhow::Result<()> {
+/// Runs a server until a signal stops it. `log` is the program's own log.
+pub fn run(config: Config, start: ServerStart, log: &ProgramLog) -> anyhow::Result<()> {
     run_announced(config, start, log, |_| {})
 }
 
@@ -142,7 +145,7 @@ pub fn run(config: Config, start: ServerStart, log: &Arc<LogCounts>) -> anyhow::
 pub fn run_announced(
     config: Config,
     start: ServerStart,
-    log: &Arc<LogCounts>,
+    log: &ProgramLog,
     announce: impl FnOnce(&[SocketAddr]),
 ) -> anyhow::Result<()> {
     let workers = workers(config.threads);
@@ -154,7 +157,7 @@ pub fn run_announced(
     let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
     let mut bound = ServerParts::bind(config, start)?;
     let predecessor = bound.start.predecessor.take();
-    descriptors::raise_limit(&mut bound.limits);
+    bound.descriptors = DescriptorLimit::raise();
     let manager = Arc::new(ServiceManager::from_environment());
     let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
     let frontend = assembly.frontend.frontend.clone();

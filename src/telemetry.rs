@@ -5,6 +5,8 @@
 //! time.
 
 mod access_log;
+mod class_metrics;
+mod log_levels;
 mod log_queue;
 mod metric;
 mod outcome;
@@ -16,7 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use access_log::Timestamp;
-pub use access_log::{AccessLog, AccessLogSettings};
+pub use access_log::{AccessLog, AccessLogSettings, PreparedAccessLog, ReplacedQueue};
+pub use class_metrics::{CLIENT_CLASSES_MAX, ClassMetrics, ClassRequestCounts};
+pub use log_levels::{LogLevels, ProgramLog};
 pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, LogRateLimit};
 pub use metric::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
@@ -33,6 +37,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Settings {
     /// The access log: one JSON line per request.
     pub access_log: AccessLogSettings,
+    /// The levels of the program's own log, unless the environment sets them.
+    pub log_levels: LogLevels,
 }
 
 /// Why telemetry could not start.
@@ -73,6 +79,8 @@ static BUILD_METRICS: [CollectedMetric<()>; 1] = [Metric {
 pub struct Telemetry {
     /// The metrics of requests.
     pub request_metrics: RequestMetrics,
+    /// The same by the class of the client.
+    pub class_metrics: Arc<ClassMetrics>,
     /// The access log.
     pub access_log: AccessLog,
 }
@@ -86,10 +94,12 @@ impl Telemetry {
     ) -> Result<Telemetry, TelemetryError> {
         registry.collect("Server", &BUILD_METRICS, || ())?;
         let request_metrics = RequestMetrics::new(route_names, registry)?;
+        let class_metrics = ClassMetrics::register(registry)?;
         let access_log = AccessLog::open(&settings.access_log)?;
         access_log.register(registry)?;
         Ok(Telemetry {
             request_metrics,
+            class_metrics,
             access_log,
         })
     }
@@ -97,6 +107,9 @@ impl Telemetry {
     /// Records one finished request.
     pub fn record(&self, record: &RequestRecord) {
         self.request_metrics.count(record);
+        if let Some(class) = record.class {
+            self.class_metrics.count(class, record);
+        }
         self.access_log.write(record);
     }
 

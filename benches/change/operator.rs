@@ -107,6 +107,8 @@ impl Operator {
         let before = self.generation().await?;
         let (status, answer) = self.request("POST", "/reload").await?;
         ensure!(status == 200, "a reload failed: {status} {answer}");
+        let report: Value = serde_json::from_str(&answer)?;
+        ensure!(report["needs_restart"] == 0, "not applied: {answer}");
         let now = self.generation().await?;
         ensure!(
             now > before,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use http::StatusCode;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -36,10 +37,25 @@ const PARAMETERS_BYTES_MAX: usize = 4096;
 /// Where lines go.
 pub struct AuditLog {
     /// `None`: to the program log.
-    file: Option<mpsc::Sender<String>>,
+    file: ArcSwapOption<AuditFile>,
     counts: Arc<AuditCounts>,
     /// Anyone may send writes that are refused, any number of them.
     refusals: Mutex<LogRateLimit<()>>,
+}
+
+/// A file to which a thread appends lines, until this and all writes that began with it are gone.
+pub struct AuditFile {
+    lines: mpsc::Sender<String>,
+    /// The last line could not be written.
+    is_failing: Arc<AtomicBool>,
+}
+
+/// Where the lines of writes that begin from now on go.
+pub enum AuditDestination {
+    /// To the program log.
+    ProgramLog,
+    /// To a file of their own.
+    File(AuditFile),
 }
 
 #[derive(Default)]
@@ -48,8 +64,6 @@ struct AuditCounts {
     failed: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
-    /// The last line could not be written.
-    is_failing: AtomicBool,
 }
 
 /// What the audit log has counted.
@@ -95,24 +109,39 @@ pub(super) struct PendingWrite<'a> {
 impl AuditLog {
     /// A log in the program log, or in a file, to which lines are appended.
     pub fn start(file: Option<PathBuf>) -> io::Result<AuditLog> {
-        let counts = Arc::new(AuditCounts::default());
-        let file = match file {
-            None => None,
-            Some(path) => {
-                append(&path, "")?;
-                let (sender, lines) = mpsc::channel(QUEUE_MAX);
-                let counts = counts.clone();
-                thread::Builder::new()
-                    .name("seawall audit".to_owned())
-                    .spawn(move || write_lines(&path, lines, &counts))?;
-                Some(sender)
-            }
-        };
-        Ok(AuditLog {
-            file,
-            counts,
+        let log = AuditLog {
+            file: ArcSwapOption::empty(),
+            counts: Arc::default(),
             refusals: Mutex::default(),
-        })
+        };
+        log.redirect(log.open(file)?);
+        Ok(log)
+    }
+
+    /// Opens a file for this log, if there is to be one.
+    pub fn open(&self, file: Option<PathBuf>) -> io::Result<AuditDestination> {
+        let Some(path) = file else {
+            return Ok(AuditDestination::ProgramLog);
+        };
+        append(&path, "")?;
+        let (sender, lines) = mpsc::channel(QUEUE_MAX);
+        let is_failing = Arc::new(AtomicBool::new(false));
+        let (counts, failing) = (self.counts.clone(), is_failing.clone());
+        thread::Builder::new()
+            .name("seawall audit".to_owned())
+            .spawn(move || write_lines(&path, lines, &counts, &failing))?;
+        Ok(AuditDestination::File(AuditFile {
+            lines: sender,
+            is_failing,
+        }))
+    }
+
+    /// Sends the lines of writes that begin from now on there.
+    pub fn redirect(&self, destination: AuditDestination) {
+        self.file.store(match destination {
+            AuditDestination::ProgramLog => None,
+            AuditDestination::File(file) => Some(Arc::new(file)),
+        });
     }
 
     /// What it has counted.
@@ -128,14 +157,14 @@ impl AuditLog {
 
     /// Reserves a place for the line of a write that is about to be carried out.
     pub(super) fn begin(&self, attempt: WriteAttempt) -> Result<PendingWrite<'_>, AuditError> {
-        let place = match &self.file {
+        let place = match &*self.file.load() {
             None => None,
-            Some(_) if self.counts.is_failing.load(Ordering::Relaxed) => {
+            Some(file) if file.is_failing.load(Ordering::Relaxed) => {
                 // The line of the refusal finds out whether the file can be written again.
                 self.refuse(&attempt, StatusCode::SERVICE_UNAVAILABLE);
                 return Err(AuditError::Failing);
             }
-            Some(sender) => match sender.clone().try_reserve_owned() {
+            Some(file) => match file.lines.clone().try_reserve_owned() {
                 Ok(place) => Some(place),
                 Err(_) => return Err(AuditError::Full),
             },
@@ -155,12 +184,12 @@ impl AuditLog {
         let has_place = |sender: &mpsc::Sender<_>| sender.capacity() > QUEUE_RESERVED;
         let line = attempt.line("refused", Some(status));
         let is_sent = is_admitted
-            && match &self.file {
+            && match &*self.file.load() {
                 None => {
                     log_line(&line);
                     true
                 }
-                Some(sender) => has_place(sender) && sender.try_send(line).is_ok(),
+                Some(file) => has_place(&file.lines) && file.lines.try_send(line).is_ok(),
             };
         if !is_sent {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
@@ -226,10 +255,15 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
 }
 
 /// Writes until the log is dropped. Only the first of several failures is reported.
-fn write_lines(path: &Path, mut lines: mpsc::Receiver<String>, counts: &AuditCounts) {
+fn write_lines(
+    path: &Path,
+    mut lines: mpsc::Receiver<String>,
+    counts: &AuditCounts,
+    is_failing: &AtomicBool,
+) {
     while let Some(line) = lines.blocking_recv() {
         let result = append(path, &format!("{line}\n"));
-        let has_failed = counts.is_failing.swap(result.is_err(), Ordering::Relaxed);
+        let has_failed = is_failing.swap(result.is_err(), Ordering::Relaxed);
         if let Err(error) = result {
             counts.dropped.fetch_add(1, Ordering::Relaxed);
             // The line itself must not be lost.
@@ -298,7 +332,10 @@ mod tests {
     fn stuck_log() -> (AuditLog, mpsc::Receiver<String>) {
         let (sender, lines) = mpsc::channel(QUEUE_MAX);
         let log = AuditLog {
-            file: Some(sender),
+            file: ArcSwapOption::from_pointee(AuditFile {
+                lines: sender,
+                is_failing: Arc::default(),
+            }),
             counts: Arc::default(),
             refusals: Mutex::default(),
         };
@@ -351,7 +388,8 @@ mod tests {
     #[test]
     fn writes_are_refused_while_the_file_fails() {
         let (log, mut lines) = stuck_log();
-        log.counts.is_failing.store(true, Ordering::Relaxed);
+        let file = log.file.load_full().unwrap();
+        file.is_failing.store(true, Ordering::Relaxed);
         let refused = log.begin(attempt("POST /purge"));
         assert_eq!(refused.err(), Some(AuditError::Failing));
         assert!(lines.try_recv().is_ok(), "this line tries the file again");

@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::answers::{AdminAnswer, AnswerBody, AnswerField, ERROR_FIELDS, FieldKind};
 use super::declaration::{AdminEndpoint, AdminMethod, AdminRole, EndpointHandler};
 use super::query::{AdminParameter, ParameterKind};
-use super::{handlers, purge};
+use super::{handlers, purge, warm};
 
 /// Every endpoint.
 ///
@@ -100,6 +100,11 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                     "whether an upgrade is in progress, why the last one failed, and the process \
                      that serves in place of this one",
                 ),
+                field(
+                    "client_classes",
+                    FieldKind::List,
+                    "the `[[client_class]]`es with their counts; empty without any",
+                ),
             ]),
         }],
         handler: EndpointHandler::Immediate(handlers::status),
@@ -187,6 +192,32 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
             },
         ],
         handler: EndpointHandler::Waiting(purge::purge),
+    },
+    AdminEndpoint {
+        path: "/warm",
+        method: AdminMethod::Post,
+        role: Some(AdminRole::Write),
+        summary: "Fetch objects that are not stored, ahead of viewers",
+        help: "At the priority of prefetches, and only while the origin has room. `seawall warm` \
+               walks a whole stream with it. [How](warm.md).",
+        parameters: &[AdminParameter {
+            is_required: true,
+            is_repeatable: true,
+            ..url("url", "What to fetch, as a viewer requests it; 16 at most.")
+        }],
+        answers: &[AdminAnswer {
+            status: StatusCode::OK,
+            when: "They are stored, or not: `outcome` says it.",
+            body: AnswerBody::Json(&[field(
+                "objects",
+                FieldKind::List,
+                "one object for each URL: `url`, `outcome` (`held`, `fetched`, `uncacheable`, \
+                 `failed`, `busy` or `unrouted`), `kind`, `status`, `bytes`; of a manifest, `names` \
+                 has the role, the bandwidth and the target of each object on the same host, \
+                 `elsewhere` the number of others, and `more` is true if it names more",
+            )]),
+        }],
+        handler: EndpointHandler::Waiting(warm::warm),
     },
     AdminEndpoint {
         path: "/drain",

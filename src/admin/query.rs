@@ -112,6 +112,14 @@ impl AdminQuery {
         })
     }
 
+    /// All URLs of this name.
+    pub fn urls<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Uri> {
+        self.0.iter().filter_map(move |(given, value)| match value {
+            ParameterValue::Url(url) if *given == name => Some(url),
+            _ => None,
+        })
+    }
+
     /// All texts of this name.
     pub fn texts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter_map(move |(given, value)| match value {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, StatusCode};
 use hyper::server::conn::http1;
@@ -160,9 +161,7 @@ pub async fn serve(
     let mut is_closed = connections_open.is_closed.subscribe();
     connections_open.is_listening.send_replace(true);
     let mut tasks = JoinSet::new();
-    if !handlers.tokens.is_empty() {
-        tasks.spawn(reread_tokens(handlers.tokens.clone()));
-    }
+    tasks.spawn(reread_tokens(handlers.tokens.clone()));
     // In the order in which they were accepted; at most as many as there are permits.
     let mut open: Vec<OperatorConnection> = Vec::new();
     loop {
@@ -204,10 +203,14 @@ pub async fn serve(
 }
 
 /// Reads the files of the tokens periodically.
-async fn reread_tokens(tokens: Arc<AdminTokens>) {
+async fn reread_tokens(tokens: Arc<ArcSwap<AdminTokens>>) {
     loop {
         sleep(TOKENS_INTERVAL).await;
-        let tokens = tokens.clone();
+        // A reload may bring tokens.
+        let tokens = tokens.load_full();
+        if tokens.is_empty() {
+            continue;
+        }
         // On a blocking thread: the files may be on a file system that hangs.
         if let Err(error) = spawn_blocking(move || tokens.reread()).await {
             tracing::error!(%error, "the check of the admin tokens failed");
@@ -268,7 +271,7 @@ async fn handle<B>(
         Ok(endpoint) => endpoint,
         Err(error) => return no_endpoint(&error),
     };
-    let actor = match guard::authorize(headers, peer, &handlers.tokens, endpoint.role) {
+    let actor = match guard::authorize(headers, peer, &handlers.tokens.load(), endpoint.role) {
         Ok(actor) => actor,
         Err(rejection) => return reject(rejection),
     };

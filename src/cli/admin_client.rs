@@ -183,9 +183,12 @@ impl AdminClient {
         let mut piece = vec![0; 16 << 10];
         loop {
             socket.set_read_timeout(Some(time_remaining(deadline)?))?;
-            match socket.read(&mut piece)? {
-                0 => break,
-                count => response.extend_from_slice(&piece[..count]),
+            match socket.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => response.extend_from_slice(&piece[..count]),
+                // By a signal: with a deadline, the kernel does not read on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
             if response.len() > ANSWER_BYTES_MAX {
                 return Err(io::Error::other("the answer does not end"));

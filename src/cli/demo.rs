@@ -16,6 +16,7 @@ use clap::Args;
 use super::logging::{self, LogFormat};
 use crate::config::{self, Config};
 use crate::server::ServerStart;
+use crate::telemetry::LogLevels;
 use seawall_simulator::{
     BroadcastPlan, Clock, DemoRendition, Packaging, Player, SimulatedOrigin, USAGE,
 };
@@ -107,7 +108,7 @@ fn speed(text: &str) -> Result<f64, &'static str> {
 impl Demo {
     /// Runs until it is interrupted.
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let log = logging::start(self.log, stderr().is_terminal())?;
+        let log = logging::start(self.log, &LogLevels::default(), stderr().is_terminal())?;
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -127,7 +128,7 @@ impl Demo {
             .context("cannot listen for the second origin")?;
         drop(guard);
         let config = self.config(&first, &second)?;
-        crate::server::run_announced(config, ServerStart::default(), &log.counts, |viewers| {
+        crate::server::run_announced(config, ServerStart::default(), &log.log, |viewers| {
             let fallback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let viewers = viewers.first().copied().unwrap_or(fallback);
             print!("{}", self.instructions(viewers, &first, &second));

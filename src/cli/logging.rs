@@ -12,17 +12,13 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use parking_lot::Mutex;
 use tracing::{Event, Level, Subscriber, callsite};
-use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::audit::AUDIT_TARGET;
-use crate::telemetry::{LogCounts, LogGuard, LogQueue, LogRateLimit};
-
-/// `info` for Seawall. Libraries log errors only: their warnings are about what single viewers and
-/// origins send, and anyone can cause any number of them.
-const LEVELS: &str = "error,seawall=info,pingora_core::connectors=off";
+use crate::telemetry::{LogCounts, LogGuard, LogLevels, LogQueue, LogRateLimit, ProgramLog};
 
 /// The variables that change the levels; the first that is set applies.
 const VARIABLES: [&str; 2] = ["SEAWALL_LOG", "RUST_LOG"];
@@ -38,21 +34,27 @@ pub(super) enum LogFormat {
 
 /// The running log. Dropping it waits until the last lines are written.
 pub(super) struct RunningLog {
-    pub(super) counts: Arc<LogCounts>,
+    pub(super) log: ProgramLog,
     _guard: LogGuard,
 }
 
-/// Starts logging, including panics and the `log` records of libraries. `terminal`: people read it.
-pub(super) fn start(format: Option<LogFormat>, terminal: bool) -> anyhow::Result<RunningLog> {
+/// Starts logging, including panics and the `log` records of libraries. `configured` are the levels
+/// of the file, for which the environment may have others. `terminal`: people read it.
+pub(super) fn start(
+    format: Option<LogFormat>,
+    configured: &LogLevels,
+    terminal: bool,
+) -> anyhow::Result<RunningLog> {
     let requested = VARIABLES
         .into_iter()
         .find_map(|name| Some((name, std::env::var(name).ok()?)));
-    let filter = match requested {
-        Some((name, value)) => levels(&value).with_context(|| {
+    let levels = match &requested {
+        Some((name, value)) => LogLevels::parse(value).with_context(|| {
             format!("{name} is not a log level such as debug, or seawall=debug,pingora=info")
         })?,
-        None => levels("")?,
+        None => configured.clone(),
     };
+    let (filter, handle) = reload::Layer::new(levels.targets());
     let text = if terminal {
         LogFormat::Text
     } else {
@@ -76,8 +78,20 @@ pub(super) fn start(format: Option<LogFormat>, terminal: bool) -> anyhow::Result
     result.map_err(|why| anyhow::anyhow!("cannot start logging: {why}"))?;
     // The default hook writes to stderr itself, and would wait for a reader that does not read.
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    let variable = requested.map(|(name, _)| name);
+    let set_levels = move |levels: &LogLevels| match variable {
+        Some(name) => tracing::warn!("`level` of [log] has no effect: {name} is set"),
+        None => {
+            if let Err(error) = handle.reload(levels.targets()) {
+                tracing::error!(%error, "cannot change the levels of the log: {error}");
+            }
+        }
+    };
     Ok(RunningLog {
-        counts,
+        log: ProgramLog {
+            counts,
+            set_levels: Arc::new(set_levels),
+        },
         _guard: guard,
     })
 }
@@ -111,57 +125,5 @@ impl<S: Subscriber> Layer<S> for RepeatFilter {
             self.counts.count_repeated();
         }
         admitted
-    }
-}
-
-/// The default levels, overridden by the configured ones. A level without a target applies to
-/// Seawall only.
-fn levels(requested: &str) -> anyhow::Result<Targets> {
-    let directive_of = |directive: &str| match directive.trim().parse::<LevelFilter>() {
-        Ok(level) => format!("seawall={level}"),
-        Err(_) => directive.to_owned(),
-    };
-    // An empty list of directives would mean errors only.
-    let requested = requested
-        .split(',')
-        .filter(|directive| !directive.trim().is_empty());
-    let requested: Vec<String> = requested.map(directive_of).collect();
-    let levels = format!("{LEVELS},{}", requested.join(","));
-    Ok(levels.parse()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn directives(requested: &str) -> Vec<String> {
-        let directives = levels(requested).unwrap().to_string();
-        directives.split(',').map(str::to_owned).collect()
-    }
-
-    fn has(requested: &str, directive: &str) -> bool {
-        directives(requested).contains(&directive.to_owned())
-    }
-
-    #[test]
-    fn logs_only_errors_of_libraries_by_default() {
-        assert!(
-            has("", "error") && has("", "seawall=info"),
-            "{:?}",
-            directives("")
-        );
-        let debug = directives("debug");
-        assert!(
-            has("debug", "seawall=debug") && has("debug", "error"),
-            "{debug:?}"
-        );
-        assert!(!has("debug", "seawall=info"), "{debug:?}");
-        assert!(has("h2=warn", "h2=warn") && has("h2=warn", "seawall=info"));
-    }
-
-    #[test]
-    fn rejects_invalid_log_filter() {
-        assert!(levels("seawall=loud").is_err());
-        assert!(levels("[connection{peer=x}]=debug").is_err());
     }
 }

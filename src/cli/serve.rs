@@ -108,7 +108,7 @@ impl Serve {
         set_default_admin(&mut config, default_admin);
         let terminal = predecessor.as_ref().map(Predecessor::has_terminal);
         let terminal = terminal.unwrap_or_else(|| stderr().is_terminal());
-        let log = logging::start(self.log, terminal)?;
+        let log = logging::start(self.log, &config.telemetry.log_levels, terminal)?;
         // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let file = self.config.map(|path| ConfigFile {
@@ -120,7 +120,7 @@ impl Serve {
             program: Some(program),
             predecessor,
         };
-        crate::server::run(config, start, &log.counts)
+        crate::server::run(config, start, &log.log)
     }
 }
 

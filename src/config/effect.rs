@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Config;
 use super::diff::{Change, Difference};
-use crate::{admin, frontend};
+use crate::admin;
 use seawall_policy::Rules;
 
 /// What a reload does with a change.
@@ -24,12 +24,7 @@ pub(crate) enum ReloadEffect {
     Restart(&'static str),
 }
 
-const LIMITS: ReloadEffect = ReloadEffect::Restart("connections share the limits of the start");
 const MEMORY: ReloadEffect = ReloadEffect::Restart("memory is divided at the start");
-const DRAIN: ReloadEffect = ReloadEffect::Restart("a drain is planned at the start");
-const VIEWERS: ReloadEffect =
-    ReloadEffect::Restart("connections find out at the start whom they believe");
-const LOG: ReloadEffect = ReloadEffect::Restart("the log is opened at the start");
 
 /// The effect of each key, by the title of its table. A name without a key of its own is that of a
 /// table or the first part of keys: `lifetimes` is `lifetimes.segment_max` too. A table without a
@@ -40,13 +35,21 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         &["threads"],
         ReloadEffect::Restart("a worker is a thread of the process"),
     ),
-    ("[server]", &["drain_delay", "drain_max"], DRAIN),
     (
         "[server]",
         &["name"],
         ReloadEffect::Restart("stored responses have it in `Via`"),
     ),
-    ("[server]", &["trusted_proxies", "client_header"], VIEWERS),
+    (
+        "[server]",
+        &[
+            "drain_delay",
+            "drain_max",
+            "trusted_proxies",
+            "client_header",
+        ],
+        ReloadEffect::Live,
+    ),
     (
         "[[listener]]",
         &["", "tls", "proxy_protocol"],
@@ -69,10 +72,10 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "send_rate_window",
             "unwanted_body_max",
             "request_body_max",
+            "ranges_max",
         ],
-        LIMITS,
+        ReloadEffect::Live,
     ),
-    ("[limits]", &["ranges_max"], ReloadEffect::Live),
     (
         "[admin]",
         &["listen"],
@@ -80,10 +83,9 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
     ),
     (
         "[admin]",
-        &["tokens", "audit_log"],
-        ReloadEffect::Restart("the admin server gets them at the start"),
+        &["hosts", "tokens", "audit_log"],
+        ReloadEffect::Live,
     ),
-    ("[admin]", &["hosts"], ReloadEffect::Live),
     (
         "[cache]",
         &[
@@ -112,7 +114,17 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         &["whole_max", "slice", "manifest_max"],
         ReloadEffect::NewFetches,
     ),
-    ("[access_log]", &["enabled", "sample", "path"], LOG),
+    (
+        "[[client_class]]",
+        &["", "header", "addresses"],
+        ReloadEffect::Live,
+    ),
+    ("[log]", &["level"], ReloadEffect::Live),
+    (
+        "[access_log]",
+        &["enabled", "sample", "path"],
+        ReloadEffect::Live,
+    ),
     (
         "[[origin]]",
         &[
@@ -254,23 +266,16 @@ impl Config {
     pub(crate) fn reloaded(&self, read: Config) -> Config {
         let before = self.clone();
         Config {
-            frontend: frontend::Settings {
-                listeners: read.frontend.listeners,
-                ..before.frontend
-            },
             admin: admin::Settings {
-                hosts: read.admin.hosts,
-                ..before.admin
+                listen: before.admin.listen,
+                ..read.admin
             },
             rules: Rules {
-                routes: read.rules.routes,
-                ..before.rules
+                name: before.rules.name,
+                ..read.rules
             },
             cache: before.cache,
-            telemetry: before.telemetry,
             threads: before.threads,
-            drain_delay: before.drain_delay,
-            drain_max: before.drain_max,
             ..read
         }
     }

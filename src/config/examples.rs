@@ -216,6 +216,7 @@ fn other_value(key: &str, shown: &str) -> String {
         "route.path" => "\"/live\"",
         "route.query" => "\"none\"",
         "route.cors" => "\"off\"",
+        "log.level" => "\"debug\"",
         "admin.hosts" => "[\"admin.example\"]",
         "route.forward_headers" => "[\"X-Other\"]",
         "route.unkeyed_headers" => "[\"X-Trace\"]",

@@ -2,14 +2,15 @@
 //!
 //! It maps keys to settings. The modules define the meaning of the settings, and their defaults.
 //!
-//! `[server]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]` in
-//! `listeners`; `[cache]` and `[fill]` in `caching`; `[[origin]]` in `origins`, with `endpoints`,
-//! `resilience` (`retry`, `breaker`, `ejection`), `health` and `upstream_auth` (headers, SigV4,
-//! client certificates); `[[route]]` in `routes`, with `access`, `token`, `rate_limits` and
-//! `forwarded_headers`.
+//! `[server]`, `[log]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]`
+//! in `listeners`; `[cache]` and `[fill]` in `caching`; `[[client_class]]` in `client_classes`;
+//! `[[origin]]` in `origins`, with `endpoints`, `resilience` (`retry`, `breaker`, `ejection`),
+//! `health` and `upstream_auth` (headers, SigV4, client certificates); `[[route]]` in `routes`,
+//! with `access`, `token`, `rate_limits` and `forwarded_headers`.
 
 mod access;
 mod caching;
+mod client_classes;
 mod endpoints;
 mod forwarded_headers;
 mod header_rules;
@@ -33,8 +34,8 @@ use super::problem::{Problem, Problems, SourceSpan};
 use super::secret::EnvironmentReader;
 use super::toml_reader::{TomlReader, TomlTable, TomlValue};
 use super::{Config, THREADS, THREADS_MAX, ValueError, address, read};
-use crate::telemetry::{self, AccessLogSettings};
-use seawall_policy::{Route, Rules};
+use crate::telemetry::{self, AccessLogSettings, LogLevels};
+use seawall_policy::{ClientClasses, Route, Rules};
 use seawall_upstream::Endpoint;
 
 pub(super) use access::CLIENT_FIELDS;
@@ -186,6 +187,9 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
     read_section(root, "fill", "[fill]", |table| {
         caching::read_fill(table, &mut config.cache, &mut config.proxy);
     });
+    read_section(root, "log", "[log]", |table| {
+        read_log(table, &mut config.telemetry.log_levels);
+    });
     read_section(root, "access_log", "[access_log]", |table| {
         read_access_log(table, &mut config.telemetry.access_log);
     });
@@ -193,7 +197,9 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
         root.reader().add_problem(problem);
     }
     let mut groups = origins::read_groups(root, config.proxy.wait_max);
-    config.rules.routes = order::sort_routes(read_routes(root, &mut groups));
+    let classes = client_classes::read_client_classes(root);
+    config.rules.routes = order::sort_routes(read_routes(root, &mut groups, &classes));
+    config.rules.client_classes = classes;
     config.presets = groups
         .iter()
         .filter_map(|group| group.preset.clone())
@@ -209,6 +215,16 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
         endpoints,
         memory,
     }
+}
+
+/// Reads `[log]`.
+fn read_log(table: &mut TomlTable<'_>, levels: &mut LogLevels) {
+    const EXPECTED: &str = "a level such as \"debug\", or \"seawall=debug,pingora=info\"";
+    let parse = |text: &str| {
+        let levels = LogLevels::parse(text);
+        levels.map_err(|_| ValueError::new(EXPECTED, "not a log level"))
+    };
+    table.read_into("level", levels, read::parsed(parse, EXPECTED));
 }
 
 /// Reads `[access_log]`.
@@ -243,8 +259,12 @@ fn read_server(table: &mut TomlTable<'_>, config: &mut Config) {
 }
 
 /// The configured routes; or one default route, if there is a single origin.
-fn read_routes(root: &mut TomlTable<'_>, groups: &mut [origins::OriginTable]) -> Vec<Route> {
-    let configured_routes = routes::read_routes(root, groups);
+fn read_routes(
+    root: &mut TomlTable<'_>,
+    groups: &mut [origins::OriginTable],
+    classes: &ClientClasses,
+) -> Vec<Route> {
+    let configured_routes = routes::read_routes(root, groups, classes);
     for problem in order::duplicates(&configured_routes) {
         root.reader().add_problem(problem);
     }

@@ -18,6 +18,7 @@ use super::origin_kinds::PresetDefault;
 use super::quantity::{duration_text, size_text};
 use crate::frontend::{Listener, Tls};
 use seawall_manifest::Kind;
+use seawall_policy::ClientClass;
 use seawall_policy::access_rules::AddressList;
 use seawall_upstream::CheckKind;
 
@@ -68,8 +69,11 @@ pub(super) fn tables(config: &Config) -> Vec<WrittenTable> {
         admin(config),
         cache(config),
         fill(config),
+        log(config),
         access_log(config),
     ]);
+    let classes = config.rules.client_classes.iter();
+    tables.extend(classes.map(|class| client_class(class)));
     tables.extend(config.origins.iter().map(|origin| {
         let mut presets = config.presets.iter();
         let preset = presets.find(|preset| preset.origin == origin.name);
@@ -175,6 +179,14 @@ fn admin(config: &Config) -> WrittenTable {
         .key("audit_log", admin.audit_log.as_deref().map(path_text))
 }
 
+fn client_class(class: &ClientClass) -> WrittenTable {
+    WrittenTable::new("[[client_class]]")
+        .name(&*class.name)
+        .ordered()
+        .key("header", class.header.as_ref().map(routes::required_header))
+        .key("addresses", class.addresses.as_ref().map(addresses))
+}
+
 fn cache(config: &Config) -> WrittenTable {
     let cache = &config.cache;
     let mut table = WrittenTable::new("[cache]")
@@ -206,6 +218,10 @@ fn fill(config: &Config) -> WrittenTable {
         .key("whole_max", size_text(proxy.whole_fetch_max))
         .key("slice", size_text(proxy.slice_bytes))
         .key("manifest_max", size_text(proxy.manifest_bytes_max))
+}
+
+fn log(config: &Config) -> WrittenTable {
+    WrittenTable::new("[log]").key("level", config.telemetry.log_levels.as_str())
 }
 
 fn access_log(config: &Config) -> WrittenTable {

@@ -2,6 +2,7 @@
 //! the system runs out of descriptors.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -12,12 +13,12 @@ use tokio::time::{Duration, Instant, sleep_until};
 use super::Handler;
 use super::accepted::{Accepted, AdmittedConnection, UnregisteredConnection};
 use super::connection::{PeerInfo, serve_plain, serve_tls};
-use super::connection_table::ConnectionGuard;
+use super::connection_table::{ConnectionGuard, ConnectionTable};
 use super::listen::ListeningSocket;
 use super::listener_settings::ListenerSettings;
 use super::open_listener::{ServingPlace, WorkerSocket};
 use super::proxy_header::accept_header;
-use super::server_context::ServerContext;
+use super::server_context::CurrentContext;
 use super::sniffing_stream::Transport;
 use super::stats::ConnectionEvent;
 use super::unix::UnixTransport;
@@ -31,19 +32,22 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 struct WorkerListener<A> {
     share: WorkerShare<AdmittedConnection>,
     place: ServingPlace,
-    context: Arc<ServerContext<A>>,
+    connections: Arc<ConnectionTable>,
+    context: CurrentContext<A>,
 }
 
 /// Accepts the connections of a listener on the current runtime, until it is closed.
-pub(super) fn accept_connections<A: Handler>(
+pub(super) fn accept_connections<A: Handler + Clone>(
     WorkerSocket { socket, share }: WorkerSocket,
     place: ServingPlace,
-    context: Arc<ServerContext<A>>,
+    connections: Arc<ConnectionTable>,
+    context: CurrentContext<A>,
 ) -> io::Result<impl Future<Output = ()> + Send> {
     let socket = RegisteredSocket::new(socket)?;
     let listener = WorkerListener {
         share,
         place,
+        connections,
         context,
     };
     Ok(listener.run(socket))
@@ -84,7 +88,11 @@ impl RegisteredSocket {
     }
 }
 
-impl<A: Handler> WorkerListener<A> {
+impl<A: Handler + Clone> WorkerListener<A> {
+    fn count(&self, event: ConnectionEvent) {
+        self.connections.counters.count(event);
+    }
+
     /// Serves connections until the listener is closed.
     async fn run(mut self, socket: RegisteredSocket) {
         let mut closing = self.place.listener().watch_closing();
@@ -127,7 +135,7 @@ impl<A: Handler> WorkerListener<A> {
                             backoff = BACKOFF_MIN;
                         }
                         Err(error) if is_out_of_resources(&error) => {
-                            self.context.count(ConnectionEvent::AcceptFailed);
+                            self.count(ConnectionEvent::AcceptFailed);
                             tracing::warn!(%error, "cannot accept connections for now");
                             accept_at = Some(Instant::now() + backoff);
                             backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -169,30 +177,33 @@ impl<A: Handler> WorkerListener<A> {
         accepted: Accepted,
         settings: &ListenerSettings,
     ) -> Option<(Accepted, ConnectionGuard)> {
-        let connections = &self.context.connections;
         let peer = accepted.peer();
         if let Some(proxies) = settings.proxies()
             && !proxies.has(peer)
         {
-            self.context.count(ConnectionEvent::RefusedProxy);
+            self.count(ConnectionEvent::RefusedProxy);
             return None;
         }
         // A proxy is no client: it has the connections of many.
-        let is_proxy = settings.proxies().is_some() || self.context.trusted_proxies.has(peer);
+        let is_proxy = settings.proxies().is_some() || self.is_trusted(peer);
         let client = peer.filter(|_| !is_proxy);
-        match connections.admit(client, Instant::now()) {
+        match self.connections.admit(client, Instant::now()) {
             Ok(mut guard) => {
                 guard.join(&self.place.listener().connections);
                 Some((accepted, guard))
             }
             Err(rejected) => {
-                self.context.count(rejected);
+                self.count(rejected);
                 if rejected == ConnectionEvent::RefusedFull && settings.acceptor().is_none() {
                     accepted.reject();
                 }
                 None
             }
         }
+    }
+
+    fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
+        self.context.get().trusted_proxies.has(peer)
     }
 
     /// Has a connection served by the worker with the fewest. `true`: by another one than this.
@@ -220,7 +231,7 @@ impl<A: Handler> WorkerListener<A> {
         };
         match self.share.hand_over(worker, admitted, now) {
             Ok(()) => {
-                self.context.count(ConnectionEvent::HandedOver);
+                self.count(ConnectionEvent::HandedOver);
                 true
             }
             Err(admitted) => {
@@ -254,7 +265,7 @@ impl<A: Handler> WorkerListener<A> {
 
     /// The system has no memory for a connection that was accepted.
     fn report_lost(&self, error: &io::Error) {
-        self.context.count(ConnectionEvent::AcceptFailed);
+        self.count(ConnectionEvent::AcceptFailed);
         tracing::warn!(%error, "cannot serve an accepted connection");
     }
 
@@ -298,9 +309,10 @@ impl<A: Handler> WorkerListener<A> {
     ) where
         S: AsyncRead + Unpin + Send + 'static,
     {
-        let connection = peer.new_state(&self.context.recorder, settings.acceptor().is_some());
+        let context = self.context.get();
+        let connection = peer.new_state(&context.recorder, settings.acceptor().is_some());
         guard.register(&connection);
-        let (context, state) = (self.context.clone(), connection.clone());
+        let state = connection.clone();
         let acceptor = settings.acceptor().cloned();
         let task = if settings.proxies().is_some() {
             tokio::spawn(async move {

@@ -40,6 +40,7 @@ pub(super) fn http2_record(connection: &ConnectionState) -> RequestRecord {
         address: connection.address(),
         protocol: "HTTP/2.0",
         route: None,
+        class: None,
         request_id: String::new(),
     };
     RequestRecord {
@@ -73,6 +74,7 @@ fn log_fields(head: &[u8], connection: &ConnectionState) -> AccessLogFields {
             _ => "HTTP/1.1",
         },
         route: None,
+        class: None,
         request_id: String::new(),
     }
 }

@@ -24,8 +24,8 @@ const SHARDS: usize = 16;
 /// All viewer connections.
 pub(super) struct ConnectionTable {
     pub(super) counters: ConnectionCounters,
-    connections_max: usize,
-    connections_per_client_max: usize,
+    connections_max: AtomicUsize,
+    connections_per_client_max: AtomicUsize,
     open: AtomicUsize,
     /// Number of open connections per client.
     clients: [Mutex<HashMap<IpAddr, usize, ahash::RandomState>>; SHARDS],
@@ -57,8 +57,8 @@ impl ConnectionTable {
     pub(super) fn new(limits: &Limits) -> Arc<ConnectionTable> {
         Arc::new(ConnectionTable {
             counters: ConnectionCounters::default(),
-            connections_max: limits.connections_max,
-            connections_per_client_max: limits.connections_per_client_max,
+            connections_max: AtomicUsize::new(limits.connections_max),
+            connections_per_client_max: AtomicUsize::new(limits.connections_per_client_max),
             open: AtomicUsize::new(0),
             clients: Default::default(),
             open_connections: Mutex::default(),
@@ -68,6 +68,21 @@ impl ConnectionTable {
             is_closing: AtomicBool::new(false),
             emptied: Notify::new(),
         })
+    }
+
+    /// Uses these limits for connections from now on. Those that are open stay, also if there are
+    /// more.
+    pub(super) fn set_limits(&self, limits: &Limits) {
+        let stores = [
+            (&self.connections_max, limits.connections_max),
+            (
+                &self.connections_per_client_max,
+                limits.connections_per_client_max,
+            ),
+        ];
+        for (limit, value) in stores {
+            limit.store(value, Ordering::Relaxed);
+        }
     }
 
     /// Registers a connection, or returns the limit that rejects it. At `connections_max`, the
@@ -84,8 +99,9 @@ impl ConnectionTable {
             return Err(ConnectionEvent::RefusedClient);
         }
         let open = self.open.fetch_add(1, Ordering::AcqRel);
-        if open >= self.connections_max
-            && (open >= self.connections_max + LEAVING_MAX || !self.shed_idle(now))
+        let connections_max = self.connections_max.load(Ordering::Relaxed);
+        if open >= connections_max
+            && (open >= connections_max + LEAVING_MAX || !self.shed_idle(now))
         {
             self.remove_client_connection(client);
             self.remove_open_connection();
@@ -105,7 +121,7 @@ impl ConnectionTable {
     fn add_client_connection(&self, client: IpAddr) -> bool {
         let mut connections_by_client = self.shard(client).lock();
         let count = connections_by_client.entry(client).or_insert(0);
-        let is_below_max = *count < self.connections_per_client_max;
+        let is_below_max = *count < self.connections_per_client_max.load(Ordering::Relaxed);
         *count += usize::from(is_below_max);
         if *count == 0 {
             connections_by_client.remove(&client);

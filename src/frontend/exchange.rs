@@ -125,7 +125,7 @@ pub(super) async fn exchange<A: Handler>(
     {
         let repeated = repeatable.with_head(fields);
         let arrived = facts.arrived.into_std();
-        context.remember(&context.repeated_http2, key, repeated, arrived);
+        context.remember(&context.repeated.http2, key, repeated, arrived);
     }
     if is_last {
         disable_keep_alive(&mut response, &facts);
@@ -171,6 +171,7 @@ fn viewer_request<A>(
         now: facts.now.into_std(),
         wants_repeat: false,
         is_counted: connection.take_is_counted(),
+        class: None,
         body: match body {
             AcceptedBody::Forwarded(body) => Some(body),
             AcceptedBody::Discarded | AcceptedBody::Unread => None,

@@ -261,7 +261,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         let context = &self.context;
         let viewer = || self.viewer_of(get);
         let write_key = |ignored: &IgnoredFields, key: &mut Vec<u8>| get.write_key(ignored, key);
-        match context.look_up_repeated(&context.repeated_http1, arrived, viewer, write_key) {
+        match context.look_up_repeated(&context.repeated.http1, arrived, viewer, write_key) {
             RepeatLookup::Remembered(response) => {
                 let permit = response.permit();
                 let Ok(meter) = admit_repeat(permit.limiter(), viewer, arrived) else {
@@ -329,7 +329,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             && let Some(http1_head) = Http1Head::of(&head)
         {
             let (table, repeated) = (
-                &self.context.repeated_http1,
+                &self.context.repeated.http1,
                 repeatable.with_head(http1_head),
             );
             self.context.remember(table, key, repeated, arrived);
@@ -362,6 +362,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             now: arrived,
             wants_repeat,
             is_counted: false,
+            class: None,
             body: None,
         })
     }

@@ -27,7 +27,7 @@ pub(super) fn look_up<A: Handler>(
     if head.version != Version::HTTP_2 || head.method != Method::GET || !has_no_body {
         return RepeatLookup::New;
     }
-    let table = &context.repeated_http2;
+    let table = &context.repeated.http2;
     let viewer = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
     context.look_up_repeated(table, arrived.into_std(), viewer, |ignored, key| {
         write_key(head, ignored, key);

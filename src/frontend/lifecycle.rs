@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::server::ProducesTickets;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,13 +17,13 @@ use super::inherited_sockets::HandedSocket;
 use super::listen::{BindError, BoundListener};
 use super::listener_table::{ListenerTable, PreparedListeners};
 use super::open_listener::OpenListener;
-use super::server_context::ServerContext;
+use super::server_context::{CurrentContext, ServerContext};
 use super::stats::{ConnectionEvent, Stats};
 use super::{Handler, Limits, ListenAddress, Listener, RequestRecorder, tls};
 
 /// The viewer side of a server, shared by all workers.
 pub struct Frontend {
-    limits: Arc<Limits>,
+    limits: Arc<ArcSwap<Limits>>,
     connections: Arc<ConnectionTable>,
     listeners: ListenerTable,
 }
@@ -39,7 +40,7 @@ impl Frontend {
         let tickets: Arc<dyn ProducesTickets> = tls::tickets()?;
         Ok(Frontend {
             connections: ConnectionTable::new(&limits),
-            limits: Arc::new(limits),
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
             listeners: ListenerTable::new(workers, tickets),
         })
     }
@@ -90,6 +91,12 @@ impl Frontend {
             listeners: closed,
             connections: self.connections.clone(),
         }
+    }
+
+    /// Uses these limits for connections that begin from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.connections.set_limits(&limits);
+        self.limits.store(Arc::new(limits));
     }
 
     /// The counters since the start.
@@ -148,18 +155,14 @@ impl Frontend {
         cut
     }
 
-    /// What the connections of one worker and listener share.
+    /// What streams that are no connections of a listener share.
     pub(super) fn context<A: Handler>(
         &self,
         handler: A,
         recorder: RequestRecorder,
     ) -> Arc<ServerContext<A>> {
-        ServerContext::new(
-            handler,
-            recorder,
-            self.limits.clone(),
-            self.connections.clone(),
-        )
+        let (limits, connections) = (self.limits.load_full(), self.connections.clone());
+        ServerContext::new(handler, recorder, limits, connections)
     }
 
     /// Serves all listeners, also those to come, as one of the workers: on the runtime of the
@@ -178,8 +181,10 @@ impl Frontend {
                     continue;
                 };
                 let address = listener.address();
-                let context = self.context(handler.clone(), recorder.clone());
-                match accept_connections(socket, place, context) {
+                let (handler, recorder) = (handler.clone(), recorder.clone());
+                let (limits, connections) = (self.limits.clone(), self.connections.clone());
+                let context = CurrentContext::new(handler, recorder, limits, connections.clone());
+                match accept_connections(socket, place, connections, context) {
                     Ok(accept) => drop(accepting.spawn(accept)),
                     // The other workers may serve it.
                     Err(error) => {

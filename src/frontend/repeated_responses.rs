@@ -202,7 +202,7 @@ pub(super) enum RepeatLookup<H> {
     /// The response to send again.
     Remembered(Arc<RepeatedResponse<H>>),
     /// Other viewers wait for the response: this one waits with them.
-    Awaited(SharedWaiter<H>),
+    Awaited(Box<SharedWaiter<H>>),
     /// The request came before: its response should be remembered under this key.
     SeenBefore(RequestKey),
     /// The request is new.
@@ -275,7 +275,7 @@ impl<H: RepeatedHead> RepeatedResponses<H> {
             return RepeatLookup::Remembered(Arc::clone(&entry.response));
         }
         if let Some(waiter) = self.awaited.join(hash, bytes, now) {
-            return RepeatLookup::Awaited(waiter);
+            return RepeatLookup::Awaited(Box::new(waiter));
         }
         let place = usize::try_from(hash).unwrap_or_default() % SEEN_ONCE;
         let before = std::mem::replace(&mut self.seen_once[place], hash);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hyper::server::conn::{http1, http2};
 use parking_lot::Mutex;
 
@@ -48,11 +49,69 @@ pub(super) struct ServerContext<A> {
     pub(super) limits: Arc<Limits>,
     pub(super) connections: Arc<ConnectionTable>,
     pub(super) trusted_proxies: Arc<TrustedProxies>,
-    /// Locked by one thread only: each worker has a context of its own.
-    pub(super) repeated_http1: Mutex<RepeatedResponses<Http1Head>>,
-    pub(super) repeated_http2: Mutex<RepeatedResponses<Http2Fields>>,
+    pub(super) repeated: Arc<RepeatedTables>,
+    /// That of the settings with which the connections began.
+    generation: u64,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<StreamExecutor>,
+}
+
+/// What one worker remembers of the responses of one listener. Each table is locked by one thread
+/// only.
+pub(super) struct RepeatedTables {
+    pub(super) http1: Mutex<RepeatedResponses<Http1Head>>,
+    pub(super) http2: Mutex<RepeatedResponses<Http2Fields>>,
+    connections: Arc<ConnectionTable>,
+}
+
+impl RepeatedTables {
+    fn new(connections: &Arc<ConnectionTable>) -> RepeatedTables {
+        RepeatedTables {
+            http1: Mutex::default(),
+            http2: Mutex::default(),
+            connections: Arc::clone(connections),
+        }
+    }
+}
+
+/// With the last connection of a listener that is gone.
+impl Drop for RepeatedTables {
+    fn drop(&mut self) {
+        let bytes = self.http1.get_mut().bytes() + self.http2.get_mut().bytes();
+        self.connections.counters.record_repeated_bytes(bytes, 0);
+    }
+}
+
+/// The context of new connections of one listener on one worker. A reload makes another one.
+pub(super) struct CurrentContext<A> {
+    limits: Arc<ArcSwap<Limits>>,
+    context: Mutex<Arc<ServerContext<A>>>,
+}
+
+impl<A: Handler + Clone> CurrentContext<A> {
+    pub(super) fn new(
+        handler: A,
+        recorder: RequestRecorder,
+        limits: Arc<ArcSwap<Limits>>,
+        connections: Arc<ConnectionTable>,
+    ) -> CurrentContext<A> {
+        let context = ServerContext::new(handler, recorder, limits.load_full(), connections);
+        CurrentContext {
+            limits,
+            context: Mutex::new(context),
+        }
+    }
+
+    /// The context for a connection that begins now.
+    pub(super) fn get(&self) -> Arc<ServerContext<A>> {
+        let mut context = self.context.lock();
+        let is_current = context.generation == context.handler.generation()
+            && Arc::ptr_eq(&context.limits, &self.limits.load());
+        if !is_current {
+            *context = context.with_limits(self.limits.load_full());
+        }
+        Arc::clone(&context)
+    }
 }
 
 impl<A: Handler> ServerContext<A> {
@@ -62,6 +121,27 @@ impl<A: Handler> ServerContext<A> {
         limits: Arc<Limits>,
         connections: Arc<ConnectionTable>,
     ) -> Arc<ServerContext<A>> {
+        let repeated = Arc::new(RepeatedTables::new(&connections));
+        ServerContext::with_tables(handler, recorder, limits, (connections, repeated))
+    }
+
+    /// The same with other limits, and with the settings of now.
+    fn with_limits(&self, limits: Arc<Limits>) -> Arc<ServerContext<A>>
+    where
+        A: Clone,
+    {
+        let shared = (self.connections.clone(), self.repeated.clone());
+        ServerContext::with_tables(self.handler.clone(), self.recorder.clone(), limits, shared)
+    }
+
+    fn with_tables(
+        handler: A,
+        recorder: RequestRecorder,
+        limits: Arc<Limits>,
+        (connections, repeated): (Arc<ConnectionTable>, Arc<RepeatedTables>),
+    ) -> Arc<ServerContext<A>> {
+        // First: what is read after it is at least as new.
+        let generation = handler.generation();
         let trusted_proxies = handler.trusted_proxies();
         let http1 = http1_builder(&limits);
         let http2 = http2_builder(
@@ -74,8 +154,8 @@ impl<A: Handler> ServerContext<A> {
             limits,
             connections,
             trusted_proxies,
-            repeated_http1: Mutex::default(),
-            repeated_http2: Mutex::default(),
+            repeated,
+            generation,
             http1,
             http2,
         })
@@ -176,7 +256,7 @@ impl<A> ServerContext<A> {
         arrived: std::time::Instant,
         share: fn(ViewerResponse) -> Option<SharedResponse<Http1Head>>,
     ) -> SharedWaiter<Http1Head> {
-        let mut table = self.repeated_http1.lock();
+        let mut table = self.repeated.http1.lock();
         let generations = [key.generation(), wait.generation];
         let may_be_joined = generations == [table.generation(); 2];
         table
@@ -249,13 +329,5 @@ impl<A> ServerContext<A> {
             // The kernel drops the unsent bytes of a connection that is reset.
             connection.reset_on_close();
         }
-    }
-}
-
-/// With the last connection of a listener that is gone.
-impl<A> Drop for ServerContext<A> {
-    fn drop(&mut self) {
-        let bytes = self.repeated_http1.get_mut().bytes() + self.repeated_http2.get_mut().bytes();
-        self.connections.counters.record_repeated_bytes(bytes, 0);
     }
 }

@@ -38,7 +38,7 @@ impl ClockPrefetch {
     /// Begins, unless the route forbids it, another one exists, or the clock announces nothing.
     pub(crate) fn begin(tracker: &Arc<ManifestTracker>, now: SystemTime) -> Option<ClockPrefetch> {
         let is_of_use =
-            tracker.request.route.live.prefetch && wait_for_next_check(tracker, now).is_some();
+            tracker.route().live.prefetch && wait_for_next_check(tracker, now).is_some();
         if !is_of_use || tracker.has_clock_prefetch.swap(true, Ordering::Relaxed) {
             return None;
         }

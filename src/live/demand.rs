@@ -21,8 +21,8 @@ impl ManifestTracker {
     /// to those that may be sent for other viewers. Only where the response is the same for all
     /// (`is_same_for_all`), not one per header value.
     pub(crate) fn remember_headers(&self, sent: &HeaderMap, is_same_for_all: bool) {
-        let others =
-            headers::shareable_headers(sent, &self.request.route).filter(|_| is_same_for_all);
+        let others = headers::shareable_headers(sent, &self.route());
+        let others = others.filter(|_| is_same_for_all);
         self.state.lock().background_headers = others.map(|others| Arc::new(own_values(&others)));
     }
 

@@ -15,6 +15,7 @@ pub(super) fn rules() -> Rules {
         routes: vec![Arc::new(Route::everything("main"))],
         name: "seawall".into(),
         trusted_proxies: seawall_policy::TrustedProxies::default(),
+        client_classes: seawall_policy::ClientClasses::default(),
     }
 }
 
@@ -73,7 +74,9 @@ pub(super) fn publish(
     now: Instant,
 ) -> (Arc<ManifestTracker>, Progress, VersionEffects) {
     let request = request(uri);
-    let tracker = live.tracker_or_new(&request, &manifest.info, now).unwrap();
+    let tracker = live
+        .tracker_or_new(&request, 1, &manifest.info, now)
+        .unwrap();
     let progress = tracker.progress_of(Variant::default(), &manifest.info, now);
     let version = version(&request, manifest, progress, now);
     let effects = live.record_version(&rules(), Some(&tracker), &version, at(now));

@@ -70,6 +70,8 @@ pub(super) struct TrackerIndex {
     bytes_max: usize,
     /// Bytes used by the trackers, as of their last versions.
     bytes: usize,
+    /// The number of the last reload's settings. Older ones give no new trackers.
+    pub(super) generation: u64,
     pub(super) trackers: HashMap<Key, Arc<ManifestTracker>, ahash::RandomState>,
     /// The stream of a manifest that another manifest lists, and when it was listed.
     pub(super) parents: HashMap<Key, (Arc<LiveStream>, Instant), ahash::RandomState>,
@@ -90,6 +92,7 @@ impl TrackerIndex {
         TrackerIndex {
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             bytes: 0,
+            generation: 0,
             trackers: HashMap::default(),
             parents: HashMap::default(),
             new_segments: HashMap::default(),
@@ -233,7 +236,7 @@ impl TrackerIndex {
         counts
     }
 
-    fn drop_tracker(&mut self, key: &Key) {
+    pub(super) fn drop_tracker(&mut self, key: &Key) {
         if let Some(tracker) = self.trackers.remove(key) {
             self.bytes -= tracker.counted_bytes.swap(0, Ordering::Relaxed);
         }
@@ -313,7 +316,7 @@ mod tests {
         let (live, start) = (LiveStreams::new(memory_bytes), Instant::now());
         let info = one_segment(1).info;
         let at = |millis: usize| start + Duration::from_millis(millis as u64);
-        let tracker = |uri: String, at| live.tracker_or_new(&request(&uri), &info, at);
+        let tracker = |uri: String, at| live.tracker_or_new(&request(&uri), 1, &info, at);
         let watched = ["/live/a.m3u8", "/live/b.m3u8?session=1"];
         let trackers = watched.map(|uri| tracker(uri.to_owned(), start).unwrap());
         let invented = TRACKERS_MAX * 3 / 2;

@@ -109,6 +109,7 @@ mod tests {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
             trusted_proxies: seawall_policy::TrustedProxies::default(),
+            client_classes: seawall_policy::ClientClasses::default(),
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let paths = paths.into_iter();

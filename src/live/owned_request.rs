@@ -12,6 +12,8 @@ pub(super) fn owned(mut request: CacheRequest) -> CacheRequest {
     if let Ok(target) = PathAndQuery::try_from(request.target.as_str().to_owned()) {
         request.target = target;
     }
+    // No client waits for what is requested for a tracker.
+    request.class = None;
     request
 }
 

@@ -21,7 +21,7 @@ impl ManifestTracker {
     /// [`IDLE_INTERVALS`] and for the route's `idle`, or when the stream has ended.
     pub(crate) fn next_poll(&self, now: Instant) -> Option<PlannedPoll> {
         let state = self.state.lock();
-        let idle = self.request.route.live.idle;
+        let idle = self.route().live.idle;
         let idle_max = (state.reload_interval_max * IDLE_INTERVALS).max(idle);
         let was_requested = self.access.idle_time(now)? < idle_max;
         let may_be_polled = state.background_headers.is_some() && !state.ended;

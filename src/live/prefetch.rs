@@ -15,6 +15,8 @@ const LISTED_MAX: usize = 64;
 const ANNOUNCED_MAX: usize = 512;
 /// … and of objects that players name (CMCD), who may be wrong.
 const NOR_MAX: usize = 16;
+/// … and of objects that operators want stored.
+const WARM_MAX: usize = 16;
 
 /// What announced that an object will be requested. A metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +27,17 @@ pub enum PrefetchSource {
     Nor,
     /// An MPD's template and the clock say that it is available.
     Template,
+    /// An operator wants it stored.
+    Warm,
 }
 
 impl PrefetchSource {
     /// Every source.
-    pub const ALL: [PrefetchSource; 3] = [
+    pub const ALL: [PrefetchSource; 4] = [
         PrefetchSource::Playlist,
         PrefetchSource::Nor,
         PrefetchSource::Template,
+        PrefetchSource::Warm,
     ];
 
     /// The label value in metrics.
@@ -41,6 +46,7 @@ impl PrefetchSource {
             PrefetchSource::Playlist => "playlist",
             PrefetchSource::Nor => "nor",
             PrefetchSource::Template => "template",
+            PrefetchSource::Warm => "warm",
         }
     }
 }
@@ -70,6 +76,7 @@ pub(crate) struct PrefetchLimits {
     listed: Arc<Semaphore>,
     announced: Arc<Semaphore>,
     nor: Arc<Semaphore>,
+    warm: Arc<Semaphore>,
     fetched: [AtomicU64; PrefetchSource::ALL.len()],
     used: Arc<AtomicU64>,
     skipped: AtomicU64,
@@ -89,6 +96,7 @@ impl Default for PrefetchLimits {
             listed: Arc::new(Semaphore::new(LISTED_MAX)),
             announced: Arc::new(Semaphore::new(ANNOUNCED_MAX)),
             nor: Arc::new(Semaphore::new(NOR_MAX)),
+            warm: Arc::new(Semaphore::new(WARM_MAX)),
             fetched: Default::default(),
             used: Arc::default(),
             skipped: AtomicU64::new(0),
@@ -106,6 +114,7 @@ impl PrefetchLimits {
         let limit = match (object, source) {
             (PrefetchedObject::Announced, _) => &self.announced,
             (PrefetchedObject::Exists, PrefetchSource::Nor) => &self.nor,
+            (PrefetchedObject::Exists, PrefetchSource::Warm) => &self.warm,
             (PrefetchedObject::Exists, PrefetchSource::Playlist | PrefetchSource::Template) => {
                 &self.listed
             }

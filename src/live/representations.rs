@@ -341,6 +341,7 @@ mod tests {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
             trusted_proxies: seawall_policy::TrustedProxies::default(),
+            client_classes: seawall_policy::ClientClasses::default(),
         };
         let request = CacheRequest::asked(&rules, "a", "/live/a.mpd");
         (rules, request, manifest.listing)

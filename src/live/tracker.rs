@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -42,7 +43,7 @@ use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
-use seawall_policy::{EndpointSet, Key, Now, Rules};
+use seawall_policy::{EndpointSet, Key, Now, Route, Rules};
 
 /// The manifests of a stream report a restart one after another, all within this many reload
 /// intervals.
@@ -58,8 +59,10 @@ pub(crate) struct ListedObject {
 
 /// The tracker of one requested manifest.
 pub(crate) struct ManifestTracker {
-    /// The request for it, without delivery directives.
+    /// The request for it, without delivery directives, as it was first made.
     pub(crate) request: CacheRequest,
+    /// Its route as of the last reload.
+    route: ArcSwap<Route>,
     pub(crate) access: Arc<AccessTracker>,
     pub(super) stream: Arc<LiveStream>,
     /// A task prefetches the segments whose times its clock gives.
@@ -84,6 +87,7 @@ impl ManifestTracker {
         current_at: Instant,
     ) -> ManifestTracker {
         ManifestTracker {
+            route: ArcSwap::new(Arc::clone(&request.route)),
             request: owned(request),
             access: Arc::new(AccessTracker::new(current_at)),
             stream,
@@ -94,6 +98,22 @@ impl ManifestTracker {
             counted_bytes: AtomicUsize::new(0),
             version_stored: Notify::new(),
         }
+    }
+
+    /// Its route, with the settings of now.
+    pub(crate) fn route(&self) -> Guard<Arc<Route>> {
+        self.route.load()
+    }
+
+    /// Follows a reload. `false`: by these rules viewers have no such manifest any more, or one
+    /// with another key.
+    pub(super) fn follow(&self, rules: &Rules) -> bool {
+        let request = self.request.under(rules);
+        let has_request = request.is_some();
+        if let Some(request) = request {
+            self.route.store(request.route);
+        }
+        has_request
     }
 
     /// The caller holds it while a version is compared, applied and published.

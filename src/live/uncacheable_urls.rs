@@ -126,6 +126,7 @@ mod tests {
             routes: vec![Arc::new(Route::everything("main"))],
             name: "seawall".into(),
             trusted_proxies: seawall_policy::TrustedProxies::default(),
+            client_classes: seawall_policy::ClientClasses::default(),
         };
         let request = CacheRequest::asked(&rules, "a", "/live/a.mpd?x=1");
         let (uncacheable, own) = (

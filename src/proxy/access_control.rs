@@ -26,7 +26,7 @@ pub struct AccessStats {
 /// The secrets of the access rules, and what the rules refused.
 #[derive(Default)]
 pub struct AccessControl {
-    /// Whether a route has access rules.
+    /// Whether it matters who sends a request.
     has_rules: bool,
     files: Vec<(PathBuf, HeaderFile)>,
     secrets: ArcSwap<FileSecrets>,
@@ -36,7 +36,8 @@ pub struct AccessControl {
 }
 
 impl AccessControl {
-    /// Reads the secrets that the routes require. The error names the file that has none.
+    /// Reads the secrets that the routes require, and those that tell classes of clients. The error
+    /// names the file that has none.
     pub fn read(rules: &Rules) -> Result<AccessControl, (PathBuf, String)> {
         let mut known = HashSet::new();
         let mut files = Vec::new();
@@ -49,7 +50,7 @@ impl AccessControl {
             }
         }
         let control = AccessControl {
-            has_rules: rules.has_access_rules(),
+            has_rules: rules.concerns_viewers(),
             files,
             tokens: TokenControl::read(rules)?,
             ..AccessControl::default()
@@ -87,7 +88,7 @@ impl AccessControl {
         self.secrets.store(Arc::new(current.collect()));
     }
 
-    /// What the decision about a viewer needs. `None`: no route has access rules.
+    /// What the decision about a viewer needs. `None`: it does not matter who it is.
     pub(super) fn secrets(&self) -> Option<Guard<Arc<FileSecrets>>> {
         self.has_rules.then(|| self.secrets.load())
     }
@@ -106,8 +107,10 @@ impl AccessControl {
 }
 
 fn required_headers(rules: &Rules) -> impl Iterator<Item = &RequiredHeader> {
-    let routes = rules.routes.iter();
-    routes.filter_map(|route| route.access.require_header.as_ref())
+    let of_routes = rules.routes.iter();
+    let of_routes = of_routes.filter_map(|route| route.access.require_header.as_ref());
+    let of_classes = rules.client_classes.iter();
+    of_routes.chain(of_classes.filter_map(|class| class.header.as_ref()))
 }
 
 #[cfg(test)]
@@ -128,6 +131,7 @@ mod tests {
             routes: vec![Arc::new(route)],
             name: "seawall".into(),
             trusted_proxies: seawall_policy::TrustedProxies::default(),
+            client_classes: seawall_policy::ClientClasses::default(),
         };
         let (settings, routes) = (telemetry::Settings::default(), [Arc::from("main")]);
         let telemetry = Telemetry::new(&settings, &routes, &mut MetricRegistry::default());
@@ -159,6 +163,7 @@ mod tests {
             now,
             wants_repeat: true,
             is_counted: false,
+            class: None,
             body: None,
         };
         let MemoryAnswer::Respond(response) = shield.answer_from_memory(request) else {

@@ -78,9 +78,11 @@ impl ActiveShield {
         let _replacing = self.replacing.lock();
         let next = self.shield.load().succeed(settings);
         let generation = next.generation;
-        self.shield.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.shield.store(Arc::clone(&next));
         // After the shield: who sees the new number finds the new shield.
         self.generation.0.store(generation, Ordering::Release);
+        next.live.follow(&next.rules, generation);
         generation
     }
 }

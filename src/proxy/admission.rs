@@ -16,9 +16,12 @@ use super::{Shield, ViewerRequest, ViewerResponse, rejections};
 use seawall_authorization::{
     RenewedToken, TokenPermit, TokenRejection, TokenRequest, VerifiedTokens,
 };
-use seawall_policy::access::{AccessRejection, Admission, Destination, Requester, access, enter};
+use seawall_policy::access::{
+    AccessRejection, Admission, CacheRequest, Destination, Requester, access, enter,
+};
 use seawall_policy::freshness::FRESHNESS_FIELDS_SENT;
-use seawall_policy::{AccessRuleKind, Now};
+use seawall_policy::{AccessRuleKind, ClientClass, Now};
+use seawall_upstream::CauseCounters;
 
 /// The decision about a request, and what the token that let it in means for the response.
 pub(super) struct Admitted {
@@ -57,14 +60,29 @@ impl TokenEffect {
 }
 
 impl Shield {
-    /// Decides about a request, and takes its token away.
+    /// Finds the class of the client, decides about its request, and takes its token away.
     pub(super) fn admit(&self, request: &mut ViewerRequest) -> Admitted {
+        request.class = self.class_of(request);
         let admitted = self.try_admit(request);
-        admitted.unwrap_or_else(|rejection| Admitted {
+        let mut admitted = admitted.unwrap_or_else(|rejection| Admitted {
             admission: Admission::Reject(rejection),
             token: TokenEffect::default(),
             meter: None,
-        })
+        });
+        if let Admission::Cache(cached) | Admission::Pass(cached) = &mut admitted.admission {
+            cached.class.clone_from(&request.class);
+        }
+        admitted
+    }
+
+    fn class_of(&self, request: &ViewerRequest) -> Option<Arc<ClientClass>> {
+        let classes = &self.rules.client_classes;
+        if classes.is_empty() {
+            return None;
+        }
+        let secrets = self.access.secrets()?;
+        let class = classes.class_of(request.address.viewer, &request.headers, &secrets);
+        class.cloned()
     }
 
     fn try_admit(&self, request: &mut ViewerRequest) -> Result<Admitted, AccessRejection> {
@@ -176,6 +194,22 @@ impl Shield {
             &headers,
             unrestricted,
         )
+    }
+
+    /// Marks that a class gets an object or waits for it; `mark` says whether others did before.
+    /// Such a request would have been one to the origin, if the class had a shield of its own.
+    pub(super) fn mark_class(&self, request: &CacheRequest, mark: impl FnOnce(usize) -> bool) {
+        if let Some(class) = &request.class
+            && mark(class.index)
+        {
+            self.class_counters.count_collapsed(class);
+        }
+    }
+
+    /// Where a request to an origin is counted besides its endpoint, if there are classes.
+    pub(super) fn cause_of(&self, request: &CacheRequest) -> Option<Arc<CauseCounters>> {
+        let has_classes = !self.rules.client_classes.is_empty();
+        has_classes.then(|| self.class_counters.cause(request.class.as_ref()))
     }
 
     pub(super) fn reject(

@@ -292,7 +292,9 @@ pub fn new_request_id() -> [u8; 16] {
 }
 
 fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecord {
+    let class = viewer_request.class.as_ref();
     RequestRecord {
+        class: class.map(|class| class.index),
         log_fields: is_logged.then(|| {
             let ViewerRequest {
                 method,
@@ -302,9 +304,11 @@ fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecor
                 address,
                 ..
             } = viewer_request;
-            Box::new(AccessLogFields::of(
-                method, uri, *version, headers, *address,
-            ))
+            let fields = AccessLogFields::of(method, uri, *version, headers, *address);
+            Box::new(AccessLogFields {
+                class: class.map(|class| Arc::clone(&class.name)),
+                ..fields
+            })
         }),
         ..RequestRecord::begin(viewer_request.arrived)
     }

@@ -124,8 +124,14 @@ impl FillTask {
             empty_responses: 0,
             shield,
             fill,
+            request: CacheRequest {
+                class: match trigger {
+                    FillTrigger::Viewer(..) => request.class.clone(),
+                    FillTrigger::Refresh | FillTrigger::Prefetch(_) => None,
+                },
+                ..request.clone()
+            },
             trigger,
-            request: request.clone(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::rate_limits::{ByteMeter, RouteLimiter};
 use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Object, SharedBody};
-use seawall_policy::ViewerAddress;
+use seawall_policy::{ClientClass, ViewerAddress};
 use seawall_upstream::RequestBody;
 
 /// A parsed request.
@@ -35,6 +35,8 @@ pub struct ViewerRequest {
     /// The caller can send the response to other requests in the same words: see
     /// [`ViewerResponse::repeat`] and [`SharedWait`].
     pub wants_repeat: bool,
+    /// The class of its client. The proxy finds it.
+    pub class: Option<Arc<ClientClass>>,
     /// The request was taken from the rate limits of its route before.
     pub is_counted: bool,
     /// The body. Dropped unread unless the route passes the method on.

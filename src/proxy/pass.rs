@@ -95,6 +95,7 @@ impl Shield {
         let request = &context.request;
         let upstream_request = UpstreamRequest {
             priority_raise: None,
+            cause: self.cause_of(request),
             is_expected: false,
             expected_content: ExpectedContent::Anything,
             class: self.live.kind_of(request).into(),

@@ -334,6 +334,7 @@ impl Shield {
         match self.choose_encoding(responses::full_or_delta(&context, object), &context.headers) {
             EncodingChoice::Ready(encoded) => {
                 object.hits.add();
+                self.mark_class(&context.request, |class| object.classes.mark(class));
                 let response =
                     responses::respond_with_encoded(context, encoded, outcome, &self.settings);
                 LookupOutcome::Served(response)
@@ -353,6 +354,7 @@ impl Shield {
     ) -> ViewerResponse {
         object.hits.add();
         let request = &context.request;
+        self.mark_class(request, |class| object.classes.mark(class));
         let has_refresher =
             !request.has_delivery_directives() && self.ensure_refreshed(request, object);
         if !has_refresher
@@ -419,6 +421,7 @@ impl Shield {
             JoinOutcome::Stored(_) | JoinOutcome::Retry => PipelineStep::Again(context),
             JoinOutcome::Crowded => self.serve_stale_or(context, lookup, rejections::crowded),
             JoinOutcome::Lead(fill, follower) => {
+                self.mark_class(&context.request, |class| follower.mark_class(class));
                 self.query_variance.observe(&context.request, context.now);
                 let (pass_sender, pass_receiver) = oneshot::channel();
                 let client_fetch = self.clients.begin_fetch(context.client);
@@ -435,6 +438,7 @@ impl Shield {
             }
             JoinOutcome::Follow(follower) => {
                 context.collapsed = true;
+                self.mark_class(&context.request, |class| follower.mark_class(class));
                 self.follow(context, lookup, &upstream_headers, follower, None)
                     .await
             }

@@ -138,7 +138,7 @@ impl Shield {
     }
 
     /// The permit for one more prefetch, if the origin, the memory and the limits have room.
-    fn prefetch_permit(
+    pub(super) fn prefetch_permit(
         &self,
         request: &CacheRequest,
         object: PrefetchedObject,

@@ -331,7 +331,7 @@ impl Shield {
         spawn_blocking(drop_all).await.ok()
     }
 
-    fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
+    pub(super) fn request_of_url(&self, url: &Uri) -> Option<CacheRequest> {
         match self.admit_url(url) {
             Admission::Cache(request) => Some(request),
             _ => None,

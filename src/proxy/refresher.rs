@@ -37,7 +37,7 @@ impl Drop for Refresher {
 impl Shield {
     /// Starts the refresher of a manifest. True if one runs.
     pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<ManifestTracker>) -> bool {
-        if !tracker.request.route.live.cadence {
+        if !tracker.route().live.cadence {
             return false;
         }
         let Some(poll) = tracker.next_poll(Instant::now()) else {
@@ -227,6 +227,7 @@ mod tests {
                 routes: vec![Arc::new(Route::everything("main"))],
                 name: "seawall".into(),
                 trusted_proxies: seawall_policy::TrustedProxies::default(),
+                client_classes: seawall_policy::ClientClasses::default(),
             },
             cache: seawall_cache::Settings::default(),
             settings: Settings::default(),
@@ -240,7 +241,8 @@ mod tests {
         let shield = active.current();
         let request = CacheRequest::asked(&shield.rules, "a", "/live/index.m3u8");
         let info = read_manifest(Kind::Hls, PLAYLIST).unwrap().info;
-        let tracker = shield.live.tracker_or_new(&request, &info, Instant::now());
+        let (live, generation) = (&shield.live, shield.generation());
+        let tracker = live.tracker_or_new(&request, generation, &info, Instant::now());
         Refresher {
             active: Arc::clone(active),
             tracker: tracker.unwrap(),

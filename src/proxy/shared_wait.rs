@@ -33,6 +33,7 @@ impl Shield {
             return None;
         }
         let follower = fill.join()?;
+        self.mark_class(request, |class| follower.mark_class(class));
         let record = context.abandoned_record();
         let limiter = self.rate_limits.of_route(&request.route).cloned();
         let shield = Arc::clone(self);

@@ -5,6 +5,7 @@
 
 mod fetch;
 mod respond;
+mod warm;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use seawall_cache::{
 };
 use seawall_policy::range::ByteSpan;
 use seawall_policy::{EndpointAvoidance, EndpointSet, Key, Lifetime, Route};
+use seawall_upstream::Priority;
 
 /// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -50,6 +52,8 @@ struct SliceContext {
     upstream_headers: HeaderMap,
     slice_set: Arc<SliceSet>,
     client: Client,
+    /// Of its requests to the origin.
+    priority: Priority,
     /// Endpoints that stopped inside a slice; the next slices ask them last.
     failed_endpoints: Mutex<EndpointAvoidance>,
     /// Endpoints that had stopped when this response began: a new request would do no better there.

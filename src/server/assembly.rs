@@ -3,14 +3,17 @@
 use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 
 use super::ServerStart;
+use super::admin_controls::AdminControls;
+use super::class_slots::ClassSlots;
 use super::control::{self, ControlSender};
 use super::control_task::ControlTask;
-use super::drain::{DRAIN_METRICS, Drain, DrainPlan, DrainStatus};
+use super::descriptors::DescriptorLimit;
+use super::drain::{DRAIN_METRICS, Drain, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
 use super::reload::{Reloader, create_origin, read_access};
 use super::reload_report::RELOAD_METRICS;
@@ -18,25 +21,22 @@ use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use super::upgrade::{UPGRADE_METRICS, Upgrader};
 use super::workers::{AdminService, FrontendService};
-use crate::admin;
 use crate::admin::access_metrics::{ACCESS_METRICS, RATE_LIMIT_METRICS};
 use crate::admin::audit::AUDIT_METRICS;
 use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
+use crate::admin::class_metrics::{CLASS_METRICS, class_status};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
 use crate::admin::purge_metrics::PURGE_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
-use crate::admin::{
-    AdminAddress, AdminConnections, AdminHandlers, AdminSocket, AdminTokens, AuditLog, explain,
-    origins,
-};
+use crate::admin::{AdminAddress, AdminConnections, AdminHandlers, AdminSocket, explain, origins};
 use crate::config::Config;
 use crate::frontend::{
-    BoundListener, CONNECTION_METRICS, Frontend, HandedSocket, InheritedSockets, Limits,
-    ListenAddress, bind_unix,
+    BoundListener, CONNECTION_METRICS, Frontend, HandedSocket, InheritedSockets, ListenAddress,
+    bind_unix,
 };
 use crate::proxy::{AccessControl, ActiveShield, ShieldParts};
-use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, Telemetry};
+use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, ProgramLog, Telemetry};
 use seawall_upstream::{Origin, Resolver};
 
 /// A server whose sockets are bound and whose modules do not exist yet.
@@ -44,8 +44,8 @@ pub(super) struct BoundServer {
     config: Config,
     /// How it was started.
     pub(super) start: ServerStart,
-    /// Those of the configuration, as far as this machine allows them.
-    pub(super) limits: Limits,
+    /// What this machine allows.
+    pub(super) descriptors: DescriptorLimit,
     listeners: Vec<BoundListener>,
     admin: Option<(AdminSocket, AdminAddress)>,
 }
@@ -92,7 +92,7 @@ impl ServerParts {
             tracing::info!(address, "no listener has the address {address} any more");
         }
         Ok(BoundServer {
-            limits: config.frontend.limits.clone(),
+            descriptors: DescriptorLimit::default(),
             config,
             start,
             listeners,
@@ -107,13 +107,13 @@ impl BoundServer {
         self,
         resolver: &Resolver,
         workers: usize,
-        log: &Arc<LogCounts>,
+        log: &ProgramLog,
         service_manager: &Arc<ServiceManager>,
     ) -> anyhow::Result<ServerParts> {
         let BoundServer {
             mut config,
             start,
-            limits,
+            descriptors,
             listeners,
             admin,
         } = self;
@@ -123,22 +123,22 @@ impl BoundServer {
         let access = read_access(&config.rules)?;
         let mut slots = RouteSlots::default();
         slots.assign(&mut config.rules.routes);
+        let mut class_slots = ClassSlots::default();
+        class_slots.assign(&mut config.rules.client_classes);
         let mut registry = MetricRegistry::default();
-        let telemetry = Telemetry::new(&config.telemetry, slots.names(), &mut registry)?;
-        let telemetry = Arc::new(telemetry);
+        let telemetry = new_telemetry(&config, (&slots, &class_slots), &mut registry)?;
         let shield = new_shield(&config, origins, access, &telemetry);
+        let limits = descriptors.apply(&config.frontend.limits);
         let frontend = Arc::new(Frontend::new(limits, workers)?);
         frontend.open(listeners)?;
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);
         let (control, requests) = control::channel();
-        let plan = drain_plan(&config, admin.is_some());
-        let drain = new_drain(plan, &frontend, service_manager);
+        let drain = new_drain(admin.is_some(), &frontend, service_manager);
         let operators = drain.operators.clone();
-        collect_metrics(&mut registry, &shield, &frontend, log)?;
-        let status = drain.status.clone();
-        registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
-        let (tokens, audit) = open_admin_files(&config.admin, &mut registry)?;
+        collect_metrics(&mut registry, &shield, &frontend, &log.counts)?;
+        let controls = AdminControls::start(&config.admin)?;
+        report_operations(&drain, &controls, &mut registry)?;
         let upgrader = Upgrader::new(
             start.program,
             (frontend.clone(), admin_duplicate(admin.as_ref(), &config)?),
@@ -146,24 +146,23 @@ impl BoundServer {
         );
         let upgrader = report_upgrades(upgrader, &mut registry)?;
         let reloader = Arc::new(Reloader::new(
-            (shield.clone(), frontend.clone()),
+            (shield.clone(), frontend.clone(), descriptors),
+            (controls.clone(), log.clone()),
             resolver.clone(),
             start.file,
-            (config, slots),
+            (config, slots, class_slots),
             service_manager.clone(),
         ));
         let reloads = reloader.clone();
         registry.collect("Configuration", &RELOAD_METRICS, move || reloads.stats())?;
         let admin_service = admin.map(|socket| {
             let handlers = AdminHandlers {
-                hosts: reloader.admin_hosts.clone(),
-                tokens,
                 metrics: registry,
                 ..admin_handlers(
                     &shield,
                     &drain.status,
                     &monitor,
-                    (&control, audit),
+                    (&control, controls),
                     (&reloader, &upgrader),
                 )
             };
@@ -186,6 +185,16 @@ impl BoundServer {
             responders,
         })
     }
+}
+
+fn new_telemetry(
+    config: &Config,
+    (routes, classes): (&RouteSlots, &ClassSlots),
+    registry: &mut MetricRegistry,
+) -> anyhow::Result<Arc<Telemetry>> {
+    let telemetry = Telemetry::new(&config.telemetry, routes.names(), registry)?;
+    telemetry.class_metrics.set_names(classes.names());
+    Ok(Arc::new(telemetry))
 }
 
 fn new_shield(
@@ -214,43 +223,29 @@ fn report_upgrades(
     Ok(upgrader)
 }
 
-/// Without an admin server no load balancer can see that the server is about to stop.
-fn drain_plan(config: &Config, has_admin: bool) -> DrainPlan {
-    DrainPlan {
-        delay: if has_admin {
-            config.drain_delay
-        } else {
-            Duration::ZERO
-        },
-        drain_max: config.drain_max,
-    }
+fn report_operations(
+    drain: &Drain,
+    controls: &AdminControls,
+    registry: &mut MetricRegistry,
+) -> Result<(), prometheus::Error> {
+    let status = drain.status.clone();
+    registry.collect("Process", &DRAIN_METRICS, move || status.state())?;
+    let audit = controls.audit.clone();
+    registry.collect("Operators", &AUDIT_METRICS, move || audit.stats())
 }
 
 fn new_drain(
-    plan: DrainPlan,
+    has_admin: bool,
     frontend: &Arc<Frontend>,
     service_manager: &Arc<ServiceManager>,
 ) -> Drain {
     Drain {
-        plan,
+        has_admin,
         status: DrainStatus::new(),
         frontend: frontend.clone(),
         operators: AdminConnections::default(),
         service_manager: service_manager.clone(),
     }
-}
-
-/// Reads the tokens of operators, and opens the log of what they do.
-fn open_admin_files(
-    settings: &admin::Settings,
-    registry: &mut MetricRegistry,
-) -> anyhow::Result<(Arc<AdminTokens>, Arc<AuditLog>)> {
-    let tokens = Arc::new(AdminTokens::read(settings.tokens.clone())?);
-    let audit = AuditLog::start(settings.audit_log.clone());
-    let audit = Arc::new(audit.context("cannot write the audit log")?);
-    let writes = audit.clone();
-    registry.collect("Operators", &AUDIT_METRICS, move || writes.stats())?;
-    Ok((tokens, audit))
 }
 
 /// Registers the metrics of all modules that keep their own counts.
@@ -282,6 +277,10 @@ fn collect_metrics(
     registry.collect("Abandoned requests", &CLIENT_METRICS, move || {
         clients.load().clients()
     })?;
+    let classes = shield.clone();
+    registry.collect("Client classes", &CLASS_METRICS, move || {
+        classes.load().classes()
+    })?;
     let queries = shield.clone();
     registry.collect("Query parameters", &QUERY_METRICS, move || {
         queries.load().varying_query_parameters()
@@ -312,20 +311,20 @@ fn admin_handlers(
     shield: &Arc<ActiveShield>,
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
-    (control, audit): (&ControlSender, Arc<AuditLog>),
+    (control, controls): (&ControlSender, AdminControls),
     (reloader, upgrader): (&Arc<Reloader>, &Arc<Upgrader>),
 ) -> AdminHandlers {
     let monitor = monitor.clone();
-    let (purging, explaining) = (shield.clone(), shield.clone());
+    let (purging, explaining, warming) = (shield.clone(), shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
-    let groups = shield.clone();
+    let (groups, classes) = (shield.clone(), shield.clone());
     let (reloads, reloading) = (reloader.clone(), control.clone());
     let (upgrades, upgrading) = (upgrader.clone(), control.clone());
     let started_at = SystemTime::now();
     AdminHandlers {
-        hosts: Arc::default(),
-        tokens: Arc::default(),
-        audit,
+        hosts: controls.hosts,
+        tokens: controls.tokens,
+        audit: controls.audit,
         metrics: MetricRegistry::default(),
         status: Box::new(move || {
             let mut status = origins::status(&stats(&groups));
@@ -333,6 +332,7 @@ fn admin_handlers(
             status["config"] = reloads.status();
             status["upgrade"] = upgrades.stats().to_json();
             status["process"] = process_status(started_at);
+            status["client_classes"] = class_status(&classes.load());
             status
         }),
         health: Box::new(move || {
@@ -359,6 +359,10 @@ fn admin_handlers(
         purge: Box::new(move |order| {
             let shield = purging.current();
             Box::pin(async move { shield.purge(order).await })
+        }),
+        warm: Box::new(move |url, deadline| {
+            let shield = warming.current();
+            Box::pin(async move { shield.warm(&url, deadline).await })
         }),
     }
 }

@@ -35,7 +35,8 @@ impl ControlTask {
             };
             if let Some(request) = drain {
                 self.upgrader.close_socket();
-                return self.drain.run(request, &mut self.requests).await;
+                let plan = self.reloader.drain_plan(self.drain.has_admin);
+                return self.drain.run(plan, request, &mut self.requests).await;
             }
         }
     }

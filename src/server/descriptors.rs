@@ -7,25 +7,41 @@ use crate::frontend::Limits;
 /// Reserved for connections to origins, listeners, files and the log.
 const RESERVE: u64 = 1024;
 
-/// Raises the limit of open descriptors as far as the system allows, and keeps viewers below it: a
-/// connection that is closed at once is better than one that cannot be accepted.
-pub(super) fn raise_limit(limits: &mut Limits) {
-    let available = match raise_to_hard_limit() {
-        Ok(available) => available,
-        Err(error) => {
-            tracing::warn!(%error, "cannot raise the descriptor limit");
-            return;
+/// The connections for which there are descriptors. `None`: unknown.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DescriptorLimit(Option<usize>);
+
+impl DescriptorLimit {
+    /// Raises the limit of open descriptors as far as the system allows.
+    pub(super) fn raise() -> DescriptorLimit {
+        match raise_to_hard_limit() {
+            Ok(available) => {
+                tracing::info!(descriptors = available, "descriptor limit is {available}");
+                DescriptorLimit(Some(connections_for(available)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot raise the descriptor limit");
+                DescriptorLimit(None)
+            }
         }
-    };
-    tracing::info!(descriptors = available, "descriptor limit is {available}");
-    let connections = connections_for(available);
-    if connections < limits.connections_max {
-        tracing::warn!(
-            configured = limits.connections_max,
-            connections_max = connections,
-            "fewer descriptors than connections allowed: raise the hard limit (ulimit -Hn)"
-        );
-        limits.connections_max = connections;
+    }
+
+    /// Keeps viewers below it: a connection that is closed at once is better than one that cannot
+    /// be accepted.
+    pub(super) fn apply(self, limits: &Limits) -> Limits {
+        let configured = limits.connections_max;
+        let connections_max = self.0.unwrap_or(configured).min(configured);
+        if connections_max < configured {
+            tracing::warn!(
+                configured,
+                connections_max,
+                "fewer descriptors than connections allowed: raise the hard limit (ulimit -Hn)"
+            );
+        }
+        Limits {
+            connections_max,
+            ..limits.clone()
+        }
     }
 }
 
@@ -52,6 +68,18 @@ mod tests {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!((soft, hard), (raised, raised));
         assert_eq!(raise_to_hard_limit(), Ok(raised));
+    }
+
+    #[test]
+    fn lowers_connections_to_what_there_are_descriptors_for() {
+        let limits = |connections_max| Limits {
+            connections_max,
+            ..Limits::default()
+        };
+        let applied = |limit, configured| DescriptorLimit(limit).apply(&limits(configured));
+        assert_eq!(applied(Some(10), 20).connections_max, 10);
+        assert_eq!(applied(Some(10), 5).connections_max, 5);
+        assert_eq!(applied(None, 20).connections_max, 20);
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl DrainStatus {
 
 /// Carries out a drain.
 pub(super) struct Drain {
-    pub(super) plan: DrainPlan,
+    /// Whether a load balancer can ask `/readyz`.
+    pub(super) has_admin: bool,
     pub(super) status: Arc<DrainStatus>,
     pub(super) frontend: Arc<Frontend>,
     pub(super) operators: AdminConnections,
@@ -140,6 +141,7 @@ impl Drain {
     /// Drains. Returns when the process may end.
     pub(super) async fn run(
         &self,
+        plan: DrainPlan,
         request: DrainRequest,
         requests: &mut mpsc::Receiver<ControlRequest>,
     ) {
@@ -158,7 +160,7 @@ impl Drain {
         if !has_successor {
             self.service_manager.report_stopping();
             self.status.state.send_replace(DrainState::Leaving);
-            self.wait_until_noticed(cause, &mut late).await;
+            self.wait_until_noticed(plan.delay, cause, &mut late).await;
         }
         self.status.state.send_replace(DrainState::Draining);
         let open = self.frontend.stats().open;
@@ -167,7 +169,7 @@ impl Drain {
             open,
             "stopping: {open} connections may finish what is under way"
         );
-        let finish = timeout(self.plan.drain_max, async {
+        let finish = timeout(plan.drain_max, async {
             let closed = late.during(self.frontend.stop_accepting()).await;
             if let StepEnd::Ended(_) = closed {
                 return closed;
@@ -196,19 +198,24 @@ impl Drain {
     }
 
     /// Accepts connections for a time, so that load balancers notice that this server is not ready.
-    async fn wait_until_noticed(&self, cause: &'static str, late: &mut LateRequests<'_>) {
+    async fn wait_until_noticed(
+        &self,
+        delay: Duration,
+        cause: &'static str,
+        late: &mut LateRequests<'_>,
+    ) {
         let open = self.frontend.stats().open;
         let probed_at = *self.status.probed_at.lock();
-        if self.plan.delay.is_zero() || !can_be_noticed(open, probed_at, Instant::now()) {
+        if delay.is_zero() || !can_be_noticed(open, probed_at, Instant::now()) {
             return;
         }
-        let seconds = self.plan.delay.as_secs_f64();
+        let seconds = delay.as_secs_f64();
         tracing::info!(
             cause,
             open,
             "stopping: not ready any more, connections are accepted for another {seconds} s"
         );
-        late.during(sleep(self.plan.delay)).await;
+        late.during(sleep(delay)).await;
     }
 }
 

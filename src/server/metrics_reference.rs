@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::ServerStart;
 use super::assembly::{ServerParts, system_lookup};
 use crate::config::Config;
-use crate::telemetry::{LabelValues, Metric, MetricGroup, MetricKind};
+use crate::telemetry::{LabelValues, Metric, MetricGroup, MetricKind, ProgramLog};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -37,7 +37,7 @@ fn with_metrics(check: impl FnOnce(&[MetricGroup])) {
         config.admin.listen = Some(crate::config::parse_admin_address("127.0.0.1:0").unwrap());
         let bound = ServerParts::bind(config, ServerStart::default()).unwrap();
         let parts = bound
-            .build(&system_lookup(), 1, &Arc::default(), &Arc::default())
+            .build(&system_lookup(), 1, &ProgramLog::default(), &Arc::default())
             .unwrap();
         check(parts.admin_service.unwrap().handlers.metrics.groups());
     });

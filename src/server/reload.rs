@@ -7,19 +7,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::admin_controls::{AdminControls, PreparedAdmin};
+use super::class_slots::ClassSlots;
+use super::descriptors::DescriptorLimit;
+use super::drain::DrainPlan;
 use super::reload_report::{ReloadError, ReloadReport, ReloadStats};
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
 use crate::config::{CheckScope, Config};
 use crate::frontend::{Frontend, PreparedListeners, RemovedListeners};
 use crate::proxy::{AccessControl, ActiveSettings, ActiveShield};
+use crate::telemetry::{PreparedAccessLog, ProgramLog};
 use seawall_policy::Rules;
 use seawall_upstream::{Origin, Resolver};
 
@@ -39,11 +43,12 @@ pub struct ConfigFile {
 pub(super) struct Reloader {
     shield: Arc<ActiveShield>,
     frontend: Arc<Frontend>,
+    descriptors: DescriptorLimit,
     resolver: Resolver,
     /// `None`: the server was started without a file.
     file: Option<ConfigFile>,
-    /// The host names by which operators reach the admin server.
-    pub(super) admin_hosts: Arc<ArcSwap<Vec<String>>>,
+    admin: AdminControls,
+    log: ProgramLog,
     service_manager: Arc<ServiceManager>,
     running: Mutex<RunningConfig>,
     stats: Mutex<ReloadStats>,
@@ -54,6 +59,7 @@ pub(super) struct Reloader {
 struct RunningConfig {
     config: Config,
     slots: RouteSlots,
+    class_slots: ClassSlots,
 }
 
 /// A configuration that is ready to be used: nothing can fail any more.
@@ -62,6 +68,8 @@ struct PreparedReload {
     next: RunningConfig,
     settings: ActiveSettings,
     listeners: PreparedListeners,
+    access_log: PreparedAccessLog,
+    admin: PreparedAdmin,
 }
 
 /// Listeners that a reload has removed, and the end of their connections.
@@ -94,23 +102,30 @@ impl Removal {
 
 impl Reloader {
     pub(super) fn new(
-        (shield, frontend): (Arc<ActiveShield>, Arc<Frontend>),
+        (shield, frontend, descriptors): (Arc<ActiveShield>, Arc<Frontend>, DescriptorLimit),
+        (admin, log): (AdminControls, ProgramLog),
         resolver: Resolver,
         file: Option<ConfigFile>,
-        (config, slots): (Config, RouteSlots),
+        (config, slots, class_slots): (Config, RouteSlots, ClassSlots),
         service_manager: Arc<ServiceManager>,
     ) -> Reloader {
         let text = file.as_ref().map(|file| Config::read_text(&file.path));
         let hash = text.and_then(Result::ok).map(|text| hash_of(&text));
         Reloader {
-            admin_hosts: Arc::new(ArcSwap::from_pointee(config.admin.hosts.clone())),
+            admin,
+            log,
             stats: Mutex::new(ReloadStats::begin(hash, SystemTime::now())),
             shield,
             frontend,
+            descriptors,
             resolver,
             file,
             service_manager,
-            running: Mutex::new(RunningConfig { config, slots }),
+            running: Mutex::new(RunningConfig {
+                config,
+                slots,
+                class_slots,
+            }),
         }
     }
 
@@ -166,6 +181,21 @@ impl Reloader {
         self.stats.lock().clone()
     }
 
+    /// How long the steps of a drain last that begins now.
+    pub(super) fn drain_plan(&self, has_admin: bool) -> DrainPlan {
+        let config = &self.running.lock().config;
+        // Without an admin server no load balancer can see that the server is about to stop.
+        let delay = if has_admin {
+            config.drain_delay
+        } else {
+            Duration::ZERO
+        };
+        DrainPlan {
+            delay,
+            drain_max: config.drain_max,
+        }
+    }
+
     /// What `/status` says of the configuration.
     pub(super) fn status(&self) -> serde_json::Value {
         let file = self.file.as_ref().map(|file| file.path.as_path());
@@ -186,10 +216,15 @@ impl Reloader {
     }
 
     fn prepare(&self, read: Config, hash: Option<String>) -> anyhow::Result<PreparedReload> {
-        let RunningConfig { config, mut slots } = self.running.lock().clone();
+        let RunningConfig {
+            config,
+            mut slots,
+            mut class_slots,
+        } = self.running.lock().clone();
         let changes = config.changes_to(&read);
         let mut next = config.reloaded(read);
         slots.assign(&mut next.rules.routes);
+        class_slots.assign(&mut next.rules.client_classes);
         let origins = next.origins.iter();
         let origins = origins.map(|group| self.origin(group));
         let settings = ActiveSettings {
@@ -198,14 +233,20 @@ impl Reloader {
             rules: next.rules.clone(),
             settings: next.proxy.clone(),
         };
+        let admin = self.admin.prepare(&config.admin, &next.admin)?;
+        let telemetry = self.shield.load().telemetry().clone();
+        let access_log = telemetry.access_log.prepare(&next.telemetry.access_log)?;
         // Last of all that can fail: it is what others could notice.
         let listeners = self.frontend.prepare_listeners(&next.frontend.listeners)?;
         Ok(PreparedReload {
             listeners,
+            access_log,
+            admin,
             report: ReloadReport::of(changes, hash),
             next: RunningConfig {
                 config: next,
                 slots,
+                class_slots,
             },
             settings,
         })
@@ -218,15 +259,28 @@ impl Reloader {
             next,
             settings,
             listeners,
+            access_log,
+            admin,
         } = prepared;
+        // First: the log may have to say more of what follows.
+        let levels = &next.config.telemetry.log_levels;
+        if self.running.lock().config.telemetry.log_levels != *levels {
+            (self.log.set_levels)(levels);
+        }
         let before = self.shield.current();
         let telemetry = before.telemetry();
         telemetry
             .request_metrics
             .set_route_names(next.slots.names());
+        telemetry.class_metrics.set_names(next.class_slots.names());
+        // Before the settings: what requests need for their lines is noted when they begin.
+        if let Some(replaced) = telemetry.access_log.apply(access_log) {
+            spawn_blocking(|| replaced.close());
+        }
         replace_origins(before.origins(), &settings.origins);
-        let hosts = next.config.admin.hosts.clone();
-        self.admin_hosts.store(Arc::new(hosts));
+        self.admin.apply(admin);
+        let limits = &next.config.frontend.limits;
+        self.frontend.set_limits(self.descriptors.apply(limits));
         let drain_max = next.config.drain_max;
         *self.running.lock() = next;
         let generation = self.shield.apply(settings);

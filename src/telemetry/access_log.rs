@@ -11,7 +11,8 @@ mod writer;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +36,7 @@ const QUEUE_LINES_MAX: usize = 8192;
 const FINISH_MAX: Duration = Duration::from_secs(2);
 
 /// Whether, how much and where to log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessLogSettings {
     /// Enables the log.
     pub enabled: bool,
@@ -47,68 +48,133 @@ pub struct AccessLogSettings {
 
 /// The access log.
 pub struct AccessLog {
+    /// Log one request in this many; 0: the log is disabled.
+    sample: AtomicU32,
     /// `None`: disabled.
-    queue: Option<AccessLogQueue>,
-    /// Log one request in this many; at least 1.
-    sample: u32,
+    queue: ArcSwapOption<AccessLogQueue>,
+    /// Of all queues since the start.
+    counts: Arc<WriterCounts>,
+    settings: Mutex<AccessLogSettings>,
+}
+
+/// Other settings of the log, ready to be used: nothing can fail any more.
+pub struct PreparedAccessLog {
+    settings: AccessLogSettings,
+    queue: Option<Arc<AccessLogQueue>>,
 }
 
 impl AccessLog {
     /// Opens the log according to the settings.
     pub fn open(settings: &AccessLogSettings) -> Result<AccessLog, TelemetryError> {
-        let sample = settings.sample.max(1);
-        let queue = match &settings.path {
+        let log = AccessLog {
+            sample: AtomicU32::new(0),
+            queue: ArcSwapOption::empty(),
+            counts: Arc::default(),
+            settings: Mutex::default(),
+        };
+        log.apply(log.prepare(settings)?);
+        Ok(log)
+    }
+
+    /// Prepares other settings: opens the file, if it is another one. Blocks. If that fails,
+    /// nothing has changed.
+    pub fn prepare(
+        &self,
+        settings: &AccessLogSettings,
+    ) -> Result<PreparedAccessLog, TelemetryError> {
+        let is_same_file = self.settings.lock().path == settings.path;
+        let running = self.queue.load_full().filter(|_| is_same_file);
+        let queue = match (&settings.path, running) {
             _ if !settings.enabled => None,
-            None => Some(AccessLogQueue::start(io::stdout(), QUEUE_LINES_MAX)?),
-            Some(path) => {
+            (_, Some(running)) => Some(running),
+            (None, None) => Some(self.start_queue(io::stdout())?),
+            (Some(path), None) => {
                 let file = LogFile::open(path).map_err(|source| TelemetryError::LogFile {
                     path: path.clone(),
                     source,
                 })?;
-                Some(AccessLogQueue::start(file, QUEUE_LINES_MAX)?)
+                Some(self.start_queue(file)?)
             }
         };
-        Ok(AccessLog { queue, sample })
+        Ok(PreparedAccessLog {
+            settings: settings.clone(),
+            queue,
+        })
+    }
+
+    fn start_queue(
+        &self,
+        sink: impl Write + Send + 'static,
+    ) -> Result<Arc<AccessLogQueue>, TelemetryError> {
+        AccessLogQueue::start(sink, QUEUE_LINES_MAX, &self.counts).map(Arc::new)
+    }
+
+    /// Uses other settings for requests that end from now on. Returns the queue that is not used
+    /// any more, if there is one: its last lines are written when it is closed or dropped, which
+    /// waits for them. Cannot fail.
+    pub fn apply(&self, prepared: PreparedAccessLog) -> Option<ReplacedQueue> {
+        let PreparedAccessLog { settings, queue } = prepared;
+        let sample = if queue.is_some() {
+            settings.sample.max(1)
+        } else {
+            0
+        };
+        *self.settings.lock() = settings;
+        let now = queue.as_ref().map(Arc::as_ptr);
+        let before = self.queue.swap(queue.clone());
+        self.sample.store(sample, Ordering::Relaxed);
+        let before = before.filter(|before| Some(Arc::as_ptr(before)) != now);
+        before.map(ReplacedQueue)
     }
 
     /// Whether a request needs [`super::AccessLogFields`]. True whenever the log is enabled, even
     /// with sampling: errors are always logged, and only the end of a request shows whether it is
     /// one.
     pub fn is_enabled(&self) -> bool {
-        self.queue.is_some()
+        self.sample.load(Ordering::Relaxed) > 0
     }
 
     /// Writes one line if this record is to be logged. Never blocks.
     pub fn write(&self, record: &RequestRecord) {
-        let Some(queue) = &self.queue else { return };
+        let sample = self.sample.load(Ordering::Relaxed);
+        if sample == 0 {
+            return;
+        }
         let weight = if record.aborted_by.is_some() || record.status.is_server_error() {
             1
         } else {
-            self.sample
+            sample
         };
-        if weight == 1 || fastrand::u32(..weight) == 0 {
-            queue.push(Box::new(AccessLogEntry::of(
-                record,
-                weight,
-                SystemTime::now(),
-            )));
+        if weight > 1 && fastrand::u32(..weight) != 0 {
+            return;
         }
+        let mut entry = Box::new(AccessLogEntry::of(record, weight, SystemTime::now()));
+        // The second time, if the queue was replaced meanwhile.
+        for _ in 0..2 {
+            let queue = self.queue.load();
+            let Some(queue) = &*queue else { return };
+            match queue.push(entry) {
+                Ok(()) => return,
+                Err(TrySendError::Disconnected(refused)) => entry = refused,
+                Err(TrySendError::Full(_)) => break,
+            }
+        }
+        self.counts.count_dropped();
     }
 
     /// Writes the queued lines and accepts no more. Waits for that for a limited time. Dropping the
     /// log does the same; this is for programs that end without running destructors.
     pub fn close(&self) {
-        if let Some(queue) = &self.queue {
+        if let Some(queue) = &*self.queue.load() {
             queue.close();
         }
     }
 
     /// Registers the log's own metrics.
     pub(super) fn register(&self, registry: &mut MetricRegistry) -> Result<(), prometheus::Error> {
-        let counts = self.queue.as_ref().map(|queue| Arc::clone(&queue.counts));
+        let counts = Arc::clone(&self.counts);
         registry.collect("Logs", &ACCESS_LOG_METRICS, move || {
-            let counts = counts.as_ref().map(|counts| counts.read());
-            let (written, dropped, write_errors) = counts.unwrap_or_default();
+            let (written, dropped, write_errors) = counts.read();
             AccessLogStats {
                 lines: LINE_RESULTS.into_iter().zip([written, dropped]).collect(),
                 write_errors,
@@ -157,11 +223,20 @@ static ACCESS_LOG_METRICS: [CollectedMetric<AccessLogStats>; 2] = [
     .collected(|stats, samples| samples.add(&[], stats.write_errors)),
 ];
 
+/// A queue that is not used any more.
+pub struct ReplacedQueue(Arc<AccessLogQueue>);
+
+impl ReplacedQueue {
+    /// Writes its last lines. Waits for that for a limited time.
+    pub fn close(self) {
+        self.0.close();
+    }
+}
+
 /// The queue to the writer thread.
 struct AccessLogQueue {
     /// Empty once the log is closed, which also tells the writer to finish.
     entries: ArcSwapOption<SyncSender<Box<AccessLogEntry>>>,
-    counts: Arc<WriterCounts>,
     writer: Thread,
     /// Disconnected by the writer when it has finished. Nothing is ever sent.
     finished: Mutex<Receiver<()>>,
@@ -171,11 +246,11 @@ impl AccessLogQueue {
     fn start(
         sink: impl Write + Send + 'static,
         lines_max: usize,
+        counts: &Arc<WriterCounts>,
     ) -> Result<AccessLogQueue, TelemetryError> {
         let (entries, incoming) = sync_channel(lines_max);
         let (finishing, finished) = sync_channel(0);
-        let counts = Arc::new(WriterCounts::default());
-        let writer = AccessLogWriter::new(sink, Arc::clone(&counts));
+        let writer = AccessLogWriter::new(sink, Arc::clone(counts));
         let run = move || {
             writer.run(&incoming);
             drop(finishing);
@@ -183,17 +258,16 @@ impl AccessLogQueue {
         let thread = thread::Builder::new().name("access-log".into()).spawn(run);
         Ok(AccessLogQueue {
             entries: ArcSwapOption::from_pointee(entries),
-            counts,
             writer: thread.map_err(TelemetryError::LogThread)?.thread().clone(),
             finished: Mutex::new(finished),
         })
     }
 
-    fn push(&self, entry: Box<AccessLogEntry>) {
-        let entries = self.entries.load();
-        let sent = entries.as_ref().map(|queue| queue.try_send(entry));
-        if !matches!(sent, Some(Ok(()))) {
-            self.counts.count_dropped();
+    /// An error returns the entry.
+    fn push(&self, entry: Box<AccessLogEntry>) -> Result<(), TrySendError<Box<AccessLogEntry>>> {
+        match &*self.entries.load() {
+            Some(queue) => queue.try_send(entry),
+            None => Err(TrySendError::Disconnected(entry)),
         }
     }
 
@@ -254,9 +328,13 @@ mod tests {
     }
 
     fn log(sink: impl Write + Send + 'static, sample: u32, lines_max: usize) -> AccessLog {
+        let counts = Arc::default();
+        let queue = AccessLogQueue::start(sink, lines_max, &counts).unwrap();
         AccessLog {
-            queue: Some(AccessLogQueue::start(sink, lines_max).unwrap()),
-            sample,
+            sample: AtomicU32::new(sample),
+            queue: ArcSwapOption::from_pointee(queue),
+            counts,
+            settings: Mutex::default(),
         }
     }
 
@@ -280,7 +358,7 @@ mod tests {
         assert_eq!(output.lines().len(), 1);
         log.write(&record_of(Outcome::Hit, Kind::Segment, 200));
         log.close();
-        assert_eq!(log.queue.as_ref().unwrap().counts.read(), (1, 1, 0));
+        assert_eq!(log.counts.read(), (1, 1, 0));
     }
 
     #[test]
@@ -324,7 +402,7 @@ mod tests {
         for _ in 0..1000 {
             log.write(&record_of(Outcome::Hit, Kind::Segment, 200));
         }
-        let counts = Arc::clone(&log.queue.as_ref().unwrap().counts);
+        let counts = Arc::clone(&log.counts);
         drop(release);
         drop(log);
         let (written, dropped, errors) = counts.read();

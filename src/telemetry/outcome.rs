@@ -208,6 +208,8 @@ pub struct RequestRecord {
     pub kind: Kind,
     /// The route's index. `None` without a matching route.
     pub route: Option<usize>,
+    /// The index of the client's class. `None`: there are no classes.
+    pub class: Option<usize>,
     /// Hash of the cache key. 0 without a key.
     pub key_hash: u64,
     /// Status of the response.
@@ -238,6 +240,7 @@ impl RequestRecord {
             outcome: Outcome::Refused,
             kind: Kind::Other,
             route: None,
+            class: None,
             key_hash: 0,
             status: StatusCode::OK,
             is_repeated: false,
@@ -276,6 +279,8 @@ pub struct AccessLogFields {
     pub protocol: &'static str,
     /// The route's name. `None` without a matching route.
     pub route: Option<Arc<str>>,
+    /// The name of the client's class. `None`: there are no classes.
+    pub class: Option<Arc<str>>,
     /// The request id, also sent as `X-Request-Id`. Empty: it has none.
     pub request_id: String,
 }
@@ -302,6 +307,7 @@ impl AccessLogFields {
                 _ => "HTTP/1.1",
             },
             route: None,
+            class: None,
             request_id: String::new(),
         }
     }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use seawall_policy::{ClientClass, ClientClasses};
 use seawall_upstream::guard::health;
 use seawall_upstream::{Check, CheckKind, Quota};
 
 use crate::support::metrics::REFERENCE;
+use crate::support::shield::address_list;
 use crate::support::{Origin, Shield, ask, manifest, playlist, segment, status};
 
 /// Metrics after hits, misses, failures, 404s, live playlists and a purge, of an endpoint with
@@ -29,6 +31,13 @@ async fn metrics_after_traffic() -> String {
                 timeout: std::time::Duration::from_hours(1),
                 schedule: health::Settings::default(),
             });
+        })
+        .with(|config| {
+            let class = ClientClass {
+                addresses: Some(address_list(&["127.0.0.1/32"])),
+                ..ClientClass::named("near", 0)
+            };
+            config.rules.client_classes = ClientClasses::of(vec![class]);
         })
         .start()
         .await;

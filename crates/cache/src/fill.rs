@@ -420,6 +420,7 @@ impl Fill {
     }
 
     fn store(&self, object: &Arc<Object>) -> StoreOutcome {
+        object.classes.mark_all(&self.flight.state().hints.classes);
         let stored = registry::store(&self.inner, &self.flight, object);
         if stored != StoreOutcome::Stored {
             self.skip_store(object);

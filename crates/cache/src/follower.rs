@@ -87,6 +87,11 @@ impl Follower {
         }
     }
 
+    /// Marks the class of its client. As [`super::ClassMarks::mark`].
+    pub fn mark_class(&self, class: usize) -> bool {
+        self.flight.state().hints.classes.mark(class)
+    }
+
     /// Waits for the head or the end.
     pub async fn wait_for_head(&mut self) -> FillHead {
         poll_fn(|cx| self.poll_head(cx)).await

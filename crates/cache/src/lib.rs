@@ -73,6 +73,7 @@
 
 mod access_tracker;
 mod budget;
+mod class_marks;
 mod encoded_bodies;
 mod epoch;
 mod epoch_span;
@@ -105,6 +106,7 @@ use std::time::Instant;
 use http::HeaderMap;
 
 pub use access_tracker::AccessTracker;
+pub use class_marks::ClassMarks;
 pub use encoded_bodies::EncodedBodySet;
 pub use epoch::EpochToken;
 pub use eviction::EvictionReason;

@@ -11,7 +11,7 @@ use super::eviction::HitCounter;
 use super::pinned::{PinnedBodies, SharedBody};
 use super::removals::RemovalCount;
 use super::weight::{ARC_BYTES, SHARED_BYTES, allocated, entry_bytes};
-use super::{AccessTracker, EncodedBodySet, EpochToken, FieldLines};
+use super::{AccessTracker, ClassMarks, EncodedBodySet, EpochToken, FieldLines};
 use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::Lifetime;
 use seawall_policy::encoding::ContentCoding;
@@ -176,6 +176,8 @@ pub struct Object {
     derived: Option<Box<DerivedBodies>>,
     /// Hits from memory, for eviction.
     pub hits: HitCounter,
+    /// The classes of clients that have got it.
+    pub classes: ClassMarks,
     pub(super) removals: RemovalCount,
     /// The store entries and slow readers of the body. `None` for a small body.
     shared: Option<Arc<SharedBody>>,
@@ -191,6 +193,7 @@ impl Object {
             body,
             derived: None,
             hits: HitCounter::default(),
+            classes: ClassMarks::default(),
             removals: RemovalCount::default(),
         }
     }

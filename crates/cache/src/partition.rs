@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::class_marks::ClassMarks;
 use super::eviction::{
     Advance, Candidate, EvictionReason, LivePosition, MemoryBounds, NodeId, ObjectClass, Policy,
 };
@@ -34,6 +35,8 @@ pub(crate) struct StorageHints {
     pub(crate) live: Option<LivePosition>,
     /// Viewers' requests that were answered with it so far.
     pub(crate) requests: u32,
+    /// The classes of clients that wait for it.
+    pub(crate) classes: ClassMarks,
 }
 
 /// An entry and the bytes that it was charged with.

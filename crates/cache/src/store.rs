@@ -258,6 +258,7 @@ impl Store {
             let hints = StorageHints {
                 live: None,
                 requests: 2,
+                ..StorageHints::default()
             };
             let stored = partition.insert(key.clone(), object, &hints);
             self.record_insertion(stored);

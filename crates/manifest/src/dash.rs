@@ -17,14 +17,19 @@ mod timeline;
 mod url_template;
 mod xml;
 
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
 pub use self::template::SegmentNaming;
 
 use self::document::{Mpd, MpdRepresentation};
 use self::edge::RepresentationsByPeriod;
-use self::xml::{Xml, XmlTag};
+use self::representation::Representation;
+use self::xml::{ReadExtent, Xml, XmlTag};
 use super::date_time::date_time;
 use super::directory_set::Directories;
 use super::info::{Listing, Liveness, Manifest, ManifestError, ManifestInfo, MpdInfo};
+use super::named_object::{NamedObject, ObjectRole};
 
 pub(super) fn read(text: &str) -> Result<Manifest, ManifestError> {
     let (mut xml, root) = Xml::open(text)?;
@@ -67,6 +72,45 @@ pub(super) fn directories(text: &str, into: &mut Directories<'_>) -> Result<(), 
         let names = representations.iter().flat_map(MpdRepresentation::examples);
         names.for_each(|name| into.take(&name));
     })?;
+    Ok(())
+}
+
+/// Shows each object of a whole presentation, until `show` wants no more.
+pub(super) fn objects(
+    text: &str,
+    now: SystemTime,
+    show: &mut dyn FnMut(NamedObject<'_>) -> ControlFlow<()>,
+) -> Result<(), ManifestError> {
+    let (mut xml, root) = Xml::open(text)?;
+    if root.name != "MPD" {
+        return Ok(());
+    }
+    xml.extent = ReadExtent::Whole;
+    let mpd = Mpd::read(&mut xml, &root)?;
+    xml.close()?;
+    // The clock counts only for a live presentation.
+    let began = mpd.began.filter(|_| mpd.is_dynamic);
+    let depth = mpd.time_shift_depth.filter(|_| mpd.is_dynamic);
+    for period in &mpd.periods {
+        for element in &period.representations {
+            let representation = Representation::new(period, element);
+            let bandwidth = representation.bandwidth();
+            let init = representation.initialization();
+            let init = init.map(|name| (ObjectRole::Init, name));
+            let names = representation.all_names(began, now, depth);
+            let names = names.map(|name| (ObjectRole::Segment, name));
+            for (role, name) in init.into_iter().chain(names) {
+                let object = NamedObject {
+                    role,
+                    bandwidth,
+                    uri: &name,
+                };
+                if show(object).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
     Ok(())
 }
 

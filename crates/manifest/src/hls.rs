@@ -5,6 +5,7 @@ mod directories;
 #[cfg(test)]
 mod fixtures;
 mod names;
+mod objects;
 pub(super) mod syntax;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 pub(super) use self::directories::directories;
+pub(super) use self::objects::objects;
 use self::syntax::{attribute, attributes, seconds, tag_and_value};
 use self::timeline::PlaylistTimeline;
 use self::variables::Variables;

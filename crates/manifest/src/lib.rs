@@ -10,6 +10,7 @@
 //! | know the objects that it lists | [`Listing`] |
 //! | compute names and availability times of DASH segments that no list contains | [`SegmentNaming`] |
 //! | find every directory that it names | [`directory_examples`] |
+//! | name every object of a film | [`each_object`] |
 //! | answer LL-HLS blocking reloads, and write delta updates | [`low_latency`] |
 //! | read CMCD and remove it from a query; write CMSD | [`Cmcd`], [`strip_query`], [`cmsd_dynamic`] |
 //! | classify an object by its path and content type | [`Kind`] |
@@ -61,6 +62,8 @@ mod info;
 mod kind;
 mod limits;
 pub mod low_latency;
+mod named_object;
+mod objects;
 mod read;
 mod typical_duration;
 
@@ -75,6 +78,8 @@ pub use info::{
 };
 pub use kind::{Kind, is_plain_text};
 pub use limits::{EACH_MIN, KEYS_MAX, LISTED_MAX, NAMES_MAX, RENDITIONS_MAX};
+pub use named_object::{NamedObject, ObjectRole};
+pub use objects::each_object;
 pub use read::read_manifest;
 
 /// Compiles the examples of the README.

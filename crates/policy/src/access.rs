@@ -156,6 +156,7 @@ pub(super) fn cache_request(
         host,
         delivery,
         forwarded,
+        class: None,
     })
 }
 

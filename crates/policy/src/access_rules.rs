@@ -184,7 +184,7 @@ pub struct RequiredHeader {
 impl RequiredHeader {
     /// Whether the request has the header once, with one of the secrets. A second value may come
     /// from someone who does not know the secret.
-    fn is_in(&self, headers: &HeaderMap, secrets: &FileSecrets) -> bool {
+    pub(super) fn is_in(&self, headers: &HeaderMap, secrets: &FileSecrets) -> bool {
         let mut values = headers.get_all(&self.name).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return false;

@@ -13,15 +13,19 @@ pub struct AddressClasses {
 }
 
 impl AddressClasses {
-    /// The classes that the address lists of all routes make.
+    /// The classes that the address lists of all routes and of all classes of clients make.
     pub fn of(rules: &Rules) -> AddressClasses {
         let mut classes = AddressClasses::default();
-        for route in &rules.routes {
-            let addresses = AccessRules {
-                allow: route.access.allow.clone(),
-                deny: route.access.deny.clone(),
-                ..AccessRules::default()
-            };
+        let of_routes = rules.routes.iter().map(|route| AccessRules {
+            allow: route.access.allow.clone(),
+            deny: route.access.deny.clone(),
+            ..AccessRules::default()
+        });
+        let of_clients = rules.client_classes.iter().map(|class| AccessRules {
+            allow: class.addresses.clone(),
+            ..AccessRules::default()
+        });
+        for addresses in of_routes.chain(of_clients) {
             if addresses.has_address_lists() && !classes.rules.contains(&addresses) {
                 classes.rules.push(addresses);
             }
@@ -64,6 +68,7 @@ mod tests {
             routes: lists.iter().map(route).collect(),
             name: "shield".into(),
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use seawall_manifest::Kind;
 use seawall_manifest::low_latency::ReloadDirectives;
 
 use super::delivery_directives::{DeliveryDirectives, target_with_directives};
-use super::{Key, Route};
+use super::{ClientClass, Key, Route};
 
 /// A request to the cache, in canonical form.
 #[derive(Clone, Debug)]
@@ -28,6 +28,9 @@ pub struct CacheRequest {
     pub key: Key,
     /// The LL-HLS delivery directives, if the request has any.
     pub delivery: Option<Arc<DeliveryDirectives>>,
+    /// The class of the client on whose behalf it is sent. `None`: there are no classes, or no
+    /// client waits for it. Not part of the key.
+    pub class: Option<Arc<ClientClass>>,
 }
 
 impl CacheRequest {

@@ -50,7 +50,8 @@ pub struct IgnoredFields {
 }
 
 impl IgnoredFields {
-    /// All of [`IGNORED_UNLESS_FORWARDED`] that no route forwards or requires.
+    /// All of [`IGNORED_UNLESS_FORWARDED`] that no route forwards or requires, and that tells no
+    /// class of clients.
     pub fn of(rules: &Rules) -> IgnoredFields {
         let is_read = |name: &str| {
             let listed = rules.routes.iter().flat_map(|route| {
@@ -61,7 +62,10 @@ impl IgnoredFields {
                     .chain(required.map(|header| &header.name))
                     .chain(token.filter_map(|token| token.header.as_ref()))
             });
-            listed.map(HeaderName::as_str).any(|listed| listed == name)
+            let classes = rules.client_classes.iter();
+            let of_classes = classes.filter_map(|class| Some(&class.header.as_ref()?.name));
+            let mut listed = listed.chain(of_classes).map(HeaderName::as_str);
+            listed.any(|listed| listed == name)
         };
         let mut by_length: Vec<Vec<&'static str>> = Vec::new();
         for name in IGNORED_UNLESS_FORWARDED
@@ -101,6 +105,7 @@ mod tests {
             routes: vec![Arc::new(Route::everything("origin"))],
             name: "shield".into(),
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         };
         let ignored = IgnoredFields::of(&rules);
         for name in ["User-Agent", "user-agent", "X-Amz-Cf-Id", "VIA"] {
@@ -130,6 +135,7 @@ mod tests {
             routes: vec![Arc::new(Route::everything("origin")), Arc::new(forwarding)],
             name: "shield".into(),
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         };
         let ignored = IgnoredFields::of(&rules);
         assert!(!ignored.contains("User-Agent") && !ignored.contains("X-Forwarded-For"));
@@ -147,6 +153,7 @@ mod tests {
             routes: vec![Arc::new(guarded)],
             name: "shield".into(),
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         };
         let ignored = IgnoredFields::of(&rules);
         assert!(!ignored.contains("X-Amz-Cf-Id") && ignored.contains("Via"));

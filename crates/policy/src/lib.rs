@@ -8,6 +8,7 @@
 //! |---|---|
 //! | is this request served from the cache, and from which origin? | [`access::access`] → [`Admission`] |
 //! | may this viewer enter the route? | [`AccessRules::refused_by`] |
+//! | which CDN does it come through? | [`ClientClasses::class_of`] |
 //! | does it request too much? | [`rate_limit`] |
 //! | which requests share a response? | [`Key`], [`vary`] |
 //! | may a response be stored, and how long is it fresh? | [`lifetime::storage`] → [`StorageDecision`] |
@@ -28,13 +29,14 @@
 //! use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 //! use seawall_policy::access::{Requester, access};
 //! use seawall_policy::lifetime::{ManifestContext, ResponseFacts, storage};
-//! use seawall_policy::{Admission, FileSecrets, Freshness, Now, Route, Rules};
+//! use seawall_policy::{Admission, ClientClasses, FileSecrets, Freshness, Now, Route, Rules};
 //! use seawall_policy::{StorageDecision, TrustedProxies, freshness};
 //!
 //! let rules = Rules {
 //!     routes: vec![Arc::new(Route::everything("origin"))],
 //!     name: "shield".into(),
 //!     trusted_proxies: TrustedProxies::default(),
+//!     client_classes: ClientClasses::default(),
 //! };
 //! let uri = Uri::from_static("/live/seg100.ts?cdn=1");
 //! let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("media.example"))]);
@@ -83,6 +85,7 @@ pub mod access_rules;
 mod address_classes;
 mod cache_request;
 pub mod cadence;
+mod client_classes;
 pub mod conditional;
 mod delivery_directives;
 pub mod directives;
@@ -117,6 +120,7 @@ pub use access_rejection::AccessRejection;
 pub use access_rules::{AccessRuleKind, AccessRules, FileSecrets};
 pub use address_classes::AddressClasses;
 pub use cache_request::CacheRequest;
+pub use client_classes::{ClientClass, ClientClasses, OTHER_CLASS, OTHER_CLASS_INDEX};
 pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_avoidance::EndpointAvoidance;
 pub use endpoint_set::EndpointSet;

@@ -196,6 +196,7 @@ mod tests {
             routes,
             name,
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         };
         let entry = CacheRequest::asked(&rules, host, "/live/index.m3u8");
         Some(entry.resolve_same_host(&rules, reference)?.route.index)
@@ -233,6 +234,7 @@ mod tests {
             routes,
             name,
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         };
         let entry = CacheRequest::asked(&rules, "Media.Test:8080", "/live/index.m3u8");
         let of = |found: Option<CacheRequest>| found.map(|found| found.target.to_string());
@@ -279,6 +281,7 @@ mod tests {
             routes: vec![route(0, &[], "/")],
             name: "seawall".into(),
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         };
         let base = CacheRequest::asked(&rules, "a", "/a.m3u8");
         let places = |path: &str| -> Vec<Key> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::access_rules::AccessRules;
+use super::client_classes::ClientClasses;
 pub use super::header_rules::{HeaderRule, HeaderRules};
 pub use super::query::{QueryPolicies, QueryPolicy};
 use super::rate_limit::RateLimits;
@@ -186,6 +187,8 @@ pub struct Rules {
     pub name: Arc<str>,
     /// The proxies that say where a request comes from.
     pub trusted_proxies: TrustedProxies,
+    /// The classes of clients.
+    pub client_classes: ClientClasses,
 }
 
 impl Rules {
@@ -196,9 +199,10 @@ impl Rules {
             .find(|route| route.takes_host(host) && route.takes_path(path))
     }
 
-    /// Whether a route has access rules.
-    pub fn has_access_rules(&self) -> bool {
-        self.routes.iter().any(|route| !route.access.is_open())
+    /// Whether it matters who sends a request: a route has access rules, or there are classes.
+    pub fn concerns_viewers(&self) -> bool {
+        let has_access_rules = |route: &Arc<Route>| !route.access.is_open();
+        !self.client_classes.is_empty() || self.routes.iter().any(has_access_rules)
     }
 
     /// The routes that may match a path with this beginning on a canonical host.

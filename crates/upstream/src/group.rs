@@ -235,6 +235,7 @@ impl OriginGroup {
         deadlines: RequestDeadlines,
     ) -> Result<AttemptResponse, Failure> {
         let priority_raise = request.priority_raise.take();
+        let cause = request.cause.take();
         let UpstreamRequest {
             avoided,
             excluded,
@@ -257,6 +258,7 @@ impl OriginGroup {
         }
         let profile = RequestProfile {
             late_after: late_after.filter(|_| signed.is_repeatable()),
+            cause,
             ..self.request_profile(&signed, expectation, priority_raise, deadlines)
         };
         let sequence = AttemptSequence {
@@ -295,6 +297,7 @@ impl OriginGroup {
             is_hedged: may_hedge(&self.retry, final_priority, signed),
             queue_until: deadlines.queue,
             until: deadlines.total,
+            cause: None,
         }
     }
 

@@ -108,7 +108,9 @@ pub use latency::LatencyHistogram;
 pub use limit::Rejection;
 pub use priority::Priority;
 pub use quota::{Quota, QuotaStats, RequestClass};
-pub use request::{BudgetUse, ExpectedContent, PriorityRaise, RequestBody, UpstreamRequest};
+pub use request::{
+    BudgetUse, CauseCounters, ExpectedContent, PriorityRaise, RequestBody, UpstreamRequest,
+};
 pub use selection::{Balance, Takeover};
 pub use settings::{Check, CheckKind, Deadlines, Guards, Protocol, Retry, Settings};
 pub use setup_error::SetupError;

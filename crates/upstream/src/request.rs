@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +49,36 @@ pub struct UpstreamRequest {
     pub budget: BudgetUse,
     /// Set when no viewer waits yet, and one may before the response arrives.
     pub priority_raise: Option<PriorityRaise>,
+    /// Who caused the request, if that is counted: its attempts and their bytes are counted there
+    /// too.
+    pub cause: Option<Arc<CauseCounters>>,
+}
+
+/// What one cause has cost origins.
+#[derive(Debug, Default)]
+pub struct CauseCounters {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl CauseCounters {
+    pub(crate) fn record_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn record_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Requests sent, with retries and hedges.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Body bytes received.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// The expected content: tells which responses carry nothing useful.
@@ -102,6 +134,7 @@ impl UpstreamRequest {
             excluded: EndpointSet::default(),
             budget: BudgetUse::Earns,
             priority_raise: None,
+            cause: None,
         }
     }
 }

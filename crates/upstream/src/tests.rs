@@ -61,6 +61,7 @@ fn get(path: &str) -> UpstreamRequest {
 fn request(method: Method, path: &str) -> UpstreamRequest {
     UpstreamRequest {
         priority_raise: None,
+        cause: None,
         is_expected: false,
         expected_content: ExpectedContent::Anything,
         class: RequestClass::Other,

@@ -37,7 +37,7 @@ fn handlers(ready: bool) -> AdminHandlers {
         status: Box::new(|| {
             serde_json::json!({
                 "origins": [], "drain": { "state": "serving" }, "config": {}, "process": {},
-                "upgrade": {},
+                "upgrade": {}, "client_classes": [],
             })
         }),
         metrics: registry(),
@@ -65,6 +65,7 @@ fn handlers(ready: bool) -> AdminHandlers {
             Some("known.example") => Ok(explanation_of(url)),
             _ => Err("no route"),
         }),
+        warm: Box::new(|_, _| Box::pin(std::future::ready(None))),
         purge: Box::new(|order| {
             let PurgeOrder { scope, mode, actor } = order;
             assert_eq!(actor, "anyone at 127.0.0.1:1");
@@ -168,6 +169,7 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
         "/purge?stream=http://a/unknown.m3u8",
         404,
     ),
+    (ServerState::Serving, "POST", "/warm?url=http://a/1.ts", 200),
 ];
 
 /// What the handlers of a case answer.

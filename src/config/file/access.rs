@@ -11,7 +11,7 @@ use crate::config::problem::Problem;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
 use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
-use seawall_policy::{AccessRules, ClientField, TrustedProxies};
+use seawall_policy::{AccessRules, ClientClasses, ClientField, TrustedProxies};
 use seawall_upstream::sign;
 
 const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
@@ -69,14 +69,14 @@ fn proxies(value: TomlValue<'_>) -> ReadResult<AddressList> {
     Ok(list)
 }
 
-fn addresses(value: TomlValue<'_>) -> ReadResult<AddressList> {
+pub(super) fn addresses(value: TomlValue<'_>) -> ReadResult<AddressList> {
     let entry = read::parsed(address::address_list_entry, ADDRESSES);
     let entries = read::nonempty_list(entry, ADDRESSES)(value)?;
     Ok(entries.into_iter().collect())
 }
 
 /// `None` if a key is missing or has a problem, which is reported.
-fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
+pub(super) fn read_required_header(table: &mut TomlTable<'_>) -> Option<RequiredHeader> {
     let examples = [
         ("name", "name = \"X-Origin-Secret\""),
         ("secret_files", "secret_files = [\"/run/secrets/origin\"]"),
@@ -113,6 +113,25 @@ pub(super) fn secret_file(value: TomlValue<'_>) -> ReadResult<PathBuf> {
         value.reader().add_problem(problem.help(help));
     }
     Ok(path)
+}
+
+/// Reports routes that send on a secret that tells a class of clients: an origin needs none.
+pub(super) fn report_forwarded_class_secrets(
+    table: &TomlTable<'_>,
+    routes: &[(PlacedRoute, bool)],
+    classes: &ClientClasses,
+) {
+    for (forwarding, _) in routes {
+        let route = &forwarding.route;
+        let mut forwarded = route.forward_headers.iter().chain(&route.unkeyed_headers);
+        let secrets = || classes.iter().filter_map(|class| class.header.as_ref());
+        if let Some(name) = forwarded.find(|name| secrets().any(|secret| secret.name == **name)) {
+            let what = format!("`{name}` carries a secret, and this route sends it to the origin");
+            let problem = Problem::new(what).at(forwarding.span.clone(), "forwards the header");
+            let help = format!("leave `{name}` out of forward_headers and unkeyed_headers");
+            table.reader().add_problem(problem.help(help));
+        }
+    }
 }
 
 /// Reports routes that send a secret on which some route requires: an origin needs none.

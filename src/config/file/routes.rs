@@ -12,8 +12,8 @@ use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
-use seawall_policy::Route;
 use seawall_policy::route::{Cors, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect};
+use seawall_policy::{ClientClasses, Route};
 
 const HOSTS: &str = "a list of hosts such as [\"live.example.com\"]";
 const QUERY: &str = "\"all\", \"none\", { only = […] } or { except = […] }";
@@ -28,6 +28,7 @@ const COOKIES: &str = "a list of cookies such as [\"AWSALB*\"]";
 pub(super) fn read_routes(
     root: &mut TomlTable<'_>,
     groups: &mut [OriginTable],
+    classes: &ClientClasses,
 ) -> Vec<PlacedRoute> {
     let routes = read_tables(root, "route", "[[route]]", |table| {
         read_route(table, groups)
@@ -44,6 +45,7 @@ pub(super) fn read_routes(
         }
     }
     access::report_forwarded_secrets(root, &routes);
+    access::report_forwarded_class_secrets(root, &routes, classes);
     routes
         .into_iter()
         .map(|(placed_route, _)| placed_route)

@@ -121,7 +121,7 @@ fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
 }
 
 /// The names of the files, not the secrets.
-fn required_header(header: &RequiredHeader) -> Value {
+pub(super) fn required_header(header: &RequiredHeader) -> Value {
     let files = header.secret_files.iter().map(|file| path_text(file));
     json!({ "name": header.name.as_str(), "secret_files": files.collect::<Vec<_>>() })
 }

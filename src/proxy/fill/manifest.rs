@@ -267,9 +267,9 @@ impl FillTask {
         ) {
             return None;
         }
-        self.shield
-            .live
-            .tracker_or_new(&self.request, info, current_at)
+        let generation = self.shield.generation();
+        let live = &self.shield.live;
+        live.tracker_or_new(&self.request, generation, info, current_at)
     }
 
     /// Parses the manifest and makes its delta update, on a blocking thread if that may take long.

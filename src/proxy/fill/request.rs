@@ -142,6 +142,7 @@ impl FillTask {
             late_after: self.overdue_after(),
             avoided,
             priority_raise: self.priority_raise(),
+            cause: self.shield.cause_of(&self.request),
             ..UpstreamRequest::get(target, host, headers, self.priority())
         }
     }

@@ -193,6 +193,7 @@ mod tests {
         Rules {
             routes,
             trusted_proxies: seawall_policy::TrustedProxies::default(),
+            client_classes: seawall_policy::ClientClasses::default(),
             name: "shield".into(),
         }
     }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
-use crate::proxy::priority;
 use crate::proxy::race::{AVOIDED, ExpectedBody, Race, ResponseFit, TakeoverBody};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
 use seawall_policy::missing_manifest::is_absence;
@@ -174,11 +173,10 @@ impl SliceContext {
 
     fn upstream_request(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
         let (target, host) = (self.target.clone(), self.host.clone());
-        let priority = priority::for_waiting_viewer(self.lookup.kind, || false);
         UpstreamRequest {
             class: self.lookup.kind.into(),
             avoided: avoided.union(self.failed_lately()),
-            ..UpstreamRequest::get(target, host, headers, priority)
+            ..UpstreamRequest::get(target, host, headers, self.priority)
         }
     }
 

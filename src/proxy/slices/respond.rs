@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{SliceContext, SlicedBody};
 use crate::proxy::context::{ForwardReason, PipelineStep, RequestContext};
-use crate::proxy::{ResponseBody, Shield, responses};
+use crate::proxy::{ResponseBody, Shield, priority, responses};
 use crate::telemetry::Outcome;
 use seawall_cache::{Lookup, SliceSet};
 use seawall_policy::range::ByteSpan;
@@ -32,6 +32,7 @@ impl Shield {
             upstream_headers: self.upstream_headers(&context),
             slice_set: Arc::clone(&slice_set),
             client: context.client,
+            priority: priority::for_waiting_viewer(lookup.kind, || false),
             failed_endpoints: Mutex::default(),
             failed_before: slice_set.avoided.at(Instant::now()),
         });

@@ -63,6 +63,7 @@ fn bounded(fields: &AccessLogFields) -> AccessLogFields {
         address: fields.address,
         protocol: fields.protocol,
         route: fields.route.clone(),
+        class: fields.class.clone(),
         request_id: shorten(&fields.request_id, WORD_BYTES_MAX),
     }
 }
@@ -78,6 +79,7 @@ struct LineFields<'a> {
     outcome: &'static str,
     kind: &'static str,
     route: Option<&'a str>,
+    class: Option<&'a str>,
     key: Option<DisplayJson<KeyHash>>,
     bytes: u64,
     response_time_ms: f64,
@@ -110,6 +112,7 @@ impl<'a> LineFields<'a> {
             outcome: record.outcome.as_str(),
             kind: record.kind.as_str(),
             route: fields.and_then(|fields| fields.route.as_deref()),
+            class: fields.and_then(|fields| fields.class.as_deref()),
             key: (record.key_hash != 0).then_some(DisplayJson(KeyHash(record.key_hash))),
             bytes: record.bytes,
             response_time_ms: milliseconds(record.total_time),
@@ -211,6 +214,7 @@ mod tests {
             },
             protocol: "HTTP/1.1",
             route: Some("live".into()),
+            class: Some("cdn".into()),
             request_id: "r-1".into(),
         }
     }
@@ -235,8 +239,9 @@ mod tests {
         let expected = concat!(
             r#"{"ts":"2024-02-29T12:34:56.786Z","method":"GET","host":"tv.example","#,
             r#""path":"/live/a.m3u8","status":206,"outcome":"miss","kind":"hls","#,
-            r#""route":"live","key":"000000000000beef","bytes":4096,"response_time_ms":3.0,"#,
-            r#""head_time_ms":0.08,"origin_time_ms":12.345,"aborted":false,"aborted_by":null,"#,
+            r#""route":"live","class":"cdn","key":"000000000000beef","bytes":4096,"#,
+            r#""response_time_ms":3.0,"head_time_ms":0.08,"origin_time_ms":12.345,"#,
+            r#""aborted":false,"aborted_by":null,"#,
             r#""peer":"2001:db8::1","proxy":"10.0.0.1","protocol":"HTTP/1.1","request_id":"r-1","#,
             r#""weight":1}"#,
             "\n",

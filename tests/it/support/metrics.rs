@@ -20,6 +20,16 @@ pub const TOKENS_REFUSED: &str = "seawall_tokens_refused_total";
 pub const TOKENS_VERIFIED: &str = "seawall_tokens_verified_total";
 /// Requests over a rate limit, by `per` and `quantity`.
 pub const REQUESTS_LIMITED: &str = "seawall_rate_limited_total";
+/// Requests by `client_class` and `source`.
+pub const CLASS_REQUESTS: &str = "seawall_class_requests_total";
+/// Body bytes sent, by `client_class`.
+pub const CLASS_SENT_BYTES: &str = "seawall_class_sent_bytes_total";
+/// Requests to origins that a `client_class` caused.
+pub const CLASS_ORIGIN_REQUESTS: &str = "seawall_class_origin_requests_total";
+/// Their body bytes.
+pub const CLASS_ORIGIN_BYTES: &str = "seawall_class_origin_bytes_total";
+/// Fetches that a `client_class` was spared.
+pub const CLASS_COLLAPSED: &str = "seawall_class_collapsed_total";
 /// Hits that got the response of an earlier one again.
 pub const REPEATED: &str = "seawall_repeated_responses_total";
 /// Bytes of responses that are remembered to be sent again.

@@ -63,6 +63,13 @@ impl Shield {
         applied.expect("a sound configuration");
     }
 
+    /// The same where it may be refused.
+    pub fn try_reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), String> {
+        change(&mut self.config);
+        let applied = self.running.apply(self.config.clone());
+        applied.map_err(|why| why.to_string())
+    }
+
     /// The settings that decide about requests now.
     pub fn settings_in_use(&self) -> Weak<proxy::Shield> {
         Arc::downgrade(&self.running.shield.current())
@@ -379,6 +386,7 @@ fn config(endpoint: Endpoint) -> Config {
         routes: vec![Arc::new(route())],
         name: NAME.into(),
         trusted_proxies: seawall_policy::TrustedProxies::default(),
+        client_classes: seawall_policy::ClientClasses::default(),
     };
     Config {
         frontend: frontend::Settings {

@@ -11,11 +11,13 @@ use super::super::info::ManifestError;
 use super::super::limits::NAME_BYTES_MAX;
 use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, SegmentTemplate};
 use super::time::{LONG, duration};
-use super::xml::{Xml, XmlTag};
+use super::xml::{ReadExtent, Xml, XmlTag};
 
 /// Maximum number of kept periods: the last ones are kept. Of the earlier ones only the start of
 /// the first is needed.
 const PERIODS_KEPT: usize = 3;
+/// The same when the whole presentation is read.
+const PERIODS_MAX: usize = 1000;
 /// Maximum number of representations of one period.
 const REPRESENTATIONS_MAX: usize = 512;
 const TIME_SERVERS_MAX: usize = 8;
@@ -123,7 +125,11 @@ impl<'a> Mpd<'a> {
             end,
             representations,
         });
-        if self.periods.len() > PERIODS_KEPT {
+        let kept = match xml.extent {
+            ReadExtent::Edge => PERIODS_KEPT,
+            ReadExtent::Whole => PERIODS_MAX,
+        };
+        if self.periods.len() > kept {
             let dropped = self.periods.pop_front();
             self.first = self
                 .first

@@ -9,7 +9,7 @@ use super::super::limits::NAME_BYTES_MAX;
 use super::reference;
 use super::template::AvailabilityTimeOffset;
 use super::timeline::SegmentTimeline;
-use super::xml::{Xml, XmlTag};
+use super::xml::{ReadExtent, Xml, XmlTag};
 
 /// The media type of a representation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub(super) struct RangedFile {
 
 /// Maximum number of files per list, the last ones: packagers write one per representation.
 const RANGED_MAX: usize = 16;
+
+/// The same when the whole presentation is read.
+const FILES_MAX: usize = 200_000;
 
 /// Attributes of a period, an adaptation set or a representation, which apply to it and to the
 /// levels below.
@@ -128,20 +131,23 @@ impl InheritedAttributes {
 impl RangedFile {
     fn read(xml: &mut Xml<'_>) -> Result<Rc<[RangedFile]>, ManifestError> {
         let depth = xml.depth();
+        let is_whole = xml.extent == ReadExtent::Whole;
+        let files_max = if is_whole { FILES_MAX } else { RANGED_MAX };
         let mut files: Vec<RangedFile> = Vec::new();
         while let Some(tag) = xml.child(depth)? {
             let range = tag.attribute("mediaRange");
             let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
-            let (Some(last), "SegmentURL") = (last, tag.name) else {
+            // Without a range, each file is a segment.
+            if tag.name != "SegmentURL" || last.is_none() && !is_whole {
                 continue;
-            };
+            }
             let name = tag.attribute("media").unwrap_or_default();
-            let end = last.saturating_add(1);
-            let mut known = files.iter_mut().rev();
+            let end = last.map_or(0, |last| last.saturating_add(1));
+            let mut known = files.iter_mut().rev().take(RANGED_MAX);
             if let Some(known) = known.find(|known| *known.name == *name) {
                 known.end = known.end.max(end);
             } else if let Some(name) = short(&name) {
-                if files.len() >= RANGED_MAX {
+                if files.len() >= files_max {
                     files.remove(0);
                 }
                 files.push(RangedFile { name, end });

@@ -107,6 +107,35 @@ impl<'a> Representation<'a> {
         })
     }
 
+    /// The names of all its segments: those that are listed, or that its template gives from the
+    /// start of the period to its end, or to the clock. Of a file with an index, the file.
+    pub(super) fn all_names(
+        &self,
+        began: Option<SystemTime>,
+        now: SystemTime,
+        time_shift_depth: Option<Duration>,
+    ) -> Box<dyn Iterator<Item = String> + '_> {
+        if let (Some(timeline), Some(url_template)) = (self.listed(), &self.url_template) {
+            let positions = timeline.all().map_while(|segment| self.position(segment));
+            return Box::new(positions.map(move |position| url_template.name(position)));
+        }
+        if let Some(naming) = self.template(began) {
+            return Box::new(names_in_window(naming, now, time_shift_depth));
+        }
+        let files = self.files().map(|(name, _)| name);
+        let base = self.element.base.url.as_deref().unwrap_or_default();
+        let is_file = self.element.ranged.is_none()
+            && self.element.segments.media.is_none()
+            && !base.is_empty()
+            && !base.ends_with('/');
+        Box::new(files.chain(is_file.then(|| base.to_owned())))
+    }
+
+    /// As the MPD writes it.
+    pub(super) fn bandwidth(&self) -> Option<u64> {
+        self.element.bandwidth.parse().ok()
+    }
+
     /// Durations of the segments at its edge, the last one first.
     pub(super) fn lengths(&self) -> impl Iterator<Item = Duration> {
         let latest = self.listed().into_iter().flat_map(SegmentTimeline::latest);
@@ -214,6 +243,31 @@ impl<'a> Representation<'a> {
         let millis = i128::try_from(self.start.as_millis()).ok()? + into;
         u64::try_from(millis.max(0)).ok()
     }
+}
+
+/// The names from the first segment that is still available to the last one that is already.
+fn names_in_window(
+    naming: SegmentNaming,
+    now: SystemTime,
+    time_shift_depth: Option<Duration>,
+) -> impl Iterator<Item = String> {
+    let (first, last) = (naming.first(), naming.newest_or_last(now));
+    let window = time_shift_depth.map_or(u64::MAX, |depth| {
+        let segments = depth.as_nanos() / naming.segment_duration().as_nanos().max(1);
+        u64::try_from(segments).unwrap_or(u64::MAX)
+    });
+    let oldest = last
+        .and_then(|last| naming.before(last, window))
+        .unwrap_or(first);
+    let mut next = last.map(|last| (first.max(oldest), last));
+    std::iter::from_fn(move || {
+        let (value, last) = next?;
+        next = naming
+            .after(value)
+            .filter(|after| *after <= last)
+            .map(|after| (after, last));
+        (value <= last).then(|| naming.name(value))
+    })
 }
 
 impl MpdRepresentation<'_> {

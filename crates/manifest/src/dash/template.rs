@@ -96,6 +96,26 @@ impl SegmentNaming {
         Some(self.last.map_or(newest, |last| last.min(newest)))
     }
 
+    /// Value of the first segment.
+    pub(super) fn first(&self) -> u64 {
+        let (AvailabilityBase::Listed(first) | AvailabilityBase::Clock(first)) =
+            self.availability_base;
+        self.value(first)
+    }
+
+    /// Value of the newest available segment; of a presentation without a clock, of its last one.
+    pub(super) fn newest_or_last(&self, now: SystemTime) -> Option<u64> {
+        match self.began {
+            Some(_) => self.newest(now),
+            None => self.last,
+        }
+    }
+
+    /// Value of the segment after another.
+    pub(super) fn after(&self, value: u64) -> Option<u64> {
+        value.checked_add(self.stride())
+    }
+
     /// Value of the segment after [`SegmentNaming::newest`]; `None` at the end.
     pub fn next(&self, now: SystemTime) -> Option<u64> {
         let (AvailabilityBase::Listed(position) | AvailabilityBase::Clock(position)) =

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::super::info::ManifestError;
 use super::super::limits::LISTED_MAX;
-use super::xml::{Xml, XmlTag};
+use super::xml::{ReadExtent, Xml, XmlTag};
 
 /// The segments of one timeline: its extent and the last segments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,12 @@ pub(super) struct SegmentTimeline {
     pub(super) open: Option<TimelineSegment>,
     /// It contains an invalid number: the whole timeline is ignored.
     broken: bool,
+    /// The first runs are kept too.
+    is_whole: bool,
 }
+
+/// Maximum number of runs of a timeline that is read whole.
+const RUNS_MAX: usize = 200_000;
 
 /// One segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +66,10 @@ impl SegmentTimeline {
     /// Reads the element whose tag was read last.
     pub(super) fn read(xml: &mut Xml<'_>) -> Result<SegmentTimeline, ManifestError> {
         let depth = xml.depth();
-        let mut timeline = SegmentTimeline::default();
+        let mut timeline = SegmentTimeline {
+            is_whole: xml.extent == ReadExtent::Whole,
+            ..SegmentTimeline::default()
+        };
         loop {
             // Entries are most of an MPD's text: the usual form has a fast path.
             if xml.depth() == depth {
@@ -88,6 +96,17 @@ impl SegmentTimeline {
         }
         let lists = self.count > 0 || self.open.is_some_and(|open| open.length > 0);
         (lists && !self.broken).then_some(self)
+    }
+
+    /// All segments of the kept runs, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = TimelineSegment> {
+        self.runs.iter().flat_map(|run| {
+            (0..run.count).map(|nth| TimelineSegment {
+                index: run.first.index + nth,
+                start: run.first.start + nth * run.first.length,
+                length: run.first.length,
+            })
+        })
     }
 
     /// The last segments, newest first.
@@ -154,7 +173,8 @@ impl SegmentTimeline {
             self.broken = true;
             return;
         }
-        if self.runs.len() == LISTED_MAX {
+        let runs_max = if self.is_whole { RUNS_MAX } else { LISTED_MAX };
+        if self.runs.len() == runs_max {
             self.runs.pop_front();
         }
         self.runs.push_back(SegmentRun { first, count });

@@ -30,6 +30,17 @@ pub(super) struct Xml<'a> {
     depth: u32,
     /// The innermost open element is an empty-element tag, `<a/>`.
     in_empty: bool,
+    /// How much is kept of what is read.
+    pub(super) extent: ReadExtent,
+}
+
+/// How much of a presentation is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadExtent {
+    /// What is near the live edge.
+    Edge,
+    /// All of it.
+    Whole,
 }
 
 /// The start tag of an element.
@@ -91,6 +102,7 @@ impl<'a> Xml<'a> {
             prefix: "",
             depth: 0,
             in_empty: false,
+            extent: ReadExtent::Edge,
         };
         loop {
             match xml.event()? {

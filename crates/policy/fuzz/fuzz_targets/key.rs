@@ -13,6 +13,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     routes: vec![Arc::new(Route::everything("main"))],
     name: "seawall".into(),
         trusted_proxies: seawall_policy::TrustedProxies::default(),
+        client_classes: seawall_policy::ClientClasses::default(),
     });
 
 fuzz_target!(|text: &[u8]| {

@@ -151,6 +151,7 @@ mod tests {
             routes: vec![Arc::new(paid), Arc::new(Route::everything("o"))],
             name: "seawall".into(),
             trusted_proxies: crate::TrustedProxies::default(),
+            client_classes: crate::ClientClasses::default(),
         }
     }
 

@@ -18,6 +18,7 @@ fn rules(hosts: &[&str]) -> Rules {
         routes: vec![Arc::new(route(hosts, "/"))],
         name: "seawall".into(),
         trusted_proxies: crate::TrustedProxies::default(),
+        client_classes: crate::ClientClasses::default(),
     }
 }
 
@@ -225,6 +226,7 @@ fn path_prefix_matches_whole_path_segments_only() {
         routes: vec![Arc::new(route(&[], "/live"))],
         name: "seawall".into(),
         trusted_proxies: crate::TrustedProxies::default(),
+        client_classes: crate::ClientClasses::default(),
     };
     entered(ask_at(&rules, "/live/a", Some("h")));
     entered(ask_at(&rules, "/live", Some("h")));
@@ -391,7 +393,7 @@ mod keys {
             if all {
                 route.query = QueryPolicy::All.into();
             }
-            let rules = Rules { routes: vec![Arc::new(route)], name: "seawall".into(), trusted_proxies: crate::TrustedProxies::default() };
+            let rules = Rules { routes: vec![Arc::new(route)], name: "seawall".into(), trusted_proxies: crate::TrustedProxies::default(), client_classes: crate::ClientClasses::default() };
             let sent = |(viewer, target): &(HeaderMap, &'static str)| {
                 let uri = Uri::from_static(target);
                 let (get, version, operator) = (Method::GET, Version::HTTP_11, Requester::Unrestricted);

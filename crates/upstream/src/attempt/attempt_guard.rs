@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use http::StatusCode;
 
-use crate::Failure;
 use crate::endpoint::{AttemptEnd, EndpointSlot, EndpointState, std_now};
 use crate::guard::breaker::{BreakerAdmission, BreakerDecision};
 use crate::guard::{EndpointFault, FailureSubject};
 use crate::limit::Permit;
+use crate::{CauseCounters, Failure};
 
 /// One attempt at an endpoint; counted as abandoned unless its end is recorded before the drop.
 pub(crate) struct AttemptGuard {
@@ -19,6 +19,7 @@ pub(crate) struct AttemptGuard {
     started: Instant,
     admission: Option<BreakerAdmission>,
     end: Option<Result<StatusCode, Failure>>,
+    cause: Option<Arc<CauseCounters>>,
 }
 
 impl AttemptGuard {
@@ -41,7 +42,14 @@ impl AttemptGuard {
             started: now,
             admission: Some(admission),
             end: None,
+            cause: None,
         })
+    }
+
+    /// Counts the attempt for what caused it.
+    pub(crate) fn set_cause(&mut self, cause: Arc<CauseCounters>) {
+        cause.record_request();
+        self.cause = Some(cause);
     }
 
     pub(crate) fn endpoint(&self) -> &Arc<EndpointState> {
@@ -68,6 +76,9 @@ impl AttemptGuard {
 
     pub(crate) fn record_bytes(&self, bytes: usize) {
         self.endpoint.counters.record_bytes(bytes);
+        if let Some(cause) = &self.cause {
+            cause.record_bytes(bytes);
+        }
     }
 
     /// The response arrived complete.

@@ -9,7 +9,7 @@ use crate::attempt::AttemptGuard;
 use crate::endpoint::{EndpointSlot, EndpointState, SlotRequest, std_now};
 use crate::guard::FailureSubject;
 use crate::response_value::ResponseExpectation;
-use crate::{Failure, Priority, PriorityRaise, RequestClass};
+use crate::{CauseCounters, Failure, Priority, PriorityRaise, RequestClass};
 
 /// Endpoint indices in the order to try them.
 pub(crate) struct EndpointOrder {
@@ -39,6 +39,8 @@ pub(crate) struct RequestProfile {
     pub(crate) queue_until: Instant,
     /// Deadline for everything.
     pub(crate) until: Instant,
+    /// Where its attempts are counted besides their endpoint.
+    pub(crate) cause: Option<Arc<CauseCounters>>,
 }
 
 /// The endpoints for one request, and its progress.
@@ -123,7 +125,11 @@ impl EndpointSelection {
         endpoint: &Arc<EndpointState>,
         slot: EndpointSlot,
     ) -> Option<AttemptGuard> {
-        AttemptGuard::open(endpoint, slot, self.request.subject, std_now())
+        let mut guard = AttemptGuard::open(endpoint, slot, self.request.subject, std_now())?;
+        if let Some(cause) = &self.request.cause {
+            guard.set_cause(Arc::clone(cause));
+        }
+        Some(guard)
     }
 
     /// Records that an endpoint failed, or answered with a status that is retried.

@@ -209,6 +209,36 @@ fn admin_keys() -> Vec<InnerKey> {
     ]
 }
 
+/// The keys of a class of clients.
+fn client_class_keys() -> Vec<InnerKey> {
+    const NAMED: [&str; 2] = ["[[client_class]]\nname = \"one\"\n", ""];
+    let header = |name: &str, file: &str| {
+        format!("header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
+    };
+    let plain = header("X-Secret", "origin-secret");
+    let other_name = header("X-Other", "origin-secret");
+    let other_file = header("X-Secret", "cdn-code");
+    let addresses = "addresses = [\"192.0.2.1\"]";
+    let both = format!("{plain}\n{addresses}");
+    let keys = [
+        ("client_class header", "header", [addresses, &*both]),
+        ("header name", "header", [&*plain, &*other_name]),
+        ("header secret_files", "header", [&*plain, &*other_file]),
+        ("client_class addresses", "addresses", [&*plain, &*both]),
+    ];
+    let keys = keys.into_iter().map(|(known, key, texts)| {
+        inner_key_in(known, &format!("client_class.{key}"), NAMED, texts)
+    });
+    let name = |name: &str| format!("[[client_class]]\nname = \"{name}\"\n{addresses}");
+    let names = [name("one"), name("two")];
+    let named = inner_key(
+        "client_class name",
+        "client_class",
+        names.each_ref().map(String::as_str),
+    );
+    keys.chain([named]).collect()
+}
+
 fn route_keys() -> Vec<InnerKey> {
     let only = "cors = { only = [\"https://a.example\"]";
     let with_only = format!("{only} }}");
@@ -332,6 +362,7 @@ pub(super) fn inner_keys() -> Vec<InnerKey> {
     let keys = [
         origin_keys(),
         health_keys(),
+        client_class_keys(),
         sigv4_keys(),
         endpoint_keys(),
         listener_keys(),

@@ -224,6 +224,25 @@ fn rejects_invalid_rate_limits() {
 }
 
 #[test]
+fn rejects_invalid_client_classes() {
+    const NEAR: &str = "addresses = [\"unix\"]";
+    let class = |text: &str| first_line(format!("[[client_class]]\n{text}"));
+    let many = (0..17).map(|number| format!("[[client_class]]\nname = \"{number}\"\n{NEAR}\n"));
+    let diagnostics = diagnostics(&[
+        class("name = \"cdn\""),
+        class(NEAR),
+        class(&format!("name = \"other\"\n{NEAR}")),
+        class("name = \"cdn\"\naddress = [\"unix\"]"),
+        class("name = \"cdn\"\nheader = { name = \"X-Secret\" }"),
+        class(&format!(
+            "name = \"a\"\n{NEAR}\n[[client_class]]\nname = \"a\"\n{NEAR}"
+        )),
+        first_line(many.collect::<String>()),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_header_rules() {
     let diagnostics = diagnostics(&[
         in_route("headers = { Server = \"a\" }"),

@@ -1,0 +1,378 @@
+//! `seawall warm`: has a running server fetch a whole stream ahead of its viewers. It asks the
+//! server for a few objects at a time, and keeps no state: what is stored is skipped.
+
+mod progress;
+mod walk;
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::admin_client::{AdminArguments, AdminClient, percent_encode};
+use crate::config;
+use progress::ProgressBar;
+use walk::{StreamWalk, WarmChoice};
+
+/// For one request: longer than the server takes for the objects that it names.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+/// A longer request is rejected by the server.
+const TARGET_BYTES_MAX: usize = 12 << 10;
+/// This many objects that fail one after the other mean that the origin does.
+const FAILURES_MAX: usize = 20;
+/// This many requests without any progress mean that the origin has no room.
+const BUSY_MAX: usize = 15;
+/// Between two requests while the origin has no room.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Failed objects that the summary names.
+const NAMED_MAX: usize = 10;
+
+/// Have a running server fetch a stream ahead of its viewers
+#[derive(Debug, Args)]
+pub(super) struct WarmStream {
+    /// Playlist, MPD or object, as viewers request it
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Only variants up to this many bits per second, and at least the lowest one
+    #[arg(long, value_name = "BITS")]
+    bandwidth_max: Option<u64>,
+
+    /// Also playlists of key frames
+    #[arg(long)]
+    all: bool,
+
+    /// Also decryption keys; they are stored only where the route has `store_keys`
+    #[arg(long)]
+    keys: bool,
+
+    /// Stop after this much has been fetched
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = config::parse_size)]
+    bytes_max: u64,
+
+    /// Stop after this many objects
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    objects_max: usize,
+
+    /// At most this many requests to the origin at once
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    concurrency: u8,
+
+    /// At most this many objects in a second
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+
+    /// At most this many bytes from the origin in a second
+    #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = config::parse_size)]
+    byte_rate: u64,
+
+    #[command(flatten)]
+    server: AdminArguments,
+
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What has become of the objects so far.
+#[derive(Debug, Default)]
+struct WarmCounts {
+    held: u64,
+    fetched: u64,
+    uncacheable: u64,
+    failed: u64,
+    /// On other hosts, or served by no route.
+    skipped: u64,
+    /// Fetched now.
+    bytes: u64,
+    /// Some that failed, with the status.
+    failures: Vec<(String, Value)>,
+}
+
+impl WarmCounts {
+    fn objects(&self) -> u64 {
+        self.held + self.fetched + self.uncacheable + self.failed
+    }
+
+    fn json(&self, stopped: Option<&str>) -> Value {
+        let failures = self.failures.iter();
+        json!({
+            "held": self.held,
+            "fetched": self.fetched,
+            "uncacheable": self.uncacheable,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "bytes": self.bytes,
+            "failures": failures.map(|(url, status)| json!({ "url": url, "status": status }))
+                .collect::<Vec<_>>(),
+            "complete": stopped.is_none() && self.failed == 0,
+            "stopped": stopped,
+        })
+    }
+
+    fn text(&self, stopped: Option<&str>) -> String {
+        let mut text = format!(
+            "{} fetched ({} bytes), {} stored already, {} not storable, {} failed, {} skipped: on \
+             another host or without a route\n",
+            self.fetched, self.bytes, self.held, self.uncacheable, self.failed, self.skipped
+        );
+        for (url, status) in &self.failures {
+            let status = status.as_u64();
+            let status = status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+            let _ = writeln!(text, "  failed: {url} ({status})");
+        }
+        if let Some(why) = stopped {
+            let _ = writeln!(text, "stopped: {why}; run it again to continue");
+        }
+        text
+    }
+}
+
+impl WarmStream {
+    /// Fails unless all is stored, or may not be.
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let client = self.server.client()?;
+        let interrupts = watch_for_interrupts();
+        let choice = WarmChoice {
+            bandwidth_max: self.bandwidth_max,
+            takes_frames: self.all,
+            takes_keys: self.keys,
+            objects_max: self.objects_max,
+        };
+        let mut warming = WarmRun {
+            order: self,
+            walk: StreamWalk::from(&self.url, choice)?,
+            tally: WarmCounts::default(),
+            progress: ProgressBar::new(self.json),
+            failures_in_row: 0,
+            busy_in_row: 0,
+        };
+        let stopped = warming.run(&client, &interrupts)?;
+        warming.progress.end();
+        let tally = &warming.tally;
+        super::print(&if self.json {
+            format!("{}\n", tally.json(stopped.as_deref()))
+        } else {
+            tally.text(stopped.as_deref())
+        });
+        Ok(if stopped.is_none() && tally.failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+struct WarmRun<'a> {
+    order: &'a WarmStream,
+    walk: StreamWalk,
+    tally: WarmCounts,
+    progress: ProgressBar,
+    failures_in_row: usize,
+    busy_in_row: usize,
+}
+
+impl WarmRun<'_> {
+    /// `Some`: why it stopped before its end.
+    fn run(
+        &mut self,
+        client: &AdminClient,
+        interrupts: &Receiver<()>,
+    ) -> anyhow::Result<Option<String>> {
+        loop {
+            let batch = self
+                .walk
+                .next_batch(self.order.concurrency.into(), TARGET_BYTES_MAX);
+            if batch.is_empty() {
+                let limit = self.walk.was_limited().then(|| {
+                    format!(
+                        "there are more than {} objects (--objects-max)",
+                        self.order.objects_max
+                    )
+                });
+                return Ok(limit);
+            }
+            let begun = Instant::now();
+            let urls: Vec<_> = batch
+                .iter()
+                .map(|url| format!("url={}", percent_encode(url)))
+                .collect();
+            let target = format!("/warm?{}", urls.join("&"));
+            let answer = client.request_json("POST", &target, ANSWER_MAX)?;
+            let before = self.tally.bytes;
+            let progressed = self.take(&batch, &answer)?;
+            self.progress.show(&self.tally, self.walk.waiting());
+            if let Some(why) = self.reason_to_stop(progressed) {
+                return Ok(Some(why));
+            }
+            let pause = self.pause(batch.len(), self.tally.bytes - before, progressed);
+            let pause = pause.saturating_sub(begun.elapsed());
+            if interrupts.recv_timeout(pause).is_ok() {
+                return Ok(Some("interrupted".to_owned()));
+            }
+        }
+    }
+
+    /// Records what became of a batch. False if nothing was done.
+    fn take(&mut self, batch: &[String], answer: &Value) -> anyhow::Result<bool> {
+        let objects = answer["objects"].as_array();
+        let objects = objects.filter(|objects| objects.len() == batch.len());
+        let Some(objects) = objects else {
+            anyhow::bail!("the server does not say what became of the objects");
+        };
+        let mut progressed = false;
+        for (url, object) in batch.iter().zip(objects) {
+            let bytes = object["bytes"].as_u64().unwrap_or_default();
+            match object["outcome"].as_str().unwrap_or_default() {
+                "held" => self.tally.held += 1,
+                "fetched" => {
+                    self.tally.fetched += 1;
+                    self.tally.bytes += bytes;
+                }
+                "uncacheable" => self.tally.uncacheable += 1,
+                "unrouted" => self.tally.skipped += 1,
+                "busy" => {
+                    self.walk.again(url);
+                    continue;
+                }
+                _ => {
+                    self.tally.failed += 1;
+                    self.failures_in_row += 1;
+                    progressed = true;
+                    if self.tally.failures.len() < NAMED_MAX {
+                        let failure = (url.clone(), object["status"].clone());
+                        self.tally.failures.push(failure);
+                    }
+                    continue;
+                }
+            }
+            progressed = true;
+            self.failures_in_row = 0;
+            self.tally.skipped += object["elsewhere"].as_u64().unwrap_or_default();
+            self.walk.take_names(object);
+        }
+        Ok(progressed)
+    }
+
+    fn reason_to_stop(&mut self, progressed: bool) -> Option<String> {
+        self.busy_in_row = if progressed { 0 } else { self.busy_in_row + 1 };
+        if self.failures_in_row >= FAILURES_MAX {
+            Some(format!(
+                "{FAILURES_MAX} objects failed one after the other: see the origin"
+            ))
+        } else if self.busy_in_row >= BUSY_MAX {
+            Some("the origin has no room for more than its viewers".to_owned())
+        } else if self.tally.bytes >= self.order.bytes_max && self.walk.waiting() > 0 {
+            Some(format!(
+                "{} bytes are fetched (--bytes-max)",
+                self.tally.bytes
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// How long a batch must take, so that the rates hold.
+    fn pause(&self, objects: usize, bytes: u64, progressed: bool) -> Duration {
+        if !progressed {
+            return BUSY_PAUSE;
+        }
+        let objects = u32::try_from(objects).unwrap_or(u32::MAX);
+        let by_objects = Duration::from_secs(1) * objects / self.order.rate;
+        let by_bytes = u128::from(bytes) * 1_000_000 / u128::from(self.order.byte_rate.max(1));
+        let by_bytes = Duration::from_micros(u64::try_from(by_bytes).unwrap_or(u64::MAX));
+        by_objects.max(by_bytes)
+    }
+}
+
+/// Tells of Ctrl-C.
+fn watch_for_interrupts() -> Receiver<()> {
+    let (sender, interrupts) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let Ok(runtime) = runtime else {
+            // Ctrl-C then ends the program. The sender must live: its end would end all pauses.
+            thread::park();
+            return;
+        };
+        let _ = runtime.block_on(tokio::signal::ctrl_c());
+        let _ = sender.send(());
+    });
+    interrupts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(rate: u32, byte_rate: u64) -> WarmStream {
+        WarmStream {
+            url: "http://a.test/m.m3u8".to_owned(),
+            bandwidth_max: None,
+            all: false,
+            keys: false,
+            bytes_max: 1 << 20,
+            objects_max: 100,
+            concurrency: 4,
+            rate,
+            byte_rate,
+            server: AdminArguments::default(),
+            json: true,
+        }
+    }
+
+    fn warming(order: &WarmStream) -> WarmRun<'_> {
+        let choice = WarmChoice {
+            bandwidth_max: None,
+            takes_frames: false,
+            takes_keys: false,
+            objects_max: 100,
+        };
+        WarmRun {
+            order,
+            walk: StreamWalk::from(&order.url, choice).unwrap(),
+            tally: WarmCounts::default(),
+            progress: ProgressBar::new(true),
+            failures_in_row: 0,
+            busy_in_row: 0,
+        }
+    }
+
+    #[test]
+    fn the_slower_rate_decides_how_long_a_batch_takes() {
+        let second = Duration::from_secs(1);
+        let objects = order(2, 1 << 30);
+        assert_eq!(warming(&objects).pause(4, 1000, true), 2 * second);
+        let bytes = order(1000, 1000);
+        assert_eq!(warming(&bytes).pause(4, 3000, true), 3 * second);
+        assert_eq!(warming(&bytes).pause(4, 0, false), BUSY_PAUSE);
+    }
+
+    #[test]
+    fn stops_when_nothing_succeeds_or_nothing_goes_on() {
+        let order = order(1, 1);
+        let mut one = warming(&order);
+        let url = || vec![order.url.clone()];
+        let failed = json!({ "objects": [{ "outcome": "failed", "status": 503 }] });
+        for _ in 1..FAILURES_MAX {
+            assert!(one.take(&url(), &failed).unwrap());
+            assert_eq!(one.reason_to_stop(true), None);
+        }
+        one.take(&url(), &failed).unwrap();
+        assert!(one.reason_to_stop(true).is_some());
+        assert_eq!(one.tally.failures.len(), NAMED_MAX);
+        let mut one = warming(&order);
+        let busy = json!({ "objects": [{ "outcome": "busy" }] });
+        for _ in 1..BUSY_MAX {
+            assert!(!one.take(&url(), &busy).unwrap());
+            assert_eq!(one.reason_to_stop(false), None);
+        }
+        assert!(one.reason_to_stop(false).is_some());
+    }
+}

@@ -1,0 +1,91 @@
+//! Shows on stderr how far a walk is: a bar on a terminal, else a line every few seconds.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+use super::WarmCounts;
+
+/// Between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+/// Characters of the bar.
+const BAR: u64 = 24;
+
+pub(super) struct ProgressBar {
+    is_terminal: bool,
+    is_silent: bool,
+    begun: Instant,
+    next_line: Instant,
+}
+
+impl ProgressBar {
+    pub(super) fn new(is_silent: bool) -> ProgressBar {
+        let now = Instant::now();
+        ProgressBar {
+            is_terminal: stderr().is_terminal(),
+            is_silent,
+            begun: now,
+            next_line: now + LINE_INTERVAL,
+        }
+    }
+
+    pub(super) fn show(&mut self, tally: &WarmCounts, waiting: usize) {
+        let now = Instant::now();
+        if self.is_silent || (!self.is_terminal && now < self.next_line) {
+            return;
+        }
+        self.next_line = now + LINE_INTERVAL;
+        let line = line(tally, waiting as u64, now.duration_since(self.begun));
+        let text = if self.is_terminal {
+            format!("\r\x1b[K{line}")
+        } else {
+            format!("{line}\n")
+        };
+        let _ = stderr().write_all(text.as_bytes());
+    }
+
+    /// Clears the bar.
+    pub(super) fn end(&self) {
+        if self.is_terminal && !self.is_silent {
+            let _ = stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}
+
+fn line(tally: &WarmCounts, waiting: u64, elapsed: Duration) -> String {
+    let done = tally.objects();
+    let all = done + waiting;
+    let full = done * BAR / all.max(1);
+    let bar: String = (0..BAR)
+        .map(|at| if at < full { '█' } else { '░' })
+        .collect();
+    let mib = tally.bytes >> 20;
+    let rate = done / elapsed.as_secs().max(1);
+    format!(
+        "{bar} {done} of {all} known objects, {mib} MiB fetched, {} stored before, {} failed, \
+         {rate}/s",
+        tally.held, tally.failed
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_says_how_much_of_what_is_known_is_done() {
+        let tally = WarmCounts {
+            held: 3,
+            fetched: 9,
+            bytes: 5 << 20,
+            ..WarmCounts::default()
+        };
+        let text = line(&tally, 12, Duration::from_secs(4));
+        assert!(text.starts_with("████████████░"), "{text}");
+        assert!(
+            text.contains("12 of 24 known objects, 5 MiB fetched, 3 stored before"),
+            "{text}"
+        );
+        assert!(text.ends_with("3/s"), "{text}");
+        line(&WarmCounts::default(), 0, Duration::ZERO);
+    }
+}

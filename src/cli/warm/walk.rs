@@ -1,0 +1,223 @@
+//! What is still to be fetched: playlists first, then what they name, each URL once. Knows no
+//! server.
+
+use std::collections::{HashSet, VecDeque};
+
+use http::Uri;
+use serde_json::Value;
+
+/// What the operator wants of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WarmChoice {
+    pub(super) bandwidth_max: Option<u64>,
+    pub(super) takes_frames: bool,
+    pub(super) takes_keys: bool,
+    pub(super) objects_max: usize,
+}
+
+/// The objects that wait, and a hash of each that has been listed.
+pub(super) struct StreamWalk {
+    choice: WarmChoice,
+    /// Scheme and host of all URLs.
+    base: String,
+    manifests: VecDeque<String>,
+    objects: VecDeque<String>,
+    known: HashSet<u64>,
+    hasher: ahash::RandomState,
+    was_limited: bool,
+}
+
+impl StreamWalk {
+    pub(super) fn from(url: &str, choice: WarmChoice) -> anyhow::Result<StreamWalk> {
+        let parsed = url.parse::<Uri>().ok();
+        let base = parsed.as_ref().and_then(|url| {
+            let (scheme, authority) = (url.scheme_str()?, url.authority()?);
+            ["http", "https"]
+                .contains(&scheme)
+                .then(|| format!("{scheme}://{authority}"))
+        });
+        let Some(base) = base else {
+            anyhow::bail!("{url} is not an absolute http or https URL");
+        };
+        let mut walk = StreamWalk {
+            choice,
+            base,
+            manifests: VecDeque::new(),
+            objects: VecDeque::new(),
+            known: HashSet::new(),
+            hasher: ahash::RandomState::new(),
+            was_limited: false,
+        };
+        walk.add(url.to_owned(), true);
+        Ok(walk)
+    }
+
+    fn add(&mut self, url: String, is_manifest: bool) {
+        let hash = self.hasher.hash_one(&url);
+        if self.known.contains(&hash) {
+            return;
+        }
+        if self.known.len() >= self.choice.objects_max {
+            self.was_limited = true;
+            return;
+        }
+        self.known.insert(hash);
+        if is_manifest {
+            self.manifests.push_back(url);
+        } else {
+            self.objects.push_back(url);
+        }
+    }
+
+    /// The next URLs, at most as many, whose request is not longer.
+    pub(super) fn next_batch(&mut self, count_max: usize, bytes_max: usize) -> Vec<String> {
+        // Percent-encoding makes three bytes of one.
+        let mut room = bytes_max / 3;
+        let mut batch = Vec::new();
+        while batch.len() < count_max {
+            let queue = if self.manifests.is_empty() {
+                &mut self.objects
+            } else {
+                &mut self.manifests
+            };
+            let Some(length) = queue.front().map(String::len) else {
+                break;
+            };
+            if length > room && !batch.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(length);
+            batch.extend(queue.pop_front());
+        }
+        batch
+    }
+
+    /// An object that is to be fetched later.
+    pub(super) fn again(&mut self, url: &str) {
+        self.objects.push_back(url.to_owned());
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.manifests.len() + self.objects.len()
+    }
+
+    /// Objects were left out because there are too many.
+    pub(super) fn was_limited(&self) -> bool {
+        self.was_limited
+    }
+
+    /// Adds what a manifest names, as the server says it.
+    pub(super) fn take_names(&mut self, answer: &Value) {
+        let names = answer["names"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        self.was_limited |= answer["more"] == true;
+        let of = |name: &Value| {
+            let role = name[0].as_str()?.to_owned();
+            Some((role, name[1].as_u64(), name[2].as_str()?.to_owned()))
+        };
+        let names: Vec<_> = names.iter().filter_map(of).collect();
+        let lowest = names
+            .iter()
+            .filter_map(|(_, bandwidth, _)| *bandwidth)
+            .min();
+        for (role, bandwidth, target) in names {
+            let fits = match (self.choice.bandwidth_max, bandwidth) {
+                (Some(most), Some(bandwidth)) => bandwidth <= most || Some(bandwidth) == lowest,
+                _ => true,
+            };
+            let is_wanted = fits
+                && match role.as_str() {
+                    "frames" => self.choice.takes_frames,
+                    "key" => self.choice.takes_keys,
+                    _ => true,
+                };
+            if is_wanted {
+                let is_manifest = ["variant", "rendition", "frames"].contains(&role.as_str());
+                self.add(format!("{}{target}", self.base), is_manifest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const URL: &str = "http://a.test/m.m3u8";
+
+    fn walk(change: impl FnOnce(&mut WarmChoice)) -> StreamWalk {
+        let mut choice = WarmChoice {
+            bandwidth_max: None,
+            takes_frames: false,
+            takes_keys: false,
+            objects_max: 1000,
+        };
+        change(&mut choice);
+        StreamWalk::from(URL, choice).unwrap()
+    }
+
+    fn names() -> Value {
+        json!({ "names": [
+            ["variant", 900, "/hd.m3u8"],
+            ["variant", 300, "/sd.m3u8"],
+            ["rendition", null, "/a.m3u8"],
+            ["frames", 300, "/f.m3u8"],
+            ["key", null, "/k"],
+            ["segment", null, "/1.ts"],
+            ["segment", null, "/1.ts"],
+        ] })
+    }
+
+    fn all(mut walk: StreamWalk) -> Vec<String> {
+        walk.take_names(&names());
+        walk.next_batch(100, 1 << 20)
+    }
+
+    #[test]
+    fn playlists_come_first_and_everything_once() {
+        let expected = ["m.m3u8", "hd.m3u8", "sd.m3u8", "a.m3u8", "1.ts"];
+        let expected = expected.map(|name| format!("http://a.test/{name}"));
+        assert_eq!(all(walk(|_| {})), expected);
+        let everything = walk(|choice| (choice.takes_frames, choice.takes_keys) = (true, true));
+        assert_eq!(all(everything).len(), 7);
+    }
+
+    #[test]
+    fn bandwidth_max_leaves_the_lowest_variant() {
+        for (most, is_wanted) in [(299, false), (300, false), (900, true)] {
+            let urls = all(walk(|choice| choice.bandwidth_max = Some(most)));
+            assert!(urls.contains(&"http://a.test/sd.m3u8".to_owned()), "{most}");
+            assert_eq!(
+                urls.contains(&"http://a.test/hd.m3u8".to_owned()),
+                is_wanted
+            );
+        }
+    }
+
+    #[test]
+    fn too_many_objects_are_left_out_and_said() {
+        let mut few = walk(|choice| choice.objects_max = 3);
+        few.take_names(&names());
+        assert!(few.was_limited());
+        assert_eq!(few.waiting(), 3);
+    }
+
+    #[test]
+    fn long_urls_make_small_batches() {
+        let mut walk = walk(|_| {});
+        let long = "x".repeat(3000);
+        let names: Vec<_> = (0..9)
+            .map(|n| json!(["segment", null, format!("/{long}{n}")]))
+            .collect();
+        walk.take_names(&json!({ "names": names }));
+        assert_eq!(walk.next_batch(9, 12 << 10).len(), 2, "the playlist too");
+        assert_eq!(walk.next_batch(9, 12 << 10).len(), 1);
+        assert!(StreamWalk::from("m.m3u8", walk.choice).is_err());
+        assert!(StreamWalk::from("ftp://a/m.m3u8", walk.choice).is_err());
+    }
+}

@@ -1,0 +1,239 @@
+//! Each request counts for the class of its client, such as the CDN that sends it, however it is
+//! answered; what classes share is counted once for each of them.
+
+use std::path::{Path, PathBuf};
+
+use seawall_policy::access_rules::RequiredHeader;
+use seawall_policy::{ClientClass, ClientClasses};
+
+use crate::support::metrics::{
+    CLASS_COLLAPSED, CLASS_ORIGIN_BYTES, CLASS_ORIGIN_REQUESTS, CLASS_REQUESTS, CLASS_SENT_BYTES,
+    REPEATED, WAITERS,
+};
+use crate::support::shield::{Builder, address_list};
+use crate::support::viewer::Ask;
+use crate::support::{Gate, Origin, Shield, eventually, get, segment};
+
+const PATH: &str = "/live/seg1.ts";
+const BODY: &str = "0123456789";
+const HEADER: &str = "X-Cdn-Secret";
+
+/// An address of this machine that is of the class `near`.
+const NEAR: [u8; 4] = [127, 0, 0, 2];
+
+async fn origin() -> Origin {
+    let reply = segment(BODY).cache_control("max-age=600");
+    Origin::start().await.on(PATH, reply)
+}
+
+fn secret_file(folder: &Path, secret: &str) -> PathBuf {
+    let path = folder.join(secret);
+    std::fs::write(&path, format!("{secret}\n")).unwrap();
+    path
+}
+
+fn by_secret(name: &str, folder: &Path) -> ClientClass {
+    ClientClass {
+        header: Some(RequiredHeader {
+            name: HEADER.parse().unwrap(),
+            secret_files: vec![secret_file(folder, &secret_of(name))],
+        }),
+        ..ClientClass::named(name, 0)
+    }
+}
+
+fn secret_of(name: &str) -> String {
+    format!("the-secret-of-{name}")
+}
+
+fn near() -> ClientClass {
+    ClientClass {
+        addresses: Some(address_list(&["127.0.0.2/32"])),
+        ..ClientClass::named("near", 0)
+    }
+}
+
+/// The classes `one` and `two`, each with a secret in the same header, and `near`.
+fn three_classes(folder: &Path) -> ClientClasses {
+    ClientClasses::of(vec![
+        by_secret("one", folder),
+        by_secret("two", folder),
+        near(),
+    ])
+}
+
+fn shield_for(origin: &Origin, classes: ClientClasses) -> Builder {
+    Shield::in_front_of(origin).with(|config| config.rules.client_classes = classes)
+}
+
+fn get_as(name: &str) -> Ask {
+    get(PATH).header(HEADER, &secret_of(name))
+}
+
+async fn of(shield: &Shield, metric: &str, class: &str) -> u64 {
+    shield.counter(metric, &[("client_class", class)]).await
+}
+
+#[tokio::test]
+async fn repeated_responses_count_for_the_class_of_their_own_request() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let shield = shield_for(&origin, three_classes(folder.path()))
+        .start()
+        .await;
+    let mut http1 = shield.viewer().await;
+    let mut near = shield.viewer_from(NEAR).await;
+    let http2 = shield.h2_viewer().await;
+    let near_http2 = shield.h2_viewer_from(NEAR).await;
+    for _ in 0..20 {
+        for name in ["one", "two"] {
+            http1.ask(get_as(name)).await.assert_whole(BODY);
+            http2.ask(get_as(name)).await.assert_whole(BODY);
+        }
+        // The wrong secret is nobody's, and the right one counts before the address.
+        http1.ask(get_as("nobody")).await.assert_whole(BODY);
+        near.ask(get(PATH)).await.assert_whole(BODY);
+        near_http2.ask(get(PATH)).await.assert_whole(BODY);
+        near.ask(get_as("one")).await.assert_whole(BODY);
+    }
+    assert!(shield.counter(REPEATED, &[]).await > 0, "none was repeated");
+    for (class, requests) in [("one", 60), ("two", 40), ("near", 40), ("other", 20)] {
+        assert_eq!(
+            of(&shield, CLASS_REQUESTS, class).await,
+            requests,
+            "{class}"
+        );
+        let bytes = of(&shield, CLASS_SENT_BYTES, class).await;
+        assert_eq!(bytes, 10 * requests, "{class}");
+    }
+    let misses = shield
+        .counter(CLASS_REQUESTS, &[("source", "origin")])
+        .await;
+    assert_eq!((misses, origin.hits(PATH)), (1, 1));
+    let sent = origin.latest(PATH);
+    assert_eq!(sent.header(HEADER), None, "{sent:?}");
+}
+
+#[tokio::test]
+async fn class_that_shares_a_stored_object_is_spared_one_fetch() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let shield = shield_for(&origin, three_classes(folder.path()))
+        .start()
+        .await;
+    let mut viewer = shield.viewer().await;
+    for name in ["one", "two", "one", "nobody"] {
+        for _ in 0..5 {
+            viewer.ask(get_as(name)).await.assert_whole(BODY);
+        }
+    }
+    let collapsed = async || {
+        let classes = ["one", "two", "near", "other"];
+        let mut counts = [0; 4];
+        for (count, class) in counts.iter_mut().zip(classes) {
+            *count = of(&shield, CLASS_COLLAPSED, class).await;
+        }
+        counts
+    };
+    assert_eq!(collapsed().await, [0, 1, 0, 1]);
+    assert_eq!(of(&shield, CLASS_ORIGIN_REQUESTS, "one").await, 1);
+    assert_eq!(of(&shield, CLASS_ORIGIN_BYTES, "one").await, 10);
+    // Another version is another fetch.
+    shield.purge(PATH).await;
+    for name in ["two", "one", "two"] {
+        viewer.ask(get_as(name)).await.assert_whole(BODY);
+    }
+    assert_eq!(collapsed().await, [1, 1, 0, 1]);
+    assert_eq!(of(&shield, CLASS_ORIGIN_REQUESTS, "two").await, 1);
+    assert_eq!(shield.counter(CLASS_ORIGIN_REQUESTS, &[]).await, 2);
+}
+
+#[tokio::test]
+async fn class_that_waits_for_the_fetch_of_another_is_spared_one() {
+    let (folder, gate) = (tempfile::tempdir().unwrap(), Gate::new());
+    let held = segment(BODY).cache_control("max-age=600").hold_head(&gate);
+    let origin = Origin::start().await.on(PATH, held);
+    let shield = shield_for(&origin, three_classes(folder.path()))
+        .start()
+        .await;
+    let mut waiting = Vec::new();
+    for (count, name) in (1..).zip(["one", "one", "two", "two", "two", "one"]) {
+        let mut viewer = shield.viewer().await;
+        viewer.send(&get_as(name)).await;
+        waiting.push((viewer, name));
+        shield.wait_gauge(WAITERS, |waiters| waiters == count).await;
+    }
+    gate.open();
+    for (viewer, name) in &mut waiting {
+        viewer.receive(&get_as(name)).await.assert_whole(BODY);
+    }
+    // Now from memory: they got it before.
+    for name in ["two", "one", "two"] {
+        shield.ask(get_as(name)).await.assert_whole(BODY);
+    }
+    assert_eq!(of(&shield, CLASS_COLLAPSED, "one").await, 0);
+    assert_eq!(of(&shield, CLASS_COLLAPSED, "two").await, 1);
+    assert_eq!(of(&shield, CLASS_ORIGIN_REQUESTS, "one").await, 1);
+    assert_eq!(of(&shield, CLASS_ORIGIN_REQUESTS, "two").await, 0);
+}
+
+#[tokio::test]
+async fn refusals_and_abandoned_requests_count_for_their_class() {
+    let (folder, gate) = (tempfile::tempdir().unwrap(), Gate::new());
+    let held = segment(BODY).hold_head(&gate);
+    let origin = Origin::start().await.on(PATH, held);
+    let shield = shield_for(&origin, three_classes(folder.path()))
+        .route(|route| route.access.deny = Some(address_list(&["127.0.0.2/32"])))
+        .start()
+        .await;
+    let mut near = shield.viewer_from(NEAR).await;
+    for _ in 0..3 {
+        assert_eq!(near.ask(get(PATH)).await.status, 403);
+    }
+    let mut leaving = shield.viewer().await;
+    leaving.send(&get_as("two")).await;
+    origin.wait_hits(PATH, 1).await;
+    drop(leaving);
+    let by_shield = |class| [("client_class", class), ("source", "shield")];
+    eventually("the abandoned request is counted", async || {
+        shield.counter(CLASS_REQUESTS, &by_shield("two")).await == 1
+    })
+    .await;
+    assert_eq!(shield.counter(CLASS_REQUESTS, &by_shield("near")).await, 3);
+    gate.open();
+}
+
+#[tokio::test]
+async fn reload_changes_classes_and_keeps_their_counters() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let classes = |names: &[&str]| {
+        let class = |name: &&str| by_secret(name, folder.path());
+        ClientClasses::of(names.iter().map(class).collect())
+    };
+    let mut shield = Shield::in_front_of(&origin).start().await;
+    let mut viewer = shield.viewer().await;
+    viewer.ask(get_as("one")).await.assert_whole(BODY);
+    assert_eq!(shield.counter(CLASS_REQUESTS, &[]).await, 0, "no classes");
+    let steps: [(&[&str], [u64; 3]); 4] = [
+        (&["one", "two"], [5, 5, 0]),
+        (&["two", "one"], [10, 10, 0]),
+        (&["two"], [10, 15, 5]),
+        (&[], [10, 15, 5]),
+    ];
+    for (names, counts) in steps {
+        shield.reload(|config| config.rules.client_classes = classes(names));
+        for _ in 0..5 {
+            viewer.ask(get_as("one")).await.assert_whole(BODY);
+            viewer.ask(get_as("two")).await.assert_whole(BODY);
+        }
+        for (class, count) in ["one", "two", "other"].into_iter().zip(counts) {
+            assert_eq!(of(&shield, CLASS_REQUESTS, class).await, count, "{class}");
+        }
+    }
+    let status = shield.admin(get("/status")).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.body).expect("JSON");
+    let one = &status["client_classes"][1];
+    assert_eq!(
+        (&one["name"], &one["requests"]),
+        (&"one".into(), &10.into())
+    );
+    assert_eq!(one["hit_ratio"], 1.0);
+}

@@ -75,6 +75,7 @@ fn admit(criterion: &mut Criterion) {
                 let (uri, headers) = (black_box(&uri), black_box(&headers));
                 let viewer = Requester::Viewer {
                     address: Some([192, 0, 2, 1].into()),
+                    class: None,
                     secrets: &secrets,
                 };
                 let access = access(&rules, &Method::GET, uri, Version::HTTP_11, headers, viewer);

@@ -84,7 +84,7 @@ pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
 pub use rate_limits::{
-    ByteMeter, LimitScope, RateLimitStats, RateRefusal, RouteLimiter, admit_repeat,
+    ByteMeter, LimitScope, RateLimitStats, RateRefusal, RequestLimiter, admit_repeat,
 };
 pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
@@ -162,7 +162,7 @@ pub struct Shield {
     origins: Vec<Arc<Origin>>,
     repeat_rules: RepeatRules,
     access: AccessControl,
-    rate_limits: rate_limits::RouteRateLimits,
+    rate_limits: rate_limits::RateLimiters,
     /// What holds the current generation, for what outlives a request.
     active: Weak<ActiveShield>,
     // All generations share the rest.
@@ -202,7 +202,7 @@ impl Shield {
         Shield {
             generation: 1,
             repeat_rules: RepeatRules::of(1, &parts.rules),
-            rate_limits: rate_limits::RouteRateLimits::first(&parts.rules),
+            rate_limits: rate_limits::RateLimiters::first(&parts.rules),
             access: parts.access,
             rules: parts.rules,
             settings: parts.settings.within(object_bytes_max),

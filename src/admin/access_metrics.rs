@@ -23,7 +23,7 @@ pub static ACCESS_METRICS: [CollectedMetric<AccessStats>; 6] = [Metric {
     unit: "requests",
     labels: &[REASON],
     help: "Requests refused with 403 by an access rule of their route: address (`allow`, `deny`), \
-           header (`require_header`: it is missing or has another value), or token. Increments with \
+           header (`require_header`: it is missing or has another value), client class (`client_classes`), or token. Increments with \
            each such request.",
     remedy: "If it rises, the access log has the addresses (status 403). If they are those of your \
              CDN, it has new networks, or a secret that no file contains; else somebody probes.",
@@ -93,19 +93,20 @@ const QUANTITY: MetricLabel = MetricLabel {
     values: LabelValues::Fixed(|| LimitedQuantity::ALL.map(LimitedQuantity::as_str).to_vec()),
 };
 
-/// Requests that rate limits of routes refused.
+/// Requests that rate limits refused.
 pub static RATE_LIMIT_METRICS: [CollectedMetric<RateLimitStats>; 2] = [
     Metric {
         name: "seawall_rate_limited_total",
         kind: MetricKind::Counter,
         unit: "requests",
         labels: &[PER, QUANTITY],
-        help: "Requests refused with 429 by a `rate_limit` of their route: of each client or of the \
-               whole route, because of the requests or of the bytes before. Increments with each \
-               such request.",
+        help: "Requests refused with 429 by a `rate_limit`: of each client or of the whole route, or \
+               of a client class, because of the requests or of the bytes before. Increments with \
+               each such request.",
         remedy: "If it rises, the access log has the addresses (status 429). One address: somebody \
                  requests too much, or many viewers share it; behind a proxy, set trusted_proxies. \
-                 Many addresses: the limit is lower than what players need.",
+                 Many addresses: the limit is lower than what players need. A client class: its CDN \
+                 requests more than its share; `seawall_class_requests_total` has the rates.",
     }
     .collected(|stats, samples| {
         for (scope, quantity, count) in &stats.refused {

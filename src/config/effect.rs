@@ -116,7 +116,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
     ),
     (
         "[[client_class]]",
-        &["", "header", "addresses"],
+        &["", "header", "addresses", "rate_limit"],
         ReloadEffect::Live,
     ),
     ("[log]", &["level"], ReloadEffect::Live),
@@ -183,6 +183,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "allow",
             "deny",
             "require_header",
+            "client_classes",
             "token",
             "rate_limit",
             "pass_methods",

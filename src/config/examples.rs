@@ -194,13 +194,14 @@ fn documents_the_same_defaults() {
     }
 }
 
-/// Keys that cannot change alone: the name of an origin is also in its route, and a client
-/// certificate needs its key.
-const CHANGED_TOGETHER: [&str; 4] = [
+/// Keys that cannot change alone: the name of an origin is also in its route, a client certificate
+/// needs its key, and a client class its table.
+const CHANGED_TOGETHER: [&str; 5] = [
     "origin.name",
     "route.origin",
     "origin.client_certificate",
     "origin.client_key",
+    "route.client_classes",
 ];
 
 /// A valid value that differs from the shown one: numbers, sizes and durations have another number.

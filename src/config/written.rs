@@ -185,6 +185,10 @@ fn client_class(class: &ClientClass) -> WrittenTable {
         .ordered()
         .key("header", class.header.as_ref().map(routes::required_header))
         .key("addresses", class.addresses.as_ref().map(addresses))
+        .key(
+            "rate_limit",
+            class.rate_limit.as_ref().map(routes::rate_limit),
+        )
 }
 
 fn cache(config: &Config) -> WrittenTable {

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 
 use super::request_key::{COPIED_BODY_MAX, RequestKey};
 use crate::proxy::{
-    ByteMeter, ResponseBody, RouteLimiter, SharedWait, ViewerResponse, admit_repeat,
+    ByteMeter, RequestLimiter, ResponseBody, SharedWait, ViewerResponse, admit_repeat,
 };
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Follower, Object};
@@ -96,7 +96,7 @@ pub(super) struct SharedWaiter<H> {
     /// Takes the bytes of this viewer's response, if a rate limit counts them.
     pub(super) meter: Option<ByteMeter>,
     /// What decides whether a viewer that joined may wait, if a rate limit does.
-    limiter: Option<Arc<RouteLimiter>>,
+    limiter: Option<Arc<RequestLimiter>>,
 }
 
 impl<H> SharedWaiter<H> {
@@ -123,7 +123,7 @@ struct AwaitedResponse<H> {
     response: WeakShared<ResponseFuture<H>>,
     record: RequestRecord,
     /// What decides whether another viewer may wait, if a rate limit does.
-    limiter: Option<Arc<RouteLimiter>>,
+    limiter: Option<Arc<RequestLimiter>>,
     join_until: Instant,
 }
 

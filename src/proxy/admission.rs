@@ -10,7 +10,7 @@ use http::header::{self, CACHE_CONTROL};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use super::rate_limits::{ByteMeter, RouteLimiter};
+use super::rate_limits::{ByteMeter, RequestLimiter};
 use super::token_control::{CurrentTokenRules, set_target};
 use super::{Shield, ViewerRequest, ViewerResponse, rejections};
 use seawall_authorization::{
@@ -91,13 +91,15 @@ impl Shield {
             .as_deref()
             .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
                 address: request.address.viewer,
+                class: request.class.as_ref().map(|class| &*class.name),
                 secrets,
             });
         let tokens = &self.access.tokens;
         let sent = tokens.take_path_tokens(&mut request.uri);
         let (uri, headers) = (&request.uri, &request.headers);
         let destination = enter(&self.rules, uri, request.version, headers, requester)?;
-        let limiter = self.rate_limits.of_route(destination.route);
+        let limits = &self.rate_limits;
+        let limiter = limits.of_request(destination.route, request.class.as_deref());
         if !destination.demands_token() {
             let meter = self.take_from_limits(limiter, request)?;
             return Ok(Admitted {
@@ -147,7 +149,7 @@ impl Shield {
     /// the right secret.
     fn take_from_limits(
         &self,
-        limiter: Option<&Arc<RouteLimiter>>,
+        limiter: Option<&Arc<RequestLimiter>>,
         request: &ViewerRequest,
     ) -> Result<Option<ByteMeter>, AccessRejection> {
         let Some(limiter) = limiter else {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
-use super::rate_limits::{ByteMeter, RouteLimiter};
+use super::rate_limits::{ByteMeter, RequestLimiter};
 use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Object, SharedBody};
@@ -81,7 +81,7 @@ pub struct SharedWait {
     /// What takes the bytes of the first viewer's response.
     pub meter: Option<ByteMeter>,
     /// What decides whether another viewer may wait, if a rate limit does.
-    pub limiter: Option<Arc<RouteLimiter>>,
+    pub limiter: Option<Arc<RequestLimiter>>,
 }
 
 /// A response; its body may still be arriving.

@@ -300,7 +300,7 @@ impl Shield {
         let until = context.now + unchanged_for;
         (unchanged_for > Duration::ZERO).then(|| RepeatPermit {
             generation: self.generation,
-            limiter: self.rate_limits.of_route(&context.request.route).cloned(),
+            limiter: self.rate_limits.of_cached(&context.request).cloned(),
             until: context.repeat_until.map_or(until, |end| end.min(until)),
             found_object,
             needs_refresher,

@@ -1,7 +1,7 @@
-//! Holds clients to the rate limits of routes. `policy` says what a limit admits; here are the
-//! token buckets, which all workers share, and the counters.
+//! Holds clients to the rate limits of routes and of client classes. `policy` says what a limit
+//! admits; here are the token buckets, which all workers share, and the counters.
 //!
-//! Only requests to a route that has limits come here.
+//! Only requests that some limit counts come here.
 
 mod client_buckets;
 
@@ -15,21 +15,28 @@ use parking_lot::Mutex;
 
 use self::client_buckets::{BucketKey, ClientBuckets};
 use super::clients::Client;
+use seawall_policy::access::CacheRequest;
 use seawall_policy::rate_limit::{LimitExceeded, LimitedQuantity, RateBuckets, RateLimit};
-use seawall_policy::{RateLimits, Route, Rules, ViewerAddress};
+use seawall_policy::{ClientClass, OTHER_CLASS_INDEX, RateLimits, Route, Rules, ViewerAddress};
 
 /// Whom a limit counts together: also a metric label and a configuration word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LimitScope {
     /// Each client by itself.
     Client,
     /// All clients of a route.
     Route,
+    /// All clients of a class, on all routes.
+    ClientClass,
 }
 
 impl LimitScope {
     /// All, in the order of their numbers.
-    pub const ALL: [LimitScope; 2] = [LimitScope::Client, LimitScope::Route];
+    pub const ALL: [LimitScope; 3] = [
+        LimitScope::Client,
+        LimitScope::Route,
+        LimitScope::ClientClass,
+    ];
 
     fn index(self) -> usize {
         self as usize
@@ -40,6 +47,7 @@ impl LimitScope {
         match self {
             LimitScope::Client => "client",
             LimitScope::Route => "route",
+            LimitScope::ClientClass => "client_class",
         }
     }
 
@@ -75,6 +83,9 @@ pub struct RateLimitStats {
     pub displaced: u64,
 }
 
+/// The buckets of clients that are counted together.
+type SharedBuckets = Arc<Mutex<RateBuckets>>;
+
 type ScopeCounters = [AtomicU64; LimitedQuantity::ALL.len()];
 
 /// The state of all limits. It outlives reloads.
@@ -83,9 +94,9 @@ struct RateLimitState {
     began: Instant,
     /// Made for the first route with a limit for each client.
     clients: OnceLock<ClientBuckets>,
-    /// The buckets of routes with a limit for all clients, by the number of the route. A route that
-    /// a reload removes and another one brings back goes on with its buckets.
-    routes: Mutex<HashMap<usize, Arc<Mutex<RateBuckets>>>>,
+    /// The buckets of limits that count all clients of a route or of a class, by its number. What a
+    /// reload removes and another one brings back goes on with its buckets.
+    shared: Mutex<HashMap<(LimitScope, usize), SharedBuckets>>,
     refused: [ScopeCounters; LimitScope::ALL.len()],
 }
 
@@ -96,53 +107,91 @@ impl RateLimitState {
         u64::try_from(since).unwrap_or(u64::MAX)
     }
 
+    fn shared(&self, scope: LimitScope, number: usize, limit: RateLimit) -> SharedLimit {
+        let buckets = self
+            .shared
+            .lock()
+            .entry((scope, number))
+            .or_default()
+            .clone();
+        SharedLimit {
+            scope,
+            limit,
+            buckets,
+        }
+    }
+
     fn clients(&self) -> &ClientBuckets {
         self.clients.get_or_init(ClientBuckets::default)
     }
 }
 
-/// The limits of all routes in one generation of settings.
-pub(super) struct RouteRateLimits {
-    state: Arc<RateLimitState>,
-    /// By the number of the route. Empty: no route has limits.
-    by_route: Vec<Option<Arc<RouteLimiter>>>,
+/// A limit that counts all clients of a route or of a class together.
+struct SharedLimit {
+    scope: LimitScope,
+    limit: RateLimit,
+    buckets: SharedBuckets,
 }
 
-impl RouteRateLimits {
+/// The limits of all routes and client classes in one generation of settings.
+pub(super) struct RateLimiters {
+    state: Arc<RateLimitState>,
+    /// By the number of the route, then by that of the class. Empty: there are no limits.
+    by_route: Vec<Vec<Option<Arc<RequestLimiter>>>>,
+}
+
+impl RateLimiters {
     /// The limits of the first generation.
-    pub(super) fn first(rules: &Rules) -> RouteRateLimits {
+    pub(super) fn first(rules: &Rules) -> RateLimiters {
         let state = RateLimitState {
             began: Instant::now(),
             clients: OnceLock::new(),
-            routes: Mutex::default(),
+            shared: Mutex::default(),
             refused: Default::default(),
         };
-        RouteRateLimits::of(rules, Arc::new(state))
+        RateLimiters::of(rules, Arc::new(state))
     }
 
     /// The limits of the next generation. What was used of those that stay is used.
-    pub(super) fn succeed(&self, rules: &Rules) -> RouteRateLimits {
-        RouteRateLimits::of(rules, Arc::clone(&self.state))
+    pub(super) fn succeed(&self, rules: &Rules) -> RateLimiters {
+        RateLimiters::of(rules, Arc::clone(&self.state))
     }
 
-    fn of(rules: &Rules, state: Arc<RateLimitState>) -> RouteRateLimits {
+    fn of(rules: &Rules, state: Arc<RateLimitState>) -> RateLimiters {
         let mut by_route = Vec::new();
-        for route in rules
-            .routes
-            .iter()
-            .filter(|route| !route.rate_limits.is_empty())
-        {
-            if by_route.len() <= route.index {
-                by_route.resize(route.index + 1, None);
+        for route in &rules.routes {
+            let of_others = RequestLimiter::of(route, None, &state).map(Arc::new);
+            let mut by_class = vec![of_others.clone()];
+            // A class without a number of its own counts as other clients.
+            let is_numbered = |class: &&Arc<ClientClass>| class.index != OTHER_CLASS_INDEX;
+            for class in rules.client_classes.iter().filter(is_numbered) {
+                let limiter = match class.rate_limit {
+                    Some(_) => RequestLimiter::of(route, Some(class), &state).map(Arc::new),
+                    None => of_others.clone(),
+                };
+                set_at(&mut by_class, class.index, limiter);
             }
-            by_route[route.index] = Some(Arc::new(RouteLimiter::of(route, &state)));
+            if by_class.iter().any(Option::is_some) {
+                set_at(&mut by_route, route.index, by_class);
+            }
         }
-        RouteRateLimits { state, by_route }
+        RateLimiters { state, by_route }
     }
 
-    /// The limits of a route of this generation, if it has any.
-    pub(super) fn of_route(&self, route: &Route) -> Option<&Arc<RouteLimiter>> {
-        self.by_route.get(route.index)?.as_ref()
+    /// The limits of a request to a route of this generation, if there are any.
+    pub(super) fn of_request(
+        &self,
+        route: &Route,
+        class: Option<&ClientClass>,
+    ) -> Option<&Arc<RequestLimiter>> {
+        let by_class = self.by_route.get(route.index)?;
+        let index = class.map_or(OTHER_CLASS_INDEX, |class| class.index);
+        by_class.get(index)?.as_ref()
+    }
+
+    /// The same for a request that was admitted.
+    pub(super) fn of_cached(&self, request: &CacheRequest) -> Option<&Arc<RequestLimiter>> {
+        self.of_request(&request.route, request.class.as_deref())
     }
 
     /// Counts a request that was refused.
@@ -166,33 +215,50 @@ impl RouteRateLimits {
     }
 }
 
-/// Holds the requests to one route to its limits.
-pub struct RouteLimiter {
-    state: Arc<RateLimitState>,
-    route: usize,
-    limits: RateLimits,
-    /// The buckets of the limit for all clients.
-    of_route: Arc<Mutex<RateBuckets>>,
+fn set_at<T: Clone + Default>(items: &mut Vec<T>, index: usize, item: T) {
+    if items.len() <= index {
+        items.resize(index + 1, T::default());
+    }
+    items[index] = item;
 }
 
-impl RouteLimiter {
-    fn of(route: &Route, state: &Arc<RateLimitState>) -> RouteLimiter {
-        let mut of_routes = state.routes.lock();
-        let of_route = if route.rate_limits.per_route.is_some() {
-            of_routes.entry(route.index).or_default().clone()
-        } else {
-            Arc::default()
-        };
-        if route.rate_limits.per_client.is_some() {
+/// Holds the requests of one client class to one route to all limits that count them.
+pub struct RequestLimiter {
+    state: Arc<RateLimitState>,
+    route: usize,
+    per_client: Option<RateLimit>,
+    /// Those that count several clients together. Always in the order in which they are locked:
+    /// that of the route before that of the class.
+    shared: Vec<SharedLimit>,
+}
+
+impl RequestLimiter {
+    /// `None`: nothing limits such requests.
+    fn of(
+        route: &Route,
+        class: Option<&ClientClass>,
+        state: &Arc<RateLimitState>,
+    ) -> Option<RequestLimiter> {
+        let RateLimits {
+            per_client,
+            per_route,
+        } = route.rate_limits;
+        let of_route = per_route.map(|limit| state.shared(LimitScope::Route, route.index, limit));
+        let of_class = class.and_then(|class| {
+            let limit = class.rate_limit?;
+            Some(state.shared(LimitScope::ClientClass, class.index, limit))
+        });
+        let shared: Vec<_> = of_route.into_iter().chain(of_class).collect();
+        if per_client.is_some() {
             // Now rather than at a request.
             state.clients();
         }
-        RouteLimiter {
+        (per_client.is_some() || !shared.is_empty()).then(|| RequestLimiter {
             state: Arc::clone(state),
             route: route.index,
-            limits: route.rate_limits,
-            of_route,
-        }
+            per_client,
+            shared,
+        })
     }
 
     /// Takes one request of a viewer from its buckets. Refused: nothing was taken. `None` on a Unix
@@ -204,15 +270,15 @@ impl RouteLimiter {
     ) -> Result<Option<ByteMeter>, RateRefusal> {
         let now = self.state.nanoseconds(now);
         let client = self.client(viewer);
-        match (client, &self.limits.per_client) {
+        match (client, &self.per_client) {
             (Some(key), Some(limit)) => self.state.clients().with(key, now, |own| {
                 LimitScope::Client.check(own, limit, now)?;
-                // Both admit a request, or none takes one.
-                self.take_from_route(now)?;
+                // All admit a request, or none takes one.
+                take_from_all(&self.shared, now)?;
                 own.take_request(limit, now);
                 Ok(())
             })?,
-            _ => self.take_from_route(now)?,
+            _ => take_from_all(&self.shared, now)?,
         }
         Ok(self.meter(client))
     }
@@ -224,26 +290,12 @@ impl RouteLimiter {
     }
 
     fn meter(self: &Arc<Self>, client: Option<BucketKey>) -> Option<ByteMeter> {
-        let counts_bytes =
-            |limit: &Option<RateLimit>| limit.is_some_and(|limit| limit.bytes.is_some());
-        let RateLimits {
-            per_client,
-            per_route,
-        } = &self.limits;
-        (counts_bytes(per_client) || counts_bytes(per_route)).then(|| {
+        let shared = self.shared.iter().map(|shared| &shared.limit);
+        let mut limits = self.per_client.iter().chain(shared);
+        limits.any(|limit| limit.bytes.is_some()).then(|| {
             let limiter = Arc::clone(self);
             ByteMeter(Box::new(MeteredResponse { limiter, client }))
         })
-    }
-
-    fn take_from_route(&self, now: u64) -> Result<(), RateRefusal> {
-        let Some(limit) = &self.limits.per_route else {
-            return Ok(());
-        };
-        let mut of_route = self.of_route.lock();
-        LimitScope::Route.check(&of_route, limit, now)?;
-        of_route.take_request(limit, now);
-        Ok(())
     }
 
     fn client(&self, viewer: Option<IpAddr>) -> Option<BucketKey> {
@@ -252,13 +304,25 @@ impl RouteLimiter {
                 .clients()
                 .key_of((self.route, Client::of(viewer)))
         };
-        self.limits.per_client.is_some().then(key)
+        self.per_client.is_some().then(key)
     }
+}
+
+/// Takes a request from all these buckets, or from none of them.
+fn take_from_all(limits: &[SharedLimit], now: u64) -> Result<(), RateRefusal> {
+    let Some((first, others)) = limits.split_first() else {
+        return Ok(());
+    };
+    let mut buckets = first.buckets.lock();
+    first.scope.check(&buckets, &first.limit, now)?;
+    take_from_all(others, now)?;
+    buckets.take_request(&first.limit, now);
+    Ok(())
 }
 
 /// Takes a request whose response is there already from its rate limits, if it has any.
 pub fn admit_repeat(
-    limiter: Option<&Arc<RouteLimiter>>,
+    limiter: Option<&Arc<RequestLimiter>>,
     viewer: impl FnOnce() -> ViewerAddress,
     now: Instant,
 ) -> Result<Option<ByteMeter>, RateRefusal> {
@@ -269,7 +333,7 @@ pub fn admit_repeat(
 pub struct ByteMeter(Box<MeteredResponse>);
 
 struct MeteredResponse {
-    limiter: Arc<RouteLimiter>,
+    limiter: Arc<RequestLimiter>,
     client: Option<BucketKey>,
 }
 
@@ -279,12 +343,12 @@ impl ByteMeter {
         let MeteredResponse { limiter, client } = &*self.0;
         let (state, bytes) = (&limiter.state, bytes as u64);
         let now = state.nanoseconds(Instant::now());
-        if let (Some(key), Some(limit)) = (client, &limiter.limits.per_client) {
+        if let (Some(key), Some(limit)) = (client, &limiter.per_client) {
             let take = |own: &mut RateBuckets| own.take_bytes(limit, bytes, now);
             state.clients().with(*key, now, take);
         }
-        if let Some(limit) = &limiter.limits.per_route {
-            limiter.of_route.lock().take_bytes(limit, bytes, now);
+        for SharedLimit { limit, buckets, .. } in &limiter.shared {
+            buckets.lock().take_bytes(limit, bytes, now);
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::rate_limits::RouteLimiter;
+use super::rate_limits::RequestLimiter;
 use seawall_cache::{FoundObject, Object};
 use seawall_policy::{AddressClasses, IgnoredFields, Rules};
 
@@ -37,7 +37,7 @@ pub struct RepeatPermit {
     /// The generation of the settings that led to the response.
     pub(super) generation: u64,
     /// The rate limits of the route, if it has any: each repeat counts as a request.
-    pub(super) limiter: Option<Arc<RouteLimiter>>,
+    pub(super) limiter: Option<Arc<RequestLimiter>>,
     pub(super) found_object: FoundObject,
     pub(super) until: Instant,
     /// The object is past its freshness, and is served because a background task refreshes it.
@@ -64,7 +64,7 @@ impl RepeatPermit {
     }
 
     /// What decides whether another request may have the response, if a rate limit does.
-    pub fn limiter(&self) -> Option<&Arc<RouteLimiter>> {
+    pub fn limiter(&self) -> Option<&Arc<RequestLimiter>> {
         self.limiter.as_ref()
     }
 

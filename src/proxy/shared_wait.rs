@@ -35,7 +35,7 @@ impl Shield {
         let follower = fill.join()?;
         self.mark_class(request, |class| follower.mark_class(class));
         let record = context.abandoned_record();
-        let limiter = self.rate_limits.of_route(&request.route).cloned();
+        let limiter = self.rate_limits.of_cached(request).cloned();
         let shield = Arc::clone(self);
         Some(SharedWait {
             generation: self.generation,

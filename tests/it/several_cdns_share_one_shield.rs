@@ -2,16 +2,18 @@
 //! answered; what classes share is counted once for each of them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use seawall_policy::access_rules::RequiredHeader;
-use seawall_policy::{ClientClass, ClientClasses};
+use seawall_policy::rate_limit::{Allowance, RateLimit};
+use seawall_policy::{ClientClass, ClientClasses, Route};
 
 use crate::support::metrics::{
-    CLASS_COLLAPSED, CLASS_ORIGIN_BYTES, CLASS_ORIGIN_REQUESTS, CLASS_REQUESTS, CLASS_SENT_BYTES,
-    REPEATED, WAITERS,
+    ACCESS_REFUSED, CLASS_COLLAPSED, CLASS_ORIGIN_BYTES, CLASS_ORIGIN_REQUESTS, CLASS_REQUESTS,
+    CLASS_SENT_BYTES, REPEATED, REQUESTS_LIMITED, WAITERS,
 };
 use crate::support::shield::{Builder, address_list};
-use crate::support::viewer::Ask;
+use crate::support::viewer::{Ask, Viewer};
 use crate::support::{Gate, Origin, Shield, eventually, get, segment};
 
 const PATH: &str = "/live/seg1.ts";
@@ -236,4 +238,158 @@ async fn reload_changes_classes_and_keeps_their_counters() {
         (&"one".into(), &10.into())
     );
     assert_eq!(one["hit_ratio"], 1.0);
+}
+
+/// 20 requests at once, and then hardly anything is added while a scenario runs.
+const QUOTA: Allowance = Allowance {
+    per_second: 0.001,
+    burst: 20.0,
+};
+
+/// The same three classes, with a quota for `one`.
+fn classes_with_quota(folder: &Path, quota: RateLimit) -> ClientClasses {
+    let one = ClientClass {
+        rate_limit: Some(quota),
+        ..by_secret("one", folder)
+    };
+    ClientClasses::of(vec![one, by_secret("two", folder), near()])
+}
+
+async fn statuses(viewer: &mut Viewer, request: &Ask, count: usize) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..count {
+        statuses.push(viewer.ask(request.clone()).await.status);
+    }
+    statuses
+}
+
+async fn refused_over_quota(shield: &Shield, quantity: &str) -> u64 {
+    let labels = [("per", "client_class"), ("quantity", quantity)];
+    shield.counter(REQUESTS_LIMITED, &labels).await
+}
+
+#[tokio::test]
+async fn quota_of_a_class_counts_all_its_requests_and_those_of_no_other() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let origin = origin.on("/other.ts", segment(BODY).cache_control("max-age=600"));
+    let quota = RateLimit {
+        requests: Some(QUOTA),
+        bytes: None,
+    };
+    let elsewhere = |of_all: &Route| Route {
+        name: "elsewhere".into(),
+        path_prefix: "/other.ts".to_owned(),
+        ..of_all.clone()
+    };
+    let mut shield = shield_for(&origin, classes_with_quota(folder.path(), quota))
+        .with(|config| {
+            let routes = &mut config.rules.routes;
+            routes.insert(0, Arc::new(elsewhere(&routes[0])));
+        })
+        .start()
+        .await;
+    let (mut viewer, mut other_viewer) = (shield.viewer().await, shield.viewer().await);
+    // A miss, hits that are looked up, and hits that are repeated; over both protocols.
+    let mut all = statuses(&mut viewer, &get_as("one"), 8).await;
+    all.extend(statuses(&mut other_viewer, &get_as("one"), 4).await);
+    let http2 = shield.h2_viewer().await;
+    for _ in 0..4 {
+        all.push(http2.ask(get_as("one")).await.status);
+    }
+    let other_route = get("/other.ts").header(HEADER, &secret_of("one"));
+    all.extend(statuses(&mut viewer, &other_route, 4).await);
+    assert_eq!(all, [200; 20]);
+    assert!(shield.counter(REPEATED, &[]).await > 0, "none was repeated");
+    assert_eq!(statuses(&mut viewer, &get_as("one"), 3).await, [429; 3]);
+    assert_eq!(statuses(&mut viewer, &other_route, 2).await, [429; 2]);
+    assert_eq!(http2.ask(get_as("one")).await.status, 429);
+    assert_eq!(refused_over_quota(&shield, "requests").await, 6);
+    for request in [get_as("two"), get(PATH), get_as("nobody")] {
+        assert_eq!(statuses(&mut viewer, &request, 30).await, [200; 30]);
+    }
+    // A reload does not fill the bucket; without the quota, requests are admitted.
+    let folder = folder.path();
+    shield.reload(|config| config.rules.client_classes = classes_with_quota(folder, quota));
+    assert_eq!(statuses(&mut viewer, &get_as("one"), 2).await, [429; 2]);
+    shield.reload(|config| config.rules.client_classes = three_classes(folder));
+    assert_eq!(statuses(&mut viewer, &get_as("one"), 2).await, [200; 2]);
+}
+
+#[tokio::test]
+async fn bytes_of_all_clients_of_a_class_use_up_its_quota() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let quota = RateLimit {
+        requests: None,
+        bytes: Some(Allowance {
+            burst: 15.0,
+            ..QUOTA
+        }),
+    };
+    let shield = shield_for(&origin, classes_with_quota(folder.path(), quota))
+        .start()
+        .await;
+    let (mut viewer, mut other_viewer) = (shield.viewer().await, shield.viewer().await);
+    // Two responses of 10 bytes: the second one is admitted because 5 are left.
+    assert_eq!(
+        statuses(&mut viewer, &get_as("one"), 3).await,
+        [200, 200, 429]
+    );
+    assert_eq!(statuses(&mut other_viewer, &get_as("one"), 1).await, [429]);
+    assert_eq!(refused_over_quota(&shield, "bytes").await, 2);
+    assert_eq!(statuses(&mut viewer, &get_as("two"), 9).await, [200; 9]);
+}
+
+/// The quota counts only what the route's own limit admits, and the other way round.
+#[tokio::test]
+async fn request_that_one_limit_refuses_uses_up_no_other() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let limit = |burst| RateLimit {
+        requests: Some(Allowance { burst, ..QUOTA }),
+        bytes: None,
+    };
+    let shield = shield_for(&origin, classes_with_quota(folder.path(), limit(2.0)))
+        .route(|route| route.rate_limits.per_route = Some(limit(5.0)))
+        .start()
+        .await;
+    let mut viewer = shield.viewer().await;
+    let of_one = statuses(&mut viewer, &get_as("one"), 9).await;
+    assert_eq!(of_one[..2], [200; 2]);
+    assert_eq!(of_one[2..], [429; 7]);
+    let of_two = statuses(&mut viewer, &get_as("two"), 5).await;
+    assert_eq!(of_two, [200, 200, 200, 429, 429]);
+}
+
+#[tokio::test]
+async fn route_admits_only_the_classes_that_it_names() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let mut shield = shield_for(&origin, three_classes(folder.path()))
+        .route(|route| {
+            route.access.client_classes = Some(vec!["one".into(), "near".into()]);
+        })
+        .start()
+        .await;
+    let mut viewer = shield.viewer().await;
+    let http2 = shield.h2_viewer().await;
+    let mut near = shield.viewer_from(NEAR).await;
+    for _ in 0..10 {
+        assert_eq!(viewer.ask(get_as("one")).await.status, 200);
+        assert_eq!(near.ask(get(PATH)).await.status, 200);
+        for request in [get_as("two"), get_as("nobody"), get(PATH)] {
+            assert_eq!(viewer.ask(request.clone()).await.status, 403);
+            assert_eq!(http2.ask(request).await.status, 403);
+        }
+        assert_eq!(http2.ask(get_as("one")).await.status, 200);
+        // The secret of another class names it, whatever the address.
+        assert_eq!(near.ask(get_as("two")).await.status, 403);
+    }
+    assert!(shield.counter(REPEATED, &[]).await > 0, "none was repeated");
+    let refused = [("reason", "client_class")];
+    assert_eq!(shield.counter(ACCESS_REFUSED, &refused).await, 70);
+    shield.reload(|config| {
+        let route = Arc::make_mut(&mut config.rules.routes[0]);
+        route.access.client_classes = Some(vec!["two".into(), "other".into()]);
+    });
+    for (request, status) in [(get_as("one"), 403), (get_as("two"), 200), (get(PATH), 200)] {
+        assert_eq!(viewer.ask(request).await.status, status);
+    }
 }

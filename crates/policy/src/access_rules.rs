@@ -25,6 +25,8 @@ pub struct AccessRules {
     pub deny: Option<AddressList>,
     /// Only requests with this header may enter.
     pub require_header: Option<RequiredHeader>,
+    /// Only requests of these client classes may enter. `None`: of all.
+    pub client_classes: Option<Vec<Arc<str>>>,
     /// Only requests with such a token may enter.
     pub token: Option<Arc<RequiredToken>>,
 }
@@ -36,15 +38,18 @@ pub enum AccessRuleKind {
     Address,
     /// `require_header`: the header is missing, or has another value.
     Header,
+    /// `client_classes`: the client is of another class.
+    ClientClass,
     /// `token`: it is missing, not valid, or for something else.
     Token,
 }
 
 impl AccessRuleKind {
     /// All, in the order of [`AccessRuleKind::index`].
-    pub const ALL: [AccessRuleKind; 3] = [
+    pub const ALL: [AccessRuleKind; 4] = [
         AccessRuleKind::Address,
         AccessRuleKind::Header,
+        AccessRuleKind::ClientClass,
         AccessRuleKind::Token,
     ];
 
@@ -58,6 +63,7 @@ impl AccessRuleKind {
         match self {
             AccessRuleKind::Address => "address",
             AccessRuleKind::Header => "header",
+            AccessRuleKind::ClientClass => "client_class",
             AccessRuleKind::Token => "token",
         }
     }
@@ -74,6 +80,7 @@ impl AccessRules {
     pub fn refused_by(
         &self,
         address: Option<IpAddr>,
+        class: Option<&str>,
         headers: &HeaderMap,
         secrets: &FileSecrets,
     ) -> Option<AccessRuleKind> {
@@ -82,7 +89,14 @@ impl AccessRules {
         }
         let required = self.require_header.as_ref();
         let is_missing = required.is_some_and(|header| !header.is_in(headers, secrets));
-        is_missing.then_some(AccessRuleKind::Header)
+        if is_missing {
+            return Some(AccessRuleKind::Header);
+        }
+        let admitted = self.client_classes.as_ref();
+        let is_admitted =
+            |class: &str| admitted.is_some_and(|all| all.iter().any(|one| **one == *class));
+        let is_other = admitted.is_some() && !class.is_some_and(is_admitted);
+        is_other.then_some(AccessRuleKind::ClientClass)
     }
 
     pub(super) fn admits_address(&self, address: Option<IpAddr>) -> bool {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::access_rules::{AddressList, FileSecrets, RequiredHeader};
+use super::rate_limit::RateLimit;
 
 /// A class of clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClientClass {
     /// The name in logs, metrics and rules.
     pub name: Arc<str>,
@@ -19,6 +20,8 @@ pub struct ClientClass {
     pub header: Option<RequiredHeader>,
     /// A client with one of these addresses is of the class.
     pub addresses: Option<AddressList>,
+    /// How much all its clients together may request.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// The name of the class of all clients that are of no other.
@@ -34,6 +37,7 @@ impl ClientClass {
             index,
             header: None,
             addresses: None,
+            rate_limit: None,
         }
     }
 
@@ -46,7 +50,7 @@ impl ClientClass {
 }
 
 /// All classes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClientClasses {
     /// In the order in which they are tried.
     classes: Vec<Arc<ClientClass>>,
@@ -67,6 +71,11 @@ impl ClientClasses {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.classes.is_empty()
+    }
+
+    /// The name of the class of other clients, if there are classes.
+    pub fn other_name(&self) -> Option<&str> {
+        self.other.as_deref().map(|class| &*class.name)
     }
 
     /// All but that of other clients.

@@ -43,6 +43,7 @@
 //! let secrets = FileSecrets::default();
 //! let viewer = Requester::Viewer {
 //!     address: Some([192, 0, 2, 1].into()),
+//!     class: None,
 //!     secrets: &secrets,
 //! };
 //! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers, viewer);

@@ -1,6 +1,7 @@
-//! Reads who may enter a route: `allow`, `deny`, `require_header` and `token`.
+//! Reads who may enter a route: `allow`, `deny`, `require_header`, `client_classes` and `token`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::HeaderName;
 
@@ -8,6 +9,7 @@ use super::forwarded_headers::required_name;
 use super::token::read_token;
 use crate::config::order::PlacedRoute;
 use crate::config::problem::Problem;
+use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
 use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
@@ -16,6 +18,7 @@ use seawall_upstream::sign;
 
 const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
                          \"2001:db8::/32\"]";
+const CLASSES: &str = "a list of names of client classes such as [\"cloudfront\"]";
 const CLIENT_FIELD: &str = "\"X-Forwarded-For\" or \"Forwarded\"";
 const SECRET_FILES: &str = "one file, or two while the secret is rotated";
 
@@ -28,16 +31,51 @@ pub(in crate::config) const CLIENT_FIELDS: [(&str, ClientField); 2] = [
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// Reads all four keys.
-pub(super) fn read_access(table: &mut TomlTable<'_>, access: &mut AccessRules) {
+/// Reads all five keys.
+pub(super) fn read_access(
+    table: &mut TomlTable<'_>,
+    access: &mut AccessRules,
+    classes: &ClientClasses,
+) {
     table.read_some_into("allow", &mut access.allow, addresses);
     table.read_some_into("deny", &mut access.deny, addresses);
     let required = table.get("require_header", |value| {
         value.table("require_header", read_required_header)
     });
     access.require_header = required.flatten();
+    let class = |value: TomlValue<'_>| client_class(value, classes);
+    let admitted = &mut access.client_classes;
+    table.read_some_into(
+        "client_classes",
+        admitted,
+        read::nonempty_list(class, CLASSES),
+    );
     let token = table.get("token", |value| value.table("token", read_token));
     access.token = token.flatten();
+}
+
+fn client_class(value: TomlValue<'_>, classes: &ClientClasses) -> ReadResult<Arc<str>> {
+    let written = value.text(CLASSES)?;
+    let names = || {
+        classes
+            .iter()
+            .map(|class| &*class.name)
+            .chain(classes.other_name())
+    };
+    if names().any(|name| name == written) {
+        return Ok(written.into());
+    }
+    let problem = Problem::new("this route names a client class that is not there");
+    Err(match nearest(&written, names()) {
+        Some(name) => problem.at(value.span(), format!("did you mean \"{name}\"?")),
+        None if classes.is_empty() => problem.at(value.span(), "there is no [[client_class]]"),
+        None => {
+            let all: Vec<_> = names().collect();
+            let help = format!("the client classes are {}", all.join(", "));
+            let problem = problem.at(value.span(), "no [[client_class]] has this name");
+            problem.help(help)
+        }
+    })
 }
 
 /// Reads `trusted_proxies` and `client_header`.

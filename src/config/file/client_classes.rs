@@ -1,6 +1,6 @@
 //! Reads `[[client_class]]`: how clients are told apart, such as several CDNs.
 
-use super::{access, read_tables};
+use super::{access, rate_limits, read_tables};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::TomlTable;
 use crate::config::{address, read};
@@ -56,5 +56,8 @@ fn read_class(table: &mut TomlTable<'_>) -> (ClientClass, SourceSpan) {
     });
     class.header = header.flatten();
     table.read_some_into("addresses", &mut class.addresses, access::addresses);
+    class.rate_limit = table.get("rate_limit", |value| {
+        value.table("rate_limit", rate_limits::read_limit)
+    });
     (class, span)
 }

@@ -1,4 +1,4 @@
-//! Reads `rate_limit`: how much clients may request from a route.
+//! Reads `rate_limit`: how much clients may request from a route, or all clients of a class.
 
 use toml::de::DeValue;
 
@@ -69,7 +69,8 @@ fn add_limit(value: TomlValue<'_>, limits: &mut RateLimits) -> ReadResult<()> {
     Ok(())
 }
 
-fn read_limit(table: &mut TomlTable<'_>) -> RateLimit {
+/// Reads one limit, whoever is counted together.
+pub(super) fn read_limit(table: &mut TomlTable<'_>) -> RateLimit {
     let has_any = ["requests_per_second", "bytes_per_second"]
         .map(|key| table.value(key).is_some())
         .contains(&true);

@@ -31,7 +31,7 @@ pub(super) fn read_routes(
     classes: &ClientClasses,
 ) -> Vec<PlacedRoute> {
     let routes = read_tables(root, "route", "[[route]]", |table| {
-        read_route(table, groups)
+        read_route(table, groups, classes)
     });
     for (index, (later, has_name)) in routes.iter().enumerate() {
         let name = &later.route.name;
@@ -53,7 +53,11 @@ pub(super) fn read_routes(
 }
 
 /// Reads one route, and whether it has a name of its own.
-fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedRoute, bool) {
+fn read_route(
+    table: &mut TomlTable<'_>,
+    groups: &mut [OriginTable],
+    classes: &ClientClasses,
+) -> (PlacedRoute, bool) {
     let span = table.span();
     let is_redirect = table.value("redirect").is_some();
     let (origin, origin_index) = read_origin(table, groups, is_redirect);
@@ -79,7 +83,7 @@ fn read_route(table: &mut TomlTable<'_>, groups: &mut [OriginTable]) -> (PlacedR
     route.name = name.unwrap_or_else(|| default_name(&route)).into();
     read_redirect(table, &mut route);
     table.read_into("forward_host", &mut route.forward_host, read::flag);
-    access::read_access(table, &mut route.access);
+    access::read_access(table, &mut route.access, classes);
     let limits = &mut route.rate_limits;
     table.read_into("rate_limit", limits, rate_limits::read_rate_limits);
     match groups.get_mut(route.origin_index) {

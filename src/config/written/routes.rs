@@ -57,6 +57,10 @@ fn keys(route: &Route) -> WrittenTable {
         .key("allow", route.access.allow.as_ref().map(addresses))
         .key("deny", route.access.deny.as_ref().map(addresses))
         .key("require_header", required)
+        .key(
+            "client_classes",
+            route.access.client_classes.as_deref().map(class_names),
+        )
         .key("token", route.access.token.as_deref().map(token))
         .key("rate_limit", rate_limits(&route.rate_limits))
         .key("query", queries(&route.query))
@@ -156,27 +160,36 @@ fn token(token: &RequiredToken) -> Value {
     written
 }
 
+fn class_names(classes: &[Arc<str>]) -> Vec<&str> {
+    classes.iter().map(|class| &**class).collect()
+}
+
 fn rate_limits(limits: &RateLimits) -> Option<Vec<Value>> {
     let of = |per: &str, limit: &RateLimit| {
-        let requests = limit.requests.as_ref();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it was read as a size"
-        )]
-        let size = |bytes: f64| size_text(bytes as u64);
-        json!({
-            "per": per,
-            "requests_per_second": requests.map(|requests| requests.per_second),
-            "burst": requests.map(|requests| requests.burst),
-            "bytes_per_second": limit.bytes.map(|bytes| size(bytes.per_second)),
-            "bytes_burst": limit.bytes.map(|bytes| size(bytes.burst)),
-        })
+        let mut written = rate_limit(limit);
+        written["per"] = per.into();
+        written
     };
     let per_client = limits.per_client.iter().map(|limit| of("client", limit));
     let per_route = limits.per_route.iter().map(|limit| of("route", limit));
     let written: Vec<_> = per_client.chain(per_route).collect();
     Some(written).filter(|written| !written.is_empty())
+}
+
+pub(super) fn rate_limit(limit: &RateLimit) -> Value {
+    let requests = limit.requests.as_ref();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it was read as a size"
+    )]
+    let size = |bytes: f64| size_text(bytes as u64);
+    json!({
+        "requests_per_second": requests.map(|requests| requests.per_second),
+        "burst": requests.map(|requests| requests.burst),
+        "bytes_per_second": limit.bytes.map(|bytes| size(bytes.per_second)),
+        "bytes_burst": limit.bytes.map(|bytes| size(bytes.burst)),
+    })
 }
 
 /// Rules have no names: they are told apart by whom they reach, and by their places.

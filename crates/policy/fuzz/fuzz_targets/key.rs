@@ -35,6 +35,7 @@ fuzz_target!(|text: &[u8]| {
     }
     let viewer = Requester::Viewer {
         address: None,
+        class: None,
         secrets: &FileSecrets::default(),
     };
     let admit = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers, viewer);

@@ -18,6 +18,8 @@ pub enum Requester<'r> {
     Viewer {
         /// `None` on a Unix socket.
         address: Option<IpAddr>,
+        /// The class of its client, if there are classes.
+        class: Option<&'r str>,
         /// The secrets that the routes' files contain now.
         secrets: &'r FileSecrets,
     },
@@ -57,14 +59,23 @@ impl<'r> Destination<'r> {
             route,
             others: Vec::new(),
         };
-        let Requester::Viewer { address, secrets } = requester else {
+        let Requester::Viewer {
+            address,
+            class,
+            secrets,
+        } = requester
+        else {
             return Ok(destination);
         };
         if has_several_readings(path) {
             destination.others = destination.other_readings(rules, path);
         }
         let mut guarding = destination.guarding_routes();
-        let rule = guarding.find_map(|route| route.access.refused_by(address, headers, secrets));
+        let refused_by = |route: &Arc<Route>| {
+            let access = &route.access;
+            access.refused_by(address, class, headers, secrets)
+        };
+        let rule = guarding.find_map(refused_by);
         drop(guarding);
         rule.map_or(Ok(destination), |rule| Err(AccessRejection::denied(rule)))
     }
@@ -160,6 +171,7 @@ mod tests {
         let uri: Uri = target.parse().unwrap();
         let viewer = Requester::Viewer {
             address: Some(address.parse().unwrap()),
+            class: None,
             secrets: &FileSecrets::default(),
         };
         access(

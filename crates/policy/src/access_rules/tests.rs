@@ -19,7 +19,12 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn admits(rules: &AccessRules, viewer: &str) -> bool {
-    let refused = rules.refused_by(address(viewer), &HeaderMap::new(), &FileSecrets::default());
+    let refused = rules.refused_by(
+        address(viewer),
+        None,
+        &HeaderMap::new(),
+        &FileSecrets::default(),
+    );
     assert!(refused.is_none() || refused == Some(AccessRuleKind::Address));
     refused.is_none()
 }
@@ -155,7 +160,12 @@ fn refused(rules: &AccessRules, values: &[&'static str]) -> Option<AccessRuleKin
     let values = values
         .iter()
         .map(|&value| (NAME, HeaderValue::from_static(value)));
-    rules.refused_by(None, &values.collect(), &secrets.into_iter().collect())
+    rules.refused_by(
+        None,
+        None,
+        &values.collect(),
+        &secrets.into_iter().collect(),
+    )
 }
 
 #[test]
@@ -211,4 +221,21 @@ fn secrets_are_not_shown() {
     let secret = HeaderValue::from_static("first-secret");
     let secrets: FileSecrets = [(PathBuf::from("old"), secret)].into_iter().collect();
     assert!(!format!("{secrets:?}").contains("first"));
+}
+
+#[test]
+fn only_named_client_classes_may_enter() {
+    let rules = AccessRules {
+        client_classes: Some(vec!["one".into(), "two".into()]),
+        ..AccessRules::default()
+    };
+    assert!(!rules.is_open());
+    let refused = |class| {
+        let (headers, secrets) = (HeaderMap::new(), FileSecrets::default());
+        rules.refused_by(None, class, &headers, &secrets)
+    };
+    assert_eq!((refused(Some("one")), refused(Some("two"))), (None, None));
+    for class in [Some("other"), Some("on"), Some(""), None] {
+        assert_eq!(refused(class), Some(AccessRuleKind::ClientClass));
+    }
 }

@@ -220,11 +220,17 @@ fn client_class_keys() -> Vec<InnerKey> {
     let other_file = header("X-Secret", "cdn-code");
     let addresses = "addresses = [\"192.0.2.1\"]";
     let both = format!("{plain}\n{addresses}");
+    let limited = format!("{plain}\nrate_limit = {{ requests_per_second = 50 }}");
     let keys = [
         ("client_class header", "header", [addresses, &*both]),
         ("header name", "header", [&*plain, &*other_name]),
         ("header secret_files", "header", [&*plain, &*other_file]),
         ("client_class addresses", "addresses", [&*plain, &*both]),
+        (
+            "client_class rate_limit",
+            "rate_limit",
+            [&*plain, &*limited],
+        ),
     ];
     let keys = keys.into_iter().map(|(known, key, texts)| {
         inner_key_in(known, &format!("client_class.{key}"), NAMED, texts)
@@ -251,6 +257,8 @@ fn route_keys() -> Vec<InnerKey> {
     let required = header("X-Secret", "origin-secret");
     let other_name = header("X-Other", "origin-secret");
     let other_file = header("X-Secret", "cdn-code");
+    let class = "\n[[client_class]]\nname = \"cdn\"\naddresses = [\"unix\"]";
+    let of_class = format!("client_classes = [\"cdn\"]{class}");
     let limit = "rate_limit = { requests_per_second = 50 }";
     let limited = |more: &str| limit.replace(" }", &format!(", {more} }}"));
     let per_route = limited("per = \"route\"");
@@ -272,6 +280,7 @@ fn route_keys() -> Vec<InnerKey> {
         ("query except", ["", "query = { except = [\"a\"] }"]),
         ("allow", ["allow = [\"192.0.2.1\"]", "allow = [\"unix\"]"]),
         ("deny", ["", "deny = [\"192.0.2.0/24\"]"]),
+        ("client_classes", [class, &*of_class]),
         ("require_header name", [&*required, &*other_name]),
         ("require_header secret_files", [&*required, &*other_file]),
         ("cors only", ["", &*with_only]),

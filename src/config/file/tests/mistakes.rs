@@ -230,6 +230,14 @@ fn rejects_invalid_client_classes() {
     let many = (0..17).map(|number| format!("[[client_class]]\nname = \"{number}\"\n{NEAR}\n"));
     let diagnostics = diagnostics(&[
         class("name = \"cdn\""),
+        in_route("client_classes = []"),
+        in_route("client_classes = [\"cdn\"]"),
+        class(&format!(
+            "name = \"cdn\"\n{NEAR}\n[[route]]\nclient_classes = [\"cnd\"]"
+        )),
+        class(&format!(
+            "name = \"cdn\"\n{NEAR}\nrate_limit = {{ per = \"client\" }}"
+        )),
         class(NEAR),
         class(&format!("name = \"other\"\n{NEAR}")),
         class("name = \"cdn\"\naddress = [\"unix\"]"),

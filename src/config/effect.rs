@@ -158,7 +158,13 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
     ),
     (
         "[[route]]",
-        &["origin", "forward_host", "query", "forward_headers"],
+        &[
+            "origin",
+            "forward_host",
+            "query",
+            "forward_headers",
+            "ignore_cookies",
+        ],
         ReloadEffect::ColdCache,
     ),
     (

@@ -221,6 +221,7 @@ fn other_value(key: &str, shown: &str) -> String {
         "admin.hosts" => "[\"admin.example\"]",
         "route.forward_headers" => "[\"X-Other\"]",
         "route.unkeyed_headers" => "[\"X-Trace\"]",
+        "route.ignore_cookies" => "[\"_ga*\"]",
         "route.strip_set_cookie" => "[\"AWSALB*\"]",
         _ => match shown {
             "true" => "false",

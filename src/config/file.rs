@@ -6,11 +6,12 @@
 //! in `listeners`; `[cache]` and `[fill]` in `caching`; `[[client_class]]` in `client_classes`;
 //! `[[origin]]` in `origins`, with `endpoints`, `resilience` (`retry`, `breaker`, `ejection`),
 //! `health` and `upstream_auth` (headers, SigV4, client certificates); `[[route]]` in `routes`,
-//! with `access`, `token`, `rate_limits` and `forwarded_headers`.
+//! with `access`, `token`, `rate_limits`, `cookies` and `forwarded_headers`.
 
 mod access;
 mod caching;
 mod client_classes;
+mod cookies;
 mod endpoints;
 mod forwarded_headers;
 mod header_rules;

@@ -323,3 +323,29 @@ async fn query_of_the_route_wins_over_the_kind() {
     shield.get(&target).await.assert_whole("media");
     assert_eq!(origin.latest(SEGMENT).target, format!("{SEGMENT}?part=2"));
 }
+
+/// The origin reads one cookie; players, websites and analytics send others.
+#[tokio::test]
+async fn cookies_that_the_origin_does_not_read_split_no_object_and_reach_no_origin() {
+    let media = computed(|request: &Request| {
+        let cookies = request.header("cookie").unwrap_or_default();
+        segment(format!("[{cookies}]")).cache_control("max-age=60")
+    });
+    let origin = Origin::start().await.on(SEGMENT, media);
+    let rules = "[[route]]\nforward_headers = [\"Cookie\"]\nignore_cookies = [\"_ga*\", \"sid\"]\n";
+    let shield = shield(&origin, rules).await;
+    let http2 = shield.h2_viewer().await;
+    for viewer in 0..20 {
+        let of = |tier: &str| format!("_ga={viewer}; tier={tier}; sid={viewer}; _gat=1");
+        for tier in ["sd", "hd"] {
+            let request = get(SEGMENT).header("Cookie", &of(tier));
+            let expected = format!("[tier={tier}]");
+            shield.ask(request.clone()).await.assert_whole(&expected);
+            http2.ask(request).await.assert_whole(&expected);
+        }
+        let others = get(SEGMENT).header("Cookie", &format!("sid={viewer}"));
+        shield.ask(others).await.assert_whole("[]");
+    }
+    shield.get(SEGMENT).await.assert_whole("[]");
+    assert_eq!(origin.hits(SEGMENT), 3, "sd, hd, and none");
+}

@@ -13,6 +13,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::cookies::ignore_cookies;
 use super::vary::Vary;
 use super::{Route, encoding, fields};
 use seawall_manifest::Kind;
@@ -42,9 +43,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The viewer's fields that the route forwards (`forward_headers`), each as one line, and those
-/// that its rules set for objects of this kind, as they are sent and as they are in the key.
-/// `None`: there are none.
+/// The viewer's fields that the route forwards (`forward_headers`), each as one line and without
+/// the cookies that it ignores (`ignore_cookies`), and those that its rules set for objects of this
+/// kind, as they are sent and as they are in the key. `None`: there are none.
 ///
 /// Cookies, `Authorization` and forwarding headers are sent only if the route names them. Some
 /// fields are never sent: hop-by-hop fields; `Range` and preconditions, because an upstream request
@@ -57,6 +58,7 @@ pub fn forwarded(viewer: &HeaderMap, route: &Route, kind: Kind) -> Option<Header
     }
     let mut sent = HeaderMap::new();
     copy_listed(viewer, &route.forward_headers, &mut sent);
+    ignore_cookies(&mut sent, &route.ignore_cookies);
     rules.apply_to_request(kind, &mut sent);
     (!sent.is_empty()).then_some(sent)
 }

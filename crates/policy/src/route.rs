@@ -50,6 +50,9 @@ pub struct Route {
     /// Viewer headers that are forwarded but not part of the key: all viewers get the response to
     /// one viewer's values.
     pub unkeyed_headers: Vec<HeaderName>,
+    /// Names of cookies that the origin does not read: they are neither forwarded nor in the key.
+    /// One that ends in `*` is the beginning of names.
+    pub ignore_cookies: Vec<String>,
     /// Names of cookies that are removed from responses, because they say nothing of the viewer.
     /// One that ends in `*` is the beginning of names.
     pub strip_set_cookie: Vec<String>,
@@ -232,6 +235,7 @@ impl Route {
             query: QueryPolicy::All.into(),
             forward_headers: Vec::new(),
             unkeyed_headers: Vec::new(),
+            ignore_cookies: Vec::new(),
             strip_set_cookie: Vec::new(),
             header_rules: HeaderRules::default(),
             pass_methods: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::origins::OriginTable;
-use super::{access, forwarded_headers, header_rules, rate_limits, read_tables};
+use super::{access, cookies, forwarded_headers, header_rules, rate_limits, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
@@ -22,7 +22,6 @@ const QUERIES: &str = "\"all\", \"none\", \"mediapackage\", { only = […] }, { 
 const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }";
 const REDIRECT_STATUS: &str = "301, 302, 303, 307 or 308";
 const NAMES: &str = "a list of names";
-const COOKIES: &str = "a list of cookies such as [\"AWSALB*\"]";
 
 /// Reads every `[[route]]`, in the order of the file.
 pub(super) fn read_routes(
@@ -91,11 +90,7 @@ fn read_route(
         _ => table.read_into("query", &mut route.query, queries),
     }
     forwarded_headers::read_forwarded_headers(table, &mut route);
-    table.read_into(
-        "strip_set_cookie",
-        &mut route.strip_set_cookie,
-        read::list(cookie_name, COOKIES),
-    );
+    cookies::read_cookies(table, &mut route);
     let rules = &mut route.header_rules;
     table.read_into("headers", rules, header_rules::read_header_rules);
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);
@@ -293,19 +288,6 @@ fn query(value: TomlValue<'_>) -> ReadResult<QueryPolicy> {
 }
 
 /// The name of a cookie, or the beginning of names. `*` alone would be every session too.
-fn cookie_name(value: TomlValue<'_>) -> ReadResult<String> {
-    const EXPECTED: &str = "the name of a cookie such as \"AWSALB\" or \"AWSALB*\"";
-    let name = value.text(EXPECTED)?;
-    let bare = name.strip_suffix('*').unwrap_or(&name);
-    let is_token = |byte: u8| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}*".contains(&byte);
-    let why = match bare {
-        "" => "names every cookie, those of viewers' sessions too",
-        _ if !bare.bytes().all(is_token) => "characters that the name of a cookie cannot have",
-        _ => return Ok(name),
-    };
-    Err(value.problem(ValueError::new(EXPECTED, why)))
-}
-
 /// The request of a viewer waits this long, and viewers give up after a while.
 fn hold_early(value: TomlValue<'_>) -> ReadResult<Duration> {
     const MOST: Duration = Duration::from_secs(5);

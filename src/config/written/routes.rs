@@ -66,6 +66,7 @@ fn keys(route: &Route) -> WrittenTable {
         .key("query", queries(&route.query))
         .key("forward_headers", names(&route.forward_headers))
         .key("unkeyed_headers", names(&route.unkeyed_headers))
+        .key("ignore_cookies", route.ignore_cookies.clone())
         .key("strip_set_cookie", route.strip_set_cookie.clone())
         .tables(header_rules("viewer", &route.header_rules.to_viewer))
         .tables(header_rules("origin", &route.header_rules.to_origin))

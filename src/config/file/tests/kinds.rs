@@ -129,9 +129,11 @@ fn warns_of_mediamtx_without_its_secret() {
 #[test]
 fn rejects_names_that_no_cookie_or_every_cookie_has() {
     for name in ["", "*", "a b", "a;b", "a*b", "a="] {
-        let source = format!("{ORIGIN}[[route]]\nstrip_set_cookie = [\"{name}\"]\n");
-        let problems = draft(&source).finish().expect_err(name).to_string();
-        assert!(problems.contains("strip_set_cookie"), "{problems}");
+        for key in ["strip_set_cookie", "ignore_cookies"] {
+            let source = format!("{ORIGIN}[[route]]\n{key} = [\"{name}\"]\n");
+            let problems = draft(&source).finish().expect_err(name).to_string();
+            assert!(problems.contains(key), "{problems}");
+        }
     }
     let route = "[[route]]\nstrip_set_cookie = [\"AWSALB*\", \"__cf_bm\"]\n";
     let config = of_kind("s3", route);

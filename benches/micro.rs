@@ -76,6 +76,7 @@ fn admit(criterion: &mut Criterion) {
                 let viewer = Requester::Viewer {
                     address: Some([192, 0, 2, 1].into()),
                     class: None,
+                    certificate: None,
                     secrets: &secrets,
                 };
                 let access = access(&rules, &Method::GET, uri, Version::HTTP_11, headers, viewer);

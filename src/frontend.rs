@@ -32,8 +32,10 @@ mod accept;
 mod accepted;
 mod awaited_responses;
 mod bad_request;
+mod certificate_error;
 mod certificates;
 mod client_address;
+mod client_certificates;
 mod connection;
 mod connection_state;
 mod connection_table;
@@ -90,7 +92,9 @@ use crate::proxy::{
 use seawall_policy::TrustedProxies;
 use seawall_policy::access_rules::AddressList;
 
-pub use certificates::{CertificateError, Certificates};
+pub use certificate_error::CertificateError;
+pub use certificates::Certificates;
+pub(crate) use client_certificates::read_authorities;
 pub use inherited_sockets::{HandedSocket, InheritedSockets};
 pub use lifecycle::{Frontend, RemovedListeners};
 pub(crate) use listen::bind_unix;
@@ -197,6 +201,17 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// Allow TLS 1.2 besides 1.3.
     pub tls12: bool,
+    /// Whose certificates viewers may have. `None`: they are not asked for one.
+    pub client: Option<ClientAuthority>,
+}
+
+/// The authorities that issue certificates to viewers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthority {
+    /// Their own certificates, in a PEM file that is re-read when it changes.
+    pub ca: PathBuf,
+    /// A viewer without a certificate cannot connect.
+    pub is_required: bool,
 }
 
 /// A certificate chain and its key, in PEM files that are re-read when they change.

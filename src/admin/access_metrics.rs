@@ -23,7 +23,8 @@ pub static ACCESS_METRICS: [CollectedMetric<AccessStats>; 6] = [Metric {
     unit: "requests",
     labels: &[REASON],
     help: "Requests refused with 403 by an access rule of their route: address (`allow`, `deny`), \
-           header (`require_header`: it is missing or has another value), client class (`client_classes`), or token. Increments with \
+           header (`require_header`: it is missing or has another value), client_class \
+           (`client_classes`), certificate (`require_certificate`), or token. Increments with \
            each such request.",
     remedy: "If it rises, the access log has the addresses (status 403). If they are those of your \
              CDN, it has new networks, or a secret that no file contains; else somebody probes.",

@@ -116,7 +116,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
     ),
     (
         "[[client_class]]",
-        &["", "header", "addresses", "rate_limit"],
+        &["", "header", "addresses", "certificate", "rate_limit"],
         ReloadEffect::Live,
     ),
     ("[log]", &["level"], ReloadEffect::Live),
@@ -190,6 +190,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "deny",
             "require_header",
             "client_classes",
+            "require_certificate",
             "token",
             "rate_limit",
             "pass_methods",

@@ -36,11 +36,11 @@ use super::secret::EnvironmentReader;
 use super::toml_reader::{TomlReader, TomlTable, TomlValue};
 use super::{Config, THREADS, THREADS_MAX, ValueError, address, read};
 use crate::telemetry::{self, AccessLogSettings, LogLevels};
-use seawall_policy::{ClientClasses, Route, Rules};
+use seawall_policy::{Route, Rules};
 use seawall_upstream::Endpoint;
 
 pub(super) use access::CLIENT_FIELDS;
-pub(super) use listeners::{AddressUse, ConfiguredAddress, address_conflicts};
+pub(super) use listeners::{AddressUse, CLIENT_CERTIFICATES, ConfiguredAddress, address_conflicts};
 pub(super) use origins::{BALANCES, PROTOCOLS};
 pub(super) use token::TOKEN_KINDS;
 
@@ -199,7 +199,9 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
     }
     let mut groups = origins::read_groups(root, config.proxy.wait_max);
     let classes = client_classes::read_client_classes(root);
-    config.rules.routes = order::sort_routes(read_routes(root, &mut groups, &classes));
+    let configured = routes::read_routes(root, &mut groups, &classes);
+    access::report_unasked_certificates(root, &configured, &config.frontend.listeners);
+    config.rules.routes = order::sort_routes(check_routes(root, &mut groups, configured));
     config.rules.client_classes = classes;
     config.presets = groups
         .iter()
@@ -260,12 +262,11 @@ fn read_server(table: &mut TomlTable<'_>, config: &mut Config) {
 }
 
 /// The configured routes; or one default route, if there is a single origin.
-fn read_routes(
+fn check_routes(
     root: &mut TomlTable<'_>,
     groups: &mut [origins::OriginTable],
-    classes: &ClientClasses,
+    configured_routes: Vec<PlacedRoute>,
 ) -> Vec<Route> {
-    let configured_routes = routes::read_routes(root, groups, classes);
     for problem in order::duplicates(&configured_routes) {
         root.reader().add_problem(problem);
     }

@@ -13,10 +13,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Config;
-use super::file::CLIENT_FIELDS;
+use super::file::{CLIENT_CERTIFICATES, CLIENT_FIELDS};
 use super::origin_kinds::PresetDefault;
 use super::quantity::{duration_text, size_text};
-use crate::frontend::{Listener, Tls};
+use crate::frontend::{ClientAuthority, Listener, Tls};
 use seawall_manifest::Kind;
 use seawall_policy::ClientClass;
 use seawall_policy::access_rules::AddressList;
@@ -128,8 +128,16 @@ fn tls(tls: &Tls) -> WrittenTable {
         let table = WrittenTable::new("certificates").name(path_text(&files.certificate));
         table.ordered().key("key", path_text(&files.key))
     });
-    let keys = |tls12: bool| WrittenTable::new("tls").key("tls12", tls12);
-    let table = keys(tls.tls12).mark_defaults(&keys(true));
+    let keys = |tls12: bool, client: Option<&ClientAuthority>| {
+        let demand = |client: &ClientAuthority| {
+            origins::word(&CLIENT_CERTIFICATES, client.is_required).unwrap_or_default()
+        };
+        WrittenTable::new("tls")
+            .key("tls12", tls12)
+            .key("client_ca", client.map(|client| path_text(&client.ca)))
+            .key("client_certificates", client.map(demand))
+    };
+    let table = keys(tls.tls12, tls.client.as_ref()).mark_defaults(&keys(true, None));
     table.tables(certificates)
 }
 
@@ -188,6 +196,10 @@ fn client_class(class: &ClientClass) -> WrittenTable {
         .key(
             "rate_limit",
             class.rate_limit.as_ref().map(routes::rate_limit),
+        )
+        .key(
+            "certificate",
+            class.certificate.as_ref().map(routes::certificate),
         )
 }
 

@@ -312,6 +312,10 @@ impl<A: Handler + Clone> WorkerListener<A> {
         let context = self.context.get();
         let connection = peer.new_state(&context.recorder, settings.acceptor().is_some());
         guard.register(&connection);
+        // A reload that came before this has ended the connections of that time without this one.
+        if !settings.verifies_viewers_as(&self.settings()) {
+            connection.begin_closing(Instant::now());
+        }
         let state = connection.clone();
         let acceptor = settings.acceptor().cloned();
         let task = if settings.proxies().is_some() {

@@ -5,7 +5,6 @@ use std::fmt;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -16,41 +15,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{CertificateFiles, Tls};
-
-/// Why certificates cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// A file cannot be read or is not PEM.
-    #[error("cannot read {}: {reason}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
-    /// A certificate and its key do not match.
-    #[error("cannot use {} with {}: {source}", certificate.display(), key.display())]
-    Pair {
-        /// The certificate.
-        certificate: PathBuf,
-        /// The key.
-        key: PathBuf,
-        /// The reason.
-        source: rustls::Error,
-    },
-    /// rustls cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
-    Setup(#[from] rustls::Error),
-    /// No certificate is configured.
-    #[error("no certificate is configured")]
-    None,
-}
+use super::certificate_error::CertificateError;
+use super::client_certificates::ViewerVerifier;
+use super::{CertificateFiles, ClientAuthority, Tls};
 
 /// The certificates of one listener.
 pub struct Certificates {
     files: Vec<CertificateFiles>,
     tls12: bool,
+    client: Option<(ClientAuthority, Arc<ViewerVerifier>)>,
     store: ArcSwap<CertificateStore>,
     stamps: Mutex<Vec<FileStamp>>,
 }
@@ -67,32 +40,46 @@ impl Certificates {
     /// Loads all certificates; the first is the default.
     pub fn load(tls: &Tls) -> Result<Arc<Certificates>, CertificateError> {
         // Before reading: a file that changes meanwhile is then read again.
-        let stamps = stamps(&tls.certificates);
+        let stamps = stamps(&tls.certificates, tls.client.as_ref());
         let store = CertificateStore::read(&tls.certificates)?;
+        let client = tls.client.clone().map(|authority| {
+            let verifier = ViewerVerifier::read(&authority)?;
+            Ok::<_, CertificateError>((authority, verifier))
+        });
         Ok(Arc::new(Certificates {
             files: tls.certificates.clone(),
             tls12: tls.tls12,
+            client: client.transpose()?,
             store: ArcSwap::from_pointee(store),
             stamps: Mutex::new(stamps),
         }))
     }
 
-    /// Reads the files again if one has changed. `Ok(true)`: the new certificates are in use. An
-    /// invalid file is reported once, and the old certificates stay in use. Blocks on file I/O.
+    /// Reads the files again if one has changed. `Ok(true)`: what they contain is in use. An
+    /// invalid file is reported once, and what it contained before stays in use. Blocks on file
+    /// I/O.
     pub fn refresh(&self) -> Result<bool, CertificateError> {
-        let now = stamps(&self.files);
+        let client = self.client.as_ref();
+        let now = stamps(&self.files, client.map(|(authority, _)| authority));
         if *self.stamps.lock() == now {
             return Ok(false);
         }
         *self.stamps.lock() = now;
-        self.store
-            .store(Arc::new(CertificateStore::read(&self.files)?));
-        Ok(true)
+        // Both: neither may keep the other from being renewed.
+        let authorities = client.map_or(Ok(()), |(authority, verifier)| verifier.reread(authority));
+        let store = CertificateStore::read(&self.files);
+        let store = store.map(|store| self.store.store(Arc::new(store)));
+        authorities.and(store).map(|()| true)
     }
 
     /// Whether TLS 1.2 is allowed.
     pub(super) fn tls12(&self) -> bool {
         self.tls12
+    }
+
+    /// What verifies viewers. `None`: they are not asked for a certificate.
+    pub(super) fn viewer_verifier(&self) -> Option<&Arc<ViewerVerifier>> {
+        self.client.as_ref().map(|(_, verifier)| verifier)
     }
 }
 
@@ -151,12 +138,15 @@ impl CertificateStore {
 fn read_pair(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
     let chain = CertificateDer::pem_file_iter(&pair.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| file_error(&pair.certificate, &error))?;
+        .map_err(|error| CertificateError::file(&pair.certificate, &error))?;
     if chain.is_empty() {
-        return Err(file_error(&pair.certificate, &pem::Error::NoItemsFound));
+        return Err(CertificateError::file(
+            &pair.certificate,
+            &pem::Error::NoItemsFound,
+        ));
     }
-    let key =
-        PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| file_error(&pair.key, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&pair.key)
+        .map_err(|error| CertificateError::file(&pair.key, &error))?;
     CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| {
         CertificateError::Pair {
             certificate: pair.certificate.clone(),
@@ -164,19 +154,6 @@ fn read_pair(pair: &CertificateFiles) -> Result<CertifiedKey, CertificateError> 
             source,
         }
     })
-}
-
-fn file_error(path: &Path, error: &pem::Error) -> CertificateError {
-    let reason = match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "it contains no PEM item of the expected kind".to_owned(),
-        // Other errors quote the file, which may be a private key.
-        _ => "it is not in PEM form".to_owned(),
-    };
-    CertificateError::File {
-        path: path.to_owned(),
-        reason,
-    }
 }
 
 /// The DNS names of a certificate, in lower case.
@@ -197,8 +174,9 @@ fn names(key: &CertifiedKey) -> Vec<String> {
 /// Inode, size and modification time of a file; `None` if it does not exist.
 type FileStamp = Option<(u64, u64, i64, i64)>;
 
-fn stamps(files: &[CertificateFiles]) -> Vec<FileStamp> {
+fn stamps(files: &[CertificateFiles], client: Option<&ClientAuthority>) -> Vec<FileStamp> {
     let paths = files.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    let paths = paths.chain(client.map(|authority| &authority.ca));
     paths.map(|path| stamp(std::fs::metadata(path))).collect()
 }
 
@@ -230,6 +208,7 @@ mod tests {
         let tls = Tls {
             certificates: vec![default, wildcard, exact],
             tls12: true,
+            client: None,
         };
         let certificates = Certificates::load(&tls).unwrap();
         let [default, wildcard, exact] =
@@ -248,6 +227,7 @@ mod tests {
         let tls = Tls {
             certificates: vec![files.clone()],
             tls12: false,
+            client: None,
         };
         let certificates = Certificates::load(&tls).unwrap();
         assert!(!certificates.refresh().unwrap(), "nothing has changed");
@@ -268,6 +248,48 @@ mod tests {
     }
 
     #[test]
+    fn broken_authorities_keep_no_certificate_from_being_renewed() {
+        let directory = CertificateDirectory::new();
+        let files = directory.make("a", &["a.example"]);
+        let ca = directory.make("authority", &["authority"]).certificate;
+        let certificates = Certificates::load(&Tls {
+            certificates: vec![files],
+            tls12: false,
+            client: Some(ClientAuthority {
+                ca: ca.clone(),
+                is_required: true,
+            }),
+        });
+        let certificates = certificates.unwrap();
+        let verifier = certificates.viewer_verifier().unwrap();
+        let authorities = verifier.authorities();
+        std::fs::write(&ca, "half a certifi").unwrap();
+        directory.make("a", &["renewed.example"]);
+        let error = certificates.refresh().unwrap_err().to_string();
+        assert!(error.contains(&ca.display().to_string()), "{error}");
+        assert_eq!(chosen(&certificates, None), directory.certificate("a"));
+        assert!(Arc::ptr_eq(&verifier.authorities(), &authorities));
+    }
+
+    #[test]
+    fn authorities_are_new_only_if_the_file_has_others() {
+        let directory = CertificateDirectory::new();
+        let ca = directory.make("authority", &["authority"]).certificate;
+        let authority = ClientAuthority {
+            ca: ca.clone(),
+            is_required: true,
+        };
+        let verifier = ViewerVerifier::read(&authority).unwrap();
+        let before = verifier.authorities();
+        std::fs::write(&ca, std::fs::read(&ca).unwrap()).unwrap();
+        verifier.reread(&authority).unwrap();
+        assert!(Arc::ptr_eq(&verifier.authorities(), &before));
+        directory.make("authority", &["other"]);
+        verifier.reread(&authority).unwrap();
+        assert!(!Arc::ptr_eq(&verifier.authorities(), &before));
+    }
+
+    #[test]
     fn rejects_the_key_of_another_certificate() {
         let directory = CertificateDirectory::new();
         let mut files = directory.make("a", &["a.example"]);
@@ -275,6 +297,7 @@ mod tests {
         let error = Certificates::load(&Tls {
             certificates: vec![files],
             tls12: false,
+            client: None,
         });
         assert!(
             matches!(error, Err(CertificateError::Pair { .. })),

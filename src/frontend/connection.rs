@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::client_certificates::names_of;
 use super::connection_state::ConnectionState;
 use super::connection_timer::{ConnectionTimer, TimerAction, ViewerProtocol};
 use super::exchange::{begin_http1_request, begin_http2_request, exchange};
@@ -73,10 +74,24 @@ pub(super) async fn serve_tls<A, W>(
     let handshake = Box::pin(acceptor.accept_with(transport, tls::limit_writes));
     let transport = match timeout(context.limits.handshake_timeout, handshake).await {
         Ok(Ok(transport)) => Box::new(transport),
-        Ok(Err(_)) => return context.count(ConnectionEvent::HandshakeFailed),
+        Ok(Err(error)) => {
+            let event = tls::failure_event(&error);
+            let peer = connection.address().viewer.map(tracing::field::display);
+            tracing::debug!(
+                peer,
+                event = event.as_str(),
+                "TLS handshake failed: {error}"
+            );
+            return context.count(event);
+        }
         Err(_) => return context.count(ConnectionEvent::HandshakeTimeout),
     };
-    if transport.get_ref().1.alpn_protocol() == Some(b"h2") {
+    let session = transport.get_ref().1;
+    if let Some([certificate, ..]) = session.peer_certificates() {
+        // There is one handshake.
+        let _ = connection.certificate.set(Arc::new(names_of(certificate)));
+    }
+    if session.alpn_protocol() == Some(b"h2") {
         let stream = SniffingStream::http2(transport, connection.clone());
         Box::pin(serve_http2(&context, stream, &connection)).await;
     } else {

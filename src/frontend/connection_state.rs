@@ -26,7 +26,7 @@ use super::flood::WorkDone;
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::UnsentStreams;
 use crate::proxy::BodyConsumer;
-use seawall_policy::ViewerAddress;
+use seawall_policy::{CertificateNames, ViewerAddress};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(super) struct ConnectionState {
     viewer: OnceLock<IpAddr>,
     /// Uses TLS.
     pub(super) tls: bool,
+    /// Whom the viewer's certificate names, if it has one. Set by the handshake.
+    pub(super) certificate: OnceLock<Arc<CertificateNames>>,
     /// The TCP socket, for `TCP_INFO` while the connection owns it.
     socket: Option<RawFd>,
     born: Instant,
@@ -139,6 +141,7 @@ impl ConnectionState {
             peer,
             viewer: OnceLock::new(),
             tls,
+            certificate: OnceLock::new(),
             socket,
             born: Instant::now(),
             phase: AtomicU8::new(Phase::Quiet as u8),

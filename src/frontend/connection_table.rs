@@ -193,6 +193,11 @@ impl ConnectionTable {
     /// The same for the connections of one listener.
     pub(super) fn close_listener(&self, listener: &Arc<ListenerConnections>) {
         listener.close();
+        self.end_connections(listener);
+    }
+
+    /// Begins the graceful shutdown of the connections that a listener has now.
+    pub(super) fn end_connections(&self, listener: &Arc<ListenerConnections>) {
         self.begin_closing(|connection| connection.is_of(listener));
     }
 

@@ -167,6 +167,7 @@ fn viewer_request<A>(
         version: head.version,
         headers: head.headers,
         tls: connection.tls,
+        certificate: connection.certificate.get().cloned(),
         arrived: facts.arrived.into_std(),
         now: facts.now.into_std(),
         wants_repeat: false,

@@ -261,7 +261,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
         let context = &self.context;
         let viewer = || self.viewer_of(get);
         let write_key = |ignored: &IgnoredFields, key: &mut Vec<u8>| get.write_key(ignored, key);
-        match context.look_up_repeated(&context.repeated.http1, arrived, viewer, write_key) {
+        let client = (viewer, &*self.connection);
+        match context.look_up_repeated(&context.repeated.http1, arrived, client, write_key) {
             RepeatLookup::Remembered(response) => {
                 let permit = response.permit();
                 let Ok(meter) = admit_repeat(permit.limiter(), viewer, arrived) else {
@@ -328,11 +329,9 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             && let Some(repeatable) = Repeatable::of(&mut response)
             && let Some(http1_head) = Http1Head::of(&head)
         {
-            let (table, repeated) = (
-                &self.context.repeated.http1,
-                repeatable.with_head(http1_head),
-            );
-            self.context.remember(table, key, repeated, arrived);
+            let repeated = repeatable.with_head(http1_head);
+            self.context
+                .remember(&self.context.repeated.http1, key, repeated, arrived);
         }
         let pending = PendingResponse::of(response, head, length, &self.connection);
         Some(CurrentRequest::Sending(pending))
@@ -358,6 +357,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             headers,
             address: self.viewer_of(get),
             tls: self.connection.tls,
+            certificate: self.connection.certificate.get().cloned(),
             arrived,
             now: arrived,
             wants_repeat,

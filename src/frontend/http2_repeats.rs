@@ -28,7 +28,8 @@ pub(super) fn look_up<A: Handler>(
         return RepeatLookup::New;
     }
     let table = &context.repeated.http2;
-    let viewer = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
+    let address = || context.viewer_of(viewer, |field| lines_of(&head.headers, field));
+    let viewer = (address, viewer);
     context.look_up_repeated(table, arrived.into_std(), viewer, |ignored, key| {
         write_key(head, ignored, key);
     })

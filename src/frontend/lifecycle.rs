@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::accept::accept_connections;
-use super::certificates::{CertificateError, Certificates};
+use super::certificate_error::CertificateError;
+use super::certificates::Certificates;
 use super::connection_table::ConnectionTable;
 use super::inherited_sockets::HandedSocket;
 use super::listen::{BindError, BoundListener};
@@ -79,6 +80,7 @@ impl Frontend {
     /// fail.
     pub fn apply_listeners(&self, prepared: PreparedListeners) -> RemovedListeners {
         let (opened, closed) = self.listeners.apply(prepared);
+        self.end_outdated_connections();
         for listener in opened {
             listener.log_open();
         }
@@ -90,6 +92,16 @@ impl Frontend {
         RemovedListeners {
             listeners: closed,
             connections: self.connections.clone(),
+        }
+    }
+
+    /// Has the connections of a listener finish whose viewers are verified by other authorities
+    /// than before: those who come back are verified by these.
+    pub fn end_outdated_connections(&self) {
+        for listener in self.listeners.open() {
+            if listener.has_other_authorities() {
+                self.connections.end_connections(&listener.connections);
+            }
         }
     }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::certificates::{CertificateError, Certificates};
+use super::certificate_error::CertificateError;
+use super::certificates::Certificates;
 use super::inherited_sockets::{HandedSocket, InheritedSockets};
 use super::{ListenAddress, Listener};
 

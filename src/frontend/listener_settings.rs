@@ -7,6 +7,7 @@ use rustls::server::ProducesTickets;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
+use super::client_certificates::Authorities;
 use super::listen::{BindError, load_certificates};
 use super::{Listener, tls};
 use seawall_policy::access_rules::AddressList;
@@ -63,6 +64,21 @@ impl ListenerSettings {
 
     pub(super) fn acceptor(&self) -> Option<&TlsAcceptor> {
         self.acceptor.as_ref()
+    }
+
+    /// Who vouches for viewers. `None`: they are not asked for certificates.
+    pub(super) fn authorities(&self) -> Option<Arc<Authorities>> {
+        let verifier = self.certificates.as_ref()?.viewer_verifier()?;
+        Some(verifier.authorities())
+    }
+
+    /// Whether viewers are verified by the same files and in the same way.
+    pub(super) fn verifies_viewers_as(&self, other: &ListenerSettings) -> bool {
+        let verifier = |settings: &ListenerSettings| {
+            let certificates = settings.certificates.as_ref()?;
+            certificates.viewer_verifier().map(Arc::as_ptr)
+        };
+        verifier(self) == verifier(other)
     }
 
     /// The proxies that may connect, if connections begin with a header of the PROXY protocol.

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::ListenAddress;
 use super::accepted::AdmittedConnection;
+use super::client_certificates::Authorities;
 use super::inherited_sockets::HandedSocket;
 use super::listen::{BindError, BoundListener, ListeningSocket};
 use super::listener_connections::ListenerConnections;
@@ -28,6 +29,8 @@ pub(super) struct OpenListener {
     address: ListenAddress,
     settings: ArcSwap<ListenerSettings>,
     pub(super) connections: Arc<ListenerConnections>,
+    /// Those by whom the viewers of these connections are verified.
+    authorities: Mutex<Option<Arc<Authorities>>>,
     sockets: Mutex<ListenerSockets>,
     /// Workers that have the socket.
     serving: watch::Sender<usize>,
@@ -82,6 +85,7 @@ impl OpenListener {
         let settings = ListenerSettings::new(listener, certificates, tickets)?;
         Ok(Arc::new(OpenListener {
             file: SocketFile::of(&address),
+            authorities: Mutex::new(settings.authorities()),
             address,
             settings: ArcSwap::from_pointee(settings),
             connections: Arc::default(),
@@ -118,6 +122,18 @@ impl OpenListener {
     /// Uses other settings for new connections.
     pub(super) fn set_settings(&self, settings: Arc<ListenerSettings>) {
         self.settings.store(settings);
+    }
+
+    /// Whether viewers are verified by other authorities than at the last call.
+    pub(super) fn has_other_authorities(&self) -> bool {
+        let now = self.settings.load().authorities();
+        let mut known = self.authorities.lock();
+        let is_same = match (&*known, &now) {
+            (Some(known), Some(now)) => Arc::ptr_eq(known, now),
+            (known, now) => known.is_none() && now.is_none(),
+        };
+        *known = now;
+        !is_same
     }
 
     /// What a worker serves: once for each worker.

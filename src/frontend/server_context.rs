@@ -199,12 +199,13 @@ fn read_bytes_max(limits: &Limits) -> usize {
 
 impl<A: Handler> ServerContext<A> {
     /// Looks for a response of the same second, in one of the two tables. A response to one viewer
-    /// is found for another only if the address lists of all routes say the same of both.
+    /// is found for another only if the access rules of all routes say the same of the addresses
+    /// and the certificates of both.
     pub(super) fn look_up_repeated<H: RepeatedHead>(
         &self,
         table: &Mutex<RepeatedResponses<H>>,
         arrived: std::time::Instant,
-        viewer: impl FnOnce() -> ViewerAddress,
+        (viewer, connection): (impl FnOnce() -> ViewerAddress, &ConnectionState),
         write_key: impl FnOnce(&IgnoredFields, &mut Vec<u8>),
     ) -> RepeatLookup<H> {
         let mut table = table.lock();
@@ -213,7 +214,9 @@ impl<A: Handler> ServerContext<A> {
         }
         let lookup = table.look_up(arrived, |rules, key| {
             write_key(&rules.ignored_fields, key);
-            rules.address_classes.write_class(|| viewer().viewer, key);
+            let certificate = || connection.certificate.get().map(Arc::as_ref);
+            let classes = &rules.address_classes;
+            classes.write_class(|| viewer().viewer, certificate, key);
         });
         // Not at a repeated hit: it costs as little as possible.
         if !matches!(lookup, RepeatLookup::Remembered(_)) {

@@ -23,7 +23,12 @@ pub enum ConnectionEvent {
     AcceptFailed,
     /// The longest idle connection was asked to close, to make room for a new one.
     ClosedIdle,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed: the viewer has no certificate, and the listener requires one.
+    CertificateMissing,
+    /// The TLS handshake failed: the viewer's certificate is of no authority of the listener, or
+    /// has expired.
+    CertificateInvalid,
+    /// The TLS handshake failed for another reason.
     HandshakeFailed,
     /// The TLS handshake took too long.
     HandshakeTimeout,
@@ -48,7 +53,7 @@ pub enum ConnectionEvent {
 
 impl ConnectionEvent {
     /// All events, in the order of their counters.
-    pub const ALL: [ConnectionEvent; 17] = [
+    pub const ALL: [ConnectionEvent; 19] = [
         ConnectionEvent::Accepted,
         ConnectionEvent::HandedOver,
         ConnectionEvent::RefusedFull,
@@ -56,6 +61,8 @@ impl ConnectionEvent {
         ConnectionEvent::RefusedProxy,
         ConnectionEvent::AcceptFailed,
         ConnectionEvent::ClosedIdle,
+        ConnectionEvent::CertificateMissing,
+        ConnectionEvent::CertificateInvalid,
         ConnectionEvent::HandshakeFailed,
         ConnectionEvent::HandshakeTimeout,
         ConnectionEvent::HeadTimeout,
@@ -78,6 +85,8 @@ impl ConnectionEvent {
             ConnectionEvent::RefusedProxy => "refused_proxy",
             ConnectionEvent::AcceptFailed => "accept_failed",
             ConnectionEvent::ClosedIdle => "closed_idle",
+            ConnectionEvent::CertificateMissing => "certificate_missing",
+            ConnectionEvent::CertificateInvalid => "certificate_invalid",
             ConnectionEvent::HandshakeFailed => "handshake_failed",
             ConnectionEvent::HandshakeTimeout => "handshake_timeout",
             ConnectionEvent::HeadTimeout => "head_timeout",
@@ -201,8 +210,9 @@ pub static CONNECTION_METRICS: [CollectedMetric<Stats>; 5] = [
         remedy: "refused_full: raise connections_max. refused_client: raise \
                  connections_per_client_max, or block the client. refused_proxy: a proxy that \
                  `proxy_protocol` does not list, or that sends no header of the PROXY protocol. \
-                 accept_failed: raise the limit \
-                 of file descriptors. cut_for_memory: raise [cache] memory or [fill] memory. \
+                 certificate_missing and certificate_invalid: `client_ca` of the listener; with \
+                 [log] level = \"seawall=debug\" the log says what is wrong with each certificate. \
+                 accept_failed: raise the limit of file descriptors. cut_for_memory: raise [cache] memory or [fill] memory. \
                  cut_at_drain: raise [server] drain_max. Many timeouts: the network of the \
                  viewers is slow, or a client holds connections open.",
     }

@@ -1,5 +1,7 @@
-//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later.
+//! Configures TLS: rustls with ring, session tickets, ALPN, version 1.2 or later, and viewers'
+//! certificates.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
@@ -7,8 +9,10 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{ServerConfig, ServerConnection, version};
 use tokio_rustls::TlsAcceptor;
 
-use super::certificates::{CertificateError, Certificates};
+use super::certificate_error::CertificateError;
+use super::certificates::Certificates;
 use super::sniffing_stream::WRITE_BYTES_MAX;
+use super::stats::ConnectionEvent;
 
 /// The TLS acceptor of one listener. All workers share `tickets`, so a session of one worker can be
 /// resumed at another.
@@ -21,20 +25,39 @@ pub(super) fn acceptor(
     } else {
         &[&version::TLS13]
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates.clone());
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_protocol_versions(versions)?;
+    let builder = match certificates.viewer_verifier() {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+    };
+    let mut config = builder.with_cert_resolver(certificates.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Viewers store their sessions in tickets; storing them here too would waste memory.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = tickets.clone();
+    if certificates.viewer_verifier().is_none() {
+        config.ticketer = tickets.clone();
+    } else {
+        // A resumed session has the certificate of before: it could have expired, or its authority
+        // could be gone.
+        config.send_tls13_tickets = 0;
+    }
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Creates the issuer and reader of session tickets.
 pub(super) fn tickets() -> Result<Arc<dyn ProducesTickets>, CertificateError> {
     Ok(ring::Ticketer::new()?)
+}
+
+/// How a failed handshake is counted.
+pub(super) fn failure_event(failure: &io::Error) -> ConnectionEvent {
+    let source = failure.get_ref();
+    match source.and_then(|source| source.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::NoCertificatesPresented) => ConnectionEvent::CertificateMissing,
+        Some(rustls::Error::InvalidCertificate(_)) => ConnectionEvent::CertificateInvalid,
+        _ => ConnectionEvent::HandshakeFailed,
+    }
 }
 
 /// Makes a session encrypt as much at once as one packet holds. It does so again when the socket
@@ -46,7 +69,7 @@ pub(super) fn limit_writes(session: &mut ServerConnection) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{self, IoSlice};
+    use std::io::IoSlice;
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
@@ -129,6 +152,7 @@ mod tests {
         let certificates = Certificates::load(&Tls {
             certificates: vec![directory.make("a", &["a.example"])],
             tls12: true,
+            client: None,
         });
         let acceptor = acceptor(&certificates.unwrap(), &tickets().unwrap()).unwrap();
         let (viewer, transport) = duplex(2 * LARGE);

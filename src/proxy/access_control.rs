@@ -159,6 +159,7 @@ mod tests {
                 proxy: None,
             },
             tls: false,
+            certificate: None,
             arrived: now,
             now,
             wants_repeat: true,

@@ -20,7 +20,7 @@ use seawall_policy::access::{
     AccessRejection, Admission, CacheRequest, Destination, Requester, access, enter,
 };
 use seawall_policy::freshness::FRESHNESS_FIELDS_SENT;
-use seawall_policy::{AccessRuleKind, ClientClass, Now};
+use seawall_policy::{AccessRuleKind, ClientClass, ClientTraits, Now};
 use seawall_upstream::CauseCounters;
 
 /// The decision about a request, and what the token that let it in means for the response.
@@ -81,7 +81,12 @@ impl Shield {
             return None;
         }
         let secrets = self.access.secrets()?;
-        let class = classes.class_of(request.address.viewer, &request.headers, &secrets);
+        let class = classes.class_of(ClientTraits {
+            address: request.address.viewer,
+            certificate: request.certificate.as_deref(),
+            headers: &request.headers,
+            secrets: &secrets,
+        });
         class.cloned()
     }
 
@@ -92,6 +97,7 @@ impl Shield {
             .map_or(Requester::Unrestricted, |secrets| Requester::Viewer {
                 address: request.address.viewer,
                 class: request.class.as_ref().map(|class| &*class.name),
+                certificate: request.certificate.as_deref(),
                 secrets,
             });
         let tokens = &self.access.tokens;

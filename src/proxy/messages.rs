@@ -10,7 +10,7 @@ use super::rate_limits::{ByteMeter, RequestLimiter};
 use super::{RepeatPermit, ResponseBody};
 use crate::telemetry::RequestRecord;
 use seawall_cache::{AwaitedFill, Object, SharedBody};
-use seawall_policy::{ClientClass, ViewerAddress};
+use seawall_policy::{CertificateNames, ClientClass, ViewerAddress};
 use seawall_upstream::RequestBody;
 
 /// A parsed request.
@@ -27,6 +27,8 @@ pub struct ViewerRequest {
     pub address: ViewerAddress,
     /// The connection uses TLS.
     pub tls: bool,
+    /// Whom the viewer's certificate names. `None`: it has none.
+    pub certificate: Option<Arc<CertificateNames>>,
     /// When the request head was complete, or its first byte arrived if it is answered from memory
     /// before it is parsed in full. Recorded times begin here.
     pub arrived: Instant,

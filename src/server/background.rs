@@ -48,19 +48,22 @@ pub(super) fn watch_secrets(active: &Arc<ActiveShield>) -> impl Future<Output = 
 pub(super) fn watch_certificates(
     frontend: &Arc<Frontend>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let frontend = Arc::downgrade(frontend);
+    let watched = Arc::downgrade(frontend);
     async move {
         let mut ticks = ticks(CHECK_INTERVAL);
         loop {
             ticks.tick().await;
             // A reload may bring listeners.
-            let Some(frontend) = frontend.upgrade() else {
+            let Some(frontend) = watched.upgrade() else {
                 return;
             };
             let certificates = frontend.certificates();
             drop(frontend);
             for certificates in certificates {
                 reload_certificates(certificates).await;
+            }
+            if let Some(frontend) = watched.upgrade() {
+                frontend.end_outdated_connections();
             }
         }
     }

@@ -118,5 +118,7 @@ mod truncated_is_never_complete;
 mod unexpected_bodies_delay_no_response;
 mod variants_never_cross;
 mod viewers_see_what_is_sent;
+mod viewers_show_their_certificate;
 mod viewers_who_wait_share_a_response;
 mod warm_fetches_what_a_stream_lists;
+mod withdrawn_certificates_let_nobody_in;

@@ -4,16 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use seawall::frontend::ClientAuthority;
 use seawall_policy::access_rules::RequiredHeader;
 use seawall_policy::rate_limit::{Allowance, RateLimit};
-use seawall_policy::{ClientClass, ClientClasses, Route};
+use seawall_policy::{ClientClass, ClientClasses, RequiredCertificate, Route};
 
+use crate::support::authority::Authority;
 use crate::support::metrics::{
     ACCESS_REFUSED, CLASS_COLLAPSED, CLASS_ORIGIN_BYTES, CLASS_ORIGIN_REQUESTS, CLASS_REQUESTS,
     CLASS_SENT_BYTES, REPEATED, REQUESTS_LIMITED, WAITERS,
 };
 use crate::support::shield::{Builder, address_list};
-use crate::support::viewer::{Ask, Viewer};
+use crate::support::viewer::{Ask, Identity, TlsViewer, Viewer};
 use crate::support::{Gate, Origin, Shield, eventually, get, segment};
 
 const PATH: &str = "/live/seg1.ts";
@@ -113,6 +115,51 @@ async fn repeated_responses_count_for_the_class_of_their_own_request() {
     assert_eq!((misses, origin.hits(PATH)), (1, 1));
     let sent = origin.latest(PATH);
     assert_eq!(sent.header(HEADER), None, "{sent:?}");
+}
+
+#[tokio::test]
+async fn certificate_tells_the_class_also_of_repeated_responses() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let ca = folder.path().join("clients.pem");
+    let authority = Authority::new(&ca);
+    let identity = Identity::new("media.test", folder.path());
+    let by_certificate = |name: &str, required| ClientClass {
+        certificate: Some(required),
+        ..ClientClass::named(name, 0)
+    };
+    let one = RequiredCertificate::Named(["one.example".to_owned()].into());
+    let shield = shield_for(
+        &origin,
+        ClientClasses::of(vec![
+            by_certificate("one", one),
+            by_certificate("certified", RequiredCertificate::Any),
+        ]),
+    );
+    let shield = shield.with_tls(&[&identity]).with(|config| {
+        let tls = config.frontend.listeners[0].tls.as_mut().unwrap();
+        tls.client = Some(ClientAuthority {
+            ca,
+            is_required: false,
+        });
+    });
+    let shield = shield.start().await;
+    let viewer = || TlsViewer::new_trusting(shield.address(), &identity);
+    let as_named = |name: &str| viewer().with_certificate(authority.issue_to(name));
+    let viewers = [as_named("one.example"), as_named("two.example"), viewer()];
+    let mut connections = Vec::new();
+    for viewer in &viewers {
+        connections.push((viewer.h1().await, viewer.h2().await));
+    }
+    for _ in 0..20 {
+        for (http1, http2) in &mut connections {
+            http1.get(PATH).await.assert_whole(BODY);
+            http2.get(PATH).await.assert_whole(BODY);
+        }
+    }
+    assert!(shield.counter(REPEATED, &[]).await > 0, "none was repeated");
+    for class in ["one", "certified", "other"] {
+        assert_eq!(of(&shield, CLASS_REQUESTS, class).await, 40, "{class}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The tools of scenarios: a scripted origin, the shield in front of it, and raw viewers.
 
 pub mod audience;
+pub mod authority;
 pub mod bucket;
 pub mod content;
 pub mod crowd;

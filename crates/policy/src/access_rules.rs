@@ -1,5 +1,6 @@
-//! Decides who may enter a route: by the viewer's address, and by a header with a secret. The rules
-//! name the token that a route demands too; whether a request has one is decided above.
+//! Decides who may enter a route: by the viewer's address, its certificate, and a header with a
+//! secret. The rules name the token that a route demands too; whether a request has one is decided
+//! above.
 //!
 //! The secrets are an argument, as the time is: their files change, and a decision here is a pure
 //! function.
@@ -14,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub use ipnet::IpNet;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::RequiredToken;
+use super::{CertificateNames, RequiredCertificate, RequiredToken};
 
 /// The access rules of a route. By default everyone may enter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct AccessRules {
     pub require_header: Option<RequiredHeader>,
     /// Only requests of these client classes may enter. `None`: of all.
     pub client_classes: Option<Vec<Arc<str>>>,
+    /// Only viewers with such a certificate may enter.
+    pub require_certificate: Option<RequiredCertificate>,
     /// Only requests with such a token may enter.
     pub token: Option<Arc<RequiredToken>>,
 }
@@ -40,16 +43,19 @@ pub enum AccessRuleKind {
     Header,
     /// `client_classes`: the client is of another class.
     ClientClass,
+    /// `require_certificate`: the viewer has none, or one that names somebody else.
+    Certificate,
     /// `token`: it is missing, not valid, or for something else.
     Token,
 }
 
 impl AccessRuleKind {
     /// All, in the order of [`AccessRuleKind::index`].
-    pub const ALL: [AccessRuleKind; 4] = [
+    pub const ALL: [AccessRuleKind; 5] = [
         AccessRuleKind::Address,
         AccessRuleKind::Header,
         AccessRuleKind::ClientClass,
+        AccessRuleKind::Certificate,
         AccessRuleKind::Token,
     ];
 
@@ -64,6 +70,7 @@ impl AccessRuleKind {
             AccessRuleKind::Address => "address",
             AccessRuleKind::Header => "header",
             AccessRuleKind::ClientClass => "client_class",
+            AccessRuleKind::Certificate => "certificate",
             AccessRuleKind::Token => "token",
         }
     }
@@ -80,12 +87,16 @@ impl AccessRules {
     pub fn refused_by(
         &self,
         address: Option<IpAddr>,
-        class: Option<&str>,
+        (class, certificate): (Option<&str>, Option<&CertificateNames>),
         headers: &HeaderMap,
         secrets: &FileSecrets,
     ) -> Option<AccessRuleKind> {
         if !self.admits_address(address) {
             return Some(AccessRuleKind::Address);
+        }
+        let required = self.require_certificate.as_ref();
+        if required.is_some_and(|required| !required.admits(certificate)) {
+            return Some(AccessRuleKind::Certificate);
         }
         let required = self.require_header.as_ref();
         let is_missing = required.is_some_and(|header| !header.is_in(headers, secrets));

@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 use super::access_rules::{AddressList, FileSecrets, RequiredHeader};
 use super::rate_limit::RateLimit;
+use super::{CertificateNames, RequiredCertificate};
 
 /// A class of clients.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,21 @@ pub struct ClientClass {
     pub addresses: Option<AddressList>,
     /// How much all its clients together may request.
     pub rate_limit: Option<RateLimit>,
+    /// A client with such a certificate is of the class.
+    pub certificate: Option<RequiredCertificate>,
+}
+
+/// What tells the class of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTraits<'r> {
+    /// `None` on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// Whom its certificate names, if it has one.
+    pub certificate: Option<&'r CertificateNames>,
+    /// The fields of the request.
+    pub headers: &'r HeaderMap,
+    /// The secrets that files contain now.
+    pub secrets: &'r FileSecrets,
 }
 
 /// The name of the class of all clients that are of no other.
@@ -38,14 +54,17 @@ impl ClientClass {
             header: None,
             addresses: None,
             rate_limit: None,
+            certificate: None,
         }
     }
 
-    fn has(&self, address: Option<IpAddr>, headers: &HeaderMap, secrets: &FileSecrets) -> bool {
-        let has_header = |header: &RequiredHeader| header.is_in(headers, secrets);
-        let has_address = |addresses: &AddressList| addresses.has(address);
+    fn has(&self, client: ClientTraits<'_>) -> bool {
+        let has_header = |header: &RequiredHeader| header.is_in(client.headers, client.secrets);
+        let has_address = |addresses: &AddressList| addresses.has(client.address);
+        let is_named = |required: &RequiredCertificate| required.admits(client.certificate);
         self.header.as_ref().is_some_and(has_header)
             || self.addresses.as_ref().is_some_and(has_address)
+            || self.certificate.as_ref().is_some_and(is_named)
     }
 }
 
@@ -89,14 +108,9 @@ impl ClientClasses {
     }
 
     /// The class of a request: the first that has it. `None`: there are no classes.
-    pub fn class_of(
-        &self,
-        address: Option<IpAddr>,
-        headers: &HeaderMap,
-        secrets: &FileSecrets,
-    ) -> Option<&Arc<ClientClass>> {
+    pub fn class_of(&self, client: ClientTraits<'_>) -> Option<&Arc<ClientClass>> {
         let mut classes = self.classes.iter();
-        let class = classes.find(|class| class.has(address, headers, secrets));
+        let class = classes.find(|class| class.has(client));
         class.or(self.other.as_ref())
     }
 }
@@ -133,8 +147,12 @@ mod tests {
         let secrets = secrets.map(|(file, text)| (file.into(), HeaderValue::from_static(text)));
         let value = secret.map(HeaderValue::from_static);
         let headers = HeaderMap::from_iter(value.map(|value| ("x-cdn".parse().unwrap(), value)));
-        let address = address.parse().unwrap();
-        let class = classes.class_of(Some(address), &headers, &secrets.into_iter().collect());
+        let class = classes.class_of(ClientTraits {
+            address: Some(address.parse().unwrap()),
+            certificate: None,
+            headers: &headers,
+            secrets: &secrets.into_iter().collect(),
+        });
         class.map_or_else(String::new, |class| class.name.to_string())
     }
 
@@ -162,6 +180,28 @@ mod tests {
         assert_eq!(name_of(&classes, "192.0.2.1", None), "cdn");
         assert_eq!(name_of(&classes, "192.0.3.1", Some("secret-a")), "cdn");
         assert_eq!(name_of(&classes, "192.0.3.1", None), "other");
+    }
+
+    #[test]
+    fn class_has_what_its_certificate_names_and_nobody_without_one() {
+        let class = ClientClass {
+            certificate: Some(RequiredCertificate::Named(["edge".to_owned()].into())),
+            ..ClientClass::named("cdn", 1)
+        };
+        let classes = ClientClasses::of(vec![class]);
+        let name_of = |names: Option<&[&str]>| {
+            let certificate = names.map(|names| names.iter().copied().collect());
+            let class = classes.class_of(ClientTraits {
+                address: None,
+                certificate: certificate.as_ref(),
+                headers: &HeaderMap::new(),
+                secrets: &FileSecrets::default(),
+            });
+            class.map_or_else(String::new, |class| class.name.to_string())
+        };
+        assert_eq!(name_of(Some(&["edge"])), "cdn");
+        assert_eq!(name_of(Some(&["other"])), "other");
+        assert_eq!(name_of(None), "other");
     }
 
     #[test]

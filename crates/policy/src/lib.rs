@@ -44,6 +44,7 @@
 //! let viewer = Requester::Viewer {
 //!     address: Some([192, 0, 2, 1].into()),
 //!     class: None,
+//!     certificate: None,
 //!     secrets: &secrets,
 //! };
 //! let admission = access(&rules, &Method::GET, &uri, Version::HTTP_11, &headers, viewer);
@@ -110,6 +111,7 @@ mod query;
 pub mod range;
 pub mod rate_limit;
 mod redirect;
+mod required_certificate;
 mod required_token;
 pub mod route;
 pub mod tags;
@@ -121,7 +123,9 @@ pub use access_rejection::AccessRejection;
 pub use access_rules::{AccessRuleKind, AccessRules, FileSecrets};
 pub use address_classes::AddressClasses;
 pub use cache_request::CacheRequest;
-pub use client_classes::{ClientClass, ClientClasses, OTHER_CLASS, OTHER_CLASS_INDEX};
+pub use client_classes::{
+    ClientClass, ClientClasses, ClientTraits, OTHER_CLASS, OTHER_CLASS_INDEX,
+};
 pub use cookies::strip_set_cookie;
 pub use delivery_directives::DeliveryDirectives;
 pub use endpoint_avoidance::EndpointAvoidance;
@@ -132,6 +136,7 @@ pub use key::Key;
 pub use lifetime::{Lifetime, StorageDecision};
 pub use now::Now;
 pub use rate_limit::RateLimits;
+pub use required_certificate::{CertificateNames, RequiredCertificate};
 pub use required_token::{RequiredToken, TokenKind};
 pub use route::{Route, Rules};
 pub use trusted_proxies::{ClientField, TrustedProxies, ViewerAddress};

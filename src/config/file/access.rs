@@ -1,4 +1,5 @@
-//! Reads who may enter a route: `allow`, `deny`, `require_header`, `client_classes` and `token`.
+//! Reads who may enter a route: `allow`, `deny`, `require_header`, `require_certificate`,
+//! `client_classes` and `token`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +13,18 @@ use crate::config::problem::Problem;
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
+use crate::frontend::Listener;
 use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
-use seawall_policy::{AccessRules, ClientClasses, ClientField, TrustedProxies};
+use seawall_policy::{
+    AccessRules, ClientClasses, ClientField, RequiredCertificate, TrustedProxies,
+};
 use seawall_upstream::sign;
 
 const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\", \
                          \"2001:db8::/32\"]";
 const CLASSES: &str = "a list of names of client classes such as [\"cloudfront\"]";
 const CLIENT_FIELD: &str = "\"X-Forwarded-For\" or \"Forwarded\"";
+const CERTIFICATE_NAMES: &str = "a list of names such as [\"edge.cdn.example\"]";
 const SECRET_FILES: &str = "one file, or two while the secret is rotated";
 
 /// The words for the field in which proxies name the viewer.
@@ -31,7 +36,7 @@ pub(in crate::config) const CLIENT_FIELDS: [(&str, ClientField); 2] = [
 /// A shorter secret can be guessed.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// Reads all five keys.
+/// Reads all six keys.
 pub(super) fn read_access(
     table: &mut TomlTable<'_>,
     access: &mut AccessRules,
@@ -50,6 +55,8 @@ pub(super) fn read_access(
         admitted,
         read::nonempty_list(class, CLASSES),
     );
+    let certificate = &mut access.require_certificate;
+    table.read_some_into("require_certificate", certificate, required_certificate);
     let token = table.get("token", |value| value.table("token", read_token));
     access.token = token.flatten();
 }
@@ -130,6 +137,64 @@ pub(super) fn read_required_header(table: &mut TomlTable<'_>) -> Option<Required
         name: name?,
         secret_files: secret_files?,
     })
+}
+
+/// `"any"`, or whom it must name.
+pub(super) fn required_certificate(value: TomlValue<'_>) -> ReadResult<RequiredCertificate> {
+    const EXPECTED: &str = "\"any\" or { names = [\"edge.cdn.example\"] }";
+    if !value.toml().is_table() {
+        return read::one_of(&[("any", RequiredCertificate::Any)], EXPECTED)(value);
+    }
+    let names = value.table("require_certificate", |table| {
+        if table.value("names").is_none() {
+            table.report_missing("names", "names = [\"edge.cdn.example\"]");
+        }
+        table.get(
+            "names",
+            read::nonempty_list(certificate_name, CERTIFICATE_NAMES),
+        )
+    })?;
+    // A problem with the names is reported: nobody is named meanwhile.
+    Ok(RequiredCertificate::Named(names.unwrap_or_default().into()))
+}
+
+fn certificate_name(value: TomlValue<'_>) -> ReadResult<String> {
+    let name = value.text(CERTIFICATE_NAMES)?;
+    if name.is_empty() {
+        return Err(value.problem(ValueError::new(CERTIFICATE_NAMES, "this is empty")));
+    }
+    if name.contains('*') {
+        let problem = Problem::warning("`*` stands for no other name: write each name");
+        value
+            .reader()
+            .add_problem(problem.at(value.span(), "matches only itself"));
+    }
+    Ok(name)
+}
+
+/// Warns of routes that nobody may enter, because no viewer is asked for its certificate.
+pub(super) fn report_unasked_certificates(
+    table: &TomlTable<'_>,
+    routes: &[PlacedRoute],
+    listeners: &[Listener],
+) {
+    let asks = |listener: &Listener| {
+        listener
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client.is_some())
+    };
+    if listeners.iter().any(asks) {
+        return;
+    }
+    for PlacedRoute { route, span, .. } in routes {
+        if route.access.require_certificate.is_some() {
+            let what = "nobody may enter this route: no listener asks viewers for certificates";
+            let problem = Problem::warning(what).at(span.clone(), "requires a certificate");
+            let help = "add client_ca = \"clients.pem\" to `tls` of a [[listener]]";
+            table.reader().add_problem(problem.help(help));
+        }
+    }
 }
 
 fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {

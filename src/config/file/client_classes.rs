@@ -44,7 +44,7 @@ fn read_class(table: &mut TomlTable<'_>) -> (ClientClass, SourceSpan) {
         table.reader().add_problem(problem);
     }
     let mut class = ClientClass::named(name, 0);
-    let has_any = ["header", "addresses"]
+    let has_any = ["header", "addresses", "certificate"]
         .map(|key| table.value(key).is_some())
         .contains(&true);
     if !has_any {
@@ -59,5 +59,7 @@ fn read_class(table: &mut TomlTable<'_>) -> (ClientClass, SourceSpan) {
     class.rate_limit = table.get("rate_limit", |value| {
         value.table("rate_limit", rate_limits::read_limit)
     });
+    let certificate = &mut class.certificate;
+    table.read_some_into("certificate", certificate, access::required_certificate);
     (class, span)
 }

@@ -8,7 +8,11 @@ use crate::admin::{self, AdminAddress, TokenSettings};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{LISTEN, ValueError, address, read};
-use crate::frontend::{CertificateFiles, Limits, ListenAddress, Listener, Tls};
+use crate::frontend::{
+    CertificateFiles, ClientAuthority, Limits, ListenAddress, Listener, Tls, read_authorities,
+};
+
+const DEMANDS: &str = "\"required\" or \"optional\"";
 
 /// What an address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,7 @@ fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
         let mut tls = Tls {
             certificates: Vec::new(),
             tls12: true,
+            client: None,
         };
         if table.value("certificates").is_none() {
             let example = "certificates = [{ certificate = \"live.pem\", key = \"live.key\" }]";
@@ -115,10 +120,41 @@ fn tls_settings(value: TomlValue<'_>) -> ReadResult<Tls> {
             Ok(pairs(value)?.into_iter().flatten().collect())
         });
         table.read_into("tls12", &mut tls.tls12, read::flag);
+        tls.client = client_authority(table);
         tls
     })?;
     Ok(tls)
 }
+
+/// Reads `client_ca` and `client_certificates`.
+fn client_authority(table: &mut TomlTable<'_>) -> Option<ClientAuthority> {
+    let demand = table.value("client_certificates");
+    let is_required = table.get(
+        "client_certificates",
+        read::one_of(&CLIENT_CERTIFICATES, DEMANDS),
+    );
+    let ca = table.get("client_ca", |value| {
+        let path = value.path()?;
+        let read = read_authorities(&path);
+        read.map_err(|why| read::file_problem(value, &path, why.to_string()))?;
+        Ok(path)
+    });
+    if let Some(demand) = demand.filter(|_| table.value("client_ca").is_none()) {
+        let problem = Problem::new("`client_certificates` needs `client_ca`");
+        let problem = problem.at(demand.span(), "issued by whom?");
+        table
+            .reader()
+            .add_problem(problem.help("add client_ca = \"clients.pem\""));
+    }
+    Some(ClientAuthority {
+        ca: ca?,
+        is_required: is_required.unwrap_or(true),
+    })
+}
+
+/// The words for whether a viewer needs a certificate to connect.
+pub(in crate::config) const CLIENT_CERTIFICATES: [(&str, bool); 2] =
+    [("required", true), ("optional", false)];
 
 fn certificate(value: TomlValue<'_>) -> ReadResult<Option<CertificateFiles>> {
     value.table("certificates", |table| {

@@ -13,7 +13,7 @@ use seawall_policy::rate_limit::RateLimit;
 use seawall_policy::route::{
     Cors, HeaderRule, Lifetimes, Live, QueryPolicies, QueryPolicy, Redirect,
 };
-use seawall_policy::{RateLimits, RequiredToken, Route};
+use seawall_policy::{RateLimits, RequiredCertificate, RequiredToken, Route};
 
 /// Every route once. One whose hosts differ in rank occurs several times in `routes`, with a part
 /// of its hosts each time (see `order.rs`).
@@ -60,6 +60,10 @@ fn keys(route: &Route) -> WrittenTable {
         .key(
             "client_classes",
             route.access.client_classes.as_deref().map(class_names),
+        )
+        .key(
+            "require_certificate",
+            route.access.require_certificate.as_ref().map(certificate),
         )
         .key("token", route.access.token.as_deref().map(token))
         .key("rate_limit", rate_limits(&route.rate_limits))
@@ -129,6 +133,13 @@ fn lifetimes(table: WrittenTable, lifetimes: &Lifetimes) -> WrittenTable {
 pub(super) fn required_header(header: &RequiredHeader) -> Value {
     let files = header.secret_files.iter().map(|file| path_text(file));
     json!({ "name": header.name.as_str(), "secret_files": files.collect::<Vec<_>>() })
+}
+
+pub(super) fn certificate(required: &RequiredCertificate) -> Value {
+    match required {
+        RequiredCertificate::Any => "any".into(),
+        RequiredCertificate::Named(names) => json!({ "names": **names }),
+    }
 }
 
 /// The names of the files, not the keys.

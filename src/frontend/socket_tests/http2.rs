@@ -193,6 +193,7 @@ fn secure(limits: Limits, tls12: bool) -> Secure {
         Some(Tls {
             certificates,
             tls12,
+            client: None,
         }),
         answering,
     );

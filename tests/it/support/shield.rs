@@ -355,6 +355,7 @@ impl Builder {
         let tls = Tls {
             certificates: identities.iter().map(files).collect(),
             tls12: true,
+            client: None,
         };
         self.with(|config| config.frontend.listeners[0].tls = Some(tls))
     }

@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 pub use ask::{Ask, HOST, ask, get, head};
 pub use h2::H2Viewer;
 pub use response::{Arriving, CacheStatus, End, Response};
-pub use tls::{Identity, TlsViewer};
+pub use tls::{ClientIdentity, Identity, TlsViewer};
 
 use super::patience::within;
 pub use super::wire::Duplex;

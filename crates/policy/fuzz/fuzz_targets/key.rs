@@ -36,6 +36,7 @@ fuzz_target!(|text: &[u8]| {
     let viewer = Requester::Viewer {
         address: None,
         class: None,
+        certificate: None,
         secrets: &FileSecrets::default(),
     };
     let admit = |uri: &Uri| access(&RULES, &method, uri, Version::HTTP_11, &headers, viewer);

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::access_rejection::AccessRejection;
 use crate::route::is_below;
-use crate::{FileSecrets, Route, Rules};
+use crate::{CertificateNames, FileSecrets, Route, Rules};
 
 /// Who sends a request.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,8 @@ pub enum Requester<'r> {
         address: Option<IpAddr>,
         /// The class of its client, if there are classes.
         class: Option<&'r str>,
+        /// Whom its certificate names, if it has one.
+        certificate: Option<&'r CertificateNames>,
         /// The secrets that the routes' files contain now.
         secrets: &'r FileSecrets,
     },
@@ -62,6 +64,7 @@ impl<'r> Destination<'r> {
         let Requester::Viewer {
             address,
             class,
+            certificate,
             secrets,
         } = requester
         else {
@@ -73,7 +76,7 @@ impl<'r> Destination<'r> {
         let mut guarding = destination.guarding_routes();
         let refused_by = |route: &Arc<Route>| {
             let access = &route.access;
-            access.refused_by(address, class, headers, secrets)
+            access.refused_by(address, (class, certificate), headers, secrets)
         };
         let rule = guarding.find_map(refused_by);
         drop(guarding);
@@ -172,6 +175,7 @@ mod tests {
         let viewer = Requester::Viewer {
             address: Some(address.parse().unwrap()),
             class: None,
+            certificate: None,
             secrets: &FileSecrets::default(),
         };
         access(

@@ -19,12 +19,8 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 fn admits(rules: &AccessRules, viewer: &str) -> bool {
-    let refused = rules.refused_by(
-        address(viewer),
-        None,
-        &HeaderMap::new(),
-        &FileSecrets::default(),
-    );
+    let (headers, secrets) = (HeaderMap::new(), FileSecrets::default());
+    let refused = rules.refused_by(address(viewer), (None, None), &headers, &secrets);
     assert!(refused.is_none() || refused == Some(AccessRuleKind::Address));
     refused.is_none()
 }
@@ -162,7 +158,7 @@ fn refused(rules: &AccessRules, values: &[&'static str]) -> Option<AccessRuleKin
         .map(|&value| (NAME, HeaderValue::from_static(value)));
     rules.refused_by(
         None,
-        None,
+        (None, None),
         &values.collect(),
         &secrets.into_iter().collect(),
     )
@@ -232,7 +228,7 @@ fn only_named_client_classes_may_enter() {
     assert!(!rules.is_open());
     let refused = |class| {
         let (headers, secrets) = (HeaderMap::new(), FileSecrets::default());
-        rules.refused_by(None, class, &headers, &secrets)
+        rules.refused_by(None, (class, None), &headers, &secrets)
     };
     assert_eq!((refused(Some("one")), refused(Some("two"))), (None, None));
     for class in [Some("other"), Some("on"), Some(""), None] {

@@ -164,6 +164,12 @@ fn listener_keys() -> Vec<InnerKey> {
     let other = pair.replace("live.pem", "shield.pem");
     let other_key = pair.replace("live.key", "shield.key");
     let tls12 = format!("{pair}, tls12 = false");
+    let client_ca = format!("{pair}, client_ca = \"authority.pem\"");
+    let optional = format!("{client_ca}, client_certificates = \"optional\"");
+    let client = |key: &str, texts: [&str; 2]| {
+        let reported = format!("listener.tls.{key}");
+        inner_key_in(&format!("tls {key}"), &reported, AROUND, texts)
+    };
     vec![
         inner_key_in(
             "certificates certificate",
@@ -173,6 +179,11 @@ fn listener_keys() -> Vec<InnerKey> {
         ),
         inner_key_in("certificates key", &key, AROUND, [pair, &other_key]),
         inner_key_in("tls tls12", "listener.tls.tls12", AROUND, [pair, &tls12]),
+        client(
+            "client_ca",
+            [&client_ca, &client_ca.replace("authority", "live")],
+        ),
+        client("client_certificates", [&client_ca, &optional]),
         inner_key(
             "proxy_protocol from",
             "listener.proxy_protocol.from",
@@ -221,6 +232,7 @@ fn client_class_keys() -> Vec<InnerKey> {
     let addresses = "addresses = [\"192.0.2.1\"]";
     let both = format!("{plain}\n{addresses}");
     let limited = format!("{plain}\nrate_limit = {{ requests_per_second = 50 }}");
+    let certified = format!("{addresses}\ncertificate = \"any\"");
     let keys = [
         ("client_class header", "header", [addresses, &*both]),
         ("header name", "header", [&*plain, &*other_name]),
@@ -230,6 +242,11 @@ fn client_class_keys() -> Vec<InnerKey> {
             "client_class rate_limit",
             "rate_limit",
             [&*plain, &*limited],
+        ),
+        (
+            "client_class certificate",
+            "certificate",
+            [addresses, &*certified],
         ),
     ];
     let keys = keys.into_iter().map(|(known, key, texts)| {
@@ -253,6 +270,7 @@ fn route_keys() -> Vec<InnerKey> {
         format!("require_header = {{ name = \"{name}\", secret_files = [\"{file}\"] }}")
     };
     let redirect = |to: &str| format!("path = \"/old\"\nredirect = {{ to = \"{to}\" }}");
+    let named = "require_certificate = { names = [\"edge\"] }";
     let redirect_status = redirect("/a").replace(" }", ", status = 308 }");
     let required = header("X-Secret", "origin-secret");
     let other_name = header("X-Other", "origin-secret");
@@ -283,6 +301,10 @@ fn route_keys() -> Vec<InnerKey> {
         ("client_classes", [class, &*of_class]),
         ("require_header name", [&*required, &*other_name]),
         ("require_header secret_files", [&*required, &*other_file]),
+        (
+            "require_certificate names",
+            ["require_certificate = \"any\"", named],
+        ),
         ("cors only", ["", &*with_only]),
         ("cors credentials", [&*with_only, &*with_credentials]),
     ];

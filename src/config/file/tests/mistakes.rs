@@ -172,6 +172,11 @@ fn rejects_invalid_access_rules() {
         in_route("require_header = { name = \"Host\", secret_files = [] }"),
         in_route("require_header = { name = \"If-Match\", secret_files = [\"no-secret\"] }"),
         in_route("require_header = { name = \"X-Secret\", secret_file = \"a\" }"),
+        in_route("require_certificate = true"),
+        in_route("require_certificate = \"all\""),
+        in_route("require_certificate = { name = \"edge\" }"),
+        in_route("require_certificate = { names = [] }"),
+        in_route("require_certificate = { names = [\"\", \"*.cdn.example\"] }"),
     ]);
     assert_snapshot!(diagnostics);
 }

@@ -138,6 +138,52 @@ fn reads_the_secrets_of_a_required_header() {
 }
 
 #[test]
+fn checks_the_authorities_of_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["one.example".to_owned()]).unwrap();
+    write("one.pem", &pair.cert.pem());
+    write("one.key", &pair.signing_key.serialize_pem());
+    write("empty.pem", "");
+    write(
+        "junk.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    let path = folder.path().join("seawall.toml");
+    let tls = |keys: &str| {
+        let source = format!(
+            "[[listener]]\nlisten = \"[::]:8443\"\n[listener.tls]\ncertificates = \
+             [{{ certificate = \"one.pem\", key = \"one.key\" }}]\n{keys}\n{ORIGIN}"
+        );
+        read(&source, &path, &environment)
+            .finish()
+            .map(|(config, _)| config)
+            .map_err(|problems| text_without_folder(&problems, folder.path()))
+    };
+    for (demand, is_required) in [
+        ("", true),
+        ("client_certificates = \"required\"", true),
+        ("client_certificates = \"optional\"", false),
+    ] {
+        let good = tls(&format!("client_ca = \"one.pem\"\n{demand}")).unwrap();
+        let settings = good.frontend.listeners[0].tls.as_ref().unwrap();
+        let client = settings.client.as_ref().unwrap();
+        assert_eq!(client.ca, folder.path().join("one.pem"));
+        assert_eq!(client.is_required, is_required, "{demand}");
+    }
+    let wrong = [
+        "client_ca = \"gone.pem\"",
+        "client_ca = \"empty.pem\"",
+        "client_ca = \"one.key\"",
+        "client_ca = \"junk.pem\"",
+        "client_ca = \"one.pem\"\nclient_certificates = true",
+        "client_certificates = \"optional\"",
+    ];
+    let diagnostics = wrong.map(|keys| beside_its_input(keys, &tls(keys).unwrap_err()));
+    assert_snapshot!(diagnostics.join("\n\n"));
+}
+
+#[test]
 fn checks_certificates_with_their_keys() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();

@@ -69,6 +69,7 @@ mod token_keys;
 mod unkeyed_memos;
 mod warm;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -174,6 +175,8 @@ pub struct Shield {
     class_counters: Arc<class_counters::ClassCounters>,
     purges: Arc<purge::PurgeCounters>,
     query_variance: Arc<query_variance::QueryVariance>,
+    /// Responses that were stored although their origin declared them one viewer's own.
+    private_overridden: Arc<AtomicU64>,
     object_bytes_max: u64,
 }
 
@@ -216,6 +219,7 @@ impl Shield {
             class_counters: Arc::new(class_counters),
             purges: Arc::default(),
             query_variance: Arc::default(),
+            private_overridden: Arc::default(),
             object_bytes_max,
         }
     }
@@ -240,6 +244,7 @@ impl Shield {
             class_counters: Arc::clone(&self.class_counters),
             purges: Arc::clone(&self.purges),
             query_variance: Arc::clone(&self.query_variance),
+            private_overridden: Arc::clone(&self.private_overridden),
             object_bytes_max: self.object_bytes_max,
         }
     }
@@ -324,6 +329,11 @@ impl Shield {
     /// The number of query parameters, by route, because of which viewers share no object.
     pub fn varying_query_parameters(&self) -> u64 {
         self.query_variance.varying_count(Instant::now())
+    }
+
+    /// The number of responses that were made shareable by `store_private`, for metrics.
+    pub fn private_overridden(&self) -> u64 {
+        self.private_overridden.load(Ordering::Relaxed)
     }
 
     /// The origin groups, for metrics.

@@ -208,6 +208,20 @@ pub static QUERY_METRICS: [CollectedMetric<u64>; 1] = [Metric {
 }
 .collected(|count, samples| samples.add(&[], *count))];
 
+/// Responses that are shared against the word of their origin.
+pub static PRIVATE_METRICS: [CollectedMetric<u64>; 1] = [Metric {
+    name: "seawall_private_overridden_total",
+    kind: MetricKind::Counter,
+    unit: "responses",
+    labels: &[],
+    help: "Responses of an origin with Set-Cookie, private or no-store that are stored and shared, \
+           because `store_private` of their route lists their kind. Increments with each such \
+           response.",
+    remedy: "If a viewer gets what is another one's, take the kind out of `store_private`, and \
+             purge the route's path.",
+}
+.collected(|count, samples| samples.add(&[], *count))];
+
 /// Requests that clients abandoned.
 pub static CLIENT_METRICS: [CollectedMetric<ClientStats>; 3] = [
     Metric {

@@ -171,6 +171,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         "[[route]]",
         &[
             "strip_set_cookie",
+            "store_private",
             "show_tags",
             "heuristic_freshness",
             "store_keys",

@@ -222,6 +222,7 @@ fn other_value(key: &str, shown: &str) -> String {
         "route.forward_headers" => "[\"X-Other\"]",
         "route.unkeyed_headers" => "[\"X-Trace\"]",
         "route.ignore_cookies" => "[\"_ga*\"]",
+        "route.store_private" => "[\"segment\"]",
         "route.strip_set_cookie" => "[\"AWSALB*\"]",
         _ => match shown {
             "true" => "false",

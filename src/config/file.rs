@@ -22,6 +22,7 @@ mod origins;
 mod rate_limits;
 mod resilience;
 mod routes;
+mod store_private;
 mod token;
 mod upstream_auth;
 

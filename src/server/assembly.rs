@@ -23,7 +23,9 @@ use super::upgrade::{UPGRADE_METRICS, Upgrader};
 use super::workers::{AdminService, FrontendService};
 use crate::admin::access_metrics::{ACCESS_METRICS, RATE_LIMIT_METRICS};
 use crate::admin::audit::AUDIT_METRICS;
-use crate::admin::cache_metrics::{CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, QUERY_METRICS};
+use crate::admin::cache_metrics::{
+    CLIENT_METRICS, CODING_METRICS, MEMORY_METRICS, PRIVATE_METRICS, QUERY_METRICS,
+};
 use crate::admin::class_metrics::{CLASS_METRICS, class_status};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
@@ -284,6 +286,10 @@ fn collect_metrics(
     let queries = shield.clone();
     registry.collect("Query parameters", &QUERY_METRICS, move || {
         queries.load().varying_query_parameters()
+    })?;
+    let private = shield.clone();
+    registry.collect("Private responses", &PRIVATE_METRICS, move || {
+        private.load().private_overridden()
     })?;
     let codings = shield.clone();
     registry.collect("Compression", &CODING_METRICS, move || {

@@ -85,6 +85,7 @@ mod other_methods;
 mod pinned_bodies_have_a_bound;
 mod players_notice_nothing;
 mod playlists_are_compressed_here;
+mod private_kinds_are_shared_where_the_route_says_so;
 mod purged_is_gone;
 mod queries_that_defeat_the_cache_are_named;
 mod quotas_are_kept_by_endpoint_and_kind;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use seawall_manifest::Kind;
 
 use super::access_rules::AccessRules;
 use super::client_classes::ClientClasses;
@@ -56,6 +57,8 @@ pub struct Route {
     /// Names of cookies that are removed from responses, because they say nothing of the viewer.
     /// One that ends in `*` is the beginning of names.
     pub strip_set_cookie: Vec<String>,
+    /// Kinds of which responses are stored although the origin declares them one viewer's own.
+    pub store_private: Vec<Kind>,
     /// Header fields that are set or removed.
     pub header_rules: HeaderRules,
     /// Pass methods other than GET, HEAD and OPTIONS to the origin, uncached.
@@ -237,6 +240,7 @@ impl Route {
             unkeyed_headers: Vec::new(),
             ignore_cookies: Vec::new(),
             strip_set_cookie: Vec::new(),
+            store_private: Vec::new(),
             header_rules: HeaderRules::default(),
             pass_methods: false,
             honour_request_directives: false,

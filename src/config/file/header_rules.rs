@@ -100,7 +100,7 @@ fn status(value: TomlValue<'_>) -> ReadResult<StatusCode> {
         .ok_or_else(|| value.problem(ValueError::new(EXPECTED, "not a final status")))
 }
 
-fn kind(value: TomlValue<'_>) -> ReadResult<Kind> {
+pub(super) fn kind(value: TomlValue<'_>) -> ReadResult<Kind> {
     let words = Kind::ALL.map(|kind| (kind.as_str(), kind));
     read::one_of(&words, KINDS)(value)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::origins::OriginTable;
+use super::store_private::read_store_private;
 use super::{access, cookies, forwarded_headers, header_rules, rate_limits, read_tables};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
@@ -91,6 +92,8 @@ fn read_route(
     }
     forwarded_headers::read_forwarded_headers(table, &mut route);
     cookies::read_cookies(table, &mut route);
+    let kinds = &mut route.store_private;
+    table.read_into("store_private", kinds, read_store_private);
     let rules = &mut route.header_rules;
     table.read_into("headers", rules, header_rules::read_header_rules);
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{WrittenTable, addresses, origins, path_text};
 use crate::config::file::TOKEN_KINDS;
 use crate::config::quantity::{duration_text, size_text};
+use seawall_manifest::Kind;
 use seawall_policy::access_rules::RequiredHeader;
 use seawall_policy::rate_limit::RateLimit;
 use seawall_policy::route::{
@@ -72,6 +73,7 @@ fn keys(route: &Route) -> WrittenTable {
         .key("unkeyed_headers", names(&route.unkeyed_headers))
         .key("ignore_cookies", route.ignore_cookies.clone())
         .key("strip_set_cookie", route.strip_set_cookie.clone())
+        .key("store_private", kinds(&route.store_private))
         .tables(header_rules("viewer", &route.header_rules.to_viewer))
         .tables(header_rules("origin", &route.header_rules.to_origin))
         .key("pass_methods", route.pass_methods)
@@ -142,6 +144,10 @@ pub(super) fn certificate(required: &RequiredCertificate) -> Value {
     }
 }
 
+fn kinds(kinds: &[Kind]) -> Vec<&'static str> {
+    kinds.iter().map(|kind| kind.as_str()).collect()
+}
+
 /// The names of the files, not the keys.
 fn token(token: &RequiredToken) -> Value {
     let keys = token.keys.iter();
@@ -210,7 +216,7 @@ fn header_rules<'r>(
     rules: &'r [HeaderRule],
 ) -> impl Iterator<Item = WrittenTable> + use<'r> {
     rules.iter().enumerate().map(move |(place, rule)| {
-        let kinds: Vec<_> = rule.kinds.iter().map(|kind| kind.as_str()).collect();
+        let kinds = kinds(&rule.kinds);
         let statuses: Vec<_> = rule.statuses.iter().map(StatusCode::as_u16).collect();
         let mut table = WrittenTable::new("headers")
             .name(format!("{to} {}", place + 1))

@@ -2,6 +2,7 @@
 //! last.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, header};
@@ -12,7 +13,7 @@ use crate::proxy::priority;
 use seawall_cache::Object;
 use seawall_manifest::{Kind, ManifestInfo};
 use seawall_policy::freshness::{Freshness, freshness};
-use seawall_policy::{EndpointSet, Now, conditional, strip_set_cookie};
+use seawall_policy::{EndpointSet, Now, conditional, make_shareable, strip_set_cookie};
 use seawall_upstream::{
     ExpectedContent, Failure, Priority, PriorityRaise, UpstreamRequest, UpstreamResponse,
 };
@@ -118,8 +119,24 @@ impl FillTask {
         };
         if let Ok(response) = &mut response {
             strip_set_cookie(&mut response.headers, &self.request.route.strip_set_cookie);
+            self.override_private(response);
         }
         Some(response)
+    }
+
+    /// Makes a good response shareable if the route says that those of its kind are no viewer's
+    /// own. What is for one viewer's credentials stays so.
+    fn override_private(&self, response: &mut UpstreamResponse) {
+        let kinds = &self.request.route.store_private;
+        let is_good = response.status.is_success() || response.status == StatusCode::NOT_MODIFIED;
+        let is_overridden = !kinds.is_empty()
+            && is_good
+            && !self.is_authorized()
+            && kinds.contains(&self.shield.live.kind_of(&self.request));
+        if is_overridden && make_shareable(&mut response.headers) {
+            let overridden = &self.shield.private_overridden;
+            overridden.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Builds a request to the origin, and counts it for its stream.

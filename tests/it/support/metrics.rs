@@ -30,6 +30,8 @@ pub const CLASS_ORIGIN_REQUESTS: &str = "seawall_class_origin_requests_total";
 pub const CLASS_ORIGIN_BYTES: &str = "seawall_class_origin_bytes_total";
 /// Fetches that a `client_class` was spared.
 pub const CLASS_COLLAPSED: &str = "seawall_class_collapsed_total";
+/// Responses that `store_private` made shareable.
+pub const PRIVATE_OVERRIDDEN: &str = "seawall_private_overridden_total";
 /// Hits that got the response of an earlier one again.
 pub const REPEATED: &str = "seawall_repeated_responses_total";
 /// Bytes of responses that are remembered to be sent again.

@@ -256,6 +256,16 @@ fn rejects_invalid_client_classes() {
 }
 
 #[test]
+fn warns_of_private_kinds_that_are_shared() {
+    let diagnostics = diagnostics(&[
+        in_route("store_private = \"segment\""),
+        in_route("store_private = [\"segments\", \"decryption_key\", \"time_server\"]"),
+        in_route("store_private = [\"segment\"]\nforward_host = 1"),
+    ]);
+    assert_snapshot!(diagnostics);
+}
+
+#[test]
 fn rejects_invalid_header_rules() {
     let diagnostics = diagnostics(&[
         in_route("headers = { Server = \"a\" }"),

@@ -11,7 +11,8 @@
 //! the viewer's content coding) → `responses`.
 //!
 //! **A miss**: `pipeline` → `unkeyed_memos` (did the key fail a moment ago?) → `fill` (one task per
-//! key; `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
+//! key; after an upgrade `fill/given` asks the process before first, by way of `handover`;
+//! `fill/request` sends the request) → `fill/streaming` (chunk by chunk to all followers, with
 //! `race` when an endpoint is slow) or `fill/failure` → `responses`. What may not be shared goes
 //! through `pass`; what is too large for one fetch through `slices`. `stale_on_error` serves a
 //! stored object where the origin failed. Viewers that send the same request and wait for the same
@@ -40,6 +41,7 @@ mod dash_prefetch;
 mod explain;
 mod fill;
 mod follow;
+mod handover;
 mod manifest_tap;
 mod messages;
 mod pass;
@@ -81,6 +83,9 @@ pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use context::{X_REQUEST_ID, new_request_id};
 pub use explain::{Explanation, StoredObject};
+pub use handover::{
+    GivenCount, HANDOVER_METRICS, HandoverStats, ObjectGiver, ObjectHandover, ObjectSource,
+};
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
 pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
@@ -177,6 +182,7 @@ pub struct Shield {
     query_variance: Arc<query_variance::QueryVariance>,
     /// Responses that were stored although their origin declared them one viewer's own.
     private_overridden: Arc<AtomicU64>,
+    handover: Arc<ObjectHandover>,
     object_bytes_max: u64,
 }
 
@@ -220,6 +226,7 @@ impl Shield {
             purges: Arc::default(),
             query_variance: Arc::default(),
             private_overridden: Arc::default(),
+            handover: Arc::default(),
             object_bytes_max,
         }
     }
@@ -245,6 +252,7 @@ impl Shield {
             purges: Arc::clone(&self.purges),
             query_variance: Arc::clone(&self.query_variance),
             private_overridden: Arc::clone(&self.private_overridden),
+            handover: Arc::clone(&self.handover),
             object_bytes_max: self.object_bytes_max,
         }
     }
@@ -334,6 +342,11 @@ impl Shield {
     /// The number of responses that were made shareable by `store_private`, for metrics.
     pub fn private_overridden(&self) -> u64 {
         self.private_overridden.load(Ordering::Relaxed)
+    }
+
+    /// What goes from one process to the next in an upgrade.
+    pub fn handover(&self) -> &Arc<ObjectHandover> {
+        &self.handover
     }
 
     /// The origin groups, for metrics.

@@ -156,10 +156,13 @@ pub fn run_announced(
     // server.
     let signals_received = ReceivedSignal::listen().context("cannot listen for signals")?;
     let mut bound = ServerParts::bind(config, start)?;
-    let predecessor = bound.start.predecessor.take();
+    let mut predecessor = bound.start.predecessor.take();
     bound.descriptors = DescriptorLimit::raise();
     let manager = Arc::new(ServiceManager::from_environment());
     let assembly = bound.build(&assembly::system_lookup(), workers, log, &manager)?;
+    if let Some(predecessor) = &mut predecessor {
+        ask_before_origins(predecessor, &assembly.frontend.shield);
+    }
     let frontend = assembly.frontend.frontend.clone();
     runtime.spawn(background::watch_certificates(&frontend));
     runtime.spawn(background::watch_secrets(&assembly.frontend.shield));
@@ -206,6 +209,16 @@ pub fn run_announced(
     telemetry.close();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Fills ask the process before this one first. Without it, they ask the origin alone.
+fn ask_before_origins(predecessor: &mut Predecessor, shield: &ActiveShield) {
+    match predecessor.take_object_source() {
+        Ok(source) => shield.load().handover().set_source(source),
+        Err(error) => {
+            tracing::warn!(%error, "stored objects of the process before cannot be had: {error}");
+        }
+    }
 }
 
 /// Serves in place of another process from now on.

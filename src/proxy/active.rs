@@ -86,3 +86,28 @@ impl ActiveShield {
         generation
     }
 }
+
+#[cfg(test)]
+impl ActiveShield {
+    /// A shield with one route and no origins.
+    pub(crate) fn without_origins() -> Arc<ActiveShield> {
+        use crate::telemetry::{MetricRegistry, Settings as TelemetrySettings, Telemetry};
+
+        let routes = ["main".into()];
+        let settings = TelemetrySettings::default();
+        let telemetry = Telemetry::new(&settings, &routes, &mut MetricRegistry::default());
+        ActiveShield::new(ShieldParts {
+            rules: Rules {
+                routes: vec![Arc::new(seawall_policy::Route::everything("main"))],
+                name: "seawall".into(),
+                trusted_proxies: seawall_policy::TrustedProxies::default(),
+                client_classes: seawall_policy::ClientClasses::default(),
+            },
+            cache: seawall_cache::Settings::default(),
+            settings: Settings::default(),
+            origins: Vec::new(),
+            telemetry: Arc::new(telemetry.unwrap()),
+            access: AccessControl::default(),
+        })
+    }
+}

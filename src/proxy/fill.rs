@@ -6,6 +6,7 @@ mod delivery;
 mod disposition;
 mod empty;
 mod failure;
+mod given;
 mod manifest;
 mod publish;
 mod request;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 
 use super::Shield;
 use super::clients::ClientFetch;
+use super::handover::GivenTerms;
 use super::pass_through_response::PassThroughResponse;
 use super::purge::tag_scope;
 use crate::live::{Location, ManifestTracker, Prefetch, UNLISTED_FOR};
@@ -62,6 +64,8 @@ pub(super) struct FillTask {
     failed_endpoints: EndpointAvoidance,
     /// Number of responses without any byte.
     empty_responses: u8,
+    /// The response comes from the process before an upgrade.
+    given: Option<Box<GivenTerms>>,
 }
 
 /// Under which key a response is stored. The answer to a request that names a version of an LL-HLS
@@ -122,6 +126,7 @@ impl FillTask {
             may_be_blocking: shield.live.may_be_blocking(request, Instant::now()),
             failed_endpoints: EndpointAvoidance::default(),
             empty_responses: 0,
+            given: None,
             shield,
             fill,
             request: CacheRequest {
@@ -135,8 +140,15 @@ impl FillTask {
         }
     }
 
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         self.await_availability().await;
+        if self.shield.handover.source().is_some() {
+            // Boxed: a fill keeps no room for what there is only after an upgrade.
+            match Box::pin(self.take_over_object()).await {
+                Some(task) => self = task,
+                None => return,
+            }
+        }
         let stored = self.fill.lookup().object.clone();
         let outcome = tokio::select! {
             outcome = self.request_object() => outcome,
@@ -206,7 +218,11 @@ impl FillTask {
             due_in: self.due_in(response.status),
             ..facts_of_200
         };
-        storage(&response_facts, &self.request.route, Now::read())
+        let decision = storage(&response_facts, &self.request.route, Now::read());
+        match &self.given {
+            Some(terms) => terms.limit(decision),
+            None => decision,
+        }
     }
 
     /// The facts of a complete 200 response with these headers.
@@ -381,7 +397,10 @@ impl FillTask {
     /// Binds a response to the tags in its headers, if there are any.
     fn bind_tags(&self, token: Option<EpochToken>, origin: &HeaderMap) -> Option<EpochToken> {
         let scope = tag_scope(&self.request);
-        let Some(keys) = tags::tag_keys(origin, scope) else {
+        // The fields with its tags may be gone from an object that another process gives.
+        let given = self.given.as_ref().filter(|given| !given.tags.is_empty());
+        let given = given.map(|given| given.tags.clone());
+        let Some(keys) = given.or_else(|| tags::tag_keys(origin, scope)) else {
             return token;
         };
         let overflow = scope.overflow();

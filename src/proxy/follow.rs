@@ -181,7 +181,7 @@ impl Shield {
                 PipelineStep::Again(context)
             }
             Verdict::Lost => self.serve_stale_or(context, lookup, rejections::lost),
-            Verdict::Sliced => PipelineStep::Again(context),
+            Verdict::Sliced | Verdict::StoredStale => PipelineStep::Again(context),
             Verdict::Pass => {
                 let passed = pass_receiver.and_then(|mut receiver| receiver.try_recv().ok());
                 PipelineStep::Respond(self.respond_to_pass(context, passed).await)

@@ -121,6 +121,7 @@ impl Shield {
         let is_known = lookup.object.is_some() || lookup.has_variants();
         if !request.route.live.prefetch
             || is_known
+            || self.handover.has_successor()
             || self.is_backing_off(&lookup, &client_headers, request, now)
         {
             return None;

@@ -26,6 +26,10 @@ use seawall_policy::tags::{self, TagScope};
 /// Maximum manifests read for one stream: more than any stream has, even with personalised URLs.
 const MANIFESTS_MAX: usize = 4096;
 
+/// The process before an upgrade knows nothing of the purges of this one. This comes first: a fill
+/// that begins after a purge must not bring back what it has dropped.
+const PURGED: &str = "there was a purge";
+
 /// The result of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
@@ -131,6 +135,9 @@ impl Shield {
     /// requested from the origin before. `None`: no route serves it, or the stream is unknown.
     pub async fn purge(self: &Arc<Self>, order: PurgeOrder) -> Option<Purged> {
         let PurgeOrder { scope, mode, actor } = order;
+        if mode != PurgeMode::DryRun {
+            self.handover.end_asking(PURGED);
+        }
         let begun = self.begin_purge(&scope, mode).await?;
         let (is_known, is_complete) = (begun.is_known, begun.is_complete);
         let purge = begun.purge;
@@ -364,6 +371,7 @@ impl Shield {
     /// An unsafe method succeeded: purges its URI, the resources on the same host that the response
     /// names (RFC 9111 §4.4), and the cache groups that it names (RFC 9875 §3).
     pub(super) fn invalidate(&self, request: &CacheRequest, host: &str, response: &HeaderMap) {
+        self.handover.end_asking(PURGED);
         let mut purge = self.cache.purging(PurgeMode::Hard);
         self.forget(request, &mut purge);
         let scope = tag_scope(request);

@@ -37,7 +37,7 @@ impl Drop for Refresher {
 impl Shield {
     /// Starts the refresher of a manifest. True if one runs.
     pub(super) fn start_refresher(self: &Arc<Self>, tracker: &Arc<ManifestTracker>) -> bool {
-        if !tracker.route().live.cadence {
+        if !tracker.route().live.cadence || self.handover.has_successor() {
             return false;
         }
         let Some(poll) = tracker.next_poll(Instant::now()) else {
@@ -77,9 +77,12 @@ impl Refresher {
     }
 
     /// Takes the current settings. `None`: a reload has changed them, and viewers' requests have
-    /// another key now, or the route forbids refreshes.
+    /// another key now, or the route forbids refreshes; or another process serves by now.
     fn begin_poll(&self) -> Option<ManifestPoll<'_>> {
         let shield = self.active.current();
+        if shield.handover.has_successor() {
+            return None;
+        }
         let request = self.tracker.request.under(&shield.rules)?;
         request.route.live.cadence.then_some(ManifestPoll {
             shield,
@@ -207,35 +210,9 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
-    use crate::proxy::{AccessControl, Settings, ShieldParts};
-    use crate::telemetry::{MetricRegistry, Telemetry};
     use seawall_manifest::{Kind, read_manifest};
-    use seawall_policy::{Route, Rules};
 
     const PLAYLIST: &[u8] = b"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n1.ts\n";
-
-    /// A shield without origins.
-    fn shield() -> Arc<ActiveShield> {
-        let routes = ["main".into()];
-        let telemetry = Telemetry::new(
-            &crate::telemetry::Settings::default(),
-            &routes,
-            &mut MetricRegistry::default(),
-        );
-        ActiveShield::new(ShieldParts {
-            rules: Rules {
-                routes: vec![Arc::new(Route::everything("main"))],
-                name: "seawall".into(),
-                trusted_proxies: seawall_policy::TrustedProxies::default(),
-                client_classes: seawall_policy::ClientClasses::default(),
-            },
-            cache: seawall_cache::Settings::default(),
-            settings: Settings::default(),
-            origins: Vec::new(),
-            telemetry: Arc::new(telemetry.unwrap()),
-            access: AccessControl::default(),
-        })
-    }
 
     fn refresher_of(active: &Arc<ActiveShield>) -> Refresher {
         let shield = active.current();
@@ -251,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn poll_that_finds_a_running_fill_waits_for_it_and_records_no_response() {
-        let active = shield();
+        let active = ActiveShield::without_origins();
         let refresher = refresher_of(&active);
         let (shield, tracker) = (active.current(), &refresher.tracker);
         let (request, now) = (&tracker.request, Instant::now());

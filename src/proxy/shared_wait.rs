@@ -61,8 +61,10 @@ impl Shield {
         let waited = self
             .wait_for_fill(&mut context, &lookup, &mut follower, false)
             .await;
-        if let Some(FillHead::Growing(_) | FillHead::Settled(Verdict::Pass | Verdict::Sliced)) =
-            waited.0
+        if let Some(
+            FillHead::Growing(_)
+            | FillHead::Settled(Verdict::Pass | Verdict::Sliced | Verdict::StoredStale),
+        ) = waited.0
         {
             return None;
         }

@@ -263,6 +263,13 @@ impl SliceContext {
     /// The fill of one slice. Followers get each chunk as it arrives.
     async fn fill(self: Arc<Self>, fill: Fill, span: ByteSpan) {
         fill.set_epoch(&self.epoch_token());
+        if let Some(body) = self.given_slice(&fill, span).await {
+            fill.begin(Arc::new(self.slice_head(span)));
+            return match fill.push(body).await {
+                FillControl::Continue => fill.finish().await,
+                FillControl::Stop => fill.cut(),
+            };
+        }
         let client_fetch = self.shield.clients.begin_fetch(self.client);
         let fetched = tokio::select! {
             fetched = self.fetch(&fill, span) => fetched,

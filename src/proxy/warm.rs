@@ -200,8 +200,8 @@ impl Shield {
                 })
             }
             Verdict::Pass => WarmStep::Done(ended(request, WarmOutcome::Uncacheable)),
-            // Its memo says how to fetch it.
-            Verdict::Sliced => WarmStep::Wait,
+            // Its memo says how to fetch it, or it is revalidated next.
+            Verdict::Sliced | Verdict::StoredStale => WarmStep::Wait,
             Verdict::Lost => WarmStep::Done(ended(request, WarmOutcome::Failed)),
         }
     }

@@ -37,7 +37,7 @@ use crate::frontend::{
     BoundListener, CONNECTION_METRICS, Frontend, HandedSocket, InheritedSockets, ListenAddress,
     bind_unix,
 };
-use crate::proxy::{AccessControl, ActiveShield, ShieldParts};
+use crate::proxy::{AccessControl, ActiveShield, HANDOVER_METRICS, ShieldParts};
 use crate::telemetry::{LOG_METRICS, LogCounts, MetricRegistry, ProgramLog, Telemetry};
 use seawall_upstream::{Origin, Resolver};
 
@@ -144,9 +144,10 @@ impl BoundServer {
         let upgrader = Upgrader::new(
             start.program,
             (frontend.clone(), admin_duplicate(admin.as_ref(), &config)?),
+            shield.clone(),
             service_manager.clone(),
         );
-        let upgrader = report_upgrades(upgrader, &mut registry)?;
+        let upgrader = report_upgrades(upgrader, &shield, &mut registry)?;
         let reloader = Arc::new(Reloader::new(
             (shield.clone(), frontend.clone(), descriptors),
             (controls.clone(), log.clone()),
@@ -217,11 +218,18 @@ fn new_shield(
 
 fn report_upgrades(
     upgrader: Upgrader,
+    shield: &ActiveShield,
     registry: &mut MetricRegistry,
 ) -> Result<Arc<Upgrader>, prometheus::Error> {
     let upgrader = Arc::new(upgrader);
     let upgrades = upgrader.clone();
     registry.collect("Upgrades", &UPGRADE_METRICS, move || upgrades.stats())?;
+    let handover = shield.load().handover().clone();
+    registry.collect(
+        "Stored objects in an upgrade",
+        &HANDOVER_METRICS,
+        move || handover.stats(),
+    )?;
     Ok(upgrader)
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, timeout};
 
 use crate::admin::DrainProgress;
+use crate::proxy::ObjectGiver;
 
 /// Requests that may wait for the control task.
 const WAITING_MAX: usize = 16;
@@ -60,8 +61,8 @@ pub(super) struct DrainRequest {
     pub(super) ends_step: bool,
     /// Answered once the listeners are closed.
     pub(super) when_closed: Option<oneshot::Sender<()>>,
-    /// Another process serves already on the same sockets.
-    pub(super) has_successor: bool,
+    /// Another process serves already on the same sockets; this gives it stored objects.
+    pub(super) successor: Option<ObjectGiver>,
 }
 
 /// Sends requests to the control task.
@@ -130,7 +131,7 @@ impl ControlSender {
             cause,
             ends_step: false,
             when_closed: waits.then_some(when_closed),
-            has_successor: false,
+            successor: None,
         };
         match self.0.try_send(ControlRequest::Drain(request)) {
             Ok(()) => {}

@@ -111,29 +111,29 @@ impl ControlTask {
                 }
             }
         };
-        upgrader.record_end(&result);
+        upgrader.record_end(result.as_ref().map(|completed| &completed.report));
         if result.is_ok() {
             // Whoever has the answer reaches the new process from then on.
             self.drain.operators.stop_accepting().await;
         }
         if let Some(answered) = answered {
             let answer = match &result {
-                Ok(report) => Ok(report.to_json()),
+                Ok(completed) => Ok(completed.report.to_json()),
                 Err(error) => Err(error.to_json()),
             };
             // The operator may have left.
             let _ = answered.send(answer);
         }
         match (result, stop) {
-            (Ok(report), stop) => {
+            (Ok(completed), stop) => {
                 if let Some(stop) = stop {
-                    report.stop_successor(stop.cause);
+                    completed.report.stop_successor(stop.cause);
                 }
                 Some(DrainRequest {
                     cause,
                     ends_step: false,
                     when_closed: None,
-                    has_successor: true,
+                    successor: Some(completed.giver),
                 })
             }
             (Err(_), stop) => stop,

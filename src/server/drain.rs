@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::control::{ControlRequest, DrainRequest};
 use super::service_manager::ServiceManager;
 use crate::admin::AdminConnections;
 use crate::frontend::Frontend;
+use crate::proxy::{GivenCount, ObjectGiver};
 use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
 
 /// Whoever asked `/readyz` in this time decides by it where to send viewers.
@@ -148,7 +149,7 @@ impl Drain {
         let DrainRequest {
             cause,
             when_closed,
-            has_successor,
+            successor,
             ..
         } = request;
         let mut late = LateRequests {
@@ -157,7 +158,7 @@ impl Drain {
             are_listeners_closed: false,
         };
         // Load balancers and operators reach the other process at the same addresses.
-        if !has_successor {
+        if successor.is_none() {
             self.service_manager.report_stopping();
             self.status.state.send_replace(DrainState::Leaving);
             self.wait_until_noticed(plan.delay, cause, &mut late).await;
@@ -169,16 +170,22 @@ impl Drain {
             open,
             "stopping: {open} connections may finish what is under way"
         );
-        let finish = timeout(plan.drain_max, async {
+        let until = Instant::now() + plan.drain_max;
+        let finish = timeout_at(until, async {
             let closed = late.during(self.frontend.stop_accepting()).await;
             if let StepEnd::Ended(_) = closed {
                 return closed;
             }
+            tracing::info!("the listeners are closed");
             late.report_closed();
             late.during(self.frontend.drain()).await
         });
         match finish.await {
-            Ok(StepEnd::Done) => {}
+            Ok(StepEnd::Done) => {
+                if let Some(giver) = successor {
+                    give_until_unused(giver, until, &mut late).await;
+                }
+            }
             Ok(StepEnd::Ended(cause)) => {
                 let cut = self.frontend.cut_at_drain();
                 tracing::warn!(cause, cut, "{cause} again: stopping at once");
@@ -217,6 +224,22 @@ impl Drain {
         );
         late.during(sleep(delay)).await;
     }
+}
+
+/// Gives stored objects to the process that serves now, until it needs no more.
+async fn give_until_unused(mut giver: ObjectGiver, until: Instant, late: &mut LateRequests<'_>) {
+    late.during(giver.wait_until_unused(until)).await;
+    let GivenCount {
+        questions,
+        objects,
+        bytes,
+    } = giver.count();
+    tracing::info!(
+        questions,
+        objects,
+        bytes,
+        "{objects} objects ({bytes} bytes) went to the new process, which asked for {questions}"
+    );
 }
 
 /// Whether somebody may send viewers here until `/readyz` has failed for a time.

@@ -121,7 +121,7 @@ pub(super) async fn forward(mut received: ReceivedSignal, control: ControlSender
                     cause: name,
                     ends_step: name != "SIGTERM",
                     when_closed: None,
-                    has_successor: false,
+                    successor: None,
                 };
                 control.send(ControlRequest::Drain(request)).await;
             }

@@ -16,6 +16,7 @@ mod successor;
 mod tests;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +30,7 @@ pub use self::program::StartedProgram;
 use self::successor::Successor;
 use super::service_manager::ServiceManager;
 use crate::frontend::{Frontend, HandedSocket};
+use crate::proxy::{ActiveShield, ObjectGiver};
 use crate::telemetry::{CollectedMetric, Metric, MetricKind};
 
 /// How long the new process may take for its steps.
@@ -74,6 +76,8 @@ pub(super) struct Upgrader {
     /// `None`: this process cannot start another one like itself.
     program: Option<StartedProgram>,
     frontend: Arc<Frontend>,
+    /// Has the objects that the new process asks for.
+    shield: Arc<ActiveShield>,
     /// The admin server's socket, until a drain begins.
     admin: Mutex<Option<HandedSocket>>,
     service_manager: Arc<ServiceManager>,
@@ -82,7 +86,20 @@ pub(super) struct Upgrader {
 }
 
 /// A new process that can serve at once.
-pub(super) struct PreparedUpgrade(Successor);
+pub(super) struct PreparedUpgrade {
+    successor: Successor,
+    /// Over these it asks for stored objects.
+    objects: Vec<UnixStream>,
+}
+
+/// What an upgrade has brought: the process that serves now, and what gives it stored objects.
+pub(super) struct CompletedUpgrade {
+    pub(super) report: UpgradeReport,
+    pub(super) giver: ObjectGiver,
+}
+
+/// As many objects can go to the new process at once.
+const OBJECT_CONNECTIONS: usize = 8;
 
 impl UpgradeError {
     fn new(text: String) -> UpgradeError {
@@ -138,11 +155,13 @@ impl Upgrader {
     pub(super) fn new(
         program: Option<StartedProgram>,
         (frontend, admin): (Arc<Frontend>, Option<HandedSocket>),
+        shield: Arc<ActiveShield>,
         service_manager: Arc<ServiceManager>,
     ) -> Upgrader {
         Upgrader {
             program,
             frontend,
+            shield,
             admin: Mutex::new(admin),
             service_manager,
             stats: Mutex::default(),
@@ -178,15 +197,23 @@ impl Upgrader {
             pid,
             "upgrade: {file} is started as process {pid}"
         );
-        successor.prepare(sockets, self.deadlines).await?;
-        Ok(PreparedUpgrade(successor))
+        let (objects, theirs) = object_connections();
+        let prepared = successor.prepare(sockets, theirs, self.deadlines);
+        prepared.await?;
+        Ok(PreparedUpgrade { successor, objects })
     }
 
     /// Lets the new process serve. After that, this one drains.
     pub(super) async fn complete(
         &self,
-        PreparedUpgrade(mut successor): PreparedUpgrade,
-    ) -> Result<UpgradeReport, UpgradeError> {
+        prepared: PreparedUpgrade,
+    ) -> Result<CompletedUpgrade, UpgradeError> {
+        let PreparedUpgrade {
+            mut successor,
+            objects,
+        } = prepared;
+        // Before its first viewer.
+        let giver = ObjectGiver::start(&self.shield, objects);
         successor.serve(self.deadlines).await?;
         let report = UpgradeReport {
             pid: successor.pid(),
@@ -195,7 +222,8 @@ impl Upgrader {
         // First: the service manager takes messages of its main process.
         self.service_manager.hand_over_to(report.pid);
         successor.take_over().await;
-        Ok(report)
+        self.shield.load().handover().record_successor();
+        Ok(CompletedUpgrade { report, giver })
     }
 
     pub(super) fn record_begin(&self) {
@@ -203,7 +231,7 @@ impl Upgrader {
     }
 
     /// Keeps the result of an upgrade, and logs it.
-    pub(super) fn record_end(&self, result: &Result<UpgradeReport, UpgradeError>) {
+    pub(super) fn record_end(&self, result: Result<&UpgradeReport, &UpgradeError>) {
         let mut stats = self.stats.lock();
         stats.is_running = false;
         match result {
@@ -247,6 +275,18 @@ impl Upgrader {
             UpgradeError::new(why.to_owned())
         })
     }
+}
+
+/// Connections for objects: the ends of this process, and those of the new one. There may be fewer
+/// than intended: then the origin delivers more.
+fn object_connections() -> (Vec<UnixStream>, Vec<UnixStream>) {
+    let pairs = (0..OBJECT_CONNECTIONS).map(|_| UnixStream::pair());
+    let pairs = pairs.collect::<io::Result<Vec<_>>>();
+    let pairs = pairs.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot hand stored objects over: {error}");
+        Vec::new()
+    });
+    pairs.into_iter().unzip()
 }
 
 /// The metrics of upgrades.

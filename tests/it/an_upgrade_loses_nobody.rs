@@ -15,28 +15,11 @@ use crate::support::viewer::Viewer;
 use crate::support::{Gate, Origin, eventually, get, segment};
 
 impl Operated {
-    /// Upgrades; the number of the new process.
-    async fn upgrade(&self) -> i32 {
-        let (status, answer) = self.post("/upgrade").await;
-        assert_eq!(status, 200, "{answer}");
-        assert_eq!(answer["version"], env!("CARGO_PKG_VERSION"));
-        let pid = answer["pid"].as_i64().expect("a number");
-        pid.try_into().expect("the number of a process")
-    }
-
     /// The error of an upgrade that fails.
     async fn failing_upgrade(&self) -> String {
         let (status, answer) = self.post("/upgrade").await;
         assert_eq!(status, 409, "{answer}");
         answer["error"].as_str().expect("a text").to_owned()
-    }
-
-    /// The number of the process that answers operators.
-    async fn pid(&self) -> i32 {
-        let pid = self.status().await["process"]["pid"].as_i64();
-        pid.expect("a number")
-            .try_into()
-            .expect("the number of a process")
     }
 
     /// Nothing has changed, and the error is told everywhere.

@@ -35,6 +35,7 @@ mod an_empty_response_is_no_segment;
 mod an_endpoint_that_never_unblocks_is_avoided;
 mod an_error_body_delays_no_viewer;
 mod an_error_of_one_viewer_reaches_no_other;
+mod an_upgrade_costs_the_origin_nothing;
 mod an_upgrade_loses_nobody;
 mod another_endpoint_answers;
 mod another_endpoint_answers_what_one_cannot;

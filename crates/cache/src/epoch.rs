@@ -58,9 +58,9 @@ pub(super) struct Tag {
     /// The sets that it is in.
     pub(super) sets: Mutex<Vec<Weak<Epoch>>>,
     is_charged: AtomicBool,
-    bytes: usize,
     /// The number of all tags.
     count: Arc<AtomicU64>,
+    key: Key,
 }
 
 #[derive(Debug, Default)]
@@ -76,17 +76,21 @@ pub(super) struct Epoch {
 }
 
 impl Tag {
-    /// A tag under a key of this length.
-    pub(super) fn new(key_bytes: usize, count: &Arc<AtomicU64>) -> Tag {
+    /// A tag under this key.
+    pub(super) fn new(key: Key, count: &Arc<AtomicU64>) -> Tag {
         count.fetch_add(1, Ordering::Relaxed);
         Tag {
             purged_at: AtomicU64::new(0),
             soft_purged_at: AtomicU64::new(0),
             sets: Mutex::default(),
             is_charged: AtomicBool::new(false),
-            bytes: TAG_BYTES + allocated(key_bytes),
             count: Arc::clone(count),
+            key,
         }
+    }
+
+    fn bytes(&self) -> usize {
+        TAG_BYTES + allocated(self.key.bytes().len())
     }
 }
 
@@ -145,7 +149,7 @@ impl Epoch {
         }
         let tags = self.tags.iter();
         let tags = tags.filter(|tag| !tag.is_charged.load(Ordering::Relaxed));
-        let tag_bytes = tags.map(|tag| tag.bytes).sum::<usize>();
+        let tag_bytes = tags.map(|tag| tag.bytes()).sum::<usize>();
         EPOCH_BYTES + TAG_IN_SET_BYTES * self.tags.len() + tag_bytes
     }
 
@@ -194,6 +198,15 @@ impl EpochToken {
             *mark = mark.renewed()?;
         }
         Some(EpochToken::from(marks))
+    }
+
+    /// The keys of its tags, as they were bound.
+    pub fn tag_keys(&self) -> Vec<Key> {
+        let EpochBinding::Marks(marks) = &self.0 else {
+            return Vec::new();
+        };
+        let tags = marks.tags.iter().flat_map(|mark| mark.epoch.tags());
+        tags.map(|tag| tag.key.clone()).collect()
     }
 
     /// Whether it is of a slice.

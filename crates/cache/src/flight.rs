@@ -7,8 +7,7 @@
 //!    └──settle──→ Settled(verdict)        (a dropped fill settles as Lost)
 //! ```
 //!
-//! A [`super::Fill`] feeds it and belongs to no viewer. Each [`super::Follower`] reads it at its
-//! own pace. Every change of state wakes all waiters; there is no polling.
+//! A [`super::Fill`] feeds it. Each [`super::Follower`] reads at its own pace, and is woken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,6 +44,8 @@ pub enum Verdict {
     Pass,
     /// Too large for one fetch: serve it in slices.
     Sliced,
+    /// A stale object is stored that is not from the origin: each request looks it up.
+    StoredStale,
     /// The fill ended without a result (it panicked or was dropped).
     Lost,
 }
@@ -339,7 +340,7 @@ impl Verdict {
             | Verdict::Failed(object)
             | Verdict::Exhausted(object)
             | Verdict::Refused(object) => Some(object),
-            Verdict::Pass | Verdict::Sliced | Verdict::Lost => None,
+            Verdict::Pass | Verdict::Sliced | Verdict::StoredStale | Verdict::Lost => None,
         }
     }
 }

@@ -113,7 +113,7 @@ impl TagTable {
     }
 
     fn tag(&self, key: &Key) -> Arc<Tag> {
-        let new = || Arc::new(Tag::new(key.bytes().len(), &self.count));
+        let new = || Arc::new(Tag::new(key.clone(), &self.count));
         self.tags.get_or_insert(key.clone(), new)
     }
 

@@ -191,6 +191,25 @@ pub fn downstream(mut origin: HeaderMap, name: &str) -> HeaderMap {
     origin
 }
 
+/// Stored headers as an origin sent them, as far as is known: without this shield in `Via`, and
+/// with the fields that only it has read.
+pub fn as_received(mut stored: HeaderMap, targeted: Option<&HeaderMap>, name: &str) -> HeaderMap {
+    if let Some(via) = stored.remove(VIA) {
+        let own = format!("1.1 {name}");
+        let earlier = via.as_bytes().strip_suffix(own.as_bytes());
+        let earlier = earlier.and_then(|earlier| earlier.strip_suffix(b", "));
+        let earlier = earlier.and_then(|earlier| HeaderValue::from_bytes(earlier).ok());
+        stored.extend(earlier.map(|earlier| (VIA, earlier)));
+    }
+    for field in targeted.into_iter().flat_map(HeaderMap::keys) {
+        stored.remove(field);
+    }
+    for (field, value) in targeted.into_iter().flatten() {
+        stored.append(field, value.clone());
+    }
+    stored
+}
+
 /// The targeted cache-control fields of an origin's response.
 pub fn targeted(origin: &HeaderMap) -> Option<Box<HeaderMap>> {
     let fields = [&CDN_CACHE_CONTROL, &SURROGATE_CONTROL];

@@ -70,6 +70,11 @@ impl Key {
         Some(Key::of(&[parts.origin, parts.host, directory]))
     }
 
+    /// A key that another process has built: these are its framed bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Key {
+        Key(bytes.into())
+    }
+
     /// The framed bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0

@@ -82,6 +82,14 @@ impl UpstreamBody {
         body
     }
 
+    /// A complete body that did not come over a connection of this origin.
+    pub fn received(body: Bytes) -> UpstreamBody {
+        UpstreamBody {
+            phase: BodyPhase::Complete,
+            ahead: VecDeque::from([body]),
+        }
+    }
+
     /// The next chunk; `None` is a proven end. Not called again after `None` or an error.
     pub async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         if let Some(ahead) = self.ahead.pop_front() {

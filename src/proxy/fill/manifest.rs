@@ -194,7 +194,7 @@ impl FillTask {
     }
 
     /// Reads and parses a manifest, and compares it with what viewers have seen.
-    async fn read_manifest(&self, mut response: UpstreamResponse) -> ManifestOutcome {
+    pub(super) async fn read_manifest(&self, mut response: UpstreamResponse) -> ManifestOutcome {
         let (sent, current_at) = self.sent_and_current_at(&response);
         let kind = self.kind(response.status, &response.headers);
         let body = match self.read_body(&mut response).await {

@@ -156,6 +156,10 @@ impl FillTask {
         if !(advances.is_empty() && dropped.is_empty()) {
             cache.update_live_windows(advances, dropped);
         }
+        if !effects.epochs_to_end.is_empty() {
+            // The process before may have objects from before the restart.
+            self.shield.handover.end_asking("a stream has restarted");
+        }
         for epoch in &effects.epochs_to_end {
             cache.end_epoch(epoch);
         }

@@ -45,10 +45,7 @@ impl FillTask {
         lifetime: Lifetime,
     ) {
         if let Framing::Length(length) = response.framing {
-            let settings = &self.shield.settings;
-            let stored_kind = self.fill.lookup().kind;
-            let whole_max = self.shield.cache.object_bytes_max(stored_kind);
-            if length > settings.whole_fetch_max.min(whole_max)
+            if self.is_sliced(length)
                 && let Some(etag) = self.slice_etag(&response, &lifetime)
             {
                 return self.hand_to_slices(response, kind, lifetime, length, etag);
@@ -229,9 +226,19 @@ impl FillTask {
         }
     }
 
+    /// Whether an object of this length is too large for one fetch.
+    pub(super) fn is_sliced(&self, length: u64) -> bool {
+        let whole_max = self.shield.cache.object_bytes_max(self.fill.lookup().kind);
+        length > self.shield.settings.whole_fetch_max.min(whole_max)
+    }
+
     /// Slices need ranges, a strong validator to tie them together, and a lifetime. Variants are
     /// never sliced, nor is an object whose slicing failed a moment ago.
-    fn slice_etag(&self, response: &UpstreamResponse, lifetime: &Lifetime) -> Option<HeaderValue> {
+    pub(super) fn slice_etag(
+        &self,
+        response: &UpstreamResponse,
+        lifetime: &Lifetime,
+    ) -> Option<HeaderValue> {
         let now = Instant::now();
         let lookup = self.fill.lookup();
         let memo = self.shield.cache.memo(&lookup.slot, now);
@@ -250,7 +257,7 @@ impl FillTask {
     }
 
     /// Cancels this fetch of a large object; slices replace it.
-    fn hand_to_slices(
+    pub(super) fn hand_to_slices(
         self,
         response: UpstreamResponse,
         kind: Kind,

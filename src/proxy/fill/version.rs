@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, header};
 use super::manifest::FetchedManifest;
 use super::{FillTask, StoredAs};
 use crate::live::{Location, Variant};
-use seawall_cache::{Object, StoredHead, Verdict};
+use seawall_cache::{Object, StoredHead};
 use seawall_manifest::ManifestInfo;
 use seawall_policy::Lifetime;
 use seawall_policy::encoding::is_requested_uncoded;
@@ -165,7 +165,7 @@ impl FillTask {
             None => object,
         };
         self.fill.set_vary(version.vary);
-        let verdict = Verdict::Object(Arc::clone(&requested));
+        let verdict = self.verdict_of(&requested);
         self.fill.store_and_publish(&requested, verdict);
     }
 }

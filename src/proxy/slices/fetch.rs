@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
+use crate::proxy::handover::ObjectQuestion;
 use crate::proxy::race::{AVOIDED, ExpectedBody, Race, ResponseFit, TakeoverBody};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
 use seawall_policy::missing_manifest::is_absence;
@@ -115,6 +117,17 @@ impl SliceContext {
 
     fn origin(&self) -> &Arc<Origin> {
         self.shield.origin_of(&self.route)
+    }
+
+    /// The slice, if the process before an upgrade has it.
+    pub(super) async fn given_slice(&self, fill: &Fill, span: ByteSpan) -> Option<Bytes> {
+        let source = self.shield.handover.source()?;
+        let (key, kind) = (&fill.lookup().key, fill.lookup().kind);
+        let headers = fill.upstream_headers();
+        let question = ObjectQuestion::new(key.bytes(), kind.as_str(), headers, span.length());
+        // The fill waits for memory before it takes it.
+        let given = source.ask_for_response(&question, |_| true).await?;
+        (given.body.len() as u64 == span.length()).then_some(given.body)
     }
 
     /// Requests a slice. Equal endpoints may use different `ETag`s for one object, or have another

@@ -30,10 +30,14 @@ const SEND_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum UpgradeOrder {
-    /// The first message. It comes with the descriptors of standard error and of each socket.
+    /// The first message. It comes with the descriptors of standard error, of each socket, and of
+    /// each connection for objects.
     Inherit {
         /// The sockets' addresses, as in the configuration: port 0 is written as such.
         listen: Vec<String>,
+        /// How many connections follow the sockets, over which stored objects can be had.
+        #[serde(default)]
+        objects: usize,
     },
     /// Begin to accept connections.
     Serve,
@@ -181,11 +185,12 @@ mod tests {
         let (old, new) = pair();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = vec!["127.0.0.1:0".to_owned()];
-        let order = UpgradeOrder::Inherit { listen };
+        let objects = 0;
+        let order = UpgradeOrder::Inherit { listen, objects };
         old.send_with(&order, &[socket.as_fd()]).unwrap();
         old.send(&UpgradeOrder::Serve).unwrap();
         let (order, mut descriptors) = new.receive_with(soon()).unwrap();
-        let UpgradeOrder::Inherit { listen } = order else {
+        let UpgradeOrder::Inherit { listen, .. } = order else {
             panic!("{order:?}");
         };
         assert_eq!(listen, ["127.0.0.1:0"]);

@@ -12,6 +12,7 @@ use anyhow::Context;
 
 use super::channel::{UpgradeChannel, UpgradeOrder, UpgradeProgress};
 use crate::frontend::InheritedSockets;
+use crate::proxy::ObjectSource;
 
 /// The variable with the number of the process that serves. It counts only for its child.
 pub(super) const PREDECESSOR_VARIABLE: &str = "SEAWALL_UPGRADE_FROM";
@@ -32,6 +33,8 @@ pub struct Predecessor {
     /// Its standard error. That of this process leads through it.
     stderr: OwnedFd,
     pub(in crate::server) sockets: InheritedSockets,
+    /// Over these it gives stored objects.
+    objects: Vec<UnixStream>,
 }
 
 /// Tells the process that serves why this one ends.
@@ -59,21 +62,23 @@ impl Predecessor {
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         let deadline = Instant::now() + INHERIT_MAX;
         let (order, descriptors) = channel.receive_with(deadline)?;
-        let UpgradeOrder::Inherit { listen } = order else {
+        let UpgradeOrder::Inherit { listen, objects } = order else {
             return Err(io::Error::other("no sockets came"));
         };
         let mut descriptors = descriptors.into_iter();
         let stderr = descriptors.next();
         let stderr = stderr.ok_or_else(|| io::Error::other("no standard error came"))?;
         let mut sockets = InheritedSockets::default();
-        for (listen, socket) in listen.into_iter().zip(descriptors) {
+        for (listen, socket) in listen.into_iter().zip(descriptors.by_ref()) {
             sockets.add(listen, socket)?;
         }
+        let objects = descriptors.take(objects).map(UnixStream::from);
         Ok(Predecessor {
             pid,
             channel,
             stderr,
             sockets,
+            objects: objects.collect(),
         })
     }
 
@@ -85,6 +90,11 @@ impl Predecessor {
     /// What tells it why this process ends.
     pub fn failure_reporter(&self) -> io::Result<FailureReporter> {
         self.channel.try_clone().map(FailureReporter)
+    }
+
+    /// The process as a source of objects. Call it inside a tokio runtime that outlives it.
+    pub(in crate::server) fn take_object_source(&mut self) -> io::Result<ObjectSource> {
+        ObjectSource::new(std::mem::take(&mut self.objects))
     }
 
     pub(in crate::server) fn pid(&self) -> u32 {

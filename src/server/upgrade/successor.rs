@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -68,16 +69,20 @@ impl Successor {
         &self.version
     }
 
-    /// Hands over the sockets, and waits until everything that can fail is done.
+    /// Hands over the sockets and the ends of connections for objects, and waits until everything
+    /// that can fail is done.
     pub(super) async fn prepare(
         &mut self,
         sockets: Vec<HandedSocket>,
+        objects: Vec<UnixStream>,
         deadlines: UpgradeDeadlines,
     ) -> Result<(), UpgradeError> {
         let channel = self.channel.clone();
         let deadline = Instant::now() + deadlines.prepare_max;
         let prepared = blocking(move || {
-            inherit(&channel, &sockets)?;
+            inherit(&channel, &sockets, &objects)?;
+            // The other process has duplicates: when that ends, the connections end.
+            drop(objects);
             channel.receive(deadline)
         });
         match prepared.await {
@@ -221,17 +226,27 @@ fn read_line(pipe: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
 
 /// Sends the sockets, and the standard error of this process: the new one writes there itself once
 /// it serves.
-fn inherit(channel: &UpgradeChannel, sockets: &[HandedSocket]) -> io::Result<()> {
-    if sockets.len() >= DESCRIPTORS_MAX {
+fn inherit(
+    channel: &UpgradeChannel,
+    sockets: &[HandedSocket],
+    objects: &[UnixStream],
+) -> io::Result<()> {
+    let Some(room) = DESCRIPTORS_MAX.checked_sub(sockets.len() + 1) else {
         return Err(io::Error::other("too many listeners"));
-    }
+    };
+    let objects = &objects[..objects.len().min(room)];
     let listen = sockets.iter().map(|socket| socket.configured.clone());
     let order = UpgradeOrder::Inherit {
         listen: listen.collect(),
+        objects: objects.len(),
     };
     let stderr = io::stderr();
     let sockets = sockets.iter().map(|socket| socket.socket.as_fd());
-    let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(stderr.as_fd()).chain(sockets).collect();
+    let objects = objects.iter().map(AsFd::as_fd);
+    let descriptors = std::iter::once(stderr.as_fd())
+        .chain(sockets)
+        .chain(objects);
+    let descriptors: Vec<BorrowedFd<'_>> = descriptors.collect();
     channel.send_with(&order, &descriptors)
 }
 

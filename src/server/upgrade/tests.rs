@@ -62,6 +62,7 @@ fn upgrader(file: PathBuf, deadlines: UpgradeDeadlines) -> Upgrader {
         ..Upgrader::new(
             Some(StartedProgram::with_file(file)),
             (frontend(), None),
+            ActiveShield::without_origins(),
             Arc::default(),
         )
     }
@@ -149,16 +150,26 @@ async fn missing_program_is_named() {
         error.starts_with("cannot start /nowhere/at/all: No such file"),
         "{error}"
     );
-    let none = Upgrader::new(None, (frontend(), None), Arc::default());
+    let none = Upgrader::new(
+        None,
+        (frontend(), None),
+        ActiveShield::without_origins(),
+        Arc::default(),
+    );
     assert!(none.prepare("a test").await.is_err());
 }
 
 #[test]
 fn failures_are_kept_and_counted() {
-    let none = Upgrader::new(None, (frontend(), None), Arc::default());
+    let none = Upgrader::new(
+        None,
+        (frontend(), None),
+        ActiveShield::without_origins(),
+        Arc::default(),
+    );
     none.record_begin();
     assert_eq!(none.stats().to_json()["state"], "running");
-    none.record_end(&Err(UpgradeError::new("it ended".to_owned())));
+    none.record_end(Err(&UpgradeError::new("it ended".to_owned())));
     let status = none.stats().to_json();
     assert_eq!(status["state"], "none");
     assert_eq!(status["last_error"]["error"], "it ended");
@@ -167,7 +178,7 @@ fn failures_are_kept_and_counted() {
         pid: 7,
         version: "2".to_owned(),
     };
-    none.record_end(&Ok(report));
+    none.record_end(Ok(&report));
     let status = none.stats().to_json();
     assert_eq!(
         (&status["state"], &status["successor"]["pid"]),

@@ -58,6 +58,10 @@ pub const STORED_BYTES: &str = "seawall_store_bytes";
 pub const TAGS: &str = "seawall_tags";
 /// Responses with too many tags.
 pub const TAGS_OVERFLOWED: &str = "seawall_tags_overflowed_total";
+/// Objects that were asked of the process before an upgrade, by `result`.
+pub const UPGRADE_QUESTIONS: &str = "seawall_upgrade_questions_total";
+/// Connections to that process.
+pub const UPGRADE_CONNECTIONS: &str = "seawall_upgrade_connections";
 /// Purges by `scope` and `mode`.
 pub const PURGES: &str = "seawall_purges_total";
 /// Objects that purges dropped.

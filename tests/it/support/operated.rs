@@ -98,4 +98,21 @@ impl Operated {
         response.assert_whole("whole");
         response
     }
+
+    /// Upgrades; the number of the new process.
+    pub async fn upgrade(&self) -> i32 {
+        let (status, answer) = self.post("/upgrade").await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["version"], env!("CARGO_PKG_VERSION"));
+        let pid = answer["pid"].as_i64().expect("a number");
+        pid.try_into().expect("the number of a process")
+    }
+
+    /// The number of the process that answers operators.
+    pub async fn pid(&self) -> i32 {
+        let pid = self.status().await["process"]["pid"].as_i64();
+        pid.expect("a number")
+            .try_into()
+            .expect("the number of a process")
+    }
 }

@@ -21,8 +21,11 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::{Freshness, freshness};
 
-/// Names of one manifest that are listed, at most.
-const LISTED_MAX: usize = 200_000;
+/// Names of one manifest that are looked at, at most: a few bytes of text can name any number.
+const NAMES_MAX: u64 = 200_000;
+
+/// Their bytes, at most: each may be as long as the base URL of its manifest.
+const NAME_BYTES_MAX: usize = 32 << 20;
 
 /// How often it looks whether there is room for a fetch.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
@@ -122,7 +125,10 @@ impl Shield {
         if let Some(object) = &lookup.object
             && freshness(&object.head.lifetime, now) == Freshness::Fresh
         {
-            return WarmStep::Done(self.held(request, object, WarmOutcome::Held).await);
+            return WarmStep::Done(
+                self.held(request, object, WarmOutcome::Held, deadline)
+                    .await,
+            );
         }
         match self.memo_for(&lookup, headers, request, now) {
             Some(KeyMemo::Failed(error_object)) => {
@@ -191,7 +197,7 @@ impl Shield {
                 } else {
                     WarmOutcome::Uncacheable
                 };
-                WarmStep::Done(self.held(request, &object, outcome).await)
+                WarmStep::Done(self.held(request, &object, outcome, deadline).await)
             }
             Verdict::Failed(object) | Verdict::Exhausted(object) | Verdict::Refused(object) => {
                 WarmStep::Done(WarmedObject {
@@ -212,16 +218,17 @@ impl Shield {
         request: &CacheRequest,
         object: &Arc<Object>,
         outcome: WarmOutcome,
+        deadline: Instant,
     ) -> WarmedObject {
         let head = &object.head;
         let is_good = head.status == StatusCode::OK;
         let listed = if is_good && head.kind.is_manifest() {
-            self.list(request, object).await
+            self.list(request, object, deadline).await
         } else {
-            ListedObjects::default()
+            Some(ListedObjects::default())
         };
         WarmedObject {
-            outcome: if is_good {
+            outcome: if is_good && listed.is_some() {
                 outcome
             } else {
                 WarmOutcome::Failed
@@ -229,38 +236,63 @@ impl Shield {
             kind: head.kind,
             status: Some(head.status),
             bytes: object.body.len() as u64,
-            listed,
+            listed: listed.unwrap_or_default(),
         }
     }
 
-    async fn list(&self, request: &CacheRequest, object: &Arc<Object>) -> ListedObjects {
+    /// What a manifest names. `None`: that is not known by the deadline.
+    async fn list(
+        &self,
+        request: &CacheRequest,
+        object: &Arc<Object>,
+        deadline: Instant,
+    ) -> Option<ListedObjects> {
         let (rules, request, object) = (self.rules.clone(), request.clone(), Arc::clone(object));
         let bytes_max = self.settings.manifest_bytes_max;
         // The text may have a million lines.
         let listed = spawn_blocking(move || {
-            let mut listed = ListedObjects::default();
             let headers = object.head.headers.to_map();
             let Ok(Some(text)) = coding::decoded_text(&headers, &object.body, bytes_max) else {
-                return listed;
+                return Some(ListedObjects::default());
             };
-            let _ = each_object(object.head.kind, &text, SystemTime::now(), |named| {
-                if listed.objects.len() >= LISTED_MAX {
-                    listed.has_more = true;
-                    return ControlFlow::Break(());
-                }
-                match request.resolve_same_host(&rules, named.uri) {
-                    Some(found) => {
-                        let target = found.target.to_string();
-                        listed.objects.push((named.role, named.bandwidth, target));
-                    }
-                    None => listed.elsewhere += 1,
-                }
-                ControlFlow::Continue(())
-            });
-            listed
+            let resolve = |name: &str| {
+                let found = request.resolve_same_host(&rules, name)?;
+                Some(found.target.to_string())
+            };
+            names_of(object.head.kind, &text, resolve, deadline)
         });
-        listed.await.unwrap_or_default()
+        timeout_at(deadline.into(), listed).await.ok()?.ok()?
     }
+}
+
+/// Lists what a manifest names. `resolve` returns the target of a name of the same host. `None`:
+/// the deadline has passed.
+fn names_of(
+    kind: Kind,
+    text: &[u8],
+    resolve: impl Fn(&str) -> Option<String>,
+    deadline: Instant,
+) -> Option<ListedObjects> {
+    let mut listed = ListedObjects::default();
+    let (mut names, mut bytes, mut is_late) = (0, 0_usize, false);
+    let _ = each_object(kind, text, SystemTime::now(), |named| {
+        is_late = Instant::now() >= deadline;
+        listed.has_more = names >= NAMES_MAX || bytes >= NAME_BYTES_MAX;
+        if is_late || listed.has_more {
+            return ControlFlow::Break(());
+        }
+        names += 1;
+        bytes = bytes.saturating_add(named.uri.len());
+        match resolve(named.uri) {
+            Some(target) => {
+                bytes = bytes.saturating_add(target.len());
+                listed.objects.push((named.role, named.bandwidth, target));
+            }
+            None => listed.elsewhere += 1,
+        }
+        ControlFlow::Continue(())
+    });
+    (!is_late).then_some(listed)
 }
 
 /// An outcome without a response.
@@ -281,4 +313,46 @@ pub(super) async fn read_to_end(follower: &mut Follower) -> Option<u64> {
         length += bytes.ok()?.len() as u64;
     }
     Some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An MPD of one line that names nearly 2^63 segments.
+    fn endless(base: &str) -> String {
+        format!(
+            "<MPD type='static' mediaPresentationDuration='PT8S'><BaseURL>{base}</BaseURL><Period>\
+             <AdaptationSet><SegmentTemplate media='$Number$.m4s'><SegmentTimeline>\
+             <S t=\"0\" d=\"1\" r=\"9000000000000000000\"/></SegmentTimeline></SegmentTemplate>\
+             <Representation id='a' bandwidth='1'/></AdaptationSet></Period></MPD>"
+        )
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_hours(1)
+    }
+
+    #[test]
+    fn names_of_other_hosts_count_against_the_limit() {
+        let text = endless("https://elsewhere.test/");
+        let listed = names_of(Kind::Dash, text.as_bytes(), |_| None, later()).unwrap();
+        assert_eq!((listed.elsewhere, listed.has_more), (NAMES_MAX, true));
+    }
+
+    #[test]
+    fn long_names_end_the_list_early() {
+        let text = endless(&format!("/{}/", "x".repeat(1000)));
+        let whole = |name: &str| Some(name.to_owned());
+        let listed = names_of(Kind::Dash, text.as_bytes(), whole, later()).unwrap();
+        let bytes: usize = listed.objects.iter().map(|(_, _, name)| name.len()).sum();
+        assert!(listed.has_more && bytes <= NAME_BYTES_MAX, "{bytes}");
+    }
+
+    #[test]
+    fn list_ends_at_the_deadline() {
+        let text = endless("/");
+        let listed = names_of(Kind::Dash, text.as_bytes(), |_| None, Instant::now());
+        assert!(listed.is_none());
+    }
 }

@@ -365,6 +365,22 @@ async fn viewers_go_first() {
     second.read_all().await;
 }
 
+/// A few bytes of an MPD can name any number of segments of another host.
+#[tokio::test]
+async fn endless_names_of_another_host_end_at_a_limit() {
+    let mpd = "<MPD type='static' mediaPresentationDuration='PT8S'>\
+        <BaseURL>https://elsewhere.test/</BaseURL><Period><AdaptationSet>\
+        <SegmentTemplate media='$Number$.m4s'><SegmentTimeline>\
+        <S t=\"0\" d=\"1\" r=\"9000000000000000000\"/></SegmentTimeline></SegmentTemplate>\
+        <Representation id='a' bandwidth='1'/></AdaptationSet></Period></MPD>";
+    let mpd = reply().content_type("application/dash+xml").body(mpd);
+    let origin = Origin::start().await.on("/d/a.mpd", mpd);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let listed = warm(&shield, "/d/a.mpd").await;
+    assert_eq!(listed["more"], true, "{listed}");
+    assert_eq!(listed["elsewhere"], 200_000, "{listed}");
+}
+
 #[tokio::test]
 async fn warm_says_what_became_of_each_object() {
     let large = noise(1, 1 << 20);

@@ -314,7 +314,7 @@ impl<A: Handler + Clone> WorkerListener<A> {
         guard.register(&connection);
         // A reload that came before this has ended the connections of that time without this one.
         if !settings.verifies_viewers_as(&self.settings()) {
-            connection.begin_closing(Instant::now());
+            self.connections.withdraw(&connection);
         }
         let state = connection.clone();
         let acceptor = settings.acceptor().cloned();

@@ -21,6 +21,7 @@ use pingora_core::protocols::l4::ext::{TCP_INFO, get_tcp_info};
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
+use self::closing::Withdrawal;
 use super::RequestRecorder;
 use super::flood::WorkDone;
 use super::stored_reads::StoredBodiesRead;
@@ -93,6 +94,8 @@ pub(super) struct ConnectionState {
     asked_to_close: AtomicBool,
     /// Since when its listener is closed.
     closing_since: OnceLock<Instant>,
+    /// Set when who verified its viewer no longer does.
+    withdrawal: OnceLock<Withdrawal>,
     /// The viewer can distinguish a reset from a clean close.
     can_reset: AtomicBool,
     /// Part of a request body is unread.
@@ -164,6 +167,7 @@ impl ConnectionState {
             waits_for_reset_stream: AtomicBool::new(false),
             asked_to_close: AtomicBool::new(false),
             closing_since: OnceLock::new(),
+            withdrawal: OnceLock::new(),
             can_reset: AtomicBool::new(true),
             has_unread: AtomicBool::new(false),
             has_hyper_input: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::Limits;
 use super::connection_state::ConnectionState;
@@ -33,6 +33,8 @@ pub(super) struct ConnectionTable {
     open_connections: Mutex<HashMap<u64, RegisteredConnection, ahash::RandomState>>,
     next_id: AtomicU64,
     shedding: Mutex<ConnectionShedding>,
+    /// How long connections may last whose viewers were verified by other authorities.
+    drain_max: Mutex<Duration>,
     hasher: ahash::RandomState,
     /// Whether the graceful shutdown has begun.
     is_closing: AtomicBool,
@@ -64,6 +66,7 @@ impl ConnectionTable {
             open_connections: Mutex::default(),
             next_id: AtomicU64::new(0),
             shedding: Mutex::default(),
+            drain_max: Mutex::default(),
             hasher: ahash::RandomState::new(),
             is_closing: AtomicBool::new(false),
             emptied: Notify::new(),
@@ -193,12 +196,26 @@ impl ConnectionTable {
     /// The same for the connections of one listener.
     pub(super) fn close_listener(&self, listener: &Arc<ListenerConnections>) {
         listener.close();
-        self.end_connections(listener);
+        self.begin_closing(|connection| connection.is_of(listener));
     }
 
-    /// Begins the graceful shutdown of the connections that a listener has now.
-    pub(super) fn end_connections(&self, listener: &Arc<ListenerConnections>) {
-        self.begin_closing(|connection| connection.is_of(listener));
+    /// Uses this time for connections that are withdrawn from now on.
+    pub(super) fn set_drain_max(&self, drain_max: Duration) {
+        *self.drain_max.lock() = drain_max;
+    }
+
+    /// Withdraws the connections that a listener has now.
+    pub(super) fn withdraw_those_of(&self, listener: &Arc<ListenerConnections>) {
+        for connection in self.open_connections.lock().values() {
+            if connection.is_of(listener) {
+                self.withdraw(&connection.state);
+            }
+        }
+    }
+
+    /// Has a connection end whose viewer is verified by other authorities than those of now.
+    pub(super) fn withdraw(&self, connection: &ConnectionState) {
+        connection.withdraw(Instant::now(), *self.drain_max.lock());
     }
 
     fn begin_closing(&self, is_closed: impl Fn(&RegisteredConnection) -> bool) {

@@ -107,6 +107,8 @@ enum DeadlineKind {
     ShutdownStart,
     /// The graceful shutdown has ended.
     ShutdownEnd,
+    /// Responses to a viewer who was verified by other authorities have ended.
+    WithdrawalEnd,
 }
 
 impl DeadlineKind {
@@ -255,6 +257,7 @@ impl ConnectionTimer {
             self.shutdown_start_deadline(),
             self.queue_freed_deadline(),
             self.unsent_turn_deadline(),
+            self.withdrawal_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -321,11 +324,17 @@ impl ConnectionTimer {
         Some(DeadlineKind::UnsentTurn.at(turn.since + self.limits.turn_time()))
     }
 
+    fn withdrawal_deadline(&self) -> Option<Deadline> {
+        let cut_at = self.connection.cut_at()?;
+        Some(DeadlineKind::WithdrawalEnd.at(cut_at))
+    }
+
     /// Handles an expired deadline. `None`: the connection may continue.
     fn handle_expired(&mut self, kind: DeadlineKind, now: Instant) -> Option<TimerAction> {
         match kind {
             DeadlineKind::RequestHead => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
             DeadlineKind::ShutdownEnd => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
+            DeadlineKind::WithdrawalEnd => Some(TimerAction::Cut(ConnectionEvent::CutAtDrain)),
             DeadlineKind::QueueFreed => {
                 self.connection.stored_bodies.record_cut();
                 Some(TimerAction::Cut(ConnectionEvent::CutForMemory))

@@ -76,7 +76,8 @@ pub(super) async fn exchange<A: Handler>(
 ) -> Result<Response<RecordingBody>, Infallible> {
     let (head, body) = request.into_parts();
     let facts = RequestFacts::of(&head, channel.connection());
-    let accepted = match check_head(&head, &context.limits) {
+    let withdrawn = channel.connection().withdrawn_rejection(facts.arrived);
+    let accepted = match withdrawn.or_else(|| check_head(&head, &context.limits)) {
         Some(status) => Err(status),
         None => accept_body(&head, body, channel.connection(), &context).await,
     };

@@ -95,14 +95,19 @@ impl Frontend {
         }
     }
 
-    /// Has the connections of a listener finish whose viewers are verified by other authorities
-    /// than before: those who come back are verified by these.
+    /// Has the connections of a listener end whose viewers are verified by other authorities than
+    /// before: no further request is served, and those who come back are verified by these.
     pub fn end_outdated_connections(&self) {
         for listener in self.listeners.open() {
             if listener.has_other_authorities() {
-                self.connections.end_connections(&listener.connections);
+                self.connections.withdraw_those_of(&listener.connections);
             }
         }
+    }
+
+    /// Uses this time for connections that end, from now on, because of other authorities.
+    pub fn set_drain_max(&self, drain_max: Duration) {
+        self.connections.set_drain_max(drain_max);
     }
 
     /// Uses these limits for connections that begin from now on.

@@ -42,9 +42,10 @@ pub enum ConnectionEvent {
     SlowViewer,
     /// The viewer was slow, and the memory of the bytes that it had not received was needed.
     CutForMemory,
-    /// A response did not end within `drain_max` after the server began to drain.
+    /// A response did not end within `drain_max` after the server began to drain, its listener was
+    /// removed, or who verifies its viewer has changed.
     CutAtDrain,
-    /// A request was refused before the cache lookup: 400, 413, 414, 431. Over HTTP/2 also a
+    /// A request was refused before the cache lookup: 400, 413, 414, 421, 431. Over HTTP/2 also a
     /// malformed request, whose stream is reset or whose connection is closed.
     HeadRefused,
     /// The viewer closed the stream or connection before there was a response.

@@ -132,6 +132,7 @@ impl BoundServer {
         let shield = new_shield(&config, origins, access, &telemetry);
         let limits = descriptors.apply(&config.frontend.limits);
         let frontend = Arc::new(Frontend::new(limits, workers)?);
+        frontend.set_drain_max(config.drain_max);
         frontend.open(listeners)?;
         let (monitor, responders) = liveness::monitor_workers(workers);
         let monitor = Arc::new(monitor);

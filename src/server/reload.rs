@@ -285,6 +285,7 @@ impl Reloader {
         *self.running.lock() = next;
         let generation = self.shield.apply(settings);
         // After the routes: new listeners may be for new ones.
+        self.frontend.set_drain_max(drain_max);
         let removed = self.frontend.apply_listeners(listeners);
         let report = report.applied(generation, SystemTime::now());
         (report, Removal::begin(removed, drain_max))

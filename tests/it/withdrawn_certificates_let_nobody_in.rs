@@ -4,16 +4,17 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
 use seawall::frontend::ClientAuthority;
 
 use crate::support::authority::Authority;
-use crate::support::frames::{FrameViewer, GOAWAY};
+use crate::support::frames::{Frame, FrameViewer, GOAWAY, HEADERS, request};
 use crate::support::metrics::{ACCESS_REFUSED, VIEWER_EVENTS};
 use crate::support::operated::{Operated, PATH};
 use crate::support::viewer::{ClientIdentity, Identity, TlsViewer, Viewer};
-use crate::support::{Origin, Shield, eventually, segment};
+use crate::support::{Gate, Origin, Shield, eventually, segment};
 
 const BODY: &str = "whole";
 const EDGE: &str = "edge.cdn.example";
@@ -74,6 +75,76 @@ async fn new_file_of_authorities_holds_for_open_connections_too() {
         answer.assert_whole(BODY);
         assert_eq!(answer.header("connection"), None);
     }
+}
+
+/// `:status: 200` in HPACK.
+const OK: u8 = 0x88;
+
+/// Whether the request on this stream is served.
+async fn is_served(viewer: &mut FrameViewer, stream: u32) -> bool {
+    viewer.send(&[request(stream, "GET", PATH, true)]).await;
+    let is_head = |frame: &Frame| frame.kind == HEADERS && frame.stream == stream;
+    let head = viewer.read_until(is_head).await.expect("a response");
+    head.payload[0] == OK
+}
+
+/// Nobody has to acknowledge that an HTTP/2 connection ends, and h2 takes streams until then.
+#[tokio::test]
+async fn http2_viewer_who_stays_is_not_served() {
+    let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
+    let folder = folder.path();
+    let identity = Identity::new("media.test", folder);
+    let client = Authority::new(&ca_file(folder)).issue_to(EDGE);
+    let shield = Shield::in_front_of(&origin)
+        .with_tls(&[&identity])
+        .with(|config| {
+            let tls = config.frontend.listeners[0].tls.as_mut().unwrap();
+            tls.client = Some(required(folder));
+        });
+    let mut shield = shield.start().await;
+    let viewer = TlsViewer::new_trusting(shield.address(), &identity).with_certificate(client);
+    let mut staying = FrameViewer::over(viewer.h2_wire().await).await;
+    for stream in [1, 3, 5] {
+        assert!(is_served(&mut staying, stream).await, "{stream}");
+    }
+    let ca = folder.join("others.pem");
+    Authority::new(&ca);
+    let is_required = true;
+    shield.reload(|config| {
+        let tls = config.frontend.listeners[0].tls.as_mut().unwrap();
+        tls.client = Some(ClientAuthority { ca, is_required });
+    });
+    for stream in [7, 9, 11] {
+        assert!(!is_served(&mut staying, stream).await, "{stream}");
+    }
+    let refused = [("event", "head_refused")];
+    assert_eq!(shield.counter(VIEWER_EVENTS, &refused).await, 3);
+}
+
+/// Nor does a request in progress keep the connection for ever.
+#[tokio::test]
+async fn http2_viewer_who_stays_is_cut() {
+    const HELD: &str = "/live/held.ts";
+    let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
+    let held = segment(BODY).hold_head(&gate);
+    let (origin, folder) = (origin().await.on(HELD, held), folder.path());
+    let identity = Identity::new("media.test", folder);
+    Authority::new(&ca_file(folder));
+    let shield = Shield::in_front_of(&origin)
+        .with_tls(&[&identity])
+        .with(|config| config.drain_max = Duration::from_millis(300));
+    let mut shield = shield.start().await;
+    let viewer = TlsViewer::new_trusting(shield.address(), &identity);
+    let mut staying = FrameViewer::over(viewer.h2_wire().await).await;
+    staying.send(&[request(1, "GET", HELD, true)]).await;
+    gate.wait_arrived(1).await;
+    shield.reload(|config| {
+        let tls = config.frontend.listeners[0].tls.as_mut().unwrap();
+        tls.client = Some(required(folder));
+    });
+    staying.read_rest().await;
+    let cut = [("event", "cut_at_drain")];
+    assert_eq!(shield.counter(VIEWER_EVENTS, &cut).await, 1);
 }
 
 /// Resumed sessions have the certificate of before.

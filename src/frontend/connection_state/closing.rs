@@ -1,13 +1,45 @@
-//! Why a connection is to end although its viewer would keep it: its listener is closed, or a new
-//! connection needs its place.
+//! Why a connection is to end although its viewer would keep it: its listener is closed or verifies
+//! viewers by other authorities, or a new connection needs its place.
 
 use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
+use http::StatusCode;
+use tokio::time::{Duration, Instant};
 
 use super::{ConnectionState, Phase};
 
+/// The end of what a connection was admitted by: the authorities of its listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Withdrawal {
+    since: Instant,
+    /// What is in progress ends by then.
+    cut_at: Option<Instant>,
+}
+
 impl ConnectionState {
+    /// Begins the graceful shutdown of a connection whose viewer was verified by other authorities
+    /// than those of now: no request that arrives later is served.
+    pub(in crate::frontend) fn withdraw(&self, now: Instant, drain_max: Duration) {
+        // Who has begun already goes on.
+        let _ = self.withdrawal.set(Withdrawal {
+            since: now,
+            cut_at: now.checked_add(drain_max),
+        });
+        self.begin_closing(now);
+    }
+
+    /// The status for a request that arrived after the connection was withdrawn. A viewer may hold
+    /// an HTTP/2 connection open and send requests although it was told to go.
+    pub(in crate::frontend) fn withdrawn_rejection(&self, arrived: Instant) -> Option<StatusCode> {
+        let withdrawal = self.withdrawal.get()?;
+        (arrived >= withdrawal.since).then_some(StatusCode::MISDIRECTED_REQUEST)
+    }
+
+    /// When the connection is cut although a request is in progress.
+    pub(in crate::frontend) fn cut_at(&self) -> Option<Instant> {
+        self.withdrawal.get()?.cut_at
+    }
+
     /// Begins the graceful shutdown: the listener is closed, so no further request is accepted.
     pub(in crate::frontend) fn begin_closing(&self, now: Instant) {
         // Who has begun already goes on.

@@ -233,3 +233,18 @@ async fn closes_quiet_viewers_after_the_grace_time() {
     assert_eq!(next_action(&mut quiet).await.0, TimerAction::StartShutdown);
     assert!(start.elapsed() >= SHUTDOWN_GRACE);
 }
+
+#[tokio::test(start_paused = true)]
+async fn cuts_withdrawn_viewers_although_a_request_is_in_progress() {
+    for protocol in [ViewerProtocol::Http1, ViewerProtocol::Http2] {
+        let mut timer = timer(protocol);
+        timer.connection.record_stream_start();
+        let drain_max = Duration::from_mins(1);
+        timer.connection.withdraw(Instant::now(), drain_max);
+        let start = Instant::now();
+        assert_eq!(next_action(&mut timer).await.0, TimerAction::StartShutdown);
+        let cut = TimerAction::Cut(ConnectionEvent::CutAtDrain);
+        assert_eq!(next_action(&mut timer).await.0, cut);
+        assert!(start.elapsed() >= drain_max);
+    }
+}

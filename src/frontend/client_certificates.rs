@@ -155,7 +155,8 @@ impl ClientCertVerifier for ViewerVerifier {
     }
 }
 
-/// Whom a verified certificate names: its DNS names and URIs, or else its common name.
+/// Whom a verified certificate names: its DNS names and URIs. Its common name is only a text:
+/// nobody checks it against what an authority may name (RFC 9525 §2, RFC 5280 §4.2.1.10).
 pub(super) fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
         return CertificateNames::default();
@@ -164,15 +165,10 @@ pub(super) fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
     let names = alternatives
         .into_iter()
         .flat_map(|names| &names.value.general_names);
-    let mut names: Vec<&str> = names
+    names
         .filter_map(|name| match name {
             GeneralName::DNSName(name) | GeneralName::URI(name) => Some(*name),
             _ => None,
         })
-        .collect();
-    if names.is_empty() {
-        let common = certificate.subject().iter_common_name();
-        names.extend(common.filter_map(|name| name.as_str().ok()));
-    }
-    names.into_iter().collect()
+        .collect()
 }

@@ -199,7 +199,7 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
         root.reader().add_problem(problem);
     }
     let mut groups = origins::read_groups(root, config.proxy.wait_max);
-    let classes = client_classes::read_client_classes(root);
+    let classes = client_classes::read_client_classes(root, &config.frontend.listeners);
     let configured = routes::read_routes(root, &mut groups, &classes);
     access::report_unasked_certificates(root, &configured, &config.frontend.listeners);
     config.rules.routes = order::sort_routes(check_routes(root, &mut groups, configured));

@@ -123,9 +123,8 @@ impl BoundServer {
         let origins = groups.map(|group| create_origin(group, resolver));
         let origins = origins.collect::<Result<_, _>>()?;
         let access = read_access(&config.rules)?;
-        let mut slots = RouteSlots::default();
+        let (mut slots, mut class_slots) = (RouteSlots::default(), ClassSlots::default());
         slots.assign(&mut config.rules.routes);
-        let mut class_slots = ClassSlots::default();
         class_slots.assign(&mut config.rules.client_classes);
         let mut registry = MetricRegistry::default();
         let telemetry = new_telemetry(&config, (&slots, &class_slots), &mut registry)?;

@@ -9,7 +9,7 @@ use http::HeaderName;
 use super::forwarded_headers::required_name;
 use super::token::read_token;
 use crate::config::order::PlacedRoute;
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
@@ -25,6 +25,7 @@ const ADDRESSES: &str = "a list of addresses and networks such as [\"192.0.2.7\"
 const CLASSES: &str = "a list of names of client classes such as [\"cloudfront\"]";
 const CLIENT_FIELD: &str = "\"X-Forwarded-For\" or \"Forwarded\"";
 const CERTIFICATE_NAMES: &str = "a list of names such as [\"edge.cdn.example\"]";
+const ASK_HELP: &str = "add client_ca = \"clients.pem\" to `tls` of a [[listener]]";
 const SECRET_FILES: &str = "one file, or two while the secret is rotated";
 
 /// The words for the field in which proxies name the viewer.
@@ -178,23 +179,40 @@ pub(super) fn report_unasked_certificates(
     routes: &[PlacedRoute],
     listeners: &[Listener],
 ) {
-    let asks = |listener: &Listener| {
-        listener
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.client.is_some())
-    };
-    if listeners.iter().any(asks) {
+    if asks_for_certificates(listeners) {
         return;
     }
     for PlacedRoute { route, span, .. } in routes {
         if route.access.require_certificate.is_some() {
             let what = "nobody may enter this route: no listener asks viewers for certificates";
             let problem = Problem::warning(what).at(span.clone(), "requires a certificate");
-            let help = "add client_ca = \"clients.pem\" to `tls` of a [[listener]]";
-            table.reader().add_problem(problem.help(help));
+            table.reader().add_problem(problem.help(ASK_HELP));
         }
     }
+}
+
+/// Warns of classes, at these places, that have nobody by a certificate, because no viewer is asked
+/// for it.
+pub(super) fn report_unasked_classes<'s>(
+    table: &TomlTable<'_>,
+    certified: impl Iterator<Item = &'s SourceSpan>,
+    listeners: &[Listener],
+) {
+    if asks_for_certificates(listeners) {
+        return;
+    }
+    for span in certified {
+        let what = "this client class has nobody by a certificate: no listener asks viewers for it";
+        let problem = Problem::warning(what).at(span.clone(), "told by a certificate");
+        table.reader().add_problem(problem.help(ASK_HELP));
+    }
+}
+
+fn asks_for_certificates(listeners: &[Listener]) -> bool {
+    let mut tls = listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref());
+    tls.any(|tls| tls.client.is_some())
 }
 
 fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {

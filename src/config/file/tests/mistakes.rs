@@ -236,6 +236,7 @@ fn rejects_invalid_client_classes() {
     let diagnostics = diagnostics(&[
         class("name = \"cdn\""),
         in_route("client_classes = []"),
+        class("name = \"cdn\"\ncertificate = \"any\""),
         in_route("client_classes = [\"cdn\"]"),
         class(&format!(
             "name = \"cdn\"\n{NEAR}\n[[route]]\nclient_classes = [\"cnd\"]"

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::Shield;
@@ -231,6 +232,15 @@ impl SliceContext {
     }
 
     async fn slice(self: &Arc<Self>, offset: u64) -> Result<Slice, BodyTruncated> {
+        self.slice_with_permit(offset, None).await
+    }
+
+    /// The fill holds the permit until its end, even if nobody follows it any more.
+    async fn slice_with_permit(
+        self: &Arc<Self>,
+        offset: u64,
+        mut permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Slice, BodyTruncated> {
         let span = self.span(offset);
         let key = self.key(span);
         let cache = &self.shield.cache;
@@ -246,7 +256,11 @@ impl SliceContext {
                 JoinOutcome::Crowded => return Err(BodyTruncated::Origin),
                 JoinOutcome::Follow(follower) => follower,
                 JoinOutcome::Lead(fill, follower) => {
-                    tokio::spawn(Arc::clone(self).fill(fill, span));
+                    let (filling, permit) = (Arc::clone(self).fill(fill, span), permit.take());
+                    tokio::spawn(async move {
+                        filling.await;
+                        drop(permit);
+                    });
                     follower
                 }
             };

@@ -28,7 +28,7 @@ const NAMES_MAX: u64 = 200_000;
 const NAME_BYTES_MAX: usize = 32 << 20;
 
 /// How often it looks whether there is room for a fetch.
-const ROOM_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What became of one object.
 #[derive(Clone, Debug)]

@@ -2,17 +2,15 @@
 //! from its own host, after all viewers, and again from where it stopped.
 
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 
-use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::metrics::STORED;
 use crate::support::program::Program;
 use crate::support::{
-    Gate, Origin, Shield, ask, computed, ended_playlist, get, hang_up, manifest, noise,
-    percent_encoded, playlist, reply, segment, status,
+    Origin, Shield, ask, ended_playlist, get, hang_up, manifest, noise, percent_encoded, playlist,
+    reply, segment, status,
 };
 
 /// A running program, and the address of its admin server.
@@ -323,46 +321,6 @@ async fn warm(shield: &Shield, target: &str) -> Value {
     let answer = shield.admin(ask("POST", &format!("/warm?url={url}"))).await;
     let answer: Value = serde_json::from_str(answer.assert_200_text()).unwrap();
     answer["objects"][0].clone()
-}
-
-/// The origin takes two requests at a time: a viewer who comes later goes before what is to be
-/// warmed.
-#[tokio::test]
-async fn viewers_go_first() {
-    let (gate, order) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
-    let noted = |target: &'static str| {
-        let order = Arc::clone(&order);
-        computed(move |_| {
-            order.lock().push(target);
-            segment("x")
-        })
-    };
-    let held = || segment("x").hold_head(&gate);
-    let origin = Origin::start()
-        .await
-        .on("/held1.ts", held())
-        .on("/held2.ts", held())
-        .on("/viewer.ts", noted("viewer"))
-        .on("/warm.ts", noted("warm"));
-    let shield = Shield::in_front_of(&origin)
-        .without_deadlines()
-        .origin(|group| group.concurrency_max = 2)
-        .start()
-        .await;
-    let first = shield.crowd(1, get("/held1.ts")).await;
-    let second = shield.crowd(1, get("/held2.ts")).await;
-    gate.wait_arrived(2).await;
-    let later = async {
-        let viewer = shield.crowd(1, get("/viewer.ts")).await;
-        shield.wait_queued("segment", 1).await;
-        gate.open();
-        viewer.read_all().await
-    };
-    let (warmed, _) = tokio::join!(warm(&shield, "/warm.ts"), later);
-    assert_eq!(warmed["outcome"], "fetched", "{warmed}");
-    assert_eq!(*order.lock(), ["viewer", "warm"]);
-    first.read_all().await;
-    second.read_all().await;
 }
 
 /// A few bytes of an MPD can name any number of segments of another host.

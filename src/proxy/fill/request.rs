@@ -216,10 +216,14 @@ impl FillTask {
         }
     }
 
-    /// A prefetch gets a viewer's priority once a viewer has joined.
+    /// What no viewer waits for gets a viewer's priority once one has joined.
     pub(super) fn priority_raise(&self) -> Option<PriorityRaise> {
-        let waits =
-            matches!(self.trigger, FillTrigger::Viewer(..)) || self.request.kind.is_manifest();
+        let waits = match self.trigger {
+            FillTrigger::Viewer(..) => true,
+            // It has the priority of a viewer's request already.
+            FillTrigger::Refresh => self.request.kind.is_manifest(),
+            FillTrigger::Prefetch(_) => false,
+        };
         (!waits).then(|| PriorityRaise {
             when: Box::pin(self.fill.wait_for_join()),
             priority: priority::for_waiting_viewer(self.request.kind, || true),

@@ -9,12 +9,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{SliceContext, SliceError};
 use crate::proxy::handover::ObjectQuestion;
+use crate::proxy::priority;
 use crate::proxy::race::{AVOIDED, ExpectedBody, Race, ResponseFit, TakeoverBody};
 use seawall_cache::{ExpiringMemo, Fill, KeyMemo};
 use seawall_policy::missing_manifest::is_absence;
 use seawall_policy::range::{ByteSpan, read_content_range};
 use seawall_policy::{EndpointAvoidance, EndpointSet};
-use seawall_upstream::{Origin, UpstreamRequest, UpstreamResponse};
+use seawall_upstream::{Origin, Priority, PriorityRaise, UpstreamRequest, UpstreamResponse};
 
 /// The race for a slice that `endpoint` delivers.
 pub(super) fn begin_race(span: ByteSpan, endpoint: usize) -> Race {
@@ -59,7 +60,7 @@ impl TakeoverBody for SliceBody<'_> {
 
     fn upstream_request(&self, headers: HeaderMap) -> UpstreamRequest {
         self.source
-            .upstream_request(headers, EndpointSet::default())
+            .upstream_request(self.fill, headers, EndpointSet::default())
     }
 
     fn response_matcher(
@@ -137,9 +138,8 @@ impl SliceContext {
         fill: &Fill,
         span: ByteSpan,
     ) -> Result<UpstreamResponse, SliceError> {
-        let upstream_headers = || fill.upstream_headers().clone();
         let none = EndpointSet::default();
-        let response = self.request_span(upstream_headers(), span, none).await?;
+        let response = self.request_span(fill, span, none).await?;
         let Err(error) = self.check(&response, span) else {
             return Ok(response);
         };
@@ -151,7 +151,7 @@ impl SliceContext {
         // Releases the first response's permit before the second request.
         drop(response);
         let than = EndpointSet::of(endpoint);
-        let other = self.request_span(upstream_headers(), span, than).await;
+        let other = self.request_span(fill, span, than).await;
         let other = other.ok().filter(|other| other.endpoint != endpoint);
         let fit = other.filter(|other| self.check(other, span).is_ok());
         fit.ok_or(error)
@@ -160,11 +160,12 @@ impl SliceContext {
     /// `avoided`: endpoints that do not have the slice.
     async fn request_span(
         &self,
-        headers: HeaderMap,
+        fill: &Fill,
         span: ByteSpan,
         avoided: EndpointSet,
     ) -> Result<UpstreamResponse, SliceError> {
-        let upstream_request = self.upstream_request(self.range_headers(headers, span)?, avoided);
+        let headers = self.range_headers(fill.upstream_headers().clone(), span)?;
+        let upstream_request = self.upstream_request(fill, headers, avoided);
         self.origin()
             .fetch(upstream_request)
             .await
@@ -184,9 +185,21 @@ impl SliceContext {
         Ok(headers)
     }
 
-    fn upstream_request(&self, headers: HeaderMap, avoided: EndpointSet) -> UpstreamRequest {
+    /// A prefetch gets a viewer's priority once a viewer has joined.
+    fn upstream_request(
+        &self,
+        fill: &Fill,
+        headers: HeaderMap,
+        avoided: EndpointSet,
+    ) -> UpstreamRequest {
         let (target, host) = (self.target.clone(), self.host.clone());
+        let is_prefetch = self.priority == Priority::Prefetch;
+        let priority_raise = is_prefetch.then(|| PriorityRaise {
+            when: Box::pin(fill.wait_for_join()),
+            priority: priority::for_waiting_viewer(self.lookup.kind, || false),
+        });
         UpstreamRequest {
+            priority_raise,
             class: self.lookup.kind.into(),
             avoided: avoided.union(self.failed_lately()),
             ..UpstreamRequest::get(target, host, headers, self.priority)

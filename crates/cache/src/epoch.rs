@@ -232,7 +232,17 @@ impl EpochToken {
         !self.all_marks(|epoch, number| !ended.begins(epoch, number))
     }
 
-    fn all_marks(&self, holds: impl Fn(&Epoch, u32) -> bool) -> bool {
+    /// The bits of its epochs.
+    pub(super) fn bits(&self) -> EpochBits {
+        let mut bits = EpochBits::default();
+        self.all_marks(|epoch, _| {
+            bits = bits.with(epoch);
+            true
+        });
+        bits
+    }
+
+    fn all_marks(&self, mut holds: impl FnMut(&Epoch, u32) -> bool) -> bool {
         match &self.0 {
             EpochBinding::Directory { number, epoch } => holds(epoch, *number),
             EpochBinding::Marks(marks) => {
@@ -373,11 +383,29 @@ impl EpochToken {
     }
 }
 
+/// One of 32 bits for each epoch. Without a common bit, an object is bound to none of the epochs
+/// that a purge ends, and need not be read: that is most of what a purge of a large store takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EpochBits(u32);
+
+impl EpochBits {
+    fn with(self, epoch: &Epoch) -> EpochBits {
+        let address = std::ptr::from_ref(epoch).addr() as u64;
+        // Fibonacci hashing: addresses are far from evenly spread.
+        let bit = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59;
+        EpochBits(self.0 | 1 << bit)
+    }
+
+    pub(super) fn has_any_of(self, others: EpochBits) -> bool {
+        self.0 & others.0 != 0
+    }
+}
+
 /// Epochs that a purge has ended, with their numbers before; or those that it would end.
 pub(crate) struct EndedEpochs {
     /// Of a dry run, the epochs are listed and do not end.
     mode: PurgeMode,
-    spans: HashMap<usize, EpochSpan>,
+    spans: HashMap<usize, EpochSpan, ahash::RandomState>,
     /// While they are kept here, no other epoch can have the same address.
     kept: Vec<Arc<Epoch>>,
 }
@@ -386,7 +414,7 @@ impl EndedEpochs {
     pub(crate) fn new(mode: PurgeMode) -> EndedEpochs {
         EndedEpochs {
             mode,
-            spans: HashMap::new(),
+            spans: HashMap::default(),
             kept: Vec::new(),
         }
     }
@@ -419,6 +447,11 @@ impl EndedEpochs {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
+    }
+
+    pub(super) fn bits(&self) -> EpochBits {
+        let kept = self.kept.iter();
+        kept.fold(EpochBits::default(), |bits, epoch| bits.with(epoch))
     }
 }
 

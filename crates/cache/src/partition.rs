@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::class_marks::ClassMarks;
+use super::epoch::{EpochBits, EpochToken};
 use super::eviction::{
     Advance, Candidate, EvictionReason, LivePosition, MemoryBounds, NodeId, ObjectClass, Policy,
 };
@@ -56,14 +57,19 @@ pub(crate) struct ChargedObject {
 struct EntryGuard {
     entry: TableEntry,
     id: NodeId,
+    /// Of the object's epochs.
+    epochs: EpochBits,
 }
 
 impl EntryGuard {
     fn new(entry: TableEntry, id: NodeId, pinned: &Arc<PinnedBodies>) -> EntryGuard {
+        let mut epochs = EpochBits::default();
         if let TableEntry::Object(object) = &entry {
             object.enter_store(pinned);
+            let token = object.head.epoch_token.as_ref();
+            epochs = token.map(EpochToken::bits).unwrap_or_default();
         }
-        EntryGuard { entry, id }
+        EntryGuard { entry, id, epochs }
     }
 }
 
@@ -248,10 +254,17 @@ impl Partition {
         })
     }
 
-    /// The keys of all matching entries.
-    pub(super) fn keys_where(&self, is_match: impl Fn(&Key, &TableEntry) -> bool) -> Vec<Key> {
-        self.table
-            .keys_where(|key, guard| is_match(key, &guard.entry))
+    /// The keys of all matching entries. `epochs`: only an object of one of these may match.
+    pub(super) fn keys_where(
+        &self,
+        epochs: Option<EpochBits>,
+        is_match: impl Fn(&Key, &TableEntry) -> bool,
+    ) -> Vec<Key> {
+        let may_match =
+            |guard: &EntryGuard| epochs.is_none_or(|epochs| guard.epochs.has_any_of(epochs));
+        let is_match =
+            |key: &Key, guard: &EntryGuard| may_match(guard) && is_match(key, &guard.entry);
+        self.table.keys_where(is_match)
     }
 
     /// See [`Policy::advance`] and [`Policy::depart`].

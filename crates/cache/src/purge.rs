@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::epoch::EndedEpochs;
+use super::epoch::{EndedEpochs, EpochBits};
 use super::partition::ChargedObject;
 use super::purge_mode::PurgeMode;
 use super::{Cache, CacheInner, Object, registry};
@@ -214,9 +214,15 @@ impl CachePurge {
         token.is_some_and(|token| token.ended_with(&self.ended)) || self.is_of_key(key)
     }
 
+    /// The epochs of one of which each selected object is. `None`: keys select some too.
+    fn epochs(&self) -> Option<EpochBits> {
+        self.is_match.is_none().then(|| self.ended.bits())
+    }
+
     fn find_all(&self, now: Instant, count: &mut PurgeCount) {
         let is_new = |key: &Key| !self.counted.contains(key);
         self.inner.store.find_where(
+            self.epochs(),
             |key, object| self.selects(key, object) && is_new(key),
             |charged| self.record(&charged, now, count),
         );
@@ -225,6 +231,7 @@ impl CachePurge {
     fn remove_all(&self, now: Instant, count: &mut PurgeCount) {
         self.wait_for_stores();
         self.inner.store.remove_where(
+            self.epochs(),
             |key, object| self.selects(key, object),
             |charged| self.record(&charged, now, count),
         );
@@ -248,6 +255,7 @@ impl CachePurge {
                 && token.is_some_and(|token| token.was_renewed_after(&self.ended))
         };
         store.soft_purge_where(
+            self.epochs(),
             |key, object| {
                 let token = object.head.epoch_token.as_ref();
                 token.is_some_and(|token| token.ended_with(&self.ended))

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 
+use super::epoch::EpochBits;
 use super::eviction::{Advance, EvictionReason};
 use super::partition::{ChargedEntry, ChargedObject, Partition, StorageHints, TableEntry};
 use super::pinned::PinnedBodies;
@@ -348,31 +349,34 @@ impl Store {
     }
 
     /// Removes all entries that match, in all partitions, and passes each removed object to `gone`.
+    /// `epochs`: only objects of one of these may match.
     pub(crate) fn remove_where(
         &self,
+        epochs: Option<EpochBits>,
         is_match: impl Fn(&Key, Option<&Object>) -> bool,
         gone: impl FnMut(ChargedObject),
     ) {
-        self.for_each_match(is_match, Partition::remove, gone);
+        self.for_each_match((epochs, is_match), Partition::remove, gone);
     }
 
     /// Passes each object that [`Store::remove_where`] would remove to `found`.
     pub(crate) fn find_where(
         &self,
+        epochs: Option<EpochBits>,
         is_match: impl Fn(&Key, Option<&Object>) -> bool,
         found: impl FnMut(ChargedObject),
     ) {
-        self.for_each_match(is_match, Partition::charged_entry, found);
+        self.for_each_match((epochs, is_match), Partition::charged_entry, found);
     }
 
     fn for_each_match(
         &self,
-        is_match: impl Fn(&Key, Option<&Object>) -> bool,
+        (epochs, is_match): (Option<EpochBits>, impl Fn(&Key, Option<&Object>) -> bool),
         take: impl Fn(&Partition, &Key) -> Option<ChargedEntry>,
         mut use_object: impl FnMut(ChargedObject),
     ) {
         for partition in &self.partitions {
-            let keys = partition.keys_where(|key, entry| match entry {
+            let keys = partition.keys_where(epochs, |key, entry| match entry {
                 TableEntry::Object(object) => is_match(key, Some(object)),
                 TableEntry::Variants(_) => is_match(key, None),
             });
@@ -387,11 +391,12 @@ impl Store {
     /// Removes those that may not be served stale.
     pub(crate) fn soft_purge_where(
         &self,
+        epochs: Option<EpochBits>,
         is_match: impl Fn(&Key, &Object) -> bool,
         mut found: impl FnMut(&Key, &ChargedObject) -> bool,
     ) {
         for partition in &self.partitions {
-            let keys = partition.keys_where(|key, entry| match entry {
+            let keys = partition.keys_where(epochs, |key, entry| match entry {
                 TableEntry::Object(object) => is_match(key, object),
                 TableEntry::Variants(_) => false,
             });

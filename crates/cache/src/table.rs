@@ -1,15 +1,20 @@
 //! A sharded hash table. Readers share a shard's lock and hold it only while they copy a pointer.
 //! The table knows neither limits nor expiry: the eviction policy does.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use parking_lot::RwLock;
 
 use seawall_policy::Key;
 
-/// A shard that grows moves its entries while its readers wait. With many shards, each has few
-/// entries.
-const SHARDS: usize = 64;
+/// A shard that grows moves its entries while its readers wait, and a scan holds up its writers.
+/// With many shards, each has few entries: 1,000 of a million.
+const SHARDS: usize = 1024;
+/// A thread scans for so long without a pause. The kernel lets it run longer.
+const SCAN_MAX: Duration = Duration::from_millis(1);
 /// A shard shrinks when less than 1/4 of its capacity is used.
 const TAKEN_PART_MIN: usize = 4;
 
@@ -66,10 +71,16 @@ impl<V> ObjectTable<V> {
     }
 
     /// The keys of all matching entries. Scans one shard at a time; meanwhile that shard's writers
-    /// wait and its readers do not.
+    /// wait, and readers that come after them.
     pub(super) fn keys_where(&self, is_match: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
+        let mut begun = Instant::now();
         for shard in &self.shards {
+            // Whoever needs the core gets it here, and not while a shard is locked.
+            if begun.elapsed() > SCAN_MAX {
+                thread::yield_now();
+                begun = Instant::now();
+            }
             let shard = shard.0.read();
             let matching = shard.iter().filter(|(key, value)| is_match(key, value));
             keys.extend(matching.map(|(key, _)| key.clone()));
@@ -80,8 +91,9 @@ impl<V> ObjectTable<V> {
     fn shard(&self, key: &Key) -> (u64, &RwLock<HashTable<(Key, V)>>) {
         let hash = self.hasher.hash_one(key);
         // The table inside uses the lowest and the highest bits.
-        let [.., one, _] = hash.to_le_bytes();
-        (hash, &self.shards[usize::from(one) % SHARDS].0)
+        let [.., low, high, _] = hash.to_le_bytes();
+        let shard = usize::from(u16::from_le_bytes([low, high])) % SHARDS;
+        (hash, &self.shards[shard].0)
     }
 }
 

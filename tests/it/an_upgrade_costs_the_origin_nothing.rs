@@ -376,3 +376,21 @@ async fn slices_come_from_the_old_process() {
     assert_eq!(upgraded.origin.hits(PATH), held);
     assert_eq!(upgraded.questions("given").await, 4);
 }
+
+/// What the old process stored although it was private is none of the new one's, which may not be
+/// told to do so.
+#[tokio::test]
+async fn private_objects_that_were_stored_by_order_are_not_handed_over() {
+    let private = || segment("private").cache_control("private, max-age=600");
+    let origin = Origin::start().await.on(PATH, private());
+    let order = "[[route]]\nstore_private = [\"segment\"]";
+    let mut upgraded = Operated::in_front_of(origin, order).await;
+    upgraded.get(PATH).await;
+    assert!(upgraded.get(PATH).await.is_hit(), "stored by order");
+    upgraded.write("");
+    upgraded.replace().await;
+    for _ in 0..2 {
+        assert!(!upgraded.get(PATH).await.is_hit(), "private again");
+    }
+    assert_eq!(upgraded.questions("given").await, 0);
+}

@@ -148,6 +148,15 @@ impl Shield {
     fn object_for_successor(&self, question: &ObjectQuestion) -> Option<(GivenHead, Bytes)> {
         let kinds = Kind::ALL.into_iter();
         let kind = { kinds }.find(|kind| kind.as_str() == question.kind)?;
+        // It may be stored without what kept it private, which the next process may heed.
+        if self
+            .rules
+            .routes
+            .iter()
+            .any(|route| route.store_private.contains(&kind))
+        {
+            return None;
+        }
         let key = Key::from_bytes(&question.key);
         let headers = || wire::headers_of(question.fields.clone());
         let now = std::time::Instant::now();

@@ -51,7 +51,12 @@ impl LimitScope {
         }
     }
 
-    fn check(self, buckets: &RateBuckets, limit: &RateLimit, now: u64) -> Result<(), RateRefusal> {
+    fn check(
+        self,
+        buckets: &mut RateBuckets,
+        limit: &RateLimit,
+        now: u64,
+    ) -> Result<(), RateRefusal> {
         let refusal = |exceeded| RateRefusal {
             scope: self,
             exceeded,
@@ -96,7 +101,7 @@ struct RateLimitState {
     clients: OnceLock<ClientBuckets>,
     /// The buckets of limits that count all clients of a route or of a class, by its number. What a
     /// reload removes and another one brings back goes on with its buckets.
-    shared: Mutex<HashMap<(LimitScope, usize), SharedBuckets>>,
+    shared: Mutex<HashMap<(LimitScope, usize), (RateLimit, SharedBuckets)>>,
     refused: [ScopeCounters; LimitScope::ALL.len()],
 }
 
@@ -108,12 +113,15 @@ impl RateLimitState {
     }
 
     fn shared(&self, scope: LimitScope, number: usize, limit: RateLimit) -> SharedLimit {
-        let buckets = self
-            .shared
-            .lock()
-            .entry((scope, number))
-            .or_default()
-            .clone();
+        let mut all = self.shared.lock();
+        let known = all.entry((scope, number));
+        let (last, buckets) = known.or_insert_with(|| (limit, Arc::default()));
+        if *last != limit {
+            let now = self.nanoseconds(Instant::now());
+            buckets.lock().change_limit(last, &limit, now);
+            *last = limit;
+        }
+        let buckets = Arc::clone(buckets);
         SharedLimit {
             scope,
             limit,
@@ -314,7 +322,7 @@ fn take_from_all(limits: &[SharedLimit], now: u64) -> Result<(), RateRefusal> {
         return Ok(());
     };
     let mut buckets = first.buckets.lock();
-    first.scope.check(&buckets, &first.limit, now)?;
+    first.scope.check(&mut buckets, &first.limit, now)?;
     take_from_all(others, now)?;
     buckets.take_request(&first.limit, now);
     Ok(())

@@ -11,6 +11,9 @@ use super::LogCounts;
 /// origins send, and anyone can cause any number of them.
 const LEVELS: &str = "error,seawall=info,pingora_core::connectors=off";
 
+/// What operators do is in the log at any level.
+const AUDIT: &str = "seawall::audit=info";
+
 /// The level of Seawall, or levels by target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogLevels {
@@ -38,7 +41,7 @@ impl LogLevels {
             .split(',')
             .filter(|directive| !directive.trim().is_empty());
         let requested: Vec<String> = requested.map(directive_of).collect::<Result<_, _>>()?;
-        let levels = format!("{LEVELS},{}", requested.join(","));
+        let levels = format!("{LEVELS},{},{AUDIT}", requested.join(","));
         let targets = levels.parse().map_err(|_| NotALogLevel)?;
         Ok(LogLevels {
             text: text.to_owned(),
@@ -64,7 +67,8 @@ impl Default for LogLevels {
             targets: Targets::new()
                 .with_default(LevelFilter::ERROR)
                 .with_target("seawall", LevelFilter::INFO)
-                .with_target("pingora_core::connectors", LevelFilter::OFF),
+                .with_target("pingora_core::connectors", LevelFilter::OFF)
+                .with_target("seawall::audit", LevelFilter::INFO),
         }
     }
 }
@@ -122,6 +126,13 @@ mod tests {
         assert!(!has("debug", "seawall=info"), "{debug:?}");
         assert!(has("h2=warn", "h2=warn") && has("h2=warn", "seawall=info"));
         assert_eq!(LogLevels::parse("info").unwrap(), LogLevels::default());
+    }
+
+    #[test]
+    fn writes_of_operators_are_logged_at_any_level() {
+        for requested in ["", "error", "seawall=off", "seawall::audit=off"] {
+            assert!(has(requested, "seawall::audit=info"), "{requested}");
+        }
     }
 
     #[test]

@@ -52,8 +52,22 @@ impl Allowance {
         (amount * NS_PER_SECOND as f64 / self.per_second) as u64
     }
 
+    /// What is added in this time.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a millionth more or less does not matter"
+    )]
+    fn amount_in(self, nanoseconds: u64) -> f64 {
+        nanoseconds as f64 / NS_PER_SECOND as f64 * self.per_second
+    }
+
     fn burst_ns(self) -> u64 {
         self.nanoseconds_of(self.burst)
+    }
+
+    /// The time in which the largest debt and the burst come back.
+    fn debt_ns_max(self) -> u64 {
+        self.burst_ns().saturating_add(DEBT_NS_MAX)
     }
 }
 
@@ -108,9 +122,15 @@ impl RateBuckets {
     }
 
     /// Whether the limit admits a request now. Takes nothing.
-    pub fn check(&self, limit: &RateLimit, now: u64) -> Result<(), LimitExceeded> {
+    pub fn check(&mut self, limit: &RateLimit, now: u64) -> Result<(), LimitExceeded> {
         let exceeded = |quantity, wait_ns| LimitExceeded { quantity, wait_ns };
         if let Some(requests) = limit.requests {
+            let empty_at = now.saturating_add(requests.burst_ns());
+            if self.requests_full_at > empty_at.saturating_add(NS_PER_SECOND) {
+                // Emptier than empty: a reload has changed the limit. The clocks of two requests
+                // differ by less than a second.
+                self.requests_full_at = empty_at;
+            }
             let missing_ns = self.requests_full_at.saturating_sub(now);
             let needed_ns = missing_ns.saturating_add(requests.nanoseconds_of(1.0));
             let wait_ns = needed_ns.saturating_sub(requests.burst_ns());
@@ -143,9 +163,23 @@ impl RateBuckets {
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             let taken_ns = bytes.nanoseconds_of(count as f64);
             let full_at = self.bytes_full_at.max(now).saturating_add(taken_ns);
-            let debt_ns_max = bytes.burst_ns().saturating_add(DEBT_NS_MAX);
-            self.bytes_full_at = full_at.min(now.saturating_add(debt_ns_max));
+            self.bytes_full_at = full_at.min(now.saturating_add(bytes.debt_ns_max()));
         }
+    }
+
+    /// Goes on with another limit: as many requests and bytes are missing as before.
+    pub fn change_limit(&mut self, before: &RateLimit, after: &RateLimit, now: u64) {
+        let rescaled = |full_at: u64, before: Option<Allowance>, after: Option<Allowance>| {
+            let missing_ns = full_at.saturating_sub(now);
+            match (before, after) {
+                (Some(before), Some(after)) => {
+                    now.saturating_add(after.nanoseconds_of(before.amount_in(missing_ns)))
+                }
+                _ => full_at,
+            }
+        };
+        self.requests_full_at = rescaled(self.requests_full_at, before.requests, after.requests);
+        self.bytes_full_at = rescaled(self.bytes_full_at, before.bytes, after.bytes);
     }
 }
 
@@ -245,6 +279,39 @@ mod tests {
         assert_eq!(admitted(&mut buckets, &limit, 9, 10 * SECOND), 2);
         assert_eq!(admitted(&mut buckets, &limit, 9, 9 * SECOND), 0);
         assert_eq!(admitted(&mut buckets, &limit, 9, 11 * SECOND), 1);
+    }
+
+    /// An operator raises the limit of a CDN that is over it: it must not wait as before.
+    #[test]
+    fn raised_limit_admits_at_its_own_rate_at_once() {
+        let (mut buckets, low, high) = (
+            RateBuckets::default(),
+            requests(1.0, 60.0),
+            requests(100.0, 200.0),
+        );
+        assert_eq!(admitted(&mut buckets, &low, 100, SECOND), 60);
+        let mut unknowing = buckets;
+        assert_eq!(admitted(&mut unknowing, &high, 100, SECOND), 0);
+        let soon = SECOND + SECOND / 10;
+        assert_eq!(admitted(&mut unknowing, &high, 100, soon), 10);
+        // 60 of 200 are used.
+        buckets.change_limit(&low, &high, SECOND);
+        assert_eq!(admitted(&mut buckets, &high, 1000, SECOND), 140);
+    }
+
+    #[test]
+    fn debt_in_bytes_stays_the_same_at_another_rate() {
+        let (mut buckets, low, high) = (
+            RateBuckets::default(),
+            bytes(1000.0, 5000.0),
+            bytes(100_000.0, 5000.0),
+        );
+        buckets.take_bytes(&low, 35_000, SECOND);
+        assert!(buckets.check(&low, 30 * SECOND).is_err());
+        buckets.change_limit(&low, &high, SECOND);
+        // 30,000 bytes beyond the burst, at 100,000 per second.
+        assert!(buckets.check(&high, SECOND + SECOND / 4).is_err());
+        assert_eq!(buckets.check(&high, SECOND + SECOND / 3), Ok(()));
     }
 
     #[test]

@@ -32,7 +32,11 @@ pub(super) fn read_forwarded_headers(table: &mut TomlTable<'_>, route: &mut Rout
     if let Some((value, name)) = value.zip(keyed.iter().find(differs)) {
         let what = format!("`{name}` differs with each viewer, and is part of the key");
         let problem = Problem::warning(what).at(value.span(), "each value has its own copies");
-        let help = "write it in unkeyed_headers if it changes no response";
+        let help = if name == header::COOKIE {
+            "name the cookies that the origin does not read in ignore_cookies"
+        } else {
+            "write it in unkeyed_headers if it changes no response"
+        };
         table.reader().add_problem(problem.help(help));
     }
     let value = table.value("unkeyed_headers");

@@ -18,7 +18,7 @@ use crate::viewer::Viewer;
 
 /// A shield and what its workers need.
 pub(crate) struct InProcess {
-    shield: Arc<ActiveShield>,
+    pub(crate) shield: Arc<ActiveShield>,
     frontend: Arc<Frontend>,
 }
 

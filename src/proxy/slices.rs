@@ -29,6 +29,7 @@ use seawall_cache::{
     BodyTruncated, EpochToken, ExpiringMemo, FieldLines, Fill, FillControl, FillHead, Follower,
     JoinOutcome, KeyMemo, Lookup, Object, SharedBody, SliceSet, StoredHead, Verdict,
 };
+use seawall_policy::access::CacheRequest;
 use seawall_policy::range::ByteSpan;
 use seawall_policy::{EndpointAvoidance, EndpointSet, Key, Lifetime, Route};
 use seawall_upstream::Priority;
@@ -59,6 +60,31 @@ struct SliceContext {
     failed_endpoints: Mutex<EndpointAvoidance>,
     /// Endpoints that had stopped when this response began: a new request would do no better there.
     failed_before: EndpointSet,
+}
+
+impl SliceContext {
+    /// For slices that are wanted from now on.
+    fn begin(
+        shield: &Arc<Shield>,
+        (request, headers): (&CacheRequest, &HeaderMap),
+        lookup: &Lookup,
+        slice_set: &Arc<SliceSet>,
+        (client, priority): (Client, Priority),
+    ) -> Arc<SliceContext> {
+        Arc::new(SliceContext {
+            shield: Arc::clone(shield),
+            route: Arc::clone(&request.route),
+            lookup: lookup.clone(),
+            target: request.target.clone(),
+            host: request.sent_host().cloned(),
+            upstream_headers: shield.upstream_headers_for(headers, request),
+            slice_set: Arc::clone(slice_set),
+            client,
+            priority,
+            failed_endpoints: Mutex::default(),
+            failed_before: slice_set.avoided.at(Instant::now()),
+        })
+    }
 }
 
 /// Why a slice is missing.

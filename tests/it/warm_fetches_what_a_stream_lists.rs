@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use crate::support::metrics::STORED;
 use crate::support::program::Program;
 use crate::support::{
-    Origin, Shield, ask, ended_playlist, get, hang_up, manifest, noise, percent_encoded, playlist,
-    reply, segment, status,
+    Origin, Shield, ask, ended_playlist, get, hang_up, manifest, noise, playlist, reply, segment,
+    status,
 };
 
 /// A running program, and the address of its admin server.
@@ -315,14 +315,6 @@ async fn interrupt_ends_the_walk_and_a_second_run_continues() {
     );
 }
 
-/// One warm request, as the command sends it.
-async fn warm(shield: &Shield, target: &str) -> Value {
-    let url = percent_encoded(&format!("http://shield.test{target}"));
-    let answer = shield.admin(ask("POST", &format!("/warm?url={url}"))).await;
-    let answer: Value = serde_json::from_str(answer.assert_200_text()).unwrap();
-    answer["objects"][0].clone()
-}
-
 /// A few bytes of an MPD can name any number of segments of another host.
 #[tokio::test]
 async fn endless_names_of_another_host_end_at_a_limit() {
@@ -334,7 +326,7 @@ async fn endless_names_of_another_host_end_at_a_limit() {
     let mpd = reply().content_type("application/dash+xml").body(mpd);
     let origin = Origin::start().await.on("/d/a.mpd", mpd);
     let shield = Shield::in_front_of(&origin).start().await;
-    let listed = warm(&shield, "/d/a.mpd").await;
+    let listed = shield.warm("/d/a.mpd").await;
     assert_eq!(listed["more"], true, "{listed}");
     assert_eq!(listed["elsewhere"], 200_000, "{listed}");
 }
@@ -371,13 +363,13 @@ async fn warm_says_what_became_of_each_object() {
         ("/large.ts", ["fetched", "held"]),
     ] {
         for outcome in outcomes {
-            let object = warm(&shield, target).await;
+            let object = shield.warm(target).await;
             assert_eq!(object["outcome"], outcome, "{target}: {object}");
         }
     }
-    let listed = warm(&shield, "/live.m3u8").await;
+    let listed = shield.warm("/live.m3u8").await;
     assert_eq!(listed["names"][2][2], "/seg3.ts", "{listed}");
-    assert_eq!(warm(&shield, "/large.ts").await["bytes"], 1 << 20);
+    assert_eq!(shield.warm("/large.ts").await["bytes"], 1 << 20);
     let asked = origin.hits("/large.ts");
     let viewer = get("/large.ts").host("shield.test");
     shield.ask(viewer).await.assert_whole(&large);

@@ -4,22 +4,12 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use crate::support::metrics::STORED;
 use crate::support::origin::Script;
 use crate::support::{
-    Ask, Gate, Origin, Shield, ask, computed, ended_playlist, get, manifest, noise,
-    percent_encoded, segment,
+    Ask, Gate, Origin, Shield, ask, computed, ended_playlist, get, manifest, noise, segment,
 };
-
-/// One warm request, as the command sends it.
-async fn warm(shield: &Shield, target: &str) -> Value {
-    let url = percent_encoded(&format!("http://shield.test{target}"));
-    let answer = shield.admin(ask("POST", &format!("/warm?url={url}"))).await;
-    let answer: Value = serde_json::from_str(answer.assert_200_text()).unwrap();
-    answer["objects"][0].clone()
-}
 
 /// The origin takes two requests at a time: a viewer who comes later goes before what is to be
 /// warmed.
@@ -54,7 +44,7 @@ async fn viewers_go_first() {
         gate.open();
         viewer.read_all().await
     };
-    let (warmed, _) = tokio::join!(warm(&shield, "/warm.ts"), later);
+    let (warmed, _) = tokio::join!(shield.warm("/warm.ts"), later);
     assert_eq!(warmed["outcome"], "fetched", "{warmed}");
     assert_eq!(*order.lock(), ["viewer", "warm"]);
     first.read_all().await;
@@ -165,6 +155,6 @@ async fn slices_are_fetched_only_while_there_is_room() {
         viewer.open();
         held.read_all().await
     };
-    let (warmed, _) = tokio::join!(warm(&shield, "/a.ts"), order);
+    let (warmed, _) = tokio::join!(shield.warm("/a.ts"), order);
     assert_eq!(warmed["outcome"], "fetched", "{warmed}");
 }

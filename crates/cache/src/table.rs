@@ -13,7 +13,7 @@ use seawall_policy::Key;
 /// A shard that grows moves its entries while its readers wait, and a scan holds up its writers.
 /// With many shards, each has few entries: 1,000 of a million.
 const SHARDS: usize = 1024;
-/// A thread scans for so long without a pause. The kernel lets it run longer.
+/// A purge gives its core away after it has scanned for 1 ms: the kernel would let it run longer.
 const SCAN_MAX: Duration = Duration::from_millis(1);
 /// A shard shrinks when less than 1/4 of its capacity is used.
 const TAKEN_PART_MIN: usize = 4;
@@ -76,7 +76,7 @@ impl<V> ObjectTable<V> {
         let mut keys = Vec::new();
         let mut begun = Instant::now();
         for shard in &self.shards {
-            // Whoever needs the core gets it here, and not while a shard is locked.
+            // A worker gets the core here, and not while this thread has locked a shard.
             if begun.elapsed() > SCAN_MAX {
                 thread::yield_now();
                 begun = Instant::now();

@@ -1,9 +1,6 @@
 //! Responds to a viewer from slices.
 
 use std::sync::Arc;
-use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::{SliceContext, SlicedBody};
 use crate::proxy::context::{ForwardReason, PipelineStep, RequestContext};
@@ -23,19 +20,14 @@ impl Shield {
     ) -> PipelineStep {
         context.forward = ForwardReason::Partial;
         let request = &context.request;
-        let source = Arc::new(SliceContext {
-            shield: Arc::clone(self),
-            route: Arc::clone(&request.route),
-            lookup: lookup.clone(),
-            target: request.target.clone(),
-            host: request.sent_host().cloned(),
-            upstream_headers: self.upstream_headers(&context),
-            slice_set: Arc::clone(&slice_set),
-            client: context.client,
-            priority: priority::for_waiting_viewer(lookup.kind, || false),
-            failed_endpoints: Mutex::default(),
-            failed_before: slice_set.avoided.at(Instant::now()),
-        });
+        let priority = priority::for_waiting_viewer(lookup.kind, || false);
+        let source = SliceContext::begin(
+            self,
+            (request, &context.headers),
+            lookup,
+            &slice_set,
+            (context.client, priority),
+        );
         // A request for several ranges of a very large object gets the whole object (allowed).
         let (head, length) = (&slice_set.head, slice_set.length);
         let span = responses::first_span(&context, head, length);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
-use parking_lot::Mutex;
 use tokio::time::{sleep, timeout_at};
 
 use super::{Slice, SliceContext};
@@ -29,19 +28,13 @@ impl Shield {
         deadline: Instant,
     ) -> (WarmOutcome, u64) {
         let length = slice_set.length;
-        let source = Arc::new(SliceContext {
-            shield: Arc::clone(self),
-            route: Arc::clone(&request.route),
-            lookup: lookup.clone(),
-            target: request.target.clone(),
-            host: request.sent_host().cloned(),
-            upstream_headers: self.upstream_headers_for(headers, request),
-            failed_before: slice_set.avoided.at(Instant::now()),
-            slice_set,
-            client: Client::of(None),
-            priority: Priority::Prefetch,
-            failed_endpoints: Mutex::default(),
-        });
+        let source = SliceContext::begin(
+            self,
+            (request, headers),
+            lookup,
+            &slice_set,
+            (Client::of(None), Priority::Prefetch),
+        );
         let (mut stored, mut outcome) = (0, WarmOutcome::Held);
         while stored < length {
             let span = source.span(stored);

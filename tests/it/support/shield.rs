@@ -12,6 +12,7 @@ use seawall::{admin, proxy, telemetry};
 use seawall_policy::access_rules::{AddressList, AddressListEntry};
 use seawall_policy::{Route, Rules};
 use seawall_upstream::{Endpoint, Resolver};
+use serde_json::Value;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::crowd::Crowd;
@@ -163,6 +164,14 @@ impl Shield {
     pub async fn admin_as(&self, host: &str, ask: Ask) -> Response {
         let address = self.running.admin.expect("an admin listener");
         Viewer::connect(address).await.ask(ask.host(host)).await
+    }
+
+    /// One warm request, as the command sends it. Returns what became of the target.
+    pub async fn warm(&self, target: &str) -> Value {
+        let url = percent_encoded(&format!("http://shield.test{target}"));
+        let answer = self.admin(ask("POST", &format!("/warm?url={url}"))).await;
+        let mut answer: Value = serde_json::from_str(answer.assert_200_text()).unwrap();
+        answer["objects"][0].take()
     }
 
     /// Purges a target as viewers know it, and fails unless the shield agrees.

@@ -272,6 +272,7 @@ fn store(cache: &Cache, key: &Key) {
         manifest_info: None,
         length: None,
         will_be_stored: true,
+        is_own: false,
         epoch_token: None,
         access_tracker: None,
     };

@@ -271,6 +271,7 @@ fn head(cache: &Cache, fill: &Fill, is_tagged: bool) -> StoredHead {
         manifest_info: None,
         length: None,
         will_be_stored: true,
+        is_own: false,
         epoch_token: Some(fill.bind_tags(Some(token), &tags)),
         access_tracker: None,
     }

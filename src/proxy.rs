@@ -105,7 +105,7 @@ pub use crate::live::{
 use crate::telemetry::Telemetry;
 use seawall_cache::Cache;
 pub use seawall_cache::{BodyConsumer, BodyTruncated, SharedBody, SlowReader};
-use seawall_policy::{Route, Rules, TrustedProxies};
+use seawall_policy::{ErrorPages, Route, Rules, TrustedProxies};
 use seawall_upstream::Origin;
 
 /// Waits and limits of the proxy.
@@ -132,6 +132,8 @@ pub struct Settings {
     pub ranges_max: usize,
     /// A manifest larger than this counts as a failed fetch.
     pub manifest_bytes_max: u64,
+    /// Bodies of the shield's own errors where a request leads to no route.
+    pub error_pages: ErrorPages,
 }
 
 impl Settings {
@@ -156,6 +158,7 @@ impl Default for Settings {
             finish_abandoned: true,
             ranges_max: 16,
             manifest_bytes_max: 16 << 20,
+            error_pages: ErrorPages::default(),
         }
     }
 }

@@ -84,6 +84,7 @@ fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
         manifest_info: None,
         length: None,
         will_be_stored: true,
+        is_own: false,
         epoch_token: Some(cache.bind_epoch(Some(&place_key(place)), None)),
         access_tracker: None,
     };

@@ -119,6 +119,11 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
         &["", "header", "addresses", "certificate", "rate_limit"],
         ReloadEffect::Live,
     ),
+    (
+        "[[error_page]]",
+        &["", "file", "content_type"],
+        ReloadEffect::Live,
+    ),
     ("[log]", &["level"], ReloadEffect::Live),
     (
         "[access_log]",
@@ -202,6 +207,7 @@ const EFFECTS: &[(&str, &[&str], ReloadEffect)] = &[
             "show_key",
             "live",
             "headers",
+            "error_page",
             "server_timing",
             "redirect",
         ],

@@ -73,6 +73,8 @@ fn folder_with_files() -> (tempfile::TempDir, PathBuf) {
     write("authority.pem", &pair.cert.pem());
     write("shield.pem", &pair.cert.pem());
     write("shield.key", &pair.signing_key.serialize_pem());
+    write("down.json", "{}");
+    write("denied.html", "<p>No.");
     write("cdn-code", "a-code-of-some-length\n");
     write("admin-token", "a-token-of-some-length\n");
     write("origin-secret", "a-secret-of-some-length\n");

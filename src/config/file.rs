@@ -4,6 +4,7 @@
 //!
 //! `[server]`, `[log]` and `[access_log]` are read here; `[[listener]]`, `[limits]` and `[admin]`
 //! in `listeners`; `[cache]` and `[fill]` in `caching`; `[[client_class]]` in `client_classes`;
+//! `[[error_page]]` in `error_pages`;
 //! `[[origin]]` in `origins`, with `endpoints`, `resilience` (`retry`, `breaker`, `ejection`),
 //! `health` and `upstream_auth` (headers, SigV4, client certificates); `[[route]]` in `routes`,
 //! with `access`, `token`, `rate_limits`, `cookies` and `forwarded_headers`.
@@ -13,6 +14,7 @@ mod caching;
 mod client_classes;
 mod cookies;
 mod endpoints;
+mod error_pages;
 mod forwarded_headers;
 mod header_rules;
 mod health;
@@ -28,6 +30,7 @@ mod upstream_auth;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -37,10 +40,11 @@ use super::secret::EnvironmentReader;
 use super::toml_reader::{TomlReader, TomlTable, TomlValue};
 use super::{Config, THREADS, THREADS_MAX, ValueError, address, read};
 use crate::telemetry::{self, AccessLogSettings, LogLevels};
-use seawall_policy::{Route, Rules};
+use seawall_policy::{ErrorPages, Route, Rules};
 use seawall_upstream::Endpoint;
 
 pub(super) use access::CLIENT_FIELDS;
+pub(super) use error_pages::status_text;
 pub(super) use listeners::{AddressUse, CLIENT_CERTIFICATES, ConfiguredAddress, address_conflicts};
 pub(super) use origins::{BALANCES, PROTOCOLS};
 pub(super) use token::TOKEN_KINDS;
@@ -200,9 +204,16 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
     }
     let mut groups = origins::read_groups(root, config.proxy.wait_max);
     let classes = client_classes::read_client_classes(root, &config.frontend.listeners);
+    let error_pages = error_pages::read_error_pages(root, "[[error_page]]");
+    let error_pages = ErrorPages::general(error_pages);
     let configured = routes::read_routes(root, &mut groups, &classes);
     access::report_unasked_certificates(root, &configured, &config.frontend.listeners);
-    config.rules.routes = order::sort_routes(check_routes(root, &mut groups, configured));
+    let mut routes = check_routes(root, &mut groups, configured);
+    for route in &mut routes {
+        route.error_pages.general = Arc::clone(&error_pages.general);
+    }
+    config.rules.routes = order::sort_routes(routes);
+    config.proxy.error_pages = error_pages;
     config.rules.client_classes = classes;
     config.presets = groups
         .iter()

@@ -10,16 +10,17 @@ use std::fmt;
 use std::path::Path;
 
 use http::StatusCode;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::Config;
-use super::file::{CLIENT_CERTIFICATES, CLIENT_FIELDS};
+use super::file::{CLIENT_CERTIFICATES, CLIENT_FIELDS, status_text};
 use super::origin_kinds::PresetDefault;
 use super::quantity::{duration_text, size_text};
 use crate::frontend::{ClientAuthority, Listener, Tls};
 use seawall_manifest::Kind;
-use seawall_policy::ClientClass;
 use seawall_policy::access_rules::AddressList;
+use seawall_policy::{ClientClass, ErrorPage};
 use seawall_upstream::CheckKind;
 
 /// A table of the file.
@@ -74,6 +75,8 @@ pub(super) fn tables(config: &Config) -> Vec<WrittenTable> {
     ]);
     let classes = config.rules.client_classes.iter();
     tables.extend(classes.map(|class| client_class(class)));
+    let pages = &config.proxy.error_pages.general;
+    tables.extend(error_pages("[[error_page]]", pages));
     tables.extend(config.origins.iter().map(|origin| {
         let mut presets = config.presets.iter();
         let preset = presets.find(|preset| preset.origin == origin.name);
@@ -201,6 +204,31 @@ fn client_class(class: &ClientClass) -> WrittenTable {
             "certificate",
             class.certificate.as_ref().map(routes::certificate),
         )
+}
+
+/// No two pages in one place have a status in common.
+fn error_pages<'p>(
+    title: &'static str,
+    pages: &'p [ErrorPage],
+) -> impl Iterator<Item = WrittenTable> + use<'p> {
+    pages.iter().map(move |page| {
+        let statuses = page.statuses.iter().copied();
+        let statuses: Vec<_> = statuses.map(status_text).collect();
+        let content_type = page.content_type.to_str().unwrap_or_default();
+        WrittenTable::new(title)
+            .name(statuses.join(", "))
+            .key("file", path_text(&page.file))
+            .key("file.content", content_text(&page.body))
+            .key("content_type", content_type)
+    })
+}
+
+/// What tells the content of a file from another one.
+fn content_text(content: &[u8]) -> String {
+    let hash = digest(&SHA256, content);
+    let first_8_bytes = hash.as_ref().iter().take(8);
+    let hash = first_8_bytes.fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{} bytes, sha256 {hash:016x}…", content.len())
 }
 
 fn cache(config: &Config) -> WrittenTable {

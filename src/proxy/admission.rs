@@ -10,7 +10,7 @@ use http::header::{self, CACHE_CONTROL};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use super::rate_limits::{ByteMeter, RequestLimiter};
+use super::rate_limits::ByteMeter;
 use super::token_control::{CurrentTokenRules, set_target};
 use super::{Shield, ViewerRequest, ViewerResponse, rejections};
 use seawall_authorization::{
@@ -104,10 +104,8 @@ impl Shield {
         let sent = tokens.take_path_tokens(&mut request.uri);
         let (uri, headers) = (&request.uri, &request.headers);
         let destination = enter(&self.rules, uri, request.version, headers, requester)?;
-        let limits = &self.rate_limits;
-        let limiter = limits.of_request(destination.route, request.class.as_deref());
         if !destination.demands_token() {
-            let meter = self.take_from_limits(limiter, request)?;
+            let meter = self.take_from_limits(&destination, request)?;
             return Ok(Admitted {
                 admission: destination.admit(&request.method, uri, headers),
                 token: TokenEffect::default(),
@@ -130,9 +128,9 @@ impl Shield {
         };
         let permit = permit.map_err(|rejection| {
             tokens.count_refusal(rejection);
-            AccessRejection::denied(AccessRuleKind::Token)
+            AccessRejection::denied(AccessRuleKind::Token).of_route(destination.route)
         })?;
-        let meter = self.take_from_limits(limiter, request)?;
+        let meter = self.take_from_limits(&destination, request)?;
         let token = permit.take_tokens(&rules, request, now)?;
         let (uri, version, headers) = (&request.uri, request.version, &request.headers);
         let unrestricted = Requester::Unrestricted;
@@ -155,9 +153,11 @@ impl Shield {
     /// the right secret.
     fn take_from_limits(
         &self,
-        limiter: Option<&Arc<RequestLimiter>>,
+        destination: &Destination<'_>,
         request: &ViewerRequest,
     ) -> Result<Option<ByteMeter>, AccessRejection> {
+        let (route, class) = (destination.route, request.class.as_deref());
+        let limiter = self.rate_limits.of_request(route, class);
         let Some(limiter) = limiter else {
             return Ok(None);
         };
@@ -167,7 +167,7 @@ impl Shield {
         }
         limiter.admit(viewer, request.now).map_err(|refusal| {
             self.rate_limits.count(&refusal);
-            AccessRejection::over_limit(refusal.wait())
+            AccessRejection::over_limit(refusal.wait()).of_route(route)
         })
     }
 
@@ -223,13 +223,13 @@ impl Shield {
     pub(super) fn reject(
         &self,
         request: &ViewerRequest,
-        rejection: AccessRejection,
+        rejection: &AccessRejection,
     ) -> ViewerResponse {
         if let Some(rule) = rejection.rule {
             self.access.count_refusal(rule);
         }
         let is_logged = self.telemetry.access_log.is_enabled();
-        rejections::rejected(request, rejection, is_logged)
+        rejections::rejected(request, rejection, &self.settings.error_pages, is_logged)
     }
 }
 

@@ -440,6 +440,7 @@ impl FillTask {
             manifest_info: None,
             length: None,
             will_be_stored,
+            is_own: false,
             epoch_token,
             access_tracker: match &self.trigger {
                 FillTrigger::Prefetch(prefetch) => Some(Arc::clone(&prefetch.access_tracker)),

@@ -77,7 +77,7 @@ impl Shield {
         let request = match admission {
             Admission::Cache(request) => request,
             Admission::Reject(rejection) if rejection.is_of_viewer() => {
-                return MemoryAnswer::Respond(self.reject(&viewer_request, rejection));
+                return MemoryAnswer::Respond(self.reject(&viewer_request, &rejection));
             }
             _ => return MemoryAnswer::Unknown,
         };
@@ -119,7 +119,7 @@ impl Shield {
         } = self.admit(&mut viewer_request);
         let is_logged = self.telemetry.access_log.is_enabled();
         let mut response = match admission {
-            Admission::Reject(rejection) => self.reject(&viewer_request, rejection),
+            Admission::Reject(rejection) => self.reject(&viewer_request, &rejection),
             Admission::Preflight(route) => {
                 rejections::preflight(&viewer_request, &route, is_logged)
             }

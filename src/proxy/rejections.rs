@@ -1,9 +1,10 @@
-//! Builds responses of the shield's own: rejections, failures and overload.
+//! Builds responses of the shield's own: rejections, failures and overload. The body is a line of
+//! text, or the error page of the route.
 
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::context::{RequestContext, respond_unadmitted};
 use super::status::{CacheStatusDetail, write_cache_status};
@@ -12,20 +13,24 @@ use crate::telemetry::Outcome;
 use seawall_cache::{Object, StoredHead};
 use seawall_manifest::Kind;
 use seawall_policy::access::AccessRejection;
-use seawall_policy::{Lifetime, Route};
+use seawall_policy::{ErrorPage, ErrorPages, Lifetime, Route};
 use seawall_upstream::Failure;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const SOON: HeaderValue = HeaderValue::from_static("1");
 
-/// The request itself is invalid or not allowed.
+/// The request itself is invalid or not allowed. `general`: the error pages without a route.
 pub(super) fn rejected(
     request: &ViewerRequest,
-    rejection: AccessRejection,
+    rejection: &AccessRejection,
+    general: &ErrorPages,
     is_logged: bool,
 ) -> ViewerResponse {
-    let (mut headers, body) = text_body(rejection.why);
+    let pages = rejection.route.as_ref();
+    let pages = pages.map_or(general, |route| &route.error_pages);
+    let is_head = request.method == Method::HEAD;
+    let (mut headers, body) = own_content(pages, rejection.status, rejection.why, is_head);
     if rejection.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(
             header::ALLOW,
@@ -191,8 +196,15 @@ pub(super) fn failure_response(
         // Downstream caches must not count the lifetime from now.
         headers.insert(header::AGE, lifetime.age(context.now).as_secs().into());
     }
-    let body = ResponseBody::whole(object.body.clone());
-    context.respond(status, headers, body, outcome)
+    let page = context.request.route.error_pages.page(status);
+    let body = match page.filter(|_| object.head.is_own) {
+        Some(page) => page_content(page, &mut headers),
+        None => object.body.clone(),
+    };
+    if context.head_only && object.head.is_own {
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    context.respond(status, headers, ResponseBody::whole(body), outcome)
 }
 
 /// The response to a failure. 504 if an object is stored that must not be served (RFC 9111
@@ -225,6 +237,7 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
         headers: headers.into(),
         targeted: None,
         will_be_stored: false,
+        is_own: true,
         epoch_token: None,
         access_tracker: None,
         kind: Kind::Other,
@@ -241,7 +254,8 @@ fn error_response(
     why: &str,
     outcome: Outcome,
 ) -> ViewerResponse {
-    let (mut headers, body) = text_body(why);
+    let pages = &context.request.route.error_pages;
+    let (mut headers, body) = own_content(pages, status, why, context.head_only);
     cors::allow(&mut headers, &context.headers, &context.request.route);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, SOON);
@@ -255,11 +269,27 @@ fn error_response(
     context.respond(status, headers, body, outcome)
 }
 
-fn text_body(why: &str) -> (HeaderMap, ResponseBody) {
-    (
-        own_headers(),
-        ResponseBody::whole(Bytes::from(format!("{why}\n"))),
-    )
+/// The error page for this status, else a line of text. The response to HEAD says its length.
+fn own_content(
+    pages: &ErrorPages,
+    status: StatusCode,
+    why: &str,
+    is_head: bool,
+) -> (HeaderMap, ResponseBody) {
+    let mut headers = own_headers();
+    let body = match pages.page(status) {
+        Some(page) => page_content(page, &mut headers),
+        None => Bytes::from(format!("{why}\n")),
+    };
+    if is_head {
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    (headers, ResponseBody::whole(body))
+}
+
+fn page_content(page: &ErrorPage, headers: &mut HeaderMap) -> Bytes {
+    headers.insert(header::CONTENT_TYPE, page.content_type.clone());
+    page.body.clone()
 }
 
 /// The shield's own responses are valid only now: no cache may store them.

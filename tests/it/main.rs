@@ -50,6 +50,7 @@ mod downstream_caches_get_remaining_freshness;
 mod each_endpoint_has_its_own_cap;
 mod each_kind_has_its_deadline;
 mod endpoints_may_differ;
+mod errors_have_the_operators_body;
 mod every_transport_gets_the_same_responses;
 mod explain_describes_a_url;
 mod files_that_grow_are_not_frozen;

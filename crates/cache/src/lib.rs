@@ -59,6 +59,7 @@
 //!     manifest_info: None,
 //!     length: None,
 //!     will_be_stored: true,
+//!     is_own: false,
 //!     epoch_token: None,
 //!     access_tracker: None,
 //! }));

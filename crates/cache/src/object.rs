@@ -36,6 +36,8 @@ pub struct StoredHead {
     pub length: Option<u64>,
     /// Whether it will be stored, as far as is known when the response is sent.
     pub will_be_stored: bool,
+    /// The shield made it: no origin sent its body.
+    pub is_own: bool,
     /// Its epoch. The object is not used after the epoch's end.
     pub epoch_token: Option<EpochToken>,
     /// Records accesses, when the object is refreshed in the background or was prefetched.
@@ -56,6 +58,7 @@ impl StoredHead {
             manifest_info: None,
             length: None,
             will_be_stored: true,
+            is_own: false,
             epoch_token: None,
             access_tracker: None,
         }

@@ -77,7 +77,7 @@ impl Destination<'_> {
     /// Decides about a request that may enter.
     pub fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Admission {
         let admission = try_admit(self, method, uri, headers);
-        admission.unwrap_or_else(Admission::Reject)
+        admission.unwrap_or_else(|rejection| Admission::Reject(rejection.of_route(self.route)))
     }
 }
 
@@ -95,7 +95,8 @@ fn try_admit(
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(not_allowed());
         }
-        let location = redirect.location(&route.path_prefix, uri)?;
+        let location = redirect.location(&route.path_prefix, uri);
+        let location = location.ok_or_else(AccessRejection::unreadable)?;
         return Ok(Admission::Redirect(
             Arc::clone(route),
             redirect.status,
@@ -117,6 +118,7 @@ fn not_allowed() -> AccessRejection {
         why: "method not allowed here",
         rule: None,
         retry_after: None,
+        route: None,
     }
 }
 

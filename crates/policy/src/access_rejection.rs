@@ -1,13 +1,14 @@
 //! Why a request was rejected.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::AccessRuleKind;
+use super::{AccessRuleKind, Route};
 
 /// Why a request was rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AccessRejection {
     /// The response status.
     pub status: StatusCode,
@@ -17,6 +18,8 @@ pub struct AccessRejection {
     pub rule: Option<AccessRuleKind>,
     /// When another request may be admitted, if a rate limit refused this one.
     pub retry_after: Option<Duration>,
+    /// The route that the request led to, if one was found.
+    pub route: Option<Arc<Route>>,
 }
 
 impl AccessRejection {
@@ -31,6 +34,7 @@ impl AccessRejection {
             why: "no route serves this host and path",
             rule: None,
             retry_after: None,
+            route: None,
         }
     }
 
@@ -41,6 +45,7 @@ impl AccessRejection {
             why: "the route of this URL sends its viewers elsewhere (`redirect`)",
             rule: None,
             retry_after: None,
+            route: None,
         }
     }
 
@@ -52,6 +57,7 @@ impl AccessRejection {
             why: "access denied",
             rule: Some(rule),
             retry_after: None,
+            route: None,
         }
     }
 
@@ -62,6 +68,16 @@ impl AccessRejection {
             why: "too many requests",
             rule: None,
             retry_after: Some(retry_after),
+            route: None,
+        }
+    }
+
+    /// The same, of a request that led to this route.
+    #[must_use]
+    pub fn of_route(self, route: &Arc<Route>) -> AccessRejection {
+        AccessRejection {
+            route: Some(Arc::clone(route)),
+            ..self
         }
     }
 
@@ -78,5 +94,6 @@ pub(super) const fn bad(why: &'static str) -> AccessRejection {
         why,
         rule: None,
         retry_after: None,
+        route: None,
     }
 }

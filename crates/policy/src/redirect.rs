@@ -2,8 +2,6 @@
 
 use http::{HeaderValue, StatusCode, Uri};
 
-use super::access_rejection::{AccessRejection, bad};
-
 /// Where the viewers of a route are sent. Built by `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
@@ -15,12 +13,8 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// The `Location` for a request of a route with this prefix.
-    pub(super) fn location(
-        &self,
-        path_prefix: &str,
-        uri: &Uri,
-    ) -> Result<HeaderValue, AccessRejection> {
+    /// The `Location` for a request of a route with this prefix. `None`: no header can carry it.
+    pub(super) fn location(&self, path_prefix: &str, uri: &Uri) -> Option<HeaderValue> {
         let rest = &uri.path()[path_prefix.trim_end_matches('/').len()..];
         // `//` and `/\` begin the name of another host in browsers.
         let rest = rest.trim_start_matches(['/', '\\']);
@@ -34,7 +28,7 @@ impl Redirect {
             location.push('?');
             location.push_str(query);
         }
-        HeaderValue::try_from(location).map_err(|_| bad("request target is invalid"))
+        HeaderValue::try_from(location).ok()
     }
 }
 

@@ -8,6 +8,7 @@ use seawall_manifest::Kind;
 
 use super::access_rules::AccessRules;
 use super::client_classes::ClientClasses;
+use super::error_pages::ErrorPages;
 pub use super::header_rules::{HeaderRule, HeaderRules};
 pub use super::query::{QueryPolicies, QueryPolicy};
 use super::rate_limit::RateLimits;
@@ -61,6 +62,8 @@ pub struct Route {
     pub store_private: Vec<Kind>,
     /// Header fields that are set or removed.
     pub header_rules: HeaderRules,
+    /// Bodies of the shield's own errors.
+    pub error_pages: ErrorPages,
     /// Pass methods other than GET, HEAD and OPTIONS to the origin, uncached.
     pub pass_methods: bool,
     /// Honour viewers' `no-cache`, `max-age`, ... By default they are ignored.
@@ -242,6 +245,7 @@ impl Route {
             strip_set_cookie: Vec::new(),
             store_private: Vec::new(),
             header_rules: HeaderRules::default(),
+            error_pages: ErrorPages::default(),
             pass_methods: false,
             honour_request_directives: false,
             heuristic_freshness: false,

@@ -7,7 +7,9 @@ use http::StatusCode;
 
 use super::origins::OriginTable;
 use super::store_private::read_store_private;
-use super::{access, cookies, forwarded_headers, header_rules, rate_limits, read_tables};
+use super::{
+    access, cookies, error_pages, forwarded_headers, header_rules, rate_limits, read_tables,
+};
 use crate::config::order::PlacedRoute;
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
@@ -96,6 +98,8 @@ fn read_route(
     table.read_into("store_private", kinds, read_store_private);
     let rules = &mut route.header_rules;
     table.read_into("headers", rules, header_rules::read_header_rules);
+    let pages = error_pages::read_error_pages(table, "[[route.error_page]]");
+    route.error_pages.own = pages.into();
     table.read_into("pass_methods", &mut route.pass_methods, read::flag);
     table.read_into(
         "honour_request_directives",

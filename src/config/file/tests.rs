@@ -1,6 +1,7 @@
 //! Tests that every section is read, that values arrive with their meaning, and that all problems
 //! are reported at once. That each key changes a setting of its own is tested in `examples.rs`.
 
+mod error_pages;
 mod health;
 mod identity;
 mod kinds;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, StatusCode};
 use serde_json::{Value, json};
 
-use super::{WrittenTable, addresses, origins, path_text};
+use super::{WrittenTable, addresses, error_pages, origins, path_text};
 use crate::config::file::TOKEN_KINDS;
 use crate::config::quantity::{duration_text, size_text};
 use seawall_manifest::Kind;
@@ -76,6 +76,7 @@ fn keys(route: &Route) -> WrittenTable {
         .key("store_private", kinds(&route.store_private))
         .tables(header_rules("viewer", &route.header_rules.to_viewer))
         .tables(header_rules("origin", &route.header_rules.to_origin))
+        .tables(error_pages("error_page", &route.error_pages.own))
         .key("pass_methods", route.pass_methods)
         .key("honour_request_directives", route.honour_request_directives)
         .key("heuristic_freshness", route.heuristic_freshness)

@@ -80,7 +80,10 @@ impl<'r> Destination<'r> {
         };
         let rule = guarding.find_map(refused_by);
         drop(guarding);
-        rule.map_or(Ok(destination), |rule| Err(AccessRejection::denied(rule)))
+        match rule {
+            None => Ok(destination),
+            Some(rule) => Err(AccessRejection::denied(rule).of_route(route)),
+        }
     }
 
     /// The routes whose access rules a viewer's request must keep: its own, and each that an origin

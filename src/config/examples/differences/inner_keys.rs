@@ -388,6 +388,26 @@ fn header_rule_keys() -> Vec<InnerKey> {
     ]
 }
 
+/// The keys of an error page, in all places.
+fn error_page_keys(title: &str, place: &str) -> Vec<InnerKey> {
+    const PAGE: &str = "statuses = [403]\nfile = \"down.json\"\ncontent_type = \"text/html\"";
+    let around = [format!("{place}\n"), String::new()];
+    let around = around.each_ref().map(String::as_str);
+    let key = |key: &str, reported: &str, after: &str| {
+        let known = format!("{title} {key}");
+        inner_key_in(&known, &format!("{title}{reported}"), around, [PAGE, after])
+    };
+    vec![
+        key("statuses", "", &PAGE.replace("403", "\"4xx\"")),
+        key("file", ".file", &PAGE.replace("down.json", "denied.html")),
+        key(
+            "content_type",
+            ".content_type",
+            &PAGE.replace("html", "plain"),
+        ),
+    ]
+}
+
 /// Every key that has no line of its own in the annotated file.
 pub(super) fn inner_keys() -> Vec<InnerKey> {
     let keys = [
@@ -402,6 +422,8 @@ pub(super) fn inner_keys() -> Vec<InnerKey> {
         route_keys(),
         token_keys(),
         header_rule_keys(),
+        error_page_keys("error_page", "[[error_page]]"),
+        error_page_keys("route.error_page", "[[route]]\n[[route.error_page]]"),
     ];
     keys.into_iter().flatten().collect()
 }

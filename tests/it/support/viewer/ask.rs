@@ -39,6 +39,11 @@ pub fn ask(method: &str, target: &str) -> Ask {
 }
 
 impl Ask {
+    /// Whether the response has no body.
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
     /// Adds a header field.
     pub fn header(mut self, name: &str, value: &str) -> Ask {
         self.fields.push((name.to_owned(), value.to_owned()));

@@ -132,10 +132,12 @@ async fn run(lasts: Duration, reload_every: Duration) -> anyhow::Result<()> {
         ended.context("a viewer panicked")?;
     }
     let fetched = origin.requests();
+    let evictions = operator.evictions().await?;
 
     println!("{}", tally.table());
     println!(
-        "{} reloads, {} upgrades; the origin was asked {} times for what was held",
+        "{} reloads, {} upgrades; the origin was asked {} times for what was held; the last process \
+         evicted {evictions} objects",
         operator.reloads,
         operator.upgrades,
         fetched - held

@@ -180,6 +180,17 @@ impl Operator {
     }
 
     /// A request to the admin server.
+    /// How often an object had to leave this process for another one.
+    pub async fn evictions(&self) -> anyhow::Result<f64> {
+        let (status, metrics) = self.request("GET", "/metrics").await?;
+        ensure!(status == 200, "the metrics say {status}");
+        let rows = metrics
+            .lines()
+            .filter(|row| row.starts_with("seawall_store_evictions_total{"));
+        let counts = rows.filter_map(|row| row.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(counts.sum())
+    }
+
     async fn request(&self, method: &str, path: &str) -> anyhow::Result<(u16, String)> {
         let admin = self.addresses.admin;
         let exchange = timeout(PATIENCE, async {

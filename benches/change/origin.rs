@@ -1,5 +1,5 @@
 //! The origin: objects that may be kept for a day, whose bytes can be checked, and a count of the
-//! requests for them.
+//! requests for those that are requested again and again.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ pub const SMALL_OBJECTS: usize = 200;
 pub const LARGE_OBJECTS: usize = 3;
 /// Their length.
 pub const LARGE_BYTES: usize = 24 << 20;
+/// The length of an object that is requested once.
+pub const PASSING_BYTES: usize = 512 << 10;
 
 /// The running origin.
 pub struct Origin {
@@ -48,7 +50,8 @@ impl Origin {
                     let service = service_fn(move |request: http::Request<_>| {
                         let path = request.uri().path();
                         let body = object(path);
-                        requests.fetch_add(u64::from(body.is_some()), Ordering::Relaxed);
+                        let is_counted = body.is_some() && !path.starts_with(PASSING);
+                        requests.fetch_add(u64::from(is_counted), Ordering::Relaxed);
                         async move { Ok::<_, Infallible>(response(body)) }
                     });
                     // The program closes connections that it does not need.
@@ -65,7 +68,7 @@ impl Origin {
         })
     }
 
-    /// Requests for objects so far.
+    /// Requests so far for small and large objects.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
@@ -79,6 +82,19 @@ pub fn small_path(number: usize) -> String {
 /// The path of a large one.
 pub fn large_path(number: usize) -> String {
     format!("/kept/large-{}.mp4", number % LARGE_OBJECTS)
+}
+
+const PASSING: &str = "/kept/passing-";
+
+/// The path of an object that is requested once.
+pub fn passing_path(number: usize) -> String {
+    format!("{PASSING}{number}.mp4")
+}
+
+/// The bytes of such an object: others for each of the next ones.
+pub fn passing_object(number: usize) -> Bytes {
+    let begin = number % 1000 * 8;
+    large_object(number).slice(begin..begin + PASSING_BYTES)
 }
 
 /// The bytes of a small object.
@@ -108,6 +124,7 @@ fn object(path: &str) -> Option<Bytes> {
     let number = number.parse::<usize>().ok()?;
     match size {
         "small" => (number < SMALL_OBJECTS).then(|| small_object(number)),
+        "passing" => Some(passing_object(number)),
         _ => (number < LARGE_OBJECTS).then(|| large_object(number)),
     }
 }

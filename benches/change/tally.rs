@@ -18,6 +18,8 @@ pub enum Class {
     Http2,
     /// A large body, read slowly.
     Download,
+    /// A new connection for each of the objects that are requested once.
+    Passing,
     /// Requests and downloads at the listener that comes and goes.
     Spare,
 }
@@ -65,6 +67,7 @@ impl Tally {
             Class::New,
             Class::Http2,
             Class::Download,
+            Class::Passing,
             Class::Spare,
         ];
         for class in classes {

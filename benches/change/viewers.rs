@@ -1,4 +1,5 @@
-//! The viewers: 1,000 requests a second for what the program holds, and downloads of a minute.
+//! The viewers: 1,000 requests a second for what the program holds, downloads of a minute, and one
+//! viewer who requests other objects without end, so that memory is full all the time.
 
 use std::future::poll_fn;
 use std::io;
@@ -30,6 +31,9 @@ const HTTP2: u32 = 5;
 const HTTP2_PAUSE: Duration = Duration::from_millis(50);
 /// Downloads in progress at once.
 const DOWNLOADS: u32 = 30;
+/// Objects that are requested once: 8 MiB a second. As many before the test fill the memory.
+const PASSING_PAUSE: Duration = Duration::from_micros(62_500);
+const PASSING_AT_START: usize = 600;
 /// Viewers who request, and as many downloads, of a listener that comes and goes.
 const VISITORS: u32 = 5;
 /// A download reads this often.
@@ -52,14 +56,18 @@ impl Viewers {
         }
     }
 
-    /// Requests every object once.
+    /// Fills the memory with what nobody requests again. Then requests every other object twice:
+    /// what is requested again stays.
     pub async fn fill_memory(&self) -> anyhow::Result<()> {
+        let passing = (0..PASSING_AT_START)
+            .map(|number| (origin::passing_path(number), origin::passing_object(number)));
         let small = (0..origin::SMALL_OBJECTS)
             .map(|number| (origin::small_path(number), origin::small_object(number)));
         let large = (0..origin::LARGE_OBJECTS)
             .map(|number| (origin::large_path(number), origin::large_object(number)));
+        let kept = small.chain(large);
         let mut connection = Http1Connection::open(self.server).await?;
-        for (path, bytes) in small.chain(large) {
+        for (path, bytes) in passing.chain(kept.clone()).chain(kept) {
             let response = connection.get(self.server, &path).await?;
             ensure!(response.body == bytes, "wrong bytes of {path} at the start");
         }
@@ -84,6 +92,8 @@ impl Viewers {
             let pace = Pace::new(begun, HTTP2_PAUSE, number, HTTP2, until);
             tasks.spawn(watch_over_http2(server, pace, tally.clone()));
         }
+        let pace = Pace::new(begun, PASSING_PAUSE, 0, 1, until);
+        tasks.spawn(request_passing_objects(server, pace, tally.clone()));
         let lasts = self.download_lasts;
         for number in 0..DOWNLOADS {
             // Evenly over the time of a download: some are at their start at any moment, some at
@@ -135,7 +145,7 @@ async fn request_until_told_to_close(server: SocketAddr, mut pace: Pace, tally: 
         let path = origin::small_path(number);
         let fetched = timeout(PATIENCE, connection.get(server, &path)).await;
         is_kept = matches!(&fetched, Ok(Ok(response)) if response.is_kept);
-        let result = checked(fetched, number).map(|()| began.elapsed());
+        let result = checked(fetched, &origin::small_object(number)).map(|()| began.elapsed());
         tally.record(Class::Spare, result);
     }
 }
@@ -187,7 +197,8 @@ async fn watch_on_kept_connection(server: SocketAddr, mut pace: Pace, tally: Tal
             }
             Ok(response)
         });
-        let result = checked(fetched.await, number).map(|()| began.elapsed());
+        let result =
+            checked(fetched.await, &origin::small_object(number)).map(|()| began.elapsed());
         let result = result.map_err(|why| format!("request {requests} of a connection: {why}"));
         tally.record(Class::Kept, result);
     }
@@ -201,21 +212,38 @@ async fn watch_on_new_connections(server: SocketAddr, mut pace: Pace, tally: Tal
             let mut connection = Http1Connection::open(server).await?;
             connection.get(server, &path).await
         });
-        let result = checked(fetched.await, number).map(|()| began.elapsed());
+        let result =
+            checked(fetched.await, &origin::small_object(number)).map(|()| began.elapsed());
         tally.record(Class::New, result);
     }
 }
 
-/// Whether a small object arrived.
+/// Requests objects that nobody requests again. Each on a new connection: an upgrade concerns none.
+async fn request_passing_objects(server: SocketAddr, mut pace: Pace, tally: Tally) {
+    while let Some(number) = pace.next().await {
+        let number = PASSING_AT_START + number;
+        let began = Instant::now();
+        let path = origin::passing_path(number);
+        let fetched = timeout(PATIENCE, async {
+            let mut connection = Http1Connection::open(server).await?;
+            connection.get(server, &path).await
+        });
+        let expected = origin::passing_object(number);
+        let result = checked(fetched.await, &expected).map(|()| began.elapsed());
+        tally.record(Class::Passing, result);
+    }
+}
+
+/// Whether an object arrived.
 fn checked(
     fetched: Result<io::Result<Response>, tokio::time::error::Elapsed>,
-    number: usize,
+    expected: &Bytes,
 ) -> Result<(), String> {
     match fetched {
         Err(_) => Err(format!("no response in {PATIENCE:?}")),
         Ok(Err(why)) => Err(why.to_string()),
         Ok(Ok(response)) if response.status != 200 => Err(format!("status {}", response.status)),
-        Ok(Ok(response)) if response.body != origin::small_object(number) => {
+        Ok(Ok(response)) if response.body != *expected => {
             Err("other bytes than the origin's".to_owned())
         }
         Ok(Ok(_)) => Ok(()),
@@ -362,7 +390,8 @@ async fn watch_over_http2(server: SocketAddr, mut pace: Pace, tally: Tally) {
             kept = Some(sender);
             Ok(response)
         });
-        let result = checked(fetched.await, number).map(|()| began.elapsed());
+        let result =
+            checked(fetched.await, &origin::small_object(number)).map(|()| began.elapsed());
         tally.record(Class::Http2, result);
     }
 }

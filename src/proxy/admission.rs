@@ -14,7 +14,7 @@ use super::rate_limits::ByteMeter;
 use super::token_control::{CurrentTokenRules, set_target};
 use super::{Shield, ViewerRequest, ViewerResponse, rejections};
 use seawall_authorization::{
-    RenewedToken, TokenPermit, TokenRejection, TokenRequest, VerifiedTokens,
+    FoundToken, RenewedToken, TokenPermit, TokenRejection, TokenRequest, TokenRules, VerifiedTokens,
 };
 use seawall_policy::access::{
     AccessRejection, Admission, CacheRequest, Destination, Requester, access, enter,
@@ -131,18 +131,10 @@ impl Shield {
             AccessRejection::denied(AccessRuleKind::Token).of_route(destination.route)
         })?;
         let meter = self.take_from_limits(&destination, request)?;
+        let destination = destination.detached();
         let token = permit.take_tokens(&rules, request, now)?;
-        let (uri, version, headers) = (&request.uri, request.version, &request.headers);
-        let unrestricted = Requester::Unrestricted;
         Ok(Admitted {
-            admission: access(
-                &self.rules,
-                &request.method,
-                uri,
-                version,
-                headers,
-                unrestricted,
-            ),
+            admission: destination.admit(&request.method, &request.uri, &request.headers),
             token,
             meter,
         })
@@ -153,7 +145,7 @@ impl Shield {
     /// the right secret.
     fn take_from_limits(
         &self,
-        destination: &Destination<'_>,
+        destination: &Destination<'_, '_>,
         request: &ViewerRequest,
     ) -> Result<Option<ByteMeter>, AccessRejection> {
         let (route, class) = (destination.route, request.class.as_deref());
@@ -188,11 +180,9 @@ impl Shield {
         let destination = enter(&self.rules, &url, http2, &headers, unrestricted);
         let rules = destination.map(|destination| tokens.rules_of(destination.guarding_routes()));
         let rules = rules.unwrap_or_default();
-        let target = url
-            .path_and_query()
-            .map(|target| stripped(&rules, target.as_str()));
-        if let Some(target) = target {
-            set_target(&mut url, &target);
+        let sent = url.path_and_query();
+        if let Some(target) = sent.and_then(|sent| stripped(&rules, sent.as_str())) {
+            set_target(&mut url, target);
         }
         access(
             &self.rules,
@@ -236,7 +226,7 @@ impl Shield {
 /// What a request is checked by.
 struct TokenCheck<'a> {
     request: &'a ViewerRequest,
-    destination: &'a Destination<'a>,
+    destination: &'a Destination<'a, 'a>,
     /// Path and query as sent.
     sent: Option<&'a PathAndQuery>,
     now: Now,
@@ -245,7 +235,8 @@ struct TokenCheck<'a> {
 /// The permission to enter, and the target of the request without its tokens.
 struct TokenEntry {
     permit: Option<TokenPermit>,
-    target: String,
+    /// `None`: it has none.
+    target: Option<String>,
 }
 
 impl TokenCheck<'_> {
@@ -255,26 +246,48 @@ impl TokenCheck<'_> {
         rules: &[CurrentTokenRules],
         verified: &mut VerifiedTokens,
     ) -> Result<TokenEntry, TokenRejection> {
-        let seconds = self.now.wall.duration_since(UNIX_EPOCH);
-        let seconds = seconds.unwrap_or_default().as_secs();
         let sent = self.sent.map_or("/", PathAndQuery::as_str);
+        let routed = self.request.uri.path_and_query();
+        let routed = routed.map_or("/", PathAndQuery::as_str);
+        let headers = &self.request.headers;
+        // Of nearly all routes: what finds the token leaves the target without it.
+        if let [rules] = rules
+            && rules.carriers().path.is_none()
+        {
+            let found = rules.find(routed, headers)?;
+            let permit = self.permit_of(rules, &found, verified)?;
+            let is_shorter = found.target.len() < routed.len();
+            return Ok(TokenEntry {
+                permit: Some(permit),
+                target: is_shorter.then(|| found.target.into_owned()),
+            });
+        }
         let mut entry = without_tokens(rules, &self.request.uri)?;
         for rules in rules {
             // A path that another route reads a token from is left as it is sent only there.
-            let routed = self.request.uri.path_and_query();
             let source = match rules.carriers().path {
                 Some(_) => sent,
-                None => routed.map_or("/", PathAndQuery::as_str),
+                None => routed,
             };
-            let found = rules.find(source, &self.request.headers)?;
-            let request = self.token_request(&found.target);
-            let permit = rules.admit(&found, &request, verified, seconds)?;
+            let found = rules.find(source, headers)?;
+            let permit = self.permit_of(rules, &found, verified)?;
             entry.permit = Some(match entry.permit {
                 None => permit,
                 Some(other) => other.and(permit),
             });
         }
         Ok(entry)
+    }
+
+    fn permit_of(
+        &self,
+        rules: &TokenRules,
+        found: &FoundToken<'_>,
+        verified: &mut VerifiedTokens,
+    ) -> Result<TokenPermit, TokenRejection> {
+        let seconds = self.now.wall.duration_since(UNIX_EPOCH);
+        let seconds = seconds.unwrap_or_default().as_secs();
+        rules.admit(found, &self.token_request(&found.target), verified, seconds)
     }
 
     fn token_request<'a>(&'a self, target: &'a str) -> TokenRequest<'a> {
@@ -304,12 +317,13 @@ impl TokenEntry {
         request: &mut ViewerRequest,
         now: Now,
     ) -> Result<TokenEffect, AccessRejection> {
-        let sent = request
-            .uri
-            .path_and_query()
-            .map_or("", PathAndQuery::as_str);
-        if sent != self.target && !set_target(&mut request.uri, &self.target) {
-            return Err(AccessRejection::denied(AccessRuleKind::Token));
+        if let Some(target) = self.target {
+            // Tokens in the path were taken away before the route was found by it.
+            let path = target.split_once('?').map_or(&*target, |(path, _)| path);
+            let is_same_path = path == request.uri.path();
+            if !is_same_path || !set_target(&mut request.uri, target) {
+                return Err(AccessRejection::denied(AccessRuleKind::Token));
+            }
         }
         for rules in rules {
             rules.strip_headers(&mut request.headers);
@@ -337,13 +351,20 @@ fn without_tokens(rules: &[CurrentTokenRules], uri: &Uri) -> Result<TokenEntry, 
     })
 }
 
-fn stripped(rules: &[CurrentTokenRules], target: &str) -> String {
-    let strip =
-        |target: String, rules: &CurrentTokenRules| match rules.carriers().strip_target(&target) {
-            Cow::Borrowed(kept) if kept.len() == target.len() => target,
+/// The target without its tokens. `None`: it has none.
+fn stripped(rules: &[CurrentTokenRules], sent: &str) -> Option<String> {
+    let mut target = Cow::Borrowed(sent);
+    for rules in rules {
+        let shorter = match rules.carriers().strip_target(&target) {
+            kept if kept.len() == target.len() => continue,
             kept => kept.into_owned(),
         };
-    rules.iter().fold(target.to_owned(), strip)
+        target = Cow::Owned(shorter);
+    }
+    match target {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(target) => Some(target),
+    }
 }
 
 /// When a second begins that is counted from 1970.

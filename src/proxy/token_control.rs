@@ -135,7 +135,7 @@ impl TokenControl {
             .map_or(String::new(), |query| format!("?{query}"));
         let target = format!("{path}{query}");
         let sent = uri.path_and_query()?.clone();
-        set_target(uri, &target).then_some(sent)
+        set_target(uri, target).then_some(sent)
     }
 
     /// The path without its tokens. One whose end is missing is taken away too.
@@ -255,7 +255,7 @@ impl TokenGroup {
 }
 
 /// Sets path and query. `false`: they are no target.
-pub(super) fn set_target(uri: &mut Uri, target: &str) -> bool {
+pub(super) fn set_target(uri: &mut Uri, target: String) -> bool {
     let Ok(target) = PathAndQuery::try_from(target) else {
         return false;
     };

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr;
 
 use super::TokenRejection;
 
@@ -90,19 +91,24 @@ impl TokenCarriers {
             headers.remove(name);
         }
         let Some(name) = &self.cookie else { return };
-        if !cookies(headers).any(|cookie| cookie.0 == name.as_bytes()) {
+        let is_kept = |cookie: &(&[u8], &[u8])| cookie.0 != name.as_bytes();
+        if cookies(headers).all(|cookie| is_kept(&cookie)) {
             return;
         }
-        let kept = cookies(headers).filter(|cookie| cookie.0 != name.as_bytes());
-        let kept: Vec<_> = kept.map(|(_, cookie)| cookie).collect();
-        // Parts of valid values are one.
-        let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..]));
+        let kept: Vec<_> = cookies(headers)
+            .filter(is_kept)
+            .map(|(_, cookie)| cookie)
+            .collect();
+        let kept = kept.join(&b"; "[..]);
         headers.remove(COOKIE);
-        headers.extend(
-            kept.ok()
-                .filter(|kept| !kept.is_empty())
-                .map(|kept| (COOKIE, kept)),
-        );
+        if !kept.is_empty() {
+            // Parts of valid values are one.
+            headers.extend(
+                HeaderValue::from_bytes(&kept)
+                    .ok()
+                    .map(|kept| (COOKIE, kept)),
+            );
+        }
     }
 
     fn in_header<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a str>, TokenRejection> {
@@ -126,7 +132,10 @@ impl TokenCarriers {
         &self,
         target: &'a str,
     ) -> Result<(Option<&'a str>, Cow<'a, str>), TokenRejection> {
-        let (Some(name), Some((path, query))) = (&self.query, target.split_once('?')) else {
+        let Some(name) = &self.query else {
+            return Ok((None, target.into()));
+        };
+        let Some((path, query)) = target.split_once('?') else {
             return Ok((None, target.into()));
         };
         let values = query.split('&').filter_map(|it| value_of(name, it));
@@ -135,9 +144,10 @@ impl TokenCarriers {
     }
 
     fn without_query_token<'a>(&self, target: &'a str) -> Cow<'a, str> {
-        match (&self.query, target.split_once('?')) {
-            (Some(name), Some((path, query))) => without_parameter(name, path, query, target),
-            _ => target.into(),
+        let parameter = self.query.as_deref();
+        match parameter.and_then(|name| Some((name, target.split_once('?')?))) {
+            Some((name, (path, query))) => without_parameter(name, path, query, target),
+            None => target.into(),
         }
     }
 
@@ -177,20 +187,36 @@ fn without_parameter<'a>(
     if query.split('&').all(|parameter| is_kept(&parameter)) {
         return target.into();
     }
-    let kept: Vec<_> = query.split('&').filter(is_kept).collect();
-    match &*kept.join("&") {
-        "" => path.into(),
-        query => format!("{path}?{query}").into(),
+    let mut kept = String::with_capacity(target.len());
+    kept.push_str(path);
+    for parameter in query.split('&').filter(is_kept) {
+        kept.push(if kept.len() == path.len() { '?' } else { '&' });
+        kept.push_str(parameter);
     }
+    // Only an empty parameter is left.
+    if kept.len() == path.len() + 1 {
+        kept.truncate(path.len());
+    }
+    kept.into()
 }
 
-/// The name of each cookie, and the cookie.
+/// The name of each cookie, and the cookie. Tokens are long, and each request is searched: by
+/// vectors, not by bytes.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    let cookies = lines.flat_map(|line| line.split(|&byte| byte == b';'));
-    cookies.map(<[u8]>::trim_ascii).map(|cookie| {
-        let name_len = cookie.iter().position(|&byte| byte == b'=');
+    lines.flat_map(cookies_of).map(|cookie| {
+        let name_len = memchr(b'=', cookie);
         (&cookie[..name_len.unwrap_or_default()], cookie)
+    })
+}
+
+fn cookies_of(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let end = memchr(b';', line);
+        rest = end.map(|end| &line[end + 1..]);
+        Some(line[..end.unwrap_or(line.len())].trim_ascii())
     })
 }
 

@@ -64,6 +64,15 @@ pub(crate) fn is_below(path: &str, prefix: &str) -> bool {
 /// one, and so does a backslash: some origins take them for it. Some leave out what follows a
 /// semicolon.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
+    let mut previous = b'/';
+    let is_plain = path.bytes().all(|byte| {
+        let starts_with_dot = previous == b'/' && byte == b'.';
+        previous = byte;
+        !starts_with_dot && !matches!(byte, b'%' | b'\\')
+    });
+    if is_plain {
+        return false;
+    }
     let mut is_dots_only = true;
     let mut dots = 0;
     let mut bytes = path.as_bytes();

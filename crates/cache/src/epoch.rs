@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use super::epoch_bits::EpochBits;
 use super::epoch_span::EpochSpan;
 use super::purge_mode::PurgeMode;
 use super::weight::allocated;
@@ -236,7 +237,7 @@ impl EpochToken {
     pub(super) fn bits(&self) -> EpochBits {
         let mut bits = EpochBits::default();
         self.all_marks(|epoch, _| {
-            bits = bits.with(epoch);
+            bits = bits.with(std::ptr::from_ref(epoch).addr());
             true
         });
         bits
@@ -383,24 +384,6 @@ impl EpochToken {
     }
 }
 
-/// One of 32 bits for each epoch. Without a common bit, an object is bound to none of the epochs
-/// that a purge ends, and need not be read: that is most of what a purge of a large store takes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct EpochBits(u32);
-
-impl EpochBits {
-    fn with(self, epoch: &Epoch) -> EpochBits {
-        let address = std::ptr::from_ref(epoch).addr() as u64;
-        // Fibonacci hashing: addresses are far from evenly spread.
-        let bit = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 59;
-        EpochBits(self.0 | 1 << bit)
-    }
-
-    pub(super) fn has_any_of(self, others: EpochBits) -> bool {
-        self.0 & others.0 != 0
-    }
-}
-
 /// Epochs that a purge has ended, with their numbers before; or those that it would end.
 pub(crate) struct EndedEpochs {
     /// Of a dry run, the epochs are listed and do not end.
@@ -450,8 +433,8 @@ impl EndedEpochs {
     }
 
     pub(super) fn bits(&self) -> EpochBits {
-        let kept = self.kept.iter();
-        kept.fold(EpochBits::default(), |bits, epoch| bits.with(epoch))
+        let addresses = self.kept.iter().map(|epoch| Arc::as_ptr(epoch).addr());
+        addresses.fold(EpochBits::default(), EpochBits::with)
     }
 }
 

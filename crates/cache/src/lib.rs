@@ -77,6 +77,7 @@ mod budget;
 mod class_marks;
 mod encoded_bodies;
 mod epoch;
+mod epoch_bits;
 mod epoch_span;
 mod epochs;
 pub mod eviction;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::class_marks::ClassMarks;
-use super::epoch::{EpochBits, EpochToken};
+use super::epoch::EpochToken;
+use super::epoch_bits::EpochBits;
 use super::eviction::{
     Advance, Candidate, EvictionReason, LivePosition, MemoryBounds, NodeId, ObjectClass, Policy,
 };
@@ -260,8 +261,9 @@ impl Partition {
         epochs: Option<EpochBits>,
         is_match: impl Fn(&Key, &TableEntry) -> bool,
     ) -> Vec<Key> {
-        let may_match =
-            |guard: &EntryGuard| epochs.is_none_or(|epochs| guard.epochs.has_any_of(epochs));
+        let may_match = |guard: &EntryGuard| {
+            epochs.is_none_or(|epochs| guard.epochs.may_share_one_with(epochs))
+        };
         let is_match =
             |key: &Key, guard: &EntryGuard| may_match(guard) && is_match(key, &guard.entry);
         self.table.keys_where(is_match)

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::epoch::{EndedEpochs, EpochBits};
+use super::epoch::EndedEpochs;
+use super::epoch_bits::EpochBits;
 use super::partition::ChargedObject;
 use super::purge_mode::PurgeMode;
 use super::{Cache, CacheInner, Object, registry};

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 
-use super::epoch::EpochBits;
+use super::epoch_bits::EpochBits;
 use super::eviction::{Advance, EvictionReason};
 use super::partition::{ChargedEntry, ChargedObject, Partition, StorageHints, TableEntry};
 use super::pinned::PinnedBodies;

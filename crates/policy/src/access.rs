@@ -58,13 +58,13 @@ pub fn access(
 }
 
 /// Finds where a request leads, and applies the access rules there, but for tokens.
-pub fn enter<'r>(
+pub fn enter<'r, 'q>(
     rules: &'r Rules,
-    uri: &'r Uri,
+    uri: &'q Uri,
     version: Version,
-    headers: &'r HeaderMap,
+    headers: &'q HeaderMap,
     requester: Requester<'_>,
-) -> Result<Destination<'r>, AccessRejection> {
+) -> Result<Destination<'r, 'q>, AccessRejection> {
     let HostAndPort { host, port } = canonical_host(uri, version, headers)?;
     let path = uri.path();
     if !path.starts_with('/') {
@@ -73,7 +73,7 @@ pub fn enter<'r>(
     Destination::enter(rules, (host, port), path, headers, requester)
 }
 
-impl Destination<'_> {
+impl Destination<'_, '_> {
     /// Decides about a request that may enter.
     pub fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Admission {
         let admission = try_admit(self, method, uri, headers);
@@ -82,7 +82,7 @@ impl Destination<'_> {
 }
 
 fn try_admit(
-    Destination { host, route, .. }: &Destination<'_>,
+    Destination { host, route, .. }: &Destination<'_, '_>,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,

@@ -190,6 +190,8 @@ fn strips_all_tokens_of_a_target_and_nothing_else() {
         ("/a?t=1", "/a"),
         ("/a?t=1&t=2", "/a"),
         ("/a?b=1&t=2&c", "/a?b=1&c"),
+        ("/a?&t=1", "/a"),
+        ("/a?t=1&&", "/a?&"),
         ("/a?tt=1&T=2", "/a?tt=1&T=2"),
         ("/t=1/a", "/a"),
         ("/t=1/t=2/a?t=3", "/a"),

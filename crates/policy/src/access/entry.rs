@@ -30,11 +30,11 @@ pub enum Requester<'r> {
     Unrestricted,
 }
 
-/// Where a request leads, and as whose it counts.
+/// Where a request `'q` leads by the rules `'r`, and as whose it counts.
 #[derive(Clone, Debug)]
-pub struct Destination<'r> {
+pub struct Destination<'r, 'q> {
     /// The canonical host.
-    pub host: Cow<'r, str>,
+    pub host: Cow<'q, str>,
     /// The port that the viewer named.
     pub port: Option<u16>,
     /// The route for this host and path.
@@ -43,16 +43,16 @@ pub struct Destination<'r> {
     others: Vec<&'r Arc<Route>>,
 }
 
-impl<'r> Destination<'r> {
+impl<'r, 'q> Destination<'r, 'q> {
     /// Finds where a request leads, and applies the access rules there, but for tokens. Builds no
     /// key: a refusal is cheap.
     pub(super) fn enter(
         rules: &'r Rules,
-        (host, port): (Cow<'r, str>, Option<u16>),
+        (host, port): (Cow<'q, str>, Option<u16>),
         path: &str,
         headers: &HeaderMap,
         requester: Requester<'_>,
-    ) -> Result<Destination<'r>, AccessRejection> {
+    ) -> Result<Destination<'r, 'q>, AccessRejection> {
         let route = rules.route(&host, path);
         let route = route.ok_or(AccessRejection::not_served())?;
         let mut destination = Destination {
@@ -83,6 +83,16 @@ impl<'r> Destination<'r> {
         match rule {
             None => Ok(destination),
             Some(rule) => Err(AccessRejection::denied(rule).of_route(route)),
+        }
+    }
+
+    /// The same, whatever becomes of the request: of its query and its headers, not of its path.
+    pub fn detached(self) -> Destination<'r, 'static> {
+        Destination {
+            host: Cow::Owned(self.host.into_owned()),
+            port: self.port,
+            route: self.route,
+            others: self.others,
         }
     }
 

@@ -39,7 +39,7 @@ pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, AdminSocket, serve};
 pub use tokens::{AdminTokens, TokenSettings};
 
-use crate::proxy::{PurgeOrder, Purged, WarmedObject};
+use crate::proxy::{PurgeOrder, Purged, WarmBatch, WarmedObject};
 use crate::telemetry::MetricRegistry;
 
 /// Settings of the admin server.
@@ -110,12 +110,10 @@ pub type ExplainHandler =
 pub type PurgeHandler =
     Box<dyn Fn(PurgeOrder) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
 
-/// Sees to it that the object of a URL is stored, until the deadline. `None`: no route serves it.
+/// Sees to it that the object of a URL is stored, as far as the batch has time. `None`: no route
+/// serves it.
 pub type WarmHandler = Box<
-    dyn Fn(
-            http::Uri,
-            std::time::Instant,
-        ) -> Pin<Box<dyn Future<Output = Option<WarmedObject>> + Send>>
+    dyn Fn(http::Uri, Arc<WarmBatch>) -> Pin<Box<dyn Future<Output = Option<WarmedObject>> + Send>>
         + Send
         + Sync,
 >;

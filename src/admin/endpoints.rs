@@ -212,9 +212,11 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 "objects",
                 FieldKind::List,
                 "one object for each URL: `url`, `outcome` (`held`, `fetched`, `uncacheable`, \
-                 `failed`, `busy` or `unrouted`), `kind`, `status`, `bytes`; of a manifest, `names` \
-                 has the role, the bandwidth and the target of each object on the same host, \
-                 `elsewhere` the number of others, and `more` is true if it names more",
+                 `failed`, `busy`, `unavailable` or `unrouted`), `kind`, `status`, `bytes`, \
+                 `received` (of these, requested from the origin now), `reason` (text, or null; if \
+                 `unavailable`, which endpoints are out and why); of a manifest, `names` has the \
+                 role, the bandwidth and the target of each object on the same host, `elsewhere` \
+                 the number of others, and `more` is true if it names more",
             )]),
         }],
         handler: EndpointHandler::Waiting(warm::warm),

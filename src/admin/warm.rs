@@ -1,14 +1,16 @@
 //! The function behind `POST /warm`: fetches the objects of some URLs, and says what they name.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use http::{StatusCode, Uri};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
+use super::answers::AnswerBody;
 use super::declaration::{AdminRequest, FutureAnswer};
 use super::response;
-use crate::proxy::{ListedObjects, WarmedObject};
+use crate::proxy::{ListedObjects, WarmBatch, WarmedObject};
 use seawall_manifest::ObjectRole;
 
 /// URLs of one request.
@@ -17,6 +19,44 @@ const WARM_URLS_MAX: usize = 16;
 /// For all of them: less than a connection of an operator may last.
 const WARM_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The answer. It is written without a copy of the lists, which may be large.
+#[derive(Serialize)]
+struct WarmAnswer {
+    objects: Vec<AnsweredObject>,
+}
+
+#[derive(Serialize)]
+struct AnsweredObject {
+    url: String,
+    outcome: &'static str,
+    #[serde(flatten)]
+    fetched: Option<FetchedObject>,
+}
+
+/// What is said of an object that a route serves.
+#[derive(Serialize)]
+struct FetchedObject {
+    kind: &'static str,
+    status: Option<u16>,
+    bytes: u64,
+    received: u64,
+    reason: Option<String>,
+    names: NamedObjects,
+    elsewhere: u64,
+    more: bool,
+}
+
+struct NamedObjects(Vec<(ObjectRole, Option<u64>, String)>);
+
+impl Serialize for NamedObjects {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = self.0.iter();
+        serializer.collect_seq(
+            named.map(|(role, bandwidth, target)| (word(*role), bandwidth, target.as_str())),
+        )
+    }
+}
+
 pub(super) fn warm<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
     Box::pin(async move {
         let urls: Vec<Uri> = request.query.urls("url").cloned().collect();
@@ -24,44 +64,50 @@ pub(super) fn warm<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
             let why = format!("at most {WARM_URLS_MAX} URLs in one request");
             return response::error(StatusCode::BAD_REQUEST, &why);
         }
-        let deadline = Instant::now() + WARM_TIMEOUT;
+        // Its lists keep others waiting until they are written.
+        let batch = Arc::new(WarmBatch::until(Instant::now() + WARM_TIMEOUT));
         let mut fetches = Vec::with_capacity(urls.len());
         for url in &urls {
-            fetches.push(fetch(request, url, deadline));
+            fetches.push(fetch(request, url, &batch));
         }
         // Dropped when the operator leaves: what is being fetched is still stored.
         let objects = join_all(fetches).await;
-        response::json(StatusCode::OK, &json!({ "objects": objects }))
+        match serde_json::to_string(&WarmAnswer { objects }) {
+            Ok(text) => response::with_body(StatusCode::OK, text + "\n", AnswerBody::Json(&[])),
+            Err(error) => response::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
     })
 }
 
-async fn fetch(request: &AdminRequest<'_>, url: &Uri, deadline: Instant) -> Value {
-    let warmed = (request.handlers.warm)(url.clone(), deadline).await;
-    object(url, warmed.as_ref())
+async fn fetch(request: &AdminRequest<'_>, url: &Uri, batch: &Arc<WarmBatch>) -> AnsweredObject {
+    let warmed = (request.handlers.warm)(url.clone(), Arc::clone(batch)).await;
+    let outcome = warmed.as_ref().map(|warmed| warmed.outcome.as_str());
+    AnsweredObject {
+        url: url.to_string(),
+        outcome: outcome.unwrap_or("unrouted"),
+        fetched: warmed.map(FetchedObject::from),
+    }
 }
 
-fn object(url: &Uri, warmed: Option<&WarmedObject>) -> Value {
-    let Some(warmed) = warmed else {
-        return json!({ "url": url.to_string(), "outcome": "unrouted" });
-    };
-    let ListedObjects {
-        objects,
-        elsewhere,
-        has_more,
-    } = &warmed.listed;
-    let named = objects
-        .iter()
-        .map(|(role, bandwidth, target)| json!([word(*role), bandwidth, target]));
-    json!({
-        "url": url.to_string(),
-        "outcome": warmed.outcome.as_str(),
-        "kind": warmed.kind.as_str(),
-        "status": warmed.status.map(|status| status.as_u16()),
-        "bytes": warmed.bytes,
-        "names": named.collect::<Vec<_>>(),
-        "elsewhere": elsewhere,
-        "more": has_more,
-    })
+impl From<WarmedObject> for FetchedObject {
+    fn from(warmed: WarmedObject) -> FetchedObject {
+        let ListedObjects {
+            objects,
+            elsewhere,
+            has_more,
+            ..
+        } = warmed.listed;
+        FetchedObject {
+            kind: warmed.kind.as_str(),
+            status: warmed.status.map(|status| status.as_u16()),
+            bytes: warmed.bytes,
+            received: warmed.received,
+            reason: warmed.reason,
+            names: NamedObjects(objects),
+            elsewhere,
+            more: has_more,
+        }
+    }
 }
 
 fn word(role: ObjectRole) -> &'static str {

@@ -4,6 +4,7 @@
 mod progress;
 mod walk;
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver};
@@ -28,6 +29,8 @@ const FAILURES_MAX: usize = 20;
 const BUSY_MAX: usize = 15;
 /// Between two requests while the origin has no room.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// The exit code if it stopped because no endpoint of an origin may be asked.
+const OUTAGE: u8 = 3;
 /// Failed objects that the summary names.
 const NAMED_MAX: usize = 10;
 
@@ -38,8 +41,9 @@ pub(super) struct WarmStream {
     #[arg(value_name = "URL")]
     url: String,
 
-    /// Only variants up to this many bits per second, and at least the lowest one
-    #[arg(long, value_name = "BITS")]
+    /// Only variants up to this many bits per second, such as 5000000 or 5M, and at least the
+    /// lowest one
+    #[arg(long, value_name = "BITS", value_parser = parse_bandwidth)]
     bandwidth_max: Option<u64>,
 
     /// Also playlists of key frames
@@ -54,9 +58,9 @@ pub(super) struct WarmStream {
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = config::parse_size)]
     bytes_max: u64,
 
-    /// Stop after this many objects
+    /// Stop after this many objects have been fetched; what is stored already does not count
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
-    objects_max: usize,
+    objects_max: u64,
 
     /// At most this many requests to the origin at once
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
@@ -69,6 +73,10 @@ pub(super) struct WarmStream {
     /// At most this many bytes from the origin in a second
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = config::parse_size)]
     byte_rate: u64,
+
+    /// Wait for an origin that is out for this long, then exit with 3
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = config::parse_duration)]
+    wait_max: Duration,
 
     #[command(flatten)]
     server: AdminArguments,
@@ -89,8 +97,24 @@ struct WarmCounts {
     skipped: u64,
     /// Fetched now.
     bytes: u64,
-    /// Some that failed, with the status.
-    failures: Vec<(String, Value)>,
+    /// Some that failed, with the reason.
+    failures: Vec<(String, String)>,
+}
+
+/// Why a run stopped before its end.
+#[derive(Debug, PartialEq, Eq)]
+enum StopReason {
+    /// No endpoint of an origin may be asked.
+    Outage(String),
+    Other(String),
+}
+
+impl StopReason {
+    fn text(&self) -> &str {
+        match self {
+            StopReason::Outage(text) | StopReason::Other(text) => text,
+        }
+    }
 }
 
 impl WarmCounts {
@@ -107,7 +131,7 @@ impl WarmCounts {
             "failed": self.failed,
             "skipped": self.skipped,
             "bytes": self.bytes,
-            "failures": failures.map(|(url, status)| json!({ "url": url, "status": status }))
+            "failures": failures.map(|(url, reason)| json!({ "url": url, "reason": reason }))
                 .collect::<Vec<_>>(),
             "complete": stopped.is_none() && self.failed == 0,
             "stopped": stopped,
@@ -120,10 +144,8 @@ impl WarmCounts {
              another host or without a route\n",
             self.fetched, self.bytes, self.held, self.uncacheable, self.failed, self.skipped
         );
-        for (url, status) in &self.failures {
-            let status = status.as_u64();
-            let status = status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
-            let _ = writeln!(text, "  failed: {url} ({status})");
+        for (url, reason) in &self.failures {
+            let _ = writeln!(text, "  failed: {url} ({reason})");
         }
         if let Some(why) = stopped {
             let _ = writeln!(text, "stopped: {why}; run it again to continue");
@@ -141,7 +163,6 @@ impl WarmStream {
             bandwidth_max: self.bandwidth_max,
             takes_frames: self.all,
             takes_keys: self.keys,
-            objects_max: self.objects_max,
         };
         let mut warming = WarmRun {
             order: self,
@@ -150,19 +171,22 @@ impl WarmStream {
             progress: ProgressBar::new(self.json),
             failures_in_row: 0,
             busy_in_row: 0,
+            outage: None,
+            begun: HashSet::new(),
         };
         let stopped = warming.run(&client, &interrupts)?;
         warming.progress.end();
         let tally = &warming.tally;
+        let why = stopped.as_ref().map(StopReason::text);
         super::print(&if self.json {
-            format!("{}\n", tally.json(stopped.as_deref()))
+            format!("{}\n", tally.json(why))
         } else {
-            tally.text(stopped.as_deref())
+            tally.text(why)
         });
-        Ok(if stopped.is_none() && tally.failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        Ok(match stopped {
+            None if tally.failed == 0 => ExitCode::SUCCESS,
+            Some(StopReason::Outage(_)) => ExitCode::from(OUTAGE),
+            _ => ExitCode::FAILURE,
         })
     }
 }
@@ -174,6 +198,10 @@ struct WarmRun<'a> {
     progress: ProgressBar,
     failures_in_row: usize,
     busy_in_row: usize,
+    /// Since when an origin is out, and what the server says of it.
+    outage: Option<(Instant, String)>,
+    /// Objects that had not come to their end when the server answered.
+    begun: HashSet<String>,
 }
 
 impl WarmRun<'_> {
@@ -182,19 +210,15 @@ impl WarmRun<'_> {
         &mut self,
         client: &AdminClient,
         interrupts: &Receiver<()>,
-    ) -> anyhow::Result<Option<String>> {
+    ) -> anyhow::Result<Option<StopReason>> {
         loop {
-            let batch = self
-                .walk
-                .next_batch(self.order.concurrency.into(), TARGET_BYTES_MAX);
+            let batch = self.walk.next_batch(self.batch_size(), TARGET_BYTES_MAX);
             if batch.is_empty() {
-                let limit = self.walk.was_limited().then(|| {
-                    format!(
-                        "there are more than {} objects (--objects-max)",
-                        self.order.objects_max
-                    )
-                });
-                return Ok(limit);
+                let left_out = self.walk.left_out();
+                return Ok(left_out.map(|why| {
+                    let how = "warm its playlists one by one, or less of it";
+                    StopReason::Other(format!("{why}: {how}"))
+                }));
             }
             let begun = Instant::now();
             let urls: Vec<_> = batch
@@ -205,16 +229,24 @@ impl WarmRun<'_> {
             let answer = client.request_json("POST", &target, ANSWER_MAX)?;
             let before = self.tally.bytes;
             let progressed = self.take(&batch, &answer)?;
-            self.progress.show(&self.tally, self.walk.waiting());
+            let outage = self.outage.as_ref().map(|(_, why)| why.as_str());
+            self.progress.show(&self.tally, self.walk.waiting(), outage);
             if let Some(why) = self.reason_to_stop(progressed) {
                 return Ok(Some(why));
             }
             let pause = self.pause(batch.len(), self.tally.bytes - before, progressed);
             let pause = pause.saturating_sub(begun.elapsed());
             if interrupts.recv_timeout(pause).is_ok() {
-                return Ok(Some("interrupted".to_owned()));
+                return Ok(Some(StopReason::Other("interrupted".to_owned())));
             }
         }
+    }
+
+    /// How many objects the next request names: no more than may still be fetched.
+    fn batch_size(&self) -> usize {
+        let may_be_fetched = self.order.objects_max.saturating_sub(self.tally.fetched);
+        let may_be_fetched = usize::try_from(may_be_fetched).unwrap_or(usize::MAX);
+        may_be_fetched.clamp(1, self.order.concurrency.into())
     }
 
     /// Records what became of a batch. False if nothing was done.
@@ -225,55 +257,83 @@ impl WarmRun<'_> {
             anyhow::bail!("the server does not say what became of the objects");
         };
         let mut progressed = false;
+        let mut outage = None;
         for (url, object) in batch.iter().zip(objects) {
-            let bytes = object["bytes"].as_u64().unwrap_or_default();
-            match object["outcome"].as_str().unwrap_or_default() {
-                "held" => self.tally.held += 1,
-                "fetched" => {
-                    self.tally.fetched += 1;
-                    self.tally.bytes += bytes;
+            let received = object["received"].as_u64().unwrap_or_default();
+            self.tally.bytes += received;
+            let outcome = object["outcome"].as_str().unwrap_or_default();
+            if ["busy", "unavailable"].contains(&outcome) {
+                let is_manifest = ["hls", "dash"].contains(&object["kind"].as_str().unwrap_or(""));
+                self.walk.again(url, is_manifest);
+                if received > 0 {
+                    self.begun.insert(url.clone());
+                    progressed = true;
                 }
+                let reason = object["reason"].as_str().unwrap_or("an endpoint is out");
+                outage = outage.or((outcome == "unavailable").then(|| reason.to_owned()));
+                continue;
+            }
+            progressed = true;
+            let was_begun = self.begun.remove(url);
+            match outcome {
+                "held" if was_begun => self.tally.fetched += 1,
+                "held" => self.tally.held += 1,
+                "fetched" => self.tally.fetched += 1,
                 "uncacheable" => self.tally.uncacheable += 1,
                 "unrouted" => self.tally.skipped += 1,
-                "busy" => {
-                    self.walk.again(url);
-                    continue;
-                }
                 _ => {
-                    self.tally.failed += 1;
-                    self.failures_in_row += 1;
-                    progressed = true;
-                    if self.tally.failures.len() < NAMED_MAX {
-                        let failure = (url.clone(), object["status"].clone());
-                        self.tally.failures.push(failure);
-                    }
+                    self.record_failure(url, object);
                     continue;
                 }
             }
-            progressed = true;
             self.failures_in_row = 0;
             self.tally.skipped += object["elsewhere"].as_u64().unwrap_or_default();
             self.walk.take_names(object);
         }
+        self.outage = outage.filter(|_| !progressed).map(|why| {
+            let since = self.outage.as_ref().map(|(since, _)| *since);
+            (since.unwrap_or_else(Instant::now), why)
+        });
         Ok(progressed)
     }
 
-    fn reason_to_stop(&mut self, progressed: bool) -> Option<String> {
-        self.busy_in_row = if progressed { 0 } else { self.busy_in_row + 1 };
-        if self.failures_in_row >= FAILURES_MAX {
-            Some(format!(
-                "{FAILURES_MAX} objects failed one after the other: see the origin"
-            ))
-        } else if self.busy_in_row >= BUSY_MAX {
-            Some("the origin has no room for more than its viewers".to_owned())
-        } else if self.tally.bytes >= self.order.bytes_max && self.walk.waiting() > 0 {
-            Some(format!(
-                "{} bytes are fetched (--bytes-max)",
-                self.tally.bytes
-            ))
-        } else {
-            None
+    fn record_failure(&mut self, url: &str, object: &Value) {
+        self.tally.failed += 1;
+        self.failures_in_row += 1;
+        if self.tally.failures.len() < NAMED_MAX {
+            let reason = match (object["reason"].as_str(), object["status"].as_u64()) {
+                (Some(reason), _) => reason.to_owned(),
+                (None, Some(status)) => format!("status {status}"),
+                (None, None) => "no answer".to_owned(),
+            };
+            self.tally.failures.push((url.to_owned(), reason));
         }
+    }
+
+    fn reason_to_stop(&mut self, progressed: bool) -> Option<StopReason> {
+        let is_stalled = !progressed && self.outage.is_none();
+        self.busy_in_row = if is_stalled { self.busy_in_row + 1 } else { 0 };
+        let WarmCounts {
+            fetched,
+            held,
+            bytes,
+            ..
+        } = self.tally;
+        let has_more = self.walk.waiting() > 0;
+        let why = if self.failures_in_row >= FAILURES_MAX {
+            format!("{FAILURES_MAX} objects failed one after the other: see the origin")
+        } else if self.busy_in_row >= BUSY_MAX {
+            "the origin has no room for more than its viewers".to_owned()
+        } else if bytes >= self.order.bytes_max && has_more {
+            format!("{bytes} bytes are fetched (--bytes-max)")
+        } else if fetched >= self.order.objects_max && has_more {
+            format!("{fetched} objects are fetched (--objects-max), {held} were stored already")
+        } else {
+            let outage = self.outage.as_ref();
+            let (_, why) = outage.filter(|(since, _)| since.elapsed() >= self.order.wait_max)?;
+            return Some(StopReason::Outage(format!("no endpoint answers: {why}")));
+        };
+        Some(StopReason::Other(why))
     }
 
     /// How long a batch must take, so that the rates hold.
@@ -287,6 +347,24 @@ impl WarmRun<'_> {
         let by_bytes = Duration::from_micros(u64::try_from(by_bytes).unwrap_or(u64::MAX));
         by_objects.max(by_bytes)
     }
+}
+
+/// Bits per second, as `BANDWIDTH` in playlists.
+fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1000),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| {
+            "this is in bits per second, as BANDWIDTH in playlists: 5000000, 5M or 800k \
+         (5 megabytes per second are 40M)"
+                .to_owned()
+        })
 }
 
 /// Tells of Ctrl-C.
@@ -322,6 +400,7 @@ mod tests {
             concurrency: 4,
             rate,
             byte_rate,
+            wait_max: Duration::ZERO,
             server: AdminArguments::default(),
             json: true,
         }
@@ -332,7 +411,6 @@ mod tests {
             bandwidth_max: None,
             takes_frames: false,
             takes_keys: false,
-            objects_max: 100,
         };
         WarmRun {
             order,
@@ -341,6 +419,8 @@ mod tests {
             progress: ProgressBar::new(true),
             failures_in_row: 0,
             busy_in_row: 0,
+            outage: None,
+            begun: HashSet::new(),
         }
     }
 
@@ -374,5 +454,19 @@ mod tests {
             assert_eq!(one.reason_to_stop(false), None);
         }
         assert!(one.reason_to_stop(false).is_some());
+    }
+
+    #[test]
+    fn object_that_takes_several_requests_counts_once() {
+        let order = order(1, 1);
+        let mut one = warming(&order);
+        for (outcome, received) in [("busy", 30), ("busy", 30), ("held", 0)] {
+            let object = json!({ "outcome": outcome, "received": received, "bytes": 60 });
+            let answer = json!({ "objects": [object] });
+            assert!(one.take(std::slice::from_ref(&order.url), &answer).unwrap());
+            assert_eq!(one.reason_to_stop(true), None);
+        }
+        let tally = &one.tally;
+        assert_eq!((tally.fetched, tally.held, tally.bytes), (1, 0, 60));
     }
 }

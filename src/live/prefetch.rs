@@ -17,6 +17,8 @@ const ANNOUNCED_MAX: usize = 512;
 const NOR_MAX: usize = 16;
 /// … and of objects that operators want stored.
 const WARM_MAX: usize = 16;
+/// Requests of operators at once that hold lists of what manifests name, which may be large.
+const WARM_LISTS_MAX: usize = 2;
 
 /// What announced that an object will be requested. A metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,7 @@ pub(crate) struct PrefetchLimits {
     announced: Arc<Semaphore>,
     nor: Arc<Semaphore>,
     warm: Arc<Semaphore>,
+    warm_lists: Arc<Semaphore>,
     fetched: [AtomicU64; PrefetchSource::ALL.len()],
     used: Arc<AtomicU64>,
     skipped: AtomicU64,
@@ -97,6 +100,7 @@ impl Default for PrefetchLimits {
             announced: Arc::new(Semaphore::new(ANNOUNCED_MAX)),
             nor: Arc::new(Semaphore::new(NOR_MAX)),
             warm: Arc::new(Semaphore::new(WARM_MAX)),
+            warm_lists: Arc::new(Semaphore::new(WARM_LISTS_MAX)),
             fetched: Default::default(),
             used: Arc::default(),
             skipped: AtomicU64::new(0),
@@ -120,6 +124,11 @@ impl PrefetchLimits {
             }
         };
         Arc::clone(limit).try_acquire_owned().ok()
+    }
+
+    /// Waits until one more request of an operator may hold lists.
+    pub(crate) async fn warm_list_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.warm_lists).acquire_owned().await.ok()
     }
 
     /// Counts an admitted prefetch that begins at `now`.

@@ -41,8 +41,9 @@ pub(super) enum FillTrigger {
     Viewer(oneshot::Sender<PassThroughResponse>, ClientFetch),
     /// A background refresh; viewers are served the stored object.
     Refresh,
-    /// A prefetch for coming viewers; it holds its permit among the prefetches.
-    Prefetch(Prefetch),
+    /// A prefetch for coming viewers; it holds its permit among the prefetches. An operator gets
+    /// the response if it may not be shared.
+    Prefetch(Prefetch, Option<oneshot::Sender<PassThroughResponse>>),
 }
 
 /// The work of one fill.
@@ -132,7 +133,7 @@ impl FillTask {
             request: CacheRequest {
                 class: match trigger {
                     FillTrigger::Viewer(..) => request.class.clone(),
-                    FillTrigger::Refresh | FillTrigger::Prefetch(_) => None,
+                    FillTrigger::Refresh | FillTrigger::Prefetch(..) => None,
                 },
                 ..request.clone()
             },
@@ -186,7 +187,7 @@ impl FillTask {
                     .wait_until_abandoned(&self.fill, may_continue && !may_be_blocking)
                     .await;
             }
-            FillTrigger::Refresh | FillTrigger::Prefetch(_) => std::future::pending().await,
+            FillTrigger::Refresh | FillTrigger::Prefetch(..) => std::future::pending().await,
         }
     }
 
@@ -443,7 +444,7 @@ impl FillTask {
             is_own: false,
             epoch_token,
             access_tracker: match &self.trigger {
-                FillTrigger::Prefetch(prefetch) => Some(Arc::clone(&prefetch.access_tracker)),
+                FillTrigger::Prefetch(prefetch, _) => Some(Arc::clone(&prefetch.access_tracker)),
                 _ => None,
             },
         }

@@ -67,6 +67,14 @@ impl PassThroughResponse {
         }
     }
 
+    /// The headers and the body, if that has been read to its end.
+    pub(super) fn into_whole(self) -> Option<(HeaderMap, Bytes)> {
+        match self.body {
+            PassThroughBody::Whole(body) => Some((self.headers, body)),
+            PassThroughBody::Flowing(..) => None,
+        }
+    }
+
     /// Charges the client if it leaves before the end of the body.
     pub(super) fn abandoned_with(self, private_fetch: PrivateFetch) -> PassThroughResponse {
         let private_fetch = Some(private_fetch);

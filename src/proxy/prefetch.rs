@@ -134,7 +134,7 @@ impl Shield {
         let limits = &self.live.prefetch_limits;
         let prefetch = limits.begin(permit, source, Instant::now());
         let follower = fill.follower();
-        self.spawn_fill(request, fill, FillTrigger::Prefetch(prefetch));
+        self.spawn_fill(request, fill, FillTrigger::Prefetch(prefetch, None));
         Some(follower)
     }
 

@@ -374,9 +374,9 @@ fn admin_handlers(
             let shield = purging.current();
             Box::pin(async move { shield.purge(order).await })
         }),
-        warm: Box::new(move |url, deadline| {
+        warm: Box::new(move |url, batch| {
             let shield = warming.current();
-            Box::pin(async move { shield.warm(&url, deadline).await })
+            Box::pin(async move { shield.warm(&url, &batch).await })
         }),
     }
 }

@@ -124,5 +124,6 @@ mod viewers_see_what_is_sent;
 mod viewers_show_their_certificate;
 mod viewers_who_wait_share_a_response;
 mod warm_fetches_what_a_stream_lists;
+mod warm_goes_on_or_says_why;
 mod warm_leaves_viewers_their_room;
 mod withdrawn_certificates_let_nobody_in;

@@ -15,6 +15,7 @@ pub mod program;
 pub mod shield;
 pub mod tokens;
 pub mod viewer;
+pub mod warmed;
 mod wire;
 
 pub use content::{Fingerprint, ended_playlist, gzip, noise, playlist};

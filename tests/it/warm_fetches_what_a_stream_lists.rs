@@ -1,64 +1,16 @@
 //! `seawall warm` has a running server store a whole stream before the first viewer comes: only
 //! from its own host, after all viewers, and again from where it stopped.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::metrics::STORED;
-use crate::support::program::Program;
+use crate::support::warmed::{Warmed, counts};
 use crate::support::{
     Origin, Shield, ask, ended_playlist, get, hang_up, manifest, noise, playlist, reply, segment,
     status,
 };
-
-/// A running program, and the address of its admin server.
-struct Warmed {
-    program: Program,
-    admin: String,
-    _folder: TempDir,
-}
-
-impl Warmed {
-    async fn in_front_of(origin: &Origin) -> Warmed {
-        let folder = tempfile::tempdir().unwrap();
-        let admin = format!("unix:{}", folder.path().join("admin.sock").display());
-        let settings = format!("[admin]\nlisten = \"{admin}\"\n");
-        Warmed {
-            program: Program::serve(origin, &settings).await,
-            admin,
-            _folder: folder,
-        }
-    }
-
-    async fn run(&self, words: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
-        command.arg("warm").args(words.split(' '));
-        command.args(["--admin", &self.admin, "--rate", "100000"]);
-        command.env_remove("SEAWALL_ADMIN_TOKEN_FILE");
-        let ended = tokio::task::spawn_blocking(move || command.output()).await;
-        ended.unwrap().unwrap()
-    }
-
-    /// The summary, and whether the command succeeded.
-    async fn summary(&self, words: &str) -> (Value, bool) {
-        let ended = self.run(&format!("{words} --json")).await;
-        let summary = serde_json::from_slice(&ended.stdout);
-        let summary = summary.unwrap_or_else(|_| panic!("{ended:?}"));
-        (summary, ended.status.success())
-    }
-}
-
-fn counts(summary: &Value) -> (u64, u64, u64, u64) {
-    let count = |name: &str| summary[name].as_u64().expect("a count");
-    (
-        count("fetched"),
-        count("held"),
-        count("failed"),
-        count("skipped"),
-    )
-}
 
 const MASTER: &str = "http://media.test/film/m.m3u8";
 

@@ -173,6 +173,20 @@ impl EndpointState {
             && guards.health.as_ref().is_none_or(HealthState::healthy)
     }
 
+    /// What keeps it from good standing, for operators.
+    pub(super) fn doubt(&self, is_reachable: bool, now: Instant) -> &'static str {
+        let guards = self.guards.lock();
+        if !is_reachable {
+            "unreachable"
+        } else if guards.breaker.outlook(now) != BreakerOutlook::Clear {
+            "failing (breaker open)"
+        } else if guards.ejection.until(now).is_some() || guards.ejection.is_on_trial() {
+            "ejected"
+        } else {
+            "unhealthy by its health check"
+        }
+    }
+
     /// The URL, for metrics and logs.
     pub(super) fn url(&self) -> Arc<str> {
         Arc::clone(&self.url)

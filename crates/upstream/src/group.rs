@@ -25,8 +25,8 @@ use super::selection::{EndpointSelection, EndpointSelector, ExtraRequests, Reque
 use super::sign::Signer;
 use super::slow_viewers::RequestPermits;
 use super::{
-    BudgetUse, Deadlines, Failure, Priority, PriorityRaise, Rejection, Resolver, Retry, Settings,
-    SetupError, Stats, UpstreamRequest, UpstreamResponse,
+    BudgetUse, Deadlines, EndpointOutage, Failure, Priority, PriorityRaise, Rejection, Resolver,
+    Retry, Settings, SetupError, Stats, UpstreamRequest, UpstreamResponse,
 };
 
 use attempt_sequence::AttemptSequence;
@@ -333,6 +333,28 @@ impl OriginGroup {
                 }
             });
         }
+    }
+
+    /// See [`super::Origin::probe_in_background`].
+    pub(super) fn probe_in_background(&self, request: UpstreamRequest) {
+        self.selector.update_standing();
+        // Without credentials no probe says anything: the next request waits for them.
+        if let Ok((signed, _)) = self.sign(request) {
+            self.probe_endpoints_in_doubt(&signed);
+        }
+    }
+
+    /// See [`super::Origin::outage`].
+    pub(super) fn outage(&self) -> Option<Vec<EndpointOutage>> {
+        if self.has_endpoint_in_good_standing() {
+            return None;
+        }
+        let endpoints = self.selector.endpoints.iter();
+        let outage = |endpoint: &Arc<EndpointState>| EndpointOutage {
+            endpoint: endpoint.url(),
+            reason: endpoint.doubt(self.connector.is_reachable(endpoint.index), std_now()),
+        };
+        Some(endpoints.map(outage).collect())
     }
 
     /// Builds the response: its body follows and holds the permits.

@@ -114,7 +114,9 @@ pub use request::{
 pub use selection::{Balance, Takeover};
 pub use settings::{Check, CheckKind, Deadlines, Guards, Protocol, Retry, Settings};
 pub use setup_error::SetupError;
-pub use stats::{AttemptCounts, EndpointCondition, EndpointStats, HealthCheckStats, Stats};
+pub use stats::{
+    AttemptCounts, EndpointCondition, EndpointOutage, EndpointStats, HealthCheckStats, Stats,
+};
 pub use viewer_relay::ViewerRelay;
 
 use group::OriginGroup;
@@ -194,6 +196,18 @@ impl Origin {
     /// standing: prefetches may be sent.
     pub fn has_room_for_prefetch(&self) -> bool {
         self.group.limits.has_spare_permits() && self.group.has_endpoint_in_good_standing()
+    }
+
+    /// What keeps each endpoint from getting prefetches, with its URL; `None` if one may get them.
+    pub fn outage(&self) -> Option<Vec<EndpointOutage>> {
+        self.group.outage()
+    }
+
+    /// Finds out in the background whether an endpoint in doubt is back, as any request does: tries
+    /// unreachable addresses again, and sends each endpoint that is due for a probe a HEAD of this
+    /// request. For callers that send nothing before one is back.
+    pub fn probe_in_background(&self, request: UpstreamRequest) {
+        self.group.probe_in_background(request);
     }
 
     /// The same as [`Origin::has_room_for_prefetch`], for blocking requests.

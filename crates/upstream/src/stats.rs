@@ -56,6 +56,15 @@ pub struct EndpointStats {
     pub latency: LatencyHistogram,
 }
 
+/// Why an endpoint is not in good standing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointOutage {
+    /// Its URL.
+    pub endpoint: Arc<str>,
+    /// In words that follow "it is".
+    pub reason: &'static str,
+}
+
 /// What is known of the state of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointCondition {

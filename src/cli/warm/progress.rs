@@ -15,6 +15,8 @@ pub(super) struct ProgressBar {
     is_silent: bool,
     begun: Instant,
     next_line: Instant,
+    /// The last line said what it waits for.
+    has_said: bool,
 }
 
 impl ProgressBar {
@@ -25,16 +27,24 @@ impl ProgressBar {
             is_silent,
             begun: now,
             next_line: now + LINE_INTERVAL,
+            has_said: false,
         }
     }
 
-    pub(super) fn show(&mut self, tally: &WarmCounts, waiting: usize) {
+    /// `outage`: why nothing goes on.
+    pub(super) fn show(&mut self, tally: &WarmCounts, waiting: usize, outage: Option<&str>) {
         let now = Instant::now();
-        if self.is_silent || (!self.is_terminal && now < self.next_line) {
+        let is_news = outage.is_some() && !self.has_said;
+        let is_due = self.is_terminal || now >= self.next_line || is_news;
+        if self.is_silent || !is_due {
             return;
         }
         self.next_line = now + LINE_INTERVAL;
-        let line = line(tally, waiting as u64, now.duration_since(self.begun));
+        self.has_said = outage.is_some();
+        let line = match outage {
+            None => line(tally, waiting as u64, now.duration_since(self.begun)),
+            Some(why) => format!("waiting for {why}"),
+        };
         let text = if self.is_terminal {
             format!("\r\x1b[K{line}")
         } else {

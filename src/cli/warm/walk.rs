@@ -12,19 +12,33 @@ pub(super) struct WarmChoice {
     pub(super) bandwidth_max: Option<u64>,
     pub(super) takes_frames: bool,
     pub(super) takes_keys: bool,
-    pub(super) objects_max: usize,
 }
+
+/// Objects of one run, and the memory of the URLs that wait: what is beyond them is left out.
+#[derive(Clone, Copy, Debug)]
+struct WalkBounds {
+    objects: usize,
+    waiting_bytes: usize,
+}
+
+const BOUNDS: WalkBounds = WalkBounds {
+    objects: 2_000_000,
+    waiting_bytes: 256 << 20,
+};
 
 /// The objects that wait, and a hash of each that has been listed.
 pub(super) struct StreamWalk {
     choice: WarmChoice,
+    bounds: WalkBounds,
     /// Scheme and host of all URLs.
     base: String,
     manifests: VecDeque<String>,
     objects: VecDeque<String>,
     known: HashSet<u64>,
     hasher: ahash::RandomState,
-    was_limited: bool,
+    waiting_bytes: usize,
+    /// Why objects were left out.
+    left_out: Option<&'static str>,
 }
 
 impl StreamWalk {
@@ -41,12 +55,14 @@ impl StreamWalk {
         };
         let mut walk = StreamWalk {
             choice,
+            bounds: BOUNDS,
             base,
             manifests: VecDeque::new(),
             objects: VecDeque::new(),
             known: HashSet::new(),
             hasher: ahash::RandomState::new(),
-            was_limited: false,
+            waiting_bytes: 0,
+            left_out: None,
         };
         walk.add(url.to_owned(), true);
         Ok(walk)
@@ -57,11 +73,17 @@ impl StreamWalk {
         if self.known.contains(&hash) {
             return;
         }
-        if self.known.len() >= self.choice.objects_max {
-            self.was_limited = true;
+        let waiting_bytes = self.waiting_bytes + url.len();
+        if self.known.len() >= self.bounds.objects || waiting_bytes > self.bounds.waiting_bytes {
+            self.left_out = Some("the stream names more objects than one run can hold");
             return;
         }
         self.known.insert(hash);
+        self.push(url, is_manifest);
+    }
+
+    fn push(&mut self, url: String, is_manifest: bool) {
+        self.waiting_bytes += url.len();
         if is_manifest {
             self.manifests.push_back(url);
         } else {
@@ -87,14 +109,15 @@ impl StreamWalk {
                 break;
             }
             room = room.saturating_sub(length);
+            self.waiting_bytes -= length;
             batch.extend(queue.pop_front());
         }
         batch
     }
 
     /// An object that is to be fetched later.
-    pub(super) fn again(&mut self, url: &str) {
-        self.objects.push_back(url.to_owned());
+    pub(super) fn again(&mut self, url: &str, is_manifest: bool) {
+        self.push(url.to_owned(), is_manifest);
     }
 
     /// How many wait.
@@ -102,9 +125,9 @@ impl StreamWalk {
         self.manifests.len() + self.objects.len()
     }
 
-    /// Objects were left out because there are too many.
-    pub(super) fn was_limited(&self) -> bool {
-        self.was_limited
+    /// Why objects were left out, if there are too many.
+    pub(super) fn left_out(&self) -> Option<&'static str> {
+        self.left_out
     }
 
     /// Adds what a manifest names, as the server says it.
@@ -113,7 +136,9 @@ impl StreamWalk {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        self.was_limited |= answer["more"] == true;
+        if answer["more"] == true {
+            self.left_out = Some("a manifest names more objects than the server lists");
+        }
         let of = |name: &Value| {
             let role = name[0].as_str()?.to_owned();
             Some((role, name[1].as_u64(), name[2].as_str()?.to_owned()))
@@ -155,7 +180,6 @@ mod tests {
             bandwidth_max: None,
             takes_frames: false,
             takes_keys: false,
-            objects_max: 1000,
         };
         change(&mut choice);
         StreamWalk::from(URL, choice).unwrap()
@@ -201,10 +225,19 @@ mod tests {
 
     #[test]
     fn too_many_objects_are_left_out_and_said() {
-        let mut few = walk(|choice| choice.objects_max = 3);
-        few.take_names(&names());
-        assert!(few.was_limited());
-        assert_eq!(few.waiting(), 3);
+        for (objects, waiting_bytes) in [(3, 1000), (1000, 70)] {
+            let mut few = walk(|_| {});
+            few.bounds = WalkBounds {
+                objects,
+                waiting_bytes,
+            };
+            few.take_names(&names());
+            assert!(few.left_out().is_some());
+            assert_eq!(few.waiting(), 3);
+            // What has been taken out makes room for what comes later.
+            assert_eq!(few.next_batch(9, 1 << 20).len(), 3);
+            assert_eq!(few.waiting_bytes, 0);
+        }
     }
 
     #[test]

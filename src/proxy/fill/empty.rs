@@ -55,7 +55,7 @@ impl FillTask {
             is_object_stored,
         ));
         // A failed prefetch leaves no memo that would affect viewers.
-        if !matches!(self.trigger, FillTrigger::Prefetch(_)) {
+        if !matches!(self.trigger, FillTrigger::Prefetch(..)) {
             self.back_off(None, &error_object);
         }
         self.fill.settle(Verdict::Failed(error_object));

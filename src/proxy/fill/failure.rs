@@ -301,10 +301,16 @@ impl FillTask {
                 memo: KeyMemo::Pass,
             });
         }
-        if let FillTrigger::Viewer(viewer, client_fetch) = self.trigger {
-            passed.private_fetch = Some(client_fetch.hand_over());
-            // If the viewer has left, this drops the response and closes its connection.
-            let _ = viewer.send(passed);
+        // If the receiver has left, this drops the response and closes its connection.
+        match self.trigger {
+            FillTrigger::Viewer(viewer, client_fetch) => {
+                passed.private_fetch = Some(client_fetch.hand_over());
+                let _ = viewer.send(passed);
+            }
+            FillTrigger::Prefetch(_, Some(operator)) => {
+                let _ = operator.send(passed);
+            }
+            FillTrigger::Prefetch(_, None) | FillTrigger::Refresh => {}
         }
         self.fill.settle(Verdict::Pass);
     }

@@ -54,7 +54,7 @@ impl FillTask {
     /// Waits for a segment that is due in a moment, and requests it once then. Without this, all
     /// players whose clocks are ahead would request it repeatedly.
     pub(super) async fn await_availability(&self) {
-        if matches!(self.trigger, FillTrigger::Prefetch(_)) {
+        if matches!(self.trigger, FillTrigger::Prefetch(..)) {
             return;
         }
         match self.availability() {
@@ -81,7 +81,7 @@ impl FillTask {
     pub(super) fn due_in(&self, status: StatusCode) -> Option<Duration> {
         match &self.trigger {
             _ if status == StatusCode::OK => None,
-            FillTrigger::Prefetch(prefetch) if prefetch.source != PrefetchSource::Nor => {
+            FillTrigger::Prefetch(prefetch, _) if prefetch.source != PrefetchSource::Nor => {
                 Some(Duration::ZERO)
             }
             _ => self.availability()?.absent_for(),
@@ -212,7 +212,7 @@ impl FillTask {
                 priority::for_waiting_viewer(self.request.kind, || self.is_new())
             }
             FillTrigger::Refresh => priority::for_refresh(self.request.kind),
-            FillTrigger::Prefetch(_) => Priority::Prefetch,
+            FillTrigger::Prefetch(..) => Priority::Prefetch,
         }
     }
 
@@ -222,7 +222,7 @@ impl FillTask {
             FillTrigger::Viewer(..) => true,
             // It has the priority of a viewer's request already.
             FillTrigger::Refresh => self.request.kind.is_manifest(),
-            FillTrigger::Prefetch(_) => false,
+            FillTrigger::Prefetch(..) => false,
         };
         (!waits).then(|| PriorityRaise {
             when: Box::pin(self.fill.wait_for_join()),

@@ -1,7 +1,7 @@
 //! Fetches all slices of an object ahead of viewers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use tokio::time::{sleep, timeout_at};
@@ -16,9 +16,21 @@ use seawall_policy::access::CacheRequest;
 use seawall_policy::range::ByteSpan;
 use seawall_upstream::Priority;
 
+/// After this time it says how far it is. The caller asks again.
+const SLICES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How far an object is whose slices are fetched.
+pub(in crate::proxy) struct WarmedSlices {
+    pub(in crate::proxy) outcome: WarmOutcome,
+    /// Bytes from its beginning that are stored.
+    pub(in crate::proxy) stored: u64,
+    /// Bytes of the slices that were requested now.
+    pub(in crate::proxy) received: u64,
+}
+
 impl Shield {
     /// Fetches the slices that are not stored, one after the other, each only while there is room,
-    /// until the deadline. Returns how that ended, and how many bytes are stored.
+    /// for a moment.
     pub(in crate::proxy) async fn warm_slices(
         self: &Arc<Self>,
         request: &CacheRequest,
@@ -26,7 +38,8 @@ impl Shield {
         slice_set: Arc<SliceSet>,
         headers: &HeaderMap,
         deadline: Instant,
-    ) -> (WarmOutcome, u64) {
+    ) -> WarmedSlices {
+        let deadline = deadline.min(Instant::now() + SLICES_TIMEOUT);
         let length = slice_set.length;
         let source = SliceContext::begin(
             self,
@@ -35,11 +48,15 @@ impl Shield {
             &slice_set,
             (Client::of(None), Priority::Prefetch),
         );
-        let (mut stored, mut outcome) = (0, WarmOutcome::Held);
-        while stored < length {
-            let span = source.span(stored);
+        let mut warmed = WarmedSlices {
+            outcome: WarmOutcome::Held,
+            stored: 0,
+            received: 0,
+        };
+        while warmed.stored < length {
+            let span = source.span(warmed.stored);
             if source.has_stored(span) {
-                stored = span.end;
+                warmed.stored = span.end;
                 continue;
             }
             let permit = if source.is_being_filled(span) {
@@ -48,30 +65,42 @@ impl Shield {
             } else {
                 self.prefetch_permit(request, PrefetchedObject::Exists, PrefetchSource::Warm)
             };
-            if permit.is_none() {
-                if Instant::now() + ROOM_INTERVAL >= deadline {
-                    return (WarmOutcome::Busy, stored);
+            let now = Instant::now();
+            let Some(permit) = permit else {
+                if now + ROOM_INTERVAL >= deadline || self.outage(request).is_some() {
+                    return warmed.ended(WarmOutcome::Busy);
                 }
                 sleep(ROOM_INTERVAL).await;
                 continue;
-            }
+            };
             let fetch = async {
-                match source.slice_with_permit(stored, permit).await {
-                    Ok(Slice::Stored(_)) => Some(()),
-                    Ok(Slice::Growing(mut follower)) => {
-                        read_to_end(&mut follower).await.map(|_| ())
-                    }
-                    Err(_) => None,
+                match source.slice_with_permit(warmed.stored, Some(permit)).await {
+                    Ok(Slice::Stored(_)) => true,
+                    Ok(Slice::Growing(mut follower)) => read_to_end(&mut follower, &mut 0).await,
+                    Err(_) => false,
                 }
             };
             match timeout_at(deadline.into(), fetch).await {
-                Err(_) => return (WarmOutcome::Busy, stored),
-                Ok(None) => return (WarmOutcome::Failed, stored),
-                Ok(Some(())) => outcome = WarmOutcome::Fetched,
+                // It goes on, and is counted now: no later step fetches it.
+                Err(_) => {
+                    warmed.received += span.length();
+                    return warmed.ended(WarmOutcome::Busy);
+                }
+                Ok(false) => return warmed.ended(WarmOutcome::Failed),
+                Ok(true) => {
+                    warmed.received += span.length();
+                    warmed.outcome = WarmOutcome::Fetched;
+                }
             }
-            stored = span.end;
+            warmed.stored = span.end;
         }
-        (outcome, length)
+        warmed
+    }
+}
+
+impl WarmedSlices {
+    fn ended(self, outcome: WarmOutcome) -> WarmedSlices {
+        WarmedSlices { outcome, ..self }
     }
 }
 

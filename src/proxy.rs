@@ -78,7 +78,7 @@ use std::time::{Duration, Instant};
 pub use access_control::{AccessControl, AccessStats};
 pub use active::{ActiveSettings, ActiveShield};
 pub use body::ResponseBody;
-pub use class_counters::ClassStats;
+pub use class_counters::{ClassStats, RefusedStatus};
 pub use clients::ClientStats;
 pub use coding::CodingStats;
 pub use context::{X_REQUEST_ID, new_request_id};

@@ -25,7 +25,9 @@ pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, L
 pub use metric::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
 };
-pub use outcome::{AbortCause, AccessLogFields, Outcome, RequestRecord, ResponseSource};
+pub use outcome::{
+    AbortCause, AccessLogFields, Outcome, RefusalReason, RequestRecord, ResponseSource,
+};
 pub use registry::{MetricGroup, MetricRegistry};
 pub use request_metrics::RequestMetrics;
 

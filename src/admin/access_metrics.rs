@@ -26,8 +26,9 @@ pub static ACCESS_METRICS: [CollectedMetric<AccessStats>; 6] = [Metric {
            header (`require_header`: it is missing or has another value), client_class \
            (`client_classes`), certificate (`require_certificate`), or token. Increments with \
            each such request.",
-    remedy: "If it rises, the access log has the addresses (status 403). If they are those of your \
-             CDN, it has new networks, or a secret that no file contains; else somebody probes.",
+    remedy: "If it rises, the access log has the addresses and the routes (status 403, the same \
+             `reason`). If they are those of your CDN, it has new networks, or a secret that no \
+             file contains; else somebody probes.",
 }
 .collected(|stats, samples| {
     for (rule, count) in stats.refused {
@@ -41,7 +42,8 @@ pub static ACCESS_METRICS: [CollectedMetric<AccessStats>; 6] = [Metric {
     help: "Requests refused because of their token, by why. Increments with each such request.",
     remedy: "A rise of expired is normal at the end of an event. key: a key id that no route \
              knows. signature: a forgery, or another secret than the issuer's. url: a viewer \
-             shares a token, or the issuer permits too little. flood: a client sends forgeries.",
+             shares a token, or the issuer permits too little. flood: a client sends forgeries. \
+             The access log has each, in `reason_detail`.",
 }
 .collected(|stats: &AccessStats, samples| {
     for (reason, count) in &stats.tokens.refused {
@@ -104,8 +106,8 @@ pub static RATE_LIMIT_METRICS: [CollectedMetric<RateLimitStats>; 2] = [
         help: "Requests refused with 429 by a `rate_limit`: of each client or of the whole route, or \
                of a client class, because of the requests or of the bytes before. Increments with \
                each such request.",
-        remedy: "If it rises, the access log has the addresses (status 429). One address: somebody \
-                 requests too much, or many viewers share it; behind a proxy, set trusted_proxies. \
+        remedy: "If it rises, the access log has the addresses, and the limits in `reason_detail` \
+                 (status 429). One address: somebody requests too much, or many viewers share it; behind a proxy, set trusted_proxies. \
                  Many addresses: the limit is lower than what players need. A client class: its CDN \
                  requests more than its share; `seawall_class_requests_total` has the rates.",
     }

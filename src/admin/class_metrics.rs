@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::proxy::{ClassStats, Shield};
+use crate::proxy::{ClassStats, RefusedStatus, Shield};
 use crate::telemetry::{
     ClassRequestCounts, CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel,
 };
@@ -15,8 +15,13 @@ const CLIENT_CLASS: MetricLabel = MetricLabel {
     ),
 };
 
+const REFUSED_STATUS: MetricLabel = MetricLabel {
+    name: "status",
+    values: LabelValues::Fixed(|| RefusedStatus::ALL.map(RefusedStatus::as_str).to_vec()),
+};
+
 /// What classes of clients cost origins, and what they share.
-pub static CLASS_METRICS: [CollectedMetric<Vec<ClassStats>>; 3] = [
+pub static CLASS_METRICS: [CollectedMetric<Vec<ClassStats>>; 4] = [
     Metric {
         name: "seawall_class_origin_requests_total",
         kind: MetricKind::Counter,
@@ -67,6 +72,26 @@ pub static CLASS_METRICS: [CollectedMetric<Vec<ClassStats>>; 3] = [
             }
         }
     }),
+    Metric {
+        name: "seawall_class_refused_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[CLIENT_CLASS, REFUSED_STATUS],
+        help: "Requests of the clients of a class that were refused because of who sends them: 403 \
+               by an access rule of the route, 429 by a rate limit. Increments with each such \
+               request.",
+        remedy: "429: the CDN requests more than its quota, or than a limit of the route. 403: it \
+                 lacks the secret, the token or the address that the route demands; the access \
+                 log says which, in `reason`.",
+    }
+    .collected(|classes, samples| {
+        for class in classes {
+            let counts = class.refused.into_iter().flatten();
+            for (status, count) in RefusedStatus::ALL.into_iter().zip(counts) {
+                samples.add(&[&*class.name, status.as_str()], count);
+            }
+        }
+    }),
 ];
 
 /// The classes as the status page shows them.
@@ -74,6 +99,7 @@ pub fn class_status(shield: &Shield) -> Value {
     let requests = shield.telemetry().class_metrics.counts();
     let classes = shield.classes().into_iter().map(|class| {
         let counts = requests.iter().find(|counts| counts.name == class.name);
+        let refused = |status: RefusedStatus| class.refused.map(|counts| counts[status as usize]);
         json!({
             "name": &*class.name,
             "requests": counts.map(ClassRequestCounts::requests),
@@ -82,6 +108,8 @@ pub fn class_status(shield: &Shield) -> Value {
             "origin_requests": class.origin_requests,
             "origin_bytes": class.origin_bytes,
             "collapsed": class.collapsed,
+            "denied": refused(RefusedStatus::Denied),
+            "rate_limited": refused(RefusedStatus::RateLimited),
         })
     });
     classes.collect()

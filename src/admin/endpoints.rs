@@ -103,7 +103,8 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 field(
                     "client_classes",
                     FieldKind::List,
-                    "the `[[client_class]]`es with their counts; empty without any",
+                    "the `[[client_class]]`es with their counts, refused requests among them \
+                     (`denied`: 403, `rate_limited`: 429); empty without any",
                 ),
             ]),
         }],

@@ -122,6 +122,19 @@ fn render_status(status: &Value) -> String {
             );
         }
     }
+    for class in status["client_classes"].as_array().into_iter().flatten() {
+        // What no client waits for is refused to nobody.
+        if let (Some(denied), Some(limited)) =
+            (class["denied"].as_u64(), class["rate_limited"].as_u64())
+        {
+            let _ = writeln!(
+                lines,
+                "client class {}: {} requests, {denied} got 403, {limited} got 429",
+                text(&class["name"]),
+                class["requests"]
+            );
+        }
+    }
     lines
 }
 
@@ -345,6 +358,19 @@ mod tests {
             "server serving\norigin main: 3 in flight, 1 queued\n  https://o.example: good, 2 \
              requests in flight\n  https://o.example: UNREACHABLE, breaker open, 2 requests in \
              flight\n"
+        );
+    }
+
+    #[test]
+    fn status_says_how_many_requests_of_a_client_class_were_refused() {
+        let classes = json!([
+            { "name": "other", "requests": 7, "denied": 2, "rate_limited": 1 },
+            { "name": "background", "requests": null, "denied": null, "rate_limited": null },
+        ]);
+        let status = json!({ "drain": { "state": "serving" }, "client_classes": classes });
+        assert_eq!(
+            render_status(&status),
+            "server serving\nclient class other: 7 requests, 2 got 403, 1 got 429\n"
         );
     }
 

@@ -41,6 +41,7 @@ pub(super) fn http2_record(connection: &ConnectionState) -> RequestRecord {
         protocol: "HTTP/2.0",
         route: None,
         class: None,
+        refusal: None,
         request_id: String::new(),
     };
     RequestRecord {
@@ -75,6 +76,7 @@ fn log_fields(head: &[u8], connection: &ConnectionState) -> AccessLogFields {
         },
         route: None,
         class: None,
+        refusal: None,
         request_id: String::new(),
     }
 }

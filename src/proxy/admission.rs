@@ -128,7 +128,10 @@ impl Shield {
         };
         let permit = permit.map_err(|rejection| {
             tokens.count_refusal(rejection);
-            AccessRejection::denied(AccessRuleKind::Token).of_route(destination.route)
+            let denied = AccessRejection::denied(AccessRuleKind::Token);
+            denied
+                .with_detail(rejection.as_str())
+                .of_route(destination.route)
         })?;
         let meter = self.take_from_limits(&destination, request)?;
         let destination = destination.detached();
@@ -159,7 +162,8 @@ impl Shield {
         }
         limiter.admit(viewer, request.now).map_err(|refusal| {
             self.rate_limits.count(&refusal);
-            AccessRejection::over_limit(refusal.wait()).of_route(route)
+            let over_limit = AccessRejection::over_limit(refusal.wait());
+            over_limit.with_detail(refusal.as_str()).of_route(route)
         })
     }
 
@@ -217,6 +221,9 @@ impl Shield {
     ) -> ViewerResponse {
         if let Some(rule) = rejection.rule {
             self.access.count_refusal(rule);
+        }
+        if let Some(class) = &request.class {
+            self.class_counters.count_refused(class, rejection.status);
         }
         let is_logged = self.telemetry.access_log.is_enabled();
         rejections::rejected(request, rejection, &self.settings.error_pages, is_logged)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::StatusCode;
 use parking_lot::Mutex;
 
 use crate::telemetry::CLIENT_CLASSES_MAX;
@@ -24,12 +25,46 @@ pub struct ClassStats {
     /// Requests for what another class had got before. `None`: not counted for what no client
     /// waits for.
     pub collapsed: Option<u64>,
+    /// Its requests that were refused, in the order of [`RefusedStatus::ALL`]. `None`: no client
+    /// waits for these.
+    pub refused: Option<[u64; RefusedStatus::ALL.len()]>,
+}
+
+/// The status of a request that is refused because of who sends it: also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedStatus {
+    /// 403: an access rule.
+    Denied,
+    /// 429: a rate limit.
+    RateLimited,
+}
+
+impl RefusedStatus {
+    /// All of them.
+    pub const ALL: [RefusedStatus; 2] = [RefusedStatus::Denied, RefusedStatus::RateLimited];
+
+    fn of(status: StatusCode) -> Option<RefusedStatus> {
+        match status {
+            StatusCode::FORBIDDEN => Some(RefusedStatus::Denied),
+            StatusCode::TOO_MANY_REQUESTS => Some(RefusedStatus::RateLimited),
+            _ => None,
+        }
+    }
+
+    /// The word used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RefusedStatus::Denied => "403",
+            RefusedStatus::RateLimited => "429",
+        }
+    }
 }
 
 #[derive(Default)]
 struct OneClass {
     cause: Arc<CauseCounters>,
     collapsed: AtomicU64,
+    refused: [AtomicU64; RefusedStatus::ALL.len()],
 }
 
 /// The counters of all classes. They outlive reloads.
@@ -71,6 +106,14 @@ impl ClassCounters {
         self.of(class).collapsed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a request that was refused with this status.
+    pub(super) fn count_refused(&self, class: &ClientClass, status: StatusCode) {
+        if let Some(status) = RefusedStatus::of(status) {
+            let refused = &self.of(class).refused[status as usize];
+            refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn of(&self, class: &ClientClass) -> &OneClass {
         &self.classes[class.index % CLIENT_CLASSES_MAX]
     }
@@ -78,19 +121,24 @@ impl ClassCounters {
     /// The counters of all classes that there have been; none if there were none.
     pub(super) fn stats(&self) -> Vec<ClassStats> {
         let names = self.names.lock().clone();
-        let of = |name: Arc<str>, cause: &CauseCounters, collapsed| ClassStats {
+        let of = |name: Arc<str>, cause: &CauseCounters| ClassStats {
             name,
             origin_requests: cause.requests(),
             origin_bytes: cause.bytes(),
-            collapsed,
+            collapsed: None,
+            refused: None,
         };
         let has_classes = !names.is_empty();
         let classes = names.into_iter().zip(&self.classes);
         let named = classes.filter_map(|(name, class)| {
-            let collapsed = class.collapsed.load(Ordering::Relaxed);
-            Some(of(name?, &class.cause, Some(collapsed)))
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            Some(ClassStats {
+                collapsed: Some(count(&class.collapsed)),
+                refused: Some(class.refused.each_ref().map(count)),
+                ..of(name?, &class.cause)
+            })
         });
-        let background = || of(BACKGROUND.into(), &self.background, None);
+        let background = || of(BACKGROUND.into(), &self.background);
         named.chain(has_classes.then(background)).collect()
     }
 }

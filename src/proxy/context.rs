@@ -230,17 +230,30 @@ fn asks_for_timing(route: &Route, viewer: &HeaderMap) -> bool {
     name.is_some_and(|name| viewer.contains_key(name))
 }
 
+/// The record of a request that is answered without a key: it led to this route, if to any.
+pub(super) fn unadmitted_record(
+    viewer_request: &ViewerRequest,
+    is_logged: bool,
+    route: Option<&Arc<Route>>,
+    outcome: Outcome,
+) -> RequestRecord {
+    let mut record = begin_record(viewer_request, is_logged);
+    record.outcome = outcome;
+    record.route = route.map(|route| route.index);
+    if let Some(fields) = &mut record.log_fields {
+        fields.route = route.map(|route| Arc::clone(&route.name));
+    }
+    record
+}
+
 /// Responds to a request that was not admitted.
 pub(super) fn respond_unadmitted(
     viewer_request: &ViewerRequest,
-    is_logged: bool,
+    mut record: RequestRecord,
     status: StatusCode,
     mut headers: HeaderMap,
     body: ResponseBody,
-    outcome: Outcome,
 ) -> ViewerResponse {
-    let mut record = begin_record(viewer_request, is_logged);
-    record.outcome = outcome;
     add_request_id(&mut headers, &viewer_request.headers, &mut record);
     finish(status, headers, body, record)
 }

@@ -2,8 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use seawall_policy::access::AccessRejection;
 use seawall_policy::route::Cors;
-use seawall_policy::{Route, fields};
+use seawall_policy::{AccessRuleKind, Route, fields};
 
 /// Response headers that players read; low-latency players use `Age`.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
@@ -15,6 +16,7 @@ const PASSED_METHODS: HeaderValue =
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("Retry-After");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
 /// Adds the CORS fields for cross-origin pages.
@@ -47,6 +49,34 @@ pub(super) fn allow(response: &mut HeaderMap, viewer: &HeaderMap, route: &Route)
                 }
             }
         }
+    }
+}
+
+/// The same for a refusal. What it says tells nobody more than the preflight of the same request
+/// would: an access rule other than the token refuses that too.
+pub(super) fn allow_refused(
+    response: &mut HeaderMap,
+    viewer: &HeaderMap,
+    rejection: &AccessRejection,
+) {
+    let is_preflight_refused = rejection
+        .rule
+        .is_some_and(|rule| rule != AccessRuleKind::Token);
+    if let Some(route) = &rejection.route
+        && !is_preflight_refused
+    {
+        allow(response, viewer, route);
+        expose_retry_after(response, route);
+    }
+}
+
+/// Lets the pages that [`allow`] admits read when they may return.
+pub(super) fn expose_retry_after(response: &mut HeaderMap, route: &Route) {
+    if route.cors != Cors::Off
+        && response.contains_key(header::RETRY_AFTER)
+        && response.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS)
+    {
+        response.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, RETRY_AFTER);
     }
 }
 

@@ -73,6 +73,18 @@ pub struct RateRefusal {
 }
 
 impl RateRefusal {
+    /// Whom the limit counts together, and what there was too much of: the words of the metric.
+    pub(super) fn as_str(&self) -> &'static str {
+        match (self.scope, self.exceeded.quantity) {
+            (LimitScope::Client, LimitedQuantity::Requests) => "client_requests",
+            (LimitScope::Client, LimitedQuantity::Bytes) => "client_bytes",
+            (LimitScope::Route, LimitedQuantity::Requests) => "route_requests",
+            (LimitScope::Route, LimitedQuantity::Bytes) => "route_bytes",
+            (LimitScope::ClientClass, LimitedQuantity::Requests) => "client_class_requests",
+            (LimitScope::ClientClass, LimitedQuantity::Bytes) => "client_class_bytes",
+        }
+    }
+
     /// The time until another request may be admitted.
     pub(super) fn wait(&self) -> Duration {
         Duration::from_nanos(self.exceeded.wait_ns)

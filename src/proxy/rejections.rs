@@ -1,15 +1,16 @@
 //! Builds responses of the shield's own: rejections, failures and overload. The body is a line of
 //! text, or the error page of the route.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::context::{RequestContext, respond_unadmitted};
+use super::context::{RequestContext, respond_unadmitted, unadmitted_record};
 use super::status::{CacheStatusDetail, write_cache_status};
 use super::{ResponseBody, ViewerRequest, ViewerResponse, cors};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, RefusalReason};
 use seawall_cache::{Object, StoredHead};
 use seawall_manifest::Kind;
 use seawall_policy::access::AccessRejection;
@@ -41,42 +42,47 @@ pub(super) fn rejected(
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, seconds.max(1).into());
     }
-    respond_unadmitted(
-        request,
-        is_logged,
-        rejection.status,
-        headers,
-        body,
-        Outcome::Refused,
-    )
+    cors::allow_refused(&mut headers, &request.headers, rejection);
+    let route = rejection.route.as_ref();
+    let mut record = unadmitted_record(request, is_logged, route, Outcome::Refused);
+    if rejection.status == StatusCode::BAD_REQUEST {
+        // It counts for no route: others may read another one in it. The frontend ends the
+        // connection.
+        record.route = None;
+    }
+    if let Some(fields) = &mut record.log_fields {
+        fields.refusal = Some(RefusalReason {
+            word: rejection.reason(),
+            detail: rejection.reason_detail(),
+        });
+    }
+    respond_unadmitted(request, record, rejection.status, headers, body)
 }
 
 /// A CORS preflight, or any other OPTIONS request.
-pub(super) fn preflight(request: &ViewerRequest, route: &Route, is_logged: bool) -> ViewerResponse {
+pub(super) fn preflight(
+    request: &ViewerRequest,
+    route: &Arc<Route>,
+    is_logged: bool,
+) -> ViewerResponse {
     let headers = cors::preflight(&request.headers, route);
-    let status = StatusCode::NO_CONTENT;
-    respond_unadmitted(
-        request,
-        is_logged,
-        status,
-        headers,
-        ResponseBody::Empty,
-        Outcome::Local,
-    )
+    let record = unadmitted_record(request, is_logged, Some(route), Outcome::Local);
+    let (status, body) = (StatusCode::NO_CONTENT, ResponseBody::Empty);
+    respond_unadmitted(request, record, status, headers, body)
 }
 
 /// The route sends its viewers to another location.
 pub(super) fn redirect(
     request: &ViewerRequest,
-    route: &Route,
+    route: &Arc<Route>,
     (status, location): (StatusCode, HeaderValue),
     is_logged: bool,
 ) -> ViewerResponse {
     let mut headers = own_headers();
     headers.insert(header::LOCATION, location);
     cors::allow(&mut headers, &request.headers, route);
-    let body = ResponseBody::Empty;
-    respond_unadmitted(request, is_logged, status, headers, body, Outcome::Local)
+    let record = unadmitted_record(request, is_logged, Some(route), Outcome::Local);
+    respond_unadmitted(request, record, status, headers, ResponseBody::Empty)
 }
 
 /// The request has passed through this shield before.
@@ -182,6 +188,7 @@ pub(super) fn failure_response(
     if retry && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, SOON);
     }
+    cors::expose_retry_after(&mut headers, &context.request.route);
     let details = CacheStatusDetail {
         detail: match outcome {
             Outcome::Negative => Some("back-off"),
@@ -259,6 +266,7 @@ fn error_response(
     cors::allow(&mut headers, &context.headers, &context.request.route);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, SOON);
+        cors::expose_retry_after(&mut headers, &context.request.route);
     }
     write_cache_status(
         &mut headers,

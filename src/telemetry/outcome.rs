@@ -264,6 +264,15 @@ impl RequestRecord {
     }
 }
 
+/// Why a request was refused, in words of the program: nothing in them comes from the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalReason {
+    /// The word that metrics count it by.
+    pub word: &'static str,
+    /// More about it.
+    pub detail: Option<&'static str>,
+}
+
 /// Fields that only the access log needs.
 #[derive(Clone, Debug)]
 pub struct AccessLogFields {
@@ -281,6 +290,8 @@ pub struct AccessLogFields {
     pub route: Option<Arc<str>>,
     /// The name of the client's class. `None`: there are no classes.
     pub class: Option<Arc<str>>,
+    /// Why the request was refused. `None`: it was not, or the status says it.
+    pub refusal: Option<RefusalReason>,
     /// The request id, also sent as `X-Request-Id`. Empty: it has none.
     pub request_id: String,
 }
@@ -308,6 +319,7 @@ impl AccessLogFields {
             },
             route: None,
             class: None,
+            refusal: None,
             request_id: String::new(),
         }
     }

@@ -93,6 +93,7 @@ mod queries_that_defeat_the_cache_are_named;
 mod quotas_are_kept_by_endpoint_and_kind;
 mod ranges_get_exactly_their_bytes;
 mod redirects_send_viewers_elsewhere;
+mod refusals_say_why;
 mod responses_say_how_they_were_produced;
 mod s3_takes_our_signatures;
 mod sessions_defeat_no_cache;

@@ -117,6 +117,7 @@ fn not_allowed() -> AccessRejection {
         status: StatusCode::METHOD_NOT_ALLOWED,
         why: "method not allowed here",
         rule: None,
+        detail: None,
         retry_after: None,
         route: None,
     }

@@ -16,6 +16,8 @@ pub struct AccessRejection {
     pub why: &'static str,
     /// The access rule that refused it, if one did.
     pub rule: Option<AccessRuleKind>,
+    /// More about the reason, for the log alone: the word that a metric counts it by.
+    pub detail: Option<&'static str>,
     /// When another request may be admitted, if a rate limit refused this one.
     pub retry_after: Option<Duration>,
     /// The route that the request led to, if one was found.
@@ -33,6 +35,7 @@ impl AccessRejection {
             status: StatusCode::MISDIRECTED_REQUEST,
             why: "no route serves this host and path",
             rule: None,
+            detail: None,
             retry_after: None,
             route: None,
         }
@@ -44,6 +47,7 @@ impl AccessRejection {
             status: StatusCode::NOT_FOUND,
             why: "the route of this URL sends its viewers elsewhere (`redirect`)",
             rule: None,
+            detail: None,
             retry_after: None,
             route: None,
         }
@@ -56,6 +60,7 @@ impl AccessRejection {
             status: StatusCode::FORBIDDEN,
             why: "access denied",
             rule: Some(rule),
+            detail: None,
             retry_after: None,
             route: None,
         }
@@ -67,8 +72,18 @@ impl AccessRejection {
             status: StatusCode::TOO_MANY_REQUESTS,
             why: "too many requests",
             rule: None,
+            detail: None,
             retry_after: Some(retry_after),
             route: None,
+        }
+    }
+
+    /// The same, with the word that a metric counts it by.
+    #[must_use]
+    pub fn with_detail(self, word: &'static str) -> AccessRejection {
+        AccessRejection {
+            detail: Some(word),
+            ..self
         }
     }
 
@@ -79,6 +94,23 @@ impl AccessRejection {
             route: Some(Arc::clone(route)),
             ..self
         }
+    }
+
+    /// Why, in one word: that of the access rule, as the metric counts it.
+    pub fn reason(&self) -> &'static str {
+        match (self.rule, self.retry_after, self.status) {
+            (Some(rule), ..) => rule.as_str(),
+            (None, Some(_), _) => "rate_limit",
+            (.., StatusCode::MISDIRECTED_REQUEST) => "no_route",
+            (.., StatusCode::METHOD_NOT_ALLOWED) => "method",
+            _ => "malformed",
+        }
+    }
+
+    /// More about the reason. What a request itself is refused for, its sender is told too.
+    pub fn reason_detail(&self) -> Option<&'static str> {
+        let told = (!self.is_of_viewer()).then_some(self.why);
+        self.detail.or(told)
     }
 
     /// Whether it concerns the viewer, not the request: whoever is refused must not cost more than
@@ -93,6 +125,7 @@ pub(super) const fn bad(why: &'static str) -> AccessRejection {
         status: StatusCode::BAD_REQUEST,
         why,
         rule: None,
+        detail: None,
         retry_after: None,
         route: None,
     }

@@ -64,6 +64,7 @@ fn bounded(fields: &AccessLogFields) -> AccessLogFields {
         protocol: fields.protocol,
         route: fields.route.clone(),
         class: fields.class.clone(),
+        refusal: fields.refusal,
         request_id: shorten(&fields.request_id, WORD_BYTES_MAX),
     }
 }
@@ -80,6 +81,8 @@ struct LineFields<'a> {
     kind: &'static str,
     route: Option<&'a str>,
     class: Option<&'a str>,
+    reason: Option<&'static str>,
+    reason_detail: Option<&'static str>,
     key: Option<DisplayJson<KeyHash>>,
     bytes: u64,
     response_time_ms: f64,
@@ -98,6 +101,7 @@ impl<'a> LineFields<'a> {
     fn of(entry: &'a AccessLogEntry) -> LineFields<'a> {
         let record = &entry.record;
         let fields = record.log_fields.as_deref();
+        let refusal = fields.and_then(|fields| fields.refusal);
         // The clock may have been set to a time before the epoch.
         let arrived = entry
             .ended
@@ -113,6 +117,8 @@ impl<'a> LineFields<'a> {
             kind: record.kind.as_str(),
             route: fields.and_then(|fields| fields.route.as_deref()),
             class: fields.and_then(|fields| fields.class.as_deref()),
+            reason: refusal.map(|refusal| refusal.word),
+            reason_detail: refusal.and_then(|refusal| refusal.detail),
             key: (record.key_hash != 0).then_some(DisplayJson(KeyHash(record.key_hash))),
             bytes: record.bytes,
             response_time_ms: milliseconds(record.total_time),
@@ -196,7 +202,7 @@ impl Display for Timestamp {
 mod tests {
     use http::{Method, StatusCode};
 
-    use super::super::super::{Outcome, tests::record_of};
+    use super::super::super::{Outcome, RefusalReason, tests::record_of};
     use super::*;
     use seawall_manifest::Kind;
     use seawall_policy::ViewerAddress;
@@ -215,6 +221,10 @@ mod tests {
             protocol: "HTTP/1.1",
             route: Some("live".into()),
             class: Some("cdn".into()),
+            refusal: Some(RefusalReason {
+                word: "token",
+                detail: Some("expired"),
+            }),
             request_id: "r-1".into(),
         }
     }
@@ -239,7 +249,8 @@ mod tests {
         let expected = concat!(
             r#"{"ts":"2024-02-29T12:34:56.786Z","method":"GET","host":"tv.example","#,
             r#""path":"/live/a.m3u8","status":206,"outcome":"miss","kind":"hls","#,
-            r#""route":"live","class":"cdn","key":"000000000000beef","bytes":4096,"#,
+            r#""route":"live","class":"cdn","reason":"token","reason_detail":"expired","#,
+            r#""key":"000000000000beef","bytes":4096,"#,
             r#""response_time_ms":3.0,"head_time_ms":0.08,"origin_time_ms":12.345,"#,
             r#""aborted":false,"aborted_by":null,"#,
             r#""peer":"2001:db8::1","proxy":"10.0.0.1","protocol":"HTTP/1.1","request_id":"r-1","#,
@@ -258,6 +269,8 @@ mod tests {
             "path",
             "host",
             "route",
+            "reason",
+            "reason_detail",
             "key",
             "origin_time_ms",
             "peer",

@@ -28,6 +28,8 @@ pub const CLASS_SENT_BYTES: &str = "seawall_class_sent_bytes_total";
 pub const CLASS_ORIGIN_REQUESTS: &str = "seawall_class_origin_requests_total";
 /// Their body bytes.
 pub const CLASS_ORIGIN_BYTES: &str = "seawall_class_origin_bytes_total";
+/// Refused requests by `client_class` and `status`.
+pub const CLASS_REFUSED: &str = "seawall_class_refused_total";
 /// Fetches that a `client_class` was spared.
 pub const CLASS_COLLAPSED: &str = "seawall_class_collapsed_total";
 /// Responses that `store_private` made shareable.

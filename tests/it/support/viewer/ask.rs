@@ -39,6 +39,16 @@ pub fn ask(method: &str, target: &str) -> Ask {
 }
 
 impl Ask {
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The host.
+    pub fn host_name(&self) -> &str {
+        &self.host
+    }
+
     /// Whether the response has no body.
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"

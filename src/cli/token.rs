@@ -11,7 +11,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::config;
-use seawall_authorization::{IpNet, SignedUrl, SigningKeys, TokenExplanation, explain};
+use seawall_authorization::{
+    IpNet, SignedUrl, SigningKeys, TokenExplanation, TokenRejection, TokenValidity, explain,
+};
 
 /// Make tokens for signed URLs, or say what a token contains
 #[derive(Debug, Args)]
@@ -77,7 +79,7 @@ impl Token {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let text = match self.command {
             TokenCommand::Make(make) => make.token(now.unwrap_or_default())? + "\n",
-            TokenCommand::Explain(explain) => explain.text()?,
+            TokenCommand::Explain(explain) => explain.text(now.unwrap_or_default())?,
         };
         // The reader of stdout may be gone.
         let _ = io::stdout().write_all(text.as_bytes());
@@ -101,35 +103,99 @@ impl MakeToken {
 }
 
 impl ExplainToken {
-    fn text(&self) -> anyhow::Result<String> {
+    fn text(&self, now: Duration) -> anyhow::Result<String> {
         let explanation = explain(&self.token)?;
-        let mut signature = "not verified";
+        let mut signature = NOT_VERIFIED;
         if let Some(file) = &self.secret_file {
             let url = SignedUrl::read_unverified(&self.token);
             let url = url.context("--secret-file verifies signed URLs only")?;
             signing_keys(&url.key_id, file)?.verify(&self.token)?;
             signature = "valid";
         }
-        Ok(if self.json {
-            let TokenExplanation { format, fields } = explanation;
-            let fields: serde_json::Map<_, _> = fields
-                .into_iter()
-                .map(|(name, value)| (name, value.into()))
-                .collect();
-            format!(
-                "{}\n",
-                json!({ "format": format, "fields": fields, "signature": signature })
-            )
-        } else {
-            render_text(&explanation, signature)
-        })
+        let rejection = rejection(&explanation.validity, now.as_secs());
+        if !self.json {
+            return Ok(render_text(&explanation, signature, now.as_secs()));
+        }
+        let TokenExplanation { format, fields, .. } = explanation;
+        let fields: serde_json::Map<_, _> = fields
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        let mut answer = json!({
+            "format": format,
+            "fields": fields,
+            "signature": signature,
+            "admitted": rejection.is_none(),
+        });
+        if let Some(rejection) = rejection {
+            answer["reason"] = rejection.as_str().into();
+        }
+        Ok(format!("{answer}\n"))
     }
 }
 
-fn render_text(explanation: &TokenExplanation, signature: &str) -> String {
+const NOT_VERIFIED: &str = "not verified";
+
+/// Why the token would be refused now, whatever it is sent for. A route may accept one without an
+/// end.
+fn rejection(validity: &TokenValidity, now: u64) -> Option<TokenRejection> {
+    let refused = validity.check(now).err();
+    refused.or_else(|| {
+        let has_end = validity.expires_at.is_some();
+        (!has_end).then_some(TokenRejection::NoExpiry)
+    })
+}
+
+/// Whether the token would be admitted now, in words.
+fn verdict(validity: &TokenValidity, signature: &str, now: u64) -> String {
+    let since = |then: u64| rough_duration(now.abs_diff(then));
+    match rejection(validity, now) {
+        Some(TokenRejection::Expired) => {
+            let ago = since(validity.expires_at.unwrap_or_default());
+            format!("REFUSED: EXPIRED {ago} ago")
+        }
+        Some(TokenRejection::NotYetValid) => {
+            let wait = since(validity.not_before.unwrap_or_default());
+            format!("REFUSED: NOT YET VALID, only in {wait}")
+        }
+        Some(TokenRejection::NoExpiry) => {
+            "REFUSED: it has no end, unless the route has accept_no_expiry = true".to_owned()
+        }
+        Some(other) => format!("REFUSED: {other}"),
+        None => {
+            let end = since(validity.expires_at.unwrap_or_default());
+            let condition = if signature == NOT_VERIFIED {
+                ", if a key of the route has signed it"
+            } else {
+                ""
+            };
+            format!("admitted for what it permits, for another {end}{condition}")
+        }
+    }
+}
+
+/// In the largest unit of which there is at least one.
+fn rough_duration(seconds: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [
+        ("day", 86_400),
+        ("hour", 3600),
+        ("minute", 60),
+        ("second", 1),
+    ];
+    let unit = UNITS.into_iter().find(|(_, length)| seconds >= *length);
+    let (unit, length) = unit.unwrap_or(("second", 1));
+    match seconds / length {
+        1 => format!("1 {unit}"),
+        count => format!("{count} {unit}s"),
+    }
+}
+
+fn render_text(explanation: &TokenExplanation, signature: &str, now: u64) -> String {
     let mut text = format!("{}\n", explanation.format);
+    let verdict = verdict(&explanation.validity, signature, now);
     let fields = explanation.fields.iter();
     let fields = fields.map(|(name, value)| (name.as_str(), value.as_str()));
+    let fields = [("now", verdict.as_str())].into_iter().chain(fields);
     for (name, value) in fields.chain([("signature", signature)]) {
         // A token is whatever someone sent: no control characters for the terminal.
         let value: String = value.chars().filter(|char| !char.is_control()).collect();
@@ -191,8 +257,11 @@ mod tests {
             secret_file,
             json,
         }
-        .text()
+        .text(NOW)
     }
+
+    /// Before the last minute of [`TOKEN`] ends.
+    const NOW: Duration = Duration::from_secs(1_767_225_601);
 
     #[test]
     fn makes_the_token_that_the_documents_describe() {
@@ -227,6 +296,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = explain_token(TOKEN, Some(secret_file(&folder)), false).unwrap();
         let expected = "signed URL\n  \
+                          now          admitted for what it permits, for another 59 seconds\n  \
                           key id       new\n  \
                           path         /live\n  \
                           expires at   1767225660 (Thu, 01 Jan 2026 00:01:00 GMT)\n  \
@@ -248,5 +318,44 @@ mod tests {
         assert_eq!(json["fields"]["algorithm"], "HS256");
         assert_eq!(json["fields"]["iss"], "\"a\"");
         assert_eq!(json["signature"], "not verified");
+        // It has no end.
+        assert_eq!(json["admitted"], false);
+        assert_eq!(json["reason"], "no_expiry");
+    }
+
+    #[test]
+    fn says_whether_the_token_would_be_admitted_now() {
+        let validity = |not_before, expires_at| TokenValidity {
+            never: None,
+            not_before,
+            expires_at,
+        };
+        let hour = validity(Some(7200), Some(10_800));
+        let verdict = |validity: &TokenValidity, now| verdict(validity, "valid", now);
+        assert_eq!(verdict(&hour, 10_860), "REFUSED: EXPIRED 1 minute ago");
+        assert_eq!(verdict(&hour, 10_800), "REFUSED: EXPIRED 0 seconds ago");
+        assert_eq!(verdict(&hour, 0), "REFUSED: NOT YET VALID, only in 2 hours");
+        let admitted = "admitted for what it permits, for another 30 seconds";
+        assert_eq!(verdict(&hour, 10_770), admitted);
+        let endless = verdict(&validity(None, None), 5);
+        assert!(endless.contains("accept_no_expiry"), "{endless}");
+        let never = TokenValidity {
+            never: Some(TokenRejection::Claim(309)),
+            ..validity(None, None)
+        };
+        let never = verdict(&never, 5);
+        assert!(never.starts_with("REFUSED: the claim 309"), "{never}");
+        // Without the secret, nobody knows who made it.
+        let text = explain_token(TOKEN, None, false).unwrap();
+        assert!(
+            text.contains("if a key of the route has signed it"),
+            "{text}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&explain_token(TOKEN, None, true).unwrap()).unwrap();
+        assert_eq!(
+            (&json["admitted"], json.get("reason")),
+            (&true.into(), None)
+        );
     }
 }

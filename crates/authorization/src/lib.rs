@@ -89,6 +89,36 @@ pub struct TokenExplanation {
     pub format: &'static str,
     /// Names and values, in the token's order.
     pub fields: Vec<(String, String)>,
+    /// When it is valid, if at all.
+    pub validity: TokenValidity,
+}
+
+/// When a token is valid by what it says itself, whoever sends it for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenValidity {
+    /// Why it is refused at any time.
+    pub never: Option<TokenRejection>,
+    /// The first second since 1970 in which it is valid. `None`: from the beginning.
+    pub not_before: Option<u64>,
+    /// The first second since 1970 in which it is not valid any more. `None`: it has no end, and
+    /// settings decide whether such tokens are accepted.
+    pub expires_at: Option<u64>,
+}
+
+impl TokenValidity {
+    /// Whether it is valid. `now` is in seconds since 1970.
+    pub fn check(&self, now: u64) -> Result<(), TokenRejection> {
+        if let Some(rejection) = self.never {
+            return Err(rejection);
+        }
+        if self.expires_at.is_some_and(|end| now >= end) {
+            return Err(TokenRejection::Expired);
+        }
+        if self.not_before.is_some_and(|start| now < start) {
+            return Err(TokenRejection::NotYetValid);
+        }
+        Ok(())
+    }
 }
 
 /// Explains a token of either kind.
@@ -99,6 +129,10 @@ pub fn explain(token: &str) -> Result<TokenExplanation, TokenRejection> {
     }
     let url = SignedUrl::read_unverified(token)?;
     let network = url.network.map(|network| network.to_string());
+    let validity = TokenValidity {
+        expires_at: Some(url.expires_at),
+        ..TokenValidity::default()
+    };
     let fields = [
         ("key id", url.key_id),
         ("path", url.path_prefix),
@@ -108,5 +142,6 @@ pub fn explain(token: &str) -> Result<TokenExplanation, TokenRejection> {
     Ok(TokenExplanation {
         format: "signed URL",
         fields: fields.map(|(name, value)| (name.to_owned(), value)).into(),
+        validity,
     })
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::super::{TokenRejection, TokenRequest};
+use super::super::{TokenRejection, TokenRequest, TokenValidity};
 use super::cbor::{CborReader, CborValue};
 use super::labels;
 use super::networks;
@@ -44,6 +44,14 @@ impl Cat {
         self.expires_at
     }
 
+    pub(super) fn validity(&self) -> TokenValidity {
+        TokenValidity {
+            never: None,
+            not_before: self.not_before,
+            expires_at: self.expires_at,
+        }
+    }
+
     pub(crate) fn is_for_connection(&self) -> bool {
         self.networks.is_some() || self.protocols.is_some()
     }
@@ -66,12 +74,7 @@ impl Cat {
 
     /// Whether it permits the request. `now` is in seconds since 1970.
     pub fn check(&self, request: &TokenRequest<'_>, now: u64) -> Result<(), TokenRejection> {
-        if self.expires_at.is_some_and(|end| now >= end) {
-            return Err(TokenRejection::Expired);
-        }
-        if self.not_before.is_some_and(|start| now < start) {
-            return Err(TokenRejection::NotYetValid);
-        }
+        self.validity().check(now)?;
         if let Some(uri) = &self.uri {
             request.check_path()?;
             if !uri.permits(request) {

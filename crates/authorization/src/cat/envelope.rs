@@ -107,6 +107,11 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// Whether there are keys for its algorithm.
+    pub(super) fn has_known_algorithm(&self) -> bool {
+        matches!(self.algorithm, HMAC_256 | ES256)
+    }
+
     pub(super) fn open(token: &'a [u8]) -> Result<Envelope<'a>, TokenRejection> {
         let malformed = TokenRejection::Malformed;
         let mut reader = CborReader::new(token);

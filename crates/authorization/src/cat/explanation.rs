@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 
-use super::super::{TokenExplanation, TokenRejection};
+use super::super::{TokenExplanation, TokenRejection, TokenValidity};
 use super::cbor::CborValue;
 use super::claims;
 use super::envelope::Envelope;
@@ -43,7 +43,24 @@ pub(crate) fn explain(token: &str) -> Result<TokenExplanation, TokenRejection> {
     Ok(TokenExplanation {
         format: "Common Access Token",
         fields,
+        validity: validity(&envelope),
     })
+}
+
+/// When it is valid, as a verifier that has its key would say.
+fn validity(envelope: &Envelope<'_>) -> TokenValidity {
+    let claims = match claims::read(envelope.payload) {
+        _ if envelope.key_id.is_empty() => Err(TokenRejection::UnknownKey),
+        _ if !envelope.has_known_algorithm() => Err(TokenRejection::Algorithm),
+        claims => claims,
+    };
+    match claims {
+        Err(never) => TokenValidity {
+            never: Some(never),
+            ..TokenValidity::default()
+        },
+        Ok(claims) => claims.cat.validity(),
+    }
 }
 
 /// Parts of URLs and kinds of comparison in `catu`, by their labels.

@@ -400,6 +400,21 @@ fn catalpn_permits_its_protocols_only() {
 }
 
 #[test]
+fn explanation_says_when_a_token_is_valid() {
+    let validity = |claims: &str| crate::explain(&token(claims)).unwrap().validity;
+    // nbf 100, exp 200.
+    let timed = validity("a2 051864 0418c8");
+    let checks = [99, 100, 199, 200].map(|now| timed.check(now).err());
+    let (early, late) = (TokenRejection::NotYetValid, TokenRejection::Expired);
+    assert_eq!(checks, [Some(early), None, None, Some(late)]);
+    assert_eq!(validity("a0").check(0), Ok(()));
+    assert_eq!(validity("a0").expires_at, None);
+    // A claim that is not evaluated.
+    let refused = validity("a119 0135 a0");
+    assert_eq!(refused.check(0), Err(TokenRejection::Claim(309)));
+}
+
+#[test]
 fn claims_are_explained_in_words() {
     let explained = |claims: &str| {
         let explained = crate::explain(&token(claims)).unwrap();

@@ -14,7 +14,7 @@ use crate::support::patience::within_at_most;
 use crate::support::program::Program;
 use crate::support::shield::Builder;
 use crate::support::viewer::Viewer;
-use crate::support::{Gate, Origin, Shield, ask, eventually, get, segment};
+use crate::support::{Gate, Origin, Shield, ask, eventually, get, segment, status};
 
 const PATH: &str = "/live/seg1.ts";
 const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
@@ -143,6 +143,41 @@ async fn answers_say_close_and_http2_gets_goaway() {
     assert_eq!(answer.header("connection"), Some("close"));
     let last = http2.read_until(|frame| frame.kind == DATA && frame.flags & END_STREAM != 0);
     assert_eq!(last.await.expect("the whole body").payload, b"whole");
+}
+
+/// Viewers with the same plain request share one response; all others have one of their own.
+#[tokio::test]
+async fn misses_of_every_form_say_close() {
+    let gate = Gate::new();
+    let gone = status(404).hold_head(&gate);
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment("whole").hold_head(&gate))
+        .on("/live/gone.ts", gone);
+    let shield = Shield::in_front_of(&origin).start().await;
+    let asks = [
+        (get(PATH).header("Range", "bytes=0-1"), 206),
+        (get(PATH).header("Cache-Control", "max-stale=5"), 200),
+        (ask("HEAD", PATH), 200),
+        (get("/live/gone.ts").header("Range", "bytes=0-1"), 404),
+    ];
+    let mut viewers = Vec::new();
+    for (asked, _) in &asks {
+        let mut viewer = shield.viewer().await;
+        viewer.send(asked).await;
+        viewers.push(viewer);
+    }
+    eventually("all viewers to wait", async || {
+        shield.gauge("seawall_waiters").await == asks.len() as u64
+    })
+    .await;
+    drain(&shield).await;
+    gate.open();
+    for (mut viewer, (asked, expected)) in viewers.into_iter().zip(asks) {
+        let answer = viewer.receive(&asked).await;
+        assert_eq!(answer.status, expected, "{asked:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{asked:?}");
+    }
 }
 
 /// The real program, as a supervisor stops it.

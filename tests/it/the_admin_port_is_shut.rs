@@ -171,6 +171,52 @@ async fn pages_of_other_sites_can_neither_read_nor_write() {
     assert!(shield.get(PATH).await.is_hit(), "it was not purged");
 }
 
+/// Every endpoint that the server declares, so that none is forgotten.
+#[tokio::test]
+async fn no_write_is_carried_out_for_a_page_of_another_site() {
+    let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
+    let shield = shield_with_tokens(&origin, folder.path()).await;
+    let token = "write-token-0123456789";
+    let declared = shield.admin(bearing(get("/openapi.json"), token)).await;
+    let declared: serde_json::Value = serde_json::from_slice(&declared.body).unwrap();
+    let paths = declared["paths"].as_object().expect("paths");
+    let writes = paths
+        .iter()
+        .filter(|(_, methods)| methods.get("post").is_some());
+    let writes: Vec<&String> = writes.map(|(path, _)| path).collect();
+    for known in ["/drain", "/purge", "/reload", "/upgrade", "/warm"] {
+        assert!(
+            writes.iter().any(|path| *path == known),
+            "{known}: {writes:?}"
+        );
+    }
+    let state = async || {
+        let status = shield.admin(bearing(get("/status"), token)).await;
+        let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+        ["config", "drain", "upgrade"].map(|name| status[name].clone())
+    };
+    let before = state().await;
+    for (name, value) in [
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Origin", "https://evil.example"),
+    ] {
+        for path in &writes {
+            // The answer to a request without parameters would be 400.
+            for query in [
+                "",
+                "?all=true",
+                "?url=http%3A%2F%2Fmedia.test%2Flive%2Fseg1.ts",
+            ] {
+                let asked = bearing(ask("POST", &format!("{path}{query}")), token);
+                let answer = shield.admin(asked.header(name, value)).await;
+                assert_eq!(answer.status, 403, "{name}: {path}{query}");
+            }
+        }
+    }
+    assert_eq!(state().await, before);
+    assert!(shield.get(PATH).await.is_hit(), "it was not purged");
+}
+
 #[tokio::test]
 async fn who_can_open_the_unix_socket_may_write_without_a_token() {
     let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());

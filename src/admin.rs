@@ -39,7 +39,7 @@ pub use endpoints::ADMIN_ENDPOINTS;
 pub use server::{AdminConnections, AdminSocket, serve};
 pub use tokens::{AdminTokens, TokenSettings};
 
-use crate::proxy::{PurgeOrder, Purged, WarmBatch, WarmedObject};
+use crate::proxy::{PurgeOrder, Purged, UnknownTarget, WarmBatch, WarmedObject};
 use crate::telemetry::MetricRegistry;
 
 /// Settings of the admin server.
@@ -106,9 +106,12 @@ impl Settings {
 pub type ExplainHandler =
     Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
 
-/// Purges stored objects. `None`: no route serves the URL, or the stream is unknown.
-pub type PurgeHandler =
-    Box<dyn Fn(PurgeOrder) -> Pin<Box<dyn Future<Output = Option<Purged>> + Send>> + Send + Sync>;
+/// Purges stored objects. The error: no route serves the URL, or the stream is unknown.
+pub type PurgeHandler = Box<
+    dyn Fn(PurgeOrder) -> Pin<Box<dyn Future<Output = Result<Purged, UnknownTarget>> + Send>>
+        + Send
+        + Sync,
+>;
 
 /// Sees to it that the object of a URL is stored, as far as the batch has time. `None`: no route
 /// serves it.

@@ -88,7 +88,9 @@ pub use handover::{
 };
 pub use messages::{MemoryAnswer, SharedWait, ViewerRequest, ViewerResponse};
 pub use pass_through_stream::PassThroughStream;
-pub use purge::{PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection};
+pub use purge::{
+    PurgeMode, PurgeOrder, PurgeScope, PurgeStats, Purged, TagSelection, UnknownTarget,
+};
 pub use rate_limits::{
     ByteMeter, LimitScope, RateLimitStats, RateRefusal, RequestLimiter, admit_repeat,
 };

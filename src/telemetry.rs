@@ -7,6 +7,7 @@
 mod access_log;
 mod class_metrics;
 mod log_levels;
+mod log_path;
 mod log_queue;
 mod metric;
 mod outcome;
@@ -21,6 +22,7 @@ pub(crate) use access_log::Timestamp;
 pub use access_log::{AccessLog, AccessLogSettings, PreparedAccessLog, ReplacedQueue};
 pub use class_metrics::{CLIENT_CLASSES_MAX, ClassMetrics, ClassRequestCounts};
 pub use log_levels::{LogLevels, ProgramLog};
+pub(crate) use log_path::{check_log_path, explain_log_error};
 pub use log_queue::{LOG_METRICS, LogCounts, LogGuard, LogLineWriter, LogQueue, LogRateLimit};
 pub use metric::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, SampleValue, Samples, YES_OR_NO,
@@ -50,7 +52,7 @@ pub enum TelemetryError {
     #[error("metric rejected")]
     Metric(#[from] prometheus::Error),
     /// The access log's file cannot be opened for appending.
-    #[error("cannot open access log {path}: {source}")]
+    #[error("cannot open the access log {path}")]
     LogFile {
         /// The path.
         path: PathBuf,

@@ -105,3 +105,25 @@ impl AnswerBody {
         }
     }
 }
+
+/// A field that every answer has.
+pub(super) const fn field(name: &'static str, kind: FieldKind, help: &'static str) -> AnswerField {
+    AnswerField {
+        name,
+        kind,
+        is_always_there: true,
+        help,
+    }
+}
+
+/// A field that is left out where it does not apply.
+pub(super) const fn optional(
+    name: &'static str,
+    kind: FieldKind,
+    help: &'static str,
+) -> AnswerField {
+    AnswerField {
+        is_always_there: false,
+        ..field(name, kind, help)
+    }
+}

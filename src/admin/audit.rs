@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::telemetry::{
     CollectedMetric, LabelValues, LogRateLimit, Metric, MetricKind, MetricLabel, Timestamp,
+    explain_log_error,
 };
 
 /// The target of the program log, when there is no file of its own. No line of it is left out as a
@@ -123,7 +124,7 @@ impl AuditLog {
         let Some(path) = file else {
             return Ok(AuditDestination::ProgramLog);
         };
-        append(&path, "")?;
+        append(&path, "").map_err(|error| explain_log_error(&path, error))?;
         let (sender, lines) = mpsc::channel(QUEUE_MAX);
         let is_failing = Arc::new(AtomicBool::new(false));
         let (counts, failing) = (self.counts.clone(), is_failing.clone());

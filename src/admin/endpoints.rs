@@ -2,7 +2,9 @@
 
 use http::StatusCode;
 
-use super::answers::{AdminAnswer, AnswerBody, AnswerField, ERROR_FIELDS, FieldKind};
+use super::answers::{
+    AdminAnswer, AnswerBody, AnswerField, ERROR_FIELDS, FieldKind, field, optional,
+};
 use super::declaration::{AdminEndpoint, AdminMethod, AdminRole, EndpointHandler};
 use super::query::{AdminParameter, ParameterKind};
 use super::{handlers, purge, warm};
@@ -86,8 +88,9 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 field(
                     "config",
                     FieldKind::Object,
-                    "the configuration in use: its file, SHA-256, number and time, what the last \
-                     reload changed, and why the last one failed, if it did",
+                    "the configuration in use: its file, SHA-256, number and time, what is \
+                     doubtful in it (`warnings`), what the last reload changed, and why the last \
+                     one failed, if it did",
                 ),
                 field(
                     "process",
@@ -394,12 +397,18 @@ const RELOAD_REPORT: &[AnswerField] = &[
     field(
         "changes",
         FieldKind::List,
-        "each difference, with its `effect`: `live`, `new_fetches`, `cold_cache` or `restart`",
+        "each difference, as `seawall check --diff` says it, with its `effect`: `live`, \
+         `new_fetches`, `cold_cache` or `restart`",
     ),
     field(
         "needs_restart",
         FieldKind::Count,
         "the number of changes that only a restart applies",
+    ),
+    field(
+        "warnings",
+        FieldKind::List,
+        "what is doubtful in the file, each with its line and column",
     ),
 ];
 
@@ -420,6 +429,11 @@ const UPGRADE_REPORT: &[AnswerField] = &[
 const DRAIN_STATE: &[AnswerField] = &[field("state", FieldKind::Text, "the step of the drain")];
 
 const PURGE_RESULT: &[AnswerField] = &[
+    optional(
+        "error",
+        FieldKind::Text,
+        "of 404: what is not known, and which names are",
+    ),
     field("purged", FieldKind::Flag, "whether any object was purged"),
     field(
         "dry_run",
@@ -457,24 +471,6 @@ const fn text(status: StatusCode, when: &'static str) -> AdminAnswer {
         status,
         when,
         body: AnswerBody::Text,
-    }
-}
-
-/// A field that every answer has.
-const fn field(name: &'static str, kind: FieldKind, help: &'static str) -> AnswerField {
-    AnswerField {
-        name,
-        kind,
-        is_always_there: true,
-        help,
-    }
-}
-
-/// A field that is left out where it does not apply.
-const fn optional(name: &'static str, kind: FieldKind, help: &'static str) -> AnswerField {
-    AnswerField {
-        is_always_there: false,
-        ..field(name, kind, help)
     }
 }
 

@@ -10,10 +10,9 @@ use crate::proxy::{PurgeMode, PurgeOrder, PurgeScope, TagSelection};
 
 pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
     Box::pin(async move {
-        let Some(scope) = purge_scope(&request.query) else {
-            let why = "a purge needs one of url, path, stream and prefix; or host, a host name; or \
-                       tag, perhaps with origin; or all=true";
-            return response::error(StatusCode::BAD_REQUEST, why);
+        let scope = match purge_scope(&request.query) {
+            Ok(scope) => scope,
+            Err(why) => return response::error(StatusCode::BAD_REQUEST, &why),
         };
         let (name, target) = (scope.name(), target_of(&scope));
         let is_of_host = matches!(scope, PurgeScope::Host(_));
@@ -29,9 +28,9 @@ pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
             actor: request.actor.clone(),
         };
         let purged = (request.handlers.purge)(order).await;
-        let status = match purged {
-            Some(_) => StatusCode::OK,
-            None => StatusCode::NOT_FOUND,
+        let (purged, unknown) = match purged {
+            Ok(purged) => (Some(purged), None),
+            Err(unknown) => (None, Some(unknown)),
         };
         let objects = purged.map_or(0, |purged| purged.objects);
         let mut answer = json!({
@@ -46,7 +45,11 @@ pub(super) fn purge<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
         if let Some(purged) = purged.filter(|_| is_of_host) {
             answer["shared_with_other_hosts"] = purged.is_shared_among_hosts.into();
         }
-        response::json(status, &answer)
+        let Some(unknown) = unknown else {
+            return response::json(StatusCode::OK, &answer);
+        };
+        answer["error"] = unknown.why.into();
+        response::json(StatusCode::NOT_FOUND, &answer)
     })
 }
 
@@ -63,18 +66,16 @@ fn target_of(scope: &PurgeScope) -> Value {
     }
 }
 
-/// What to purge: exactly one thing, named by exactly one parameter.
-fn purge_scope(query: &AdminQuery) -> Option<PurgeScope> {
+/// What to purge: exactly one thing, named by exactly one parameter. The error says why not.
+fn purge_scope(query: &AdminQuery) -> Result<PurgeScope, String> {
+    const NEEDED: &str = "a purge needs one of url, path, stream and prefix; or host, a host name; \
+                          or tag, perhaps with origin; or all=true";
     let url = |name| query.url(name).cloned();
-    let mut host = query.texts("host").map(root_of_host);
-    let host = match host.next() {
-        None => None,
-        Some(root) => Some(root?),
-    };
+    let host = query.texts("host").next().map(root_of_host).transpose()?;
     let tags: Vec<String> = query.texts("tag").map(str::to_owned).collect();
     let origin = query.texts("origin").next().map(str::to_owned);
     if origin.is_some() && tags.is_empty() {
-        return None;
+        return Err("`origin` needs `tag`: it says whose tags are meant".to_owned());
     }
     let tags = (!tags.is_empty()).then_some(TagSelection { tags, origin });
     let all = query.flag("all").then_some(PurgeScope::Everything);
@@ -88,12 +89,56 @@ fn purge_scope(query: &AdminQuery) -> Option<PurgeScope> {
         all,
     ];
     let mut named = named.into_iter().flatten();
-    let scope = named.next()?;
-    named.next().is_none().then_some(scope)
+    let scope = named.next().ok_or(NEEDED)?;
+    match named.next() {
+        None => Ok(scope),
+        Some(other) => {
+            let (first, second) = (scope.name(), other.name());
+            Err(format!("`{first}` and `{second}` are given: {NEEDED}"))
+        }
+    }
 }
 
-/// The URL of a host's root; `None` for what is no host name.
-fn root_of_host(host: &str) -> Option<Uri> {
-    let url: Uri = format!("http://{host}/").parse().ok()?;
-    (url.host() == Some(host)).then_some(url)
+/// The URL of a host's root.
+fn root_of_host(host: &str) -> Result<Uri, &'static str> {
+    let url: Option<Uri> = format!("http://{host}/").parse().ok();
+    match url {
+        Some(url) if url.host() == Some(host) => Ok(url),
+        Some(url) if url.port().is_some() && url.path() == "/" => Err(
+            "`host` must be a host name without a port: what is stored is the same for every port",
+        ),
+        _ => Err("`host` must be a host name alone, such as media.example"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::endpoints::ADMIN_ENDPOINTS;
+    use super::*;
+
+    #[test]
+    fn says_what_is_wrong_with_the_parameters() {
+        let mut endpoints = ADMIN_ENDPOINTS.iter();
+        let endpoint = endpoints
+            .find(|endpoint| endpoint.path == "/purge")
+            .unwrap();
+        let why = |query: &str| {
+            let query = AdminQuery::parse(endpoint.parameters, Some(query));
+            let query = query.map_err(|error| error.to_string());
+            query.and_then(|query| purge_scope(&query)).unwrap_err()
+        };
+        for (wrong, part) in [
+            ("host=a/b", "a host name alone"),
+            ("host=a:80", "without a port"),
+            ("host=http://a", "a host name alone"),
+            ("dry_run", "a purge needs one of"),
+            ("origin=a", "`origin` needs `tag`"),
+            ("tag=a&all", "`tag` and `all` are given"),
+            ("url=http://a/%zz", "percent-encoded as a whole"),
+            ("url=a.example/b", "an absolute http or https URL"),
+        ] {
+            let why = why(wrong);
+            assert!(why.contains(part), "{wrong}: {why}");
+        }
+    }
 }

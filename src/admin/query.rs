@@ -52,8 +52,16 @@ pub(super) enum QueryError {
     Repeated(&'static str),
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    #[error("`{0}` must be an absolute http or https URL, percent-encoded")]
+    #[error(
+        "`{0}` must be an absolute http or https URL such as http://media.example/live/a.m3u8, \
+         percent-encoded"
+    )]
     NoUrl(&'static str),
+    #[error(
+        "`{0}` must be percent-encoded as a whole: in it, a `%` begins no escape. One that belongs \
+         to the value is written %25"
+    )]
+    NoEscape(&'static str),
     #[error("`{0}` must be true or false")]
     NoFlag(&'static str),
     #[error("`{0}` must be a text, percent-encoded")]
@@ -150,12 +158,13 @@ fn parse_value(
             _ => Err(QueryError::NoFlag(name)),
         },
         ParameterKind::Url => {
-            let url = encoded.and_then(decode).and_then(absolute_url);
-            url.map(ParameterValue::Url).ok_or(QueryError::NoUrl(name))
+            let url = decode(encoded.unwrap_or_default()).ok_or(QueryError::NoEscape(name))?;
+            let url = absolute_url(url).ok_or(QueryError::NoUrl(name))?;
+            Ok(ParameterValue::Url(url))
         }
         ParameterKind::Text => {
-            let text = encoded.and_then(decode);
-            let text = text.and_then(|text| String::from_utf8(text).ok());
+            let text = decode(encoded.unwrap_or_default()).ok_or(QueryError::NoEscape(name))?;
+            let text = String::from_utf8(text).ok();
             let text = text.filter(|text| !text.is_empty());
             text.map(ParameterValue::Text)
                 .ok_or(QueryError::NoText(name))
@@ -240,6 +249,10 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong_with_a_query() {
+        const NO_URL: &str = "`url` must be an absolute http or https URL such as \
+                              http://media.example/live/a.m3u8, percent-encoded";
+        const NO_ESCAPE: &str = "`url` must be percent-encoded as a whole: in it, a `%` begins no \
+                                 escape. One that belongs to the value is written %25";
         for (text, expected) in [
             (
                 "url=http://a/&uri=x",
@@ -251,26 +264,11 @@ mod tests {
             ),
             ("dry", "`url` is missing"),
             ("", "`url` is missing"),
-            (
-                "url",
-                "`url` must be an absolute http or https URL, percent-encoded",
-            ),
-            (
-                "url=%zz",
-                "`url` must be an absolute http or https URL, percent-encoded",
-            ),
-            (
-                "url=%4",
-                "`url` must be an absolute http or https URL, percent-encoded",
-            ),
-            (
-                "url=ftp://a/",
-                "`url` must be an absolute http or https URL, percent-encoded",
-            ),
-            (
-                "url=/a",
-                "`url` must be an absolute http or https URL, percent-encoded",
-            ),
+            ("url", NO_URL),
+            ("url=%zz", NO_ESCAPE),
+            ("url=%4", NO_ESCAPE),
+            ("url=ftp://a/", NO_URL),
+            ("url=/a", NO_URL),
             ("url=http://a/&dry=maybe", "`dry` must be true or false"),
             (
                 "url=http://a/&word=",

@@ -104,12 +104,12 @@ impl CheckArguments {
         let changes = configs.map(|(before, after)| before.changes_to(after));
         let checked = [before, after];
         if self.json {
-            let changes = changes.as_ref();
-            let changes =
-                changes.map(|changes| changes.iter().map(Change::to_json_with_effect).collect());
             let files: Value = checked.iter().map(CheckedFile::to_json).collect();
-            let changes: Value = changes.unwrap_or_default();
-            let _ = writeln!(out, "{:#}", json!({ "files": files, "changes": changes }));
+            let mut report = json!({ "files": files });
+            if let Some(changes) = &changes {
+                report["changes"] = changes.iter().map(Change::to_json_with_effect).collect();
+            }
+            let _ = writeln!(out, "{report:#}");
         } else {
             checked.iter().for_each(CheckedFile::print_problems);
             if let Some(changes) = &changes {
@@ -180,7 +180,7 @@ fn describe_changes([before, after]: [&PathBuf; 2], changes: &[Change]) -> Strin
         count => format!("{count} differences between {before} and {after}:\n"),
     };
     for change in changes {
-        let _ = writeln!(text, "  {change}{}", change.reload_effect());
+        let _ = writeln!(text, "  {}", change.text_with_effect());
     }
     text.push_str(
         "A reload applies what needs no restart: SIGHUP, POST /reload or `seawall reload`.\n",

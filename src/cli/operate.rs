@@ -55,25 +55,38 @@ impl ReloadServer {
     }
 }
 
+/// The changes are the lines of `seawall check --diff`.
 fn render_reload(report: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
-    let mut lines = format!("configuration {} is in use\n", report["generation"]);
-    for change in report["changes"].as_array().into_iter().flatten() {
-        let table = text(&change["table"]);
-        let key = change["key"].as_str().map(str::to_owned);
-        let key = key.unwrap_or_else(|| text(&change["difference"]));
-        let effect = match change["effect"].as_str() {
-            Some("restart") => format!("NEEDS A RESTART: {}", text(&change["why"])),
-            Some("new_fetches") => "for what is fetched from now on".to_owned(),
-            Some("cold_cache") => "under other keys: nothing is stored yet".to_owned(),
-            _ => "in use".to_owned(),
-        };
-        let values = if change["difference"] == "changed" {
-            format!(" {} → {}", change["before"], change["after"])
-        } else {
-            String::new()
-        };
-        let _ = writeln!(lines, "  {table}: {key}{values} ({effect})");
+    let changes = report["changes"].as_array().map_or(&[][..], Vec::as_slice);
+    let counted = match changes.len() {
+        0 => "nothing has changed".to_owned(),
+        1 => "1 change".to_owned(),
+        count => format!("{count} changes"),
+    };
+    let mut lines = format!(
+        "configuration {} is in use: {counted}",
+        report["generation"]
+    );
+    match report["needs_restart"].as_u64().unwrap_or_default() {
+        0 => {}
+        1 => lines.push_str(", 1 NEEDS A RESTART"),
+        count => {
+            let _ = write!(lines, ", {count} NEED A RESTART");
+        }
+    }
+    lines.push('\n');
+    for change in changes {
+        let _ = writeln!(lines, "  {}", change["text"].as_str().unwrap_or("unknown"));
+    }
+    lines + &render_warnings(&report["warnings"])
+}
+
+/// What is doubtful in the configuration in use, one a line.
+fn render_warnings(warnings: &Value) -> String {
+    let mut lines = String::new();
+    for warning in warnings.as_array().into_iter().flatten() {
+        let text = warning["text"].as_str().unwrap_or("unknown");
+        let _ = writeln!(lines, "warning: {text}");
     }
     lines
 }
@@ -98,6 +111,7 @@ fn render_status(status: &Value) -> String {
     if let Some(file) = config["file"].as_str() {
         let _ = writeln!(lines, "configuration {} of {file}", config["generation"]);
     }
+    lines.push_str(&render_warnings(&config["warnings"]));
     if let Some(error) = config["last_error"]["error"].as_str() {
         let _ = writeln!(
             lines,
@@ -389,20 +403,21 @@ mod tests {
 
     #[test]
     fn reload_says_what_is_in_use_and_what_needs_a_restart() {
-        let change = |key: &str, effect: &str, why: Value| {
-            json!({
-                "table": "[limits]", "key": key, "difference": "changed",
-                "before": 1, "after": 2, "effect": effect, "why": why,
-            })
-        };
-        let changes = [
-            change("ranges_max", "live", Value::Null),
-            change("head_max", "restart", "it is fixed".into()),
-        ];
+        let report = json!({
+            "generation": 2,
+            "changes": [{ "text": "[limits]: ranges_max 1 → 2" }, { "text": "other" }],
+            "needs_restart": 1,
+            "warnings": [{ "text": "doubtful (a.toml:1:2)" }],
+        });
         assert_eq!(
-            render_reload(&json!({ "generation": 2, "changes": changes })),
-            "configuration 2 is in use\n  [limits]: ranges_max 1 → 2 (in use)\n  [limits]: \
-             head_max 1 → 2 (NEEDS A RESTART: it is fixed)\n"
+            render_reload(&report),
+            "configuration 2 is in use: 2 changes, 1 NEEDS A RESTART\n  [limits]: ranges_max 1 → \
+             2\n  other\nwarning: doubtful (a.toml:1:2)\n"
+        );
+        let same = json!({ "generation": 3, "changes": [], "needs_restart": 0, "warnings": [] });
+        assert_eq!(
+            render_reload(&same),
+            "configuration 3 is in use: nothing has changed\n"
         );
     }
 

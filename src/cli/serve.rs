@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
+use super::admin_client;
 use super::logging::{self, LogFormat};
-use super::{admin_client, is_colour_wanted};
 use crate::admin::AdminAddress;
 use crate::config::{self, CheckScope, Config, Flags};
 use crate::frontend::ListenAddress;
@@ -88,22 +88,25 @@ impl Serve {
         predecessor: Option<Predecessor>,
     ) -> anyhow::Result<()> {
         let default_admin = admin_client::address_from_environment()?;
-        let mut config = match &self.config {
-            Some(path) => {
-                let (config, warnings) = Config::check(path, CheckScope::Offline)?;
-                if !warnings.is_empty() {
-                    eprintln!("{}\n", warnings.render(is_colour_wanted()));
-                }
-                config
-            }
-            None => Config::from_flags(Flags {
+        let (mut config, file) = if let Some(path) = self.config {
+            let (config, warnings) = Config::check(&path, CheckScope::Offline)?;
+            let complete = complete_from_environment;
+            let file = ConfigFile {
+                path,
+                complete,
+                warnings,
+            };
+            (config, Some(file))
+        } else {
+            let config = Config::from_flags(Flags {
                 origins: self.origins,
                 listen: self.listen,
                 admin: self.admin,
                 memory: self.memory,
                 threads: self.threads,
                 access_log: self.access_log,
-            })?,
+            })?;
+            (config, None)
         };
         set_default_admin(&mut config, default_admin);
         let terminal = predecessor.as_ref().map(Predecessor::has_terminal);
@@ -111,10 +114,9 @@ impl Serve {
         let log = logging::start(self.log, &config.telemetry.log_levels, terminal)?;
         // Before any TLS is used. If another provider is installed already, that one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let file = self.config.map(|path| ConfigFile {
-            path,
-            complete: complete_from_environment,
-        });
+        if let Some(file) = &file {
+            file.warnings.log();
+        }
         let start = ServerStart {
             file,
             program: Some(program),

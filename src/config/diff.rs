@@ -198,29 +198,33 @@ impl fmt::Display for TablePath {
 }
 
 impl Change {
-    /// The change as JSON: the words of `Display`, one by one.
+    /// The change as JSON: the words of `Display`, one by one, without those that it does not have.
+    /// A value is null where the key is not set.
     pub(crate) fn to_json(&self) -> Value {
-        let (difference, key, before, after) = match &self.difference {
-            Difference::Added => ("added", None, Value::Null, Value::Null),
-            Difference::Removed => ("removed", None, Value::Null, Value::Null),
-            Difference::Set { key, value } => {
-                ("set", Some(key.as_str()), Value::Null, value.to_json())
-            }
-            Difference::Changed { key, before, after } => {
-                let key = Some(key.as_str());
-                ("changed", key, before.to_json(), after.to_json())
-            }
-            Difference::Reordered { key, names } => {
-                ("reordered", Some(*key), Value::Null, json!(names))
-            }
-        };
-        json!({
-            "table": self.table.to_string(),
-            "difference": difference,
-            "key": key,
-            "before": before,
-            "after": after,
-        })
+        let table = self.table.to_string();
+        match &self.difference {
+            Difference::Added => json!({ "table": table, "difference": "added" }),
+            Difference::Removed => json!({ "table": table, "difference": "removed" }),
+            Difference::Set { key, value } => json!({
+                "table": table,
+                "difference": "set",
+                "key": key,
+                "after": value.to_json(),
+            }),
+            Difference::Changed { key, before, after } => json!({
+                "table": table,
+                "difference": "changed",
+                "key": key,
+                "before": before.to_json(),
+                "after": after.to_json(),
+            }),
+            Difference::Reordered { key, names } => json!({
+                "table": table,
+                "difference": "reordered",
+                "key": key,
+                "after": names,
+            }),
+        }
     }
 }
 

@@ -17,8 +17,8 @@ pub(crate) enum ReloadEffect {
     /// It holds for what is fetched after the reload. Stored objects keep what was decided when
     /// they were fetched.
     NewFetches,
-    /// It holds for requests that begin after the reload; they have other keys, so that nothing is
-    /// stored for them yet.
+    /// It holds for requests that begin after the reload. Their keys change with it: what is stored
+    /// under the old ones is not used.
     ColdCache,
     /// Only a restart applies it, for this reason.
     Restart(&'static str),
@@ -222,10 +222,24 @@ impl Change {
     /// What a reload does with it.
     pub(crate) fn reload_effect(&self) -> ReloadEffect {
         let (title, name) = self.place();
-        declared(title, &name).unwrap_or(UNKNOWN)
+        match declared(title, &name) {
+            // The keys of a route that was not there cannot change.
+            Some(ReloadEffect::ColdCache) if self.is_in_new_table() => ReloadEffect::Live,
+            effect => effect.unwrap_or(UNKNOWN),
+        }
     }
 
-    /// The change as JSON, with what a reload does with it.
+    /// Whether it is a key of an outermost table that is new.
+    fn is_in_new_table(&self) -> bool {
+        matches!(self.difference, Difference::Set { .. }) && self.table.0.len() == 1
+    }
+
+    /// The change with what a reload does with it, in one line.
+    pub(crate) fn text_with_effect(&self) -> String {
+        format!("{self}{}", self.reload_effect())
+    }
+
+    /// The same as JSON, with the line as `text`.
     pub(crate) fn to_json_with_effect(&self) -> Value {
         let (effect, why) = match self.reload_effect() {
             ReloadEffect::Live => ("live", None),
@@ -235,7 +249,10 @@ impl Change {
         };
         let mut change = self.to_json();
         change["effect"] = effect.into();
-        change["why"] = why.into();
+        if let Some(why) = why {
+            change["why"] = why.into();
+        }
+        change["text"] = self.text_with_effect().into();
         change
     }
 
@@ -262,7 +279,9 @@ impl fmt::Display for ReloadEffect {
         match self {
             ReloadEffect::Live => Ok(()),
             ReloadEffect::NewFetches => f.write_str(" (for what is fetched from then on)"),
-            ReloadEffect::ColdCache => f.write_str(" (under other keys: nothing is stored yet)"),
+            ReloadEffect::ColdCache => {
+                f.write_str(" (keys change: what is stored under the old ones is not used)")
+            }
             ReloadEffect::Restart(why) => write!(f, " (needs a restart: {why})"),
         }
     }

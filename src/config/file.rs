@@ -29,7 +29,7 @@ mod token;
 mod upstream_auth;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -58,8 +58,36 @@ pub(super) struct ConfigDraft {
     pub(super) endpoints: Vec<(Endpoint, SourceSpan)>,
     /// The position of `memory`.
     pub(super) memory: Option<SourceSpan>,
+    /// The files of its logs.
+    pub(super) logs: Vec<ConfiguredLog>,
     /// All errors and warnings.
     pub(super) problems: Problems,
+}
+
+/// The file of a log, and its position in the text.
+pub(super) struct ConfiguredLog {
+    /// The words for the log.
+    pub(super) name: &'static str,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// The position of the key.
+    pub(super) span: SourceSpan,
+    /// Whether part of the path comes from the environment: messages must not quote it then.
+    pub(super) has_variables: bool,
+}
+
+impl ConfiguredLog {
+    /// The log at the path of this key.
+    fn of(name: &'static str, key: Option<TomlValue<'_>>) -> Option<ConfiguredLog> {
+        let key = key?;
+        Some(ConfiguredLog {
+            name,
+            // An error is reported by whoever reads the key.
+            path: key.path().ok()?,
+            span: key.span(),
+            has_variables: key.has_variables(),
+        })
+    }
 }
 
 impl ConfigDraft {
@@ -103,6 +131,7 @@ pub(super) fn read(source: &str, path: &Path, environment: &EnvironmentReader<'_
         addresses: reading.addresses,
         endpoints: reading.endpoints,
         memory: reading.memory,
+        logs: reading.logs,
         problems,
     }
 }
@@ -164,6 +193,7 @@ struct SectionsRead {
     addresses: Vec<ConfiguredAddress>,
     endpoints: Vec<(Endpoint, SourceSpan)>,
     memory: Option<SourceSpan>,
+    logs: Vec<ConfiguredLog>,
 }
 
 /// Reads every table of the file.
@@ -177,8 +207,10 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
         listeners::read_limits(table, &mut config.frontend.limits);
         table.read_into("ranges_max", &mut config.proxy.ranges_max, read::count);
     });
+    let mut logs = Vec::new();
     read_section(root, "admin", "[admin]", |table| {
         addresses.extend(listeners::read_admin(table, &mut config.admin));
+        logs.extend(ConfiguredLog::of("audit log", table.value("audit_log")));
     });
     let mut memory = None;
     read_section(root, "cache", "[cache]", |table| {
@@ -198,16 +230,18 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
     });
     read_section(root, "access_log", "[access_log]", |table| {
         read_access_log(table, &mut config.telemetry.access_log);
+        let log = ConfiguredLog::of("access log", table.value("path"));
+        logs.extend(log.filter(|_| config.telemetry.access_log.enabled));
     });
     for problem in address_conflicts(&addresses) {
         root.reader().add_problem(problem);
     }
     let mut groups = origins::read_groups(root, config.proxy.wait_max);
-    let classes = client_classes::read_client_classes(root, &config.frontend.listeners);
+    let classes = client_classes::read_client_classes(root);
     let error_pages = error_pages::read_error_pages(root, "[[error_page]]");
     let error_pages = ErrorPages::general(error_pages);
     let configured = routes::read_routes(root, &mut groups, &classes);
-    access::report_unasked_certificates(root, &configured, &config.frontend.listeners);
+    access::report_unasked_certificates(root, &configured);
     let mut routes = check_routes(root, &mut groups, configured);
     for route in &mut routes {
         route.error_pages.general = Arc::clone(&error_pages.general);
@@ -229,6 +263,7 @@ fn read_sections(root: &mut TomlTable<'_>) -> SectionsRead {
         addresses,
         endpoints,
         memory,
+        logs,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Checks the configuration against this machine: asks the resolver for origins, and the kernel
-//! for addresses and memory.
+//! for addresses, memory and the files of logs.
 //!
 //! Only `seawall check` does so. A start does not wait for names, because origins come and go.
 
@@ -10,9 +10,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::file::{AddressUse, ConfigDraft};
+use super::file::{AddressUse, ConfigDraft, ConfiguredLog};
 use super::problem::Problem;
 use crate::frontend::ListenAddress;
+use crate::telemetry::check_log_path;
 use seawall_upstream::{Endpoint, Resolver};
 
 /// A name that takes longer to resolve counts as unknown.
@@ -26,7 +27,8 @@ pub(super) fn system_lookup() -> Resolver {
     Arc::new(|host: &str, port: u16| Ok((host, port).to_socket_addrs()?.collect()))
 }
 
-/// Adds problems: addresses that this machine does not have, names that it cannot resolve.
+/// Adds problems: addresses that this machine does not have, names that it cannot resolve, logs
+/// that cannot be opened. Creates nothing.
 pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: Option<u64>) {
     let mut problems = Vec::new();
     problems.extend(machine_bytes.and_then(|bytes| memory_warning(draft, bytes)));
@@ -49,9 +51,24 @@ pub(super) fn check(draft: &mut ConfigDraft, lookup: &Resolver, machine_bytes: O
             problems.push(problem.help("check the name, or use --offline to leave this out"));
         }
     }
+    problems.extend(draft.logs.iter().filter_map(log_problem));
     for problem in problems {
         draft.problems.push(problem);
     }
+}
+
+/// The problem of a log that this user could not open here.
+fn log_problem(log: &ConfiguredLog) -> Option<Problem> {
+    let error = check_log_path(&log.path).err()?;
+    let why = if log.has_variables {
+        error.kind().to_string()
+    } else {
+        error.to_string()
+    };
+    let problem = Problem::new(format!("the {} cannot be opened", log.name));
+    let help = "the server creates no directories; check as the user that it runs as, or use \
+                --offline to leave this out";
+    Some(problem.at(log.span.clone(), why).help(help))
 }
 
 /// Memory that this process may use: the machine's, or its control group's if that is less.

@@ -2,7 +2,7 @@
 //!
 //! Knows text and spans, not the meaning of keys. Never holds an expanded secret.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 pub(crate) type SourceSpan = Range<usize>;
 
 /// How serious a problem is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
     /// The configuration cannot be used.
     Error,
@@ -111,7 +111,8 @@ impl Problem {
     }
 }
 
-/// All problems of one configuration, in the order of its text.
+/// All problems of one configuration: first the errors, then the warnings, each in the order of its
+/// text.
 ///
 /// It keeps the text with literal secrets masked, so that neither `Display` nor `Debug` can show
 /// one.
@@ -133,12 +134,15 @@ impl Problems {
         }
     }
 
-    /// Adds a problem, in the order of the text.
+    /// Adds a problem.
     pub(crate) fn push(&mut self, problem: Problem) {
-        let start = |problem: &Problem| problem.span.as_ref().map(|span| span.start);
+        let rank = |problem: &Problem| {
+            let start = problem.span.as_ref().map(|span| span.start);
+            (problem.severity, start)
+        };
         let position = self
             .list
-            .partition_point(|earlier| start(earlier) <= start(&problem));
+            .partition_point(|earlier| rank(earlier) <= rank(&problem));
         self.list.insert(position, problem);
     }
 
@@ -162,20 +166,51 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// All problems as JSON, with line and column (both from 1) if they have a position.
+    /// All problems as JSON. What a problem does not have is left out: a position (`line` and
+    /// `column`, both from 1), a label for it, help.
     pub fn to_json(&self) -> serde_json::Value {
         let one = |problem: &Problem| {
-            let position = problem.span.as_ref().map(|span| self.line_and_column(span));
-            serde_json::json!({
+            let mut json = serde_json::json!({
                 "severity": problem.severity.as_str(),
                 "message": problem.what,
-                "label": problem.label,
-                "help": problem.help,
-                "line": position.map(|(line, _)| line),
-                "column": position.map(|(_, column)| column),
-            })
+                "text": self.in_one_line(problem),
+            });
+            if let Some(span) = &problem.span {
+                let (line, column) = self.line_and_column(span);
+                json["line"] = line.into();
+                json["column"] = column.into();
+            }
+            if !problem.label.is_empty() {
+                json["label"] = problem.label.as_str().into();
+            }
+            if let Some(help) = &problem.help {
+                json["help"] = help.as_str().into();
+            }
+            json
         };
         self.list.iter().map(one).collect()
+    }
+
+    /// Logs each of them as a warning, in one line.
+    pub(crate) fn log(&self) {
+        for problem in &self.list {
+            tracing::warn!("configuration: {}", self.in_one_line(problem));
+        }
+    }
+
+    /// What is wrong, and in parentheses where, and how to correct it.
+    fn in_one_line(&self, problem: &Problem) -> String {
+        let mut place = self.path.display().to_string();
+        if let Some(span) = &problem.span {
+            let (line, column) = self.line_and_column(span);
+            let _ = write!(place, ":{line}:{column}");
+        }
+        let label = Some(problem.label.as_str()).filter(|label| !label.is_empty());
+        let details: Vec<_> = label.into_iter().chain(problem.help.as_deref()).collect();
+        match details.join("; ").as_str() {
+            "" => format!("{} ({place})", problem.what),
+            details => format!("{} ({place}: {details})", problem.what),
+        }
     }
 
     fn line_and_column(&self, span: &SourceSpan) -> (usize, usize) {
@@ -278,11 +313,14 @@ mod tests {
             (&json[0]["line"], &json[0]["column"]),
             (&2.into(), &6.into())
         );
+        assert_eq!(json[0]["text"], "`bb` is small (seawall.toml:2:6: here)");
+        assert_eq!(json[0].get("help"), None);
     }
 
     #[test]
-    fn reports_problems_in_file_order() {
+    fn reports_errors_before_warnings_and_each_in_file_order() {
         let mut problems = problems("a = 1\nb = 2\n", &[]);
+        problems.push(Problem::warning("doubtful").at(0..1, ""));
         problems.push(Problem::new("second").at(6..7, ""));
         problems.push(Problem::new("first").at(0..1, ""));
         problems.push(Problem::new("nowhere"));
@@ -300,6 +338,12 @@ mod tests {
          --> seawall.toml:2:1
           |
         2 | b = 2
+          | ^
+
+        warning: doubtful
+         --> seawall.toml:1:1
+          |
+        1 | a = 1
           | ^
         ");
     }

@@ -3,6 +3,7 @@
 
 mod counts;
 mod selection;
+mod unknown;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::task::spawn_blocking;
 pub(super) use self::counts::PurgeCounters;
 pub use self::counts::PurgeStats;
 use self::selection::KeySelection;
+pub use self::unknown::UnknownTarget;
 use super::{Shield, coding};
 use crate::live::unlisted;
 pub use seawall_cache::PurgeMode;
@@ -132,16 +134,18 @@ impl PurgeScope {
 
 impl Shield {
     /// Carries out a purge: once it has returned, nothing is served that it selects and that was
-    /// requested from the origin before. `None`: no route serves it, or the stream is unknown.
-    pub async fn purge(self: &Arc<Self>, order: PurgeOrder) -> Option<Purged> {
+    /// requested from the origin before. The error: no route serves it, or the stream is unknown.
+    pub async fn purge(self: &Arc<Self>, order: PurgeOrder) -> Result<Purged, UnknownTarget> {
         let PurgeOrder { scope, mode, actor } = order;
         if mode != PurgeMode::DryRun {
             self.handover.end_asking(PURGED);
         }
-        let begun = self.begin_purge(&scope, mode).await?;
+        let unknown = || self.unknown_target(&scope);
+        let begun = self.begin_purge(&scope, mode).await.ok_or_else(unknown)?;
         let (is_known, is_complete) = (begun.is_known, begun.is_complete);
         let purge = begun.purge;
-        let count = spawn_blocking(|| purge.finish()).await.ok()?;
+        let count = spawn_blocking(|| purge.finish()).await;
+        let count = count.map_err(|_| unknown())?;
         self.purges.record(&scope, mode, count);
         let (objects, bytes, mode) = (count.objects, count.bytes, mode.as_str());
         tracing::info!(objects, bytes, mode, actor, ?scope, "purged");
@@ -151,7 +155,10 @@ impl Shield {
                 "the stream has too many manifests to purge all of them: purge the rest by prefix"
             );
         }
-        (is_known || objects > 0).then_some(Purged {
+        if !is_known && objects == 0 {
+            return Err(unknown());
+        }
+        Ok(Purged {
             objects,
             bytes,
             is_complete,

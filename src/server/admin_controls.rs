@@ -1,6 +1,6 @@
 //! What a reload changes of the admin server: its names, its tokens and its audit log.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -31,10 +31,11 @@ impl AdminControls {
     pub(super) fn start(settings: &admin::Settings) -> anyhow::Result<AdminControls> {
         let tokens = AdminTokens::read(settings.tokens.clone())?;
         let audit = AuditLog::start(settings.audit_log.clone());
+        let audit = audit.with_context(|| cannot_open(settings.audit_log.as_deref()))?;
         Ok(AdminControls {
             hosts: Arc::new(ArcSwap::from_pointee(settings.hosts.clone())),
             tokens: Arc::new(ArcSwap::from_pointee(tokens)),
-            audit: Arc::new(audit.context(CANNOT_WRITE)?),
+            audit: Arc::new(audit),
         })
     }
 
@@ -49,7 +50,10 @@ impl AdminControls {
         let has_other_tokens = before.tokens != after.tokens;
         let tokens = has_other_tokens.then(|| AdminTokens::read(after.tokens.clone()));
         let has_other_file = before.audit_log != after.audit_log;
-        let open = |file: &Option<PathBuf>| self.audit.open(file.clone()).context(CANNOT_WRITE);
+        let open = |file: &Option<PathBuf>| {
+            let opened = self.audit.open(file.clone());
+            opened.with_context(|| cannot_open(file.as_deref()))
+        };
         let audit = has_other_file.then(|| open(&after.audit_log));
         Ok(PreparedAdmin {
             hosts: after.hosts.clone(),
@@ -70,4 +74,7 @@ impl AdminControls {
     }
 }
 
-const CANNOT_WRITE: &str = "cannot write the audit log";
+fn cannot_open(audit_log: Option<&Path>) -> String {
+    let path = audit_log.unwrap_or(Path::new("")).display();
+    format!("cannot open the audit log {path}")
+}

@@ -20,7 +20,7 @@ use super::drain::DrainPlan;
 use super::reload_report::{ReloadError, ReloadReport, ReloadStats};
 use super::route_slots::RouteSlots;
 use super::service_manager::ServiceManager;
-use crate::config::{CheckScope, Config};
+use crate::config::{CheckScope, Config, Problems};
 use crate::frontend::{Frontend, PreparedListeners, RemovedListeners};
 use crate::proxy::{AccessControl, ActiveSettings, ActiveShield};
 use crate::telemetry::{PreparedAccessLog, ProgramLog};
@@ -37,6 +37,8 @@ pub struct ConfigFile {
     pub path: PathBuf,
     /// Adds what the environment says, as at the start.
     pub complete: fn(&mut Config),
+    /// What was doubtful in it at the start.
+    pub warnings: Problems,
 }
 
 /// What reloads a server's configuration.
@@ -111,10 +113,12 @@ impl Reloader {
     ) -> Reloader {
         let text = file.as_ref().map(|file| Config::read_text(&file.path));
         let hash = text.and_then(Result::ok).map(|text| hash_of(&text));
+        let warnings = file.as_ref().map(|file| &file.warnings);
+        let stats = ReloadStats::begin(hash, SystemTime::now(), warnings);
         Reloader {
             admin,
             log,
-            stats: Mutex::new(ReloadStats::begin(hash, SystemTime::now())),
+            stats: Mutex::new(stats),
             shield,
             frontend,
             descriptors,
@@ -171,7 +175,7 @@ impl Reloader {
     /// Uses another configuration from now on. If that fails, nothing has changed. Call it inside a
     /// tokio runtime, as [`Reloader::reload`].
     pub(super) fn apply(&self, config: Config) -> Result<ReloadReport, ReloadError> {
-        let prepared = self.prepare(config, None);
+        let prepared = self.prepare(config);
         let prepared = prepared.map_err(|error| ReloadError::of(&error))?;
         Ok(self.commit(prepared).0)
     }
@@ -209,13 +213,17 @@ impl Reloader {
         };
         let text = Config::read_text(&file.path).map_err(|why| ReloadError::in_file(&why))?;
         let read = Config::check_text(&text, &file.path, CheckScope::Offline);
-        let (mut config, _warnings) = read.map_err(|why| ReloadError::in_file(&why))?;
+        let (mut config, warnings) = read.map_err(|why| ReloadError::in_file(&why))?;
         (file.complete)(&mut config);
-        let prepared = self.prepare(config, Some(hash_of(&text)));
-        prepared.map_err(|error| ReloadError::of(&error))
+        let prepared = self.prepare(config);
+        let prepared = prepared.map_err(|error| ReloadError::of(&error))?;
+        Ok(PreparedReload {
+            report: prepared.report.of_file(hash_of(&text), warnings),
+            ..prepared
+        })
     }
 
-    fn prepare(&self, read: Config, hash: Option<String>) -> anyhow::Result<PreparedReload> {
+    fn prepare(&self, read: Config) -> anyhow::Result<PreparedReload> {
         let RunningConfig {
             config,
             mut slots,
@@ -242,7 +250,7 @@ impl Reloader {
             listeners,
             access_log,
             admin,
-            report: ReloadReport::of(changes, hash),
+            report: ReloadReport::of(changes),
             next: RunningConfig {
                 config: next,
                 slots,

@@ -18,6 +18,8 @@ pub(super) struct ReloadReport {
     hash: Option<String>,
     loaded_at: SystemTime,
     changes: Vec<Change>,
+    /// What is doubtful in the file. `None`: the configuration is of no file.
+    warnings: Option<Problems>,
 }
 
 /// Why a reload changed nothing.
@@ -39,6 +41,8 @@ pub(super) struct ReloadStats {
     applied: u64,
     failed: u64,
     last_difference: Option<Value>,
+    /// Of the configuration in use.
+    warnings: Value,
     /// Until the next reload that succeeds.
     last_error: Option<Value>,
 }
@@ -47,12 +51,22 @@ pub(super) struct ReloadStats {
 const FIRST_GENERATION: u64 = 1;
 
 impl ReloadReport {
-    pub(super) fn of(changes: Vec<Change>, hash: Option<String>) -> ReloadReport {
+    pub(super) fn of(changes: Vec<Change>) -> ReloadReport {
         ReloadReport {
             generation: 0,
-            hash,
+            hash: None,
             loaded_at: SystemTime::UNIX_EPOCH,
             changes,
+            warnings: None,
+        }
+    }
+
+    /// Says of which file the configuration is.
+    pub(super) fn of_file(self, hash: String, warnings: Problems) -> ReloadReport {
+        ReloadReport {
+            hash: Some(hash),
+            warnings: Some(warnings),
+            ..self
         }
     }
 
@@ -83,12 +97,15 @@ impl ReloadReport {
             "configuration reloaded: {applied} changes are in use, {restart} need a restart"
         );
         for change in &self.changes {
-            match change.reload_effect() {
-                effect @ ReloadEffect::Restart(_) => {
-                    tracing::warn!("not changed: {change}{effect}");
-                }
-                effect => tracing::info!("changed: {change}{effect}"),
+            let text = change.text_with_effect();
+            if let ReloadEffect::Restart(_) = change.reload_effect() {
+                tracing::warn!("not changed: {text}");
+            } else {
+                tracing::info!("changed: {text}");
             }
+        }
+        if let Some(warnings) = &self.warnings {
+            warnings.log();
         }
     }
 
@@ -99,6 +116,7 @@ impl ReloadReport {
             "loaded_at": since_1970(self.loaded_at).as_secs_f64(),
             "changes": self.changes.iter().map(Change::to_json_with_effect).collect::<Vec<_>>(),
             "needs_restart": self.needing_restart().count(),
+            "warnings": warnings_json(self.warnings.as_ref()),
         })
     }
 }
@@ -136,7 +154,11 @@ impl ReloadError {
 }
 
 impl ReloadStats {
-    pub(super) fn begin(hash: Option<String>, loaded_at: SystemTime) -> ReloadStats {
+    pub(super) fn begin(
+        hash: Option<String>,
+        loaded_at: SystemTime,
+        warnings: Option<&Problems>,
+    ) -> ReloadStats {
         ReloadStats {
             generation: FIRST_GENERATION,
             hash,
@@ -144,6 +166,7 @@ impl ReloadStats {
             applied: 0,
             failed: 0,
             last_difference: None,
+            warnings: warnings_json(warnings),
             last_error: None,
         }
     }
@@ -159,7 +182,9 @@ impl ReloadStats {
                 self.generation = report.generation;
                 self.hash.clone_from(&report.hash);
                 self.loaded_at = report.loaded_at;
-                self.last_difference = Some(report.to_json()["changes"].take());
+                let mut json = report.to_json();
+                self.last_difference = Some(json["changes"].take());
+                self.warnings = json["warnings"].take();
                 self.last_error = None;
                 format!("configuration {} in use", self.generation)
             }
@@ -178,9 +203,15 @@ impl ReloadStats {
             "generation": self.generation,
             "loaded_at": since_1970(self.loaded_at).as_secs_f64(),
             "last_difference": self.last_difference,
+            "warnings": self.warnings,
             "last_error": self.last_error,
         })
     }
+}
+
+/// A list, also where there is no file.
+fn warnings_json(warnings: Option<&Problems>) -> Value {
+    warnings.map_or_else(|| json!([]), Problems::to_json)
 }
 
 fn since_1970(time: SystemTime) -> Duration {

@@ -25,7 +25,7 @@ pub(crate) use self::line::Timestamp;
 use self::writer::{AccessLogWriter, WriterCounts};
 use super::{
     CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, MetricRegistry, RequestRecord,
-    TelemetryError,
+    TelemetryError, explain_log_error,
 };
 
 /// Lines that may wait for the writer. With the limits on an entry's texts this is 32 MiB in the
@@ -89,9 +89,9 @@ impl AccessLog {
             (_, Some(running)) => Some(running),
             (None, None) => Some(self.start_queue(io::stdout())?),
             (Some(path), None) => {
-                let file = LogFile::open(path).map_err(|source| TelemetryError::LogFile {
+                let file = LogFile::open(path).map_err(|error| TelemetryError::LogFile {
                     path: path.clone(),
-                    source,
+                    source: explain_log_error(path, error),
                 })?;
                 Some(self.start_queue(file)?)
             }

@@ -13,7 +13,6 @@ use crate::config::problem::{Problem, SourceSpan};
 use crate::config::spelling::nearest;
 use crate::config::toml_reader::{ReadResult, TomlTable, TomlValue};
 use crate::config::{ValueError, address, read};
-use crate::frontend::Listener;
 use seawall_policy::access_rules::{AddressList, AddressListEntry, RequiredHeader};
 use seawall_policy::{
     AccessRules, ClientClasses, ClientField, RequiredCertificate, TrustedProxies,
@@ -174,19 +173,15 @@ fn certificate_name(value: TomlValue<'_>) -> ReadResult<String> {
 }
 
 /// Warns of routes that nobody may enter, because no viewer is asked for its certificate.
-pub(super) fn report_unasked_certificates(
-    table: &TomlTable<'_>,
-    routes: &[PlacedRoute],
-    listeners: &[Listener],
-) {
-    if asks_for_certificates(listeners) {
+pub(super) fn report_unasked_certificates(root: &mut TomlTable<'_>, routes: &[PlacedRoute]) {
+    if asks_for_certificates(root) {
         return;
     }
     for PlacedRoute { route, span, .. } in routes {
         if route.access.require_certificate.is_some() {
             let what = "nobody may enter this route: no listener asks viewers for certificates";
             let problem = Problem::warning(what).at(span.clone(), "requires a certificate");
-            table.reader().add_problem(problem.help(ASK_HELP));
+            root.reader().add_problem(problem.help(ASK_HELP));
         }
     }
 }
@@ -194,25 +189,32 @@ pub(super) fn report_unasked_certificates(
 /// Warns of classes, at these places, that have nobody by a certificate, because no viewer is asked
 /// for it.
 pub(super) fn report_unasked_classes<'s>(
-    table: &TomlTable<'_>,
+    root: &mut TomlTable<'_>,
     certified: impl Iterator<Item = &'s SourceSpan>,
-    listeners: &[Listener],
 ) {
-    if asks_for_certificates(listeners) {
+    if asks_for_certificates(root) {
         return;
     }
     for span in certified {
         let what = "this client class has nobody by a certificate: no listener asks viewers for it";
         let problem = Problem::warning(what).at(span.clone(), "told by a certificate");
-        table.reader().add_problem(problem.help(ASK_HELP));
+        root.reader().add_problem(problem.help(ASK_HELP));
     }
 }
 
-fn asks_for_certificates(listeners: &[Listener]) -> bool {
-    let mut tls = listeners
-        .iter()
-        .filter_map(|listener| listener.tls.as_ref());
-    tls.any(|tls| tls.client.is_some())
+/// Whether a listener of the file is to ask viewers for certificates. A listener with a problem, or
+/// with a `client_ca` that cannot be read, asks too: that problem is reported.
+fn asks_for_certificates(root: &mut TomlTable<'_>) -> bool {
+    let listeners = root.value("listener");
+    let listeners = listeners.and_then(|listeners| listeners.toml().as_array());
+    listeners.into_iter().flatten().any(|listener| {
+        let tls = listener
+            .get_ref()
+            .as_table()
+            .and_then(|table| table.get("tls"));
+        let tls = tls.and_then(|tls| tls.get_ref().as_table());
+        tls.is_some_and(|tls| tls.get("client_ca").is_some())
+    })
 }
 
 fn secret_files(value: TomlValue<'_>) -> ReadResult<Vec<PathBuf>> {

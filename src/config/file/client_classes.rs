@@ -4,17 +4,13 @@ use super::{access, rate_limits, read_tables};
 use crate::config::problem::{Problem, SourceSpan};
 use crate::config::toml_reader::TomlTable;
 use crate::config::{address, read};
-use crate::frontend::Listener;
 use seawall_policy::{ClientClass, ClientClasses, OTHER_CLASS};
 
 /// Each class has counters in every thread.
 const CLASSES_MAX: usize = 16;
 
 /// Reads every class, in the order of the file: the first that has a client is its class.
-pub(super) fn read_client_classes(
-    root: &mut TomlTable<'_>,
-    listeners: &[Listener],
-) -> ClientClasses {
+pub(super) fn read_client_classes(root: &mut TomlTable<'_>) -> ClientClasses {
     let read: Vec<(ClientClass, SourceSpan)> =
         read_tables(root, "client_class", "[[client_class]]", read_class);
     for (index, (later, span)) in read.iter().enumerate() {
@@ -27,7 +23,7 @@ pub(super) fn read_client_classes(
         }
     }
     let certified = read.iter().filter(|(class, _)| class.certificate.is_some());
-    access::report_unasked_classes(root, certified.map(|(_, span)| span), listeners);
+    access::report_unasked_classes(root, certified.map(|(_, span)| span));
     if let Some((_, span)) = read.get(CLASSES_MAX) {
         let problem = Problem::new(format!("there are more than {CLASSES_MAX} client classes"));
         root.reader()

@@ -1,7 +1,7 @@
 //! The real program whose operator changes its file, and orders by the admin server.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -81,6 +81,22 @@ impl Operated {
         let (status, error) = self.reload().await;
         assert_eq!(status, 409, "{error}");
         error["error"].as_str().expect("an error").to_owned()
+    }
+
+    /// The end of a command of the program for this server; its words are separated by spaces.
+    pub async fn command(&self, words: &str) -> Output {
+        let admin = self.admin.to_string();
+        self.command_without_server(&format!("{words} --admin {admin}"))
+            .await
+    }
+
+    /// The end of a command that asks no server.
+    pub async fn command_without_server(&self, words: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args(words.split(' '));
+        command.env_remove("SEAWALL_ADMIN_TOKEN_FILE");
+        let ended = tokio::task::spawn_blocking(move || command.output()).await;
+        ended.expect("no panic").expect("the program was built")
     }
 
     pub async fn status(&self) -> Value {

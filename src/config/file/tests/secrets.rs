@@ -181,6 +181,15 @@ fn checks_the_authorities_of_clients() {
     ];
     let diagnostics = wrong.map(|keys| beside_its_input(keys, &tls(keys).unwrap_err()));
     assert_snapshot!(diagnostics.join("\n\n"));
+    // Whoever needs certificates is not the problem: viewers are to be asked.
+    let users = "[[client_class]]\nname = \"a\"\ncertificate = \"any\"\n\
+                 [[route]]\nrequire_certificate = \"any\"";
+    for keys in wrong.iter().filter(|keys| keys.contains("client_ca =")) {
+        let problems = tls(&format!("{keys}\n{users}")).unwrap_err();
+        assert!(!problems.contains("no listener asks"), "{problems}");
+    }
+    let without = tls(&format!("client_certificates = \"optional\"\n{users}")).unwrap_err();
+    assert!(without.contains("no listener asks"), "{without}");
 }
 
 #[test]

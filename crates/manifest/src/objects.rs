@@ -124,6 +124,20 @@ mod tests {
         }
     }
 
+    /// Nothing that is kept moves for what comes later: the work is linear.
+    #[test]
+    fn longest_segment_list_is_cut_off_at_its_end() {
+        let url = |number| format!("<SegmentURL media='{number}'/>");
+        let urls: String = (0..200_010).map(url).collect();
+        let list = format!("<Representation id='a'><SegmentList>{urls}</SegmentList>");
+        let text = format!(
+            "<MPD type='static'><Period><AdaptationSet>{list}</Representation></AdaptationSet>\
+             </Period></MPD>"
+        );
+        let named = uris(Kind::Dash, &text);
+        assert_eq!((named.len(), &*named[0]), (200_001, "0"));
+    }
+
     #[test]
     fn live_mpd_names_the_window_at_the_clock() {
         let text = "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' \

@@ -55,8 +55,9 @@ pub(super) struct RangedFile {
 /// Maximum number of files per list, the last ones: packagers write one per representation.
 const RANGED_MAX: usize = 16;
 
-/// The same when the whole presentation is read.
-const FILES_MAX: usize = 200_000;
+/// The same when the whole presentation is read, but the first ones: nothing that is kept moves.
+/// One more than what callers look at, who then see that there are more.
+const FILES_MAX: usize = 200_001;
 
 /// Attributes of a period, an adaptation set or a representation, which apply to it and to the
 /// levels below.
@@ -132,7 +133,6 @@ impl RangedFile {
     fn read(xml: &mut Xml<'_>) -> Result<Rc<[RangedFile]>, ManifestError> {
         let depth = xml.depth();
         let is_whole = xml.extent == ReadExtent::Whole;
-        let files_max = if is_whole { FILES_MAX } else { RANGED_MAX };
         let mut files: Vec<RangedFile> = Vec::new();
         while let Some(tag) = xml.child(depth)? {
             let range = tag.attribute("mediaRange");
@@ -146,8 +146,10 @@ impl RangedFile {
             let mut known = files.iter_mut().rev().take(RANGED_MAX);
             if let Some(known) = known.find(|known| *known.name == *name) {
                 known.end = known.end.max(end);
+            } else if is_whole && files.len() >= FILES_MAX {
+                // Left out.
             } else if let Some(name) = short(&name) {
-                if files.len() >= files_max {
+                if !is_whole && files.len() >= RANGED_MAX {
                     files.remove(0);
                 }
                 files.push(RangedFile { name, end });

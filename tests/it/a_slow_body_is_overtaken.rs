@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::low_latency_hls;
+use seawall_manifest::Kind;
+
 use crate::support::metrics::{TAKEOVERS, TAKEOVERS_REFUSED};
 use crate::support::origin::Reply;
 use crate::support::shield::{Builder, endpoint};
@@ -73,6 +75,32 @@ async fn takes_over_body_that_is_slow_from_first_byte() {
             assert_eq!(first.hits("/live/seg2.ts"), 0);
         }
     }
+}
+
+/// What the route removes from responses is removed from the one that takes over, too.
+#[tokio::test]
+async fn response_that_takes_over_obeys_its_route() {
+    let (one, other) = (noise(1, LENGTH), noise(2, LENGTH));
+    let dribble = media().content_length(LENGTH as u64);
+    let first = serving(SEGMENT, dribble.send_slowly(&one, 2, millis(250))).await;
+    let answer = media()
+        .body(other.clone())
+        .header("set-cookie", "lb=2")
+        .cache_control("private, max-age=60");
+    let second = serving(SEGMENT, answer).await;
+    let shield = in_front_of(&[&first, &second])
+        .route(|route| {
+            route.strip_set_cookie = vec!["lb".to_owned()];
+            route.store_private = vec![Kind::Segment];
+        })
+        .start()
+        .await;
+    shield.get(PATH).await.assert_whole(playlist(1));
+    let answer = shield.get(SEGMENT).await;
+    answer.assert_whole(&other);
+    assert_eq!(answer.header("set-cookie"), None);
+    assert!(shield.get(SEGMENT).await.assert_whole(&other).is_hit());
+    assert_eq!((first.hits(SEGMENT), second.hits(SEGMENT)), (1, 1));
 }
 
 /// An initialization segment is small, and nothing plays without it.

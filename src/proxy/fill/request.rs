@@ -118,10 +118,15 @@ impl FillTask {
             () = self.wait_until_cancelled(self.may_be_blocking) => return None,
         };
         if let Ok(response) = &mut response {
-            strip_set_cookie(&mut response.headers, &self.request.route.strip_set_cookie);
-            self.override_private(response);
+            self.apply_route(response);
         }
         Some(response)
+    }
+
+    /// Changes a response as the route says, before anything is decided about it.
+    pub(super) fn apply_route(&self, response: &mut UpstreamResponse) {
+        strip_set_cookie(&mut response.headers, &self.request.route.strip_set_cookie);
+        self.override_private(response);
     }
 
     /// Makes a good response shareable if the route says that those of its kind are no viewer's

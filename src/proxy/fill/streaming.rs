@@ -76,7 +76,8 @@ impl FillTask {
             Some(BodyEvent::Received(None)) if has_bytes && buffered.pieces.is_empty() => {
                 return Box::pin(self.handle_empty_body(delivery.race.endpoint())).await;
             }
-            Some(BodyEvent::TakenOver(other)) => {
+            Some(BodyEvent::TakenOver(mut other)) => {
+                self.apply_route(&mut other);
                 upstream_body.fail_overtaken();
                 self.failed_endpoints = delivery.race.used_endpoints();
                 return Box::pin(self.handle_response(other)).await;

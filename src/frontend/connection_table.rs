@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep};
 
 use super::Limits;
 use super::connection_state::ConnectionState;
@@ -20,6 +20,12 @@ use super::stats::{ConnectionCounters, ConnectionEvent, Stats};
 
 /// Number of independently locked maps of clients.
 const SHARDS: usize = 16;
+
+/// Connections that are asked to close at once because a limit is lower now.
+const SHED_MAX: usize = 1024;
+
+/// Between two such groups.
+const SHED_PAUSE: Duration = Duration::from_millis(100);
 
 /// All viewer connections.
 pub(super) struct ConnectionTable {
@@ -73,8 +79,8 @@ impl ConnectionTable {
         })
     }
 
-    /// Uses these limits for connections from now on. Those that are open stay, also if there are
-    /// more.
+    /// Uses these limits for connections from now on. Of those that are open, only
+    /// [`ConnectionTable::shed_beyond_limit`] closes some.
     pub(super) fn set_limits(&self, limits: &Limits) {
         let stores = [
             (&self.connections_max, limits.connections_max),
@@ -143,6 +149,37 @@ impl ConnectionTable {
                 connections_by_client.remove(&client);
             }
         }
+    }
+
+    /// While more connections are open than may be, asks idle ones to close, those idle for longest
+    /// first. Those with a request stay.
+    pub(super) async fn shed_beyond_limit(self: Arc<Self>) {
+        while self.shed_some() {
+            sleep(SHED_PAUSE).await;
+        }
+    }
+
+    /// Asks at most as many as their workers close at once. `false`: there are none to close.
+    fn shed_some(&self) -> bool {
+        let open = self.open.load(Ordering::Acquire);
+        let excess = open.saturating_sub(self.connections_max.load(Ordering::Relaxed));
+        if excess == 0 {
+            return false;
+        }
+        let (mut leaving, mut idle) = (0, Vec::new());
+        for RegisteredConnection { state, .. } in self.open_connections.lock().values() {
+            leaving += usize::from(state.is_asked_to_close());
+            idle.extend(state.idle_since().map(|since| (since, Arc::clone(state))));
+        }
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        let excess = excess.saturating_sub(leaving).min(SHED_MAX);
+        let is_asked = |(since, state): &(Instant, Arc<ConnectionState>)| {
+            state.idle_since() == Some(*since) && state.ask_to_close()
+        };
+        let asked = idle.iter().filter(|idle| is_asked(idle)).take(excess);
+        let asked = asked.count();
+        (0..asked).for_each(|_| self.counters.count(ConnectionEvent::ClosedIdle));
+        asked > 0
     }
 
     /// Asks the longest idle connection to close; `false` if none is idle.

@@ -110,10 +110,12 @@ impl Frontend {
         self.connections.set_drain_max(drain_max);
     }
 
-    /// Uses these limits for connections that begin from now on.
+    /// Uses these limits for connections that begin from now on, and closes idle ones if more are
+    /// open than may be.
     pub fn set_limits(&self, limits: Limits) {
         self.connections.set_limits(&limits);
         self.limits.store(Arc::new(limits));
+        tokio::spawn(Arc::clone(&self.connections).shed_beyond_limit());
     }
 
     /// The counters since the start.

@@ -1,5 +1,5 @@
 //! A reload changes the limits of viewers: those of connections hold at once, the others for
-//! connections that begin from then on. No open connection is cut because a limit is lower now.
+//! connections that begin from then on. No response is cut because a limit is lower now.
 
 use std::time::Duration;
 
@@ -68,6 +68,26 @@ async fn lower_connections_max_refuses_new_ones_and_cuts_none() {
         answer.assert_whole("held");
         assert_eq!(answer.header("connection"), None);
     }
+}
+
+/// Those that are idle go, the longest idle first, without a newcomer that needs their place.
+#[tokio::test]
+async fn lower_connections_max_closes_idle_connections() {
+    let (mut shield, _origin) = shield().await;
+    let mut viewers = Vec::new();
+    for _ in 0..4 {
+        viewers.push(connected(&shield).await);
+    }
+    set(&mut shield, |limits| limits.connections_max = 2);
+    for viewer in &mut viewers[..2] {
+        viewer.wait_closed().await;
+    }
+    // The same limit once more closes nothing.
+    set(&mut shield, |limits| limits.connections_max = 2);
+    for viewer in &mut viewers[2..] {
+        viewer.get(PATH).await.assert_whole("whole");
+    }
+    assert_eq!(count(&shield, "closed_idle").await, 2);
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ use seawall_cache::{
 use seawall_policy::access::CacheRequest;
 use seawall_policy::range::ByteSpan;
 use seawall_policy::{EndpointAvoidance, EndpointSet, Key, Lifetime, Route};
-use seawall_upstream::Priority;
+use seawall_upstream::{CauseCounters, Priority};
 
 /// Lifetime of a slice: the strong `ETag` in its key means that it cannot change.
 const SLICE_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -54,6 +54,8 @@ struct SliceContext {
     upstream_headers: HeaderMap,
     slice_set: Arc<SliceSet>,
     client: Client,
+    /// Where its requests to the origin are counted, if there are classes of clients.
+    cause: Option<Arc<CauseCounters>>,
     /// Of its requests to the origin.
     priority: Priority,
     /// Endpoints that stopped inside a slice; the next slices ask them last.
@@ -80,6 +82,7 @@ impl SliceContext {
             upstream_headers: shield.upstream_headers_for(headers, request),
             slice_set: Arc::clone(slice_set),
             client,
+            cause: shield.cause_of(request),
             priority,
             failed_endpoints: Mutex::default(),
             failed_before: slice_set.avoided.at(Instant::now()),

@@ -200,6 +200,7 @@ impl SliceContext {
         });
         UpstreamRequest {
             priority_raise,
+            cause: self.cause.clone(),
             class: self.lookup.kind.into(),
             avoided: avoided.union(self.failed_lately()),
             ..UpstreamRequest::get(target, host, headers, self.priority)

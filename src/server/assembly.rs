@@ -125,7 +125,7 @@ impl BoundServer {
         let access = read_access(&config.rules)?;
         let (mut slots, mut class_slots) = (RouteSlots::default(), ClassSlots::default());
         slots.assign(&mut config.rules.routes);
-        class_slots.assign(&mut config.rules.client_classes);
+        class_slots.assign(&mut config.rules.client_classes)?;
         let mut registry = MetricRegistry::default();
         let telemetry = new_telemetry(&config, (&slots, &class_slots), &mut registry)?;
         let shield = new_shield(&config, origins, access, &telemetry);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::telemetry::CLIENT_CLASSES_MAX;
-use seawall_policy::{ClientClasses, OTHER_CLASS, OTHER_CLASS_INDEX};
+use seawall_policy::{ClientClasses, OTHER_CLASS};
 
 /// The names of all classes that there have ever been; a name's position is its number.
 #[derive(Clone, Default)]
@@ -13,8 +13,9 @@ pub(super) struct ClassSlots {
 }
 
 impl ClassSlots {
-    /// Numbers these classes. Those for which there is no number left count as other clients.
-    pub(super) fn assign(&mut self, classes: &mut ClientClasses) {
+    /// Numbers these classes. Fails if no number is left for one of them: it would have neither
+    /// counters nor a quota of its own.
+    pub(super) fn assign(&mut self, classes: &mut ClientClasses) -> anyhow::Result<()> {
         for class in classes.iter_mut() {
             if self.names.is_empty() {
                 self.names.push(OTHER_CLASS.into());
@@ -26,16 +27,16 @@ impl ClassSlots {
                     self.names.push(Arc::clone(&class.name));
                     self.names.len() - 1
                 }
-                None => {
-                    tracing::warn!(
-                        class = &*class.name,
-                        "no counter is left for this client class: it counts as `{OTHER_CLASS}` \
-                         until the next restart"
-                    );
-                    OTHER_CLASS_INDEX
-                }
+                None => anyhow::bail!(
+                    "[[client_class]] `{}`: {} names of classes have been counted since the start, \
+                     those of removed classes included, and there are no counters for another: use \
+                     a name that a removed class had, or restart or upgrade the server",
+                    class.name,
+                    CLIENT_CLASSES_MAX - 1
+                ),
             };
         }
+        Ok(())
     }
 
     /// All names, in the order of their numbers. Empty: there was never a class.
@@ -49,32 +50,32 @@ mod tests {
     use super::*;
     use seawall_policy::ClientClass;
 
-    fn slots_of(slots: &mut ClassSlots, names: &[&str]) -> Vec<usize> {
+    fn slots_of(slots: &mut ClassSlots, names: &[&str]) -> anyhow::Result<Vec<usize>> {
         let classes = names.iter().map(|name| ClientClass::named(*name, 0));
         let mut classes = ClientClasses::of(classes.collect());
-        slots.assign(&mut classes);
-        classes.iter().map(|class| class.index).collect()
+        slots.assign(&mut classes)?;
+        Ok(classes.iter().map(|class| class.index).collect())
     }
 
     #[test]
     fn name_keeps_its_number_at_another_position_and_after_its_return() {
         let mut slots = ClassSlots::default();
-        assert!(slots_of(&mut slots, &[]).is_empty() && slots.names().is_empty());
-        assert_eq!(slots_of(&mut slots, &["a", "b"]), [1, 2]);
-        assert_eq!(slots_of(&mut slots, &["new", "b"]), [3, 2]);
-        assert_eq!(slots_of(&mut slots, &["a"]), [1]);
+        assert!(slots_of(&mut slots, &[]).unwrap().is_empty() && slots.names().is_empty());
+        assert_eq!(slots_of(&mut slots, &["a", "b"]).unwrap(), [1, 2]);
+        assert_eq!(slots_of(&mut slots, &["new", "b"]).unwrap(), [3, 2]);
+        assert_eq!(slots_of(&mut slots, &["a"]).unwrap(), [1]);
     }
 
     #[test]
-    fn classes_without_a_number_count_as_others() {
+    fn class_without_a_number_is_refused() {
         let mut slots = ClassSlots::default();
-        let names: Vec<_> = (0..40).map(|number: usize| number.to_string()).collect();
+        let names: Vec<_> = (0..32).map(|number: usize| number.to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let numbers = slots_of(&mut slots, &names);
-        assert_eq!(
-            (numbers[0], numbers[30], numbers[31], numbers[39]),
-            (1, 31, 0, 0)
-        );
+        let numbers = slots_of(&mut slots, &names[..31]).unwrap();
+        assert_eq!((numbers[0], numbers[30]), (1, 31));
+        let refused = slots_of(&mut slots, &names[31..]).unwrap_err();
+        assert!(refused.to_string().contains("`31`"), "{refused}");
+        assert_eq!(slots_of(&mut slots, &names[30..31]).unwrap(), [31]);
         assert_eq!(slots.names().len(), CLIENT_CLASSES_MAX);
     }
 }

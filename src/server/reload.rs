@@ -232,7 +232,7 @@ impl Reloader {
         let changes = config.changes_to(&read);
         let mut next = config.reloaded(read);
         slots.assign(&mut next.rules.routes);
-        class_slots.assign(&mut next.rules.client_classes);
+        class_slots.assign(&mut next.rules.client_classes)?;
         let origins = next.origins.iter();
         let origins = origins.map(|group| self.origin(group));
         let settings = ActiveSettings {

@@ -16,7 +16,7 @@ use crate::support::metrics::{
 };
 use crate::support::shield::{Builder, address_list};
 use crate::support::viewer::{Ask, Identity, TlsViewer, Viewer};
-use crate::support::{Gate, Origin, Shield, eventually, get, segment};
+use crate::support::{Gate, Origin, Shield, eventually, get, noise, segment};
 
 const PATH: &str = "/live/seg1.ts";
 const BODY: &str = "0123456789";
@@ -439,4 +439,56 @@ async fn route_admits_only_the_classes_that_it_names() {
     for (request, status) in [(get_as("one"), 403), (get_as("two"), 200), (get(PATH), 200)] {
         assert_eq!(viewer.ask(request).await.status, status);
     }
+}
+
+/// Slices of a large object are fetched for the class that asks for it.
+#[tokio::test]
+async fn slices_count_for_the_class_that_asks() {
+    const SLICE: usize = 64 << 10;
+    let body = noise(1, 6 * SLICE);
+    let whole = segment(bytes::Bytes::new())
+        .etag("\"1\"")
+        .with_ranges(body.clone());
+    let origin = Origin::start().await.on("/large.ts", whole);
+    let folder = tempfile::tempdir().unwrap();
+    let shield = shield_for(&origin, three_classes(folder.path()))
+        .proxy_settings(|settings| {
+            settings.whole_fetch_max = SLICE as u64;
+            settings.slice_bytes = SLICE as u64;
+        })
+        .start()
+        .await;
+    let of_one = get("/large.ts").header(HEADER, &secret_of("one"));
+    shield.ask(of_one).await.assert_whole(&body);
+    let requests = origin.hits("/large.ts") as u64;
+    assert!(requests >= 6, "{requests}");
+    assert_eq!(of(&shield, CLASS_ORIGIN_REQUESTS, "one").await, requests);
+    let bytes = of(&shield, CLASS_ORIGIN_BYTES, "one").await;
+    assert!(bytes >= body.len() as u64, "{bytes}");
+}
+
+/// A class for which no counters are left would have no quota: the reload says so.
+#[tokio::test]
+async fn reload_with_more_names_than_can_be_counted_changes_nothing() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let class = |name: &str| by_secret(name, folder.path());
+    let of_names = |from: usize| {
+        let names = (from..from + 16).map(|number| class(&format!("cdn{number}")));
+        ClientClasses::of(names.collect())
+    };
+    let mut shield = Shield::in_front_of(&origin).start().await;
+    for from in [0, 15] {
+        shield.reload(|config| config.rules.client_classes = of_names(from));
+    }
+    let error = shield
+        .try_reload(|config| config.rules.client_classes = ClientClasses::of(vec![class("new")]))
+        .unwrap_err();
+    for part in ["`new`", "[[client_class]]", "31", "restart"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    shield.ask(get_as("cdn30")).await.assert_whole(BODY);
+    assert_eq!(of(&shield, CLASS_REQUESTS, "cdn30").await, 1);
+    // The name of a removed class still has its counters.
+    let known = || ClientClasses::of(vec![class("cdn0")]);
+    shield.reload(|config| config.rules.client_classes = known());
 }

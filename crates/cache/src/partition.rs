@@ -53,6 +53,9 @@ pub(crate) struct ChargedObject {
     pub(crate) bytes: u64,
 }
 
+/// Entries that a purge removes under one lock.
+const REMOVED_AT_ONCE: usize = 32;
+
 /// An entry of the table. Its drop, for whatever reason, reports that the object or the marker left
 /// the store.
 struct EntryGuard {
@@ -235,15 +238,31 @@ impl Partition {
 
     /// Returns the removed entry.
     pub(super) fn remove(&self, key: &Key) -> Option<ChargedEntry> {
-        let mut policy = self.policy.lock();
-        let gone = self.table.remove(key)?;
-        let bytes = policy.charged_bytes(gone.id);
-        policy.remove(gone.id);
-        drop(policy);
-        Some(ChargedEntry {
-            entry: gone.entry.clone(),
-            bytes,
-        })
+        let mut removed = None;
+        self.remove_each(std::slice::from_ref(key), |gone| removed = Some(gone));
+        removed
+    }
+
+    /// Removes these entries, and passes on what they were. With a lock for each, a purge would
+    /// wait for the workers thousands of times; with one for all, a worker would wait for it.
+    pub(super) fn remove_each(&self, keys: &[Key], mut gone: impl FnMut(ChargedEntry)) {
+        for keys in keys.chunks(REMOVED_AT_ONCE) {
+            let mut policy = self.policy.lock();
+            let removed = keys.iter().filter_map(|key| {
+                let guard = self.table.remove(key)?;
+                let bytes = policy.charged_bytes(guard.id);
+                policy.remove(guard.id);
+                Some((guard, bytes))
+            });
+            let removed: Vec<_> = removed.collect();
+            drop(policy);
+            for (guard, bytes) in removed {
+                gone(ChargedEntry {
+                    entry: guard.entry.clone(),
+                    bytes,
+                });
+            }
+        }
     }
 
     /// The entry of a key, expired or not, and its bytes.

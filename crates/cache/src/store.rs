@@ -354,9 +354,13 @@ impl Store {
         &self,
         epochs: Option<EpochBits>,
         is_match: impl Fn(&Key, Option<&Object>) -> bool,
-        gone: impl FnMut(ChargedObject),
+        mut gone: impl FnMut(ChargedObject),
     ) {
-        self.for_each_match((epochs, is_match), Partition::remove, gone);
+        for (partition, keys) in self.keys_where(epochs, is_match) {
+            partition.remove_each(&keys, |entry| {
+                entry.object().into_iter().for_each(&mut gone);
+            });
+        }
     }
 
     /// Passes each object that [`Store::remove_where`] would remove to `found`.
@@ -364,27 +368,28 @@ impl Store {
         &self,
         epochs: Option<EpochBits>,
         is_match: impl Fn(&Key, Option<&Object>) -> bool,
-        found: impl FnMut(ChargedObject),
+        mut found: impl FnMut(ChargedObject),
     ) {
-        self.for_each_match((epochs, is_match), Partition::charged_entry, found);
+        for (partition, keys) in self.keys_where(epochs, is_match) {
+            let charged = keys.iter().filter_map(|key| partition.charged_entry(key));
+            charged
+                .filter_map(ChargedEntry::object)
+                .for_each(&mut found);
+        }
     }
 
-    fn for_each_match(
+    fn keys_where(
         &self,
-        (epochs, is_match): (Option<EpochBits>, impl Fn(&Key, Option<&Object>) -> bool),
-        take: impl Fn(&Partition, &Key) -> Option<ChargedEntry>,
-        mut use_object: impl FnMut(ChargedObject),
-    ) {
-        for partition in &self.partitions {
+        epochs: Option<EpochBits>,
+        is_match: impl Fn(&Key, Option<&Object>) -> bool,
+    ) -> impl Iterator<Item = (&Partition, Vec<Key>)> {
+        self.partitions.iter().map(move |partition| {
             let keys = partition.keys_where(epochs, |key, entry| match entry {
                 TableEntry::Object(object) => is_match(key, Some(object)),
                 TableEntry::Variants(_) => is_match(key, None),
             });
-            let taken = keys.iter().filter_map(|key| take(partition, key));
-            taken
-                .filter_map(ChargedEntry::object)
-                .for_each(&mut use_object);
-        }
+            (partition, keys)
+        })
     }
 
     /// Makes all matching objects stale for which `found` says so; it gets each with its slot.

@@ -1,9 +1,6 @@
 //! A sharded hash table. Readers share a shard's lock and hold it only while they copy a pointer.
 //! The table knows neither limits nor expiry: the eviction policy does.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use parking_lot::RwLock;
@@ -13,8 +10,6 @@ use seawall_policy::Key;
 /// A shard that grows moves its entries while its readers wait, and a scan holds up its writers.
 /// With many shards, each has few entries: 1,000 of a million.
 const SHARDS: usize = 1024;
-/// A purge gives its core away after it has scanned for 1 ms: the kernel would let it run longer.
-const SCAN_MAX: Duration = Duration::from_millis(1);
 /// A shard shrinks when less than 1/4 of its capacity is used.
 const TAKEN_PART_MIN: usize = 4;
 
@@ -74,13 +69,7 @@ impl<V> ObjectTable<V> {
     /// wait, and readers that come after them.
     pub(super) fn keys_where(&self, is_match: impl Fn(&Key, &V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
-        let mut begun = Instant::now();
         for shard in &self.shards {
-            // A worker gets the core here, and not while this thread has locked a shard.
-            if begun.elapsed() > SCAN_MAX {
-                thread::yield_now();
-                begun = Instant::now();
-            }
             let shard = shard.0.read();
             let matching = shard.iter().filter(|(key, value)| is_match(key, value));
             keys.extend(matching.map(|(key, _)| key.clone()));

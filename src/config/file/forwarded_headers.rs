@@ -51,10 +51,13 @@ pub(super) fn read_forwarded_headers(table: &mut TomlTable<'_>, route: &mut Rout
         return table.reader().add_problem(value.problem(error));
     }
     let names: Vec<_> = unkeyed.iter().map(|name| format!("`{name}`")).collect();
-    let what = format!(
-        "{} reach the origin and are NOT in the key",
-        names.join(", ")
-    );
+    let what = match &names[..] {
+        [name] => format!("{name} reaches the origin and is NOT in the key"),
+        names => format!(
+            "{} reach the origin and are NOT in the key",
+            names.join(", ")
+        ),
+    };
     let problem = Problem::warning(what).at(value.span(), "forwarded for all");
     let help = "one viewer's values fetch the response for all viewers";
     table.reader().add_problem(problem.help(help));

@@ -27,6 +27,7 @@ use super::flood::WorkDone;
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::UnsentStreams;
 use crate::proxy::BodyConsumer;
+use crate::telemetry::AbortCause;
 use seawall_policy::{CertificateNames, ViewerAddress};
 
 /// What a connection is doing.
@@ -106,6 +107,8 @@ pub(super) struct ConnectionState {
     pub(super) stored_bodies: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
+    /// This server cut it, because it took longer than `drain_max`.
+    was_aborted: AtomicBool,
 }
 
 /// A plain load and store: only the connection's thread counts.
@@ -174,6 +177,7 @@ impl ConnectionState {
             stored_bodies: StoredBodiesRead::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
+            was_aborted: AtomicBool::new(false),
         }
     }
 
@@ -455,8 +459,20 @@ impl ConnectionState {
     }
 
     pub(super) fn abort(&self) {
+        self.was_aborted.store(true, Ordering::Relaxed);
         if let Some(task) = self.task.get() {
             task.abort();
+        }
+    }
+
+    /// Who ended a response that was not sent to its end, and that reads these bodies.
+    pub(super) fn abort_cause(&self, bodies: &StoredBodiesRead) -> AbortCause {
+        if bodies.was_cut() || self.stored_bodies.was_cut() {
+            AbortCause::Memory
+        } else if self.was_aborted.load(Ordering::Relaxed) {
+            AbortCause::Drain
+        } else {
+            AbortCause::Viewer
         }
     }
 }

@@ -52,11 +52,6 @@ impl ResponseChannel {
         }
     }
 
-    /// Whether this response, or its whole connection, was cut to free memory.
-    fn was_cut_for_memory(&self) -> bool {
-        self.stored_bodies().was_cut() || self.connection().stored_bodies.was_cut()
-    }
-
     fn stored_bodies(&self) -> &StoredBodiesRead {
         match self {
             ResponseChannel::Connection(connection) => &connection.stored_bodies,
@@ -206,6 +201,12 @@ impl<B: ReadsStoredBodies> RecordingBody<B> {
         self.is_ended || (self.pending.is_empty() && self.body.is_end_stream())
     }
 
+    /// Whether hyper has all bytes. It does not ask for the end of a body whose length it knows.
+    fn was_passed_on(&self) -> bool {
+        let is_rest_empty = self.pending.is_empty() && self.body.size_hint().exact() == Some(0);
+        self.is_finished() || is_rest_empty
+    }
+
     /// Records why the body is incomplete.
     fn record_truncation(&mut self, truncated: BodyTruncated) -> BodyTruncated {
         self.record.aborted_by = Some(match truncated {
@@ -280,12 +281,9 @@ where
 
 impl<B: ReadsStoredBodies> Drop for RecordingBody<B> {
     fn drop(&mut self) {
-        if self.record.aborted_by.is_none() && (self.has_failed || !self.is_finished()) {
-            self.record.aborted_by = Some(if self.channel.was_cut_for_memory() {
-                AbortCause::Memory
-            } else {
-                AbortCause::Viewer
-            });
+        if self.record.aborted_by.is_none() && (self.has_failed || !self.was_passed_on()) {
+            let bodies = self.channel.stored_bodies();
+            self.record.aborted_by = Some(self.channel.connection().abort_cause(bodies));
         }
         match &self.channel {
             ResponseChannel::Connection(connection) => {

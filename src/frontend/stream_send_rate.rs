@@ -11,7 +11,7 @@ use super::flood::{CHUNK_CREDIT, RESPONSE_CREDIT};
 use super::stored_reads::StoredBodiesRead;
 use super::unsent::SendTurn;
 use crate::proxy::BodyConsumer;
-use crate::telemetry::{AbortCause, RequestRecord};
+use crate::telemetry::RequestRecord;
 
 /// The send rate of a stream. The body, the stream's task and every unsent chunk in h2 hold it.
 /// When it is dropped, the stream has ended, and its request is recorded.
@@ -185,13 +185,7 @@ impl StreamSendRate {
         record.bytes = self.sent();
         record.total_time = now.into_std().saturating_duration_since(record.arrived);
         if record.aborted_by.is_none() && self.sent() < self.passed_to_h2() {
-            let was_cut_for_memory =
-                self.stored_bodies.was_cut() || self.connection.stored_bodies.was_cut();
-            record.aborted_by = Some(if was_cut_for_memory {
-                AbortCause::Memory
-            } else {
-                AbortCause::Viewer
-            });
+            record.aborted_by = Some(self.connection.abort_cause(&self.stored_bodies));
         }
         if record.aborted_by.is_none() {
             self.connection.add_flood_credit(RESPONSE_CREDIT);

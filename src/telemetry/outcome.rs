@@ -54,11 +54,19 @@ pub enum AbortCause {
     Viewer,
     /// Seawall truncated it: the viewer was slow, and the rest of the body had to leave memory.
     Memory,
+    /// Seawall truncated it: it took longer than `drain_max` after the server, its listener or the
+    /// viewer's authority was to end.
+    Drain,
 }
 
 impl AbortCause {
     /// All, in the order of [`AbortCause::index`].
-    pub const ALL: [AbortCause; 3] = [AbortCause::Origin, AbortCause::Viewer, AbortCause::Memory];
+    pub const ALL: [AbortCause; 4] = [
+        AbortCause::Origin,
+        AbortCause::Viewer,
+        AbortCause::Memory,
+        AbortCause::Drain,
+    ];
 
     /// A dense index for tables of counters.
     pub fn index(self) -> usize {
@@ -71,6 +79,7 @@ impl AbortCause {
             AbortCause::Origin => "origin",
             AbortCause::Viewer => "viewer",
             AbortCause::Memory => "memory",
+            AbortCause::Drain => "drain",
         }
     }
 }

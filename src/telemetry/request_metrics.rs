@@ -127,7 +127,7 @@ static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
         help: "Responses whose body was truncated, by cause. Increments when such a response ends.",
         remedy: "origin: the origin's body ended early; check the origin. viewer: the viewer left or \
                  was too slow. memory: the viewer was too slow for the memory limit; raise [cache] \
-                 memory or [fill] memory.",
+                 memory or [fill] memory. drain: it took longer than [server] drain_max.",
     }
     .collected(RequestCounts::write_aborted),
     Metric {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::support::metrics::{FILL_BYTES, FILLS, REQUESTS, WAITERS};
 use crate::support::viewer::Viewer;
 use crate::support::{
@@ -233,4 +235,50 @@ async fn aborted_response_is_counted_by_cause() {
     is_counted("viewer", 1).await;
     assert_eq!(shield.counter(CUT, &[("cause", "origin")]).await, 1);
     gate.open();
+}
+
+/// What was sent to its end is not counted as broken, whichever way its bytes come: from memory,
+/// while they arrive, in slices, or past the cache.
+#[tokio::test]
+async fn whole_response_is_not_counted_as_aborted() {
+    let large = noise(1, 1 << 20);
+    let small = noise(2, 300_000);
+    let own = || segment(small.clone()).cache_control("no-store");
+    let sliced = segment(Bytes::new())
+        .etag("\"1\"")
+        .with_ranges(large.clone());
+    let origin = Origin::start()
+        .await
+        .on(PATH, segment(small.clone()))
+        .on("/large.ts", sliced)
+        .on("/own.ts", own())
+        .on("/own-in-chunks.ts", own().chunked());
+    let builder = Shield::in_front_of(&origin).proxy_settings(|waits| {
+        waits.whole_fetch_max = 256 << 10;
+        waits.slice_bytes = 64 << 10;
+    });
+    let shield = builder.start().await;
+    let asked = || {
+        [
+            get(PATH),
+            get(PATH),
+            get("/large.ts"),
+            get("/large.ts"),
+            get("/large.ts").range("100000-299999"),
+            get("/own.ts"),
+            get("/own-in-chunks.ts"),
+        ]
+    };
+    let (mut kept, streams) = (shield.viewer().await, shield.h2_viewer().await);
+    for ask in asked() {
+        assert!(kept.ask(ask.clone()).await.status < 300);
+        assert!(streams.ask(ask).await.status < 300);
+    }
+    let sent = 2 * asked().len() as u64;
+    eventually("all to be counted", async || {
+        shield.counter("seawall_responses_total", &[]).await == sent
+    })
+    .await;
+    let cut = shield.counter("seawall_responses_aborted_total", &[]);
+    assert_eq!(cut.await, 0);
 }

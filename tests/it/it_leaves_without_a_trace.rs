@@ -248,6 +248,13 @@ async fn what_exceeds_drain_max_is_cut_and_counted() {
     download.finish().await.assert_cut("begunwhole");
     let cut = shield.counter(VIEWER_EVENTS, &[("event", "cut_at_drain")]);
     assert_eq!(cut.await, 1);
+    let causes = async |cause: &'static str| {
+        let cause = [("cause", cause)];
+        shield
+            .counter("seawall_responses_aborted_total", &cause)
+            .await
+    };
+    assert_eq!((causes("drain").await, causes("viewer").await), (1, 0));
 }
 
 /// An operator's client that keeps its connection, as those of load balancers do.

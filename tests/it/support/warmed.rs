@@ -4,7 +4,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 
+use super::eventually;
 use super::origin::Origin;
 use super::program::Program;
 
@@ -23,10 +25,17 @@ impl Warmed {
     /// With more settings.
     pub async fn with(origin: &Origin, more: &str) -> Warmed {
         let folder = tempfile::tempdir().unwrap();
-        let admin = format!("unix:{}", folder.path().join("admin.sock").display());
+        let socket = folder.path().join("admin.sock");
+        let admin = format!("unix:{}", socket.display());
         let settings = format!("[admin]\nlisten = \"{admin}\"\n{more}\n");
+        let program = Program::serve(origin, &settings).await;
+        // It serves viewers before.
+        eventually("the admin server to listen", async || {
+            UnixStream::connect(&socket).await.is_ok()
+        })
+        .await;
         Warmed {
-            program: Program::serve(origin, &settings).await,
+            program,
             admin,
             _folder: folder,
         }

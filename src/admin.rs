@@ -113,13 +113,13 @@ pub type PurgeHandler = Box<
         + Sync,
 >;
 
-/// Sees to it that the object of a URL is stored, as far as the batch has time. `None`: no route
-/// serves it.
-pub type WarmHandler = Box<
-    dyn Fn(http::Uri, Arc<WarmBatch>) -> Pin<Box<dyn Future<Output = Option<WarmedObject>> + Send>>
-        + Send
-        + Sync,
->;
+/// Sees to it that the object of a URL is stored, as far as the batch has time; or why no
+/// route serves it.
+pub type WarmHandler = Box<dyn Fn(http::Uri, Arc<WarmBatch>) -> FutureWarmedObject + Send + Sync>;
+
+/// What became of an object.
+pub type FutureWarmedObject =
+    Pin<Box<dyn Future<Output = Result<WarmedObject, &'static str>> + Send>>;
 
 /// Begins a drain of the server. With `true`, waits for the listeners to close. `None`: too many
 /// requests of operators wait.

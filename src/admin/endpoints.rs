@@ -204,11 +204,17 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         summary: "Fetch objects that are not stored, ahead of viewers",
         help: "At the priority of prefetches, and only while the origin has room. `seawall warm` \
                walks a whole stream with it. [How](warm.md).",
-        parameters: &[AdminParameter {
-            is_required: true,
-            is_repeatable: true,
-            ..url("url", "What to fetch, as a viewer requests it; 16 at most.")
-        }],
+        parameters: &[
+            AdminParameter {
+                is_required: true,
+                is_repeatable: true,
+                ..url("url", "What to fetch, as a viewer requests it; 16 at most.")
+            },
+            AdminParameter::count(
+                "bytes_max",
+                "Request no slice after this many bytes of them.",
+            ),
+        ],
         answers: &[AdminAnswer {
             status: StatusCode::OK,
             when: "They are stored, or not: `outcome` says it.",
@@ -218,9 +224,9 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 "one object for each URL: `url`, `outcome` (`held`, `fetched`, `uncacheable`, \
                  `failed`, `busy`, `unavailable` or `unrouted`), `kind`, `status`, `bytes`, \
                  `received` (of these, requested from the origin now), `reason` (text, or null; if \
-                 `unavailable`, which endpoints are out and why); of a manifest, `names` has the \
-                 role, the bandwidth and the target of each object on the same host, `elsewhere` \
-                 the number of others, and `more` is true if it names more",
+                 `unavailable` or `unrouted`, why); of a manifest, `names` has the role, the \
+                 bandwidth and the target of each object on the same host, `elsewhere` the number \
+                 of others, and `more` is true if it names more",
             )]),
         }],
         handler: EndpointHandler::Waiting(warm::warm),

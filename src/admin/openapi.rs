@@ -45,6 +45,7 @@ fn parameter(parameter: &AdminParameter) -> Value {
     let schema = match parameter.kind {
         ParameterKind::Url => json!({ "type": "string", "format": "uri" }),
         ParameterKind::Flag => json!({ "type": "boolean" }),
+        ParameterKind::Count => json!({ "type": "integer", "minimum": 1 }),
         ParameterKind::Text => json!({ "type": "string" }),
     };
     let schema = if parameter.is_repeatable {

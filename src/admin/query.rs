@@ -25,8 +25,23 @@ pub enum ParameterKind {
     Url,
     /// `true` or `1`, `false` or `0`; the name alone means `true`.
     Flag,
+    /// A whole number, at least 1.
+    Count,
     /// Any text that is not empty, percent-encoded.
     Text,
+}
+
+impl AdminParameter {
+    /// An optional parameter that is a number.
+    pub(super) const fn count(name: &'static str, help: &'static str) -> AdminParameter {
+        AdminParameter {
+            name,
+            kind: ParameterKind::Count,
+            is_required: false,
+            is_repeatable: false,
+            help,
+        }
+    }
 }
 
 /// The parameters of a request, each as declared.
@@ -37,6 +52,7 @@ pub struct AdminQuery(Vec<(&'static str, ParameterValue)>);
 enum ParameterValue {
     Url(Uri),
     Flag(bool),
+    Count(u64),
     Text(String),
 }
 
@@ -64,6 +80,8 @@ pub(super) enum QueryError {
     NoEscape(&'static str),
     #[error("`{0}` must be true or false")]
     NoFlag(&'static str),
+    #[error("`{0}` must be a whole number above 0")]
+    NoCount(&'static str),
     #[error("`{0}` must be a text, percent-encoded")]
     NoText(&'static str),
 }
@@ -136,6 +154,14 @@ impl AdminQuery {
         })
     }
 
+    /// The number of this name.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.0.iter().find_map(|(given, value)| match value {
+            ParameterValue::Count(count) if *given == name => Some(*count),
+            _ => None,
+        })
+    }
+
     /// Whether the flag of this name is given, and true.
     pub fn flag(&self, name: &str) -> bool {
         let is_set = |(given, value): &(&str, ParameterValue)| {
@@ -161,6 +187,13 @@ fn parse_value(
             let url = decode(encoded.unwrap_or_default()).ok_or(QueryError::NoEscape(name))?;
             let url = absolute_url(url).ok_or(QueryError::NoUrl(name))?;
             Ok(ParameterValue::Url(url))
+        }
+        ParameterKind::Count => {
+            let count = encoded.unwrap_or_default().parse().ok();
+            let count = count.filter(|count| *count > 0);
+            count
+                .map(ParameterValue::Count)
+                .ok_or(QueryError::NoCount(name))
         }
         ParameterKind::Text => {
             let text = decode(encoded.unwrap_or_default()).ok_or(QueryError::NoEscape(name))?;

@@ -29,6 +29,7 @@ struct WarmAnswer {
 struct AnsweredObject {
     url: String,
     outcome: &'static str,
+    reason: Option<String>,
     #[serde(flatten)]
     fetched: Option<FetchedObject>,
 }
@@ -40,7 +41,6 @@ struct FetchedObject {
     status: Option<u16>,
     bytes: u64,
     received: u64,
-    reason: Option<String>,
     names: NamedObjects,
     elsewhere: u64,
     more: bool,
@@ -64,8 +64,9 @@ pub(super) fn warm<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
             let why = format!("at most {WARM_URLS_MAX} URLs in one request");
             return response::error(StatusCode::BAD_REQUEST, &why);
         }
+        let bytes_max = request.query.count("bytes_max").unwrap_or(u64::MAX);
         // Its lists keep others waiting until they are written.
-        let batch = Arc::new(WarmBatch::until(Instant::now() + WARM_TIMEOUT));
+        let batch = Arc::new(WarmBatch::until(Instant::now() + WARM_TIMEOUT, bytes_max));
         let mut fetches = Vec::with_capacity(urls.len());
         for url in &urls {
             fetches.push(fetch(request, url, &batch));
@@ -81,11 +82,20 @@ pub(super) fn warm<'a>(request: &'a AdminRequest<'a>) -> FutureAnswer<'a> {
 
 async fn fetch(request: &AdminRequest<'_>, url: &Uri, batch: &Arc<WarmBatch>) -> AnsweredObject {
     let warmed = (request.handlers.warm)(url.clone(), Arc::clone(batch)).await;
-    let outcome = warmed.as_ref().map(|warmed| warmed.outcome.as_str());
-    AnsweredObject {
-        url: url.to_string(),
-        outcome: outcome.unwrap_or("unrouted"),
-        fetched: warmed.map(FetchedObject::from),
+    let url = url.to_string();
+    match warmed {
+        Ok(mut warmed) => AnsweredObject {
+            url,
+            outcome: warmed.outcome.as_str(),
+            reason: warmed.reason.take(),
+            fetched: Some(FetchedObject::from(warmed)),
+        },
+        Err(why) => AnsweredObject {
+            url,
+            outcome: "unrouted",
+            reason: Some(why.to_owned()),
+            fetched: None,
+        },
     }
 }
 
@@ -102,7 +112,6 @@ impl From<WarmedObject> for FetchedObject {
             status: warmed.status.map(|status| status.as_u16()),
             bytes: warmed.bytes,
             received: warmed.received,
-            reason: warmed.reason,
             names: NamedObjects(objects),
             elsewhere,
             more: has_more,

@@ -295,8 +295,9 @@ fn render_purge(answer: &Value) -> String {
         (true, true) => "would be made stale",
         (false, true) => "made stale, or removed where that is not allowed",
     };
-    let (objects, bytes) = (&answer["objects"], &answer["bytes"]);
-    let mut text = format!("{objects} objects ({bytes} bytes) {done}\n");
+    let counted = |name: &str, noun| super::counted(answer[name].as_u64().unwrap_or(0), noun);
+    let (objects, bytes) = (counted("objects", "object"), counted("bytes", "byte"));
+    let mut text = format!("{objects} ({bytes}) {done}\n");
     if answer["complete"] == false {
         text.push_str("not all manifests of the stream were read: some objects may remain\n");
     }
@@ -430,5 +431,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("may remain"), "{text}");
+        let one = render_purge(&json!({ "objects": 1, "bytes": 1 }));
+        assert_eq!(one, "1 object (1 byte) removed\n");
     }
 }

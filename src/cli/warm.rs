@@ -15,6 +15,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminArguments, AdminClient, percent_encode};
+use super::counted;
 use crate::config;
 use progress::ProgressBar;
 use walk::{StreamWalk, WarmChoice};
@@ -29,6 +30,8 @@ const FAILURES_MAX: usize = 20;
 const BUSY_MAX: usize = 15;
 /// Between two requests while the origin has no room.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at the progress during a pause.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// The exit code if it stopped because no endpoint of an origin may be asked.
 const OUTAGE: u8 = 3;
 /// Failed objects that the summary names.
@@ -38,12 +41,12 @@ const NAMED_MAX: usize = 10;
 #[derive(Debug, Args)]
 pub(super) struct WarmStream {
     /// Playlist, MPD or object, as viewers request it
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_parser = walk::parse_url)]
     url: String,
 
     /// Only variants up to this many bits per second, such as 5000000 or 5M, and at least the
     /// lowest one
-    #[arg(long, value_name = "BITS", value_parser = parse_bandwidth)]
+    #[arg(long, value_name = "BITS", value_parser = walk::parse_bandwidth)]
     bandwidth_max: Option<u64>,
 
     /// Also playlists of key frames
@@ -140,9 +143,14 @@ impl WarmCounts {
 
     fn text(&self, stopped: Option<&str>) -> String {
         let mut text = format!(
-            "{} fetched ({} bytes), {} stored already, {} not storable, {} failed, {} skipped: on \
+            "{} fetched ({}), {} stored already, {} not storable, {} failed, {} skipped: on \
              another host or without a route\n",
-            self.fetched, self.bytes, self.held, self.uncacheable, self.failed, self.skipped
+            self.fetched,
+            counted(self.bytes, "byte"),
+            self.held,
+            self.uncacheable,
+            self.failed,
+            self.skipped
         );
         for (url, reason) in &self.failures {
             let _ = writeln!(text, "  failed: {url} ({reason})");
@@ -225,21 +233,44 @@ impl WarmRun<'_> {
                 .iter()
                 .map(|url| format!("url={}", percent_encode(url)))
                 .collect();
-            let target = format!("/warm?{}", urls.join("&"));
+            let target = format!("/warm?{}&bytes_max={}", urls.join("&"), self.bytes_max());
             let answer = client.request_json("POST", &target, ANSWER_MAX)?;
             let before = self.tally.bytes;
             let progressed = self.take(&batch, &answer)?;
-            let outage = self.outage.as_ref().map(|(_, why)| why.as_str());
-            self.progress.show(&self.tally, self.walk.waiting(), outage);
+            self.show_progress();
             if let Some(why) = self.reason_to_stop(progressed) {
                 return Ok(Some(why));
             }
             let pause = self.pause(batch.len(), self.tally.bytes - before, progressed);
-            let pause = pause.saturating_sub(begun.elapsed());
-            if interrupts.recv_timeout(pause).is_ok() {
+            if self.is_interrupted_until(begun + pause, interrupts) {
                 return Ok(Some(StopReason::Other("interrupted".to_owned())));
             }
         }
+    }
+
+    fn show_progress(&mut self) {
+        let outage = self.outage.as_ref().map(|(_, why)| why.as_str());
+        self.progress.show(&self.tally, self.walk.waiting(), outage);
+    }
+
+    /// Waits, and shows how far it is meanwhile.
+    fn is_interrupted_until(&mut self, end: Instant, interrupts: &Receiver<()>) -> bool {
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if interrupts.recv_timeout(left.min(SHOW_INTERVAL)).is_ok() {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            self.show_progress();
+        }
+    }
+
+    /// After how many bytes the next request ends inside a large object.
+    fn bytes_max(&self) -> u64 {
+        let left = self.order.bytes_max.saturating_sub(self.tally.bytes);
+        self.order.byte_rate.min(left).max(1)
     }
 
     /// How many objects the next request names: no more than may still be fetched.
@@ -280,7 +311,7 @@ impl WarmRun<'_> {
                 "held" => self.tally.held += 1,
                 "fetched" => self.tally.fetched += 1,
                 "uncacheable" => self.tally.uncacheable += 1,
-                "unrouted" => self.tally.skipped += 1,
+                "unrouted" if *url != self.order.url => self.tally.skipped += 1,
                 _ => {
                     self.record_failure(url, object);
                     continue;
@@ -325,9 +356,10 @@ impl WarmRun<'_> {
         } else if self.busy_in_row >= BUSY_MAX {
             "the origin has no room for more than its viewers".to_owned()
         } else if bytes >= self.order.bytes_max && has_more {
-            format!("{bytes} bytes are fetched (--bytes-max)")
+            format!("{} fetched (--bytes-max)", are(bytes, "byte"))
         } else if fetched >= self.order.objects_max && has_more {
-            format!("{fetched} objects are fetched (--objects-max), {held} were stored already")
+            let (fetched, held) = (are(fetched, "object"), counted(held, "object"));
+            format!("{fetched} fetched (--objects-max), {held} stored already")
         } else {
             let outage = self.outage.as_ref();
             let (_, why) = outage.filter(|(since, _)| since.elapsed() >= self.order.wait_max)?;
@@ -349,22 +381,10 @@ impl WarmRun<'_> {
     }
 }
 
-/// Bits per second, as `BANDWIDTH` in playlists.
-fn parse_bandwidth(text: &str) -> Result<u64, String> {
-    let (digits, factor) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 1000),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
-        Some(b'g' | b'G') => (&text[..text.len() - 1], 1_000_000_000),
-        _ => (text, 1),
-    };
-    let number = digits.parse::<u64>().ok();
-    number
-        .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| {
-            "this is in bits per second, as BANDWIDTH in playlists: 5000000, 5M or 800k \
-         (5 megabytes per second are 40M)"
-                .to_owned()
-        })
+/// "1 object is", "2 objects are".
+fn are(count: u64, noun: &str) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(count, noun))
 }
 
 /// Tells of Ctrl-C.

@@ -25,7 +25,7 @@ use crate::live::{PrefetchSource, PrefetchedObject};
 use listing::{ListOutcome, ManifestBody};
 use seawall_cache::{FillHead, Follower, KeyMemo, Object, StoredHead, Verdict};
 use seawall_manifest::Kind;
-use seawall_policy::access::CacheRequest;
+use seawall_policy::access::{AccessRejection, Admission, CacheRequest};
 use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::{Freshness, freshness};
 use seawall_upstream::{Priority, UpstreamRequest};
@@ -111,10 +111,17 @@ enum WarmStep {
 }
 
 impl Shield {
-    /// Sees to it that the object of a URL is stored, until the deadline of the batch. `None`: no
-    /// route serves the URL.
-    pub async fn warm(self: &Arc<Self>, url: &Uri, batch: &WarmBatch) -> Option<WarmedObject> {
-        let request = self.request_of_url(url)?;
+    /// Sees to it that the object of a URL is stored, until the deadline of the batch.
+    ///
+    /// # Errors
+    ///
+    /// Why no route serves the URL.
+    pub async fn warm(
+        self: &Arc<Self>,
+        url: &Uri,
+        batch: &WarmBatch,
+    ) -> Result<WarmedObject, &'static str> {
+        let request = self.request_to_warm(url)?;
         let mut headers = HeaderMap::new();
         if !is_requested_uncoded(request.kind, request.target.path()) {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -132,7 +139,7 @@ impl Shield {
                 .flatten();
             let now = Instant::now();
             let (until, interval) = match (&outage, warmed) {
-                (None, Some(warmed)) => return Some(WarmedObject { received, ..warmed }),
+                (None, Some(warmed)) => return Ok(WarmedObject { received, ..warmed }),
                 (None, None) => (batch.deadline, ROOM_INTERVAL),
                 (Some(_), _) => {
                     self.probe(&request, &headers);
@@ -144,13 +151,23 @@ impl Shield {
                 let outcome = outage
                     .as_ref()
                     .map_or(WarmOutcome::Busy, |_| WarmOutcome::Unavailable);
-                return Some(WarmedObject {
+                return Ok(WarmedObject {
                     received,
                     reason: outage,
                     ..ended(&request, outcome)
                 });
             }
             sleep(interval).await;
+        }
+    }
+
+    fn request_to_warm(&self, url: &Uri) -> Result<CacheRequest, &'static str> {
+        match self.admit_url(url) {
+            Admission::Cache(request) => Ok(request),
+            Admission::Reject(rejection) => Err(rejection.why),
+            Admission::Redirect(..) => Err(AccessRejection::redirected().why),
+            // Only other methods lead here.
+            Admission::Pass(_) | Admission::Preflight(_) => Err(AccessRejection::not_served().why),
         }
     }
 
@@ -191,7 +208,7 @@ impl Shield {
         headers: &HeaderMap,
         batch: &WarmBatch,
     ) -> WarmStep {
-        let (now, deadline) = (Instant::now(), batch.deadline);
+        let now = Instant::now();
         let upstream_headers = || self.upstream_headers_for(headers, request);
         let lookup = self
             .cache
@@ -208,7 +225,7 @@ impl Shield {
             }
             Some(KeyMemo::Pass) => return self.warm_unstored(request, headers, batch).await,
             Some(KeyMemo::Sliced(slice_set)) => {
-                let warmed = self.warm_slices(request, &lookup, slice_set, headers, deadline);
+                let warmed = self.warm_slices(request, &lookup, slice_set, headers, batch);
                 let warmed = warmed.await;
                 return WarmStep::Done(WarmedObject {
                     bytes: warmed.stored,

@@ -59,7 +59,7 @@ async fn each_command_works_over_the_unix_socket() {
     assert_eq!(explained["held"]["status"], 200, "{explained}");
     let would = stdout(&run(&admin, &format!("purge {url} --dry-run")).await);
     assert!(
-        would.contains("1 objects") && would.contains("would be"),
+        would.contains("1 object (") && would.contains("would be"),
         "{would}"
     );
     let purged = json(&run(&admin, &format!("purge {url} --json")).await);

@@ -99,6 +99,21 @@ async fn variants_are_chosen_by_bandwidth_and_all_adds_key_frames() {
     );
 }
 
+/// The key frames need less than any variant, and are not fetched: they are not the lowest variant.
+#[tokio::test]
+async fn lowest_variant_is_fetched_even_if_key_frames_need_less() {
+    for most in ["1", "200"] {
+        let origin = film().await;
+        let warmed = Warmed::in_front_of(&origin).await;
+        let words = format!("{MASTER} --bandwidth-max {most}");
+        let (summary, is_good) = warmed.summary(&words).await;
+        let hits = |target: &str| origin.hits(&format!("/film/{target}"));
+        assert_eq!(hits("sd/1.m4s"), 1, "{most}: {summary}");
+        assert_eq!((hits("hd/i.m3u8"), hits("f/i.m3u8")), (0, 0), "{most}");
+        assert!(is_good, "{summary}");
+    }
+}
+
 #[tokio::test]
 async fn mpd_fills_every_segment_of_template_list_and_file() {
     let mpd = "<MPD type='static' mediaPresentationDuration='PT8S'><Period><AdaptationSet>\

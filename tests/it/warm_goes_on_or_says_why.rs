@@ -3,12 +3,16 @@
 //! probe, reads playlists that may not be stored, and shows how far it is inside a large file.
 
 use std::fmt::Write;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use crate::support::origin::Reply;
+use crate::support::patience::within;
 use crate::support::warmed::{Warmed, counts};
 use crate::support::{
-    Gate, Origin, Shield, computed, eventually, get, manifest, noise, segment, status,
+    Gate, Origin, Shield, ask, computed, eventually, get, manifest, noise, segment, status,
 };
 
 const MASTER: &str = "http://media.test/film/m.m3u8";
@@ -186,15 +190,145 @@ async fn playlist_that_cannot_be_read_fails_the_run() {
     }
 }
 
+/// A whole run that has fetched nothing because of its URL is no success.
+#[tokio::test]
+async fn url_that_no_route_serves_fails_the_run_and_says_why() {
+    let origin = film(1).await;
+    let routes = "[[route]]\nhosts = [\"media.test\"]\npath = \"/film\"\n\
+        origin = \"only\"\n[[route]]\nhosts = [\"old.test\"]\npath = \"/\"\n\
+        redirect = { to = \"http://media.test\" }\n";
+    let warmed = Warmed::with(&origin, routes).await;
+    for (url, reason) in [
+        ("http://old.test/film/m.m3u8", "redirect"),
+        ("http://elsewhere.test/film/m.m3u8", "no route"),
+        ("http://media.test/other/m.m3u8", "no route"),
+    ] {
+        let (summary, code) = warmed.summary_and_code(url).await;
+        assert_eq!(counts(&summary), (0, 0, 1, 0), "{summary}");
+        assert_eq!(code, Some(1), "{summary}");
+        assert_eq!(summary["failures"][0]["url"], url);
+        let said = summary["failures"][0]["reason"].as_str().expect("a reason");
+        assert!(said.contains(reason), "{summary}");
+    }
+    assert_eq!(warmed.summary_and_code(MASTER).await.1, Some(0));
+}
+
 /// The size of a slice here.
 const SLICE: usize = 64 << 10;
+
+/// An object of four slices.
+fn sliced() -> Reply {
+    let body = noise(1, 4 * SLICE);
+    segment(bytes::Bytes::new()).etag("\"1\"").with_ranges(body)
+}
+
+/// `bytes_max` of a request ends it after the slice that reaches it.
+#[tokio::test]
+async fn one_step_of_a_large_object_ends_at_its_bytes() {
+    let origin = Origin::start()
+        .await
+        .on("/a.ts", sliced())
+        .on("/b.ts", sliced());
+    let shield = Shield::in_front_of(&origin)
+        .proxy_settings(|settings| {
+            settings.whole_fetch_max = SLICE as u64;
+            settings.slice_bytes = SLICE as u64;
+        })
+        .start()
+        .await;
+    let step = async |urls: &str, bytes_max: usize| {
+        let target = format!("/warm?{urls}&bytes_max={bytes_max}");
+        let answer = shield.admin(ask("POST", &target)).await;
+        let answer: Value = serde_json::from_str(answer.assert_200_text()).unwrap();
+        let objects = answer["objects"].as_array().expect("a list").clone();
+        let received = objects.iter().map(|object| object["received"].as_u64());
+        (
+            received.map(|bytes| bytes.expect("a count")).sum::<u64>(),
+            objects,
+        )
+    };
+    let (one, both) = (
+        "url=http://a.test/a.ts",
+        "url=http://a.test/a.ts&url=http://a.test/b.ts",
+    );
+    let slice = SLICE as u64;
+    let (received, objects) = step(one, 1).await;
+    assert_eq!(
+        (received, &objects[0]["outcome"]),
+        (slice, &"busy".into()),
+        "{objects:?}"
+    );
+    assert_eq!(
+        step(both, SLICE).await.0,
+        slice,
+        "all objects of the step together"
+    );
+    assert_eq!(step(both, SLICE + 1).await.0, 2 * slice);
+    let (received, objects) = step(both, 100 * SLICE).await;
+    assert_eq!(received, 4 * slice, "{objects:?}");
+    assert!(
+        objects.iter().all(|object| object["outcome"] != "busy"),
+        "{objects:?}"
+    );
+    for wrong in ["0", "x", "1KiB", "-1"] {
+        let target = format!("/warm?{one}&bytes_max={wrong}");
+        assert_eq!(
+            shield.admin(ask("POST", &target)).await.status,
+            400,
+            "{wrong}"
+        );
+    }
+}
+
+/// At one KiB in a second the command waits for a minute after the first slice. It says so, and
+/// asks for no more.
+#[tokio::test]
+async fn byte_rate_holds_inside_a_large_object_and_the_wait_is_shown() {
+    let origin = Origin::start().await.on("/a.ts", sliced());
+    let slices = "[fill]\nwhole_max = \"64KiB\"\nslice = \"64KiB\"";
+    let warmed = Warmed::with(&origin, slices).await;
+    let mut command = warmed.command("http://media.test/a.ts --byte-rate 1KiB");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let process = child.id().to_string();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let shown = tokio::task::spawn_blocking(move || lines.next().unwrap().unwrap());
+    let shown = within("a line of the progress", shown).await.unwrap();
+    assert!(shown.starts_with("0 of 1 known object,"), "{shown}");
+    let asked = origin.hits("/a.ts");
+    let interrupt = Command::new("kill").args(["-INT", &process]).status();
+    assert!(interrupt.unwrap().success());
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output()).await;
+    let ended = ended.unwrap().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let text = String::from_utf8(ended.stdout).unwrap();
+    assert!(text.contains("(65536 bytes)"), "{text}");
+    // The object's first response, which is no slice, and one slice.
+    assert!(asked <= 2, "{asked} requests");
+}
+
+#[test]
+fn url_that_is_none_is_an_invalid_command_line() {
+    for wrong in [
+        "notaurl",
+        "media.test/m.m3u8",
+        "ftp://media.test/m.m3u8",
+        "/m.m3u8",
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.args(["warm", wrong, "--admin", "unix:/nowhere"]);
+        let ended = command.output().unwrap();
+        let text = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{text}");
+        assert!(text.contains("absolute http or https URL"), "{text}");
+    }
+}
 
 /// An object whose third slice does not come: what has come until then counts.
 #[tokio::test]
 async fn slices_count_while_the_object_is_not_complete() {
     let gate = Gate::new();
-    let body = noise(1, 4 * SLICE);
-    let whole = segment(bytes::Bytes::new()).etag("\"1\"").with_ranges(body);
+    let whole = sliced();
     let held = gate.clone();
     let script = computed(move |request| match request.header("range") {
         Some("bytes=131072-196607") => whole.clone().hold_head(&held),

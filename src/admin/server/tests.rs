@@ -68,7 +68,7 @@ fn handlers(ready: bool) -> AdminHandlers {
             Some("known.example") => Ok(explanation_of(url)),
             _ => Err("no route"),
         }),
-        warm: Box::new(|_, _| Box::pin(std::future::ready(None))),
+        warm: Box::new(|_, _| Box::pin(std::future::ready(Err("no route")))),
         purge: Box::new(|order| {
             let PurgeOrder { scope, mode, actor } = order;
             assert_eq!(actor, "anyone at 127.0.0.1:1");

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use super::WarmCounts;
+use crate::cli::counted;
 
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -42,7 +43,15 @@ impl ProgressBar {
         self.next_line = now + LINE_INTERVAL;
         self.has_said = outage.is_some();
         let line = match outage {
-            None => line(tally, waiting as u64, now.duration_since(self.begun)),
+            None => {
+                let (done, all) = (tally.objects(), tally.objects() + waiting as u64);
+                let bar = if self.is_terminal {
+                    bar(done, all)
+                } else {
+                    String::new()
+                };
+                bar + &line(tally, all, now.duration_since(self.begun))
+            }
             Some(why) => format!("waiting for {why}"),
         };
         let text = if self.is_terminal {
@@ -61,19 +70,23 @@ impl ProgressBar {
     }
 }
 
-fn line(tally: &WarmCounts, waiting: u64, elapsed: Duration) -> String {
-    let done = tally.objects();
-    let all = done + waiting;
+/// The bar, and a space. Only a terminal shows it.
+fn bar(done: u64, all: u64) -> String {
     let full = done * BAR / all.max(1);
-    let bar: String = (0..BAR)
-        .map(|at| if at < full { '█' } else { '░' })
-        .collect();
+    let bar = (0..BAR).map(|at| if at < full { '█' } else { '░' });
+    bar.chain([' ']).collect()
+}
+
+/// `all`: the objects that are known.
+fn line(tally: &WarmCounts, all: u64, elapsed: Duration) -> String {
+    let done = tally.objects();
     let mib = tally.bytes >> 20;
     let rate = done / elapsed.as_secs().max(1);
     format!(
-        "{bar} {done} of {all} known objects, {mib} MiB fetched, {} stored before, {} failed, \
-         {rate}/s",
-        tally.held, tally.failed
+        "{done} of {}, {mib} MiB fetched, {} stored before, {} failed, {rate}/s",
+        counted(all, "known object"),
+        tally.held,
+        tally.failed
     )
 }
 
@@ -89,13 +102,15 @@ mod tests {
             bytes: 5 << 20,
             ..WarmCounts::default()
         };
-        let text = line(&tally, 12, Duration::from_secs(4));
-        assert!(text.starts_with("████████████░"), "{text}");
+        let text = line(&tally, 24, Duration::from_secs(4));
+        assert!(bar(12, 24).starts_with("████████████░"));
         assert!(
-            text.contains("12 of 24 known objects, 5 MiB fetched, 3 stored before"),
+            text.starts_with("12 of 24 known objects, 5 MiB fetched, 3 stored before"),
             "{text}"
         );
         assert!(text.ends_with("3/s"), "{text}");
-        line(&WarmCounts::default(), 0, Duration::ZERO);
+        let text = line(&WarmCounts::default(), 1, Duration::ZERO);
+        assert!(text.starts_with("0 of 1 known object,"), "{text}");
+        bar(0, 0);
     }
 }

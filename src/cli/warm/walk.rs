@@ -1,7 +1,7 @@
 //! What is still to be fetched: playlists first, then what they name, each URL once. Knows no
 //! server.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use http::Uri;
 use serde_json::Value;
@@ -43,16 +43,7 @@ pub(super) struct StreamWalk {
 
 impl StreamWalk {
     pub(super) fn from(url: &str, choice: WarmChoice) -> anyhow::Result<StreamWalk> {
-        let parsed = url.parse::<Uri>().ok();
-        let base = parsed.as_ref().and_then(|url| {
-            let (scheme, authority) = (url.scheme_str()?, url.authority()?);
-            ["http", "https"]
-                .contains(&scheme)
-                .then(|| format!("{scheme}://{authority}"))
-        });
-        let Some(base) = base else {
-            anyhow::bail!("{url} is not an absolute http or https URL");
-        };
+        let base = base_of(url).map_err(anyhow::Error::msg)?;
         let mut walk = StreamWalk {
             choice,
             bounds: BOUNDS,
@@ -144,13 +135,19 @@ impl StreamWalk {
             Some((role, name[1].as_u64(), name[2].as_str()?.to_owned()))
         };
         let names: Vec<_> = names.iter().filter_map(of).collect();
-        let lowest = names
-            .iter()
-            .filter_map(|(_, bandwidth, _)| *bandwidth)
-            .min();
-        for (role, bandwidth, target) in names {
+        // Of each role: key frames need less than any variant, and are none.
+        let mut lowest: HashMap<&str, u64> = HashMap::new();
+        for (role, bandwidth, _) in &names {
+            if let Some(bandwidth) = *bandwidth {
+                let least = lowest.entry(role).or_insert(bandwidth);
+                *least = bandwidth.min(*least);
+            }
+        }
+        for (role, bandwidth, target) in &names {
             let fits = match (self.choice.bandwidth_max, bandwidth) {
-                (Some(most), Some(bandwidth)) => bandwidth <= most || Some(bandwidth) == lowest,
+                (Some(most), Some(bandwidth)) => {
+                    *bandwidth <= most || lowest.get(role.as_str()) == Some(bandwidth)
+                }
                 _ => true,
             };
             let is_wanted = fits
@@ -165,6 +162,41 @@ impl StreamWalk {
             }
         }
     }
+}
+
+/// Scheme and host of an absolute URL.
+fn base_of(url: &str) -> Result<String, String> {
+    let parsed = url.parse::<Uri>().ok();
+    let base = parsed.as_ref().and_then(|url| {
+        let (scheme, authority) = (url.scheme_str()?, url.authority()?);
+        ["http", "https"]
+            .contains(&scheme)
+            .then(|| format!("{scheme}://{authority}"))
+    });
+    base.ok_or_else(|| format!("{url} is not an absolute http or https URL"))
+}
+
+/// The URL of a command line.
+pub(super) fn parse_url(text: &str) -> Result<String, String> {
+    base_of(text).map(|_| text.to_owned())
+}
+
+/// Bits per second, as `BANDWIDTH` in playlists.
+pub(super) fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1000),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok();
+    number
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| {
+            "this is in bits per second, as BANDWIDTH in playlists: 5000000, 5M or 800k \
+         (5 megabytes per second are 40M)"
+                .to_owned()
+        })
 }
 
 #[cfg(test)]
@@ -190,7 +222,7 @@ mod tests {
             ["variant", 900, "/hd.m3u8"],
             ["variant", 300, "/sd.m3u8"],
             ["rendition", null, "/a.m3u8"],
-            ["frames", 300, "/f.m3u8"],
+            ["frames", 100, "/f.m3u8"],
             ["key", null, "/k"],
             ["segment", null, "/1.ts"],
             ["segment", null, "/1.ts"],

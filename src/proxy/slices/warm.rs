@@ -10,7 +10,7 @@ use super::{Slice, SliceContext};
 use crate::live::{PrefetchSource, PrefetchedObject};
 use crate::proxy::Shield;
 use crate::proxy::clients::Client;
-use crate::proxy::warm::{ROOM_INTERVAL, WarmOutcome, read_to_end};
+use crate::proxy::warm::{ROOM_INTERVAL, WarmBatch, WarmOutcome, read_to_end};
 use seawall_cache::{Lookup, SliceSet};
 use seawall_policy::access::CacheRequest;
 use seawall_policy::range::ByteSpan;
@@ -30,16 +30,16 @@ pub(in crate::proxy) struct WarmedSlices {
 
 impl Shield {
     /// Fetches the slices that are not stored, one after the other, each only while there is room,
-    /// for a moment.
+    /// for a moment and while the batch has bytes left.
     pub(in crate::proxy) async fn warm_slices(
         self: &Arc<Self>,
         request: &CacheRequest,
         lookup: &Lookup,
         slice_set: Arc<SliceSet>,
         headers: &HeaderMap,
-        deadline: Instant,
+        batch: &WarmBatch,
     ) -> WarmedSlices {
-        let deadline = deadline.min(Instant::now() + SLICES_TIMEOUT);
+        let deadline = batch.deadline.min(Instant::now() + SLICES_TIMEOUT);
         let length = slice_set.length;
         let source = SliceContext::begin(
             self,
@@ -73,6 +73,9 @@ impl Shield {
                 sleep(ROOM_INTERVAL).await;
                 continue;
             };
+            if !batch.take_bytes(span.length()) {
+                return warmed.ended(WarmOutcome::Busy);
+            }
             let fetch = async {
                 match source.slice_with_permit(warmed.stored, Some(permit)).await {
                     Ok(Slice::Stored(_)) => true,

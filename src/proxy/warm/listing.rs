@@ -2,6 +2,7 @@
 //! bound, and few requests have lists at once.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ pub struct WarmBatch {
     /// When it is answered at the latest.
     pub deadline: Instant,
     lists: Mutex<ListRoom>,
+    /// Bytes of slices that it may still request.
+    bytes_left: AtomicU64,
 }
 
 /// Room for lists. They are made one after the other.
@@ -70,12 +73,22 @@ pub(super) enum ListOutcome {
 }
 
 impl WarmBatch {
-    /// A request that is answered by the deadline.
-    pub fn until(deadline: Instant) -> WarmBatch {
+    /// A request that is answered by the deadline, and requests no slice after this many bytes of
+    /// them.
+    pub fn until(deadline: Instant, bytes_max: u64) -> WarmBatch {
         WarmBatch {
             deadline,
             lists: Mutex::default(),
+            bytes_left: AtomicU64::new(bytes_max),
         }
+    }
+
+    /// Admits a slice of this many bytes. The last one may have more than are left.
+    pub(in crate::proxy) fn take_bytes(&self, bytes: u64) -> bool {
+        let rest = |left: u64| (left > 0).then(|| left.saturating_sub(bytes));
+        self.bytes_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest)
+            .is_ok()
     }
 }
 

@@ -41,12 +41,18 @@ impl Warmed {
         }
     }
 
-    /// Runs the command with these words to its end.
-    pub async fn run(&self, words: &str) -> Output {
+    /// The command with these words.
+    pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
         command.arg("warm").args(words.split(' '));
         command.args(["--admin", &self.admin, "--rate", "100000"]);
         command.env_remove("SEAWALL_ADMIN_TOKEN_FILE");
+        command
+    }
+
+    /// Runs the command with these words to its end.
+    pub async fn run(&self, words: &str) -> Output {
+        let mut command = self.command(words);
         let ended = tokio::task::spawn_blocking(move || command.output()).await;
         ended.unwrap().unwrap()
     }

@@ -86,7 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Reload(reload) => reload.run().map(success),
         Command::Upgrade(upgrade) => upgrade.run().map(success),
         Command::Health(health) => health.run().map(success),
-        Command::Token(token) => token.run().map(success),
+        Command::Token(token) => token.run(),
         Command::Completions(completions) => {
             completions.print();
             Ok(ExitCode::SUCCESS)

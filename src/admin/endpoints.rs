@@ -88,9 +88,9 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                 field(
                     "config",
                     FieldKind::Object,
-                    "the configuration in use: its file, SHA-256, number and time, what is \
-                     doubtful in it (`warnings`), what the last reload changed, and why the last \
-                     one failed, if it did",
+                    "the configuration in use: its file, SHA-256, number, time and `warnings`, \
+                     what the last reload changed, why the last one failed, if it did, and what \
+                     of the file needs a restart (`pending_restart`)",
                 ),
                 field(
                     "process",

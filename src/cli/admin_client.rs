@@ -149,7 +149,7 @@ impl AdminClient {
                 "{}: name a file with a token in --token-file or {TOKEN_VARIABLE}",
                 reason()
             ),
-            (status, Some(_)) => anyhow::bail!("{} (status {status})", reason()),
+            (status, Some(_)) => anyhow::bail!("{}", with_status(&reason(), status)),
             (status, None) => {
                 anyhow::bail!("{} is no admin server (status {status})", self.address)
             }
@@ -239,6 +239,20 @@ pub(super) fn percent_encode(url: &str) -> String {
     utf8_percent_encode(url, ENCODED).to_string()
 }
 
+/// What the server said, with the status behind its first line: more lines are an excerpt and help.
+fn with_status(reason: &str, status: u16) -> String {
+    match reason.split_once('\n') {
+        Some((first, rest)) => {
+            let (first, colon) = match first.strip_suffix(':') {
+                Some(first) => (first, ":"),
+                None => (first, ""),
+            };
+            format!("{first} (status {status}){colon}\n{rest}")
+        }
+        None => format!("{reason} (status {status})"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -315,6 +329,22 @@ mod tests {
         assert_eq!(
             percent_encode("http://a/b?c=1&d=%2f"),
             "http://a/b%3Fc%3D1%26d%3D%252f"
+        );
+    }
+
+    #[test]
+    fn status_stands_behind_the_first_line() {
+        assert_eq!(
+            with_status("no such host", 404),
+            "no such host (status 404)"
+        );
+        assert_eq!(
+            with_status("unknown key\n  help: a", 409),
+            "unknown key (status 409)\n  help: a"
+        );
+        assert_eq!(
+            with_status("it said:\none", 409),
+            "it said (status 409):\none"
         );
     }
 }

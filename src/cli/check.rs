@@ -222,7 +222,8 @@ fn summary(file: &Path, config: &Config, warnings: usize) -> String {
     }
     for origin in &config.origins {
         let routes = &config.rules.routes;
-        let is_used = routes.iter().any(|route| route.origin == origin.name);
+        let mut routes = routes.iter().filter(|route| route.redirect.is_none());
+        let is_used = routes.any(|route| route.origin == origin.name);
         line("origin", origin_line(origin, is_used));
         for text in config.preset_lines(&origin.name) {
             line("", text);
@@ -249,10 +250,17 @@ fn route_line(route: &Route) -> String {
     } else {
         route.hosts.join(", ")
     };
-    format!(
-        "{}: {hosts} {} -> {}",
-        route.name, route.path_prefix, route.origin
-    )
+    let (name, path) = (&route.name, &route.path_prefix);
+    match &route.redirect {
+        Some(redirect) => {
+            let status = redirect.status.as_u16();
+            format!(
+                "{name}: {hosts} {path} -> redirect {status} to {}",
+                redirect.to
+            )
+        }
+        None => format!("{name}: {hosts} {path} -> {}", route.origin),
+    }
 }
 
 fn origin_line(origin: &seawall_upstream::Settings, is_used: bool) -> String {
@@ -385,6 +393,20 @@ mod tests {
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains("\"default\": query"), "{text}");
+    }
+
+    #[test]
+    fn redirect_names_its_target_and_no_origin() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("seawall.toml");
+        let source = "[[origin]]\nname = \"main\"\nendpoints = [\"http://a.example\"]\n\
+                      [[route]]\nname = \"old\"\npath = \"/old\"\n\
+                      redirect = { to = \"https://new.example/live\", status = 308 }\n";
+        std::fs::write(&file, source).unwrap();
+        let text = summary(&file, &Config::load(&file).unwrap(), 0);
+        let redirect = "old: every host /old -> redirect 308 to https://new.example/live\n";
+        assert!(text.contains(redirect), "{text}");
+        assert!(text.contains("(no route uses it)"), "{text}");
     }
 
     #[test]

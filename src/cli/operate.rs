@@ -104,6 +104,20 @@ impl Status {
     }
 }
 
+/// What of the file only a restart applies, one a line.
+fn render_pending(changes: &Value) -> String {
+    let changes = changes.as_array().map_or(&[][..], Vec::as_slice);
+    let mut lines = match changes.len() {
+        0 => return String::new(),
+        1 => "1 change of the file NEEDS A RESTART:\n".to_owned(),
+        count => format!("{count} changes of the file NEED A RESTART:\n"),
+    };
+    for change in changes {
+        let _ = writeln!(lines, "  {}", change["text"].as_str().unwrap_or("unknown"));
+    }
+    lines
+}
+
 fn render_status(status: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
     let mut lines = format!("server {}\n", text(&status["drain"]["state"]));
@@ -111,6 +125,7 @@ fn render_status(status: &Value) -> String {
     if let Some(file) = config["file"].as_str() {
         let _ = writeln!(lines, "configuration {} of {file}", config["generation"]);
     }
+    lines.push_str(&render_pending(&config["pending_restart"]));
     lines.push_str(&render_warnings(&config["warnings"]));
     if let Some(error) = config["last_error"]["error"].as_str() {
         let _ = writeln!(
@@ -129,10 +144,10 @@ fn render_status(status: &Value) -> String {
         for endpoint in origin["endpoints"].as_array().into_iter().flatten() {
             let _ = writeln!(
                 lines,
-                "  {}: {}, {} requests in flight",
+                "  {}: {}, {} in flight",
                 text(&endpoint["url"]),
                 condition(endpoint),
-                endpoint["in_flight"]
+                super::counted(endpoint["in_flight"].as_u64().unwrap_or(0), "request")
             );
         }
     }
@@ -143,9 +158,9 @@ fn render_status(status: &Value) -> String {
         {
             let _ = writeln!(
                 lines,
-                "client class {}: {} requests, {denied} got 403, {limited} got 429",
+                "client class {}: {}, {denied} got 403, {limited} got 429",
                 text(&class["name"]),
-                class["requests"]
+                super::counted(class["requests"].as_u64().unwrap_or(0), "request")
             );
         }
     }

@@ -1,9 +1,11 @@
-//! `seawall token`: makes signed URLs, and says what a token contains. It needs no running server.
+//! `seawall token`: makes signed URLs, and says what a token contains and whether it would be
+//! admitted. It needs no running server.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{AddrParseError, IpAddr};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -12,7 +14,7 @@ use serde_json::json;
 
 use crate::config;
 use seawall_authorization::{
-    IpNet, SignedUrl, SigningKeys, TokenExplanation, TokenRejection, TokenValidity, explain,
+    CatKey, IpNet, SignedUrl, SigningKeys, TokenExplanation, TokenRejection, TokenValidity, explain,
 };
 
 /// Make tokens for signed URLs, or say what a token contains
@@ -59,12 +61,17 @@ struct MakeToken {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code: 0 if the token would be admitted now, 1 if not: it has expired, is not yet valid, is \
+malformed or its signature is wrong; also if the file of the secret cannot be used. 2 if the \
+command line is invalid.")]
 struct ExplainToken {
     /// The token, without the name of its parameter, cookie or header
     #[arg(value_name = "TOKEN")]
     token: String,
 
-    /// Verify the signed URL with the secret in this file
+    /// Verify the signature with the secret in this file, or with the public key of a Common Access
+    /// Token
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 
@@ -74,20 +81,46 @@ struct ExplainToken {
 }
 
 impl Token {
-    /// Prints the token, or what it contains. Fails where there is none.
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    /// Prints the token, or what it contains. Fails where there is none, and where it would not be
+    /// admitted.
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let text = match self.command {
-            TokenCommand::Make(make) => make.token(now.unwrap_or_default())? + "\n",
-            TokenCommand::Explain(explain) => explain.text(now.unwrap_or_default())?,
+        let now = now.unwrap_or_default();
+        let (text, code) = match self.command {
+            TokenCommand::Make(make) => {
+                if let Some(warning) = make.warning(now) {
+                    eprintln!("warning: {warning}");
+                }
+                (make.token(now)? + "\n", ExitCode::SUCCESS)
+            }
+            TokenCommand::Explain(explain) => {
+                let (text, is_admitted) = explain.text(now)?;
+                let code = if is_admitted {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                };
+                (text, code)
+            }
         };
         // The reader of stdout may be gone.
         let _ = io::stdout().write_all(text.as_bytes());
-        Ok(())
+        Ok(code)
     }
 }
 
 impl MakeToken {
+    /// What is doubtful in the wish.
+    fn warning(&self, now: Duration) -> Option<String> {
+        let end = self.expires_at.filter(|end| *end <= now.as_secs())?;
+        let ago = rough_duration(now.as_secs() - end);
+        Some(format!(
+            "the token has expired already, {ago} ago: --expires-at is in seconds since 1970, and \
+             now is {}",
+            now.as_secs()
+        ))
+    }
+
     fn token(self, now: Duration) -> anyhow::Result<String> {
         let end = |duration: Duration| (now + duration).as_secs();
         let expires_at = self.expires_at.or(self.expires_in.map(end));
@@ -102,19 +135,44 @@ impl MakeToken {
     }
 }
 
-impl ExplainToken {
-    fn text(&self, now: Duration) -> anyhow::Result<String> {
-        let explanation = explain(&self.token)?;
-        let mut signature = NOT_VERIFIED;
-        if let Some(file) = &self.secret_file {
-            let url = SignedUrl::read_unverified(&self.token);
-            let url = url.context("--secret-file verifies signed URLs only")?;
-            signing_keys(&url.key_id, file)?.verify(&self.token)?;
-            signature = "valid";
+/// What is known of a token's signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signature {
+    /// There is no secret to verify it with.
+    NotVerified,
+    /// The secret has signed the token.
+    Valid,
+    /// It has not, for this reason.
+    Wrong(TokenRejection),
+}
+
+impl Signature {
+    /// The word of the JSON.
+    fn as_str(self) -> &'static str {
+        match self {
+            Signature::NotVerified => "not verified",
+            Signature::Valid => "valid",
+            Signature::Wrong(_) => "wrong",
         }
-        let rejection = rejection(&explanation.validity, now.as_secs());
+    }
+}
+
+impl ExplainToken {
+    /// What to print, and whether the token would be admitted.
+    fn text(&self, now: Duration) -> anyhow::Result<(String, bool)> {
+        let explanation = match explain(&self.token) {
+            Ok(explanation) => explanation,
+            Err(rejection) if self.json => {
+                let answer = json!({ "admitted": false, "reason": rejection.as_str() });
+                return Ok((format!("{answer}\n"), false));
+            }
+            Err(rejection) => return Err(rejection.into()),
+        };
+        let signature = self.signature()?;
+        let rejection = rejection(&explanation.validity, signature, now.as_secs());
         if !self.json {
-            return Ok(render_text(&explanation, signature, now.as_secs()));
+            let text = render_text(&explanation, signature, now.as_secs());
+            return Ok((text, rejection.is_none()));
         }
         let TokenExplanation { format, fields, .. } = explanation;
         let fields: serde_json::Map<_, _> = fields
@@ -124,21 +182,37 @@ impl ExplainToken {
         let mut answer = json!({
             "format": format,
             "fields": fields,
-            "signature": signature,
+            "signature": signature.as_str(),
             "admitted": rejection.is_none(),
         });
         if let Some(rejection) = rejection {
             answer["reason"] = rejection.as_str().into();
         }
-        Ok(format!("{answer}\n"))
+        Ok((format!("{answer}\n"), rejection.is_none()))
+    }
+
+    /// Verifies the token, of which [`explain`] knows the format, if there is a secret for it.
+    fn signature(&self) -> anyhow::Result<Signature> {
+        let Some(file) = &self.secret_file else {
+            return Ok(Signature::NotVerified);
+        };
+        let verified = if let Ok(url) = SignedUrl::read_unverified(&self.token) {
+            signing_keys(&url.key_id, file)?.verify(&self.token).err()
+        } else {
+            let key = CatKey::of_file(&secret(file)?);
+            let key = key.with_context(|| format!("{}", file.display()))?;
+            key.verify_signature(&self.token).err()
+        };
+        Ok(verified.map_or(Signature::Valid, Signature::Wrong))
     }
 }
 
-const NOT_VERIFIED: &str = "not verified";
-
 /// Why the token would be refused now, whatever it is sent for. A route may accept one without an
 /// end.
-fn rejection(validity: &TokenValidity, now: u64) -> Option<TokenRejection> {
+fn rejection(validity: &TokenValidity, signature: Signature, now: u64) -> Option<TokenRejection> {
+    if let Signature::Wrong(rejection) = signature {
+        return Some(rejection);
+    }
     let refused = validity.check(now).err();
     refused.or_else(|| {
         let has_end = validity.expires_at.is_some();
@@ -147,9 +221,9 @@ fn rejection(validity: &TokenValidity, now: u64) -> Option<TokenRejection> {
 }
 
 /// Whether the token would be admitted now, in words.
-fn verdict(validity: &TokenValidity, signature: &str, now: u64) -> String {
+fn verdict(validity: &TokenValidity, signature: Signature, now: u64) -> String {
     let since = |then: u64| rough_duration(now.abs_diff(then));
-    match rejection(validity, now) {
+    match rejection(validity, signature, now) {
         Some(TokenRejection::Expired) => {
             let ago = since(validity.expires_at.unwrap_or_default());
             format!("REFUSED: EXPIRED {ago} ago")
@@ -164,7 +238,7 @@ fn verdict(validity: &TokenValidity, signature: &str, now: u64) -> String {
         Some(other) => format!("REFUSED: {other}"),
         None => {
             let end = since(validity.expires_at.unwrap_or_default());
-            let condition = if signature == NOT_VERIFIED {
+            let condition = if signature == Signature::NotVerified {
                 ", if a key of the route has signed it"
             } else {
                 ""
@@ -190,13 +264,18 @@ fn rough_duration(seconds: u64) -> String {
     }
 }
 
-fn render_text(explanation: &TokenExplanation, signature: &str, now: u64) -> String {
+fn render_text(explanation: &TokenExplanation, signature: Signature, now: u64) -> String {
     let mut text = format!("{}\n", explanation.format);
     let verdict = verdict(&explanation.validity, signature, now);
+    let signature = match signature {
+        Signature::Wrong(TokenRejection::Signature) => "WRONG".to_owned(),
+        Signature::Wrong(why) => format!("WRONG: {why}"),
+        other => other.as_str().to_owned(),
+    };
     let fields = explanation.fields.iter();
     let fields = fields.map(|(name, value)| (name.as_str(), value.as_str()));
     let fields = [("now", verdict.as_str())].into_iter().chain(fields);
-    for (name, value) in fields.chain([("signature", signature)]) {
+    for (name, value) in fields.chain([("signature", signature.as_str())]) {
         // A token is whatever someone sent: no control characters for the terminal.
         let value: String = value.chars().filter(|char| !char.is_control()).collect();
         let _ = writeln!(text, "  {name:12} {value}");
@@ -216,146 +295,19 @@ fn parse_network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 fn signing_keys(id: &str, file: &Path) -> anyhow::Result<SigningKeys> {
-    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let secret = text.strip_suffix(b"\n").unwrap_or(&text);
-    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
-    SigningKeys::new([(id, secret)]).with_context(|| format!("{}", file.display()))
+    let secret = secret(file)?;
+    SigningKeys::new([(id, secret.as_slice())]).with_context(|| format!("{}", file.display()))
+}
+
+/// What the file contains, without a line end.
+fn secret(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut text =
+        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    for end in [b'\n', b'\r'] {
+        text.pop_if(|last| *last == end);
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOKEN: &str = "1.new.1767225660.L2xpdmU..gse9lUrK0ZA_Nl1hOs10ZGVywZrlYo1wyrARMvAd-QA";
-
-    /// A file with the secret that signed [`TOKEN`].
-    fn secret_file(folder: &tempfile::TempDir) -> PathBuf {
-        let file = folder.path().join("secret");
-        std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
-        file
-    }
-
-    fn make(secret_file: PathBuf) -> MakeToken {
-        MakeToken {
-            key_id: "new".to_owned(),
-            secret_file,
-            path: "/live".to_owned(),
-            expires_in: Some(Duration::from_mins(1)),
-            expires_at: None,
-            network: None,
-        }
-    }
-
-    fn explain_token(
-        token: &str,
-        secret_file: Option<PathBuf>,
-        json: bool,
-    ) -> anyhow::Result<String> {
-        let token = token.to_owned();
-        ExplainToken {
-            token,
-            secret_file,
-            json,
-        }
-        .text(NOW)
-    }
-
-    /// Before the last minute of [`TOKEN`] ends.
-    const NOW: Duration = Duration::from_secs(1_767_225_601);
-
-    #[test]
-    fn makes_the_token_that_the_documents_describe() {
-        let folder = tempfile::tempdir().unwrap();
-        let now = Duration::new(1_767_225_600, 999_999_999);
-        let token = make(secret_file(&folder)).token(now).unwrap();
-        assert_eq!(token, TOKEN);
-    }
-
-    #[test]
-    fn says_why_it_makes_no_token() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = |make: MakeToken| format!("{:#}", make.token(Duration::ZERO).unwrap_err());
-        let other_path = MakeToken {
-            path: "live".to_owned(),
-            ..make(secret_file(&folder))
-        };
-        assert!(error(other_path).contains("must begin with `/`"));
-        let missing = make(folder.path().join("missing"));
-        assert!(error(missing).contains("cannot read"));
-        let short = folder.path().join("short");
-        std::fs::write(&short, "guess\n").unwrap();
-        let short = error(make(short));
-        assert!(
-            short.contains("32 bytes") && !short.contains("guess"),
-            "{short}"
-        );
-    }
-
-    #[test]
-    fn explains_and_verifies_a_signed_url() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = explain_token(TOKEN, Some(secret_file(&folder)), false).unwrap();
-        let expected = "signed URL\n  \
-                          now          admitted for what it permits, for another 59 seconds\n  \
-                          key id       new\n  \
-                          path         /live\n  \
-                          expires at   1767225660 (Thu, 01 Jan 2026 00:01:00 GMT)\n  \
-                          network      any\n  \
-                          signature    valid\n";
-        assert_eq!(text, expected);
-        let forged = TOKEN.replace(".1767225660.", ".1767225661.");
-        let forged = explain_token(&forged, Some(secret_file(&folder)), false).unwrap_err();
-        assert_eq!(forged.to_string(), "the signature is wrong");
-    }
-
-    #[test]
-    fn explains_a_common_access_token_as_json() {
-        // An issuer, and a claim of its own. Whether the MAC is right takes its key.
-        let token = "0YRDoQEFoQRBYUaiAWFhIABBAA";
-        let json = explain_token(token, None, true).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert_eq!(json["format"], "Common Access Token");
-        assert_eq!(json["fields"]["algorithm"], "HS256");
-        assert_eq!(json["fields"]["iss"], "\"a\"");
-        assert_eq!(json["signature"], "not verified");
-        // It has no end.
-        assert_eq!(json["admitted"], false);
-        assert_eq!(json["reason"], "no_expiry");
-    }
-
-    #[test]
-    fn says_whether_the_token_would_be_admitted_now() {
-        let validity = |not_before, expires_at| TokenValidity {
-            never: None,
-            not_before,
-            expires_at,
-        };
-        let hour = validity(Some(7200), Some(10_800));
-        let verdict = |validity: &TokenValidity, now| verdict(validity, "valid", now);
-        assert_eq!(verdict(&hour, 10_860), "REFUSED: EXPIRED 1 minute ago");
-        assert_eq!(verdict(&hour, 10_800), "REFUSED: EXPIRED 0 seconds ago");
-        assert_eq!(verdict(&hour, 0), "REFUSED: NOT YET VALID, only in 2 hours");
-        let admitted = "admitted for what it permits, for another 30 seconds";
-        assert_eq!(verdict(&hour, 10_770), admitted);
-        let endless = verdict(&validity(None, None), 5);
-        assert!(endless.contains("accept_no_expiry"), "{endless}");
-        let never = TokenValidity {
-            never: Some(TokenRejection::Claim(309)),
-            ..validity(None, None)
-        };
-        let never = verdict(&never, 5);
-        assert!(never.starts_with("REFUSED: the claim 309"), "{never}");
-        // Without the secret, nobody knows who made it.
-        let text = explain_token(TOKEN, None, false).unwrap();
-        assert!(
-            text.contains("if a key of the route has signed it"),
-            "{text}"
-        );
-        let json: serde_json::Value =
-            serde_json::from_str(&explain_token(TOKEN, None, true).unwrap()).unwrap();
-        assert_eq!(
-            (&json["admitted"], json.get("reason")),
-            (&true.into(), None)
-        );
-    }
-}
+mod tests;

@@ -10,13 +10,17 @@ use seawall_policy::{AccessRuleKind, Route, fields};
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "Age, Cache-Status, CMSD-Dynamic, CMSD-Static, Content-Length, Content-Range, Date, X-Request-Id",
 );
+/// The same with `Retry-After`.
+const EXPOSED_TO_WAIT: HeaderValue = HeaderValue::from_static(
+    "Age, Cache-Status, CMSD-Dynamic, CMSD-Static, Content-Length, Content-Range, Date, \
+     Retry-After, X-Request-Id",
+);
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const PASSED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE");
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("86400");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("Retry-After");
 const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
 /// Adds the CORS fields for cross-origin pages.
@@ -76,7 +80,8 @@ pub(super) fn expose_retry_after(response: &mut HeaderMap, route: &Route) {
         && response.contains_key(header::RETRY_AFTER)
         && response.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS)
     {
-        response.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, RETRY_AFTER);
+        // Here [`allow`] has written it: in one line.
+        response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_TO_WAIT);
     }
 }
 

@@ -79,6 +79,15 @@ pub(super) fn redirect(
     is_logged: bool,
 ) -> ViewerResponse {
     let mut headers = own_headers();
+    let is_permanent = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::PERMANENT_REDIRECT,
+    ]
+    .contains(&status);
+    if is_permanent && route.access.is_open() {
+        // The URL alone decides: caches may keep it by their own rules (RFC 9110, section 15.1).
+        headers.remove(header::CACHE_CONTROL);
+    }
     headers.insert(header::LOCATION, location);
     cors::allow(&mut headers, &request.headers, route);
     let record = unadmitted_record(request, is_logged, Some(route), Outcome::Local);

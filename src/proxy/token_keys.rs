@@ -27,7 +27,7 @@ pub fn read_token_key(kind: TokenKind, id: &str, path: &Path) -> Result<Vec<u8>,
     }
     let key_error = match kind {
         TokenKind::SignedUrl => SigningKeys::new([(id, &*key)]).err(),
-        TokenKind::Cat => cat_key(&key).err(),
+        TokenKind::Cat => CatKey::of_file(&key).err(),
     };
     key_error.map_or(Ok(key), |why| Err(why.to_string()))
 }
@@ -54,7 +54,7 @@ pub(super) fn token_rules(
             TokenVerifier::SignedUrl(SigningKeys::new(secrets)?)
         }
         TokenKind::Cat => {
-            let keys = keys.map(|(id, key)| Ok((id.as_bytes().to_vec(), cat_key(key)?)));
+            let keys = keys.map(|(id, key)| Ok((id.as_bytes().to_vec(), CatKey::of_file(key)?)));
             TokenVerifier::Cat(CatVerifier::new(CatSettings {
                 keys: keys.collect::<Result<_, _>>()?,
                 issuers: required.issuers.clone(),
@@ -70,15 +70,6 @@ pub(super) fn token_rules(
         path: required.path.clone(),
     };
     Ok(TokenRules::new(carriers, verifier))
-}
-
-/// A public key for ES256 if it is in PEM, else a secret for HS256.
-fn cat_key(key: &[u8]) -> Result<CatKey, KeyError> {
-    if !key.starts_with(PEM) {
-        return CatKey::hmac_256(key);
-    }
-    let pem = std::str::from_utf8(key).map_err(|_| KeyError::PublicKey)?;
-    CatKey::es256(pem)
 }
 
 #[cfg(test)]
@@ -112,7 +103,8 @@ mod tests {
         let error = read(TokenKind::SignedUrl, &public).unwrap_err();
         assert!(error.contains("need a secret"), "{error}");
         assert!(read(TokenKind::Cat, &public).is_ok());
-        assert!(cat_key(public.as_bytes()).is_ok_and(|key| format!("{key:?}").contains("ES256")));
+        let key = CatKey::of_file(public.as_bytes());
+        assert!(key.is_ok_and(|key| format!("{key:?}").contains("ES256")));
         let error = read(TokenKind::Cat, &private).unwrap_err();
         assert!(
             error.contains("public key") && !error.contains(SECRET),

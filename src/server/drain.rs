@@ -192,10 +192,14 @@ impl Drain {
             }
             Err(_) => {
                 let cut = self.frontend.cut_at_drain();
-                tracing::warn!(
-                    cut,
-                    "{cut} connections did not finish in time: they are cut"
-                );
+                if cut == 1 {
+                    tracing::warn!(cut, "1 connection did not finish in time: it is cut");
+                } else {
+                    tracing::warn!(
+                        cut,
+                        "{cut} connections did not finish in time: they are cut"
+                    );
+                }
             }
         }
         late.report_closed();

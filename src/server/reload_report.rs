@@ -41,6 +41,8 @@ pub(super) struct ReloadStats {
     applied: u64,
     failed: u64,
     last_difference: Option<Value>,
+    /// What the file has otherwise than what runs, until a restart or a file without it.
+    pending_restart: Vec<Value>,
     /// Of the configuration in use.
     warnings: Value,
     /// Until the next reload that succeeds.
@@ -166,6 +168,7 @@ impl ReloadStats {
             applied: 0,
             failed: 0,
             last_difference: None,
+            pending_restart: Vec::new(),
             warnings: warnings_json(warnings),
             last_error: None,
         }
@@ -183,6 +186,11 @@ impl ReloadStats {
                 self.hash.clone_from(&report.hash);
                 self.loaded_at = report.loaded_at;
                 let mut json = report.to_json();
+                // Compared with what runs: it is in every report until the restart.
+                let pending = report.needing_restart();
+                self.pending_restart = pending
+                    .map(|(change, _)| change.to_json_with_effect())
+                    .collect();
                 self.last_difference = Some(json["changes"].take());
                 self.warnings = json["warnings"].take();
                 self.last_error = None;
@@ -203,6 +211,7 @@ impl ReloadStats {
             "generation": self.generation,
             "loaded_at": since_1970(self.loaded_at).as_secs_f64(),
             "last_difference": self.last_difference,
+            "pending_restart": self.pending_restart,
             "warnings": self.warnings,
             "last_error": self.last_error,
         })

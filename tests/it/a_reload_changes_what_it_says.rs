@@ -105,6 +105,9 @@ async fn what_needs_a_restart_is_said_until_the_restart() {
                 .as_str()
                 .is_some_and(|why| why.contains("thread"))
         );
+        let pending = &reloaded.config().await["pending_restart"];
+        assert_eq!(pending.as_array().map(Vec::len), Some(2), "{pending}");
+        assert_eq!(pending[0]["effect"], "restart");
     }
     let response = reloaded.object().await;
     assert_eq!(response.header("x-cache"), Some("MISS"));
@@ -114,6 +117,25 @@ async fn what_needs_a_restart_is_said_until_the_restart() {
             .unwrap()
             .starts_with("seawall;")
     );
+    // A file that is not used changes nothing of it.
+    reloaded.write("[server]\nthreds = 3");
+    assert_eq!(reloaded.reload().await.0, 409);
+    let pending = &reloaded.config().await["pending_restart"];
+    assert_eq!(pending.as_array().map(Vec::len), Some(2), "{pending}");
+    let said = reloaded.command("status").await;
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.contains("2 changes of the file NEED A RESTART:\n"),
+        "{said}"
+    );
+    assert!(said.contains("\n  [server]: threads "), "{said}");
+    // What runs is in the file again.
+    reloaded.write("");
+    assert_eq!(reloaded.reload().await.0, 200);
+    let pending = &reloaded.config().await["pending_restart"];
+    assert_eq!(*pending, Value::Array(Vec::new()));
+    let said = reloaded.command("status").await;
+    assert!(!String::from_utf8(said.stdout).unwrap().contains("RESTART"));
 }
 
 #[tokio::test]

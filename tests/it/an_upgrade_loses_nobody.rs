@@ -187,7 +187,10 @@ async fn command_waits_and_prints_the_new_process() {
     let ended = run("upgrade --json").await;
     assert_eq!(ended.status.code(), Some(1));
     let error = String::from_utf8(ended.stderr).unwrap();
-    assert!(error.contains("the disk is full (status 409)"), "{error}");
+    assert!(
+        error.contains("the disk is full") && error.contains("(status 409)"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

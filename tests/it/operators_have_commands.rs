@@ -117,3 +117,51 @@ async fn token_file_that_everyone_may_read_is_warned_of() {
         assert!(!error.contains("a-token"), "{error}");
     }
 }
+
+/// A signed URL for `/live` until 2100, signed with 32 times `a`.
+async fn signed_url(folder: &Path) -> (String, String) {
+    let secret = folder.join("secret").display().to_string();
+    std::fs::write(&secret, "a".repeat(32)).unwrap();
+    let words =
+        format!("make --key-id k --path /live --expires-at 4102444800 --secret-file {secret}");
+    let made = token_command(&words).await;
+    assert!(made.stderr.is_empty(), "{made:?}");
+    (stdout(&made).trim_end().to_owned(), secret)
+}
+
+async fn token_command(words: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.arg("token").args(words.split(' '));
+    let ended = tokio::task::spawn_blocking(move || command.output()).await;
+    ended.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn exit_code_says_whether_a_token_would_be_admitted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (token, secret) = signed_url(folder.path()).await;
+    let explain = |token: &str| format!("explain {token} --secret-file {secret}");
+    let good = stdout(&token_command(&explain(&token)).await);
+    assert!(good.contains("signature    valid"), "{good}");
+
+    let forged = token.replace(".4102444800.", ".4102444801.");
+    let refused = token_command(&explain(&forged)).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stdout).unwrap();
+    for expected in ["signature    WRONG\n", "path         /live\n", "4102444801"] {
+        assert!(said.contains(expected), "{said}");
+    }
+    let malformed = token_command("explain 1.a.b").await;
+    assert_eq!(malformed.status.code(), Some(1));
+
+    let make = "make --key-id k --path /live --expires-at 60 --secret-file";
+    let expired = token_command(&format!("{make} {secret}")).await;
+    let warning = String::from_utf8(expired.stderr.clone()).unwrap();
+    assert!(
+        warning.contains("warning: the token has expired already"),
+        "{warning}"
+    );
+    let expired = stdout(&expired);
+    let refused = token_command(&explain(expired.trim_end())).await;
+    assert_eq!(refused.status.code(), Some(1));
+}

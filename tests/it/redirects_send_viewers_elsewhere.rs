@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use seawall_policy::Route;
+use seawall_policy::access_rules::AddressList;
 use seawall_policy::route::Redirect;
 
 use crate::support::{Origin, Shield, ask, get, head};
@@ -28,7 +29,8 @@ async fn path_and_query_follow_the_viewer() {
                 location,
                 Some("https://new.test/live/a/b.m3u8?x=1&CMCD=sid%3D2")
             );
-            assert_eq!(response.header("cache-control"), Some("no-store"));
+            // A cache may keep it, as the status says.
+            assert_eq!(response.header("cache-control"), None);
             // A page's player follows it only with this.
             assert_eq!(response.header("access-control-allow-origin"), Some("*"));
             assert_eq!(response.text(), "");
@@ -38,4 +40,31 @@ async fn path_and_query_follow_the_viewer() {
     assert_eq!(shield.ask(ask("OPTIONS", target)).await.status, 204);
     assert_eq!(shield.get("/older/a").await.status, 421);
     assert_eq!(origin.connections(), 0);
+}
+
+/// Whether a cache may keep a redirect with this status of an open or a guarded route.
+async fn cache_control(status: u16, is_guarded: bool) -> Option<String> {
+    let origin = Origin::start().await;
+    let shield = Shield::in_front_of(&origin).route(move |route| {
+        to_new(route);
+        let redirect = route.redirect.as_mut().unwrap();
+        redirect.status = StatusCode::from_u16(status).unwrap();
+        if is_guarded {
+            route.access.deny = Some(AddressList::default());
+        }
+    });
+    let response = shield.start().await.get("/old/a").await;
+    assert_eq!(response.status, status);
+    response.header("cache-control").map(str::to_owned)
+}
+
+#[tokio::test]
+async fn only_permanent_redirects_of_open_routes_may_be_cached() {
+    for status in [301, 302, 303, 307, 308] {
+        let is_permanent = [301, 308].contains(&status);
+        let expected = (!is_permanent).then(|| "no-store".to_owned());
+        assert_eq!(cache_control(status, false).await, expected, "{status}");
+        let guarded = cache_control(status, true).await;
+        assert_eq!(guarded.as_deref(), Some("no-store"), "{status}");
+    }
 }

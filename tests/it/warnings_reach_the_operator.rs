@@ -13,7 +13,7 @@ use crate::support::program::Program;
 const DOUBTFUL: &str = "[[route]]\nunkeyed_headers = [\"X-Edge\"]";
 
 /// What is doubtful.
-const WARNING: &str = "are NOT in the key";
+const WARNING: &str = "NOT in the key";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")

@@ -114,6 +114,14 @@ impl CatVerifier {
     }
 }
 
+impl CatKey {
+    /// Whether this key has signed the token, whatever its key id and its claims are. For
+    /// explanations only: [`CatVerifier::verify`] says whether a token is accepted.
+    pub fn verify_signature(&self, token: &str) -> Result<(), TokenRejection> {
+        Envelope::open(&decode(token)?)?.verify(self)
+    }
+}
+
 /// Strict but for padding, which is not part of base64url here and which some issuers add, encoded
 /// or not.
 fn decode(token: &str) -> Result<Vec<u8>, TokenRejection> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::{self, HeaderName};
 
 use super::origins::OriginTable;
 use super::store_private::read_store_private;
@@ -25,6 +26,24 @@ const QUERIES: &str = "\"all\", \"none\", \"mediapackage\", { only = […] }, { 
 const CORS: &str = "\"any\", \"off\" or { only = [\"https://player.example\"] }";
 const REDIRECT_STATUS: &str = "301, 302, 303, 307 or 308";
 const NAMES: &str = "a list of names";
+
+/// Headers of nearly every request, also behind a CDN.
+const SENT_BY_ALL: [HeaderName; 14] = [
+    header::HOST,
+    header::USER_AGENT,
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CONNECTION,
+    header::RANGE,
+    header::COOKIE,
+    header::ORIGIN,
+    header::REFERER,
+    header::VIA,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
 
 /// Reads every `[[route]]`, in the order of the file.
 pub(super) fn read_routes(
@@ -118,7 +137,11 @@ fn read_route(
     table.read_into("cmsd", &mut route.cmsd, read::flag);
     table.read_into("show_key", &mut route.show_key, read::flag);
     table.read_into("show_tags", &mut route.show_tags, read::flag);
-    table.read_some_into("server_timing", &mut route.server_timing, read::header_name);
+    table.read_some_into(
+        "server_timing",
+        &mut route.server_timing,
+        read_server_timing,
+    );
     read_live(table, &mut route.live);
     let lifetimes = &mut route.lifetimes;
     table.get("lifetimes", |value| {
@@ -176,6 +199,18 @@ fn read_live(table: &mut TomlTable<'_>, live: &mut Live) {
             table.read_into("idle", &mut live.idle, read::duration);
         })
     });
+}
+
+/// The header of those who get `Server-Timing`.
+fn read_server_timing(value: TomlValue<'_>) -> ReadResult<HeaderName> {
+    let name = read::header_name(value)?;
+    if SENT_BY_ALL.contains(&name) {
+        let what = format!("`server_timing` names `{name}`, which viewers send by themselves");
+        let problem = Problem::warning(what).at(value.span(), "everyone gets `Server-Timing`");
+        let help = "name a header that only your own tools send, such as \"X-Debug-Timing\"";
+        value.reader().add_problem(problem.help(help));
+    }
+    Ok(name)
 }
 
 /// With MediaPackage, a query policy that keeps everything makes a key of each viewer's session.

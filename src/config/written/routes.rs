@@ -195,6 +195,7 @@ fn rate_limits(limits: &RateLimits) -> Option<Vec<Value>> {
     Some(written).filter(|written| !written.is_empty())
 }
 
+/// Without the keys that are not set.
 pub(super) fn rate_limit(limit: &RateLimit) -> Value {
     let requests = limit.requests.as_ref();
     #[expect(
@@ -203,12 +204,23 @@ pub(super) fn rate_limit(limit: &RateLimit) -> Value {
         reason = "it was read as a size"
     )]
     let size = |bytes: f64| size_text(bytes as u64);
-    json!({
-        "requests_per_second": requests.map(|requests| requests.per_second),
-        "burst": requests.map(|requests| requests.burst),
-        "bytes_per_second": limit.bytes.map(|bytes| size(bytes.per_second)),
-        "bytes_burst": limit.bytes.map(|bytes| size(bytes.burst)),
-    })
+    let mut written = json!({});
+    if let Some(requests) = requests {
+        written["requests_per_second"] = number(requests.per_second);
+        written["burst"] = number(requests.burst);
+    }
+    if let Some(bytes) = limit.bytes {
+        written["bytes_per_second"] = size(bytes.per_second).into();
+        written["bytes_burst"] = size(bytes.burst).into();
+    }
+    written
+}
+
+/// A whole number without a point, as in the file.
+fn number(number: f64) -> Value {
+    let text = number.to_string();
+    text.parse::<u64>()
+        .map_or_else(|_| number.into(), Value::from)
 }
 
 /// Rules have no names: they are told apart by whom they reach, and by their places.
@@ -268,5 +280,32 @@ fn cors(cors: &Cors) -> Value {
             origins,
             credentials,
         } => json!({ "only": origins, "credentials": credentials }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::WrittenValue;
+    use super::*;
+    use seawall_policy::rate_limit::Allowance;
+
+    #[test]
+    fn rate_limit_has_the_keys_that_are_set_as_the_file_writes_them() {
+        let written = |limit: &RateLimit| WrittenValue::Plain(rate_limit(limit)).to_string();
+        let of = |per_second, burst| Some(Allowance { per_second, burst });
+        let requests = RateLimit {
+            requests: of(0.5, 5.0),
+            bytes: None,
+        };
+        assert_eq!(
+            written(&requests),
+            "{ burst = 5, requests_per_second = 0.5 }"
+        );
+        let bytes = RateLimit {
+            requests: None,
+            bytes: of(1_048_576.0, 10_485_760.0),
+        };
+        let expected = "{ bytes_burst = \"10MiB\", bytes_per_second = \"1MiB\" }";
+        assert_eq!(written(&bytes), expected);
     }
 }

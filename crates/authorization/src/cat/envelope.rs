@@ -14,6 +14,9 @@ use super::pem;
 const HMAC_256: i64 = 5;
 const ES256: i64 = -7;
 
+/// A key in PEM begins so.
+const PEM: &[u8] = b"-----BEGIN";
+
 /// Labels of headers.
 const ALG: i64 = 1;
 const CRIT: i64 = 2;
@@ -53,6 +56,16 @@ impl CatKey {
         let point = pem::p256_point(pem).ok_or(KeyError::PublicKey)?;
         let key = signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point);
         Ok(CatKey(Algorithm::Es256(key)))
+    }
+
+    /// The key that a file contains: a public key for ES256 if it is in PEM, else a secret for
+    /// HS256. Each byte of a secret counts: the caller takes off a line end.
+    pub fn of_file(content: &[u8]) -> Result<CatKey, KeyError> {
+        if !content.starts_with(PEM) {
+            return CatKey::hmac_256(content);
+        }
+        let pem = std::str::from_utf8(content).map_err(|_| KeyError::PublicKey)?;
+        CatKey::es256(pem)
     }
 
     /// As short as those of published tokens.

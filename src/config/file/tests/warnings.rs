@@ -50,6 +50,13 @@ fn warns_of_unkeyed_headers() {
 }
 
 #[test]
+fn warns_of_timings_for_everyone() {
+    let names = ["Host", "user-agent", "Range", "X-Debug-Timing"];
+    let timed = |name: &str| in_route(format!("server_timing = \"{name}\""));
+    assert_snapshot!(diagnostics(&names.map(timed)));
+}
+
+#[test]
 fn reports_other_routes_beside_a_broken_one() {
     let broken = [
         "path = \"live/*\"",

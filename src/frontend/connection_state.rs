@@ -107,7 +107,7 @@ pub(super) struct ConnectionState {
     pub(super) stored_bodies: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
-    /// This server cut it, because it took longer than `drain_max`.
+    /// This server cut it at the end of a drain.
     was_aborted: AtomicBool,
 }
 

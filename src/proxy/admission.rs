@@ -126,16 +126,16 @@ impl Shield {
             };
             tokens.with_verified(|verified| check.permit(&rules, verified))
         };
-        let permit = permit.map_err(|rejection| {
+        let route = destination.route;
+        let refused = |rejection: TokenRejection| {
             tokens.count_refusal(rejection);
             let denied = AccessRejection::denied(AccessRuleKind::Token);
-            denied
-                .with_detail(rejection.as_str())
-                .of_route(destination.route)
-        })?;
+            denied.with_detail(rejection.as_str()).of_route(route)
+        };
+        let permit = permit.map_err(refused)?;
         let meter = self.take_from_limits(&destination, request)?;
         let destination = destination.detached();
-        let token = permit.take_tokens(&rules, request, now)?;
+        let token = permit.take_tokens(&rules, request, now).map_err(refused)?;
         Ok(Admitted {
             admission: destination.admit(&request.method, &request.uri, &request.headers),
             token,
@@ -323,13 +323,13 @@ impl TokenEntry {
         rules: &[CurrentTokenRules],
         request: &mut ViewerRequest,
         now: Now,
-    ) -> Result<TokenEffect, AccessRejection> {
+    ) -> Result<TokenEffect, TokenRejection> {
         if let Some(target) = self.target {
             // Tokens in the path were taken away before the route was found by it.
             let path = target.split_once('?').map_or(&*target, |(path, _)| path);
             let is_same_path = path == request.uri.path();
             if !is_same_path || !set_target(&mut request.uri, target) {
-                return Err(AccessRejection::denied(AccessRuleKind::Token));
+                return Err(TokenRejection::Url);
             }
         }
         for rules in rules {

@@ -38,8 +38,7 @@ pub(super) const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 /// How often it looks whether an endpoint that is out is due for a probe.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long it waits for an endpoint before it says that all are out. Longer than an open breaker
-/// waits with its next probe.
+/// How long it waits for an endpoint before it says that all are out. The caller asks again.
 const OUTAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// What became of one object.
@@ -140,7 +139,10 @@ impl Shield {
             let now = Instant::now();
             let (until, interval) = match (&outage, warmed) {
                 (None, Some(warmed)) => return Ok(WarmedObject { received, ..warmed }),
-                (None, None) => (batch.deadline, ROOM_INTERVAL),
+                (None, None) => {
+                    outage_until = None;
+                    (batch.deadline, ROOM_INTERVAL)
+                }
                 (Some(_), _) => {
                     self.probe(&request, &headers);
                     let until = *outage_until.get_or_insert(now + OUTAGE_WAIT);

@@ -55,7 +55,7 @@ pub enum AbortCause {
     /// Seawall truncated it: the viewer was slow, and the rest of the body had to leave memory.
     Memory,
     /// Seawall truncated it: it took longer than `drain_max` after the server, its listener or the
-    /// viewer's authority was to end.
+    /// viewer's authority was to end, or an operator did not wait that long.
     Drain,
 }
 

@@ -309,8 +309,8 @@ impl OriginGroup {
         AttemptRequest::of(request, self.signer.request_auth()?)
     }
 
-    /// Sends each endpoint that is due for a probe a HEAD of this request, in the background. Only
-    /// while another endpoint can answer the request.
+    /// Sends each endpoint that is due for a probe a HEAD of this request, in the background. For
+    /// requests that another endpoint answers, and for callers that send none before one is back.
     fn probe_endpoints_in_doubt(&self, request: &AttemptRequest) {
         for endpoint in self.selector.claim_probes() {
             let Some(guard) = self.selector.start_probe(endpoint, request) else {

@@ -2,6 +2,7 @@
 //! bound, and few requests have lists at once.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
@@ -40,7 +41,7 @@ pub struct WarmBatch {
 struct ListRoom {
     bytes_used: usize,
     /// Held from the first list to the end of the request.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// The objects that a manifest names on its own host.
@@ -113,13 +114,17 @@ impl Shield {
     ) -> ListOutcome {
         let mut room = batch.lists.lock().await;
         if room.permit.is_none() {
-            room.permit = self.live.prefetch_limits.warm_list_permit().await;
+            let permit = self.live.prefetch_limits.warm_list_permit().await;
+            room.permit = permit.map(Arc::new);
         }
         let bytes_max = LIST_BYTES_MAX.saturating_sub(room.bytes_used);
         let text_max = self.settings.manifest_bytes_max;
         let (rules, request, deadline) = (self.rules.clone(), request.clone(), batch.deadline);
+        let permit = room.permit.clone();
         // The text may have a million lines.
         let listed = spawn_blocking(move || {
+            // It takes its memory until it ends, also if the operator has left by then.
+            let _permit = permit;
             let ManifestBody {
                 kind,
                 headers,

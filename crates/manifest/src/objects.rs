@@ -134,8 +134,14 @@ mod tests {
             "<MPD type='static'><Period><AdaptationSet>{list}</Representation></AdaptationSet>\
              </Period></MPD>"
         );
-        let named = uris(Kind::Dash, &text);
-        assert_eq!((named.len(), &*named[0]), (200_001, "0"));
+        let (mut first, mut count) = (None, 0);
+        let each = |object: NamedObject<'_>| {
+            first.get_or_insert_with(|| object.uri.to_owned());
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        let _ = each_object(Kind::Dash, text.as_bytes(), SystemTime::UNIX_EPOCH, each);
+        assert_eq!((first.as_deref(), count), (Some("0"), 200_001));
     }
 
     #[test]

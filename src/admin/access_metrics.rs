@@ -107,9 +107,10 @@ pub static RATE_LIMIT_METRICS: [CollectedMetric<RateLimitStats>; 2] = [
                of a client class, because of the requests or of the bytes before. Increments with \
                each such request.",
         remedy: "If it rises, the access log has the addresses, and the limits in `reason_detail` \
-                 (status 429). One address: somebody requests too much, or many viewers share it; behind a proxy, set trusted_proxies. \
-                 Many addresses: the limit is lower than what players need. A client class: its CDN \
-                 requests more than its share; `seawall_class_requests_total` has the rates.",
+                 (status 429). One address: somebody requests too much, or many viewers share it; \
+                 behind a proxy, set trusted_proxies. Many addresses: the limit is lower than what \
+                 players need. A client class: its CDN requests more than its share; \
+                 `seawall_class_requests_total` has the rates.",
     }
     .collected(|stats, samples| {
         for (scope, quantity, count) in &stats.refused {

@@ -57,36 +57,37 @@ impl ReloadServer {
 
 /// The changes are the lines of `seawall check --diff`.
 fn render_reload(report: &Value) -> String {
-    let changes = report["changes"].as_array().map_or(&[][..], Vec::as_slice);
-    let counted = match changes.len() {
+    let generation = &report["generation"];
+    let counted = match report["changes"].as_array().map_or(0, Vec::len) {
         0 => "nothing has changed".to_owned(),
-        1 => "1 change".to_owned(),
-        count => format!("{count} changes"),
+        count => super::counted(count as u64, "change"),
     };
-    let mut lines = format!(
-        "configuration {} is in use: {counted}",
-        report["generation"]
-    );
-    match report["needs_restart"].as_u64().unwrap_or_default() {
-        0 => {}
-        1 => lines.push_str(", 1 NEEDS A RESTART"),
-        count => {
-            let _ = write!(lines, ", {count} NEED A RESTART");
-        }
+    let mut lines = format!("configuration {generation} is in use: {counted}");
+    let pending = report["needs_restart"].as_u64().unwrap_or_default();
+    if pending > 0 {
+        let _ = write!(lines, ", {pending} {}", need_a_restart(pending));
     }
     lines.push('\n');
-    for change in changes {
-        let _ = writeln!(lines, "  {}", change["text"].as_str().unwrap_or("unknown"));
-    }
-    lines + &render_warnings(&report["warnings"])
+    lines + &text_lines(&report["changes"], "  ") + &text_lines(&report["warnings"], WARNING)
 }
 
-/// What is doubtful in the configuration in use, one a line.
-fn render_warnings(warnings: &Value) -> String {
+fn need_a_restart(count: u64) -> &'static str {
+    if count == 1 {
+        "NEEDS A RESTART"
+    } else {
+        "NEED A RESTART"
+    }
+}
+
+/// Before what is doubtful in the configuration in use.
+const WARNING: &str = "warning: ";
+
+/// The texts in this list, one a line.
+fn text_lines(list: &Value, prefix: &str) -> String {
     let mut lines = String::new();
-    for warning in warnings.as_array().into_iter().flatten() {
-        let text = warning["text"].as_str().unwrap_or("unknown");
-        let _ = writeln!(lines, "warning: {text}");
+    for one in list.as_array().into_iter().flatten() {
+        let text = one["text"].as_str().unwrap_or("unknown");
+        let _ = writeln!(lines, "{prefix}{text}");
     }
     lines
 }
@@ -106,16 +107,13 @@ impl Status {
 
 /// What of the file only a restart applies, one a line.
 fn render_pending(changes: &Value) -> String {
-    let changes = changes.as_array().map_or(&[][..], Vec::as_slice);
-    let mut lines = match changes.len() {
-        0 => return String::new(),
-        1 => "1 change of the file NEEDS A RESTART:\n".to_owned(),
-        count => format!("{count} changes of the file NEED A RESTART:\n"),
-    };
-    for change in changes {
-        let _ = writeln!(lines, "  {}", change["text"].as_str().unwrap_or("unknown"));
+    let count = changes.as_array().map_or(0, Vec::len) as u64;
+    if count == 0 {
+        return String::new();
     }
-    lines
+    let counted = super::counted(count, "change");
+    let need = need_a_restart(count);
+    format!("{counted} of the file {need}:\n") + &text_lines(changes, "  ")
 }
 
 fn render_status(status: &Value) -> String {
@@ -126,7 +124,7 @@ fn render_status(status: &Value) -> String {
         let _ = writeln!(lines, "configuration {} of {file}", config["generation"]);
     }
     lines.push_str(&render_pending(&config["pending_restart"]));
-    lines.push_str(&render_warnings(&config["warnings"]));
+    lines.push_str(&text_lines(&config["warnings"], WARNING));
     if let Some(error) = config["last_error"]["error"].as_str() {
         let _ = writeln!(
             lines,
@@ -152,7 +150,7 @@ fn render_status(status: &Value) -> String {
         }
     }
     for class in status["client_classes"].as_array().into_iter().flatten() {
-        // What no client waits for is refused to nobody.
+        // `background` has no clients: nothing is refused to it.
         if let (Some(denied), Some(limited)) =
             (class["denied"].as_u64(), class["rate_limited"].as_u64())
         {

@@ -14,7 +14,8 @@ use serde_json::json;
 
 use crate::config;
 use seawall_authorization::{
-    CatKey, IpNet, SignedUrl, SigningKeys, TokenExplanation, TokenRejection, TokenValidity, explain,
+    CatKey, IpNet, SignedUrl, SigningKeys, TokenExplanation, TokenRejection, TokenValidity,
+    explain, strip_line_end,
 };
 
 /// Make tokens for signed URLs, or say what a token contains
@@ -303,9 +304,7 @@ fn signing_keys(id: &str, file: &Path) -> anyhow::Result<SigningKeys> {
 fn secret(file: &Path) -> anyhow::Result<Vec<u8>> {
     let mut text =
         std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    for end in [b'\n', b'\r'] {
-        text.pop_if(|last| *last == end);
-    }
+    strip_line_end(&mut text);
     Ok(text)
 }
 

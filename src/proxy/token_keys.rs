@@ -4,25 +4,18 @@ use std::path::{Path, PathBuf};
 
 use seawall_authorization::{
     CatKey, CatSettings, CatVerifier, KeyError, SigningKeys, TokenCarriers, TokenRules,
-    TokenVerifier,
+    TokenVerifier, is_pem, strip_line_end,
 };
 use seawall_policy::{RequiredToken, TokenKind};
 use seawall_upstream::sign;
-
-/// A key in PEM begins so.
-const PEM: &[u8] = b"-----BEGIN";
 
 /// Reads the key of tokens of this kind from a file, and checks it. Blocks. An error quotes nothing
 /// of the file.
 pub fn read_token_key(kind: TokenKind, id: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut key = sign::file_bytes(path).map_err(|why| why.to_string())?;
-    for end in [b'\n', b'\r'] {
-        if key.last() == Some(&end) {
-            key.pop();
-        }
-    }
+    strip_line_end(&mut key);
     // Everyone may know a public key: as a secret it would let everyone sign.
-    if kind == TokenKind::SignedUrl && key.starts_with(PEM) {
+    if kind == TokenKind::SignedUrl && is_pem(&key) {
         return Err("signed URLs need a secret, and this is a key in PEM".to_owned());
     }
     let key_error = match kind {

@@ -132,10 +132,7 @@ impl TokenCarriers {
         &self,
         target: &'a str,
     ) -> Result<(Option<&'a str>, Cow<'a, str>), TokenRejection> {
-        let Some(name) = &self.query else {
-            return Ok((None, target.into()));
-        };
-        let Some((path, query)) = target.split_once('?') else {
+        let Some((name, path, query)) = self.searched_query(target) else {
             return Ok((None, target.into()));
         };
         let values = query.split('&').filter_map(|it| value_of(name, it));
@@ -144,11 +141,17 @@ impl TokenCarriers {
     }
 
     fn without_query_token<'a>(&self, target: &'a str) -> Cow<'a, str> {
-        let parameter = self.query.as_deref();
-        match parameter.and_then(|name| Some((name, target.split_once('?')?))) {
-            Some((name, (path, query))) => without_parameter(name, path, query, target),
+        match self.searched_query(target) {
+            Some((name, path, query)) => without_parameter(name, path, query, target),
             None => target.into(),
         }
+    }
+
+    /// The name of the parameter, with path and query; `None` if there is nothing to search.
+    fn searched_query<'a>(&self, target: &'a str) -> Option<(&str, &'a str, &'a str)> {
+        let name = self.query.as_deref()?;
+        let (path, query) = target.split_once('?')?;
+        Some((name, path, query))
     }
 
     fn split_path<'a>(

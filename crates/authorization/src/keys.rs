@@ -1,4 +1,19 @@
-//! Why a key is no key.
+//! What the file of a key contains, and why a key is no key.
+
+/// A key in PEM begins so.
+const PEM: &[u8] = b"-----BEGIN";
+
+/// Whether the file of a key has it in PEM. That is a public key: no secret.
+pub fn is_pem(content: &[u8]) -> bool {
+    content.starts_with(PEM)
+}
+
+/// Takes the line end off that an editor leaves after a key. Each other byte of a secret counts.
+pub fn strip_line_end(content: &mut Vec<u8>) {
+    for end in [b'\n', b'\r'] {
+        content.pop_if(|last| *last == end);
+    }
+}
 
 /// Why keys cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -74,7 +74,7 @@ mod verifier;
 pub use carriers::{FoundToken, TokenCarrier, TokenCarriers};
 pub use cat::{CAT_BYTES_MAX, Cat, CatKey, CatSettings, CatVerifier, RenewedToken};
 pub use ipnet::IpNet;
-pub use keys::KeyError;
+pub use keys::{KeyError, is_pem, strip_line_end};
 pub use rejection::TokenRejection;
 pub use request::TokenRequest;
 pub use rules::{TokenPermit, TokenRules};
@@ -93,7 +93,7 @@ pub struct TokenExplanation {
     pub validity: TokenValidity,
 }
 
-/// When a token is valid by what it says itself, whoever sends it for what.
+/// When a token is valid by its own words, for any client and any request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenValidity {
     /// Why it is refused at any time.

@@ -378,6 +378,7 @@ impl Store {
         }
     }
 
+    /// The keys of all matching entries of each partition.
     fn keys_where(
         &self,
         epochs: Option<EpochBits>,
@@ -400,11 +401,9 @@ impl Store {
         is_match: impl Fn(&Key, &Object) -> bool,
         mut found: impl FnMut(&Key, &ChargedObject) -> bool,
     ) {
-        for partition in &self.partitions {
-            let keys = partition.keys_where(epochs, |key, entry| match entry {
-                TableEntry::Object(object) => is_match(key, object),
-                TableEntry::Variants(_) => false,
-            });
+        let is_object =
+            |key: &Key, object: Option<&Object>| object.is_some_and(|object| is_match(key, object));
+        for (partition, keys) in self.keys_where(epochs, is_object) {
             for key in &keys {
                 let charged = partition.charged_entry(key);
                 if let Some(charged) = charged.and_then(ChargedEntry::object)

@@ -107,7 +107,7 @@ impl AccessRejection {
         }
     }
 
-    /// More about the reason. What a request itself is refused for, its sender is told too.
+    /// More about the reason: the word of a metric, or the text that the sender gets.
     pub fn reason_detail(&self) -> Option<&'static str> {
         let told = (!self.is_of_viewer()).then_some(self.why);
         self.detail.or(told)

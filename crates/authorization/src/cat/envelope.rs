@@ -6,6 +6,7 @@
 
 use ring::{hmac, signature};
 
+use super::super::keys::is_pem;
 use super::super::{KeyError, TokenRejection};
 use super::cbor::{CborReader, CborValue, major};
 use super::pem;
@@ -13,9 +14,6 @@ use super::pem;
 /// COSE algorithm numbers (IANA).
 const HMAC_256: i64 = 5;
 const ES256: i64 = -7;
-
-/// A key in PEM begins so.
-const PEM: &[u8] = b"-----BEGIN";
 
 /// Labels of headers.
 const ALG: i64 = 1;
@@ -59,9 +57,9 @@ impl CatKey {
     }
 
     /// The key that a file contains: a public key for ES256 if it is in PEM, else a secret for
-    /// HS256. Each byte of a secret counts: the caller takes off a line end.
+    /// HS256. The caller takes off a line end: see [`strip_line_end`](crate::strip_line_end).
     pub fn of_file(content: &[u8]) -> Result<CatKey, KeyError> {
-        if !content.starts_with(PEM) {
+        if !is_pem(content) {
             return CatKey::hmac_256(content);
         }
         let pem = std::str::from_utf8(content).map_err(|_| KeyError::PublicKey)?;

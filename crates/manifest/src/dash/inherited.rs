@@ -146,9 +146,9 @@ impl RangedFile {
             let mut known = files.iter_mut().rev().take(RANGED_MAX);
             if let Some(known) = known.find(|known| *known.name == *name) {
                 known.end = known.end.max(end);
-            } else if is_whole && files.len() >= FILES_MAX {
-                // Left out.
-            } else if let Some(name) = short(&name) {
+            } else if (!is_whole || files.len() < FILES_MAX)
+                && let Some(name) = short(&name)
+            {
                 if !is_whole && files.len() >= RANGED_MAX {
                     files.remove(0);
                 }

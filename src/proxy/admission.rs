@@ -326,8 +326,8 @@ impl TokenEntry {
     ) -> Result<TokenEffect, TokenRejection> {
         if let Some(target) = self.target {
             // Tokens in the path were taken away before the route was found by it.
-            let path = target.split_once('?').map_or(&*target, |(path, _)| path);
-            let is_same_path = path == request.uri.path();
+            let query = target.strip_prefix(request.uri.path());
+            let is_same_path = query.is_some_and(|it| it.is_empty() || it.starts_with('?'));
             if !is_same_path || !set_target(&mut request.uri, target) {
                 return Err(TokenRejection::Url);
             }

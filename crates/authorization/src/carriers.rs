@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
 use super::TokenRejection;
+use super::separated::{parts, split_once};
 
 /// Where a route looks for tokens. With several, the first that has one counts, in the order of the
 /// fields: a token renewed by a header or a cookie is newer than that of the URL. The others are
@@ -135,7 +136,7 @@ impl TokenCarriers {
         let Some((name, path, query)) = self.searched_query(target) else {
             return Ok((None, target.into()));
         };
-        let values = query.split('&').filter_map(|it| value_of(name, it));
+        let values = parameters(query).filter_map(|it| value_of(name, it));
         let token = only_one(values)?;
         Ok((token, without_parameter(name, path, query, target)))
     }
@@ -150,7 +151,7 @@ impl TokenCarriers {
     /// The name of the parameter, with path and query; `None` if there is nothing to search.
     fn searched_query<'a>(&self, target: &'a str) -> Option<(&str, &'a str, &'a str)> {
         let name = self.query.as_deref()?;
-        let (path, query) = target.split_once('?')?;
+        let (path, query) = split_once(target, b'?')?;
         Some((name, path, query))
     }
 
@@ -187,12 +188,12 @@ fn without_parameter<'a>(
     target: &'a str,
 ) -> Cow<'a, str> {
     let is_kept = |parameter: &&str| value_of(name, parameter).is_none();
-    if query.split('&').all(|parameter| is_kept(&parameter)) {
+    if parameters(query).all(|parameter| is_kept(&parameter)) {
         return target.into();
     }
     let mut kept = String::with_capacity(target.len());
     kept.push_str(path);
-    for parameter in query.split('&').filter(is_kept) {
+    for parameter in parameters(query).filter(is_kept) {
         kept.push(if kept.len() == path.len() { '?' } else { '&' });
         kept.push_str(parameter);
     }
@@ -203,24 +204,18 @@ fn without_parameter<'a>(
     kept.into()
 }
 
-/// The name of each cookie, and the cookie. Tokens are long, and each request is searched: by
-/// vectors, not by bytes.
+/// The name of each cookie, and the cookie.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    lines.flat_map(cookies_of).map(|cookie| {
+    let cookies = lines.flat_map(|line| parts(line, b';').map(|part| line[part].trim_ascii()));
+    cookies.map(|cookie| {
         let name_len = memchr(b'=', cookie);
         (&cookie[..name_len.unwrap_or_default()], cookie)
     })
 }
 
-fn cookies_of(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(line);
-    std::iter::from_fn(move || {
-        let line = rest?;
-        let end = memchr(b';', line);
-        rest = end.map(|end| &line[end + 1..]);
-        Some(line[..end.unwrap_or(line.len())].trim_ascii())
-    })
+fn parameters(query: &str) -> impl Iterator<Item = &str> {
+    parts(query.as_bytes(), b'&').map(|part| &query[part])
 }
 
 fn only_one<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, TokenRejection> {

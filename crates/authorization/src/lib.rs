@@ -67,6 +67,7 @@ mod keys;
 mod rejection;
 mod request;
 mod rules;
+mod separated;
 mod signed_url;
 mod verified_tokens;
 mod verifier;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::TokenRejection;
+use super::separated::split_once;
 
 /// The parts of a request that a token can be bound to.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +30,12 @@ pub struct TokenRequest<'a> {
 impl<'a> TokenRequest<'a> {
     /// The target up to the query.
     pub fn path(&self) -> &'a str {
-        self.target
-            .split_once('?')
-            .map_or(self.target, |(path, _)| path)
+        split_once(self.target, b'?').map_or(self.target, |(path, _)| path)
     }
 
     /// What follows the path, without the question mark.
     pub fn query(&self) -> &'a str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
+        split_once(self.target, b'?').map_or("", |(_, query)| query)
     }
 
     pub(crate) fn is_from(&self, networks: &[IpNet]) -> bool {

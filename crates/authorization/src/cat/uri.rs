@@ -80,20 +80,24 @@ impl UriRule {
 impl UriComponent {
     /// The part as sent. Scheme and host are in lower case.
     fn of<'a>(self, request: &TokenRequest<'a>) -> &'a str {
-        let path = request.path();
-        let (parent, filename) = path.rsplit_once('/').unwrap_or(("", path));
-        let dot = filename.rfind('.').unwrap_or(filename.len());
-        let (stem, extension) = filename.split_at(dot);
+        let parent_and_filename = || {
+            let path = request.path();
+            path.rsplit_once('/').unwrap_or(("", path))
+        };
+        let stem_and_extension = || {
+            let (_, filename) = parent_and_filename();
+            filename.split_at(filename.rfind('.').unwrap_or(filename.len()))
+        };
         match self {
             UriComponent::Scheme => request.scheme,
             UriComponent::Host => request.host,
             UriComponent::Port => "",
-            UriComponent::Path => path,
+            UriComponent::Path => request.path(),
             UriComponent::Query => request.query(),
-            UriComponent::ParentPath => parent,
-            UriComponent::Filename => filename,
-            UriComponent::Stem => stem,
-            UriComponent::Extension => extension,
+            UriComponent::ParentPath => parent_and_filename().0,
+            UriComponent::Filename => parent_and_filename().1,
+            UriComponent::Stem => stem_and_extension().0,
+            UriComponent::Extension => stem_and_extension().1,
         }
     }
 }

@@ -12,6 +12,8 @@
 mod circles;
 #[path = "architecture/documents.rs"]
 mod documents;
+#[path = "architecture/metric_names.rs"]
+mod metric_names;
 #[cfg(test)]
 #[path = "architecture/rule_tests.rs"]
 mod rule_tests;

@@ -10,7 +10,7 @@ const COLUMNS_MAX: usize = 100;
 /// Where documents are, apart from the top level.
 const DIRECTORIES: &[&str] = &["", "docs", "docs/decisions", "examples", "crates/manifest"];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -201,4 +201,66 @@ fn code_references_are_paths_with_the_names_after_them() {
         reference("policy/key.rs", &[]),
     ];
     assert_eq!(code_references(text), expected);
+}
+
+/// The anchor that GitHub gives a heading: lower case, no punctuation, `-` for each space.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        _ => (c.is_alphanumeric() || c == '-' || c == '_').then_some(c),
+    });
+    kept.collect()
+}
+
+/// Links to headings: the document's path as it is written, and the anchor.
+fn links_to_headings(text: &str) -> Vec<(&str, &str)> {
+    let links = text.match_indices('#').filter_map(|(at, _)| {
+        let ends = |c: char| c.is_whitespace() || "()\"'`<>".contains(c);
+        let path = text[..at].rsplit(ends).next()?;
+        let anchor = text[at + 1..].split(ends).next()?;
+        let is_document = Path::new(path).extension().is_some_and(|end| end == "md");
+        let is_link = text[..at].ends_with("](") || is_document;
+        is_link.then_some((path, anchor))
+    });
+    links.collect()
+}
+
+/// Those of documents, and `runbook_url` of alerts.
+#[test]
+fn links_lead_to_headings_that_exist() {
+    let rules = root().join("deploy/prometheus/alerts.yml");
+    let mut faults = Vec::new();
+    for file in markdown_files().into_iter().chain([rules]) {
+        let text = fs::read_to_string(&file).unwrap();
+        for (path, wanted) in links_to_headings(&text) {
+            let target = match path.split_once("/blob/main/") {
+                Some((_, path)) => root().join(path),
+                None if path.is_empty() => file.clone(),
+                None if path.contains("://") => continue,
+                None => file.with_file_name("").join(path),
+            };
+            let target = fs::read_to_string(target).unwrap_or_default();
+            let mut headings = target.lines().filter(|line| line.starts_with('#'));
+            if !headings.any(|heading| anchor(heading) == wanted) {
+                faults.push(format!("{}: {path}#{wanted}", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "link to what is there: {faults:#?}");
+}
+
+#[test]
+fn links_are_read_with_their_anchors() {
+    let text = "[a](#one) [b](two.md#three-four)\nurl: https://x/blob/main/y.md#z\n# [log]\n";
+    let expected = [
+        ("", "one"),
+        ("two.md", "three-four"),
+        ("https://x/blob/main/y.md", "z"),
+    ];
+    assert_eq!(links_to_headings(text), expected);
+    assert_eq!(
+        anchor("### 6. The origin's `a_b` rises"),
+        "6-the-origins-a_b-rises"
+    );
 }

@@ -98,7 +98,7 @@ pub use repeat::{RepeatPermit, RepeatRules};
 pub use slices::SlicedBody;
 pub use token_control::TokenStats;
 pub use token_keys::read_token_key;
-pub use warm::{ListedObjects, WarmBatch, WarmOutcome, WarmedObject};
+pub use warm::{ListedObjects, WarmBatch, WarmOutcome, WarmTarget, WarmedObject};
 
 use crate::live::LiveStreams;
 pub use crate::live::{

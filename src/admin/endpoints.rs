@@ -225,8 +225,8 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
                  `failed`, `busy`, `unavailable` or `unrouted`), `kind`, `status`, `bytes`, \
                  `received` (of these, requested from the origin now), `reason` (text, or null; if \
                  `unavailable` or `unrouted`, why); of a manifest, `names` has the role, the \
-                 bandwidth and the target of each object on the same host, `elsewhere` the number \
-                 of others, and `more` is true if it names more",
+                 bandwidth, the target and the track (of alternatives) of each object on the same \
+                 host, `elsewhere` the number of others, and `more` is true if it names more",
             )]),
         }],
         handler: EndpointHandler::Waiting(warm::warm),

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::answers::AnswerBody;
 use super::declaration::{AdminRequest, FutureAnswer};
 use super::response;
-use crate::proxy::{ListedObjects, WarmBatch, WarmedObject};
+use crate::proxy::{ListedObjects, WarmBatch, WarmTarget, WarmedObject};
 use seawall_manifest::ObjectRole;
 
 /// URLs of one request.
@@ -46,14 +46,20 @@ struct FetchedObject {
     more: bool,
 }
 
-struct NamedObjects(Vec<(ObjectRole, Option<u64>, String)>);
+struct NamedObjects(Vec<WarmTarget>);
 
 impl Serialize for NamedObjects {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let named = self.0.iter();
-        serializer.collect_seq(
-            named.map(|(role, bandwidth, target)| (word(*role), bandwidth, target.as_str())),
-        )
+        serializer.collect_seq(named.map(|object| {
+            let WarmTarget {
+                role,
+                bandwidth,
+                target,
+                track,
+            } = object;
+            (word(*role), bandwidth, target.as_str(), track)
+        }))
     }
 }
 

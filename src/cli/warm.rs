@@ -45,7 +45,7 @@ pub(super) struct WarmStream {
     url: String,
 
     /// Only variants up to this many bits per second, such as 5000000 or 5M, and at least the
-    /// lowest one
+    /// lowest one (DASH: of each adaptation set)
     #[arg(long, value_name = "BITS", value_parser = walk::parse_bandwidth)]
     bandwidth_max: Option<u64>,
 

@@ -30,7 +30,7 @@ use seawall_policy::encoding::is_requested_uncoded;
 use seawall_policy::freshness::{Freshness, freshness};
 use seawall_upstream::{Priority, UpstreamRequest};
 
-pub use listing::{ListedObjects, WarmBatch};
+pub use listing::{ListedObjects, WarmBatch, WarmTarget};
 
 /// How often it looks whether there is room for a fetch.
 pub(super) const ROOM_INTERVAL: Duration = Duration::from_millis(20);

@@ -126,6 +126,7 @@ mod variants_never_cross;
 mod viewers_see_what_is_sent;
 mod viewers_show_their_certificate;
 mod viewers_who_wait_share_a_response;
+mod warm_fetches_the_lowest_of_each_set;
 mod warm_fetches_what_a_stream_lists;
 mod warm_goes_on_or_says_why;
 mod warm_leaves_viewers_their_room;

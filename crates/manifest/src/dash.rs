@@ -2,13 +2,14 @@
 //!
 //! Event based; each module reads or derives one part: `xml` (elements), `document` (periods and
 //! representations), `inherited` (attributes of all levels), `timeline`, `url_template`,
-//! `template`, `representation`, and `edge` (live edge and listing).
+//! `template`, `representation`, `switching` (tracks), and `edge` (live edge and listing).
 
 mod document;
 mod edge;
 mod inherited;
 mod reference;
 mod representation;
+mod switching;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -91,6 +92,7 @@ pub(super) fn objects(
     // The clock counts only for a live presentation.
     let began = mpd.began.filter(|_| mpd.is_dynamic);
     let depth = mpd.time_shift_depth.filter(|_| mpd.is_dynamic);
+    let mut period_tracks = 0;
     for period in &mpd.periods {
         for element in &period.representations {
             let representation = Representation::new(period, element);
@@ -103,6 +105,7 @@ pub(super) fn objects(
                 let object = NamedObject {
                     role,
                     bandwidth,
+                    track: period_tracks + element.track,
                     uri: &name,
                 };
                 if show(object).is_break() {
@@ -110,6 +113,7 @@ pub(super) fn objects(
                 }
             }
         }
+        period_tracks += period.representations.len();
     }
     Ok(())
 }

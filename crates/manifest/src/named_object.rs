@@ -7,6 +7,9 @@ pub struct NamedObject<'a> {
     pub role: ObjectRole,
     /// Bits per second of its rendition, where the manifest says so.
     pub bandwidth: Option<u64>,
+    /// Its track: players choose between renditions of the same track. In an MPD, one for each
+    /// adaptation set of each period, or for those that players switch between; in a playlist, 0.
+    pub track: usize,
     /// As written; in an MPD, joined with its base URLs.
     pub uri: &'a str,
 }

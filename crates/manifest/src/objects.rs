@@ -145,6 +145,46 @@ mod tests {
     }
 
     #[test]
+    fn tracks_are_the_sets_of_each_period() {
+        let set = |name: &str| {
+            format!(
+                "<AdaptationSet><SegmentTemplate media='{name}$Number$' duration='9'/>\
+                 <Representation/></AdaptationSet>"
+            )
+        };
+        let linked = |id: &str, other: &str, name: &str| {
+            let property = format!(
+                "<SupplementalProperty value='{other}' \
+                 schemeIdUri='urn:mpeg:dash:adaptation-set-switching:2016'/>"
+            );
+            let set = set(name).replacen('>', &format!(" id='{id}'>{property}"), 1);
+            assert!(set.contains(&property));
+            set
+        };
+        let sets = [linked("1", "2", "a"), set("b"), linked("2", "1", "c")];
+        let period = format!("<Period duration='PT9S'>{}</Period>", sets.concat());
+        let text = format!("<MPD type='static'>{period}{period}</MPD>");
+        let mut tracks = Vec::new();
+        let each = |object: NamedObject<'_>| {
+            tracks.push((object.uri.to_owned(), object.track));
+            ControlFlow::Continue(())
+        };
+        each_object(Kind::Dash, text.as_bytes(), SystemTime::UNIX_EPOCH, each).unwrap();
+        let expected = [
+            ("a1", 0),
+            ("b1", 1),
+            ("c1", 0),
+            ("a1", 3),
+            ("b1", 4),
+            ("c1", 3),
+        ];
+        assert_eq!(
+            tracks,
+            expected.map(|(name, track)| (name.to_owned(), track))
+        );
+    }
+
+    #[test]
     fn live_mpd_names_the_window_at_the_clock() {
         let text = "<MPD type='dynamic' availabilityStartTime='1970-01-01T00:00:00Z' \
              timeShiftBufferDepth='PT6S' minimumUpdatePeriod='PT2S'><Period start='PT0S'>\

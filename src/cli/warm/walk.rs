@@ -130,37 +130,57 @@ impl StreamWalk {
         if answer["more"] == true {
             self.left_out = Some("a manifest names more objects than the server lists");
         }
-        let of = |name: &Value| {
-            let role = name[0].as_str()?.to_owned();
-            Some((role, name[1].as_u64(), name[2].as_str()?.to_owned()))
-        };
-        let names: Vec<_> = names.iter().filter_map(of).collect();
-        // Of each role: key frames need less than any variant, and are none.
-        let mut lowest: HashMap<&str, u64> = HashMap::new();
-        for (role, bandwidth, _) in &names {
-            if let Some(bandwidth) = *bandwidth {
-                let least = lowest.entry(role).or_insert(bandwidth);
+        let names: Vec<_> = names.iter().filter_map(AnsweredName::of).collect();
+        let mut lowest = HashMap::new();
+        for name in &names {
+            if let Some(bandwidth) = name.bandwidth {
+                let least = lowest.entry(name.alternatives()).or_insert(bandwidth);
                 *least = bandwidth.min(*least);
             }
         }
-        for (role, bandwidth, target) in &names {
-            let fits = match (self.choice.bandwidth_max, bandwidth) {
+        for name in &names {
+            let fits = match (self.choice.bandwidth_max, name.bandwidth) {
                 (Some(most), Some(bandwidth)) => {
-                    *bandwidth <= most || lowest.get(role.as_str()) == Some(bandwidth)
+                    bandwidth <= most || lowest.get(&name.alternatives()) == Some(&bandwidth)
                 }
                 _ => true,
             };
             let is_wanted = fits
-                && match role.as_str() {
+                && match name.role {
                     "frames" => self.choice.takes_frames,
                     "key" => self.choice.takes_keys,
                     _ => true,
                 };
             if is_wanted {
-                let is_manifest = ["variant", "rendition", "frames"].contains(&role.as_str());
-                self.add(format!("{}{target}", self.base), is_manifest);
+                let is_manifest = ["variant", "rendition", "frames"].contains(&name.role);
+                self.add(format!("{}{}", self.base, name.target), is_manifest);
             }
         }
+    }
+}
+
+/// What a manifest names, as the server says it.
+struct AnsweredName<'a> {
+    role: &'a str,
+    bandwidth: Option<u64>,
+    target: &'a str,
+    track: u64,
+}
+
+impl AnsweredName<'_> {
+    fn of(name: &Value) -> Option<AnsweredName<'_>> {
+        Some(AnsweredName {
+            role: name[0].as_str()?,
+            bandwidth: name[1].as_u64(),
+            target: name[2].as_str()?,
+            track: name[3].as_u64().unwrap_or_default(),
+        })
+    }
+
+    /// Of names with the same one, those of the lowest bandwidth are fetched in any case. Key
+    /// frames need less than any variant, and are none.
+    fn alternatives(&self) -> (bool, u64) {
+        (self.role == "frames", self.track)
     }
 }
 
@@ -253,6 +273,24 @@ mod tests {
                 is_wanted
             );
         }
+    }
+
+    /// A representation without a bandwidth is fetched, and is not the lowest of its track.
+    #[test]
+    fn bandwidth_max_leaves_the_lowest_of_each_track() {
+        let mut walk = walk(|choice| choice.bandwidth_max = Some(100));
+        walk.take_names(&json!({ "names": [
+            ["segment", 64, "/audio", 0],
+            ["init", 900, "/hd-init", 1],
+            ["segment", 300, "/sd", 1],
+            ["segment", 900, "/hd", 1],
+            ["segment", null, "/unknown", 1],
+            ["segment", 0, "/zero", 2],
+            ["segment", 101, "/one", 2],
+        ] }));
+        let urls = walk.next_batch(100, 1 << 20);
+        let expected = ["m.m3u8", "audio", "sd", "unknown", "zero"];
+        assert_eq!(urls, expected.map(|name| format!("http://a.test/{name}")));
     }
 
     #[test]

@@ -24,7 +24,7 @@ const NAMES_MAX: u64 = 200_000;
 const LIST_BYTES_MAX: usize = 32 << 20;
 
 /// What a name takes in JSON besides itself.
-const NAME_OVERHEAD: usize = 32;
+const NAME_OVERHEAD: usize = 40;
 
 /// One request of an operator, which may name several objects.
 #[derive(Debug)]
@@ -47,14 +47,27 @@ struct ListRoom {
 /// The objects that a manifest names on its own host.
 #[derive(Clone, Debug, Default)]
 pub struct ListedObjects {
-    /// Each with its role, its rendition's bits per second, and its path and query.
-    pub objects: Vec<(ObjectRole, Option<u64>, String)>,
+    /// In the order of the manifest.
+    pub objects: Vec<WarmTarget>,
     /// Names on other hosts, or that no route takes.
     pub elsewhere: u64,
     /// It names more.
     pub has_more: bool,
     /// In JSON.
     bytes: usize,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct WarmTarget {
+    /// What it is.
+    pub role: ObjectRole,
+    /// Its rendition's bits per second.
+    pub bandwidth: Option<u64>,
+    /// Its path and query.
+    pub target: String,
+    /// The track of its rendition.
+    pub track: usize,
 }
 
 /// A manifest in memory, as the origin sent it.
@@ -174,7 +187,12 @@ fn names_of(
         names += 1;
         if let Some(target) = resolve(named.uri) {
             listed.bytes += json_length(&target);
-            listed.objects.push((named.role, named.bandwidth, target));
+            listed.objects.push(WarmTarget {
+                role: named.role,
+                bandwidth: named.bandwidth,
+                target,
+                track: named.track,
+            });
         } else {
             listed.bytes += named.uri.len();
             listed.elsewhere += 1;
@@ -222,7 +240,8 @@ mod tests {
         let text = endless(&format!("/{}/", "x".repeat(1000)));
         let whole = |name: &str| Some(name.to_owned());
         let listed = names_of(Kind::Dash, text.as_bytes(), whole, later()).unwrap();
-        let bytes: usize = listed.objects.iter().map(|(_, _, name)| name.len()).sum();
+        let lengths = listed.objects.iter().map(|object| object.target.len());
+        let bytes: usize = lengths.sum();
         assert!(listed.has_more && bytes <= LIST_BYTES_MAX, "{bytes}");
     }
 

@@ -10,6 +10,7 @@ use super::super::date_time::date_time;
 use super::super::info::ManifestError;
 use super::super::limits::NAME_BYTES_MAX;
 use super::inherited::{BaseUrl, InheritedAttributes, MediaType, RangedFile, SegmentTemplate};
+use super::switching::{SetSwitching, tracks};
 use super::time::{LONG, duration};
 use super::xml::{ReadExtent, Xml, XmlTag};
 
@@ -49,12 +50,22 @@ pub(super) struct MpdPeriod<'a> {
 
 /// A representation.
 pub(super) struct MpdRepresentation<'a> {
+    /// Those of one period that players switch between have the same number. Only of a whole
+    /// presentation; else, each adaptation set is a track.
+    pub(super) track: usize,
     pub(super) media_type: MediaType,
     pub(super) id: Cow<'a, str>,
     pub(super) bandwidth: Cow<'a, str>,
     pub(super) base: BaseUrl,
     pub(super) segments: SegmentTemplate,
     pub(super) ranged: Option<Rc<[RangedFile]>>,
+}
+
+/// An adaptation set, before it has inherited anything.
+struct AdaptationSet<'a> {
+    switching: SetSwitching<'a>,
+    level: InheritedAttributes,
+    representations: Vec<(XmlTag<'a>, InheritedAttributes)>,
 }
 
 impl<'a> Mpd<'a> {
@@ -153,8 +164,8 @@ impl<'a> Mpd<'a> {
             match tag.name {
                 "AdaptationSet" => {
                     let set = self.read_adaptation_set(xml, &tag, REPRESENTATIONS_MAX - count)?;
-                    count += set.1.len();
-                    if !set.1.is_empty() {
+                    count += set.representations.len();
+                    if !set.representations.is_empty() {
                         sets.push(set);
                     }
                 }
@@ -162,11 +173,14 @@ impl<'a> Mpd<'a> {
             }
         }
         let period = period.below(above);
+        let switching: Vec<_> = sets.iter().map(|set| &set.switching).collect();
+        let tracks = tracks(&switching);
         let mut all = Vec::with_capacity(count);
-        for (set, representations) in sets {
-            let set = set.below(&period);
-            for (tag, representation) in representations {
-                all.push(MpdRepresentation::new(&tag, representation.below(&set)));
+        for (set, track) in sets.into_iter().zip(tracks) {
+            let level = set.level.below(&period);
+            for (tag, representation) in set.representations {
+                let level = representation.below(&level);
+                all.push(MpdRepresentation::new(&tag, level, track));
             }
         }
         Ok(all)
@@ -178,8 +192,13 @@ impl<'a> Mpd<'a> {
         xml: &mut Xml<'a>,
         tag: &XmlTag<'a>,
         count_max: usize,
-    ) -> Result<(InheritedAttributes, Vec<(XmlTag<'a>, InheritedAttributes)>), ManifestError> {
+    ) -> Result<AdaptationSet<'a>, ManifestError> {
         let depth = xml.depth();
+        let is_whole = xml.extent == ReadExtent::Whole;
+        let mut switching = SetSwitching::default();
+        if is_whole {
+            switching = SetSwitching::of(tag);
+        }
         let mut level = InheritedAttributes {
             media_type: MediaType::of(tag),
             ..InheritedAttributes::default()
@@ -201,11 +220,18 @@ impl<'a> Mpd<'a> {
                 }
                 _ => {
                     self.record_update_events(&tag);
+                    if is_whole {
+                        switching.take(&tag);
+                    }
                     level.take(xml, &tag)?;
                 }
             }
         }
-        Ok((level, representations))
+        Ok(AdaptationSet {
+            switching,
+            level,
+            representations,
+        })
     }
 
     /// §5.10.4: events that announce a change of the MPD.
@@ -241,8 +267,9 @@ impl MpdPeriod<'_> {
 }
 
 impl<'a> MpdRepresentation<'a> {
-    fn new(tag: &XmlTag<'a>, level: InheritedAttributes) -> MpdRepresentation<'a> {
+    fn new(tag: &XmlTag<'a>, level: InheritedAttributes, track: usize) -> MpdRepresentation<'a> {
         MpdRepresentation {
+            track,
             media_type: level.media_type.unwrap_or(MediaType::Other),
             id: tag.attribute("id").unwrap_or_default(),
             bandwidth: tag.attribute("bandwidth").unwrap_or_default(),

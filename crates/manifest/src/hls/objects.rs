@@ -55,6 +55,7 @@ pub(crate) fn objects(
         let object = NamedObject {
             role,
             bandwidth,
+            track: 0,
             uri: &uri,
         };
         if show(object).is_break() {

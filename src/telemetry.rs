@@ -36,6 +36,12 @@ pub use request_metrics::RequestMetrics;
 /// The content type of the text that [`MetricRegistry::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// "1 object", "2 objects": for texts to operators.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// Settings of telemetry.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {

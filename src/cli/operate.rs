@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use serde_json::Value;
 
 use super::admin_client::{AdminArguments, percent_encode};
+use crate::telemetry::counted;
 
 /// For everything: connect, request and response. Longer than the server takes for any of them.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
@@ -60,7 +61,7 @@ fn render_reload(report: &Value) -> String {
     let generation = &report["generation"];
     let counted = match report["changes"].as_array().map_or(0, Vec::len) {
         0 => "nothing has changed".to_owned(),
-        count => super::counted(count as u64, "change"),
+        count => counted(count as u64, "change"),
     };
     let mut lines = format!("configuration {generation} is in use: {counted}");
     let pending = report["needs_restart"].as_u64().unwrap_or_default();
@@ -111,7 +112,7 @@ fn render_pending(changes: &Value) -> String {
     if count == 0 {
         return String::new();
     }
-    let counted = super::counted(count, "change");
+    let counted = counted(count, "change");
     let need = need_a_restart(count);
     format!("{counted} of the file {need}:\n") + &text_lines(changes, "  ")
 }
@@ -145,7 +146,7 @@ fn render_status(status: &Value) -> String {
                 "  {}: {}, {} in flight",
                 text(&endpoint["url"]),
                 condition(endpoint),
-                super::counted(endpoint["in_flight"].as_u64().unwrap_or(0), "request")
+                counted(endpoint["in_flight"].as_u64().unwrap_or(0), "request")
             );
         }
     }
@@ -158,7 +159,7 @@ fn render_status(status: &Value) -> String {
                 lines,
                 "client class {}: {}, {denied} got 403, {limited} got 429",
                 text(&class["name"]),
-                super::counted(class["requests"].as_u64().unwrap_or(0), "request")
+                counted(class["requests"].as_u64().unwrap_or(0), "request")
             );
         }
     }
@@ -308,7 +309,7 @@ fn render_purge(answer: &Value) -> String {
         (true, true) => "would be made stale",
         (false, true) => "made stale, or removed where that is not allowed",
     };
-    let counted = |name: &str, noun| super::counted(answer[name].as_u64().unwrap_or(0), noun);
+    let counted = |name: &str, noun| counted(answer[name].as_u64().unwrap_or(0), noun);
     let (objects, bytes) = (counted("objects", "object"), counted("bytes", "byte"));
     let mut text = format!("{objects} ({bytes}) {done}\n");
     if answer["complete"] == false {

@@ -15,8 +15,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminArguments, AdminClient, percent_encode};
-use super::counted;
 use crate::config;
+use crate::telemetry::counted;
 use progress::ProgressBar;
 use walk::{StreamWalk, WarmChoice};
 

@@ -107,8 +107,8 @@ pub(super) struct ConnectionState {
     pub(super) stored_bodies: StoredBodiesRead,
     waker: Mutex<Option<Waker>>,
     task: OnceLock<AbortHandle>,
-    /// This server cut it at the end of a drain.
-    was_aborted: AtomicBool,
+    /// This server cuts it at the end of a drain. Shared with requests that wait for a response.
+    pub(super) is_cut_by_drain: Arc<AtomicBool>,
 }
 
 /// A plain load and store: only the connection's thread counts.
@@ -177,7 +177,7 @@ impl ConnectionState {
             stored_bodies: StoredBodiesRead::default(),
             waker: Mutex::new(None),
             task: OnceLock::new(),
-            was_aborted: AtomicBool::new(false),
+            is_cut_by_drain: Arc::default(),
         }
     }
 
@@ -458,8 +458,17 @@ impl ConnectionState {
         let _ = self.task.set(task);
     }
 
+    /// Records that the connection is cut next, because a drain has taken too long.
+    pub(super) fn record_drain_cut(&self) {
+        self.is_cut_by_drain.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cut_by_drain(&self) -> bool {
+        self.is_cut_by_drain.load(Ordering::Relaxed)
+    }
+
     pub(super) fn abort(&self) {
-        self.was_aborted.store(true, Ordering::Relaxed);
+        self.record_drain_cut();
         if let Some(task) = self.task.get() {
             task.abort();
         }
@@ -469,7 +478,7 @@ impl ConnectionState {
     pub(super) fn abort_cause(&self, bodies: &StoredBodiesRead) -> AbortCause {
         if bodies.was_cut() || self.stored_bodies.was_cut() {
             AbortCause::Memory
-        } else if self.was_aborted.load(Ordering::Relaxed) {
+        } else if self.is_cut_by_drain() {
             AbortCause::Drain
         } else {
             AbortCause::Viewer

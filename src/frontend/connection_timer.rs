@@ -334,7 +334,10 @@ impl ConnectionTimer {
         match kind {
             DeadlineKind::RequestHead => Some(TimerAction::Cut(ConnectionEvent::HeadTimeout)),
             DeadlineKind::ShutdownEnd => Some(TimerAction::Cut(ConnectionEvent::IdleTimeout)),
-            DeadlineKind::WithdrawalEnd => Some(TimerAction::Cut(ConnectionEvent::CutAtDrain)),
+            DeadlineKind::WithdrawalEnd => {
+                self.connection.record_drain_cut();
+                Some(TimerAction::Cut(ConnectionEvent::CutAtDrain))
+            }
             DeadlineKind::QueueFreed => {
                 self.connection.stored_bodies.record_cut();
                 Some(TimerAction::Cut(ConnectionEvent::CutForMemory))

@@ -108,6 +108,7 @@ pub(super) async fn exchange<A: Handler>(
 
     let abandon_guard = AbandonGuard {
         counters: &context.connections.counters,
+        connection: channel.connection(),
     };
     let mut response = context.handler.answer(request).await;
     abandon_guard.disarm();
@@ -173,6 +174,7 @@ fn viewer_request<A>(
         now: facts.now.into_std(),
         wants_repeat: false,
         is_counted: connection.take_is_counted(),
+        is_cut_by_drain: Some(connection.is_cut_by_drain.clone()),
         class: None,
         body: match body {
             AcceptedBody::Forwarded(body) => Some(body),
@@ -184,6 +186,7 @@ fn viewer_request<A>(
 /// Counts a viewer that closes before there is a response. The handler records the request.
 struct AbandonGuard<'a> {
     counters: &'a ConnectionCounters,
+    connection: &'a ConnectionState,
 }
 
 impl AbandonGuard<'_> {
@@ -195,7 +198,7 @@ impl AbandonGuard<'_> {
 
 impl Drop for AbandonGuard<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.connection.is_cut_by_drain() {
             self.counters.count(ConnectionEvent::Abandoned);
         }
     }

@@ -1,11 +1,10 @@
 //! Answers plain HTTP/1.1 GET requests from memory before hyper reads them.
 //!
-//! Most requests are cache hits, and then hyper costs more than the response: its dispatcher, a
-//! service future, two header maps. This wrapper is between hyper and the socket. It parses what
-//! hyper would read. If that is exactly one plain request and the response is in memory, it writes
-//! the response and reads on; hyper does not see the request. A response to the same request of the
-//! same second is sent again: see [`super::repeated_responses`]. Equal requests that wait for the
-//! same fetch wait here, for one response: see [`super::awaited_responses`].
+//! Most requests are cache hits, and then hyper costs more than the response. This wrapper is
+//! between hyper and the socket. It parses what hyper would read. If that is exactly one plain
+//! request and the response is in memory, it writes the response and reads on. A response to the
+//! same request of the same second is sent again ([`super::repeated_responses`]); equal requests
+//! that wait for a fetch share a response ([`super::awaited_responses`]).
 //!
 //! A connection begins without hyper ([`FastPath::poll_without_hyper`]). The first request that
 //! needs hyper creates its state; the next request answered without it drops that state.
@@ -362,6 +361,7 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
             now: arrived,
             wants_repeat,
             is_counted: false,
+            is_cut_by_drain: None,
             class: None,
             body: None,
         })

@@ -21,6 +21,7 @@ use super::open_listener::OpenListener;
 use super::server_context::{CurrentContext, ServerContext};
 use super::stats::{ConnectionEvent, Stats};
 use super::{Handler, Limits, ListenAddress, Listener, RequestRecorder, tls};
+use crate::telemetry::counted;
 
 /// The viewer side of a server, shared by all workers.
 pub struct Frontend {
@@ -260,10 +261,11 @@ impl RemovedListeners {
             );
             count_cut(&self.connections, cut);
             if cut > 0 {
+                let connections = counted(cut as u64, "connection");
                 tracing::warn!(
                     %address,
                     cut,
-                    "{cut} connections of {address} did not finish in time: they are cut"
+                    "cut {connections} of {address} that did not finish in time"
                 );
             }
         }

@@ -164,6 +164,7 @@ mod tests {
             now,
             wants_repeat: true,
             is_counted: false,
+            is_cut_by_drain: None,
             class: None,
             body: None,
         };

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
@@ -41,6 +42,9 @@ pub struct ViewerRequest {
     pub class: Option<Arc<ClientClass>>,
     /// The request was taken from the rate limits of its route before.
     pub is_counted: bool,
+    /// Set before this server cuts the connection at the end of a drain. `None` if the request is
+    /// answered without waiting.
+    pub is_cut_by_drain: Option<Arc<AtomicBool>>,
     /// The body. Dropped unread unless the route passes the method on.
     pub body: Option<RequestBody>,
 }

@@ -118,6 +118,7 @@ impl Shield {
             meter,
         } = self.admit(&mut viewer_request);
         let is_logged = self.telemetry.access_log.is_enabled();
+        let is_cut_by_drain = viewer_request.is_cut_by_drain.take();
         let mut response = match admission {
             Admission::Reject(rejection) => self.reject(&viewer_request, &rejection),
             Admission::Preflight(route) => {
@@ -131,7 +132,7 @@ impl Shield {
                 let context = self.begin_context(&mut viewer_request, request);
                 // Boxed like all futures that wait: a connection reserves room for its largest
                 // future.
-                let record = context.abandoned_record();
+                let record = (context.abandoned_record(), is_cut_by_drain);
                 let (method, body) = (viewer_request.method, viewer_request.body);
                 let answer = || self.pass_method(context, &host, method, body);
                 Box::pin(self.record_if_abandoned(record, answer)).await
@@ -141,12 +142,12 @@ impl Shield {
                 match self.look_up_request(&mut viewer_request, request, token.repeat_until) {
                     LookupOutcome::Served(response) => response,
                     LookupOutcome::AwaitsCoding(context, object) => {
-                        let record = context.abandoned_record();
+                        let record = (context.abandoned_record(), is_cut_by_drain);
                         let answer = || self.respond_when_coded(context, &object);
                         Box::pin(self.record_if_abandoned(record, answer)).await
                     }
                     LookupOutcome::NeedsFetch(context, lookup) => {
-                        let record = context.abandoned_record();
+                        let record = (context.abandoned_record(), is_cut_by_drain);
                         let answer = || self.fetch_and_respond(context, lookup);
                         Box::pin(self.record_if_abandoned(record, answer)).await
                     }

@@ -13,7 +13,7 @@ use super::service_manager::ServiceManager;
 use crate::admin::AdminConnections;
 use crate::frontend::Frontend;
 use crate::proxy::{GivenCount, ObjectGiver};
-use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel};
+use crate::telemetry::{CollectedMetric, LabelValues, Metric, MetricKind, MetricLabel, counted};
 
 /// Whoever asked `/readyz` in this time decides by it where to send viewers.
 const PROBED_RECENTLY: Duration = Duration::from_mins(1);
@@ -165,10 +165,11 @@ impl Drain {
         }
         self.status.state.send_replace(DrainState::Draining);
         let open = self.frontend.stats().open;
+        let connections = counted(open as u64, "connection");
         tracing::info!(
             cause,
             open,
-            "stopping: {open} connections may finish what is under way"
+            "stopping: {connections} may finish what is under way"
         );
         let until = Instant::now() + plan.drain_max;
         let finish = timeout_at(until, async {
@@ -192,14 +193,8 @@ impl Drain {
             }
             Err(_) => {
                 let cut = self.frontend.cut_at_drain();
-                if cut == 1 {
-                    tracing::warn!(cut, "1 connection did not finish in time: it is cut");
-                } else {
-                    tracing::warn!(
-                        cut,
-                        "{cut} connections did not finish in time: they are cut"
-                    );
-                }
+                let connections = counted(cut as u64, "connection");
+                tracing::warn!(cut, "cut {connections} that did not finish in time");
             }
         }
         late.report_closed();

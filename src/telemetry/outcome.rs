@@ -41,7 +41,7 @@ pub enum Outcome {
     Overload,
     /// The origin failed and there was no stored object (502, 504).
     Failed,
-    /// The viewer left before the response (499 in the log, as in nginx).
+    /// The viewer left before the response, or was cut by a drain (499 in the log, as in nginx).
     Left,
 }
 
@@ -262,12 +262,12 @@ impl RequestRecord {
         }
     }
 
-    /// Ends the record without a response, because the viewer left.
+    /// Ends the record without a response, because the viewer left or a drain cut it.
     #[must_use]
-    pub fn end_without_response(mut self) -> RequestRecord {
+    pub fn end_without_response(mut self, cause: AbortCause) -> RequestRecord {
         self.outcome = Outcome::Left;
         self.status = LEFT;
-        self.aborted_by = Some(AbortCause::Viewer);
+        self.aborted_by = Some(cause);
         self.total_time = self.arrived.elapsed();
         self
     }

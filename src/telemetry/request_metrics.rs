@@ -124,7 +124,8 @@ static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
         kind: MetricKind::Counter,
         unit: "responses",
         labels: &[CAUSE, KIND],
-        help: "Responses whose body was truncated, by cause. Increments when such a response ends.",
+        help: "Responses whose body was truncated, by cause; drain also counts those cut before \
+               their head. Increments when such a response ends.",
         remedy: "origin: the origin's body ended early; check the origin. viewer: the viewer left or \
                  was too slow. memory: the viewer was too slow for the memory limit; raise [cache] \
                  memory or [fill] memory. drain: it took longer than [server] drain_max.",
@@ -216,7 +217,10 @@ impl RequestMetrics {
         counters.add(layout.repeated(), u64::from(record.is_repeated));
         counters.add(Layout::requests(route, kind, record.outcome.index()), 1);
         if record.outcome == Outcome::Left {
-            // There was no response.
+            // There was no response. A viewer that left without one has missed nothing.
+            if record.aborted_by == Some(AbortCause::Drain) {
+                counters.add(layout.aborted(kind, AbortCause::Drain.index()), 1);
+            }
             return;
         }
         counters.add(layout.responses(route, class_index(record.status)), 1);

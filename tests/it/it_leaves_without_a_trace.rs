@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::low_latency_hls::{self as low_latency, NEXT, passive};
 use crate::support::content::noise;
 use crate::support::frames::{self, DATA, END_STREAM, FrameViewer, GOAWAY};
-use crate::support::metrics::{DRAIN_STATE, VIEWER_EVENTS};
+use crate::support::metrics::{ABORTED, DRAIN_STATE, VIEWER_EVENTS, WAITERS};
 use crate::support::patience::within_at_most;
 use crate::support::program::Program;
 use crate::support::shield::Builder;
@@ -255,6 +255,48 @@ async fn what_exceeds_drain_max_is_cut_and_counted() {
             .await
     };
     assert_eq!((causes("drain").await, causes("viewer").await), (1, 0));
+}
+
+/// The origin has sent no head yet: the server ends these requests, not their viewers.
+#[tokio::test]
+async fn viewers_who_wait_for_a_head_are_cut_by_the_drain() {
+    const HELD: u64 = 5;
+    let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
+    let held = segment("whole").hold_head(&gate);
+    let origin = Origin::start().await.on(PATH, held);
+    let log = folder.path().join("access.log");
+    let shield = Shield::in_front_of(&origin).with(|config| {
+        config.drain_max = Duration::from_millis(1);
+        let access_log = &mut config.telemetry.access_log;
+        access_log.enabled = true;
+        access_log.path = Some(log.clone());
+    });
+    let shield = shield.start().await;
+    // Requests in the same words wait for one response without hyper.
+    let crowd = shield.crowd(4, get(PATH)).await;
+    let viewer = shield.h2_viewer().await;
+    let asked = viewer.send(get(PATH)).await;
+    shield.wait_gauge(WAITERS, |waiting| waiting == HELD).await;
+    shield.admin(ask("POST", "/drain")).await;
+    let mut text = String::new();
+    eventually("a line for each request", async || {
+        text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().count() >= 5
+    })
+    .await;
+    for line in text.lines() {
+        assert!(line.contains("\"outcome\":\"left\""), "{line}");
+        assert!(line.contains("\"aborted_by\":\"drain\""), "{line}");
+    }
+    let drain = [("cause", "drain")];
+    assert_eq!(shield.counter(ABORTED, &drain).await, HELD);
+    assert_eq!(shield.counter(ABORTED, &[]).await, HELD);
+    let event = async |event| shield.counter(VIEWER_EVENTS, &[("event", event)]).await;
+    assert_eq!(
+        (event("cut_at_drain").await, event("abandoned").await),
+        (5, 0)
+    );
+    drop((crowd, asked));
 }
 
 /// An operator's client that keeps its connection, as those of load balancers do.

@@ -296,7 +296,8 @@ async fn proxy_protocol_of_a_listener_that_stays_changes_for_new_connections() {
 #[tokio::test]
 async fn what_exceeds_drain_max_is_cut_and_counted() {
     let (origin, body) = origin(&Gate::new()).await;
-    let (reloaded, address) = listening_on_first(origin, "[server]\ndrain_max = \"1ms\"\n").await;
+    let (mut reloaded, address) =
+        listening_on_first(origin, "[server]\ndrain_max = \"1ms\"\n").await;
     let mut download = Viewer::connect(address).await.begin(get(SLOW)).await;
     let half = SLOW_LENGTH / 2;
     assert_eq!(download.read(half).await, body.slice(..half));
@@ -304,6 +305,8 @@ async fn what_exceeds_drain_max_is_cut_and_counted() {
     kept.get(PATH).await.assert_whole("whole");
     reloaded.change("[server]\ndrain_max = \"1ms\"\n").await;
     download.finish().await.assert_cut(&body);
+    let cut = format!("cut 1 connection of {address} that did not finish in time");
+    reloaded.log.read_until(&cut).await;
     let metrics = reloaded.ask_admin(get("/metrics")).await;
     let sample = "\nseawall_viewer_events_total{event=\"cut_at_drain\"} 1\n";
     assert!(metrics.text().contains(sample), "{}", metrics.text());

@@ -11,7 +11,7 @@ use seawall::frontend::ClientAuthority;
 
 use crate::support::authority::Authority;
 use crate::support::frames::{Frame, FrameViewer, GOAWAY, HEADERS, request};
-use crate::support::metrics::{ACCESS_REFUSED, VIEWER_EVENTS};
+use crate::support::metrics::{ABORTED, ACCESS_REFUSED, VIEWER_EVENTS};
 use crate::support::operated::{Operated, PATH};
 use crate::support::viewer::{ClientIdentity, Identity, TlsViewer, Viewer};
 use crate::support::{Gate, Origin, Shield, eventually, segment};
@@ -145,6 +145,8 @@ async fn http2_viewer_who_stays_is_cut() {
     staying.read_rest().await;
     let cut = [("event", "cut_at_drain")];
     assert_eq!(shield.counter(VIEWER_EVENTS, &cut).await, 1);
+    let drain = [("cause", "drain")];
+    assert_eq!(shield.counter(ABORTED, &drain).await, 1);
 }
 
 /// Resumed sessions have the certificate of before.

@@ -16,12 +16,12 @@ use crate::frontend::repeated_responses::Http1Head;
 use crate::frontend::sniffing_stream::{SniffingStream, Transport};
 use crate::frontend::stats::ConnectionEvent;
 use crate::proxy::ByteMeter;
-use crate::telemetry::RequestRecord;
+use crate::telemetry::{AbortCause, RequestRecord};
 
 /// Bytes that are read at once from a viewer that sends more before it has its response.
 const EARLY_BYTES: usize = 256;
 
-/// A viewer that waits. Dropping it records that the viewer has left.
+/// A viewer that waits. Dropping it records that the viewer has left, or was cut by a drain.
 pub(super) struct WaitingViewer {
     waiter: SharedWaiter<Http1Head>,
     /// The bytes of its request.
@@ -117,9 +117,14 @@ impl Drop for WaitingViewer {
         if self.has_ended || std::thread::panicking() {
             return;
         }
-        self.connections.counters.count(ConnectionEvent::Abandoned);
+        let cause = if self.connection.is_cut_by_drain() {
+            AbortCause::Drain
+        } else {
+            self.connections.counters.count(ConnectionEvent::Abandoned);
+            AbortCause::Viewer
+        };
         let mut record = self.waiter.record.clone();
         record.arrived = self.arrived;
-        (self.connection.recorder)(&record.end_without_response());
+        (self.connection.recorder)(&record.end_without_response(cause));
     }
 }

@@ -28,6 +28,13 @@ struct MetricUse {
     selectors: Vec<(String, Option<String>)>,
 }
 
+impl MetricUse {
+    /// It is part of a query, not of a sentence.
+    fn selects(&self) -> bool {
+        self.selectors.iter().any(|(_, value)| value.is_some())
+    }
+}
+
 /// Reads `docs/metrics.md`.
 fn declared(reference: &str) -> BTreeMap<String, Declared> {
     let mut metrics = BTreeMap::new();
@@ -138,6 +145,9 @@ fn fault(
     let Some(metric) = declared.get(name).or_else(|| histograms.next()) else {
         return Some(format!("no metric `{name}`"));
     };
+    if metric.is_histogram && declared.contains_key(name) && used.selects() {
+        return Some(format!("`{name}` has no samples, but `{name}_bucket` has"));
+    }
     used.selectors.iter().find_map(|(label, value)| {
         if ADDED_LABELS.contains(&label.as_str()) {
             return None;
@@ -258,6 +268,10 @@ fn finds_names_selectors_and_values() {
     assert_eq!(faults(right), [""; 0]);
     let wrong = [
         ("seawall_y_total", "no metric `seawall_y_total`"),
+        (
+            "seawall_t_seconds{job=\"b\"}",
+            "`seawall_t_seconds` has no samples, but `seawall_t_seconds_bucket` has",
+        ),
         ("seawall_x_total_count", "no metric `seawall_x_total_count`"),
         (
             "a instance:seawall_y:rate5m",

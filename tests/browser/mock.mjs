@@ -40,7 +40,7 @@ const PURGE_PARAMETERS = new Set(["stream", "url", "prefix", "tag", "all", "soft
 
 export class MockAdmin {
   constructor({ mode, streams, token = null, tickMs = 1000, warmUp = 600, hasHistory = true } = {}) {
-    this.shield = new Shield({ mode, streams });
+    this.shield = new Shield({ mode, streams, startMs: Date.now() - warmUp * 1000 });
     this.token = token;
     this.tickMs = tickMs;
     this.hasHistory = hasHistory;
@@ -48,7 +48,6 @@ export class MockAdmin {
     this.isRefusing = false;
     this.writes = [];
     this.reloadError = null;
-    this.shield.nowMs -= warmUp * 1000;
     for (let second = 0; second < warmUp; second += 1) this.shield.advance();
   }
 
@@ -72,7 +71,6 @@ export class MockAdmin {
 
   tick() {
     this.shield.advance();
-    this.shield.nowMs = Date.now();
     for (const response of this.listeners) this.send(response, this.shield.overview());
   }
 

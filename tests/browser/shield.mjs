@@ -37,11 +37,11 @@ function seededRandom(seed) {
 }
 
 export class Shield {
-  constructor({ mode = "calm", streams = mode === "many" ? 500 : 0 } = {}) {
+  constructor({ mode = "calm", streams = mode === "many" ? 500 : 0, startMs = Date.now() } = {}) {
     this.mode = mode;
     this.random = seededRandom(20260715);
     this.wanted = streams;
-    this.nowMs = Date.now();
+    this.nowMs = startMs;
     this.eventNumber = 0;
     this.events = [];
     this.history = [];
@@ -232,7 +232,8 @@ export class Shield {
   /** One refresh of a stream's manifest; returns the requests that the origin got. */
   refresh(stream) {
     const endpoints = this.originOf(stream).endpoints;
-    const endpoint = endpoints.find((endpoint) => endpoint.state === "in_use") ?? endpoints[0];
+    const inUse = endpoints.filter((endpoint) => endpoint.state === "in_use");
+    const endpoint = inUse[stream.sequence % inUse.length] ?? endpoints[0];
     const result = stream.fault ?? "new";
     const tookMs = result === "failed" ? 2000 : Math.round(12 + 26 * this.random());
     stream.refreshes.push({
@@ -250,7 +251,7 @@ export class Shield {
       stream.last_error = { at_ms: Math.round(this.nowMs), text };
       return 1;
     }
-    endpoint.requests += 1;
+    endpoint.requests += 5;
     if (result === "same") return 1;
     stream.sequence += 1;
     stream.ideal_requests += 5;

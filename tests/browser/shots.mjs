@@ -49,8 +49,14 @@ for (const shot of SHOTS) {
     await page.click("text=Check what would be purged");
   }
   await page.waitForTimeout(shot.open ? 1500 : 300);
+  // A window of the page's height, and not a picture beyond the window: rows out of sight are stale.
   const isWhole = !shot.open && !shot.isPurge && !shot.token;
-  await page.screenshot({ path: `${folder}/${shot.name}.png`, fullPage: isWhole });
+  if (isWhole) {
+    const height = await page.evaluate(() => document.documentElement.scrollHeight);
+    await page.setViewportSize({ width: (shot.viewport ?? WIDE).width, height });
+    await page.waitForTimeout(1200);
+  }
+  await page.screenshot({ path: `${folder}/${shot.name}.png` });
   await page.close();
   await mock.close();
 }

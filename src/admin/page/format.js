@@ -61,7 +61,7 @@ export function latency(seconds) {
   if (!isKnown(seconds)) return NONE;
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 0.01) return `${(seconds * 1e3).toFixed(1)} ms`;
-  if (seconds < 1) return `${Math.round(seconds * 1e3)} ms`;
+  if (seconds < 0.9995) return `${Math.round(seconds * 1e3)} ms`;
   return age(seconds);
 }
 

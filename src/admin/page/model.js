@@ -197,6 +197,9 @@ export class Model {
     const { series } = this;
     if (series.at.length > 0 && atMs / 1000 <= series.at.at(-1)) return;
     const perSecond = (name) => (grown ? grown[name] / grown.seconds : null);
+    // Playlists are refreshed every few seconds: single seconds would draw a comb.
+    const recent = this.#totals.growth(RATE_WINDOW_MS, TOTALS);
+    const smoothed = (name) => (recent ? recent[name] / recent.seconds : null);
     const values = {
       viewers,
       late,
@@ -205,8 +208,8 @@ export class Model {
       failures: perSecond("serverErrors"),
       sent: perSecond("sent"),
       originBytes: perSecond("originBytes"),
-      originRequests: perSecond("originRequests"),
-      ideal: perSecond("ideal"),
+      originRequests: smoothed("originRequests"),
+      ideal: smoothed("ideal"),
       p95Memory: this.headQuantile("memory", 0.95),
       p95Origin: this.headQuantile("origin", 0.95),
     };

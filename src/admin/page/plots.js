@@ -35,6 +35,7 @@ const PLOTS = [
   },
   {
     title: "Origin requests per second",
+    note: "mean of 10 s",
     format: count,
     lines: [
       { key: "originRequests", label: "sent", color: "accent", isFilled: true },
@@ -118,7 +119,7 @@ export class Plots {
     const caption = element(
       "figcaption",
       {},
-      element("span", { class: "plot-title" }, spec.title),
+      element("span", { class: "plot-title" }, spec.title, spec.note ? element("span", { class: "quiet" }, `, ${spec.note}`) : null),
       time,
       element("span", { class: "legend" }, ...legend),
     );
@@ -134,7 +135,7 @@ export class Plots {
     return {
       width: 320,
       height: HEIGHT,
-      padding: [8, 6, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: "seawall" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: {
@@ -180,7 +181,9 @@ export class Plots {
       grid: { show: false },
       ticks: { show: false },
       incrs: [60, 120, 300],
-      values: (_, splits) => splits.map((at) => clock(at * 1000).slice(0, 5)),
+      // A label at the left edge would run into the zero of the value axis.
+      filter: (plot, splits) => splits.map((at) => (plot.valToPos(at, "x") < 20 ? null : at)),
+      values: (_, splits) => splits.map((at) => (at === null ? null : clock(at * 1000).slice(0, 5))),
     };
   }
 

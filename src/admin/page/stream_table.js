@@ -6,6 +6,8 @@ import { NONE, age, bitRate, clock, count, grouped, plural, times } from "./form
 const ROWS_AT_FIRST = 20;
 // Rows that change places each second cannot be read or clicked.
 const SORT_EVERY_MS = 5_000;
+// Updates until each row off the screen has had its turn.
+const HIDDEN_ROUND = 10;
 
 const byNumber = (value) => (row) => value(row) ?? -1;
 
@@ -90,6 +92,8 @@ export class StreamTable {
   #sortedAtMs = 0;
   #mustSort = true;
   #known = 0;
+  #turn = 0;
+  #matching = 0;
   #observer;
 
   constructor(parts, onOpen) {
@@ -115,11 +119,24 @@ export class StreamTable {
     this.#model = model;
     const isDue = performance.now() - this.#sortedAtMs > SORT_EVERY_MS && !this.#isInUse();
     if (this.#mustSort || isDue || model.streams.size !== this.#known) this.#arrange();
-    for (const name of this.#visible) {
-      const row = model.streams.get(name);
-      if (row) this.#rows.get(name)?.update(row, model.latest.at_ms);
-    }
+    for (const name of this.#visible) this.#updateRow(name);
+    this.#updateSomeHidden();
     this.#count();
+  }
+
+  #updateRow(name) {
+    const row = this.#model.streams.get(name);
+    if (row) this.#rows.get(name)?.update(row, this.#model.latest.at_ms);
+  }
+
+  /** Rows off the screen take turns, for the browser's own search, for paper and screen readers. */
+  #updateSomeHidden() {
+    const length = Math.ceil(this.#shown.length / HIDDEN_ROUND);
+    for (let index = 0; index < length; index += 1) {
+      this.#turn = (this.#turn + 1) % this.#shown.length;
+      const name = this.#shown[this.#turn];
+      if (!this.#visible.has(name)) this.#updateRow(name);
+    }
   }
 
   focusRow(name) {
@@ -204,8 +221,6 @@ export class StreamTable {
     if (focused !== document.activeElement && this.#parts.body.contains(focused)) focused.focus();
   }
 
-  #matching = 0;
-
   #rowOf(row) {
     let made = this.#rows.get(row.name);
     if (!made) {
@@ -217,7 +232,7 @@ export class StreamTable {
     return made;
   }
 
-  /** Only rows on the screen are kept up to date; one that comes into view is at once. */
+  /** Rows on the screen are always up to date; one that comes into view is at once. */
   #see(entries) {
     for (const { target, isIntersecting } of entries) {
       const { name } = target.dataset;
@@ -226,8 +241,7 @@ export class StreamTable {
         continue;
       }
       this.#visible.add(name);
-      const row = this.#model.streams.get(name);
-      if (row) this.#rows.get(name)?.update(row, this.#model.latest.at_ms);
+      this.#updateRow(name);
     }
   }
 

@@ -13,7 +13,7 @@ import { Shield } from "./shield.mjs";
 
 const PAGE = new URL("../../src/admin/page/", import.meta.url);
 const POLICY = "default-src 'self'";
-const FILES = {
+export const FILES = {
   "/": "index.html",
   "/page.css": "page.css",
   "/page.js": "page.js",

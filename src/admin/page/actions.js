@@ -26,7 +26,7 @@ const dialog = () => byId("dialog");
 
 function show(title, ...content) {
   const box = dialog();
-  box.replaceChildren(element("h2", { id: "dialog-title" }, title), ...content);
+  box.replaceChildren(element("h2", { id: "dialog-title" }, title), ...content.filter(Boolean));
   if (!box.open) box.showModal();
   box.querySelector("[autofocus], input:not([type=radio]), button")?.focus();
   return box;

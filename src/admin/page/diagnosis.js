@@ -74,7 +74,8 @@ function lateness(row) {
 export function cause(row, nowMs) {
   const error = row.lastError;
   if (error && nowMs - error.at_ms < RECENT_MS) {
-    return `Last error ${age((nowMs - error.at_ms) / 1000)} ago: ${error.text}`;
+    const seconds = Math.round((nowMs - error.at_ms) / 1000);
+    return `Last error ${seconds < 2 ? "just now" : `${seconds} s ago`}: ${error.text}`;
   }
   if (row.isVeryLate) {
     return "The origin answers without errors, but publishes nothing new: look at the encoder or packager.";

@@ -2,6 +2,8 @@
 // it knows nothing of the document, nor of the connection.
 
 const RATE_WINDOW_MS = 10_000;
+// A multiple of the usual refresh intervals: 1, 2, 3, 4 and 6 s.
+const SMOOTH_WINDOW_MS = 12_000;
 const KEPT_MS = 60_000;
 const PLOT_MS = 600_000;
 const GAP_MS = 3_500;
@@ -198,7 +200,7 @@ export class Model {
     if (series.at.length > 0 && atMs / 1000 <= series.at.at(-1)) return;
     const perSecond = (name) => (grown ? grown[name] / grown.seconds : null);
     // Playlists are refreshed every few seconds: single seconds would draw a comb.
-    const recent = this.#totals.growth(RATE_WINDOW_MS, TOTALS);
+    const recent = this.#totals.growth(SMOOTH_WINDOW_MS, TOTALS);
     const smoothed = (name) => (recent ? recent[name] / recent.seconds : null);
     const values = {
       viewers,

@@ -35,7 +35,7 @@ const PLOTS = [
   },
   {
     title: "Origin requests per second",
-    note: "mean of 10 s",
+    note: "mean of 12 s",
     format: count,
     lines: [
       { key: "originRequests", label: "sent", color: "accent", isFilled: true },

@@ -176,7 +176,7 @@ function flags(manifest) {
 
 /** A lane per manifest; a bar per refresh: tall for a new version, short for the same. */
 function timelineOf(refreshes, nowMs) {
-  const lanes = [...new Set(refreshes.map((refresh) => refresh.manifest))].slice(0, LANES_MAX);
+  const lanes = [...new Set(refreshes.map((refresh) => refresh.manifest))].sort().slice(0, LANES_MAX);
   const width = 440;
   const laneHeight = 34;
   const left = 92;

@@ -41,6 +41,7 @@ const COLUMNS = [
   {
     id: "age",
     title: "Live-edge age",
+    shortTitle: "Age",
     hint: "Time since the newest version of the most watched manifest was made. Late beyond 1.5 times the usual interval, very late beyond 3 times.",
     sortBy: byNumber((row) => row.edgeAge),
   },
@@ -155,7 +156,10 @@ export class StreamTable {
   }
 
   #head(column) {
-    const button = element("button", { type: "button", class: "sort" }, column.title);
+    const button = element("button", { type: "button", class: "sort" },
+      element("span", { class: column.shortTitle ? "long" : null }, column.title),
+      column.shortTitle ? element("span", { class: "short", "aria-hidden": "true" }, column.shortTitle) : null,
+    );
     const head = element("th", {
       scope: "col",
       class: columnClass(column),

@@ -39,12 +39,17 @@ for (const { name, run } of tests) {
     console.log(`ok      ${name}`);
   } catch (error) {
     failed.push(name);
-    console.log(`FAILED  ${name}\n${indented(error.stack)}`);
+    console.log(`FAILED  ${name}\n${indented(withoutRetries(error.stack))}`);
   }
 }
 await browser.close();
 console.log(`\n${passed} passed, ${failed.length} failed`);
 process.exit(failed.length > 0 || passed === 0 ? 1 : 0);
+
+// Playwright tells of each of its many tries to click.
+function withoutRetries(text) {
+  return text.split("\n").filter((line) => !/^\S*\s+(\d+ × )?[-<]/.test(line)).join("\n");
+}
 
 function indented(text) {
   return text.replace(/^/gm, "        ");

@@ -38,7 +38,7 @@ function unreachableOrigins(latest) {
 }
 
 function lateStreams(model) {
-  const late = model.lateStreams.sort(byLateness);
+  const late = model.lateStreams.toSorted(byLateness);
   if (late.length === 0) return [];
   const very = late.filter((row) => row.isVeryLate);
   const rows = very.length > 0 ? very : late;

@@ -18,6 +18,11 @@ const SERIES = [
   "p95Memory", "p95Origin", "late",
 ];
 
+const STREAM_COUNTERS = ["requests", "bytes", "origin_requests", "ideal_requests", "errors"];
+const [REQUESTS, BYTES, ORIGIN_REQUESTS, IDEAL_REQUESTS, ERRORS] = STREAM_COUNTERS.keys();
+const RING_SAMPLES = KEPT_MS / 1000 + 1;
+const RING_WIDTH = STREAM_COUNTERS.length + 1;
+
 const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0);
 const ratio = (part, whole) => (whole > 0 ? part / whole : null);
 
@@ -83,6 +88,58 @@ class CounterWindow {
   }
 }
 
+/**
+ * The counters of one stream over the longest window, in a ring of numbers: objects for 500 streams
+ * and 60 s would keep the garbage collector busy.
+ */
+class StreamWindow {
+  #ring = new Float64Array(RING_SAMPLES * RING_WIDTH);
+  #next = 0;
+  #length = 0;
+
+  clear() {
+    this.#length = 0;
+  }
+
+  /** Adds a sample; a counter that fell begins a new window. */
+  push(atMs, stream) {
+    const last = this.#length > 0 ? this.#offset(0) : -1;
+    const slot = this.#next * RING_WIDTH;
+    for (let index = 0; index < STREAM_COUNTERS.length; index += 1) {
+      const value = stream[STREAM_COUNTERS[index]] ?? 0;
+      if (last >= 0 && value < this.#ring[last + 1 + index]) this.#length = 0;
+      this.#ring[slot + 1 + index] = value;
+    }
+    this.#ring[slot] = atMs;
+    this.#next = (this.#next + 1) % RING_SAMPLES;
+    this.#length = Math.min(this.#length + 1, RING_SAMPLES);
+  }
+
+  /** Where the sample before `back` others begins in the ring. */
+  #offset(back) {
+    return ((this.#next - 1 - back + 2 * RING_SAMPLES) % RING_SAMPLES) * RING_WIDTH;
+  }
+
+  /** The sample to compare the newest with: `ms` old, or the oldest; -1 without two samples. */
+  from(ms) {
+    if (this.#length < 2) return -1;
+    const newest = this.#ring[this.#offset(0)];
+    for (let back = 1; back < this.#length - 1; back += 1) {
+      const offset = this.#offset(back);
+      if (newest - this.#ring[offset] >= ms) return offset;
+    }
+    return this.#offset(this.#length - 1);
+  }
+
+  seconds(from) {
+    return (this.#ring[this.#offset(0)] - this.#ring[from]) / 1000;
+  }
+
+  growth(from, counter) {
+    return this.#ring[this.#offset(0) + 1 + counter] - this.#ring[from + 1 + counter];
+  }
+}
+
 const hasFallen = (before, after, names) => names.some((name) => after[name] < before[name]);
 
 /** The quantile of what a histogram counted between two readings; null if that is nothing. */
@@ -108,12 +165,14 @@ const TOTALS = [
   "requests", "hits", "notHits", "misses", "failed", "rejected", "serverErrors", "sent",
   "originBytes", "originRequests", "ideal",
 ];
-const STREAM_COUNTERS = ["requests", "bytes", "origin_requests", "ideal_requests", "errors"];
 
 export class Model {
   latest = null;
   /** Rows of the table by name: the same object as long as the stream is there. */
   streams = new Map();
+  /** The sum over the streams; null where no stream says it. */
+  viewers = null;
+  lateStreams = [];
   events = [];
   series = { at: [], ...Object.fromEntries(SERIES.map((name) => [name, []])) };
   #totals = new CounterWindow();
@@ -178,13 +237,19 @@ export class Model {
       seen.add(stream.name);
       let row = this.streams.get(stream.name);
       if (!row) {
-        row = { name: stream.name, window: new CounterWindow() };
+        row = { name: stream.name, window: new StreamWindow() };
         this.streams.set(stream.name, row);
       }
       updateStream(row, stream, overview.at_ms);
     }
     for (const name of this.streams.keys()) {
       if (!seen.has(name)) this.streams.delete(name);
+    }
+    this.viewers = null;
+    this.lateStreams = [];
+    for (const row of this.streams.values()) {
+      if (row.viewers !== null) this.viewers = (this.viewers ?? 0) + row.viewers;
+      if (row.isLate) this.lateStreams.push(row);
     }
   }
 
@@ -231,16 +296,6 @@ export class Model {
     return quantile(bounds, grown.from.head[source], grown.to.head[source], share);
   }
 
-  /** The sum over the streams; null where no stream says it. */
-  get viewers() {
-    const known = [...this.streams.values()].filter((row) => row.viewers !== null);
-    return known.length > 0 ? sum(known.map((row) => row.viewers)) : null;
-  }
-
-  get lateStreams() {
-    return [...this.streams.values()].filter((row) => row.isLate);
-  }
-
   /** Rates per second and ratios over the last 10 s; each is null until it is known. */
   get totals() {
     const grown = this.#totals.growth(RATE_WINDOW_MS, TOTALS);
@@ -264,30 +319,38 @@ export class Model {
 
   /** How old what viewers get is beyond the newest version: the mean over viewers, and the worst. */
   get staleness() {
-    const rows = [...this.streams.values()].filter((row) => row.staleness !== null);
-    if (rows.length === 0) return { mean: null, worst: null };
-    const weight = (row) => Math.max(row.viewers ?? 0, 1);
-    const worst = rows.reduce((a, b) => (b.staleness > a.staleness ? b : a));
-    const total = sum(rows.map((row) => row.staleness * weight(row)));
-    return { mean: total / sum(rows.map(weight)), worst };
+    let worst = null;
+    let total = 0;
+    let weights = 0;
+    for (const row of this.streams.values()) {
+      if (row.staleness === null) continue;
+      const weight = Math.max(row.viewers ?? 0, 1);
+      total += row.staleness * weight;
+      weights += weight;
+      if (!worst || row.staleness > worst.staleness) worst = row;
+    }
+    return { mean: ratio(total, weights), worst };
   }
 }
 
 function updateStream(row, stream, atMs) {
   const { window } = row;
-  const counters = Object.fromEntries(STREAM_COUNTERS.map((name) => [name, stream[name] ?? 0]));
-  if (window.newest && hasFallen(window.newest.counters, counters, STREAM_COUNTERS)) window.clear();
-  window.push(atMs, counters);
-  const recent = window.growth(RATE_WINDOW_MS, STREAM_COUNTERS);
+  window.push(atMs, stream);
+  const recent = window.from(RATE_WINDOW_MS);
   // A stream has a few origin requests in 10 s: their ratio says something only over a minute.
-  const minute = window.growth(KEPT_MS, STREAM_COUNTERS);
+  const minute = window.from(KEPT_MS);
+  const rate = (counter) =>
+    recent < 0 ? null : window.growth(recent, counter) / window.seconds(recent);
   const age = stream.edge_age_seconds ?? null;
   const interval = stream.interval_seconds ?? null;
   row.viewers = stream.viewers ?? null;
-  row.requestRate = recent && recent.requests / recent.seconds;
-  row.byteRate = recent && recent.bytes / recent.seconds;
-  row.load = minute && ratio(minute.origin_requests, minute.ideal_requests);
-  row.errors = minute ? minute.errors : null;
+  row.requestRate = rate(REQUESTS);
+  row.byteRate = rate(BYTES);
+  row.load =
+    minute < 0
+      ? null
+      : ratio(window.growth(minute, ORIGIN_REQUESTS), window.growth(minute, IDEAL_REQUESTS));
+  row.errors = minute < 0 ? null : window.growth(minute, ERRORS);
   row.edgeAge = age;
   row.interval = interval;
   row.intervals = age !== null && interval > 0 ? age / interval : null;

@@ -127,7 +127,7 @@ export class StreamTable {
 
   #updateRow(name) {
     const row = this.#model.streams.get(name);
-    if (row) this.#rows.get(name)?.update(row, this.#model.latest.at_ms);
+    if (row) this.#rows.get(name)?.update(row);
   }
 
   /** Rows off the screen take turns, for the browser's own search, for paper and screen readers. */
@@ -162,6 +162,7 @@ export class StreamTable {
     );
     const head = element("th", {
       scope: "col",
+      role: "columnheader",
       class: columnClass(column),
       title: column.hint,
       "data-column": column.id,
@@ -229,7 +230,7 @@ export class StreamTable {
     let made = this.#rows.get(row.name);
     if (!made) {
       made = new StreamRow(row.name);
-      made.update(row, this.#model.latest.at_ms);
+      made.update(row);
       this.#rows.set(row.name, made);
       this.#observer.observe(made.element);
     }
@@ -284,17 +285,17 @@ const columnClass = (column) =>
 class StreamRow {
   constructor(name) {
     this.cells = Object.fromEntries(
-      COLUMNS.map((column) => [column.id, element("td", { class: columnClass(column) })]),
+      COLUMNS.map((column) => [column.id, element("td", { role: "cell", class: columnClass(column) })]),
     );
     this.button = element("button", { type: "button", class: "stream-name" }, name);
     this.cells.name.append(this.button);
     this.state = element("span", { class: "state" });
     this.age = element("span");
     this.cells.age.append(this.state, this.age);
-    this.element = element("tr", { "data-name": name }, ...Object.values(this.cells));
+    this.element = element("tr", { role: "row", "data-name": name }, ...Object.values(this.cells));
   }
 
-  update(row, nowMs) {
+  update(row) {
     for (const column of COLUMNS) {
       if (column.text) setText(this.cells[column.id], column.text(row));
     }
@@ -305,14 +306,15 @@ class StreamRow {
     const isLate = row.isLate ? (row.isVeryLate ? "error" : "warning") : null;
     setAttribute(this.cells.age, "data-severity", isLate);
     setAttribute(this.element, "data-severity", ["none", "warning", "error"][row.severity]);
-    this.#updateError(row.lastError, nowMs);
+    this.#updateError(row.lastError);
   }
 
-  #updateError(error, nowMs) {
+  #updateError(error) {
     const cell = this.cells.error;
+    const key = error ? `${error.at_ms} ${error.text}` : "";
+    if (key === this.errorKey) return;
+    this.errorKey = key;
     if (!error) return setText(cell, NONE);
-    const isOld = nowMs - error.at_ms > 60_000;
-    setClass(cell, "is-old", isOld);
     setText(cell, `${clock(error.at_ms)}  ${error.text}`);
     setAttribute(cell, "title", error.text);
   }

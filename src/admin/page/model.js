@@ -266,7 +266,8 @@ export class Model {
     const perSecond = (name) => (grown ? grown[name] / grown.seconds : null);
     // Playlists are refreshed every few seconds: single seconds would draw a comb.
     const recent = this.#totals.growth(SMOOTH_WINDOW_MS, TOTALS);
-    const smoothed = (name) => (recent ? recent[name] / recent.seconds : null);
+    const smoothed = (name) =>
+      recent?.seconds * 1000 >= SMOOTH_WINDOW_MS / 2 ? recent[name] / recent.seconds : null;
     const values = {
       viewers,
       late,

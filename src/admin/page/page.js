@@ -133,15 +133,15 @@ const TILES = [
     },
   },
   {
-    title: "Requests per second",
+    title: "Requests/s",
     value: (totals) => count(totals.requests),
-    note: (totals) => `${count(totals.failures)} errors per second`,
+    note: (totals) => `${count(totals.failures)} errors/s`,
     severity: (totals) => byLimits(totals.failureRatio, 0.001, 0.01),
   },
   {
     title: "Hit ratio",
     value: (totals) => percent(totals.hitRatio),
-    note: (totals) => `${count(totals.misses)} misses per second`,
+    note: (totals) => `${count(totals.misses)} misses/s`,
   },
   {
     title: "Byte hit ratio",

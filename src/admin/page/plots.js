@@ -177,7 +177,7 @@ export class Plots {
       font: AXIS_FONT,
       size: 24,
       gap: 4,
-      space: 64,
+      space: 46,
       grid: { show: false },
       ticks: { show: false },
       incrs: [60, 120, 300],

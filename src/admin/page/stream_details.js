@@ -3,7 +3,7 @@
 import { AnswerError, read } from "./connection.js";
 import { cause, causeFromRefreshes } from "./diagnosis.js";
 import { element, setHidden, setText, svg } from "./dom.js";
-import { NONE, age, bitRate, clock, count, grouped, times } from "./format.js";
+import { NONE, age, bitRate, clock, count, grouped, latency, times } from "./format.js";
 import { stateWord } from "./stream_table.js";
 
 const LANES_MAX = 8;
@@ -209,7 +209,7 @@ function refreshList(refreshes) {
       element("span", { class: "time" }, clock(refresh.at_ms)),
       element("span", { class: "path", title: refresh.manifest }, lastPart(refresh.manifest)),
       element("span", { class: "word" }, RESULTS[refresh.result]?.word ?? refresh.result),
-      element("span", { class: "took" }, `${grouped(refresh.took_ms)} ms`),
+      element("span", { class: "took" }, latency(refresh.took_ms / 1000)),
       element("span", { class: "path endpoint quiet", title: refresh.endpoint ?? "" }, refresh.endpoint ?? ""),
     )));
 }

@@ -127,7 +127,7 @@ export const UNIT = [
       assert.ok(titles.includes("1 endpoint of origin main out of use"));
       shield.openBreaker("news", 0);
       follow(shield, 1, model);
-      assert.equal(problemsOf(model)[0], "Origin news has no endpoint in use");
+      assert.equal(problemsOf(model)[0], "Origin news has no usable endpoint");
     },
   },
   {

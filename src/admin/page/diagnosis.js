@@ -24,14 +24,15 @@ export function diagnose(model) {
   return found.sort((a, b) => RANK[a.severity] - RANK[b.severity]);
 }
 
-const isInUse = (endpoint) => endpoint.state === "in_use";
+// A standby counts: it takes over when the others are out.
+const isUsable = (endpoint) => endpoint.state !== "out";
 
 function unreachableOrigins(latest) {
   return (latest.origins ?? [])
-    .filter(({ endpoints }) => endpoints?.length > 0 && !endpoints.some(isInUse))
+    .filter(({ endpoints }) => endpoints?.length > 0 && !endpoints.some(isUsable))
     .map((origin) => ({
       severity: "error",
-      title: `Origin ${origin.name} has no endpoint in use`,
+      title: `Origin ${origin.name} has no usable endpoint`,
       text: `${origin.endpoints.map((endpoint) => endpoint.url).join(", ")}. Viewers get what is stored, then errors.`,
       section: "origins",
     }));
@@ -104,7 +105,7 @@ function endpointsOut(latest) {
   return (latest.origins ?? []).flatMap((origin) => {
     const endpoints = origin.endpoints ?? [];
     const out = endpoints.filter((endpoint) => endpoint.state === "out");
-    if (out.length === 0 || !endpoints.some(isInUse)) return [];
+    if (out.length === 0 || !endpoints.some(isUsable)) return [];
     return {
       severity: "warning",
       title: `${plural(out.length, "endpoint")} of origin ${origin.name} out of use`,

@@ -115,7 +115,9 @@ export const LOOKING = [
     };
     const first = await readings();
     await until(page, (before) => performance.getEntriesByName("render")[0]?.startTime > before + 900, first);
-    await until(page, () => document.querySelector(".tile:nth-child(2) .tile-value").textContent !== "–");
+    await until(page, () => /^\d/.test(document.querySelector(".tile:nth-child(2) .tile-value").textContent));
+    const tiles = await page.textContent("#tiles");
+    await until(page, (before) => document.querySelector("#tiles").textContent !== before, tiles);
     assert.ok((await page.textContent("#verdict-title")).length > 0);
     assert.equal(await page.$$eval("#plots canvas", (all) => all.length), 6);
   }),
@@ -220,7 +222,7 @@ export const WITH_MOCK = [
     assert.deepEqual((await names(page)).length, 10);
     assert.ok((await names(page)).every((name) => name.includes("channel-11")));
     assert.match(await page.textContent("#streams-count"), /10 of 120/);
-    await page.fill("#search", "nothing of the kind");
+    await page.getByLabel("Search streams").fill("nothing of the kind");
     assert.equal((await names(page)).length, 0);
     assert.match(await page.textContent("#streams-empty"), /No stream matches/);
     await page.fill("#search", "");
@@ -374,7 +376,12 @@ export const WITH_MOCK = [
       const canvas = document.querySelector("#plots canvas");
       const { width, height } = canvas;
       const pixels = canvas.getContext("2d").getImageData(Math.round(width * 0.3), 0, 40, height - 40).data;
-      return pixels.some((value, index) => index % 4 === 3 && value > 0);
+      // More than the lines of the grid, which are three pixels of a column.
+      const inColumn = new Array(40).fill(0);
+      for (let index = 3; index < pixels.length; index += 4) {
+        if (pixels[index] > 0) inColumn[((index - 3) / 4) % 40] += 1;
+      }
+      return inColumn.every((filled) => filled > 15);
     });
     await page.waitForTimeout(1500);
     assert.ok(await drawn(), "the first plot is empty at 30 %");
@@ -416,7 +423,7 @@ export const WITH_MOCK = [
     console.log(`        ${perUpdate.toFixed(1)} ms scripting, ${layout.toFixed(1)} ms style and layout per update`);
     assert.ok(perUpdate < SCRIPTING_MS_MAX, `${perUpdate.toFixed(1)} ms of scripting per update`);
     const replaced = await page.evaluate(() => window.replaced);
-    assert.ok(replaced <= 1500, `${replaced} rows were put in anew in ${updates} updates`);
+    assert.ok(replaced <= 500, `${replaced} rows were put in anew in ${updates} updates`);
     assert.deepEqual(complaints, []);
   }),
 ];

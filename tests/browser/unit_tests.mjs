@@ -111,6 +111,21 @@ export const UNIT = [
     },
   },
   {
+    name: "the counters of one stream may begin anew while the server goes on",
+    run() {
+      const shield = new Shield({ mode: "calm" });
+      const model = follow(shield, 20);
+      const row = model.streams.get("/live/final/main.m3u8");
+      const before = row.requestRate;
+      Object.assign(shield.stream(row.name), { requests: 0, bytes: 0, origin_requests: 0, ideal_requests: 0 });
+      follow(shield, 1, model);
+      assert.equal(row.requestRate, null, "one reading gives no rate");
+      follow(shield, 3, model);
+      assert.ok(Math.abs(row.requestRate / before - 1) < 0.2);
+      assert.ok(model.totals.requests > 0, "those of the server go on");
+    },
+  },
+  {
     name: "says what is wrong, the most serious first, and all is well otherwise",
     run() {
       const shield = new Shield({ mode: "calm" });

@@ -415,6 +415,8 @@ export const WITH_MOCK = [
     });
     const before = await scripting();
     await page.evaluate(() => document.querySelector("#stream-rows").scrollIntoView());
+    // Not over a row, which would hold all of them in their places.
+    await page.mouse.move(2, 2);
     await until(page, () => window.renders.length >= 12);
     const after = await scripting();
     const updates = await page.evaluate(() => window.renders.length);

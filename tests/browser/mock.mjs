@@ -39,7 +39,14 @@ const TYPES = {
 const PURGE_PARAMETERS = new Set(["stream", "url", "prefix", "tag", "all", "soft", "dry_run"]);
 
 export class MockAdmin {
-  constructor({ mode, streams, token = null, tickMs = 1000, warmUp = 600, hasHistory = true } = {}) {
+  constructor({
+    mode,
+    streams,
+    token = null,
+    tickMs = 1000,
+    warmUp = 600,
+    hasHistory = true,
+  } = {}) {
     this.shield = new Shield({ mode, streams, startMs: Date.now() - warmUp * 1000 });
     this.token = token;
     this.tickMs = tickMs;
@@ -169,8 +176,12 @@ export class MockAdmin {
       return json(response, 404, { error: "the stream is not known", objects: 0, bytes: 0 });
     }
     if (!isDryRun) {
-      const what = parameters.get("stream") ?? parameters.get("url") ?? parameters.get("prefix") ??
-        parameters.get("tag") ?? "everything";
+      const what =
+        parameters.get("stream") ??
+        parameters.get("url") ??
+        parameters.get("prefix") ??
+        parameters.get("tag") ??
+        "everything";
       this.shield.event("purge", "info", `purged ${what}: ${objects} objects, by token deploy`);
     }
     return json(response, 200, {
@@ -189,7 +200,9 @@ export class MockAdmin {
       this.shield.event("reload", "error", `reload failed: ${this.reloadError}`);
       return json(response, 409, {
         error: this.reloadError,
-        problems: [{ line: 14, column: 3, text: "unknown key `endpoint`: did you mean `endpoints`?" }],
+        problems: [
+          { line: 14, column: 3, text: "unknown key `endpoint`: did you mean `endpoints`?" },
+        ],
       });
     }
     config.generation += 1;

@@ -37,7 +37,9 @@ async function until(page, check, argument) {
   try {
     await page.waitForFunction(check, argument);
   } catch (error) {
-    const shown = await page.evaluate(() => document.querySelector("main").innerText.slice(0, 1500));
+    const shown = await page.evaluate(() =>
+      document.querySelector("main").innerText.slice(0, 1500),
+    );
     throw new Error(`never true: ${check}\n${error.message}\nthe page shows:\n${shown}`);
   }
 }
@@ -45,7 +47,8 @@ async function until(page, check, argument) {
 const isLive = (page) =>
   until(page, () => document.querySelector("#link-text").textContent.startsWith("Live"));
 
-const names = (page) => page.$$eval("#stream-rows tr", (rows) => rows.map((row) => row.dataset.name));
+const names = (page) =>
+  page.$$eval("#stream-rows tr", (rows) => rows.map((row) => row.dataset.name));
 
 const cells = (page, column) =>
   page.$$eval(`#stream-rows .column-${column}`, (list) => list.map((cell) => cell.textContent));
@@ -114,8 +117,14 @@ export const LOOKING = [
       return page.evaluate(() => performance.getEntriesByName("render")[0]?.startTime);
     };
     const first = await readings();
-    await until(page, (before) => performance.getEntriesByName("render")[0]?.startTime > before + 900, first);
-    await until(page, () => /^\d/.test(document.querySelector(".tile:nth-child(2) .tile-value").textContent));
+    await until(
+      page,
+      (before) => performance.getEntriesByName("render")[0]?.startTime > before + 900,
+      first,
+    );
+    await until(page, () =>
+      /^\d/.test(document.querySelector(".tile:nth-child(2) .tile-value").textContent),
+    );
     const tiles = await page.textContent("#tiles");
     await until(page, (before) => document.querySelector("#tiles").textContent !== before, tiles);
     assert.ok((await page.textContent("#verdict-title")).length > 0);
@@ -139,7 +148,10 @@ export const LOOKING = [
     assert.deepEqual(sorted, sorted.slice().sort());
     for (const column of ["requests", "rate", "age", "load", "errors", "error"]) {
       await page.click(`th[data-column="${column}"] button`);
-      assert.equal(await page.getAttribute(`th[data-column="${column}"]`, "aria-sort"), "descending");
+      assert.equal(
+        await page.getAttribute(`th[data-column="${column}"]`, "aria-sort"),
+        "descending",
+      );
     }
   }),
 
@@ -176,256 +188,391 @@ export const LOOKING = [
 ];
 
 export const WITH_MOCK = [
-  withMock("shows a late stream first, with its cause, and its refreshes when opened", { mode: "calm" }, async ({ page, complaints }, mock) => {
-    await isLive(page);
-    await until(page, () => document.querySelector("#verdict-title").textContent === "All is well");
-    mock.shield.makeLate("/radio/one/audio.m3u8");
-    for (let second = 0; second < 25; second += 1) mock.shield.advance();
-    await until(page, () => document.querySelector("#verdict-title").textContent === "/radio/one/audio.m3u8 is late");
-    assert.match(await page.textContent("#verdict-text"), /publishes nothing new/);
-    assert.match(await page.title(), /\/radio\/one\/audio\.m3u8 is late/);
-    await until(page, () => document.querySelector("#stream-rows tr").dataset.name === "/radio/one/audio.m3u8");
-    assert.match(await page.textContent("#stream-rows tr .column-age"), /stalled|late/);
-    await page.click("#verdict-title button");
-    await until(page, () => document.querySelector("#details-title")?.textContent === "/radio/one/audio.m3u8");
-    await until(page, () => /brought the same version/.test(document.querySelector(".stream-cause").textContent));
-    await until(page, () => document.querySelectorAll("#details .refresh-same").length > 0);
-    assert.equal(await page.$$eval("#details table.small tbody tr", (rows) => rows.length), 5);
-    await page.keyboard.press("Escape");
-    await page.waitForSelector("#details", { state: "hidden" });
-    const focused = await page.evaluate(() => document.activeElement.closest("tr")?.dataset.name);
-    assert.equal(focused, "/radio/one/audio.m3u8", "the focus is back in the row");
-    mock.shield.mend("/radio/one/audio.m3u8");
-    await until(page, () => document.querySelector("#verdict-title").textContent === "All is well");
-    assert.deepEqual(complaints, []);
-  }),
+  withMock(
+    "shows a late stream first, with its cause, and its refreshes when opened",
+    { mode: "calm" },
+    async ({ page, complaints }, mock) => {
+      await isLive(page);
+      await until(
+        page,
+        () => document.querySelector("#verdict-title").textContent === "All is well",
+      );
+      mock.shield.makeLate("/radio/one/audio.m3u8");
+      for (let second = 0; second < 25; second += 1) mock.shield.advance();
+      await until(
+        page,
+        () =>
+          document.querySelector("#verdict-title").textContent === "/radio/one/audio.m3u8 is late",
+      );
+      assert.match(await page.textContent("#verdict-text"), /publishes nothing new/);
+      assert.match(await page.title(), /\/radio\/one\/audio\.m3u8 is late/);
+      await until(
+        page,
+        () => document.querySelector("#stream-rows tr").dataset.name === "/radio/one/audio.m3u8",
+      );
+      assert.match(await page.textContent("#stream-rows tr .column-age"), /stalled|late/);
+      await page.click("#verdict-title button");
+      await until(
+        page,
+        () => document.querySelector("#details-title")?.textContent === "/radio/one/audio.m3u8",
+      );
+      await until(page, () =>
+        /brought the same version/.test(document.querySelector(".stream-cause").textContent),
+      );
+      await until(page, () => document.querySelectorAll("#details .refresh-same").length > 0);
+      assert.equal(await page.$$eval("#details table.small tbody tr", (rows) => rows.length), 5);
+      await page.keyboard.press("Escape");
+      await page.waitForSelector("#details", { state: "hidden" });
+      const focused = await page.evaluate(() => document.activeElement.closest("tr")?.dataset.name);
+      assert.equal(focused, "/radio/one/audio.m3u8", "the focus is back in the row");
+      mock.shield.mend("/radio/one/audio.m3u8");
+      await until(
+        page,
+        () => document.querySelector("#verdict-title").textContent === "All is well",
+      );
+      assert.deepEqual(complaints, []);
+    },
+  ),
 
-  withMock("shows endpoints that are out and the event that tells why", { mode: "calm" }, async ({ page }, mock) => {
-    await isLive(page);
-    mock.shield.openBreaker("main", 0);
-    await until(page, () => document.querySelector("#verdict-title").textContent.includes("1 endpoint of origin main out"));
-    const row = page.locator("#origins tr", { hasText: "10.20.0.11" });
-    assert.match(await row.textContent(), /out.*open/);
-    const event = page.locator("#events li").first();
-    assert.match(await event.textContent(), /breaker.*did not answer within 2 s/);
-    assert.match(await page.textContent("#marks-legend"), /error/);
-    mock.shield.closeBreaker("main", 0);
-    await until(page, () => document.querySelector("#verdict-title").textContent === "All is well");
-  }),
+  withMock(
+    "shows endpoints that are out and the event that tells why",
+    { mode: "calm" },
+    async ({ page }, mock) => {
+      await isLive(page);
+      mock.shield.openBreaker("main", 0);
+      await until(page, () =>
+        document
+          .querySelector("#verdict-title")
+          .textContent.includes("1 endpoint of origin main out"),
+      );
+      const row = page.locator("#origins tr", { hasText: "10.20.0.11" });
+      assert.match(await row.textContent(), /out.*open/);
+      const event = page.locator("#events li").first();
+      assert.match(await event.textContent(), /breaker.*did not answer within 2 s/);
+      assert.match(await page.textContent("#marks-legend"), /error/);
+      mock.shield.closeBreaker("main", 0);
+      await until(
+        page,
+        () => document.querySelector("#verdict-title").textContent === "All is well",
+      );
+    },
+  ),
 
-  withMock("searches, with a key to get there and a word when nothing matches", { mode: "many", streams: 120, warmUp: 20 }, async ({ page }) => {
-    await isLive(page);
-    assert.equal((await names(page)).length, 20, "not all at first");
-    await page.keyboard.press("/");
-    assert.equal(await page.evaluate(() => document.activeElement.id), "search");
-    await page.keyboard.type("channel-11");
-    assert.deepEqual((await names(page)).length, 10);
-    assert.ok((await names(page)).every((name) => name.includes("channel-11")));
-    assert.match(await page.textContent("#streams-count"), /10 of 120/);
-    await page.getByLabel("Search streams").fill("nothing of the kind");
-    assert.equal((await names(page)).length, 0);
-    assert.match(await page.textContent("#streams-empty"), /No stream matches/);
-    await page.fill("#search", "");
-    await page.click("#show-all");
-    assert.equal((await names(page)).length, 120);
-  }),
+  withMock(
+    "searches, with a key to get there and a word when nothing matches",
+    { mode: "many", streams: 120, warmUp: 20 },
+    async ({ page }) => {
+      await isLive(page);
+      assert.equal((await names(page)).length, 20, "not all at first");
+      await page.keyboard.press("/");
+      assert.equal(await page.evaluate(() => document.activeElement.id), "search");
+      await page.keyboard.type("channel-11");
+      assert.deepEqual((await names(page)).length, 10);
+      assert.ok((await names(page)).every((name) => name.includes("channel-11")));
+      assert.match(await page.textContent("#streams-count"), /10 of 120/);
+      await page.getByLabel("Search streams").fill("nothing of the kind");
+      assert.equal((await names(page)).length, 0);
+      assert.match(await page.textContent("#streams-empty"), /No stream matches/);
+      await page.fill("#search", "");
+      await page.click("#show-all");
+      assert.equal((await names(page)).length, 120);
+    },
+  ),
 
-  withMock("the rows are reachable and opened by keyboard", { mode: "calm", warmUp: 20 }, async ({ page }) => {
-    await isLive(page);
-    await page.focus("#stream-rows tr:first-child button");
-    await page.keyboard.press("ArrowDown");
-    const second = (await names(page))[1];
-    assert.equal(await page.evaluate(() => document.activeElement.closest("tr").dataset.name), second);
-    const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
-    assert.equal(outline, "solid", "the focus is visible");
-    await page.keyboard.press("Enter");
-    assert.equal(await page.textContent("#details-title"), second);
-  }),
+  withMock(
+    "the rows are reachable and opened by keyboard",
+    { mode: "calm", warmUp: 20 },
+    async ({ page }) => {
+      await isLive(page);
+      await page.focus("#stream-rows tr:first-child button");
+      await page.keyboard.press("ArrowDown");
+      const second = (await names(page))[1];
+      assert.equal(
+        await page.evaluate(() => document.activeElement.closest("tr").dataset.name),
+        second,
+      );
+      const outline = await page.evaluate(
+        () => getComputedStyle(document.activeElement).outlineStyle,
+      );
+      assert.equal(outline, "solid", "the focus is visible");
+      await page.keyboard.press("Enter");
+      assert.equal(await page.textContent("#details-title"), second);
+    },
+  ),
 
-  withMock("rows stay where they are while someone points at them", { mode: "calm", warmUp: 20, tickMs: 200 }, async ({ page }, mock) => {
-    await isLive(page);
-    const before = await names(page);
-    await page.hover("#stream-rows tr:nth-child(3)");
-    mock.shield.makeLate(before.at(-1));
-    await until(page, (name) => document.querySelector(`tr[data-name="${name}"]`).dataset.severity === "error", before.at(-1));
-    await page.waitForTimeout(6000);
-    assert.deepEqual(await names(page), before);
-    await page.hover("h1");
-    await until(page, (name) => document.querySelector("#stream-rows tr").dataset.name === name, before.at(-1));
-  }),
+  withMock(
+    "rows stay where they are while someone points at them",
+    { mode: "calm", warmUp: 20, tickMs: 200 },
+    async ({ page }, mock) => {
+      await isLive(page);
+      const before = await names(page);
+      await page.hover("#stream-rows tr:nth-child(3)");
+      mock.shield.makeLate(before.at(-1));
+      await until(
+        page,
+        (name) => document.querySelector(`tr[data-name="${name}"]`).dataset.severity === "error",
+        before.at(-1),
+      );
+      await page.waitForTimeout(6000);
+      assert.deepEqual(await names(page), before);
+      await page.hover("h1");
+      await until(
+        page,
+        (name) => document.querySelector("#stream-rows tr").dataset.name === name,
+        before.at(-1),
+      );
+    },
+  ),
 
-  withMock("purges only after a dry run that says how much", { mode: "calm", warmUp: 20 }, async ({ page, complaints }, mock) => {
-    await isLive(page);
-    await page.click("#open-purge");
-    const check = page.locator("text=Check what would be purged");
-    assert.ok(await check.isDisabled(), "nothing is named yet");
-    await page.fill("#purge-value", "/live/final/main.m3u8");
-    assert.equal(await page.locator("dialog button.danger").count(), 0, "no purge before a dry run");
-    await check.click();
-    await page.locator("dialog button.danger").waitFor();
-    assert.deepEqual(mock.writes, ["/purge?stream=%2Flive%2Ffinal%2Fmain.m3u8&dry_run=true"]);
-    const confirm = await page.textContent("dialog button.danger");
-    assert.match(confirm, /Purge 214 objects \(84\.3 MiB\)/);
-    assert.equal(await page.evaluate(() => document.querySelector("dialog").innerText.includes("null")), false);
-    await page.fill("#purge-value", "/live/final/main");
-    assert.equal(await page.locator("dialog button.danger").count(), 0, "what was checked has changed");
-    await page.fill("#purge-value", "/live/final/main.m3u8");
-    await check.click();
-    await page.click("dialog button.danger");
-    await page.locator("dialog", { hasText: "are purged" }).waitFor();
-    assert.equal(mock.writes.at(-1), "/purge?stream=%2Flive%2Ffinal%2Fmain.m3u8");
-    await page.click('dialog button:text-is("Close")');
-    await until(page, () => /purged \/live\/final\/main/.test(document.querySelector("#events").textContent));
-    assert.deepEqual(complaints, []);
-  }),
+  withMock(
+    "purges only after a dry run that says how much",
+    { mode: "calm", warmUp: 20 },
+    async ({ page, complaints }, mock) => {
+      await isLive(page);
+      await page.click("#open-purge");
+      const check = page.locator("text=Check what would be purged");
+      assert.ok(await check.isDisabled(), "nothing is named yet");
+      await page.fill("#purge-value", "/live/final/main.m3u8");
+      assert.equal(
+        await page.locator("dialog button.danger").count(),
+        0,
+        "no purge before a dry run",
+      );
+      await check.click();
+      await page.locator("dialog button.danger").waitFor();
+      assert.deepEqual(mock.writes, ["/purge?stream=%2Flive%2Ffinal%2Fmain.m3u8&dry_run=true"]);
+      const confirm = await page.textContent("dialog button.danger");
+      assert.match(confirm, /Purge 214 objects \(84\.3 MiB\)/);
+      assert.equal(
+        await page.evaluate(() => document.querySelector("dialog").innerText.includes("null")),
+        false,
+      );
+      await page.fill("#purge-value", "/live/final/main");
+      assert.equal(
+        await page.locator("dialog button.danger").count(),
+        0,
+        "what was checked has changed",
+      );
+      await page.fill("#purge-value", "/live/final/main.m3u8");
+      await check.click();
+      await page.click("dialog button.danger");
+      await page.locator("dialog", { hasText: "are purged" }).waitFor();
+      assert.equal(mock.writes.at(-1), "/purge?stream=%2Flive%2Ffinal%2Fmain.m3u8");
+      await page.click('dialog button:text-is("Close")');
+      await until(page, () =>
+        /purged \/live\/final\/main/.test(document.querySelector("#events").textContent),
+      );
+      assert.deepEqual(complaints, []);
+    },
+  ),
 
-  withMock("purges by prefix, softly, and everything", { mode: "calm", warmUp: 20 }, async ({ page }, mock) => {
-    await isLive(page);
-    await page.click("#open-purge");
-    await page.click("dialog label:has-text('Prefix')");
-    await page.fill("#purge-value", "http://live.example/live/");
-    await page.check("#purge-soft");
-    await page.click("text=Check what would be purged");
-    await page.click("dialog button.danger");
-    await page.locator("dialog", { hasText: "are stale now" }).waitFor();
-    assert.equal(mock.writes.at(-1), "/purge?prefix=http%3A%2F%2Flive.example%2Flive%2F&soft=true");
-    await page.click('dialog button:text-is("Close")');
-    await page.click("#open-purge");
-    await page.click("dialog label:has-text('Everything')");
-    await page.click("text=Check what would be purged");
-    await page.click("dialog button.danger");
-    await page.locator("dialog", { hasText: "are purged" }).waitFor();
-    assert.equal(mock.writes.at(-1), "/purge?all=true");
-  }),
+  withMock(
+    "purges by prefix, softly, and everything",
+    { mode: "calm", warmUp: 20 },
+    async ({ page }, mock) => {
+      await isLive(page);
+      await page.click("#open-purge");
+      await page.click("dialog label:has-text('Prefix')");
+      await page.fill("#purge-value", "http://live.example/live/");
+      await page.check("#purge-soft");
+      await page.click("text=Check what would be purged");
+      await page.click("dialog button.danger");
+      await page.locator("dialog", { hasText: "are stale now" }).waitFor();
+      assert.equal(
+        mock.writes.at(-1),
+        "/purge?prefix=http%3A%2F%2Flive.example%2Flive%2F&soft=true",
+      );
+      await page.click('dialog button:text-is("Close")');
+      await page.click("#open-purge");
+      await page.click("dialog label:has-text('Everything')");
+      await page.click("text=Check what would be purged");
+      await page.click("dialog button.danger");
+      await page.locator("dialog", { hasText: "are purged" }).waitFor();
+      assert.equal(mock.writes.at(-1), "/purge?all=true");
+    },
+  ),
 
-  withMock("reloads, shows what changed, and shows the problems of a file", { mode: "calm", warmUp: 20 }, async ({ page }, mock) => {
-    await isLive(page);
-    await page.click("#open-reload");
-    await page.click("dialog button.primary");
-    await page.locator("dialog", { hasText: "routes.live.ttl: 1s -> 2s" }).waitFor();
-    await page.click('dialog button:text-is("Close")');
-    await until(page, () => document.querySelector("#config").innerText.includes("8"));
-    mock.reloadError = "line 14: unknown key `endpoint`";
-    await page.click("#open-reload");
-    await page.click("dialog button.primary");
-    await page.locator("dialog .note-error", { hasText: "did you mean `endpoints`?" }).waitFor();
-    await page.click('dialog button:text-is("Cancel")');
-    await until(page, () => document.querySelector("#verdict-title").textContent.includes("last reload failed"));
-  }),
+  withMock(
+    "reloads, shows what changed, and shows the problems of a file",
+    { mode: "calm", warmUp: 20 },
+    async ({ page }, mock) => {
+      await isLive(page);
+      await page.click("#open-reload");
+      await page.click("dialog button.primary");
+      await page.locator("dialog", { hasText: "routes.live.ttl: 1s -> 2s" }).waitFor();
+      await page.click('dialog button:text-is("Close")');
+      await until(page, () => document.querySelector("#config").innerText.includes("8"));
+      mock.reloadError = "line 14: unknown key `endpoint`";
+      await page.click("#open-reload");
+      await page.click("dialog button.primary");
+      await page.locator("dialog .note-error", { hasText: "did you mean `endpoints`?" }).waitFor();
+      await page.click('dialog button:text-is("Cancel")');
+      await until(page, () =>
+        document.querySelector("#verdict-title").textContent.includes("last reload failed"),
+      );
+    },
+  ),
 
-  withMock("drains after a confirmation, and says that it does", { mode: "calm", warmUp: 20 }, async ({ page }, mock) => {
-    await isLive(page);
-    await page.click("#open-drain");
-    assert.deepEqual(mock.writes, []);
-    await page.click("dialog button.danger");
-    await page.locator("dialog", { hasText: "The drain has begun" }).waitFor();
-    assert.deepEqual(mock.writes, ["/drain"]);
-    await page.click('dialog button:text-is("Close")');
-    await until(page, () => document.querySelector("#verdict-title").textContent.includes("drains"));
-  }),
+  withMock(
+    "drains after a confirmation, and says that it does",
+    { mode: "calm", warmUp: 20 },
+    async ({ page }, mock) => {
+      await isLive(page);
+      await page.click("#open-drain");
+      assert.deepEqual(mock.writes, []);
+      await page.click("dialog button.danger");
+      await page.locator("dialog", { hasText: "The drain has begun" }).waitFor();
+      assert.deepEqual(mock.writes, ["/drain"]);
+      await page.click('dialog button:text-is("Close")');
+      await until(page, () =>
+        document.querySelector("#verdict-title").textContent.includes("drains"),
+      );
+    },
+  ),
 
-  withMock("asks for a token, keeps it for the tab, and says when it may only read", { mode: "calm", warmUp: 20, token: "sesame" }, async ({ page }, mock) => {
-    await page.waitForSelector("#token");
-    await page.keyboard.press("Escape");
-    assert.ok(await page.isVisible("#token"), "there is nothing to see without a token");
-    await page.fill("#token", "wrong");
-    await page.click("text=Use the token");
-    await page.locator("dialog", { hasText: "refuses this token" }).waitFor();
-    await axe(page);
-    await page.fill("#token", "reader-sesame");
-    await page.click("text=Use the token");
-    await isLive(page);
-    await page.reload();
-    await isLive(page);
-    await page.click("#open-purge");
-    await page.fill("#purge-value", "/live/final/main.m3u8");
-    await page.click("text=Check what would be purged");
-    await page.locator("dialog", { hasText: "This token may only read" }).waitFor();
-    assert.equal(await page.locator("dialog button.danger").count(), 0);
-    assert.deepEqual(mock.writes, []);
-    await page.click("text=Use another token…");
-    await page.fill("#token", "sesame");
-    await page.click("text=Use the token");
-    await page.waitForSelector("dialog", { state: "hidden" });
-    await page.click("#open-purge");
-    await page.fill("#purge-value", "/live/final/main.m3u8");
-    await page.click("text=Check what would be purged");
-    await page.locator("dialog button.danger").waitFor();
-  }),
+  withMock(
+    "asks for a token, keeps it for the tab, and says when it may only read",
+    { mode: "calm", warmUp: 20, token: "sesame" },
+    async ({ page }, mock) => {
+      await page.waitForSelector("#token");
+      await page.keyboard.press("Escape");
+      assert.ok(await page.isVisible("#token"), "there is nothing to see without a token");
+      await page.fill("#token", "wrong");
+      await page.click("text=Use the token");
+      await page.locator("dialog", { hasText: "refuses this token" }).waitFor();
+      await axe(page);
+      await page.fill("#token", "reader-sesame");
+      await page.click("text=Use the token");
+      await isLive(page);
+      await page.reload();
+      await isLive(page);
+      await page.click("#open-purge");
+      await page.fill("#purge-value", "/live/final/main.m3u8");
+      await page.click("text=Check what would be purged");
+      await page.locator("dialog", { hasText: "This token may only read" }).waitFor();
+      assert.equal(await page.locator("dialog button.danger").count(), 0);
+      assert.deepEqual(mock.writes, []);
+      await page.click("text=Use another token…");
+      await page.fill("#token", "sesame");
+      await page.click("text=Use the token");
+      await page.waitForSelector("dialog", { state: "hidden" });
+      await page.click("#open-purge");
+      await page.fill("#purge-value", "/live/final/main.m3u8");
+      await page.click("text=Check what would be purged");
+      await page.locator("dialog button.danger").waitFor();
+    },
+  ),
 
-  withMock("says that it is disconnected, and comes back by itself", { mode: "calm", warmUp: 20 }, async ({ page }, mock) => {
-    await isLive(page);
-    mock.refuseConnections(true);
-    await until(page, () => document.querySelector("#verdict-title").textContent.startsWith("Disconnected since"));
-    assert.match(await page.textContent("#link-text"), /cannot be reached|closed the connection/);
-    assert.equal(await page.getAttribute("#headline", "data-severity"), "unknown");
-    mock.refuseConnections(false);
-    await isLive(page);
-    await until(page, () => document.querySelector("#verdict-title").textContent === "All is well");
-  }),
+  withMock(
+    "says that it is disconnected, and comes back by itself",
+    { mode: "calm", warmUp: 20 },
+    async ({ page }, mock) => {
+      await isLive(page);
+      mock.refuseConnections(true);
+      await until(page, () =>
+        document.querySelector("#verdict-title").textContent.startsWith("Disconnected since"),
+      );
+      assert.match(await page.textContent("#link-text"), /cannot be reached|closed the connection/);
+      assert.equal(await page.getAttribute("#headline", "data-severity"), "unknown");
+      mock.refuseConnections(false);
+      await isLive(page);
+      await until(
+        page,
+        () => document.querySelector("#verdict-title").textContent === "All is well",
+      );
+    },
+  ),
 
-  withMock("a server that falls silent counts as disconnected", { mode: "calm", warmUp: 20 }, async ({ page }, mock) => {
-    await isLive(page);
-    clearInterval(mock.timer);
-    await until(page, () => document.querySelector("#link-text").textContent.includes("silent"));
-  }),
+  withMock(
+    "a server that falls silent counts as disconnected",
+    { mode: "calm", warmUp: 20 },
+    async ({ page }, mock) => {
+      await isLive(page);
+      clearInterval(mock.timer);
+      await until(page, () => document.querySelector("#link-text").textContent.includes("silent"));
+    },
+  ),
 
-  withMock("draws the time before it was opened, and goes on after a restart", { mode: "trouble" }, async ({ page }, mock) => {
-    await isLive(page);
-    const drawn = () => page.evaluate(() => {
-      const canvas = document.querySelector("#plots canvas");
-      const { width, height } = canvas;
-      const pixels = canvas.getContext("2d").getImageData(Math.round(width * 0.3), 0, 40, height - 40).data;
-      // More than the lines of the grid, which are three pixels of a column.
-      const inColumn = new Array(40).fill(0);
-      for (let index = 3; index < pixels.length; index += 4) {
-        if (pixels[index] > 0) inColumn[((index - 3) / 4) % 40] += 1;
-      }
-      return inColumn.every((filled) => filled > 15);
-    });
-    await page.waitForTimeout(1500);
-    assert.ok(await drawn(), "the first plot is empty at 30 %");
-    mock.shield.restart();
-    await until(page, () => /up \d\.\d s/.test(document.querySelector("#link-text").textContent));
-    await until(page, () => Number(document.querySelector(".tile:nth-child(2) .tile-value").textContent.replace(/\s/g, "")) > 1000);
-  }),
+  withMock(
+    "draws the time before it was opened, and goes on after a restart",
+    { mode: "trouble" },
+    async ({ page }, mock) => {
+      await isLive(page);
+      const drawn = () =>
+        page.evaluate(() => {
+          const canvas = document.querySelector("#plots canvas");
+          const { width, height } = canvas;
+          const pixels = canvas
+            .getContext("2d")
+            .getImageData(Math.round(width * 0.3), 0, 40, height - 40).data;
+          // More than the lines of the grid, which are three pixels of a column.
+          const inColumn = new Array(40).fill(0);
+          for (let index = 3; index < pixels.length; index += 4) {
+            if (pixels[index] > 0) inColumn[((index - 3) / 4) % 40] += 1;
+          }
+          return inColumn.every((filled) => filled > 15);
+        });
+      await page.waitForTimeout(1500);
+      assert.ok(await drawn(), "the first plot is empty at 30 %");
+      mock.shield.restart();
+      await until(page, () => /up \d\.\d s/.test(document.querySelector("#link-text").textContent));
+      await until(
+        page,
+        () =>
+          Number(
+            document.querySelector(".tile:nth-child(2) .tile-value").textContent.replace(/\s/g, ""),
+          ) > 1000,
+      );
+    },
+  ),
 
-  withMock("500 streams take less than 20 ms of scripting for an update", { mode: "many", warmUp: 120 }, async ({ page, complaints }) => {
-    await isLive(page);
-    await page.click("#show-all");
-    assert.equal((await names(page)).length, 500);
-    const session = await page.context().newCDPSession(page);
-    // Time of the thread, not of the clock: other programs on the machine do not count.
-    await session.send("Performance.enable", { timeDomain: "threadTicks" });
-    const scripting = async () => {
-      const { metrics } = await session.send("Performance.getMetrics");
-      const value = (name) => metrics.find((metric) => metric.name === name).value * 1000;
-      return { script: value("ScriptDuration"), layout: value("LayoutDuration") + value("RecalcStyleDuration") };
-    };
-    await page.evaluate(() => {
-      window.renders = [];
-      new PerformanceObserver((list) => window.renders.push(...list.getEntriesByName("render"))).observe({ type: "measure" });
-      window.replaced = 0;
-      const observer = new MutationObserver((records) => {
-        for (const record of records) {
-          if (record.target.id === "stream-rows") window.replaced += record.addedNodes.length;
-        }
+  withMock(
+    "500 streams take less than 20 ms of scripting for an update",
+    { mode: "many", warmUp: 120 },
+    async ({ page, complaints }) => {
+      await isLive(page);
+      await page.click("#show-all");
+      assert.equal((await names(page)).length, 500);
+      const session = await page.context().newCDPSession(page);
+      // Time of the thread, not of the clock: other programs on the machine do not count.
+      await session.send("Performance.enable", { timeDomain: "threadTicks" });
+      const scripting = async () => {
+        const { metrics } = await session.send("Performance.getMetrics");
+        const value = (name) => metrics.find((metric) => metric.name === name).value * 1000;
+        return {
+          script: value("ScriptDuration"),
+          layout: value("LayoutDuration") + value("RecalcStyleDuration"),
+        };
+      };
+      await page.evaluate(() => {
+        window.renders = [];
+        new PerformanceObserver((list) =>
+          window.renders.push(...list.getEntriesByName("render")),
+        ).observe({ type: "measure" });
+        window.replaced = 0;
+        const observer = new MutationObserver((records) => {
+          for (const record of records) {
+            if (record.target.id === "stream-rows") window.replaced += record.addedNodes.length;
+          }
+        });
+        observer.observe(document.querySelector("#stream-rows"), { childList: true });
       });
-      observer.observe(document.querySelector("#stream-rows"), { childList: true });
-    });
-    const before = await scripting();
-    await page.evaluate(() => document.querySelector("#stream-rows").scrollIntoView());
-    // Not over a row, which would hold all of them in their places.
-    await page.mouse.move(2, 2);
-    await until(page, () => window.renders.length >= 12);
-    const after = await scripting();
-    const updates = await page.evaluate(() => window.renders.length);
-    const perUpdate = (after.script - before.script) / updates;
-    const layout = (after.layout - before.layout) / updates;
-    console.log(`        ${perUpdate.toFixed(1)} ms scripting, ${layout.toFixed(1)} ms style and layout per update`);
-    assert.ok(perUpdate < SCRIPTING_MS_MAX, `${perUpdate.toFixed(1)} ms of scripting per update`);
-    const replaced = await page.evaluate(() => window.replaced);
-    assert.ok(replaced <= 500, `${replaced} rows were put in anew in ${updates} updates`);
-    assert.deepEqual(complaints, []);
-  }),
+      const before = await scripting();
+      await page.evaluate(() => document.querySelector("#stream-rows").scrollIntoView());
+      // Not over a row, which would hold all of them in their places.
+      await page.mouse.move(2, 2);
+      await until(page, () => window.renders.length >= 12);
+      const after = await scripting();
+      const updates = await page.evaluate(() => window.renders.length);
+      const perUpdate = (after.script - before.script) / updates;
+      const layout = (after.layout - before.layout) / updates;
+      console.log(
+        `        ${perUpdate.toFixed(1)} ms scripting, ${layout.toFixed(1)} ms style and layout per update`,
+      );
+      assert.ok(perUpdate < SCRIPTING_MS_MAX, `${perUpdate.toFixed(1)} ms of scripting per update`);
+      const replaced = await page.evaluate(() => window.replaced);
+      assert.ok(replaced <= 500, `${replaced} rows were put in anew in ${updates} updates`);
+      assert.deepEqual(complaints, []);
+    },
+  ),
 ];

@@ -48,7 +48,10 @@ process.exit(failed.length > 0 || passed === 0 ? 1 : 0);
 
 // Playwright tells of each of its many tries to click.
 function withoutRetries(text) {
-  return text.split("\n").filter((line) => !/^\S*\s+(\d+ × )?[-<]/.test(line)).join("\n");
+  return text
+    .split("\n")
+    .filter((line) => !/^\S*\s+(\d+ × )?[-<]/.test(line))
+    .join("\n");
 }
 
 function indented(text) {

@@ -6,8 +6,21 @@ const HEAD_BOUNDS = [
   0.00005, 0.0001, 0.00025, 0.001, 0.0025, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15,
 ];
 const OUTCOMES = [
-  "hit", "stale", "stale_error", "stale_missing", "miss", "coalesced", "blocking", "revalidated",
-  "pass", "negative", "local", "refused", "overload", "failed", "left",
+  "hit",
+  "stale",
+  "stale_error",
+  "stale_missing",
+  "miss",
+  "coalesced",
+  "blocking",
+  "revalidated",
+  "pass",
+  "negative",
+  "local",
+  "refused",
+  "overload",
+  "failed",
+  "left",
 ];
 const KINDS = ["hls", "dash", "segment", "init", "decryption_key", "time_server", "other"];
 const EVENTS_MAX = 200;
@@ -177,8 +190,16 @@ export class Shield {
   followScript(second) {
     const at = (when, act) => second === when && act();
     if (this.mode === "trouble") {
-      at(150, () => this.event("reload", "info", "reloaded: routes.live.ttl, origins.main.endpoints"));
-      at(330, () => this.event("purge", "info", "purged /radio/one/audio.m3u8: 214 objects, 88 MB, by token deploy"));
+      at(150, () =>
+        this.event("reload", "info", "reloaded: routes.live.ttl, origins.main.endpoints"),
+      );
+      at(330, () =>
+        this.event(
+          "purge",
+          "info",
+          "purged /radio/one/audio.m3u8: 214 objects, 88 MB, by token deploy",
+        ),
+      );
       at(430, () => this.openBreaker("main", 1));
       at(432, () => this.makeFailing("/live/final/tactical.m3u8"));
       at(540, () => this.makeLate("/live/semi-2/replay.m3u8"));
@@ -191,7 +212,12 @@ export class Shield {
         for (const stream of this.streams.slice(0, 7)) stream.fault = "failed";
       });
       at(425, () =>
-        this.event("error", "error", "main: no endpoint is in use; 412 requests were answered stale"));
+        this.event(
+          "error",
+          "error",
+          "main: no endpoint is in use; 412 requests were answered stale",
+        ),
+      );
     }
     if (this.mode === "many") {
       at(200, () => this.event("reload", "info", "reloaded: origins.main.permits"));
@@ -215,8 +241,10 @@ export class Shield {
   advanceStream(stream, kickOff) {
     const audience = Math.round(stream.viewers * kickOff);
     stream.audience = audience;
-    const requests = Math.round((audience * 2.2) / stream.interval * (0.97 + 0.06 * this.random()));
-    const bytes = Math.round((audience * stream.bitRate) / 8 * (0.97 + 0.06 * this.random()));
+    const requests = Math.round(
+      ((audience * 2.2) / stream.interval) * (0.97 + 0.06 * this.random()),
+    );
+    const bytes = Math.round(((audience * stream.bitRate) / 8) * (0.97 + 0.06 * this.random()));
     stream.requests += requests;
     stream.bytes += bytes;
     stream.phase += 1;
@@ -409,11 +437,21 @@ export class Shield {
 
   /** The objects that a purge selects. */
   select(parameters) {
-    if (parameters.has("all")) return { objects: this.memory.objects, bytes: this.memory.used_bytes };
-    const text = parameters.get("stream") ?? parameters.get("url") ?? parameters.get("prefix") ??
+    if (parameters.has("all"))
+      return { objects: this.memory.objects, bytes: this.memory.used_bytes };
+    const text =
+      parameters.get("stream") ??
+      parameters.get("url") ??
+      parameters.get("prefix") ??
       parameters.get("tag");
-    const matching = this.streams.filter((stream) => text.includes(stream.name) ||
-      (parameters.has("prefix") && new RegExp(`^(https?://[^/]+)?${text.replace(/^https?:\/\/[^/]+/, "")}`).test(stream.name)));
+    const matching = this.streams.filter(
+      (stream) =>
+        text.includes(stream.name) ||
+        (parameters.has("prefix") &&
+          new RegExp(`^(https?://[^/]+)?${text.replace(/^https?:\/\/[^/]+/, "")}`).test(
+            stream.name,
+          )),
+    );
     if (parameters.has("url")) return { objects: matching.length, bytes: matching.length * 4210 };
     if (parameters.has("tag")) return { objects: 318, bytes: 412e6 };
     return { objects: matching.length * 214, bytes: matching.length * 88.4e6 };

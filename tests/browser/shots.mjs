@@ -20,17 +20,30 @@ const SHOTS = [
   { name: "tablet-light", mode: "trouble", viewport: { width: 834, height: 1100 } },
   { name: "stream-light", mode: "trouble", open: "/live/final/tactical.m3u8" },
   { name: "stream-dark", mode: "trouble", open: "/live/semi-2/replay.m3u8", colorScheme: "dark" },
-  { name: "stream-phone", mode: "trouble", open: "/live/final/tactical.m3u8", viewport: { width: 360, height: 780 } },
+  {
+    name: "stream-phone",
+    mode: "trouble",
+    open: "/live/final/tactical.m3u8",
+    viewport: { width: 360, height: 780 },
+  },
   { name: "purge-light", mode: "trouble", isPurge: true },
+  { name: "opened-light", mode: "calm", hasHistory: false },
   { name: "token-dark", mode: "calm", token: "secret", colorScheme: "dark" },
 ];
 
 await mkdir(folder, { recursive: true });
 const only = process.argv.slice(3);
-const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+const browser = await chromium.launch({
+  executablePath: "/usr/bin/chromium",
+  args: ["--no-sandbox"],
+});
 for (const shot of SHOTS) {
   if (only.length > 0 && !only.some((name) => shot.name.includes(name))) continue;
-  const mock = new MockAdmin({ mode: shot.mode, token: shot.token ?? null });
+  const mock = new MockAdmin({
+    mode: shot.mode,
+    token: shot.token ?? null,
+    hasHistory: shot.hasHistory,
+  });
   const url = await mock.listen();
   const page = await browser.newPage({
     viewport: shot.viewport ?? WIDE,

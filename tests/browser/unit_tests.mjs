@@ -117,7 +117,12 @@ export const UNIT = [
       const model = follow(shield, 20);
       const row = model.streams.get("/live/final/main.m3u8");
       const before = row.requestRate;
-      Object.assign(shield.stream(row.name), { requests: 0, bytes: 0, origin_requests: 0, ideal_requests: 0 });
+      Object.assign(shield.stream(row.name), {
+        requests: 0,
+        bytes: 0,
+        origin_requests: 0,
+        ideal_requests: 0,
+      });
       follow(shield, 1, model);
       assert.equal(row.requestRate, null, "one reading gives no rate");
       follow(shield, 3, model);
@@ -167,7 +172,10 @@ export const UNIT = [
       assert.equal(causeFromRefreshes(of("new")), null);
       assert.equal(causeFromRefreshes([...of("new", 6), ...of("same", 2)]), null);
       assert.match(causeFromRefreshes(of("same")), /publishes nothing new/);
-      assert.match(causeFromRefreshes(of("failed")), /8 of the last 8 refreshes failed at http:\/\/a:80/);
+      assert.match(
+        causeFromRefreshes(of("failed")),
+        /8 of the last 8 refreshes failed at http:\/\/a:80/,
+      );
       assert.match(causeFromRefreshes(of("behind")), /http:\/\/a:80 lags behind/);
     },
   },
@@ -176,8 +184,17 @@ export const UNIT = [
     run() {
       const model = new Model();
       model.push({ at_ms: 1000 });
-      model.push({ at_ms: 2000, streams: [{ name: "/a" }], origins: [{ name: "o" }], events: null });
-      model.push({ at_ms: 3000, streams: [{ name: "/a", edge_age_seconds: null }], requests: null });
+      model.push({
+        at_ms: 2000,
+        streams: [{ name: "/a" }],
+        origins: [{ name: "o" }],
+        events: null,
+      });
+      model.push({
+        at_ms: 3000,
+        streams: [{ name: "/a", edge_age_seconds: null }],
+        requests: null,
+      });
       assert.equal(model.viewers, null);
       assert.equal(model.streams.get("/a").isLate, false);
       assert.equal(model.totals.hitRatio, null);

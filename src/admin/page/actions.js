@@ -6,11 +6,35 @@ import { byId, element } from "./dom.js";
 import { bytes, plural } from "./format.js";
 
 const SCOPES = [
-  { id: "stream", title: "Stream", hint: "The manifest that players start with. It and all that it lists is purged.", example: "/live/a.m3u8" },
-  { id: "url", title: "URL", hint: "One URL with its variants; for a playlist, all its versions.", example: "http://live.example/a/1.ts" },
-  { id: "prefix", title: "Prefix", hint: "Every URL that begins with this one.", example: "http://live.example/a/" },
-  { id: "tag", title: "Tag", hint: "Every object that its origin gave this tag.", example: "match-4711" },
-  { id: "all", title: "Everything", hint: "All stored objects. The origin then gets a request for each that viewers want." },
+  {
+    id: "stream",
+    title: "Stream",
+    hint: "The manifest that players start with. It and all that it lists is purged.",
+    example: "/live/a.m3u8",
+  },
+  {
+    id: "url",
+    title: "URL",
+    hint: "One URL with its variants; for a playlist, all its versions.",
+    example: "http://live.example/a/1.ts",
+  },
+  {
+    id: "prefix",
+    title: "Prefix",
+    hint: "Every URL that begins with this one.",
+    example: "http://live.example/a/",
+  },
+  {
+    id: "tag",
+    title: "Tag",
+    hint: "Every object that its origin gave this tag.",
+    example: "match-4711",
+  },
+  {
+    id: "all",
+    title: "Everything",
+    hint: "All stored objects. The origin then gets a request for each that viewers want.",
+  },
 ];
 
 let mayOnlyRead = false;
@@ -41,9 +65,15 @@ const button = (text, kind, onclick) =>
 
 const cancel = (text = "Cancel") => button(text, "plain", closeDialog);
 
-const note = (kind, ...content) => element("div", { class: `note note-${kind}`, role: kind === "error" ? "alert" : "status" }, ...content);
+const note = (kind, ...content) =>
+  element(
+    "div",
+    { class: `note note-${kind}`, role: kind === "error" ? "alert" : "status" },
+    ...content,
+  );
 
-const list = (texts) => element("ul", { class: "note-list" }, ...texts.map((text) => element("li", {}, text)));
+const list = (texts) =>
+  element("ul", { class: "note-list" }, ...texts.map((text) => element("li", {}, text)));
 
 /** What went wrong, and how to mend it where the page can. */
 function problem(error) {
@@ -52,22 +82,41 @@ function problem(error) {
     return readOnlyNote();
   }
   if (error instanceof AnswerError && error.status === 401) {
-    return note("error", element("p", {}, "The server wants a token. "), button("Enter a token…", "plain", () => askForToken(hasToken())));
+    return note(
+      "error",
+      element("p", {}, "The server wants a token. "),
+      button("Enter a token…", "plain", () => askForToken(hasToken())),
+    );
   }
   if (error instanceof AnswerError) {
     const problems = (error.body.problems ?? []).map((each) => each.text ?? each.message);
     if (problems.length > 0) {
-      return note("error", element("p", {}, "Nothing has changed. The file has problems:"), list(problems));
+      return note(
+        "error",
+        element("p", {}, "Nothing has changed. The file has problems:"),
+        list(problems),
+      );
     }
     return note("error", element("p", { class: "pre" }, error.message));
   }
-  return note("error", element("p", {}, "The server did not answer. Whether it did what was asked is not known: see the recent events."));
+  return note(
+    "error",
+    element(
+      "p",
+      {},
+      "The server did not answer. Whether it did what was asked is not known: see the recent events.",
+    ),
+  );
 }
 
 function readOnlyNote() {
   return note(
     "error",
-    element("p", {}, "This token may only read. Purge, reload and drain need a token with the role “write”."),
+    element(
+      "p",
+      {},
+      "This token may only read. Purge, reload and drain need a token with the role “write”.",
+    ),
     button("Use another token…", "plain", () => askForToken(false, true)),
   );
 }
@@ -87,7 +136,14 @@ async function run(trigger, result, path, onDone) {
 
 export function openPurge(stream = null) {
   let scope = SCOPES[0];
-  const input = element("input", { type: "text", id: "purge-value", autocomplete: "off", spellcheck: "false", "aria-describedby": "purge-hint", autofocus: true });
+  const input = element("input", {
+    type: "text",
+    id: "purge-value",
+    autocomplete: "off",
+    spellcheck: "false",
+    "aria-describedby": "purge-hint",
+    autofocus: true,
+  });
   input.value = stream ?? "";
   const label = element("label", { for: "purge-value" });
   const hint = element("p", { id: "purge-hint", class: "quiet" });
@@ -131,7 +187,9 @@ export function openPurge(stream = null) {
       run(confirm, result, `/purge?${query}`, (answer) => {
         footer.replaceChildren(cancel("Close"));
         const done = soft.checked ? "are stale now" : "are purged";
-        return [note("info", `${plural(answer.objects, "object")} (${bytes(answer.bytes)}) ${done}.`)];
+        return [
+          note("info", `${plural(answer.objects, "object")} (${bytes(answer.bytes)}) ${done}.`),
+        ];
       }),
     );
     footer.replaceChildren(cancel(), confirm);
@@ -147,7 +205,12 @@ export function openPurge(stream = null) {
     "Purge",
     scopeChoice(choose),
     element("div", { class: "field" }, label, input, hint),
-    element("label", { class: "check" }, soft, " Soft: make objects stale instead of removing them"),
+    element(
+      "label",
+      { class: "check" },
+      soft,
+      " Soft: make objects stale instead of removing them",
+    ),
     result,
     mayOnlyRead ? readOnlyNote() : null,
     footer,
@@ -158,18 +221,37 @@ export function openPurge(stream = null) {
 
 function scopeChoice(choose) {
   const options = SCOPES.map((each, index) => {
-    const radio = element("input", { type: "radio", name: "scope", value: each.id, checked: index === 0, onchange: () => choose(each) });
+    const radio = element("input", {
+      type: "radio",
+      name: "scope",
+      value: each.id,
+      checked: index === 0,
+      onchange: () => choose(each),
+    });
     return element("label", {}, radio, element("span", {}, each.title));
   });
-  return element("fieldset", { class: "segments" }, element("legend", {}, "What to purge"), ...options);
+  return element(
+    "fieldset",
+    { class: "segments" },
+    element("legend", {}, "What to purge"),
+    ...options,
+  );
 }
 
 function purgeNote(answer, isSoft) {
   const what = isSoft ? "would become stale" : "would be removed";
-  const rest = answer.complete === false ? " Objects of the stream may remain: not all of its lists are known." : "";
+  const rest =
+    answer.complete === false
+      ? " Objects of the stream may remain: not all of its lists are known."
+      : "";
   return note(
     "warning",
-    element("p", {}, element("b", {}, `${plural(answer.objects, "object")}, ${bytes(answer.bytes)}`), ` ${what}. Viewers’ next requests for them go to the origin.${rest}`),
+    element(
+      "p",
+      {},
+      element("b", {}, `${plural(answer.objects, "object")}, ${bytes(answer.bytes)}`),
+      ` ${what}. Viewers’ next requests for them go to the origin.${rest}`,
+    ),
   );
 }
 
@@ -184,7 +266,11 @@ export function openReload() {
   const footer = element("div", { class: "buttons" }, cancel(), reload);
   show(
     "Reload the configuration",
-    element("p", {}, "Reads the file again and uses it. If it has a problem, nothing changes. Viewers are not interrupted."),
+    element(
+      "p",
+      {},
+      "Reads the file again and uses it. If it has a problem, nothing changes. Viewers are not interrupted.",
+    ),
     result,
     mayOnlyRead ? readOnlyNote() : null,
     footer,
@@ -194,10 +280,19 @@ export function openReload() {
 function reloadNote(answer) {
   const changes = (answer.changes ?? []).map((change) => change.text ?? JSON.stringify(change));
   const warnings = (answer.warnings ?? []).map((warning) => warning.text ?? String(warning));
-  const restart = answer.needs_restart > 0 ? ` ${plural(answer.needs_restart, "change")} of these need a restart.` : "";
+  const restart =
+    answer.needs_restart > 0
+      ? ` ${plural(answer.needs_restart, "change")} of these need a restart.`
+      : "";
   return note(
     "info",
-    element("p", {}, changes.length > 0 ? `Generation ${answer.generation} is in use.${restart}` : "The file has no changes."),
+    element(
+      "p",
+      {},
+      changes.length > 0
+        ? `Generation ${answer.generation} is in use.${restart}`
+        : "The file has no changes.",
+    ),
     changes.length > 0 ? list(changes) : null,
     warnings.length > 0 ? list(warnings.map((text) => `Warning: ${text}`)) : null,
   );
@@ -208,13 +303,19 @@ export function openDrain() {
   const drain = button(`Drain ${host} and stop it`, "danger", () =>
     run(drain, result, "/drain", () => {
       footer.replaceChildren(cancel("Close"));
-      return [note("info", "The drain has begun. This page loses its connection when the process stops.")];
+      return [
+        note("info", "The drain has begun. This page loses its connection when the process stops."),
+      ];
     }),
   );
   const footer = element("div", { class: "buttons" }, cancel(), drain);
   show(
     `Drain ${host}`,
-    element("p", {}, "The server takes no new viewers, lets the responses in progress end, and stops. This cannot be undone: someone has to start it again."),
+    element(
+      "p",
+      {},
+      "The server takes no new viewers, lets the responses in progress end, and stops. This cannot be undone: someone has to start it again.",
+    ),
     result,
     mayOnlyRead ? readOnlyNote() : null,
     footer,
@@ -224,7 +325,13 @@ export function openDrain() {
 /** Asks for a token; resolves when one is entered. */
 export function askForToken(wasRefused, isForWrite = false) {
   return new Promise((resolve) => {
-    const input = element("input", { type: "password", id: "token", autocomplete: "off", required: true, autofocus: true });
+    const input = element("input", {
+      type: "password",
+      id: "token",
+      autocomplete: "off",
+      required: true,
+      autofocus: true,
+    });
     const text = isForWrite
       ? "A token with the role “write”."
       : "This server shows its state to those who have a token: see tokens of [admin] in its configuration. A token with the role “read” is enough to look.";
@@ -232,9 +339,21 @@ export function askForToken(wasRefused, isForWrite = false) {
       "form",
       { method: "dialog" },
       element("p", {}, text),
-      wasRefused ? note("error", "The server refuses this token. Is it one of its own, and complete?") : null,
-      element("div", { class: "field" }, element("label", { for: "token" }, "Token"), input, element("p", { class: "quiet" }, "Kept until this tab is closed.")),
-      element("div", { class: "buttons" }, element("button", { type: "submit", class: "primary" }, "Use the token")),
+      wasRefused
+        ? note("error", "The server refuses this token. Is it one of its own, and complete?")
+        : null,
+      element(
+        "div",
+        { class: "field" },
+        element("label", { for: "token" }, "Token"),
+        input,
+        element("p", { class: "quiet" }, "Kept until this tab is closed."),
+      ),
+      element(
+        "div",
+        { class: "buttons" },
+        element("button", { type: "submit", class: "primary" }, "Use the token"),
+      ),
     );
     form.addEventListener("submit", () => {
       setToken(input.value.trim());

@@ -91,7 +91,8 @@ export function causeFromRefreshes(refreshes) {
   if (newest.length === 0 || bad.length * 2 < newest.length) return null;
   const counts = (result) => bad.filter((refresh) => refresh.result === result);
   const of = (list) => `${list.length} of the last ${newest.length} refreshes`;
-  const at = (list) => [...new Set(list.map((refresh) => refresh.endpoint))].filter(Boolean).join(", ");
+  const at = (list) =>
+    [...new Set(list.map((refresh) => refresh.endpoint))].filter(Boolean).join(", ");
   const failed = counts("failed");
   if (failed.length > 0) return `${of(failed)} failed${at(failed) && ` at ${at(failed)}`}.`;
   const behind = counts("behind");
@@ -210,7 +211,9 @@ function pendingRestart(latest) {
   const pending = latest.config?.pending_restart ?? [];
   if (pending.length === 0) return [];
   const title = `${plural(pending.length, "change")} of the configuration ${pending.length === 1 ? "needs" : "need"} a restart`;
-  return [{ severity: "info", title, text: pending.map(pendingText).join(", "), section: "config" }];
+  return [
+    { severity: "info", title, text: pending.map(pendingText).join(", "), section: "config" },
+  ];
 }
 
 export const pendingText = (change) =>

@@ -14,8 +14,17 @@ const NOT_HITS = ["miss", "revalidated", "pass", "negative", "failed"];
 export const SOURCES = ["memory", "blocking", "origin", "shield"];
 
 const SERIES = [
-  "viewers", "requests", "misses", "failures", "sent", "originBytes", "originRequests", "ideal",
-  "p95Memory", "p95Origin", "late",
+  "viewers",
+  "requests",
+  "misses",
+  "failures",
+  "sent",
+  "originBytes",
+  "originRequests",
+  "ideal",
+  "p95Memory",
+  "p95Origin",
+  "late",
 ];
 
 const STREAM_COUNTERS = ["requests", "bytes", "origin_requests", "ideal_requests", "errors"];
@@ -162,8 +171,17 @@ export function quantile(bounds, before, after, share) {
 }
 
 const TOTALS = [
-  "requests", "hits", "notHits", "misses", "failed", "rejected", "serverErrors", "sent",
-  "originBytes", "originRequests", "ideal",
+  "requests",
+  "hits",
+  "notHits",
+  "misses",
+  "failed",
+  "rejected",
+  "serverErrors",
+  "sent",
+  "originBytes",
+  "originRequests",
+  "ideal",
 ];
 
 export class Model {

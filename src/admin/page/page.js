@@ -1,11 +1,31 @@
 // The operator's page: what is shown where, and when it is brought up to date. The facts come from
 // model.js and diagnosis.js, the requests from connection.js.
 
-import { askForToken, closeDialog, openDrain, openPurge, openReload, setContext } from "./actions.js";
+import {
+  askForToken,
+  closeDialog,
+  openDrain,
+  openPurge,
+  openReload,
+  setContext,
+} from "./actions.js";
 import { follow } from "./connection.js";
 import { diagnose, pendingText } from "./diagnosis.js";
 import { byId, element, setAttribute, setClass, setHidden, setText, syncChildren } from "./dom.js";
-import { NONE, age, bitRate, bytes, clock, count, grouped, latency, moment, percent, plural, times } from "./format.js";
+import {
+  NONE,
+  age,
+  bitRate,
+  bytes,
+  clock,
+  count,
+  grouped,
+  latency,
+  moment,
+  percent,
+  plural,
+  times,
+} from "./format.js";
 import { Model, SOURCES } from "./model.js";
 import { Plots } from "./plots.js";
 import { StreamDetails } from "./stream_details.js";
@@ -49,14 +69,24 @@ function showVerdict(severity, title, text, others, target = null) {
   if (heading.problem?.title !== title) {
     const follow = target?.stream || target?.section;
     heading.replaceChildren(
-      follow ? element("button", { type: "button", onclick: () => goTo(heading.problem) }, title) : title,
+      follow
+        ? element("button", { type: "button", onclick: () => goTo(heading.problem) }, title)
+        : title,
     );
   }
   heading.problem = target ?? { title };
   document.title = severity === "none" ? "Seawall" : `${title} · Seawall`;
   const shown = others.slice(0, PROBLEMS_MAX);
   const rest = others.length - shown.length;
-  if (rest > 0) shown.push({ severity: "info", title: `and ${plural(rest, "more problem")}`, text: others.slice(PROBLEMS_MAX).map((each) => each.title).join("; ") });
+  if (rest > 0)
+    shown.push({
+      severity: "info",
+      title: `and ${plural(rest, "more problem")}`,
+      text: others
+        .slice(PROBLEMS_MAX)
+        .map((each) => each.title)
+        .join("; "),
+    });
   syncChildren(byId("problems"), shown, {
     key: (problem) => `${problem.stream ?? ""} ${problem.section ?? ""} ${problem.title}`,
     make: makeProblem,
@@ -71,9 +101,10 @@ function showVerdict(severity, title, text, others, target = null) {
 
 function makeProblem(problem) {
   const item = element("li", {});
-  const title = problem.stream || problem.section
-    ? element("button", { type: "button", onclick: () => goTo(item.problem) }, problem.title)
-    : element("b", {}, problem.title);
+  const title =
+    problem.stream || problem.section
+      ? element("button", { type: "button", onclick: () => goTo(item.problem) }, problem.title)
+      : element("b", {}, problem.title);
   item.append(title, element("span", { class: "problem-text quiet" }));
   return item;
 }
@@ -90,9 +121,9 @@ function goTo(problem) {
 
 function renderLink() {
   const text = byId("link-text");
-  setClass(byId("link"), "is-down", !link.isUp);
+  setClass(byId("link"), "is-down", link.lostAtMs !== null);
   if (link.isUp) return setText(text, `Live, up ${age(model.latest.uptime_seconds)}`);
-  if (link.lostAtMs === null) return setText(text, "Connecting…");
+  if (link.lostAtMs === null) return;
   const seconds = Math.max(0, Math.ceil((link.retryAtMs - Date.now()) / 1000));
   const again = seconds > 0 ? `next try in ${seconds} s` : "trying again";
   setText(text, `Disconnected since ${clock(link.lostAtMs)}: ${link.reason}, ${again}`);
@@ -152,7 +183,8 @@ const TILES = [
     title: "Origin load",
     value: (totals) => times(totals.originLoad),
     note: (totals) => `${count(totals.originRequests)} requests/s, ideal ${count(totals.ideal)}`,
-    severity: (totals) => (totals.originRequests - totals.ideal > 5 ? byLimits(totals.originLoad, 1.5, Infinity) : null),
+    severity: (totals) =>
+      totals.originRequests - totals.ideal > 5 ? byLimits(totals.originLoad, 1.5, Infinity) : null,
   },
   {
     title: "Staleness",
@@ -194,19 +226,40 @@ let latencyCells = null;
 
 function buildTiles() {
   for (const tile of TILES) {
-    tile.valueElement = element("dd", { class: "tile-value" });
-    tile.noteElement = element("dd", { class: "tile-note quiet" });
-    tile.element = element("dl", { class: "card tile" }, element("dt", {}, tile.title), tile.valueElement, tile.noteElement);
+    tile.valueElement = element("dd", { class: "tile-value" }, NONE);
+    tile.noteElement = element("dd", { class: "tile-note quiet" }, "\u00a0");
+    tile.element = element(
+      "dl",
+      { class: "card tile" },
+      element("dt", {}, tile.title),
+      tile.valueElement,
+      tile.noteElement,
+    );
     byId("tiles").append(tile.element);
   }
-  latencyCells = SOURCES.map(() => [element("td"), element("td")]);
+  latencyCells = SOURCES.map(() => [element("td", {}, NONE), element("td", {}, NONE)]);
   const rows = SOURCES.map((source, index) =>
-    element("tr", {}, element("th", { scope: "row", title: SOURCE_HINTS[source] }, SOURCE_NAMES[source]), ...latencyCells[index]),
+    element(
+      "tr",
+      {},
+      element("th", { scope: "row", title: SOURCE_HINTS[source] }, SOURCE_NAMES[source]),
+      ...latencyCells[index],
+    ),
   );
-  const head = ["Time to first byte", "p50", "p95"].map((title) => element("th", { scope: "col" }, title));
+  const head = ["Time to first byte", "p50", "p95"].map((title) =>
+    element("th", { scope: "col" }, title),
+  );
   byId("tiles").append(
-    element("div", { class: "card tile" },
-      element("table", { class: "latencies" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))),
+    element(
+      "div",
+      { class: "card tile" },
+      element(
+        "table",
+        { class: "latencies" },
+        element("thead", {}, element("tr", {}, ...head)),
+        element("tbody", {}, ...rows),
+      ),
+    ),
   );
 }
 
@@ -245,17 +298,31 @@ function makeOrigin(origin) {
     element("th", { scope: "col", class: index > 2 ? "number" : null }, title),
   );
   const rows = element("tbody");
-  const card = element("div", { class: "card origin" },
+  const card = element(
+    "div",
+    { class: "card origin" },
     element("div", { class: "origin-head" }, element("h3", {}, origin.name), use, queue),
-    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Endpoints of ${origin.name}` },
-      element("table", { class: "small" }, element("thead", {}, element("tr", {}, ...head)), rows)));
+    element(
+      "div",
+      {
+        class: "scroll",
+        tabindex: "0",
+        role: "region",
+        "aria-label": `Endpoints of ${origin.name}`,
+      },
+      element("table", { class: "small" }, element("thead", {}, element("tr", {}, ...head)), rows),
+    ),
+  );
   card.parts = { use, queue, rows };
   return card;
 }
 
 function updateOrigin(card, origin) {
   const { use, queue, rows } = card.parts;
-  setText(use, `${grouped(origin.active ?? NaN)} of ${grouped(origin.permits ?? NaN)} requests in progress`);
+  setText(
+    use,
+    `${grouped(origin.active ?? NaN)} of ${grouped(origin.permits ?? NaN)} requests in progress`,
+  );
   setText(queue, origin.queued > 0 ? `${grouped(origin.queued)} queued` : "");
   syncChildren(rows, origin.endpoints ?? [], {
     key: (endpoint) => endpoint.url,
@@ -267,7 +334,13 @@ function updateOrigin(card, origin) {
 function makeEndpoint(endpoint) {
   const state = element("span", { class: "endpoint-state" });
   const cells = [0, 1, 2].map((index) => element("td", { class: index > 0 ? "number" : null }));
-  const row = element("tr", {}, element("th", { scope: "row" }, endpoint.url), element("td", {}, state), ...cells);
+  const row = element(
+    "tr",
+    {},
+    element("th", { scope: "row" }, endpoint.url),
+    element("td", {}, state),
+    ...cells,
+  );
   row.parts = { state, cells };
   return row;
 }
@@ -289,15 +362,25 @@ function renderEvents() {
   syncChildren(byId("events"), shown, {
     key: (event) => `${event.at_ms} ${event.number}`,
     make: (event) =>
-      element("li", { "data-severity": event.severity },
-        element("time", { datetime: new Date(event.at_ms).toISOString() }, moment(event.at_ms, Date.now())),
+      element(
+        "li",
+        { "data-severity": event.severity },
+        element(
+          "time",
+          { datetime: new Date(event.at_ms).toISOString() },
+          moment(event.at_ms, Date.now()),
+        ),
         element("span", { class: "kind" }, event.kind),
-        element("span", { class: "text" }, event.text)),
+        element("span", { class: "text" }, event.text),
+      ),
     update: () => {},
   });
   setHidden(byId("events-empty"), newest.length > 0);
   setHidden(byId("events-more"), newest.length <= EVENTS_AT_FIRST);
-  setText(byId("show-events"), showsAllEvents ? `Show the newest ${EVENTS_AT_FIRST}` : `Show all ${grouped(newest.length)}`);
+  setText(
+    byId("show-events"),
+    showsAllEvents ? `Show the newest ${EVENTS_AT_FIRST}` : `Show all ${grouped(newest.length)}`,
+  );
 }
 
 const CONFIG = [
@@ -305,7 +388,10 @@ const CONFIG = [
   ["Generation", (config) => grouped(config.generation ?? NaN)],
   ["Loaded", (config) => moment(config.loaded_at_ms, model.latest.at_ms)],
   ["SHA-256", (config) => config.sha256 ?? NONE],
-  ["Needs a restart", (config) => (config.pending_restart ?? []).map(pendingText).join(", ") || "nothing"],
+  [
+    "Needs a restart",
+    (config) => (config.pending_restart ?? []).map(pendingText).join(", ") || "nothing",
+  ],
   ["Version", () => model.latest.version ?? NONE],
 ];
 

@@ -11,6 +11,7 @@ const { uPlot } = globalThis;
 const PLOTS = [
   {
     title: "Viewers",
+    isWhole: true,
     format: (value) => grouped(value ?? NaN),
     lines: [{ key: "viewers", label: "viewers", color: "accent", isFilled: true }],
   },
@@ -101,10 +102,23 @@ export class Plots {
   }
 
   #readColors() {
-    const style = getComputedStyle(document.documentElement);
-    for (const name of ["accent", "second", "warning", "error", "grid", "quiet", "fill", "warning-fill"]) {
-      this.#colors[name] = style.getPropertyValue(`--${name}`).trim();
+    // A canvas wants the colour that the theme resolves to, not the expression.
+    const probe = element("span", { hidden: true });
+    document.body.append(probe);
+    for (const name of [
+      "accent",
+      "second",
+      "warning",
+      "error",
+      "grid",
+      "quiet",
+      "fill",
+      "warning-fill",
+    ]) {
+      probe.style.color = `var(--${name})`;
+      this.#colors[name] = getComputedStyle(probe).color;
     }
+    probe.remove();
   }
 
   #color = (name) => () => this.#colors[name];
@@ -112,14 +126,25 @@ export class Plots {
   #make(parent, spec) {
     const values = spec.lines.map(() => element("b", {}, NONE));
     const legend = spec.lines.map((line, index) =>
-      element("span", { class: `key key-${line.color}${line.dash ? " dashed" : ""}` }, line.label, " ", values[index]),
+      element(
+        "span",
+        { class: `key key-${line.color}${line.dash ? " dashed" : ""}` },
+        line.label,
+        " ",
+        values[index],
+      ),
     );
     const time = element("span", { class: "plot-time" });
     const canvas = element("div", { class: "plot-canvas", "aria-hidden": "true" });
     const caption = element(
       "figcaption",
       {},
-      element("span", { class: "plot-title" }, spec.title, spec.note ? element("span", { class: "quiet" }, `, ${spec.note}`) : null),
+      element(
+        "span",
+        { class: "plot-title" },
+        spec.title,
+        spec.note ? element("span", { class: "quiet" }, `, ${spec.note}`) : null,
+      ),
       time,
       element("span", { class: "legend" }, ...legend),
     );
@@ -137,7 +162,12 @@ export class Plots {
       height: HEIGHT,
       padding: [8, 16, 0, 0],
       legend: { show: false },
-      cursor: { sync: { key: "seawall" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
+      cursor: {
+        sync: { key: "seawall" },
+        y: false,
+        drag: { x: false, y: false },
+        points: { size: 6 },
+      },
       scales: {
         x: { time: true },
         y: spec.isLogarithmic
@@ -183,7 +213,8 @@ export class Plots {
       incrs: [60, 120, 300],
       // A label at the left edge would run into the zero of the value axis.
       filter: (plot, splits) => splits.map((at) => (plot.valToPos(at, "x") < 20 ? null : at)),
-      values: (_, splits) => splits.map((at) => (at === null ? null : clock(at * 1000).slice(0, 5))),
+      values: (_, splits) =>
+        splits.map((at) => (at === null ? null : clock(at * 1000).slice(0, 5))),
     };
   }
 
@@ -211,7 +242,8 @@ export class Plots {
     const kinds = ["info", "warning", "error"].filter((severity) => worst.has(severity));
     syncChildren(byId("marks-legend"), kinds, {
       key: (severity) => severity,
-      make: (severity) => element("li", { class: `mark-key mark-${severity}` }, MARK_LABELS[severity]),
+      make: (severity) =>
+        element("li", { class: `mark-key mark-${severity}` }, MARK_LABELS[severity]),
       update: () => {},
     });
   }

@@ -74,19 +74,46 @@ export class StreamDetails {
   }
 
   #build(name) {
-    const close = element("button", { type: "button", class: "icon", "aria-label": "Close", title: "Close (Escape)", onclick: () => this.close() }, "✕");
+    const close = element(
+      "button",
+      {
+        type: "button",
+        class: "icon",
+        "aria-label": "Close",
+        title: "Close (Escape)",
+        onclick: () => this.close(),
+      },
+      "✕",
+    );
     const state = element("p", { class: "stream-state" });
     const why = element("p", { class: "stream-cause" });
     const figures = FIGURES.map(() => element("dd", {}, NONE));
     const manifests = element("div");
     const timeline = element("div");
-    const purge = element("button", { type: "button", onclick: () => this.onPurge(name) }, "Purge this stream…");
+    const purge = element(
+      "button",
+      { type: "button", onclick: () => this.onPurge(name) },
+      "Purge this stream…",
+    );
     this.#parts = { close, state, why, figures, manifests, timeline };
     this.#panel.replaceChildren(
-      element("div", { class: "details-head" }, element("h2", { id: "details-title" }, name), close),
-      element("div", { class: "details-body" },
+      element(
+        "div",
+        { class: "details-head" },
+        element("h2", { id: "details-title" }, name),
+        close,
+      ),
+      element(
+        "div",
+        { class: "details-body" },
         element("div", { class: "details-state" }, state, why),
-        element("dl", { class: "figures" }, ...FIGURES.map(([title], index) => element("div", {}, element("dt", {}, title), figures[index]))),
+        element(
+          "dl",
+          { class: "figures" },
+          ...FIGURES.map(([title], index) =>
+            element("div", {}, element("dt", {}, title), figures[index]),
+          ),
+        ),
         element("h3", {}, "Refreshes, last minute"),
         timeline,
         element("h3", {}, "Manifests"),
@@ -106,7 +133,11 @@ export class StreamDetails {
     }
     const words = { stalled: "Stalled", "very late": "Very late", late: "Late" };
     const errors = row.errors > 0 ? "On time, with errors" : "On time";
-    setText(state, words[stateWord(row)] ?? (row.edgeAge === null ? "Not live, or its live edge is not known" : errors));
+    setText(
+      state,
+      words[stateWord(row)] ??
+        (row.edgeAge === null ? "Not live, or its live edge is not known" : errors),
+    );
     const known = this.#body?.refreshes ? causeFromRefreshes(this.#body.refreshes) : null;
     const isBad = row.isLate || row.errors > 0;
     const told = isBad ? cause(row, nowMs) : "";
@@ -128,7 +159,8 @@ export class StreamDetails {
     } catch (error) {
       if (this.#name !== name) return;
       const text = error instanceof AnswerError ? error.message : "The details cannot be read.";
-      if (!this.#body) this.#parts.manifests.replaceChildren(element("p", { class: "quiet" }, text));
+      if (!this.#body)
+        this.#parts.manifests.replaceChildren(element("p", { class: "quiet" }, text));
     } finally {
       this.#isReading = false;
     }
@@ -138,7 +170,9 @@ export class StreamDetails {
     this.#parts.manifests.replaceChildren(manifestTable(body.manifests ?? []));
     const refreshes = (body.refreshes ?? []).filter((each) => nowMs - each.at_ms <= SPAN_MS);
     this.#parts.timeline.replaceChildren(
-      refreshes.length > 0 ? timelineOf(refreshes, nowMs) : element("p", { class: "quiet" }, "None in the last minute."),
+      refreshes.length > 0
+        ? timelineOf(refreshes, nowMs)
+        : element("p", { class: "quiet" }, "None in the last minute."),
       refreshList(refreshes),
     );
   }
@@ -150,8 +184,15 @@ function manifestTable(manifests) {
   if (manifests.length === 0) return element("p", { class: "quiet" }, "None is stored.");
   const number = (text) => element("td", { class: "number" }, text);
   const rows = manifests.map((manifest) =>
-    element("tr", {},
-      element("th", { scope: "row", title: manifest.path }, lastPart(manifest.path), element("span", { class: "quiet flags" }, flags(manifest))),
+    element(
+      "tr",
+      {},
+      element(
+        "th",
+        { scope: "row", title: manifest.path },
+        lastPart(manifest.path),
+        element("span", { class: "quiet flags" }, flags(manifest)),
+      ),
       number(age(manifest.age_seconds ?? NaN)),
       number(age(manifest.target_seconds ?? NaN)),
       number(grouped(manifest.last_sequence ?? NaN)),
@@ -160,27 +201,46 @@ function manifestTable(manifests) {
     ),
   );
   const heads = ["Manifest", "Age", "Target", "Last segment", "Versions", "Next refresh"];
-  const head = heads.map((title, index) => element("th", { scope: "col", class: index > 0 ? "number" : null }, title));
-  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Manifests" },
-    element("table", { class: "small" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
+  const head = heads.map((title, index) =>
+    element("th", { scope: "col", class: index > 0 ? "number" : null }, title),
+  );
+  return element(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Manifests" },
+    element(
+      "table",
+      { class: "small" },
+      element("thead", {}, element("tr", {}, ...head)),
+      element("tbody", {}, ...rows),
+    ),
+  );
 }
 
 function flags(manifest) {
   return [
     manifest.is_stalled && "stalled",
     manifest.is_multivariant && "multivariant",
-    manifest.is_low_latency && (manifest.parts ? `low latency, ${grouped(manifest.parts)} parts` : "low latency"),
+    manifest.is_low_latency &&
+      (manifest.parts ? `low latency, ${grouped(manifest.parts)} parts` : "low latency"),
     manifest.is_refreshed === false && !manifest.is_multivariant && "not refreshed",
-  ].filter(Boolean).join(", ");
+  ]
+    .filter(Boolean)
+    .join(", ");
 }
 
 /** A lane per manifest; a bar per refresh: tall for a new version, short for the same. */
 function timelineOf(refreshes, nowMs) {
-  const lanes = [...new Set(refreshes.map((refresh) => refresh.manifest))].sort().slice(0, LANES_MAX);
+  const lanes = [...new Set(refreshes.map((refresh) => refresh.manifest))]
+    .sort()
+    .slice(0, LANES_MAX);
   const width = 440;
   const laneHeight = 34;
   const left = 92;
-  const picture = svg("svg", { viewBox: `0 0 ${width} ${lanes.length * laneHeight + 16}`, class: "timeline", "aria-hidden": "true" });
+  const picture = svg("svg", {
+    viewBox: `0 0 ${width} ${lanes.length * laneHeight + 16}`,
+    class: "timeline",
+    "aria-hidden": "true",
+  });
   lanes.forEach((lane, index) => {
     const base = index * laneHeight + 26;
     const label = svg("text", { x: 0, y: base - 2, class: "lane" });
@@ -189,27 +249,52 @@ function timelineOf(refreshes, nowMs) {
     for (const refresh of refreshes.filter((each) => each.manifest === lane)) {
       const { height } = RESULTS[refresh.result] ?? RESULTS.same;
       const x = left + (1 - (nowMs - refresh.at_ms) / SPAN_MS) * (width - left - 4);
-      picture.append(svg("rect", { x: x.toFixed(1), y: base - height, width: 3, height, rx: 1, class: `refresh refresh-${refresh.result}` }));
+      picture.append(
+        svg("rect", {
+          x: x.toFixed(1),
+          y: base - height,
+          width: 3,
+          height,
+          rx: 1,
+          class: `refresh refresh-${refresh.result}`,
+        }),
+      );
     }
   });
   const foot = lanes.length * laneHeight + 12;
-  for (const [x, text, anchor] of [[left, "1 min ago", "start"], [width, "now", "end"]]) {
+  for (const [x, text, anchor] of [
+    [left, "1 min ago", "start"],
+    [width, "now", "end"],
+  ]) {
     const label = svg("text", { x, y: foot, class: "lane", "text-anchor": anchor });
     label.textContent = text;
     picture.append(label);
   }
-  const keys = Object.entries(RESULTS).map(([result, { word }]) => element("li", { class: `refresh-key key-${result}` }, word));
+  const keys = Object.entries(RESULTS).map(([result, { word }]) =>
+    element("li", { class: `refresh-key key-${result}` }, word),
+  );
   return element("div", {}, picture, element("ul", { class: "refresh-keys" }, ...keys));
 }
 
 function refreshList(refreshes) {
   const newest = refreshes.slice(-LIST_MAX).reverse();
-  return element("ol", { class: "refresh-list" }, ...newest.map((refresh) =>
-    element("li", { "data-result": refresh.result },
-      element("span", { class: "time" }, clock(refresh.at_ms)),
-      element("span", { class: "path", title: refresh.manifest }, lastPart(refresh.manifest)),
-      element("span", { class: "word" }, RESULTS[refresh.result]?.word ?? refresh.result),
-      element("span", { class: "took" }, latency(refresh.took_ms / 1000)),
-      element("span", { class: "path endpoint quiet", title: refresh.endpoint ?? "" }, refresh.endpoint ?? ""),
-    )));
+  return element(
+    "ol",
+    { class: "refresh-list" },
+    ...newest.map((refresh) =>
+      element(
+        "li",
+        { "data-result": refresh.result },
+        element("span", { class: "time" }, clock(refresh.at_ms)),
+        element("span", { class: "path", title: refresh.manifest }, lastPart(refresh.manifest)),
+        element("span", { class: "word" }, RESULTS[refresh.result]?.word ?? refresh.result),
+        element("span", { class: "took" }, latency(refresh.took_ms / 1000)),
+        element(
+          "span",
+          { class: "path endpoint quiet", title: refresh.endpoint ?? "" },
+          refresh.endpoint ?? "",
+        ),
+      ),
+    ),
+  );
 }

@@ -156,17 +156,25 @@ export class StreamTable {
   }
 
   #head(column) {
-    const button = element("button", { type: "button", class: "sort" },
+    const button = element(
+      "button",
+      { type: "button", class: "sort" },
       element("span", { class: column.shortTitle ? "long" : null }, column.title),
-      column.shortTitle ? element("span", { class: "short", "aria-hidden": "true" }, column.shortTitle) : null,
+      column.shortTitle
+        ? element("span", { class: "short", "aria-hidden": "true" }, column.shortTitle)
+        : null,
     );
-    const head = element("th", {
-      scope: "col",
-      role: "columnheader",
-      class: columnClass(column),
-      title: column.hint,
-      "data-column": column.id,
-    }, button);
+    const head = element(
+      "th",
+      {
+        scope: "col",
+        role: "columnheader",
+        class: columnClass(column),
+        title: column.hint,
+        "data-column": column.id,
+      },
+      button,
+    );
     button.addEventListener("click", () => {
       this.#chooseSort(column);
       this.#refresh();
@@ -261,7 +269,10 @@ export class StreamTable {
     const fewer = `Show the first ${ROWS_AT_FIRST}`;
     setText(showAll, this.#showsAll ? fewer : `Show all ${plural(this.#matching, "stream")}`);
     setHidden(empty, this.#matching > 0);
-    setText(empty, total === 0 ? "No live stream is watched." : `No stream matches “${this.#query}”.`);
+    setText(
+      empty,
+      total === 0 ? "No live stream is watched." : `No stream matches “${this.#query}”.`,
+    );
   }
 
   #click(event) {
@@ -285,7 +296,10 @@ const columnClass = (column) =>
 class StreamRow {
   constructor(name) {
     this.cells = Object.fromEntries(
-      COLUMNS.map((column) => [column.id, element("td", { role: "cell", class: columnClass(column) })]),
+      COLUMNS.map((column) => [
+        column.id,
+        element("td", { role: "cell", class: columnClass(column) }),
+      ]),
     );
     this.button = element("button", { type: "button", class: "stream-name" }, name);
     this.cells.name.append(this.button);

@@ -273,6 +273,7 @@ fn store(cache: &Cache, key: &Key) {
         length: None,
         will_be_stored: true,
         is_own: false,
+        stream: None,
         epoch_token: None,
         access_tracker: None,
     };

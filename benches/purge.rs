@@ -310,6 +310,7 @@ fn head(cache: &Cache, fill: &Fill, is_tagged: bool) -> StoredHead {
         length: None,
         will_be_stored: true,
         is_own: false,
+        stream: None,
         epoch_token: Some(fill.bind_tags(Some(token), &tags)),
         access_tracker: None,
     }

@@ -16,6 +16,8 @@ mod handlers;
 mod openapi;
 pub mod origin_metrics;
 pub mod origins;
+pub mod overview;
+mod page;
 mod purge;
 pub mod purge_metrics;
 pub mod query;
@@ -32,6 +34,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use serde_json::Value;
 
 pub use audit::{AuditDestination, AuditLog};
@@ -102,6 +105,21 @@ impl Settings {
     }
 }
 
+/// The manifests of a stream, by its name.
+pub type StreamHandler = Box<dyn Fn(&str) -> Option<Value> + Send + Sync>;
+
+/// What the page shows now.
+pub type OverviewHandler = Arc<dyn Fn() -> Overview + Send + Sync>;
+
+/// What the page shows.
+#[derive(Clone)]
+pub struct Overview {
+    /// A JSON object, in one line.
+    pub json: Bytes,
+    /// The server is about to stop: there is no next one.
+    pub is_last: bool,
+}
+
 /// Explains an absolute URL.
 pub type ExplainHandler =
     Box<dyn Fn(&http::Uri) -> Result<serde_json::Value, &'static str> + Send + Sync>;
@@ -170,6 +188,10 @@ pub struct AdminHandlers {
     pub metrics: MetricRegistry,
     /// The content of `/status`.
     pub status: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The content of `/overview`.
+    pub overview: OverviewHandler,
+    /// The content of `/overview/stream`. `None`: there is no such stream.
+    pub stream: StreamHandler,
     /// The check behind `/healthz`.
     pub health: HealthHandler,
     /// Whether new connections are accepted.

@@ -52,6 +52,7 @@ mod restart_leftovers;
 mod snapshot;
 mod standstill;
 mod stream;
+mod stream_numbers;
 mod tracker;
 mod tracker_size;
 mod tracker_state;
@@ -62,7 +63,7 @@ mod version_effects;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -79,9 +80,9 @@ pub(crate) use prefetch::{Prefetch, PrefetchedObject};
 pub use prefetch::{PrefetchSource, PrefetchStats};
 pub use reject_reason::RejectReason;
 pub(crate) use restart_leftovers::UNLISTED_FOR;
-pub use snapshot::{StreamsSnapshot, TrackedManifest};
+pub use snapshot::{ManifestState, StreamDetails, StreamsSnapshot, TrackedManifest};
 use stream::LiveStream;
-pub use stream::StreamStats;
+pub use stream::{StreamAudience, StreamFailure, StreamStats};
 pub(crate) use tracker::ManifestTracker;
 pub(crate) use variants::Variant;
 pub(crate) use version_effects::VersionEffects;
@@ -89,7 +90,7 @@ pub(crate) use version_effects::VersionEffects;
 use seawall_cache::eviction::LivePosition;
 use seawall_manifest::{Kind, Manifest, ManifestInfo};
 use seawall_policy::access::CacheRequest;
-use seawall_policy::{Key, Now, Rules};
+use seawall_policy::{Key, Now, Rules, StreamNumber};
 
 /// All trackers and streams of the process.
 pub(crate) struct LiveStreams {
@@ -357,11 +358,39 @@ impl LiveStreams {
         others
     }
 
+    /// By which requests for an object are counted, if it belongs to a live stream.
+    pub(crate) fn stream_number(&self, request: &CacheRequest) -> Option<StreamNumber> {
+        self.stream_of(request)?.number()
+    }
+
+    /// The stream that an object belongs to.
+    fn stream_of(&self, request: &CacheRequest) -> Option<Arc<LiveStream>> {
+        {
+            let index = self.index.lock();
+            if let Some(tracker) = index.trackers.get(request.base_key()) {
+                return Some(Arc::clone(&tracker.stream));
+            }
+            if let Some((stream, _)) = index.parents.get(request.base_key()) {
+                return Some(Arc::clone(stream));
+            }
+        }
+        let beside = self.trackers_beside(request).pop()?;
+        Some(Arc::clone(&beside.stream))
+    }
+
     /// Counts an origin request for the stream that the object belongs to.
     pub(crate) fn count_origin_request(&self, request: &CacheRequest) {
         let tracker = self.tracker(request);
         if let Some(tracker) = tracker.or_else(|| self.trackers_beside(request).pop()) {
             tracker.stream.count_request();
+        }
+    }
+
+    /// Records that a fetch failed for the stream that the object belongs to.
+    pub(crate) fn record_failure(&self, request: &CacheRequest, why: &str, at: SystemTime) {
+        if let Some(stream) = self.stream_of(request) {
+            let text = format!("{}: {why}", request.target.path());
+            stream.record_failure(StreamFailure { at, text });
         }
     }
 

@@ -102,7 +102,8 @@ pub use warm::{ListedObjects, WarmBatch, WarmOutcome, WarmTarget, WarmedObject};
 
 use crate::live::LiveStreams;
 pub use crate::live::{
-    PrefetchSource, PrefetchStats, RejectReason, StreamStats, StreamsSnapshot, TrackedManifest,
+    ManifestState, PrefetchSource, PrefetchStats, RejectReason, StreamAudience, StreamDetails,
+    StreamFailure, StreamStats, StreamsSnapshot, TrackedManifest,
 };
 use crate::telemetry::Telemetry;
 use seawall_cache::Cache;
@@ -321,7 +322,20 @@ impl Shield {
 
     /// A snapshot of the tracked live streams, for metrics.
     pub fn streams(&self) -> StreamsSnapshot {
-        self.live.snapshot(Instant::now())
+        let now = Instant::now();
+        self.live.snapshot(now, |stream| {
+            let counts = self.telemetry.stream_counters.counts(stream, now);
+            StreamAudience {
+                requests: counts.requests,
+                bytes: counts.bytes,
+                viewers: counts.viewers,
+            }
+        })
+    }
+
+    /// The manifests of a stream. `None`: it is not known.
+    pub fn stream_details(&self, name: &str) -> Option<StreamDetails> {
+        self.live.stream_details(name, Instant::now())
     }
 
     /// Compression counters, for metrics.

@@ -18,6 +18,7 @@ mod drain;
 mod liveness;
 #[cfg(test)]
 mod metrics_reference;
+mod overview;
 mod reload;
 mod reload_report;
 mod route_slots;

@@ -11,9 +11,12 @@ mod log_path;
 mod log_queue;
 mod metric;
 mod outcome;
+mod recent_events;
 mod registry;
 mod request_metrics;
+mod stream_counters;
 mod thread_counters;
+mod viewer_sketch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +33,11 @@ pub use metric::{
 pub use outcome::{
     AbortCause, AccessLogFields, Outcome, RefusalReason, RequestRecord, ResponseSource,
 };
+pub use recent_events::{RecentEvent, RecentEvents, RecentEventsLayer};
 pub use registry::{MetricGroup, MetricRegistry};
-pub use request_metrics::RequestMetrics;
+pub use request_metrics::{RequestMetrics, RequestTotals};
+pub use stream_counters::{StreamCounters, StreamCounts};
+pub use viewer_sketch::viewer_hash;
 
 /// The content type of the text that [`MetricRegistry::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -91,6 +97,8 @@ pub struct Telemetry {
     pub request_metrics: RequestMetrics,
     /// The same by the class of the client.
     pub class_metrics: Arc<ClassMetrics>,
+    /// Requests and viewers of live streams.
+    pub stream_counters: StreamCounters,
     /// The access log.
     pub access_log: AccessLog,
 }
@@ -110,6 +118,7 @@ impl Telemetry {
         Ok(Telemetry {
             request_metrics,
             class_metrics,
+            stream_counters: StreamCounters::default(),
             access_log,
         })
     }
@@ -119,6 +128,9 @@ impl Telemetry {
         self.request_metrics.count(record);
         if let Some(class) = record.class {
             self.class_metrics.count(class, record);
+        }
+        if let Some(stream) = record.stream {
+            self.stream_counters.count(stream, record);
         }
         self.access_log.write(record);
     }

@@ -85,6 +85,7 @@ fn store(cache: &Cache, number: usize, place: usize, body: Bytes) {
         length: None,
         will_be_stored: true,
         is_own: false,
+        stream: None,
         epoch_token: Some(cache.bind_epoch(Some(&place_key(place)), None)),
         access_tracker: None,
     };

@@ -20,6 +20,8 @@ pub enum AnswerBody {
     Json(&'static [AnswerField]),
     /// A line of text.
     Text,
+    /// Server-sent events, each with a JSON object.
+    Events,
     /// Metrics in the Prometheus text format.
     Prometheus,
 }
@@ -101,6 +103,7 @@ impl AnswerBody {
         match self {
             AnswerBody::Json(_) => "application/json",
             AnswerBody::Text => "text/plain; charset=utf-8",
+            AnswerBody::Events => "text/event-stream",
             AnswerBody::Prometheus => crate::telemetry::CONTENT_TYPE,
         }
     }

@@ -1,5 +1,7 @@
 //! The endpoints of the admin server, each declared once.
 
+mod overview;
+
 use http::StatusCode;
 
 use super::answers::{
@@ -50,20 +52,10 @@ pub static ADMIN_ENDPOINTS: &[AdminEndpoint] = &[
         ],
         handler: EndpointHandler::Immediate(handlers::readiness),
     },
-    AdminEndpoint {
-        path: "/metrics",
-        method: AdminMethod::Get,
-        role: Some(AdminRole::Read),
-        summary: "Read all metrics in the Prometheus text format",
-        help: "[metrics.md](metrics.md) explains each.",
-        parameters: &[],
-        answers: &[AdminAnswer {
-            status: StatusCode::OK,
-            when: "Always.",
-            body: AnswerBody::Prometheus,
-        }],
-        handler: EndpointHandler::Immediate(handlers::metrics),
-    },
+    overview::METRICS,
+    overview::OVERVIEW,
+    overview::OVERVIEW_EVENTS,
+    overview::OVERVIEW_STREAM,
     AdminEndpoint {
         path: "/status",
         method: AdminMethod::Get,

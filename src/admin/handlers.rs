@@ -1,5 +1,7 @@
 //! The functions behind the endpoints: from valid parameters to an answer.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::json;
 
@@ -30,6 +32,24 @@ pub(super) fn readiness(request: &AdminRequest<'_>) -> AdminResponse {
 pub(super) fn metrics(request: &AdminRequest<'_>) -> AdminResponse {
     let text = request.handlers.metrics.render();
     response::with_body(StatusCode::OK, text, AnswerBody::Prometheus)
+}
+
+pub(super) fn overview(request: &AdminRequest<'_>) -> AdminResponse {
+    let overview = (request.handlers.overview)();
+    response::with_body(StatusCode::OK, overview.json, AnswerBody::Json(&[]))
+}
+
+/// The overview each second, for as long as a connection may last.
+pub(super) fn overview_events(request: &AdminRequest<'_>) -> AdminResponse {
+    response::events(Arc::clone(&request.handlers.overview))
+}
+
+pub(super) fn stream(request: &AdminRequest<'_>) -> AdminResponse {
+    let name = request.query.texts("name").next().unwrap_or_default();
+    match (request.handlers.stream)(name) {
+        Some(details) => response::json(StatusCode::OK, &details),
+        None => response::error(StatusCode::NOT_FOUND, "no such stream is watched"),
+    }
 }
 
 pub(super) fn status(request: &AdminRequest<'_>) -> AdminResponse {

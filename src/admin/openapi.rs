@@ -75,7 +75,9 @@ fn responses(endpoint: &AdminEndpoint) -> Value {
 fn response(answer: &AdminAnswer) -> Value {
     let schema = match answer.body {
         AnswerBody::Json(fields) => object(fields),
-        AnswerBody::Text | AnswerBody::Prometheus => json!({ "type": "string" }),
+        AnswerBody::Text | AnswerBody::Events | AnswerBody::Prometheus => {
+            json!({ "type": "string" })
+        }
     };
     json!({
         "description": answer.when,

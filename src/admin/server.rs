@@ -23,6 +23,7 @@ use super::audit::WriteAttempt;
 use super::declaration::{self, AdminRequest, AdminRole, RoutingError};
 use super::endpoints::ADMIN_ENDPOINTS;
 use super::guard::{self, AdminPeer, AdminRejection};
+use super::page;
 use super::query::AdminQuery;
 use super::response::{self, AdminResponse};
 use super::{AdminHandlers, AdminTokens};
@@ -255,6 +256,10 @@ async fn handle<B>(
     request: &Request<B>,
 ) -> AdminResponse {
     let (uri, headers) = (request.uri(), request.headers());
+    // Everyone may know it: it says nothing of this server.
+    if let Some(response) = page::response(request.method(), uri.path()) {
+        return response;
+    }
     let routed = declaration::route(ADMIN_ENDPOINTS, request.method(), uri.path());
     let is_write = matches!(routed, Ok(endpoint) if endpoint.role == Some(AdminRole::Write));
     let write = is_write.then(|| write_attempt(request, peer));

@@ -29,7 +29,7 @@ fn busiest(snapshot: &StreamsSnapshot) -> impl Iterator<Item = &StreamStats> {
 }
 
 /// All live streams in use.
-pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
+pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 17] = [
     Metric {
         name: "seawall_manifests_refreshed",
         kind: MetricKind::Gauge,
@@ -114,6 +114,78 @@ pub static STREAM_METRICS: [CollectedMetric<StreamsSnapshot>; 12] = [
         remedy: "If it rises, the origin is slow, or [fill] memory is too small.",
     }
     .collected(|snapshot, samples| samples.add(&[], snapshot.prefetches.skipped)),
+    Metric {
+        name: "seawall_stream_requests_total",
+        kind: MetricKind::Counter,
+        unit: "requests",
+        labels: &[STREAM],
+        help: "Requests from viewers for objects of the stream. Increments when a response ends.",
+        remedy: "Divide its rate by seawall_stream_viewers: if it rises, players request again what \
+                 they should have got.",
+    }
+    .collected(|snapshot, samples| {
+        for stream in busiest(snapshot) {
+            samples.add(&[&stream.name], stream.audience.requests);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_sent_bytes_total",
+        kind: MetricKind::Counter,
+        unit: "bytes",
+        labels: &[STREAM],
+        help: "Body bytes sent to viewers of the stream. Increments when a response ends, by the \
+               whole body.",
+        remedy: "If it falls while the viewers stay, players have switched to a lower bit rate.",
+    }
+    .collected(|snapshot, samples| {
+        for stream in busiest(snapshot) {
+            samples.add(&[&stream.name], stream.audience.bytes);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_viewers",
+        kind: MetricKind::Gauge,
+        unit: "viewers",
+        labels: &[STREAM],
+        help: "Estimate, mostly within 7 %, of the addresses from which objects of the stream were \
+               requested in the last 10 to 20 s. Behind a CDN these are the CDN's servers.",
+        remedy: "If it falls at once, look at the other metrics of the stream, and at the CDN.",
+    }
+    .collected(|snapshot, samples| {
+        for stream in busiest(snapshot) {
+            samples.add(&[&stream.name], stream.audience.viewers);
+        }
+    }),
+    Metric {
+        name: "seawall_stream_live_edge_age_seconds",
+        kind: MetricKind::Gauge,
+        unit: "seconds",
+        labels: &[STREAM],
+        help: "Time since the last new version of the stream's manifests, of the refreshed manifest \
+               that has been unchanged for longest. Streams that have ended are left out.",
+        remedy: "Above three segments, viewers wait: check the packager, then the origin.",
+    }
+    .collected(|snapshot, samples| {
+        for stream in busiest(snapshot) {
+            if let Some(edge) = &stream.live_edge {
+                samples.add(&[&stream.name], edge.age);
+            }
+        }
+    }),
+    Metric {
+        name: "seawall_stream_failures_total",
+        kind: MetricKind::Counter,
+        unit: "fetches",
+        labels: &[STREAM],
+        help: "Fetches for the stream that failed: no response of the origin, a broken one, or a \
+               status of 500 or more. Increments with each one.",
+        remedy: "`GET /overview` says what failed last, and why.",
+    }
+    .collected(|snapshot, samples| {
+        for stream in busiest(snapshot) {
+            samples.add(&[&stream.name], stream.failures);
+        }
+    }),
     Metric {
         name: "seawall_stream_origin_requests_total",
         kind: MetricKind::Counter,

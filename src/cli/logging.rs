@@ -18,7 +18,10 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::audit::AUDIT_TARGET;
-use crate::telemetry::{LogCounts, LogGuard, LogLevels, LogQueue, LogRateLimit, ProgramLog};
+use crate::telemetry::{
+    LogCounts, LogGuard, LogLevels, LogQueue, LogRateLimit, ProgramLog, RecentEvents,
+    RecentEventsLayer,
+};
 
 /// The variables that change the levels; the first that is set applies.
 const VARIABLES: [&str; 2] = ["SEAWALL_LOG", "RUST_LOG"];
@@ -70,7 +73,12 @@ pub(super) fn start(
     let layer = fmt::layer()
         .with_ansi(terminal)
         .with_writer(move || queue.line_writer());
-    let subscriber = tracing_subscriber::registry().with(filter).with(limit);
+    let events = Arc::<RecentEvents>::default();
+    let kept = RecentEventsLayer(Arc::clone(&events));
+    let subscriber = tracing_subscriber::registry()
+        .with(filter)
+        .with(limit)
+        .with(kept);
     let result = match format.unwrap_or(text) {
         LogFormat::Json => subscriber.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => subscriber.with(layer).try_init(),
@@ -90,6 +98,7 @@ pub(super) fn start(
     Ok(RunningLog {
         log: ProgramLog {
             counts,
+            events,
             set_levels: Arc::new(set_levels),
         },
         _guard: guard,

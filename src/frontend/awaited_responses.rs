@@ -15,7 +15,7 @@ use super::request_key::{COPIED_BODY_MAX, RequestKey};
 use crate::proxy::{
     ByteMeter, RequestLimiter, ResponseBody, SharedWait, ViewerResponse, admit_repeat,
 };
-use crate::telemetry::RequestRecord;
+use crate::telemetry::{RequestRecord, viewer_hash};
 use seawall_cache::{AwaitedFill, Follower, Object};
 use seawall_policy::ViewerAddress;
 
@@ -103,9 +103,10 @@ impl<H> SharedWaiter<H> {
     /// Takes the request of a viewer that joined from its rate limits. `None`: it may not wait.
     pub(super) fn admit(
         mut self,
-        viewer: impl FnOnce() -> ViewerAddress,
+        viewer: impl Fn() -> ViewerAddress,
         now: Instant,
     ) -> Option<SharedWaiter<H>> {
+        self.record.viewer_hash = viewer_hash(viewer().viewer);
         self.meter = admit_repeat(self.limiter.as_ref(), viewer, now).ok()?;
         Some(self)
     }

@@ -298,8 +298,9 @@ impl ConnectionTable {
             .map(|connection| connection.state.queued_bytes())
             .sum();
         drop(open_connections);
-        self.counters
-            .snapshot(self.open.load(Ordering::Relaxed), queued)
+        let open = self.open.load(Ordering::Relaxed);
+        let max = self.connections_max.load(Ordering::Relaxed);
+        self.counters.snapshot((open, max), queued)
     }
 }
 

@@ -92,8 +92,9 @@ pub(super) async fn exchange<A: Handler>(
         RepeatLookup::Remembered(response) => {
             match http2_repeats::admit(&response, &context, viewer, &head, facts.arrived) {
                 Ok(meter) => {
-                    let arrived = facts.arrived;
-                    return Ok(http2_repeats::respond(&response, arrived, channel, meter));
+                    let viewer = context.viewer_of(viewer, |field| lines_of(&head.headers, field));
+                    let request = (facts.arrived, viewer);
+                    return Ok(http2_repeats::respond(&response, request, channel, meter));
                 }
                 Err(_) => None,
             }

@@ -267,8 +267,8 @@ impl<A: Handler, W: Transport> FastPath<A, W> {
                 let Ok(meter) = admit_repeat(permit.limiter(), viewer, arrived) else {
                     return self.start_new_response(get, received, arrived, None);
                 };
-                permit.record_hit(arrived);
-                let pending = PendingResponse::repeat(&response, arrived, &self.connection, meter);
+                let request = (arrived, viewer());
+                let pending = PendingResponse::repeat(&response, request, &self.connection, meter);
                 Some(CurrentRequest::Sending(pending))
             }
             RepeatLookup::Awaited(waiter) => match waiter.admit(viewer, arrived) {

@@ -14,7 +14,7 @@ use super::repeated_responses::{Http2Fields, RepeatLookup, RepeatedResponse};
 use super::request_key::write_field;
 use super::server_context::ServerContext;
 use crate::proxy::{ByteMeter, RateRefusal, admit_repeat};
-use seawall_policy::IgnoredFields;
+use seawall_policy::{IgnoredFields, ViewerAddress};
 
 /// Looks for a response of the same second. Only a GET without a body may have one.
 pub(super) fn look_up<A: Handler>(
@@ -65,12 +65,12 @@ pub(super) fn admit<A>(
 /// Sends a response of the same second again.
 pub(super) fn respond(
     repeated: &RepeatedResponse<Http2Fields>,
-    arrived: Instant,
+    (arrived, viewer): (Instant, ViewerAddress),
     channel: ResponseChannel,
     meter: Option<ByteMeter>,
 ) -> Response<RecordingBody> {
     repeated.permit().record_hit(arrived.into_std());
-    let mut record = repeated.record(arrived.into_std());
+    let mut record = repeated.record(arrived.into_std(), viewer);
     record.head_time = arrived.elapsed();
     let status = record.status;
     let mut body = RecordingBody::new(repeated.body(), record, channel);

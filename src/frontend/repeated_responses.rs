@@ -22,8 +22,9 @@ use super::request_key::{COPIED_BODY_MAX, RequestKey};
 use crate::proxy::{
     RepeatPermit, RepeatRules, ResponseBody, ViewerResponse, X_REQUEST_ID, new_request_id,
 };
-use crate::telemetry::RequestRecord;
+use crate::telemetry::{RequestRecord, viewer_hash};
 use seawall_cache::Object;
+use seawall_policy::ViewerAddress;
 
 /// Bytes of all remembered responses of one worker, listener and protocol, with the objects they
 /// come from: these may have left the store.
@@ -170,10 +171,11 @@ impl<H> RepeatedResponse<H> {
     }
 
     /// The record of another request.
-    pub(super) fn record(&self, arrived: Instant) -> RequestRecord {
+    pub(super) fn record(&self, arrived: Instant, viewer: ViewerAddress) -> RequestRecord {
         RequestRecord {
             arrived,
             is_repeated: true,
+            viewer_hash: viewer_hash(viewer.viewer),
             ..self.rest.record.clone()
         }
     }

@@ -126,9 +126,10 @@ impl ConnectionCounters {
         self.repeated_bytes.fetch_add(change, Ordering::Relaxed);
     }
 
-    pub(super) fn snapshot(&self, open: usize, queued_bytes: u64) -> Stats {
+    pub(super) fn snapshot(&self, (open, max): (usize, usize), queued_bytes: u64) -> Stats {
         Stats {
             open,
+            max,
             queued_bytes,
             repeated_bytes: self.repeated_bytes.load(Ordering::Relaxed),
             counts: std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed)),
@@ -142,6 +143,8 @@ impl ConnectionCounters {
 pub struct Stats {
     /// Connections open now.
     pub open: usize,
+    /// Connections that may be open.
+    pub max: usize,
     /// Body bytes that HTTP/2 streams have queued.
     queued_bytes: u64,
     /// Bytes of responses that workers remember.
@@ -249,7 +252,7 @@ mod tests {
             assert_eq!(index, event as usize);
             counters.count(event);
         }
-        let stats = counters.snapshot(3, 5);
+        let stats = counters.snapshot((3, 9), 5);
         assert!(
             ConnectionEvent::ALL
                 .into_iter()

@@ -111,6 +111,7 @@ fn remove_tracker(
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream_numbers::OwnNumber;
     use super::*;
     use crate::live::fixtures::{at, one_segment, request, rules, version};
     use crate::live::stream::LiveStream;
@@ -147,7 +148,7 @@ mod tests {
     fn restarted_and_refreshed_manifests_stay_registered_for_a_directory() {
         let now = Instant::now();
         let info = one_segment(1).info;
-        let stream = Arc::new(LiveStream::new("/live/a.m3u8"));
+        let stream = Arc::new(LiveStream::new("/live/a.m3u8", OwnNumber::default()));
         let tracker = |uri: String| {
             let (request, stream) = (request(&uri), Arc::clone(&stream));
             Arc::new(ManifestTracker::new(request, stream, &info, now))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::directories::DirectoryIndex;
 use super::stream::LiveStream;
+use super::stream_numbers::{OwnNumber, StreamNumbers};
 use super::{ManifestDiff, ManifestTracker};
 use seawall_policy::Key;
 use seawall_policy::access::CacheRequest;
@@ -82,6 +83,7 @@ pub(super) struct TrackerIndex {
     /// Announced objects that do not exist yet (LL-HLS preload hints), and until when they are
     /// expected.
     pub(super) announced: HashMap<Key, Instant, ahash::RandomState>,
+    numbers: Arc<StreamNumbers>,
     sweep_at: usize,
 }
 
@@ -98,6 +100,7 @@ impl TrackerIndex {
             new_segments: HashMap::default(),
             directories: HashMap::default(),
             announced: HashMap::default(),
+            numbers: Arc::default(),
             sweep_at: 0,
         }
     }
@@ -197,7 +200,10 @@ impl TrackerIndex {
     pub(super) fn stream_of(&self, request: &CacheRequest) -> Arc<LiveStream> {
         let parent = self.parents.get(request.base_key());
         let known = parent.map(|(stream, _)| Arc::clone(stream));
-        known.unwrap_or_else(|| Arc::new(LiveStream::new(request.target.path())))
+        known.unwrap_or_else(|| {
+            let number = OwnNumber::next(&self.numbers);
+            Arc::new(LiveStream::new(request.target.path(), number))
+        })
     }
 
     /// Drops a tenth of the trackers, and more of them until the others use a tenth less memory
@@ -351,7 +357,7 @@ mod tests {
     #[test]
     fn least_recently_listed_parent_is_evicted_first() {
         let (mut index, start) = (TrackerIndex::new(BYTES_MIN), Instant::now());
-        let stream = Arc::new(LiveStream::new("/live/master.m3u8"));
+        let stream = Arc::new(LiveStream::new("/live/master.m3u8", OwnNumber::default()));
         let key = |number: u64| Key::of(&[&number.to_be_bytes()]);
         let parents_max = PARENTS_EACH * index.trackers_max();
         for number in 0..3 * parents_max as u64 {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use seawall_policy::StreamNumber;
+
 use super::prefetch::PrefetchStats;
 use super::reject_reason::RejectReason;
-use super::stream::{LiveStream, StreamStats};
+use super::stream::{LiveEdge, LiveStream, StreamAudience, StreamStats};
 use super::{LiveStreams, ManifestTracker};
 
 /// Counters of all streams, for metrics.
@@ -44,7 +46,53 @@ pub struct TrackedManifest {
     pub next_poll_in: Option<Duration>,
 }
 
+/// The tracked manifests of a stream.
+#[derive(Clone, Debug)]
+pub struct StreamDetails {
+    /// The URL of the manifest that players start with.
+    pub url: String,
+    /// Its tracked manifests, by their paths.
+    pub manifests: Vec<ManifestState>,
+}
+
+/// A manifest of a stream.
+#[derive(Clone, Debug)]
+pub struct ManifestState {
+    /// Its path.
+    pub path: String,
+    /// How it is followed.
+    pub tracked: TrackedManifest,
+    /// The time since its last new version. `None`: it has ended.
+    pub age: Option<Duration>,
+    /// The longest time that may pass between two versions.
+    pub interval_max: Duration,
+    /// The number of its last complete segment.
+    pub last_sequence: Option<u64>,
+}
+
 impl ManifestTracker {
+    fn manifest_state(&self, now: Instant) -> ManifestState {
+        let interval_max = self.state.lock().reload_interval_max;
+        ManifestState {
+            path: self.request.target.path().to_owned(),
+            tracked: self.tracked_manifest(now),
+            age: self.live_edge(now).map(|edge| edge.age),
+            interval_max,
+            last_sequence: self.last_sequence(),
+        }
+    }
+
+    /// `None`: the stream has ended.
+    fn live_edge(&self, now: Instant) -> Option<LiveEdge> {
+        let is_stalled = self.is_stalled(now);
+        let state = self.state.lock();
+        (!state.ended).then(|| LiveEdge {
+            age: now.saturating_duration_since(state.current_since),
+            interval: state.version_interval_or_default(),
+            is_stalled,
+        })
+    }
+
     /// The state of this tracker, for `/status`.
     pub(crate) fn tracked_manifest(&self, now: Instant) -> TrackedManifest {
         let is_refreshed = self.access.has_refresher();
@@ -60,8 +108,29 @@ impl ManifestTracker {
 }
 
 impl LiveStreams {
-    /// The counters now.
-    pub(crate) fn snapshot(&self, now: Instant) -> StreamsSnapshot {
+    /// The manifests of the streams with this name.
+    pub(crate) fn stream_details(&self, name: &str, now: Instant) -> Option<StreamDetails> {
+        let index = self.index.lock();
+        let trackers = index.trackers.values();
+        let of_stream = trackers.filter(|tracker| &*tracker.stream.name() == name);
+        let trackers: Vec<_> = of_stream.cloned().collect();
+        drop(index);
+        let host = trackers.first()?.request.host.to_str().unwrap_or_default();
+        let states = trackers.iter().map(|tracker| tracker.manifest_state(now));
+        let mut manifests: Vec<_> = states.collect();
+        manifests.sort_by(|a, b| a.path.cmp(&b.path));
+        Some(StreamDetails {
+            url: format!("http://{host}{name}"),
+            manifests,
+        })
+    }
+
+    /// The counters now. `audience_of` says what is counted under a number.
+    pub(crate) fn snapshot(
+        &self,
+        now: Instant,
+        audience_of: impl Fn(StreamNumber) -> StreamAudience,
+    ) -> StreamsSnapshot {
         let trackers: Vec<_> = self.index.lock().trackers.values().cloned().collect();
         let is_refreshed = |tracker: &&Arc<ManifestTracker>| tracker.access.has_refresher();
         let refreshed = trackers.iter().filter(is_refreshed).count();
@@ -75,7 +144,7 @@ impl LiveStreams {
             .map(|tracker| tracker.weight_bytes() as u64)
             .sum();
         StreamsSnapshot {
-            streams: streams_of(&trackers),
+            streams: streams_of(&trackers, now, audience_of),
             bytes,
             refreshed: refreshed as u64,
             stalled: stalled as u64,
@@ -86,15 +155,20 @@ impl LiveStreams {
     }
 }
 
-/// A stream, and the least and the greatest last sequence number of its manifests.
+/// A stream, its live edge, and the least and the greatest last sequence number of its manifests.
 struct SequenceRange {
     stream: Arc<LiveStream>,
     low: u64,
     high: u64,
+    live_edge: Option<LiveEdge>,
 }
 
 /// The counters of all streams, one item per name.
-fn streams_of(trackers: &[Arc<ManifestTracker>]) -> Vec<StreamStats> {
+fn streams_of(
+    trackers: &[Arc<ManifestTracker>],
+    now: Instant,
+    audience_of: impl Fn(StreamNumber) -> StreamAudience,
+) -> Vec<StreamStats> {
     let mut ranges: HashMap<*const LiveStream, SequenceRange> = HashMap::new();
     for tracker in trackers {
         let range = ranges
@@ -103,18 +177,28 @@ fn streams_of(trackers: &[Arc<ManifestTracker>]) -> Vec<StreamStats> {
                 stream: Arc::clone(&tracker.stream),
                 low: u64::MAX,
                 high: 0,
+                live_edge: None,
             });
-        // A manifest without a refresher is not up to date: it says nothing about the skew.
-        if tracker.access.has_refresher()
-            && let Some(last) = tracker.last_sequence()
-        {
+        // A manifest without a refresher is not up to date: it says nothing.
+        if !tracker.access.has_refresher() {
+            continue;
+        }
+        range.live_edge = LiveEdge::older(range.live_edge, tracker.live_edge(now));
+        if let Some(last) = tracker.last_sequence() {
             range.low = range.low.min(last);
             range.high = range.high.max(last);
         }
     }
     let mut streams: Vec<_> = ranges
         .into_values()
-        .map(|range| range.stream.stats(range.high.saturating_sub(range.low)))
+        .map(|range| {
+            let skew = range.high.saturating_sub(range.low);
+            let audience = range.stream.number().map(&audience_of);
+            StreamStats {
+                audience: audience.unwrap_or_default(),
+                ..range.stream.stats(skew, range.live_edge)
+            }
+        })
         .collect();
     merge_same_names(&mut streams);
     streams

@@ -6,19 +6,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use seawall_policy::Key;
+use super::stream_numbers::OwnNumber;
+use seawall_policy::{Key, StreamNumber};
 
 /// One stream: the manifest that players start with, and the manifests that it lists.
 pub(super) struct LiveStream {
     name: Arc<str>,
+    number: OwnNumber,
     origin_requests: AtomicU64,
     ideal_requests: AtomicU64,
     restarts: AtomicU64,
     target_ms: AtomicU64,
+    failures: AtomicU64,
+    last_failure: Mutex<Option<StreamFailure>>,
     state: Mutex<StreamState>,
 }
 
@@ -41,6 +45,37 @@ struct Restart {
     directories: Vec<Key>,
 }
 
+/// A fetch for a stream that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFailure {
+    /// When.
+    pub at: SystemTime,
+    /// Of which object, and why.
+    pub text: String,
+}
+
+/// The viewers of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamAudience {
+    /// Their requests.
+    pub requests: u64,
+    /// Body bytes sent to them.
+    pub bytes: u64,
+    /// About how many there are now.
+    pub viewers: u64,
+}
+
+/// The live edge of a stream: of its refreshed manifest that has been unchanged for longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveEdge {
+    /// The time since its last new version, as far as known.
+    pub age: Duration,
+    /// The expected time between two versions.
+    pub interval: Duration,
+    /// It should have changed long ago.
+    pub is_stalled: bool,
+}
+
 /// A stream's counters, for metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamStats {
@@ -56,6 +91,14 @@ pub struct StreamStats {
     pub staleness: Duration,
     /// By how many segments the ends of the stream's refreshed manifests differ.
     pub skew: u64,
+    /// `None`: no manifest of it is refreshed.
+    pub live_edge: Option<LiveEdge>,
+    /// Its viewers.
+    pub audience: StreamAudience,
+    /// Number of fetches that failed.
+    pub failures: u64,
+    /// The last of them.
+    pub last_failure: Option<StreamFailure>,
 }
 
 impl StreamStats {
@@ -66,17 +109,36 @@ impl StreamStats {
         self.restarts += more.restarts;
         self.staleness = self.staleness.max(more.staleness);
         self.skew = self.skew.max(more.skew);
+        self.live_edge = LiveEdge::older(self.live_edge, more.live_edge);
+        self.audience.requests += more.audience.requests;
+        self.audience.bytes += more.audience.bytes;
+        self.audience.viewers += more.audience.viewers;
+        self.failures += more.failures;
+        let at = |failure: &Option<StreamFailure>| failure.as_ref().map(|failure| failure.at);
+        if at(&more.last_failure) > at(&self.last_failure) {
+            self.last_failure.clone_from(&more.last_failure);
+        }
+    }
+}
+
+impl LiveEdge {
+    /// The one that has been unchanged for longer.
+    pub(super) fn older(one: Option<LiveEdge>, other: Option<LiveEdge>) -> Option<LiveEdge> {
+        one.into_iter().chain(other).max_by_key(|edge| edge.age)
     }
 }
 
 impl LiveStream {
-    pub(super) fn new(name: &str) -> LiveStream {
+    pub(super) fn new(name: &str, number: OwnNumber) -> LiveStream {
         LiveStream {
             name: name.into(),
+            number,
             origin_requests: AtomicU64::new(0),
             ideal_requests: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             target_ms: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            last_failure: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -84,6 +146,11 @@ impl LiveStream {
     /// The path of the manifest that players start with.
     pub(super) fn name(&self) -> Arc<str> {
         Arc::clone(&self.name)
+    }
+
+    /// By which requests for its objects are counted.
+    pub(super) fn number(&self) -> Option<StreamNumber> {
+        self.number.get()
     }
 
     /// Sets the target duration of one of its playlists.
@@ -105,6 +172,12 @@ impl LiveStream {
     /// Counts new versions or segments: an ideal cache requests each once.
     pub(super) fn add_ideal_requests(&self, by: u64) {
         self.ideal_requests.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Counts a fetch that failed.
+    pub(super) fn record_failure(&self, failure: StreamFailure) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        *self.last_failure.lock() = Some(failure);
     }
 
     /// Records a replaced version: it was served for `current_for`, and was out of date for the
@@ -143,7 +216,7 @@ impl LiveStream {
         directories
     }
 
-    pub(super) fn stats(&self, skew: u64) -> StreamStats {
+    pub(super) fn stats(&self, skew: u64, live_edge: Option<LiveEdge>) -> StreamStats {
         let state = self.state.lock();
         let staleness = state.lateness / state.current_seconds.max(f64::MIN_POSITIVE);
         StreamStats {
@@ -153,6 +226,10 @@ impl LiveStream {
             restarts: self.restarts.load(Ordering::Relaxed),
             staleness: Duration::try_from_secs_f64(staleness).unwrap_or_default(),
             skew,
+            live_edge,
+            audience: StreamAudience::default(),
+            failures: self.failures.load(Ordering::Relaxed),
+            last_failure: self.last_failure.lock().clone(),
         }
     }
 }
@@ -163,17 +240,17 @@ mod tests {
 
     #[test]
     fn staleness_is_the_average_age_seen_by_viewers() {
-        let stream = LiveStream::new("/a.m3u8");
+        let stream = LiveStream::new("/a.m3u8", OwnNumber::default());
         let second = Duration::from_secs(1);
         stream.record_replaced(4 * second, 2 * second);
         stream.record_replaced(4 * second, Duration::ZERO);
         // 2 s out of 8 s, at half of that age on average.
-        assert_eq!(stream.stats(0).staleness, second / 4);
+        assert_eq!(stream.stats(0, None).staleness, second / 4);
     }
 
     #[test]
     fn restart_counts_once_per_stream_and_ends_each_epoch_once() {
-        let stream = LiveStream::new("/a.m3u8");
+        let stream = LiveStream::new("/a.m3u8", OwnNumber::default());
         let now = Instant::now();
         let memory = Duration::from_secs(16);
         let [one, other] = [b"1", b"2"].map(|name| Key::of(&[name]));
@@ -194,7 +271,7 @@ mod tests {
             restarted(&other, &[&shared, &own], later),
             std::slice::from_ref(&own)
         );
-        assert_eq!(stream.stats(0).restarts, 1);
+        assert_eq!(stream.stats(0, None).restarts, 1);
         // The same manifest again: a second restart.
         assert_eq!(
             restarted(&other, &[&own], later),
@@ -204,8 +281,8 @@ mod tests {
             restarted(&one, &[&shared], later),
             std::slice::from_ref(&shared)
         );
-        assert_eq!(stream.stats(0).restarts, 2);
+        assert_eq!(stream.stats(0, None).restarts, 2);
         assert_eq!(restarted(&one, &[&shared], now + 60 * memory), [shared]);
-        assert_eq!(stream.stats(0).restarts, 3);
+        assert_eq!(stream.stats(0, None).restarts, 3);
     }
 }

@@ -43,7 +43,7 @@ use seawall_manifest::ManifestInfo;
 use seawall_manifest::low_latency::ReloadDirectives;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::progress::Progress;
-use seawall_policy::{EndpointSet, Key, Now, Route, Rules};
+use seawall_policy::{EndpointSet, Key, Now, Route, Rules, StreamNumber};
 
 /// The manifests of a stream report a restart one after another, all within this many reload
 /// intervals.
@@ -98,6 +98,11 @@ impl ManifestTracker {
             counted_bytes: AtomicUsize::new(0),
             version_stored: Notify::new(),
         }
+    }
+
+    /// The number of its stream.
+    pub(crate) fn stream_number(&self) -> Option<StreamNumber> {
+        self.stream.number()
     }
 
     /// Its route, with the settings of now.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::directories::{self, DirectoryIndex};
 use super::manifest_diff::ManifestDiff;
 use super::stream::LiveStream;
+use super::stream_numbers::OwnNumber;
 use super::variants::Variant;
 use super::{LiveStreams, ManifestTracker, ManifestVersion};
 use seawall_manifest::{Manifest, ManifestInfo};
@@ -75,7 +76,9 @@ impl UnstoredManifests {
         let mut others = self.trackers.values();
         let same = others.find(|known| known.path_key == path_key);
         let stream = same.map(|known| Arc::clone(&known.tracker.stream));
-        let stream = stream.unwrap_or_else(|| Arc::new(LiveStream::new(request.target.path())));
+        let stream = stream.unwrap_or_else(|| {
+            Arc::new(LiveStream::new(request.target.path(), OwnNumber::default()))
+        });
         let tracker = Arc::new(ManifestTracker::new(request, stream, info, now));
         let known = UnstoredManifest {
             tracker: Arc::clone(&tracker),

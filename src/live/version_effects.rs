@@ -225,7 +225,7 @@ mod tests {
             "a search at three quarters of the interval narrows the time of the change"
         );
         assert_eq!(
-            tracker.stream.stats(0).ideal_requests,
+            tracker.stream.stats(0, None).ideal_requests,
             1,
             "it had to be requested"
         );

@@ -8,9 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::clients::Client;
 use super::server_timing::write_server_timing;
 use super::{ResponseBody, ViewerRequest, ViewerResponse};
-use crate::telemetry::{AccessLogFields, Outcome, RequestRecord};
-use seawall_cache::{Lookup, Object};
-use seawall_manifest::Kind;
+use crate::telemetry::{AccessLogFields, Outcome, RequestRecord, viewer_hash};
+use seawall_cache::{Lookup, Object, StoredHead};
 use seawall_policy::Route;
 use seawall_policy::access::CacheRequest;
 use seawall_policy::directives::RequestDirectives;
@@ -218,9 +217,10 @@ impl RequestContext {
         record
     }
 
-    /// Sets the kind that the response really has.
-    pub(super) fn set_kind(&mut self, kind: Kind) {
-        self.record.kind = kind;
+    /// Records what the response really is.
+    pub(super) fn describe(&mut self, head: &StoredHead) {
+        self.record.kind = head.kind;
+        self.record.stream = head.stream;
     }
 }
 
@@ -308,6 +308,7 @@ fn begin_record(viewer_request: &ViewerRequest, is_logged: bool) -> RequestRecor
     let class = viewer_request.class.as_ref();
     RequestRecord {
         class: class.map(|class| class.index),
+        viewer_hash: viewer_hash(viewer_request.address.viewer),
         log_fields: is_logged.then(|| {
             let ViewerRequest {
                 method,

@@ -17,7 +17,7 @@ mod takeover;
 mod version;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::oneshot;
@@ -326,6 +326,11 @@ impl FillTask {
     /// Shares an error with all followers, or only with requests that have the same unkeyed headers
     /// if these may have caused it.
     async fn handle_error(self, response: UpstreamResponse, kind: Kind, decision: StorageDecision) {
+        if response.status.is_server_error() {
+            let why = format!("the origin answered {}", response.status.as_u16());
+            let live = &self.shield.live;
+            live.record_failure(&self.request, &why, SystemTime::now());
+        }
         let is_unkeyed = self.unkeyed_memo_key.is_some();
         match decision {
             StorageDecision::Failure {
@@ -442,6 +447,7 @@ impl FillTask {
             length: None,
             will_be_stored,
             is_own: false,
+            stream: self.shield.live.stream_number(&self.request),
             epoch_token,
             access_tracker: match &self.trigger {
                 FillTrigger::Prefetch(prefetch, _) => Some(Arc::clone(&prefetch.access_tracker)),

@@ -254,6 +254,7 @@ fn own_object(status: StatusCode, headers: HeaderMap, why: &str) -> Object {
         targeted: None,
         will_be_stored: false,
         is_own: true,
+        stream: None,
         epoch_token: None,
         access_tracker: None,
         kind: Kind::Other,

@@ -53,7 +53,7 @@ pub(super) fn respond_with_encoded(
         access_tracker.record_access(context.now);
     }
     if wants_whole(&context, &object.head) && may_share(&context, &object.head) {
-        context.set_kind(object.head.kind);
+        context.describe(&object.head);
         let added = build_headers(
             &context,
             &object.head,
@@ -116,7 +116,7 @@ pub(super) fn respond_with_range(
     ranges_max: usize,
     body: impl FnOnce(&[ByteSpan]) -> ResponseBody,
 ) -> ViewerResponse {
-    context.set_kind(head.kind);
+    context.describe(head);
     if let Some(response) = precondition_response(&context, head, outcome) {
         return finish(context, response, ResponseBody::Empty, outcome);
     }
@@ -187,7 +187,7 @@ pub(super) async fn respond_streaming(
             }
         });
     }
-    context.set_kind(head.kind);
+    context.describe(head);
     if let Some(response) = precondition_response(&context, head, outcome) {
         return finish(context, response, ResponseBody::Empty, outcome);
     }

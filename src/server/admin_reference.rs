@@ -67,7 +67,7 @@ fn section(endpoint: &AdminEndpoint) -> String {
 fn answer_fields(answer: &AdminAnswer) -> Option<&'static [AnswerField]> {
     match answer.body {
         AnswerBody::Json(fields) => Some(fields),
-        AnswerBody::Text | AnswerBody::Prometheus => None,
+        AnswerBody::Text | AnswerBody::Events | AnswerBody::Prometheus => None,
     }
 }
 

@@ -15,6 +15,7 @@ use super::control_task::ControlTask;
 use super::descriptors::DescriptorLimit;
 use super::drain::{DRAIN_METRICS, Drain, DrainStatus};
 use super::liveness::{self, LivenessMonitor, LivenessResponder};
+use super::overview::{self, OverviewParts, stats};
 use super::reload::{Reloader, create_origin, read_access};
 use super::reload_report::RELOAD_METRICS;
 use super::route_slots::RouteSlots;
@@ -29,6 +30,7 @@ use crate::admin::cache_metrics::{
 use crate::admin::class_metrics::{CLASS_METRICS, class_status};
 use crate::admin::endpoint_metrics::ENDPOINT_METRICS;
 use crate::admin::origin_metrics::GROUP_METRICS;
+use crate::admin::overview::stream_details_json;
 use crate::admin::purge_metrics::PURGE_METRICS;
 use crate::admin::stream_metrics::STREAM_METRICS;
 use crate::admin::{AdminAddress, AdminConnections, AdminHandlers, AdminSocket, explain, origins};
@@ -162,7 +164,7 @@ impl BoundServer {
             let handlers = AdminHandlers {
                 metrics: registry,
                 ..admin_handlers(
-                    &shield,
+                    (&shield, &frontend, log),
                     &drain.status,
                     &monitor,
                     (&control, controls),
@@ -315,27 +317,35 @@ fn collect_metrics(
     })
 }
 
-fn stats(shield: &ActiveShield) -> Vec<seawall_upstream::Stats> {
-    let shield = shield.load();
-    shield.origins().iter().map(|group| group.stats()).collect()
-}
-
 /// The handlers of the admin server. The registry of metrics is empty.
 fn admin_handlers(
-    shield: &Arc<ActiveShield>,
+    (shield, frontend, log): (&Arc<ActiveShield>, &Arc<Frontend>, &ProgramLog),
     drain: &Arc<DrainStatus>,
     monitor: &Arc<LivenessMonitor>,
     (control, controls): (&ControlSender, AdminControls),
     (reloader, upgrader): (&Arc<Reloader>, &Arc<Upgrader>),
 ) -> AdminHandlers {
     let monitor = monitor.clone();
+    let detailing = shield.clone();
     let (purging, explaining, warming) = (shield.clone(), shield.clone(), shield.clone());
     let (readiness, drain, control) = (drain.clone(), drain.clone(), control.clone());
     let (groups, classes) = (shield.clone(), shield.clone());
     let (reloads, reloading) = (reloader.clone(), control.clone());
     let (upgrades, upgrading) = (upgrader.clone(), control.clone());
     let started_at = SystemTime::now();
+    let overview = OverviewParts {
+        shield: shield.clone(),
+        frontend: frontend.clone(),
+        drain: drain.clone(),
+        reloader: reloader.clone(),
+        events: log.events.clone(),
+    };
     AdminHandlers {
+        overview: overview::handler(overview),
+        stream: Box::new(move |name| {
+            let details = detailing.load().stream_details(name);
+            details.map(|details| stream_details_json(name, &details))
+        }),
         hosts: controls.hosts,
         tokens: controls.tokens,
         audit: controls.audit,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::LogCounts;
+use super::{LogCounts, RecentEvents};
 
 /// `info` for Seawall. Libraries log errors only: their warnings are about what single viewers and
 /// origins send, and anyone can cause any number of them.
@@ -78,6 +78,8 @@ impl Default for LogLevels {
 pub struct ProgramLog {
     /// The counters of its lines.
     pub counts: Arc<LogCounts>,
+    /// Its last messages.
+    pub events: Arc<RecentEvents>,
     /// Sets its levels.
     pub set_levels: Arc<dyn Fn(&LogLevels) + Send + Sync>,
 }
@@ -93,6 +95,7 @@ impl Default for ProgramLog {
     fn default() -> ProgramLog {
         ProgramLog {
             counts: Arc::default(),
+            events: Arc::default(),
             set_levels: Arc::new(|_| {}),
         }
     }

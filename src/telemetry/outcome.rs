@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use seawall_manifest::Kind;
-use seawall_policy::ViewerAddress;
+use seawall_policy::{StreamNumber, ViewerAddress};
 
 /// How a request was served. Misses, stale responses and rejections are outcomes, not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,6 +219,10 @@ pub struct RequestRecord {
     pub route: Option<usize>,
     /// The index of the client's class. `None`: there are no classes.
     pub class: Option<usize>,
+    /// The live stream of the object that was sent. `None`: none, or it has no number.
+    pub stream: Option<StreamNumber>,
+    /// A hash of the viewer's address.
+    pub viewer_hash: u64,
     /// Hash of the cache key. 0 without a key.
     pub key_hash: u64,
     /// Status of the response.
@@ -250,6 +254,8 @@ impl RequestRecord {
             kind: Kind::Other,
             route: None,
             class: None,
+            stream: None,
+            viewer_hash: 0,
             key_hash: 0,
             status: StatusCode::OK,
             is_repeated: false,

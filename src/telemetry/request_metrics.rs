@@ -157,6 +157,25 @@ static REQUEST_METRICS: [CollectedMetric<RequestCounts>; 7] = [
     .collected(RequestCounts::write_origin_seconds),
 ];
 
+/// Counters of requests since the start.
+#[derive(Clone, Debug)]
+pub struct RequestTotals {
+    /// Requests by outcome.
+    pub requests: [(Outcome, u64); OUTCOMES],
+    /// Responses by status class.
+    pub responses: [(&'static str, u64); CLASSES.len()],
+    /// Body bytes sent, by kind.
+    pub sent_bytes: [(Kind, u64); KINDS],
+    /// Responses by the time until their head: as many as took at most [`RequestTotals::BOUNDS`],
+    /// each counted once, and those that took longer.
+    pub head_times: [(ResponseSource, Vec<u64>); SOURCES],
+}
+
+impl RequestTotals {
+    /// The upper bounds of [`RequestTotals::head_times`].
+    pub const BOUNDS: [Duration; HEAD_BOUNDS.len()] = HEAD_BOUNDS;
+}
+
 /// The metrics of requests.
 pub struct RequestMetrics {
     layout: Layout,
@@ -206,6 +225,38 @@ impl RequestMetrics {
             );
         }
         *names = route_names.to_vec();
+    }
+
+    /// What has been counted since the start, over all routes.
+    pub fn totals(&self) -> RequestTotals {
+        let (layout, sums) = (self.layout, self.counters.sums());
+        let of_routes = |index: &dyn Fn(usize) -> usize| {
+            let counts = (0..layout.routes()).map(|route| sums[index(route)]);
+            counts.sum::<u64>()
+        };
+        let of_kinds = |index: &dyn Fn(usize) -> usize| {
+            let counts = (0..KINDS).map(|kind| sums[index(kind)]);
+            counts.sum::<u64>()
+        };
+        RequestTotals {
+            requests: Outcome::ALL.map(|outcome| {
+                let requests = (0..KINDS)
+                    .map(|kind| of_routes(&|route| Layout::requests(route, kind, outcome.index())));
+                (outcome, requests.sum())
+            }),
+            responses: std::array::from_fn(|class| {
+                (
+                    CLASSES[class],
+                    of_routes(&|route| layout.responses(route, class)),
+                )
+            }),
+            sent_bytes: Kind::ALL.map(|kind| (kind, sums[layout.sent_bytes(kind.index())])),
+            head_times: ResponseSource::ALL.map(|source| {
+                let in_bucket =
+                    |bucket| of_kinds(&|kind| layout.head_time(kind, source.index()) + bucket);
+                (source, (0..=HEAD_BOUNDS.len()).map(in_bucket).collect())
+            }),
+        }
     }
 
     /// Counts one finished request.

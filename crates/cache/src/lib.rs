@@ -60,6 +60,7 @@
 //!     length: None,
 //!     will_be_stored: true,
 //!     is_own: false,
+//!     stream: None,
 //!     epoch_token: None,
 //!     access_tracker: None,
 //! }));

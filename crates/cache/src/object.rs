@@ -13,8 +13,8 @@ use super::removals::RemovalCount;
 use super::weight::{ARC_BYTES, SHARED_BYTES, allocated, entry_bytes};
 use super::{AccessTracker, ClassMarks, EncodedBodySet, EpochToken, FieldLines};
 use seawall_manifest::{Kind, ManifestInfo};
-use seawall_policy::Lifetime;
 use seawall_policy::encoding::ContentCoding;
+use seawall_policy::{Lifetime, StreamNumber};
 
 /// The head of a response, shared by all requests that get it.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct StoredHead {
     pub will_be_stored: bool,
     /// The shield made it: no origin sent its body.
     pub is_own: bool,
+    /// The live stream that it belongs to. `None`: to none, or to one without a number.
+    pub stream: Option<StreamNumber>,
     /// Its epoch. The object is not used after the epoch's end.
     pub epoch_token: Option<EpochToken>,
     /// Records accesses, when the object is refreshed in the background or was prefetched.
@@ -59,6 +61,7 @@ impl StoredHead {
             length: None,
             will_be_stored: true,
             is_own: false,
+            stream: None,
             epoch_token: None,
             access_tracker: None,
         }

@@ -10,7 +10,7 @@ const SCOPES = [
     id: "stream",
     title: "Stream",
     hint: "The manifest that players start with. It and all that it lists is purged.",
-    example: "/live/a.m3u8",
+    example: "http://live.example/live/a.m3u8",
   },
   {
     id: "url",

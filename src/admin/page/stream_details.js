@@ -92,10 +92,11 @@ export class StreamDetails {
     const timeline = element("div");
     const purge = element(
       "button",
-      { type: "button", onclick: () => this.onPurge(name) },
+      { type: "button", onclick: () => this.onPurge(this.#body?.url ?? name) },
       "Purge this stream…",
     );
-    this.#parts = { close, state, why, figures, manifests, timeline };
+    const history = element("div", {}, element("h3", {}, "Refreshes, last minute"), timeline);
+    this.#parts = { close, state, why, figures, manifests, history, timeline };
     this.#panel.replaceChildren(
       element(
         "div",
@@ -114,8 +115,7 @@ export class StreamDetails {
             element("div", {}, element("dt", {}, title), figures[index]),
           ),
         ),
-        element("h3", {}, "Refreshes, last minute"),
-        timeline,
+        history,
         element("h3", {}, "Manifests"),
         manifests,
         element("div", { class: "details-actions" }, purge),
@@ -169,6 +169,7 @@ export class StreamDetails {
   #showBody(body, nowMs) {
     this.#parts.manifests.replaceChildren(manifestTable(body.manifests ?? []));
     const refreshes = (body.refreshes ?? []).filter((each) => nowMs - each.at_ms <= SPAN_MS);
+    this.#parts.history.hidden = !body.refreshes;
     this.#parts.timeline.replaceChildren(
       refreshes.length > 0
         ? timelineOf(refreshes, nowMs)

@@ -6,94 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use super::super::WorkerHealth;
 use super::super::answers::{AnswerBody, FieldKind};
-use super::super::cache_metrics::CLIENT_METRICS;
 use super::super::declaration::AdminEndpoint;
-use super::super::{AuditLog, DrainProgress, WorkerHealth};
 use super::*;
-use crate::proxy::{ClientStats, PurgeMode, PurgeOrder, PurgeScope, Purged, UnknownTarget};
-use crate::telemetry::MetricRegistry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use fixtures::handlers;
+
+mod fixtures;
+
 const LOCAL: AdminPeer = AdminPeer::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1));
-
-fn registry() -> MetricRegistry {
-    let mut registry = MetricRegistry::default();
-    let stats = ClientStats {
-        running: 3,
-        ..ClientStats::default()
-    };
-    registry
-        .collect("Clients", &CLIENT_METRICS, move || stats)
-        .unwrap();
-    registry
-}
-
-fn handlers(ready: bool) -> AdminHandlers {
-    AdminHandlers {
-        hosts: Arc::default(),
-        tokens: Arc::default(),
-        audit: Arc::new(AuditLog::start(None).unwrap()),
-        status: Box::new(|| {
-            serde_json::json!({
-                "origins": [], "drain": { "state": "serving" }, "config": {}, "process": {},
-                "upgrade": {}, "client_classes": [],
-            })
-        }),
-        metrics: registry(),
-        health: Box::new(move || Box::pin(async move { WorkerHealth { all: 4, silent: 0 } })),
-        ready: Box::new(move || ready),
-        drain: Box::new(move |waits| {
-            Box::pin(std::future::ready(match (ready, waits) {
-                (true, true) => Some(DrainProgress::ListenersClosed),
-                (true, false) => Some(DrainProgress::Begun),
-                (false, _) => None,
-            }))
-        }),
-        reload: Box::new(move || {
-            let report = serde_json::json!({
-                "generation": 2, "loaded_at": 0.5, "changes": [], "needs_restart": 0,
-                "warnings": [],
-            });
-            let error = serde_json::json!({ "error": "the file has an error" });
-            Box::pin(std::future::ready(ready.then_some(report).ok_or(error)))
-        }),
-        upgrade: Box::new(move || {
-            let report = serde_json::json!({ "pid": 7, "version": "0.1.0" });
-            let error = serde_json::json!({ "error": "the new process has ended" });
-            let result = ready.then_some(report).ok_or(error);
-            Box::pin(std::future::ready(Some(result)))
-        }),
-        explain: Box::new(|url| match url.host() {
-            Some("known.example") => Ok(explanation_of(url)),
-            _ => Err("no route"),
-        }),
-        warm: Box::new(|_, _| Box::pin(std::future::ready(Err("no route")))),
-        purge: Box::new(|order| {
-            let PurgeOrder { scope, mode, actor } = order;
-            assert_eq!(actor, "anyone at 127.0.0.1:1");
-            let objects: Option<u64> = match scope {
-                PurgeScope::Tags(selection) => selection.origin.is_none().then_some(3),
-                PurgeScope::Path(_) => Some(u64::from(mode == PurgeMode::DryRun)),
-                PurgeScope::Host(url) => (url.host() == Some("known.example")).then_some(2),
-                PurgeScope::Url(url) => (url.host() == Some("known.example")).then_some(1),
-                PurgeScope::Stream(url) => (url.path() == "/live.m3u8").then_some(0),
-                PurgeScope::Prefix(url) => (url.path() == "/live/").then_some(7),
-                PurgeScope::Everything => Some(9),
-            };
-            let purged = objects.ok_or_else(|| UnknownTarget {
-                why: "the origins are a, b".to_owned(),
-            });
-            let purged = purged.map(|objects| Purged {
-                objects,
-                bytes: 100 * objects,
-                is_complete: objects != 9,
-                is_shared_among_hosts: true,
-            });
-            Box::pin(std::future::ready(purged))
-        }),
-    }
-}
 
 fn request(method: &str, target: &str, ready: bool) -> (u16, String) {
     request_to(&handlers(ready), method, target)
@@ -128,6 +51,10 @@ const CASES: &[(ServerState, &str, &str, u16)] = &[
     (ServerState::Serving, "GET", "/readyz", 200),
     (ServerState::Stopping, "GET", "/readyz", 503),
     (ServerState::Serving, "GET", "/metrics", 200),
+    (ServerState::Serving, "GET", "/overview", 200),
+    (ServerState::Serving, "GET", "/overview/events", 200),
+    (ServerState::Serving, "GET", "/overview/stream?name=a", 200),
+    (ServerState::Serving, "GET", "/overview/stream?name=b", 404),
     (ServerState::Serving, "GET", "/status", 200),
     (ServerState::Serving, "POST", "/drain?wait=true", 200),
     (ServerState::Serving, "POST", "/drain", 202),
@@ -301,12 +228,6 @@ fn the_openapi_document_lists_every_endpoint() {
     }
 }
 
-fn explanation_of(url: &http::Uri) -> Value {
-    serde_json::json!({
-        "route": "live", "kind": "other", "key": "00ff", "target": url.path(), "origin": "main",
-    })
-}
-
 #[test]
 fn serves_what_the_metric_registry_writes() {
     let (status, text) = request("GET", "/metrics", true);
@@ -446,7 +367,8 @@ fn rejects_other_methods_and_paths() {
         request("GET", "/purge?url=http://known.example/", true).0,
         405
     );
-    assert_eq!(request("GET", "/", true).0, 404);
+    assert_eq!(request("GET", "/none", true).0, 404);
+    assert_eq!(request("POST", "/", true).0, 404);
 }
 
 /// A server that answers, and its address.

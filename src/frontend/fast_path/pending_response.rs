@@ -20,6 +20,7 @@ use crate::frontend::sniffing_stream::{SniffingStream, Transport, WRITE_BYTES_MA
 use crate::proxy::{ByteMeter, ResponseBody, ViewerResponse};
 use crate::telemetry::RequestRecord;
 use seawall_cache::Object;
+use seawall_policy::ViewerAddress;
 
 /// A chunk up to this size is copied behind the head: for the kernel one buffer is cheaper than a
 /// list of two, and many small chunks are sent with one write.
@@ -97,12 +98,13 @@ impl PendingResponse {
     /// Sends a remembered response.
     pub(super) fn repeat(
         response: &Arc<RepeatedResponse<Http1Head>>,
-        arrived: Instant,
+        (arrived, viewer): (Instant, ViewerAddress),
         connection: &Arc<ConnectionState>,
         meter: Option<ByteMeter>,
     ) -> Box<PendingResponse> {
+        response.permit().record_hit(arrived);
         let source = BodySource::Repeated(Arc::clone(response));
-        let record = (response.record(arrived), meter);
+        let record = (response.record(arrived, viewer), meter);
         PendingResponse::copy(response.head(), response.body(), source, record, connection)
     }
 

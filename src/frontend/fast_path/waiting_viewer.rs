@@ -78,7 +78,10 @@ impl WaitingViewer {
         let must_hand_over = match Pin::new(&mut self.waiter.response).poll(cx) {
             Poll::Ready(Some(response)) if !must_close => {
                 self.has_ended = true;
-                let record = response.record(self.arrived, self.waiter.has_joined());
+                let record = RequestRecord {
+                    viewer_hash: self.waiter.record.viewer_hash,
+                    ..response.record(self.arrived, self.waiter.has_joined())
+                };
                 let meter = self.waiter.meter.take();
                 return Poll::Ready(Ok(WaitEnd::Respond(response, record, meter)));
             }

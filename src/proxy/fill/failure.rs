@@ -1,7 +1,7 @@
 //! Ends fills that have nothing to store: failures, refusals and responses for one viewer alone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -149,6 +149,9 @@ impl FillTask {
 
     /// The request got no usable response.
     pub(super) fn handle_failure(self, failure: Failure) {
+        let why = failure.to_string();
+        let live = &self.shield.live;
+        live.record_failure(&self.request, &why, SystemTime::now());
         let is_object_stored = self.fill.lookup().object.is_some();
         let error_object = Arc::new(rejections::failure_object(failure, is_object_stored));
         match failure {

@@ -44,6 +44,9 @@ impl FillTask {
         let FetchedManifest { response, kind, .. } = fetched;
         let mut head = self.head(response.status, response.headers, kind, lifetime, true);
         head.manifest_info = fetched.manifest.map(|manifest| Box::new(manifest.info));
+        if let Some(tracker) = &fetched.tracker {
+            head.stream = tracker.stream_number();
+        }
         head.access_tracker = fetched.tracker.map(|tracker| Arc::clone(&tracker.access));
         let mut object = self.with_delta_and_codings(head, fetched.body, fetched.delta);
         if !self.fill.has_room_for(&object) {

@@ -222,7 +222,7 @@ pub struct RequestRecord {
     /// The live stream of the object that was sent. `None`: none, or it has no number.
     pub stream: Option<StreamNumber>,
     /// A hash of the viewer's address.
-    pub viewer_hash: u64,
+    pub viewer_hash: u32,
     /// Hash of the cache key. 0 without a key.
     pub key_hash: u64,
     /// Status of the response.

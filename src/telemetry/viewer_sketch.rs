@@ -13,7 +13,7 @@ const PLACE_BITS: u32 = RANKS.ilog2();
 /// A hash by which viewers are told apart. Each request pays for it: it mixes the bits of an
 /// address as the finalizer of `SplitMix64` does, at a fifth of the cost of a hasher of maps.
 /// Whoever chooses addresses that collide is not counted.
-pub fn viewer_hash(address: Option<IpAddr>) -> u64 {
+pub fn viewer_hash(address: Option<IpAddr>) -> u32 {
     let bits = match address {
         None => 0,
         Some(IpAddr::V4(address)) => u64::from(address.to_bits()),
@@ -25,7 +25,7 @@ pub fn viewer_hash(address: Option<IpAddr>) -> u64 {
     };
     let bits = (bits ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let bits = (bits ^ (bits >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 29)
+    u32::try_from(bits >> 32).unwrap_or_default()
 }
 
 /// The viewers of a window of time, as one thread has seen them. Only this thread writes it.
@@ -48,7 +48,7 @@ impl Default for ViewerSketch {
 
 impl ViewerSketch {
     /// Adds a viewer of this window. The first one ends the window before.
-    pub(super) fn add(&self, window: u64, hash: u64) {
+    pub(super) fn add(&self, window: u64, hash: u32) {
         if self.window.load(Ordering::Relaxed) != window {
             // Whoever reads now takes what is left of a window for the new one: a few viewers more.
             self.window.store(window, Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl ViewerSketch {
             }
         }
         let [place, ..] = hash.to_le_bytes();
-        let rest = hash >> PLACE_BITS | 1 << (u64::BITS - PLACE_BITS);
+        let rest = hash >> PLACE_BITS | 1 << (u32::BITS - PLACE_BITS);
         let rank = rest.trailing_zeros().to_le_bytes()[0] + 1;
         let greatest = &self.ranks[usize::from(place)];
         if greatest.load(Ordering::Relaxed) < rank {
@@ -78,7 +78,7 @@ pub(super) fn viewers<'s>(sketches: impl Iterator<Item = &'s ViewerSketch>, olde
 }
 
 /// Flajolet et al., "`HyperLogLog`: the analysis of a near-optimal cardinality estimation
-/// algorithm", figure 3. Hashes of 64 bits need no correction of large numbers.
+/// algorithm", figure 3. Up to millions of viewers it needs no correction of large numbers.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    fn hash(viewer: u32) -> u64 {
+    fn hash(viewer: u32) -> u32 {
         viewer_hash(Some(Ipv4Addr::from_bits(viewer).into()))
     }
 

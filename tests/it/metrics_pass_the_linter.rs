@@ -15,9 +15,11 @@ use crate::support::{Origin, Shield, ask, manifest, playlist, segment, status};
 /// Metrics after hits, misses, failures, 404s, live playlists and a purge, of an endpoint with
 /// every limit and with health checks.
 async fn metrics_after_traffic() -> String {
+    // Stale at once, so that it is refreshed from the second request on.
+    let overdue = manifest(playlist(7)).cache_control("max-age=1").age(1);
     let origin = Origin::start()
         .await
-        .on("/live/index.m3u8", manifest(playlist(7)))
+        .on("/live/index.m3u8", overdue)
         .on("/live/seg7.ts", segment("x"))
         .on("/live/broken.ts", status(500))
         .on("/live/gone.ts", status(404));

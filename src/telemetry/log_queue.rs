@@ -370,7 +370,8 @@ mod tests {
         let (release, stuck) = sync_channel(0);
         let counts = Arc::new(LogCounts::default());
         let (queue, guard) = LogQueue::start(StuckWriter(stuck), counts.clone(), |_| {}).unwrap();
-        for _ in 0..2 * QUEUE_LINES_MAX {
+        // The writer takes a batch before it is stuck, of two bytes a line.
+        for _ in 0..BATCH_BYTES / 2 + QUEUE_LINES_MAX + 1 {
             queue.push(b"x\n".to_vec());
         }
         assert!(dropped(&counts) > 0);

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use crate::support::viewer::Ask;
-use crate::support::{Origin, Shield, ask, get, segment};
+use crate::support::{Origin, Shield, ask, get, manifest, playlist, segment};
 
 const PATH: &str = "/live/seg1.ts";
+const STREAM: &str = "/live/index.m3u8";
 
 /// A request for an operation, with an example for each parameter that it requires.
 fn example(method: &str, path: &str, operation: &Value) -> Ask {
@@ -16,8 +17,11 @@ fn example(method: &str, path: &str, operation: &Value) -> Ask {
     let query: Vec<_> = required
         .map(|parameter| {
             let name = parameter["name"].as_str().unwrap();
-            assert_eq!(parameter["schema"]["format"], "uri", "{path}: {name}");
-            format!("{name}=http%3A%2F%2Fmedia.test{PATH}")
+            if parameter["schema"]["format"] == "uri" {
+                return format!("{name}=http%3A%2F%2Fmedia.test{PATH}");
+            }
+            assert_eq!(name, "name", "{path}");
+            format!("{name}={STREAM}")
         })
         .collect();
     match query.as_slice() {
@@ -28,8 +32,12 @@ fn example(method: &str, path: &str, operation: &Value) -> Ask {
 
 #[tokio::test]
 async fn every_read_answers_as_the_openapi_document_says() {
-    let origin = Origin::start().await.on(PATH, segment("x"));
+    let origin = Origin::start()
+        .await
+        .on(STREAM, manifest(playlist(1)))
+        .on(PATH, segment("x"));
     let shield = Shield::in_front_of(&origin).start().await;
+    shield.get(STREAM).await.assert_whole(playlist(1));
     shield.get(PATH).await.assert_whole("x");
     let document = shield.admin(get("/openapi.json")).await;
     let document: Value = serde_json::from_str(document.assert_200_text()).unwrap();
@@ -38,12 +46,16 @@ async fn every_read_answers_as_the_openapi_document_says() {
         let Some(operation) = operations.get("get") else {
             continue;
         };
-        let answer = shield.admin(example("GET", path, operation)).await;
-        assert_eq!(answer.status, 200, "{path}: {answer:?}");
         let content = operation["responses"]["200"]["content"]
             .as_object()
             .unwrap();
         let (content_type, body) = content.iter().next().unwrap();
+        // These go on for 25 s, and have a scenario of their own.
+        if content_type == "text/event-stream" {
+            continue;
+        }
+        let answer = shield.admin(example("GET", path, operation)).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
         assert_eq!(
             answer.header("content-type").unwrap(),
             content_type,

@@ -371,7 +371,7 @@ mod tests {
         let counts = Arc::new(LogCounts::default());
         let (queue, guard) = LogQueue::start(StuckWriter(stuck), counts.clone(), |_| {}).unwrap();
         // The writer takes a batch before it is stuck, of two bytes a line.
-        for _ in 0..BATCH_BYTES / 2 + QUEUE_LINES_MAX + 1 {
+        for _ in 0..=BATCH_BYTES / 2 + QUEUE_LINES_MAX {
             queue.push(b"x\n".to_vec());
         }
         assert!(dropped(&counts) > 0);
